@@ -1,0 +1,57 @@
+# GNU make 3.81 (macOS) is enough.
+
+PYTHONS = python3 python3.13 python3.12 python3.11
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+# Leaves the first supported Python on PATH in $$python, or ends the recipe.
+FIND_PYTHON = python=; for name in $(PYTHONS); do \
+	if "$$name" -c '$(SUPPORTED)' >/dev/null 2>&1; then python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then echo "Python 3.11, 3.12 or 3.13 is needed, none is on PATH" >&2; exit 1; fi
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+STAMP = .venv/.installed
+
+.PHONY: help install demo demo-kill test check kafka lock bench clean
+
+help: ## Print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP) ## Make .venv with the locked packages and this one, editable
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null || { $(FIND_PYTHON); "$$python" -m venv --clear .venv; }
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: install ## Broker, PostgreSQL, devices and Dagster on this machine; Ctrl-C ends it (ARGS=--help)
+	@$(BIN)/ingest demo $(ARGS)
+
+demo-kill: install ## Kill the running demo's ingestion in mid-batch, and watch it lose nothing (ARGS=...)
+	@$(BIN)/ingest demo-kill $(ARGS)
+
+test: install ## Run the tests (ARGS='-k name')
+	@$(BIN)/pytest $(ARGS)
+
+check: install ## What CI runs: format, lint, types, docs, tests
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/python -m ingest_pipeline.settings_docs --check docs/configuration.md
+	@$(BIN)/pytest $(ARGS)
+
+kafka: install ## Fetch Apache Kafka's jars for the tests (needs Java and Maven, once)
+	@$(BIN)/python -m ingest_pipeline_tests.servers.kafka_jars
+
+lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for newer versions)
+	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	"$$python" -m venv "$$tools" && "$$tools/bin/pip" --disable-pip-version-check --quiet install uv && \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header \
+		--extra dev pyproject.toml --output-file requirements.lock $(ARGS)
+
+bench: install ## Measure throughput on this machine (ARGS=--help)
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+clean: ## Remove .venv, caches and the demo's files
+	@rm -rf .venv .demo .dagster_storage .tmp_dagster_home* .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

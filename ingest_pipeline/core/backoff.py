@@ -1,0 +1,32 @@
+"""Waiting between tries, with a deadline."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from .errors import EnvironmentFault
+from .ports import Clock
+
+FIRST_SECONDS, LONGEST_SECONDS = 0.2, 5.0
+
+
+class Backoff:
+    """Doubling waits with jitter; one object is one deadline, shared by all tries at the same thing.
+
+    Args:
+        limit_seconds: how long after its creation tries may begin.
+        stop: a reason to give up at once, or None.
+    """
+
+    def __init__(self, clock: Clock, limit_seconds: float, stop: Callable[[], str | None]) -> None:
+        self._clock, self._stop = clock, stop
+        self._deadline = clock.monotonic() + limit_seconds
+        self._seconds = FIRST_SECONDS
+
+    def wait(self, fault: EnvironmentFault) -> None:
+        """Sleep until the next try, or raise `fault` when there is no time for one or the run is to stop."""
+        if self._stop() is not None or self._clock.monotonic() + self._seconds > self._deadline:
+            raise fault
+        self._clock.sleep(self._seconds * random.uniform(0.5, 1.0))  # noqa: S311 (jitter, not a secret)
+        self._seconds = min(self._seconds * 2, LONGEST_SECONDS)

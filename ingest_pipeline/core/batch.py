@@ -1,0 +1,169 @@
+"""Cutting the log into batches: when one is full, and what it holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .errors import RecordRefused
+from .letters import dead_letter
+from .ports import Clock, Source
+from .record import Batch, Chunk, DeadLetter, Message, Move, Place, Position, Row, place_after
+
+Decode = Callable[[bytes], tuple[object, ...]]
+
+SLICE_SECONDS = 0.25
+"""The longest single wait inside a read: how late a request to stop may be noticed."""
+_FIRST_READ = 100
+_PG_EPOCH_MS = 946_684_800_000  # 2000-01-01, PostgreSQL's timestamp zero
+_MIN_MS, _MAX_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """A batch is cut at the first of these.
+
+    Attributes:
+        records: count.
+        size_bytes: sum of the values' bytes; one larger record still makes a batch of its own.
+        timeout_seconds: counted from the batch's first record.
+    """
+
+    records: int
+    size_bytes: int
+    timeout_seconds: float
+
+
+class BatchReader:
+    """Collects messages from a source until a limit is reached, carrying what was read beyond it.
+
+    Bounded: `consume(n)` is not bounded in bytes, so a read asks for as many records as are expected to fit, from the
+    average size seen so far, starting small.
+    """
+
+    def __init__(self, source: Source, limits: BatchLimits, clock: Clock) -> None:
+        self._source = source
+        self._limits = limits
+        self._clock = clock
+        self._messages: list[Message] = []
+        self._ends: dict[int, Place] = {}
+        self._bytes = 0
+        self._opened_at: float | None = None
+        self._carried: Chunk | None = None
+        self._average_bytes = limits.size_bytes / _FIRST_READ
+
+    def read(self) -> tuple[list[Message], dict[int, Place], float] | None:
+        """Wait up to SLICE_SECONDS. (messages, ends, when the first came) when a batch is due, else None.
+
+        A batch that only moves positions over transaction markers has no messages.
+        """
+        chunk, self._carried = self._carried, None
+        if chunk is None:
+            chunk = self._source.read(self._room(), self._wait())
+        self._add(chunk)
+        if self._due():
+            return self.take()
+        return None
+
+    def take(self) -> tuple[list[Message], dict[int, Place], float] | None:
+        """What has been collected so far, whether due or not; None when there is nothing."""
+        if not self._messages and not self._ends:
+            return None
+        opened_at = self._clock.monotonic() if self._opened_at is None else self._opened_at
+        taken = self._messages, self._ends, opened_at
+        self._messages, self._ends, self._bytes, self._opened_at = [], {}, 0, None
+        return taken
+
+    def _room(self) -> int:
+        if self._opened_at is None:
+            return 1  # returns as the first record comes: the time-out counts from it
+        by_bytes = (self._limits.size_bytes - self._bytes) / max(self._average_bytes, 1.0)
+        return max(1, min(self._limits.records - len(self._messages), int(by_bytes)))
+
+    def _wait(self) -> float:
+        if self._opened_at is None:
+            return SLICE_SECONDS
+        left = self._opened_at + self._limits.timeout_seconds - self._clock.monotonic()
+        return min(SLICE_SECONDS, max(0.0, left))
+
+    def _add(self, chunk: Chunk) -> None:
+        messages = list(chunk.messages)
+        if messages:
+            sizes = [len(message.value() or b"") for message in messages]
+            self._average_bytes += (sum(sizes) / len(sizes) - self._average_bytes) / 4
+            fits = self._fitting(sizes)
+            if fits < len(messages):
+                self._carried = Chunk(messages[fits:], chunk.ends)
+                messages, sizes, chunk = messages[:fits], sizes[:fits], Chunk()
+            if self._opened_at is None and messages:
+                self._opened_at = self._clock.monotonic()
+            self._messages += messages
+            self._bytes += sum(sizes)
+        self._ends.update(chunk.ends)
+
+    def _fitting(self, sizes: list[int]) -> int:
+        total, room = self._bytes, self._limits.records - len(self._messages)
+        for count, size in enumerate(sizes[:room]):
+            total += size
+            if total > self._limits.size_bytes and (count or self._messages):
+                return count
+        return min(len(sizes), room)
+
+    def _due(self) -> bool:
+        if self._opened_at is None:
+            return bool(self._ends)
+        return (
+            len(self._messages) >= self._limits.records
+            or self._bytes >= self._limits.size_bytes
+            or self._carried is not None
+            or self._clock.monotonic() >= self._opened_at + self._limits.timeout_seconds
+        )
+
+
+def decode_batch(
+    messages: list[Message],
+    ends: Mapping[int, Place],
+    positions: Mapping[int, Position],
+    decode: Decode,
+    value_limit: int,
+    opened_at: float,
+) -> Batch | None:
+    """Messages → rows, dead letters and moves; None when nothing moves.
+
+    Args:
+        positions: what the ledger holds now, for every partition that may occur.
+        value_limit: bytes of a value that a dead letter keeps.
+    """
+    rows: list[Row] = []
+    kept: list[Message] = []
+    letters: list[DeadLetter] = []
+    skipped: defaultdict[int, int] = defaultdict(int)
+    last: dict[int, Message] = {}
+    incarnations = {partition: position.incarnation for partition, position in positions.items()}
+    for message in messages:
+        partition = message.partition()
+        last[partition] = message
+        value = message.value()
+        if value is None:
+            skipped[partition] += 1
+            continue
+        try:
+            values = decode(value)
+        except RecordRefused as refused:
+            letters.append(dead_letter(message, incarnations[partition], refused, value_limit))
+            continue
+        kind, ms = message.timestamp()
+        stamp = (ms - _PG_EPOCH_MS) * 1000 if kind and _MIN_MS <= ms <= _MAX_MS else None
+        rows.append((incarnations[partition], partition, message.offset(), stamp, *values))
+        kept.append(message)
+    places = {partition: place_after(message) for partition, message in last.items()}
+    for partition, end in ends.items():
+        if partition not in places or end.next_offset > places[partition].next_offset:
+            places[partition] = end
+    moves = {
+        partition: Move(incarnations[partition], positions[partition].place.next_offset, place, skipped[partition])
+        for partition, place in places.items()
+        if place.next_offset > positions[partition].place.next_offset
+    }
+    return Batch(rows, kept, letters, moves, len(messages), opened_at) if moves else None

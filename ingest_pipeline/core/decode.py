@@ -1,0 +1,145 @@
+"""Record → row. One typed msgspec decode a record; whatever that refuses gets a second, lenient and slower try.
+
+The second try is for timestamps only: it accepts every form of `datetime.fromisoformat`. Reasons are templates: they
+name a type or a JSON path, never a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from .errors import RecordRefused
+from .fields import Field
+from .stream import Stream
+
+_BACKSLASH = 0x5C
+_BYTE_POSITION = re.compile(r" \(byte \d+\)")
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError, MemoryError)
+_FIRST_YEAR, _LAST_YEAR = 1, 9999
+
+
+class JsonDecoder:
+    """Decodes one stream's records.
+
+    Args:
+        stream: whose event type to decode into.
+        naive_timestamps: "utc" takes a timestamp without a zone as UTC, "reject" refuses it.
+    """
+
+    def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
+        self._fields = stream.fields
+        self._naive_is_utc = naive_timestamps == "utc"
+        fast = _derive(stream, lambda item: item.decode_type)
+        self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(fast).decode
+        self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(
+            _derive(stream, lambda item: item.lenient_type)
+        ).decode
+        self._times = tuple(i for i, item in enumerate(stream.fields) if item.python_type is datetime)
+        self._decimals = tuple(i for i, item in enumerate(stream.fields) if item.python_type is Decimal)
+
+    def decode(self, value: bytes) -> tuple[Any, ...]:
+        """The event's values in declared order; every datetime is aware.
+
+        Raises:
+            RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value" (NUL,
+                a NaN decimal, a year PostgreSQL or Python cannot hold).
+        """
+        try:
+            values = msgspec.structs.astuple(self._fast(value))
+        except _UNREADABLE as error:
+            values = self._decode_leniently(value, error)
+        for i in self._times:
+            time = values[i]
+            if time is not None and not _FIRST_YEAR < time.year < _LAST_YEAR:
+                self._check_year(time, self._fields[i])
+        for i in self._decimals:
+            if values[i] is not None and not values[i].is_finite():
+                raise RecordRefused(f"not a finite number - at `$.{self._fields[i].json_name}`", stage="value")
+        if _BACKSLASH in value:
+            self._check_nul(values)
+        return values
+
+    def _decode_leniently(self, value: bytes, refusal: BaseException) -> tuple[Any, ...]:
+        try:
+            values = list(msgspec.structs.astuple(self._lenient(value)))
+        except _UNREADABLE as error:
+            raise RecordRefused(self._as_declared(_reason(error)), stage="decode") from None
+        if not self._times:
+            raise RecordRefused(_reason(refusal), stage="decode")
+        for i in self._times:
+            if values[i] is not None:
+                values[i] = self._parse_time(values[i], self._fields[i])
+        return tuple(values)
+
+    def _as_declared(self, reason: str) -> str:
+        """The lenient try reads a timestamp as str; its refusal is told in the declared type."""
+        if any(reason.endswith(f"`$.{self._fields[i].json_name}`") for i in self._times):
+            return reason.replace("Expected `str", "Expected `datetime")
+        return reason
+
+    def _parse_time(self, text: str | datetime, item: Field) -> datetime:
+        if isinstance(text, datetime):
+            return text
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            raise RecordRefused(f"not an ISO 8601 timestamp - at `$.{item.json_name}`", stage="timestamp") from None
+        if time.tzinfo is not None:
+            return time
+        if self._naive_is_utc:
+            return time.replace(tzinfo=UTC)
+        raise RecordRefused(f"timestamp without a time zone - at `$.{item.json_name}`", stage="timestamp")
+
+    def _check_year(self, time: datetime, item: Field) -> None:
+        """Year 1 and 9999 may leave what can be read back once they are converted to UTC."""
+        try:
+            time.astimezone(UTC)
+        except OverflowError:
+            raise RecordRefused(f"timestamp outside years 1 to 9999 - at `$.{item.json_name}`", stage="value") from None
+
+    def _check_nul(self, values: tuple[Any, ...]) -> None:
+        for item, value in zip(self._fields, values, strict=True):
+            if _holds_nul(value):
+                raise RecordRefused(
+                    f"NUL character, which PostgreSQL cannot store - at `$.{item.json_name}`", stage="value"
+                )
+
+
+def _derive(stream: Stream, type_of: Callable[[Field], Any]) -> type[msgspec.Struct]:
+    """The user's Struct with other field types; its own checks, renames and configuration stay."""
+    fields = [
+        (
+            item.name,
+            type_of(item),
+            msgspec.field(name=item.json_name, default=item.default, default_factory=item.default_factory),
+        )
+        for item in stream.fields
+    ]
+    return msgspec.defstruct(stream.event.__name__, fields, bases=(stream.event,), kw_only=True, gc=False)
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+    if isinstance(value, list):
+        return any(_holds_nul(item) for item in value)
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    """The error as a template. msgspec's texts name types and paths; Python's own may quote, so only the class is kept."""
+    if isinstance(error, msgspec.MsgspecError):
+        return _BYTE_POSITION.sub("", str(error))
+    if isinstance(error, UnicodeError):
+        return "not valid UTF-8"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"cannot be decoded ({type(error).__name__})"

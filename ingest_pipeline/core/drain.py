@@ -1,0 +1,177 @@
+"""The drain loop: record → row → batch → transaction → position, until there is a reason to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .backoff import Backoff
+from .batch import BatchLimits, BatchReader, Decode, decode_batch
+from .errors import EnvironmentFault
+from .ports import Clock, Ledger, Source
+from .progress import Progress
+from .record import Batch, Message, Place, Requests, Written
+
+BEAT_SECONDS = 1.0
+"""How often an owner shows life to the server and looks at what others ask of it."""
+VERIFY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """When a run ends by itself.
+
+    Attributes:
+        max_seconds: its age.
+        idle_seconds: how long it stays after the last record, once it stands at the end of every partition.
+        max_batches: 0 for no limit.
+        retry_seconds: how long it bears an EnvironmentFault.
+        targets: partition → offset; where given, the run ends once every position has reached it.
+    """
+
+    max_seconds: float
+    idle_seconds: float
+    max_batches: int
+    retry_seconds: float
+    targets: Mapping[int, int] | None = None
+
+
+class Drain:
+    """Drains what the ledger owns, one batch in hand at a time.
+
+    Args:
+        source: assigned by `run` to the ledger's positions.
+        stop: called between reads; a reason ("terminated", "signal") makes the run finish the batch in hand and end.
+        verify: called every VERIFY_SECONDS; a reason ends the run, a StopStream stops it.
+        observe: called after each batch and each idle read, with the progress.
+        value_limit: bytes of a value that a dead letter keeps.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ledger: Ledger,
+        decode: Decode,
+        batch_limits: BatchLimits,
+        run_limits: RunLimits,
+        clock: Clock,
+        *,
+        stop: Callable[[], str | None],
+        verify: Callable[[], str | None] = lambda: None,
+        observe: Callable[[Progress], None] = lambda progress: None,
+        value_limit: int = 1 << 20,
+    ) -> None:
+        self._source, self._ledger, self._decode = source, ledger, decode
+        self._reader = BatchReader(source, batch_limits, clock)
+        self._limits, self._clock = run_limits, clock
+        self._stop, self._verify, self._observe = stop, verify, observe
+        self._value_limit = value_limit
+        self._requests = Requests()
+        self._ends: dict[int, int] = {}
+        now = clock.monotonic()
+        self._beat_at, self._verify_at, self._last_record_at = now + BEAT_SECONDS, now + VERIFY_SECONDS, now
+        self._ended: str | None = None
+        self.progress = Progress(now)
+
+    def run(self) -> str:
+        """Drain until there is a reason to end, and return it; the batch in hand is committed first.
+
+        Reasons: caught-up, age, batches, terminated, signal, paused, yielded, or what `verify` said.
+
+        Raises:
+            Superseded, StopStream, EnvironmentFault (after retry_seconds): what was not committed is not lost.
+        """
+        self.progress.own(self._ledger.positions)
+        self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
+        while True:
+            self._beat()
+            ended = self._why_end()
+            taken = self._reader.read() if ended is None else self._reader.take()
+            if taken is not None:
+                self._store(*taken)
+            self._observe(self.progress)
+            if ended is not None:
+                return ended
+
+    def _store(self, messages: list[Message], ends: Mapping[int, Place], opened_at: float) -> None:
+        """One batch, in this order:
+
+        1. records become rows or dead letters;
+        2. one transaction holds them and the positions;
+        3. Kafka is told, as a courtesy.
+        """
+        if messages:
+            self._last_record_at = self._clock.monotonic()
+        self._ends.update({partition: place.next_offset for partition, place in ends.items()})
+        batch = decode_batch(  # 1
+            messages, ends, self._ledger.positions, self._decode, self._value_limit, opened_at
+        )
+        if batch is None:
+            return
+        written = self._write(batch)  # 2
+        if written.requests is not None:
+            self._requests = written.requests
+        self._source.acknowledge({partition: move.place for partition, move in batch.moves.items()})  # 3
+        self.progress.add(batch, written, self._clock.time())
+
+    def _write(self, batch: Batch) -> Written:
+        backoff = self._backoff()
+        while True:
+            try:
+                return self._ledger.write(batch)
+            except EnvironmentFault as fault:
+                settled = self._recover(backoff, fault, batch)
+            if settled is not None:
+                return settled
+
+    def _recover(self, backoff: Backoff, fault: EnvironmentFault, batch: Batch | None) -> Written | None:
+        """Own again. Raises the fault when the backoff's time is over; what `batch` wrote, if it had been committed."""
+        while True:
+            backoff.wait(fault)
+            try:
+                return self._ledger.recover(batch)
+            except EnvironmentFault as again:
+                fault = again
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._clock, self._limits.retry_seconds, self._stop)
+
+    def _beat(self) -> None:
+        """At most once BEAT_SECONDS: show life, look at requests; at most once VERIFY_SECONDS: is it still our topic?"""
+        now = self._clock.monotonic()
+        if now >= self._beat_at:
+            self._beat_at = now + BEAT_SECONDS
+            try:
+                self._requests = self._ledger.heartbeat()
+            except EnvironmentFault as fault:
+                self._recover(self._backoff(), fault, None)
+        if now >= self._verify_at:
+            self._verify_at = now + VERIFY_SECONDS
+            self._ended = self._ended or self._verify()
+
+    def _why_end(self) -> str | None:
+        now = self._clock.monotonic()
+        limits = self._limits
+        if (stopped := self._stop() or self._ended) is not None:
+            return stopped
+        if self._requests.paused is not None:
+            return "paused"
+        if self._requests.yield_now:
+            return "yielded"
+        if limits.max_batches and self.progress.batches >= limits.max_batches:
+            return "batches"
+        if limits.targets is not None and self._reached(limits.targets):
+            return "caught-up"
+        if now - self.progress.started_at >= limits.max_seconds:
+            return "age"
+        if self._at_end() and now - self._last_record_at >= limits.idle_seconds:
+            return "caught-up"
+        return None
+
+    def _reached(self, targets: Mapping[int, int]) -> bool:
+        positions = self._ledger.positions
+        return all(at.place.next_offset >= targets.get(partition, 0) for partition, at in positions.items())
+
+    def _at_end(self) -> bool:
+        positions = self._ledger.positions
+        return all(self._ends.get(partition) == at.place.next_offset for partition, at in positions.items())

@@ -1,0 +1,135 @@
+"""Every error this package raises on purpose.
+
+    IngestError
+    ├── SettingsError            the user's mistake in settings or in streams.py
+    ├── RecordRefused            one record's own fault       → dead letter, its neighbours go on
+    ├── EnvironmentFault         nobody's record is at fault  → retry within the run, then fail the run
+    │   ├── DatabaseUnavailable
+    │   └── KafkaUnavailable
+    ├── Superseded               another run owns the partitions → this run writes nothing more and ends
+    └── StopStream               retrying cannot help         → the run fails, its message says what to do
+        ├── NotPermitted         a right or a credential is missing
+        ├── SchemaMismatch       table or ledger is not as declared: `ingest migrate`
+        ├── LedgerConflict       rows and ledger contradict each other
+        ├── LedgerMissing        Kafka shows our mark, the database shows no position
+        ├── DataLoss             Kafka no longer holds what the ledger expects next
+        ├── TopicChanged         topic or cluster is not the one the ledger knows
+        ├── TopicMissing         the topic does not exist
+        └── UnknownFault         an error nobody has classified
+
+A message is one line: what happened, where, what to do. It never quotes a record's value, key or headers.
+All of them can be pickled, with their attributes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class IngestError(Exception):
+    """Base of all. `stream`, `partition`, `offset`, `sqlstate` are set where they are known.
+
+    Args:
+        message: one line without values of a record.
+        where: attributes to keep, from the names above.
+    """
+
+    def __init__(self, message: str, **where: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+
+    @property
+    def stream(self) -> str | None:
+        return self.where.get("stream")
+
+    @property
+    def partition(self) -> int | None:
+        return self.where.get("partition")
+
+    @property
+    def offset(self) -> int | None:
+        return self.where.get("offset")
+
+    @property
+    def sqlstate(self) -> str | None:
+        return self.where.get("sqlstate")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.where)
+
+
+def _rebuild(cls: type[IngestError], message: str, where: dict[str, Any]) -> IngestError:
+    return cls(message, **where)
+
+
+class SettingsError(IngestError):
+    """A setting or a stream declaration that cannot be used. The message may have a line for each."""
+
+
+class RecordRefused(IngestError):
+    """One record cannot become a row.
+
+    `stage` is "decode", "timestamp", "value" or "insert"; the message is the dead letter's reason: a template, never a
+    value. `index` is the record's place in the list that was being written, where the driver or the server told it.
+    """
+
+    @property
+    def stage(self) -> str:
+        return str(self.where.get("stage", "insert"))
+
+    @property
+    def index(self) -> int | None:
+        return self.where.get("index")
+
+
+class EnvironmentFault(IngestError):
+    """Something outside is unreachable, full, locked or shutting down. No record is at fault."""
+
+
+class DatabaseUnavailable(EnvironmentFault):
+    """PostgreSQL cannot be reached or cannot work now."""
+
+
+class KafkaUnavailable(EnvironmentFault):
+    """Kafka cannot be reached or cannot answer now."""
+
+
+class Superseded(IngestError):
+    """The partitions belong to another run: a position did not move, or the lock is another's."""
+
+
+class StopStream(IngestError):
+    """Retrying cannot help: somebody has to act first."""
+
+
+class NotPermitted(StopStream):
+    """A right or a credential is missing."""
+
+
+class SchemaMismatch(StopStream):
+    """The table or the ledger is not as declared."""
+
+
+class LedgerConflict(StopStream):
+    """A row stands where the ledger says nothing was written yet."""
+
+
+class LedgerMissing(StopStream):
+    """The group's offsets in Kafka bear a ledger's mark, and this database has no position for the stream."""
+
+
+class DataLoss(StopStream):
+    """Kafka no longer holds what the ledger expects next."""
+
+
+class TopicChanged(StopStream):
+    """Topic id, cluster id or partition count say that this is not the topic whose positions the ledger holds."""
+
+
+class TopicMissing(StopStream):
+    """The topic does not exist."""
+
+
+class UnknownFault(StopStream):
+    """An error that is in nobody's table: not assumed to be retryable, nor to be a record's."""

@@ -1,0 +1,124 @@
+"""Which types an event's field may have, and the PostgreSQL type each becomes.
+
+A column is known by the type's OID as well: binary COPY checks no types, so the writer compares OIDs before its first
+batch (postgres/shape.py).
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Union, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from .errors import SettingsError
+
+BIGINT_MIN, BIGINT_MAX = -(2**63), 2**63 - 1
+
+PG_TYPES: dict[type, tuple[str, int]] = {
+    str: ("text", 25),
+    bool: ("boolean", 16),
+    int: ("bigint", 20),
+    float: ("double precision", 701),
+    datetime: ("timestamp with time zone", 1184),
+    date: ("date", 1082),
+    Decimal: ("numeric", 1700),
+    UUID: ("uuid", 2950),
+    dict: ("jsonb", 3802),
+    list: ("jsonb", 3802),
+    bytes: ("bytea", 17),
+}
+"""Python type → PostgreSQL's name and OID (pg_type.dat; fixed for built-in types)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an event, which is one column of its table.
+
+    Attributes:
+        name: the Struct's field and the column.
+        json_name: the key in the JSON object.
+        python_type: a key of PG_TYPES.
+        nullable: declared `| None`.
+        decode_type: what the fast decoder is given: bounds on int, a zone demanded of datetime.
+        lenient_type: what the second try is given: str in place of datetime.
+    """
+
+    name: str
+    json_name: str
+    python_type: type
+    nullable: bool
+    decode_type: Any
+    lenient_type: Any
+    default: Any
+    default_factory: Any
+
+    @property
+    def pg_type(self) -> str:
+        return PG_TYPES[self.python_type][0]
+
+    @property
+    def pg_oid(self) -> int:
+        return PG_TYPES[self.python_type][1]
+
+
+def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
+    """The Field for a Struct's field. Raises SettingsError, naming it, when no column type fits."""
+    base, metas, nullable = _unwrap(info.type)
+    python_type = get_origin(base) or base
+    if python_type not in PG_TYPES:
+        allowed = ", ".join(sorted({kind.__name__ for kind in PG_TYPES}))
+        raise SettingsError(
+            f"{owner}.{info.name}: type {info.type!r} has no column type; use one of {allowed}, or one of them | None"
+        )
+    strict: Any = base
+    lenient: Any = base
+    if python_type is datetime:
+        metas = (*metas, msgspec.Meta(tz=True))
+        lenient = str
+    elif python_type is int:
+        metas = (*metas, *_missing_bounds(metas))
+    for meta in metas:
+        strict = Annotated[strict, meta]
+        lenient = lenient if python_type is datetime else Annotated[lenient, meta]
+    return Field(
+        name=info.name,
+        json_name=info.encode_name,
+        python_type=python_type,
+        nullable=nullable,
+        decode_type=strict | None if nullable else strict,
+        lenient_type=lenient | None if nullable else lenient,
+        default=info.default,
+        default_factory=info.default_factory,
+    )
+
+
+def _unwrap(declared: Any) -> tuple[Any, tuple[msgspec.Meta, ...], bool]:
+    """(the bare type, its Meta annotations, whether None is allowed)."""
+    nullable = False
+    metas: tuple[msgspec.Meta, ...] = ()
+    while True:
+        origin = get_origin(declared)
+        if origin is Annotated:
+            declared, *extra = get_args(declared)
+            metas = (*metas, *(meta for meta in extra if isinstance(meta, msgspec.Meta)))
+        elif origin in (Union, types.UnionType) and type(None) in get_args(declared):
+            rest = [arg for arg in get_args(declared) if arg is not type(None)]
+            if len(rest) != 1:
+                return declared, metas, True
+            nullable, declared = True, rest[0]
+        else:
+            return declared, metas, nullable
+
+
+def _missing_bounds(metas: tuple[msgspec.Meta, ...]) -> tuple[msgspec.Meta, ...]:
+    low = any(meta.ge is not None or meta.gt is not None for meta in metas)
+    high = any(meta.le is not None or meta.lt is not None for meta in metas)
+    return (
+        *(() if low else (msgspec.Meta(ge=BIGINT_MIN),)),
+        *(() if high else (msgspec.Meta(le=BIGINT_MAX),)),
+    )

@@ -1,0 +1,93 @@
+"""What the core asks of the outside: a record source, a topic's facts, a ledger, a clock.
+
+kafka/ and postgres/ fulfil these for real, testing/ in memory; one contract suite holds both to the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from .record import Batch, Chunk, GroupOffset, Place, Position, Requests, TopicIdentity, Written
+
+
+class Clock(Protocol):
+    """Seconds. Durations come from `monotonic`, only timestamps shown to people from `time`."""
+
+    def monotonic(self) -> float: ...
+    def time(self) -> float: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Source(Protocol):
+    """Reads records from places the ledger named. Never resets an offset by itself."""
+
+    def assign(self, places: Mapping[int, Place]) -> None:
+        """Read on from these places; an earlier assignment is dropped, with all it had fetched."""
+
+    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+        """Up to `max_records` records; returns early when that many are there, else after the time-out.
+
+        A call that finds nothing may return an empty chunk; one that finds an end of partition returns it once.
+
+        Raises:
+            DataLoss: an assigned place is not in the log any more, or the log behind it was rewritten.
+            KafkaUnavailable, NotPermitted, StopStream.
+        """
+
+    def acknowledge(self, places: Mapping[int, Place]) -> None:
+        """Commit these as the group's offsets, marked with the ledger's id, without waiting. A courtesy to lag tools:
+        failures are logged and forgotten."""
+
+    def close(self) -> None:
+        """Release everything. The last acknowledged places are committed if the broker answers within 2 s."""
+
+
+class Topic(Protocol):
+    """Answers about one topic. Reads no record. Every call raises KafkaUnavailable when there is no answer in time."""
+
+    name: str
+
+    def identity(self) -> TopicIdentity:
+        """Raises TopicMissing."""
+
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+        """Where a read_committed reader would find the end, by one request for all partitions."""
+
+    def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+        """The first offset still held (low watermark)."""
+
+    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
+        """The first offset whose record is not older than this; the end where there is none."""
+
+    def group_offsets(self, group: str) -> dict[int, GroupOffset]:
+        """What the group has committed for this topic; partitions without a commit are left out."""
+
+
+class Ledger(Protocol):
+    """Positions, rows and dead letters of one shard, written through one connection that also holds its locks."""
+
+    positions: dict[int, Position]
+    """Partition → position, for every partition owned; moves with each write."""
+
+    def write(self, batch: Batch) -> Written:
+        """Store rows, dead letters and positions in one transaction, or nothing.
+
+        On return it is committed and `positions` has moved.
+
+        Raises:
+            Superseded: the positions are not ours any more. Nothing was written.
+            EnvironmentFault: not known whether it was written: call `recover`.
+            StopStream: nothing was written.
+        """
+
+    def recover(self, batch: Batch | None) -> Written | None:
+        """Connect and own again after an EnvironmentFault. What was written, when `batch` turns out to be committed.
+
+        Raises:
+            Superseded: somebody else owns or has moved the positions.
+            EnvironmentFault: still not reachable.
+        """
+
+    def heartbeat(self) -> Requests:
+        """A sign of life to the server, and what others ask. Raises EnvironmentFault."""

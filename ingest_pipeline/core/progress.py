@@ -1,0 +1,49 @@
+"""What a run has done so far, for its reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .latency import LatencyHistogram
+from .record import Batch, Position, Written
+
+_STAMP = 3  # kafka_timestamp's place in a Row: microseconds since 2000-01-01
+_PG_EPOCH_MS = 946_684_800_000
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts since the run took ownership. `started_at` is monotonic seconds."""
+
+    started_at: float
+    from_offsets: dict[int, int] = field(default_factory=dict)
+    to_offsets: dict[int, int] = field(default_factory=dict)
+    rows: int = 0
+    dead_letters: int = 0
+    skipped: int = 0
+    absent: int = 0
+    batches: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+
+    def own(self, positions: Mapping[int, Position]) -> None:
+        """Remember where the run starts."""
+        self.from_offsets = {partition: at.place.next_offset for partition, at in positions.items()}
+        self.to_offsets = dict(self.from_offsets)
+
+    def add(self, batch: Batch, written: Written, committed_at: float) -> None:
+        """Count one committed batch. `committed_at` is Unix seconds."""
+        rows, letters = sum(written.rows.values()), sum(written.dead_letters.values())
+        skipped = sum(move.skipped for move in batch.moves.values())
+        moved = sum(move.place.next_offset - move.expected for move in batch.moves.values())
+        self.rows += rows
+        self.dead_letters += letters
+        self.skipped += skipped
+        self.absent += moved - rows - letters - skipped
+        self.batches += 1 if batch.records else 0
+        self.reasons.update(written.reasons)
+        self.to_offsets.update({partition: move.place.next_offset for partition, move in batch.moves.items()})
+        stamps = [row[_STAMP] // 1000 + _PG_EPOCH_MS for row in batch.rows if row[_STAMP] is not None]
+        self.latency.add(committed_at * 1000, stamps)

@@ -1,0 +1,147 @@
+"""What the loop passes around. Offsets are next offsets: "+1" is written once, here.
+
+A message is whatever the Kafka client hands out, used through the `Message` protocol so that the hot loop copies
+nothing; `confluent_kafka.Message` and the in-memory broker's message both satisfy it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+Row = tuple[Any, ...]
+"""(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
+
+
+class Message(Protocol):
+    """One Kafka record as the client hands it out."""
+
+    def value(self) -> bytes | None: ...
+    def key(self) -> bytes | None: ...
+    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def leader_epoch(self) -> int | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+class Place(NamedTuple):
+    """Where reading goes on: the next offset, and the leader epoch it was learned under (None: not known)."""
+
+    next_offset: int
+    leader_epoch: int | None = None
+
+
+def place_after(message: Message) -> Place:
+    """The place behind a record."""
+    return Place(message.offset() + 1, message.leader_epoch())
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one read returned.
+
+    Attributes:
+        messages: records in the order of each partition's log.
+        ends: partition → place of an end of partition that was served behind all of that partition's `messages`;
+            it lies beyond last offset + 1 where the log ends in transaction markers or was compacted.
+    """
+
+    messages: Sequence[Message] = ()
+    ends: Mapping[int, Place] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicIdentity:
+    """What tells a topic from another of the same name. None: the broker cannot tell (before Kafka 2.8)."""
+
+    cluster_id: str | None
+    topic_id: str | None
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOffset:
+    """A consumer group's committed offset of one partition, with the metadata its writer left."""
+
+    next_offset: int
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One partition's row in the ledger, as read when ownership was taken."""
+
+    partition: int
+    incarnation: int
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One record that cannot become a row, with everything needed to try again."""
+
+    partition: int
+    offset: int
+    incarnation: int
+    timestamp_ms: int | None
+    key: bytes | None
+    value: bytes | None
+    value_bytes: int
+    value_sha256: bytes
+    truncated: bool
+    headers: list[list[str | None]] | None
+    stage: str
+    reason: str
+    sqlstate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How far one batch moves one partition: `expected` → `place.next_offset`, and how many of it were tombstones."""
+
+    incarnation: int
+    expected: int
+    place: Place
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything one transaction writes.
+
+    `rows[i]` came from `messages[i]`; both are in log order per partition. A batch without rows still moves positions.
+    """
+
+    rows: list[Row]
+    messages: list[Message]
+    dead_letters: list[DeadLetter]
+    moves: dict[int, Move]
+    records: int = 0
+    opened_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one committed transaction held, by partition, and what others ask of the owner."""
+
+    rows: Mapping[int, int]
+    dead_letters: Mapping[int, int]
+    reasons: Sequence[str] = ()
+    requests: Requests | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What others ask of whoever drains, as seen at one moment.
+
+    Attributes:
+        paused: the reason and who, in words, when the stream is paused.
+        successor_waits: a run waits to take over once this one is past its age.
+        yield_now: a run waits that must not wait for this one's age (other code, other number of shards).
+    """
+
+    paused: str | None = None
+    successor_waits: bool = False
+    yield_now: bool = False

@@ -1,0 +1,142 @@
+"""Where a stream begins, and whether the topic is still the one whose positions the ledger holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from .errors import LedgerMissing, TopicChanged
+from .ports import Topic
+from .record import Place, TopicIdentity
+
+LEDGER_MARK = "ingest-ledger:"
+"""Our group commits carry this and the ledger's id as metadata, so that they are told from a foreign consumer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPosition:
+    """One partition's row in the ledger, as anybody may read it. `updated_at` is when rows last moved it."""
+
+    partition: int
+    incarnation: int
+    topic: str
+    cluster_id: str | None
+    topic_id: str | None
+    first_offset: int
+    next_offset: int
+    leader_epoch: int | None
+    rows: int
+    dead_letters: int
+    skipped: int
+    absent: int
+    lost: int
+    updated_at: datetime
+    run_id: str | None
+
+
+class Book(Protocol):
+    """The ledger as read and begun from outside a run."""
+
+    def positions(self) -> dict[int, StoredPosition]:
+        """Partition → row; empty when the stream has not begun or there is no ledger."""
+
+    def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
+        """Store positions for these partitions in one transaction. False, and nothing stored, when `first` and another
+        run has begun the stream meanwhile."""
+
+    def adopt_identity(self, identity: TopicIdentity) -> None:
+        """Fill in ids that were not known when the stream began."""
+
+    def ledger_id(self) -> str: ...
+    def was_awaited(self) -> bool:
+        """Whether the topic was looked for before it existed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartPolicy:
+    """Where a stream that has no position begins.
+
+    Attributes:
+        start_from: "earliest", "latest" or a time.
+        adopt_group: a foreign consumer group whose offsets to take over; partitions without one follow `start_from`.
+        group_id: our own group.
+    """
+
+    start_from: str | datetime
+    adopt_group: str | None
+    group_id: str
+
+
+def begin(topic: Topic, book: Book, policy: StartPolicy, stream: str) -> dict[int, StoredPosition]:
+    """Make sure that every partition of the topic has a position, and return them all.
+
+    All partitions of a new stream begin together, whatever the shard; one added later begins at its beginning.
+
+    Raises:
+        TopicMissing, TopicChanged, LedgerMissing, KafkaUnavailable, DatabaseUnavailable.
+    """
+    while True:
+        identity = topic.identity()
+        known = book.positions()
+        check_identity(identity, known, stream)
+        missing = sorted(set(range(identity.partitions)) - set(known))
+        if not missing:
+            if any(at.topic_id is None or at.cluster_id is None for at in known.values()):
+                book.adopt_identity(identity)
+            return known
+        places = topic.start_offsets(missing) if known else _first_places(topic, book, policy, missing, stream)
+        book.begin(identity, places, first=not known)
+
+
+def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition], stream: str) -> None:
+    """Raise TopicChanged when the ledger's positions belong to another topic. An id that either side lacks says nothing."""
+    for partition, at in known.items():
+        for what, seen, stored in (
+            ("cluster", identity.cluster_id, at.cluster_id),
+            ("topic", identity.topic_id, at.topic_id),
+        ):
+            if seen is not None and stored is not None and seen != stored:
+                raise TopicChanged(
+                    f"stream {stream}: topic {at.topic} has {what} id {seen}, the ledger's positions belong to {stored}:"
+                    f" the {what} is another one of the same name. Partition {partition} stands at offset"
+                    f" {at.next_offset} of the old one; nothing is read until this is settled",
+                    stream=stream,
+                    partition=partition,
+                    offset=at.next_offset,
+                )
+    if known and identity.partitions < len(known):
+        raise TopicChanged(
+            f"stream {stream}: the topic has {identity.partitions} partitions, the ledger knows {len(known)}: it was"
+            " re-created; nothing is read until this is settled",
+            stream=stream,
+        )
+
+
+def _first_places(
+    topic: Topic, book: Book, policy: StartPolicy, partitions: Collection[int], stream: str
+) -> dict[int, Place]:
+    ours = topic.group_offsets(policy.group_id)
+    marks = {offset.metadata for offset in ours.values() if offset.metadata.startswith(LEDGER_MARK)}
+    if marks:
+        ids = ", ".join(sorted(mark.removeprefix(LEDGER_MARK) for mark in marks))
+        raise LedgerMissing(
+            f"stream {stream}: group {policy.group_id} bears the mark of ledger {ids}, but this database's ledger"
+            f" {book.ledger_id()} has no position for the stream. Restore that ledger (DATABASE_URL, LEDGER_SCHEMA);"
+            f" or, to read the topic again from START_FROM, delete the group: kafka-consumer-groups.sh --delete --group"
+            f" {policy.group_id}",
+            stream=stream,
+        )
+    if book.was_awaited():
+        places = topic.start_offsets(partitions)
+    elif isinstance(policy.start_from, datetime):
+        places = topic.offsets_at(partitions, int(policy.start_from.timestamp() * 1000))
+    elif policy.start_from == "latest":
+        places = topic.end_offsets(partitions)
+    else:
+        places = topic.start_offsets(partitions)
+    if policy.adopt_group:
+        adopted = topic.group_offsets(policy.adopt_group)
+        places |= {partition: Place(adopted[partition].next_offset) for partition in partitions if partition in adopted}
+    return places

@@ -1,0 +1,8 @@
+"""Dagster's entry point: assembles, nothing else. Reads the environment once, when Dagster loads it."""
+
+import dagster as dg
+
+from .orchestration.build import build_definitions
+from .streams import STREAMS
+
+defs = dg.Definitions.merge(build_definitions(STREAMS), dg.Definitions(executor=dg.in_process_executor))

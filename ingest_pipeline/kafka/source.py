@@ -1,0 +1,202 @@
+"""Records by explicit assignment: no group membership, no resets, ends of partition told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ..core.clock import SystemClock
+from ..core.errors import DataLoss, IngestError, KafkaUnavailable
+from ..core.loss import data_loss
+from ..core.ports import Clock
+from ..core.record import Chunk, Place
+from .client import consumer_config, ledger_mark, open_client
+from .faults import map_error
+from .group import GroupCommits
+from .topic import KafkaTopic
+
+_MAX_CONSUME = 1_000_000
+_error_of = Message.error
+
+
+class KafkaSource:
+    """The `Source` port on a consumer that is assigned, never subscribed. Used by one thread.
+
+    Trouble with brokers is waited out: the client reconnects by itself. `read` raises KafkaUnavailable when
+    nothing has come for `patience_seconds` since the first sign of trouble, and asking for the ends fails too.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, str],
+        topic: KafkaTopic,
+        *,
+        group_id: str,
+        ledger_id: str,
+        batch_bytes: int,
+        client_id: str = "ingest",
+        patience_seconds: float = 30.0,
+        logger: logging.Logger | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Connects in the background: brokers that are away are no error here.
+
+        Args:
+            kafka: the user's librdkafka properties, validated.
+            topic: answers about ends and starts, and carries the group's commits; left open by `close`.
+            ledger_id: goes into the mark of the group's commits.
+        """
+        self._topic = topic
+        self._patience = patience_seconds
+        self._logger = logger or logging.getLogger(__name__)
+        self._clock = clock or SystemClock()
+        self._group = GroupCommits(topic, group_id, ledger_mark(ledger_id), self._logger, self._clock)
+        self._assigned: dict[int, Place] = {}
+        self._stopped: dict[int, KafkaError] = {}  # partitions that the client reads no further
+        self._open_ends: dict[int, int] = {}  # ends that lie beyond the last record, epoch not known yet
+        self._fault: IngestError | None = None
+        self._trouble_since: float | None = None
+        self._group_right_logged = False
+        self._closed = False
+        config = consumer_config(kafka, group_id, batch_bytes, client_id)
+        config["error_cb"] = self._on_error
+        self._consumer = open_client(Consumer, config, self._logger)
+
+    def assign(self, places: Mapping[int, Place]) -> None:
+        self._assigned = dict(places)
+        self._stopped, self._open_ends = {}, {}
+        try:
+            self._consumer.assign(
+                [
+                    TopicPartition(self._topic.name, partition, offset, leader_epoch=epoch)
+                    for partition, (offset, epoch) in places.items()
+                ]
+            )
+        except KafkaException as error:
+            raise map_error(error, self._topic.where) from error
+
+    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+        if self._fault is not None:
+            raise self._fault
+        if self._stopped:
+            self._raise_stopped()
+        try:
+            messages: list[Any] = self._consumer.consume(min(max_records, _MAX_CONSUME), timeout_seconds)
+        except KafkaException as error:
+            raise map_error(error, self._topic.where) from error
+        self._group.send_due()
+        if not messages:
+            self._check_trouble()
+            return self._chunk_of_events([]) if self._open_ends and self._trouble_since is None else Chunk()
+        if not any(map(_error_of, messages)):  # all in C: the one check a record pays for
+            self._trouble_since = None
+            return Chunk(messages)
+        return self._chunk_of_events(messages)
+
+    def acknowledge(self, places: Mapping[int, Place]) -> None:
+        self._group.add(places)
+        self._group.send_due()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._group.close()
+            self._consumer.close()
+
+    def _chunk_of_events(self, messages: list[Any]) -> Chunk:
+        """Records and events apart. Records are handed over before an event behind them is raised."""
+        records: list[Any] = []
+        at_end: dict[int, int] = dict(self._open_ends)
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                at_end[message.partition()] = message.offset()
+            else:
+                self._note_event(message.partition(), error)
+        if records or len(at_end) > len(self._open_ends):
+            self._trouble_since = None
+        ends = self._resolve_ends(at_end) if at_end else {}
+        if self._stopped and not records and not ends:
+            self._raise_stopped()
+        return Chunk(records, ends)
+
+    def _note_event(self, partition: int | None, error: KafkaError) -> None:
+        if (
+            partition is not None
+            and partition >= 0
+            and not isinstance(map_error(error, self._topic.where), KafkaUnavailable)
+        ):
+            self._stopped[partition] = error
+        else:
+            self._on_error(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """The client's own troubles; called by it from inside `consume`."""
+        mapped = map_error(error, self._topic.where)
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            # The group serves lag tools only. Reading needs no right on it.
+            if not self._group_right_logged:
+                self._group_right_logged = True
+                self._logger.warning("Lag tools will not see the position: %s", mapped.message)
+        elif isinstance(mapped, KafkaUnavailable) and not error.fatal():
+            if self._trouble_since is None:
+                self._trouble_since = self._clock.monotonic()
+        else:
+            self._fault = mapped
+
+    def _check_trouble(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+        if self._trouble_since is None or self._clock.monotonic() - self._trouble_since < self._patience:
+            return
+        # An idle topic says nothing when its broker is back: ask, before giving up.
+        self._topic.end_offsets(self._assigned)
+        self._trouble_since = None
+
+    def _resolve_ends(self, at_end: Mapping[int, int]) -> dict[int, Place]:
+        """Places of the ends. One that lies beyond the last record served takes its epoch from the broker.
+
+        Neither the last record's epoch nor the event's may stand for it: after a change of leader, both have
+        claimed a truncation that was none.
+        """
+        ends: dict[int, Place] = {}
+        beyond: dict[int, int] = {}
+        for partition, offset in at_end.items():
+            served = self._served(partition)
+            if offset == served.next_offset:
+                ends[partition] = served
+            elif offset > served.next_offset:
+                beyond[partition] = offset
+        self._open_ends = beyond
+        if beyond:
+            try:
+                latest = self._topic.end_offsets(beyond)
+            except KafkaUnavailable:
+                return ends  # asked again at the next read: the client tells an end only once
+            for partition, offset in beyond.items():
+                ends[partition] = Place(offset, latest[partition].leader_epoch)
+            self._open_ends = {}
+        return ends
+
+    def _served(self, partition: int) -> Place:
+        """Behind everything handed over so far, transaction markers included; at first the assigned place."""
+        (position,) = self._consumer.position([TopicPartition(self._topic.name, partition)])
+        if position.offset < 0:
+            return self._assigned[partition]
+        return Place(position.offset, position.leader_epoch)
+
+    def _raise_stopped(self) -> None:
+        partition, error = next(iter(self._stopped.items()))
+        expected = self._served(partition).next_offset
+        where = f"{self._topic.where}, partition {partition}"
+        mapped = map_error(error, where, partition=partition, offset=expected)
+        if not isinstance(mapped, DataLoss):
+            raise mapped
+        low = self._topic.start_offsets([partition])[partition].next_offset
+        high = self._topic.end_offsets([partition])[partition].next_offset
+        raise data_loss(self._topic.where, partition, expected, low, high)

@@ -1,0 +1,209 @@
+"""One topic's facts, by an AdminClient: identity, offsets, a group's commits. Creates no topic."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
+from ..core.record import GroupOffset, Place, TopicIdentity
+from .client import admin_config, bootstrap_servers, isolation_level, open_client
+from .faults import map_error
+
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_NO_TOPIC_ID = "A" * 22
+"""A Uuid of zeros: what a broker before 2.8 says."""
+_TOPIC_ID_SECONDS = 1.5
+_cannot_tell_topic_ids: set[str] = set()
+"""Bootstrap servers that name no controller and did not answer for a topic id: asked once in a process."""
+
+
+class KafkaTopic:
+    """The `Topic` port. Cheap to make: it connects at its first call and may be used by several threads.
+
+    Every call ends within `timeout_seconds`: with an answer, KafkaUnavailable, NotPermitted or TopicMissing.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, str],
+        name: str,
+        *,
+        timeout_seconds: float = 5.0,
+        client_id: str = "ingest",
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """`kafka`: the user's librdkafka properties, as `consumer_config` takes them."""
+        self.name = name
+        self.where = f"Kafka at {bootstrap_servers(kafka)}, topic {name}"
+        self._kafka = dict(kafka)
+        self._client_id = client_id
+        self._timeout = timeout_seconds
+        self._logger = logger or logging.getLogger(__name__)
+        self._isolation = (
+            IsolationLevel.READ_UNCOMMITTED
+            if isolation_level(kafka) == "read_uncommitted"
+            else IsolationLevel.READ_COMMITTED
+        )
+        self._client: AdminClient | None = None
+
+    def identity(self) -> TopicIdentity:
+        deadline = time.monotonic() + self._timeout
+        metadata, topic = self._metadata(self._timeout)
+        has_controller = metadata.controller_id in metadata.brokers
+        left = max(0.1, deadline - time.monotonic())
+        return TopicIdentity(metadata.cluster_id, self._topic_id(has_controller, left), len(topic.partitions))
+
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+        return self._offsets(partitions, _LATEST, self._timeout)
+
+    def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+        return self._offsets(partitions, _EARLIEST, self._timeout)
+
+    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
+        deadline = time.monotonic() + self._timeout
+        found = self._offsets(partitions, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
+        without = [partition for partition, place in found.items() if place.next_offset < 0]
+        if without:
+            left = max(0.1, deadline - time.monotonic())
+            found.update(self._offsets(without, _LATEST, left))
+        return found
+
+    def group_offsets(self, group: str) -> dict[int, GroupOffset]:
+        deadline = time.monotonic() + self._timeout
+        _, topic = self._metadata(self._timeout)
+        asked = [TopicPartition(self.name, partition) for partition in topic.partitions]
+        answer = self._one(
+            lambda client: client.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, asked)],
+                request_timeout=max(0.1, deadline - time.monotonic()),
+            ),
+            f"{self.where}, group {group}",
+        )
+        offsets: dict[int, GroupOffset] = {}
+        for commit in answer.topic_partitions:
+            if commit.error is not None:
+                raise map_error(commit.error, f"{self.where}, group {group}", partition=commit.partition)
+            if commit.offset >= 0:
+                offsets[commit.partition] = GroupOffset(commit.offset, commit.metadata or "")
+        return offsets
+
+    def commit_group(self, group: str, places: Mapping[int, Place], metadata: str) -> Future[Any]:
+        """Send these places as the group's commits, without waiting.
+
+        The future's result has `topic_partitions`, each with its `error`; it may fail with KafkaException.
+        A consumer's own commit would do the same, but holds up its close() for 45 s when the broker is away.
+        """
+        commits = [
+            TopicPartition(self.name, partition, place.next_offset, metadata, place.leader_epoch)
+            for partition, place in sorted(places.items())
+        ]
+        futures = self._admin().alter_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, commits)], request_timeout=self._timeout
+        )
+        return next(iter(futures.values()))
+
+    def close(self) -> None:
+        """Drop the connection without waiting for anything. The next call opens another."""
+        self._client = None
+
+    def _admin(self) -> AdminClient:
+        if self._client is None:
+            self._client = open_client(AdminClient, admin_config(self._kafka, self._client_id), self._logger)
+        return self._client
+
+    def _metadata(self, timeout: float) -> tuple[Any, Any]:
+        client = self._admin()
+        try:
+            metadata = client.list_topics(self.name, timeout=timeout)
+        except KafkaException as error:
+            raise map_error(error, self.where) from error
+        finally:
+            client.poll(0)  # hands the client's log lines on; nothing else would
+        topic = metadata.topics[self.name]
+        if topic.error is not None:
+            raise map_error(topic.error, self.where)
+        if not topic.partitions:
+            raise TopicMissing(f"{self.where}: it has no partitions; create it, or correct the stream's topic")
+        return metadata, topic
+
+    def _topic_id(self, has_controller: bool, timeout: float) -> str | None:
+        servers = bootstrap_servers(self._kafka)
+        if not has_controller:
+            if servers in _cannot_tell_topic_ids:
+                return None
+            timeout = min(timeout, _TOPIC_ID_SECONDS)
+        try:
+            described = self._one(
+                lambda client: client.describe_topics(TopicCollection([self.name]), request_timeout=timeout),
+                self.where,
+            )
+        except IngestError as error:
+            code = _code(error)
+            if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+                return None
+            if not has_controller and code == KafkaError._TIMED_OUT:
+                _cannot_tell_topic_ids.add(servers)
+                return None
+            raise
+        topic_id = str(described.topic_id)
+        return None if topic_id == _NO_TOPIC_ID else topic_id
+
+    def _offsets(self, partitions: Collection[int], spec: OffsetSpec, timeout: float) -> dict[int, Place]:
+        """One request for all; an offset of −1 means that no record is as young as the timestamp."""
+        if not partitions:
+            return {}
+        deadline = time.monotonic() + timeout
+        asked = {TopicPartition(self.name, partition): spec for partition in partitions}
+        client = self._admin()
+        futures = client.list_offsets(asked, isolation_level=self._isolation, request_timeout=timeout)
+        places: dict[int, Place] = {}
+        try:
+            for partition, future in futures.items():
+                found = future.result(timeout=max(0.1, deadline + 1.0 - time.monotonic()))
+                places[partition.partition] = Place(found.offset, found.leader_epoch)
+        except KafkaException as error:
+            self._explain_no_leader(error, deadline)
+            raise map_error(error, self.where) from error
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"{self.where}: no answer within {timeout:g} s") from error
+        finally:
+            client.poll(0)
+        return places
+
+    def _explain_no_leader(self, error: KafkaException, deadline: float) -> None:
+        """The client says `_NOENT` for partitions without a leader and for a missing topic alike."""
+        if error.args[0].code() == KafkaError._NOENT:
+            self._metadata(max(0.1, deadline - time.monotonic()))
+
+    def _one(self, request: Callable[[AdminClient], Mapping[Any, Future[Any]]], where: str) -> Any:
+        """The answer to a request about one thing."""
+        client = self._admin()
+        try:
+            (future,) = request(client).values()
+            return future.result(timeout=self._timeout + 1.0)
+        except KafkaException as error:
+            raise map_error(error, where) from error
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"{where}: no answer within {self._timeout:g} s") from error
+        finally:
+            client.poll(0)
+
+
+def _code(error: IngestError) -> int | None:
+    cause = error.__cause__
+    return cause.args[0].code() if isinstance(cause, KafkaException) else None

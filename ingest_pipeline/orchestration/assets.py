@@ -1,0 +1,65 @@
+"""One asset a stream, downstream of an external asset for its topic."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from ..core.stream import Stream
+from .connections import Connections
+
+
+def topic_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
+    return dg.AssetKey([*key_prefix, "kafka", *_key_parts(stream.topic)])
+
+
+def asset_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
+    return dg.AssetKey([*key_prefix, stream.name])
+
+
+def topic_spec(stream: Stream, key_prefix: Sequence[str], group: str) -> dg.AssetSpec:
+    """The topic, which somebody else fills."""
+    return dg.AssetSpec(
+        topic_key(stream, key_prefix), group_name=group, kinds={"kafka"}, description=f"Kafka topic {stream.topic}."
+    )
+
+
+def stream_asset(
+    stream: Stream, connections: Connections, key_prefix: Sequence[str], group: str
+) -> dg.AssetsDefinition:
+    """The table. Materializing it drains the topic: all of it up to now by hand, a shard of it from the sensor."""
+    settings = connections.settings
+
+    @dg.asset(
+        key=asset_key(stream, key_prefix),
+        deps=[topic_key(stream, key_prefix)],
+        group_name=group,
+        kinds={"kafka", "postgres"},
+        owners=list(stream.owners) or None,
+        description=(stream.event.__doc__ or f"Events of topic {stream.topic}.").strip(),
+        metadata={
+            "dagster/table_name": f"{settings.database_schema}.{stream.table}",
+            "dagster/column_schema": dg.TableSchema(
+                columns=[
+                    dg.TableColumn(
+                        item.name, item.pg_type, constraints=dg.TableColumnConstraints(nullable=item.nullable)
+                    )
+                    for item in stream.fields
+                ]
+            ),
+            "topic": stream.topic,
+            "group_id": connections.group_id(stream),
+        },
+        output_required=False,
+    )
+    def drain(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+        from .run import StreamRun
+
+        yield from StreamRun(context, stream, connections).results()
+
+    return drain
+
+
+def _key_parts(topic: str) -> list[str]:
+    """Dagster allows letters, digits and _ in an asset key's parts."""
+    return ["".join(c if c.isalnum() or c == "_" else "_" for c in topic)]

@@ -1,0 +1,62 @@
+"""Streams → Dagster definitions, for our own code location or somebody else's project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import dagster as dg
+
+from ..core.stream import Stream, by_name
+from ..settings import Settings, load_settings
+from . import tags
+from .assets import asset_key, stream_asset, topic_spec
+from .connections import Connections
+from .maintenance import maintenance_job, maintenance_schedule
+from .sensors import stream_sensor
+from .steering import pause_job, resume_job
+
+
+def build_definitions(
+    streams: Iterable[Stream],
+    settings: Settings | None = None,
+    key_prefix: Sequence[str] = (),
+    group: str = "ingest",
+) -> dg.Definitions:
+    """Assets, sensors, jobs and the maintenance schedule of these streams.
+
+    No executor and no resource is among them, so `Definitions.merge` with another project's works.
+
+    Args:
+        settings: default: from the environment, read now.
+        key_prefix: in front of every asset key.
+
+    Raises:
+        SettingsError: the settings or the streams cannot be used.
+    """
+    named = by_name(streams)
+    connections = Connections(settings if settings is not None else load_settings(list(named)))
+    everything = list(named.values())
+    return dg.Definitions(
+        assets=[
+            *(topic_spec(stream, key_prefix, group) for stream in everything),
+            *(stream_asset(stream, connections, key_prefix, group) for stream in everything),
+        ],
+        jobs=[
+            *(_drain_job(stream, key_prefix) for stream in everything),
+            maintenance_job(connections),
+            pause_job(connections, named),
+            resume_job(connections, named),
+        ],
+        sensors=[stream_sensor(stream, connections) for stream in everything],
+        schedules=[maintenance_schedule()],
+    )
+
+
+def _drain_job(stream: Stream, key_prefix: Sequence[str]) -> dg.JobDefinition:
+    job = dg.define_asset_job(
+        tags.job_name(stream),
+        selection=dg.AssetSelection.assets(asset_key(stream, key_prefix)),
+        executor_def=dg.in_process_executor,
+        description=f"Drain topic {stream.topic}. The sensor launches it; launched by hand it drains what is free, up to now.",
+    )
+    return job  # type: ignore[return-value]

@@ -1,0 +1,73 @@
+"""Clients of one code location, opened when first needed and kept: ticks come every few seconds in one process."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ..core.start import StartPolicy
+from ..core.stream import Stream
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..kafka.source import KafkaSource
+    from ..kafka.topic import KafkaTopic
+    from ..postgres.book import LedgerBook
+    from ..postgres.engine import Database
+
+
+class Connections:
+    """What the settings point at. Confluent's and SQLAlchemy's clients are imported on first use: they are heavy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._database: Database | None = None
+        self._topics: dict[str, KafkaTopic] = {}
+
+    def database(self) -> Database:
+        """The pooled database, made once."""
+        from ..postgres.engine import Database, Schemas
+
+        with self._lock:
+            if self._database is None:
+                self._database = Database(
+                    self.settings.sqlalchemy_url,
+                    Schemas(self.settings.database_schema, self.settings.ledger_schema),
+                    self.settings.database_pool_min,
+                    self.settings.database_pool_max,
+                )
+            return self._database
+
+    def book(self, stream: Stream) -> LedgerBook:
+        from ..postgres.book import LedgerBook
+
+        return LedgerBook(self.database(), stream)
+
+    def topic(self, stream: Stream) -> KafkaTopic:
+        """The stream's topic, made once."""
+        from ..kafka.topic import KafkaTopic
+
+        with self._lock:
+            if stream.topic not in self._topics:
+                self._topics[stream.topic] = KafkaTopic(self.settings.kafka, stream.topic)
+            return self._topics[stream.topic]
+
+    def source(self, stream: Stream, ledger_id: str) -> KafkaSource:
+        """A new source, the caller's to close."""
+        from ..kafka.source import KafkaSource
+
+        return KafkaSource(
+            self.settings.kafka,
+            self.topic(stream),
+            group_id=self.group_id(stream),
+            ledger_id=ledger_id,
+            batch_bytes=self.settings.for_stream(stream.name).batch_bytes,
+        )
+
+    def group_id(self, stream: Stream) -> str:
+        return f"{self.settings.kafka_group_prefix}{stream.name}"
+
+    def start_policy(self, stream: Stream) -> StartPolicy:
+        own = self.settings.for_stream(stream.name)
+        return StartPolicy(own.start_from, own.adopt_group, self.group_id(stream))

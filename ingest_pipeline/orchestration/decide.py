@@ -1,0 +1,167 @@
+"""What a tick does, as a function of what it saw: no Dagster, no clock, no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .tags import Shard, shards
+
+START_GRACE_SECONDS = 20.0
+"""How long a started run may take to open its writing session."""
+GHOST_SECONDS = 8.0
+"""A run without a session is reported failed when it is seen so for this long: it may just be ending."""
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 5.0, 300.0
+
+WAITING = ("NOT_STARTED", "QUEUED", "STARTING", "CANCELING")
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A Dagster run as a tick sees it. Times are Unix seconds; `ended` is the tag, "" while it lasts."""
+
+    run_id: str
+    status: str
+    shard: Shard | None
+    definition: str
+    started_at: float
+    ended_at: float | None = None
+    ended: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a tick looked at.
+
+    Attributes:
+        lag: partition → records between its position and its end; partitions without a position stand at their full lag.
+        begun: partitions that have a position.
+        owners: partition → run id of its (not frozen) owner.
+        present: runs with a writing session.
+        active: runs of this stream that Dagster shows as not ended.
+        recent: the newest ended runs, newest first.
+        progress_at: when a position last moved; 0 when never.
+        ghosts_seen: run id → when a tick first saw it without a session.
+    """
+
+    now: float
+    parallelism: int
+    definition: str
+    lag: Mapping[int, int]
+    begun: Collection[int]
+    owners: Mapping[int, str]
+    present: Collection[str]
+    active: Collection[RunView]
+    recent: Collection[RunView] = ()
+    progress_at: float = 0.0
+    paused: str | None = None
+    ghosts_seen: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A run to launch. `successor`: why it is to take over from the owner at once, or None."""
+
+    shard: Shard
+    successor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do. `said` has a sentence for each shard that gets no run."""
+
+    launches: list[Launch]
+    said: list[str]
+    failed_ghosts: list[str]
+    ghosts_seen: dict[str, float]
+
+
+def decide(view: View) -> Decision:
+    """One tick's decision."""
+    ghosts = [run for run in view.active if _is_ghost(run, view)]
+    seen = {run.run_id: view.ghosts_seen.get(run.run_id, view.now) for run in ghosts}
+    failed = [run_id for run_id, since in seen.items() if view.now - since >= GHOST_SECONDS]
+    live = [run for run in view.active if run not in ghosts]
+    decision = Decision([], [], failed, {run_id: since for run_id, since in seen.items() if run_id not in failed})
+    for shard in shards(view.parallelism):
+        outcome = _of_shard(shard, view, live)
+        if isinstance(outcome, Launch):
+            decision.launches.append(outcome)
+        else:
+            decision.said.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
+    return decision
+
+
+def backoff_seconds(failures: int) -> float:
+    """How long after the last of so many failures in a row the next run waits."""
+    return 0.0 if failures == 0 else min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(failures - 1, 10))
+
+
+def _of_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | str:
+    partitions = shard.partitions(view.lag)
+    if not partitions:
+        return "the topic has no partition for this shard"
+    lag = sum(view.lag[partition] for partition in partitions)
+    if view.paused is not None:
+        return f"paused: {view.paused}; lag {lag:,}"
+    owners = _unique(view.owners[partition] for partition in partitions if partition in view.owners)
+    mine = [run for run in live if run.shard == shard]
+    coming = [run for run in mine if run.run_id not in owners]
+    if owners:
+        return _beside_owner(shard, view, live, owners, coming, lag)
+    if coming:
+        return f"run {_short(coming[0].run_id)} is {_doing(coming[0])}; lag {lag:,}"
+    if lag == 0 and all(partition in view.begun for partition in partitions):
+        return "caught up: lag 0"
+    return _after_failures(shard, view, lag) or Launch(shard)
+
+
+def _beside_owner(
+    shard: Shard, view: View, live: Collection[RunView], owners: list[str], coming: list[RunView], lag: int
+) -> Launch | str:
+    owning = [run for run in live if run.run_id in owners]
+    who = " and ".join(_short(run_id) for run_id in owners)
+    draining = f"run {who} is draining; lag {lag:,}"
+    if any(run.definition == view.definition for run in coming):
+        return f"{draining}; run {_short(coming[0].run_id)} is to take over"
+    for run in owning:
+        if run.shard is not None and run.shard.count != shard.count:
+            return Launch(shard, "reshard")
+        if run.shard is not None and run.definition != view.definition:
+            return Launch(shard, "definition")
+    return draining
+
+
+def _after_failures(shard: Shard, view: View, lag: int) -> str | None:
+    failed: list[RunView] = []
+    for run in view.recent:
+        if run.shard != shard:
+            continue
+        if run.status != "FAILURE" or run.started_at <= view.progress_at:
+            break
+        failed.append(run)
+    if not failed:
+        return None
+    wait = (failed[0].ended_at or view.now) + backoff_seconds(len(failed)) - view.now
+    if wait <= 0:
+        return None
+    runs = f"{len(failed)} run{'s' * (len(failed) > 1)}"
+    why = failed[0].ended.removeprefix("failed:") or "killed"
+    return f"backing off: the last {runs} failed without progress ({why}); next try in {wait:.0f} s; lag {lag:,}"
+
+
+def _is_ghost(run: RunView, view: View) -> bool:
+    old = view.now - run.started_at >= START_GRACE_SECONDS
+    return run.status == "STARTED" and old and run.run_id not in view.present
+
+
+def _doing(run: RunView) -> str:
+    return "starting" if run.status == "STARTED" else run.status.lower().replace("_", " ")
+
+
+def _short(run_id: str) -> str:
+    return run_id[:8]
+
+
+def _unique(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))

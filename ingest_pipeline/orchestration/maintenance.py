@@ -1,0 +1,117 @@
+"""Keeping Dagster's own storage small: finished runs that nobody needs are deleted, with their files.
+
+`instance.delete_run` leaves the run's SQLite file and its compute logs on disk, so those are removed here, for the deleted
+ids only.
+"""
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
+from . import tags
+from .connections import Connections
+
+PAGE = 500
+_DAY_SECONDS = 86_400.0
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE]
+
+
+def maintenance_job(connections: Connections) -> dg.JobDefinition:
+    """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
+    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization."""
+    settings = connections.settings
+
+    @dg.op(name="delete_old_runs")
+    def delete_old_runs(context: dg.OpExecutionContext) -> None:
+        doomed = runs_to_delete(
+            _ended_runs(context.instance),
+            now=time.time(),
+            days=settings.run_retention_days,
+            failed_days=settings.failed_run_retention_days,
+            keep=settings.run_retention_keep,
+            protected=_materializing_runs(context.instance),
+        )
+        for run_id in doomed:
+            delete_run(context.instance, run_id)
+        context.log.info(f"deleted {len(doomed):,} finished runs")
+
+    @dg.job(
+        name="maintenance",
+        executor_def=dg.in_process_executor,
+        description="Delete finished runs that are older than the retention settings, with their files.",
+    )
+    def maintenance() -> None:
+        delete_old_runs()
+
+    return maintenance
+
+
+def maintenance_schedule() -> dg.ScheduleDefinition:
+    """Daily at 03:17 UTC, on by default."""
+    return dg.ScheduleDefinition(
+        name="maintenance_schedule",
+        job_name="maintenance",
+        cron_schedule="17 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+
+
+def runs_to_delete(
+    records: Iterable[dg.RunRecord], now: float, days: int, failed_days: int, keep: int, protected: set[str]
+) -> list[str]:
+    """Ids of ended runs, of this package's streams and of its maintenance, that are past their time.
+
+    Args:
+        records: newest first.
+        keep: how many of each stream stay whatever their age.
+        protected: run ids that stay.
+    """
+    seen: defaultdict[str, int] = defaultdict(int)
+    doomed = []
+    for record in records:
+        run = record.dagster_run
+        stream = run.tags.get(tags.STREAM) or (run.job_name if run.job_name == "maintenance" else None)
+        if stream is None:
+            continue
+        seen[stream] += 1
+        limit = failed_days if run.status == dg.DagsterRunStatus.FAILURE else days
+        ended = record.end_time or record.create_timestamp.timestamp()
+        if seen[stream] > keep and now - ended > limit * _DAY_SECONDS and run.run_id not in protected:
+            doomed.append(run.run_id)
+    return doomed
+
+
+def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run, its events, its SQLite file and its compute logs."""
+    storage, logs = instance.event_log_storage, instance.compute_log_manager
+    instance.delete_run(run_id)
+    if isinstance(logs, LocalComputeLogManager):
+        shutil.rmtree(Path(logs.get_captured_local_path([run_id], "x")).parent, ignore_errors=True)
+        logs.delete_logs(prefix=[run_id])
+    if isinstance(storage, SqliteEventLogStorage):
+        path = Path(storage.path_for_shard(run_id))
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink(missing_ok=True)
+
+
+def _ended_runs(instance: dg.DagsterInstance) -> Iterable[dg.RunRecord]:
+    cursor: str | None = None
+    while True:
+        page = instance.get_run_records(dg.RunsFilter(statuses=_ENDED), limit=PAGE, cursor=cursor)
+        yield from page
+        if len(page) < PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id
+
+
+def _materializing_runs(instance: dg.DagsterInstance) -> set[str]:
+    """The runs that hold an asset's last materialization: without them the asset would look never materialized."""
+    events = (instance.get_latest_materialization_event(key) for key in instance.get_asset_keys())
+    return {event.run_id for event in events if event is not None}

@@ -1,0 +1,118 @@
+"""A run's progress as Dagster metadata, log lines and observations. Numeric keys keep their name and unit for ever."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from ..core.errors import KafkaUnavailable
+from ..core.ports import Clock, Topic
+from ..core.progress import Progress
+
+LOG_SECONDS = 1.0
+_PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
+
+
+class Reporter:
+    """Called after each batch and each idle read: a log line at most once a second, an event every REPORT_SECONDS.
+
+    Args:
+        emit: takes an AssetObservation or AssetMaterialization: `context.log_event`.
+        event: the class of the event to emit.
+        log: for the batch lines; stdlib, so that they land in the compute log and not in the event log.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        key: dg.AssetKey,
+        event: type[dg.AssetObservation] | type[dg.AssetMaterialization],
+        emit: Callable[[Any], None],
+        topic: Topic,
+        clock: Clock,
+        report_seconds: float,
+        log: logging.Logger,
+    ) -> None:
+        self._stream, self._key, self._event, self._emit = stream, key, event, emit
+        self._topic, self._clock, self._log = topic, clock, log
+        self._report_seconds = report_seconds
+        now = clock.monotonic()
+        self._log_at, self._report_at = now, now + report_seconds
+        self._logged = (0, 0, 0)
+
+    def __call__(self, progress: Progress) -> None:
+        now = self._clock.monotonic()
+        if now >= self._log_at:
+            self._log_batches(progress, now)
+        if now >= self._report_at:
+            self._report_at = now + self._report_seconds
+            self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
+
+    def _log_batches(self, progress: Progress, now: float) -> None:
+        seen = (progress.batches, progress.rows, progress.dead_letters)
+        if seen == self._logged:
+            return
+        batches, rows, letters = (new - old for new, old in zip(seen, self._logged, strict=True))
+        self._logged, self._log_at = seen, now + LOG_SECONDS
+        self._log.info(
+            "committed",
+            extra={
+                "fields": {
+                    "stream": self._stream,
+                    "batches": batches,
+                    "rows": rows,
+                    "dead_letters": letters,
+                    "next_offsets": ",".join(f"{p}:{o}" for p, o in sorted(progress.to_offsets.items())),
+                }
+            },
+        )
+
+    def metadata(self, progress: Progress, ended: str | None = None) -> dict[str, Any]:
+        """What observations and the materialization carry. `ended`: why the run ended, once it has."""
+        seconds = max(self._clock.monotonic() - progress.started_at, 1e-9)
+        percentiles = {name: progress.latency.percentile_ms(share) for name, share in _PERCENTILES.items()}
+        counts: dict[str, Any] = {
+            "rows": progress.rows,
+            "batches": progress.batches,
+            "dead_letters": progress.dead_letters,
+            "skipped": progress.skipped,
+            "absent": progress.absent,
+            "rows_per_second": round(progress.rows / seconds, 1),
+            "mean_batch_rows": round(progress.rows / progress.batches, 1) if progress.batches else None,
+            "seconds": round(seconds, 3),
+            **{name: None if value is None else round(value, 1) for name, value in percentiles.items()},
+            "latency_max_ms": round(progress.latency.maximum_ms, 1) if progress.latency.maximum_ms else None,
+            "lag": self.lag(progress.to_offsets),
+        }
+        found = {name: value for name, value in counts.items() if value is not None}
+        if progress.from_offsets:
+            found["offsets"] = _offsets(progress)
+        if progress.reasons:
+            top = progress.reasons.most_common(3)
+            found["dead_letter_reasons"] = dg.MetadataValue.md("\n".join(f"- {count:,} × {why}" for why, count in top))
+        if ended is not None:
+            found["ended"] = ended
+        return found
+
+    def lag(self, positions: Mapping[int, int]) -> int | None:
+        """Records between these positions and the ends; None when Kafka does not answer."""
+        if not positions:
+            return None
+        try:
+            ends = self._topic.end_offsets(list(positions))
+        except KafkaUnavailable as error:
+            self._log.warning("lag is not known: %s", error)
+            return None
+        return sum(max(0, end.next_offset - positions[partition]) for partition, end in ends.items())
+
+
+def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
+    records = [
+        dg.TableRecord({"partition": partition, "from": start, "to": progress.to_offsets[partition]})
+        for partition, start in sorted(progress.from_offsets.items())
+    ]
+    columns = [dg.TableColumn(name, "int") for name in ("partition", "from", "to")]
+    return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns=columns))

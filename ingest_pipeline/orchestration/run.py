@@ -1,0 +1,164 @@
+"""One Dagster run of one stream: connections, ownership, the drain, and how it is reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ..core.batch import BatchLimits
+from ..core.clock import SystemClock
+from ..core.decode import JsonDecoder
+from ..core.drain import Drain, RunLimits
+from ..core.errors import IngestError, Superseded
+from ..core.ports import Topic
+from ..core.start import begin, check_identity
+from ..core.stream import Stream
+from . import tags
+from .connections import Connections
+from .logs import run_logger
+from .report import Reporter
+from .stopping import StopRequest
+
+if TYPE_CHECKING:
+    from ..postgres.ledger import PostgresLedger
+    from ..postgres.ownership import Holder
+
+SURPLUS_SECONDS = 1.0
+"""How long a run that is no successor tries to own its shard."""
+SUCCESSOR_SECONDS = 120.0
+"""How long a successor waits for the owner to let go."""
+
+
+class StreamRun:
+    """What one op does for one stream.
+
+    Args:
+        context: of the asset's op.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext, stream: Stream, connections: Connections) -> None:
+        self._context, self._stream, self._connections = context, stream, connections
+        self._settings = connections.settings.for_stream(stream.name)
+        self._run = context.run
+        self._shard = tags.shard_of(self._run.tags)
+        self._log = run_logger(connections.settings.log_format)
+        self._clock = SystemClock()
+
+    def results(self) -> Iterator[dg.MaterializeResult[Any]]:
+        """Drain, and yield the materialization; none for a surplus run.
+
+        Raises:
+            dagster.Failure: with one line that says what happened and what to do.
+            DagsterExecutionInterruptedError: after Terminate, the batch in hand committed and reported.
+        """
+        self._tag({tags.STREAM: self._stream.name, tags.PID: str(os.getpid())})
+        try:
+            with StopRequest(self._context.instance, self._run.run_id) as stop, ExitStack() as cleanup:
+                yield from self._drain(stop, cleanup)
+        except Superseded as error:
+            self._tag({tags.ENDED: "superseded"})
+            self._context.log.warning(error.message)
+        except IngestError as error:
+            self._tag({tags.ENDED: f"failed:{type(error).__name__}"})
+            raise dg.Failure(description=error.message, allow_retries=False) from None
+
+    def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
+        from ..postgres.ledger import PostgresLedger
+
+        book = self._connections.book(self._stream)
+        topic = self._connections.topic(self._stream)
+        book.prepare()
+        known = begin(topic, book, self._connections.start_policy(self._stream), self._stream.name)
+        partitions = list(known) if self._shard is None else self._shard.partitions(known)
+        source = cleanup.enter_context(closing(self._connections.source(self._stream, book.ledger_id())))
+        ledger = PostgresLedger(
+            self._connections.database(),
+            self._stream,
+            self._run.run_id,
+            self._settings.write_method,
+            self._settings.dead_letter_value_bytes,
+        )
+        cleanup.callback(ledger.close)
+        others = self._own(ledger, partitions)
+        if not ledger.positions and self._shard is not None:
+            return self._surplus(others)
+        reporter = self._reporter(topic)
+        drain = Drain(
+            source,
+            ledger,
+            JsonDecoder(self._stream, self._settings.naive_timestamps).decode,
+            BatchLimits(self._settings.batch_size, self._settings.batch_bytes, self._settings.batch_timeout_seconds),
+            self._limits(topic, ledger),
+            self._clock,
+            stop=stop.reason,
+            verify=lambda: self._verify(topic, len(known)),
+            observe=reporter,
+            value_limit=self._settings.dead_letter_value_bytes,
+        )
+        ended = drain.run()
+        ledger.close()
+        metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
+        self._tag({tags.ENDED: ended, tags.ROWS: str(drain.progress.rows)})
+        if ended == "terminated":
+            self._context.log_event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
+            raise dg.DagsterExecutionInterruptedError
+        yield dg.MaterializeResult(metadata=metadata)
+
+    def _own(self, ledger: PostgresLedger, partitions: list[int]) -> dict[int, Holder]:
+        """A sensor's run takes all of its shard or nothing; one launched by hand takes what is free."""
+        if self._shard is None:
+            return ledger.own(partitions, exact=False)
+        if tags.SUCCESSOR in self._run.tags:
+            return ledger.own(partitions, exact=True, announce="wait-now", wait_seconds=SUCCESSOR_SECONDS)
+        return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS)
+
+    def _limits(self, topic: Topic, ledger: PostgresLedger) -> RunLimits:
+        """By hand: up to the end offsets seen now, then stop."""
+        own = self._settings
+        targets = None
+        if self._shard is None:
+            ends = topic.end_offsets(list(ledger.positions)) if ledger.positions else {}
+            targets = {partition: place.next_offset for partition, place in ends.items()}
+        return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
+
+    def _verify(self, topic: Topic, partitions: int) -> str | None:
+        """Is it still the topic that the positions belong to? A partition that was added ends the run: the next begins it."""
+        identity = topic.identity()
+        check_identity(identity, self._connections.book(self._stream).positions(), self._stream.name)
+        return "partitions-added" if identity.partitions > partitions else None
+
+    def _reporter(self, topic: Topic) -> Reporter:
+        as_materialization = self._settings.report_as == "materialization"
+        return Reporter(
+            self._stream.name,
+            self._context.asset_key,
+            dg.AssetMaterialization if as_materialization else dg.AssetObservation,
+            self._context.log_event,
+            topic,
+            self._clock,
+            self._settings.report_seconds,
+            self._log,
+        )
+
+    def _surplus(self, others: Mapping[int, Holder]) -> Iterator[dg.MaterializeResult[Any]]:
+        self._tag({tags.ENDED: "surplus", tags.ROWS: "0"})
+        owners = ", ".join(sorted({f"run {holder.run_id[:8]}" for holder in others.values()})) or "another run"
+        self._context.log.info(f"shard {self._shard} of {self._stream.name} is drained by {owners}: nothing to do here")
+        yield from ()
+
+    def _tag(self, found: Mapping[str, str]) -> None:
+        """By hand several streams share a run: then each has its own outcome tags."""
+        suffix = "" if self._shard is not None else f"/{self._stream.name}"
+        shown = {name + (suffix if name in (tags.ENDED, tags.ROWS) else ""): value for name, value in found.items()}
+        self._context.instance.add_run_tags(self._run.run_id, shown)
+
+
+def _owned_by(others: Mapping[int, Holder]) -> dict[str, str]:
+    if not others:
+        return {}
+    said = [f"partition {partition}: run {holder.run_id[:8]}" for partition, holder in sorted(others.items())]
+    return {"drained_by_others": ", ".join(said)}

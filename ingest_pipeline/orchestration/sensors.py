@@ -1,0 +1,158 @@
+"""One sensor a stream: it looks at lag and at who drains, and launches runs. It consumes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from ..core.errors import IngestError, TopicMissing
+from ..core.start import StoredPosition, check_identity
+from ..core.stream import Stream
+from . import tags
+from .connections import Connections
+from .decide import Decision, Launch, RunView, View, decide
+
+RECENT_RUNS = 12
+_ACTIVE = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def stream_sensor(stream: Stream, connections: Connections) -> dg.SensorDefinition:
+    """`<stream>_sensor`, on by default, every POLL_SECONDS (rounded up to the daemon's loop of 5 s)."""
+
+    @dg.sensor(
+        name=tags.sensor_name(stream),
+        job_name=tags.job_name(stream),
+        minimum_interval_seconds=connections.settings.for_stream(stream.name).poll_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Launches a run for every shard of topic {stream.topic} that has lag and no live drainer.",
+    )
+    def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        try:
+            return tick(context, stream, connections)
+        except IngestError as error:
+            raise dg.Failure(description=error.message) from None
+
+    return poll
+
+
+def tick(
+    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections
+) -> dg.SensorResult | dg.SkipReason:
+    """One look, one decision.
+
+    Raises:
+        IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
+    """
+    try:
+        view = look(context, stream, connections)
+    except TopicMissing as error:
+        _remember_absence(stream, connections)
+        return dg.SkipReason(f"{error.message}; waiting for it")
+    decision = decide(view)
+    for run_id in decision.failed_ghosts:
+        if (run := context.instance.get_run_by_id(run_id)) is not None:
+            context.instance.report_run_failed(
+                run, "The run has no session with PostgreSQL any more: its process is frozen, cut off or gone."
+            )
+    return _result(decision, stream, connections, view)
+
+
+def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Connections) -> View:
+    """Everything `decide` needs: the ledger first, then Kafka, then Dagster."""
+    settings = connections.settings.for_stream(stream.name)
+    book, topic = connections.book(stream), connections.topic(stream)
+    known, state = book.positions(), book.state()
+    identity = topic.identity()
+    check_identity(identity, known, stream.name)
+    partitions = range(identity.partitions)
+    owners = book.owners(partitions)
+    ends = topic.end_offsets(partitions)
+    starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
+    active, recent = _runs(context.instance, stream)
+    return View(
+        now=time.time(),
+        parallelism=settings.parallelism,
+        definition=tags.definition_of(stream, connections.settings),
+        lag={p: max(0, ends[p].next_offset - starts[p]) for p in partitions},
+        begun=set(known),
+        owners={p: holder.run_id for p, holder in owners.holders.items() if not holder.frozen},
+        present=owners.present,
+        active=active,
+        recent=recent,
+        progress_at=_progress_at(known),
+        paused=f"{state.reason} ({state.paused_by})" if state.paused else None,
+        ghosts_seen=_ghosts_seen(context.cursor),
+    )
+
+
+def _result(decision: Decision, stream: Stream, connections: Connections, view: View) -> dg.SensorResult:
+    requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason="; ".join(decision.said) if decision.said and not requests else None,
+        cursor=json.dumps({"ghosts": decision.ghosts_seen}),
+    )
+
+
+def _request(launch: Launch, stream: Stream, connections: Connections, definition: str) -> dg.RunRequest:
+    settings = connections.settings.for_stream(stream.name)
+    found = {
+        tags.STREAM: stream.name,
+        tags.SHARD: str(launch.shard),
+        tags.DEFINITION: definition,
+        tags.MAX_RUNTIME: str(2 * settings.run_max_seconds + 60),
+    }
+    if launch.successor is not None:
+        found[tags.SUCCESSOR] = launch.successor
+    return dg.RunRequest(tags=found)
+
+
+def _runs(instance: dg.DagsterInstance, stream: Stream) -> tuple[list[RunView], list[RunView]]:
+    """(active, recently ended). By status alone, tags matched here: filtering by a common tag grows slow with history."""
+    active = [
+        _view(record)
+        for record in instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE))
+        if record.dagster_run.tags.get(tags.STREAM) == stream.name
+    ]
+    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream)), limit=RECENT_RUNS)
+    return active, [_view(record) for record in newest if record.dagster_run.is_finished]
+
+
+def _view(record: dg.RunRecord) -> RunView:
+    run = record.dagster_run
+    return RunView(
+        run_id=run.run_id,
+        status=run.status.value,
+        shard=tags.shard_of(run.tags),
+        definition=run.tags.get(tags.DEFINITION, ""),
+        started_at=record.start_time or record.create_timestamp.timestamp(),
+        ended_at=record.end_time,
+        ended=run.tags.get(tags.ENDED, ""),
+    )
+
+
+def _progress_at(known: Mapping[int, StoredPosition]) -> float:
+    return max((at.updated_at.timestamp() for at in known.values() if at.next_offset > at.first_offset), default=0.0)
+
+
+def _ghosts_seen(cursor: str | None) -> dict[str, float]:
+    stored: dict[str, Any] = json.loads(cursor) if cursor else {}
+    return dict(stored.get("ghosts", {}))
+
+
+def _remember_absence(stream: Stream, connections: Connections) -> None:
+    """START_FROM must not skip what is written between the topic's appearance and the first look at it."""
+    if connections.settings.for_stream(stream.name).start_from != "earliest":
+        book = connections.book(stream)
+        book.prepare()
+        book.await_topic()

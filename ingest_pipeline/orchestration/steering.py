@@ -1,0 +1,58 @@
+"""Jobs that pause and resume a stream, for people who work in the UI. The CLI does the same by the same ledger call."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+from pydantic import Field
+
+from ..core.stream import Stream
+from .connections import Connections
+
+
+class PauseConfig(dg.Config):
+    """Which stream, and why."""
+
+    stream: str = Field(description="Name of the stream.")
+    reason: str = Field(default="paused in the UI", description="Shown in the sensor's skip reason and in status.")
+
+
+class ResumeConfig(dg.Config):
+    """Which stream."""
+
+    stream: str = Field(description="Name of the stream.")
+
+
+def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+    """`pause_stream`: the stream stops within a batch and stays so."""
+
+    @dg.op(name="pause_stream_op")
+    def pause(context: dg.OpExecutionContext, config: PauseConfig) -> None:
+        book = connections.book(_stream(config.stream, streams))
+        book.prepare()
+        book.pause(config.reason, f"run {context.run_id[:8]}")
+
+    @dg.job(name="pause_stream", executor_def=dg.in_process_executor, description="Stop a stream within a batch.")
+    def pause_stream() -> None:
+        pause()
+
+    return pause_stream
+
+
+def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+    """`resume_stream`: lift the pause; the next tick launches a run."""
+
+    @dg.op(name="resume_stream_op")
+    def resume(config: ResumeConfig) -> None:
+        connections.book(_stream(config.stream, streams)).resume()
+
+    @dg.job(name="resume_stream", executor_def=dg.in_process_executor, description="Let a paused stream go on.")
+    def resume_stream() -> None:
+        resume()
+
+    return resume_stream
+
+
+def _stream(name: str, streams: Mapping[str, Stream]) -> Stream:
+    if name not in streams:
+        raise dg.Failure(description=f"there is no stream {name!r}; streams: {', '.join(streams)}", allow_retries=False)
+    return streams[name]

@@ -1,0 +1,43 @@
+"""Signals that ask a run to finish the batch in hand and end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+import dagster as dg
+
+
+class StopRequest:
+    """While entered, SIGTERM and SIGINT are only remembered. Dagster's Terminate arrives as SIGINT too.
+
+    Handlers can be set on the main thread alone; elsewhere (a test, another executor) nothing is changed.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._instance, self._run_id = instance, run_id
+        self._received = False
+        self._reason: str | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def reason(self) -> str | None:
+        """ "terminated" when Dagster is canceling the run, "signal" for a signal from elsewhere, None without any."""
+        if self._received and self._reason is None:
+            run = self._instance.get_run_by_id(self._run_id)
+            canceling = run is not None and run.status == dg.DagsterRunStatus.CANCELING
+            self._reason = "terminated" if canceling else "signal"
+        return self._reason
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self._received = True

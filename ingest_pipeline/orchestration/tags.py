@@ -1,0 +1,56 @@
+"""Run tags and names: what the Runs page can be filtered by, and how sensor and run agree on what a run is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..core.stream import Stream
+from ..settings import Settings
+
+STREAM = "ingest/stream"
+SHARD = "ingest/shard"
+DEFINITION = "ingest/definition"
+SUCCESSOR = "ingest/successor"
+ENDED = "ingest/ended"
+ROWS = "ingest/rows"
+PID = "ingest/pid"
+MAX_RUNTIME = "dagster/max_runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The share `index` of `count` of a stream's partitions. Written k/n."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def partitions(self, all_partitions: Iterable[int]) -> list[int]:
+        """Those of the partitions that belong to this shard, in order."""
+        return sorted(partition for partition in all_partitions if partition % self.count == self.index)
+
+
+def shard_of(tags: Mapping[str, str]) -> Shard | None:
+    """The shard a run was launched for; None for one launched by hand."""
+    index, _, count = tags.get(SHARD, "").partition("/")
+    return Shard(int(index), int(count)) if index.isdigit() and count.isdigit() and int(count) else None
+
+
+def shards(count: int) -> list[Shard]:
+    return [Shard(index, count) for index in range(count)]
+
+
+def definition_of(stream: Stream, settings: Settings) -> str:
+    """A hash of the stream and its settings; secrets are masked before they are hashed."""
+    return stream.definition(repr(settings.for_stream(stream.name)), repr(settings.kafka), settings.database_schema)
+
+
+def job_name(stream: Stream) -> str:
+    return f"drain_{stream.name}"
+
+
+def sensor_name(stream: Stream) -> str:
+    return f"{stream.name}_sensor"

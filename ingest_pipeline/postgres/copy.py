@@ -1,0 +1,65 @@
+"""SQLAlchemy Core's executemany, carried by PostgreSQL's binary COPY.
+
+The call stays `connection.exec_driver_sql(insert, rows)`; the engine's `do_executemany` event carries it when the
+statement's execution options bring a CopyPlan. A list of one row raises `do_execute` instead, so both are carried.
+Binary COPY checks no types: postgres/shape.py compares the columns' OIDs before a connection's first batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import length_hint
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, event
+
+from .errors import RowNotSent
+
+OPTION = "ingest_copy"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPlan:
+    """`statement` is the COPY … FROM STDIN (FORMAT BINARY); `oids` are the types of a row's items, in order."""
+
+    statement: str
+    oids: tuple[int, ...]
+
+
+def install(engine: Engine) -> None:
+    """Let this engine's statements be carried by COPY where they ask for it."""
+    event.listen(engine, "do_executemany", _carry_many)
+    event.listen(engine, "do_execute", _carry_one)
+
+
+def _carry_many(cursor: psycopg.Cursor[Any], statement: str, parameters: Any, context: Any) -> bool | None:
+    plan = context.execution_options.get(OPTION) if context is not None else None
+    if plan is None:
+        return None
+    copy_rows(cursor, plan, parameters)
+    return True
+
+
+def _carry_one(cursor: psycopg.Cursor[Any], statement: str, parameters: Any, context: Any) -> bool | None:
+    plan = context.execution_options.get(OPTION) if context is not None else None
+    if plan is None:
+        return None
+    copy_rows(cursor, plan, [parameters])
+    return True
+
+
+def copy_rows(cursor: psycopg.Cursor[Any], plan: CopyPlan, rows: Sequence[Sequence[Any]]) -> None:
+    """Send the rows. Raises RowNotSent, naming the row, for one that psycopg cannot turn into bytes."""
+    left = iter(rows)
+    with cursor.copy(plan.statement) as copy:
+        copy.set_types(plan.oids)
+        write_row = copy.write_row
+        try:
+            for row in left:
+                write_row(row)
+        except psycopg.OperationalError:
+            raise
+        except (psycopg.Error, OverflowError, TypeError, ValueError) as error:
+            raise RowNotSent(len(rows) - length_hint(left) - 1) from error

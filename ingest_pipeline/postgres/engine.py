@@ -1,0 +1,106 @@
+"""Connections: a pool for questions, and single detached connections for runs that write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.pool import QueuePool
+
+from . import copy
+from .errors import mapped_errors
+
+APPLICATION_PREFIX = "ingest "
+"""`application_name` of a writing session is this and the run's id: so a run can be seen in pg_stat_activity."""
+
+_CONNECT_ARGS = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+FROZEN_SECONDS = 30
+"""After this long without a sign of life a session is ended: by the server between statements, by a waiter in COPY."""
+_SESSION = {
+    "idle_session_timeout": f"{FROZEN_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{FROZEN_SECONDS}s",
+    "lock_timeout": "5s",
+    "statement_timeout": "60s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "default_transaction_isolation": "read committed",
+    "timezone": "UTC",
+}
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """Names of the schema that holds the event tables and of the ledger's."""
+
+    events: str = "public"
+    ledger: str = "ingest"
+
+
+class Database:
+    """One PostgreSQL database.
+
+    Args:
+        sqlalchemy_url: `postgresql+psycopg://…`.
+        pool_min: connections kept once opened; none is opened before it is needed.
+        pool_max: most connections at a time, writing ones not counted.
+    """
+
+    def __init__(
+        self, sqlalchemy_url: str, schemas: Schemas | None = None, pool_min: int = 5, pool_max: int = 20
+    ) -> None:
+        self.schemas = schemas or Schemas()
+        self.engine: Engine = create_engine(
+            sqlalchemy_url,
+            poolclass=QueuePool,
+            pool_size=pool_min,
+            max_overflow=pool_max - pool_min,
+            pool_pre_ping=True,
+            pool_timeout=5,
+            connect_args={**_CONNECT_ARGS, "application_name": "ingest"},
+            hide_parameters=True,
+        )
+        copy.install(self.engine)
+
+    @property
+    def where(self) -> str:
+        """host:port/database, for messages. No user, no password."""
+        url = self.engine.url
+        return f"{url.host or 'local socket'}:{url.port or 5432}/{url.database}"
+
+    @contextmanager
+    def connect(self, doing: str) -> Iterator[Connection]:
+        """A pooled connection for a short piece of work; commits at the end, rolls back on an exception.
+
+        Raises: what `mapped_errors` raises, said of `doing`.
+        """
+        with mapped_errors(f"{doing} at {self.where}"), self.engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '5s'"))
+            yield connection
+
+    def writing_connection(self, run_id: str) -> Connection:
+        """A connection of its own, not pooled, whose session bears the run's id and ends when it shows no life.
+
+        Never use it again after a disconnect: SQLAlchemy would come back on another backend, without the locks.
+        """
+        with mapped_errors(f"connecting to {self.where}"):
+            connection = self.engine.connect()
+            connection.detach()
+            settings = {**_SESSION, "application_name": f"{APPLICATION_PREFIX}{run_id}"}
+            for name, value in settings.items():
+                connection.execute(text("SELECT set_config(:name, :value, false)"), {"name": name, "value": value})
+            connection.commit()
+            return connection
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()

@@ -1,0 +1,130 @@
+"""PostgreSQL's and psycopg's errors → ours, in one place: connection state first, then SQLSTATE, never a text.
+
+SQLSTATE classes are those of PostgreSQL 18's appendix A. Messages never carry DETAIL or CONTEXT: both quote rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import sqlalchemy.exc
+
+from ..core.errors import (
+    DatabaseUnavailable,
+    IngestError,
+    LedgerConflict,
+    NotPermitted,
+    RecordRefused,
+    SchemaMismatch,
+    UnknownFault,
+)
+
+_RECORD = ("22", "23", "54", "P0001", "44000")
+_STOP = ("08P01", "22P03", "22P04", "42")
+_ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
+_CLIENT_REFUSALS = (OverflowError, TypeError, ValueError, psycopg.DataError, psycopg.ProgrammingError)
+_COPY_LINE = re.compile(r"^COPY .*?, \D*(\d+)")
+
+
+class RowNotSent(Exception):
+    """psycopg could not turn a row into bytes; `index` is its place in the list. Its cause says why."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"row {index} could not be sent")
+        self.index = index
+
+
+@contextmanager
+def mapped_errors(doing: str, own_key: str | None = None) -> Iterator[None]:
+    """Raise ours for theirs.
+
+    Args:
+        doing: what was tried and where, for the message: "writing temperature".
+        own_key: name of the event table's primary key; a duplicate there is no record's fault.
+    """
+    try:
+        yield
+    except sqlalchemy.exc.DBAPIError as error:
+        raise classified(error.orig or error, error.connection_invalidated, doing, own_key) from error
+    except (sqlalchemy.exc.TimeoutError, sqlalchemy.exc.ResourceClosedError) as error:
+        raise DatabaseUnavailable(f"{doing}: no usable connection ({type(error).__name__})") from error
+    except RowNotSent as error:
+        raise _not_sent(error, doing) from error
+    except psycopg.Error as error:
+        raise classified(error, False, doing, own_key) from error
+
+
+def classified(error: BaseException, disconnected: bool, doing: str, own_key: str | None = None) -> IngestError:
+    """Our error for one of theirs. `disconnected`: the connection is known to be gone."""
+    state = getattr(error, "sqlstate", None)
+    diag = getattr(error, "diag", None)
+    said = _first_line(error)
+    if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
+        return RecordRefused(_cannot_send(error), stage="insert")
+    if disconnected or state is None:
+        return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable: {said}", sqlstate=state)
+    if _is(state, _STOP):
+        if state == "42501":
+            return NotPermitted(
+                f"{doing}: {said}; grant it, or run `ingest migrate` as a role that may", sqlstate=state
+            )
+        return SchemaMismatch(
+            f"{doing}: {state} {said}; `ingest check` shows what differs, `ingest migrate` mends it",
+            sqlstate=state,
+        )
+    if _is(state, _ENVIRONMENT):
+        return DatabaseUnavailable(f"{doing}: {state} {said}", sqlstate=state)
+    if state == "23505" and own_key is not None and diag is not None and diag.constraint_name == own_key:
+        return LedgerConflict(
+            f"{doing}: a row with these Kafka coordinates is in the table already, though the ledger says it was not"
+            " written; has the ledger been restored from a backup without the table?",
+            sqlstate=state,
+        )
+    if _is(state, _RECORD):
+        return RecordRefused(_template(error, state), stage="insert", sqlstate=state, index=_copy_index(error))
+    return UnknownFault(f"{doing}: {state} {said}", sqlstate=state)
+
+
+def _is(state: str, entries: tuple[str, ...]) -> bool:
+    return any(state.startswith(entry) for entry in entries)
+
+
+def _first_line(error: BaseException) -> str:
+    """The primary message: libpq's and the server's own first line, which quotes no row for the states that use it."""
+    diag = getattr(error, "diag", None)
+    primary = diag.message_primary if diag is not None else None
+    return str(primary or error).strip().split("\n")[0]
+
+
+def _template(error: BaseException, state: str) -> str:
+    """Why PostgreSQL refused, without a value: the condition, and the column or constraint it names."""
+    words = re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
+    diag = getattr(error, "diag", None)
+    if diag is not None and diag.constraint_name:
+        return f"{words} ({state}), constraint {diag.constraint_name}"
+    if diag is not None and diag.column_name:
+        return f"{words} ({state}), column {diag.column_name}"
+    return f"{words} ({state})"
+
+
+def _copy_index(error: BaseException) -> int | None:
+    """The row a failed COPY names, counted from 0. A hint: whoever uses it tries that row alone first."""
+    diag = getattr(error, "diag", None)
+    found = _COPY_LINE.match(diag.context or "") if diag is not None else None
+    return int(found.group(1)) - 1 if found else None
+
+
+def _not_sent(error: RowNotSent, doing: str) -> IngestError:
+    cause = error.__cause__
+    if isinstance(cause, _CLIENT_REFUSALS):
+        return RecordRefused(
+            f"value cannot be sent to PostgreSQL ({type(cause).__name__})", stage="insert", index=error.index
+        )
+    return UnknownFault(f"{doing}: a row could not be sent ({type(cause).__name__})")
+
+
+def _cannot_send(error: BaseException) -> str:
+    return f"value cannot be sent to PostgreSQL ({type(error).__name__})"

@@ -1,0 +1,209 @@
+"""The ledger of one run: ownership and positions on one writing connection."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..core.clock import SystemClock
+from ..core.errors import Superseded
+from ..core.ports import Clock
+from ..core.record import Batch, Place, Position, Requests, Written
+from ..core.stream import Stream
+from . import ownership, schema
+from .engine import Database
+from .errors import mapped_errors
+from .ownership import Holder
+from .statements import statements
+from .writer import BatchWriter
+
+POLL_SECONDS = 0.05
+_LOOK_FOR_FROZEN_SECONDS = 2.0
+_REOWN_SECONDS = 5.0
+
+
+class PostgresLedger:
+    """Implements core.ports.Ledger.
+
+    Args:
+        run_id: written into every position this run owns, and checked by every write.
+        write_method: "copy" or "executemany".
+        value_limit: bytes of a value that a dead letter keeps.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        stream: Stream,
+        run_id: str,
+        write_method: str = "copy",
+        value_limit: int = 1 << 20,
+        clock: Clock | None = None,
+    ) -> None:
+        self._database, self._stream, self._run_id = database, stream, run_id
+        self._write_method, self._value_limit = write_method, value_limit
+        self._clock: Clock = clock or SystemClock()
+        self._doing = f"owning stream {stream.name}"
+        self._counts: dict[int, tuple[int, int]] = {}
+        self.positions: dict[int, Position] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self._connection: Connection = self._database.writing_connection(self._run_id)
+        with mapped_errors(self._doing), self._connection.begin():
+            schema.verify_table(self._connection, self._stream, self._database)
+            self._keys = ownership.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
+            self._backend = ownership.this_backend(self._connection)
+        self._sql = statements(self._connection, self._stream, self._database.schemas)
+        self._writer = BatchWriter(self._stream, self._run_id, self._sql, self._write_method, self._value_limit)
+
+    def own(
+        self, partitions: Collection[int], *, exact: bool, announce: str | None = None, wait_seconds: float = 0.0
+    ) -> dict[int, Holder]:
+        """Take ownership of the partitions, write the run's id into them and read their positions.
+
+        Args:
+            exact: all or none; else whatever is free.
+            announce: "wait" or "wait-now": how to tell the owners that this run waits.
+            wait_seconds: how long to try.
+
+        Returns:
+            Who owns the partitions that were not taken; empty when all were. `positions` holds those taken.
+        """
+        deadline = self._clock.monotonic() + wait_seconds
+        look_at = self._clock.monotonic()
+        if announce is not None:
+            with self._work():
+                ownership.announce(self._connection, self._keys, partitions, announce)
+        while True:
+            with self._work():
+                owned = ownership.try_own(self._connection, self._keys, partitions, exact)
+            missing = [partition for partition in partitions if partition not in owned]
+            if owned and (not missing or not exact):
+                break
+            if self._clock.monotonic() >= look_at:
+                look_at += _LOOK_FOR_FROZEN_SECONDS
+                with self._work():
+                    ownership.end_frozen(self._connection, self._keys, partitions)
+            if self._clock.monotonic() >= deadline:
+                break
+            self._clock.sleep(POLL_SECONDS)
+        with self._work():
+            if announce is not None:
+                ownership.withdraw(self._connection, self._keys, partitions, announce)
+            held = ownership.holders(self._connection, self._keys, missing) if missing else {}
+            if owned:
+                parameters = {"stream": self._stream.name, "run_id": self._run_id, "partitions": owned}
+                self._connection.execute(self._sql.own, parameters)
+            rows = self._rows(owned)
+        self.positions, self._counts = _positions(rows), _counts(rows)
+        return {partition: held.get(partition, Holder("unknown", 0, False)) for partition in missing}
+
+    def write(self, batch: Batch) -> Written:
+        """See core.ports.Ledger."""
+        written = self._writer.write(self._connection, batch)
+        for partition, move in batch.moves.items():
+            self.positions[partition] = Position(partition, move.incarnation, move.place)
+            rows, letters = self._counts[partition]
+            self._counts[partition] = (
+                rows + written.rows.get(partition, 0),
+                letters + written.dead_letters.get(partition, 0),
+            )
+        return written
+
+    def heartbeat(self) -> Requests:
+        """See core.ports.Ledger."""
+        with self._work():
+            row = self._connection.execute(
+                self._sql.beat,
+                {
+                    "stream": self._stream.name,
+                    "wait": self._keys.keys("wait", self.positions),
+                    "wait_now": self._keys.keys("wait-now", self.positions),
+                },
+            ).one()
+        paused = f"{row.reason} ({row.paused_by})" if row.paused else None
+        return Requests(paused, row.successor_waits, row.yield_now)
+
+    def recover(self, batch: Batch | None) -> Written | None:
+        """See core.ports.Ledger. In this order: a new connection, the old backend ended, the locks (granted only once the
+        old transaction is settled), and only then the positions."""
+        old, expected = self._backend, self.positions
+        self._drop_connection()
+        self._open()
+        with self._work():
+            ownership.end_backend(self._connection, old)
+        self._own_again(expected)
+        with self._work():
+            rows = self._rows(list(expected))
+        if any(row.run_id != self._run_id for row in rows):
+            raise self._superseded("another run has taken the positions")
+        now = _positions(rows)
+        moves = batch.moves if batch is not None else {}
+        settled = {p: replace(at, place=moves[p].place) if p in moves else at for p, at in expected.items()}
+        if now not in (expected, settled):
+            raise self._superseded("a position is neither what it was nor what this run wrote")
+        before, self._counts = self._counts, _counts(rows)
+        self.positions = now
+        if now == expected:
+            return None
+        return Written(
+            {p: self._counts[p][0] - before[p][0] for p in moves}, {p: self._counts[p][1] - before[p][1] for p in moves}
+        )
+
+    def close(self) -> None:
+        """End the session; its locks go with it. Never raises: there is nothing left to lose."""
+        self._drop_connection()
+
+    def _own_again(self, expected: Collection[int]) -> None:
+        deadline = self._clock.monotonic() + _REOWN_SECONDS
+        while True:
+            with self._work():
+                if ownership.try_own(self._connection, self._keys, expected, exact=True):
+                    return
+                held = ownership.holders(self._connection, self._keys, expected)
+            others = {holder.run_id for holder in held.values()} - {self._run_id}
+            if others or self._clock.monotonic() >= deadline:
+                raise self._superseded(
+                    f"run {', '.join(sorted(other[:8] for other in others)) or 'unknown'} owns them now"
+                )
+            self._clock.sleep(POLL_SECONDS)
+
+    def _rows(self, partitions: Collection[int]) -> Sequence[Row[Any]]:
+        parameters = {"stream": self._stream.name, "partitions": list(partitions)}
+        return self._connection.execute(self._sql.read, parameters).all()
+
+    @contextmanager
+    def _work(self) -> Iterator[None]:
+        """A short transaction on the writing connection."""
+        with mapped_errors(self._doing), self._connection.begin():
+            yield
+
+    def _superseded(self, why: str) -> Superseded:
+        return Superseded(
+            f"stream {self._stream.name}: run {self._run_id[:8]} lost its partitions: {why}", stream=self._stream.name
+        )
+
+    def _drop_connection(self) -> None:
+        with suppress(SQLAlchemyError):
+            self._connection.invalidate()
+        with suppress(SQLAlchemyError):
+            self._connection.close()
+
+
+def _positions(rows: Sequence[Row[Any]]) -> dict[int, Position]:
+    return {
+        row.kafka_partition: Position(
+            row.kafka_partition, row.kafka_incarnation, Place(row.next_offset, row.leader_epoch)
+        )
+        for row in rows
+    }
+
+
+def _counts(rows: Sequence[Row[Any]]) -> dict[int, tuple[int, int]]:
+    return {row.kafka_partition: (row.rows, row.dead_letters) for row in rows}

@@ -1,0 +1,149 @@
+"""Who may write: session-level advisory locks, held on the very connection that writes.
+
+A key is 64 bits of (oid of the position table, stream, partition, kind). Kinds: "own" is held by the drainer; "wait" and
+"wait-now" are shared locks by which a successor says that it waits for the owner's age to end, or cannot wait for it.
+Waiters poll: a blocked lock call would hold back VACUUM.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
+
+_LOCKS = """
+    SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,
+           coalesce(a.state = 'active' AND a.wait_event_type = 'Client'
+                    AND a.query_start < now() - make_interval(secs => :frozen), false) AS frozen
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND ((l.classid::bigint << 32) | l.objid::bigint) = ANY(:keys)"""
+_HOLDERS = text(_LOCKS)
+_END_FROZEN = text(f"SELECT pg_terminate_backend(frozen.pid) FROM ({_LOCKS}) AS frozen WHERE frozen.frozen")  # noqa: S608
+_END_BACKEND = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :backend_start""")
+_PRESENT = text("""
+    SELECT application_name FROM pg_stat_activity
+    WHERE datname = current_database() AND starts_with(application_name, :prefix)""")
+_SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who owns a partition. `frozen`: stuck inside one statement, waiting for its client, longer than FROZEN_SECONDS."""
+
+    run_id: str
+    pid: int
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One server process; a pid alone may be used again."""
+
+    pid: int
+    backend_start: object
+
+
+class LockKeys:
+    """The keys of one stream's partitions in one ledger."""
+
+    def __init__(self, position_table_oid: int, stream: str) -> None:
+        self._oid, self._stream = position_table_oid, stream
+
+    def key(self, kind: str, partition: int) -> int:
+        """A signed 64-bit key, as pg_advisory_lock takes it."""
+        text_key = f"{self._oid}/{self._stream}/{partition}/{kind}".encode()
+        return int.from_bytes(hashlib.blake2b(text_key, digest_size=8).digest(), "big", signed=True)
+
+    def keys(self, kind: str, partitions: Iterable[int]) -> list[int]:
+        return [self.key(kind, partition) for partition in partitions]
+
+
+def lock_keys(connection: Connection, ledger_schema: str, stream: str) -> LockKeys:
+    """The keys for this ledger: two ledgers in one database never share one."""
+    quote = connection.dialect.identifier_preparer.quote
+    name = f"{quote(ledger_schema)}.position"
+    return LockKeys(
+        connection.execute(text("SELECT to_regclass(:name)::oid::bigint"), {"name": name}).scalar_one(), stream
+    )
+
+
+def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int], exact: bool) -> list[int]:
+    """Take the partitions in order, those that are free. `exact`: all of them or none.
+
+    A partition this session holds already must not be asked for again: session locks count.
+    """
+    owned: list[int] = []
+    for partition in sorted(partitions):
+        if _try(connection, "pg_try_advisory_lock", keys.key("own", partition)):
+            owned.append(partition)
+        elif exact:
+            release(connection, keys, owned)
+            return []
+    return owned
+
+
+def release(connection: Connection, keys: LockKeys, partitions: Iterable[int]) -> None:
+    """Give these partitions back."""
+    for partition in partitions:
+        _try(connection, "pg_advisory_unlock", keys.key("own", partition))
+
+
+def announce(connection: Connection, keys: LockKeys, partitions: Iterable[int], kind: str) -> None:
+    """Let the owners see that this session waits. `kind`: "wait" or "wait-now"."""
+    for partition in partitions:
+        _try(connection, "pg_try_advisory_lock_shared", keys.key(kind, partition))
+
+
+def withdraw(connection: Connection, keys: LockKeys, partitions: Iterable[int], kind: str) -> None:
+    """Take the announcement back."""
+    for partition in partitions:
+        _try(connection, "pg_advisory_unlock_shared", keys.key(kind, partition))
+
+
+def holders(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> dict[int, Holder]:
+    """Partition → who owns it; free ones are left out."""
+    by_key = {keys.key("own", partition): partition for partition in partitions}
+    rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": FROZEN_SECONDS})
+    return {by_key[row.key]: Holder(run_of(row.application_name), row.pid, row.frozen) for row in rows}
+
+
+def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> int:
+    """End the sessions of owners frozen inside a statement, and say how many.
+
+    No timeout of PostgreSQL fires while it waits for a client inside COPY; the holder is matched in the same statement.
+    """
+    rows = connection.execute(_END_FROZEN, {"keys": keys.keys("own", partitions), "frozen": FROZEN_SECONDS})
+    return len(rows.fetchall())
+
+
+def present_runs(connection: Connection) -> set[str]:
+    """The runs that have a writing session, whether they own, wait or have just begun."""
+    rows = connection.execute(_PRESENT, {"prefix": APPLICATION_PREFIX})
+    return {run_of(row.application_name) for row in rows}
+
+
+def this_backend(connection: Connection) -> Backend:
+    """The server process behind this connection."""
+    row = connection.execute(_SELF).one()
+    return Backend(row.pid, row.backend_start)
+
+
+def end_backend(connection: Connection, backend: Backend) -> None:
+    """End a session of our own that we lost sight of, if it still exists."""
+    connection.execute(_END_BACKEND, {"pid": backend.pid, "backend_start": backend.backend_start})
+
+
+def run_of(application_name: str) -> str:
+    """The run id a writing session's application_name bears."""
+    return application_name.removeprefix(APPLICATION_PREFIX)
+
+
+def _try(connection: Connection, function: str, key: int) -> bool:
+    return bool(connection.execute(text(f"SELECT {function}(:key)"), {"key": key}).scalar())

@@ -1,0 +1,159 @@
+"""Making the ledger and the event tables, and telling what of a table is not as declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+from sqlalchemy.schema import CreateColumn, CreateSchema
+
+from ..core.errors import NotPermitted, SchemaMismatch
+from ..core.stream import Stream
+from .engine import Database
+from .tables import column_oids, event_table
+
+LEDGER_VERSION = "0001"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+_VERSION_TABLE = text("SELECT to_regclass(:name)")
+_COLUMNS = text("""
+    SELECT a.attname, a.atttypid::bigint AS oid, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+           (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '') AS filled
+    FROM pg_attribute a WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped""")
+
+
+def prepare(database: Database, stream: Stream) -> None:
+    """Make sure the ledger and the stream's table exist and are as declared.
+
+    Creates what is missing; changes nothing that exists.
+
+    Raises:
+        SchemaMismatch: something exists and differs; names `ingest migrate`.
+        NotPermitted: something is missing and the role may not create it.
+    """
+    with database.connect("reading the ledger's version") as connection:
+        version = ledger_version(connection, database.schemas.ledger)
+        differences = table_differences(connection, stream, database.schemas.events) if version else ["no table"]
+    if version == LEDGER_VERSION and not differences:
+        return
+    if version not in (None, LEDGER_VERSION):
+        raise SchemaMismatch(
+            f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code needs"
+            f" {LEDGER_VERSION}: run `ingest migrate`"
+        )
+    try:
+        migrate(database, [stream], only_create=True)
+    except NotPermitted as error:
+        raise NotPermitted(
+            f"{error.message.split(';')[0]}; as a role that may create schemas and tables, run: ingest migrate"
+        ) from error
+
+
+def migrate(database: Database, streams: Iterable[Stream], only_create: bool = False) -> list[str]:
+    """Bring ledger and event tables to what this code declares, and say in words what was done.
+
+    One session at a time; the others wait up to 5 s. Adds missing columns, never drops or retypes one.
+
+    Args:
+        only_create: leave tables that exist as they are.
+
+    Raises:
+        SchemaMismatch: a difference that adding a column does not mend.
+    """
+    done: list[str] = []
+    with database.connect("migrating") as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ingest migrate', 0))"))
+        if ledger_version(connection, database.schemas.ledger) != LEDGER_VERSION:
+            _upgrade_ledger(connection, database.schemas.ledger)
+            done.append(f"ledger schema {database.schemas.ledger} is at version {LEDGER_VERSION}")
+        _create_schema(connection, database.schemas.events)
+        for stream in streams:
+            table = event_table(stream, database.schemas.events)
+            if not _columns(connection, stream, database.schemas.events):
+                table.create(connection)
+                done.append(f"created table {database.schemas.events}.{stream.table}")
+            elif not only_create:
+                done += _add_columns(connection, stream, database.schemas.events)
+            if wrong := table_differences(connection, stream, database.schemas.events):
+                raise SchemaMismatch(_say(stream, database, wrong))
+    return done
+
+
+def verify_table(connection: Connection, stream: Stream, database: Database) -> None:
+    """Compare the table's columns with the declared ones. Binary COPY would store a wrong type as garbage.
+
+    Raises:
+        SchemaMismatch: naming each difference and `ingest migrate`.
+    """
+    if wrong := table_differences(connection, stream, database.schemas.events):
+        raise SchemaMismatch(_say(stream, database, wrong))
+
+
+def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:
+    """Each difference in words; empty when the table can take the stream's rows."""
+    found = _columns(connection, stream, schema)
+    if not found:
+        return [f"table {schema}.{stream.table} does not exist"]
+    wanted = column_oids(stream)
+    declared = {item.name: item.pg_type for item in stream.fields}
+    wrong = []
+    for name, oid in wanted.items():
+        if name not in found:
+            wrong.append(f"column {name} {declared.get(name, '')} is missing".replace("  ", " "))
+        elif found[name][0] != oid:
+            wrong.append(f"column {name} is {found[name][1]}, declared as {declared.get(name, 'our own')}")
+    for name, (_, _, not_null, filled) in found.items():
+        if name not in wanted and not_null and not filled:
+            wrong.append(f"column {name} is NOT NULL without a default, and no field fills it")
+    return wrong
+
+
+def ledger_version(connection: Connection, schema: str) -> str | None:
+    """The ledger's Alembic version; None when there is no ledger."""
+    quote = connection.dialect.identifier_preparer.quote
+    name = f"{quote(schema)}.schema_version"
+    if connection.execute(_VERSION_TABLE, {"name": name}).scalar() is None:
+        return None
+    return connection.execute(text(f"SELECT version_num FROM {name}")).scalar()  # noqa: S608 (quoted identifier)
+
+
+def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, tuple[int, str, bool, bool]]:
+    quote = connection.dialect.identifier_preparer.quote
+    rows = connection.execute(_COLUMNS, {"name": f"{quote(schema)}.{quote(stream.table)}"})
+    return {row.attname: (row.oid, row.type, row.attnotnull, row.filled) for row in rows}
+
+
+def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:
+    quote = connection.dialect.identifier_preparer.quote
+    found = _columns(connection, stream, schema)
+    table = event_table(stream, schema)
+    done = []
+    for name in column_oids(stream):
+        if name not in found:
+            column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {quote(schema)}.{quote(stream.table)} ADD COLUMN {column}"))
+            done.append(f"added column {schema}.{stream.table}.{name}")
+    return done
+
+
+def _create_schema(connection: Connection, schema: str) -> None:
+    known = connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
+    if known.scalar() is None:
+        connection.execute(CreateSchema(schema))
+
+
+def _upgrade_ledger(connection: Connection, schema: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    _create_schema(connection, schema)
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes.update(connection=connection, ledger_schema=schema)
+    command.upgrade(config, "head")
+
+
+def _say(stream: Stream, database: Database, wrong: list[str]) -> str:
+    table = f"{database.schemas.events}.{stream.table}"
+    return f"stream {stream.name}: table {table} is not as declared: {'; '.join(wrong)}. Run `ingest migrate`."

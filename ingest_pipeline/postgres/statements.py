@@ -1,0 +1,112 @@
+"""The statements of a batch's transaction, rendered once for a ledger and a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection, TextClause, text
+
+from ..core.record import Row
+from ..core.stream import Stream
+from .copy import CopyPlan
+from .engine import Schemas
+from .tables import BIGINT_OID, column_oids
+
+_STAMP = 3
+_PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What a writer executes. `insert` is for exec_driver_sql; `copy` carries the same rows."""
+
+    insert: str
+    copy: CopyPlan
+    move: TextClause
+    recount: TextClause
+    letter: TextClause
+    own: TextClause
+    read: TextClause
+    beat: TextClause
+
+
+def statements(connection: Connection, stream: Stream, schemas: Schemas) -> Statements:
+    """All names quoted for this connection's dialect."""
+    quote = connection.dialect.identifier_preparer.quote
+    table = f"{quote(schemas.events)}.{quote(stream.table)}"
+    ledger = quote(schemas.ledger)
+    oids = column_oids(stream)
+    columns = ", ".join(quote(name).replace("%", "%%") for name in oids)
+    values = ", ".join(["%s"] * len(oids))
+    carried = tuple(BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in oids.items())
+    return Statements(
+        insert=f"INSERT INTO {table.replace('%', '%%')} ({columns}) VALUES ({values})",  # noqa: S608
+        copy=CopyPlan(f"COPY {table} ({', '.join(quote(name) for name in oids)}) FROM STDIN (FORMAT BINARY)", carried),
+        move=_text(_MOVE, ledger),
+        recount=_text(_RECOUNT, ledger),
+        letter=_text(_LETTER, ledger),
+        own=_text(_OWN, ledger),
+        read=_text(_READ, ledger),
+        beat=_text(_BEAT, ledger),
+    )
+
+
+def as_parameters(row: Row) -> tuple[Any, ...]:
+    """A row for plain executemany: what COPY takes in binary (the timestamp as an int8, JSON as it is) is dressed."""
+    stamp = row[_STAMP]
+    values = (Jsonb(value) if isinstance(value, dict | list) else value for value in row[_STAMP + 1 :])
+    at = None if stamp is None else _PG_EPOCH + timedelta(microseconds=stamp)
+    return (*row[:_STAMP], at, *values)
+
+
+def parameter_rows(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+    return [as_parameters(row) for row in rows]
+
+
+def _text(template: str, ledger: str) -> TextClause:
+    return text(template.replace("{ledger}", ledger))
+
+
+_MOVE = """
+    WITH moved AS (
+        UPDATE {ledger}.position AS p
+        SET next_offset = m.next_offset, leader_epoch = m.leader_epoch, "rows" = p."rows" + m.rows,
+            dead_letters = p.dead_letters + m.dead_letters, skipped = p.skipped + m.skipped,
+            absent = p.absent + m.absent, updated_at = now()
+        FROM unnest(CAST(:partitions AS int[]), CAST(:incarnations AS smallint[]), CAST(:expected AS bigint[]),
+                    CAST(:next_offsets AS bigint[]), CAST(:leader_epochs AS int[]), CAST(:rows AS bigint[]),
+                    CAST(:dead_letters AS bigint[]), CAST(:skipped AS bigint[]), CAST(:absent AS bigint[]))
+             AS m(kafka_partition, incarnation, expected, next_offset, leader_epoch, rows, dead_letters, skipped, absent)
+        WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition AND p.kafka_incarnation = m.incarnation
+          AND p.next_offset = m.expected AND p.run_id = :run_id
+        RETURNING 1)
+    SELECT (SELECT count(*) FROM moved) AS moved, s.reason, s.paused_by
+    FROM (VALUES (1)) AS one LEFT JOIN {ledger}.stream_state s ON s.stream = :stream AND s.paused"""
+_RECOUNT = """
+    UPDATE {ledger}.position AS p SET "rows" = p."rows" - m.refused, dead_letters = p.dead_letters + m.refused
+    FROM unnest(CAST(:partitions AS int[]), CAST(:refused AS bigint[])) AS m(kafka_partition, refused)
+    WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition"""
+_LETTER = """
+    INSERT INTO {ledger}.dead_letter (stream, topic, kafka_incarnation, kafka_partition, kafka_offset,
+        kafka_timestamp_ms, key, value, value_bytes, value_sha256, truncated, headers, stage, reason, sqlstate, run_id)
+    VALUES (:stream, :topic, :incarnation, :partition, :offset, :timestamp_ms, :key, :value, :value_bytes,
+        :value_sha256, :truncated, :headers, :stage, :reason, :sqlstate, :run_id)"""
+_OWN = """
+    UPDATE {ledger}.position SET run_id = :run_id
+    WHERE stream = :stream AND kafka_partition = ANY(CAST(:partitions AS int[]))"""
+_READ = """
+    SELECT kafka_partition, kafka_incarnation, next_offset, leader_epoch, run_id, "rows", dead_letters
+    FROM {ledger}.position
+    WHERE stream = :stream AND kafka_partition = ANY(CAST(:partitions AS int[])) ORDER BY kafka_partition"""
+_BEAT = """
+    SELECT s.reason, s.paused_by, coalesce(s.paused, false) AS paused, w.successor_waits, w.yield_now
+    FROM (SELECT coalesce(bool_or(k.key = ANY(CAST(:wait AS bigint[]))), false) AS successor_waits,
+                 coalesce(bool_or(k.key = ANY(CAST(:wait_now AS bigint[]))), false) AS yield_now
+          FROM (SELECT (classid::bigint << 32) | objid::bigint AS key FROM pg_locks
+                WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS k) AS w
+    LEFT JOIN {ledger}.stream_state s ON s.stream = :stream"""

@@ -1,0 +1,151 @@
+"""One batch, one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from ..core.errors import RecordRefused, Superseded
+from ..core.letters import dead_letter
+from ..core.record import Batch, DeadLetter, Requests, Row, Written
+from ..core.stream import Stream
+from .copy import OPTION
+from .errors import mapped_errors
+from .isolate import store_isolated
+from .statements import Statements, parameter_rows
+from .tables import primary_key_name
+
+_PARTITION = itemgetter(1)
+_IMMEDIATE = text("SET CONSTRAINTS ALL IMMEDIATE")
+
+
+class BatchWriter:
+    """Writes batches of one stream on behalf of one run.
+
+    Args:
+        write_method: "copy" or "executemany": what carries the rows.
+        value_limit: bytes of a value that a dead letter keeps.
+    """
+
+    def __init__(
+        self, stream: Stream, run_id: str, statements: Statements, write_method: str, value_limit: int
+    ) -> None:
+        self._stream, self._run_id, self._sql = stream, run_id, statements
+        self._by_copy = write_method == "copy"
+        self._value_limit = value_limit
+        self._doing = f"writing stream {stream.name}"
+        self._own_key = primary_key_name(stream.table)
+
+    def write(self, connection: Connection, batch: Batch) -> Written:
+        """Commit the batch, or nothing of it.
+
+        A batch in which the database refuses a record is begun again, each refused record found and put aside.
+
+        Raises:
+            Superseded, EnvironmentFault, StopStream: the transaction was rolled back, or its end is not known.
+        """
+        try:
+            return self._transaction(connection, batch, isolate=False)
+        except RecordRefused:
+            return self._transaction(connection, batch, isolate=True)
+
+    def _transaction(self, connection: Connection, batch: Batch, isolate: bool) -> Written:
+        """One transaction, in this order:
+
+        1. deferred constraints become immediate: one that failed at COMMIT could not be isolated;
+        2. the positions move, by compare-and-set: a writer that lost ownership ends here;
+        3. rows, the refused ones put aside;
+        4. dead letters;
+        5. COMMIT.
+        """
+        rows = Counter(map(_PARTITION, batch.rows))
+        letters = Counter(letter.partition for letter in batch.dead_letters)
+        with mapped_errors(self._doing, self._own_key), connection.begin():
+            connection.execute(_IMMEDIATE)  # 1
+            requests = self._move(connection, batch, rows, letters)  # 2
+            put_aside = self._store(connection, batch, isolate)  # 3
+            self._insert_letters(connection, [*batch.dead_letters, *put_aside])  # 4
+            if put_aside:
+                refused = Counter(letter.partition for letter in put_aside)
+                self._recount(connection, refused)
+                rows.subtract(refused)
+                letters.update(refused)
+        return Written(rows, letters, self._reasons(batch, put_aside), requests)
+
+    def _move(
+        self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
+    ) -> Requests:
+        moves = batch.moves
+        accounted = {p: rows.get(p, 0) + letters.get(p, 0) + move.skipped for p, move in moves.items()}
+        row = connection.execute(
+            self._sql.move,
+            {
+                "stream": self._stream.name,
+                "run_id": self._run_id,
+                "partitions": list(moves),
+                "incarnations": [move.incarnation for move in moves.values()],
+                "expected": [move.expected for move in moves.values()],
+                "next_offsets": [move.place.next_offset for move in moves.values()],
+                "leader_epochs": [move.place.leader_epoch for move in moves.values()],
+                "rows": [rows.get(p, 0) for p in moves],
+                "dead_letters": [letters.get(p, 0) for p in moves],
+                "skipped": [move.skipped for move in moves.values()],
+                "absent": [move.place.next_offset - move.expected - accounted[p] for p, move in moves.items()],
+            },
+        ).one()
+        if row.moved != len(moves):
+            raise Superseded(
+                f"stream {self._stream.name}: {len(moves) - row.moved} of {len(moves)} positions are not as run"
+                f" {self._run_id[:8]} left them: another run owns the partitions; nothing of this batch was written",
+                stream=self._stream.name,
+            )
+        return Requests(paused=None if row.paused_by is None else f"{row.reason} ({row.paused_by})")
+
+    def _store(self, connection: Connection, batch: Batch, isolate: bool) -> list[DeadLetter]:
+        if not batch.rows:
+            return []
+        if not isolate:
+            self._insert(connection, batch.rows)
+            return []
+        refused = store_isolated(connection, batch.rows, lambda rows: self._insert_mapped(connection, rows))
+        return [dead_letter(batch.messages[i], batch.rows[i][0], error, self._value_limit) for i, error in refused]
+
+    def _insert_mapped(self, connection: Connection, rows: Sequence[Row]) -> None:
+        with mapped_errors(self._doing, self._own_key):
+            self._insert(connection, rows)
+
+    def _insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """SQLAlchemy Core's executemany; carried by COPY when that is the method."""
+        if self._by_copy:
+            connection.exec_driver_sql(self._sql.insert, list(rows), {OPTION: self._sql.copy})
+        else:
+            connection.exec_driver_sql(self._sql.insert, parameter_rows(rows))
+
+    def _insert_letters(self, connection: Connection, letters: Sequence[DeadLetter]) -> None:
+        if letters:
+            connection.execute(self._sql.letter, [self._letter_parameters(letter) for letter in letters])
+
+    def _letter_parameters(self, letter: DeadLetter) -> dict[str, Any]:
+        fields = {name: getattr(letter, name) for name in DeadLetter.__slots__}
+        headers = None if letter.headers is None else json.dumps(letter.headers)
+        return {
+            **fields,
+            "headers": headers,
+            "stream": self._stream.name,
+            "topic": self._stream.topic,
+            "run_id": self._run_id,
+        }
+
+    def _recount(self, connection: Connection, refused: Mapping[int, int]) -> None:
+        connection.execute(
+            self._sql.recount,
+            {"stream": self._stream.name, "partitions": list(refused), "refused": list(refused.values())},
+        )
+
+    def _reasons(self, batch: Batch, put_aside: Sequence[DeadLetter]) -> list[str]:
+        return [letter.reason for letter in (*batch.dead_letters, *put_aside)]

@@ -1,0 +1,184 @@
+"""KAFKA_* variables → librdkafka properties by one rule: `KAFKA_SECURITY_PROTOCOL` is `security.protocol`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+
+from .settings_kafka_names import PROPERTIES
+from .settings_values import MASK, SecretText
+
+PREFIX = "KAFKA_"
+DEFAULTS: Mapping[str, str] = {"bootstrap.servers": "localhost:9092"}
+INSECURE = "ALLOW_INSECURE_TLS"
+
+_LEDGER = "PostgreSQL holds the positions, Kafka's offsets are only a courtesy to lag tools"
+_ASSIGNED = "partitions are assigned explicitly from the positions in PostgreSQL, there is no group membership"
+_PULLED = "BATCH_SIZE and BATCH_BYTES bound what is read at once"
+_CLIENT = "the Kafka client sets it itself"
+REFUSED: Mapping[str, str] = {
+    "enable.auto.commit": _LEDGER,
+    "auto.commit.enable": _LEDGER,
+    "auto.commit.interval.ms": _LEDGER,
+    "enable.auto.offset.store": _LEDGER,
+    "offset.store.method": _LEDGER,
+    "offset.store.path": _LEDGER,
+    "offset.store.sync.interval.ms": _LEDGER,
+    "auto.offset.reset": "START_FROM says where a new stream begins, and a lost range must stop the stream",
+    "group.id": "a stream's group is KAFKA_GROUP_PREFIX and the stream's name",
+    "group.instance.id": _ASSIGNED,
+    "group.protocol": _ASSIGNED,
+    "group.protocol.type": _ASSIGNED,
+    "group.remote.assignor": _ASSIGNED,
+    "partition.assignment.strategy": _ASSIGNED,
+    "enable.partition.eof": "the end of a partition is always reported: lag could not reach zero without it",
+    "max.poll.records": _PULLED,
+    "consume.callback.max.messages": _PULLED,
+    "share.acknowledgement.mode": "share groups keep no position per partition",
+    "metadata.broker.list": "KAFKA_BOOTSTRAP_SERVERS names the brokers",
+    "default.topic.config": "topic properties are given by their own names",
+    "plugin.library.paths": "a plugin is foreign code that may alter what is read",
+    "enabled_events": _CLIENT,
+    "log.queue": _CLIENT,
+    "test.mock.num.brokers": "a mock cluster would be read instead of Kafka",
+}
+"""Properties that would break what the product promises, with the reason."""
+
+_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
+_BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/@\[\]]+)(?::\d{1,5})?")
+_SECRET = re.compile(r"password|passphrase|secret|\.pem$|oauthbearer\.config$|kinit\.cmd$")
+_USERINFO = re.compile(r":(?://)?[^/]*@")
+_IGNORED = re.compile(
+    r"KAFKA_(?:\w+_)?(?:PORT(?:_\w+)?|SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:TCP|UDP)(?:_\w+)?|OPTS|VERSION)"
+    r"|KAFKA_(?:SERVICE|ENV|JMX)_\w+|KAFKA_(?:NAME|HOME|DIR|BIN|MODE|(?:LOG|CONF|CONFIG|DATA)_DIR)"
+)
+"""Names that a service called kafka, and Kafka's own scripts and images, leave in an environment."""
+
+
+class KafkaProperties(Mapping[str, str]):
+    """librdkafka properties by name. Unchanging; secrets are masked in `repr`, here and in `dict(...)`."""
+
+    def __init__(self, properties: Mapping[str, str] = DEFAULTS) -> None:
+        self._properties = {
+            name: SecretText(value) if is_secret(name, value) else value for name, value in sorted(properties.items())
+        }
+
+    def __getitem__(self, name: str) -> str:
+        return self._properties[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._properties)
+
+    def __len__(self) -> int:
+        return len(self._properties)
+
+    def __repr__(self) -> str:
+        return f"KafkaProperties({self._properties!r})"
+
+
+def variable(name: str) -> str:
+    """The variable of a property: security.protocol → KAFKA_SECURITY_PROTOCOL."""
+    return PREFIX + re.sub(r"[.-]", "_", name).upper()
+
+
+def is_property(key: str) -> bool:
+    """Whether a KAFKA_* variable is a property's."""
+    return key in map(variable, (*PROPERTIES, *REFUSED))
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a property's value must not be printed: by its name, or as a URL that may hold a password."""
+    return _SECRET.search(name) is not None or _USERINFO.search(value) is not None
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a KAFKA_* variable is the platform's or Kafka's own, and no setting."""
+    return _IGNORED.fullmatch(name) is not None
+
+
+def shown(name: str, value: str) -> str:
+    return MASK if is_secret(name, value) else value
+
+
+def meaning(name: str) -> str:
+    if name == "bootstrap.servers":
+        return "The Kafka brokers to ask first."
+    return f"The property {name} of librdkafka."
+
+
+def allowed(name: str) -> str:
+    """What a property's value must be: the end of the sentence "X must be …"."""
+    shape = PROPERTIES[name]
+    if name == "bootstrap.servers":
+        return "host:port, or several separated by commas"
+    if shape == "bool":
+        return "true or false"
+    if ".." in shape:
+        low, high = shape.split("..")
+        return f"a whole number from {low} to {high}"
+    return shape.replace("|", " or ") or "a text"
+
+
+def kafka_properties(
+    variables: Mapping[str, str], settings: Collection[str], allow_insecure_tls: bool
+) -> tuple[KafkaProperties, dict[str, str]]:
+    """The properties that the KAFKA_* variables set, over DEFAULTS, and what is wrong by variable.
+
+    Args:
+        variables: without empty ones; names that do not start with KAFKA_ are not looked at.
+        settings: variables that are settings of ours (KAFKA_GROUP_PREFIX).
+        allow_insecure_tls: whether broker certificates may go unverified.
+    """
+    names = {variable(name): name for name in (*PROPERTIES, *REFUSED)}
+    usable = [key for key, name in names.items() if name not in REFUSED]
+    usable += [key for key in settings if key.startswith(PREFIX)]
+    found = dict(DEFAULTS)
+    problems: dict[str, str] = {}
+    for key, value in variables.items():
+        if not key.startswith(PREFIX) or key in settings:
+            continue
+        name = names.get(key)
+        if name is None:
+            if key.startswith("KAFKA_TEST_MOCK_"):
+                problems[key] = f"is refused: {REFUSED['test.mock.num.brokers']}"
+            elif not is_ignored(key):
+                problems[key] = _unknown(key, usable)
+        elif name in REFUSED:
+            problems[key] = f"is refused: {REFUSED[name]}"
+        elif not _fits(name, value):
+            problems[key] = f"must be {allowed(name)}" + ("" if is_secret(name, value) else f", not {value[:60]!r}")
+        elif reason := _unsafe(name, value, allow_insecure_tls):
+            problems[key] = f"is refused: {reason}"
+        else:
+            found[name] = value
+    return KafkaProperties(found), problems
+
+
+def _unknown(key: str, names: Collection[str]) -> str:
+    near = get_close_matches(key, names, n=1, cutoff=0.0)
+    return f"names no librdkafka property of a consumer; the nearest name is {near[0]}"
+
+
+def _fits(name: str, value: str) -> bool:
+    """librdkafka's own rules, but for numbers: it would read "60s" as 60."""
+    shape = PROPERTIES[name]
+    if name == "bootstrap.servers":
+        return all(_BROKER.fullmatch(broker.strip()) for broker in value.split(","))
+    if shape == "bool":
+        return value.lower() in (*_TRUE, *_FALSE)
+    if ".." in shape:
+        low, high = (int(bound) for bound in shape.split(".."))
+        return re.fullmatch(r"-?\d{1,18}", value) is not None and low <= int(value) <= high
+    return not shape or value.lower() in shape.lower().split("|")
+
+
+def _unsafe(name: str, value: str, allow_insecure_tls: bool) -> str:
+    unverified = (name == "enable.ssl.certificate.verification" and value != "false") or (
+        name == "ssl.endpoint.identification.algorithm" and value.lower() != "https"
+    )
+    if unverified and not allow_insecure_tls:
+        return f"anybody could pose as the broker; {INSECURE}=1 allows it for a test"
+    if name == "allow.auto.create.topics" and value.lower() not in _FALSE:
+        return "a misspelt topic would be created and drained"
+    return ""

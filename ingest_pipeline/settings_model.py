@@ -1,0 +1,210 @@
+"""What can be set: names, defaults, ranges and meanings. Frozen values; building one reads no environment.
+
+A field's variable is its name in capitals (`batch_timeout_seconds` is BATCH_TIMEOUT). Its description is the
+one source of docs/configuration.md and of `ingest settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .core.errors import SettingsError
+from .settings_kafka import KafkaProperties
+from .settings_values import MIB, ByteCount, PostgresUrl, SchemaName, Shape, StartFrom, sqlalchemy_url
+
+DAY_SECONDS = 86400
+_NAME_SHAPE = Shape("1 to 200 characters without spaces")
+Name = Annotated[str, StringConstraints(pattern=r"^\S{1,200}$"), _NAME_SHAPE]
+
+
+class Values(BaseSettings):
+    """Frozen values. Their only source is what the constructor is given."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+class StreamSettings(Values):
+    """What every stream may have of its own: `PRICE_BATCH_SIZE` beats `BATCH_SIZE` for the stream `price`."""
+
+    batch_size: int = Field(
+        default=1000, ge=1, le=100_000, description="A batch is written when it holds this many records."
+    )
+    batch_timeout_seconds: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=60,
+        description="A batch is written this many seconds after its first record came.",
+    )
+    batch_bytes: ByteCount = Field(
+        default=16 * MIB,
+        ge=MIB // 16,
+        le=256 * MIB,
+        description="A batch is written when the values of its records amount to this many bytes.",
+    )
+    run_max_seconds: int = Field(
+        default=600,
+        ge=10,
+        le=DAY_SECONDS,
+        description="A run older than this many seconds ends, and a new one takes over.",
+    )
+    run_idle_seconds: int = Field(
+        default=60, ge=0, le=DAY_SECONDS, description="A run that read no record for this many seconds ends."
+    )
+    run_max_batches: int = Field(
+        default=0, ge=0, le=1_000_000_000, description="A run ends after this many batches; 0 is no limit."
+    )
+    start_from: StartFrom = Field(
+        default="earliest",
+        description="The place in the topic where a stream starts for the very first time.",
+    )
+    adopt_group: Annotated[Name | None, _NAME_SHAPE] = Field(
+        default=None,
+        description="The consumer group whose committed offsets a stream takes over when it starts first.",
+    )
+    parallelism: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="The number of runs that share the partitions of a stream at the same time.",
+    )
+    poll_seconds: int = Field(default=4, ge=1, le=300, description="The sensor looks for lag every this many seconds.")
+    report_seconds: int = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="A run reports its progress to Dagster every this many seconds.",
+    )
+    report_as: Literal["observation", "materialization"] = Field(
+        default="observation",
+        description="The kind of asset event that reports progress; the end is a materialization always.",
+    )
+    naive_timestamps: Literal["utc", "reject"] = Field(
+        default="utc",
+        description="An event time without zone is taken as UTC, or its record is dead-lettered.",
+    )
+    write_method: Literal["copy", "executemany"] = Field(
+        default="copy",
+        description="The call that SQLAlchemy's bulk insert is carried by: binary COPY, or INSERT.",
+    )
+    dead_letter_value_bytes: ByteCount = Field(
+        default=MIB,
+        ge=1024,
+        le=256 * MIB,
+        description="A dead letter keeps at most this many bytes of its record's value.",
+    )
+    retry_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="A run retries for this many seconds while Kafka or PostgreSQL is unavailable.",
+    )
+
+
+class SharedSettings(Values):
+    """What holds for all streams alike."""
+
+    database_url: PostgresUrl = Field(
+        default=SecretStr("postgresql://postgres@localhost:5432/postgres"),
+        description="The database that holds the event tables and the ledger.",
+    )
+    database_schema: SchemaName = Field(default="public", description="The schema of the event tables.")
+    ledger_schema: SchemaName = Field(default="ingest", description="The schema of positions, dead letters and gaps.")
+    database_pool_min: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="The number of connections that a process keeps in its pool once opened.",
+    )
+    database_pool_max: int = Field(
+        default=20,
+        ge=1,
+        le=1000,
+        description="The number of pooled connections that a process never exceeds.",
+    )
+    kafka_group_prefix: Name = Field(
+        default="ingest-",
+        description="The consumer group of a stream is this, followed by the stream's name.",
+    )
+    allow_insecure_tls: bool = Field(
+        default=False, description="With 1, Kafka's certificates may go unverified, which is for tests only."
+    )
+    run_retention_days: int = Field(
+        default=7,
+        ge=1,
+        le=3650,
+        description="Dagster's records of runs that succeeded are deleted after this many days.",
+    )
+    failed_run_retention_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Dagster's records of runs that failed are deleted after this many days.",
+    )
+    run_retention_keep: int = Field(
+        default=200, ge=0, le=1_000_000, description="This many latest runs are kept whatever their age."
+    )
+    log_format: Literal["logfmt", "json"] = Field(default="logfmt", description="The form of a line in the log.")
+
+    @model_validator(mode="after")
+    def _pool(self) -> Self:
+        if self.database_pool_max < self.database_pool_min:
+            raise ValueError(f"is {self.database_pool_max}, less than DATABASE_POOL_MIN, {self.database_pool_min}")
+        return self
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database's URL as SQLAlchemy writes it, `postgresql+psycopg://…`, with the password in it."""
+        return sqlalchemy_url(self.database_url.get_secret_value())
+
+
+class Settings(SharedSettings):
+    """Everything that can be set.
+
+    Attributes:
+        kafka: librdkafka properties by name, "bootstrap.servers" always among them.
+        stream_defaults: what a stream has that sets nothing of its own.
+        streams: by name; `for_stream` is the way to read it.
+    """
+
+    kafka: KafkaProperties = KafkaProperties()
+    stream_defaults: StreamSettings = StreamSettings()
+    streams: Mapping[str, StreamSettings] = {}
+
+    def for_stream(self, name: str) -> StreamSettings:
+        """A stream's settings, its own over the common ones. Raises SettingsError when none were loaded."""
+        if name not in self.streams:
+            near = get_close_matches(name, self.streams, n=1, cutoff=0.0)
+            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            raise SettingsError(f"no settings were loaded for a stream called {name!r}{hint}")
+        return self.streams[name]
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return "BATCH_TIMEOUT" if field == "batch_timeout_seconds" else field.upper()
+
+
+STREAM_VARIABLES = {variable(name): name for name in StreamSettings.model_fields}
+SHARED_VARIABLES = {variable(name): name for name in SharedSettings.model_fields}

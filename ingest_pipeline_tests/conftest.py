@@ -1,0 +1,142 @@
+"""Servers for the tests: real ones, started when a test first asks, ended by pid with the session.
+
+Use ``database_url`` for an empty database, ``kafka_server`` and ``topic`` for a real broker,
+``embedded_broker`` where speed matters more than proof, and ``own_kafka`` or ``own_postgres`` to kill and
+restart one. The report's last lines say which servers were used. With REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1) a
+missing server is a failure instead of a skip.
+"""
+
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import psycopg
+import pytest
+from confluent_kafka import KafkaException
+from psycopg import sql
+
+from ingest_pipeline.demo.broker import EmbeddedBroker
+from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline_tests.servers import choose
+from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
+from ingest_pipeline_tests.servers.choose import RealPostgres
+
+_USED = pytest.StashKey[list[str]]()
+_KAFKA_FIXTURES = {"kafka_server", "own_kafka", "topic"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_USED] = []
+    # SIGTERM would end Python without running the fixtures' ends and leave the servers behind.
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    pytest.exit("ended by SIGTERM", returncode=128 + number)
+
+
+def pytest_report_header() -> list[str]:
+    named = [name for name in ("TEST_KAFKA_BOOTSTRAP_SERVERS", "TEST_DATABASE_URL") if os.environ.get(name)]
+    required = [name for name in ("REQUIRE_KAFKA", "REQUIRE_POSTGRES") if os.environ.get(name) == "1"]
+    return [f"servers: named by {', '.join(named) or 'nobody'}, required by {', '.join(required) or 'nobody'}"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in dict.fromkeys(config.stash[_USED]):
+        terminalreporter.write_line(f"ran on {line}")
+
+
+@contextmanager
+def _needed(variable: str) -> Iterator[None]:
+    """Turn an unavailable server into a skip with the reason, or into a failure where it is required."""
+    try:
+        yield
+    except ServerUnavailable as error:
+        if os.environ.get(variable) == "1":
+            pytest.fail(f"{variable}=1, but: {error}", pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RealPostgres]:
+    """One PostgreSQL for the session, shared: leave it running."""
+    with _needed("REQUIRE_POSTGRES"), choose.real_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        pytestconfig.stash[_USED].append(server.description)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database() -> str:
+    """The database that ``database_url`` copies; a folder's conftest may name a prepared one."""
+    return "template1"
+
+
+@pytest.fixture
+def database_url(postgres_server: RealPostgres, template_database: str) -> Iterator[str]:
+    """URL of a database of the test's own, dropped after it whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        words = sql.Identifier(name), sql.Identifier(template_database)
+        connection.execute(sql.SQL("create database {} template {}").format(*words))
+    yield postgres_server.url_of(name)
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL of the test's own, running, that may be crashed, stopped and started."""
+    with EmbeddedPostgres(tmp_path / "postgres") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RealKafka]:
+    """One real Kafka for the session, shared: leave it running."""
+    with _needed("REQUIRE_KAFKA"), choose.real_kafka(tmp_path_factory.mktemp("kafka") / "server") as server:
+        pytestconfig.stash[_USED].append(server.description)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
+    """A real Kafka of the test module's own that may be killed, stopped and started; leave it running."""
+    with _needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "own") as server:
+        yield server
+
+
+@pytest.fixture
+def topic(kafka_server: RealKafka) -> Iterator[Callable[..., str]]:
+    """``topic(hint="events", partitions=4, config=None)`` makes a topic and returns its unique name."""
+    made: list[str] = []
+
+    def make(hint: str = "events", partitions: int = 4, config: Mapping[str, str] | None = None) -> str:
+        name = f"{hint}-{uuid.uuid4().hex[:8]}"
+        kafka_server.create_topic(name, partitions, config)
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        with suppress(KafkaException):  # the test may have deleted it
+            kafka_server.delete_topic(name)
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(pytestconfig: pytest.Config) -> Iterator[EmbeddedBroker]:
+    """librdkafka's mock cluster in a process of its own; a topic comes into being, with 4 partitions, on
+    first use."""
+    with EmbeddedBroker([]) as broker:
+        pytestconfig.stash[_USED].append("the embedded broker (librdkafka's mock cluster)")
+        yield broker

@@ -1,0 +1,133 @@
+"""What every real broker of the tests offers, wherever it runs."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+KAFKA_VERSION = "4.4.0"
+
+# What makes one node enough, and start, restart, compaction and group joins quick.
+QUICK_SINGLE_NODE = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.num.partitions": "1",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.num.partitions": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "500",
+    "log.initial.task.delay.ms": "500",
+    "log.cleaner.backoff.ms": "500",
+    "log.cleaner.dedupe.buffer.size": "8388608",
+}
+HEAP = "-Xms256m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+
+
+class ServerUnavailable(Exception):
+    """This way of having a server does not work here; the message says why in one line."""
+
+
+class RealKafka(ABC):
+    """A running Apache Kafka. ``description`` says in a few words which one, for the test report."""
+
+    description: str
+    bootstrap_servers: str
+
+    def __init__(self) -> None:
+        self._admin: AdminClient | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, or start it again with the same topics and address. On return it can be written to."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it in order. On return it is gone; its data stay for the next start."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it with SIGKILL. On return it is gone; its data stay as they were."""
+
+    @property
+    def admin(self) -> AdminClient:
+        """One admin client for this broker, quiet while the broker is away."""
+        if self._admin is None:
+            settings = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
+            self._admin = AdminClient(settings | {"reconnect.backoff.max.ms": 200})
+        return self._admin
+
+    def create_topic(self, name: str, partitions: int = 4, config: Mapping[str, str] | None = None) -> None:
+        """Make a topic. On return every partition has a leader."""
+        topic = NewTopic(name, partitions, replication_factor=1, config=dict(config or {}))
+        self.admin.create_topics([topic])[name].result(30)
+        self.wait_for_leaders(name)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic. On return the broker has accepted it; the name can be used again a moment later."""
+        self.admin.delete_topics([name])[name].result(30)
+
+    def wait_for_leaders(self, topic: str | None = None, timeout_seconds: float = 60.0) -> None:
+        """Return when the broker answers and every partition (of one topic, or of all) has a leader."""
+        deadline = time.monotonic() + timeout_seconds
+        problem = "no answer"
+        while time.monotonic() < deadline:
+            self.check_alive()
+            try:
+                found = self.admin.list_topics(topic, timeout=1) if topic else self.admin.list_topics(timeout=1)
+            except KafkaException as error:
+                problem = error.args[0].str()
+                continue
+            partitions = [one for each in found.topics.values() for one in each.partitions.values()]
+            if found.brokers and all(one.leader >= 0 for one in partitions) and (partitions or topic is None):
+                return
+            problem = "a partition without a leader"
+            time.sleep(0.05)
+        raise ServerUnavailable(f"{self.description} was not ready in {timeout_seconds:g} s: {problem}")
+
+    @abstractmethod
+    def check_alive(self) -> None:
+        """Raise ServerUnavailable when it is known to have ended; the wait for it is then cut short."""
+
+
+class ExternalKafka(RealKafka):
+    """A broker that somebody else runs, named in the environment. It is used, never started or stopped."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        super().__init__()
+        self.bootstrap_servers = bootstrap_servers
+        self.description = f"Kafka at {bootstrap_servers}"
+
+    def start(self) -> None:
+        self.wait_for_leaders(timeout_seconds=15)
+
+    def stop(self) -> None:
+        """Leaves it running."""
+
+    def kill(self) -> None:
+        raise ServerUnavailable("a broker named in the environment is not ours to kill")
+
+    def check_alive(self) -> None:
+        """Nothing is known about it but its answers."""

@@ -1,0 +1,144 @@
+"""Which servers the tests run on. The first way that works is taken.
+
+Kafka: the one named in TEST_KAFKA_BOOTSTRAP_SERVERS, Docker, Apache Kafka's jars.
+PostgreSQL: the one named in TEST_DATABASE_URL (its role makes databases), the embedded wheel, Docker.
+
+A server named in the environment must work: nothing else is tried then. The embedded PostgreSQL comes before
+Docker because it is the same real PostgreSQL and ready in a second.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+
+from ingest_pipeline.demo.local import LocalServerError
+from ingest_pipeline.demo.postgres import EmbeddedPostgres
+
+from .broker import ExternalKafka, RealKafka, ServerUnavailable
+from .kafka_jars import KafkaServer
+
+POSTGRES_IMAGE = "postgres:18"
+Server = TypeVar("Server")
+
+
+@dataclass(frozen=True)
+class RealPostgres:
+    """A running PostgreSQL; ``url`` is a ``postgresql://`` URL of a role that may make databases."""
+
+    url: str
+    description: str
+
+    def url_of(self, database: str) -> str:
+        """The same server's URL with another database."""
+        return urlsplit(self.url)._replace(path=f"/{database}").geturl()
+
+
+@contextmanager
+def real_kafka(folder: Path) -> Iterator[RealKafka]:
+    """A running Kafka for the block, with its files in ``folder`` where it has files.
+
+    Raises ServerUnavailable with the reason of every way that did not work.
+    """
+    named = os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS")
+    if named:
+        with ExternalKafka(named) as kafka:
+            yield kafka
+        return
+    with own_kafka(folder) as kafka:
+        yield kafka
+
+
+@contextmanager
+def own_kafka(folder: Path) -> Iterator[RealKafka]:
+    """As ``real_kafka``, but never one that somebody else runs: it may be killed and started again."""
+    with _first([lambda: _kafka_in_docker(), lambda: _kafka_from_jars(folder)]) as kafka:
+        yield kafka
+
+
+@contextmanager
+def real_postgres(folder: Path) -> Iterator[RealPostgres]:
+    """A running PostgreSQL for the block. Raises as ``real_kafka`` does."""
+    named = os.environ.get("TEST_DATABASE_URL")
+    if named:
+        yield RealPostgres(named, f"PostgreSQL {_version(named)} at {urlsplit(named).hostname}")
+        return
+    with _first([lambda: _postgres_embedded(folder), lambda: _postgres_in_docker()]) as postgres:
+        yield postgres
+
+
+@contextmanager
+def _first(ways: Sequence[Callable[[], AbstractContextManager[Server]]]) -> Iterator[Server]:
+    reasons = []
+    for way in ways:
+        server = way()
+        try:
+            running = server.__enter__()
+        except (ServerUnavailable, LocalServerError) as error:
+            reasons.append(str(error))
+            continue
+        try:
+            yield running
+        finally:
+            server.__exit__(None, None, None)
+        return
+    raise ServerUnavailable("; ".join(reasons))
+
+
+@contextmanager
+def _kafka_in_docker() -> Iterator[RealKafka]:
+    from .containers import check_engine
+    from .kafka_container import KafkaInContainer
+
+    check_engine()
+    kafka = KafkaInContainer()
+    kafka.start()
+    try:
+        yield kafka
+    finally:
+        kafka.remove()
+
+
+@contextmanager
+def _kafka_from_jars(folder: Path) -> Iterator[RealKafka]:
+    kafka = KafkaServer(folder)
+    kafka.start()
+    try:
+        yield kafka
+    finally:
+        kafka.kill()
+
+
+@contextmanager
+def _postgres_embedded(folder: Path) -> Iterator[RealPostgres]:
+    with EmbeddedPostgres(folder, options={"max_connections": "200"}) as server:
+        yield RealPostgres(server.url, f"PostgreSQL {_version(server.url)} from the embedded wheel")
+
+
+@contextmanager
+def _postgres_in_docker() -> Iterator[RealPostgres]:
+    from testcontainers.community.postgres import PostgresContainer
+
+    from .containers import check_engine, start_container
+
+    check_engine()
+    container = PostgresContainer(POSTGRES_IMAGE, driver=None)
+    start_container(container, POSTGRES_IMAGE)
+    try:
+        url = container.get_connection_url()
+        yield RealPostgres(url, f"PostgreSQL {_version(url)} in Docker")
+    finally:
+        container.stop()
+
+
+def _version(url: str) -> str:
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            return str(connection.info.parameter_status("server_version"))
+    except psycopg.OperationalError as error:
+        raise ServerUnavailable(f"PostgreSQL does not answer: {str(error).splitlines()[0]}") from None

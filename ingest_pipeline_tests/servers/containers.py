@@ -1,0 +1,39 @@
+"""Whether a Docker engine is there, and how a container is started on it."""
+
+import docker
+from docker.errors import DockerException
+from requests.exceptions import RequestException
+from testcontainers.core.container import DockerContainer
+
+from .broker import ServerUnavailable
+
+_ENGINE_SECONDS = 2
+
+
+def check_engine() -> None:
+    """Return when a Docker engine answers within two seconds; raise ServerUnavailable when none does."""
+    try:
+        client = docker.from_env(timeout=_ENGINE_SECONDS)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except (DockerException, RequestException) as error:
+        raise ServerUnavailable(f"no Docker engine answers ({type(error).__name__})") from None
+
+
+def start_container(container: DockerContainer, image: str) -> None:
+    """Start it, pulling the image when needed. Raises ServerUnavailable when the engine refuses.
+
+    testcontainers also starts its reaper, a container that removes ours when we are killed, unless
+    TESTCONTAINERS_RYUK_DISABLED=true.
+    """
+    try:
+        container.start()
+    except (DockerException, RequestException) as error:
+        raise ServerUnavailable(f"Docker did not start {image}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    explanation = getattr(error, "explanation", None) or str(error)
+    return str(explanation).splitlines()[0] if str(explanation) else type(error).__name__

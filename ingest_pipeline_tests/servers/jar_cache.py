@@ -1,0 +1,83 @@
+"""Apache Kafka's jars, fetched once by Maven into a cache outside the work tree.
+
+``python -m ingest_pipeline_tests.servers.jar_cache`` fetches them and prints where they are.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from .broker import KAFKA_VERSION, ServerUnavailable
+
+_LOG4J_VERSION = "2.25.4"
+_POM = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>local</groupId>
+  <artifactId>kafka-for-tests</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>{_LOG4J_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+def cache_dir() -> Path:
+    """Where this version's jars are kept: below XDG_CACHE_HOME, or ~/.cache."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "ingest-pipeline" / f"kafka-{KAFKA_VERSION}"
+
+
+def kafka_jars(timeout_seconds: float = 600.0) -> Path:
+    """The folder with Kafka's jars, fetched first when they are not there.
+
+    Of several processes that ask at once, one fetches and the others wait. Raises ServerUnavailable without
+    Maven, or with Maven's own first error line.
+    """
+    folder = cache_dir()
+    jars = folder / "libs"
+    if jars.is_dir():
+        return jars
+    if shutil.which("mvn") is None:
+        raise ServerUnavailable("Kafka's jars are not in the cache and Maven (mvn), which fetches them, is not here")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jars.is_dir():
+            _fetch(folder, jars, timeout_seconds)
+    return jars
+
+
+def _fetch(folder: Path, jars: Path, timeout_seconds: float) -> None:
+    unfinished = folder / "libs.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (folder / "pom.xml").write_text(_POM)
+    command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "dependency:copy-dependencies"]
+    command.append(f"-DoutputDirectory={unfinished}")
+    try:
+        fetched = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise ServerUnavailable(f"Maven did not fetch Kafka's jars in {timeout_seconds:g} s") from None
+    if fetched.returncode != 0:
+        said = (fetched.stdout + fetched.stderr).strip().splitlines() or ["nothing said"]
+        raise ServerUnavailable(f"Maven could not fetch Kafka's jars: {said[0]}")
+    unfinished.rename(jars)
+
+
+if __name__ == "__main__":
+    print(kafka_jars())

@@ -1,0 +1,110 @@
+"""Which part may import which: the folders are the outside systems, and the arrows between them point one
+way."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ingest_pipeline
+
+ROOT = Path(ingest_pipeline.__file__).parent
+KAFKA = {"confluent_kafka"}
+DATABASE = {"sqlalchemy", "psycopg", "alembic"}
+OUTSIDE = KAFKA | DATABASE | {"dagster"}
+
+# part: (our own parts, the outside packages) that its files may import. A part is a folder or a file of the
+# package; importing itself is always allowed.
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {
+    "core": (set(), set()),
+    "streams": ({"core"}, set()),
+    "settings": ({"core"}, set()),
+    "kafka": ({"core"}, KAFKA),
+    "postgres": ({"core"}, DATABASE),
+    "testing": ({"core"}, KAFKA | DATABASE),
+    "orchestration": ({"core", "kafka", "postgres", "settings"}, {"dagster"}),
+    "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
+    "demo": ({"core", "kafka", "postgres", "settings", "streams"}, OUTSIDE),
+    "cli": ({"core", "demo", "kafka", "orchestration", "postgres", "settings", "streams"}, set()),
+    "": (set(), set()),
+}
+
+
+def part_of(module: str) -> str:
+    """``ingest_pipeline.kafka.source`` belongs to ``kafka``; files ``settings_*.py`` belong to
+    ``settings``."""
+    name = module.split(".")[1] if "." in module else ""
+    return name.split("_")[0] if name.startswith(("settings_", "cli_")) else name
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute name) of everything a file imports, at module level or inside a function."""
+    package = module_of(path).split(".")
+    if path.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*origin, *([node.module] if node.module else [])])
+            # `from .. import kafka` names a module, `from ..kafka import lag` may: with the name it is exact
+            # enough.
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def forbidden(path: Path) -> list[str]:
+    """One line for every import in the file that points where it may not."""
+    part = part_of(module_of(path))
+    own, outside = ALLOWED[part]
+    found = []
+    for line, name in imported(path):
+        top = name.split(".")[0]
+        if top == "ingest_pipeline":
+            wrong = part_of(name) not in own | {part}
+        else:
+            wrong = top in OUTSIDE - outside
+        if wrong:
+            found.append(f"{path.relative_to(ROOT.parent)}:{line} imports {name}")
+    return found
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def test_every_part_is_in_the_table() -> None:
+    assert {part_of(module_of(path)) for path in FILES} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_arrows_point_one_way(path: Path) -> None:
+    assert forbidden(path) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("core/loop.py", "from ..kafka import source"),
+        ("core/loop.py", "from ingest_pipeline.postgres.writer import write"),
+        ("core/loop.py", "def run():\n    import dagster"),
+        ("kafka/source.py", "from ..postgres import ledger"),
+        ("kafka/source.py", "import sqlalchemy.exc"),
+        ("postgres/ledger.py", "from ..settings import load"),
+        ("streams.py", "from .kafka.source import Source"),
+        ("orchestration/assets.py", "from confluent_kafka import Consumer"),
+        ("orchestration/assets.py", "from ..demo.broker import EmbeddedBroker"),
+        ("definitions.py", "import ingest_pipeline.kafka.source"),
+    ],
+)
+def test_a_forbidden_arrow_is_found(file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path / "ingest_pipeline")
+    path = tmp_path / "ingest_pipeline" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert len(forbidden(path)) == 1

@@ -1,0 +1,140 @@
+"""KAFKA_* variables → properties: what is passed on, refused and ignored, and that the client agrees."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaException
+
+from ingest_pipeline.settings import KafkaProperties, load_settings
+from ingest_pipeline.settings_kafka import REFUSED, is_ignored, variable
+from ingest_pipeline.settings_kafka_names import PROPERTIES
+from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "value"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "bootstrap.servers", "a:9092,[::1]:9093, c"),
+        ("KAFKA_SECURITY_PROTOCOL", "security.protocol", "SASL_SSL"),
+        ("KAFKA_SASL_MECHANISM", "sasl.mechanism", "SCRAM-SHA-512"),
+        ("KAFKA_SASL_KERBEROS_SERVICE_NAME", "sasl.kerberos.service.name", "kafka"),
+        ("KAFKA_LOG_LEVEL", "log_level", "7"),
+        ("KAFKA_API_VERSION_REQUEST", "api.version.request", "True"),
+        ("KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS", "topic.metadata.refresh.interval.ms", "-1"),
+        ("KAFKA_ISOLATION_LEVEL", "isolation.level", "read_uncommitted"),
+        ("KAFKA_SSL_CA_PEM", "ssl.ca.pem", "-----BEGIN\n"),
+        ("KAFKA_ALLOW_AUTO_CREATE_TOPICS", "allow.auto.create.topics", "false"),
+        ("KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION", "enable.ssl.certificate.verification", "true"),
+        ("KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM", "ssl.endpoint.identification.algorithm", "https"),
+    ],
+)
+def test_a_property_by_its_variable(variable: str, name: str, value: str) -> None:
+    assert load(**{variable: value}).kafka == {"bootstrap.servers": "localhost:9092", name: value}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("KAFKA_SOCKET_TIMEOUT_MS", "60s", "must be a whole number from 10 to 300000, not '60s'"),
+        ("KAFKA_SOCKET_TIMEOUT_MS", "9", "must be a whole number from 10 to 300000, not '9'"),
+        ("KAFKA_CHECK_CRCS", "yes", "must be true or false, not 'yes'"),
+        ("KAFKA_BROKER_ADDRESS_FAMILY", "v5", "must be any or v4 or v6, not 'v5'"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:b", "must be host:port, or several separated by commas, not 'a:b'"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:1,,b:2", "must be host:port, or several separated by commas"),
+        ("KAFKA_SECURITY_PROTOCOLL", "x", "the nearest name is KAFKA_SECURITY_PROTOCOL"),
+        ("KAFKA_SSL_KEYSTORE_PASWORD", "x", "the nearest name is KAFKA_SSL_KEYSTORE_PASSWORD"),
+        ("KAFKA_GROUP_PREFX", "x", "the nearest name is KAFKA_GROUP_PREFIX"),
+        ("KAFKA_LINGER_MS", "5", "names no librdkafka property of a consumer"),
+        ("KAFKA_BATCH_SIZE", "5", "BATCH_SIZE is for all streams"),
+        ("KAFKA_ENABLE_AUTO_COMMIT", "false", "is refused: PostgreSQL holds the positions"),
+        ("KAFKA_AUTO_COMMIT_ENABLE", "false", "is refused: PostgreSQL holds the positions"),
+        ("KAFKA_ENABLE_AUTO_OFFSET_STORE", "false", "is refused: PostgreSQL holds the positions"),
+        ("KAFKA_AUTO_OFFSET_RESET", "error", "is refused: START_FROM"),
+        ("KAFKA_GROUP_ID", "x", "KAFKA_GROUP_PREFIX"),
+        ("KAFKA_GROUP_INSTANCE_ID", "x", "is refused: partitions are assigned explicitly"),
+        ("KAFKA_GROUP_PROTOCOL", "consumer", "is refused: partitions are assigned explicitly"),
+        ("KAFKA_PARTITION_ASSIGNMENT_STRATEGY", "range", "is refused: partitions are assigned explicitly"),
+        ("KAFKA_ENABLE_PARTITION_EOF", "false", "is refused: the end of a partition is always reported"),
+        ("KAFKA_PLUGIN_LIBRARY_PATHS", "x", "is refused: a plugin is foreign code"),
+        ("KAFKA_TEST_MOCK_NUM_BROKERS", "1", "is refused: a mock cluster"),
+        ("KAFKA_TEST_MOCK_BROKER_RTT", "1", "is refused: a mock cluster"),
+        ("KAFKA_DEFAULT_TOPIC_CONFIG", "x", "is refused: topic properties"),
+        ("KAFKA_METADATA_BROKER_LIST", "a:1", "is refused: KAFKA_BOOTSTRAP_SERVERS"),
+        ("KAFKA_ALLOW_AUTO_CREATE_TOPICS", "T", "is refused: a misspelt topic"),
+    ],
+)
+def test_a_kafka_variable_that_cannot_be_used(variable: str, value: str, says: str) -> None:
+    found = problems(**{variable: value})
+    assert list(found) == [variable]
+    assert says in found[variable]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(("KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION", text) for text in ("false", "FALSE", "f", "0")),
+        *(("KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM", text) for text in ("none", "None")),
+    ],
+)
+def test_unverified_certificates_need_consent(variable: str, value: str) -> None:
+    assert "ALLOW_INSECURE_TLS=1" in problems(**{variable: value})[variable]
+    assert "ALLOW_INSECURE_TLS=1" in problems(**{variable: value, "ALLOW_INSECURE_TLS": "0"})[variable]
+    assert value in load(**{variable: value, "ALLOW_INSECURE_TLS": "1"}).kafka.values()
+
+
+def test_what_platforms_and_kafka_itself_leave_behind_is_ignored() -> None:
+    left_behind = (
+        *("KAFKA_PORT", "KAFKA_PORT_9092_TCP", "KAFKA_PORT_9092_TCP_ADDR", "KAFKA_PORT_9092_TCP_PORT"),
+        *(
+            "KAFKA_PORT_9092_TCP_PROTO",
+            "KAFKA_PORT_9093_UDP_ADDR",
+            "KAFKA_SERVICE_HOST",
+            "KAFKA_SERVICE_PORT",
+        ),
+        *("KAFKA_SERVICE_PORT_TCP_CLIENT", "KAFKA_SERVICE_PORT_9092", "KAFKA_BROKERS_SERVICE_HOST"),
+        *("KAFKA_0_HEADLESS_SERVICE_PORT_CLIENT", "KAFKA_BROKERS_PORT", "KAFKA_BROKERS_PORT_9092_TCP_ADDR"),
+        *("KAFKA_9092_TCP", "KAFKA_9092_TCP_ADDR", "KAFKA_TCP", "KAFKA_CLIENT_TCP_PORT"),
+        *("KAFKA_NAME", "KAFKA_ENV_KAFKA_VERSION", "KAFKA_HOME", "KAFKA_OPTS", "KAFKA_HEAP_OPTS"),
+        *("KAFKA_JVM_PERFORMANCE_OPTS", "KAFKA_GC_LOG_OPTS", "KAFKA_LOG4J_OPTS", "KAFKA_JMX_OPTS"),
+        *("KAFKA_JMX_PORT", "KAFKA_JMX_HOSTNAME", "KAFKA_VERSION", "KAFKA_SCALA_VERSION", "KAFKA_MODE"),
+        *("KAFKA_DIR", "KAFKA_BIN", "KAFKA_LOG_DIR", "KAFKA_CONF_DIR"),
+    )
+    assert load_settings(STREAMS, dict.fromkeys(left_behind, "tcp://10.96.0.7:9092")) == load()
+
+
+def test_kafka_properties_cannot_be_changed() -> None:
+    properties: Any = KafkaProperties({"sasl.password": CANARY})
+    with pytest.raises(TypeError):
+        properties["group.id"] = "x"
+    assert repr(properties) == "KafkaProperties({'sasl.password': '********'})"
+
+
+@pytest.mark.parametrize("name", sorted(PROPERTIES))
+def test_the_client_knows_the_property(name: str) -> None:
+    """The last, impossible property keeps a client from being made; an unknown one is told of first."""
+    with pytest.raises(KafkaException) as caught:
+        Consumer({name: "1", "group.id": "x", "socket.timeout.ms": "0"})
+    assert "No such configuration property" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no.such.property", "builtin.feature"])
+def test_the_client_would_complain(name: str) -> None:
+    with pytest.raises(KafkaException, match="No such configuration property"):
+        Consumer({name: "1", "group.id": "x", "socket.timeout.ms": "0"})
+
+
+@pytest.mark.parametrize(("name", "shape"), [(n, s) for n, s in sorted(PROPERTIES.items()) if ".." in s])
+def test_the_client_has_the_same_range(name: str, shape: str) -> None:
+    for bound, step in zip(map(int, shape.split("..")), (-1, 1), strict=True):
+        with pytest.raises(KafkaException) as caught:
+            Consumer({name: str(bound + step), "group.id": "x"})
+        assert re.search(rf"outside allowed range {re.escape(shape)}\b", str(caught.value))
+
+
+def test_variables_of_properties_are_distinct_and_not_ignored() -> None:
+    names = {*PROPERTIES, *REFUSED}
+    assert len({variable(name) for name in names}) == len(names)
+    assert [name for name in names if is_ignored(variable(name))] == []

@@ -1,0 +1,145 @@
+"""The database's URL and every other secret: read right, printed masked, in no error."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import traceback
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from ingest_pipeline.core.errors import SettingsError
+from ingest_pipeline.settings import Settings, describe, load_settings
+from ingest_pipeline.settings_model import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
+
+
+@pytest.mark.parametrize(
+    ("url", "sqlalchemy"),
+    [
+        ("postgresql://u:p@h:5432/d", "postgresql+psycopg://u:p@h:5432/d"),
+        (
+            "postgres://u:p%40x@h/d?sslmode=verify-full",
+            "postgresql+psycopg://u:p%40x@h/d?sslmode=verify-full",
+        ),
+        ("postgresql://u@[::1]:5432/d", "postgresql+psycopg://u@[::1]:5432/d"),
+        ("postgresql:///d?host=/var/run/postgresql", "postgresql+psycopg:///d?host=/var/run/postgresql"),
+        ("postgresql://", "postgresql+psycopg://"),
+        (
+            "postgresql://u:p@a:1,b:2/d?target_session_attrs=read-write",
+            "postgresql+psycopg://u:p@/d?host=a:1&host=b:2&target_session_attrs=read-write",
+        ),
+        ("postgresql://a,b", "postgresql+psycopg:///?host=a&host=b"),
+    ],
+)
+def test_sqlalchemy_url(url: str, sqlalchemy: str) -> None:
+    assert load(DATABASE_URL=url).sqlalchemy_url == sqlalchemy
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql+psycopg://u:{CANARY}@h/d",
+        f"mysql://u:{CANARY}@h/d",
+        f"host=h password={CANARY}",
+        f"postgresql://u:{CANARY}@b@h/d",  # both libraries would take "b@h" for the host
+        f"postgresql://u:{CANARY}/b@h/d",  # libpq would take "u" for the host, SQLAlchemy "h"
+        f"postgresql://u:{CANARY}#b@h/d",
+        f"postgresql://u:{CANARY}@h:port/d",
+        f"postgresql://u:{CANARY}@h/d ",
+    ],
+)
+def test_a_url_that_could_be_misread_is_refused_unquoted(url: str) -> None:
+    found = problems(DATABASE_URL=url)
+    assert found["DATABASE_URL"].startswith("must be postgresql://user:password@host:port/database: ")
+    assert CANARY not in str(found)
+
+
+SECRETS = {
+    "DATABASE_URL": f"postgresql://u:{CANARY}@h/d?sslpassword={CANARY}&password={CANARY}",
+    "KAFKA_SASL_PASSWORD": CANARY,
+    "KAFKA_SSL_KEY_PASSWORD": CANARY,
+    "KAFKA_SSL_KEYSTORE_PASSWORD": CANARY,
+    "KAFKA_SSL_KEY_PEM": CANARY,
+    "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET": CANARY,
+    "KAFKA_SASL_OAUTHBEARER_CLIENT_CREDENTIALS_CLIENT_SECRET": CANARY,
+    "KAFKA_SASL_OAUTHBEARER_CONFIG": f"principal=x secret={CANARY}",
+    "KAFKA_SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_PASSPHRASE": CANARY,
+    "KAFKA_SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_PEM": CANARY,
+    "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL": f"https://x:{CANARY}@idp.example.com/token",
+    "KAFKA_SASL_KERBEROS_KINIT_CMD": f"echo {CANARY} | kinit",
+}
+
+
+def test_secrets_are_never_printed() -> None:
+    settings = load(**SECRETS)
+    printed = [repr(settings), str(settings), f"{settings}", repr(settings.kafka), str(settings.kafka)]
+    printed += [repr(dict(settings.kafka)), repr(settings.database_url), str(settings.database_url)]
+    printed += [repr(row) for row in describe(settings)]
+    printed += [repr(pickle.loads(pickle.dumps(settings)))]
+    assert not [text for text in printed if CANARY in text]
+
+
+def test_secrets_are_still_there() -> None:
+    settings = load(**SECRETS)
+    assert settings.database_url.get_secret_value() == SECRETS["DATABASE_URL"]
+    assert settings.kafka["sasl.password"] == CANARY
+    assert f"{settings.kafka['sasl.password']}" == CANARY
+    assert sum(CANARY in value for value in settings.kafka.values()) == len(SECRETS) - 1
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_secrets_are_in_no_error() -> None:
+    environ = {
+        **{f"PRICE_{name}": value for name, value in SECRETS.items()},
+        **{f"{name}X": value for name, value in SECRETS.items() if name.startswith("KAFKA_")},
+        "DATABASE_URL": f"mysql://u:{CANARY}@h/d",
+        "KAFKA_BOOTSTRAP_SERVERS": f"u:{CANARY}@h:9092",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load_settings(STREAMS, environ)
+    assert len(str(caught.value).splitlines()) == 1 + len(environ)
+    assert CANARY not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    with pytest.raises(ValidationError) as direct:
+        Settings(database_url=SecretStr(f"mysql://u:{CANARY}@h/d"))
+    assert CANARY not in str(direct.value)
+
+
+def test_describe_has_every_setting_once() -> None:
+    rows = describe(load())
+    names = [row.name for row in rows]
+    assert sorted(names) == sorted({*SHARED_VARIABLES, *STREAM_VARIABLES, "KAFKA_BOOTSTRAP_SERVERS"})
+    assert {row.name for row in rows if row.per_stream} == set(STREAM_VARIABLES)
+    for row in rows:
+        assert row.value == row.default
+        assert re.fullmatch(r"[A-Z][^.]*\.", row.meaning), "one sentence"
+        assert row.allowed
+        assert "None" not in row.allowed
+
+
+def test_what_describe_shows_can_be_written_back() -> None:
+    """Every shown value, secrets apart, is a text that load_settings reads as the same value."""
+    environ: dict[str, str] = {
+        "BATCH_SIZE": "10",
+        "PRICE_BATCH_BYTES": "1000000",
+        "PRICE_START_FROM": "2026-01-31T06:00:00+02:00",
+        "TEMPERATURE_BATCH_TIMEOUT": "0.25",
+        "ALLOW_INSECURE_TLS": "yes",
+        "KAFKA_CLIENT_RACK": "eu-1a",
+        "KAFKA_SASL_USERNAME": "ingest",
+    }
+    settings = load(**environ)
+    shown = {row.name: row.value for row in describe(settings)}
+    assert load_settings(STREAMS, shown) == settings
+    assert {name: shown[name] for name in environ} == {
+        **environ,
+        "PRICE_START_FROM": "2026-01-31T04:00:00+00:00",
+        "ALLOW_INSECURE_TLS": "1",
+    }
+
+
+def test_describe_masks_the_password_and_shows_the_rest() -> None:
+    shown = {row.name: row.value for row in describe(load(**SECRETS))}
+    assert shown["DATABASE_URL"] == "postgresql://u:********@h/d?sslpassword=********&password=********"
+    assert shown["KAFKA_SASL_PASSWORD"] == "********"
