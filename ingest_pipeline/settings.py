@@ -95,9 +95,7 @@ def describe(settings: Settings) -> list[Setting]:
         )
     rows += _rows(settings.stream_defaults, StreamSettings())
     for name, stream in settings.streams.items():
-        rows += [
-            row for row in _rows(stream, settings.stream_defaults, _prefix(name)) if row.value != row.default
-        ]
+        rows += [row for row in _rows(stream, settings.stream_defaults, _prefix(name)) if row.value != row.default]
     return rows
 
 
@@ -129,16 +127,11 @@ class _Variables(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Field → text, for the fields that are set."""
-        texts = {
-            name: self.get_field_value(field, name)[0]
-            for name, field in self.settings_cls.model_fields.items()
-        }
+        texts = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
         return {name: text for name, text in texts.items() if text is not None}
 
 
-def _read(
-    model: type[Values], variables: Mapping[str, str], prefix: str, problems: dict[str, str]
-) -> dict[str, Any]:
+def _read(model: type[Values], variables: Mapping[str, str], prefix: str, problems: dict[str, str]) -> dict[str, Any]:
     """Field → text of those that are set and usable; the others are added to `problems` by variable."""
     source = _Variables(model, variables, prefix)
     found = source()
@@ -206,10 +199,7 @@ def _near_stream(key: str, stream_names: Sequence[str]) -> str:
         if key.endswith(f"_{setting}"):
             word = key.removesuffix(f"_{setting}").lower()
             near = get_close_matches(word, stream_names, n=1, cutoff=0.0)[0]
-            return (
-                f"names no stream; the nearest name is {_prefix(near)}{setting}, "
-                f"and {setting} is for all streams"
-            )
+            return f"names no stream; the nearest name is {_prefix(near)}{setting}, and {setting} is for all streams"
     return ""
 
 

@@ -174,7 +174,7 @@ def _fits(name: str, value: str) -> bool:
 
 
 def _unsafe(name: str, value: str, allow_insecure_tls: bool) -> str:
-    unverified = (name == "enable.ssl.certificate.verification" and value != "false") or (
+    unverified = (name == "enable.ssl.certificate.verification" and value.lower() not in _TRUE) or (
         name == "ssl.endpoint.identification.algorithm" and value.lower() != "https"
     )
     if unverified and not allow_insecure_tls:

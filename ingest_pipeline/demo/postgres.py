@@ -90,8 +90,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """``postgresql://`` URL of the database ``postgres``, password included. Valid after the first
-        start."""
+        """URL of the database ``postgres``, with the password; valid after the first start."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ..core.errors import SettingsError
+from ..core.record import Place
 from ..core.start import LEDGER_MARK
 
 Client = TypeVar("Client")
@@ -71,6 +72,12 @@ def marked_ledger(metadata: str | None) -> str | None:
 def bootstrap_servers(kafka: Mapping[str, str]) -> str:
     """The brokers a user named, for messages to people."""
     return kafka.get("bootstrap.servers") or kafka.get("metadata.broker.list") or "(no bootstrap.servers)"
+
+
+def topic_partition(topic: str, partition: int, place: Place, metadata: str = "") -> TopicPartition:
+    """A place as the client takes it; it refuses None for an epoch that is not known."""
+    epoch = -1 if place.leader_epoch is None else place.leader_epoch
+    return TopicPartition(topic, partition, place.next_offset, metadata, epoch)
 
 
 def consumer_config(

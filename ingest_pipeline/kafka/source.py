@@ -13,7 +13,7 @@ from ..core.errors import DataLoss, IngestError, KafkaUnavailable
 from ..core.loss import data_loss
 from ..core.ports import Clock
 from ..core.record import Chunk, Place
-from .client import consumer_config, ledger_mark, open_client
+from .client import consumer_config, ledger_mark, open_client, topic_partition
 from .faults import map_error
 from .group import GroupCommits
 from .topic import KafkaTopic
@@ -69,12 +69,7 @@ class KafkaSource:
         self._assigned = dict(places)
         self._stopped, self._open_ends = {}, {}
         try:
-            self._consumer.assign(
-                [
-                    TopicPartition(self._topic.name, partition, offset, leader_epoch=epoch)
-                    for partition, (offset, epoch) in places.items()
-                ]
-            )
+            self._consumer.assign([topic_partition(self._topic.name, *item) for item in places.items()])
         except KafkaException as error:
             raise map_error(error, self._topic.where) from error
 

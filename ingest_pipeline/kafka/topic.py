@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.record import GroupOffset, Place, TopicIdentity
-from .client import admin_config, bootstrap_servers, isolation_level, open_client
+from .client import admin_config, bootstrap_servers, isolation_level, open_client, topic_partition
 from .faults import map_error
 
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -108,10 +108,7 @@ class KafkaTopic:
         The future's result has `topic_partitions`, each with its `error`; it may fail with KafkaException.
         A consumer's own commit would do the same, but holds up its close() for 45 s when the broker is away.
         """
-        commits = [
-            TopicPartition(self.name, partition, place.next_offset, metadata, place.leader_epoch)
-            for partition, place in sorted(places.items())
-        ]
+        commits = [topic_partition(self.name, partition, place, metadata) for partition, place in places.items()]
         futures = self._admin().alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group, commits)], request_timeout=self._timeout
         )
@@ -164,7 +161,7 @@ class KafkaTopic:
         return None if topic_id == _NO_TOPIC_ID else topic_id
 
     def _offsets(self, partitions: Collection[int], spec: OffsetSpec, timeout: float) -> dict[int, Place]:
-        """One request for all; an offset of −1 means that no record is as young as the timestamp."""
+        """One request for all; an offset of -1 means that no record is as young as the timestamp."""
         if not partitions:
             return {}
         deadline = time.monotonic() + timeout

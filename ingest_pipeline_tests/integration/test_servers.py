@@ -1,5 +1,4 @@
-"""The servers that the other tests and the demo stand on: they start, stop, crash and come back with their
-files."""
+"""The servers under the demo and the other tests: they start, stop, crash, and come back with their files."""
 
 import os
 import signal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,17 @@ def test_env_file_may_be_absent_but_not_unreadable(monkeypatch: pytest.MonkeyPat
 def test_values_are_frozen(value: Any, field: str) -> None:
     with pytest.raises(ValidationError):
         setattr(value, field, getattr(value, field))
+
+
+def test_a_time_without_zone_is_utc_wherever_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        found = load(START_FROM="2026-01-31T06:00:00").stream_defaults.start_from
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found == datetime(2026, 1, 31, 6, tzinfo=UTC)
 
 
 def test_start_from_by_hand_is_in_utc() -> None:

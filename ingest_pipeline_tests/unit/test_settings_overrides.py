@@ -13,9 +13,7 @@ from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, p
 
 
 def test_own_beats_common_beats_default() -> None:
-    settings = load(
-        BATCH_SIZE="10", PRICE_BATCH_SIZE="20", PRICE_BATCH_TIMEOUT="2", TEMPERATURE_START_FROM="latest"
-    )
+    settings = load(BATCH_SIZE="10", PRICE_BATCH_SIZE="20", PRICE_BATCH_TIMEOUT="2", TEMPERATURE_START_FROM="latest")
     price, temperature = settings.for_stream("price"), settings.for_stream("temperature")
     assert (price.batch_size, temperature.batch_size, settings.stream_defaults.batch_size) == (20, 10, 10)
     assert (price.batch_timeout_seconds, temperature.batch_timeout_seconds) == (2.0, 1.0)
@@ -53,9 +51,7 @@ def test_a_misspelt_override_is_refused_with_the_nearest_name(variable: str, nea
     assert re.search(rf"the nearest name is {nearest}(,|$)", found[variable])
 
 
-@pytest.mark.parametrize(
-    "variable", ["BATCH_TIMEOUT_SECONDS", "PRICE_BATCH_TIMEOUT_SECONDS", "batch_timeout_seconds"]
-)
+@pytest.mark.parametrize("variable", ["BATCH_TIMEOUT_SECONDS", "PRICE_BATCH_TIMEOUT_SECONDS", "batch_timeout_seconds"])
 def test_the_unit_that_a_name_lacks(variable: str) -> None:
     assert "BATCH_TIMEOUT" in problems(**{variable: "2"})[variable]
 
@@ -67,9 +63,7 @@ def test_an_override_of_an_unrelated_stream_is_refused() -> None:
 @pytest.mark.parametrize("variable", ["PRICE_DATABASE_URL", "PRICE_LOG_FORMAT", "PRICE_KAFKA_SASL_PASSWORD"])
 def test_what_all_streams_share_cannot_be_overridden(variable: str) -> None:
     found = problems(**{variable: CANARY})
-    assert found == {
-        variable: f"cannot be set for one stream: {variable.removeprefix('PRICE_')} holds for all"
-    }
+    assert found == {variable: f"cannot be set for one stream: {variable.removeprefix('PRICE_')} holds for all"}
 
 
 def test_ordinary_variables_are_left_alone() -> None:

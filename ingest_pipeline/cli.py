@@ -1,0 +1,156 @@
+"""`ingest …`: thin calls into the folders. A user's mistake is one line on stderr and exit code 1, never a traceback."""
+
+from __future__ import annotations
+
+import getpass
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from .core.errors import IngestError
+from .core.stream import Stream, by_name
+from .settings import Settings, describe, load_settings
+from .streams import STREAMS
+
+_ELSEWHERE = {
+    "demo": "ingest_pipeline.demo.commands:demo",
+    "simulate": "ingest_pipeline.demo.commands:simulate",
+}
+
+
+class IngestGroup(click.Group):
+    """Finds the commands that live in other modules when they are asked for, and turns our errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _ELSEWHERE:
+            module, _, name = _ELSEWHERE[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except IngestError as error:
+            if ctx.params.get("traceback"):
+                raise
+            raise click.ClickException(error.message) from None
+
+
+class StreamName(click.ParamType[Stream]):
+    """The name of a stream; completes in the shell."""
+
+    name = "stream"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Stream:
+        streams = by_name(STREAMS)
+        if value not in streams:
+            self.fail(f"there is no stream {value!r}; streams: {', '.join(streams)}", param, ctx)
+        return streams[value]
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        names = [name for name in by_name(STREAMS) if name.startswith(incomplete)]
+        return [click.shell_completion.CompletionItem(name) for name in names]
+
+
+@click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
+def main(traceback: bool) -> None:
+    """Kafka topics into PostgreSQL tables, exactly once, run by Dagster.
+
+    Settings come from the environment and .env: `ingest settings` lists them.
+    """
+
+
+@main.command()
+@click.option("--set-only", is_flag=True, help="Only those that differ from their default.")
+def settings(set_only: bool) -> None:
+    """All settings with value, default and meaning; secrets masked.
+
+    Example: BATCH_SIZE=500 ingest settings --set-only
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("setting", "value", "default", "meaning", box=None, pad_edge=False)
+    for row in describe(_settings()):
+        if not set_only or row.value != row.default:
+            table.add_row(row.name, row.value, row.default, row.meaning)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@main.command()
+def migrate() -> None:
+    """Create or bring up to date the ledger and every stream's table.
+
+    Adds columns that streams.py declares and the table lacks; never drops or retypes one.
+
+    Example: DATABASE_URL=postgresql://owner@db/events ingest migrate
+    """
+    from .postgres import schema
+
+    done = schema.migrate(_connections().database(), STREAMS)
+    click.echo("\n".join(done) or "nothing to do: the ledger and all tables are as declared")
+
+
+@main.command()
+def check() -> None:
+    """Look at Kafka, PostgreSQL, tables, rights and Dagster's configuration: a line each, OK or what to do.
+
+    Exit code 1 when something needs doing. Example: ingest check
+    """
+    from .orchestration.doctor import findings
+
+    wrong = 0
+    for finding in findings(_connections(), STREAMS):
+        wrong += not finding.ok
+        click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.said}")
+    sys.exit(1 if wrong else 0)
+
+
+@main.command()
+@click.argument("stream", type=StreamName())
+@click.option("--reason", default="paused by hand", show_default=True, help="Shown by the sensor and in status.")
+def pause(stream: Stream, reason: str) -> None:
+    """Stop a stream within a batch, wherever it runs, until `ingest resume`.
+
+    Example: ingest pause price --reason "table is being rebuilt"
+    """
+    book = _connections().book(stream)
+    book.prepare()
+    book.pause(reason, getpass.getuser())
+    click.echo(f"{stream.name} is paused: {reason}")
+
+
+@main.command()
+@click.argument("stream", type=StreamName())
+def resume(stream: Stream) -> None:
+    """Let a paused stream go on; its sensor launches a run within seconds.
+
+    Example: ingest resume price
+    """
+    book = _connections().book(stream)
+    book.prepare()
+    book.resume()
+    click.echo(f"{stream.name} goes on")
+
+
+def _settings() -> Settings:
+    return load_settings(list(by_name(STREAMS)))
+
+
+def _connections() -> Any:
+    from .orchestration.connections import Connections
+
+    return Connections(_settings())
+
+
+if __name__ == "__main__":
+    main()

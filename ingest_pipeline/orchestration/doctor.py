@@ -1,0 +1,122 @@
+"""`ingest check`: what works, and what to do about what does not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.run_coordinator import QueuedRunCoordinator
+
+from ..core.errors import IngestError, TopicMissing
+from ..core.stream import Stream
+from .connections import Connections
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line. `said` is what was found, or what to do."""
+
+    ok: bool
+    what: str
+    said: str
+
+
+def findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
+    """Kafka, PostgreSQL, then Dagster; each yielded as it is known."""
+    for stream in streams:
+        yield _kafka(connections, stream)
+    yield from _postgres(connections, streams)
+    yield from _dagster(connections, streams)
+
+
+def _kafka(connections: Connections, stream: Stream) -> Finding:
+    what = f"Kafka topic {stream.topic}"
+    try:
+        topic = connections.topic(stream)
+        identity = topic.identity()
+        ends = topic.end_offsets(range(identity.partitions))
+    except TopicMissing:
+        return Finding(True, what, "does not exist yet; the sensor waits for it and begins at its beginning")
+    except IngestError as error:
+        return Finding(False, what, error.message)
+    held = sum(place.next_offset for place in ends.values())
+    note = "" if identity.topic_id else "; the broker gives no topic id, so a re-created topic cannot be told"
+    return Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {held:,}{note}")
+
+
+def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
+    from ..postgres import rights, schema
+
+    database = connections.database()
+    what = f"PostgreSQL at {database.where}"
+    try:
+        with database.connect("asking for the version") as connection:
+            number, name = rights.server_version(connection)
+            version = schema.ledger_version(connection, database.schemas.ledger)
+            creates = rights.may_create(connection, database.schemas)
+            if number < rights.MINIMUM_VERSION:
+                yield Finding(False, what, f"version {name}; 14 or newer is needed")
+            else:
+                yield Finding(True, what, f"version {name}")
+            yield _ledger(version, schema.LEDGER_VERSION, creates, database.schemas.ledger)
+            for stream in streams:
+                yield _table(stream, schema.table_differences(connection, stream, database.schemas.events), creates)
+                if version is not None and (grants := rights.missing_rights(connection, stream, database.schemas)):
+                    yield Finding(False, f"rights for {stream.name}", "; ".join(grants))
+    except IngestError as error:
+        yield Finding(False, what, error.message)
+
+
+def _ledger(version: str | None, wanted: str, creates: bool, schema: str) -> Finding:
+    what = f"ledger {schema}"
+    if version == wanted:
+        return Finding(True, what, f"version {version}")
+    if version is None and creates:
+        return Finding(True, what, "does not exist yet; the first run creates it")
+    return Finding(False, what, f"version {version or 'none'}, needed {wanted}: run `ingest migrate` as a role that may")
+
+
+def _table(stream: Stream, differences: list[str], creates: bool) -> Finding:
+    what = f"table of {stream.name}"
+    if not differences:
+        return Finding(True, what, "as declared")
+    if creates and len(differences) == 1 and differences[0].endswith("does not exist"):
+        return Finding(True, what, "does not exist yet; the first run creates it")
+    return Finding(False, what, f"{'; '.join(differences)}: run `ingest migrate`")
+
+
+def _dagster(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
+    folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
+    what = f"Dagster instance of {'DAGSTER_HOME' if 'DAGSTER_HOME' in os.environ else 'this folder'}"
+    if not (Path(folder) / "dagster.yaml").is_file():
+        yield Finding(False, what, "no dagster.yaml there; run in the clone, or copy its dagster.yaml to DAGSTER_HOME")
+        return
+    try:
+        with dg.DagsterInstance.from_config(folder) as instance:
+            parts = (instance.run_coordinator, instance.run_launcher, instance.compute_log_manager)
+            yield Finding(True, what, ", ".join(type(part).__name__ for part in parts))
+            yield _run_limit(instance, connections, streams)
+            yield _switch("run monitoring", instance.run_monitoring_enabled, "set run_monitoring: {enabled: true}")
+            threads = bool(instance.get_settings("sensors").get("use_threads"))
+            yield _switch("sensor threads", threads, "set sensors: {use_threads: true}, or one slow tick holds up all")
+    except (dg.DagsterError, ImportError, OSError) as error:
+        yield Finding(False, what, f"dagster.yaml cannot be used: {str(error).splitlines()[0]}")
+
+
+def _run_limit(instance: dg.DagsterInstance, connections: Connections, streams: Sequence[Stream]) -> Finding:
+    shards = sum(connections.settings.for_stream(stream.name).parallelism for stream in streams)
+    needed = 2 * shards + 10
+    coordinator = instance.run_coordinator
+    limit = (
+        coordinator.get_run_queue_config().max_concurrent_runs if isinstance(coordinator, QueuedRunCoordinator) else -1
+    )
+    if limit < 0 or limit >= needed:
+        return Finding(True, "max_concurrent_runs", "no limit" if limit < 0 else f"{limit}, {needed} needed")
+    return Finding(False, "max_concurrent_runs", f"is {limit}; {shards} shards need {needed}: raise it in dagster.yaml")
+
+
+def _switch(what: str, on: bool, otherwise: str) -> Finding:
+    return Finding(on, what, "on" if on else otherwise)
