@@ -41,7 +41,7 @@ check: install ## What CI runs: format, lint, types, docs, tests
 	@$(BIN)/pytest $(ARGS)
 
 kafka: install ## Fetch Apache Kafka's jars for the tests (needs Java and Maven, once)
-	@$(BIN)/python -m ingest_pipeline_tests.servers.kafka_jars
+	@$(BIN)/python -m ingest_pipeline_tests.servers.jar_cache
 
 lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \

@@ -129,6 +129,8 @@ def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any)
     if outcome is None:
         # The code's own description, not this occurrence's text, which may quote anything.
         meaning = f"{error.name()} ({KafkaError(error.code()).str()})"
-        return UnknownFault(f"{where}: {meaning} is an error nobody has classified; see Kafka's log", **attributes)
+        return UnknownFault(
+            f"{where}: {meaning} is an error nobody has classified; see Kafka's log", **attributes
+        )
     kind, advice = outcome
     return kind(f"{where}: {advice} ({error.name()})", **attributes)

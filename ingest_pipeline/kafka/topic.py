@@ -108,7 +108,9 @@ class KafkaTopic:
         The future's result has `topic_partitions`, each with its `error`; it may fail with KafkaException.
         A consumer's own commit would do the same, but holds up its close() for 45 s when the broker is away.
         """
-        commits = [topic_partition(self.name, partition, place, metadata) for partition, place in places.items()]
+        commits = [
+            topic_partition(self.name, partition, place, metadata) for partition, place in places.items()
+        ]
         futures = self._admin().alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group, commits)], request_timeout=self._timeout
         )
@@ -135,7 +137,9 @@ class KafkaTopic:
         if topic.error is not None:
             raise map_error(topic.error, self.where)
         if not topic.partitions:
-            raise TopicMissing(f"{self.where}: it has no partitions; create it, or correct the stream's topic")
+            raise TopicMissing(
+                f"{self.where}: it has no partitions; create it, or correct the stream's topic"
+            )
         return metadata, topic
 
     def _topic_id(self, has_controller: bool, timeout: float) -> str | None:
@@ -174,7 +178,7 @@ class KafkaTopic:
                 found = future.result(timeout=max(0.1, deadline + 1.0 - time.monotonic()))
                 places[partition.partition] = Place(found.offset, found.leader_epoch)
         except KafkaException as error:
-            self._explain_no_leader(error, deadline)
+            self._explain_no_leader(error, partitions, deadline)
             raise map_error(error, self.where) from error
         except TimeoutError as error:
             raise KafkaUnavailable(f"{self.where}: no answer within {timeout:g} s") from error
@@ -182,10 +186,14 @@ class KafkaTopic:
             client.poll(0)
         return places
 
-    def _explain_no_leader(self, error: KafkaException, deadline: float) -> None:
-        """The client says `_NOENT` for partitions without a leader and for a missing topic alike."""
-        if error.args[0].code() == KafkaError._NOENT:
-            self._metadata(max(0.1, deadline - time.monotonic()))
+    def _explain_no_leader(self, error: KafkaException, partitions: Collection[int], deadline: float) -> None:
+        """The client says `_NOENT` for partitions without a leader, missing partitions and a missing topic alike."""
+        if error.args[0].code() != KafkaError._NOENT:
+            return
+        _, topic = self._metadata(max(0.1, deadline - time.monotonic()))
+        missing = sorted(set(partitions) - set(topic.partitions))
+        if missing:
+            raise TopicMissing(f"{self.where}: there is no partition {missing[0]}", partition=missing[0]) from error
 
     def _one(self, request: Callable[[AdminClient], Mapping[Any, Future[Any]]], where: str) -> Any:
         """The answer to a request about one thing."""

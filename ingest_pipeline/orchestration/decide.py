@@ -37,7 +37,7 @@ class View:
         lag: partition → records between its position and its end; partitions without a position stand at their full lag.
         begun: partitions that have a position.
         owners: partition → run id of its (not frozen) owner.
-        present: runs with a writing session.
+        present: runs with a writing session that is not frozen.
         active: runs of this stream that Dagster shows as not ended.
         recent: the newest ended runs, newest first.
         progress_at: when a position last moved; 0 when never.
@@ -151,6 +151,9 @@ def _after_failures(shard: Shard, view: View, lag: int) -> str | None:
 
 
 def _is_ghost(run: RunView, view: View) -> bool:
+    """Only a sensor's run can be one: a run launched by hand may be at another asset, without a session of ours."""
+    if run.shard is None:
+        return False
     old = view.now - run.started_at >= START_GRACE_SECONDS
     return run.status == "STARTED" and old and run.run_id not in view.present
 

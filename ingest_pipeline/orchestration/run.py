@@ -15,6 +15,7 @@ from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
 from ..core.errors import IngestError, Superseded
 from ..core.ports import Topic
+from ..core.progress import Progress
 from ..core.start import begin, check_identity
 from ..core.stream import Stream
 from . import tags
@@ -47,6 +48,7 @@ class StreamRun:
         self._shard = tags.shard_of(self._run.tags)
         self._log = run_logger(connections.settings.log_format)
         self._clock = SystemClock()
+        self._progress: Progress | None = None
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Drain, and yield the materialization; none for a surplus run.
@@ -60,10 +62,10 @@ class StreamRun:
             with StopRequest(self._context.instance, self._run.run_id) as stop, ExitStack() as cleanup:
                 yield from self._drain(stop, cleanup)
         except Superseded as error:
-            self._tag({tags.ENDED: "superseded"})
+            self._tag_end("superseded")
             self._context.log.warning(error.message)
         except IngestError as error:
-            self._tag({tags.ENDED: f"failed:{type(error).__name__}"})
+            self._tag_end(f"failed:{type(error).__name__}")
             raise dg.Failure(description=error.message, allow_retries=False) from None
 
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
@@ -85,7 +87,8 @@ class StreamRun:
         cleanup.callback(ledger.close)
         others = self._own(ledger, partitions)
         if not ledger.positions and self._shard is not None:
-            return self._surplus(others)
+            self._say_surplus(others)
+            return
         reporter = self._reporter(topic)
         drain = Drain(
             source,
@@ -99,10 +102,11 @@ class StreamRun:
             observe=reporter,
             value_limit=self._settings.dead_letter_value_bytes,
         )
+        self._progress = drain.progress
         ended = drain.run()
         ledger.close()
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
-        self._tag({tags.ENDED: ended, tags.ROWS: str(drain.progress.rows)})
+        self._tag_end(ended)
         if ended == "terminated":
             self._context.log_event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
             raise dg.DagsterExecutionInterruptedError
@@ -144,11 +148,14 @@ class StreamRun:
             self._log,
         )
 
-    def _surplus(self, others: Mapping[int, Holder]) -> Iterator[dg.MaterializeResult[Any]]:
-        self._tag({tags.ENDED: "surplus", tags.ROWS: "0"})
+    def _say_surplus(self, others: Mapping[int, Holder]) -> None:
+        self._tag_end("surplus")
         owners = ", ".join(sorted({f"run {holder.run_id[:8]}" for holder in others.values()})) or "another run"
         self._context.log.info(f"shard {self._shard} of {self._stream.name} is drained by {owners}: nothing to do here")
-        yield from ()
+
+    def _tag_end(self, why: str) -> None:
+        """Why the run ended, and the rows it committed, whatever the end."""
+        self._tag({tags.ENDED: why, tags.ROWS: str(self._progress.rows if self._progress else 0)})
 
     def _tag(self, found: Mapping[str, str]) -> None:
         """By hand several streams share a run: then each has its own outcome tags."""

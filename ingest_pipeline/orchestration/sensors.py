@@ -86,7 +86,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         lag={p: max(0, ends[p].next_offset - starts[p]) for p in partitions},
         begun=set(known),
         owners={p: holder.run_id for p, holder in owners.holders.items() if not holder.frozen},
-        present=owners.present,
+        present=set(owners.present) - {holder.run_id for holder in owners.holders.values() if holder.frozen},
         active=active,
         recent=recent,
         progress_at=_progress_at(known),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -49,18 +49,6 @@ def query(url: str, statement: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-@pytest.fixture
-def somebody_elses_thread() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Run a function in a thread that has ended before the test goes on."""
-
-    def run(work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-
-    yield run
-
-
 class TestEmbeddedPostgres:
     def test_it_is_the_real_one_and_answers_on_loopback_only(self, own_postgres: EmbeddedPostgres) -> None:
         assert own_postgres.url.startswith("postgresql://postgres:")
@@ -95,11 +83,11 @@ class TestEmbeddedPostgres:
             EmbeddedPostgres(own_postgres.data_dir).start()
         assert query(own_postgres.url, "select 1") == [(1,)]
 
-    def test_it_stays_when_the_thread_that_started_it_ends(
-        self, tmp_path: Path, somebody_elses_thread: Callable[[Callable[[], None]], None]
-    ) -> None:
+    def test_it_stays_when_the_thread_that_started_it_ends(self, tmp_path: Path) -> None:
         server = EmbeddedPostgres(tmp_path)
-        somebody_elses_thread(server.start)
+        thread = threading.Thread(target=server.start)
+        thread.start()
+        thread.join()
         try:
             assert query(server.url, "select 1") == [(1,)]
         finally:

@@ -1,0 +1,29 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+
+class SettableClock:
+    """The `Clock` port. `sleep` takes no time and moves the clock by what was asked for.
+
+    `monotonic` starts at 0; `time` is the same clock shown as Unix time.
+    """
+
+    def __init__(self, unix_time: float = 1_700_000_000.0) -> None:
+        self._started_at = unix_time
+        self._elapsed = 0.0
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    def time(self) -> float:
+        return self._started_at + self._elapsed
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(max(0.0, seconds))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass. Going back is refused: durations never do."""
+        if seconds < 0:
+            raise ValueError(f"a monotonic clock cannot go back by {-seconds:g} s")
+        self._elapsed += seconds

@@ -1,0 +1,119 @@
+"""One partition's log in memory: what a Kafka broker would keep, and what a reader would meet in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Headers = list[tuple[str, bytes | None]]
+
+
+class MemoryMessage:
+    """A record of the in-memory broker, as `core.record.Message` describes one."""
+
+    __slots__ = ("_epoch", "_headers", "_key", "_offset", "_partition", "_timestamp_ms", "_value")
+
+    def __init__(
+        self,
+        partition: int,
+        offset: int,
+        epoch: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes | None]] | None = None,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        self._partition, self._offset, self._epoch = partition, offset, epoch
+        self._value, self._key = value, key
+        self._headers: Headers | None = list(headers) if headers else None
+        self._timestamp_ms = timestamp_ms
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def headers(self) -> Headers | None:
+        return self._headers
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def leader_epoch(self) -> int | None:
+        return self._epoch
+
+    def timestamp(self) -> tuple[int, int]:
+        """(kind, milliseconds): kind 1 is the producer's time, 0 means that there is none."""
+        return (0, 0) if self._timestamp_ms is None else (1, self._timestamp_ms)
+
+
+@dataclass(slots=True)
+class PartitionLog:
+    """`slots[i]` is what stands at offset `start + i`; None for what no reader is ever handed.
+
+    Attributes:
+        epoch_starts: leader epoch → the log's end when it began.
+        unstable_from: first offset of the open transaction, if one is open.
+    """
+
+    partition: int
+    start: int = 0
+    slots: list[MemoryMessage | None] = field(default_factory=list)
+    epoch: int = 0
+    epoch_starts: dict[int, int] = field(default_factory=lambda: {0: 0})
+    unstable_from: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The high watermark."""
+        return self.start + len(self.slots)
+
+    @property
+    def stable_end(self) -> int:
+        """Where a read_committed reader finds the end."""
+        return self.end if self.unstable_from is None else self.unstable_from
+
+    def records(self, next_offset: int) -> list[MemoryMessage]:
+        """What a read_committed reader is handed from here on."""
+        slots = self.slots[next_offset - self.start : self.stable_end - self.start]
+        return [message for message in slots if message is not None]
+
+    def append(self, message: MemoryMessage | None) -> int:
+        self.slots.append(message)
+        return self.end - 1
+
+    def hide(self, offsets: Sequence[int]) -> None:
+        """Compacted away or aborted: the offsets stay, the records do not."""
+        for offset in offsets:
+            self.slots[offset - self.start] = None
+
+    def delete_before(self, offset: int) -> None:
+        offset = min(max(offset, self.start), self.end)
+        del self.slots[: offset - self.start]
+        self.start = offset
+
+    def truncate(self, end: int) -> None:
+        """Lose what stands at and after `end`, as an unclean leader election does; a new epoch begins there."""
+        del self.slots[max(0, end - self.start) :]
+        self.new_epoch()
+
+    def new_epoch(self) -> None:
+        self.epoch += 1
+        self.epoch_starts[self.epoch] = self.end
+
+    def epoch_at(self, offset: int) -> int:
+        """The leader epoch that an offset was written under."""
+        return max((epoch for epoch, start in self.epoch_starts.items() if start <= offset), default=0)
+
+    def holds(self, next_offset: int, epoch: int | None) -> bool:
+        """Whether a reader that learned `next_offset` under `epoch` may go on from it."""
+        if not self.start <= next_offset <= self.end:
+            return False
+        if epoch is None:
+            return True
+        later = [start for known, start in self.epoch_starts.items() if known > epoch]
+        return epoch <= self.epoch and next_offset <= min(later, default=self.end)

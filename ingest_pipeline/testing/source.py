@@ -1,0 +1,135 @@
+"""The in-memory broker as its readers see it: `MemorySource` and `MemoryTopic` fulfil the ports."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..core.errors import KafkaUnavailable
+from ..core.loss import data_loss
+from ..core.ports import Clock
+from ..core.record import Chunk, GroupOffset, Place, TopicIdentity
+from ..core.start import LEDGER_MARK
+from .broker import MemoryBroker
+from .clock import SettableClock
+from .log import MemoryMessage
+
+
+class MemorySource:
+    """The `Source` port. A read that finds no record moves the clock by its time-out and does not wait."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        topic: str,
+        clock: Clock | None = None,
+        *,
+        group_id: str = "ingest",
+        ledger_id: str = "memory-ledger",
+        patience_seconds: float = 30.0,
+    ) -> None:
+        self._broker, self._topic = broker, topic
+        self._clock = clock or SettableClock()
+        self._group_id, self._ledger_id = group_id, ledger_id
+        self._patience = patience_seconds
+        self._places: dict[int, Place] = {}
+        self._told_ends: dict[int, int] = {}
+        self._away_since: float | None = None
+        self._turn = 0
+
+    def assign(self, places: Mapping[int, Place]) -> None:
+        self._places = dict(places)
+        self._told_ends = {}
+
+    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+        if not self._broker.available:
+            return self._away(timeout_seconds)
+        self._away_since = None
+        records: list[MemoryMessage] = []
+        ends: dict[int, Place] = {}
+        partitions = sorted(self._places)
+        self._turn += 1
+        first = self._turn % len(partitions) if partitions else 0
+        with self._broker.lock:
+            for partition in partitions[first:] + partitions[:first]:
+                self._take(partition, max_records - len(records), records, ends)
+        if not records:
+            self._clock.sleep(timeout_seconds)
+        return Chunk(records, ends)
+
+    def acknowledge(self, places: Mapping[int, Place]) -> None:
+        if self._broker.available:
+            commits = self._broker.groups.setdefault((self._group_id, self._topic), {})
+            for partition, place in places.items():
+                commits[partition] = GroupOffset(place.next_offset, LEDGER_MARK + self._ledger_id)
+
+    def close(self) -> None:
+        self._places = {}
+
+    def _take(self, partition: int, room: int, records: list[MemoryMessage], ends: dict[int, Place]) -> None:
+        """Move one partition's place on, by up to `room` records and then to the end."""
+        log = self._broker.log(self._topic, partition)
+        place = self._places[partition]
+        if not log.holds(*place):
+            raise data_loss(f"topic {self._topic}", partition, place.next_offset, log.start, log.end)
+        there = log.records(place.next_offset)
+        taken = there[:room]
+        if taken:
+            records += taken
+            place = Place(taken[-1].offset() + 1, taken[-1].leader_epoch())
+        if len(taken) == len(there):
+            if place.next_offset < log.stable_end:
+                place = Place(log.stable_end, log.epoch)
+            if self._told_ends.get(partition) != place.next_offset:
+                self._told_ends[partition] = place.next_offset
+                ends[partition] = place
+        self._places[partition] = place
+
+    def _away(self, timeout_seconds: float) -> Chunk:
+        if self._away_since is None:
+            self._away_since = self._clock.monotonic()
+        self._clock.sleep(timeout_seconds)
+        if self._clock.monotonic() - self._away_since >= self._patience:
+            raise KafkaUnavailable(f"topic {self._topic}: the in-memory broker is set unavailable")
+        return Chunk()
+
+
+class MemoryTopic:
+    """The `Topic` port."""
+
+    def __init__(self, broker: MemoryBroker, name: str) -> None:
+        self.name = name
+        self._broker = broker
+
+    def identity(self) -> TopicIdentity:
+        self._ask()
+        return self._broker.identity(self.name)
+
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+        self._ask()
+        logs = [self._broker.log(self.name, partition) for partition in partitions]
+        return {log.partition: Place(log.stable_end, log.epoch) for log in logs}
+
+    def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+        self._ask()
+        logs = [self._broker.log(self.name, partition) for partition in partitions]
+        return {log.partition: Place(log.start, log.epoch_at(log.start)) for log in logs}
+
+    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
+        places = self.end_offsets(partitions)
+        for partition in partitions:
+            log = self._broker.log(self.name, partition)
+            for message in log.records(log.start):
+                kind, ms = message.timestamp()
+                if kind and ms >= timestamp_ms:
+                    places[partition] = Place(message.offset(), message.leader_epoch())
+                    break
+        return places
+
+    def group_offsets(self, group: str) -> dict[int, GroupOffset]:
+        self._ask()
+        self._broker.identity(self.name)
+        return dict(self._broker.groups.get((group, self.name), {}))
+
+    def _ask(self) -> None:
+        if not self._broker.available:
+            raise KafkaUnavailable(f"topic {self.name}: the in-memory broker is set unavailable")

@@ -1,0 +1,241 @@
+"""The three brokers that one contract suite runs on, and what each of them can be made to do."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from ingest_pipeline.core.ports import Source, Topic
+from ingest_pipeline.core.record import GroupOffset
+from ingest_pipeline.kafka.source import KafkaSource
+from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.testing.broker import MemoryBroker
+from ingest_pipeline.testing.clock import SettableClock
+from ingest_pipeline.testing.source import MemorySource, MemoryTopic
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class World:
+    """A broker under test. What it cannot do is in `cannot`, with the reason; `need` skips a test for it."""
+
+    cannot: Mapping[str, str] = {}
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+
+    def need(self, *capabilities: str) -> None:
+        for capability in capabilities:
+            if capability in self.cannot:
+                pytest.skip(self.cannot[capability])
+
+    def source(self, topic: str, **options: Any) -> Source:
+        source = self._new_source(topic, **options)
+        self._sources.append(source)
+        return source
+
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()
+
+    def append_all(self, topic: str, partition: int, values: Sequence[bytes | None]) -> None:
+        for value in values:
+            self.append(topic, partition, value)
+
+    def _new_source(self, topic: str, **options: Any) -> Source:
+        raise NotImplementedError
+
+    def facts(self, topic: str) -> Topic:
+        raise NotImplementedError
+
+    def create(self, partitions: int = 2, config: Mapping[str, str] | None = None) -> str:
+        raise NotImplementedError
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Write one record; on return it is acknowledged."""
+        raise NotImplementedError
+
+    def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
+        """Write records in a transaction that stays open; the function returned commits or aborts it."""
+        raise NotImplementedError
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        raise NotImplementedError
+
+    def recreate(self, topic: str, partitions: int) -> None:
+        raise NotImplementedError
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        raise NotImplementedError
+
+    def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
+        raise NotImplementedError
+
+
+class MemoryWorld(World):
+    """`testing.broker`."""
+
+    cannot = {"network": "the in-memory broker listens on no port"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker = MemoryBroker()
+        self.clock = SettableClock()
+
+    def _new_source(self, topic: str, **options: Any) -> Source:
+        return MemorySource(self.broker, topic, self.clock, **options)
+
+    def facts(self, topic: str) -> Topic:
+        return MemoryTopic(self.broker, topic)
+
+    def create(self, partitions: int = 2, config: Mapping[str, str] | None = None) -> str:
+        name = f"contract-{uuid.uuid4().hex[:8]}"
+        self.broker.create_topic(name, partitions)
+        return name
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        self.broker.append(topic, partition, value, key, headers, timestamp_ms)
+
+    def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
+        self.broker.begin_transaction(topic, partition)
+        for value in values:
+            self.broker.append(topic, partition, value)
+        return lambda commit: self.broker.end_transaction(topic, partition, commit=commit)
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        self.broker.delete_records(topic, partition, before)
+
+    def recreate(self, topic: str, partitions: int) -> None:
+        self.broker.recreate_topic(topic, partitions)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        self.broker.add_partitions(topic, total)
+
+    def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
+        commits = {partition: GroupOffset(offset, metadata) for partition, offset in offsets.items()}
+        self.broker.groups.setdefault((group, topic), {}).update(commits)
+
+
+class WireWorld(World):
+    """A broker behind a port, met through `kafka.source` and `kafka.topic`."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        super().__init__()
+        self.kafka = {"bootstrap.servers": bootstrap_servers}
+        quiet = self.kafka | {"log_level": "0"}
+        self._producer = Producer(quiet | {"acks": "all", "linger.ms": "0"})
+        self.admin = AdminClient(quiet)
+
+    def _new_source(self, topic: str, **options: Any) -> Source:
+        named = {"group_id": "ingest", "ledger_id": "memory-ledger", "batch_bytes": 1 << 20} | options
+        return KafkaSource(self.kafka, KafkaTopic(self.kafka, topic), **named)
+
+    def facts(self, topic: str) -> KafkaTopic:
+        return KafkaTopic(self.kafka, topic)
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        timestamp_ms: int | None = None,
+    ) -> None:
+        self._produce(self._producer, topic, partition, value, key=key, headers=headers, timestamp=timestamp_ms or 0)
+        assert self._producer.flush(30) == 0
+
+    def append_all(self, topic: str, partition: int, values: Sequence[bytes | None]) -> None:
+        for value in values:
+            self._produce(self._producer, topic, partition, value)
+        assert self._producer.flush(30) == 0
+
+    def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
+        commits = [TopicPartition(topic, partition, offset, metadata) for partition, offset in offsets.items()]
+        request = ConsumerGroupTopicPartitions(group, commits)
+        (answer,) = self.admin.alter_consumer_group_offsets([request], request_timeout=10).values()
+        assert [commit.error for commit in answer.result().topic_partitions] == [None] * len(offsets)
+
+    @staticmethod
+    def _produce(producer: Producer, topic: str, partition: int, value: bytes | None, **more: Any) -> None:
+        def delivered(error: object, _: object) -> None:
+            assert error is None, error
+
+        more = {name: value for name, value in more.items() if value is not None}
+        producer.produce(topic, value, partition=partition, on_delivery=delivered, **more)
+
+
+class MockWorld(WireWorld):
+    """librdkafka's mock cluster, in a process of its own."""
+
+    _ADMIN = "librdkafka's mock cluster answers no admin request but ListOffsets and group offsets"
+    cannot = {
+        "transactions": "librdkafka's mock cluster has no last stable offset and keeps no list of aborted records",
+        "compaction": "librdkafka's mock cluster does not compact",
+        "delete_records": _ADMIN,
+        "recreate": _ADMIN,
+        "add_partitions": _ADMIN,
+        "topic_id": _ADMIN,
+        "timestamps": "librdkafka's mock cluster answers every question for a time with the end",
+    }
+
+    def create(self, partitions: int = 2, config: Mapping[str, str] | None = None) -> str:
+        """The topic comes into being with 4 partitions, whatever is asked for."""
+        name = f"contract-{uuid.uuid4().hex[:8]}"
+        self._producer.list_topics(name, timeout=10)
+        return name
+
+
+class RealWorld(WireWorld):
+    """Apache Kafka."""
+
+    def __init__(self, server: RealKafka) -> None:
+        super().__init__(server.bootstrap_servers)
+        self.server = server
+
+    def create(self, partitions: int = 2, config: Mapping[str, str] | None = None) -> str:
+        name = f"contract-{uuid.uuid4().hex[:8]}"
+        self.server.create_topic(name, partitions, config)
+        return name
+
+    def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
+        producer = Producer(self.kafka | {"transactional.id": uuid.uuid4().hex, "log_level": "0"})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for value in values:
+            self._produce(producer, topic, partition, value)
+        assert producer.flush(30) == 0
+        return lambda commit: producer.commit_transaction(30) if commit else producer.abort_transaction(30)
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        (answer,) = self.admin.delete_records([TopicPartition(topic, partition, before)]).values()
+        assert answer.result(30).low_watermark == before
+
+    def recreate(self, topic: str, partitions: int) -> None:
+        self.server.delete_topic(topic)
+        self.server.create_topic(topic, partitions)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        (answer,) = self.admin.create_partitions([NewPartitions(topic, total)]).values()
+        answer.result(30)
+        self.server.wait_for_leaders(topic)

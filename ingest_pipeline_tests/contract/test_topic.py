@@ -1,0 +1,192 @@
+"""What every answerer about a topic promises, on the in-memory broker, librdkafka's mock and Apache Kafka."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ingest_pipeline.core.errors import KafkaUnavailable, TopicMissing
+from ingest_pipeline.core.record import GroupOffset, Place
+from ingest_pipeline.demo.local import HOST, free_port
+from ingest_pipeline.kafka.client import ledger_mark, marked_ledger
+from ingest_pipeline.kafka.source import KafkaSource
+from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
+
+
+def next_offsets(places: dict[int, Place]) -> dict[int, int]:
+    return {partition: place.next_offset for partition, place in places.items()}
+
+
+class TestIdentity:
+    def test_it_stays_the_same(self, world: World) -> None:
+        facts = world.facts(world.create(4))
+        identity = facts.identity()
+        assert identity == facts.identity()
+        assert identity.cluster_id
+        assert identity.partitions == 4
+
+    def test_a_topic_made_again_has_another_id(self, world: World) -> None:
+        world.need("recreate")
+        topic = world.create(2)
+        facts = world.facts(topic)
+        before = facts.identity()
+        world.recreate(topic, 2)
+        after = facts.identity()
+        assert before.topic_id and after.topic_id
+        assert before.topic_id != after.topic_id
+        assert before.cluster_id == after.cluster_id
+
+    def test_added_partitions_are_counted(self, world: World) -> None:
+        world.need("add_partitions")
+        topic = world.create(2)
+        facts = world.facts(topic)
+        assert facts.identity().partitions == 2
+        world.add_partitions(topic, 5)
+        assert facts.identity().partitions == 5
+
+    def test_a_missing_topic_is_told_and_not_made_by_asking(self, world: World) -> None:
+        facts = world.facts("contract-nobody-made-this")
+        for _ in range(2):
+            with pytest.raises(TopicMissing) as missing:
+                facts.identity()
+            assert "contract-nobody-made-this" in missing.value.message
+            with pytest.raises(TopicMissing):
+                facts.end_offsets([0])
+
+    def test_a_broker_without_topic_ids_is_asked_for_them_once(self, world: World) -> None:
+        if not isinstance(world, MockWorld):
+            pytest.skip("this broker knows topic ids")
+        topic = world.create()
+        assert world.facts(topic).identity().topic_id is None
+        started = time.monotonic()
+        assert world.facts(topic).identity().topic_id is None
+        assert time.monotonic() - started < 1.0
+
+
+class TestOffsets:
+    def test_bounds(self, world: World) -> None:
+        topic = world.create(2)
+        facts = world.facts(topic)
+        assert next_offsets(facts.end_offsets([0, 1])) == {0: 0, 1: 0}
+        for value in (b"a", b"b", b"c"):
+            world.append(topic, 1, value)
+        assert next_offsets(facts.end_offsets([0, 1])) == {0: 0, 1: 3}
+        assert next_offsets(facts.start_offsets([0, 1])) == {0: 0, 1: 0}
+        assert next_offsets(facts.end_offsets([1])) == {1: 3}
+        assert facts.end_offsets([]) == {}
+
+    def test_the_start_moves_with_deletion(self, world: World) -> None:
+        world.need("delete_records")
+        topic = world.create(1)
+        for value in (b"a", b"b", b"c"):
+            world.append(topic, 0, value)
+        world.delete_records(topic, 0, 2)
+        facts = world.facts(topic)
+        assert next_offsets(facts.start_offsets([0])) == {0: 2}
+        assert next_offsets(facts.end_offsets([0])) == {0: 3}
+
+    def test_the_end_is_where_a_committed_reader_stops(self, world: World) -> None:
+        world.need("transactions")
+        topic = world.create(1)
+        facts = world.facts(topic)
+        world.append(topic, 0, b"before")
+        finish = world.transaction(topic, 0, [b"inside"])
+        world.append(topic, 0, b"behind")
+        assert next_offsets(facts.end_offsets([0])) == {0: 1}
+        finish(True)
+        eventually(lambda: next_offsets(facts.end_offsets([0])) == {0: 4})
+
+    def test_a_time_gives_the_first_record_not_older_or_the_end(self, world: World) -> None:
+        world.need("timestamps")
+        topic = world.create(2)
+        base = int(time.time() * 1000) - 60_000
+        for number in range(3):
+            world.append(topic, 0, b"x", timestamp_ms=base + number * 1000)
+        facts = world.facts(topic)
+        assert next_offsets(facts.offsets_at([0, 1], base + 1000)) == {0: 1, 1: 0}
+        assert next_offsets(facts.offsets_at([0, 1], base + 1001)) == {0: 2, 1: 0}
+        assert next_offsets(facts.offsets_at([0, 1], base + 9000)) == {0: 3, 1: 0}
+        assert next_offsets(facts.offsets_at([0, 1], 0)) == {0: 0, 1: 0}
+
+    def test_a_partition_that_does_not_exist(self, world: World) -> None:
+        facts = world.facts(world.create(1))
+        with pytest.raises(TopicMissing):
+            facts.end_offsets([17])
+
+
+class TestGroup:
+    def test_a_group_nobody_used_has_no_offsets(self, world: World) -> None:
+        assert world.facts(world.create(2)).group_offsets("contract-nobody-used-this") == {}
+
+    def test_a_foreign_commit_is_read_with_what_it_says(self, world: World) -> None:
+        topic = world.create(3)
+        world.foreign_commit(f"foreign-{topic}", topic, {0: 4, 2: 0}, "flink")
+        assert world.facts(topic).group_offsets(f"foreign-{topic}") == {
+            0: GroupOffset(4, "flink"),
+            2: GroupOffset(0, "flink"),
+        }
+
+    def test_commits_of_other_topics_are_not_mixed_in(self, world: World) -> None:
+        one, other = world.create(1), world.create(1)
+        world.foreign_commit(f"foreign-{one}", other, {0: 4}, "")
+        assert world.facts(one).group_offsets(f"foreign-{one}") == {}
+
+
+def test_a_mark_tells_our_commits_from_foreign_ones() -> None:
+    assert marked_ledger(ledger_mark("abc")) == "abc"
+    assert marked_ledger("") is None
+    assert marked_ledger(None) is None
+    assert marked_ledger("flink") is None
+
+
+class TestNobodyListens:
+    """A bootstrap address that refuses connections: every question ends in bounded time, naming it."""
+
+    @pytest.fixture
+    def address(self) -> str:
+        return f"{HOST}:{free_port()}"
+
+    @pytest.mark.parametrize("question", ["identity", "end_offsets", "start_offsets", "offsets_at", "group_offsets"])
+    def test_questions(self, address: str, question: str) -> None:
+        facts = KafkaTopic({"bootstrap.servers": address}, "price", timeout_seconds=1.0)
+        asked: dict[str, Callable[[], object]] = {
+            "identity": facts.identity,
+            "end_offsets": lambda: facts.end_offsets([0]),
+            "start_offsets": lambda: facts.start_offsets([0]),
+            "offsets_at": lambda: facts.offsets_at([0], 0),
+            "group_offsets": lambda: facts.group_offsets("g"),
+        }
+        started = time.monotonic()
+        with pytest.raises(KafkaUnavailable) as away:
+            asked[question]()
+        assert time.monotonic() - started < 3.0
+        assert address in away.value.message
+        assert "\n" not in away.value.message
+
+    def test_reading_and_closing(self, address: str) -> None:
+        kafka = {"bootstrap.servers": address}
+        source = KafkaSource(
+            kafka,
+            KafkaTopic(kafka, "price", timeout_seconds=1.0),
+            group_id="g",
+            ledger_id="l",
+            batch_bytes=1 << 20,
+            patience_seconds=1.0,
+        )
+        started = time.monotonic()
+        source.assign({0: Place(5)})
+        with pytest.raises(KafkaUnavailable) as away:
+            while time.monotonic() - started < 20.0:
+                source.read(10, 0.2)
+        assert address in away.value.message
+        source.acknowledge({0: Place(5)})
+        source.close()
+        assert time.monotonic() - started < 6.0
+
+
+def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
