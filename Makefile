@@ -28,7 +28,7 @@ demo: install ## Broker, PostgreSQL, devices and Dagster on this machine; Ctrl-C
 	@$(BIN)/ingest demo $(ARGS)
 
 demo-kill: install ## Kill the running demo's ingestion in mid-batch, and watch it lose nothing (ARGS=...)
-	@$(BIN)/ingest demo-kill $(ARGS)
+	@$(BIN)/ingest demo --kill-every 20 $(ARGS)
 
 test: install ## Run the tests (ARGS='-k name')
 	@$(BIN)/pytest $(ARGS)

@@ -20,6 +20,7 @@ from .stream import Stream
 
 _BACKSLASH = 0x5C
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
+_FIELD_NAME = re.compile(r"unknown field `.*`(?= - at|$)", re.DOTALL)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError, MemoryError)
 _FIRST_YEAR, _LAST_YEAR = 1, 9999
 
@@ -113,15 +114,12 @@ class JsonDecoder:
 
 def _derive(stream: Stream, type_of: Callable[[Field], Any]) -> type[msgspec.Struct]:
     """The user's Struct with other field types; its own checks, renames and configuration stay."""
-    fields = [
-        (
-            item.name,
-            type_of(item),
-            msgspec.field(name=item.json_name, default=item.default, default_factory=item.default_factory),
-        )
-        for item in stream.fields
-    ]
+    fields = [(item.name, type_of(item), msgspec.field(**_field_options(item))) for item in stream.fields]
     return msgspec.defstruct(stream.event.__name__, fields, bases=(stream.event,), kw_only=True, gc=False)
+
+
+def _field_options(item: Field) -> dict[str, Any]:
+    return {"name": item.json_name, "default": item.default, "default_factory": item.default_factory}
 
 
 def _holds_nul(value: Any) -> bool:
@@ -137,7 +135,7 @@ def _holds_nul(value: Any) -> bool:
 def _reason(error: BaseException) -> str:
     """The error as a template. msgspec's texts name types and paths; Python's own may quote, so only the class is kept."""
     if isinstance(error, msgspec.MsgspecError):
-        return _BYTE_POSITION.sub("", str(error))
+        return _FIELD_NAME.sub("unknown field", _BYTE_POSITION.sub("", str(error)))
     if isinstance(error, UnicodeError):
         return "not valid UTF-8"
     if isinstance(error, RecursionError):

@@ -147,7 +147,14 @@ class Drain:
                 self._recover(self._backoff(), fault, None)
         if now >= self._verify_at:
             self._verify_at = now + VERIFY_SECONDS
-            self._ended = self._ended or self._verify()
+            self._ended = self._ended or self._verified()
+
+    def _verified(self) -> str | None:
+        """A question that gets no answer now is asked again; that Kafka is away, reading tells."""
+        try:
+            return self._verify()
+        except EnvironmentFault:
+            return None
 
     def _why_end(self) -> str | None:
         now = self._clock.monotonic()

@@ -50,7 +50,10 @@ def _headers(message: Message) -> tuple[list[list[str | None]] | None, str]:
         return None, HEADERS_UNREADABLE
     if headers is None:
         return None, ""
-    return [[key, None if value is None else base64.b64encode(_bytes(value)).decode()] for key, value in headers], ""
+    return [
+        [key.replace("\0", "\ufffd"), None if value is None else base64.b64encode(_bytes(value)).decode()]
+        for key, value in headers
+    ], ""
 
 
 def _bytes(value: bytes | str) -> bytes:

@@ -113,6 +113,13 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
 _BY_CODE = {getattr(KafkaError, name): outcome for name, outcome in _TABLE.items()}
 
 
+def passes(error: KafkaException) -> bool:
+    """Whether the same question may be answered a moment later: a leader or a coordinator is moving."""
+    inner = error.args[0] if error.args else None
+    outcome = _BY_CODE.get(inner.code()) if isinstance(inner, KafkaError) else None
+    return outcome is not None and outcome[1] is _LATER
+
+
 def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any) -> IngestError:
     """The error of ours that a Kafka error means, to be raised `from` it.
 
@@ -129,8 +136,6 @@ def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any)
     if outcome is None:
         # The code's own description, not this occurrence's text, which may quote anything.
         meaning = f"{error.name()} ({KafkaError(error.code()).str()})"
-        return UnknownFault(
-            f"{where}: {meaning} is an error nobody has classified; see Kafka's log", **attributes
-        )
+        return UnknownFault(f"{where}: {meaning} is an error nobody has classified; see Kafka's log", **attributes)
     kind, advice = outcome
     return kind(f"{where}: {advice} ({error.name()})", **attributes)

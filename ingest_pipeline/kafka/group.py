@@ -26,9 +26,7 @@ class GroupCommits:
     A failure is logged once, then forgotten.
     """
 
-    def __init__(
-        self, topic: KafkaTopic, group_id: str, mark: str, logger: logging.Logger, clock: Clock
-    ) -> None:
+    def __init__(self, topic: KafkaTopic, group_id: str, mark: str, logger: logging.Logger, clock: Clock) -> None:
         self._topic = topic
         self._group_id = group_id
         self._mark = mark

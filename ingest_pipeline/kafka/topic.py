@@ -21,13 +21,15 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.record import GroupOffset, Place, TopicIdentity
 from .client import admin_config, bootstrap_servers, isolation_level, open_client, topic_partition
-from .faults import map_error
+from .faults import map_error, passes
 
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _NO_TOPIC_ID = "A" * 22
 """A Uuid of zeros: what a broker before 2.8 says."""
 _TOPIC_ID_SECONDS = 1.5
+_RETRY_SECONDS = 0.1
+_LEAST_SECONDS = 0.1
 _cannot_tell_topic_ids: set[str] = set()
 """Bootstrap servers that name no controller and did not answer for a topic id: asked once in a process."""
 
@@ -65,7 +67,7 @@ class KafkaTopic:
         deadline = time.monotonic() + self._timeout
         metadata, topic = self._metadata(self._timeout)
         has_controller = metadata.controller_id in metadata.brokers
-        left = max(0.1, deadline - time.monotonic())
+        left = max(_LEAST_SECONDS, deadline - time.monotonic())
         return TopicIdentity(metadata.cluster_id, self._topic_id(has_controller, left), len(topic.partitions))
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
@@ -79,7 +81,7 @@ class KafkaTopic:
         found = self._offsets(partitions, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
         without = [partition for partition, place in found.items() if place.next_offset < 0]
         if without:
-            left = max(0.1, deadline - time.monotonic())
+            left = max(_LEAST_SECONDS, deadline - time.monotonic())
             found.update(self._offsets(without, _LATEST, left))
         return found
 
@@ -87,17 +89,18 @@ class KafkaTopic:
         deadline = time.monotonic() + self._timeout
         _, topic = self._metadata(self._timeout)
         asked = [TopicPartition(self.name, partition) for partition in topic.partitions]
-        answer = self._one(
-            lambda client: client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, asked)],
-                request_timeout=max(0.1, deadline - time.monotonic()),
+        where = f"{self.where}, group {group}"
+        (answer,) = self._answers(
+            lambda client, left: client.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, asked)], request_timeout=left
             ),
-            f"{self.where}, group {group}",
-        )
+            deadline - time.monotonic(),
+            where,
+        ).values()
         offsets: dict[int, GroupOffset] = {}
         for commit in answer.topic_partitions:
             if commit.error is not None:
-                raise map_error(commit.error, f"{self.where}, group {group}", partition=commit.partition)
+                raise map_error(commit.error, where, partition=commit.partition)
             if commit.offset >= 0:
                 offsets[commit.partition] = GroupOffset(commit.offset, commit.metadata or "")
         return offsets
@@ -108,9 +111,7 @@ class KafkaTopic:
         The future's result has `topic_partitions`, each with its `error`; it may fail with KafkaException.
         A consumer's own commit would do the same, but holds up its close() for 45 s when the broker is away.
         """
-        commits = [
-            topic_partition(self.name, partition, place, metadata) for partition, place in places.items()
-        ]
+        commits = [topic_partition(self.name, partition, place, metadata) for partition, place in places.items()]
         futures = self._admin().alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group, commits)], request_timeout=self._timeout
         )
@@ -137,9 +138,7 @@ class KafkaTopic:
         if topic.error is not None:
             raise map_error(topic.error, self.where)
         if not topic.partitions:
-            raise TopicMissing(
-                f"{self.where}: it has no partitions; create it, or correct the stream's topic"
-            )
+            raise TopicMissing(f"{self.where}: it has no partitions; create it, or correct the stream's topic")
         return metadata, topic
 
     def _topic_id(self, has_controller: bool, timeout: float) -> str | None:
@@ -149,10 +148,11 @@ class KafkaTopic:
                 return None
             timeout = min(timeout, _TOPIC_ID_SECONDS)
         try:
-            described = self._one(
-                lambda client: client.describe_topics(TopicCollection([self.name]), request_timeout=timeout),
+            (described,) = self._answers(
+                lambda client, left: client.describe_topics(TopicCollection([self.name]), request_timeout=left),
+                timeout,
                 self.where,
-            )
+            ).values()
         except IngestError as error:
             code = _code(error)
             if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
@@ -168,45 +168,47 @@ class KafkaTopic:
         """One request for all; an offset of -1 means that no record is as young as the timestamp."""
         if not partitions:
             return {}
-        deadline = time.monotonic() + timeout
         asked = {TopicPartition(self.name, partition): spec for partition in partitions}
-        client = self._admin()
-        futures = client.list_offsets(asked, isolation_level=self._isolation, request_timeout=timeout)
-        places: dict[int, Place] = {}
-        try:
-            for partition, future in futures.items():
-                found = future.result(timeout=max(0.1, deadline + 1.0 - time.monotonic()))
-                places[partition.partition] = Place(found.offset, found.leader_epoch)
-        except KafkaException as error:
-            self._explain_no_leader(error, partitions, deadline)
-            raise map_error(error, self.where) from error
-        except TimeoutError as error:
-            raise KafkaUnavailable(f"{self.where}: no answer within {timeout:g} s") from error
-        finally:
-            client.poll(0)
-        return places
+        answers = self._answers(
+            lambda client, left: client.list_offsets(asked, isolation_level=self._isolation, request_timeout=left),
+            timeout,
+            self.where,
+            partitions,
+        )
+        return {asked.partition: Place(found.offset, found.leader_epoch) for asked, found in answers.items()}
 
-    def _explain_no_leader(self, error: KafkaException, partitions: Collection[int], deadline: float) -> None:
+    def _answers(
+        self,
+        ask: Callable[[AdminClient, float], Mapping[Any, Future[Any]]],
+        timeout: float,
+        where: str,
+        partitions: Collection[int] = (),
+    ) -> dict[Any, Any]:
+        """What each of the request's futures comes to. Asks again while a leader is moving, up to the time-out."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(_LEAST_SECONDS, deadline - time.monotonic())
+            client = self._admin()
+            try:
+                return {key: future.result(left + 1.0) for key, future in ask(client, left).items()}
+            except KafkaException as error:
+                self._explain_no_leader(error, partitions, left)
+                if not passes(error) or time.monotonic() + _RETRY_SECONDS > deadline:
+                    raise map_error(error, where) from error
+            except TimeoutError as error:
+                raise KafkaUnavailable(f"{where}: no answer within {timeout:g} s") from error
+            finally:
+                client.poll(0)
+            time.sleep(_RETRY_SECONDS)
+
+    def _explain_no_leader(self, error: KafkaException, partitions: Collection[int], timeout: float) -> None:
         """The client says `_NOENT` for partitions without a leader, missing partitions and a missing topic alike."""
         if error.args[0].code() != KafkaError._NOENT:
             return
-        _, topic = self._metadata(max(0.1, deadline - time.monotonic()))
+        _, topic = self._metadata(timeout)
         missing = sorted(set(partitions) - set(topic.partitions))
         if missing:
             raise TopicMissing(f"{self.where}: there is no partition {missing[0]}", partition=missing[0]) from error
-
-    def _one(self, request: Callable[[AdminClient], Mapping[Any, Future[Any]]], where: str) -> Any:
-        """The answer to a request about one thing."""
-        client = self._admin()
-        try:
-            (future,) = request(client).values()
-            return future.result(timeout=self._timeout + 1.0)
-        except KafkaException as error:
-            raise map_error(error, where) from error
-        except TimeoutError as error:
-            raise KafkaUnavailable(f"{where}: no answer within {self._timeout:g} s") from error
-        finally:
-            client.poll(0)
 
 
 def _code(error: IngestError) -> int | None:

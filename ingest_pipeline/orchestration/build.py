@@ -57,6 +57,6 @@ def _drain_job(stream: Stream, key_prefix: Sequence[str]) -> dg.JobDefinition:
         tags.job_name(stream),
         selection=dg.AssetSelection.assets(asset_key(stream, key_prefix)),
         executor_def=dg.in_process_executor,
-        description=f"Drain topic {stream.topic}. The sensor launches it; launched by hand it drains what is free, up to now.",
+        description=f"Drain topic {stream.topic}. The sensor launches it; by hand it drains what is free, up to now.",
     )
     return job  # type: ignore[return-value]

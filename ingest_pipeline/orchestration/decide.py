@@ -34,7 +34,7 @@ class View:
     """Everything a tick looked at.
 
     Attributes:
-        lag: partition → records between its position and its end; partitions without a position stand at their full lag.
+        lag: partition → records between its position and its end; the whole log where there is no position.
         begun: partitions that have a position.
         owners: partition → run id of its (not frozen) owner.
         present: runs with a writing session that is not frozen.
@@ -121,7 +121,7 @@ def _beside_owner(
 ) -> Launch | str:
     owning = [run for run in live if run.run_id in owners]
     who = " and ".join(_short(run_id) for run_id in owners)
-    draining = f"run {who} is draining; lag {lag:,}"
+    draining = f"run {who} is draining; lag {lag:,}" if len(owners) == 1 else f"runs {who} are draining; lag {lag:,}"
     if any(run.definition == view.definition for run in coming):
         return f"{draining}; run {_short(coming[0].run_id)} is to take over"
     for run in owning:

@@ -76,7 +76,9 @@ def _ledger(version: str | None, wanted: str, creates: bool, schema: str) -> Fin
         return Finding(True, what, f"version {version}")
     if version is None and creates:
         return Finding(True, what, "does not exist yet; the first run creates it")
-    return Finding(False, what, f"version {version or 'none'}, needed {wanted}: run `ingest migrate` as a role that may")
+    return Finding(
+        False, what, f"version {version or 'none'}, needed {wanted}: run `ingest migrate` as a role that may"
+    )
 
 
 def _table(stream: Stream, differences: list[str], creates: bool) -> Finding:

@@ -1,7 +1,7 @@
 """Keeping Dagster's own storage small: finished runs that nobody needs are deleted, with their files.
 
-`instance.delete_run` leaves the run's SQLite file and its compute logs on disk, so those are removed here, for the deleted
-ids only.
+`instance.delete_run` leaves the run's SQLite file and its compute logs on disk, so those are removed here, for the
+deleted ids only.
 """
 
 import shutil

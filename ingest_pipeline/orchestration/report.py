@@ -92,7 +92,9 @@ class Reporter:
             found["offsets"] = _offsets(progress)
         if progress.reasons:
             top = progress.reasons.most_common(3)
-            found["dead_letter_reasons"] = dg.MetadataValue.md("\n".join(f"- {count:,} × {why}" for why, count in top))
+            found["dead_letter_reasons"] = dg.MetadataValue.md(
+                "\n".join(f"- {count:,} of: {why}" for why, count in top)
+            )
         if ended is not None:
             found["ended"] = ended
         return found

@@ -67,6 +67,9 @@ class StreamRun:
         except IngestError as error:
             self._tag_end(f"failed:{type(error).__name__}")
             raise dg.Failure(description=error.message, allow_retries=False) from None
+        except Exception as error:  # a bug: it keeps its traceback
+            self._tag({tags.ENDED: f"failed:{type(error).__name__}"})
+            raise
 
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
         from ..postgres.ledger import PostgresLedger
@@ -85,7 +88,7 @@ class StreamRun:
             self._settings.dead_letter_value_bytes,
         )
         cleanup.callback(ledger.close)
-        others = self._own(ledger, partitions)
+        others = self._own(ledger, partitions, stop)
         if not ledger.positions and self._shard is not None:
             self._say_surplus(others)
             return
@@ -112,13 +115,15 @@ class StreamRun:
             raise dg.DagsterExecutionInterruptedError
         yield dg.MaterializeResult(metadata=metadata)
 
-    def _own(self, ledger: PostgresLedger, partitions: list[int]) -> dict[int, Holder]:
+    def _own(self, ledger: PostgresLedger, partitions: list[int], stop: StopRequest) -> dict[int, Holder]:
         """A sensor's run takes all of its shard or nothing; one launched by hand takes what is free."""
         if self._shard is None:
             return ledger.own(partitions, exact=False)
         if tags.SUCCESSOR in self._run.tags:
-            return ledger.own(partitions, exact=True, announce="wait-now", wait_seconds=SUCCESSOR_SECONDS)
-        return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS)
+            return ledger.own(
+                partitions, exact=True, announce="wait-now", wait_seconds=SUCCESSOR_SECONDS, stop=stop.reason
+            )
+        return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
     def _limits(self, topic: Topic, ledger: PostgresLedger) -> RunLimits:
         """By hand: up to the end offsets seen now, then stop."""
@@ -130,7 +135,7 @@ class StreamRun:
         return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
 
     def _verify(self, topic: Topic, partitions: int) -> str | None:
-        """Is it still the topic that the positions belong to? A partition that was added ends the run: the next begins it."""
+        """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""
         identity = topic.identity()
         check_identity(identity, self._connections.book(self._stream).positions(), self._stream.name)
         return "partitions-added" if identity.partitions > partitions else None

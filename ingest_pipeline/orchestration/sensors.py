@@ -17,6 +17,7 @@ from .connections import Connections
 from .decide import Decision, Launch, RunView, View, decide
 
 RECENT_RUNS = 12
+"""For each shard: enough failures in a row to reach the longest back-off."""
 _ACTIVE = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -78,7 +79,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
     owners = book.owners(partitions)
     ends = topic.end_offsets(partitions)
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
-    active, recent = _runs(context.instance, stream)
+    active, recent = _runs(context.instance, stream, RECENT_RUNS * settings.parallelism)
     return View(
         now=time.time(),
         parallelism=settings.parallelism,
@@ -117,14 +118,14 @@ def _request(launch: Launch, stream: Stream, connections: Connections, definitio
     return dg.RunRequest(tags=found)
 
 
-def _runs(instance: dg.DagsterInstance, stream: Stream) -> tuple[list[RunView], list[RunView]]:
-    """(active, recently ended). By status alone, tags matched here: filtering by a common tag grows slow with history."""
+def _runs(instance: dg.DagsterInstance, stream: Stream, limit: int) -> tuple[list[RunView], list[RunView]]:
+    """(active, recently ended). By status alone, tags matched here: a filter by tag grows slow with history."""
     active = [
         _view(record)
         for record in instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE))
         if record.dagster_run.tags.get(tags.STREAM) == stream.name
     ]
-    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream)), limit=RECENT_RUNS)
+    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream)), limit=limit)
     return active, [_view(record) for record in newest if record.dagster_run.is_finished]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -63,7 +63,13 @@ class PostgresLedger:
         self._writer = BatchWriter(self._stream, self._run_id, self._sql, self._write_method, self._value_limit)
 
     def own(
-        self, partitions: Collection[int], *, exact: bool, announce: str | None = None, wait_seconds: float = 0.0
+        self,
+        partitions: Collection[int],
+        *,
+        exact: bool,
+        announce: str | None = None,
+        wait_seconds: float = 0.0,
+        stop: Callable[[], str | None] = lambda: None,
     ) -> dict[int, Holder]:
         """Take ownership of the partitions, write the run's id into them and read their positions.
 
@@ -71,6 +77,7 @@ class PostgresLedger:
             exact: all or none; else whatever is free.
             announce: "wait" or "wait-now": how to tell the owners that this run waits.
             wait_seconds: how long to try.
+            stop: a reason to try no longer.
 
         Returns:
             Who owns the partitions that were not taken; empty when all were. `positions` holds those taken.
@@ -90,7 +97,7 @@ class PostgresLedger:
                 look_at += _LOOK_FOR_FROZEN_SECONDS
                 with self._work():
                     ownership.end_frozen(self._connection, self._keys, partitions)
-            if self._clock.monotonic() >= deadline:
+            if self._clock.monotonic() >= deadline or stop() is not None:
                 break
             self._clock.sleep(POLL_SECONDS)
         with self._work():

@@ -1,8 +1,10 @@
 """The three brokers that one contract suite runs on, and what each of them can be made to do."""
 
+import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
@@ -16,14 +18,27 @@ from ingest_pipeline.testing.broker import MemoryBroker
 from ingest_pipeline.testing.clock import SettableClock
 from ingest_pipeline.testing.source import MemorySource, MemoryTopic
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+
+def cut_log(path: Path, end: int) -> None:
+    """Drop every record batch that begins at offset `end` or later. A batch: base offset (8 bytes), length (4), rest."""
+    content = path.read_bytes()
+    at = 0
+    while at + 12 <= len(content):
+        base, length = struct.unpack(">qi", content[at : at + 12])
+        if base >= end or length <= 0:
+            break
+        at += 12 + length
+    path.write_bytes(content[:at])
 
 
 class World:
     """A broker under test. What it cannot do is in `cannot`, with the reason; `need` skips a test for it."""
 
-    cannot: Mapping[str, str] = {}
+    cannot: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         self._sources: list[Source] = []
@@ -83,11 +98,17 @@ class World:
     def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
         raise NotImplementedError
 
+    def change_leader(self, topic: str, partition: int) -> None:
+        """A new leader epoch, nothing lost."""
+        raise NotImplementedError
+
+    def truncate(self, topic: str, partition: int, end: int) -> None:
+        """Lose the records from `end` on and begin a new leader epoch, as an unclean election does."""
+        raise NotImplementedError
+
 
 class MemoryWorld(World):
     """`testing.broker`."""
-
-    cannot = {"network": "the in-memory broker listens on no port"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,6 +155,12 @@ class MemoryWorld(World):
     def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
         commits = {partition: GroupOffset(offset, metadata) for partition, offset in offsets.items()}
         self.broker.groups.setdefault((group, topic), {}).update(commits)
+
+    def change_leader(self, topic: str, partition: int) -> None:
+        self.broker.change_leader(topic, partition)
+
+    def truncate(self, topic: str, partition: int, end: int) -> None:
+        self.broker.truncate(topic, partition, end)
 
 
 class WireWorld(World):
@@ -189,7 +216,7 @@ class MockWorld(WireWorld):
     """librdkafka's mock cluster, in a process of its own."""
 
     _ADMIN = "librdkafka's mock cluster answers no admin request but ListOffsets and group offsets"
-    cannot = {
+    cannot: ClassVar[Mapping[str, str]] = {
         "transactions": "librdkafka's mock cluster has no last stable offset and keeps no list of aborted records",
         "compaction": "librdkafka's mock cluster does not compact",
         "delete_records": _ADMIN,
@@ -235,7 +262,25 @@ class RealWorld(WireWorld):
         self.server.delete_topic(topic)
         self.server.create_topic(topic, partitions)
 
+    def change_leader(self, topic: str, partition: int) -> None:
+        """One node is its partitions' only leader: a restart begins a new epoch."""
+        self.server.kill()
+        self.server.start()
+
+    def truncate(self, topic: str, partition: int, end: int) -> None:
+        """Cut the log's file while the broker is down: what an election of a replica that lags behind comes to."""
+        if not isinstance(self.server, KafkaServer):
+            pytest.skip(f"{self.server.description} keeps its files where a test cannot cut them")
+        self.server.kill()
+        folder = self.server.folder / "logs" / f"{topic}-{partition}"
+        (log,) = folder.glob("*.log")
+        cut_log(log, end)
+        for index in [*folder.glob("*.index"), *folder.glob("*.timeindex"), *folder.glob("*.snapshot")]:
+            index.unlink()
+        self.server.start()
+
     def add_partitions(self, topic: str, total: int) -> None:
         (answer,) = self.admin.create_partitions([NewPartitions(topic, total)]).values()
         answer.result(30)
         self.server.wait_for_leaders(topic)
+        self._producer.list_topics(topic, timeout=10)  # else it knows the old number for a while

@@ -28,9 +28,7 @@ def read_until(
     return records, ends
 
 
-def read_to(
-    source: Source, ends: Mapping[int, int], max_records: int = 1000
-) -> tuple[list[Message], dict[int, Place]]:
+def read_to(source: Source, ends: Mapping[int, int], max_records: int = 1000) -> tuple[list[Message], dict[int, Place]]:
     """Everything up to these ends of partition, told by the source."""
     return read_until(
         source,

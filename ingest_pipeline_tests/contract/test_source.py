@@ -75,7 +75,7 @@ class TestRecords:
         source.assign(starts(0, 1))
         read_until(source, lambda records, _: len(records) >= 5, max_records=5)
         source.assign({1: Place(50)})
-        records, ends = read_to(source, {1: 100})
+        records, _ = read_to(source, {1: 100})
         assert offsets(records, 0) == []
         assert offsets(records, 1) == list(range(50, 100))
 
@@ -131,7 +131,7 @@ class TestEnds:
         world.transaction(topic, 0, numbered(2, "aborted"))(False)
         source = world.source(topic)
         source.assign(starts(0))
-        records, ends = read_to(source, {0: 9})
+        records, _ = read_to(source, {0: 9})
         assert values(records) == [b"before", b"after"]
         assert world.facts(topic).end_offsets([0])[0].next_offset == 9
 

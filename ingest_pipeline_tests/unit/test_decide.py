@@ -29,7 +29,9 @@ RUN, OTHER = "1a2b3c4d-0000", "5e6f7a8b-0000"
 
 def run(run_id: str = RUN, status: str = "STARTED", **changes: Any) -> RunView:
     """A sensor's run of the only shard, with today's definition, started long ago."""
-    return RunView(**{**dict(run_id=run_id, status=status, shard=WHOLE, definition=NEW, started_at=LONG_AGO), **changes})
+    return RunView(
+        **{**dict(run_id=run_id, status=status, shard=WHOLE, definition=NEW, started_at=LONG_AGO), **changes}
+    )
 
 
 def by_hand(run_id: str = RUN, status: str = "STARTED", **changes: Any) -> RunView:
@@ -76,17 +78,24 @@ CASES = [
         said=["paused: rebuild (ann); lag 1,234"],
     ),
     Case("draining", view(active=[run()], **OWNED), said=["run 1a2b3c4d is draining; lag 1,234"]),
-    Case("draining, caught up", view(lag={0: 0, 1: 0}, active=[run()], **OWNED), said=["run 1a2b3c4d is draining; lag 0"]),
+    Case(
+        "draining, caught up", view(lag={0: 0, 1: 0}, active=[run()], **OWNED), said=["run 1a2b3c4d is draining; lag 0"]
+    ),
     Case("the owner is no run that Dagster knows", view(**OWNED), said=["run 1a2b3c4d is draining; lag 1,234"]),
     Case(
         "two owners by hand",
         view(owners={0: RUN, 1: OTHER}, present={RUN, OTHER}, active=[by_hand(RUN), by_hand(OTHER)]),
-        said=["run 1a2b3c4d and 5e6f7a8b is draining; lag 1,234"],
+        said=["runs 1a2b3c4d and 5e6f7a8b are draining; lag 1,234"],
     ),
-    Case("one partition owned by hand", view(owners={1: RUN}, active=[by_hand()], present={RUN}),
-         said=["run 1a2b3c4d is draining; lag 1,234"]),
+    Case(
+        "one partition owned by hand",
+        view(owners={1: RUN}, active=[by_hand()], present={RUN}),
+        said=["run 1a2b3c4d is draining; lag 1,234"],
+    ),
     *(
-        Case(f"a run is {status.lower()}", view(active=[run(status=status)]), said=[f"run 1a2b3c4d is {word}; lag 1,234"])
+        Case(
+            f"a run is {status.lower()}", view(active=[run(status=status)]), said=[f"run 1a2b3c4d is {word}; lag 1,234"]
+        )
         for status, word in [
             ("NOT_STARTED", "not started"),
             ("QUEUED", "queued"),
@@ -104,9 +113,16 @@ CASES = [
         view(active=[run()], present={RUN}),
         said=["run 1a2b3c4d is starting; lag 1,234"],
     ),
-    Case("started for longer than the grace, without a session", view(active=[run(started_at=NOW - START_GRACE_SECONDS)]), LAUNCH),
-    Case("queued for long is no ghost", view(active=[run(status="QUEUED", started_at=LONG_AGO)]),
-         said=["run 1a2b3c4d is queued; lag 1,234"]),
+    Case(
+        "started for longer than the grace, without a session",
+        view(active=[run(started_at=NOW - START_GRACE_SECONDS)]),
+        LAUNCH,
+    ),
+    Case(
+        "queued for long is no ghost",
+        view(active=[run(status="QUEUED", started_at=LONG_AGO)]),
+        said=["run 1a2b3c4d is queued; lag 1,234"],
+    ),
     Case("a run by hand that owns nothing does not hinder", view(active=[by_hand()]), LAUNCH),
     Case("the definition changed", view(active=[run(definition=OLD)], **OWNED), [Launch(WHOLE, "definition")]),
     Case(
@@ -116,7 +132,11 @@ CASES = [
     ),
     Case(
         "the definition changed again while a successor of the one before waits",
-        view(active=[run(definition="definition-0"), run(OTHER, definition=OLD)], owners={0: RUN, 1: RUN}, present={RUN, OTHER}),
+        view(
+            active=[run(definition="definition-0"), run(OTHER, definition=OLD)],
+            owners={0: RUN, 1: RUN},
+            present={RUN, OTHER},
+        ),
         [Launch(WHOLE, "definition")],
     ),
     Case(
@@ -132,7 +152,9 @@ CASES = [
     Case(
         "fewer shards",
         view(
-            active=[run(shard=Shard(0, 2)), run(OTHER, shard=Shard(1, 2))], owners={0: RUN, 1: OTHER}, present={RUN, OTHER}
+            active=[run(shard=Shard(0, 2)), run(OTHER, shard=Shard(1, 2))],
+            owners={0: RUN, 1: OTHER},
+            present={RUN, OTHER},
         ),
         [Launch(WHOLE, "reshard")],
     ),
@@ -144,7 +166,14 @@ CASES = [
     ),
     Case(
         "every shard by itself",
-        view(parallelism=3, lag={0: 5, 1: 0, 2: 7}, begun={0, 1, 2}, owners={2: RUN}, present={RUN}, active=[run(shard=Shard(2, 3))]),
+        view(
+            parallelism=3,
+            lag={0: 5, 1: 0, 2: 7},
+            begun={0, 1, 2},
+            owners={2: RUN},
+            present={RUN},
+            active=[run(shard=Shard(2, 3))],
+        ),
         [Launch(Shard(0, 3))],
         ["shard 1/3: caught up: lag 0", "shard 2/3: run 1a2b3c4d is draining; lag 7"],
     ),
@@ -175,7 +204,7 @@ CASES = [
     Case("a canceled run is no failure", view(recent=[run(OTHER, "CANCELED"), failed(1.0)]), LAUNCH),
     Case("runs by hand do not back off the sensor", view(recent=[by_hand(OTHER, "FAILURE", ended_at=NOW)]), LAUNCH),
     Case("another shard's failures are its own", view(recent=[failed(1.0, shard=Shard(1, 2))]), LAUNCH),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -1,0 +1,157 @@
+"""A record source while brokers are killed, frozen, restarted, and lose what they had acknowledged."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable
+from ingest_pipeline.core.record import Place
+from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
+from ingest_pipeline_tests.contract.reading import offsets, read_error, read_to, read_until, values
+from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def killable(own_kafka: object) -> Iterator[RealWorld]:
+    assert isinstance(own_kafka, KafkaServer) or hasattr(own_kafka, "kill")
+    world = RealWorld(own_kafka)  # type: ignore[arg-type]
+    yield world
+    own_kafka.start()  # type: ignore[attr-defined]
+    world.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def leading(request: pytest.FixtureRequest) -> Iterator[World]:
+    """A broker whose leaders can change and whose logs can be cut."""
+    if request.param == "kafka":
+        yield request.getfixturevalue("killable")
+        return
+    yield MemoryWorld()
+
+
+class TestLeaderEpochs:
+    def test_the_place_of_an_end_outlives_changes_of_leader(self, leading: World) -> None:
+        topic = leading.create(1)
+        leading.transaction(topic, 0, [b"a", b"b"])(True)
+        first = leading.source(topic)
+        first.assign({0: Place(0)})
+        _, ends = read_to(first, {0: 3})
+        leading.change_leader(topic, 0)
+        second = leading.source(topic)
+        second.assign(ends)
+        _, ends = read_to(second, {0: 3})
+        leading.append(topic, 0, b"c")
+        leading.change_leader(topic, 0)
+        third = leading.source(topic)
+        third.assign(ends)
+        records, _ = read_to(third, {0: 4})
+        assert values(records) == [b"c"]
+
+    def test_a_log_that_was_cut_and_has_grown_again_is_noticed(self, leading: World) -> None:
+        topic = leading.create(1)
+        for number in range(10):
+            leading.append(topic, 0, b"old%d" % number)
+        source = leading.source(topic)
+        source.assign({0: Place(0)})
+        records, _ = read_to(source, {0: 10})
+        place = Place(10, records[-1].leader_epoch())
+        leading.truncate(topic, 0, 4)
+        for number in range(20):
+            leading.append(topic, 0, b"new%d" % number)
+        again = leading.source(topic)
+        again.assign({0: place})
+        loss = read_error(again, DataLoss)
+        assert isinstance(loss, DataLoss)
+        assert loss.where == {"partition": 0, "offset": 10, "low": 0, "high": 24, "cause": "rewritten"}
+
+    def test_a_log_that_was_cut_is_noticed_by_whoever_is_reading_it(self, leading: World) -> None:
+        topic = leading.create(1)
+        for number in range(10):
+            leading.append(topic, 0, b"old%d" % number)
+        source = leading.source(topic)
+        source.assign({0: Place(0)})
+        read_to(source, {0: 10})
+        leading.truncate(topic, 0, 4)
+        for number in range(20):
+            leading.append(topic, 0, b"new%d" % number)
+        loss = read_error(source, DataLoss)
+        assert isinstance(loss, DataLoss)
+        assert loss.offset == 10
+
+
+class TestOutages:
+    def test_a_killed_broker_costs_no_record_and_brings_none_twice(self, killable: RealWorld) -> None:
+        topic = killable.create(2)
+        for partition in (0, 1):
+            killable.append_all(topic, partition, [b"%d" % number for number in range(3000)])
+        source = killable.source(topic)
+        source.assign({0: Place(0), 1: Place(0)})
+        records, _ = read_until(source, lambda seen, _: len(seen) >= 500, max_records=50)
+        restart = threading.Thread(target=lambda: (killable.server.kill(), killable.server.start()))
+        restart.start()
+        more, _ = read_until(source, lambda seen, _: len(seen) + len(records) >= 6000, max_records=50)
+        restart.join()
+        for partition in (0, 1):
+            killable.append_all(topic, partition, [b"late"])
+        rest, _ = read_until(source, lambda seen, _: len(seen) >= 2)
+        for partition in (0, 1):
+            assert offsets([*records, *more, *rest], partition) == list(range(3001))
+
+    def test_an_idle_topic_outlives_an_outage_longer_than_patience(self, killable: RealWorld) -> None:
+        """Nothing arrives on an idle topic when its broker is back: silence alone must not look like absence."""
+        topic = killable.create(1)
+        source = killable.source(topic, patience_seconds=1.0)
+        source.assign({0: Place(0)})
+        read_to(source, {0: 0})
+        killable.server.kill()
+        source.read(10, 0.2)
+        killable.server.start()
+        until = time.monotonic() + 4.0
+        while time.monotonic() < until:
+            assert not source.read(10, 0.2).messages
+        killable.append(topic, 0, b"back")
+        records, _ = read_to(source, {0: 1})
+        assert values(records) == [b"back"]
+
+    def test_a_broker_that_stays_away_is_told(self, killable: RealWorld) -> None:
+        topic = killable.create(1)
+        source = killable.source(topic, patience_seconds=1.0)
+        source.assign({0: Place(0)})
+        read_to(source, {0: 0})
+        killable.server.kill()
+        started = time.monotonic()
+        read_error(source, KafkaUnavailable)
+        assert time.monotonic() - started < 15.0
+
+    def test_acknowledging_and_closing_do_not_wait_for_a_dead_broker(self, killable: RealWorld) -> None:
+        topic = killable.create(1)
+        source = killable.source(topic)
+        source.assign({0: Place(0)})
+        read_to(source, {0: 0})
+        killable.server.kill()
+        started = time.monotonic()
+        source.acknowledge({0: Place(1)})
+        source.close()
+        assert time.monotonic() - started < 3.0
+
+    def test_a_frozen_broker_is_waited_out(self, killable: RealWorld) -> None:
+        server = killable.server
+        if not isinstance(server, KafkaServer):
+            pytest.skip(f"{server.description} cannot be frozen from here")
+        topic = killable.create(1)
+        source = killable.source(topic)
+        source.assign({0: Place(0)})
+        read_to(source, {0: 0})
+        server.freeze()
+        try:
+            for _ in range(10):
+                assert not source.read(10, 0.2).messages
+        finally:
+            server.thaw()
+        killable.append(topic, 0, b"thawed")
+        records, _ = read_until(source, lambda seen, _: bool(seen))
+        assert values(records) == [b"thawed"]

@@ -1,0 +1,123 @@
+"""One code location in this process, on its own topics, database and Dagster instance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import psycopg
+from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.connections import Connections
+from ingest_pipeline.settings import Settings
+from ingest_pipeline_tests.orchestration.records import Record, produce
+
+WAIT_SECONDS = 60.0
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = WAIT_SECONDS, every: float = 0.05) -> Any:
+    """The condition's first true value. Fails with `what` when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(every)
+    return found
+
+
+def query(url: str, statement: str, *values: Any) -> list[Any]:
+    """Rows as tuples; rows of one column as that column. Commits."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement, values or None)
+        rows = cursor.fetchall() if cursor.description else []
+    return [row[0] if len(row) == 1 else row for row in rows]
+
+
+@dataclass
+class Bench:
+    """The first stream is meant where none is named."""
+
+    streams: Sequence[Stream]
+    settings: Settings
+    connections: Connections
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+    url: str
+    bootstrap_servers: str
+    cursors: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def stream(self) -> Stream:
+        return self.streams[0]
+
+    def produce(self, records: Iterable[Record], stream: Stream | None = None) -> None:
+        produce(self.bootstrap_servers, (stream or self.stream).topic, records)
+
+    def query(self, statement: str, *values: Any) -> list[Any]:
+        return query(self.url, statement, *values)
+
+    def rows(self, stream: Stream | None = None) -> int:
+        (count,) = self.query(f'select count(*) from "{(stream or self.stream).table}"')
+        return int(count)
+
+    def positions(self, stream: Stream | None = None) -> dict[int, int]:
+        """Partition → next offset."""
+        name = (stream or self.stream).name
+        return dict(self.query("select kafka_partition, next_offset from ingest.position where stream = %s", name))
+
+    def by_hand(self, *streams: Stream) -> ExecuteInProcessResult:
+        """Materialize these, all when none is named, as the button does: no tags, one process."""
+        keys = [dg.AssetKey(stream.name) for stream in streams or self.streams]
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        return job.execute_in_process(instance=self.instance, asset_selection=keys, raise_on_error=False)
+
+    def by_sensor(self, shard: str = "0/1", **more: str) -> ExecuteInProcessResult:
+        """The stream's job with the tags that a sensor gives."""
+        found = {tags.STREAM: self.stream.name, tags.SHARD: shard, **more}
+        job = self.definitions.resolve_job_def(tags.job_name(self.stream))
+        return job.execute_in_process(instance=self.instance, tags=found, raise_on_error=False)
+
+    def tick(self) -> SensorExecutionData:
+        """One tick of the stream's sensor, with the cursor that its last one left."""
+        name = tags.sensor_name(self.stream)
+        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursors.get(name))
+        outcome = self.definitions.resolve_sensor_def(name).evaluate_tick(context)
+        self.cursors[name] = outcome.cursor
+        return outcome
+
+    def run_tags(self, run_id: str) -> Mapping[str, str]:
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        return run.tags
+
+    def outcome(self, run_id: str) -> tuple[str | None, str | None]:
+        """(ingest/ended, ingest/rows) of a sensor's run."""
+        found = self.run_tags(run_id)
+        return found.get(tags.ENDED), found.get(tags.ROWS)
+
+    def said(self, run_id: str) -> str:
+        """Every message of the run in Dagster's event log."""
+        return "\n".join(entry.user_message or entry.message for entry in self.instance.all_logs(run_id))
+
+
+def metadata(result: ExecuteInProcessResult, stream: Stream) -> dict[str, Any]:
+    """Of the stream's one materialization: name → plain value."""
+    (event,) = [
+        event
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey(stream.name)
+    ]
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def failure(result: ExecuteInProcessResult) -> str:
+    """What the run's one failed step says."""
+    (event,) = result.get_step_failure_events()
+    data = event.step_failure_data
+    assert data.user_failure_data is not None
+    return str(data.user_failure_data.description)

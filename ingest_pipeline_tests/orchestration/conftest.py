@@ -1,0 +1,77 @@
+"""`bench` makes code locations in this process."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.orchestration import build
+from ingest_pipeline.orchestration.connections import Connections
+from ingest_pipeline.settings import load_settings
+from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.orchestration.bench import Bench
+
+TEMPERATURE, PRICE = STREAMS
+
+
+@pytest.fixture
+def bench(
+    request: pytest.FixtureRequest,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., Bench]]:
+    """``bench(streams=[TEMPERATURE], partitions=2, BATCH_SIZE="10", …)``: a topic for every stream, of a name of its own,
+    none with ``partitions=0``. A run ends as it is caught up, unless RUN_IDLE_SECONDS says otherwise.
+
+    KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL may be given too; then no topic is made.
+    """
+    opened: list[Connections] = []
+
+    def connections(*arguments: Any) -> Connections:
+        opened.append(Connections(*arguments))
+        return opened[-1]
+
+    monkeypatch.setattr(build, "Connections", connections)
+    with ExitStack() as cleanup:
+
+        def make(streams: Sequence[Stream] = (TEMPERATURE,), partitions: int = 2, **environ: str) -> Bench:
+            if "KAFKA_BOOTSTRAP_SERVERS" not in environ:
+                environ["KAFKA_BOOTSTRAP_SERVERS"] = request.getfixturevalue("kafka_server").bootstrap_servers
+                new = request.getfixturevalue("topic")
+                streams = [replace(stream, topic=_topic(new, stream.name, partitions)) for stream in streams]
+            usual = {
+                "DATABASE_URL": database_url,
+                "KAFKA_GROUP_PREFIX": f"test-{uuid.uuid4().hex[:8]}-",
+                "RUN_IDLE_SECONDS": "0",
+            }
+            settings = load_settings([stream.name for stream in streams], {**usual, **environ})
+            definitions = build.build_definitions(streams, settings)
+            folder = tmp_path / f"instance-{len(opened)}"
+            folder.mkdir()
+            instance = cleanup.enter_context(dg.DagsterInstance.local_temp(str(folder)))
+            return Bench(
+                streams,
+                settings,
+                opened[-1],
+                definitions,
+                instance,
+                settings.database_url.get_secret_value(),
+                environ["KAFKA_BOOTSTRAP_SERVERS"],
+            )
+
+        yield make
+        for each in opened:
+            each.database().dispose()
+
+
+def _topic(new: Callable[..., str], hint: str, partitions: int) -> str:
+    return new(hint, partitions) if partitions else f"{hint}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,245 @@
+"""Ticks of a real sensor against real Kafka and PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import confluent_kafka
+import dagster as dg
+import psycopg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from ingest_pipeline.kafka import source
+from ingest_pipeline.orchestration import sensors, tags
+from ingest_pipeline.postgres import ownership
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.records import temperatures
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+pytestmark = pytest.mark.kafka
+RUN = "1a2b3c4d-1111-4222-8333-444455556666"
+Make = Callable[..., Bench]
+
+
+def drained(bench: Bench, count: int) -> None:
+    """The stream has begun and stands at its end."""
+    bench.produce(temperatures(count))
+    assert bench.by_sensor().success
+
+
+def owned_by(bench: Bench, run_id: str) -> PostgresLedger:
+    """A run that owns every partition, until it is closed."""
+    ledger = PostgresLedger(bench.connections.database(), bench.stream, run_id)
+    assert ledger.own(list(bench.positions()), exact=True) == {}
+    return ledger
+
+
+class TestLag:
+    def test_a_run_is_requested_for_the_shard_that_has_some(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(3))
+        (request,) = here.tick().run_requests
+        assert request.run_config == {}
+        assert request.tags[tags.STREAM] == "temperature"
+        assert request.tags[tags.SHARD] == "0/1"
+        assert request.tags["dagster/max_runtime"] == "1260"
+        assert len(request.tags[tags.DEFINITION]) == 12
+        assert tags.SUCCESSOR not in request.tags
+
+    def test_each_shard_has_its_own(self, bench: Make) -> None:
+        here = bench(partitions=3, PARALLELISM="2")
+        here.produce(temperatures(6, partitions=3))
+        assert here.by_sensor("0/2").success
+        (request,) = here.tick().run_requests
+        assert request.tags[tags.SHARD] == "1/2"
+
+    def test_none_is_said(self, bench: Make) -> None:
+        here = bench()
+        drained(here, 3)
+        assert here.tick().run_requests == []
+        assert here.tick().skip_message == "caught up: lag 0"
+
+    def test_an_owner_is_named_with_the_lag(self, bench: Make) -> None:
+        here = bench()
+        drained(here, 2)
+        here.produce(temperatures(1234))
+        ledger = owned_by(here, RUN)
+        outcome = here.tick()
+        ledger.close()
+        assert outcome.run_requests == []
+        assert outcome.skip_message == "run 1a2b3c4d is draining; lag 1,234"
+        assert len(here.tick().run_requests) == 1
+
+    def test_a_pause_is_said_with_who_and_why(self, bench: Make) -> None:
+        here = bench()
+        drained(here, 2)
+        here.produce(temperatures(7))
+        book = here.connections.book(here.stream)
+        book.pause("table is being rebuilt", "ann")
+        assert here.tick().skip_message == "paused: table is being rebuilt (ann); lag 7"
+        book.resume()
+        assert len(here.tick().run_requests) == 1
+
+    def test_a_tick_reads_no_record_and_makes_no_consumer(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> NoReturn:
+            pytest.fail("a tick made a consumer")
+
+        here = bench()
+        here.produce(temperatures(3))
+        for module in (confluent_kafka, source):
+            monkeypatch.setattr(module, "Consumer", refuse)
+        assert len(here.tick().run_requests) == 1
+        assert here.query("select to_regclass('ingest.position')") == [None]
+
+
+class TestATopicThatAppears:
+    def test_it_is_waited_for_and_begins_at_its_beginning(self, bench: Make, kafka_server: RealKafka) -> None:
+        here = bench(partitions=0, START_FROM="latest")
+        outcome = here.tick()
+        assert outcome.run_requests == []
+        assert here.stream.topic in outcome.skip_message
+        assert outcome.skip_message.endswith("waiting for it")
+        kafka_server.create_topic(here.stream.topic, 2)
+        try:
+            here.produce(temperatures(5))
+            assert len(here.tick().run_requests) == 1
+            assert here.by_sensor().success
+            assert here.rows() == 5
+        finally:
+            kafka_server.delete_topic(here.stream.topic)
+
+    def test_one_that_was_there_begins_where_start_from_says(self, bench: Make) -> None:
+        here = bench(START_FROM="latest")
+        here.produce(temperatures(5))
+        assert len(here.tick().run_requests) == 1
+        assert here.by_sensor().success
+        here.produce(temperatures(2))
+        assert here.by_sensor().success
+        assert here.rows() == 2
+
+
+class TestGhosts:
+    @pytest.fixture
+    def later(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+        """Let the sensor's clock be ahead by so many seconds."""
+
+        def move(seconds: float) -> None:
+            monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: time.time() + seconds))
+
+        return move
+
+    def started(self, here: Bench, **more: str) -> dg.DagsterRun:
+        """A run that Dagster shows as started, and that has no process."""
+        found = {tags.STREAM: "temperature", tags.SHARD: "0/1", **more}
+        return create_run_for_test(
+            here.instance,
+            job_name="drain_temperature",
+            run_id=RUN,
+            status=dg.DagsterRunStatus.STARTED,
+            tags={name: value for name, value in found.items() if value},
+        )
+
+    def status(self, here: Bench) -> dg.DagsterRunStatus:
+        run = here.instance.get_run_by_id(RUN)
+        assert run is not None
+        return run.status
+
+    def test_one_is_reported_failed_and_its_shard_is_free(self, bench: Make, later: Callable[[float], None]) -> None:
+        here = bench()
+        here.produce(temperatures(3))
+        self.started(here)
+        assert here.tick().skip_message == "run 1a2b3c4d is starting; lag 3"
+        later(30)
+        assert len(here.tick().run_requests) == 1
+        assert self.status(here) == dg.DagsterRunStatus.STARTED
+        later(60)
+        here.tick()
+        assert self.status(here) == dg.DagsterRunStatus.FAILURE
+        assert "no session with PostgreSQL" in here.said(RUN)
+
+    def test_a_run_with_a_session_is_none(self, bench: Make, later: Callable[[float], None]) -> None:
+        here = bench()
+        drained(here, 2)
+        self.started(here)
+        ledger = owned_by(here, RUN)
+        for seconds in (30, 60, 90):
+            later(seconds)
+            assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 0"
+        ledger.close()
+        assert self.status(here) == dg.DagsterRunStatus.STARTED
+
+    def test_a_run_by_hand_is_none(self, bench: Make, later: Callable[[float], None]) -> None:
+        here = bench()
+        drained(here, 2)
+        self.started(here, **{tags.SHARD: ""})
+        for seconds in (30, 60, 90):
+            later(seconds)
+            here.tick()
+        assert self.status(here) == dg.DagsterRunStatus.STARTED
+
+    def test_an_owner_frozen_inside_copy_is_one(
+        self, bench: Make, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No time-out of PostgreSQL ends it: the run that follows does."""
+        monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+        here = bench()
+        drained(here, 2)
+        here.produce(temperatures(3))
+        self.started(here)
+        with here.connections.database().connect("asking for the keys") as connection:
+            key = ownership.lock_keys(connection, "ingest", "temperature").key("own", 0)
+        with psycopg.connect(here.url, autocommit=True, application_name=f"ingest {RUN}") as frozen:
+            frozen.execute("select pg_advisory_lock(%s)", [key])
+            frozen.execute("create temp table anything (line text)")
+            with pytest.raises(psycopg.errors.AdminShutdown), frozen.cursor().copy("copy anything from stdin"):
+                later(30)
+                assert len(here.tick().run_requests) == 1
+                later(60)
+                assert len(here.tick().run_requests) == 1
+                assert self.status(here) == dg.DagsterRunStatus.FAILURE
+                assert here.by_sensor().success
+                assert here.rows() == 5
+
+
+def failing_tick(here: Bench) -> str:
+    """The tick's one line. A promise of 10 s is given; twice that is asked of a busy machine."""
+    started_at = time.monotonic()
+    with pytest.raises(dg.Failure) as caught:
+        here.tick()
+    assert time.monotonic() - started_at < 20
+    description: Any = caught.value.description
+    assert "\n" not in description
+    return str(description)
+
+
+class TestServersAway:
+    def test_postgres(self, bench: Make, topic: Callable[..., str], own_postgres: Any) -> None:
+        here = bench(DATABASE_URL=own_postgres.url)
+        drained(here, 2)
+        assert here.tick().skip_message == "caught up: lag 0"
+        own_postgres.stop()
+        said = failing_tick(here)
+        assert own_postgres.url.rpartition("@")[2] in said
+        assert own_postgres.url.split(":")[2].split("@")[0] not in said
+        own_postgres.start()
+        assert here.tick().skip_message == "caught up: lag 0"
+
+    @pytest.mark.slow
+    def test_kafka(self, bench: Make, own_kafka: RealKafka) -> None:
+        own_kafka.create_topic("temperature", 2)
+        here = bench(KAFKA_BOOTSTRAP_SERVERS=own_kafka.bootstrap_servers)
+        drained(here, 2)
+        assert here.tick().skip_message == "caught up: lag 0"
+        own_kafka.stop()
+        assert own_kafka.bootstrap_servers in failing_tick(here)
+        own_kafka.start()
+        assert here.tick().skip_message == "caught up: lag 0"
+
+    def test_a_server_that_was_never_there(self, bench: Make) -> None:
+        here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+        assert "127.0.0.1:9" in failing_tick(here)
