@@ -1,0 +1,113 @@
+"""A whole system for one measurement: real Kafka, real PostgreSQL, `dagster dev` in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.demo.simulate import Plan, Tally, simulate
+from ingest_pipeline_tests.servers import choose
+
+ROOT = Path(__file__).parents[1]
+TOPICS = ("temperature", "price")
+PARTITIONS = 4
+STOP_SECONDS = 60.0
+
+
+@dataclass
+class System:
+    """Addresses of what runs, and where its files are."""
+
+    folder: Path
+    bootstrap_servers: str
+    database_url: str
+    kafka_description: str
+
+    def produce(self, records: int, broken_every: int = 1000) -> Tally:
+        """As fast as the broker takes them; returns once all are acknowledged."""
+        plan = Plan(topics=TOPICS, rate=0, records=records, broken_every=broken_every)
+        return simulate({"bootstrap.servers": self.bootstrap_servers}, plan)
+
+    def query(self, statement: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            return connection.execute(statement).fetchall()
+
+    def versions(self) -> str:
+        return f"{self.kafka_description}; PostgreSQL {self.query('SHOW server_version')[0][0]}, fsync on"
+
+
+@contextmanager
+def system(folder: Path) -> Iterator[System]:
+    """Kafka with both topics, and an empty database; both end with the block."""
+    with ExitStack() as stack:
+        kafka = stack.enter_context(choose.own_kafka(folder / "kafka"))
+        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
+        for topic in TOPICS:
+            kafka.create_topic(topic, PARTITIONS)
+        yield System(folder, kafka.bootstrap_servers, postgres.url, kafka.description)
+
+
+@contextmanager
+def dagster_dev(running: System, settings: Mapping[str, str], port: int) -> Iterator[None]:
+    """`dagster dev` on these servers, as a user starts it; it and its runs end with the block."""
+    home = running.folder / "dagster"
+    home.mkdir(exist_ok=True)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, home / name)
+    environment = {
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("KAFKA_", "DATABASE_", "DAGSTER_"))
+        },
+        "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,
+        "DATABASE_URL": running.database_url,
+        "PYTHONPATH": str(ROOT),
+        **settings,
+    }
+    with (home / "dagster.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster", "dev", "--port", str(port)],
+            cwd=home,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt the whole session, as Ctrl-C does, then make sure."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        print("dagster dev did not end by itself", file=sys.stderr)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _lives(process.pid):
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
