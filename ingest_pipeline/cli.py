@@ -1,11 +1,11 @@
-"""`ingest …`: thin calls into the folders. A user's mistake is one line on stderr and exit code 1, never a traceback."""
+"""`ingest …`: thin calls into the folders. A user's mistake is one line on stderr and exit code 1, no traceback."""
 
 from __future__ import annotations
 
 import getpass
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,11 @@ from .core.stream import Stream, by_name
 from .settings import Settings, describe, load_settings
 from .streams import STREAMS
 
+if TYPE_CHECKING:
+    from .orchestration.connections import Connections
+
 _ELSEWHERE = {
+    "dead-letters": "ingest_pipeline.cli_dead_letters:dead_letters",
     "demo": "ingest_pipeline.demo.commands:demo",
     "simulate": "ingest_pipeline.demo.commands:simulate",
 }
@@ -96,7 +100,7 @@ def migrate() -> None:
     """
     from .postgres import schema
 
-    done = schema.migrate(_connections().database(), STREAMS)
+    done = schema.migrate(connections().database(), STREAMS)
     click.echo("\n".join(done) or "nothing to do: the ledger and all tables are as declared")
 
 
@@ -109,7 +113,7 @@ def check() -> None:
     from .orchestration.doctor import findings
 
     wrong = 0
-    for finding in findings(_connections(), STREAMS):
+    for finding in findings(connections(), STREAMS):
         wrong += not finding.ok
         click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.said}")
     sys.exit(1 if wrong else 0)
@@ -123,7 +127,7 @@ def pause(stream: Stream, reason: str) -> None:
 
     Example: ingest pause price --reason "table is being rebuilt"
     """
-    book = _connections().book(stream)
+    book = connections().book(stream)
     book.prepare()
     book.pause(reason, getpass.getuser())
     click.echo(f"{stream.name} is paused: {reason}")
@@ -136,7 +140,7 @@ def resume(stream: Stream) -> None:
 
     Example: ingest resume price
     """
-    book = _connections().book(stream)
+    book = connections().book(stream)
     book.prepare()
     book.resume()
     click.echo(f"{stream.name} goes on")
@@ -146,10 +150,16 @@ def _settings() -> Settings:
     return load_settings(list(by_name(STREAMS)))
 
 
-def _connections() -> Any:
+def connections() -> Connections:
+    """What the environment's settings point at; one for a command, closed at its end."""
     from .orchestration.connections import Connections
 
-    return Connections(_settings())
+    root = click.get_current_context().find_root()
+    if root.obj is None:
+        root.obj = Connections(_settings())
+        root.call_on_close(root.obj.close)
+    found: Connections = root.obj
+    return found
 
 
 if __name__ == "__main__":

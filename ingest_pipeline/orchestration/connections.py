@@ -39,6 +39,15 @@ class Connections:
                 )
             return self._database
 
+    def close(self) -> None:
+        """Close what was opened; it is opened again when asked for."""
+        with self._lock:
+            if self._database is not None:
+                self._database.dispose()
+            for topic in self._topics.values():
+                topic.close()
+            self._database, self._topics = None, {}
+
     def book(self, stream: Stream) -> LedgerBook:
         from ..postgres.book import LedgerBook
 

@@ -41,8 +41,8 @@ _TYPES: dict[type, TypeEngine[Any]] = {
     date: Date(),
     Decimal: Numeric(),
     UUID: Uuid(),
-    dict: JSONB(),
-    list: JSONB(),
+    dict: JSONB(none_as_null=True),
+    list: JSONB(none_as_null=True),
     bytes: LargeBinary(),
 }
 SMALLINT_OID, INT_OID, BIGINT_OID, TIMESTAMPTZ_OID = 21, 23, 20, 1184

@@ -1,0 +1,141 @@
+"""`ingest dead-letters …`: look at refused records, try them again, or close them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cli import StreamName, connections
+from .core.decode import JsonDecoder
+from .core.stream import Stream
+
+if TYPE_CHECKING:
+    from .postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+
+_PREVIEW_BYTES = 2000
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Records that could not become a row: list, show, redrive, discard."""
+
+
+def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds STREAM and the options that narrow, and hands the command (letters, wanted, stream, …)."""
+
+    @wraps(command)
+    def run(
+        stream: Stream,
+        stage: str | None,
+        sqlstate: str | None,
+        reason: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        ids: tuple[int, ...],
+        **rest: Any,
+    ) -> Any:
+        from .postgres.dead_letters import DeadLetters, LetterFilter
+
+        wanted = LetterFilter(stage, sqlstate, reason, since, until, ids or None)
+        return command(DeadLetters(connections().database(), stream), wanted, stream, **rest)
+
+    times = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
+    for option in (
+        click.option("--id", "ids", type=int, multiple=True, help="Of a letter; may be repeated."),
+        click.option("--until", type=click.DateTime(times), help="Refused before."),
+        click.option("--since", type=click.DateTime(times), help="Refused at or after."),
+        click.option("--reason", help="A part of the reason's text."),
+        click.option("--sqlstate", help="For example 23514."),
+        click.option("--stage", type=click.Choice(["decode", "timestamp", "value", "insert"])),
+        click.argument("stream", type=StreamName()),
+    ):
+        run = option(run)
+    return run
+
+
+@dead_letters.command("list")
+@_filtered
+@click.option("--limit", default=20, show_default=True, help="Letters listed below the counts.")
+def list_letters(letters: DeadLetters, wanted: LetterFilter, stream: Stream, limit: int) -> None:
+    """Open letters: counts by reason first, then the oldest.
+
+    Example: ingest dead-letters list price --stage decode
+    """
+    counts = letters.count_by_reason(wanted)
+    if not counts:
+        click.echo(f"{stream.name} has no such open dead letter")
+        return
+    for row in counts:
+        click.echo(f"{row.letters:>9,}  {row.stage:<9}  {row.reason}")
+    click.echo()
+    for row in letters.page(wanted, limit=limit):
+        where = f"partition {row.kafka_partition} offset {row.kafka_offset}"
+        click.echo(f"id {row.id}  {where}  {row.failed_at:%Y-%m-%d %H:%M:%S}  tries {row.attempts}  {row.reason}")
+
+
+@dead_letters.command()
+@click.argument("stream", type=StreamName())
+@click.argument("letter_id", type=int)
+def show(stream: Stream, letter_id: int) -> None:
+    """One letter with its key, headers and bytes. This prints the payload.
+
+    Example: ingest dead-letters show price 17
+    """
+    from .postgres.dead_letters import DeadLetters
+
+    row = DeadLetters(connections().database(), stream).show(letter_id)
+    if row is None:
+        raise click.ClickException(f"{stream.name} has no dead letter {letter_id}")
+    for name, value in row._mapping.items():
+        if isinstance(value, bytes) and name != "value_sha256":
+            cut = "" if len(value) <= _PREVIEW_BYTES else f" … ({len(value):,} bytes)"
+            value = repr(value[:_PREVIEW_BYTES]) + cut
+        click.echo(f"{name:<18} {value.hex() if isinstance(value, bytes) else value}")
+
+
+@dead_letters.command()
+@_filtered
+@click.option("--dry-run", is_flag=True, help="Try everything, change nothing.")
+def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run: bool) -> None:
+    """Decode the stored bytes with today's code and store the rows under their own coordinates.
+
+    Example: ingest dead-letters redrive price --reason "Expected `float`"
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    settings = connections().settings.for_stream(stream.name)
+    total = sum(row.letters for row in letters.count_by_reason(wanted))
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"redriving {stream.name}", total=total)
+
+        def observe(done: Redriven) -> None:
+            bar.update(task, completed=done.tried)
+
+        done = letters.redrive(
+            wanted, JsonDecoder(stream, settings.naive_timestamps).decode, dry_run=dry_run, observe=observe
+        )
+    would = "would be " if dry_run else ""
+    click.echo(
+        f"{done.stored:,} {would}stored, {done.present:,} were there already, {done.refused:,} refused again,"
+        f" {done.truncated:,} cut short and not tried"
+    )
+
+
+@dead_letters.command()
+@_filtered
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def discard(letters: DeadLetters, wanted: LetterFilter, stream: Stream, yes: bool) -> None:
+    """Close letters without a row. They stay in the ledger as discarded.
+
+    Example: ingest dead-letters discard price --id 17 --yes
+    """
+    total = sum(row.letters for row in letters.count_by_reason(wanted))
+    if total and (yes or click.confirm(f"discard {total:,} dead letters of {stream.name}?")):
+        click.echo(f"discarded {letters.discard(wanted):,}")
+    else:
+        click.echo("nothing discarded")
