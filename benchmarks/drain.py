@@ -10,8 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
 import psycopg
+
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
 from .system import TOPICS, System, dagster_dev, system
 
@@ -56,16 +58,16 @@ class Survived:
         return self.rows - self.distinct
 
 
-def drain(records: int, port: int, settings: dict[str, str]) -> tuple[Drained, str]:
+def drain(records: int, settings: dict[str, str]) -> tuple[Drained, str]:
     """Drain a backlog of so many records by sensor-launched runs, on new servers: the rates, and the versions."""
     with tempfile.TemporaryDirectory() as folder, system(Path(folder)) as running:
         produced = running.produce(records).acknowledged
-        with dagster_dev(running, settings, port):
+        with dagster_dev(running, settings):
             samples = _watch(running, produced)
         return _rates(samples, produced), running.versions()
 
 
-def survive(records: int, kills: int, seed: int, port: int, settings: dict[str, str]) -> Survived:
+def survive(records: int, kills: int, seed: int, settings: dict[str, str]) -> Survived:
     """Drain a backlog while the runs that drain it are killed by `kill -9`, so many times, at random moments.
 
     Each kill waits until rows have been committed since the last one; the records are spread over the kills.
@@ -73,11 +75,11 @@ def survive(records: int, kills: int, seed: int, port: int, settings: dict[str, 
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, system(Path(folder)) as running:
         killed, broken, produced = 0, 0, 0
-        with dagster_dev(running, settings, port):
+        with dagster_dev(running, settings) as dagster:
             while killed < kills:
                 sent = running.produce(records // kills)
                 produced, broken = produced + sent.acknowledged, broken + sent.broken
-                killed += _kill_owner(running, chance)
+                killed += _kill_owner(running, dagster, chance)
             _watch(running, produced)
         rows, distinct = _counts(running)
         letters = int(str(running.query("SELECT count(*) FROM ingest.dead_letter")[0][0]))
@@ -110,11 +112,11 @@ def _rates(samples: list[tuple[float, int]], produced: int) -> Drained:
     )
 
 
-def _kill_owner(running: System, chance: random.Random) -> int:
+def _kill_owner(running: System, dagster: DagsterDev, chance: random.Random) -> int:
     """Wait until a run drains, let it go on for a moment, and kill it."""
     deadline = time.monotonic() + GIVE_UP_SECONDS
     while time.monotonic() < deadline:
-        pids = _pids_of_owners(running)
+        pids = _pids_of_owners(running, dagster)
         if pids:
             time.sleep(chance.uniform(0.0, 0.6))
             victim = chance.choice(pids)
@@ -127,21 +129,12 @@ def _kill_owner(running: System, chance: random.Random) -> int:
     raise SystemExit("no run to kill")
 
 
-def _pids_of_owners(running: System) -> list[int]:
+def _pids_of_owners(running: System, dagster: DagsterDev) -> list[int]:
     """The processes behind the sessions that own positions: the run's tag ingest/pid says which."""
     if running.query("SELECT to_regclass('ingest.position')")[0][0] is None:
         return []
     owners = {row[0] for row in running.query(_OWNERS)}
-    if not owners:
-        return []
-    before = Path.cwd()
-    os.chdir(running.folder / "dagster")  # its storage is relative to the folder it was started in
-    try:
-        with dg.DagsterInstance.from_config(".") as instance:
-            runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    finally:
-        os.chdir(before)
-    return [int(run.tags["ingest/pid"]) for run in runs if run.run_id in owners and "ingest/pid" in run.tags]
+    return [int(run.tags[tags.PID]) for run in dagster.runs() if run.run_id in owners and run.status == "STARTED"]
 
 
 def _counts(running: System) -> tuple[int, int]:

@@ -24,17 +24,16 @@ PACKAGES = ("dagster", "confluent-kafka", "SQLAlchemy", "psycopg", "msgspec")
 @click.option("--kills", default=20, help="Runs killed by kill -9.")
 @click.option("--kill-records", default=400_000, help="Records drained while runs are killed.")
 @click.option("--seed", default=1, help="Of the kills' moments.")
-@click.option("--port", default=3117, help="Of Dagster's web server.")
 @click.option("--write/--no-write", default=True, help=f"Write {DOCUMENT.name}.")
-def main(records: int, repeats: int, kills: int, kill_records: int, seed: int, port: int, write: bool) -> None:
+def main(records: int, repeats: int, kills: int, kill_records: int, seed: int, write: bool) -> None:
     """Drain backlogs through sensor-launched Dagster runs, default settings, and kill some of the runs."""
     drained: list[Drained] = []
     versions = ""
     for number in range(repeats):
-        result, versions = drain(records, port, {})
+        result, versions = drain(records, {})
         drained.append(result)
         click.echo(f"drain {number + 1}: {result.steady:,.0f} rows/s steady, {result.whole:,.0f} rows/s from the first")
-    survived = survive(kill_records, kills, seed, port, {}) if kills else None
+    survived = survive(kill_records, kills, seed, {}) if kills else None
     if survived is not None:
         click.echo(_of_kills(survived))
         if survived.lost or survived.twice or survived.dead_letters != survived.broken:

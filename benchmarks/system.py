@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,12 +11,11 @@ import psycopg
 
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline.demo.simulate import Plan, Tally, simulate
+from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 from ingest_pipeline_tests.servers import choose
 
-ROOT = Path(__file__).parents[1]
 TOPICS = ("temperature", "price")
 PARTITIONS = 4
-STOP_SECONDS = 60.0
 
 
 @dataclass
@@ -59,55 +52,14 @@ def system(folder: Path) -> Iterator[System]:
 
 
 @contextmanager
-def dagster_dev(running: System, settings: Mapping[str, str], port: int) -> Iterator[None]:
+def dagster_dev(running: System, settings: Mapping[str, str]) -> Iterator[DagsterDev]:
     """`dagster dev` on these servers, as a user starts it; it and its runs end with the block."""
-    home = running.folder / "dagster"
-    home.mkdir(exist_ok=True)
-    for name in ("dagster.yaml", "workspace.yaml"):
-        shutil.copy(ROOT / name, home / name)
+    folder = running.folder / "dagster"
+    folder.mkdir()
     environment = {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("KAFKA_", "DATABASE_", "DAGSTER_"))
-        },
         "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,
         "DATABASE_URL": running.database_url,
-        "PYTHONPATH": str(ROOT),
         **settings,
     }
-    with (home / "dagster.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "--port", str(port)],
-            cwd=home,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt the whole session, as Ctrl-C does, then make sure."""
-    os.killpg(process.pid, signal.SIGINT)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        print("dagster dev did not end by itself", file=sys.stderr)
-    deadline = time.monotonic() + STOP_SECONDS
-    while _lives(process.pid):
-        if time.monotonic() > deadline:
-            os.killpg(process.pid, signal.SIGKILL)
-        time.sleep(0.1)
-
-
-def _lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    with DagsterDev(folder, environment) as dagster:
+        yield dagster

@@ -125,7 +125,7 @@ class Fleet:
 
     def _time(self) -> str:
         time = _EPOCH + timedelta(microseconds=self._last_us)
-        return time.strftime("%Y-%m-%dT%H:%M:%S.%f") + self._shape.zone
+        return time.isoformat(timespec="microseconds").removesuffix("+00:00") + self._shape.zone
 
     def _first_level(self) -> float:
         return self._random.uniform(12, 28) if self.topic == "temperature" else self._random.uniform(5, 400)

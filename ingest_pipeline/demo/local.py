@@ -59,16 +59,49 @@ def end(process: subprocess.Popen[bytes], sign: signal.Signals, timeout_seconds:
     return True
 
 
+class Guard:
+    """Ends a server of ours when this process ends without having done so: by SIGKILL, by a crash in C code.
+
+    A shell in a session of its own waits for the end of a pipe that only this process holds, then sends the
+    signal.
+    """
+
+    def __init__(self, pid: int, sign: signal.Signals) -> None:
+        script = 'read -r _; kill -s "$1" "$2"'
+        self._shell = subprocess.Popen(
+            ["sh", "-c", script, "sh", sign.name.removeprefix("SIG"), str(pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """End the watch; call it once the server is gone."""
+        self._shell.kill()
+        self._shell.communicate()
+
+
 def wait_for_pid(pid: int, timeout_seconds: float) -> bool:
     """Wait for the end of a process that is not our child; False when it is there after the timeout."""
     deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
+    while not _is_gone(pid):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.02)
-    return False
+    return True
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether it has ended. An orphan that nobody collects, as in a container without an init, has ended too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return False
 
 
 def last_lines(path: Path, count: int = 3) -> str:

@@ -19,6 +19,7 @@ import psycopg
 
 from .local import (
     HOST,
+    Guard,
     LocalServerError,
     end,
     free_port,
@@ -54,8 +55,8 @@ class EmbeddedPostgres:
     It listens on 127.0.0.1 only, at a port that stays the same across restarts (also those of later objects
     on the same folder, while the port is free), and asks for a password that is kept in ``data_dir``,
     readable by its owner alone. It runs in a session of its own: Ctrl-C in the terminal does not reach it,
-    ``stop`` must. One object at a time may serve a folder; a server left behind by an owner that was killed
-    is stopped before the new one starts.
+    ``stop`` must. When this process dies without ``stop``, it shuts down by itself. One object at a time may
+    serve a folder; a server that is left behind all the same is ended before the new one starts.
 
     ``options`` are PostgreSQL settings, such as ``{"max_connections": "200"}``.
     """
@@ -66,6 +67,7 @@ class EmbeddedPostgres:
         self._cluster = self.data_dir / "cluster"
         self._options = dict(options or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         self._lock: IO[bytes] | None = None
         self._port: int | None = None
 
@@ -117,6 +119,7 @@ class EmbeddedPostgres:
             self._end_leftover()
             self._port = self._choose_port()
             self._process = self._launch(prefix, bin_dir, self._port)
+            self._guard = Guard(self._process.pid, signal.SIGINT)
             self._wait_until_ready(self._process)
         except BaseException:
             self.stop("immediate")
@@ -131,6 +134,9 @@ class EmbeddedPostgres:
         if self._process is not None:
             end(self._process, _SIGNALS[mode], timeout_seconds)
             self._process = None
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None

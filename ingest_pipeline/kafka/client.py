@@ -26,6 +26,9 @@ _FIXED: dict[str, Any] = {
     "enable.partition.eof": True,
     "allow.auto.create.topics": False,
     "statistics.interval.ms": 0,
+    # We join no group, so these only bound how long close() waits for a coordinator that is away (else 45 s).
+    "session.timeout.ms": 1500,
+    "heartbeat.interval.ms": 500,
 }
 
 # Ours unless the user says otherwise.

@@ -3,88 +3,67 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from ..core.errors import IngestError
 from ..core.ports import Clock
 from ..core.record import Place
 from .faults import map_error
-from .topic import KafkaTopic
 
 _EVERY_SECONDS = 1.0
-_CLOSE_SECONDS = 2.0
 
 
 class GroupCommits:
-    """Sends the newest places, at most once a second, one request at a time.
+    """What to commit, and when: the newest places, at most once a second, one request at a time.
 
-    A failure is logged once, then forgotten.
+    A failure is logged once and forgotten: no record depends on it.
     """
 
-    def __init__(self, topic: KafkaTopic, group_id: str, mark: str, logger: logging.Logger, clock: Clock) -> None:
-        self._topic = topic
-        self._group_id = group_id
-        self._mark = mark
+    def __init__(self, where: str, logger: logging.Logger, clock: Clock) -> None:
+        self._where = where
         self._logger = logger
         self._clock = clock
         self._pending: dict[int, Place] = {}
-        self._sent: Future[Any] | None = None
         self._next_at = 0.0
-        self._logged: set[str] = set()
+        self._logged: set[int] = set()
+        self._permitted = True
+        self.in_flight = False
+        """Whether a request waits for its answer."""
 
     def add(self, places: Mapping[int, Place]) -> None:
-        """To be sent when due: `send_due` says when."""
-        self._pending.update(places)
+        """To be committed when due, unless the right to do so is missing."""
+        if self._permitted:
+            self._pending.update(places)
 
-    def send_due(self) -> None:
-        """Send what was added, unless something was sent less than a second ago or is still on its way."""
-        if not self._pending or self._clock.monotonic() < self._next_at:
-            return
-        if self._sent is not None:
-            if not self._sent.done():
-                return
-            self._settle(self._sent)
-        self._send()
+    def take_due(self) -> dict[int, Place]:
+        """What to send now: nothing when less than a second has passed, or an answer is still awaited."""
+        if not self._pending or self.in_flight or self._clock.monotonic() < self._next_at:
+            return {}
+        return self.take_rest()
 
-    def close(self) -> None:
-        """Send the rest and wait for the answer, 2 s in all."""
-        deadline = self._clock.monotonic() + _CLOSE_SECONDS
-        for _ in range(2):
-            if self._sent is not None:
-                wait_for([self._sent], timeout=max(0.0, deadline - self._clock.monotonic()))
-                if not self._sent.done():
-                    return
-                self._settle(self._sent)
-            if self._pending:
-                self._send()
-
-    def _send(self) -> None:
-        try:
-            self._sent = self._topic.commit_group(self._group_id, self._pending, self._mark)
-        except (KafkaException, IngestError) as error:
-            self._log(error)
-        self._pending = {}
+    def take_rest(self) -> dict[int, Place]:
+        """What is left to send, whenever the last request was."""
+        places, self._pending = self._pending, {}
         self._next_at = self._clock.monotonic() + _EVERY_SECONDS
+        self.in_flight = bool(places)
+        return places
 
-    def _settle(self, sent: Future[Any]) -> None:
-        self._sent = None
-        error = sent.exception()
-        if error is not None:
-            self._log(error)
-        else:
-            for commit in sent.result().topic_partitions:
-                if commit.error is not None:
-                    self._log(KafkaException(commit.error))
+    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """The client's callback: a request was answered, or given up."""
+        self.in_flight = False
+        errors = [error, *(partition.error for partition in partitions)]
+        for refused in errors:
+            if refused is not None:
+                self.refuse(refused)
 
-    def _log(self, error: BaseException) -> None:
-        if isinstance(error, KafkaException):
-            error = map_error(error, f"{self._topic.where}, group {self._group_id}")
-        text = str(error) if isinstance(error, IngestError) else type(error).__name__
-        if text not in self._logged:
-            self._logged.add(text)
-            self._logger.warning("Lag tools will not see the position: %s", text)
+    def refuse(self, error: KafkaError | KafkaException) -> None:
+        """Log why lag tools stay behind, once for each kind of error."""
+        self.in_flight = False
+        code = error.args[0].code() if isinstance(error, KafkaException) else error.code()
+        if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self._permitted, self._pending = False, {}
+        if code not in self._logged:
+            self._logged.add(code)
+            reason = map_error(error, self._where).message
+            self._logger.warning("Lag tools do not see the position, ingestion goes on: %s", reason)

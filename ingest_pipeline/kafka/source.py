@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from .group import GroupCommits
 from .topic import KafkaTopic
 
 _MAX_CONSUME = 1_000_000
+_CLOSE_SECONDS = 2.0
 _error_of = Message.error
 
 
@@ -46,23 +48,23 @@ class KafkaSource:
 
         Args:
             kafka: the user's librdkafka properties, validated.
-            topic: answers about ends and starts, and carries the group's commits; left open by `close`.
+            topic: answers about ends and starts; left open by `close`.
             ledger_id: goes into the mark of the group's commits.
         """
         self._topic = topic
         self._patience = patience_seconds
         self._logger = logger or logging.getLogger(__name__)
         self._clock = clock or SystemClock()
-        self._group = GroupCommits(topic, group_id, ledger_mark(ledger_id), self._logger, self._clock)
+        self._mark = ledger_mark(ledger_id)
+        self._group = GroupCommits(f"{topic.where}, group {group_id}", self._logger, self._clock)
         self._assigned: dict[int, Place] = {}
         self._stopped: dict[int, KafkaError] = {}  # partitions that the client reads no further
         self._open_ends: dict[int, int] = {}  # ends that lie beyond the last record, epoch not known yet
         self._fault: IngestError | None = None
         self._trouble_since: float | None = None
-        self._group_right_logged = False
         self._closed = False
         config = consumer_config(kafka, group_id, batch_bytes, client_id)
-        config["error_cb"] = self._on_error
+        config |= {"error_cb": self._on_error, "on_commit": self._group.on_commit}
         self._consumer = open_client(Consumer, config, self._logger)
 
     def assign(self, places: Mapping[int, Place]) -> None:
@@ -82,7 +84,7 @@ class KafkaSource:
             messages: list[Any] = self._consumer.consume(min(max_records, _MAX_CONSUME), timeout_seconds)
         except KafkaException as error:
             raise map_error(error, self._topic.where) from error
-        self._group.send_due()
+        self._commit(self._group.take_due())
         if not messages:
             self._check_trouble()
             return self._chunk_of_events([]) if self._open_ends and self._trouble_since is None else Chunk()
@@ -93,13 +95,35 @@ class KafkaSource:
 
     def acknowledge(self, places: Mapping[int, Place]) -> None:
         self._group.add(places)
-        self._group.send_due()
+        self._commit(self._group.take_due())
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._group.close()
-            self._consumer.close()
+        if self._closed:
+            return
+        self._closed = True
+        deadline = self._clock.monotonic() + _CLOSE_SECONDS
+        self._consumer.unassign()
+        while self._clock.monotonic() < deadline:
+            if not self._group.in_flight:
+                self._commit(self._group.take_rest())
+            if not self._group.in_flight:
+                break
+            self._consumer.poll(0.05)  # brings the answer
+        # With an answer outstanding the client may wait much longer for a frozen broker: then behind our back.
+        closing = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
+        closing.start()
+        closing.join(max(0.1, deadline - self._clock.monotonic()))
+
+    def _commit(self, places: Mapping[int, Place]) -> None:
+        if not places:
+            return
+        name = self._topic.name
+        try:
+            self._consumer.commit(
+                offsets=[topic_partition(name, *item, self._mark) for item in places.items()], asynchronous=True
+            )
+        except KafkaException as error:
+            self._group.refuse(error)
 
     def _chunk_of_events(self, messages: list[Any]) -> Chunk:
         """Records and events apart. Records are handed over before an event behind them is raised."""
@@ -112,7 +136,7 @@ class KafkaSource:
             elif error.code() == KafkaError._PARTITION_EOF:
                 at_end[message.partition()] = message.offset()
             else:
-                self._note_event(message.partition(), error)
+                self._note_event(message, error)
         if records or len(at_end) > len(self._open_ends):
             self._trouble_since = None
         ends = self._resolve_ends(at_end) if at_end else {}
@@ -120,24 +144,18 @@ class KafkaSource:
             self._raise_stopped()
         return Chunk(records, ends)
 
-    def _note_event(self, partition: int | None, error: KafkaError) -> None:
-        if (
-            partition is not None
-            and partition >= 0
-            and not isinstance(map_error(error, self._topic.where), KafkaUnavailable)
-        ):
-            self._stopped[partition] = error
-        else:
+    def _note_event(self, message: Any, error: KafkaError) -> None:
+        """An event without a topic is the client's own, whatever partition it shows."""
+        if message.topic() is None or isinstance(map_error(error, self._topic.where), KafkaUnavailable):
             self._on_error(error)
+        else:
+            self._stopped[message.partition()] = error
 
     def _on_error(self, error: KafkaError) -> None:
         """The client's own troubles; called by it from inside `consume`."""
         mapped = map_error(error, self._topic.where)
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            # The group serves lag tools only. Reading needs no right on it.
-            if not self._group_right_logged:
-                self._group_right_logged = True
-                self._logger.warning("Lag tools will not see the position: %s", mapped.message)
+            self._group.refuse(error)  # reading needs no right on the group, only lag tools do
         elif isinstance(mapped, KafkaUnavailable) and not error.fatal():
             if self._trouble_since is None:
                 self._trouble_since = self._clock.monotonic()

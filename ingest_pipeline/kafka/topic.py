@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -20,13 +20,15 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.record import GroupOffset, Place, TopicIdentity
-from .client import admin_config, bootstrap_servers, isolation_level, open_client, topic_partition
+from .client import admin_config, bootstrap_servers, consumer_config, isolation_level, open_client
 from .faults import map_error, passes
 
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _NO_TOPIC_ID = "A" * 22
 """A Uuid of zeros: what a broker before 2.8 says."""
+_URL_SAFE = str.maketrans("+/", "-_")
+"""As Kafka's own tools write a Uuid."""
 _TOPIC_ID_SECONDS = 1.5
 _RETRY_SECONDS = 0.1
 _LEAST_SECONDS = 0.1
@@ -62,6 +64,7 @@ class KafkaTopic:
             else IsolationLevel.READ_COMMITTED
         )
         self._client: AdminClient | None = None
+        self._hint: KafkaError | None = None  # why the brokers do not answer, when the client has said so
 
     def identity(self) -> TopicIdentity:
         deadline = time.monotonic() + self._timeout
@@ -90,32 +93,25 @@ class KafkaTopic:
         _, topic = self._metadata(self._timeout)
         asked = [TopicPartition(self.name, partition) for partition in topic.partitions]
         where = f"{self.where}, group {group}"
-        (answer,) = self._answers(
-            lambda client, left: client.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, asked)], request_timeout=left
-            ),
-            deadline - time.monotonic(),
-            where,
-        ).values()
+        # A consumer asks, not the AdminClient: librdkafka 2.16 aborts the process when a coordinator goes away
+        # while an AdminClient asks for a group's offsets (confluentinc/librdkafka#5397).
+        config = consumer_config(self._kafka, group, 0, self._client_id)
+        consumer = open_client(Consumer, config, self._logger)
+        try:
+            committed = consumer.committed(asked, timeout=max(_LEAST_SECONDS, deadline - time.monotonic()))
+        except KafkaException as error:
+            event = consumer.poll(0)  # a missing right is told as an event, while the request just times out
+            told = event.error() if event is not None else None
+            raise map_error(error if told is None else told, where) from error
+        finally:
+            consumer.close()
         offsets: dict[int, GroupOffset] = {}
-        for commit in answer.topic_partitions:
+        for commit in committed:
             if commit.error is not None:
                 raise map_error(commit.error, where, partition=commit.partition)
             if commit.offset >= 0:
                 offsets[commit.partition] = GroupOffset(commit.offset, commit.metadata or "")
         return offsets
-
-    def commit_group(self, group: str, places: Mapping[int, Place], metadata: str) -> Future[Any]:
-        """Send these places as the group's commits, without waiting.
-
-        The future's result has `topic_partitions`, each with its `error`; it may fail with KafkaException.
-        A consumer's own commit would do the same, but holds up its close() for 45 s when the broker is away.
-        """
-        commits = [topic_partition(self.name, partition, place, metadata) for partition, place in places.items()]
-        futures = self._admin().alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, commits)], request_timeout=self._timeout
-        )
-        return next(iter(futures.values()))
 
     def close(self) -> None:
         """Drop the connection without waiting for anything. The next call opens another."""
@@ -123,17 +119,31 @@ class KafkaTopic:
 
     def _admin(self) -> AdminClient:
         if self._client is None:
-            self._client = open_client(AdminClient, admin_config(self._kafka, self._client_id), self._logger)
+            config = admin_config(self._kafka, self._client_id) | {"error_cb": self._on_error}
+            self._client = open_client(AdminClient, config, self._logger)
         return self._client
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._SSL or not isinstance(map_error(error, self.where), KafkaUnavailable):
+            self._hint = error
+
+    def _fault(self, error: KafkaException, where: str) -> IngestError:
+        """What a failed request means: a refused login, for one, shows itself only as silence."""
+        self._admin().poll(0)  # calls _on_error
+        mapped = map_error(error, where)
+        if self._hint is not None and isinstance(mapped, KafkaUnavailable):
+            return map_error(self._hint, where)
+        return mapped
 
     def _metadata(self, timeout: float) -> tuple[Any, Any]:
         client = self._admin()
         try:
             metadata = client.list_topics(self.name, timeout=timeout)
         except KafkaException as error:
-            raise map_error(error, self.where) from error
+            raise self._fault(error, self.where) from error
         finally:
             client.poll(0)  # hands the client's log lines on; nothing else would
+        self._hint = None
         topic = metadata.topics[self.name]
         if topic.error is not None:
             raise map_error(topic.error, self.where)
@@ -161,7 +171,7 @@ class KafkaTopic:
                 _cannot_tell_topic_ids.add(servers)
                 return None
             raise
-        topic_id = str(described.topic_id)
+        topic_id = str(described.topic_id).translate(_URL_SAFE)
         return None if topic_id == _NO_TOPIC_ID else topic_id
 
     def _offsets(self, partitions: Collection[int], spec: OffsetSpec, timeout: float) -> dict[int, Place]:
@@ -194,7 +204,7 @@ class KafkaTopic:
             except KafkaException as error:
                 self._explain_no_leader(error, partitions, left)
                 if not passes(error) or time.monotonic() + _RETRY_SECONDS > deadline:
-                    raise map_error(error, where) from error
+                    raise self._fault(error, where) from error
             except TimeoutError as error:
                 raise KafkaUnavailable(f"{where}: no answer within {timeout:g} s") from error
             finally:

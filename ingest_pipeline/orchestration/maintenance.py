@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
 from . import tags
 from .connections import Connections
 
 PAGE = 500
 _DAY_SECONDS = 86_400.0
+_OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream")
+_BY_HAND = "__ASSET_JOB"
+"""Dagster's name for the job behind the Materialize button."""
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE]
 
 
@@ -66,7 +67,7 @@ def maintenance_schedule() -> dg.ScheduleDefinition:
 def runs_to_delete(
     records: Iterable[dg.RunRecord], now: float, days: int, failed_days: int, keep: int, protected: set[str]
 ) -> list[str]:
-    """Ids of ended runs, of this package's streams and of its maintenance, that are past their time.
+    """Ids of ended runs, of this package's streams and of its other jobs, that are past their time.
 
     Args:
         records: newest first.
@@ -77,19 +78,31 @@ def runs_to_delete(
     doomed = []
     for record in records:
         run = record.dagster_run
-        stream = run.tags.get(tags.STREAM) or (run.job_name if run.job_name == "maintenance" else None)
-        if stream is None:
+        kind = _kind(run)
+        if kind is None:
             continue
-        seen[stream] += 1
+        seen[kind] += 1
         limit = failed_days if run.status == dg.DagsterRunStatus.FAILURE else days
         ended = record.end_time or record.create_timestamp.timestamp()
-        if seen[stream] > keep and now - ended > limit * _DAY_SECONDS and run.run_id not in protected:
+        if seen[kind] > keep and now - ended > limit * _DAY_SECONDS and run.run_id not in protected:
             doomed.append(run.run_id)
     return doomed
 
 
+def _kind(run: dg.DagsterRun) -> str | None:
+    """The stream, or the job, whose newest runs stay; None for a run of somebody else's job, whatever its tags."""
+    if run.job_name in _OTHER_JOBS:
+        return run.job_name
+    stream = run.tags.get(tags.STREAM)
+    return stream if run.job_name in (f"drain_{stream}", _BY_HAND) else None
+
+
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete a run, its events, its SQLite file and its compute logs."""
+    # Here, as they bring SQLAlchemy and Alembic along, which loading the definitions does not need.
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
     storage, logs = instance.event_log_storage, instance.compute_log_manager
     instance.delete_run(run_id)
     if isinstance(logs, LocalComputeLogManager):

@@ -68,7 +68,7 @@ class StreamRun:
             self._tag_end(f"failed:{type(error).__name__}")
             raise dg.Failure(description=error.message, allow_retries=False) from None
         except Exception as error:  # a bug: it keeps its traceback
-            self._tag({tags.ENDED: f"failed:{type(error).__name__}"})
+            self._tag_end(f"failed:{type(error).__name__}")
             raise
 
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,10 +56,14 @@ class PostgresLedger:
 
     def _open(self) -> None:
         self._connection: Connection = self._database.writing_connection(self._run_id)
-        with mapped_errors(self._doing), self._connection.begin():
-            schema.verify_table(self._connection, self._stream, self._database)
-            self._keys = ownership.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
-            self._backend = ownership.this_backend(self._connection)
+        self._driver_connection: Any = self._connection.connection.dbapi_connection
+        with ExitStack() as on_error:
+            on_error.callback(self._drop_connection)
+            with mapped_errors(self._doing), self._connection.begin():
+                schema.verify_table(self._connection, self._stream, self._database)
+                self._keys = ownership.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
+                self._backend = ownership.this_backend(self._connection)
+            on_error.pop_all()
         self._sql = statements(self._connection, self._stream, self._database.schemas)
         self._writer = BatchWriter(self._stream, self._run_id, self._sql, self._write_method, self._value_limit)
 
@@ -138,8 +143,8 @@ class PostgresLedger:
         return Requests(paused, row.successor_waits, row.yield_now)
 
     def recover(self, batch: Batch | None) -> Written | None:
-        """See core.ports.Ledger. In this order: a new connection, the old backend ended, the locks (granted only once the
-        old transaction is settled), and only then the positions."""
+        """See core.ports.Ledger. In this order: a new connection, the old backend ended, the locks (granted only once
+        the old transaction is settled), and only then the positions."""
         old, expected = self._backend, self.positions
         self._drop_connection()
         self._open()
@@ -197,6 +202,9 @@ class PostgresLedger:
         )
 
     def _drop_connection(self) -> None:
+        """SQLAlchemy does not close a detached connection that it invalidates: the session would keep its locks."""
+        with suppress(psycopg.Error):
+            self._driver_connection.close()
         with suppress(SQLAlchemyError):
             self._connection.invalidate()
         with suppress(SQLAlchemyError):

@@ -45,6 +45,8 @@ _TYPES: dict[type, TypeEngine[Any]] = {
     list: JSONB(none_as_null=True),
     bytes: LargeBinary(),
 }
+LETTER_KEY = "dead_letter_coordinates"
+"""The unique constraint of the dead letters' coordinates, as v0001_ledger.py names it."""
 SMALLINT_OID, INT_OID, BIGINT_OID, TIMESTAMPTZ_OID = 21, 23, 20, 1184
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ..core.errors import RecordRefused, Superseded
+from ..core.errors import RecordRefused, Superseded, UnknownFault
 from ..core.letters import dead_letter
 from ..core.record import Batch, DeadLetter, Requests, Row, Written
 from ..core.stream import Stream
@@ -18,7 +18,7 @@ from .copy import OPTION
 from .errors import mapped_errors
 from .isolate import store_isolated
 from .statements import Statements, parameter_rows
-from .tables import primary_key_name
+from .tables import LETTER_KEY, primary_key_name
 
 _PARTITION = itemgetter(1)
 _IMMEDIATE = text("SET CONSTRAINTS ALL IMMEDIATE")
@@ -52,7 +52,15 @@ class BatchWriter:
         try:
             return self._transaction(connection, batch, isolate=False)
         except RecordRefused:
+            pass
+        try:
             return self._transaction(connection, batch, isolate=True)
+        except RecordRefused as error:
+            raise UnknownFault(
+                f"{self._doing}: PostgreSQL refuses the ledger's own part of a batch: {error.message}",
+                stream=self._stream.name,
+                sqlstate=error.sqlstate,
+            ) from error
 
     def _transaction(self, connection: Connection, batch: Batch, isolate: bool) -> Written:
         """One transaction, in this order:
@@ -127,7 +135,9 @@ class BatchWriter:
             connection.exec_driver_sql(self._sql.insert, parameter_rows(rows))
 
     def _insert_letters(self, connection: Connection, letters: Sequence[DeadLetter]) -> None:
-        if letters:
+        if not letters:
+            return
+        with mapped_errors(self._doing, LETTER_KEY):
             connection.execute(self._sql.letter, [self._letter_parameters(letter) for letter in letters])
 
     def _letter_parameters(self, letter: DeadLetter) -> dict[str, Any]:

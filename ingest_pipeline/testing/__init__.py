@@ -1,1 +1,19 @@
 """In-memory broker, database and clock: for tests of streams and of the loop, held to the real ones by one suite."""
+
+from .book import MemoryBook
+from .broker import MemoryBroker
+from .clock import SettableClock
+from .database import Fault, MemoryDatabase
+from .ledger import MemoryLedger
+from .source import MemorySource, MemoryTopic
+
+__all__ = [
+    "Fault",
+    "MemoryBook",
+    "MemoryBroker",
+    "MemoryDatabase",
+    "MemoryLedger",
+    "MemorySource",
+    "MemoryTopic",
+    "SettableClock",
+]

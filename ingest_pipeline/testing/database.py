@@ -3,36 +3,32 @@
 Faults are scripted, so that a test reads as a story:
 
     database = MemoryDatabase()
-    database.script(Fault.AFTER_COMMIT)                    # the next write commits, and its answer is lost
-    database.check("price", "positive", lambda row: row[5] > 0)   # a CHECK constraint
+    database.script(Fault.AFTER_COMMIT)                           # the next write commits, and its answer is lost
+    database.check("price", "positive", lambda row: row[5] > 0)   # as a CHECK constraint would
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
-from itertools import count
 from uuid import uuid4
 
 from ..core.clock import SystemClock
-from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
-from ..core.letters import dead_letter
+from ..core.errors import DatabaseUnavailable, Superseded
 from ..core.ports import Clock
-from ..core.record import Batch, DeadLetter, Place, Position, Requests, Row, Written
+from ..core.record import Batch, DeadLetter, Row, Written
 from ..core.start import StoredPosition
-from ..core.stream import Stream
 
 Coordinates = tuple[int, int, int]
 """(incarnation, partition, offset)."""
-POLL_SECONDS = 0.05
 
 
 class Fault(Enum):
-    """Where a write breaks off. The session is lost in each case; only the last one leaves the batch committed."""
+    """Where a write breaks off. The session is lost each time; only the last one leaves the batch committed."""
 
     BEFORE_WRITE = "before write"
     BEFORE_COMMIT = "after write, before commit"
@@ -48,29 +44,47 @@ class MemoryHolder:
     frozen: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryState:
+    """Whether a stream is paused, and who says so."""
+
+    paused: bool = False
+    reason: str | None = None
+    paused_by: str | None = None
+    since: datetime | None = None
+
+
 @dataclass(slots=True)
 class MemoryTable:
-    """What is committed of one stream.
-
-    Attributes:
-        rows, dead_letters: by coordinates, in the order in which they were stored.
-        paused: (reason, by whom), or None.
-    """
+    """What is committed of one stream; rows and dead letters by coordinates, in the order they were stored."""
 
     rows: dict[Coordinates, Row] = field(default_factory=dict)
     dead_letters: dict[Coordinates, DeadLetter] = field(default_factory=dict)
     positions: dict[int, StoredPosition] = field(default_factory=dict)
-    paused: tuple[str, str] | None = None
+    state: MemoryState = MemoryState()
     awaited: bool = False
     incarnation: int = 0
     checks: dict[str, Callable[[Row], bool]] = field(default_factory=dict)
 
 
+@dataclass(eq=False, slots=True)
+class MemorySession:
+    """One connection of a run: what it owns, what it waits for. `alive` turns False for good when it is lost."""
+
+    run_id: str
+    stream: str
+    pid: int
+    alive: bool = True
+    owned: set[int] = field(default_factory=set)
+    waits: dict[str, frozenset[int]] = field(default_factory=dict)
+
+
 class MemoryDatabase:
-    """Holds what was committed, the locks of live sessions, and the faults to come. Safe to use from threads.
+    """What was committed, the sessions with their locks, and the faults to come. Several threads may use it.
 
     Attributes:
-        reachable: while False, every call on a session and every new one raises DatabaseUnavailable.
+        mutex: held by each call; hold it to look at several things of one moment.
+        reachable: while False, opening a session and every call on one raise DatabaseUnavailable.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -78,49 +92,84 @@ class MemoryDatabase:
         self.ledger_id = str(uuid4())
         self.reachable = True
         self.mutex = threading.RLock()
-        self.owners: dict[tuple[str, int], MemoryLedger] = {}
-        self.waiters: dict[MemoryLedger, tuple[str, frozenset[int]]] = {}
-        self.sessions: set[MemoryLedger] = set()
-        self._streams: dict[str, MemoryTable] = {}
+        self.sessions: list[MemorySession] = []
+        self._tables: dict[str, MemoryTable] = {}
         self._script: deque[Fault | None] = deque()
+        self._pids = 0
 
-    def stream(self, name: str) -> MemoryTable:
+    def table(self, stream: str) -> MemoryTable:
         """What is committed of the stream."""
         with self.mutex:
-            return self._streams.setdefault(name, MemoryTable())
+            return self._tables.setdefault(stream, MemoryTable())
 
     def script(self, *faults: Fault | None) -> None:
         """Break the next writes, one entry each; None lets one pass."""
         self._script.extend(faults)
 
+    def clear_script(self) -> None:
+        """Forget the faults that have not happened."""
+        self._script.clear()
+
     def next_fault(self) -> Fault | None:
-        """What the write that has just begun meets."""
+        """What the write that begins now will meet."""
         return self._script.popleft() if self._script else None
 
     def check(self, stream: str, constraint: str, holds: Callable[[Row], bool]) -> None:
-        """Refuse rows for which `holds` is not true, as a CHECK constraint of that name would."""
-        self.stream(stream).checks[constraint] = holds
+        """Refuse rows for which `holds` is False, as a CHECK constraint of that name would."""
+        self.table(stream).checks[constraint] = holds
 
-    def end_session(self, ledger: MemoryLedger) -> None:
-        """What pg_terminate_backend does: the locks are free, and the session's next call fails."""
+    def open(self, run_id: str, stream: str) -> MemorySession:
+        """A new session."""
         with self.mutex:
-            self.free(ledger)
-            self.sessions.discard(ledger)
+            if not self.reachable:
+                raise DatabaseUnavailable("connecting: the database is not reachable")
+            self._pids += 1
+            session = MemorySession(run_id, stream, self._pids)
+            self.sessions.append(session)
+            return session
 
-    def free(self, ledger: MemoryLedger) -> None:
-        """Take the session's locks from it, without its noticing."""
+    def end(self, session: MemorySession) -> None:
+        """What pg_terminate_backend does: the locks are free at once, and the session's next call fails."""
         with self.mutex:
-            self.owners = {key: owner for key, owner in self.owners.items() if owner is not ledger}
-            self.waiters.pop(ledger, None)
+            session.alive = False
+            session.owned.clear()
+            session.waits.clear()
+            if session in self.sessions:
+                self.sessions.remove(session)
 
-    def move(self, stream: str, run_id: str, batch: Batch, written: Written) -> dict[int, StoredPosition]:
-        """The positions behind the batch, by compare-and-set. Raises Superseded."""
-        positions = dict(self.stream(stream).positions)
+    def free(self, session: MemorySession) -> None:
+        """Take the session's locks from it without its noticing: it goes on believing that it owns its partitions."""
+        with self.mutex:
+            session.owned.clear()
+
+    def require(self, session: MemorySession) -> None:
+        """Raise DatabaseUnavailable when the session cannot be used."""
+        if not self.reachable:
+            self.end(session)
+        if not session.alive:
+            raise DatabaseUnavailable(f"stream {session.stream}: the connection is lost", stream=session.stream)
+
+    def holders(self, stream: str, partitions: Collection[int]) -> dict[int, MemoryHolder]:
+        """Partition → who owns it; free ones are left out."""
+        with self.mutex:
+            return {
+                partition: MemoryHolder(session.run_id, session.pid)
+                for session in self.sessions
+                if session.stream == stream
+                for partition in session.owned.intersection(partitions)
+            }
+
+    def moved(self, session: MemorySession, batch: Batch, written: Written) -> dict[int, StoredPosition]:
+        """The stream's positions behind the batch, by compare-and-set; stores nothing. Raises Superseded."""
+        positions = dict(self.table(session.stream).positions)
         for partition, move in batch.moves.items():
             at = positions[partition]
-            if (at.incarnation, at.next_offset, at.run_id) != (move.incarnation, move.expected, run_id):
+            if (at.incarnation, at.next_offset, at.run_id) != (move.incarnation, move.expected, session.run_id):
                 raise Superseded(
-                    f"stream {stream}: position of partition {partition} is not as run {run_id} left it", stream=stream
+                    f"stream {session.stream}: partition {partition} is not as run {session.run_id[:8]} left it;"
+                    " nothing of this batch was written",
+                    stream=session.stream,
+                    partition=partition,
                 )
             rows, letters = written.rows.get(partition, 0), written.dead_letters.get(partition, 0)
             positions[partition] = replace(
@@ -131,97 +180,10 @@ class MemoryDatabase:
                 dead_letters=at.dead_letters + letters,
                 skipped=at.skipped + move.skipped,
                 absent=at.absent + move.place.next_offset - move.expected - rows - letters - move.skipped,
-                updated_at=datetime.fromtimestamp(self.clock.time(), UTC),
+                updated_at=self.now(),
             )
         return positions
 
-
-class MemoryLedger:
-    """Implements core.ports.Ledger on a MemoryDatabase, with the constructor and the calls of the real one."""
-
-    _pids = count(1)
-
-    def __init__(self, database: MemoryDatabase, stream: Stream, run_id: str, value_limit: int = 1 << 20) -> None:
-        self._database, self._stream, self.run_id = database, stream.name, run_id
-        self._value_limit = value_limit
-        self._pid = next(self._pids)
-        self._unsettled: Written | None = None
-        self.positions: dict[int, Position] = {}
-        self._connect()
-
-    def own(
-        self, partitions: Collection[int], *, exact: bool, announce: str | None = None, wait_seconds: float = 0.0
-    ) -> dict[int, MemoryHolder]:
-        """Take the partitions; see PostgresLedger.own. Returns who owns those that were not taken."""
-        deadline = self._database.clock.monotonic() + wait_seconds
-        while True:
-            with self._session():
-                if announce is not None:
-                    self._database.waiters[self] = announce, frozenset(partitions)
-                missing = self._held_by_others(partitions)
-                owned = [] if exact and missing else sorted(set(partitions) - set(missing))
-                if owned or self._database.clock.monotonic() >= deadline:
-                    self._database.waiters.pop(self, None)
-                    self._take(owned)
-                    return {p: missing.get(p, MemoryHolder("unknown")) for p in partitions if p not in owned}
-            self._database.clock.sleep(POLL_SECONDS)
-
-    def write(self, batch: Batch) -> Written:
-        """See core.ports.Ledger."""
-        with self._session():
-            self._unsettled = None
-            fault = self._database.next_fault()
-            self._break_if(fault is Fault.BEFORE_WRITE)
-            table = self._database.stream(self._stream)
-            rows, letters = self._judge(batch, table)
-            counts = Counter(c[1] for c in rows), Counter(c[1] for c in letters)
-            paused = None if table.paused is None else "{} ({})".format(*table.paused)
-            reasons = [letter.reason for letter in letters.values()]
-            written = Written(*counts, reasons, Requests(paused))
-            positions = self._database.move(self._stream, self.run_id, batch, written)
-            if conflict := (table.rows.keys() & rows.keys()) | (table.dead_letters.keys() & letters.keys()):
-                raise LedgerConflict(
-                    f"stream {self._stream}: coordinates {min(conflict)} were written before, though the ledger says not"
-                )
-            self._break_if(fault is Fault.BEFORE_COMMIT)
-            table.rows |= rows
-            table.dead_letters |= letters
-            table.positions = positions
-            self._unsettled = Written(*counts)
-            self._break_if(fault is Fault.AFTER_COMMIT)
-            self.positions.update({p: Position(p, m.incarnation, m.place) for p, m in batch.moves.items()})
-            return written
-
-    def recover(self, batch: Batch | None) -> Written | None:
-        """See core.ports.Ledger."""
-        with self._database.mutex:
-            self._database.end_session(self)
-            self._connect()
-            moves = {} if batch is None else batch.moves
-            if self._held_by_others(self.positions):
-                raise self._superseded("another run owns them now")
-            stored = self._database.stream(self._stream).positions
-            if any(stored[p].run_id != self.run_id for p in self.positions):
-                raise self._superseded("another run has taken the positions")
-            settled = {p: replace(at, place=moves[p].place) if p in moves else at for p, at in self.positions.items()}
-            now = {p: _position(stored[p]) for p in self.positions}
-            if now not in (self.positions, settled):
-                raise self._superseded("a position is neither what it was nor what this run wrote")
-            committed = now != self.positions
-            self._take(self.positions)
-            return self._unsettled if committed else None
-
-    def heartbeat(self) -> Requests:
-        """See core.ports.Ledger."""
-        with self._session():
-            paused = self._database.stream(self._stream).paused
-            waits = {
-                kind
-                for waiter, (kind, partitions) in self._database.waiters.items()
-                if waiter._stream == self._stream and partitions & self.positions.keys()
-            }
-            return Requests(None if paused is None else "{} ({})".format(*paused), "wait" in waits, "wait-now" in waits)
-
-    def close(self) -> None:
-        """End the session; its locks go with it."""
-        self._database.end_session(self)
+    def now(self) -> datetime:
+        """The database's time."""
+        return datetime.fromtimestamp(self.clock.time(), UTC)

@@ -1,13 +1,14 @@
 """The three brokers that one contract suite runs on, and what each of them can be made to do."""
 
 import struct
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from ingest_pipeline.core.ports import Source, Topic
@@ -24,7 +25,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 def cut_log(path: Path, end: int) -> None:
-    """Drop every record batch that begins at offset `end` or later. A batch: base offset (8 bytes), length (4), rest."""
+    """Drop the record batches from offset `end` on. A batch is base offset (8 bytes), length (4), rest."""
     content = path.read_bytes()
     at = 0
     while at + 12 <= len(content):
@@ -95,6 +96,10 @@ class World:
     def add_partitions(self, topic: str, total: int) -> None:
         raise NotImplementedError
 
+    def compact(self, topic: str, partition: int, offsets: Sequence[int]) -> None:
+        """Let these records, which later ones replace, be removed some time after the next record is written."""
+        raise NotImplementedError
+
     def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
         raise NotImplementedError
 
@@ -152,6 +157,9 @@ class MemoryWorld(World):
     def add_partitions(self, topic: str, total: int) -> None:
         self.broker.add_partitions(topic, total)
 
+    def compact(self, topic: str, partition: int, offsets: Sequence[int]) -> None:
+        self.broker.compact(topic, partition, offsets)
+
     def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
         commits = {partition: GroupOffset(offset, metadata) for partition, offset in offsets.items()}
         self.broker.groups.setdefault((group, topic), {}).update(commits)
@@ -199,9 +207,12 @@ class WireWorld(World):
 
     def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
         commits = [TopicPartition(topic, partition, offset, metadata) for partition, offset in offsets.items()]
-        request = ConsumerGroupTopicPartitions(group, commits)
-        (answer,) = self.admin.alter_consumer_group_offsets([request], request_timeout=10).values()
-        assert [commit.error for commit in answer.result().topic_partitions] == [None] * len(offsets)
+        consumer = Consumer(self.kafka | {"group.id": group, "log_level": "0"})
+        try:
+            answers = consumer.commit(offsets=commits, asynchronous=False)
+        finally:
+            consumer.close()
+        assert [answer.error for answer in answers] == [None] * len(offsets)
 
     @staticmethod
     def _produce(producer: Producer, topic: str, partition: int, value: bytes | None, **more: Any) -> None:
@@ -261,6 +272,9 @@ class RealWorld(WireWorld):
     def recreate(self, topic: str, partitions: int) -> None:
         self.server.delete_topic(topic)
         self.server.create_topic(topic, partitions)
+
+    def compact(self, topic: str, partition: int, offsets: Sequence[int]) -> None:
+        time.sleep(0.2)  # the next record begins a new segment (segment.ms), and the cleaner takes the closed one
 
     def change_leader(self, topic: str, partition: int) -> None:
         """One node is its partitions' only leader: a restart begins a new epoch."""

@@ -10,6 +10,13 @@ from ingest_pipeline.core.record import Place
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, World
 from ingest_pipeline_tests.contract.reading import offsets, read_error, read_to, read_until, values
 
+COMPACT_SOON = {
+    "cleanup.policy": "compact",
+    "segment.ms": "100",
+    "min.cleanable.dirty.ratio": "0.01",
+    "min.compaction.lag.ms": "0",
+}
+
 
 def numbered(count: int, name: str = "v") -> list[bytes]:
     return [f"{name}{number}".encode() for number in range(count)]
@@ -172,6 +179,25 @@ class TestEnds:
         finish(True)
         records, _ = read_to(source, {0: 4})
         assert values(records) == [b"inside", b"behind"]
+
+    def test_compacted_records_leave_holes_and_no_lag(self, world: World) -> None:
+        world.need("compaction")
+        topic = world.create(1, COMPACT_SOON)
+        for number in range(3):
+            world.append(topic, 0, b"%d" % number, b"same key")
+        world.compact(topic, 0, [0, 1])
+        world.append(topic, 0, b"last", b"another key")
+        deadline = time.monotonic() + 60.0
+        while True:
+            source = world.source(topic)
+            source.assign(starts(0))
+            records, ends = read_to(source, {0: world.facts(topic).end_offsets([0])[0].next_offset})
+            if len(records) < ends[0].next_offset:
+                break
+            assert time.monotonic() < deadline, "nothing was compacted"
+            time.sleep(0.5)
+        assert values(records) == [b"2", b"last"]
+        assert offsets(records)[0] == 2
 
 
 class TestLoss:

@@ -8,11 +8,12 @@ import pytest
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable
 from ingest_pipeline.core.record import Place
+from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
 from ingest_pipeline_tests.contract.reading import offsets, read_error, read_to, read_until, values
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # a busy machine takes 20 s for one restart
 
 
 @pytest.fixture
@@ -137,6 +138,23 @@ class TestOutages:
         source.acknowledge({0: Place(1)})
         source.close()
         assert time.monotonic() - started < 3.0
+
+    def test_asking_for_a_groups_offsets_survives_a_restart(self, killable: RealWorld) -> None:
+        """The AdminClient's way of asking ends the whole process here (confluentinc/librdkafka#5397)."""
+        topic = killable.create(1)
+        facts = KafkaTopic(killable.kafka, topic, timeout_seconds=2.0)
+        killable.foreign_commit(f"group-{topic}", topic, {0: 3}, "")
+        source = killable.source(topic, group_id=f"group-{topic}")
+        source.assign({0: Place(0)})
+        assert facts.group_offsets(f"group-{topic}")[0].next_offset == 3
+        killable.server.kill()
+        with pytest.raises(KafkaUnavailable):
+            facts.group_offsets(f"group-{topic}")
+        source.acknowledge({0: Place(4)})
+        source.read(10, 0.5)
+        killable.server.start()
+        time.sleep(3.0)
+        assert facts.group_offsets(f"group-{topic}")[0].next_offset in (3, 4)
 
     def test_a_frozen_broker_is_waited_out(self, killable: RealWorld) -> None:
         server = killable.server

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psycopg
@@ -15,9 +18,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from ingest_pipeline.demo import postgres
 from ingest_pipeline.demo.broker import EmbeddedBroker
-from ingest_pipeline.demo.local import LocalServerError, wait_for_pid
+from ingest_pipeline.demo.local import HOST, LocalServerError, wait_for_pid
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
-from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers import choose
+from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
+from ingest_pipeline_tests.servers.containers import check_engine
 
 
 def produce(bootstrap_servers: str, topic: str, count: int) -> None:
@@ -43,10 +48,33 @@ def end_offset(bootstrap_servers: str, topic: str, partition: int = 0) -> int:
         consumer.close()
 
 
+@contextmanager
+def refusing(reason: str) -> Iterator[str]:
+    """A way of having a server that does not work."""
+    raise ServerUnavailable(reason)
+    yield ""
+
+
 def query(url: str, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(url) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+def started_by_a_killed_owner(folder: Path, before: str) -> int:
+    """The pid of a PostgreSQL whose owner killed itself with SIGKILL, after one more statement."""
+    owner = (
+        "import os, pathlib, sys\n"
+        "from ingest_pipeline.demo.postgres import EmbeddedPostgres\n"
+        "server = EmbeddedPostgres(pathlib.Path(sys.argv[1]))\n"
+        "server.start()\n"
+        "print(server.pid, flush=True)\n"
+        f"{before}\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", owner, str(folder)], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    return int(killed.stdout)
 
 
 class TestEmbeddedPostgres:
@@ -93,18 +121,11 @@ class TestEmbeddedPostgres:
         finally:
             server.stop()
 
-    def test_a_server_left_behind_by_a_killed_owner_is_replaced(self, tmp_path: Path) -> None:
-        owner = (
-            "import os, pathlib, sys\n"
-            "from ingest_pipeline.demo.postgres import EmbeddedPostgres\n"
-            "server = EmbeddedPostgres(pathlib.Path(sys.argv[1]))\n"
-            "server.start()\n"
-            "print(server.pid, flush=True)\n"
-            "os.kill(os.getpid(), 9)\n"
-        )
-        killed = subprocess.run([sys.executable, "-c", owner, str(tmp_path)], capture_output=True, check=False)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-        left = int(killed.stdout)
+    def test_it_ends_with_a_killed_owner(self, tmp_path: Path) -> None:
+        assert wait_for_pid(started_by_a_killed_owner(tmp_path, ""), 10)
+
+    def test_a_server_left_behind_is_replaced(self, tmp_path: Path) -> None:
+        left = started_by_a_killed_owner(tmp_path, "server._guard.dismiss()")
         os.kill(left, 0)
         with EmbeddedPostgres(tmp_path) as server:
             assert wait_for_pid(left, 5)
@@ -184,6 +205,52 @@ class TestRealKafka:
         assert end_offset(before, ending) == 100
         produce(before, ending, 1)
         assert end_offset(before, ending) == 101
+
+
+class TestChoice:
+    def test_the_first_way_that_works_is_taken(self) -> None:
+        with choose._first([lambda: refusing("no engine"), lambda: nullcontext("second")]) as server:
+            assert server == "second"
+
+    def test_every_reason_is_given_when_none_works(self) -> None:
+        ways = [lambda: refusing("no engine"), lambda: refusing("no java")]
+        with pytest.raises(ServerUnavailable, match="no engine; no java"), choose._first(ways):
+            pass
+
+    def test_an_error_in_the_block_is_the_tests_own(self) -> None:
+        with pytest.raises(LocalServerError, match="mine"), choose._first([lambda: nullcontext("first")]):
+            raise LocalServerError("mine")
+
+    def test_a_docker_engine_that_is_not_there_is_no_engine(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+        with pytest.raises(ServerUnavailable, match="no Docker engine answers"):
+            check_engine()
+
+    def test_a_docker_engine_that_does_not_answer_costs_two_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server((HOST, 0)) as silent:
+            monkeypatch.setenv("DOCKER_HOST", f"tcp://{HOST}:{silent.getsockname()[1]}")
+            began = time.monotonic()
+            with pytest.raises(ServerUnavailable, match="no Docker engine answers"):
+                check_engine()
+            assert time.monotonic() - began < 10
+
+    @pytest.mark.parametrize(("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")])
+    def test_without_any_kafka_a_test_is_skipped_or_fails_with_the_reason(
+        self, tmp_path: Path, required: str, outcome: str
+    ) -> None:
+        bare = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "DOCKER_HOST": "unix:///none"}
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{__file__}::TestRealKafka", "-k", "holds"],
+            env=bare | {"REQUIRE_KAFKA": required},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert outcome in run.stdout
+        assert "java is not here" in run.stdout
 
 
 def test_every_database_is_new(database_url: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import dagster as dg
 import psycopg
-from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
 from dagster._core.definitions.sensor_definition import SensorExecutionData
+from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
 
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration import tags
@@ -43,17 +43,24 @@ class Bench:
     """The first stream is meant where none is named."""
 
     streams: Sequence[Stream]
+    environ: Mapping[str, str]
     settings: Settings
     connections: Connections
     definitions: dg.Definitions
     instance: dg.DagsterInstance
-    url: str
-    bootstrap_servers: str
     cursors: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def stream(self) -> Stream:
         return self.streams[0]
+
+    @property
+    def url(self) -> str:
+        return self.environ["DATABASE_URL"]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.environ["KAFKA_BOOTSTRAP_SERVERS"]
 
     def produce(self, records: Iterable[Record], stream: Stream | None = None) -> None:
         produce(self.bootstrap_servers, (stream or self.stream).topic, records)
@@ -82,6 +89,12 @@ class Bench:
         job = self.definitions.resolve_job_def(tags.job_name(self.stream))
         return job.execute_in_process(instance=self.instance, tags=found, raise_on_error=False)
 
+    def drain(self, shard: str = "0/1") -> str:
+        """A sensor's run that succeeds; its id."""
+        result = self.by_sensor(shard)
+        assert result.success, failure(result)
+        return str(result.run_id)
+
     def tick(self) -> SensorExecutionData:
         """One tick of the stream's sensor, with the cursor that its last one left."""
         name = tags.sensor_name(self.stream)
@@ -108,11 +121,14 @@ class Bench:
 def metadata(result: ExecuteInProcessResult, stream: Stream) -> dict[str, Any]:
     """Of the stream's one materialization: name → plain value."""
     (event,) = [
-        event
-        for event in result.get_asset_materialization_events()
-        if event.asset_key == dg.AssetKey(stream.name)
+        event for event in result.get_asset_materialization_events() if event.asset_key == dg.AssetKey(stream.name)
     ]
-    return {name: value.value for name, value in event.materialization.metadata.items()}
+    return {
+        name: [dict(record.data) for record in value.records]
+        if isinstance(value, dg.TableMetadataValue)
+        else value.value
+        for name, value in event.materialization.metadata.items()
+    }
 
 
 def failure(result: ExecuteInProcessResult) -> str:

@@ -29,8 +29,8 @@ def bench(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Bench]]:
-    """``bench(streams=[TEMPERATURE], partitions=2, BATCH_SIZE="10", …)``: a topic for every stream, of a name of its own,
-    none with ``partitions=0``. A run ends as it is caught up, unless RUN_IDLE_SECONDS says otherwise.
+    """``bench(streams=[TEMPERATURE], partitions=2, BATCH_SIZE="10", …)``: a topic for every stream, of a name of its
+    own, none with ``partitions=0``. A run ends as it is caught up, unless RUN_IDLE_SECONDS says otherwise.
 
     KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL may be given too; then no topic is made.
     """
@@ -52,21 +52,15 @@ def bench(
                 "DATABASE_URL": database_url,
                 "KAFKA_GROUP_PREFIX": f"test-{uuid.uuid4().hex[:8]}-",
                 "RUN_IDLE_SECONDS": "0",
+                "BATCH_TIMEOUT": "0.1",
             }
-            settings = load_settings([stream.name for stream in streams], {**usual, **environ})
+            environ = {**usual, **environ}
+            settings = load_settings([stream.name for stream in streams], environ)
             definitions = build.build_definitions(streams, settings)
             folder = tmp_path / f"instance-{len(opened)}"
             folder.mkdir()
             instance = cleanup.enter_context(dg.DagsterInstance.local_temp(str(folder)))
-            return Bench(
-                streams,
-                settings,
-                opened[-1],
-                definitions,
-                instance,
-                settings.database_url.get_secret_value(),
-                environ["KAFKA_BOOTSTRAP_SERVERS"],
-            )
+            return Bench(streams, environ, settings, opened[-1], definitions, instance)
 
         yield make
         for each in opened:

@@ -19,15 +19,15 @@ class Record(NamedTuple):
     headers: Headers = ()
 
 
-def temperatures(count: int, partitions: int = 2) -> list[Record]:
+def temperatures(count: int, partitions: int = 2, first: int = 0) -> list[Record]:
     """Good readings, dealt to the partitions in turn."""
     value = b'{"device_id": "dev-%04d", "temperature": 21.53, "timestamp": "2026-01-01T00:00:00.123456+00:00"}'
-    return [Record(value % number, number % partitions) for number in range(count)]
+    return [Record(value % number, number % partitions) for number in range(first, first + count)]
 
 
-def prices(count: int, partitions: int = 2) -> list[Record]:
+def prices(count: int, partitions: int = 2, first: int = 0) -> list[Record]:
     value = b'{"symbol": "S%d", "price": 101.25, "timestamp": "2026-01-01T00:00:00Z"}'
-    return [Record(value % number, number % partitions) for number in range(count)]
+    return [Record(value % number, number % partitions) for number in range(first, first + count)]
 
 
 def with_broken(records: Sequence[Record], every: int) -> list[Record]:
@@ -40,7 +40,9 @@ def with_broken(records: Sequence[Record], every: int) -> list[Record]:
 
 def produce(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> None:
     """Write the records in order. On return the broker has acknowledged every one."""
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "acks": "all", "queue.buffering.max.messages": 1_000_000})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap_servers, "acks": "all", "queue.buffering.max.messages": 1_000_000}
+    )
     refused: list[KafkaError] = []
     for number, record in enumerate(records):
         producer.produce(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -29,14 +30,15 @@ Make = Callable[..., Bench]
 def drained(bench: Bench, count: int) -> None:
     """The stream has begun and stands at its end."""
     bench.produce(temperatures(count))
-    assert bench.by_sensor().success
+    bench.drain()
 
 
-def owned_by(bench: Bench, run_id: str) -> PostgresLedger:
-    """A run that owns every partition, until it is closed."""
-    ledger = PostgresLedger(bench.connections.database(), bench.stream, run_id)
-    assert ledger.own(list(bench.positions()), exact=True) == {}
-    return ledger
+@contextmanager
+def owned_by(bench: Bench, run_id: str) -> Iterator[None]:
+    """For the block a run owns every partition."""
+    with closing(PostgresLedger(bench.connections.database(), bench.stream, run_id)) as ledger:
+        assert ledger.own(list(bench.positions()), exact=True) == {}
+        yield
 
 
 class TestLag:
@@ -54,7 +56,7 @@ class TestLag:
     def test_each_shard_has_its_own(self, bench: Make) -> None:
         here = bench(partitions=3, PARALLELISM="2")
         here.produce(temperatures(6, partitions=3))
-        assert here.by_sensor("0/2").success
+        here.drain("0/2")
         (request,) = here.tick().run_requests
         assert request.tags[tags.SHARD] == "1/2"
 
@@ -68,9 +70,8 @@ class TestLag:
         here = bench()
         drained(here, 2)
         here.produce(temperatures(1234))
-        ledger = owned_by(here, RUN)
-        outcome = here.tick()
-        ledger.close()
+        with owned_by(here, RUN):
+            outcome = here.tick()
         assert outcome.run_requests == []
         assert outcome.skip_message == "run 1a2b3c4d is draining; lag 1,234"
         assert len(here.tick().run_requests) == 1
@@ -97,6 +98,29 @@ class TestLag:
         assert here.query("select to_regclass('ingest.position')") == [None]
 
 
+class TestSuccessors:
+    """A change while a run drains: the next one is launched at once, marked to take over."""
+
+    def request(self, here: Bench, **drainer: str) -> Mapping[str, str]:
+        found = {tags.STREAM: "temperature", tags.SHARD: "0/1", **drainer}
+        create_run_for_test(here.instance, "drain_temperature", RUN, status=dg.DagsterRunStatus.STARTED, tags=found)
+        with owned_by(here, RUN):
+            (request,) = here.tick().run_requests
+        return request.tags
+
+    def test_another_definition(self, bench: Make) -> None:
+        here = bench()
+        drained(here, 2)
+        assert self.request(here, **{tags.DEFINITION: "0123456789ab"})[tags.SUCCESSOR] == "definition"
+
+    def test_another_number_of_shards(self, bench: Make) -> None:
+        here = bench(partitions=1, PARALLELISM="2")
+        here.produce(temperatures(1, partitions=1))
+        here.drain("0/2")
+        found = self.request(here)
+        assert (found[tags.SHARD], found[tags.SUCCESSOR]) == ("0/2", "reshard")
+
+
 class TestATopicThatAppears:
     def test_it_is_waited_for_and_begins_at_its_beginning(self, bench: Make, kafka_server: RealKafka) -> None:
         here = bench(partitions=0, START_FROM="latest")
@@ -108,7 +132,7 @@ class TestATopicThatAppears:
         try:
             here.produce(temperatures(5))
             assert len(here.tick().run_requests) == 1
-            assert here.by_sensor().success
+            here.drain()
             assert here.rows() == 5
         finally:
             kafka_server.delete_topic(here.stream.topic)
@@ -117,9 +141,9 @@ class TestATopicThatAppears:
         here = bench(START_FROM="latest")
         here.produce(temperatures(5))
         assert len(here.tick().run_requests) == 1
-        assert here.by_sensor().success
+        here.drain()
         here.produce(temperatures(2))
-        assert here.by_sensor().success
+        here.drain()
         assert here.rows() == 2
 
 
@@ -135,7 +159,8 @@ class TestGhosts:
 
     def started(self, here: Bench, **more: str) -> dg.DagsterRun:
         """A run that Dagster shows as started, and that has no process."""
-        found = {tags.STREAM: "temperature", tags.SHARD: "0/1", **more}
+        definition = tags.definition_of(here.stream, here.settings)
+        found = {tags.STREAM: "temperature", tags.SHARD: "0/1", tags.DEFINITION: definition, **more}
         return create_run_for_test(
             here.instance,
             job_name="drain_temperature",
@@ -166,11 +191,10 @@ class TestGhosts:
         here = bench()
         drained(here, 2)
         self.started(here)
-        ledger = owned_by(here, RUN)
-        for seconds in (30, 60, 90):
-            later(seconds)
-            assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 0"
-        ledger.close()
+        with owned_by(here, RUN):
+            for seconds in (30, 60, 90):
+                later(seconds)
+                assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 0"
         assert self.status(here) == dg.DagsterRunStatus.STARTED
 
     def test_a_run_by_hand_is_none(self, bench: Make, later: Callable[[float], None]) -> None:
@@ -202,7 +226,7 @@ class TestGhosts:
                 later(60)
                 assert len(here.tick().run_requests) == 1
                 assert self.status(here) == dg.DagsterRunStatus.FAILURE
-                assert here.by_sensor().success
+                here.drain()
                 assert here.rows() == 5
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 KAFKA_VERSION = "4.4.0"
@@ -82,7 +82,17 @@ class RealKafka(ABC):
     def create_topic(self, name: str, partitions: int = 4, config: Mapping[str, str] | None = None) -> None:
         """Make a topic. On return every partition has a leader."""
         topic = NewTopic(name, partitions, replication_factor=1, config=dict(config or {}))
-        self.admin.create_topics([topic])[name].result(30)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.admin.create_topics([topic])[name].result(30)
+                break
+            except KafkaException as error:
+                # Said by a node that its controller has not let in again yet, after a start or a freeze.
+                fenced = error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
+                if not fenced or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
         self.wait_for_leaders(name)
 
     def delete_topic(self, name: str) -> None:

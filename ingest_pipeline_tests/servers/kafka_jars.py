@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from ingest_pipeline.demo.local import HOST, end, free_port, last_lines
+from ingest_pipeline.demo.local import HOST, Guard, end, free_port, last_lines
 
 from .broker import HEAP, KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
 from .jar_cache import kafka_jars
@@ -40,6 +40,7 @@ class KafkaServer(RealKafka):
         self.description = f"Kafka {KAFKA_VERSION} from its jars at {self.bootstrap_servers}"
         self._properties = dict(properties or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     @property
     def pid(self) -> int:
@@ -66,6 +67,7 @@ class KafkaServer(RealKafka):
                 stderr=log,
                 start_new_session=True,
             )
+        self._guard = Guard(self._process.pid, signal.SIGKILL)
         try:
             self.wait_for_leaders()
         except BaseException:
@@ -73,12 +75,17 @@ class KafkaServer(RealKafka):
             raise
 
     def stop(self) -> None:
-        if self._process is not None:
-            end(self._process, signal.SIGTERM, 20)
+        self._end(signal.SIGTERM)
 
     def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def _end(self, sign: signal.Signals) -> None:
         if self._process is not None:
-            end(self._process, signal.SIGKILL, 20)
+            end(self._process, sign, 20)
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
 
     def freeze(self) -> None:
         """Stop it from running without ending it, as a long pause would; ``thaw`` lets it go on."""

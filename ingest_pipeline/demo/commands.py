@@ -1,0 +1,122 @@
+"""`ingest demo`, `ingest demo-kill` and `ingest simulate`."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from .local import LocalServerError
+
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
+
+_MOST_EVENTS = 5000.0
+
+
+def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
+    """A server of this machine that fails is one line, like every error of ours."""
+
+    @wraps(command)
+    def run(*args: Args.args, **kwargs: Args.kwargs) -> Result:
+        try:
+            return command(*args, **kwargs)
+        except LocalServerError as error:
+            raise click.ClickException(str(error)) from None
+
+    return run
+
+
+def _demo_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--headless", is_flag=True, help="End with a verdict after --seconds (then 45 if not given)."),
+        click.option("--seconds", type=click.FloatRange(1), help="End this long after Dagster's start-up."),
+        click.option(
+            "--rate",
+            type=click.FloatRange(0.1, _MOST_EVENTS),
+            default=200,
+            show_default=True,
+            help="Events a second over all topics; the embedded broker keeps 5 MB a partition.",
+        ),
+        click.option(
+            "--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="Of the UI; 0 is any."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_demo_options
+@click.option("--kill-every", type=click.FloatRange(1), help="SIGKILL a draining run every so many seconds.")
+@_one_line
+def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_every: float | None) -> None:
+    """Broker, PostgreSQL, simulated devices and Dagster on this machine; Ctrl-C ends it.
+
+    Everything is kept in .demo of the current directory, which is emptied at the start.
+
+    Example: ingest demo --rate 1000
+    """
+    from .demo import DemoOptions, run_demo
+
+    if headless and seconds is None:
+        seconds = 45.0
+    sys.exit(run_demo(DemoOptions(port, rate, seconds, headless, kill_every)))
+
+
+@click.command("demo-kill")
+@_demo_options
+@click.option("--kill-every", type=click.FloatRange(1), default=20, show_default=True, help="Seconds.")
+@_one_line
+def demo_kill(port: int, rate: float, seconds: float | None, headless: bool, kill_every: float) -> None:
+    """The demo with a draining run killed again and again, and at its end the proof that nothing was lost.
+
+    Exit code 1 when a record was lost or written twice.
+
+    Example: ingest demo-kill --seconds 120
+    """
+    from .demo import DemoOptions, run_demo
+
+    sys.exit(run_demo(DemoOptions(port, rate, seconds, headless, kill_every)))
+
+
+@click.command()
+@click.option(
+    "--rate", type=click.FloatRange(0), default=200, show_default=True, help="Events a second; 0 is all it takes."
+)
+@click.option("--seconds", type=click.FloatRange(0.1), help="End after this long.")
+@click.option("--records", type=click.IntRange(1), help="End after this many.")
+@click.option("--topics", default="temperature,price", show_default=True, help="Separated by commas.")
+@click.option("--devices", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("--symbols", type=click.IntRange(1, 17_576), default=20, show_default=True)
+@click.option(
+    "--broken-every",
+    type=click.IntRange(0, 100_000),
+    default=1000,
+    show_default=True,
+    help="One event in so many is broken; 0 is none.",
+)
+@click.option(
+    "--tombstone-every",
+    type=click.IntRange(0, 100_000),
+    default=0,
+    show_default=True,
+    help="One record in so many has no value.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--bootstrap-servers", help="Default: KAFKA_BOOTSTRAP_SERVERS.")
+@click.option("--create-topics", is_flag=True, help="Create topics that do not exist.")
+@click.option("--partitions", type=click.IntRange(1), default=4, show_default=True, help="Of a topic it creates.")
+@_one_line
+def simulate(topics: str, bootstrap_servers: str | None, create_topics: bool, partitions: int, **plan: Any) -> None:
+    """Send simulated events to a broker, at a rate, until Ctrl-C or the end.
+
+    KAFKA_* settings are honoured, as by the pipeline itself.
+
+    Example: ingest simulate --rate 1000 --seconds 60 --create-topics
+    """
+    from .simulate_cli import run_simulate
+
+    names = tuple(name.strip() for name in topics.split(",") if name.strip())
+    sys.exit(run_simulate(bootstrap_servers, names, plan, partitions if create_topics else None))

@@ -1,0 +1,245 @@
+"""Sends simulated events to a broker: at a rate, in real time, or as fast as it takes them.
+
+A record counts when the broker has acknowledged it, by its delivery report. The producer is idempotent, so that a
+record acknowledged is in the topic once; what is broken is counted per topic: produced = rows + dead letters.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from ..core.errors import SettingsError, TopicMissing
+from ..kafka.client import admin_config, bootstrap_servers, open_client
+from ..kafka.faults import map_error
+from .devices import SHAPES, Event, Fleet
+
+_POOL_EVENTS = 10_000
+_CHUNK = 1000
+_PACE_SECONDS = 0.02
+_REPORT_SECONDS = 0.2
+_ANSWER_SECONDS = 10.0
+_log = logging.getLogger(__name__)
+
+_PRODUCER = {
+    "enable.idempotence": True,
+    "linger.ms": 20,
+    "queue.buffering.max.messages": 200_000,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to send.
+
+    Attributes:
+        topics: of those that can be simulated (`SHAPES`); they take turns.
+        rate: events a second over all topics; 0 is as fast as possible, from a pool of prepared payloads: then
+            events repeat, their times too.
+        seconds: end after this long; None: never.
+        records: end after this many; None: never.
+    """
+
+    topics: Sequence[str] = tuple(SHAPES)
+    rate: float = 200.0
+    seconds: float | None = None
+    records: int | None = None
+    devices: int = 100
+    symbols: int = 20
+    broken_every: int = 1000
+    tombstone_every: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [topic for topic in self.topics if topic not in SHAPES]
+        if unknown or not self.topics:
+            said = f"not {', '.join(map(repr, unknown))}" if unknown else "name one"
+            raise SettingsError(f"only these topics can be simulated: {', '.join(SHAPES)}; {said}")
+
+    @property
+    def total(self) -> int | None:
+        """How many records that is, where it is known before."""
+        if self.records is not None:
+            return self.records
+        return round(self.rate * self.seconds) if self.rate and self.seconds is not None else None
+
+
+@dataclass
+class Count:
+    """Records of one topic. `broken` and `tombstones` are among the acknowledged."""
+
+    acknowledged: int = 0
+    broken: int = 0
+    tombstones: int = 0
+    failed: int = 0
+
+    def delivered(self, error: KafkaError | None, _message: object) -> None:
+        if error is None:
+            self.acknowledged += 1
+        else:
+            self.failed += 1
+
+    def delivered_broken(self, error: KafkaError | None, message: object) -> None:
+        self.delivered(error, message)
+        self.broken += error is None
+
+    def delivered_tombstone(self, error: KafkaError | None, message: object) -> None:
+        self.delivered(error, message)
+        self.tombstones += error is None
+
+
+@dataclass
+class Tally:
+    """What has been sent so far. `unsettled`: sent, and the broker has not yet said whether it has them."""
+
+    topics: dict[str, Count] = field(default_factory=dict)
+    unsettled: int = 0
+    seconds: float = 0.0
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(count.acknowledged for count in self.topics.values())
+
+    @property
+    def broken(self) -> int:
+        return sum(count.broken for count in self.topics.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(count.failed for count in self.topics.values())
+
+
+Sending = tuple[str, Event, Callable[[KafkaError | None, Any], None]]
+
+
+def simulate(
+    kafka: Mapping[str, str],
+    plan: Plan,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Send what the plan says until it is done or `stop()`; on return everything sent is settled, or 10 s have passed.
+
+    Args:
+        kafka: librdkafka properties by name.
+        report: called several times a second with what was sent so far; always the same object.
+
+    Raises:
+        SettingsError: librdkafka refuses a property.
+        StopStream, KafkaUnavailable: the producer cannot go on.
+    """
+    where = f"Kafka at {bootstrap_servers(kafka)}"
+    producer = open_client(Producer, {**admin_config(kafka, "ingest-simulate"), **_PRODUCER}, _log)
+    tally = Tally({topic: Count() for topic in plan.topics})
+    events = _pooled(plan, tally) if plan.rate == 0 else _fresh(plan, tally)
+    started = reported = time.monotonic()
+    sent = 0
+    try:
+        while not stop():
+            elapsed = time.monotonic() - started
+            due, done = _due(plan, sent, elapsed)
+            sent += _send(producer, islice(events, due - sent), stop)
+            tally.unsettled, tally.seconds = len(producer), elapsed
+            if time.monotonic() - reported >= _REPORT_SECONDS:
+                reported = time.monotonic()
+                report(tally)
+            if done:
+                break
+            producer.poll(_PACE_SECONDS if plan.rate else 0)
+        tally.unsettled = producer.flush(_ANSWER_SECONDS)
+    except KafkaException as error:
+        raise map_error(error, where) from error
+    tally.seconds = time.monotonic() - started
+    report(tally)
+    return tally
+
+
+def ensure_topics(kafka: Mapping[str, str], topics: Sequence[str], create_partitions: int | None = None) -> list[str]:
+    """Make sure that the topics exist; the names of those that were created.
+
+    Raises:
+        TopicMissing: one does not exist and `create_partitions` is None.
+        KafkaUnavailable, NotPermitted: the broker does not answer or refuses.
+    """
+    where = f"Kafka at {bootstrap_servers(kafka)}"
+    admin = open_client(AdminClient, admin_config(kafka, "ingest-simulate"), _log)
+    try:
+        missing = sorted(set(topics) - set(admin.list_topics(timeout=_ANSWER_SECONDS).topics))
+        if missing and create_partitions is None:
+            raise TopicMissing(f"{where} has no topic {' and no topic '.join(missing)}; --create-topics makes it")
+        wanted = [NewTopic(topic, create_partitions or 1) for topic in missing]
+        made = admin.create_topics(wanted, request_timeout=_ANSWER_SECONDS) if wanted else {}
+        for future in made.values():
+            future.result(_ANSWER_SECONDS + 1)
+    except KafkaException as error:
+        raise map_error(error, where) from error
+    return missing
+
+
+def _due(plan: Plan, sent: int, elapsed: float) -> tuple[int, bool]:
+    """(how many records should be sent by now, whether those are the last)."""
+    if plan.rate:
+        due = int(elapsed * plan.rate) + 1
+        over = plan.total is not None and due >= plan.total
+    else:
+        due = sent + _CHUNK
+        over = plan.records is not None and due >= plan.records
+        if plan.seconds is not None and elapsed >= plan.seconds:
+            return sent, True
+    return (plan.total or 0, True) if over else (due, False)
+
+
+def _send(producer: Producer, events: Iterator[Sending], stop: Callable[[], bool]) -> int:
+    """Hand events to the producer, waiting for room in its queue; fewer than given only after `stop()`."""
+    sent = 0
+    for topic, event, delivered in events:
+        while True:
+            try:
+                producer.produce(topic, event.value, event.key, on_delivery=delivered)
+            except BufferError:
+                if stop():
+                    return sent
+                producer.poll(0.05)
+            else:
+                break
+        sent += 1
+        if sent % _CHUNK == 0:
+            producer.poll(0)
+            if stop():
+                return sent
+    return sent
+
+
+def _fleet(plan: Plan, topic: str) -> Fleet:
+    return Fleet(
+        topic,
+        devices=plan.devices,
+        symbols=plan.symbols,
+        broken_every=plan.broken_every,
+        tombstone_every=plan.tombstone_every,
+        seed=plan.seed,
+    )
+
+
+def _sending(topic: str, event: Event, count: Count) -> Sending:
+    if event.broken is not None:
+        return topic, event, count.delivered_broken
+    return topic, event, count.delivered_tombstone if event.value is None else count.delivered
+
+
+def _fresh(plan: Plan, tally: Tally) -> Iterator[Sending]:
+    """Events of this moment, one topic after the other."""
+    fleets = [(topic, _fleet(plan, topic), tally.topics[topic]) for topic in plan.topics]
+    for topic, fleet, count in cycle(fleets):
+        yield _sending(topic, fleet.event(time.time_ns() // 1000), count)
+
+
+def _pooled(plan: Plan, tally: Tally) -> Iterator[Sending]:
+    """The same prepared events again and again. The pool holds whole blocks of `broken_every`, so the share is kept."""
+    size = plan.broken_every * -(-_POOL_EVENTS // plan.broken_every) if plan.broken_every else _POOL_EVENTS
+    return cycle(list(islice(_fresh(plan, tally), size * len(plan.topics))))

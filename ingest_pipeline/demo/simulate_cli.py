@@ -1,0 +1,75 @@
+"""What `ingest simulate` shows while it sends: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..settings import load_settings
+from .children import StopSignals
+from .simulate import Plan, Tally, ensure_topics, simulate
+
+_PLAIN_SECONDS = 5.0
+
+
+def run_simulate(
+    bootstrap_servers: str | None, topics: Sequence[str], plan: Mapping[str, Any], create_partitions: int | None
+) -> int:
+    """Send until the plan is done or a signal comes; 1 when the broker did not take everything.
+
+    Raises:
+        IngestError: settings, topics or the broker.
+    """
+    chosen = Plan(topics=topics, **plan)
+    kafka = dict(load_settings([]).kafka)
+    if bootstrap_servers is not None:
+        kafka["bootstrap.servers"] = bootstrap_servers
+    made = ensure_topics(kafka, chosen.topics, create_partitions)
+    if made:
+        print(f"created {', '.join(made)} with {create_partitions} partitions each")
+    with StopSignals() as stop, _shown(chosen) as report:
+        tally = simulate(kafka, chosen, lambda: stop.count > 0, report)
+    print(_summary(tally))
+    for topic, count in tally.topics.items():
+        print(f"  {topic}: {count.acknowledged:,} acknowledged, {count.broken:,} of them broken on purpose")
+    if tally.failed or tally.unsettled:
+        print(f"{tally.failed:,} refused, {tally.unsettled:,} without an answer", file=sys.stderr)
+    return 1 if tally.failed or tally.unsettled else 0
+
+
+def _summary(tally: Tally) -> str:
+    rate = tally.acknowledged / tally.seconds if tally.seconds else 0.0
+    return f"{tally.acknowledged:,} records in {tally.seconds:.1f} s, {rate:,.0f}/s, {tally.broken:,} broken"
+
+
+@contextmanager
+def _shown(plan: Plan) -> Iterator[Callable[[Tally], None]]:
+    """What to report to."""
+    if not sys.stdout.isatty():
+        yield _plain()
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.fields[said]}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
+    with Progress(*columns, transient=True) as progress:
+        by_time = plan.seconds if plan.total is None else None
+        task = progress.add_task("", total=plan.total or by_time, said="")
+
+        def report(tally: Tally) -> None:
+            done = tally.acknowledged if by_time is None else tally.seconds
+            progress.update(task, completed=done, said=_summary(tally))
+
+        yield report
+
+
+def _plain() -> Callable[[Tally], None]:
+    last = time.monotonic()
+
+    def report(tally: Tally) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_SECONDS:
+            last = time.monotonic()
+            print(_summary(tally), flush=True)
+
+    return report

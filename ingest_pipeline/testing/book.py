@@ -1,0 +1,102 @@
+"""The ledger of a MemoryDatabase as everybody but the drainer sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from ..core.record import Place, TopicIdentity
+from ..core.start import StoredPosition
+from ..core.stream import Stream
+from .database import MemoryDatabase, MemoryHolder, MemoryState
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOwners:
+    """Partition → who owns it, and the runs that have a session."""
+
+    holders: Mapping[int, MemoryHolder]
+    present: Collection[str]
+
+
+class MemoryBook:
+    """Implements core.start.Book on a MemoryDatabase, and what else is asked of a stream from outside a run."""
+
+    def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
+        self._database, self._stream = database, stream
+        self._table = database.table(stream.name)
+
+    def prepare(self) -> None:
+        """Nothing is missing here."""
+
+    def positions(self) -> dict[int, StoredPosition]:
+        """See core.start.Book."""
+        with self._database.mutex:
+            return dict(self._table.positions)
+
+    def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
+        """See core.start.Book."""
+        with self._database.mutex:
+            known = self._table.positions
+            if first and known:
+                return False
+            if not known:
+                self._table.incarnation += 1
+            for partition, place in places.items():
+                begun = StoredPosition(
+                    partition=partition,
+                    incarnation=self._table.incarnation,
+                    topic=self._stream.topic,
+                    cluster_id=identity.cluster_id,
+                    topic_id=identity.topic_id,
+                    first_offset=place.next_offset,
+                    next_offset=place.next_offset,
+                    leader_epoch=place.leader_epoch,
+                    rows=0,
+                    dead_letters=0,
+                    skipped=0,
+                    absent=0,
+                    lost=0,
+                    updated_at=self._database.now(),
+                    run_id=None,
+                )
+                known.setdefault(partition, begun)
+            return True
+
+    def adopt_identity(self, identity: TopicIdentity) -> None:
+        """See core.start.Book."""
+        with self._database.mutex:
+            for partition, at in self._table.positions.items():
+                self._table.positions[partition] = replace(
+                    at, cluster_id=at.cluster_id or identity.cluster_id, topic_id=at.topic_id or identity.topic_id
+                )
+
+    def ledger_id(self) -> str:
+        """See core.start.Book."""
+        return self._database.ledger_id
+
+    def await_topic(self) -> None:
+        """Remember that the topic did not exist: when it appears it begins at its beginning."""
+        self._table.awaited = True
+
+    def was_awaited(self) -> bool:
+        """See core.start.Book."""
+        return self._table.awaited
+
+    def owners(self, partitions: Collection[int]) -> MemoryOwners:
+        """Who owns these partitions and which runs have a session."""
+        with self._database.mutex:
+            present = {session.run_id for session in self._database.sessions}
+            return MemoryOwners(self._database.holders(self._stream.name, partitions), present)
+
+    def state(self) -> MemoryState:
+        """Paused or not."""
+        return self._table.state
+
+    def pause(self, reason: str, by: str) -> None:
+        """The stream stops within a batch, wherever it runs, and stays so until `resume`."""
+        self._table.state = MemoryState(True, reason, by, self._database.now())
+
+    def resume(self) -> None:
+        """Lift the pause."""
+        self._table.state = MemoryState(since=self._database.now())

@@ -1,0 +1,170 @@
+"""The ledger of one run on a MemoryDatabase."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
+from ..core.letters import dead_letter
+from ..core.record import Batch, DeadLetter, Place, Position, Requests, Row, Written
+from ..core.start import StoredPosition
+from ..core.stream import Stream
+from .database import Coordinates, Fault, MemoryDatabase, MemoryHolder, MemoryTable
+
+POLL_SECONDS = 0.05
+
+
+class MemoryLedger:
+    """Implements core.ports.Ledger with the calls of the real one.
+
+    Attributes:
+        session: what `MemoryDatabase.end` takes to break this ledger's connection.
+    """
+
+    def __init__(self, database: MemoryDatabase, stream: Stream, run_id: str, value_limit: int = 1 << 20) -> None:
+        self._database, self._stream, self._run_id = database, stream.name, run_id
+        self._value_limit = value_limit
+        self._committed: Written | None = None
+        self.positions: dict[int, Position] = {}
+        self.session = database.open(run_id, stream.name)
+
+    def own(
+        self,
+        partitions: Collection[int],
+        *,
+        exact: bool,
+        announce: str | None = None,
+        wait_seconds: float = 0.0,
+        stop: Callable[[], str | None] = lambda: None,
+    ) -> dict[int, MemoryHolder]:
+        """Take the partitions and read their positions; see PostgresLedger.own.
+
+        Returns:
+            Who owns the partitions that were not taken.
+        """
+        clock = self._database.clock
+        deadline = clock.monotonic() + wait_seconds
+        while True:
+            with self._database.mutex:
+                self._database.require(self.session)
+                if announce is not None:
+                    self.session.waits[announce] = frozenset(partitions)
+                held = self._database.holders(self._stream, partitions)
+                owned = set() if exact and held else set(partitions) - held.keys()
+                if owned or clock.monotonic() >= deadline or stop() is not None:
+                    self.session.waits.clear()
+                    self._take(owned)
+                    return {p: held.get(p, MemoryHolder("unknown")) for p in partitions if p not in owned}
+            clock.sleep(POLL_SECONDS)
+
+    def write(self, batch: Batch) -> Written:
+        """See core.ports.Ledger."""
+        with self._database.mutex:
+            self._database.require(self.session)
+            self._committed = None
+            fault = self._database.next_fault()
+            self._break_off(fault, Fault.BEFORE_WRITE)
+            table = self._database.table(self._stream)
+            rows, letters = self._judged(batch, table)
+            written = Written(
+                Counter(partition for _, partition, _ in rows),
+                Counter(partition for _, partition, _ in letters),
+                [letter.reason for letter in letters.values()],
+                Requests(self._paused()),
+            )
+            positions = self._database.moved(self.session, batch, written)
+            if twice := (table.rows.keys() & rows.keys()) | (table.dead_letters.keys() & letters.keys()):
+                raise LedgerConflict(
+                    f"stream {self._stream}: {min(twice)} was written before, though the ledger says it was not",
+                    stream=self._stream,
+                )
+            self._break_off(fault, Fault.BEFORE_COMMIT)
+            table.rows.update(rows)
+            table.dead_letters.update(letters)
+            table.positions = positions
+            self._committed = Written(written.rows, written.dead_letters)
+            self._break_off(fault, Fault.AFTER_COMMIT)
+            self.positions.update({p: Position(p, move.incarnation, move.place) for p, move in batch.moves.items()})
+            return written
+
+    def recover(self, batch: Batch | None) -> Written | None:
+        """See core.ports.Ledger."""
+        with self._database.mutex:
+            self._database.end(self.session)
+            self.session = self._database.open(self._run_id, self._stream)
+            if others := self._database.holders(self._stream, self.positions):
+                raise self._superseded(f"run {next(iter(others.values())).run_id[:8]} owns them now")
+            stored = {p: self._database.table(self._stream).positions[p] for p in self.positions}
+            if any(at.run_id != self._run_id for at in stored.values()):
+                raise self._superseded("another run has taken the positions")
+            now = {p: _position(at) for p, at in stored.items()}
+            moves = {} if batch is None else batch.moves
+            settled = {
+                p: Position(p, at.incarnation, moves[p].place) if p in moves else at for p, at in self.positions.items()
+            }
+            if now not in (self.positions, settled):
+                raise self._superseded("a position is neither what it was nor what this run wrote")
+            committed = now != self.positions
+            self.session.owned.update(now)
+            self.positions = now
+            return self._committed if committed else None
+
+    def heartbeat(self) -> Requests:
+        """See core.ports.Ledger."""
+        with self._database.mutex:
+            self._database.require(self.session)
+            kinds = {
+                kind
+                for session in self._database.sessions
+                if session.stream == self._stream
+                for kind, partitions in session.waits.items()
+                if partitions & self.positions.keys()
+            }
+            return Requests(self._paused(), "wait" in kinds, "wait-now" in kinds)
+
+    def close(self) -> None:
+        """End the session; its locks go with it."""
+        self._database.end(self.session)
+
+    def _take(self, partitions: Collection[int]) -> None:
+        """The locks, the run's id in the positions, and the positions."""
+        stored = self._database.table(self._stream).positions
+        self.session.owned.update(partitions)
+        for partition in partitions:
+            stored[partition] = replace(stored[partition], run_id=self._run_id)
+        self.positions = {partition: _position(stored[partition]) for partition in sorted(partitions)}
+
+    def _judged(self, batch: Batch, table: MemoryTable) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter]]:
+        """What of the batch is stored as rows, and what as dead letters."""
+        rows: dict[Coordinates, Row] = {}
+        letters = list(batch.dead_letters)
+        for row, message in zip(batch.rows, batch.messages, strict=True):
+            broken = next((name for name, holds in table.checks.items() if not holds(row)), None)
+            if broken is None:
+                rows[row[:3]] = row
+            else:
+                refused = RecordRefused(
+                    f"check violation (23514), constraint {broken}", stage="insert", sqlstate="23514"
+                )
+                letters.append(dead_letter(message, row[0], refused, self._value_limit))
+        return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
+
+    def _break_off(self, fault: Fault | None, here: Fault) -> None:
+        if fault is here:
+            self._database.end(self.session)
+            raise DatabaseUnavailable(f"stream {self._stream}: connection lost {here.value}", stream=self._stream)
+
+    def _paused(self) -> str | None:
+        state = self._database.table(self._stream).state
+        return f"{state.reason} ({state.paused_by})" if state.paused else None
+
+    def _superseded(self, why: str) -> Superseded:
+        return Superseded(
+            f"stream {self._stream}: run {self._run_id[:8]} lost its partitions: {why}", stream=self._stream
+        )
+
+
+def _position(at: StoredPosition) -> Position:
+    return Position(at.partition, at.incarnation, Place(at.next_offset, at.leader_epoch))

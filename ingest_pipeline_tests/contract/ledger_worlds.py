@@ -1,0 +1,224 @@
+"""The two ledgers that one contract suite runs on, and what each of them can be made to do."""
+
+from __future__ import annotations
+
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from ingest_pipeline.core.record import Batch, Place, Row
+from ingest_pipeline.postgres.book import LedgerBook
+from ingest_pipeline.postgres.engine import Database
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline.testing import Fault, MemoryBook, MemoryDatabase, MemoryLedger
+from ingest_pipeline_tests.samples import IDENTITY, READING
+
+Ledger = PostgresLedger | MemoryLedger
+Book = LedgerBook | MemoryBook
+Key = tuple[int, int]
+CONSTRAINT = "above_zero_kelvin"
+COLDEST = -273.15
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """The condition's first true value. Fails with `what` when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(0.01)
+    return found
+
+
+class LedgerWorld(ABC):
+    """A database with an empty table that refuses readings at absolute zero."""
+
+    book: Book
+
+    def __init__(self) -> None:
+        self._ledgers: list[Ledger] = []
+
+    def ledger(self, run_id: str) -> Ledger:
+        ledger = self.new_ledger(run_id)
+        self._ledgers.append(ledger)
+        return ledger
+
+    def owning(self, run_id: str, *partitions: int) -> Ledger:
+        """A ledger that owns the partitions, all when none is named."""
+        ledger = self.ledger(run_id)
+        assert ledger.own(partitions or (0, 1), exact=True) == {}
+        return ledger
+
+    def close(self) -> None:
+        for ledger in self._ledgers:
+            ledger.close()
+
+    @abstractmethod
+    def new_ledger(self, run_id: str) -> Ledger: ...
+
+    @abstractmethod
+    def break_write(self, ledger: Any, fault: Fault) -> None:
+        """Let the ledger's next write break off there."""
+
+    @abstractmethod
+    def end_session(self, ledger: Any) -> None:
+        """What an administrator's pg_terminate_backend does."""
+
+    @abstractmethod
+    def free(self, ledger: Any) -> None:
+        """Take the ledger's locks from it without its noticing."""
+
+    @abstractmethod
+    def plant(self, row: Row) -> None:
+        """Put a row into the table behind the ledger's back."""
+
+    @abstractmethod
+    def rewind(self) -> None:
+        """Positions and counters as they were at the beginning; rows and dead letters stay."""
+
+    @abstractmethod
+    def rows(self) -> dict[Key, str]:
+        """(partition, offset) → device_id, in the order of the key."""
+
+    @abstractmethod
+    def letters(self) -> dict[Key, tuple[str, str, str | None, bytes | None]]:
+        """(partition, offset) → (stage, reason, sqlstate, value)."""
+
+
+class MemoryWorld(LedgerWorld):
+    def __init__(self) -> None:
+        super().__init__()
+        self._database = MemoryDatabase()
+        self._table = self._database.table(READING.name)
+        self._database.check(READING.name, CONSTRAINT, lambda row: row[5] > COLDEST)
+        self.book = MemoryBook(self._database, READING)
+
+    def new_ledger(self, run_id: str) -> MemoryLedger:
+        return MemoryLedger(self._database, READING, run_id)
+
+    def break_write(self, ledger: MemoryLedger, fault: Fault) -> None:
+        self._database.script(fault)
+
+    def end_session(self, ledger: MemoryLedger) -> None:
+        self._database.end(ledger.session)
+
+    def free(self, ledger: MemoryLedger) -> None:
+        self._database.free(ledger.session)
+
+    def plant(self, row: Row) -> None:
+        self._table.rows[row[0], row[1], row[2]] = row
+
+    def rewind(self) -> None:
+        for partition, at in self._table.positions.items():
+            self._table.positions[partition] = replace(
+                at, next_offset=at.first_offset, rows=0, dead_letters=0, skipped=0, absent=0
+            )
+
+    def rows(self) -> dict[Key, str]:
+        return {(p, o): row[4] for (_, p, o), row in sorted(self._table.rows.items())}
+
+    def letters(self) -> dict[Key, tuple[str, str, str | None, bytes | None]]:
+        found = sorted(self._table.dead_letters.items())
+        return {(p, o): (at.stage, at.reason, at.sqlstate, at.value) for (_, p, o), at in found}
+
+
+class PostgresWorld(LedgerWorld):
+    def __init__(self, url: str, write_method: str) -> None:
+        super().__init__()
+        self._method = write_method
+        self.database = Database(sqlalchemy_url(url))
+        self.book = LedgerBook(self.database, READING)
+        self.book.prepare()
+        self._other = psycopg.connect(url, autocommit=True)
+        self._other.execute(f"ALTER TABLE reading ADD CONSTRAINT {CONSTRAINT} CHECK (temperature > {COLDEST})")
+
+    def close(self) -> None:
+        super().close()
+        self.database.dispose()
+        self._other.close()
+
+    def new_ledger(self, run_id: str) -> PostgresLedger:
+        return PostgresLedger(self.database, READING, run_id, write_method=self._method)
+
+    def break_write(self, ledger: PostgresLedger, fault: Fault) -> None:
+        if fault is Fault.BEFORE_WRITE:
+            self.end_session(ledger)
+            return
+        connection: psycopg.Connection[Any] = ledger._driver_connection
+        commit = connection.commit
+
+        def break_commit() -> None:
+            if fault is Fault.BEFORE_COMMIT:
+                self.end_session(ledger)
+                commit()
+            else:
+                lose_answer(connection, self._other)
+
+        connection.commit = break_commit  # type: ignore[method-assign]
+
+    def end_session(self, ledger: PostgresLedger) -> None:
+        pid = ledger._driver_connection.info.backend_pid
+        self._other.execute("SELECT pg_terminate_backend(%s)", [pid])
+        wait_for("the session to end", lambda: not self._sessions(pid))
+
+    def free(self, ledger: PostgresLedger) -> None:
+        ledger._driver_connection.execute("SELECT pg_advisory_unlock_all()")
+        ledger._driver_connection.commit()
+
+    def plant(self, row: Row) -> None:
+        self._other.execute(
+            "INSERT INTO reading (kafka_incarnation, kafka_partition, kafka_offset, device_id, temperature, event_time)"
+            " VALUES (%s, %s, %s, %s, %s, %s)",
+            [*row[:3], *row[4:]],
+        )
+
+    def rewind(self) -> None:
+        self._other.execute(
+            'UPDATE ingest.position SET next_offset = first_offset, "rows" = 0, dead_letters = 0, skipped = 0, absent = 0'
+        )
+
+    def rows(self) -> dict[Key, str]:
+        found = self._other.execute("SELECT kafka_partition, kafka_offset, device_id FROM reading ORDER BY 1, 2")
+        return {(p, o): device for p, o, device in found}
+
+    def letters(self) -> dict[Key, tuple[str, str, str | None, bytes | None]]:
+        found = self._other.execute(
+            "SELECT kafka_partition, kafka_offset, stage, reason, sqlstate, value FROM ingest.dead_letter ORDER BY 1, 2"
+        )
+        return {(p, o): tuple(rest) for p, o, *rest in found}
+
+    def _sessions(self, pid: int) -> int:
+        found = self._other.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+        assert found is not None
+        return int(found[0])
+
+
+def lose_answer(connection: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> None:
+    """COMMIT reaches the server and is done there; the network goes before its answer is read."""
+    pgconn = connection.pgconn
+    pgconn.send_query(b"COMMIT")
+    while pgconn.flush():
+        pass
+    settled = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'idle'"
+    wait_for("the COMMIT", lambda: other.execute(settled, [connection.info.backend_pid]).fetchone())
+    with socket.socket(fileno=pgconn.socket) as cut:
+        cut.shutdown(socket.SHUT_RDWR)
+        cut.detach()
+    pgconn.consume_input()  # what the server had sent, if it came through
+    pgconn.consume_input()  # raises: the connection is gone
+    raise AssertionError("the connection outlived its socket")
+
+
+def moved_back(batch: Batch, by: int) -> Batch:
+    """The same batch, expecting positions that lie `by` further back."""
+    return replace(batch, moves={p: replace(move, expected=move.expected - by) for p, move in batch.moves.items()})
+
+
+def begin(book: Book, *partitions: int) -> None:
+    """The stream begins at offset 0 of the partitions."""
+    assert book.begin(IDENTITY, {partition: Place(0) for partition in partitions}, first=True)

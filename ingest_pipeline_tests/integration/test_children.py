@@ -1,0 +1,154 @@
+"""Nothing that was started remains, whichever way its owner ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest_pipeline.demo import family
+from ingest_pipeline.demo.children import Child
+from ingest_pipeline.demo.family import Family, Process, processes
+from ingest_pipeline.demo.local import LocalServerError
+
+ROOT = Path(__file__).parents[2]
+
+# A stubborn sleeper, and a leader that has three: one in its own session, one of another session, one whose parent
+# is gone. Each writes its pid; the leader also how it found SIGINT.
+SLEEPER = """
+import os, signal, sys, time
+from pathlib import Path
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(600)
+"""
+LEADER = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+found = "default" if signal.getsignal(signal.SIGINT) is signal.default_int_handler else "not default"
+sleeper = [sys.executable, str(folder / "sleeper.py")]
+subprocess.Popen([*sleeper, str(folder / "same.pid")])
+subprocess.Popen([*sleeper, str(folder / "other.pid")], start_new_session=True)
+middle = "import subprocess, sys; subprocess.Popen(sys.argv[1:])"
+subprocess.run([sys.executable, "-c", middle, *sleeper, str(folder / "orphan.pid")])
+(folder / "found").write_text(found)
+(folder / "leader.pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+OWNER = """
+import signal, sys
+from pathlib import Path
+from ingest_pipeline.demo.children import Child, StopSignals, Warden
+folder = Path(sys.argv[1])
+with StopSignals() as stop:
+    warden = Warden()
+    child = Child("tree", [sys.executable, str(folder / "leader.py"), str(folder)], folder / "log")
+    warden.guard(child.pid, signal.SIGINT)
+    try:
+        while "fail" in sys.argv:
+            if all((folder / f"{name}.pid").exists() for name in ("same", "other", "orphan", "leader")):
+                raise SystemExit(3)
+        if stop.wait(600):
+            (folder / "stopped").touch()
+    finally:
+        child.family.end(signal.SIGINT, 5.0, left_seconds=0.2)
+        child.stop()
+        warden.release(child.pid)
+        warden.close()
+"""
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+def running(pids: set[int]) -> set[int]:
+    return {one.pid for one in processes()} & pids
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    for name, text in (("sleeper", SLEEPER), ("leader", LEADER), ("owner", OWNER)):
+        (tmp_path / f"{name}.py").write_text(text)
+    yield tmp_path
+    for path in tmp_path.glob("*.pid"):
+        if running({int(path.read_text())}):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def start_owner(folder: Path, *words: str, background: bool = False) -> "subprocess.Popen[bytes]":
+    """Start the owner of the tree; in the background as a shell does it: with SIGINT ignored."""
+    command = [sys.executable, str(folder / "owner.py"), str(folder), *words]
+    if background:
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
+
+
+def tree(folder: Path) -> set[int]:
+    """The pids of the leader and its three sleepers, once all run."""
+    paths = [folder / f"{name}.pid" for name in ("same", "other", "orphan", "leader")]
+    until(lambda: all(path.exists() and path.read_text() for path in paths), "the tree of processes")
+    pids = {int(path.read_text()) for path in paths}
+    assert running(pids) == pids
+    return pids
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sign: sign.name)
+def test_nothing_remains_after_a_signal(folder: Path, sign: signal.Signals, background: bool) -> None:
+    owner = start_owner(folder, background=background)
+    pids = tree(folder)
+    owner.send_signal(sign)
+    assert owner.wait(60) == 0
+    assert (folder / "stopped").exists()
+    assert running(pids) == set()
+    assert (folder / "found").read_text() == "default"
+
+
+def test_nothing_remains_after_an_exception(folder: Path) -> None:
+    owner = start_owner(folder, "fail")
+    assert owner.wait(60) == 3
+    pids = {int(path.read_text()) for path in folder.glob("*.pid")}
+    assert len(pids) == 4
+    assert running(pids) == set()
+
+
+def test_nothing_remains_after_a_kill_9(folder: Path) -> None:
+    owner = start_owner(folder)
+    pids = tree(folder)
+    owner.kill()
+    owner.wait()
+    until(lambda: not running(pids), "the end of the tree")
+
+
+def test_a_program_that_ended_is_told_with_its_last_words(tmp_path: Path) -> None:
+    child = Child("greeter", [sys.executable, "-c", "print('no such luck'); raise SystemExit(4)"], tmp_path / "log")
+    until(lambda: not child.family.members(), "the end of the greeter")
+    with pytest.raises(LocalServerError, match=r"greeter ended with code 4, see .*log: no such luck"):
+        child.check()
+    child.stop()
+
+
+def test_a_stranger_with_a_known_pid_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Process(70_001, "100", 1, 70_001)
+    monkeypatch.setattr(family, "processes", lambda: [ours])
+    found = Family(70_001)
+    assert found.members() == {ours}
+    monkeypatch.setattr(family, "processes", lambda: [Process(70_001, "200", 1, 70_001)])
+    assert found.members() == set()
+
+
+def test_ps_tells_what_proc_tells() -> None:
+    """macOS has no /proc; where there is one, both say the same of this process."""
+    by_ps = {one.pid: one for one in family._posix()}
+    mine, same = by_ps[os.getpid()], next(one for one in processes() if one.pid == os.getpid())
+    assert (mine.parent, mine.session) == (same.parent, same.session) == (os.getppid(), os.getsid(0))

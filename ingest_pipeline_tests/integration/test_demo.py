@@ -1,0 +1,196 @@
+"""`ingest demo` as a user starts it: rows through sensors' runs, killed runs, and nothing left of it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+import yaml
+
+from ingest_pipeline.demo.dagster_dev import choose_port, environment
+from ingest_pipeline.demo.family import Family, Process, processes
+from ingest_pipeline.demo.local import HOST
+
+ROOT = Path(__file__).parents[2]
+
+
+class RunningDemo:
+    """`ingest demo …` in a folder of its own. Remembers every process that it was seen to have."""
+
+    def __init__(self, folder: Path, *arguments: str, background: bool = False) -> None:
+        command = [sys.executable, "-m", "ingest_pipeline.cli", "demo", "--port", "0", *arguments]
+        if background:
+            command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+        self.folder = folder
+        self._output = folder / "output"
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"},
+                start_new_session=True,
+            )
+        self._family = Family(self._process.pid)
+        self._seen: set[Process] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self._family.members() | self._seen.intersection(processes()):
+            with suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def said(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, pattern: str, seconds: float = 180.0) -> None:
+        """Return when the output matches."""
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, self.said):
+            assert self._process.poll() is None, f"ended with {self._process.returncode}: {self.said}"
+            assert time.monotonic() < deadline, f"{pattern!r} not said in {seconds:g} s: {self.said}"
+            self.look()
+            time.sleep(0.2)
+
+    def look(self) -> set[Process]:
+        found = self._family.members()
+        self._seen |= found
+        return found
+
+    def send(self, sign: signal.Signals) -> None:
+        self.look()
+        self._process.send_signal(sign)
+
+    def end(self, seconds: float = 240.0) -> int:
+        """Wait for its end; the exit code."""
+        deadline = time.monotonic() + seconds
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, f"did not end in {seconds:g} s: {self.said}"
+            self.look()
+            time.sleep(0.2)
+        return self._process.returncode
+
+    def left(self) -> set[Process]:
+        """Processes of it that still run."""
+        assert self._seen
+        return self._seen.intersection(processes())
+
+    def pids(self, words: str) -> list[int]:
+        """Those of its processes whose command line has the words."""
+        listed = subprocess.run(["ps", "-axww", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+        own = {member.pid for member in self.look()}
+        lines = (line.split(None, 1) for line in listed.stdout.splitlines())
+        return [int(pid) for pid, args in lines if int(pid) in own and words in args]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_headless_ends_well_with_rows_in_every_table(tmp_path: Path) -> None:
+    with RunningDemo(tmp_path, "--headless", "--seconds", "45") as demo:
+        assert demo.end() == 0, demo.said
+        assert demo.left() == set()
+        assert "rows arrived in every table" in demo.said
+        for stream in ("temperature", "price"):
+            assert re.search(rf"^{stream}: [1-9][\d,]* rows, .* that {stream}_sensor launched$", demo.said, re.M)
+    written = (tmp_path / ".demo" / "env").read_text()
+    assert [line.split("=")[0] for line in written.splitlines()] == [
+        "export KAFKA_BOOTSTRAP_SERVERS",
+        "export DATABASE_URL",
+        "export DAGSTER_HOME",
+    ]
+    assert "nowhere" not in written
+    assert (tmp_path / ".demo" / "env").stat().st_mode & 0o077 == 0
+    assert "RUN_SUCCESS" in (tmp_path / ".demo" / "dagster.log").read_text(), "runs end in order, their batch written"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_killed_runs_lose_nothing_and_a_sigterm_in_mid_flight_leaves_nothing(tmp_path: Path) -> None:
+    with RunningDemo(tmp_path, "--kill-every", "4", "--rate", "500") as demo:
+        demo.wait_for(r"killed [1-9]")
+        demo.send(signal.SIGTERM)
+        assert demo.end() == 0, demo.said
+        assert demo.left() == set()
+        assert "Nothing lost, nothing twice." in demo.said
+        assert len(re.findall(r"the broker acknowledged .*: lost 0, twice 0", demo.said)) == 2
+        assert "count(distinct event_time)" in demo.said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_interrupt_of_a_background_demo_that_starts_leaves_nothing(tmp_path: Path) -> None:
+    with RunningDemo(tmp_path, "--headless", background=True) as demo:
+        while not demo.pids("dagster_webserver"):
+            assert demo._process.poll() is None, demo.said
+            time.sleep(0.2)
+        demo.send(signal.SIGINT)
+        assert demo.end() == 1, demo.said
+        assert demo.left() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_dead_code_location_is_reloaded_and_a_kill_9_leaves_nothing(tmp_path: Path) -> None:
+    with RunningDemo(tmp_path) as demo:
+        demo.wait_for("rows in every table")
+        (code_server,) = demo.pids("dagster api grpc")
+        os.kill(code_server, signal.SIGKILL)
+        demo.wait_for("Dagster's code location had died and was reloaded")
+        assert demo.pids("dagster api grpc")
+        second = subprocess.run(
+            [sys.executable, "-m", "ingest_pipeline.cli", "demo"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert second.stderr.endswith("is about to end: end it first\n")
+        demo.send(signal.SIGKILL)
+        assert demo.end() == -signal.SIGKILL
+        deadline = time.monotonic() + 60
+        while demo.left():
+            assert time.monotonic() < deadline, demo.left()
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server((HOST, 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_taken_port_gives_the_next_free_one(taken_port: int) -> None:
+    assert taken_port < choose_port(taken_port) < taken_port + 100
+    assert choose_port(0) > 0
+
+
+def test_servers_of_the_environment_do_not_reach_dagster(tmp_path: Path) -> None:
+    ours = {"KAFKA_SASL_MECHANISM": "PLAIN", "LEDGER_SCHEMA": "x", "DAGSTER_X": "1"}
+    outer = {"PATH": "/bin", "BATCH_SIZE": "10", **ours}
+    inner = environment(outer, "127.0.0.1:1", "postgresql://here/db", tmp_path)
+    assert {name: inner.get(name) for name in outer} == {**outer, **dict.fromkeys(ours)}
+    assert inner["DAGSTER_HOME"] == str(tmp_path)
+
+
+def test_the_demo_configures_dagster_as_the_clone_does() -> None:
+    clone = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    shipped = yaml.safe_load((ROOT / "ingest_pipeline" / "demo" / "dagster.yaml").read_text())
+    folders = {"storage", "local_artifact_storage", "compute_logs"}
+    assert shipped == {name: value for name, value in clone.items() if name not in folders}

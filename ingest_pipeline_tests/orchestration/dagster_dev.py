@@ -1,0 +1,172 @@
+"""A real `dagster dev` in a folder of its own, and questions to it over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.error import URLError
+
+import ingest_pipeline
+from ingest_pipeline.demo.local import HOST, end, free_port, last_lines
+from ingest_pipeline_tests.orchestration.bench import wait_for
+
+ROOT = Path(ingest_pipeline.__file__).parents[1]
+START_SECONDS = 90.0
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+# A child of a background job inherits SIGINT ignored, and so would Dagster and its runs.
+_WITH_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+_RUNS = "{runsOrError(limit: 100) {... on Runs {results {runId status jobName tags {key value}}}}}"
+_LOCATIONS = """{workspaceOrError {... on Workspace {locationEntries {
+    locationOrLoadError {__typename ... on RepositoryLocation {name} ... on PythonError {message}}}}}}"""
+_TICKS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
+    sensorState {ticks(limit: 1) {status skipReason error {message}}}}}}"""
+_TERMINATE = "mutation ($id: String!) {terminateRun(runId: $id) {__typename}}"
+_LAUNCH = """mutation ($parameters: ExecutionParams!) {launchRun(executionParams: $parameters) {
+    __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
+_MATERIALIZATIONS = """query ($id: ID!) {runOrError(runId: $id) {... on Run {assetMaterializations {
+    assetKey {path} metadataEntries {label ... on TextMetadataEntry {text} ... on IntMetadataEntry {intValue}}}}}}"""
+
+
+class Run(NamedTuple):
+    run_id: str
+    status: str
+    job: str
+    tags: Mapping[str, str]
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class DagsterDev:
+    """Webserver, daemon and code server, with our dagster.yaml and this environment alone.
+
+    Args:
+        arguments: what to load; our workspace.yaml when there are none.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
+        self.folder, self.port = folder, free_port()
+        self._arguments = arguments
+        kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
+        self.environ = {**kept, "PYTHONPATH": str(ROOT), **environ}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        shutil.copy(ROOT / "dagster.yaml", self.folder)
+        if not self._arguments:
+            shutil.copy(ROOT / "workspace.yaml", self.folder)
+        command = [sys.executable, "-m", "dagster", "dev", "--host", HOST, "--port", str(self.port), *self._arguments]
+        with (self.folder / "dagster.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _WITH_SIGINT, *command],
+                cwd=self.folder,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            wait_for("the code location", self._loaded, START_SECONDS, every=0.2)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends it as Ctrl-C does; whatever is left of its session is killed."""
+        assert self._process is not None
+        end(self._process, signal.SIGINT, 60)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The `data` of a GraphQL answer."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://{HOST}:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found = json.load(answer)
+        assert "errors" not in found, found["errors"]
+        return found["data"]
+
+    def runs(self, stream: str | None = None) -> list[Run]:
+        """Newest first; of one stream's sensor when it is named."""
+        found = [
+            Run(run["runId"], run["status"], run["jobName"], {tag["key"]: tag["value"] for tag in run["tags"]})
+            for run in self.ask(_RUNS)["runsOrError"]["results"]
+        ]
+        return [run for run in found if stream is None or run.job == f"drain_{stream}"]
+
+    def run(self, run_id: str) -> Run:
+        (found,) = [run for run in self.runs() if run.run_id == run_id]
+        return found
+
+    def ended(self, run_id: str) -> Run:
+        """The run, once it has ended."""
+        found: Run = wait_for(f"the end of run {run_id}", lambda: run if (run := self.run(run_id)).ended else None)
+        return found
+
+    def skip_reason(self, stream: str) -> str:
+        """Why the sensor's last tick launched nothing; "" when it did."""
+        selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
+        ticks = self.ask(_TICKS, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+        return (ticks[0]["skipReason"] or "") if ticks else ""
+
+    def terminate(self, run_id: str) -> None:
+        assert self.ask(_TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
+    def materialize(self, *assets: str) -> str:
+        """As the button does; the run's id."""
+        parameters = {
+            "selector": {
+                **self._repository(),
+                "jobName": "__ASSET_JOB",
+                "assetSelection": [{"path": [name]} for name in assets],
+            },
+            "runConfigData": {},
+        }
+        launched = self.ask(_LAUNCH, parameters=parameters)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return str(launched["run"]["runId"])
+
+    def materialized(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """Asset → metadata of what a run materialized."""
+        events = self.ask(_MATERIALIZATIONS, id=run_id)["runOrError"]["assetMaterializations"]
+        return {
+            event["assetKey"]["path"][0]: {
+                entry["label"]: entry.get("text", entry.get("intValue")) for entry in event["metadataEntries"]
+            }
+            for event in events
+        }
+
+    def _repository(self) -> dict[str, str]:
+        return {"repositoryName": "__repository__", "repositoryLocationName": self._location}
+
+    def _loaded(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, last_lines(self.folder / "dagster.log")
+        try:
+            entries = self.ask(_LOCATIONS)["workspaceOrError"]["locationEntries"]
+        except (URLError, ConnectionError, TimeoutError):
+            return False
+        if not entries or entries[0]["locationOrLoadError"] is None:
+            return False
+        (location,) = [entry["locationOrLoadError"] for entry in entries]
+        assert location["__typename"] == "RepositoryLocation", location
+        self._location = location["name"]
+        return True

@@ -1,0 +1,176 @@
+"""A full `dagster dev` on real Kafka and PostgreSQL: runs launched by sensors, stopped in every way there is.
+
+A batch of temperatures closes at 500 records or after a minute, so that what a stopped run has in hand is seen.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
+from ingest_pipeline_tests.orchestration.dagster_dev import ROOT, DagsterDev, Run
+from ingest_pipeline_tests.orchestration.records import Record, prices, produce, temperatures, with_broken
+from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.choose import RealPostgres
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+BATCH = 500
+IN_HAND = 200
+
+
+@dataclass
+class Here:
+    dagster: DagsterDev
+    bootstrap_servers: str
+    url: str
+
+    def produce(self, stream: str, records: list[Record]) -> None:
+        produce(self.bootstrap_servers, stream, records)
+
+    def rows(self, table: str) -> int:
+        return int(query(self.url, f"select count(*) from {table}")[0])
+
+    def begun(self) -> bool:
+        return query(self.url, "select to_regclass('temperature') is not null and to_regclass('price') is not null")[0]
+
+    def drainer(self, stream: str) -> Run:
+        """The live run that owns the stream; when there is none a batch of records brings one."""
+        if not self._owner(stream):
+            self.produce(stream, temperatures(BATCH) if stream == "temperature" else prices(BATCH))
+        run_id = wait_for(f"a drainer of {stream}", lambda: self._owner(stream), every=0.2)
+        wait_for("its end of the topic", lambda: "lag 0" in self.dagster.skip_reason(stream), every=0.5)
+        return self.dagster.run(run_id)
+
+    def with_some_in_hand(self, run: Run) -> int:
+        """Let the drainer of temperatures have IN_HAND records that are not committed; the rows there are then."""
+        before = self.rows("temperature")
+        self.produce("temperature", temperatures(BATCH + IN_HAND))
+        wait_for("the full batch", lambda: self.rows("temperature") == before + BATCH)
+        assert not self.dagster.run(run.run_id).ended
+        return before + BATCH
+
+    def followed(self, run: Run) -> None:
+        """Another run goes on where this one ended."""
+        before = self.rows("temperature")
+        self.produce("temperature", temperatures(BATCH))
+        wait_for("the next run's rows", lambda: self.rows("temperature") == before + BATCH, every=0.2)
+        assert self._owner("temperature") != run.run_id
+
+    def _owner(self, stream: str) -> str:
+        found = query(
+            self.url,
+            """select substr(application_name, 8) from pg_stat_activity join ingest.position
+               on application_name = 'ingest ' || run_id where stream = %s and datname = current_database()""",
+            stream,
+        )
+        return str(found[0]) if found else ""
+
+
+@pytest.fixture(scope="module")
+def here(
+    own_kafka: RealKafka, postgres_server: RealPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Here]:
+    database = f"dev_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+        for name in ("temperature", "price"):
+            own_kafka.create_topic(name, 2)
+        environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": own_kafka.bootstrap_servers,
+            "DATABASE_URL": postgres_server.url_of(database),
+            "BATCH_SIZE": str(BATCH),
+            "TEMPERATURE_BATCH_TIMEOUT": "60",
+            "RUN_IDLE_SECONDS": "3600",
+        }
+        with DagsterDev(tmp_path_factory.mktemp("dagster"), environ) as dagster:
+            yield Here(dagster, own_kafka.bootstrap_servers, environ["DATABASE_URL"])
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database)))
+
+
+def test_sensors_launch_runs_that_drain_both_streams(here: Here) -> None:
+    here.produce("temperature", with_broken(temperatures(4 * BATCH), every=100))
+    here.produce("price", with_broken(prices(4 * BATCH), every=200))
+    wait_for("both tables", here.begun, 120, every=0.5)
+    wait_for("temperatures", lambda: here.rows("temperature") == 4 * BATCH - 20, every=0.2)
+    wait_for("prices", lambda: here.rows("price") == 4 * BATCH - 10, every=0.2)
+    letters = query(here.url, "select stream, count(*) from ingest.dead_letter group by 1 order by 1")
+    assert letters == [("price", 10), ("temperature", 20)]
+    for stream in ("temperature", "price"):
+        run = here.drainer(stream)
+        assert run.status == "STARTED"
+        assert run.tags["dagster/sensor_name"] == f"{stream}_sensor"
+        assert (run.tags[tags.STREAM], run.tags[tags.SHARD]) == (stream, "0/1")
+        assert here.dagster.skip_reason(stream) == f"run {run.run_id[:8]} is draining; lag 0"
+
+
+def test_terminate_commits_what_is_in_hand(here: Here) -> None:
+    run = here.drainer("temperature")
+    rows = here.with_some_in_hand(run)
+    here.dagster.terminate(run.run_id)
+    ended = here.dagster.ended(run.run_id)
+    assert (ended.status, ended.tags[tags.ENDED]) == ("CANCELED", "terminated")
+    assert here.rows("temperature") == rows + IN_HAND
+    assert int(ended.tags[tags.ROWS]) >= BATCH + IN_HAND
+    assert here.dagster.materialized(run.run_id)["temperature"]["ended"] == "terminated"
+    here.followed(run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_commits_what_is_in_hand(here: Here, number: signal.Signals) -> None:
+    run = here.drainer("temperature")
+    rows = here.with_some_in_hand(run)
+    os.kill(int(run.tags[tags.PID]), number)
+    ended = here.dagster.ended(run.run_id)
+    assert (ended.status, ended.tags[tags.ENDED]) == ("SUCCESS", "signal")
+    assert here.rows("temperature") == rows + IN_HAND
+    here.followed(run)
+
+
+def ingest(here: Here, *arguments: str) -> str:
+    command = [sys.executable, "-m", "ingest_pipeline.cli", *arguments]
+    environ = {**here.dagster.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environ, cwd=here.dagster.folder, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_a_paused_stream_stops_within_a_batch_until_it_is_resumed(here: Here) -> None:
+    run = here.drainer("temperature")
+    rows = here.with_some_in_hand(run)
+    assert "temperature is paused" in ingest(here, "pause", "temperature", "--reason", "rebuilding")
+    ended = here.dagster.ended(run.run_id)
+    assert (ended.status, ended.tags[tags.ENDED]) == ("SUCCESS", "paused")
+    assert here.rows("temperature") == rows + IN_HAND
+    here.produce("temperature", temperatures(BATCH))
+    said = wait_for(
+        "the reason", lambda: reason if "paused" in (reason := here.dagster.skip_reason("temperature")) else ""
+    )
+    assert said.startswith("paused: rebuilding (")
+    wait_for("the lag", lambda: here.dagster.skip_reason("temperature").endswith(f"; lag {BATCH}"), every=0.5)
+    assert here.dagster.runs("temperature")[0].run_id == run.run_id
+    assert here.rows("temperature") == rows + IN_HAND
+    ingest(here, "resume", "temperature")
+    wait_for("the rest", lambda: here.rows("temperature") == rows + IN_HAND + BATCH, every=0.2)
+
+
+def test_materialize_beside_running_drains_names_them(here: Here) -> None:
+    drainers = {stream: here.drainer(stream) for stream in ("temperature", "price")}
+    run_id = here.dagster.materialize("temperature", "price")
+    ended = here.dagster.ended(run_id)
+    assert (ended.status, ended.job) == ("SUCCESS", "__ASSET_JOB")
+    materialized = here.dagster.materialized(run_id)
+    for stream, drainer in drainers.items():
+        owner = f"run {drainer.run_id[:8]}"
+        assert materialized[stream]["drained_by_others"] == f"partition 0: {owner}, partition 1: {owner}"
+        assert materialized[stream]["rows"] == 0
+        assert not here.dagster.run(drainer.run_id).ended

@@ -1,0 +1,192 @@
+"""`kill -9` of draining runs, 20 times in a row: nothing lost, nothing twice, and no position ever goes back."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+import ingest_pipeline
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.orchestration import killed_run
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
+from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
+from ingest_pipeline_tests.orchestration.location import SUFFIX
+from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+ROUNDS, DAEMON_ROUNDS = 18, 2
+RECORDS, BROKEN_EVERY = 4000, 97
+MAKERS = {"temperature": temperatures, "price": prices}
+
+
+class Watch:
+    """Looks at the positions from a connection of its own, all the time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.looks = 0
+        self.went_back: list[str] = []
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        seen: dict[tuple[str, int], tuple[int, int, int]] = {}
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            while not self._stop.wait(0.005):
+                if connection.execute("select to_regclass('ingest.position')").fetchone() == (None,):
+                    continue
+                for stream, partition, *now in connection.execute(
+                    'select stream, kafka_partition, next_offset, "rows", dead_letters from ingest.position'
+                ):
+                    before = seen.get((stream, partition), (0, 0, 0))
+                    if any(new < old for new, old in zip(now, before, strict=True)):
+                        self.went_back.append(f"{stream} {partition}: {before} → {now}")
+                    seen[stream, partition] = (now[0], now[1], now[2])
+                self.looks += 1
+
+
+class Feed:
+    """Two topics, their streams, and how much was written to them."""
+
+    def __init__(self, kafka: RealKafka, url: str, folder: Path) -> None:
+        self.kafka, self.url = kafka, url
+        self.suffix = f"-{folder.parent.name}-{folder.name}"
+        self.streams = [replace(stream, topic=stream.topic + self.suffix) for stream in STREAMS]
+        self.produced: Counter[str] = Counter()
+        self.environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "KAFKA_GROUP_PREFIX": f"kill{self.suffix}-",
+            "DATABASE_URL": url,
+            "BATCH_SIZE": "100",
+            "RUN_IDLE_SECONDS": "3600",
+        }
+
+    def more(self, stream: Stream) -> None:
+        """Another lot of records, no two alike, some of them broken."""
+        records = MAKERS[stream.name](RECORDS, first=self.produced[stream.name])
+        produce(self.kafka.bootstrap_servers, stream.topic, with_broken(records, BROKEN_EVERY))
+        self.produced[stream.name] += RECORDS
+
+    def broken(self, stream: Stream) -> int:
+        return self.produced[stream.name] // RECORDS * (RECORDS // BROKEN_EVERY)
+
+    def position(self, stream: Stream) -> int:
+        """The sum over partitions; 0 before the stream has begun."""
+        if query(self.url, "select to_regclass('ingest.position')") == [None]:
+            return 0
+        statement = "select coalesce(sum(next_offset), 0)::int from ingest.position where stream = %s"
+        return int(query(self.url, statement, stream.name)[0])
+
+    def lag(self) -> int:
+        return sum(self.produced.values()) - sum(self.position(stream) for stream in self.streams)
+
+    def assert_exact(self) -> None:
+        for stream, column in zip(self.streams, ("device_id", "symbol"), strict=True):
+            good = self.produced[stream.name] - self.broken(stream)
+            counted = query(self.url, f"select count(*), count(distinct {column}) from {stream.table}")
+            assert counted == [(good, good)], stream.name
+            statement = "select count(*), count(distinct (kafka_partition, kafka_offset)) from ingest.dead_letter"
+            letters = query(self.url, f"{statement} where stream = %s", stream.name)
+            assert letters == [(self.broken(stream),) * 2], stream.name
+            statement = 'select sum("rows")::int, sum(dead_letters)::int, sum(next_offset - first_offset)::int'
+            counters = query(self.url, f"{statement} from ingest.position where stream = %s", stream.name)
+            assert counters == [(good, self.broken(stream), self.produced[stream.name])], stream.name
+
+
+@pytest.fixture
+def feed(kafka_server: RealKafka, database_url: str, tmp_path: Path) -> Iterator[Feed]:
+    made = Feed(kafka_server, database_url, tmp_path)
+    for stream in made.streams:
+        kafka_server.create_topic(stream.topic, 2)
+    yield made
+    for stream in made.streams:
+        kafka_server.delete_topic(stream.topic)
+
+
+def drained_on(feed: Feed, stream: Stream, process: BaseProcess, before: int, folder: Path) -> bool:
+    """Whether the run has moved a position; False when it found its shard still owned and ended as surplus."""
+    wait_for("progress", lambda: feed.position(stream) > before or not process.is_alive(), every=0.005)
+    assert process.is_alive() or process.exitcode == 0, (folder / "run.log").read_text()[-2000:]
+    return process.is_alive()
+
+
+def start(feed: Feed, stream: Stream, folders: dict[str, Path]) -> BaseProcess:
+    return killed_run.start(stream.name, stream.topic, feed.environ, folders[stream.name])
+
+
+def kill_processes(feed: Feed, folders: dict[str, Path], moments: random.Random) -> int:
+    """Kill a draining run of each stream; the records that were left then."""
+    for stream in feed.streams:
+        feed.more(stream)
+    before = {stream.name: feed.position(stream) for stream in feed.streams}
+    processes = [start(feed, stream, folders) for stream in feed.streams]
+    for place, stream in enumerate(feed.streams):
+        while not drained_on(feed, stream, processes[place], before[stream.name], folders[stream.name]):
+            processes[place] = start(feed, stream, folders)
+    time.sleep(moments.uniform(0, 0.2))  # the moment is the point
+    for process in processes:
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        process.close()
+    return feed.lag()
+
+
+def kill_runs_of(dagster: DagsterDev, feed: Feed, moments: random.Random) -> None:
+    """Kill the run that a sensor has launched for each stream."""
+    for stream in feed.streams:
+        known = {run.run_id for run in dagster.runs(stream.name) if run.ended}
+        before = feed.position(stream)
+        feed.more(stream)
+        wait_for("a run's progress", lambda stream=stream, before=before: feed.position(stream) > before, every=0.02)
+        (run,) = [run for run in dagster.runs(stream.name) if run.status == "STARTED" and run.run_id not in known]
+        time.sleep(moments.uniform(0, 0.2))
+        os.kill(int(run.tags[tags.PID]), signal.SIGKILL)
+        assert dagster.ended(run.run_id).status == "FAILURE"
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_and_nothing_is_twice(feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(ingest_pipeline.__file__).parents[1]))
+    moments = random.Random(20)
+    folders = {stream.name: tmp_path / stream.name for stream in feed.streams}
+    for folder in folders.values():
+        folder.mkdir()
+        dg.DagsterInstance.local_temp(str(folder)).dispose()
+    with Watch(feed.url) as watch:
+        left = [kill_processes(feed, folders, moments) for _ in range(ROUNDS)]
+        dagster_folder = tmp_path / "dagster"
+        dagster_folder.mkdir()
+        environ = {**feed.environ, SUFFIX: feed.suffix}
+        with DagsterDev(dagster_folder, environ, ["-m", "ingest_pipeline_tests.orchestration.location"]) as dagster:
+            for _ in range(DAEMON_ROUNDS):
+                kill_runs_of(dagster, feed, moments)
+            wait_for("lag 0", lambda: feed.lag() == 0, every=0.2)
+    assert sum(lag > 0 for lag in left) > ROUNDS // 3, f"hardly a run was killed in mid-drain: {left}"
+    assert watch.went_back == []
+    assert watch.looks > ROUNDS
+    feed.assert_exact()

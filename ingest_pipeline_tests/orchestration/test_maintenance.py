@@ -1,0 +1,162 @@
+"""What the daily job deletes and keeps, on a real instance with its files on disk."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import pytest
+
+import ingest_pipeline
+from ingest_pipeline.orchestration import maintenance, tags
+from ingest_pipeline.orchestration.connections import Connections
+from ingest_pipeline.settings import load_settings
+
+ROOT = Path(ingest_pipeline.__file__).parents[1]
+DAY = 86_400.0
+
+
+@dg.asset(key="busy")
+def busy() -> dg.MaterializeResult[None]:
+    print("a line for the compute log")
+    return dg.MaterializeResult(metadata={"rows": 1})
+
+
+@dg.asset(key="quiet")
+def quiet() -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(metadata={"rows": 2})
+
+
+@dg.asset(key="broken")
+def broken() -> None:
+    raise dg.Failure("as it is meant")
+
+
+@dg.asset(key="theirs")
+def theirs() -> None: ...
+
+
+DEFINITIONS = dg.Definitions(
+    [busy, quiet, broken, theirs],
+    jobs=[
+        dg.define_asset_job("drain_busy", [busy]),
+        dg.define_asset_job("drain_quiet", [quiet]),
+        dg.define_asset_job("drain_broken", [broken]),
+        dg.define_asset_job("their_job", [theirs, busy]),
+    ],
+    executor=dg.in_process_executor,
+)
+
+
+class Keeper:
+    """Runs jobs on the instance, and the maintenance job so many days later."""
+
+    def __init__(self, instance: dg.DagsterInstance, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.instance, self.folder, self._monkeypatch = instance, folder, monkeypatch
+
+    def run(self, name: str, times: int = 1, job: str | None = None) -> list[str]:
+        """Ids of runs of a stream's job, oldest first."""
+        found = {tags.STREAM: name, tags.SHARD: "0/1"}
+        chosen = DEFINITIONS.resolve_job_def(job or f"drain_{name}")
+        return [
+            chosen.execute_in_process(instance=self.instance, tags=found, raise_on_error=False).run_id
+            for _ in range(times)
+        ]
+
+    def maintain(self, days_later: float, keep: int = 0) -> None:
+        at = time.time() + days_later * DAY
+        self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
+        connections = Connections(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
+        assert maintenance.maintenance_job(connections).execute_in_process(instance=self.instance).success
+
+    def kept(self, run_ids: list[str]) -> list[bool]:
+        return [self.instance.get_run_by_id(run_id) is not None for run_id in run_ids]
+
+    def files(self, run_id: str) -> list[Path]:
+        """Every file on disk whose path names the run."""
+        return [path for path in self.folder.rglob("*") if path.is_file() and run_id in str(path)]
+
+    def bytes_on_disk(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield Keeper(instance, tmp_path / ".dagster_storage", monkeypatch)
+
+
+def test_old_runs_go_with_their_files_and_the_newest_stay(keeper: Keeper) -> None:
+    runs = keeper.run("busy", 4)
+    kinds = {path.suffix for path in keeper.files(runs[0])}
+    assert {".db", ".out", ".err"} <= kinds
+    before = keeper.bytes_on_disk()
+    keeper.maintain(8, keep=2)
+    assert keeper.kept(runs) == [False, False, True, True]
+    assert [bool(keeper.files(run_id)) for run_id in runs] == [False, False, True, True]
+    assert keeper.bytes_on_disk() < before
+
+
+def test_young_runs_stay(keeper: Keeper) -> None:
+    runs = keeper.run("busy", 3)
+    keeper.maintain(6)
+    assert keeper.kept(runs) == [True, True, True]
+
+
+def test_failures_stay_longer(keeper: Keeper) -> None:
+    runs = keeper.run("broken", 2)
+    keeper.maintain(29)
+    assert keeper.kept(runs) == [True, True]
+    keeper.maintain(31)
+    assert keeper.kept(runs) == [False, False]
+
+
+def test_a_quiet_stream_still_shows_its_last_materialization(keeper: Keeper) -> None:
+    runs = keeper.run("quiet", 2)
+    keeper.run("busy", 1)
+    keeper.maintain(400)
+    assert keeper.kept(runs) == [False, True]
+    event = keeper.instance.get_latest_materialization_event(dg.AssetKey("quiet"))
+    assert event is not None
+    assert event.run_id == runs[-1]
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["rows"].value == 2
+
+
+def test_each_stream_keeps_its_own_newest(keeper: Keeper) -> None:
+    quiet_runs = keeper.run("quiet", 2)
+    keeper.run("busy", 3)
+    keeper.maintain(400, keep=2)
+    assert keeper.kept(quiet_runs) == [True, True]
+
+
+def test_runs_of_other_jobs_are_nobodys_business(keeper: Keeper) -> None:
+    """Also those in which one of our assets ran, and left its tags."""
+    foreign = keeper.run("busy", 2, job="their_job")
+    plain = [DEFINITIONS.resolve_job_def("their_job").execute_in_process(instance=keeper.instance).run_id]
+    keeper.maintain(400)
+    assert keeper.kept(foreign + plain) == [True, True, True]
+
+
+def test_runs_by_hand_go_too(keeper: Keeper) -> None:
+    job = DEFINITIONS.resolve_implicit_global_asset_job_def()
+    runs = []
+    for _ in range(2):
+        result = job.execute_in_process(instance=keeper.instance, asset_selection=[dg.AssetKey("busy")])
+        keeper.instance.add_run_tags(result.run_id, {tags.STREAM: "busy"})
+        runs.append(result.run_id)
+    keeper.maintain(8)
+    assert keeper.kept(runs) == [False, True]
+
+
+def test_its_own_runs_go_too(keeper: Keeper) -> None:
+    keeper.maintain(0)
+    (first,) = [record.dagster_run.run_id for record in keeper.instance.get_run_records()]
+    keeper.maintain(8)
+    assert keeper.kept([first]) == [False]

@@ -1,0 +1,247 @@
+"""Runs in this process, on a real Dagster instance, Kafka and PostgreSQL: how they end and what they report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ingest_pipeline.core.drain import RunLimits
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.run import StreamRun
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline_tests.orchestration import killed_run
+from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
+from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
+from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+
+
+def books_add_up(here: Bench) -> bool:
+    """Every offset is accounted for, in every partition."""
+    accounted = 'next_offset - first_offset = "rows" + dead_letters + skipped + absent + lost'
+    return all(here.query(f"select {accounted} from ingest.position"))
+
+
+class TestByHand:
+    def test_all_assets_are_drained_up_to_now(self, bench: Make) -> None:
+        here = bench([TEMPERATURE, PRICE], RUN_IDLE_SECONDS="3600")
+        price = here.streams[1]
+        here.produce(temperatures(25))
+        here.produce(prices(40), price)
+        result = here.by_hand()
+        assert result.success
+        assert (here.rows(), here.rows(price)) == (25, 40)
+        found = here.run_tags(result.run_id)
+        assert found["ingest/ended/temperature"] == found["ingest/ended/price"] == "caught-up"
+        assert (found["ingest/rows/temperature"], found["ingest/rows/price"]) == ("25", "40")
+        assert books_add_up(here)
+
+    def test_what_comes_after_its_start_is_the_next_runs(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        here = bench(partitions=1, RUN_IDLE_SECONDS="3600", BATCH_SIZE="10", BATCH_TIMEOUT="30")
+        here.produce(temperatures(10, partitions=1))
+        limits = StreamRun._limits
+
+        def limits_then_more(run: StreamRun, *arguments: Any) -> RunLimits:
+            found = limits(run, *arguments)
+            here.produce(temperatures(10, partitions=1))
+            return found
+
+        monkeypatch.setattr(StreamRun, "_limits", limits_then_more)
+        assert here.by_hand().success
+        assert here.rows() == 10
+        assert here.by_hand().success
+        assert here.rows() == 20
+
+    def test_partitions_of_a_running_drain_are_left_to_it(self, bench: Make) -> None:
+        here = bench(partitions=2)
+        here.produce(temperatures(4))
+        here.drain()
+        here.produce(temperatures(6))
+        owner = PostgresLedger(here.connections.database(), here.stream, "0ddba11-and-more")
+        try:
+            owner.own([1], exact=True)
+            result = here.by_hand()
+        finally:
+            owner.close()
+        assert result.success
+        assert here.positions() == {0: 5, 1: 2}
+        assert metadata(result, here.stream)["drained_by_others"] == "partition 1: run 0ddba11-"
+
+
+class TestReports:
+    def test_the_materialization_says_everything(self, bench: Make) -> None:
+        here = bench(BATCH_SIZE="10")
+        here.produce(with_broken(temperatures(50), every=25))
+        result = here.by_sensor()
+        assert result.success
+        found = metadata(result, here.stream)
+        assert found.pop("offsets") == [{"partition": 0, "from": 0, "to": 25}, {"partition": 1, "from": 0, "to": 25}]
+        assert found.pop("dead_letter_reasons").startswith("- 2")
+        assert {name: found.pop(name) for name in ("rows", "dead_letters", "skipped", "absent", "lag", "ended")} == {
+            "rows": 48,
+            "dead_letters": 2,
+            "skipped": 0,
+            "absent": 0,
+            "lag": 0,
+            "ended": "caught-up",
+        }
+        assert found.pop("batches") >= 5
+        assert set(found) == {
+            "rows_per_second",
+            "mean_batch_rows",
+            "seconds",
+            "latency_p50_ms",
+            "latency_p95_ms",
+            "latency_p99_ms",
+            "latency_max_ms",
+        }
+        assert all(value > 0 for value in found.values())
+        assert here.outcome(result.run_id) == ("caught-up", "48")
+        assert here.run_tags(result.run_id)[tags.PID] == str(os.getpid())
+        assert books_add_up(here)
+
+    def test_a_run_that_finds_nothing_still_reports(self, bench: Make) -> None:
+        here = bench()
+        found = metadata(here.by_sensor(), here.stream)
+        assert (found["rows"], found["batches"], found["lag"], found["ended"]) == (0, 0, 0, "caught-up")
+
+    def test_while_it_runs_it_observes(self, bench: Make) -> None:
+        here = bench(RUN_IDLE_SECONDS="3", REPORT_SECONDS="1")
+        here.produce(temperatures(5))
+        result = here.by_sensor()
+        assert result.success
+        observed = [event.asset_observation_data.asset_observation for event in result.get_asset_observation_events()]
+        assert len(observed) >= 2
+        assert {each.asset_key for each in observed} == {dg.AssetKey("temperature")}
+        assert observed[-1].metadata["rows"].value == 5
+        assert "ended" not in observed[-1].metadata
+        assert metadata(result, here.stream)["ended"] == "caught-up"
+
+    def test_or_materializes_where_that_is_wanted(self, bench: Make) -> None:
+        here = bench(RUN_IDLE_SECONDS="2", REPORT_SECONDS="1", REPORT_AS="materialization")
+        result = here.by_sensor()
+        assert result.success
+        assert result.get_asset_observation_events() == []
+        assert len(result.get_asset_materialization_events()) >= 2
+
+    def test_batches_are_logged_beside_the_event_log(self, bench: Make) -> None:
+        here = bench(BATCH_SIZE="5")
+        here.produce(temperatures(20))
+        run_id = here.drain()
+        assert "next_offsets" not in here.said(run_id)
+
+
+class TestEnds:
+    def test_a_surplus_run_succeeds_and_says_who_drains(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        here.drain()
+        here.produce(temperatures(4))
+        owner = PostgresLedger(here.connections.database(), here.stream, "0ddba11-and-more")
+        try:
+            owner.own([0, 1], exact=True)
+            result = here.by_sensor()
+        finally:
+            owner.close()
+        assert result.success
+        assert here.outcome(result.run_id) == ("surplus", "0")
+        assert "shard 0/1 of temperature is drained by run 0ddba11-" in here.said(result.run_id)
+        assert result.get_asset_materialization_events() == []
+        assert here.rows() == 4
+
+    def test_a_successor_is_yielded_to_at_once(self, bench: Make, tmp_path: Path) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        environ = {**here.environ, "RUN_IDLE_SECONDS": "3600"}
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+            before = killed_run.start(here.stream.name, here.stream.topic, environ, tmp_path)
+            wait_for("its rows", lambda: here.query("select to_regclass('temperature')") != [None] and here.rows() == 4)
+            here.produce(temperatures(3))
+            result = here.by_sensor(**{tags.SUCCESSOR: "definition"})
+            before.join(60)
+            assert before.exitcode == 0
+            (run,) = instance.get_runs()
+        assert run.tags[tags.ENDED] == "yielded"
+        assert result.success
+        assert here.outcome(result.run_id)[0] == "caught-up"
+        assert here.rows() == 7
+
+    def test_after_one_batch_where_that_is_the_limit(self, bench: Make) -> None:
+        here = bench(RUN_MAX_BATCHES="1", BATCH_SIZE="10", BATCH_TIMEOUT="30")
+        here.produce(temperatures(25))
+        first, second = here.drain(), here.drain()
+        assert here.outcome(first) == here.outcome(second) == ("batches", "10")
+        assert here.rows() == 20
+
+    def test_paused_before_it_reads(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(2))
+        here.drain()
+        here.produce(temperatures(2))
+        here.connections.book(here.stream).pause("wait", "ann")
+        assert here.outcome(here.drain())[0] == "paused"
+        here.connections.book(here.stream).resume()
+        here.drain()
+        assert here.rows() == 4
+
+    def test_a_missing_topic_fails_it_in_one_line(self, bench: Make) -> None:
+        here = bench(partitions=0)
+        result = here.by_sensor()
+        assert not result.success
+        assert here.outcome(result.run_id) == ("failed:TopicMissing", "0")
+        said = failure(result)
+        assert here.stream.topic in said
+        assert "\n" not in said
+
+    def test_fenced_it_ends_without_failure_and_writes_nothing_more(
+        self, bench: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = bench(BATCH_SIZE="5")
+        here.produce(temperatures(5))
+        here.drain()
+        here.produce(temperatures(20))
+        own = PostgresLedger.own
+
+        def own_and_lose(ledger: PostgresLedger, *args: object, **options: object) -> object:
+            taken = own(ledger, *args, **options)  # type: ignore[arg-type]
+            here.query("update ingest.position set run_id = 'another'")
+            return taken
+
+        monkeypatch.setattr(PostgresLedger, "own", own_and_lose)
+        result = here.by_sensor()
+        assert result.success
+        assert here.outcome(result.run_id) == ("superseded", "0")
+        assert here.rows() == 5
+
+
+class TestTablesThatDiffer:
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("alter column temperature type real", "column temperature is real, declared as double precision"),
+            ("drop column device_id", "column device_id text is missing"),
+            ("add column site serial; alter table temperature alter site drop default", "column site is NOT NULL"),
+        ],
+    )
+    def test_the_run_stops_before_it_reads(self, bench: Make, change: str, said: str) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        here.drain()
+        before = here.positions()
+        here.query(f"alter table temperature {change}")
+        produce(here.bootstrap_servers, here.stream.topic, with_broken(temperatures(6), every=2))
+        result = here.by_sensor()
+        assert not result.success
+        assert here.outcome(result.run_id) == ("failed:SchemaMismatch", "0")
+        assert said in failure(result)
+        assert "ingest migrate" in failure(result)
+        assert here.positions() == before
+        assert here.query("select count(*) from ingest.dead_letter") == [0]
+        assert here.rows() == 4

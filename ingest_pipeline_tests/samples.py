@@ -1,0 +1,66 @@
+"""A small stream, records for it, and batches made of them: what the tests of the loop and of the ledger share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import msgspec
+from hypothesis import settings
+
+from ingest_pipeline.core.batch import Decode, decode_batch
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.record import Batch, Message, Place, Position, TopicIdentity
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.testing.log import MemoryMessage
+
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=100)
+"""For Hypothesis: the same examples each time, so that a red test is never luck."""
+
+IDENTITY = TopicIdentity("cluster", "topic", 2)
+STAMP_MS = 1_700_000_000_000
+BAD = b'{"broken'
+
+
+class Reading(msgspec.Struct):
+    device_id: str
+    temperature: float
+    event_time: datetime = msgspec.field(name="timestamp")
+
+
+READING = Stream("reading", Reading)
+
+
+def good(device: str = "a", temperature: float = 20.5) -> bytes:
+    """A record's value that becomes a row."""
+    return msgspec.json.encode(
+        {"device_id": device, "temperature": temperature, "timestamp": "2026-01-01T00:00:00.5+00:00"}
+    )
+
+
+def message(partition: int, offset: int, value: bytes | None = None, *, epoch: int = 0) -> MemoryMessage:
+    """A good record, unless `value` says otherwise; for a tombstone use `tombstone`."""
+    value = good(f"{partition}/{offset}") if value is None else value
+    return MemoryMessage(partition, offset, epoch, value, timestamp_ms=STAMP_MS + offset)
+
+
+def tombstone(partition: int, offset: int) -> MemoryMessage:
+    return MemoryMessage(partition, offset, 0, None, timestamp_ms=STAMP_MS)
+
+
+def messages(partition: int, offsets: Iterable[int]) -> list[Message]:
+    return [message(partition, offset) for offset in offsets]
+
+
+def make_batch(
+    positions: Mapping[int, Position],
+    records: list[Message],
+    ends: Mapping[int, Place] | None = None,
+    *,
+    stream: Stream = READING,
+    decode: Decode | None = None,
+) -> Batch:
+    """The batch the loop would make of these records."""
+    batch = decode_batch(records, ends or {}, positions, decode or JsonDecoder(stream).decode, 1024, 0.0)
+    assert batch is not None
+    return batch

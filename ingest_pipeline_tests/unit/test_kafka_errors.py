@@ -1,0 +1,98 @@
+"""Every error code of librdkafka is in a table on purpose, or stops the stream by its name."""
+
+import pickle
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from ingest_pipeline.core.errors import (
+    DataLoss,
+    EnvironmentFault,
+    IngestError,
+    KafkaUnavailable,
+    NotPermitted,
+    StopStream,
+    TopicMissing,
+    UnknownFault,
+)
+from ingest_pipeline.kafka.faults import map_error, passes
+
+WHERE = "Kafka at localhost:9092, topic price"
+CODES = {name: code for name, code in vars(KafkaError).items() if isinstance(code, int) and not name.startswith("__")}
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+UNAVAILABLE = words("""
+    _ALL_BROKERS_DOWN _DESTROY_BROKER _FAIL _INTR _IN_PROGRESS _MSG_TIMED_OUT _NODE_UPDATE _NOENT _OUTDATED
+    _PREV_IN_PROGRESS _PURGE_INFLIGHT _PURGE_QUEUE _RESOLVE _RETRY _SSL _TIMED_OUT _TIMED_OUT_QUEUE _TRANSPORT
+    _UNKNOWN_BROKER _WAIT_CACHE _WAIT_COORD BROKER_NOT_AVAILABLE CONCURRENT_TRANSACTIONS
+    COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE ELIGIBLE_LEADERS_NOT_AVAILABLE FENCED_LEADER_EPOCH
+    FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH KAFKA_STORAGE_ERROR LEADER_NOT_AVAILABLE
+    NETWORK_EXCEPTION NOT_CONTROLLER NOT_COORDINATOR NOT_LEADER_FOR_PARTITION OFFSET_NOT_AVAILABLE
+    PREFERRED_LEADER_NOT_AVAILABLE REASSIGNMENT_IN_PROGRESS REBOOTSTRAP_REQUIRED REPLICA_NOT_AVAILABLE
+    REQUEST_TIMED_OUT STALE_BROKER_EPOCH STALE_CTRL_EPOCH THROTTLING_QUOTA_EXCEEDED UNKNOWN_CONTROLLER_ID
+    UNKNOWN_LEADER_EPOCH UNSTABLE_OFFSET_COMMIT
+""")
+NOT_PERMITTED = words("""
+    _AUTHENTICATION CLUSTER_AUTHORIZATION_FAILED DELEGATION_TOKEN_AUTHORIZATION_FAILED
+    DELEGATION_TOKEN_AUTH_DISABLED DELEGATION_TOKEN_EXPIRED DELEGATION_TOKEN_NOT_FOUND
+    DELEGATION_TOKEN_OWNER_MISMATCH DELEGATION_TOKEN_REQUEST_NOT_ALLOWED GROUP_AUTHORIZATION_FAILED
+    ILLEGAL_SASL_STATE SASL_AUTHENTICATION_FAILED TOPIC_AUTHORIZATION_FAILED UNSUPPORTED_SASL_MECHANISM
+""")
+MISSING = words("""
+    _UNKNOWN_PARTITION _UNKNOWN_TOPIC INCONSISTENT_TOPIC_ID TOPIC_EXCEPTION UNKNOWN_TOPIC_ID UNKNOWN_TOPIC_OR_PART
+""")
+LOST = ["_AUTO_OFFSET_RESET", "_LOG_TRUNCATION", "OFFSET_OUT_OF_RANGE"]
+
+EXPECTED: dict[str, type[IngestError]] = {
+    **dict.fromkeys(UNAVAILABLE, KafkaUnavailable),
+    **dict.fromkeys(NOT_PERMITTED, NotPermitted),
+    **dict.fromkeys(MISSING, TopicMissing),
+    **dict.fromkeys(LOST, DataLoss),
+}
+
+
+def test_the_table_here_names_only_codes_that_exist() -> None:
+    assert set(EXPECTED) <= set(CODES)
+    assert len(CODES) > 180
+
+
+@pytest.mark.parametrize("name", sorted(CODES))
+def test_each_code(name: str) -> None:
+    error = map_error(KafkaError(CODES[name], "the client's own words"), WHERE, partition=3)
+    assert type(error) is EXPECTED.get(name, UnknownFault)
+    assert error.partition == 3
+    assert name in error.message
+    assert error.message.startswith(WHERE)
+    assert "\n" not in error.message
+    assert "the client's own words" not in error.message
+
+
+def test_unknown_codes_stop_the_stream_and_are_not_retried() -> None:
+    error = map_error(KafkaError(31_000), WHERE)
+    assert isinstance(error, UnknownFault)
+    assert isinstance(error, StopStream)
+    assert not isinstance(error, EnvironmentFault)
+
+
+def test_an_exception_is_taken_for_the_error_it_carries() -> None:
+    assert type(map_error(KafkaException(KafkaError(KafkaError._TRANSPORT)), WHERE)) is KafkaUnavailable
+    assert type(map_error(KafkaException("no error inside"), WHERE)) is UnknownFault
+    assert type(map_error(KafkaException(), WHERE)) is UnknownFault
+
+
+def test_only_a_moving_leader_or_coordinator_is_asked_again_at_once() -> None:
+    assert passes(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
+    assert passes(KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)))
+    assert not passes(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+    assert not passes(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    assert not passes(KafkaException())
+
+
+def test_they_can_be_sent_between_processes() -> None:
+    error = map_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), WHERE, partition=1)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.message, again.partition) == (NotPermitted, error.message, 1)

@@ -1,0 +1,121 @@
+"""What may be declared as a stream, and what is refused with the name of the culprit."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from ingest_pipeline.core.errors import SettingsError
+from ingest_pipeline.core.fields import BIGINT_MAX
+from ingest_pipeline.core.stream import Stream, by_name
+from ingest_pipeline.streams import STREAMS
+
+
+def event(**fields: Any) -> type[msgspec.Struct]:
+    declared = [(name, kind) for name, kind in {"event_time": datetime, **fields}.items()]
+    return msgspec.defstruct("Event", declared)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pg_type", "nullable"),
+    [
+        (str, "text", False),
+        (int, "bigint", False),
+        (float, "double precision", False),
+        (bool, "boolean", False),
+        (datetime, "timestamp with time zone", False),
+        (date, "date", False),
+        (Decimal, "numeric", False),
+        (UUID, "uuid", False),
+        (dict, "jsonb", False),
+        (dict[str, int], "jsonb", False),
+        (list, "jsonb", False),
+        (list[float], "jsonb", False),
+        (bytes, "bytea", False),
+        (str | None, "text", True),
+        (Annotated[int, msgspec.Meta(ge=0)], "bigint", False),
+        (Annotated[int | None, msgspec.Meta(ge=0)], "bigint", True),
+    ],
+)
+def test_every_field_type_has_its_column_type(kind: Any, pg_type: str, nullable: bool) -> None:
+    field = Stream("readings", event(x=kind)).fields[1]
+    assert (field.pg_type, field.nullable) == (pg_type, nullable)
+
+
+@pytest.mark.parametrize("kind", [complex, set, tuple[int, int], int | str, object, Any, type(None), msgspec.Raw])
+def test_any_other_field_type_is_refused_by_name(kind: Any) -> None:
+    with pytest.raises(SettingsError, match=r"Event\.strange"):
+        Stream("readings", event(strange=kind))
+
+
+@pytest.mark.parametrize("name", ["", "Readings", "9lives", "a-b", "a b", "x" * 41, "é"])
+def test_a_stream_name_is_a_plain_word(name: str) -> None:
+    with pytest.raises(SettingsError, match="name"):
+        Stream(name, event())
+
+
+@pytest.mark.parametrize("topic", ["a b", "..", "x" * 250, "a/b"])
+def test_a_topic_name_is_one_that_kafka_allows(topic: str) -> None:
+    with pytest.raises(SettingsError, match="Kafka"):
+        Stream("readings", event(), topic=topic)
+
+
+@pytest.mark.parametrize("table", ["x" * 64, "é" * 32, "a\0b"])
+def test_a_table_name_fits_postgresql(table: str) -> None:
+    with pytest.raises(SettingsError, match="63 bytes"):
+        Stream("readings", event(), table=table)
+
+
+@pytest.mark.parametrize("name", ["kafka_offset", "kafka_timestamp", "ingested_at"])
+def test_our_own_columns_cannot_be_declared(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Stream("readings", event(**{name: int}))
+
+
+@pytest.mark.parametrize("kind", [str, date, datetime | None])
+def test_an_event_time_is_demanded(kind: Any) -> None:
+    with pytest.raises(SettingsError, match="event_time: datetime"):
+        Stream("readings", event(event_time=kind))
+
+
+@pytest.mark.parametrize("what", ["name", "topic", "table"])
+def test_two_streams_share_nothing(what: str) -> None:
+    names = {"name": "one", "topic": "one_topic", "table": "one_table"}
+    other = {"name": "two", "topic": "two_topic", "table": "two_table", what: names[what]}
+    with pytest.raises(SettingsError, match=f"share the {what}"):
+        by_name([Stream(event=event(), **names), Stream(event=event(), **other)])
+
+
+def test_an_int_is_bounded_to_bigint_unless_it_is_bounded_closer() -> None:
+    fields = Stream("readings", event(wide=int, narrow=Annotated[int, msgspec.Meta(ge=0, le=9)])).fields
+    wide, narrow = (msgspec.json.Decoder(field.decode_type) for field in fields[1:])
+    assert wide.decode(str(BIGINT_MAX).encode()) == BIGINT_MAX
+    with pytest.raises(msgspec.ValidationError):
+        wide.decode(str(BIGINT_MAX + 1).encode())
+    with pytest.raises(msgspec.ValidationError):
+        narrow.decode(b"10")
+
+
+def test_the_definition_changes_with_what_a_row_looks_like_and_with_nothing_else() -> None:
+    plain = Stream("readings", event(x=int))
+    assert plain.definition() == Stream("readings", event(x=int), owners=("team:ingest",)).definition()
+    others = [
+        Stream("readings", event(x=float)),
+        Stream("readings", event(x=int | None)),
+        Stream("readings", event(y=int)),
+        Stream("readings", event(x=int), table="other"),
+        Stream("readings", event(x=int), topic="other"),
+    ]
+    assert len({plain.definition(), *(other.definition() for other in others)}) == 6
+    assert plain.definition() != plain.definition("setting")
+
+
+def test_two_streams_ship() -> None:
+    assert [stream.name for stream in STREAMS] == ["temperature", "price"]
+    assert STREAMS[0].columns[4:] == ("device_id", "temperature", "event_time")
+    assert STREAMS[1].columns[4:] == ("symbol", "price", "event_time")
