@@ -27,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install ## Broker, PostgreSQL, devices and Dagster on this machine; Ctrl-C ends it (ARGS=--help)
 	@$(BIN)/ingest demo $(ARGS)
 
-demo-kill: install ## Kill the running demo's ingestion in mid-batch, and watch it lose nothing (ARGS=...)
+demo-kill: install ## The demo with a draining run killed every 20 s, and the proof at its end (ARGS=...)
 	@$(BIN)/ingest demo --kill-every 20 $(ARGS)
 
 test: install ## Run the tests (ARGS='-k name')

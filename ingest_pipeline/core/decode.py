@@ -48,8 +48,8 @@ class JsonDecoder:
         """The event's values in declared order; every datetime is aware.
 
         Raises:
-            RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value" (NUL,
-                a NaN decimal, a year PostgreSQL or Python cannot hold).
+            RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
+                (NUL, a NaN decimal, a year PostgreSQL or Python cannot hold).
         """
         try:
             values = msgspec.structs.astuple(self._fast(value))
@@ -133,7 +133,7 @@ def _holds_nul(value: Any) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """The error as a template. msgspec's texts name types and paths; Python's own may quote, so only the class is kept."""
+    """The error as a template. msgspec names types and paths; Python's texts may quote: only the class is kept."""
     if isinstance(error, msgspec.MsgspecError):
         return _FIELD_NAME.sub("unknown field", _BYTE_POSITION.sub("", str(error)))
     if isinstance(error, UnicodeError):

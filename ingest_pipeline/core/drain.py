@@ -137,7 +137,7 @@ class Drain:
         return Backoff(self._clock, self._limits.retry_seconds, self._stop)
 
     def _beat(self) -> None:
-        """At most once BEAT_SECONDS: show life, look at requests; at most once VERIFY_SECONDS: is it still our topic?"""
+        """Once in BEAT_SECONDS: show life, look at requests. Once in VERIFY_SECONDS: is it still our topic?"""
         now = self._clock.monotonic()
         if now >= self._beat_at:
             self._beat_at = now + BEAT_SECONDS

@@ -41,8 +41,8 @@ def dead_letter(message: Message, incarnation: int, refused: RecordRefused, valu
 def _headers(message: Message) -> tuple[list[list[str | None]] | None, str]:
     """Headers as [key, base64 of the value] pairs, in order and with repeats.
 
-    Called once a message: confluent-kafka 2.16 raises SystemError for a key that is not UTF-8, and a second call for the
-    same message hands out NULL pointers.
+    Called once a message: confluent-kafka 2.16 raises SystemError for a key that is not UTF-8, and a second call for
+    the same message hands out NULL pointers.
     """
     try:
         headers = message.headers()

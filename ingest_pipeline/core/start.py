@@ -91,7 +91,7 @@ def begin(topic: Topic, book: Book, policy: StartPolicy, stream: str) -> dict[in
 
 
 def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition], stream: str) -> None:
-    """Raise TopicChanged when the ledger's positions belong to another topic. An id that either side lacks says nothing."""
+    """Raise TopicChanged when the positions belong to another topic. An id that either side lacks says nothing."""
     for partition, at in known.items():
         for what, seen, stored in (
             ("cluster", identity.cluster_id, at.cluster_id),
@@ -99,7 +99,7 @@ def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition],
         ):
             if seen is not None and stored is not None and seen != stored:
                 raise TopicChanged(
-                    f"stream {stream}: topic {at.topic} has {what} id {seen}, the ledger's positions belong to {stored}:"
+                    f"stream {stream}: topic {at.topic} has {what} id {seen}, its positions belong to {stored}:"
                     f" the {what} is another one of the same name. Partition {partition} stands at offset"
                     f" {at.next_offset} of the old one; nothing is read until this is settled",
                     stream=stream,

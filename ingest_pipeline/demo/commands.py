@@ -1,4 +1,4 @@
-"""`ingest demo`, `ingest demo-kill` and `ingest simulate`."""
+"""`ingest demo` and `ingest simulate`."""
 
 import sys
 from collections.abc import Callable
@@ -28,27 +28,17 @@ def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
     return run
 
 
-def _demo_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--headless", is_flag=True, help="End with a verdict after --seconds (then 45 if not given)."),
-        click.option("--seconds", type=click.FloatRange(1), help="End this long after Dagster's start-up."),
-        click.option(
-            "--rate",
-            type=click.FloatRange(0.1, _MOST_EVENTS),
-            default=200,
-            show_default=True,
-            help="Events a second over all topics; the embedded broker keeps 5 MB a partition.",
-        ),
-        click.option(
-            "--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="Of the UI; 0 is any."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @click.command()
-@_demo_options
+@click.option("--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="Of the UI; 0 is any.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1, _MOST_EVENTS),
+    default=200,
+    show_default=True,
+    help="Events a second over all topics; the embedded broker keeps 5 MB a partition.",
+)
+@click.option("--seconds", type=click.FloatRange(1), help="End this long after Dagster's start-up.")
+@click.option("--headless", is_flag=True, help="End with a verdict after --seconds (then 45 if not given).")
 @click.option("--kill-every", type=click.FloatRange(1), help="SIGKILL a draining run every so many seconds.")
 @_one_line
 def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_every: float | None) -> None:
@@ -56,28 +46,14 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
 
     Everything is kept in .demo of the current directory, which is emptied at the start.
 
+    With --kill-every it ends with the proof that nothing was lost, and exit code 1 when something was.
+
     Example: ingest demo --rate 1000
     """
     from .demo import DemoOptions, run_demo
 
     if headless and seconds is None:
         seconds = 45.0
-    sys.exit(run_demo(DemoOptions(port, rate, seconds, headless, kill_every)))
-
-
-@click.command("demo-kill")
-@_demo_options
-@click.option("--kill-every", type=click.FloatRange(1), default=20, show_default=True, help="Seconds.")
-@_one_line
-def demo_kill(port: int, rate: float, seconds: float | None, headless: bool, kill_every: float) -> None:
-    """The demo with a draining run killed again and again, and at its end the proof that nothing was lost.
-
-    Exit code 1 when a record was lost or written twice.
-
-    Example: ingest demo-kill --seconds 120
-    """
-    from .demo import DemoOptions, run_demo
-
     sys.exit(run_demo(DemoOptions(port, rate, seconds, headless, kill_every)))
 
 

@@ -161,8 +161,8 @@ _RESUME = """
     UPDATE {ledger}.stream_state SET paused = false, reason = NULL, paused_by = NULL, since = now()
     WHERE stream = :stream AND paused"""
 _BEGIN = """
-    INSERT INTO {ledger}.position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id, first_offset,
-        next_offset, leader_epoch)
+    INSERT INTO {ledger}.position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
+        first_offset, next_offset, leader_epoch)
     VALUES (:stream, :topic, :partition, :incarnation, :cluster_id, :topic_id, :offset, :offset, :leader_epoch)
     ON CONFLICT (stream, kafka_partition) DO NOTHING"""
 _ADOPT = """

@@ -1,7 +1,7 @@
 """Finding the records that only the database refuses, at a cost that stays near that of storing the others.
 
-A failed COPY names its line: what came before is stored in chunks, the named row is tried alone, and the rest goes on. The
-line is a hint: a row becomes a dead letter only when it fails alone. Without a line the list is halved.
+A failed COPY names its line: what came before is stored in chunks, the named row is tried alone, and the rest goes on.
+The line is a hint: a row becomes a dead letter only when it fails alone. Without a line the list is halved.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who may write: session-level advisory locks, held on the very connection that writes.
 
-A key is 64 bits of (oid of the position table, stream, partition, kind). Kinds: "own" is held by the drainer; "wait" and
-"wait-now" are shared locks by which a successor says that it waits for the owner's age to end, or cannot wait for it.
+A key is 64 bits of (oid of the position table, stream, partition, kind). Kinds: "own" is held by the drainer; "wait"
+and "wait-now" are shared locks by which a successor says that it waits for the owner's age to end, or cannot wait.
 Waiters poll: a blocked lock call would hold back VACUUM.
 """
 
@@ -35,7 +35,7 @@ _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_bac
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who owns a partition. `frozen`: stuck inside one statement, waiting for its client, longer than FROZEN_SECONDS."""
+    """Who owns a partition. `frozen`: inside one statement, waiting for its client for more than FROZEN_SECONDS."""
 
     run_id: str
     pid: int

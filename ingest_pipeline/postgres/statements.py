@@ -80,7 +80,8 @@ _MOVE = """
         FROM unnest(CAST(:partitions AS int[]), CAST(:incarnations AS smallint[]), CAST(:expected AS bigint[]),
                     CAST(:next_offsets AS bigint[]), CAST(:leader_epochs AS int[]), CAST(:rows AS bigint[]),
                     CAST(:dead_letters AS bigint[]), CAST(:skipped AS bigint[]), CAST(:absent AS bigint[]))
-             AS m(kafka_partition, incarnation, expected, next_offset, leader_epoch, rows, dead_letters, skipped, absent)
+             AS m(kafka_partition, incarnation, expected, next_offset, leader_epoch, rows, dead_letters, skipped,
+                  absent)
         WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition AND p.kafka_incarnation = m.incarnation
           AND p.next_offset = m.expected AND p.run_id = :run_id
         RETURNING 1)

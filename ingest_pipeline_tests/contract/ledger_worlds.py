@@ -214,9 +214,10 @@ def lose_answer(connection: psycopg.Connection[Any], other: psycopg.Connection[A
     raise AssertionError("the connection outlived its socket")
 
 
-def moved_back(batch: Batch, by: int) -> Batch:
-    """The same batch, expecting positions that lie `by` further back."""
-    return replace(batch, moves={p: replace(move, expected=move.expected - by) for p, move in batch.moves.items()})
+def stale(batch: Batch, partition: int) -> Batch:
+    """The same batch, expecting another position of one partition than the ledger holds."""
+    move = batch.moves[partition]
+    return replace(batch, moves={**batch.moves, partition: replace(move, expected=move.expected - 1)})
 
 
 def begin(book: Book, *partitions: int) -> None:

@@ -18,7 +18,7 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
     MemoryWorld,
     PostgresWorld,
     begin,
-    moved_back,
+    stale,
     wait_for,
 )
 from ingest_pipeline_tests.samples import BAD, IDENTITY, good, make_batch, message, messages, tombstone
@@ -113,7 +113,7 @@ def test_one_stale_position_refuses_the_whole_batch(world: LedgerWorld) -> None:
     ledger.write(make_batch(ledger.positions, messages(1, range(2))))
     batch = make_batch(ledger.positions, [message(0, 0), message(1, 2)])
     with pytest.raises(Superseded):
-        ledger.write(moved_back(batch, 1))
+        ledger.write(stale(batch, 1))
     assert list(world.rows()) == [(1, 0), (1, 1)]
     assert counters(world, 0) == (0, 0, 0, 0, 0)
 
@@ -295,6 +295,7 @@ def test_a_lost_session_is_noticed_by_the_heartbeat(world: LedgerWorld) -> None:
         ledger.heartbeat()
     assert ledger.recover(None) is None
     assert ledger.heartbeat() == Requests()
+    assert set(world.ledger("second").own((0, 1), exact=True)) == {0, 1}, "it owns its partitions again"
     ledger.write(make_batch(ledger.positions, [message(0, 0)]))
     assert counters(world, 0) == (1, 1, 0, 0, 0)
 

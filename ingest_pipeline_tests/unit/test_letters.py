@@ -18,7 +18,9 @@ REFUSED = RecordRefused("why", stage="insert", sqlstate="23514")
 class WithHeaders(MemoryMessage):
     """A message whose headers are read once; a second time would crash the real client."""
 
-    def __init__(self, headers: Sequence[tuple[str, bytes | None]] | None, error: type[Exception] | None = None) -> None:
+    def __init__(
+        self, headers: Sequence[tuple[str, bytes | None]] | None, error: type[Exception] | None = None
+    ) -> None:
         super().__init__(3, 7, 0, b"value", b"key", timestamp_ms=5)
         self._found, self._error, self.reads = headers, error, 0
 

@@ -1,0 +1,226 @@
+"""Why a drain ends, and what it does about trouble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from ingest_pipeline.core.batch import BatchLimits
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.drain import Drain, RunLimits
+from ingest_pipeline.core.errors import DatabaseUnavailable, KafkaUnavailable, TopicChanged
+from ingest_pipeline.core.progress import Progress
+from ingest_pipeline.core.start import StartPolicy, begin
+from ingest_pipeline.testing import (
+    Fault,
+    MemoryBook,
+    MemoryBroker,
+    MemoryDatabase,
+    MemoryLedger,
+    MemorySource,
+    MemoryTopic,
+    SettableClock,
+)
+from ingest_pipeline_tests.samples import READING, good
+
+LIMITS = RunLimits(max_seconds=600, idle_seconds=5, max_batches=0, retry_seconds=60)
+TENS = BatchLimits(10, 1 << 20, 1.0)
+FAULTS = [fault for fault in Fault]
+
+
+@dataclass
+class Scene:
+    """One stream of one partition on the fakes, and the drain of run "mine"."""
+
+    limits: RunLimits = LIMITS
+    batch: BatchLimits = TENS
+    clock: SettableClock = field(default_factory=SettableClock)
+    stop: Callable[[], str | None] = lambda: None
+    verify: Callable[[], str | None] = lambda: None
+    observe: Callable[[Progress], None] = lambda progress: None
+
+    def __post_init__(self) -> None:
+        self.broker = MemoryBroker({"reading": 1})
+        self.database = MemoryDatabase(self.clock)
+        self.book = MemoryBook(self.database, READING)
+        begin(MemoryTopic(self.broker, "reading"), self.book, StartPolicy("earliest", None, "g"), "reading")
+        self.ledger = MemoryLedger(self.database, READING, "mine")
+        self.ledger.own([0], exact=True)
+
+    def produce(self, count: int) -> None:
+        for _ in range(count):
+            self.broker.append("reading", 0, good())
+
+    def drain(self) -> Drain:
+        return Drain(
+            MemorySource(self.broker, "reading", self.clock),
+            self.ledger,
+            JsonDecoder(READING).decode,
+            self.batch,
+            self.limits,
+            self.clock,
+            stop=lambda: self.stop(),
+            verify=lambda: self.verify(),
+            observe=lambda progress: self.observe(progress),
+        )
+
+    @property
+    def rows(self) -> int:
+        return self.book.positions()[0].rows
+
+
+def test_it_ends_caught_up_after_the_idle_time() -> None:
+    scene = Scene()
+    scene.produce(25)
+    drain = scene.drain()
+    assert drain.run() == "caught-up"
+    assert (scene.rows, drain.progress.rows, drain.progress.batches) == (25, 25, 3)
+    assert 5.0 <= scene.clock.monotonic() < 8.0
+
+
+def test_it_is_not_idle_while_the_end_has_not_been_seen() -> None:
+    scene = Scene(limits=replace(LIMITS, idle_seconds=0, max_seconds=30))
+    scene.produce(1)
+    scene.broker.set_unavailable(True)
+    with pytest.raises(KafkaUnavailable):
+        scene.drain().run()
+    assert scene.rows == 0
+
+
+def test_it_ends_at_its_age_with_the_batch_in_hand_committed() -> None:
+    scene = Scene(limits=replace(LIMITS, max_seconds=3), batch=BatchLimits(1000, 1 << 20, 60.0))
+    scene.produce(4)
+    assert scene.drain().run() == "age"
+    assert scene.rows == 4
+
+
+def test_a_number_of_batches_is_kept_to_exactly() -> None:
+    scene = Scene(limits=replace(LIMITS, max_batches=1))
+    scene.produce(25)
+    assert scene.drain().run() == "batches"
+    assert scene.rows == 10
+
+
+def test_by_hand_it_ends_at_the_ends_seen_at_its_start() -> None:
+    scene = Scene(limits=replace(LIMITS, targets={0: 5}), batch=BatchLimits(1, 1 << 20, 1.0))
+    scene.produce(9)
+    assert scene.drain().run() == "caught-up"
+    assert scene.rows == 5
+
+
+def test_by_hand_with_nothing_to_do_it_ends_at_once() -> None:
+    scene = Scene(limits=replace(LIMITS, targets={0: 0}))
+    assert scene.drain().run() == "caught-up"
+    assert scene.clock.monotonic() == 0.0
+
+
+@pytest.mark.parametrize("reason", ["terminated", "signal"])
+def test_a_request_to_stop_commits_the_batch_in_hand(reason: str) -> None:
+    scene = Scene(batch=BatchLimits(1000, 1 << 20, 60.0))
+    scene.produce(4)
+    scene.stop = lambda: reason if scene.clock.monotonic() > 2 else None
+    assert scene.drain().run() == reason
+    assert scene.rows == 4
+
+
+def test_a_pause_ends_it_within_a_batch() -> None:
+    scene = Scene()
+    scene.produce(30)
+
+    def pause(progress: Progress) -> None:
+        if progress.batches == 1:
+            scene.book.pause("index build", "somebody")
+
+    scene.observe = pause
+    assert scene.drain().run() == "paused"
+    assert scene.rows == 20  # the write that saw the pause was the last
+
+
+def test_a_pause_ends_an_idle_run_too() -> None:
+    scene = Scene(limits=replace(LIMITS, idle_seconds=100))
+    scene.observe = lambda progress: scene.book.pause("why", "who") if scene.clock.monotonic() > 10 else None
+    assert scene.drain().run() == "paused"
+    assert scene.clock.monotonic() < 13
+
+
+@pytest.mark.parametrize(("announced", "ended"), [("wait-now", "yielded"), ("wait", "caught-up")])
+def test_only_an_urgent_waiter_ends_it_before_its_age(announced: str, ended: str) -> None:
+    scene = Scene()
+    other = MemoryLedger(scene.database, READING, "other")
+    other.session.waits[announced] = frozenset({0})
+    scene.produce(5)
+    assert scene.drain().run() == ended
+    assert scene.rows == 5
+
+
+def test_what_verify_says_ends_it_and_what_it_raises_stops_it() -> None:
+    scene = Scene(limits=replace(LIMITS, idle_seconds=500), verify=lambda: "partitions-added")
+    assert scene.drain().run() == "partitions-added"
+
+    def changed() -> str | None:
+        raise TopicChanged("another topic")
+
+    scene = Scene(limits=replace(LIMITS, idle_seconds=500), verify=changed)
+    with pytest.raises(TopicChanged):
+        scene.drain().run()
+
+
+def test_a_question_without_an_answer_is_asked_again() -> None:
+    answers = iter([KafkaUnavailable("away"), None, None, None])
+
+    def verify() -> str | None:
+        answer = next(answers, None)
+        if answer is not None:
+            raise answer
+        return "partitions-added" if scene.clock.monotonic() > 80 else None
+
+    scene = Scene(limits=replace(LIMITS, idle_seconds=500), verify=verify)
+    assert scene.drain().run() == "partitions-added"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_passing_fault_costs_no_record(fault: Fault) -> None:
+    scene = Scene()
+    scene.produce(25)
+    scene.database.script(None, fault)
+    assert scene.drain().run() == "caught-up"
+    assert (scene.rows, scene.book.positions()[0].dead_letters) == (25, 0)
+
+
+def test_a_lasting_fault_fails_the_run_after_the_retry_time_and_loses_nothing() -> None:
+    scene = Scene()
+    scene.produce(25)
+    scene.database.script(*([FAULTS[0]] * 500))
+    with pytest.raises(DatabaseUnavailable):
+        scene.drain().run()
+    assert 20 < scene.clock.monotonic() <= 61
+    assert scene.rows == 0
+    scene.database.clear_script()
+    again = MemoryLedger(scene.database, READING, "next")
+    again.own([0], exact=True, wait_seconds=60)
+    scene.ledger = again
+    assert scene.drain().run() == "caught-up"
+    assert scene.rows == 25
+
+
+def test_a_request_to_stop_ends_the_waiting_for_a_fault() -> None:
+    scene = Scene(limits=replace(LIMITS, retry_seconds=1e6))
+    scene.produce(5)
+    scene.database.script(*([FAULTS[0]] * 10_000))
+    scene.stop = lambda: "signal" if scene.clock.monotonic() > 20 else None
+    with pytest.raises(DatabaseUnavailable):
+        scene.drain().run()
+    assert scene.clock.monotonic() < 40
+
+
+def test_markers_at_the_tail_bring_lag_to_zero() -> None:
+    scene = Scene()
+    scene.produce(2)
+    scene.broker.append_marker("reading", 0)
+    drain = scene.drain()
+    drain.run()
+    at = scene.book.positions()[0]
+    assert (at.next_offset, at.rows, at.absent) == (3, 2, 1)
+    assert (drain.progress.absent, drain.progress.batches) == (1, 1)
