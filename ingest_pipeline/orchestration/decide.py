@@ -40,7 +40,7 @@ class View:
         present: runs with a writing session that is not frozen.
         active: runs of this stream that Dagster shows as not ended.
         recent: the newest ended runs, newest first.
-        progress_at: when a position last moved; 0 when never.
+        progress_at: partition → when its position last moved; without those that never did.
         ghosts_seen: run id → when a tick first saw it without a session.
     """
 
@@ -53,7 +53,7 @@ class View:
     present: Collection[str]
     active: Collection[RunView]
     recent: Collection[RunView] = ()
-    progress_at: float = 0.0
+    progress_at: Mapping[int, float] = field(default_factory=dict)
     paused: str | None = None
     ghosts_seen: Mapping[str, float] = field(default_factory=dict)
 
@@ -133,11 +133,12 @@ def _beside_owner(
 
 
 def _after_failures(shard: Shard, view: View, lag: int) -> str | None:
+    moved_at = max((view.progress_at.get(partition, 0.0) for partition in shard.partitions(view.lag)), default=0.0)
     failed: list[RunView] = []
     for run in view.recent:
         if run.shard != shard:
             continue
-        if run.status != "FAILURE" or run.started_at <= view.progress_at:
+        if run.status != "FAILURE" or run.started_at <= moved_at:
             break
         failed.append(run)
     if not failed:

@@ -142,8 +142,8 @@ def _view(record: dg.RunRecord) -> RunView:
     )
 
 
-def _progress_at(known: Mapping[int, StoredPosition]) -> float:
-    return max((at.updated_at.timestamp() for at in known.values() if at.next_offset > at.first_offset), default=0.0)
+def _progress_at(known: Mapping[int, StoredPosition]) -> dict[int, float]:
+    return {p: at.updated_at.timestamp() for p, at in known.items() if at.next_offset > at.first_offset}
 
 
 def _ghosts_seen(cursor: str | None) -> dict[str, float]:

@@ -194,11 +194,19 @@ CASES = [
         said=["backing off: the last 3 runs failed without progress (killed); next try in 18 s; lag 1,234"],
     ),
     Case("the back-off is over", view(recent=[failed(5.0)]), LAUNCH),
-    Case("it had moved a position before it failed", view(recent=[failed(1.0, 50.0)], progress_at=NOW - 2), LAUNCH),
+    Case("it had moved a position before it failed", view(recent=[failed(1.0, 50.0)], progress_at={0: NOW - 2}), LAUNCH),
     Case(
         "failures before the last progress do not count",
-        view(recent=[failed(1.0), failed(60.0, 90.0)], progress_at=NOW - 70),
+        view(recent=[failed(1.0), failed(60.0, 90.0)], progress_at={0: NOW - 99, 1: NOW - 70}),
         said=["backing off: the last 1 run failed without progress (killed); next try in 4 s; lag 1,234"],
+    ),
+    Case(
+        "another shard's progress does not count",
+        view(parallelism=2, lag={0: 5, 1: 0}, recent=[failed(1.0, shard=Shard(0, 2))], progress_at={1: NOW}),
+        said=[
+            "shard 0/2: backing off: the last 1 run failed without progress (killed); next try in 4 s; lag 5",
+            "shard 1/2: caught up: lag 0",
+        ],
     ),
     Case("a success ends the row of failures", view(recent=[run(OTHER, "SUCCESS"), failed(1.0)]), LAUNCH),
     Case("a canceled run is no failure", view(recent=[run(OTHER, "CANCELED"), failed(1.0)]), LAUNCH),

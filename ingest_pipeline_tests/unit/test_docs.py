@@ -1,0 +1,85 @@
+"""What README and docs/ name exists: commands, make targets, links, settings, modules, outcome tags."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from ingest_pipeline.cli import main
+from ingest_pipeline.settings import describe, load_settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+SETTINGS = {row.name for row in describe(load_settings([], {}))}
+OTHER_NAMES = {"COMMIT", "CHECK", "COPY", "SIGTERM", "SIGINT", "STREAMS", "CANCELED", "SUCCESS", "DAGSTER_HOME"}
+
+
+def code(page: Path) -> list[str]:
+    """Indented blocks' lines and `inline` code."""
+    text = page.read_text()
+    blocks = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    return blocks + re.findall(r"`([^`\n]+)`", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    context = click.Context(main)
+    for line in code(page):
+        for word in re.findall(r"(?:^|/|, |; )ingest ([a-z-]+)", line):
+            assert main.get_command(context, word) is not None, line
+        for word in re.findall(r"(?:^|; )make ([a-z-]+)", line):
+            assert word in TARGETS, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_exist(page: Path) -> None:
+    folders = "core|kafka|postgres|orchestration|testing|demo"
+    for path in re.findall(rf"`((?:{folders})/[a-z_*/]*(?:\.py)?)`", page.read_text()):
+        assert (ROOT / "ingest_pipeline" / path).exists(), path
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "configuration.md"], ids=lambda page: page.name
+)
+def test_settings_exist(page: Path) -> None:
+    named = set(re.findall(r"\b[A-Z]{3,}(?:_[A-Z]+)+\b", page.read_text()))
+    unknown = {name for name in named - SETTINGS - OTHER_NAMES if not name.startswith("KAFKA_")}
+    assert not {name for name in unknown if not any(name.endswith(f"_{setting}") for setting in SETTINGS)}
+
+
+def test_every_outcome_a_run_can_have_is_explained() -> None:
+    sources = [
+        *(ROOT / "ingest_pipeline" / "core").glob("drain.py"),
+        *(ROOT / "ingest_pipeline").glob("orchestration/*.py"),
+    ]
+    text = "".join(path.read_text() for path in sources)
+    outcomes = set(re.findall(r'return "([a-z]+(?:-[a-z]+)?)"$', text, re.MULTILINE)) - {"starting"}
+    assert {"caught-up", "age", "paused", "batches", "yielded"} <= outcomes
+    explained = (ROOT / "docs" / "operations.md").read_text()
+    assert not {outcome for outcome in outcomes if f"| `{outcome}` |" not in explained}
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    def commands(group: click.Group, path: str) -> list[tuple[str, click.Command]]:
+        context = click.Context(group)
+        found = []
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            inner = isinstance(command, click.Group)
+            found += commands(command, f"{path} {name}") if inner else [(f"{path} {name}", command)]
+        return found
+
+    for path, command in commands(main, "ingest"):
+        assert path in (command.help or ""), f"{path} has no example"
