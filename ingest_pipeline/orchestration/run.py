@@ -9,25 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ..core.backoff import Backoff
 from ..core.batch import BatchLimits
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
-from ..core.errors import IngestError, Superseded
+from ..core.errors import EnvironmentFault, IngestError, Superseded
 from ..core.ports import Topic
 from ..core.progress import Progress
-from ..core.start import begin, check_identity
+from ..core.start import StoredPosition, begin, check_identity
 from ..core.stream import Stream
 from . import tags
 from .connections import Connections
+from .decide import START_GRACE_SECONDS
 from .logs import run_logger
 from .report import Reporter
 from .stopping import StopRequest
 
 if TYPE_CHECKING:
+    from ..postgres.book import LedgerBook
     from ..postgres.ledger import PostgresLedger
     from ..postgres.ownership import Holder
 
+BEGIN_SECONDS = START_GRACE_SECONDS / 2
+"""How long a run without a session bears an outage: it must not look like a ghost meanwhile."""
 SURPLUS_SECONDS = 1.0
 """How long a run that is no successor tries to own its shard."""
 SUCCESSOR_SECONDS = 120.0
@@ -76,8 +81,7 @@ class StreamRun:
 
         book = self._connections.book(self._stream)
         topic = self._connections.topic(self._stream)
-        book.prepare()
-        known = begin(topic, book, self._connections.start_policy(self._stream), self._stream.name)
+        known = self._begin(topic, book, stop)
         partitions = list(known) if self._shard is None else self._shard.partitions(known)
         source = cleanup.enter_context(closing(self._connections.source(self._stream, book.ledger_id())))
         ledger = PostgresLedger(
@@ -114,6 +118,17 @@ class StreamRun:
             self._context.log_event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
             raise dg.DagsterExecutionInterruptedError
         yield dg.MaterializeResult(metadata=metadata)
+
+    def _begin(self, topic: Topic, book: LedgerBook, stop: StopRequest) -> dict[int, StoredPosition]:
+        """Tables and positions. A server that does not answer yet, such as a new group coordinator, is asked again."""
+        policy = self._connections.start_policy(self._stream)
+        backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
+        while True:
+            try:
+                book.prepare()
+                return begin(topic, book, policy, self._stream.name)
+            except EnvironmentFault as fault:
+                backoff.wait(fault)
 
     def _own(self, ledger: PostgresLedger, partitions: list[int], stop: StopRequest) -> dict[int, Holder]:
         """A sensor's run takes all of its shard or nothing; one launched by hand takes what is free."""

@@ -13,7 +13,7 @@ from ..core.record import Place, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
 from . import ownership, schema
-from .engine import Database
+from .engine import Database, in_text
 from .ownership import Holder
 
 
@@ -56,7 +56,7 @@ class LedgerBook:
         with self._database.connect(self._doing) as connection:
             if schema.ledger_version(connection, self._database.schemas.ledger) is None:
                 return {}
-            rows = connection.execute(self._sql(connection, _POSITIONS), {"stream": self._stream.name})
+            rows = connection.execute(self._sql(_POSITIONS), {"stream": self._stream.name})
             return {row.partition: StoredPosition(**row._mapping) for row in rows}
 
     def owners(self, partitions: Collection[int]) -> Owners:
@@ -73,7 +73,7 @@ class LedgerBook:
         with self._database.connect(self._doing) as connection:
             if schema.ledger_version(connection, self._database.schemas.ledger) is None:
                 return StreamState(False, None, None, None)
-            row = connection.execute(self._sql(connection, _STATE), {"stream": self._stream.name}).one_or_none()
+            row = connection.execute(self._sql(_STATE), {"stream": self._stream.name}).one_or_none()
             return StreamState(False, None, None, None) if row is None else StreamState(**row._mapping)
 
     def pause(self, reason: str, by: str) -> None:
@@ -89,12 +89,12 @@ class LedgerBook:
         with self._database.connect(f"beginning stream {self._stream.name}") as connection:
             lock = {"key": f"ingest begin {self._database.schemas.ledger} {self._stream.name}"}
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), lock)
-            known = connection.execute(self._sql(connection, _POSITIONS), {"stream": self._stream.name}).all()
+            known = connection.execute(self._sql(_POSITIONS), {"stream": self._stream.name}).all()
             if first and known:
                 return False
             incarnation = max((row.incarnation for row in known), default=0) or self._new_incarnation(connection)
             connection.execute(
-                self._sql(connection, _BEGIN),
+                self._sql(_BEGIN),
                 [
                     {
                         "stream": self._stream.name,
@@ -119,7 +119,7 @@ class LedgerBook:
     def ledger_id(self) -> str:
         """See core.start.Book."""
         with self._database.connect(self._doing) as connection:
-            return str(connection.execute(self._sql(connection, "SELECT id FROM {ledger}.ledger")).scalar_one())
+            return str(connection.execute(self._sql("SELECT id FROM {ledger}.ledger")).scalar_one())
 
     def await_topic(self) -> None:
         """Remember that the topic did not exist: when it appears it begins at its beginning."""
@@ -128,24 +128,22 @@ class LedgerBook:
     def was_awaited(self) -> bool:
         """See core.start.Book."""
         with self._database.connect(self._doing) as connection:
-            found = connection.execute(self._sql(connection, _AWAITED), {"stream": self._stream.name})
+            found = connection.execute(self._sql(_AWAITED), {"stream": self._stream.name})
             return bool(found.scalar())
 
     def _new_incarnation(self, connection: Connection) -> int:
-        quote = connection.dialect.identifier_preparer.quote
         events = self._database.schemas.events
-        table = f"{quote(events)}.{quote(self._stream.table)}"
+        table = f"{in_text(events)}.{in_text(self._stream.table)}"
         used = connection.execute(text(f"SELECT max(kafka_incarnation) FROM {table}")).scalar() or 0  # noqa: S608
         parameters = {"event_table": f"{events}.{self._stream.table}", "used": used}
-        return int(connection.execute(self._sql(connection, _INCARNATION), parameters).scalar_one())
+        return int(connection.execute(self._sql(_INCARNATION), parameters).scalar_one())
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> None:
         with self._database.connect(f"changing the ledger of stream {self._stream.name}") as connection:
-            connection.execute(self._sql(connection, statement), {"stream": self._stream.name, **parameters})
+            connection.execute(self._sql(statement), {"stream": self._stream.name, **parameters})
 
-    def _sql(self, connection: Connection, statement: str) -> TextClause:
-        quote = connection.dialect.identifier_preparer.quote
-        return text(statement.replace("{ledger}", quote(self._database.schemas.ledger)))
+    def _sql(self, statement: str) -> TextClause:
+        return text(statement.replace("{ledger}", in_text(self._database.schemas.ledger)))
 
 
 _POSITIONS = """

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused
 from ..core.stream import Stream
-from .engine import Database
+from .engine import Database, in_text
 from .errors import mapped_errors
 from .tables import event_table, primary_key_name
 
@@ -74,24 +74,24 @@ class DeadLetters:
     def count_by_reason(self, wanted: LetterFilter) -> list[Row[Any]]:
         """(stage, reason, sqlstate, letters, first_id, newest) of the open ones, most first."""
         with self._database.connect(self._doing) as connection:
-            return list(connection.execute(self._sql(connection, _COUNTS), self._parameters(wanted)).all())
+            return list(connection.execute(self._sql(_COUNTS), self._parameters(wanted)).all())
 
     def page(self, wanted: LetterFilter, after_id: int = 0, limit: int = CHUNK) -> list[Row[Any]]:
         """Open letters by id, without key, value and headers."""
         with self._database.connect(self._doing) as connection:
             parameters = {**self._parameters(wanted), "after": after_id, "limit": limit}
-            return list(connection.execute(self._sql(connection, _PAGE), parameters).all())
+            return list(connection.execute(self._sql(_PAGE), parameters).all())
 
     def show(self, letter_id: int) -> Row[Any] | None:
         """One letter with everything it holds, whatever its status."""
         with self._database.connect(self._doing) as connection:
             parameters = {"stream": self._stream.name, "id": letter_id}
-            return connection.execute(self._sql(connection, _SHOW), parameters).one_or_none()
+            return connection.execute(self._sql(_SHOW), parameters).one_or_none()
 
     def discard(self, wanted: LetterFilter) -> int:
         """Close letters without a row; how many. They stay in the table as `discarded`."""
         with self._database.connect(self._doing) as connection:
-            return connection.execute(self._sql(connection, _DISCARD), self._parameters(wanted)).rowcount
+            return connection.execute(self._sql(_DISCARD), self._parameters(wanted)).rowcount
 
     def redrive(
         self,
@@ -126,7 +126,7 @@ class DeadLetters:
         done = Redriven()
         with self._database.connect(self._doing) as connection:
             parameters = {**self._parameters(wanted), "after": after, "limit": CHUNK}
-            letters = connection.execute(self._sql(connection, _LOCKED), parameters).all()
+            letters = connection.execute(self._sql(_LOCKED), parameters).all()
             for letter in letters:
                 outcome, refused = self._redrive_one(connection, letter, decode)
                 done = replace(done, **{outcome: getattr(done, outcome) + 1})
@@ -166,7 +166,7 @@ class DeadLetters:
 
     def _settle(self, connection: Connection, letter_id: int, outcome: str, refused: RecordRefused | None) -> None:
         if outcome in ("stored", "present"):
-            connection.execute(self._sql(connection, _REDRIVEN), {"id": letter_id})
+            connection.execute(self._sql(_REDRIVEN), {"id": letter_id})
         elif refused is not None:
             parameters = {
                 "id": letter_id,
@@ -174,7 +174,7 @@ class DeadLetters:
                 "reason": refused.message,
                 "sqlstate": refused.sqlstate,
             }
-            connection.execute(self._sql(connection, _REFUSED), parameters)
+            connection.execute(self._sql(_REFUSED), parameters)
 
     def _parameters(self, wanted: LetterFilter) -> dict[str, Any]:
         return {
@@ -187,8 +187,8 @@ class DeadLetters:
             "ids": None if wanted.ids is None else list(wanted.ids),
         }
 
-    def _sql(self, connection: Connection, statement: str) -> Any:
-        ledger = connection.dialect.identifier_preparer.quote(self._database.schemas.ledger)
+    def _sql(self, statement: str) -> Any:
+        ledger = in_text(self._database.schemas.ledger)
         return text(statement.replace("{open}", _OPEN).replace("{ledger}", ledger))
 
 

@@ -38,6 +38,16 @@ _SESSION = {
 }
 
 
+def quoted(name: str) -> str:
+    """A name as an SQL identifier. Where a driver formats the statement, double its percent signs."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def in_text(name: str) -> str:
+    """A name as an identifier inside SQLAlchemy's `text`, which takes `:word` for a parameter."""
+    return quoted(name).replace(":", "\\:")
+
+
 @dataclass(frozen=True)
 class Schemas:
     """Names of the schema that holds the event tables and of the ledger's."""

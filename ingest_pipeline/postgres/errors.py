@@ -30,10 +30,10 @@ _COPY_LINE = re.compile(r"^COPY .*?, \D*(\d+)")
 
 
 class RowNotSent(Exception):
-    """psycopg could not turn a row into bytes; `index` is its place in the list. Its cause says why."""
+    """psycopg could not turn a row into bytes; `index` is its place in the list, if known. Its cause says why."""
 
-    def __init__(self, index: int) -> None:
-        super().__init__(f"row {index} could not be sent")
+    def __init__(self, index: int | None) -> None:
+        super().__init__("a row could not be sent")
         self.index = index
 
 

@@ -19,7 +19,7 @@ from ..core.stream import Stream
 from . import ownership, schema
 from .engine import Database
 from .errors import mapped_errors
-from .ownership import Holder
+from .ownership import Backend, Holder
 from .statements import statements
 from .writer import BatchWriter
 
@@ -52,6 +52,7 @@ class PostgresLedger:
         self._doing = f"owning stream {stream.name}"
         self._counts: dict[int, tuple[int, int]] = {}
         self.positions: dict[int, Position] = {}
+        self._lost: set[Backend] = set()  # sessions of our own that may still live
         self._open()
 
     def _open(self) -> None:
@@ -64,7 +65,7 @@ class PostgresLedger:
                 self._keys = ownership.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
                 self._backend = ownership.this_backend(self._connection)
             on_error.pop_all()
-        self._sql = statements(self._connection, self._stream, self._database.schemas)
+        self._sql = statements(self._stream, self._database.schemas)
         self._writer = BatchWriter(self._stream, self._run_id, self._sql, self._write_method, self._value_limit)
 
     def own(
@@ -145,12 +146,15 @@ class PostgresLedger:
     def recover(self, batch: Batch | None) -> Written | None:
         """See core.ports.Ledger. In this order: a new connection, the old backend ended, the locks (granted only once
         the old transaction is settled), and only then the positions."""
-        old, expected = self._backend, self.positions
+        expected = self.positions
+        self._lost.add(self._backend)
         self._drop_connection()
         self._open()
-        with self._work():
-            ownership.end_backend(self._connection, old)
+        for old in self._lost:
+            with self._work():
+                ownership.end_backend(self._connection, old)
         self._own_again(expected)
+        self._lost.clear()
         with self._work():
             rows = self._rows(list(expected))
         if any(row.run_id != self._run_id for row in rows):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
+from .engine import APPLICATION_PREFIX, FROZEN_SECONDS, quoted
 
 _LOCKS = """
     SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,
@@ -67,8 +67,7 @@ class LockKeys:
 
 def lock_keys(connection: Connection, ledger_schema: str, stream: str) -> LockKeys:
     """The keys for this ledger: two ledgers in one database never share one."""
-    quote = connection.dialect.identifier_preparer.quote
-    name = f"{quote(ledger_schema)}.position"
+    name = f"{quoted(ledger_schema)}.position"
     return LockKeys(
         connection.execute(text("SELECT to_regclass(:name)::oid::bigint"), {"name": name}).scalar_one(), stream
     )

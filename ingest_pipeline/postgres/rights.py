@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from ..core.stream import Stream
-from .engine import Schemas
+from .engine import Schemas, quoted
 
 MINIMUM_VERSION = 140_000
 """PostgreSQL 14: the first with idle_session_timeout."""
@@ -17,7 +17,12 @@ _NEEDED = {
     "stream_state": ("SELECT", "INSERT", "UPDATE"),
     "incarnation": ("SELECT", "INSERT", "UPDATE"),
     "ledger": ("SELECT",),
+    "schema_version": ("SELECT",),
 }
+_NO_USAGE = text("SELECT NOT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema")
+_MAY_NOT = text("""
+    SELECT NOT has_table_privilege(c.oid, :right) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = :schema AND c.relname = :table""")
 
 
 def server_version(connection: Connection) -> tuple[int, str]:
@@ -29,16 +34,19 @@ def server_version(connection: Connection) -> tuple[int, str]:
 
 
 def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> list[str]:
-    """The GRANT statements that are missing, for tables that exist."""
-    quote = connection.dialect.identifier_preparer.quote
-    wanted = {f"{quote(schemas.ledger)}.{table}": rights for table, rights in _NEEDED.items()}
-    wanted[f"{quote(schemas.events)}.{quote(stream.table)}"] = ("SELECT", "INSERT")
-    role = quote(connection.execute(text("SELECT current_user")).scalar_one())
-    grants = []
-    for table, rights in wanted.items():
+    """The GRANT statements that are missing, for schemas and tables that exist."""
+    role = quoted(connection.execute(text("SELECT current_user")).scalar_one())
+    grants = [
+        f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}"
+        for schema in dict.fromkeys((schemas.ledger, schemas.events))
+        if connection.execute(_NO_USAGE, {"schema": schema}).scalar()
+    ]
+    wanted = {(schemas.ledger, table): rights for table, rights in _NEEDED.items()}
+    wanted[schemas.events, stream.table] = ("SELECT", "INSERT")
+    for (schema, table), rights in wanted.items():
         for right in rights:
-            if not _may(connection, table, right):
-                grants.append(f"GRANT {right} ON {table} TO {role}")
+            if connection.execute(_MAY_NOT, {"schema": schema, "table": table, "right": right}).scalar():
+                grants.append(f"GRANT {right} ON {quoted(schema)}.{quoted(table)} TO {role}")
     return grants
 
 
@@ -56,8 +64,3 @@ def may_create(connection: Connection, schemas: Schemas) -> bool:
         )
         for schema in (schemas.events, schemas.ledger)
     )
-
-
-def _may(connection: Connection, table: str, right: str) -> bool:
-    question = text("SELECT has_table_privilege(to_regclass(:name), :right)")
-    return bool(connection.execute(question, {"name": table, "right": right}).scalar())

@@ -8,13 +8,17 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateColumn, CreateSchema
 
-from ..core.errors import NotPermitted, SchemaMismatch
+from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
 from ..core.stream import Stream
-from .engine import Database
+from .engine import Database, in_text, quoted
+from .errors import mapped_errors
 from .tables import column_oids, event_table
 
 LEDGER_VERSION = "0001"
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+_ADVICE = "Run `ingest migrate`."
+_ADVICE_BY_HAND = "`ingest migrate` adds columns and changes none: alter the table by hand, or give the stream another."
 
 _VERSION_TABLE = text("SELECT to_regclass(:name)")
 _COLUMNS = text("""
@@ -46,7 +50,8 @@ def prepare(database: Database, stream: Stream) -> None:
         migrate(database, [stream], only_create=True)
     except NotPermitted as error:
         raise NotPermitted(
-            f"{error.message.split(';')[0]}; as a role that may create schemas and tables, run: ingest migrate"
+            f"{error.message.split(';')[0]}; as a role that may create schemas and tables, run: ingest migrate",
+            **error.where,
         ) from error
 
 
@@ -76,7 +81,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
             elif not only_create:
                 done += _add_columns(connection, stream, database.schemas.events)
             if wrong := table_differences(connection, stream, database.schemas.events):
-                raise SchemaMismatch(_say(stream, database, wrong))
+                raise SchemaMismatch(_say(stream, database, wrong, _ADVICE if only_create else _ADVICE_BY_HAND))
     return done
 
 
@@ -87,7 +92,7 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
         SchemaMismatch: naming each difference and `ingest migrate`.
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
-        raise SchemaMismatch(_say(stream, database, wrong))
+        raise SchemaMismatch(_say(stream, database, wrong, _ADVICE))
 
 
 def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:
@@ -111,28 +116,35 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
 
 def ledger_version(connection: Connection, schema: str) -> str | None:
     """The ledger's Alembic version; None when there is no ledger."""
-    quote = connection.dialect.identifier_preparer.quote
-    name = f"{quote(schema)}.schema_version"
-    if connection.execute(_VERSION_TABLE, {"name": name}).scalar() is None:
+    if connection.execute(_VERSION_TABLE, {"name": f"{quoted(schema)}.schema_version"}).scalar() is None:
         return None
-    return connection.execute(text(f"SELECT version_num FROM {name}")).scalar()  # noqa: S608 (quoted identifier)
+    return connection.execute(text(f"SELECT version_num FROM {in_text(schema)}.schema_version")).scalar()  # noqa: S608 (quoted identifier)
 
 
 def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, tuple[int, str, bool, bool]]:
-    quote = connection.dialect.identifier_preparer.quote
-    rows = connection.execute(_COLUMNS, {"name": f"{quote(schema)}.{quote(stream.table)}"})
+    rows = connection.execute(_COLUMNS, {"name": f"{quoted(schema)}.{quoted(stream.table)}"})
     return {row.attname: (row.oid, row.type, row.attnotnull, row.filled) for row in rows}
 
 
 def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:
-    quote = connection.dialect.identifier_preparer.quote
     found = _columns(connection, stream, schema)
     table = event_table(stream, schema)
     done = []
     for name in column_oids(stream):
         if name not in found:
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
-            connection.execute(text(f"ALTER TABLE {quote(schema)}.{quote(stream.table)} ADD COLUMN {column}"))
+            try:
+                with mapped_errors(f"adding column {name}"):
+                    connection.execute(
+                        text(f"ALTER TABLE {in_text(schema)}.{in_text(stream.table)} ADD COLUMN {column}")
+                    )
+            except RecordRefused as error:
+                raise SchemaMismatch(
+                    f"stream {stream.name}: table {schema}.{stream.table} holds rows, which have no value for the new"
+                    f" column {name}: declare the field `| None`, or add the column by hand",
+                    stream=stream.name,
+                    sqlstate=error.sqlstate,
+                ) from error
             done.append(f"added column {schema}.{stream.table}.{name}")
     return done
 
@@ -154,6 +166,6 @@ def _upgrade_ledger(connection: Connection, schema: str) -> None:
     command.upgrade(config, "head")
 
 
-def _say(stream: Stream, database: Database, wrong: list[str]) -> str:
+def _say(stream: Stream, database: Database, wrong: list[str], advice: str) -> str:
     table = f"{database.schemas.events}.{stream.table}"
-    return f"stream {stream.name}: table {table} is not as declared: {'; '.join(wrong)}. Run `ingest migrate`."
+    return f"stream {stream.name}: table {table} is not as declared: {'; '.join(wrong)}. {advice}"

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
 
 from ..core.record import Row
 from ..core.stream import Stream
 from .copy import CopyPlan
-from .engine import Schemas
+from .engine import Schemas, in_text, quoted
 from .tables import BIGINT_OID, column_oids
 
 _STAMP = 3
@@ -34,18 +34,17 @@ class Statements:
     beat: TextClause
 
 
-def statements(connection: Connection, stream: Stream, schemas: Schemas) -> Statements:
-    """All names quoted for this connection's dialect."""
-    quote = connection.dialect.identifier_preparer.quote
-    table = f"{quote(schemas.events)}.{quote(stream.table)}"
-    ledger = quote(schemas.ledger)
+def statements(stream: Stream, schemas: Schemas) -> Statements:
+    """All names quoted."""
+    table = f"{quoted(schemas.events)}.{quoted(stream.table)}"
+    ledger = in_text(schemas.ledger)
     oids = column_oids(stream)
-    columns = ", ".join(quote(name).replace("%", "%%") for name in oids)
+    columns = ", ".join(quoted(name) for name in oids)
     values = ", ".join(["%s"] * len(oids))
     carried = tuple(BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in oids.items())
     return Statements(
-        insert=f"INSERT INTO {table.replace('%', '%%')} ({columns}) VALUES ({values})",  # noqa: S608
-        copy=CopyPlan(f"COPY {table} ({', '.join(quote(name) for name in oids)}) FROM STDIN (FORMAT BINARY)", carried),
+        insert=f"INSERT INTO {table} ({columns})".replace("%", "%%") + f" VALUES ({values})",  # noqa: S608
+        copy=CopyPlan(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)", carried),
         move=_text(_MOVE, ledger),
         recount=_text(_RECOUNT, ledger),
         letter=_text(_LETTER, ledger),

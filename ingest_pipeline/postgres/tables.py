@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -30,7 +31,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from ..core.fields import PG_TYPES
-from ..core.stream import COORDINATES, Stream
+from ..core.stream import COORDINATES, POSTGRES_NAME_BYTES, Stream
 
 _TYPES: dict[type, TypeEngine[Any]] = {
     str: Text(),
@@ -65,15 +66,23 @@ def event_table(stream: Stream, schema: str, metadata: MetaData | None = None) -
         metadata if metadata is not None else MetaData(),
         *columns,
         PrimaryKeyConstraint(*COORDINATES, name=primary_key_name(stream.table)),
-        Index(f"{stream.table[:40]}_event_time_brin", "event_time", postgresql_using="brin"),
+        Index(_derived(stream.table, "_event_time_brin"), "event_time", postgresql_using="brin"),
         schema=schema,
         comment=(stream.event.__doc__ or "").strip() or None,
     )
 
 
 def primary_key_name(table: str) -> str:
-    """Within PostgreSQL's 63 bytes whatever the table is called."""
-    return f"{table.encode()[:58].decode(errors='ignore')}_pkey"
+    """The event table's own key, as `mapped_errors` knows it."""
+    return _derived(table, "_pkey")
+
+
+def _derived(table: str, suffix: str) -> str:
+    """The table's name and a suffix; one too long for PostgreSQL is cut, and told from others by a hash."""
+    if len(table.encode()) + len(suffix) <= POSTGRES_NAME_BYTES:
+        return table + suffix
+    suffix = f"_{hashlib.sha256(table.encode()).hexdigest()[:8]}{suffix}"
+    return table.encode()[: POSTGRES_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
 
 
 def column_oids(stream: Stream) -> dict[str, int]:

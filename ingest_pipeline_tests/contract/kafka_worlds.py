@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -36,6 +36,10 @@ def cut_log(path: Path, end: int) -> None:
     path.write_bytes(content[:at])
 
 
+def _not_here() -> NoReturn:
+    pytest.fail("this broker cannot do that: the test has to call `need` first")
+
+
 class World:
     """A broker under test. What it cannot do is in `cannot`, with the reason; `need` skips a test for it."""
 
@@ -63,13 +67,13 @@ class World:
             self.append(topic, partition, value)
 
     def _new_source(self, topic: str, **options: Any) -> Source:
-        raise NotImplementedError
+        _not_here()
 
     def facts(self, topic: str) -> Topic:
-        raise NotImplementedError
+        _not_here()
 
     def create(self, partitions: int = 2, config: Mapping[str, str] | None = None) -> str:
-        raise NotImplementedError
+        _not_here()
 
     def append(
         self,
@@ -81,35 +85,35 @@ class World:
         timestamp_ms: int | None = None,
     ) -> None:
         """Write one record; on return it is acknowledged."""
-        raise NotImplementedError
+        _not_here()
 
     def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
         """Write records in a transaction that stays open; the function returned commits or aborts it."""
-        raise NotImplementedError
+        _not_here()
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
-        raise NotImplementedError
+        _not_here()
 
     def recreate(self, topic: str, partitions: int) -> None:
-        raise NotImplementedError
+        _not_here()
 
     def add_partitions(self, topic: str, total: int) -> None:
-        raise NotImplementedError
+        _not_here()
 
     def compact(self, topic: str, partition: int, offsets: Sequence[int]) -> None:
         """Let these records, which later ones replace, be removed some time after the next record is written."""
-        raise NotImplementedError
+        _not_here()
 
     def foreign_commit(self, group: str, topic: str, offsets: Mapping[int, int], metadata: str) -> None:
-        raise NotImplementedError
+        _not_here()
 
     def change_leader(self, topic: str, partition: int) -> None:
         """A new leader epoch, nothing lost."""
-        raise NotImplementedError
+        _not_here()
 
     def truncate(self, topic: str, partition: int, end: int) -> None:
         """Lose the records from `end` on and begin a new leader epoch, as an unclean election does."""
-        raise NotImplementedError
+        _not_here()
 
 
 class MemoryWorld(World):

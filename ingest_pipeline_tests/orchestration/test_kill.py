@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,9 +71,9 @@ class Watch:
 class Feed:
     """Two topics, their streams, and how much was written to them."""
 
-    def __init__(self, kafka: RealKafka, url: str, folder: Path) -> None:
+    def __init__(self, kafka: RealKafka, url: str) -> None:
         self.kafka, self.url = kafka, url
-        self.suffix = f"-{folder.parent.name}-{folder.name}"
+        self.suffix = f"-{uuid.uuid4().hex[:8]}"
         self.streams = [replace(stream, topic=stream.topic + self.suffix) for stream in STREAMS]
         self.produced: Counter[str] = Counter()
         self.environ = {
@@ -116,8 +117,8 @@ class Feed:
 
 
 @pytest.fixture
-def feed(kafka_server: RealKafka, database_url: str, tmp_path: Path) -> Iterator[Feed]:
-    made = Feed(kafka_server, database_url, tmp_path)
+def feed(kafka_server: RealKafka, database_url: str) -> Iterator[Feed]:
+    made = Feed(kafka_server, database_url)
     for stream in made.streams:
         kafka_server.create_topic(stream.topic, 2)
     yield made

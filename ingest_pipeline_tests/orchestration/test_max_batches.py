@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ingest_pipeline_tests.orchestration.location import SUFFIX
 from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-BATCH, RECORDS = 1000, 2500
+BATCH, RECORDS = 1000, 1750
 
 
 def compute_log(folder: Path, run_id: str) -> str:
@@ -28,7 +29,7 @@ def compute_log(folder: Path, run_id: str) -> str:
 def test_runs_of_one_batch_follow_until_nothing_is_left(
     kafka_server: RealKafka, database_url: str, tmp_path: Path
 ) -> None:
-    suffix = f"-{tmp_path.parent.name}-{tmp_path.name}"
+    suffix = f"-{uuid.uuid4().hex[:8]}"
     environ = {
         SUFFIX: suffix,
         "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
@@ -53,7 +54,7 @@ def test_runs_of_one_batch_follow_until_nothing_is_left(
         assert all(run.tags[tags.ENDED] == "batches" for run in ended)
         assert max(taken) <= BATCH
         assert all("message=committed" in compute_log(tmp_path, run.run_id) for run in ended)
-        assert len(taken) >= 3
+        assert len(taken) >= 2
         assert sum(taken) == rows
         assert query(database_url, f"select count(*) from {stream}") == [rows]
     letters = query(database_url, "select stream, count(*) from ingest.dead_letter group by stream")

@@ -11,6 +11,8 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.drain import RunLimits
+from ingest_pipeline.core.errors import KafkaUnavailable
+from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.run import StreamRun
 from ingest_pipeline.postgres.ledger import PostgresLedger
@@ -199,6 +201,24 @@ class TestEnds:
         said = failure(result)
         assert here.stream.topic in said
         assert "\n" not in said
+
+    @pytest.mark.parametrize(("retry", "ended"), [("60", "caught-up"), ("0", "failed:KafkaUnavailable")])
+    def test_a_server_that_does_not_answer_yet_is_asked_again(
+        self, bench: Make, monkeypatch: pytest.MonkeyPatch, retry: str, ended: str
+    ) -> None:
+        here = bench(RETRY_SECONDS=retry)
+        here.produce(temperatures(3))
+        answer, faults = KafkaTopic.group_offsets, [KafkaUnavailable("not yet")]
+
+        def late(topic: KafkaTopic, group: str) -> object:
+            if faults:
+                raise faults.pop()
+            return answer(topic, group)
+
+        monkeypatch.setattr(KafkaTopic, "group_offsets", late)
+        result = here.by_sensor()
+        assert result.success == (ended == "caught-up")
+        assert here.outcome(result.run_id)[0] == ended
 
     def test_fenced_it_ends_without_failure_and_writes_nothing_more(
         self, bench: Make, monkeypatch: pytest.MonkeyPatch

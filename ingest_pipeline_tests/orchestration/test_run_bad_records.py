@@ -47,7 +47,7 @@ ONLY_ONCE = "create unique index only_once on price (symbol) where symbol = 'TWI
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
 def test_each_becomes_a_dead_letter_and_its_neighbours_rows(bench: Callable[..., Bench], method: str) -> None:
-    here = bench([PRICE], partitions=1, NAIVE_TIMESTAMPS="reject", WRITE_METHOD=method, BATCH_TIMEOUT="5")
+    here = bench([PRICE], partitions=1, NAIVE_TIMESTAMPS="reject", WRITE_METHOD=method, BATCH_TIMEOUT="1")
     here.drain()
     here.query(CONSTRAINTS)
     here.query(ONLY_ONCE)

@@ -194,7 +194,9 @@ CASES = [
         said=["backing off: the last 3 runs failed without progress (killed); next try in 18 s; lag 1,234"],
     ),
     Case("the back-off is over", view(recent=[failed(5.0)]), LAUNCH),
-    Case("it had moved a position before it failed", view(recent=[failed(1.0, 50.0)], progress_at={0: NOW - 2}), LAUNCH),
+    Case(
+        "it had moved a position before it failed", view(recent=[failed(1.0, 50.0)], progress_at={0: NOW - 2}), LAUNCH
+    ),
     Case(
         "failures before the last progress do not count",
         view(recent=[failed(1.0), failed(60.0, 90.0)], progress_at={0: NOW - 99, 1: NOW - 70}),

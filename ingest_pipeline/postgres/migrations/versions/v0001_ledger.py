@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ingest_pipeline.postgres.engine import in_text
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -23,7 +25,7 @@ def upgrade() -> None:
         schema=schema,
         comment="One row: the mark that our group commits in Kafka carry.",
     )
-    op.execute(sa.text(f"INSERT INTO {_quoted(schema)}.ledger DEFAULT VALUES"))
+    op.execute(sa.text(f"INSERT INTO {in_text(schema)}.ledger DEFAULT VALUES"))
     op.create_table(
         "position",
         sa.Column("stream", sa.Text, nullable=False),
@@ -111,10 +113,6 @@ def upgrade() -> None:
         schema=schema,
         comment="The newest kafka_incarnation allotted for an event table.",
     )
-
-
-def _quoted(name: str) -> str:
-    return op.get_bind().dialect.identifier_preparer.quote(name)
 
 
 def downgrade() -> None:

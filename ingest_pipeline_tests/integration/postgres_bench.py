@@ -1,0 +1,91 @@
+"""One stream in a real PostgreSQL: ledger and table made, begun, and open to questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from ingest_pipeline.core.batch import Decode
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.record import Batch, Message, Place, Written
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.postgres.book import LedgerBook
+from ingest_pipeline.postgres.engine import Database, Schemas
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
+
+
+class Bench:
+    """Partition 0 has begun at offset 0. `ledger` owns it, from the first time it is asked for."""
+
+    def __init__(
+        self, url: str, stream: Stream = READING, *, schemas: Schemas | None = None, method: str = "copy"
+    ) -> None:
+        self.url, self.stream, self.method = url, stream, method
+        self._cleanup = ExitStack()
+        self.database = Database(sqlalchemy_url(url), schemas)
+        self._cleanup.callback(self.database.dispose)
+        self.book = LedgerBook(self.database, stream)
+        self._connection = psycopg.connect(url, autocommit=True)
+        self._cleanup.callback(self._connection.close)
+        self._ledger: PostgresLedger | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cleanup.close()
+
+    def begin(self) -> Self:
+        """Make ledger and table, and begin the stream."""
+        self.book.prepare()
+        assert self.book.begin(IDENTITY, {0: Place(0)}, first=True)
+        return self
+
+    def sql(self, statement: str, *values: Any) -> list[Any]:
+        """Rows as tuples; rows of one column as that column."""
+        cursor = self._connection.execute(statement, values or None)
+        rows = cursor.fetchall() if cursor.description else []
+        return [row[0] if len(row) == 1 else row for row in rows]
+
+    def new_ledger(self, run_id: str = "run") -> PostgresLedger:
+        ledger = PostgresLedger(self.database, self.stream, run_id, write_method=self.method)
+        self._cleanup.callback(ledger.close)
+        return ledger
+
+    @property
+    def ledger(self) -> PostgresLedger:
+        if self._ledger is None:
+            self._ledger = self.new_ledger()
+            assert self._ledger.own([0], exact=True) == {}
+        return self._ledger
+
+    def batch(self, records: list[Message], decode: Decode | None = None) -> Batch:
+        decode = decode or JsonDecoder(self.stream).decode
+        return make_batch(self.ledger.positions, records, stream=self.stream, decode=decode)
+
+    def write(self, values: Sequence[bytes]) -> Written:
+        """Store one batch of records with these values, behind what is there."""
+        start = self.ledger.positions[0].place.next_offset
+        return self.ledger.write(self.batch([message(0, start + n, value) for n, value in enumerate(values)]))
+
+    def offsets(self) -> list[int]:
+        """Of the rows, in the order they were stored."""
+        return self.sql(f'SELECT kafka_offset FROM "{self.stream.table}" ORDER BY ctid')
+
+    def letters(self) -> dict[int, tuple[str, str | None]]:
+        """Offset → (reason, sqlstate)."""
+        found = self.sql("SELECT kafka_offset, reason, sqlstate FROM ingest.dead_letter ORDER BY kafka_offset")
+        return {offset: (reason, state) for offset, reason, state in found}
+
+    def counters(self) -> tuple[int, int, int]:
+        """(next_offset, rows, dead_letters)."""
+        (found,) = self.sql('SELECT next_offset, "rows", dead_letters FROM ingest.position')
+        return tuple(found)

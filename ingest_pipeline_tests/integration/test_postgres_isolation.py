@@ -1,0 +1,237 @@
+"""Exactly the records that PostgreSQL refuses become dead letters; the others are stored, in order, and counted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch, UnknownFault
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.samples import BAD, message
+
+
+class Item(msgspec.Struct):
+    event_time: datetime
+    name: str | None = None
+    number: int = 0
+
+
+ITEM = Stream("item", Item)
+TRIGGER = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.number < 0 THEN RAISE 'the value is %, of %', NEW.number, NEW.name USING ERRCODE = '{state}'; END IF;
+        RETURN NEW;
+    END $$;
+    CREATE {kind} TRIGGER refuse {when} INSERT ON item {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()"""
+
+
+def before(state: str) -> str:
+    return TRIGGER.format(state=state, kind="", when="BEFORE", deferred="")
+
+
+def deferred(state: str) -> str:
+    return TRIGGER.format(state=state, kind="CONSTRAINT", when="AFTER", deferred="DEFERRABLE INITIALLY DEFERRED")
+
+
+def item(name: str | None, number: int = 0) -> bytes:
+    return msgspec.json.encode({"event_time": "2026-01-01T00:00:00Z", "name": name, "number": number})
+
+
+@pytest.fixture(params=["copy", "executemany"])
+def bench(request: pytest.FixtureRequest, database_url: str) -> Iterator[Bench]:
+    with Bench(database_url, ITEM, method=request.param) as made:
+        yield made.begin()
+
+
+def refused(bench: Bench, values: list[bytes], bad: set[int]) -> dict[int, tuple[str, str | None]]:
+    """Write one batch and check that exactly `bad` of it became dead letters; their reasons and states."""
+    written = bench.write(values)
+    good = [offset for offset in range(len(values)) if offset not in bad]
+    letters = bench.letters()
+    assert set(letters) == bad
+    assert bench.offsets() == good
+    assert bench.counters() == (len(values), len(good), len(bad))
+    assert (sum(written.rows.values()), sum(written.dead_letters.values())) == (len(good), len(bad))
+    assert sorted(written.reasons) == sorted(reason for reason, _ in letters.values())
+    kept = bench.sql("SELECT kafka_offset, value FROM ingest.dead_letter")
+    assert {offset: bytes(value) for offset, value in kept} == {offset: values[offset] for offset in bad}
+    return letters
+
+
+BAD_AT = {0, 3, 4, 7}
+CASES: dict[str, tuple[str, Callable[[int], bytes], str, str]] = {
+    "check": (
+        "ALTER TABLE item ADD CONSTRAINT not_negative CHECK (number >= 0)",
+        lambda n: item(f"n{n}", -n - 1),
+        "23514",
+        "check violation (23514), constraint not_negative",
+    ),
+    "length": (
+        "ALTER TABLE item ADD CONSTRAINT short CHECK (length(name) <= 5)",
+        lambda n: item("x" * 6),
+        "23514",
+        "check violation (23514), constraint short",
+    ),
+    "not null": (
+        "ALTER TABLE item ALTER name SET NOT NULL",
+        lambda n: item(None),
+        "23502",
+        "not null violation (23502), column name",
+    ),
+    "foreign key": (
+        "CREATE TABLE parent (number bigint PRIMARY KEY); INSERT INTO parent VALUES (0);"
+        "ALTER TABLE item ADD CONSTRAINT known FOREIGN KEY (number) REFERENCES parent",
+        lambda n: item("orphan", 77),
+        "23503",
+        "foreign key violation (23503), constraint known",
+    ),
+    "deferred foreign key": (
+        "CREATE TABLE parent (number bigint PRIMARY KEY); INSERT INTO parent VALUES (0);"
+        "ALTER TABLE item ADD CONSTRAINT known FOREIGN KEY (number) REFERENCES parent DEFERRABLE INITIALLY DEFERRED",
+        lambda n: item("orphan", 77),
+        "23503",
+        "foreign key violation (23503), constraint known",
+    ),
+    "trigger 22": (before("22023"), lambda n: item("secret", -1), "22023", "invalid parameter value (22023)"),
+    "trigger 23": (before("23514"), lambda n: item("secret", -1), "23514", "check violation (23514)"),
+    "trigger P0001": (before("P0001"), lambda n: item("secret", -1), "P0001", "raise exception (P0001)"),
+    "deferred trigger": (deferred("P0001"), lambda n: item("secret", -1), "P0001", "raise exception (P0001)"),
+    "key too long": (
+        "CREATE INDEX ON item (name)",
+        lambda n: item(random.Random(n).randbytes(9000).hex()),
+        "54000",
+        "program limit exceeded (54000)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exactly_the_refused_records_are_put_aside(bench: Bench, case: str) -> None:
+    ddl, bad_value, state, reason = CASES[case]
+    bench.sql(ddl)
+    values = [bad_value(n) if n in BAD_AT else item(f"g{n}") for n in range(9)]
+    assert refused(bench, values, BAD_AT) == dict.fromkeys(sorted(BAD_AT), (reason, state))
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "ALTER TABLE item ADD CONSTRAINT once UNIQUE (name)",
+        "ALTER TABLE item ADD CONSTRAINT once UNIQUE (name) DEFERRABLE INITIALLY DEFERRED",
+        "CREATE UNIQUE INDEX once ON item (lower(name))",
+    ],
+)
+def test_of_equal_records_in_one_batch_the_first_is_stored(bench: Bench, ddl: str) -> None:
+    bench.sql(ddl)
+    values = [item(name) for name in "abacba"]
+    letters = refused(bench, values, {2, 4, 5})
+    assert set(letters.values()) == {("unique violation (23505), constraint once", "23505")}
+
+
+def test_a_numeric_column_made_narrower(database_url: str) -> None:
+    class Exact(msgspec.Struct):
+        event_time: datetime
+        number: Decimal
+
+    with Bench(database_url, Stream("item", Exact)) as bench:
+        bench.begin()
+        bench.sql("ALTER TABLE item ALTER number TYPE numeric(5,2)")
+        values = [
+            msgspec.json.encode({"event_time": "2026-01-01T00:00:00Z", "number": text})
+            for text in ("1.23", "1000", "999.99", "-1e9", "0.001")
+        ]
+        letters = refused(bench, values, {1, 3})
+        assert set(letters.values()) == {("numeric value out of range (22003)", "22003")}
+
+
+def test_a_batch_of_nothing_but_refused_records(bench: Bench) -> None:
+    bench.sql(CASES["check"][0])
+    refused(bench, [item(None, -1)] * 250, set(range(250)))
+    bench.write([item("after")])
+    assert bench.offsets() == [250]
+
+
+def test_dead_letters_of_both_kinds_in_one_batch(bench: Bench) -> None:
+    bench.sql(CASES["check"][0])
+    letters = refused(bench, [item("a"), BAD, item("b", -1), item("c")], {1, 2})
+    assert [state for _, state in letters.values()] == [None, "23514"]
+
+
+def test_a_value_that_cannot_be_sent_costs_its_record(bench: Bench) -> None:
+    """A decoder that lets NUL and lone surrogates pass; the shipped one refuses them."""
+
+    def decode(value: bytes) -> tuple[Any, ...]:
+        return datetime.fromisoformat("2026-01-01T00:00:00Z"), value.decode("utf-8", "surrogateescape"), 0
+
+    values = [b"a", b"\x00", b"b", b"x\xff", b"c"]
+    bench.ledger.write(bench.batch([message(0, n, value) for n, value in enumerate(values)], decode))
+    assert bench.offsets() == [0, 2, 4]
+    assert bench.counters() == (5, 3, 2)
+    (nul, _), (surrogate, _) = bench.letters().values()
+    assert nul in ("value cannot be sent to PostgreSQL (DataError)", "character not in repertoire (22021)")
+    assert surrogate == "value cannot be sent to PostgreSQL (UnicodeEncodeError)"
+
+
+def test_a_number_that_does_not_fit_costs_its_record(bench: Bench) -> None:
+    """A decoder without bounds; the shipped one has them."""
+
+    def decode(value: bytes) -> tuple[Any, ...]:
+        return datetime.fromisoformat("2026-01-01T00:00:00Z"), "a", int(value)
+
+    values = [b"1", b"9223372036854775808", b"2", b"-9223372036854775809", b"3"]
+    bench.ledger.write(bench.batch([message(0, n, value) for n, value in enumerate(values)], decode))
+    assert bench.offsets() == [0, 2, 4]
+    assert bench.sql("SELECT number FROM item ORDER BY 1") == [1, 2, 3]
+
+
+@pytest.mark.parametrize("case", ["check", "foreign key", "trigger P0001"])
+@pytest.mark.parametrize("seed", range(2))
+def test_any_records_of_a_batch_may_be_refused(bench: Bench, case: str, seed: int) -> None:
+    chance = random.Random(f"{case} {seed}")
+    bench.sql(CASES[case][0])
+    offset, good, bad = 0, [], []
+    for size, share in ((1, 0.5), (2, 0.5), (137, 0.02), (300, 0.1), (101, 0.9)):
+        values = []
+        for n in range(size):
+            wrong = chance.random() < share
+            (bad if wrong else good).append(offset + n)
+            values.append(CASES[case][1](n) if wrong else item(f"g{n}"))
+        bench.write(values)
+        offset += size
+    assert bench.offsets() == good
+    assert list(bench.letters()) == bad
+    assert bench.counters() == (offset, len(good), len(bad))
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [("42703", SchemaMismatch), ("XX000", UnknownFault), ("P0002", UnknownFault), ("0A000", UnknownFault)],
+)
+def test_what_is_not_a_records_fault_stops_the_stream(bench: Bench, state: str, error: type[Exception]) -> None:
+    bench.sql(before(state))
+    with pytest.raises(error):
+        bench.write([item("a"), item("b", -1)])
+    assert bench.offsets() == []
+    assert bench.letters() == {}
+    assert bench.counters() == (0, 0, 0)
+    bench.sql("DROP TRIGGER refuse ON item")
+    refused(bench, [item("a"), item("b", -1)], set())
+
+
+def test_a_planted_row_is_nobodys_dead_letter(bench: Bench) -> None:
+    bench.sql(CASES["check"][0])
+    bench.sql("INSERT INTO item (kafka_incarnation, kafka_partition, kafka_offset, event_time, number)"
+              " VALUES (1, 0, 2, now(), 0)")  # fmt: skip
+    with pytest.raises(LedgerConflict):
+        bench.write([item("a"), item("b", -1), item("c")])
+    assert bench.offsets() == [2]
+    assert bench.letters() == {}
+    assert bench.counters() == (0, 0, 0)

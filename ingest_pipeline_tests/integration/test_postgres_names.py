@@ -1,0 +1,77 @@
+"""Names of tables, columns and schemas are only ever identifiers, whatever they look like."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+import pytest
+
+from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.postgres import rights, schema
+from ingest_pipeline.postgres.engine import Schemas
+from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.samples import BAD, IDENTITY
+
+ODD = [
+    'a"b',
+    "select",
+    "é",
+    "é" * 31 + "x",
+    "x" * 63,
+    "x; drop table",
+    "100%",
+    "%s",
+    "a:b",
+    "a::b",
+    "{ledger}",
+    "$1",
+    "A",
+    "\\",
+]
+
+
+def named(name: str) -> Stream:
+    """A column can only be called as a Python name can."""
+    fields = [(name if name.isidentifier() else "text", str, msgspec.field(name="value")), ("event_time", datetime)]
+    return Stream("odd", msgspec.defstruct("Odd", fields), table=name)
+
+
+@pytest.mark.parametrize("method", ["copy", "executemany"])
+@pytest.mark.parametrize("name", ODD)
+def test_any_name_works_for_table_column_and_schemas(database_url: str, name: str, method: str) -> None:
+    schemas = Schemas(events=name, ledger=f"{name[:15]}_ledger")
+    with Bench(database_url, named(name), schemas=schemas, method=method) as bench:
+        bench.begin()
+        value = b'{"value": "100%% %s \\" :x", "event_time": "2026-01-01T00:00:00Z"}'
+        bench.write([value])
+        bench.write([value, BAD, value])
+        tables = set(bench.sql("SELECT table_schema, table_name FROM information_schema.tables"))
+        assert {(name, name), (schemas.ledger, "position")} <= tables
+        at = bench.book.positions()[0]
+        assert (at.next_offset, at.rows, at.dead_letters) == (4, 3, 1)
+        bench.book.pause("why", "ann")
+        assert bench.ledger.heartbeat().paused == "why (ann)"
+        assert bench.book.begin(IDENTITY, {1: Place(0)}, first=False)
+        with bench.database.connect("looking") as connection:
+            assert schema.table_differences(connection, bench.stream, name) == []
+            assert rights.missing_rights(connection, bench.stream, schemas) == []
+
+
+def test_a_column_is_added_to_a_table_of_any_name(database_url: str) -> None:
+    name = 'a:b %s "c'
+    with Bench(database_url, named(name), schemas=Schemas(events=name)) as bench:
+        bench.begin()
+        more = msgspec.defstruct("More", [("é", str | None, None)], bases=(bench.stream.event,), kw_only=True)
+        stream = Stream("odd", more, table=name)
+        assert schema.migrate(bench.database, [stream]) == [f"added column {name}.{name}.é"]
+
+
+def test_two_tables_whose_long_names_differ_at_the_end(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin()
+        streams = [Stream(f"s{end}", bench.stream.event, table="x" * 62 + end) for end in "12"]
+        schema.migrate(bench.database, streams)
+        indexes = bench.sql("SELECT indexname FROM pg_indexes WHERE tablename LIKE 'xxx%%'")
+        assert len(indexes) == 4

@@ -1,0 +1,96 @@
+"""A role needs no more rights than it is told to; one that lacks a right is told what to run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from ingest_pipeline.core.errors import NotPermitted
+from ingest_pipeline.core.record import Place
+from ingest_pipeline.postgres import rights
+from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.samples import BAD, IDENTITY, good
+
+WRITER = ("USAGE ON SCHEMA public", "USAGE ON SCHEMA ingest", "SELECT ON ingest.schema_version")
+
+
+class Role:
+    """A role of the server, with no right but to connect; `bench` is connected as it, `owner` as its maker."""
+
+    def __init__(self, owner: Bench) -> None:
+        self.owner, self.name = owner, f"writer_{uuid.uuid4().hex[:8]}"
+        owner.sql(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE {self.name} LOGIN PASSWORD 'secret'")
+        url = urlsplit(owner.url)
+        host = url.netloc.rpartition("@")[2]
+        self.bench = Bench(url._replace(netloc=f"{self.name}:secret@{host}").geturl())
+
+    def grant(self, *grants: str) -> None:
+        for grant in grants:
+            self.owner.sql(f"GRANT {grant} TO {self.name}")
+
+    def drop(self) -> None:
+        self.owner.sql(f"DROP OWNED BY {self.name}; DROP ROLE {self.name}")
+
+
+@pytest.fixture
+def role(database_url: str) -> Iterator[Role]:
+    with Bench(database_url) as owner:
+        made = Role(owner)
+        with made.bench:
+            yield made
+        made.drop()
+
+
+def test_without_create_the_message_names_the_command(role: Role) -> None:
+    with pytest.raises(
+        NotPermitted, match="as a role that may create schemas and tables, run: ingest migrate"
+    ) as caught:
+        role.bench.book.prepare()
+    assert caught.value.sqlstate == "42501"
+    assert "\n" not in caught.value.message
+    assert "secret" not in caught.value.message
+    with role.bench.database.connect("looking") as connection:
+        assert not rights.may_create(connection, role.bench.database.schemas)
+
+
+def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
+    role.owner.book.prepare()
+    with role.bench.database.connect("looking") as connection:
+        missing = rights.missing_rights(connection, role.bench.stream, role.bench.database.schemas)
+    assert missing
+    for statement in missing:
+        role.owner.sql(statement)
+    with role.bench.database.connect("looking") as connection:
+        assert rights.missing_rights(connection, role.bench.stream, role.bench.database.schemas) == []
+    role.bench.begin()
+    role.bench.write([good(), BAD, good()])
+    role.bench.book.pause("why", "ann")
+    role.bench.book.resume()
+    role.bench.ledger.heartbeat()
+    assert role.bench.ledger.recover(None) is None
+    assert role.owner.counters() == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "revoked",
+    ["INSERT ON reading", "UPDATE ON ingest.position", "INSERT ON ingest.dead_letter", "USAGE ON SCHEMA ingest"],
+)
+def test_a_right_taken_away_stops_the_stream_once(role: Role, revoked: str) -> None:
+    role.owner.book.prepare()
+    role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "SELECT, INSERT ON reading")
+    role.bench.begin().write([good()])
+    role.owner.sql(f"REVOKE {revoked} FROM {role.name}")
+    with pytest.raises(NotPermitted):
+        role.bench.write([good(), BAD])
+    assert role.owner.counters() == (1, 1, 0)
+
+
+def test_a_stream_begins_without_reading_the_table(role: Role) -> None:
+    """A table that exists already may be write-only for the role, but for the one look at its incarnations."""
+    role.owner.book.prepare()
+    role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "INSERT ON reading")
+    with pytest.raises(NotPermitted, match="reading"):
+        role.bench.book.begin(IDENTITY, {0: Place(0)}, first=True)

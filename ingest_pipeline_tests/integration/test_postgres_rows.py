@@ -1,0 +1,116 @@
+"""COPY and executemany store the same rows, one by one and together, of every type a field may have."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.testing.log import MemoryMessage
+from ingest_pipeline_tests.integration.postgres_bench import Bench
+
+
+class Everything(msgspec.Struct):
+    event_time: datetime
+    text: str | None = None
+    whole: int | None = None
+    real: float | None = None
+    yes: bool | None = None
+    day: date | None = None
+    exact: Decimal | None = None
+    id: UUID | None = None
+    object: dict[str, Any] | None = None
+    array: list[Any] | None = None
+    raw: bytes | None = None
+
+
+EVERYTHING = Stream("everything", Everything)
+FIELDS = [item.name for item in EVERYTHING.fields]
+NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, UTC)
+VALUES: dict[str, list[Any]] = {
+    "event_time": [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, UTC), NOW],
+    "text": ["", "a", "é€𝄞\t\n\\N\\.'\"", "\x01\x7f\u2028\ufffd", "x" * 100_000],
+    "whole": [0, 1, -1, 32767, 32768, 2**31 - 1, -(2**31), 2**31, 2**63 - 1, -(2**63)],
+    "real": [0.0, -0.0, 0.1, 5e-324, 1.7976931348623157e308, -1e22, 3.0],
+    "yes": [True, False],
+    "day": [date(1, 1, 1), date(9999, 12, 31), date(2024, 2, 29)],
+    "exact": [
+        Decimal(text) for text in ("0", "-0.00", "1.10", "12345678901234567890.123456789", "1e30", "1e-30", "-7")
+    ],
+    "id": [UUID(int=0), UUID(int=2**128 - 1), UUID("12345678-1234-5678-1234-567812345678")],
+    "object": [{}, {"a": None, "é": [1, 2.5, {"b": "\t"}], "big": 2**70, "t": True}, {"": ""}],
+    "array": [[], [None], [[], {}, "", 0, 1.5, False, "𝄞"]],
+    "raw": [b"", b"\x00\xff\\x00", bytes(range(256))],
+}
+EVENTS = [
+    Everything(event_time=NOW),
+    *(Everything(**{"event_time": NOW, name: value}) for name, values in VALUES.items() for value in values),
+    Everything(**{name: values[-1] for name, values in VALUES.items()}),
+]
+KAFKA_TIMES = [None, 0, -62_135_596_800_000, 253_402_300_799_999, 1_700_000_000_123, 1_700_000_000_000_000]
+
+
+def records() -> list[Any]:
+    """Every event, with the Kafka timestamps dealt out in turn."""
+    return [
+        MemoryMessage(0, n, 0, msgspec.json.encode(event), timestamp_ms=KAFKA_TIMES[n % len(KAFKA_TIMES)])
+        for n, event in enumerate(EVENTS)
+    ]
+
+
+def stored(url: str, method: str, size: int) -> list[Any]:
+    """Everything in the table after batches of that size, with types and exact text forms."""
+    with Bench(url, EVERYTHING, method=method) as bench:
+        bench.begin()
+        left = records()
+        while left:
+            bench.ledger.write(bench.batch(left[:size]))
+            left = left[size:]
+        assert bench.letters() == {}
+        columns = ", ".join(f'"{name}", "{name}"::text' for name in FIELDS)
+        found = bench.sql(
+            f"SELECT {columns}, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp"
+            " FROM everything ORDER BY kafka_offset"
+        )
+        bench.sql("DROP TABLE everything; DROP SCHEMA ingest CASCADE")
+        return found
+
+
+def test_both_methods_store_the_same_one_by_one_and_together(database_url: str) -> None:
+    rows = stored(database_url, "copy", len(EVENTS))
+    decode = JsonDecoder(EVERYTHING).decode
+    for row, event in zip(rows, EVENTS, strict=True):
+        assert row[: 2 * len(FIELDS) : 2] == decode(msgspec.json.encode(event))
+    for method, size in (
+        ("copy", 1),
+        ("copy", 7),
+        ("executemany", 1),
+        ("executemany", 7),
+        ("executemany", len(EVENTS)),
+    ):
+        assert stored(database_url, method, size) == rows, (method, size)
+
+
+def test_kafka_timestamps(database_url: str) -> None:
+    rows = stored(database_url, "copy", len(EVENTS))
+    found = [row[-1] for row in rows[: len(KAFKA_TIMES)]]
+    assert found == [
+        None,
+        datetime(1970, 1, 1, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999000, UTC),
+        datetime(2023, 11, 14, 22, 13, 20, 123000, UTC),
+        None,
+    ]
+
+
+def test_ingested_at_is_the_databases_time(database_url: str) -> None:
+    with Bench(database_url, EVERYTHING) as bench:
+        bench.begin()
+        bench.write([msgspec.json.encode(EVENTS[0])])
+        assert bench.sql("SELECT ingested_at BETWEEN now() - interval '1 minute' AND now() FROM everything") == [True]

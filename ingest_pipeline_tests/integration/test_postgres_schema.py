@@ -1,0 +1,206 @@
+"""Tables are made and added to, compared with the declared ones, and never changed behind anybody's back."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from ingest_pipeline.core.errors import SchemaMismatch
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.postgres import schema
+from ingest_pipeline.postgres.engine import Database, Schemas
+from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.samples import READING, good
+
+
+class Wide(msgspec.Struct):
+    """One of each."""
+
+    event_time: datetime
+    text: str
+    whole: int
+    real: float
+    yes: bool
+    day: date
+    exact: Decimal
+    id: UUID
+    object: dict[str, Any]
+    array: list[int]
+    raw: bytes
+
+
+WIDE = Stream("wide", Wide)
+
+
+class More(msgspec.Struct):
+    device_id: str
+    temperature: float
+    event_time: datetime = msgspec.field(name="timestamp")
+    place: str | None = None
+    floor: int | None = None
+
+
+class Stricter(msgspec.Struct):
+    device_id: str
+    temperature: float
+    place: str
+    event_time: datetime = msgspec.field(name="timestamp")
+
+
+WRONG = [
+    ("whole", "integer"),
+    ("whole", "smallint"),
+    ("whole", "numeric"),
+    ("real", "real"),
+    ("real", "numeric"),
+    ("text", "varchar(10)"),
+    ("text", "char(3)"),
+    ("yes", "integer"),
+    ("day", "timestamp"),
+    ("exact", "money"),
+    ("exact", "double precision"),
+    ("id", "text"),
+    ("object", "json"),
+    ("object", "jsonb[]"),
+    ("raw", "text"),
+    ("event_time", "timestamp"),
+    ("kafka_offset", "integer"),
+    ("kafka_partition", "bigint"),
+    ("kafka_incarnation", "integer"),
+    ("kafka_timestamp", "timestamp"),
+]
+
+
+@pytest.fixture
+def wide(database_url: str) -> Any:
+    with Bench(database_url, WIDE) as bench:
+        yield bench.begin()
+
+
+@pytest.mark.parametrize(("column", "kind"), WRONG)
+def test_a_column_of_another_type_stops_the_stream(wide: Bench, column: str, kind: str) -> None:
+    wide.sql(f"ALTER TABLE wide DROP COLUMN {column} CASCADE; ALTER TABLE wide ADD COLUMN {column} {kind}")
+    for refused in (wide.new_ledger, wide.book.prepare):
+        with pytest.raises(SchemaMismatch, match=rf"column {column} is .*ingest migrate") as caught:
+            refused()
+        assert "\n" not in caught.value.message
+    with pytest.raises(SchemaMismatch, match="by hand"):
+        schema.migrate(wide.database, [WIDE])
+
+
+def test_a_domain_is_another_type(wide: Bench) -> None:
+    wide.sql("CREATE DOMAIN short AS text CHECK (length(value) < 5); ALTER TABLE wide ALTER text TYPE short")
+    with pytest.raises(SchemaMismatch, match="column text is short"):
+        wide.new_ledger()
+
+
+def test_a_missing_column(wide: Bench) -> None:
+    wide.sql("ALTER TABLE wide DROP COLUMN day, DROP COLUMN real")
+    with pytest.raises(SchemaMismatch, match=r"column real double precision is missing; column day date is missing"):
+        wide.new_ledger()
+
+
+def test_a_missing_table(wide: Bench) -> None:
+    wide.sql("DROP TABLE wide")
+    with pytest.raises(SchemaMismatch, match="does not exist"):
+        wide.new_ledger()
+
+
+def test_a_column_of_the_users_own(wide: Bench) -> None:
+    wide.sql("ALTER TABLE wide ADD COLUMN note text, ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY")
+    wide.sql("ALTER TABLE wide ADD COLUMN kind text NOT NULL DEFAULT 'raw'")
+    wide.new_ledger()
+    wide.sql("ALTER TABLE wide ADD COLUMN must text NOT NULL")
+    with pytest.raises(SchemaMismatch, match="column must is NOT NULL without a default, and no field fills it"):
+        wide.new_ledger()
+
+
+def test_a_column_that_changes_under_a_running_stream_stops_it(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin().write([good()])
+        bench.sql("ALTER TABLE reading DROP COLUMN temperature")
+        with pytest.raises(SchemaMismatch, match="ingest migrate"):
+            bench.write([good()])
+        assert bench.counters() == (1, 1, 0)
+
+
+def test_what_is_made(wide: Bench) -> None:
+    columns = dict(wide.sql("SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'wide'"))
+    assert columns == {
+        "kafka_incarnation": "smallint",
+        "kafka_partition": "integer",
+        "kafka_offset": "bigint",
+        "kafka_timestamp": "timestamp with time zone",
+        "ingested_at": "timestamp with time zone",
+        **{item.name: item.pg_type for item in WIDE.fields},
+    }
+    nullable = wide.sql(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'wide' AND is_nullable = 'YES'"
+    )
+    assert nullable == ["kafka_timestamp"]
+    assert set(wide.sql("SELECT indexdef FROM pg_indexes WHERE tablename = 'wide'")) == {
+        "CREATE INDEX wide_event_time_brin ON public.wide USING brin (event_time)",
+        "CREATE UNIQUE INDEX wide_pkey ON public.wide USING btree (kafka_incarnation, kafka_partition, kafka_offset)",
+    }
+    assert wide.sql("SELECT obj_description('wide'::regclass)") == ["One of each."]
+
+
+def test_migrate_adds_columns_and_is_idempotent(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin().write([good("a")])
+        more = Stream("reading", More)
+        with pytest.raises(SchemaMismatch, match="ingest migrate"):
+            schema.prepare(bench.database, more)
+        assert schema.migrate(bench.database, [more]) == [
+            "added column public.reading.place",
+            "added column public.reading.floor",
+        ]
+        assert schema.migrate(bench.database, [more, more]) == []
+        assert bench.sql("SELECT device_id, place, floor FROM reading") == [("a", None, None)]
+        bench.ledger.close()
+        with pytest.raises(SchemaMismatch):
+            schema.migrate(bench.database, [Stream("reading", WIDE.event)])
+
+
+def test_a_column_that_may_not_be_null_is_added_to_an_empty_table_only(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin()
+        stricter = Stream("reading", Stricter)
+        bench.sql("INSERT INTO reading VALUES (1, 0, 0, 'a', 1.5, now())")
+        with pytest.raises(SchemaMismatch, match=r"column place: declare the field `\| None`") as caught:
+            schema.migrate(bench.database, [stricter])
+        assert "\n" not in caught.value.message
+        bench.sql("DELETE FROM reading")
+        assert schema.migrate(bench.database, [stricter]) == ["added column public.reading.place"]
+
+
+def test_a_migration_that_fails_leaves_nothing(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.sql("CREATE TABLE reading (kafka_offset text)")
+        with pytest.raises(SchemaMismatch):
+            schema.migrate(bench.database, [WIDE, READING])
+        assert bench.sql("SELECT nspname FROM pg_namespace WHERE nspname = 'ingest'") == []
+        assert bench.sql("SELECT to_regclass('wide')") == [None]
+
+
+def test_four_at_a_time(database_url: str) -> None:
+    databases = [Database(sqlalchemy_url(database_url), Schemas("events", "ledger")) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda database: schema.migrate(database, [READING, WIDE]), databases))
+    for database in databases:
+        database.dispose()
+    assert sorted(map(len, done)) == [0, 0, 0, 3]
+
+
+def test_a_ledger_of_another_version(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin().sql("UPDATE ingest.schema_version SET version_num = '9999'")
+        with pytest.raises(SchemaMismatch, match=r"has version 9999, this code needs 0001: run `ingest migrate`"):
+            bench.book.prepare()
