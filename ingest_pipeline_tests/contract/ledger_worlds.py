@@ -179,7 +179,8 @@ class PostgresWorld(LedgerWorld):
 
     def rewind(self) -> None:
         self._other.execute(
-            'UPDATE ingest.position SET next_offset = first_offset, "rows" = 0, dead_letters = 0, skipped = 0, absent = 0'
+            'UPDATE ingest.position SET next_offset = first_offset, "rows" = 0, dead_letters = 0, skipped = 0,'
+            " absent = 0"
         )
 
     def rows(self) -> dict[Key, str]:

@@ -99,6 +99,20 @@ def test_an_idle_owner_is_not_frozen(bench: Bench, monkeypatch: pytest.MonkeyPat
     ledger.heartbeat()
 
 
+def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    batch = bench.batch([message(0, 0)])
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND wait_event_type = 'Lock'"
+    with psycopg.connect(bench.url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("LOCK TABLE reading")
+        write = pool.submit(bench.ledger.write, batch)
+        wait_for("the write to wait", lambda: bench.sql(waiting) == [1])
+        second = bench.new_ledger("second")
+        assert second.own([0], exact=True, wait_seconds=0.2)[0].frozen is False
+        other.rollback()
+        assert write.result(20.0).rows == {0: 1}
+
+
 def test_recovery_ends_its_own_old_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the network is cut: the server still holds the old session and its locks."""
     ledger = bench.ledger

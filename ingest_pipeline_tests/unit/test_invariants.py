@@ -1,8 +1,8 @@
 """Invariants 1 to 5 of the design, under any order of records, faults, kills and takeovers.
 
-A run is killed while it decodes (nothing written), inside a write (before it, before COMMIT, after COMMIT) and before it
-acknowledges; the next run starts where the ledger says. A second run may take over while the first one believes that it
-still owns its partitions. After every step the whole ledger is compared with what was produced.
+A run is killed while it decodes (nothing written), inside a write (before it, before COMMIT, after COMMIT) and before
+it acknowledges; the next run starts where the ledger says. A second run may take over while the first one believes that
+it still owns its partitions. After every step the whole ledger is compared with what was produced.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class World:
         ledger.close()
 
     def overtake(self, ledger: MemoryLedger, dies: bool) -> None:
-        """The locks are gone without the owner's noticing. Another run takes them, and drains everything or dies first."""
+        """The locks are gone without the owner's noticing; another run takes them, and drains everything or dies."""
         self.database.free(ledger.session)
         self.produce(0, GOOD)
         self.run(replace(PLAIN, kill_in_decode=0) if dies else PLAIN)
