@@ -9,6 +9,8 @@ FIND_PYTHON = python=; for name in $(PYTHONS); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed
+# Two at a time: much of the suite waits for servers. A file's tests stay together and share theirs.
+PARALLEL = -n 2 --dist loadfile
 
 .PHONY: help install demo demo-kill test check kafka lock bench clean
 
@@ -31,14 +33,14 @@ demo-kill: install ## The demo with a draining run killed every 20 s, and the pr
 	@$(BIN)/ingest demo --kill-every 20 $(ARGS)
 
 test: install ## Run the tests (ARGS='-k name')
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 check: install ## What CI runs: format, lint, types, docs, tests
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/python -m ingest_pipeline.settings_docs --check docs/configuration.md
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 kafka: install ## Fetch Apache Kafka's jars for the tests (needs Java and Maven, once)
 	@$(BIN)/python -m ingest_pipeline_tests.servers.jar_cache

@@ -20,7 +20,7 @@ from .stream import Stream
 
 _BACKSLASH = 0x5C
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
-_FIELD_NAME = re.compile(r"unknown field `.*`(?= - at|$)", re.DOTALL)
+_QUOTED = re.compile(r"(unknown field|Invalid value) (?:`.*`|'.*'|-?\d+)(?= - at|$)", re.DOTALL)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError, MemoryError)
 _FIRST_YEAR, _LAST_YEAR = 1, 9999
 
@@ -36,10 +36,12 @@ class JsonDecoder:
     def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
         self._fields = stream.fields
         self._naive_is_utc = naive_timestamps == "utc"
-        fast = _derive(stream, lambda item: item.decode_type)
-        self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(fast).decode
+        self._type = _derive(stream, lambda item: item.decode_type)
+        self._checks = hasattr(stream.event, "__post_init__")
+        unchecked = {"__post_init__": lambda self: None} if self._checks else {}
+        self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._type).decode
         self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(
-            _derive(stream, lambda item: item.lenient_type)
+            _derive(stream, lambda item: item.lenient_type, unchecked)
         ).decode
         self._times = tuple(i for i, item in enumerate(stream.fields) if item.python_type is datetime)
         self._decimals = tuple(i for i, item in enumerate(stream.fields) if item.python_type is Decimal)
@@ -76,7 +78,15 @@ class JsonDecoder:
         for i in self._times:
             if values[i] is not None:
                 values[i] = self._parse_time(values[i], self._fields[i])
-        return tuple(values)
+        return self._checked(values) if self._checks else tuple(values)
+
+    def _checked(self, values: list[Any]) -> tuple[Any, ...]:
+        """The event's own checks, which the lenient try left out: they expect the declared types."""
+        try:
+            event = self._type(**{item.name: value for item, value in zip(self._fields, values, strict=True)})
+        except (TypeError, ValueError) as error:
+            raise RecordRefused(f"refused by the event's own check ({type(error).__name__})", stage="decode") from None
+        return msgspec.structs.astuple(event)
 
     def _as_declared(self, reason: str) -> str:
         """The lenient try reads a timestamp as str; its refusal is told in the declared type."""
@@ -112,10 +122,14 @@ class JsonDecoder:
                 )
 
 
-def _derive(stream: Stream, type_of: Callable[[Field], Any]) -> type[msgspec.Struct]:
+def _derive(
+    stream: Stream, type_of: Callable[[Field], Any], namespace: dict[str, Any] | None = None
+) -> type[msgspec.Struct]:
     """The user's Struct with other field types; its own checks, renames and configuration stay."""
     fields = [(item.name, type_of(item), msgspec.field(**_field_options(item))) for item in stream.fields]
-    return msgspec.defstruct(stream.event.__name__, fields, bases=(stream.event,), kw_only=True, gc=False)
+    return msgspec.defstruct(
+        stream.event.__name__, fields, bases=(stream.event,), namespace=namespace, kw_only=True, gc=False
+    )
 
 
 def _field_options(item: Field) -> dict[str, Any]:
@@ -123,19 +137,24 @@ def _field_options(item: Field) -> dict[str, Any]:
 
 
 def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
-    if isinstance(value, list):
-        return any(_holds_nul(item) for item in value)
+    """In a string, however deep. Not by recursion: msgspec reads deeper than Python calls."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                return True
+        elif isinstance(item, dict):
+            left += (*item.keys(), *item.values())
+        elif isinstance(item, list):
+            left += item
     return False
 
 
 def _reason(error: BaseException) -> str:
     """The error as a template. msgspec names types and paths; Python's texts may quote: only the class is kept."""
     if isinstance(error, msgspec.MsgspecError):
-        return _FIELD_NAME.sub("unknown field", _BYTE_POSITION.sub("", str(error)))
+        return _QUOTED.sub(r"\1", _BYTE_POSITION.sub("", str(error)))
     if isinstance(error, UnicodeError):
         return "not valid UTF-8"
     if isinstance(error, RecursionError):

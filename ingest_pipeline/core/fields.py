@@ -10,7 +10,7 @@ import types
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -75,6 +75,11 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         raise SettingsError(
             f"{owner}.{info.name}: type {info.type!r} has no column type; use one of {allowed}, or one of them | None"
         )
+    if python_type in (dict, list) and not _is_json(base):
+        raise SettingsError(
+            f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list"
+            " or Any"
+        )
     strict: Any = base
     lenient: Any = base
     if python_type is datetime:
@@ -95,6 +100,16 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         default=info.default,
         default_factory=info.default_factory,
     )
+
+
+def _is_json(declared: Any) -> bool:
+    """Whether everything in a dict or list of this type is what JSON holds, as it was decoded."""
+    origin = get_origin(declared)
+    if origin is Annotated:
+        return _is_json(get_args(declared)[0])
+    if origin in (dict, list, Union, types.UnionType):
+        return all(_is_json(arg) for arg in get_args(declared))
+    return origin is Literal or declared in (str, int, float, bool, dict, list, Any, types.NoneType)
 
 
 def _unwrap(declared: Any) -> tuple[Any, tuple[msgspec.Meta, ...], bool]:

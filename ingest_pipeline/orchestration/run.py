@@ -94,7 +94,7 @@ class StreamRun:
         cleanup.callback(ledger.close)
         others = self._own(ledger, partitions, stop)
         if not ledger.positions and self._shard is not None:
-            self._say_surplus(others)
+            self._end_without_ownership(others, stop)
             return
         reporter = self._reporter(topic)
         drain = Drain(
@@ -168,10 +168,14 @@ class StreamRun:
             self._log,
         )
 
-    def _say_surplus(self, others: Mapping[int, Holder]) -> None:
-        self._tag_end("surplus")
+    def _end_without_ownership(self, others: Mapping[int, Holder], stop: StopRequest) -> None:
+        """Surplus, or asked to stop while it waited."""
+        ended = stop.reason() or "surplus"
+        self._tag_end(ended)
         owners = ", ".join(sorted({f"run {holder.run_id[:8]}" for holder in others.values()})) or "another run"
         self._context.log.info(f"shard {self._shard} of {self._stream.name} is drained by {owners}: nothing to do here")
+        if ended == "terminated":
+            raise dg.DagsterExecutionInterruptedError
 
     def _tag_end(self, why: str) -> None:
         """Why the run ended, and the rows it committed, whatever the end."""

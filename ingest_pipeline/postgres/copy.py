@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine, event
 
-from .errors import RowNotSent
+from .errors import UNSENDABLE, RowNotSent
 
 OPTION = "ingest_copy"
 
@@ -61,5 +61,5 @@ def copy_rows(cursor: psycopg.Cursor[Any], plan: CopyPlan, rows: Sequence[Sequen
                 write_row(row)
         except psycopg.OperationalError:
             raise
-        except (psycopg.Error, OverflowError, TypeError, ValueError) as error:
+        except (psycopg.Error, *UNSENDABLE) as error:
             raise RowNotSent(len(rows) - length_hint(left) - 1) from error

@@ -25,8 +25,10 @@ from ..core.errors import (
 _RECORD = ("22", "23", "54", "P0001", "44000")
 _STOP = ("08P01", "22P03", "22P04", "42")
 _ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
-_CLIENT_REFUSALS = (OverflowError, TypeError, ValueError, psycopg.DataError, psycopg.ProgrammingError)
-_COPY_LINE = re.compile(r"^COPY .*?, \D*(\d+)")
+UNSENDABLE = (OverflowError, RecursionError, TypeError, ValueError)
+"""What Python's own conversions raise for one value."""
+_CLIENT_REFUSALS = (*UNSENDABLE, psycopg.DataError, psycopg.ProgrammingError)
+_COPY_LINE = re.compile(r"^COPY .*?, \D*(\d+)", re.MULTILINE)  # a trigger's own lines may come before
 
 
 class RowNotSent(Exception):
@@ -113,7 +115,7 @@ def _template(error: BaseException, state: str) -> str:
 def _copy_index(error: BaseException) -> int | None:
     """The row a failed COPY names, counted from 0. A hint: whoever uses it tries that row alone first."""
     diag = getattr(error, "diag", None)
-    found = _COPY_LINE.match(diag.context or "") if diag is not None else None
+    found = _COPY_LINE.search(diag.context or "") if diag is not None else None
     return int(found.group(1)) - 1 if found else None
 
 

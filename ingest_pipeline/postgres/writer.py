@@ -15,7 +15,7 @@ from ..core.letters import dead_letter
 from ..core.record import Batch, DeadLetter, Requests, Row, Written
 from ..core.stream import Stream
 from .copy import OPTION
-from .errors import RowNotSent, mapped_errors
+from .errors import UNSENDABLE, RowNotSent, mapped_errors
 from .isolate import store_isolated
 from .statements import Statements, parameter_rows
 from .tables import LETTER_KEY, primary_key_name
@@ -134,7 +134,7 @@ class BatchWriter:
             return
         try:
             connection.exec_driver_sql(self._sql.insert, parameter_rows(rows))
-        except (OverflowError, TypeError, ValueError) as error:
+        except UNSENDABLE as error:
             raise RowNotSent(None) from error
 
     def _insert_letters(self, connection: Connection, letters: Sequence[DeadLetter]) -> None:

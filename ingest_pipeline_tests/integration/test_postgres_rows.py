@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.stream import Stream
@@ -94,6 +95,29 @@ def test_both_methods_store_the_same_one_by_one_and_together(database_url: str) 
         ("executemany", len(EVENTS)),
     ):
         assert stored(database_url, method, size) == rows, (method, size)
+
+
+@pytest.mark.parametrize("method", ["copy", "executemany"])
+def test_what_postgresql_or_the_driver_cannot_hold_costs_its_record(database_url: str, method: str) -> None:
+    """Numbers beyond `numeric`, and nesting that the decoder reads but the driver cannot write."""
+
+    def event(name: str, text: str) -> bytes:
+        return f'{{"event_time": "2026-01-01T00:00:00Z", "{name}": {text}}}'.encode()
+
+    good = [event("exact", text) for text in ("1e131071", "1e-16383", '"-1e1000"', "9" * 131072)]
+    bad = [event("exact", text) for text in ("1e131072", "1e-16384", '"1e999999999999"', "-1e9999999", "9" * 131073)]
+    deep = [event("array", "[" * depth + '"\\n"' + "]" * depth) for depth in (500, 900, *range(930, 1010, 4), 5000)]
+    with Bench(database_url, EVERYTHING, method=method) as bench:
+        bench.begin()
+        bench.write([*good, *bad])
+        assert bench.offsets() == [0, 1, 2, 3]
+        assert list(bench.letters()) == [4, 5, 6, 7, 8]
+        bench.write(deep)
+        following, rows, letters = bench.counters()
+        assert (following, rows + letters) == (9 + len(deep), 9 + len(deep))
+        assert 9 in bench.offsets()
+        reasons = {reason for reason, _ in list(bench.letters().values())[5:]}
+        assert reasons <= {"nested too deeply", "value cannot be sent to PostgreSQL (RecursionError)"}
 
 
 def test_kafka_timestamps(database_url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -36,6 +36,8 @@ def event(**fields: Any) -> type[msgspec.Struct]:
         (dict[str, int], "jsonb", False),
         (list, "jsonb", False),
         (list[float], "jsonb", False),
+        (dict[str, list[Any] | None], "jsonb", False),
+        (list[Literal["a"]], "jsonb", False),
         (bytes, "bytea", False),
         (str | None, "text", True),
         (Annotated[int, msgspec.Meta(ge=0)], "bigint", False),
@@ -45,6 +47,14 @@ def event(**fields: Any) -> type[msgspec.Struct]:
 def test_every_field_type_has_its_column_type(kind: Any, pg_type: str, nullable: bool) -> None:
     field = Stream("readings", event(x=kind)).fields[1]
     assert (field.pg_type, field.nullable) == (pg_type, nullable)
+
+
+@pytest.mark.parametrize(
+    "kind", [dict[str, datetime], list[UUID], list[dict[str, Decimal]], list[bytes], list[msgspec.Raw]]
+)
+def test_jsonb_holds_only_what_json_does(kind: Any) -> None:
+    with pytest.raises(SettingsError, match=r"Event\.strange: .* holds what jsonb cannot"):
+        Stream("readings", event(strange=kind))
 
 
 @pytest.mark.parametrize("kind", [complex, set, tuple[int, int], int | str, object, Any, type(None), msgspec.Raw])

@@ -1,0 +1,86 @@
+"""Which rows are refused, whatever the errors hint at, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection
+
+from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
+from ingest_pipeline.core.record import Row
+from ingest_pipeline.postgres.isolate import store_isolated
+from ingest_pipeline_tests.samples import STEADY
+
+
+class Table:
+    """Stores rows under savepoints, as a connection does; counts the attempts.
+
+    `hint` gives the index that an error names, from the rows and the first bad one's index.
+    """
+
+    def __init__(self, bad: set[int], hint: Callable[[Sequence[Row], int], int | None]) -> None:
+        self.bad, self.hint = bad, hint
+        self.rows: list[int] = []
+        self.tries = 0
+        self._mark = 0
+
+    def begin_nested(self) -> Table:
+        self._mark = len(self.rows)
+        return self
+
+    def rollback(self) -> None:
+        del self.rows[self._mark :]
+
+    def commit(self) -> None:
+        """Nothing to do: the rows stay."""
+
+    def store(self, rows: Sequence[Row]) -> None:
+        self.tries += 1
+        for index, row in enumerate(rows):
+            if row[2] in self.bad:
+                raise RecordRefused("bad", index=self.hint(rows, index))
+            self.rows.append(row[2])
+
+    def isolate(self, count: int) -> list[int]:
+        rows: list[Row] = [(1, 0, offset, None) for offset in range(count)]
+        return [index for index, _ in store_isolated(cast(Connection, self), rows, self.store)]
+
+
+def exact(rows: Sequence[Row], first: int) -> int | None:
+    return first
+
+
+def silent(rows: Sequence[Row], first: int) -> int | None:
+    return None
+
+
+@STEADY
+@given(st.data(), st.integers(0, 400))
+def test_exactly_the_bad_are_refused_and_the_order_is_kept(data: st.DataObject, count: int) -> None:
+    bad = data.draw(st.sets(st.integers(0, max(0, count - 1)), max_size=40)) if count else set()
+    hints: Any = st.sampled_from([exact, silent, lambda rows, first: 0, lambda rows, first: len(rows) - 1])
+    lying = st.integers(-2, 500).map(lambda index: lambda rows, first: index)
+    table = Table(bad, data.draw(hints | lying))
+    assert table.isolate(count) == sorted(bad)
+    assert table.rows == [offset for offset in range(count) if offset not in bad]
+
+
+@pytest.mark.parametrize(("hint", "most"), [(exact, 45), (silent, 200)])
+def test_one_percent_bad_costs_few_statements(hint: Callable[[Sequence[Row], int], int | None], most: int) -> None:
+    table = Table(set(range(50, 1000, 100)), hint)
+    table.isolate(1000)
+    assert table.tries <= most
+
+
+def test_what_is_no_records_fault_ends_it() -> None:
+    table = Table(set(), exact)
+
+    def store(rows: Sequence[Row]) -> None:
+        raise DatabaseUnavailable("gone")
+
+    with pytest.raises(DatabaseUnavailable):
+        store_isolated(cast(Connection, table), [(1, 0, 0, None)], store)

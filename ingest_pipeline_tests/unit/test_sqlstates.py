@@ -1,0 +1,173 @@
+"""Every SQLSTATE that psycopg knows is a record's fault, the environment's, a stop, or unknown on purpose."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy.exc
+from psycopg import errors
+
+from ingest_pipeline.core.errors import (
+    DatabaseUnavailable,
+    IngestError,
+    LedgerConflict,
+    NotPermitted,
+    RecordRefused,
+    SchemaMismatch,
+    UnknownFault,
+)
+from ingest_pipeline.postgres.errors import RowNotSent, classified, mapped_errors
+
+STATES = sorted(kind.sqlstate for kind in vars(errors).values() if isinstance(getattr(kind, "sqlstate", None), str))
+
+EXACT: dict[str, type[IngestError]] = {
+    "08P01": SchemaMismatch,
+    "22P03": SchemaMismatch,
+    "22P04": SchemaMismatch,
+    "42501": NotPermitted,
+    "25006": DatabaseUnavailable,
+    "25P03": DatabaseUnavailable,
+    "25P04": DatabaseUnavailable,
+    "55P03": DatabaseUnavailable,
+    "44000": RecordRefused,
+    "P0001": RecordRefused,
+}
+BY_CLASS: dict[str, type[IngestError]] = {
+    "08": DatabaseUnavailable,
+    "22": RecordRefused,
+    "23": RecordRefused,
+    "40": DatabaseUnavailable,
+    "42": SchemaMismatch,
+    "53": DatabaseUnavailable,
+    "54": RecordRefused,
+    "57": DatabaseUnavailable,
+    "58": DatabaseUnavailable,
+}
+
+
+def fault(state: str, disconnected: bool = False) -> IngestError:
+    return classified(errors.lookup(state)("server said\nDETAIL: secret"), disconnected, "writing")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_has_its_class(state: str) -> None:
+    expected = EXACT.get(state) or BY_CLASS.get(state[:2], UnknownFault)
+    found = fault(state)
+    assert type(found) is expected
+    assert found.sqlstate == state
+    assert "secret" not in found.message
+    assert "\n" not in found.message
+    if expected is not RecordRefused:
+        assert "writing" in found.message
+    if expected is UnknownFault:
+        assert state in found.message
+
+
+def test_psycopg_knows_every_class_that_is_named_here() -> None:
+    assert len(STATES) > 200
+    assert set(EXACT) <= set(STATES)
+    assert set(BY_CLASS) <= {state[:2] for state in STATES}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_connection_that_is_gone_is_nobodys_fault(state: str) -> None:
+    assert type(fault(state, disconnected=True)) is DatabaseUnavailable
+
+
+@pytest.mark.parametrize("state", ["99999", "ZZ001", "0Z00X"])
+def test_a_state_that_nobody_knows_stops_and_is_named(state: str) -> None:
+    class New(psycopg.DatabaseError):
+        sqlstate = state
+
+    found = classified(New("what"), False, "writing")
+    assert type(found) is UnknownFault
+    assert state in found.message
+
+
+@pytest.mark.parametrize("kind", [psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError])
+def test_without_a_state_it_is_the_connection(kind: type[psycopg.Error]) -> None:
+    assert type(classified(kind("server closed the connection"), False, "writing")) is DatabaseUnavailable
+
+
+@pytest.mark.parametrize(
+    "error",
+    [psycopg.DataError("x"), psycopg.ProgrammingError("x"), OverflowError(), TypeError(), UnicodeError(), ValueError()],
+)
+def test_what_python_cannot_send_is_the_records_fault(error: Exception) -> None:
+    found = classified(error, False, "writing")
+    assert type(found) is RecordRefused
+    assert found.message == f"value cannot be sent to PostgreSQL ({type(error).__name__})"
+
+
+# --- diagnostics ----------------------------------------------------------------------------------------------------
+
+
+class Diagnosed(errors.UniqueViolation):
+    """An error with the fields a server would send."""
+
+    def __init__(self, **fields: str) -> None:
+        super().__init__("duplicate key: secret")
+        self._fields = fields
+
+    @property
+    def diag(self) -> Any:
+        names = ("message_primary", "constraint_name", "column_name", "context")
+        return type("Diag", (), {name: self._fields.get(name) for name in names})
+
+
+def test_the_own_key_is_never_a_records_fault() -> None:
+    duplicate = Diagnosed(constraint_name="reading_pkey")
+    assert type(classified(duplicate, False, "writing", "reading_pkey")) is LedgerConflict
+    assert type(classified(duplicate, False, "writing", "other_pkey")) is RecordRefused
+    assert type(classified(duplicate, False, "writing")) is RecordRefused
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "index"),
+    [
+        ({}, "diagnosed (23505)", None),
+        ({"column_name": "a"}, "diagnosed (23505), column a", None),
+        ({"constraint_name": "c", "column_name": "a"}, "diagnosed (23505), constraint c", None),
+        ({"context": "COPY reading, line 778"}, "diagnosed (23505)", 777),
+        ({"context": 'COPY reading, line 3, column a: "5, line 9"'}, "diagnosed (23505)", 2),
+        ({"context": "COPY t2, Zeile 12"}, "diagnosed (23505)", 11),
+        ({"context": "PL/pgSQL function f() line 3 at RAISE"}, "diagnosed (23505)", None),
+        ({"context": "PL/pgSQL function f() line 3 at RAISE\nCOPY item, line 4"}, "diagnosed (23505)", 3),
+    ],
+)
+def test_a_reason_names_the_place_and_no_value(fields: dict[str, str], message: str, index: int | None) -> None:
+    found = classified(Diagnosed(**fields), False, "writing")
+    assert isinstance(found, RecordRefused)
+    assert (found.message, found.index) == (message, index)
+
+
+def test_a_refusal_of_the_server_says_nothing_of_the_driver() -> None:
+    with pytest.raises(RecordRefused) as caught, mapped_errors("writing"):
+        raise RowNotSent(4) from OverflowError("secret")
+    assert (caught.value.index, caught.value.stage) == (4, "insert")
+    assert "secret" not in caught.value.message
+
+
+def test_a_row_that_is_not_sent_for_another_reason_stops() -> None:
+    with pytest.raises(UnknownFault), mapped_errors("writing"):
+        raise RowNotSent(4) from psycopg.InternalError("secret")
+
+
+def test_sqlalchemys_own_errors() -> None:
+    with pytest.raises(DatabaseUnavailable), mapped_errors("asking"):
+        raise sqlalchemy.exc.TimeoutError("QueuePool limit")
+    with pytest.raises(RecordRefused), mapped_errors("asking"):
+        raise sqlalchemy.exc.DBAPIError("SELECT", {}, errors.CheckViolation("x"))
+    with pytest.raises(DatabaseUnavailable), mapped_errors("asking"):
+        raise sqlalchemy.exc.DBAPIError("SELECT", {}, errors.CheckViolation("x"), connection_invalidated=True)
+
+
+def test_a_closed_port_is_a_database_that_is_not_reachable() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DatabaseUnavailable, match="not reachable"), mapped_errors("connecting"):
+        psycopg.connect(host="127.0.0.1", port=port, connect_timeout=2)
