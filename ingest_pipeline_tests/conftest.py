@@ -12,8 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
 import pytest
@@ -33,11 +32,7 @@ _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "topic"}
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_USED] = []
     # SIGTERM would end Python without running the fixtures' ends and leave the servers behind.
-    signal.signal(signal.SIGTERM, _exit)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    pytest.exit("ended by SIGTERM", returncode=128 + number)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
