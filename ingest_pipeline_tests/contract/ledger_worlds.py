@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import psycopg
+import pytest
 
 from ingest_pipeline.core.record import Batch, Place, Row
 from ingest_pipeline.postgres.book import LedgerBook
@@ -21,6 +23,8 @@ from ingest_pipeline_tests.samples import IDENTITY, READING
 
 Ledger = PostgresLedger | MemoryLedger
 Book = LedgerBook | MemoryBook
+WORLDS = ["memory", "copy", "executemany"]
+"""The in-memory ledger; PostgreSQL written by COPY and by executemany."""
 Key = tuple[int, int]
 CONSTRAINT = "above_zero_kelvin"
 COLDEST = -273.15
@@ -224,3 +228,27 @@ def stale(batch: Batch, partition: int) -> Batch:
 def begin(book: Book, *partitions: int) -> None:
     """The stream begins at offset 0 of the partitions."""
     assert book.begin(IDENTITY, {partition: Place(0) for partition in partitions}, first=True)
+
+
+@contextmanager
+def ledger_world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
+    """The world a fixture's parameter names; two partitions have begun at offset 0."""
+    made: LedgerWorld
+    if request.param == "memory":
+        made = MemoryWorld()
+    else:
+        made = PostgresWorld(request.getfixturevalue("database_url"), request.param)
+    begin(made.book, 0, 1)
+    yield made
+    made.close()
+
+
+def counters(world: LedgerWorld, partition: int) -> tuple[int, ...]:
+    """(next_offset, rows, dead_letters, skipped, absent)."""
+    at = world.book.positions()[partition]
+    assert at.next_offset - at.first_offset == at.rows + at.dead_letters + at.skipped + at.absent + at.lost
+    return at.next_offset, at.rows, at.dead_letters, at.skipped, at.absent
+
+
+def untouched(world: LedgerWorld) -> bool:
+    return not world.rows() and not world.letters() and counters(world, 0) == counters(world, 1) == (0, 0, 0, 0, 0)

@@ -1,0 +1,174 @@
+"""Who owns partitions, who is told, and who is fenced: of the real ledger and of the in-memory one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ingest_pipeline.core.errors import Superseded
+from ingest_pipeline.core.record import Place, Requests
+from ingest_pipeline_tests.contract.ledger_worlds import (
+    WORLDS,
+    Ledger,
+    LedgerWorld,
+    ledger_world,
+    untouched,
+    wait_for,
+)
+from ingest_pipeline_tests.samples import BAD, IDENTITY, make_batch, message, messages
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
+    with ledger_world(request) as made:
+        yield made
+
+
+# --- ownership ------------------------------------------------------------------------------------------------------
+
+
+def test_owning_names_the_run_in_the_positions(world: LedgerWorld) -> None:
+    ledger = world.owning("run", 1)
+    assert list(ledger.positions) == [1]
+    assert {p: at.run_id for p, at in world.book.positions().items()} == {0: None, 1: "run"}
+    assert {p: holder.run_id for p, holder in world.book.owners((0, 1)).holders.items()} == {1: "run"}
+    assert set(world.book.owners((0, 1)).present) == {"run"}
+
+
+def test_exact_takes_all_or_none(world: LedgerWorld) -> None:
+    world.owning("first", 1)
+    second = world.ledger("second")
+    missing = second.own((0, 1), exact=True)
+    assert set(missing) == {0, 1}
+    assert missing[1].run_id == "first"
+    assert second.positions == {}
+    assert set(world.book.owners((0, 1)).holders) == {1}
+
+
+def test_without_exact_it_takes_what_is_free(world: LedgerWorld) -> None:
+    world.owning("first", 1)
+    second = world.ledger("second")
+    assert {p: holder.run_id for p, holder in second.own((0, 1), exact=False).items()} == {1: "first"}
+    second.write(make_batch(second.positions, [message(0, 0)]))
+    assert world.book.positions()[1].run_id == "first"
+
+
+def test_closing_frees_the_partitions(world: LedgerWorld) -> None:
+    world.owning("first").close()
+    second = world.ledger("second")
+    assert second.own((0, 1), exact=True, wait_seconds=10.0) == {}
+
+
+def test_waiting_ends_when_told_to(world: LedgerWorld) -> None:
+    world.owning("first")
+    second = world.ledger("second")
+    missing = second.own((0, 1), exact=True, wait_seconds=60.0, stop=lambda: "terminated")
+    assert {holder.run_id for holder in missing.values()} == {"first"}
+
+
+@pytest.mark.parametrize(
+    ("announced", "seen"),
+    [("wait", Requests(successor_waits=True)), ("wait-now", Requests(yield_now=True))],
+)
+def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: str, seen: Requests) -> None:
+    first, second = world.owning("first"), world.ledger("second")
+    first.write(make_batch(first.positions, messages(0, range(3))))
+    assert first.heartbeat() == Requests()
+    missing: list[object] = []
+    waiting = threading.Thread(
+        target=lambda: missing.append(second.own((0, 1), exact=True, announce=announced, wait_seconds=30.0))
+    )
+    waiting.start()
+    wait_for("the announcement", lambda: first.heartbeat() == seen)
+    first.close()
+    waiting.join(30.0)
+    assert missing == [{}]
+    assert second.positions[0].place == Place(3, 0)
+    assert second.heartbeat() == Requests(), "the announcement is withdrawn"
+
+
+def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None:
+    zero, one, third = world.owning("zero", 0), world.owning("one", 1), world.ledger("third")
+    stop = threading.Event()
+    waiting = threading.Thread(
+        target=lambda: third.own(
+            (1,), exact=True, announce="wait", wait_seconds=30.0, stop=lambda: "stop" if stop.is_set() else None
+        )
+    )
+    waiting.start()
+    wait_for("the announcement", lambda: one.heartbeat().successor_waits)
+    assert not zero.heartbeat().successor_waits
+    stop.set()
+    waiting.join(30.0)
+    assert not one.heartbeat().successor_waits
+
+
+# --- fencing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def overtaken(world: LedgerWorld) -> Ledger:
+    """A ledger that lost its locks without noticing, to a run that took the positions and wrote nothing yet."""
+    ledger = world.owning("first")
+    world.free(ledger)
+    world.owning("second")
+    return ledger
+
+
+def test_an_overtaken_run_writes_nothing(world: LedgerWorld, overtaken: Ledger) -> None:
+    with pytest.raises(Superseded):
+        overtaken.write(make_batch(overtaken.positions, [message(0, 0), message(0, 1, BAD)]))
+    assert untouched(world)
+
+
+def test_an_overtaken_run_recovers_nothing(world: LedgerWorld, overtaken: Ledger) -> None:
+    with pytest.raises(Superseded):
+        overtaken.recover(make_batch(overtaken.positions, [message(0, 0)]))
+    assert untouched(world)
+
+
+def test_a_run_overtaken_by_one_that_has_left_recovers_nothing(world: LedgerWorld) -> None:
+    first = world.owning("first")
+    world.free(first)
+    world.owning("second").close()
+    with pytest.raises(Superseded):
+        first.recover(None)
+
+
+def test_a_run_does_not_take_another_ones_progress_for_its_own(world: LedgerWorld) -> None:
+    first = world.owning("first")
+    batch = make_batch(first.positions, [message(0, 0)])
+    world.free(first)
+    second = world.owning("second")
+    second.write(batch)
+    second.close()
+    with pytest.raises(Superseded):
+        first.recover(batch)
+
+
+# --- the book -------------------------------------------------------------------------------------------------------
+
+
+def test_pause_is_seen_by_the_next_write_and_heartbeat(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    world.book.pause("flood", "ann")
+    assert ledger.heartbeat().paused == "flood (ann)"
+    written = ledger.write(make_batch(ledger.positions, [message(0, 0)]))
+    assert written.requests is not None
+    assert written.requests.paused == "flood (ann)"
+    state = world.book.state()
+    assert (state.paused, state.reason, state.paused_by) == (True, "flood", "ann")
+    world.book.resume()
+    assert ledger.heartbeat() == Requests()
+    assert not world.book.state().paused
+
+
+def test_a_stream_begins_once(world: LedgerWorld) -> None:
+    assert not world.book.begin(IDENTITY, {0: Place(7), 1: Place(7)}, first=True)
+    assert {p: at.next_offset for p, at in world.book.positions().items()} == {0: 0, 1: 0}
+    assert world.book.begin(IDENTITY, {1: Place(9), 2: Place(5, 1)}, first=False)
+    found = {p: (at.first_offset, at.leader_epoch) for p, at in world.book.positions().items()}
+    assert found == {0: (0, None), 1: (0, None), 2: (5, 1)}
+    assert len({at.incarnation for at in world.book.positions().values()}) == 1
