@@ -9,10 +9,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateColumn, CreateSchema
 
 from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
-from ..core.stream import Stream
+from ..core.stream import COORDINATES, Stream
 from .engine import Database, in_text, quoted
 from .errors import mapped_errors
-from .tables import column_oids, event_table
+from .tables import column_oids, event_table, primary_key_name
 
 LEDGER_VERSION = "0001"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -25,6 +25,12 @@ _COLUMNS = text("""
     SELECT a.attname, a.atttypid::bigint AS oid, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
            (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '') AS filled
     FROM pg_attribute a WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped""")
+
+_PRIMARY_KEY = text("""
+    SELECT c.conname, array(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY AS k(attnum, place)
+                            JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
+                            ORDER BY k.place) AS columns
+    FROM pg_constraint c WHERE c.conrelid = to_regclass(:name) AND c.contype = 'p'""")
 
 
 def prepare(database: Database, stream: Stream) -> None:
@@ -111,6 +117,10 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
     for name, (_, _, not_null, filled) in found.items():
         if name not in wanted and not_null and not filled:
             wrong.append(f"column {name} is NOT NULL without a default, and no field fills it")
+    key = _primary_key(connection, stream, schema)
+    if key != (primary_key_name(stream.table), COORDINATES):
+        seen = f"{key[0]} ({', '.join(key[1])})" if key else "none"
+        wrong.append(f"the primary key is {seen}, not {primary_key_name(stream.table)} ({', '.join(COORDINATES)})")
     return wrong
 
 
@@ -124,6 +134,12 @@ def ledger_version(connection: Connection, schema: str) -> str | None:
 def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, tuple[int, str, bool, bool]]:
     rows = connection.execute(_COLUMNS, {"name": f"{quoted(schema)}.{quoted(stream.table)}"})
     return {row.attname: (row.oid, row.type, row.attnotnull, row.filled) for row in rows}
+
+
+def _primary_key(connection: Connection, stream: Stream, schema: str) -> tuple[str, tuple[str, ...]] | None:
+    """(name, columns in order). A duplicate of it is no record's fault: nothing else tells a batch written twice."""
+    row = connection.execute(_PRIMARY_KEY, {"name": f"{quoted(schema)}.{quoted(stream.table)}"}).one_or_none()
+    return None if row is None else (row.conname, tuple(row.columns))
 
 
 def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:

@@ -113,6 +113,21 @@ def test_a_missing_table(wide: Bench) -> None:
         wide.new_ledger()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DROP CONSTRAINT wide_pkey", "the primary key is none"),
+        ("DROP CONSTRAINT wide_pkey, ADD PRIMARY KEY (kafka_offset)", r"the primary key is wide_pkey \(kafka_offset\)"),
+        ("RENAME CONSTRAINT wide_pkey TO mine", "the primary key is mine"),
+    ],
+)
+def test_another_primary_key_stops_the_stream(wide: Bench, change: str, said: str) -> None:
+    """Its name counts: by it a duplicate of the key is told from a record's own fault."""
+    wide.sql(f"ALTER TABLE wide {change}")
+    with pytest.raises(SchemaMismatch, match=said):
+        wide.new_ledger()
+
+
 def test_a_column_of_the_users_own(wide: Bench) -> None:
     wide.sql("ALTER TABLE wide ADD COLUMN note text, ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY")
     wide.sql("ALTER TABLE wide ADD COLUMN kind text NOT NULL DEFAULT 'raw'")
