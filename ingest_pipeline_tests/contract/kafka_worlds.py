@@ -182,7 +182,9 @@ class WireWorld(World):
         super().__init__()
         self.kafka = {"bootstrap.servers": bootstrap_servers}
         quiet = self.kafka | {"log_level": "0"}
-        self._producer = Producer(quiet | {"acks": "all", "linger.ms": "0"})
+        # One request in flight: a retry, as just after a topic was made, must not change the order of records.
+        in_order = {"acks": "all", "linger.ms": "0", "max.in.flight.requests.per.connection": "1"}
+        self._producer = Producer(quiet | in_order)
         self.admin = AdminClient(quiet)
 
     def _new_source(self, topic: str, **options: Any) -> Source:

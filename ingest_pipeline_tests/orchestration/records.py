@@ -41,7 +41,12 @@ def with_broken(records: Sequence[Record], every: int) -> list[Record]:
 def produce(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> None:
     """Write the records in order. On return the broker has acknowledged every one."""
     producer = Producer(
-        {"bootstrap.servers": bootstrap_servers, "acks": "all", "queue.buffering.max.messages": 1_000_000}
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "acks": "all",
+            "max.in.flight.requests.per.connection": 1,  # a retry must not change the order
+            "queue.buffering.max.messages": 1_000_000,
+        }
     )
     refused: list[KafkaError] = []
     for number, record in enumerate(records):
