@@ -9,15 +9,26 @@ from dataclasses import dataclass
 from .errors import RecordRefused
 from .letters import dead_letter
 from .ports import Clock, Source
-from .record import Batch, Chunk, DeadLetter, Message, Move, Place, Position, Row, place_after
+from .record import (
+    MAX_MS,
+    MIN_MS,
+    PG_EPOCH_MS,
+    Batch,
+    Chunk,
+    DeadLetter,
+    Message,
+    Move,
+    Place,
+    Position,
+    Row,
+    place_after,
+)
 
 Decode = Callable[[bytes], tuple[object, ...]]
 
 SLICE_SECONDS = 0.25
 """The longest single wait inside a read: how late a request to stop may be noticed."""
 _FIRST_READ = 100
-_PG_EPOCH_MS = 946_684_800_000  # 2000-01-01, PostgreSQL's timestamp zero
-_MIN_MS, _MAX_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +165,7 @@ def decode_batch(
             letters.append(dead_letter(message, incarnations[partition], refused, value_limit))
             continue
         kind, ms = message.timestamp()
-        stamp = (ms - _PG_EPOCH_MS) * 1000 if kind and _MIN_MS <= ms <= _MAX_MS else None
+        stamp = (ms - PG_EPOCH_MS) * 1000 if kind and MIN_MS <= ms <= MAX_MS else None
         rows.append((incarnations[partition], partition, message.offset(), stamp, *values))
         kept.append(message)
     places = {partition: place_after(message) for partition, message in last.items()}

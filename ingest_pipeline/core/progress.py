@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .latency import LatencyHistogram
-from .record import Batch, Position, Written
-
-_STAMP = 3  # kafka_timestamp's place in a Row: microseconds since 2000-01-01
-_PG_EPOCH_MS = 946_684_800_000
+from .record import PG_EPOCH_MS, STAMP, Batch, Position, Written
 
 
 @dataclass(slots=True)
@@ -45,5 +42,5 @@ class Progress:
         self.batches += 1 if batch.records else 0
         self.reasons.update(written.reasons)
         self.to_offsets.update({partition: move.place.next_offset for partition, move in batch.moves.items()})
-        stamps = [row[_STAMP] // 1000 + _PG_EPOCH_MS for row in batch.rows if row[_STAMP] is not None]
+        stamps = [row[STAMP] // 1000 + PG_EPOCH_MS for row in batch.rows if row[STAMP] is not None]
         self.latency.add(committed_at * 1000, stamps)

@@ -12,6 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 Row = tuple[Any, ...]
 """(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
+STAMP = 3
+"""kafka_timestamp's place in a Row: microseconds since 2000-01-01, PostgreSQL's timestamp zero; or None."""
+PG_EPOCH_MS = 946_684_800_000
+MIN_MS, MAX_MS = -62_135_596_800_000, 253_402_300_799_999
+"""Unix milliseconds of years 1 to 9999: what PostgreSQL stores and Python reads back."""
 
 
 class Message(Protocol):

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, Table, text
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused
+from ..core.record import MAX_MS, MIN_MS
 from ..core.stream import Stream
 from .engine import Database, in_text
 from .errors import mapped_errors
@@ -19,7 +20,6 @@ from .tables import event_table, primary_key_name
 CHUNK = 200
 """Letters decided in one transaction."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MIN_MS, _MAX_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
 
 Decode = Callable[[bytes], tuple[object, ...]]
 
@@ -155,7 +155,7 @@ class DeadLetters:
 
     def _row(self, letter: Row[Any], values: Sequence[object]) -> dict[str, object]:
         ms = letter.kafka_timestamp_ms
-        known = ms is not None and _MIN_MS <= ms <= _MAX_MS
+        known = ms is not None and MIN_MS <= ms <= MAX_MS
         return {
             "kafka_incarnation": letter.kafka_incarnation,
             "kafka_partition": letter.kafka_partition,

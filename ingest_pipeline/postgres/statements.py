@@ -10,13 +10,12 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from sqlalchemy import TextClause, text
 
-from ..core.record import Row
+from ..core.record import STAMP, Row
 from ..core.stream import Stream
 from .copy import CopyPlan
 from .engine import Schemas, in_text, quoted
 from .tables import BIGINT_OID, column_oids
 
-_STAMP = 3
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -56,10 +55,10 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
 
 def as_parameters(row: Row) -> tuple[Any, ...]:
     """A row for plain executemany: what COPY takes in binary (the timestamp as an int8, JSON as it is) is dressed."""
-    stamp = row[_STAMP]
-    values = (Jsonb(value) if isinstance(value, dict | list) else value for value in row[_STAMP + 1 :])
+    stamp = row[STAMP]
+    values = (Jsonb(value) if isinstance(value, dict | list) else value for value in row[STAMP + 1 :])
     at = None if stamp is None else _PG_EPOCH + timedelta(microseconds=stamp)
-    return (*row[:_STAMP], at, *values)
+    return (*row[:STAMP], at, *values)
 
 
 def parameter_rows(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
