@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .orchestration.connections import Connections
 
 _ELSEWHERE = {
+    "accept-loss": "ingest_pipeline.cli_loss:accept_loss",
     "dead-letters": "ingest_pipeline.cli_dead_letters:dead_letters",
     "demo": "ingest_pipeline.demo.commands:demo",
     "simulate": "ingest_pipeline.demo.commands:simulate",

@@ -21,7 +21,7 @@ _PREVIEW_BYTES = 2000
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Records that could not become a row: list, show, redrive, discard."""
+    """Records that could not become a row: list, show, redrive, discard, allow."""
 
 
 def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +50,7 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--since", type=click.DateTime(times), help="Refused at or after."),
         click.option("--reason", help="A part of the reason's text."),
         click.option("--sqlstate", help="For example 23514."),
-        click.option("--stage", type=click.Choice(["decode", "timestamp", "value", "insert"])),
+        click.option("--stage", type=click.Choice(["size", "decode", "timestamp", "value", "insert"])),
         click.argument("stream", type=StreamName()),
     ):
         run = option(run)
@@ -75,6 +75,20 @@ def list_letters(letters: DeadLetters, wanted: LetterFilter, stream: Stream, lim
     for row in letters.page(wanted, limit=limit):
         where = f"partition {row.kafka_partition} offset {row.kafka_offset}"
         click.echo(f"id {row.id}  {where}  {row.failed_at:%Y-%m-%d %H:%M:%S}  tries {row.attempts}  {row.reason}")
+
+
+@dead_letters.command()
+@click.argument("stream", type=StreamName())
+@click.option("--count", type=click.IntRange(min=0), required=True, help="How many; 0 takes it back.")
+def allow(stream: Stream, count: int) -> None:
+    """Let the next dead letters pass uncounted by the limit, once; then it holds again.
+
+    Example: ingest dead-letters allow price --count 5000
+    """
+    book = connections().book(stream)
+    book.prepare()
+    book.allow_letters(count)
+    click.echo(f"the next {count:,} dead letters of {stream.name} do not count; its sensor tries again within seconds")
 
 
 @dead_letters.command()

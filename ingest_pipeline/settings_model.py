@@ -108,7 +108,29 @@ class StreamSettings(Values):
         default="copy",
         description="The call that SQLAlchemy's bulk insert is carried by: binary COPY, or INSERT.",
     )
-    dead_letter_value_bytes: ByteCount = Field(
+    max_record_bytes: ByteCount = Field(
+        default=MIB,
+        ge=1024,
+        le=256 * MIB,
+        description="A record whose value is larger becomes a dead letter, undecoded.",
+    )
+    tombstones: Literal["skip", "dead-letter"] = Field(
+        default="skip", description="A record without a value is skipped and counted, or becomes a dead letter."
+    )
+    dead_letter_limit: Literal["on", "off"] = Field(
+        default="on", description="A run stops when too many records are refused, or goes on whatever their number."
+    )
+    dead_letter_max_ratio: float = Field(
+        default=0.1, ge=0.001, le=1, description="The share of the last 1,000 records that may become dead letters."
+    )
+    dead_letter_max_consecutive: int = Field(
+        default=100, ge=1, le=1_000_000, description="The number of records in a row that may become dead letters."
+    )
+    on_data_loss: Literal["stop", "continue"] = Field(
+        default="stop",
+        description="With records lost in Kafka: stop until an operator accepts the gap, or record it and go on.",
+    )
+    dead_letter_max_bytes: ByteCount = Field(
         default=MIB,
         ge=1024,
         le=256 * MIB,

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 from hypothesis import settings
 
-from ingest_pipeline.core.batch import Decode, decode_batch
+from ingest_pipeline.core.batch import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, Message, Place, Position, TopicIdentity
 from ingest_pipeline.core.stream import Stream
@@ -61,6 +61,8 @@ def make_batch(
     decode: Decode | None = None,
 ) -> Batch:
     """The batch the loop would make of these records."""
-    batch = decode_batch(records, ends or {}, positions, decode or JsonDecoder(stream).decode, 1024, 0.0)
+    batch = decode_batch(
+        records, ends or {}, positions, decode or JsonDecoder(stream).decode, RecordRules(letter_bytes=1024), 0.0
+    )
     assert batch is not None
     return batch

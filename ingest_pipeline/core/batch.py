@@ -46,6 +46,21 @@ class BatchLimits:
     timeout_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RecordRules:
+    """What becomes of records before anybody decodes them.
+
+    Attributes:
+        max_bytes: a larger value is refused.
+        letter_bytes: bytes of a value that a dead letter keeps.
+        tombstones_refused: a record without a value is a dead letter; else it is skipped and counted.
+    """
+
+    max_bytes: int = 1 << 20
+    letter_bytes: int = 1 << 20
+    tombstones_refused: bool = False
+
+
 class BatchReader:
     """Collects messages from a source until a limit is reached, carrying what was read beyond it.
 
@@ -137,18 +152,19 @@ def decode_batch(
     ends: Mapping[int, Place],
     positions: Mapping[int, Position],
     decode: Decode,
-    value_limit: int,
+    rules: RecordRules,
     opened_at: float,
 ) -> Batch | None:
     """Messages → rows, dead letters and moves; None when nothing moves.
 
     Args:
         positions: what the ledger holds now, for every partition that may occur.
-        value_limit: bytes of a value that a dead letter keeps.
     """
     rows: list[Row] = []
     kept: list[Message] = []
     letters: list[DeadLetter] = []
+    rows_before: list[int] = []
+    max_bytes = rules.max_bytes
     skipped: defaultdict[int, int] = defaultdict(int)
     last: dict[int, Message] = {}
     incarnations = {partition: position.incarnation for partition, position in positions.items()}
@@ -156,13 +172,18 @@ def decode_batch(
         partition = message.partition()
         last[partition] = message
         value = message.value()
-        if value is None:
+        if value is None and not rules.tombstones_refused:
             skipped[partition] += 1
             continue
         try:
+            if value is None:
+                raise RecordRefused("a tombstone: the record has no value", stage="decode")
+            if len(value) > max_bytes:
+                raise RecordRefused(f"larger than MAX_RECORD_BYTES, {max_bytes:,} bytes", stage="size")
             values = decode(value)
         except RecordRefused as refused:
-            letters.append(dead_letter(message, incarnations[partition], refused, value_limit))
+            letters.append(dead_letter(message, incarnations[partition], refused, rules.letter_bytes))
+            rows_before.append(len(rows))
             continue
         kind, ms = message.timestamp()
         stamp = (ms - PG_EPOCH_MS) * 1000 if kind and MIN_MS <= ms <= MAX_MS else None
@@ -177,4 +198,4 @@ def decode_batch(
         for partition, place in places.items()
         if place.next_offset > positions[partition].place.next_offset
     }
-    return Batch(rows, kept, letters, moves, len(messages), opened_at) if moves else None
+    return Batch(rows, kept, letters, moves, len(messages), opened_at, rows_before) if moves else None

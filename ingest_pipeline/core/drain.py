@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .backoff import Backoff
-from .batch import BatchLimits, BatchReader, Decode, decode_batch
-from .errors import EnvironmentFault
+from .batch import BatchLimits, BatchReader, Decode, RecordRules, decode_batch
+from .errors import DataLoss, EnvironmentFault
 from .ports import Clock, Ledger, Source
 from .progress import Progress
 from .record import Batch, Message, Place, Requests, Written
@@ -44,7 +44,7 @@ class Drain:
         stop: called between reads; a reason ("terminated", "signal") makes the run finish the batch in hand and end.
         verify: called every VERIFY_SECONDS; a reason ends the run, a StopStream stops it.
         observe: called after each batch and each idle read, with the progress.
-        value_limit: bytes of a value that a dead letter keeps.
+        rules: what becomes of records before they are decoded.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Drain:
         stop: Callable[[], str | None],
         verify: Callable[[], str | None] = lambda: None,
         observe: Callable[[Progress], None] = lambda progress: None,
-        value_limit: int = 1 << 20,
+        rules: RecordRules | None = None,
     ) -> None:
         self._source, self._ledger, self._decode = source, ledger, decode
         self._reader = BatchReader(source, batch_limits, clock)
         self._limits, self._clock = run_limits, clock
         self._stop, self._verify, self._observe = stop, verify, observe
-        self._value_limit = value_limit
+        self._rules = rules or RecordRules()
         self._requests = Requests()
         self._ends: dict[int, int] = {}
         now = clock.monotonic()
@@ -86,7 +86,12 @@ class Drain:
         while True:
             self._beat()
             ended = self._why_end()
-            taken = self._reader.read() if ended is None else self._reader.take()
+            try:
+                taken = self._reader.read() if ended is None else self._reader.take()
+            except DataLoss:
+                if (taken := self._reader.take()) is not None:
+                    self._store(*taken)  # what was read before may be gone by the time somebody reads again
+                raise
             if taken is not None:
                 self._store(*taken)
             self._observe(self.progress)
@@ -104,7 +109,7 @@ class Drain:
             self._last_record_at = self._clock.monotonic()
         self._ends.update({partition: place.next_offset for partition, place in ends.items()})
         batch = decode_batch(  # 1
-            messages, ends, self._ledger.positions, self._decode, self._value_limit, opened_at
+            messages, ends, self._ledger.positions, self._decode, self._rules, opened_at
         )
         if batch is None:
             return

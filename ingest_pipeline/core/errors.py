@@ -12,6 +12,7 @@
         ├── SchemaMismatch       table or ledger is not as declared: `ingest migrate`
         ├── LedgerConflict       rows and ledger contradict each other
         ├── LedgerMissing        Kafka shows our mark, the database shows no position
+        ├── DeadLetterLimit      too many records in too short a time were refused
         ├── DataLoss             Kafka no longer holds what the ledger expects next
         ├── TopicChanged         topic or cluster is not the one the ledger knows
         ├── TopicMissing         the topic does not exist
@@ -70,8 +71,9 @@ class SettingsError(IngestError):
 class RecordRefused(IngestError):
     """One record cannot become a row.
 
-    `stage` is "decode", "timestamp", "value" or "insert"; the message is the dead letter's reason: a template, never a
-    value. `index` is the record's place in the list that was being written, where the driver or the server told it.
+    `stage` is "size", "decode", "timestamp", "value" or "insert"; the message is the dead letter's reason: a template,
+    never a value. `index` is the record's place in the list that was being written, where the driver or the server
+    told it.
     """
 
     @property
@@ -117,6 +119,10 @@ class LedgerConflict(StopStream):
 
 class LedgerMissing(StopStream):
     """The group's offsets in Kafka bear a ledger's mark, and this database has no position for the stream."""
+
+
+class DeadLetterLimit(StopStream):
+    """Too many of the last records were refused: rather a wrong deployment than bad records."""
 
 
 class DataLoss(StopStream):

@@ -1,34 +1,192 @@
-"""Telling what became of offsets that are not in the log any more."""
+"""What Kafka no longer holds of what the ledger expects next: told, named, and what going on would mean.
+
+Holes inside the log (transaction markers, compaction) are no loss; these are: the log begins beyond the next offset,
+ends before it, was cut and regrew, or the topic is another one than the ledger's positions are of.
+"""
 
 from __future__ import annotations
 
-from .errors import DataLoss
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .errors import DataLoss, TopicChanged
+from .record import Place, TopicIdentity
+
+RETENTION, TRUNCATED, REWRITTEN = "retention", "truncated", "rewritten"
+CLUSTER, TOPIC, RENAMED, PARTITIONS = "other cluster", "other topic", "renamed", "fewer partitions"
+ANOTHER_TOPIC = (CLUSTER, TOPIC, RENAMED, PARTITIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of a stored position tells whether Kafka still is where the ledger left it."""
+
+    topic: str
+    cluster_id: str | None
+    topic_id: str | None
+    incarnation: int
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One partition's next offset that Kafka does not hold.
+
+    Attributes:
+        cause: one of this module's names.
+        low, high: the log's bounds when it was found; None where nobody asked.
+        said: what happened, in words.
+    """
+
+    partition: int
+    incarnation: int
+    next_offset: int
+    cause: str
+    said: str
+    low: int | None = None
+    high: int | None = None
+
+    @property
+    def offsets_used_again(self) -> bool:
+        """Whether offsets that have been stored will come again with other records: only a new incarnation tells
+        them apart."""
+        return self.cause != RETENTION
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """An operator's word that a loss is borne, and the place to go on from; None closes the partition."""
+
+    loss: Loss
+    place: Place | None
+
+    @property
+    def new_incarnation(self) -> bool:
+        """Whether offsets that have been stored will be stored again."""
+        place = self.place
+        return self.loss.offsets_used_again or (place is not None and place.next_offset < self.loss.next_offset)
+
+
+def bounds_loss(partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss | None:
+    """A next offset outside the log; None when it is inside or at its end."""
+    if low <= expected <= high:
+        return None
+    return _loss(RETENTION if expected < low else TRUNCATED, partition, incarnation, expected, low, high)
+
+
+def noted_loss(cause: str, partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss:
+    """One that was found before, from what was kept of it."""
+    return _loss(cause, partition, incarnation, expected, low, high)
 
 
 def data_loss(where: str, partition: int, expected: int, low: int, high: int) -> DataLoss:
-    """What became of the next offset, as far as the log's bounds tell.
-
-    `.where` holds partition, offset (the expected one), low, high and cause: "retention", "truncated"
-    or "rewritten".
-    """
-    if expected < low:
-        cause, what = "retention", f"offsets {expected} to {low - 1} were deleted before they were read"
-    elif expected > high:
-        cause, what = (
-            "truncated",
-            f"the log ends at {high}, before the next offset {expected}: it was cut or re-created",
-        )
-    else:
-        cause, what = (
-            "rewritten",
-            f"what stood before offset {expected} was replaced: the log was cut and regrew",
-        )
+    """What a reader found at its next offset. `.where` holds partition, offset, low, high and cause."""
+    cause = RETENTION if expected < low else TRUNCATED if expected > high else REWRITTEN
+    found = _loss(cause, partition, 0, expected, low, high)
     return DataLoss(
-        f"{where}, partition {partition}: {what} (the log holds {low} to {high}). Nothing was skipped;"
-        " the stream stops until an operator accepts the gap",
+        f"{where}, {found.said}. Nothing was skipped; the stream stops until an operator accepts the gap:"
+        " ingest accept-loss",
         partition=partition,
         offset=expected,
         low=low,
         high=high,
         cause=cause,
     )
+
+
+def identity_losses(identity: TopicIdentity, topic: str, known: Mapping[int, Standing]) -> list[Loss]:
+    """Positions that belong to another topic than this one. An id that either side lacks says nothing."""
+    found = []
+    for partition, at in known.items():
+        said = _another(identity, topic, at) or _no_partition(identity, partition, len(known))
+        if said is not None:
+            cause, words = said
+            words += f"; partition {partition} stands at offset {at.next_offset} of the old one"
+            found.append(Loss(partition, at.incarnation, at.next_offset, cause, words))
+    return found
+
+
+def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
+    """The error for these, of which there is at least one."""
+    first = losses[0]
+    kind = TopicChanged if first.cause in ANOTHER_TOPIC else DataLoss
+    more = f" (and {len(losses) - 1} more partitions)" if len(losses) > 1 else ""
+    return kind(
+        f"stream {stream}: {first.said}{more}. Nothing was skipped; the stream stands still until an operator accepts"
+        f" it: ingest accept-loss {stream}",
+        stream=stream,
+        partition=first.partition,
+        offset=first.next_offset,
+        low=first.low,
+        high=first.high,
+        cause=first.cause,
+    )
+
+
+def find_losses(
+    identity: TopicIdentity,
+    topic: str,
+    known: Mapping[int, Standing],
+    noted: Iterable[Loss],
+    starts: Mapping[int, Place],
+    ends: Mapping[int, Place],
+) -> list[Loss]:
+    """Every partition's loss, at most one each: another topic, what was noted before, or the log's bounds.
+
+    Args:
+        noted: found earlier, at the positions as they stand.
+        starts, ends: the log's bounds; a partition that is in only one of them is not compared.
+    """
+    found = {loss.partition: loss for loss in noted}
+    for partition in starts.keys() & ends.keys() & known.keys():
+        at = known[partition]
+        low, high = starts[partition].next_offset, ends[partition].next_offset
+        loss = bounds_loss(partition, at.incarnation, at.next_offset, low, high)
+        if loss is not None:
+            found.setdefault(partition, loss)
+    found |= {loss.partition: loss for loss in identity_losses(identity, topic, known)}
+    return [found[partition] for partition in sorted(found)]
+
+
+def first_place(loss: Loss, starts: Mapping[int, Place]) -> Place | None:
+    """Where to go on with what Kafka still has; None for a partition that it has no more.
+
+    A log that was cut goes on where it was cut; one that may have regrown since, or is another, at its beginning.
+    """
+    if loss.partition not in starts:
+        return None
+    start = starts[loss.partition]
+    if loss.cause == TRUNCATED and loss.high is not None:
+        return Place(max(loss.high, start.next_offset))
+    return start
+
+
+def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, str] | None:
+    for cause, what, seen, stored in (
+        (CLUSTER, "cluster", identity.cluster_id, at.cluster_id),
+        (TOPIC, "topic", identity.topic_id, at.topic_id),
+    ):
+        if seen is not None and stored is not None and seen != stored:
+            return cause, (
+                f"topic {topic} has {what} id {seen}, its positions belong to {stored}:"
+                f" the {what} is another one of the same name"
+            )
+    if at.topic != topic:
+        return RENAMED, f"the stream reads topic {topic}, its positions belong to topic {at.topic}"
+    return None
+
+
+def _no_partition(identity: TopicIdentity, partition: int, known: int) -> tuple[str, str] | None:
+    if partition < identity.partitions:
+        return None
+    return PARTITIONS, (f"the topic has {identity.partitions} partitions, the ledger knows {known}: it was re-created")
+
+
+def _loss(cause: str, partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss:
+    words = {
+        RETENTION: f"offsets {expected} to {low - 1} were deleted before they were read",
+        TRUNCATED: f"the log ended at {high}, before the next offset {expected}: it was cut or re-created",
+        REWRITTEN: f"what stood before offset {expected} was replaced: the log was cut and regrew",
+    }[cause]
+    said = f"partition {partition}: {words} (the log held {low} to {high})"
+    return Loss(partition, incarnation, expected, cause, said, low, high)

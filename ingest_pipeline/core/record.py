@@ -117,6 +117,7 @@ class Batch:
     """Everything one transaction writes.
 
     `rows[i]` came from `messages[i]`; both are in log order per partition. A batch without rows still moves positions.
+    `rows_before[i]` rows came before `dead_letters[i]`.
     """
 
     rows: list[Row]
@@ -125,6 +126,7 @@ class Batch:
     moves: dict[int, Move]
     records: int = 0
     opened_at: float = 0.0
+    rows_before: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

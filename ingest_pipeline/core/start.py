@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from .errors import LedgerMissing, TopicChanged
+from .errors import LedgerMissing
+from .loss import Loss, Standing, as_error, find_losses, identity_losses
 from .ports import Topic
 from .record import Place, TopicIdentity
 
@@ -50,6 +51,12 @@ class Book(Protocol):
         """Fill in ids that were not known when the stream began."""
 
     def ledger_id(self) -> str: ...
+    def losses(self) -> list[Loss]:
+        """What was found missing at the positions as they stand now, and is not accepted yet."""
+
+    def note_loss(self, loss: Loss) -> None:
+        """Keep what was found first: the log's bounds may say something else by the time somebody looks."""
+
     def was_awaited(self) -> bool:
         """Whether the topic was looked for before it existed."""
 
@@ -80,7 +87,7 @@ def begin(topic: Topic, book: Book, policy: StartPolicy, stream: str) -> dict[in
     while True:
         identity = topic.identity()
         known = book.positions()
-        check_identity(identity, known, stream)
+        check_identity(identity, known, topic.name, stream)
         missing = sorted(set(range(identity.partitions)) - set(known))
         if not missing:
             if any(at.topic_id is None or at.cluster_id is None for at in known.values()):
@@ -90,28 +97,31 @@ def begin(topic: Topic, book: Book, policy: StartPolicy, stream: str) -> dict[in
         book.begin(identity, places, first=not known)
 
 
-def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition], stream: str) -> None:
+def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition], topic: str, stream: str) -> None:
     """Raise TopicChanged when the positions belong to another topic. An id that either side lacks says nothing."""
-    for partition, at in known.items():
-        for what, seen, stored in (
-            ("cluster", identity.cluster_id, at.cluster_id),
-            ("topic", identity.topic_id, at.topic_id),
-        ):
-            if seen is not None and stored is not None and seen != stored:
-                raise TopicChanged(
-                    f"stream {stream}: topic {at.topic} has {what} id {seen}, its positions belong to {stored}:"
-                    f" the {what} is another one of the same name. Partition {partition} stands at offset"
-                    f" {at.next_offset} of the old one; nothing is read until this is settled",
-                    stream=stream,
-                    partition=partition,
-                    offset=at.next_offset,
-                )
-    if known and identity.partitions < len(known):
-        raise TopicChanged(
-            f"stream {stream}: the topic has {identity.partitions} partitions, the ledger knows {len(known)}: it was"
-            " re-created; nothing is read until this is settled",
-            stream=stream,
-        )
+    losses = identity_losses(identity, topic, standings(known))
+    if losses:
+        raise as_error(losses, stream)
+
+
+def survey(topic: Topic, book: Book) -> tuple[TopicIdentity, list[Loss]]:
+    """The topic as it is, and what it does not hold of what the positions expect.
+
+    Raises:
+        TopicMissing, KafkaUnavailable, DatabaseUnavailable.
+    """
+    identity, known = topic.identity(), standings(book.positions())
+    partitions = [partition for partition in known if partition < identity.partitions]
+    starts, ends = topic.start_offsets(partitions), topic.end_offsets(partitions)
+    return identity, find_losses(identity, topic.name, known, book.losses(), starts, ends)
+
+
+def standings(known: Mapping[int, StoredPosition]) -> dict[int, Standing]:
+    """The positions as core.loss looks at them."""
+    return {
+        partition: Standing(at.topic, at.cluster_id, at.topic_id, at.incarnation, at.next_offset)
+        for partition, at in known.items()
+    }
 
 
 def _first_places(

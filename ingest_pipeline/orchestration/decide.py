@@ -41,6 +41,8 @@ class View:
         active: runs of this stream that Dagster shows as not ended.
         recent: the newest ended runs, newest first.
         progress_at: partition → when its position last moved; without those that never did.
+        lost: Kafka does not hold a position's next offset, and a run is to go on without asking.
+        acted_at: when an operator last mended something; failures before that do not count.
         ghosts_seen: run id → when a tick first saw it without a session.
     """
 
@@ -55,6 +57,8 @@ class View:
     recent: Collection[RunView] = ()
     progress_at: Mapping[int, float] = field(default_factory=dict)
     paused: str | None = None
+    lost: bool = False
+    acted_at: float = 0.0
     ghosts_seen: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -111,7 +115,7 @@ def _of_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | s
         return _beside_owner(shard, view, live, owners, coming, lag)
     if coming:
         return f"run {_short(coming[0].run_id)} is {_doing(coming[0])}; lag {lag:,}"
-    if lag == 0 and all(partition in view.begun for partition in partitions):
+    if lag == 0 and not view.lost and all(partition in view.begun for partition in partitions):
         return "caught up: lag 0"
     return _after_failures(shard, view, lag) or Launch(shard)
 
@@ -133,12 +137,13 @@ def _beside_owner(
 
 
 def _after_failures(shard: Shard, view: View, lag: int) -> str | None:
-    moved_at = max((view.progress_at.get(partition, 0.0) for partition in shard.partitions(view.lag)), default=0.0)
+    progress = (view.progress_at.get(partition, 0.0) for partition in shard.partitions(view.lag))
+    mended_at = max([view.acted_at, *progress])
     failed: list[RunView] = []
     for run in view.recent:
         if run.shard != shard:
             continue
-        if run.status != "FAILURE" or run.started_at <= moved_at:
+        if run.status != "FAILURE" or run.started_at <= mended_at or run.definition != view.definition:
             break
         failed.append(run)
     if not failed:

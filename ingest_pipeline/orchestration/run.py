@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ..core.backoff import Backoff
-from ..core.batch import BatchLimits
+from ..core.batch import BatchLimits, RecordRules
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
-from ..core.errors import EnvironmentFault, IngestError, Superseded
+from ..core.errors import DataLoss, EnvironmentFault, IngestError, Superseded
+from ..core.limit import LetterLimits
+from ..core.loss import as_error
 from ..core.ports import Topic
 from ..core.progress import Progress
 from ..core.start import StoredPosition, begin, check_identity
@@ -23,6 +25,7 @@ from . import tags
 from .connections import Connections
 from .decide import START_GRACE_SECONDS
 from .logs import run_logger
+from .losses import accept_unasked, consequence, loss_of
 from .report import Reporter
 from .stopping import StopRequest
 
@@ -89,7 +92,8 @@ class StreamRun:
             self._stream,
             self._run.run_id,
             self._settings.write_method,
-            self._settings.dead_letter_value_bytes,
+            self._settings.dead_letter_max_bytes,
+            self._letter_limits(),
         )
         cleanup.callback(ledger.close)
         others = self._own(ledger, partitions, stop)
@@ -107,10 +111,15 @@ class StreamRun:
             stop=stop.reason,
             verify=lambda: self._verify(topic, len(known)),
             observe=reporter,
-            value_limit=self._settings.dead_letter_value_bytes,
+            rules=self._rules(),
         )
         self._progress = drain.progress
-        ended = drain.run()
+        try:
+            ended = drain.run()
+        except DataLoss as error:
+            loss = loss_of(error, ledger.positions[error.where["partition"]])
+            book.note_loss(loss)
+            raise as_error([loss], self._stream.name) from error
         ledger.close()
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
         self._tag_end(ended)
@@ -126,9 +135,18 @@ class StreamRun:
         while True:
             try:
                 book.prepare()
+                self._settle_losses(topic, book, stop)
                 return begin(topic, book, policy, self._stream.name)
             except EnvironmentFault as fault:
                 backoff.wait(fault)
+
+    def _settle_losses(self, topic: Topic, book: LedgerBook, stop: StopRequest) -> None:
+        """Stand still for what was noted, or go on and say so, as ON_DATA_LOSS wants. Raises DataLoss."""
+        if self._settings.on_data_loss == "continue":
+            for accepted in accept_unasked(self._connections, self._stream, topic, book, stop.reason):
+                self._context.log.warning(f"{accepted.loss.said}; {consequence(accepted)}")
+        elif noted := book.losses():
+            raise as_error(noted, self._stream.name)
 
     def _own(self, ledger: PostgresLedger, partitions: list[int], stop: StopRequest) -> dict[int, Holder]:
         """A sensor's run takes all of its shard or nothing; one launched by hand takes what is free."""
@@ -149,10 +167,21 @@ class StreamRun:
             targets = {partition: place.next_offset for partition, place in ends.items()}
         return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
 
+    def _rules(self) -> RecordRules:
+        own = self._settings
+        return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, own.tombstones == "dead-letter")
+
+    def _letter_limits(self) -> LetterLimits | None:
+        own = self._settings
+        if own.dead_letter_limit == "off":
+            return None
+        return LetterLimits(own.dead_letter_max_ratio, own.dead_letter_max_consecutive)
+
     def _verify(self, topic: Topic, partitions: int) -> str | None:
         """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""
         identity = topic.identity()
-        check_identity(identity, self._connections.book(self._stream).positions(), self._stream.name)
+        known = self._connections.book(self._stream).positions()
+        check_identity(identity, known, topic.name, self._stream.name)
         return "partitions-added" if identity.partitions > partitions else None
 
     def _reporter(self, topic: Topic) -> Reporter:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dagster as dg
 
 from ..core.errors import IngestError, TopicMissing
-from ..core.start import StoredPosition, check_identity
+from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses
+from ..core.ports import Topic
+from ..core.record import Place, TopicIdentity
+from ..core.start import Book, StoredPosition, standings
 from ..core.stream import Stream
 from . import tags
 from .connections import Connections
@@ -74,10 +77,15 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
     book, topic = connections.book(stream), connections.topic(stream)
     known, state = book.positions(), book.state()
     identity = topic.identity()
-    check_identity(identity, known, stream.name)
     partitions = range(identity.partitions)
     owners = book.owners(partitions)
     ends = topic.end_offsets(partitions)
+    lost = _losses(identity, topic, book, known, owners.holders, ends)
+    if lost and settings.on_data_loss == "stop":
+        for loss in lost:
+            if loss.cause not in ANOTHER_TOPIC:
+                book.note_loss(loss)
+        raise as_error(lost, stream.name)
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
     active, recent = _runs(context.instance, stream, RECENT_RUNS * settings.parallelism)
     return View(
@@ -86,6 +94,8 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         definition=tags.definition_of(stream, connections.settings),
         lag={p: max(0, ends[p].next_offset - starts[p]) for p in partitions},
         begun=set(known),
+        lost=bool(lost),
+        acted_at=state.acted_at.timestamp() if state.acted_at else 0.0,
         owners={p: holder.run_id for p, holder in owners.holders.items() if not holder.frozen},
         present=set(owners.present) - {holder.run_id for holder in owners.holders.values() if holder.frozen},
         active=active,
@@ -94,6 +104,20 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         paused=f"{state.reason} ({state.paused_by})" if state.paused else None,
         ghosts_seen=_ghosts_seen(context.cursor),
     )
+
+
+def _losses(
+    identity: TopicIdentity,
+    topic: Topic,
+    book: Book,
+    known: Mapping[int, StoredPosition],
+    owned: Collection[int],
+    ends: Mapping[int, Place],
+) -> list[Loss]:
+    """Kafka is asked for its first offsets only where nobody drains and the position is not at the end."""
+    behind = [p for p, at in known.items() if p in ends and p not in owned and at.next_offset != ends[p].next_offset]
+    lows = topic.start_offsets(behind)
+    return find_losses(identity, topic.name, standings(known), book.losses(), lows, ends)
 
 
 def _result(decision: Decision, stream: Stream, connections: Connections, view: View) -> dg.SensorResult:

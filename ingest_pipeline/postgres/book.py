@@ -7,24 +7,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
 
+from ..core.loss import Loss, noted_loss
 from ..core.record import Place, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
-from . import ownership, schema
+from . import acceptance, ownership, schema
 from .engine import Database, in_text
 from .ownership import Holder
 
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Whether a stream is paused, and who says so."""
+    """Whether a stream is paused, and who says so; how many dead letters may still pass uncounted by the limit; when an
+    operator last mended something."""
 
-    paused: bool
-    reason: str | None
-    paused_by: str | None
-    since: datetime | None
+    paused: bool = False
+    reason: str | None = None
+    paused_by: str | None = None
+    since: datetime | None = None
+    letters_allowed: int = 0
+    acted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,9 @@ class LedgerBook:
         """Paused or not."""
         with self._database.connect(self._doing) as connection:
             if schema.ledger_version(connection, self._database.schemas.ledger) is None:
-                return StreamState(False, None, None, None)
+                return StreamState()
             row = connection.execute(self._sql(_STATE), {"stream": self._stream.name}).one_or_none()
-            return StreamState(False, None, None, None) if row is None else StreamState(**row._mapping)
+            return StreamState() if row is None else StreamState(**row._mapping)
 
     def pause(self, reason: str, by: str) -> None:
         """The stream stops within a batch, wherever it runs, and stays so until `resume`."""
@@ -84,6 +88,34 @@ class LedgerBook:
         """Lift the pause; the next tick launches a run."""
         self._execute(_RESUME, {})
 
+    def allow_letters(self, count: int) -> None:
+        """Let so many dead letters pass uncounted by the limit, whatever was allowed before; 0 for none any more."""
+        self._execute(_ALLOW, {"count": count})
+
+    def losses(self) -> list[Loss]:
+        """What was found missing at the positions as they stand now, and is not accepted yet."""
+        with self._database.connect(self._doing) as connection:
+            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+                return []
+            rows = connection.execute(self._sql(_LOSSES), {"stream": self._stream.name})
+            return [noted_loss(**row._mapping) for row in rows]
+
+    def note_loss(self, loss: Loss) -> None:
+        """Keep what was found first: the log's bounds may say something else by the time somebody looks."""
+        parameters = {
+            "partition": loss.partition,
+            "incarnation": loss.incarnation,
+            "next_offset": loss.next_offset,
+            "cause": loss.cause,
+            "low": loss.low,
+            "high": loss.high,
+        }
+        self._execute(_NOTE_LOSS, parameters)
+
+    def forget_losses(self) -> None:
+        """What was found was a mistake: Kafka holds the next offsets after all."""
+        self._execute("DELETE FROM {ledger}.loss WHERE stream = :stream", {})
+
     def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
         """See core.start.Book."""
         with self._database.connect(f"beginning stream {self._stream.name}") as connection:
@@ -92,7 +124,9 @@ class LedgerBook:
             known = connection.execute(self._sql(_POSITIONS), {"stream": self._stream.name}).all()
             if first and known:
                 return False
-            incarnation = max((row.incarnation for row in known), default=0) or self._new_incarnation(connection)
+            incarnation = max((row.incarnation for row in known), default=0) or acceptance.new_incarnation(
+                connection, self._database.schemas, self._stream
+            )
             connection.execute(
                 self._sql(_BEGIN),
                 [
@@ -131,13 +165,6 @@ class LedgerBook:
             found = connection.execute(self._sql(_AWAITED), {"stream": self._stream.name})
             return bool(found.scalar())
 
-    def _new_incarnation(self, connection: Connection) -> int:
-        events = self._database.schemas.events
-        table = f"{in_text(events)}.{in_text(self._stream.table)}"
-        used = connection.execute(text(f"SELECT max(kafka_incarnation) FROM {table}")).scalar() or 0  # noqa: S608
-        parameters = {"event_table": f"{events}.{self._stream.table}", "used": used}
-        return int(connection.execute(self._sql(_INCARNATION), parameters).scalar_one())
-
     def _execute(self, statement: str, parameters: dict[str, Any]) -> None:
         with self._database.connect(f"changing the ledger of stream {self._stream.name}") as connection:
             connection.execute(self._sql(statement), {"stream": self._stream.name, **parameters})
@@ -150,14 +177,20 @@ _POSITIONS = """
     SELECT kafka_partition AS partition, kafka_incarnation AS incarnation, topic, cluster_id, topic_id, first_offset,
            next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
     FROM {ledger}.position WHERE stream = :stream ORDER BY kafka_partition"""
-_STATE = "SELECT paused, reason, paused_by, since FROM {ledger}.stream_state WHERE stream = :stream"
+_STATE = """
+    SELECT paused, reason, paused_by, since, letters_allowed, acted_at
+    FROM {ledger}.stream_state WHERE stream = :stream"""
 _PAUSE = """
     INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)
     VALUES (:stream, true, :reason, :by, now())
     ON CONFLICT (stream) DO UPDATE SET paused = true, reason = :reason, paused_by = :by, since = now()"""
 _RESUME = """
-    UPDATE {ledger}.stream_state SET paused = false, reason = NULL, paused_by = NULL, since = now()
+    UPDATE {ledger}.stream_state
+    SET paused = false, reason = NULL, paused_by = NULL, since = now(), acted_at = now()
     WHERE stream = :stream AND paused"""
+_ALLOW = """
+    INSERT INTO {ledger}.stream_state (stream, letters_allowed, acted_at) VALUES (:stream, :count, now())
+    ON CONFLICT (stream) DO UPDATE SET letters_allowed = :count, acted_at = now()"""
 _BEGIN = """
     INSERT INTO {ledger}.position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
         first_offset, next_offset, leader_epoch)
@@ -171,6 +204,15 @@ _AWAIT = """
     INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET awaited_since = coalesce(stream_state.awaited_since, now())"""
 _AWAITED = "SELECT awaited_since IS NOT NULL FROM {ledger}.stream_state WHERE stream = :stream"
-_INCARNATION = """
-    INSERT INTO {ledger}.incarnation AS i (event_table, last) VALUES (:event_table, :used + 1)
-    ON CONFLICT (event_table) DO UPDATE SET last = greatest(i.last, :used) + 1 RETURNING last"""
+_LOSSES = """
+    SELECT l.cause, l.kafka_partition AS partition, l.kafka_incarnation AS incarnation, l.next_offset AS expected,
+           l.low, l.high
+    FROM {ledger}.loss l JOIN {ledger}.position p USING (stream, kafka_partition, kafka_incarnation, next_offset)
+    WHERE stream = :stream ORDER BY l.kafka_partition"""
+_NOTE_LOSS = """
+    INSERT INTO {ledger}.loss AS l (stream, kafka_partition, kafka_incarnation, next_offset, low, high, cause)
+    VALUES (:stream, :partition, :incarnation, :next_offset, :low, :high, :cause)
+    ON CONFLICT (stream, kafka_partition) DO UPDATE
+    SET kafka_incarnation = excluded.kafka_incarnation, next_offset = excluded.next_offset, low = excluded.low,
+        high = excluded.high, cause = excluded.cause, found_at = now()
+    WHERE (l.kafka_incarnation, l.next_offset) <> (excluded.kafka_incarnation, excluded.next_offset)"""

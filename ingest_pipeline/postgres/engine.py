@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from . import copy
@@ -114,3 +117,16 @@ class Database:
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def end_writing(connection: Connection, driver_connection: Any) -> None:
+    """End a writing connection's session, whatever its state; its locks go with it. Never raises.
+
+    SQLAlchemy does not close a detached connection that it invalidates: the session would keep its locks.
+    """
+    with suppress(psycopg.Error):
+        driver_connection.close()
+    with suppress(SQLAlchemyError):
+        connection.invalidate()
+    with suppress(SQLAlchemyError):
+        connection.close()

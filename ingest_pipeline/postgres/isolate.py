@@ -19,11 +19,17 @@ CHUNK = 100
 Store = Callable[[Sequence[Row]], None]
 
 
-def store_isolated(connection: Connection, rows: Sequence[Row], store: Store) -> list[tuple[int, RecordRefused]]:
+def store_isolated(
+    connection: Connection,
+    rows: Sequence[Row],
+    store: Store,
+    observe: Callable[[int, RecordRefused], None] = lambda index, error: None,
+) -> list[tuple[int, RecordRefused]]:
     """Store every row that can be stored, in order, inside the open transaction.
 
     Args:
         store: writes rows by one statement; raises RecordRefused when one of them is refused.
+        observe: called for each row that was refused alone, in their order; may raise to give up.
 
     Returns:
         (index in `rows`, why) of each row that was refused alone.
@@ -39,6 +45,7 @@ def store_isolated(connection: Connection, rows: Sequence[Row], store: Store) ->
             continue
         if stop - start == 1:
             refused.append((start, error))
+            observe(start, error)
             continue
         hint = error.index
         if hint is not None and 0 <= hint < stop - start:

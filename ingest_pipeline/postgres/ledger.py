@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 from sqlalchemy import Connection, Row
-from sqlalchemy.exc import SQLAlchemyError
 
 from ..core.clock import SystemClock
 from ..core.errors import Superseded
+from ..core.limit import LetterLimits, LetterWindow
+from ..core.loss import Acceptance
 from ..core.ports import Clock
-from ..core.record import Batch, Place, Position, Requests, Written
+from ..core.record import Batch, Place, Position, Requests, TopicIdentity, Written
 from ..core.stream import Stream
-from . import ownership, schema
-from .engine import Database
+from . import acceptance, ownership, schema
+from .engine import Database, end_writing
 from .errors import mapped_errors
 from .ownership import Backend, Holder
 from .statements import statements
+from .window import rebuilt
 from .writer import BatchWriter
 
 POLL_SECONDS = 0.05
@@ -34,7 +35,8 @@ class PostgresLedger:
     Args:
         run_id: written into every position this run owns, and checked by every write.
         write_method: "copy" or "executemany".
-        value_limit: bytes of a value that a dead letter keeps.
+        letter_bytes: bytes of a value that a dead letter keeps.
+        limits: how many records may be refused; None for any number.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class PostgresLedger:
         stream: Stream,
         run_id: str,
         write_method: str = "copy",
-        value_limit: int = 1 << 20,
+        letter_bytes: int = 1 << 20,
+        limits: LetterLimits | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._database, self._stream, self._run_id = database, stream, run_id
-        self._write_method, self._value_limit = write_method, value_limit
+        self._write_method, self._letter_bytes, self._limits = write_method, letter_bytes, limits
         self._clock: Clock = clock or SystemClock()
         self._doing = f"owning stream {stream.name}"
         self._counts: dict[int, tuple[int, int]] = {}
@@ -66,7 +69,10 @@ class PostgresLedger:
                 self._backend = ownership.this_backend(self._connection)
             on_error.pop_all()
         self._sql = statements(self._stream, self._database.schemas)
-        self._writer = BatchWriter(self._stream, self._run_id, self._sql, self._write_method, self._value_limit)
+        window = LetterWindow(self._stream.name, self._limits)
+        self._writer = BatchWriter(
+            self._stream, self._run_id, self._sql, self._write_method, self._letter_bytes, window
+        )
 
     def own(
         self,
@@ -113,6 +119,7 @@ class PostgresLedger:
             if owned:
                 parameters = {"stream": self._stream.name, "run_id": self._run_id, "partitions": owned}
                 self._connection.execute(self._sql.own, parameters)
+                self._writer.window = self._window_of(owned)
             rows = self._rows(owned)
         self.positions, self._counts = _positions(rows), _counts(rows)
         return {partition: held.get(partition, Holder("unknown", 0, False)) for partition in missing}
@@ -156,6 +163,7 @@ class PostgresLedger:
         self._own_again(expected)
         self._lost.clear()
         with self._work():
+            self._writer.window = self._window_of(expected)
             rows = self._rows(list(expected))
         if any(row.run_id != self._run_id for row in rows):
             raise self._superseded("another run has taken the positions")
@@ -171,6 +179,19 @@ class PostgresLedger:
         return Written(
             {p: self._counts[p][0] - before[p][0] for p in moves}, {p: self._counts[p][1] - before[p][1] for p in moves}
         )
+
+    def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
+        """Record gaps of owned partitions and move their positions over them, in one transaction; all or nothing.
+
+        Raises:
+            Superseded: a position is not as it was when the loss was looked at.
+        """
+        with self._work():
+            acceptance.write(
+                self._connection, self._database.schemas, self._stream, self._run_id, accepted, identity, by
+            )
+            rows = self._rows(self.positions)
+        self.positions, self._counts = _positions(rows), _counts(rows)
 
     def close(self) -> None:
         """End the session; its locks go with it. Never raises: there is nothing left to lose."""
@@ -190,6 +211,9 @@ class PostgresLedger:
                 )
             self._clock.sleep(POLL_SECONDS)
 
+    def _window_of(self, partitions: Collection[int]) -> LetterWindow:
+        return rebuilt(self._connection, self._sql, self._writer.window, partitions)
+
     def _rows(self, partitions: Collection[int]) -> Sequence[Row[Any]]:
         parameters = {"stream": self._stream.name, "partitions": list(partitions)}
         return self._connection.execute(self._sql.read, parameters).all()
@@ -206,13 +230,7 @@ class PostgresLedger:
         )
 
     def _drop_connection(self) -> None:
-        """SQLAlchemy does not close a detached connection that it invalidates: the session would keep its locks."""
-        with suppress(psycopg.Error):
-            self._driver_connection.close()
-        with suppress(SQLAlchemyError):
-            self._connection.invalidate()
-        with suppress(SQLAlchemyError):
-            self._connection.close()
+        end_writing(self._connection, self._driver_connection)
 
 
 def _positions(rows: Sequence[Row[Any]]) -> dict[int, Position]:

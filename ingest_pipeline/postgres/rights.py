@@ -12,7 +12,9 @@ MINIMUM_VERSION = 140_000
 
 _NEEDED = {
     "position": ("SELECT", "INSERT", "UPDATE"),
-    "dead_letter": ("INSERT",),
+    "dead_letter": ("SELECT", "INSERT"),
+    "loss": ("SELECT", "INSERT", "UPDATE"),
+    "accounting": ("SELECT",),
     "gap": ("INSERT",),
     "stream_state": ("SELECT", "INSERT", "UPDATE"),
     "incarnation": ("SELECT", "INSERT", "UPDATE"),

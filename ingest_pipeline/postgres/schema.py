@@ -14,7 +14,7 @@ from .engine import Database, in_text, quoted
 from .errors import mapped_errors
 from .tables import column_oids, event_table, primary_key_name
 
-LEDGER_VERSION = "0001"
+LEDGER_VERSION = "0002"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 _ADVICE = "Run `ingest migrate`."

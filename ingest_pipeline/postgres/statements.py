@@ -28,6 +28,9 @@ class Statements:
     move: TextClause
     recount: TextClause
     letter: TextClause
+    allowed: TextClause
+    letters: TextClause
+    recent: TextClause
     own: TextClause
     read: TextClause
     beat: TextClause
@@ -47,6 +50,9 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
         move=_text(_MOVE, ledger),
         recount=_text(_RECOUNT, ledger),
         letter=_text(_LETTER, ledger),
+        allowed=_text(_ALLOWED, ledger),
+        letters=_text(_LETTERS, ledger),
+        recent=_text(_RECENT.replace("{table}", f"{in_text(schemas.events)}.{in_text(stream.table)}"), ledger),
         own=_text(_OWN, ledger),
         read=_text(_READ, ledger),
         beat=_text(_BEAT, ledger),
@@ -83,17 +89,41 @@ _MOVE = """
         WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition AND p.kafka_incarnation = m.incarnation
           AND p.next_offset = m.expected AND p.run_id = :run_id
         RETURNING 1)
-    SELECT (SELECT count(*) FROM moved) AS moved, s.reason, s.paused_by
-    FROM (VALUES (1)) AS one LEFT JOIN {ledger}.stream_state s ON s.stream = :stream AND s.paused"""
+    SELECT (SELECT count(*) FROM moved) AS moved, coalesce(s.paused, false) AS paused, s.reason, s.paused_by,
+           coalesce(s.letters_allowed, 0) AS letters_allowed
+    FROM (VALUES (1)) AS one LEFT JOIN {ledger}.stream_state s ON s.stream = :stream"""
 _RECOUNT = """
     UPDATE {ledger}.position AS p SET "rows" = p."rows" - m.refused, dead_letters = p.dead_letters + m.refused
     FROM unnest(CAST(:partitions AS int[]), CAST(:refused AS bigint[])) AS m(kafka_partition, refused)
     WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition"""
 _LETTER = """
     INSERT INTO {ledger}.dead_letter (stream, topic, kafka_incarnation, kafka_partition, kafka_offset,
-        kafka_timestamp_ms, key, value, value_bytes, value_sha256, truncated, headers, stage, reason, sqlstate, run_id)
+        kafka_timestamp_ms, key, value, value_bytes, value_sha256, truncated, headers, stage, reason, sqlstate, run_id,
+        allowed)
     VALUES (:stream, :topic, :incarnation, :partition, :offset, :timestamp_ms, :key, :value, :value_bytes,
-        :value_sha256, :truncated, :headers, :stage, :reason, :sqlstate, :run_id)"""
+        :value_sha256, :truncated, :headers, :stage, :reason, :sqlstate, :run_id, :allowed)"""
+_ALLOWED = """
+    UPDATE {ledger}.stream_state SET letters_allowed = greatest(0, letters_allowed - :used) WHERE stream = :stream"""
+_LETTERS = """
+    SELECT 1 FROM {ledger}.position p JOIN {ledger}.dead_letter d
+        ON d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation AND d.kafka_partition = p.kafka_partition
+    WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))
+      AND d.kafka_offset >= p.next_offset - :window AND d.status = 'open' AND NOT d.allowed LIMIT 1"""
+_RECENT = """
+    SELECT kafka_partition, kafka_offset, reason FROM (
+        SELECT p.kafka_partition, d.kafka_offset, d.reason, d.failed_at AS at
+        FROM {ledger}.position p JOIN {ledger}.dead_letter d
+            ON d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation
+                AND d.kafka_partition = p.kafka_partition
+        WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))
+          AND d.kafka_offset >= p.next_offset - :window AND d.status = 'open' AND NOT d.allowed
+        UNION ALL
+        SELECT p.kafka_partition, e.kafka_offset, NULL, e.ingested_at
+        FROM {ledger}.position p JOIN {table} e
+            ON e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition
+        WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))
+          AND e.kafka_offset >= p.next_offset - :window) AS recent
+    ORDER BY at DESC, kafka_offset DESC LIMIT :window"""
 _OWN = """
     UPDATE {ledger}.position SET run_id = :run_id
     WHERE stream = :stream AND kafka_partition = ANY(CAST(:partitions AS int[]))"""

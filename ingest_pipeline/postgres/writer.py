@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from ..core.errors import RecordRefused, Superseded, UnknownFault
 from ..core.letters import dead_letter
+from ..core.limit import LetterTally, LetterWindow
 from ..core.record import Batch, DeadLetter, Requests, Row, Written
 from ..core.stream import Stream
 from .copy import OPTION
@@ -29,15 +30,22 @@ class BatchWriter:
 
     Args:
         write_method: "copy" or "executemany": what carries the rows.
-        value_limit: bytes of a value that a dead letter keeps.
+        letter_bytes: bytes of a value that a dead letter keeps.
+        window: which of the last records were refused; moves with each committed batch.
     """
 
     def __init__(
-        self, stream: Stream, run_id: str, statements: Statements, write_method: str, value_limit: int
+        self,
+        stream: Stream,
+        run_id: str,
+        statements: Statements,
+        write_method: str,
+        letter_bytes: int,
+        window: LetterWindow,
     ) -> None:
-        self._stream, self._run_id, self._sql = stream, run_id, statements
+        self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
         self._by_copy = write_method == "copy"
-        self._value_limit = value_limit
+        self._letter_bytes = letter_bytes
         self._doing = f"writing stream {stream.name}"
         self._own_key = primary_key_name(stream.table)
 
@@ -67,7 +75,7 @@ class BatchWriter:
 
         1. deferred constraints become immediate: one that failed at COMMIT could not be isolated;
         2. the positions move, by compare-and-set: a writer that lost ownership ends here;
-        3. rows, the refused ones put aside;
+        3. rows, the refused ones put aside, unless they are too many;
         4. dead letters;
         5. COMMIT.
         """
@@ -75,19 +83,23 @@ class BatchWriter:
         letters = Counter(letter.partition for letter in batch.dead_letters)
         with mapped_errors(self._doing, self._own_key), connection.begin():
             connection.execute(_IMMEDIATE)  # 1
-            requests = self._move(connection, batch, rows, letters)  # 2
-            put_aside = self._store(connection, batch, isolate)  # 3
-            self._insert_letters(connection, [*batch.dead_letters, *put_aside])  # 4
+            requests, allowed = self._move(connection, batch, rows, letters)  # 2
+            tally = self.window.tally(batch.dead_letters, batch.rows_before, allowed)
+            put_aside = self._store(connection, batch, tally, isolate)  # 3
+            window = tally.after(len(batch.rows))
+            self._insert_letters(connection, [*batch.dead_letters, *put_aside], tally.uncounted)  # 4
             if put_aside:
                 refused = Counter(letter.partition for letter in put_aside)
                 self._recount(connection, refused)
                 rows.subtract(refused)
                 letters.update(refused)
+        self.window = window
         return Written(rows, letters, self._reasons(batch, put_aside), requests)
 
     def _move(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
-    ) -> Requests:
+    ) -> tuple[Requests, int]:
+        """What others ask, and how many dead letters the limit need not count."""
         moves = batch.moves
         accounted = {p: rows.get(p, 0) + letters.get(p, 0) + move.skipped for p, move in moves.items()}
         row = connection.execute(
@@ -112,16 +124,21 @@ class BatchWriter:
                 f" {self._run_id[:8]} left them: another run owns the partitions; nothing of this batch was written",
                 stream=self._stream.name,
             )
-        return Requests(paused=None if row.paused_by is None else f"{row.reason} ({row.paused_by})")
+        return Requests(paused=f"{row.reason} ({row.paused_by})" if row.paused else None), row.letters_allowed
 
-    def _store(self, connection: Connection, batch: Batch, isolate: bool) -> list[DeadLetter]:
+    def _store(self, connection: Connection, batch: Batch, tally: LetterTally, isolate: bool) -> list[DeadLetter]:
         if not batch.rows:
             return []
         if not isolate:
             self._insert(connection, batch.rows)
             return []
-        refused = store_isolated(connection, batch.rows, lambda rows: self._insert_mapped(connection, rows))
-        return [dead_letter(batch.messages[i], batch.rows[i][0], error, self._value_limit) for i, error in refused]
+
+        def refuse(index: int, error: RecordRefused) -> None:
+            row = batch.rows[index]
+            tally.refuse(index, row[1], row[2], error.message)
+
+        refused = store_isolated(connection, batch.rows, lambda rows: self._insert_mapped(connection, rows), refuse)
+        return [dead_letter(batch.messages[i], batch.rows[i][0], error, self._letter_bytes) for i, error in refused]
 
     def _insert_mapped(self, connection: Connection, rows: Sequence[Row]) -> None:
         with mapped_errors(self._doing, self._own_key):
@@ -137,13 +154,17 @@ class BatchWriter:
         except UNSENDABLE as error:
             raise RowNotSent(None) from error
 
-    def _insert_letters(self, connection: Connection, letters: Sequence[DeadLetter]) -> None:
+    def _insert_letters(
+        self, connection: Connection, letters: Sequence[DeadLetter], allowed: Collection[tuple[int, int]]
+    ) -> None:
         if not letters:
             return
         with mapped_errors(self._doing, LETTER_KEY):
-            connection.execute(self._sql.letter, [self._letter_parameters(letter) for letter in letters])
+            connection.execute(self._sql.letter, [self._letter_parameters(letter, allowed) for letter in letters])
+        if allowed:
+            connection.execute(self._sql.allowed, {"stream": self._stream.name, "used": len(allowed)})
 
-    def _letter_parameters(self, letter: DeadLetter) -> dict[str, Any]:
+    def _letter_parameters(self, letter: DeadLetter, allowed: Collection[tuple[int, int]]) -> dict[str, Any]:
         fields = {name: getattr(letter, name) for name in DeadLetter.__slots__}
         headers = None if letter.headers is None else json.dumps(letter.headers)
         return {
@@ -152,6 +173,7 @@ class BatchWriter:
             "stream": self._stream.name,
             "topic": self._stream.topic,
             "run_id": self._run_id,
+            "allowed": (letter.partition, letter.offset) in allowed,
         }
 
     def _recount(self, connection: Connection, refused: Mapping[int, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from ..core.loss import Loss
 from ..core.record import Place, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
@@ -74,6 +75,34 @@ class MemoryBook:
     def ledger_id(self) -> str:
         """See core.start.Book."""
         return self._database.ledger_id
+
+    def losses(self) -> list[Loss]:
+        """See core.start.Book."""
+        with self._database.mutex:
+            known = self._table.positions
+            noted = [loss for _, loss in sorted(self._table.losses.items()) if loss.partition in known]
+            return [
+                loss
+                for loss in noted
+                if (loss.incarnation, loss.next_offset)
+                == (known[loss.partition].incarnation, known[loss.partition].next_offset)
+            ]
+
+    def note_loss(self, loss: Loss) -> None:
+        """See core.start.Book."""
+        with self._database.mutex:
+            before = self._table.losses.get(loss.partition)
+            place = (loss.incarnation, loss.next_offset)
+            if before is None or (before.incarnation, before.next_offset) != place:
+                self._table.losses[loss.partition] = loss
+
+    def forget_losses(self) -> None:
+        """What was found was a mistake: Kafka holds the next offsets after all."""
+        self._table.losses.clear()
+
+    def allow_letters(self, count: int) -> None:
+        """Let so many dead letters pass uncounted by the limit."""
+        self._table.letters_allowed = count
 
     def await_topic(self) -> None:
         """Remember that the topic did not exist: when it appears it begins at its beginning."""

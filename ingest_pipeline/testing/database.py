@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from ..core.clock import SystemClock
 from ..core.errors import DatabaseUnavailable, Superseded
+from ..core.loss import Loss
 from ..core.ports import Clock
 from ..core.record import Batch, DeadLetter, Row, Written
 from ..core.start import StoredPosition
@@ -63,6 +64,13 @@ class MemoryTable:
     positions: dict[int, StoredPosition] = field(default_factory=dict)
     state: MemoryState = MemoryState()
     awaited: bool = False
+    losses: dict[int, Loss] = field(default_factory=dict)
+    gaps: list[tuple[Loss, int]] = field(default_factory=list)
+    """What was accepted, and the offset behind it."""
+    past: list[StoredPosition] = field(default_factory=list)
+    letters_allowed: int = 0
+    history: list[tuple[Coordinates, str | None]] = field(default_factory=list)
+    """Every record in the order it was stored, with the reason where it became a dead letter the limit counts."""
     incarnation: int = 0
     checks: dict[str, Callable[[Row], bool]] = field(default_factory=dict)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
 from ..core.letters import dead_letter
-from ..core.record import Batch, DeadLetter, Place, Position, Requests, Row, Written
+from ..core.limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
+from ..core.loss import Acceptance
+from ..core.record import Batch, DeadLetter, Place, Position, Requests, Row, TopicIdentity, Written
 from ..core.start import StoredPosition
 from ..core.stream import Stream
+from .acceptance import accept_one
 from .database import Coordinates, Fault, MemoryDatabase, MemoryHolder, MemoryTable
 
 POLL_SECONDS = 0.05
@@ -23,10 +26,19 @@ class MemoryLedger:
         session: what `MemoryDatabase.end` takes to break this ledger's connection.
     """
 
-    def __init__(self, database: MemoryDatabase, stream: Stream, run_id: str, value_limit: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        database: MemoryDatabase,
+        stream: Stream,
+        run_id: str,
+        letter_bytes: int = 1 << 20,
+        limits: LetterLimits | None = None,
+    ) -> None:
         self._database, self._stream, self._run_id = database, stream.name, run_id
-        self._value_limit = value_limit
+        self._topic = stream.topic
+        self._letter_bytes = letter_bytes
         self._committed: Written | None = None
+        self._window = LetterWindow(stream.name, limits)
         self.positions: dict[int, Position] = {}
         self.session = database.open(run_id, stream.name)
 
@@ -67,7 +79,9 @@ class MemoryLedger:
             fault = self._database.next_fault()
             self._break_off(fault, Fault.BEFORE_WRITE)
             table = self._database.table(self._stream)
-            rows, letters = self._judged(batch, table)
+            tally = self._window.tally(batch.dead_letters, batch.rows_before, table.letters_allowed)
+            rows, letters = self._judged(batch, table, tally)
+            window = tally.after(len(batch.rows))
             written = Written(
                 Counter(partition for _, partition, _ in rows),
                 Counter(partition for _, partition, _ in letters),
@@ -84,6 +98,8 @@ class MemoryLedger:
             table.rows.update(rows)
             table.dead_letters.update(letters)
             table.positions = positions
+            self._remember(batch, letters, tally)
+            self._window = window
             self._committed = Written(written.rows, written.dead_letters)
             self._break_off(fault, Fault.AFTER_COMMIT)
             self.positions.update({p: Position(p, move.incarnation, move.place) for p, move in batch.moves.items()})
@@ -109,6 +125,7 @@ class MemoryLedger:
             committed = now != self.positions
             self.session.owned.update(now)
             self.positions = now
+            self._rebuild_window()
             return self._committed if committed else None
 
     def heartbeat(self) -> Requests:
@@ -124,6 +141,22 @@ class MemoryLedger:
             }
             return Requests(self._paused(), "wait" in kinds, "wait-now" in kinds)
 
+    def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
+        """Record gaps of owned partitions and move their positions over them; see PostgresLedger.accept."""
+        with self._database.mutex:
+            self._database.require(self.session)
+            table = self._database.table(self._stream)
+            for item in accepted:
+                at, loss = table.positions[item.loss.partition], item.loss
+                if (at.incarnation, at.next_offset, at.run_id) != (loss.incarnation, loss.next_offset, self._run_id):
+                    raise self._superseded("a position has moved meanwhile")
+            if any(item.new_incarnation for item in accepted):
+                table.incarnation += 1
+            for item in accepted:
+                accept_one(item, table, self._topic, identity)
+            stored = {p: table.positions[p] for p in self.positions if p in table.positions}
+            self.positions = {p: _position(at) for p, at in stored.items()}
+
     def close(self) -> None:
         """End the session; its locks go with it."""
         self._database.end(self.session)
@@ -135,12 +168,34 @@ class MemoryLedger:
         for partition in partitions:
             stored[partition] = replace(stored[partition], run_id=self._run_id)
         self.positions = {partition: _position(stored[partition]) for partition in sorted(partitions)}
+        self._rebuild_window()
 
-    def _judged(self, batch: Batch, table: MemoryTable) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter]]:
+    def _remember(self, batch: Batch, letters: dict[Coordinates, DeadLetter], tally: LetterTally) -> None:
+        table = self._database.table(self._stream)
+        table.letters_allowed -= len(tally.uncounted)
+        for row in batch.rows:
+            if (row[1], row[2]) not in tally.uncounted:
+                table.history.append((row[:3], letters[row[:3]].reason if row[:3] in letters else None))
+        for letter in batch.dead_letters:
+            if (letter.partition, letter.offset) not in tally.uncounted:
+                coordinates = (letter.incarnation, letter.partition, letter.offset)
+                table.history.append((coordinates, letter.reason))
+
+    def _rebuild_window(self) -> None:
+        table = self._database.table(self._stream)
+        newest = [(at, reason) for at, reason in table.history if at[1] in self.positions][-WINDOW:]
+        self._window = self._window.rebuilt(
+            Refusal(at[1], at[2], reason) if reason is not None and at in table.dead_letters else None
+            for at, reason in newest
+        )
+
+    def _judged(
+        self, batch: Batch, table: MemoryTable, tally: LetterTally
+    ) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter]]:
         """What of the batch is stored as rows, and what as dead letters."""
         rows: dict[Coordinates, Row] = {}
         letters = list(batch.dead_letters)
-        for row, message in zip(batch.rows, batch.messages, strict=True):
+        for index, (row, message) in enumerate(zip(batch.rows, batch.messages, strict=True)):
             broken = next((name for name, holds in table.checks.items() if not holds(row)), None)
             if broken is None:
                 rows[row[:3]] = row
@@ -148,7 +203,8 @@ class MemoryLedger:
                 refused = RecordRefused(
                     f"check violation (23514), constraint {broken}", stage="insert", sqlstate="23514"
                 )
-                letters.append(dead_letter(message, row[0], refused, self._value_limit))
+                tally.refuse(index, row[1], row[2], refused.message)
+                letters.append(dead_letter(message, row[0], refused, self._letter_bytes))
         return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
 
     def _break_off(self, fault: Fault | None, here: Fault) -> None:

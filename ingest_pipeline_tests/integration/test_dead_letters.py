@@ -52,7 +52,7 @@ def letters(database: Database) -> DeadLetters:
     limits = (1 << 20, 1 << 20, 1 << 20, 10)  # the last one is cut short
     refused = RecordRefused("refused by an older version", stage="decode")
     found = [dead_letter(message, 1, refused, limit) for message, limit in zip(messages, limits, strict=True)]
-    ledger.write(Batch([], [], found, {0: Move(1, 0, Place(4))}, 4))
+    ledger.write(Batch([], [], found, {0: Move(1, 0, Place(4))}, 4, rows_before=[0] * 4))
     ledger.close()
     return DeadLetters(database, PRICE)
 

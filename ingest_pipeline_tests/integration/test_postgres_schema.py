@@ -217,5 +217,5 @@ def test_four_at_a_time(database_url: str) -> None:
 def test_a_ledger_of_another_version(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.begin().sql("UPDATE ingest.schema_version SET version_num = '9999'")
-        with pytest.raises(SchemaMismatch, match=r"has version 9999, this code needs 0001: run `ingest migrate`"):
+        with pytest.raises(SchemaMismatch, match=r"has version 9999, this code needs 0002: run `ingest migrate`"):
             bench.book.prepare()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits, BatchReader, decode_batch
+from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits, BatchReader, RecordRules, decode_batch
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Chunk, Message, Place, Position
 from ingest_pipeline.testing import MemoryBroker, MemorySource, SettableClock
@@ -159,7 +159,7 @@ def test_an_end_beyond_the_last_record_moves_the_position_and_an_older_one_does_
 
 
 def test_nothing_moves_at_the_end() -> None:
-    assert decode_batch([], {0: Place(5)}, positions(5), JsonDecoder(READING).decode, 10, 0.0) is None
+    assert decode_batch([], {0: Place(5)}, positions(5), JsonDecoder(READING).decode, RecordRules(), 0.0) is None
 
 
 class Stamped(MemoryMessage):

@@ -44,7 +44,7 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
         report_as="observation",
         naive_timestamps="utc",
         write_method="copy",
-        dead_letter_value_bytes=1024 * 1024,
+        dead_letter_max_bytes=1024 * 1024,
         retry_seconds=60,
     )
     assert settings.for_stream("temperature") == settings.for_stream("price") == settings.stream_defaults
@@ -74,7 +74,7 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
         ("REPORT_AS", "materialization", "materialization"),
         ("NAIVE_TIMESTAMPS", "reject", "reject"),
         ("WRITE_METHOD", "executemany", "executemany"),
-        ("DEAD_LETTER_VALUE_BYTES", "1KiB", 1024),
+        ("DEAD_LETTER_MAX_BYTES", "1KiB", 1024),
         ("RETRY_SECONDS", "0", 0),
         ("BATCH_SIZE", "", 1000),
         ("BATCH_SIZE", "  ", 1000),
@@ -116,7 +116,7 @@ def test_text_of_a_stream_setting(variable: str, text: str, value: object) -> No
         ("REPORT_AS", "both"),
         ("NAIVE_TIMESTAMPS", "local"),
         ("WRITE_METHOD", "COPY"),
-        ("DEAD_LETTER_VALUE_BYTES", "1"),
+        ("DEAD_LETTER_MAX_BYTES", "1"),
         ("RETRY_SECONDS", "3601"),
         ("DATABASE_SCHEMA", "Public"),
         ("DATABASE_SCHEMA", "a" * 64),

@@ -128,13 +128,13 @@ def test_each_sign_of_another_topic_is_named(
 ) -> None:
     started(broker, book)
     with pytest.raises(TopicChanged, match=what):
-        check_identity(identity, book.positions(), "reading")
+        check_identity(identity, book.positions(), "reading", "reading")
 
 
 def test_an_id_that_either_side_lacks_says_nothing(broker: MemoryBroker, book: MemoryBook) -> None:
     started(broker, book)
-    check_identity(TopicIdentity(None, None, 2), book.positions(), "reading")
-    check_identity(TopicIdentity("any", "any", 2), {}, "reading")
+    check_identity(TopicIdentity(None, None, 2), book.positions(), "reading", "reading")
+    check_identity(TopicIdentity("any", "any", 2), {}, "reading", "reading")
 
 
 def test_a_stream_that_another_run_began_meanwhile_is_taken_as_it_is(broker: MemoryBroker) -> None:

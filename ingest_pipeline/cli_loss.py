@@ -1,0 +1,71 @@
+"""`ingest accept-loss`: look at what Kafka no longer holds, and let the stream go on."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+
+import click
+
+from .cli import StreamName, connections
+from .core.loss import Acceptance
+from .core.stream import Stream
+
+
+class GoOnFrom(click.ParamType["str | int | datetime"]):
+    """earliest, latest, an offset, or an ISO time."""
+
+    name = "place"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int | datetime:
+        text = str(value)
+        if text in ("earliest", "latest"):
+            return text
+        if text.isdecimal():
+            return int(text)
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text!r} is neither earliest, latest, an offset nor an ISO 8601 time", param, ctx)
+        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+@click.command("accept-loss")
+@click.argument("stream", type=StreamName())
+@click.option("--partition", type=int, help="Only this one; else all that are affected.")
+@click.option("--from", "wanted", type=GoOnFrom(), help="earliest, latest, an offset or a time; else what is left.")
+@click.option("--dismiss", is_flag=True, help="It was a mistake: forget what was found and go on at the position.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def accept_loss(
+    stream: Stream, partition: int | None, wanted: str | int | datetime | None, dismiss: bool, yes: bool
+) -> None:
+    """Show what Kafka no longer holds of a stream, record it as a gap, and let the stream go on.
+
+    Where the topic was re-created or cut, or --from lies before the position, the partition begins anew under another
+    kafka_incarnation, as its offsets will be used again.
+
+    Example: ingest accept-loss price --partition 2
+    """
+    from .core.start import survey
+    from .orchestration import losses
+
+    open_connections = connections()
+    book, topic = open_connections.book(stream), open_connections.topic(stream)
+    if dismiss:
+        book.forget_losses()
+        click.echo(f"{stream.name}: what was found is forgotten; the next tick looks again")
+        return
+    identity, found = survey(topic, book)
+    found = [loss for loss in found if partition in (None, loss.partition)]
+    if not found:
+        click.echo(f"{stream.name}: Kafka holds everything that the positions expect; nothing to accept")
+        return
+    places = losses.go_on_places(topic, found, wanted)
+    accepted = [Acceptance(loss, places[loss.partition]) for loss in found]
+    for item in accepted:
+        click.echo(item.loss.said)
+        click.echo(f"  → {losses.consequence(item)}")
+    if not yes:
+        click.confirm("accept?", abort=True)
+    losses.accept(open_connections, stream, accepted, identity, getpass.getuser())
+    click.echo(f"accepted; the sensor of {stream.name} goes on within seconds")

@@ -1,0 +1,126 @@
+"""Losses as sensor, run and CLI deal with them: found, shown, and accepted under ownership."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+
+from ..core.errors import DataLoss, SettingsError, Superseded
+from ..core.loss import Acceptance, Loss, first_place, noted_loss
+from ..core.ports import Topic
+from ..core.record import Place, Position, TopicIdentity
+from ..core.start import Book, survey
+from ..core.stream import Stream
+from .connections import Connections
+
+OWN_SECONDS = 120.0
+"""How long to wait for runs that drain the partitions; they are asked to let go at once."""
+
+
+def go_on_places(
+    topic: Topic, losses: Collection[Loss], wanted: str | int | datetime | None
+) -> dict[int, Place | None]:
+    """Where each lost partition goes on.
+
+    Args:
+        wanted: "earliest", "latest", a time, an offset; None for what Kafka still has. See core.loss.first_place.
+
+    Returns:
+        None for a partition that the topic has no more.
+
+    Raises:
+        SettingsError: the log does not hold the offset.
+    """
+    there = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
+    starts = topic.start_offsets(there)
+    if wanted is None:
+        return {loss.partition: first_place(loss, starts) for loss in losses}
+    places: dict[int, Place] = starts
+    if wanted == "latest":
+        places = topic.end_offsets(there)
+    elif isinstance(wanted, datetime):
+        places = topic.offsets_at(there, int(wanted.timestamp() * 1000))
+    elif isinstance(wanted, int):
+        ends = topic.end_offsets(there)
+        for partition in there:
+            low, high = starts[partition].next_offset, ends[partition].next_offset
+            if not low <= wanted <= high:
+                raise SettingsError(
+                    f"partition {partition}: the log holds offsets {low} to {high}, {wanted} is outside"
+                )
+        places = {partition: Place(wanted) for partition in there}
+    return {loss.partition: places.get(loss.partition) for loss in losses}
+
+
+def consequence(accepted: Acceptance) -> str:
+    """What accepting means, in words."""
+    loss, place = accepted.loss, accepted.place
+    if place is None:
+        return f"partition {loss.partition}: the topic has it no more; its position is closed at {loss.next_offset}"
+    if accepted.new_incarnation:
+        return (
+            f"partition {loss.partition}: begins anew at offset {place.next_offset}, under a new kafka_incarnation;"
+            f" the old position is kept at {loss.next_offset}"
+        )
+    lost = place.next_offset - loss.next_offset
+    return (
+        f"partition {loss.partition}: offsets {loss.next_offset} to {place.next_offset - 1} ({lost:,}) are recorded as"
+        f" lost; goes on at {place.next_offset}"
+    )
+
+
+def accept(
+    connections: Connections,
+    stream: Stream,
+    accepted: Sequence[Acceptance],
+    identity: TopicIdentity,
+    by: str,
+    stop: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Own the partitions, record the gaps and move the positions.
+
+    Raises:
+        Superseded: a draining run did not let go, or a position moved since the losses were looked at.
+    """
+    from ..postgres.ledger import PostgresLedger
+
+    ledger = PostgresLedger(connections.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
+    try:
+        partitions = [item.loss.partition for item in accepted]
+        others = ledger.own(partitions, exact=True, announce="wait-now", wait_seconds=OWN_SECONDS, stop=stop)
+        if others:
+            holder = next(iter(others.values()))
+            raise Superseded(
+                f"stream {stream.name}: run {holder.run_id[:8]} owns the partitions and does not let go: nothing was"
+                " changed; end the run and try again",
+                stream=stream.name,
+            )
+        ledger.accept(accepted, identity, by)
+    finally:
+        ledger.close()
+
+
+def accept_unasked(
+    connections: Connections, stream: Stream, topic: Topic, book: Book, stop: Callable[[], str | None]
+) -> list[Acceptance]:
+    """ON_DATA_LOSS=continue: go on with what Kafka still has. What was accepted; another run may have been first."""
+    identity, losses = survey(topic, book)
+    if not losses:
+        return []
+    places = go_on_places(topic, losses, None)
+    accepted = [Acceptance(loss, places[loss.partition]) for loss in losses]
+    try:
+        accept(connections, stream, accepted, identity, "ON_DATA_LOSS=continue", stop)
+    except Superseded:
+        if survey(topic, book)[1]:
+            raise
+        return []
+    return accepted
+
+
+def loss_of(error: DataLoss, at: Position) -> Loss:
+    """What a reader's DataLoss means for the partition's position, to be kept in the ledger."""
+    where = error.where
+    place = at.place.next_offset
+    return noted_loss(where["cause"], at.partition, at.incarnation, place, where["low"], where["high"])

@@ -1,0 +1,115 @@
+"""Going on after a loss: the gap is recorded and the position moved over it, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from ..core.errors import Superseded
+from ..core.loss import Acceptance
+from ..core.record import TopicIdentity
+from ..core.stream import Stream
+from .engine import Schemas, in_text
+
+
+def write(
+    connection: Connection,
+    schemas: Schemas,
+    stream: Stream,
+    run_id: str,
+    accepted: Sequence[Acceptance],
+    identity: TopicIdentity,
+    by: str,
+) -> None:
+    """Inside the open transaction of a session that owns the partitions, for each acceptance:
+
+    1. the gap: the offsets that were lost; an empty range, at the last offset verified as the old topic's, where the
+       position starts anew;
+    2. where offsets will be used again, the old position is kept as a past one;
+    3. the position moves by compare-and-set, or is closed where the partition is no more.
+
+    Raises:
+        Superseded: a position is not as the loss says.
+    """
+    incarnation = None
+    if any(item.new_incarnation for item in accepted):
+        incarnation = new_incarnation(connection, schemas, stream)
+    for item in accepted:
+        loss, place = item.loss, item.place
+        parameters: dict[str, Any] = {
+            "stream": stream.name,
+            "topic": stream.topic,
+            "partition": loss.partition,
+            "incarnation": loss.incarnation,
+            "expected": loss.next_offset,
+            "run_id": run_id,
+            "cause": loss.cause,
+            "by": by,
+            "to_offset": loss.next_offset if item.new_incarnation or place is None else place.next_offset,
+            "next_offset": None if place is None else place.next_offset,
+            "leader_epoch": None if place is None else place.leader_epoch,
+            "new_incarnation": incarnation,
+            "cluster_id": identity.cluster_id,
+            "topic_id": identity.topic_id,
+        }
+
+        def run(statement: str, parameters: dict[str, Any] = parameters) -> int:
+            return connection.execute(_sql(statement, schemas), parameters).rowcount
+
+        run(_GAP)  # 1
+        if item.new_incarnation:
+            run(_PAST)  # 2
+        statement = _CLOSE if place is None else _BEGIN_ANEW if item.new_incarnation else _SKIP
+        if run(statement) != 1:  # 3
+            raise Superseded(
+                f"stream {stream.name}: partition {loss.partition} has moved meanwhile; look at the loss again",
+                stream=stream.name,
+                partition=loss.partition,
+            )
+        run(_FORGET)
+    connection.execute(_sql(_ACTED, schemas), {"stream": stream.name})
+
+
+def new_incarnation(connection: Connection, schemas: Schemas, stream: Stream) -> int:
+    """The next number for the event table; above any that its rows bear."""
+    table = f"{in_text(schemas.events)}.{in_text(stream.table)}"
+    used = connection.execute(text(f"SELECT max(kafka_incarnation) FROM {table}")).scalar() or 0  # noqa: S608 (quoted)
+    parameters = {"event_table": f"{schemas.events}.{stream.table}", "used": used}
+    return int(connection.execute(_sql(_INCARNATION, schemas), parameters).scalar_one())
+
+
+def _sql(statement: str, schemas: Schemas) -> Any:
+    return text(statement.replace("{ledger}", in_text(schemas.ledger)).replace("{mine}", _MINE))
+
+
+_MINE = """
+    WHERE stream = :stream AND kafka_partition = :partition AND kafka_incarnation = :incarnation
+      AND next_offset = :expected AND run_id = :run_id"""
+_GAP = """
+    INSERT INTO {ledger}.gap (stream, kafka_partition, kafka_incarnation, from_offset, to_offset, cause, run_id,
+        accepted_by)
+    VALUES (:stream, :partition, :incarnation, :expected, :to_offset, :cause, :run_id, :by)"""
+_PAST = """
+    INSERT INTO {ledger}.past_position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
+        first_offset, next_offset, "rows", dead_letters, skipped, absent, lost, updated_at)
+    SELECT stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id, first_offset, next_offset, "rows",
+           dead_letters, skipped, absent, lost, updated_at
+    FROM {ledger}.position {mine}"""
+_SKIP = """
+    UPDATE {ledger}.position
+    SET next_offset = :next_offset, leader_epoch = :leader_epoch, lost = lost + :next_offset - :expected {mine}"""
+_BEGIN_ANEW = """
+    UPDATE {ledger}.position
+    SET kafka_incarnation = :new_incarnation, topic = :topic, cluster_id = :cluster_id, topic_id = :topic_id,
+        first_offset = :next_offset, next_offset = :next_offset, leader_epoch = :leader_epoch, "rows" = 0,
+        dead_letters = 0, skipped = 0, absent = 0, lost = 0, updated_at = now() {mine}"""
+_CLOSE = "DELETE FROM {ledger}.position {mine}"
+_FORGET = "DELETE FROM {ledger}.loss WHERE stream = :stream AND kafka_partition = :partition"
+_ACTED = """
+    INSERT INTO {ledger}.stream_state (stream, acted_at) VALUES (:stream, now())
+    ON CONFLICT (stream) DO UPDATE SET acted_at = now()"""
+_INCARNATION = """
+    INSERT INTO {ledger}.incarnation AS i (event_table, last) VALUES (:event_table, :used + 1)
+    ON CONFLICT (event_table) DO UPDATE SET last = greatest(i.last, :used) + 1 RETURNING last"""
