@@ -21,6 +21,7 @@ _ELSEWHERE = {
     "accept-loss": "ingest_pipeline.cli_loss:accept_loss",
     "dead-letters": "ingest_pipeline.cli_dead_letters:dead_letters",
     "demo": "ingest_pipeline.demo.commands:demo",
+    "replay": "ingest_pipeline.cli_replay:replay",
     "simulate": "ingest_pipeline.demo.commands:simulate",
 }
 

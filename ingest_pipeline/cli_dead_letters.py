@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli import StreamName, connections
+from .cli_progress import progress
 from .core.decode import JsonDecoder
 from .core.stream import Stream
 
 if TYPE_CHECKING:
-    from .postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+    from .postgres.dead_letters import DeadLetters, LetterFilter
 
 _PREVIEW_BYTES = 2000
+_COMMANDS = 10
 
 
 @click.group("dead-letters")
@@ -119,25 +121,21 @@ def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run:
 
     Example: ingest dead-letters redrive price --reason "Expected `float`"
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     settings = connections().settings.for_stream(stream.name)
     total = sum(row.letters for row in letters.count_by_reason(wanted))
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"redriving {stream.name}", total=total)
-
-        def observe(done: Redriven) -> None:
-            bar.update(task, completed=done.tried)
-
-        done = letters.redrive(
-            wanted, JsonDecoder(stream, settings.naive_timestamps).decode, dry_run=dry_run, observe=observe
-        )
+    decode = JsonDecoder(stream, settings.naive_timestamps).decode
+    with progress(f"redriving {stream.name}", total) as show:
+        done = letters.redrive(wanted, decode, dry_run=dry_run, observe=lambda done: show(done.tried))
     would = "would be " if dry_run else ""
     click.echo(
         f"{done.stored:,} {would}stored, {done.present:,} were there already, {done.refused:,} refused again,"
         f" {done.truncated:,} cut short and not tried"
     )
+    if done.truncated:
+        click.echo("of the ones cut short Kafka may still have the whole value:")
+        for row in letters.truncated(wanted, _COMMANDS):
+            place = f"--partition {row.kafka_partition} --from-offset {row.kafka_offset}"
+            click.echo(f"  ingest replay {stream.name} {place} --to-offset {row.kafka_offset + 1}")
 
 
 @dead_letters.command()

@@ -12,6 +12,7 @@ from . import tags
 from .assets import asset_key, stream_asset, topic_spec
 from .connections import Connections
 from .maintenance import maintenance_job, maintenance_schedule
+from .recovery import redrive_job, replay_job
 from .sensors import stream_sensor
 from .steering import pause_job, resume_job
 
@@ -46,6 +47,8 @@ def build_definitions(
             maintenance_job(connections),
             pause_job(connections, named),
             resume_job(connections, named),
+            redrive_job(connections, named),
+            replay_job(connections, named),
         ],
         sensors=[stream_sensor(stream, connections) for stream in everything],
         schedules=[maintenance_schedule()],

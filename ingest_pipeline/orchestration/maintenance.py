@@ -17,7 +17,7 @@ from .connections import Connections
 
 PAGE = 500
 _DAY_SECONDS = 86_400.0
-_OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream")
+_OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream", "redrive_dead_letters", "replay")
 _BY_HAND = "__ASSET_JOB"
 """Dagster's name for the job behind the Materialize button."""
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE]

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ..core.backoff import Backoff
-from ..core.batch import BatchLimits, RecordRules
+from ..core.batch import BatchLimits
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
 from ..core.errors import DataLoss, EnvironmentFault, IngestError, Superseded
-from ..core.limit import LetterLimits
 from ..core.loss import as_error
 from ..core.ports import Topic
 from ..core.progress import Progress
@@ -27,6 +26,7 @@ from .decide import START_GRACE_SECONDS
 from .logs import run_logger
 from .losses import accept_unasked, consequence, loss_of
 from .report import Reporter
+from .rules import letter_limits, record_rules
 from .stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class StreamRun:
             self._run.run_id,
             self._settings.write_method,
             self._settings.dead_letter_max_bytes,
-            self._letter_limits(),
+            letter_limits(self._settings),
         )
         cleanup.callback(ledger.close)
         others = self._own(ledger, partitions, stop)
@@ -111,7 +111,7 @@ class StreamRun:
             stop=stop.reason,
             verify=lambda: self._verify(topic, len(known)),
             observe=reporter,
-            rules=self._rules(),
+            rules=record_rules(self._settings),
         )
         self._progress = drain.progress
         try:
@@ -166,16 +166,6 @@ class StreamRun:
             ends = topic.end_offsets(list(ledger.positions)) if ledger.positions else {}
             targets = {partition: place.next_offset for partition, place in ends.items()}
         return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
-
-    def _rules(self) -> RecordRules:
-        own = self._settings
-        return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, own.tombstones == "dead-letter")
-
-    def _letter_limits(self) -> LetterLimits | None:
-        own = self._settings
-        if own.dead_letter_limit == "off":
-            return None
-        return LetterLimits(own.dead_letter_max_ratio, own.dead_letter_max_consecutive)
 
     def _verify(self, topic: Topic, partitions: int) -> str | None:
         """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""

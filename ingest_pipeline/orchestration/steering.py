@@ -27,7 +27,7 @@ def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Job
 
     @dg.op(name="pause_stream_op")
     def pause(context: dg.OpExecutionContext, config: PauseConfig) -> None:
-        book = connections.book(_stream(config.stream, streams))
+        book = connections.book(stream_named(config.stream, streams))
         book.prepare()
         book.pause(config.reason, f"run {context.run_id[:8]}")
 
@@ -43,7 +43,7 @@ def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
 
     @dg.op(name="resume_stream_op")
     def resume(config: ResumeConfig) -> None:
-        connections.book(_stream(config.stream, streams)).resume()
+        connections.book(stream_named(config.stream, streams)).resume()
 
     @dg.job(name="resume_stream", executor_def=dg.in_process_executor, description="Let a paused stream go on.")
     def resume_stream() -> None:
@@ -52,7 +52,8 @@ def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
     return resume_stream
 
 
-def _stream(name: str, streams: Mapping[str, Stream]) -> Stream:
+def stream_named(name: str, streams: Mapping[str, Stream]) -> Stream:
+    """The stream that a run's config names. Raises dagster.Failure."""
     if name not in streams:
         raise dg.Failure(description=f"there is no stream {name!r}; streams: {', '.join(streams)}", allow_retries=False)
     return streams[name]

@@ -155,6 +155,12 @@ class LedgerBook:
         with self._database.connect(self._doing) as connection:
             return str(connection.execute(self._sql("SELECT id FROM {ledger}.ledger")).scalar_one())
 
+    def past_partitions(self) -> set[int]:
+        """Partitions that have begun anew: offsets below their first one belong to an earlier incarnation."""
+        with self._database.connect(self._doing) as connection:
+            rows = connection.execute(self._sql(_PAST_PARTITIONS), {"stream": self._stream.name})
+            return {row.kafka_partition for row in rows}
+
     def await_topic(self) -> None:
         """Remember that the topic did not exist: when it appears it begins at its beginning."""
         self._execute(_AWAIT, {})
@@ -200,6 +206,7 @@ _ADOPT = """
     UPDATE {ledger}.position
     SET cluster_id = coalesce(cluster_id, :cluster_id), topic_id = coalesce(topic_id, :topic_id)
     WHERE stream = :stream AND (cluster_id IS NULL OR topic_id IS NULL)"""
+_PAST_PARTITIONS = "SELECT DISTINCT kafka_partition FROM {ledger}.past_position WHERE stream = :stream"
 _AWAIT = """
     INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET awaited_since = coalesce(stream_state.awaited_since, now())"""

@@ -82,6 +82,12 @@ class DeadLetters:
             parameters = {**self._parameters(wanted), "after": after_id, "limit": limit}
             return list(connection.execute(self._sql(_PAGE), parameters).all())
 
+    def truncated(self, wanted: LetterFilter, limit: int) -> list[Row[Any]]:
+        """(kafka_partition, kafka_offset) of open letters of which not the whole value is kept."""
+        with self._database.connect(self._doing) as connection:
+            parameters = {**self._parameters(wanted), "limit": limit}
+            return list(connection.execute(self._sql(_TRUNCATED), parameters).all())
+
     def show(self, letter_id: int) -> Row[Any] | None:
         """One letter with everything it holds, whatever its status."""
         with self._database.connect(self._doing) as connection:
@@ -215,6 +221,7 @@ _COUNTS = """
 _PAGE = """
     SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
     FROM {open} AND id > :after ORDER BY id LIMIT :limit"""
+_TRUNCATED = "SELECT kafka_partition, kafka_offset FROM {open} AND truncated ORDER BY id LIMIT :limit"
 _SHOW = "SELECT * FROM {ledger}.dead_letter WHERE stream = :stream AND id = :id"
 _LOCKED = """
     SELECT id, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms, value, truncated

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ingest_pipeline.core.limit import LetterLimits
 from ingest_pipeline.core.record import Batch, Place, Row
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.engine import Database
@@ -43,6 +44,7 @@ class LedgerWorld(ABC):
     """A database with an empty table that refuses readings at absolute zero."""
 
     book: Book
+    limits: LetterLimits | None = None
 
     def __init__(self) -> None:
         self._ledgers: list[Ledger] = []
@@ -103,7 +105,7 @@ class MemoryWorld(LedgerWorld):
         self.book = MemoryBook(self._database, READING)
 
     def new_ledger(self, run_id: str) -> MemoryLedger:
-        return MemoryLedger(self._database, READING, run_id)
+        return MemoryLedger(self._database, READING, run_id, limits=self.limits)
 
     def break_write(self, ledger: MemoryLedger, fault: Fault) -> None:
         self._database.script(fault)
@@ -147,7 +149,7 @@ class PostgresWorld(LedgerWorld):
         self._other.close()
 
     def new_ledger(self, run_id: str) -> PostgresLedger:
-        return PostgresLedger(self.database, READING, run_id, write_method=self._method)
+        return PostgresLedger(self.database, READING, run_id, write_method=self._method, limits=self.limits)
 
     def break_write(self, ledger: PostgresLedger, fault: Fault) -> None:
         if fault is Fault.BEFORE_WRITE:

@@ -1,0 +1,104 @@
+"""Reading a range of one partition again, beside the live drain: what is missing is stored, nothing else is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from .batch import SLICE_SECONDS, Decode, RecordRules, decode_batch
+from .ports import Source
+from .record import Batch, Message, Place, Position
+
+READ_RECORDS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of the offsets of a range.
+
+    Attributes:
+        stored: rows that were missing.
+        present: rows that were there already; they stay as they are.
+        dead: records with a dead letter, left to redrive; one whose stored value was cut short is tried instead.
+        refused: records that cannot become a row today and have no dead letter.
+        skipped: tombstones.
+        absent: offsets that the log does not hold: transaction markers, compaction.
+    """
+
+    stored: int = 0
+    present: int = 0
+    dead: int = 0
+    refused: int = 0
+    skipped: int = 0
+    absent: int = 0
+
+    def __add__(self, other: Replayed) -> Replayed:
+        return Replayed(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Replayed)))
+
+    @property
+    def offsets(self) -> int:
+        return sum(getattr(self, item.name) for item in fields(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Offsets `start` up to, but not including, `stop` of one partition, and the incarnation they belong to."""
+
+    partition: int
+    incarnation: int
+    start: int
+    stop: int
+
+
+class ReplayStore(Protocol):
+    """Stores what is missing of a batch, in one transaction. Raises EnvironmentFault, StopStream."""
+
+    def store(self, batch: Batch) -> Replayed:
+        """Counts stored, present, dead and refused; the rest is the caller's."""
+
+
+def replay(
+    source: Source,
+    store: ReplayStore,
+    decode: Decode,
+    rules: RecordRules,
+    wanted: Range,
+    *,
+    stop: Callable[[], str | None] = lambda: None,
+    observe: Callable[[Replayed], None] = lambda replayed: None,
+) -> Replayed:
+    """Read the range and store what is missing. Never moves a position or a counter.
+
+    Args:
+        source: assigned here; its group's commits are not touched.
+        stop: a reason to end early.
+        observe: called after each batch with the sum so far.
+
+    Raises:
+        DataLoss: the log does not hold the range any more.
+        EnvironmentFault, StopStream: what was stored before stays; a second replay finds it present.
+    """
+    total, next_offset = Replayed(), wanted.start
+    source.assign({wanted.partition: Place(wanted.start)})
+    while next_offset < wanted.stop and stop() is None:
+        chunk = source.read(READ_RECORDS, SLICE_SECONDS)
+        messages = [message for message in chunk.messages if message.offset() < wanted.stop]
+        reached = _reached(chunk.messages, chunk.ends.get(wanted.partition), next_offset)
+        behind = min(reached, wanted.stop)
+        if behind == next_offset:
+            continue
+        at = Position(wanted.partition, wanted.incarnation, Place(next_offset))
+        batch = decode_batch(messages, {wanted.partition: Place(behind)}, {wanted.partition: at}, decode, rules, 0.0)
+        assert batch is not None, "the place has moved"
+        skipped = batch.moves[wanted.partition].skipped
+        absent = behind - next_offset - len(messages)
+        total += Replayed(skipped=skipped, absent=absent) + (store.store(batch) if messages else Replayed())
+        next_offset = behind
+        observe(total)
+    return total
+
+
+def _reached(messages: Sequence[Message], end: Place | None, before: int) -> int:
+    last = messages[-1].offset() + 1 if messages else before
+    return last if end is None else max(last, end.next_offset)

@@ -1,0 +1,126 @@
+"""Jobs that bring back what was refused or is missing. The CLI does the same by the same calls."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import dagster as dg
+from pydantic import Field
+
+from ..core.decode import JsonDecoder
+from ..core.errors import IngestError
+from ..core.stream import Stream
+from .connections import Connections
+from .replays import Wanted, ranges, run_replay
+from .steering import stream_named
+from .stopping import StopRequest
+
+
+class RedriveConfig(dg.Config):
+    """Which open dead letters; what is left empty does not narrow."""
+
+    stream: str = Field(description="Name of the stream.")
+    stage: str = Field(default="", description="size, decode, timestamp, value or insert.")
+    sqlstate: str = Field(default="", description="For example 23514.")
+    reason: str = Field(default="", description="A part of the reason's text.")
+    since: str = Field(default="", description="Refused at or after this ISO 8601 time.")
+    until: str = Field(default="", description="Refused before this ISO 8601 time.")
+    ids: list[int] = Field(default=[], description="Ids of letters; empty for all.")
+    dry_run: bool = Field(default=False, description="Try everything, change nothing.")
+
+
+class ReplayConfig(dg.Config):
+    """A range of offsets of one partition, or of times of one or all."""
+
+    stream: str = Field(description="Name of the stream.")
+    partition: int | None = Field(default=None, description="Needed with offsets; with times all when not given.")
+    from_offset: int | None = Field(default=None, description="The first offset.")
+    to_offset: int | None = Field(default=None, description="The offset behind the last one.")
+    from_time: str = Field(default="", description="ISO 8601, by Kafka's timestamps; UTC where it names no zone.")
+    to_time: str = Field(default="", description="Up to, but not including.")
+
+
+def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+    """`redrive_dead_letters`: decode stored letters with today's code and store the rows."""
+
+    @dg.op(name="redrive_dead_letters_op", out=dg.Out(dict, description="Counts by outcome."))
+    def redrive(context: dg.OpExecutionContext, config: RedriveConfig) -> dict[str, int]:
+        from ..postgres.dead_letters import DeadLetters, LetterFilter
+
+        stream = stream_named(config.stream, streams)
+        settings = connections.settings.for_stream(stream.name)
+        wanted = LetterFilter(
+            config.stage or None,
+            config.sqlstate or None,
+            config.reason or None,
+            _time(config.since),
+            _time(config.until),
+            config.ids or None,
+        )
+        try:
+            done = DeadLetters(connections.database(), stream).redrive(
+                wanted, JsonDecoder(stream, settings.naive_timestamps).decode, dry_run=config.dry_run
+            )
+        except IngestError as error:
+            raise dg.Failure(description=error.message, allow_retries=False) from None
+        would = "a dry run: nothing was changed; " if config.dry_run else ""
+        counts = asdict(done)
+        context.log.info(would + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+        context.add_output_metadata(counts)
+        return counts
+
+    @dg.job(
+        name="redrive_dead_letters",
+        executor_def=dg.in_process_executor,
+        description="Decode open dead letters with today's code and store the rows under their own coordinates.",
+    )
+    def redrive_dead_letters() -> None:
+        redrive()
+
+    return redrive_dead_letters
+
+
+def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+    """`replay`: read a range from Kafka again and store what is missing."""
+
+    @dg.op(name="replay_op", out=dg.Out(dict, description="Counts by outcome."))
+    def replay_range(context: dg.OpExecutionContext, config: ReplayConfig) -> dict[str, int]:
+        stream = stream_named(config.stream, streams)
+        try:
+            wanted = Wanted(
+                config.partition, config.from_offset, config.to_offset, _time(config.from_time), _time(config.to_time)
+            )
+            found = ranges(wanted, stream, connections)
+            for each in found:
+                context.log.info(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}")
+            with StopRequest(context.instance, context.run_id) as stop:
+                done = run_replay(found, stream, connections, stop=stop.reason)
+        except IngestError as error:
+            raise dg.Failure(description=error.message, allow_retries=False) from None
+        counts = asdict(done)
+        context.log.info(", ".join(f"{count:,} {what}" for what, count in counts.items()))
+        context.add_output_metadata(counts)
+        if stop.reason() == "terminated":
+            raise dg.DagsterExecutionInterruptedError
+        return counts
+
+    @dg.job(
+        name="replay",
+        executor_def=dg.in_process_executor,
+        description="Read a range from Kafka again and store the rows that are missing; touches no position.",
+    )
+    def replay() -> None:
+        replay_range()
+
+    return replay
+
+
+def _time(text: str) -> datetime | None:
+    """Raises dagster.Failure for a text that is no ISO 8601 time."""
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise dg.Failure(description=f"{text!r} is not an ISO 8601 time", allow_retries=False) from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -1,0 +1,124 @@
+"""Replay as job and CLI ask for it: which offsets are meant, and the run over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..core.decode import JsonDecoder
+from ..core.errors import DataLoss, SettingsError
+from ..core.ports import Topic
+from ..core.replay import Range, Replayed, replay
+from ..core.start import StoredPosition, check_identity
+from ..core.stream import Stream
+from .connections import Connections
+from .rules import record_rules
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to replay: offsets of one partition, or times of one or all.
+
+    Attributes:
+        partition: None for all; offsets need one.
+        from_offset, to_offset: the second one is exclusive.
+        from_time, to_time: by the records' Kafka timestamps; the second one is exclusive.
+    """
+
+    partition: int | None = None
+    from_offset: int | None = None
+    to_offset: int | None = None
+    from_time: datetime | None = None
+    to_time: datetime | None = None
+
+    def __post_init__(self) -> None:
+        by_offset = self.from_offset is not None and self.to_offset is not None
+        by_time = self.from_time is not None and self.to_time is not None
+        others = (self.from_time, self.to_time) if by_offset else (self.from_offset, self.to_offset)
+        if by_offset == by_time or any(other is not None for other in others):
+            raise SettingsError("a replay needs a first and a last offset, or a first and a last time")
+        if by_offset and self.partition is None:
+            raise SettingsError("offsets are those of one partition: name it")
+
+
+def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Range]:
+    """The offsets meant, below what is ingested now.
+
+    Raises:
+        SettingsError: no such partition, or nothing of the range has been ingested yet.
+        DataLoss: Kafka does not hold the beginning any more; says what it still has.
+    """
+    book, topic = connections.book(stream), connections.topic(stream)
+    known = book.positions()
+    check_identity(topic.identity(), known, topic.name, stream.name)
+    if wanted.partition is not None and wanted.partition not in known:
+        raise SettingsError(f"stream {stream.name} has no position for partition {wanted.partition}")
+    partitions = sorted(known) if wanted.partition is None else [wanted.partition]
+    bounds = _bounds(wanted, topic, partitions)
+    lows = topic.start_offsets(partitions)
+    began_anew = book.past_partitions()
+    found = []
+    for partition in partitions:
+        at = known[partition]
+        start, stop = bounds[partition]
+        stop = min(stop, at.next_offset)
+        if start < stop:
+            _check(stream, at, start, lows[partition].next_offset, partition in began_anew)
+            found.append(Range(partition, at.incarnation, start, stop))
+    if not found:
+        raise SettingsError(f"stream {stream.name}: nothing of that range has been ingested: the drain comes to it")
+    return found
+
+
+def run_replay(
+    wanted: list[Range],
+    stream: Stream,
+    connections: Connections,
+    *,
+    stop: Callable[[], str | None] = lambda: None,
+    observe: Callable[[Replayed], None] = lambda replayed: None,
+) -> Replayed:
+    """Replay the ranges one after the other; `observe` gets the sum so far."""
+    from ..postgres.replay import MissingRows
+
+    settings = connections.settings.for_stream(stream.name)
+    store = MissingRows(connections.database(), stream)
+    decode = JsonDecoder(stream, settings.naive_timestamps).decode
+    total = Replayed()
+    with closing(connections.source(stream, connections.book(stream).ledger_id())) as source:
+        for each in wanted:
+            before = total
+
+            def observe_sum(done: Replayed, before: Replayed = before) -> None:
+                observe(before + done)
+
+            total = before + replay(source, store, decode, record_rules(settings), each, stop=stop, observe=observe_sum)
+    return total
+
+
+def _bounds(wanted: Wanted, topic: Topic, partitions: list[int]) -> dict[int, tuple[int, int]]:
+    if wanted.from_offset is not None and wanted.to_offset is not None:
+        return {partition: (wanted.from_offset, wanted.to_offset) for partition in partitions}
+    assert wanted.from_time is not None and wanted.to_time is not None
+    first, last = (
+        topic.offsets_at(partitions, int(time.timestamp() * 1000)) for time in (wanted.from_time, wanted.to_time)
+    )
+    return {partition: (first[partition].next_offset, last[partition].next_offset) for partition in partitions}
+
+
+def _check(stream: Stream, at: StoredPosition, start: int, low: int, began_anew: bool) -> None:
+    held = f"Kafka holds offsets from {low} on"
+    if start < low:
+        raise DataLoss(
+            f"stream {stream.name}, partition {at.partition}: {held}; {start} is gone. Replay from {low}",
+            stream=stream.name,
+            partition=at.partition,
+            offset=start,
+        )
+    if began_anew and start < at.first_offset:
+        raise SettingsError(
+            f"stream {stream.name}, partition {at.partition}: offsets below {at.first_offset} belong to an earlier"
+            f" kafka_incarnation. Replay from {at.first_offset}"
+        )

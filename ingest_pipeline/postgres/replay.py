@@ -1,0 +1,116 @@
+"""Storing what is missing of a range that was ingested before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from ..core.record import Batch, Row
+from ..core.replay import Replayed
+from ..core.stream import Stream
+from . import schema
+from .copy import OPTION, CopyPlan
+from .engine import Database, in_text, quoted
+from .errors import mapped_errors
+from .isolate import store_isolated
+from .statements import statements
+from .tables import column_oids, primary_key_name
+
+_TEMPORARY = "ingest_replay"
+
+
+class MissingRows:
+    """Implements core.replay.ReplayStore on pooled connections; a drain may go on beside it.
+
+    Raises:
+        SchemaMismatch: the table is not as declared.
+    """
+
+    def __init__(self, database: Database, stream: Stream) -> None:
+        self._database, self._stream = database, stream
+        self._doing = f"replaying stream {stream.name}"
+        self._own_key = primary_key_name(stream.table)
+        columns = ", ".join(in_text(name) for name in column_oids(stream))
+        table = f"{in_text(database.schemas.events)}.{in_text(stream.table)}"
+        self._create = text(
+            f"CREATE TEMPORARY TABLE {_TEMPORARY} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"  # noqa: S608
+        )
+        self._insert_missing = text(
+            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
+            f" ON CONFLICT ON CONSTRAINT {in_text(self._own_key)} DO NOTHING"
+        )
+        carried = statements(stream, database.schemas)
+        plain = ", ".join(quoted(name) for name in column_oids(stream))
+        self._copy = CopyPlan(f"COPY {_TEMPORARY} ({plain}) FROM STDIN (FORMAT BINARY)", carried.copy.oids)
+        self._carried = carried.insert
+        with database.connect(self._doing) as connection:
+            schema.verify_table(connection, stream, database)
+
+    def store(self, batch: Batch) -> Replayed:
+        """See core.replay.ReplayStore. In one transaction:
+
+        1. records with a dead letter are left out, unless the letter's value was cut short;
+        2. the others go by COPY into a temporary table and from there, where missing, into the event table;
+        3. letters whose value was cut short, and whose row is there now, are redriven.
+        """
+        with self._database.connect(self._doing) as connection:
+            letters = self._letters(connection, batch)  # 1
+            rows = [row for row in batch.rows if letters.get(row[2], True)]
+            dead = len(batch.rows) - len(rows)
+            connection.execute(self._create)
+            stored = 0
+
+            def store(part: Sequence[Row]) -> None:
+                nonlocal stored
+                with mapped_errors(self._doing, self._own_key):
+                    connection.exec_driver_sql(self._carried, list(part), {OPTION: self._copy})
+                    found = connection.execute(self._insert_missing).rowcount
+                    connection.execute(text(f"TRUNCATE {_TEMPORARY}"))
+                stored += found
+
+            refused = {rows[i][2] for i, _ in store_isolated(connection, rows, store)}  # 2
+            mended = [row[2] for row in rows if row[2] in letters and row[2] not in refused]
+            self._redriven(connection, batch, mended)  # 3
+        undecoded = {letter.offset for letter in batch.dead_letters}
+        known = sum(offset in letters for offset in refused | undecoded)
+        return Replayed(
+            stored=stored,
+            present=len(rows) - len(refused) - stored,
+            dead=dead + known,
+            refused=len(refused) + len(undecoded) - known,
+        )
+
+    def _letters(self, connection: Connection, batch: Batch) -> dict[int, bool]:
+        """Offset → whether the letter's value was cut short, for letters that are not redriven."""
+        found = connection.execute(self._sql(_LETTERS), self._coordinates(batch))
+        return {row.kafka_offset: row.cut for row in found}
+
+    def _redriven(self, connection: Connection, batch: Batch, offsets: Collection[int]) -> None:
+        if offsets:
+            connection.execute(self._sql(_REDRIVEN), {**self._coordinates(batch), "offsets": list(offsets)})
+
+    def _coordinates(self, batch: Batch) -> dict[str, Any]:
+        ((partition, move),) = batch.moves.items()
+        return {
+            "stream": self._stream.name,
+            "incarnation": move.incarnation,
+            "partition": partition,
+            "start": move.expected,
+            "stop": move.place.next_offset,
+        }
+
+    def _sql(self, statement: str) -> Any:
+        return text(statement.replace("{ledger}", in_text(self._database.schemas.ledger)))
+
+
+_OF_BATCH = """
+    stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
+      AND kafka_offset >= :start AND kafka_offset < :stop"""
+_LETTERS = f"""
+    SELECT kafka_offset, truncated AND status = 'open' AS cut FROM {{ledger}}.dead_letter
+    WHERE {_OF_BATCH} AND status <> 'redriven'"""  # noqa: S608
+_REDRIVEN = f"""
+    UPDATE {{ledger}}.dead_letter SET status = 'redriven', resolved_at = now(), attempts = attempts + 1
+    WHERE {_OF_BATCH} AND kafka_offset = ANY(CAST(:offsets AS bigint[]))"""  # noqa: S608

@@ -1,0 +1,161 @@
+"""The dead-letter limit, and going on after a loss: of the real ledger and of the in-memory one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.core.errors import DatabaseUnavailable, DeadLetterLimit, Superseded
+from ingest_pipeline.core.limit import LetterLimits
+from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
+from ingest_pipeline.core.record import Message, Place, Position, TopicIdentity
+from ingest_pipeline.testing import Fault
+from ingest_pipeline_tests.contract.ledger_worlds import COLDEST, WORLDS, LedgerWorld, counters, ledger_world, untouched
+from ingest_pipeline_tests.samples import BAD, IDENTITY, good, make_batch, message, messages
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
+    with ledger_world(request) as made:
+        made.limits = LetterLimits(max_ratio=1.0, max_consecutive=3)
+        yield made
+
+
+def batch_of(ledger: Any, outcomes: str, partition: int = 0) -> Any:
+    """Records behind the position: "." good, "d" refused by the decoder, "p" by the database."""
+    first = ledger.positions[partition].place.next_offset
+    values = {".": None, "d": BAD, "p": good("cold", COLDEST)}
+    records: list[Message] = [message(partition, first + i, values[kind]) for i, kind in enumerate(outcomes)]
+    return make_batch(ledger.positions, records)
+
+
+@pytest.mark.parametrize("outcomes", ["dddd", "pppp", "..dpdp", "p" * 50])
+def test_beyond_the_limit_nothing_is_committed(world: LedgerWorld, outcomes: str) -> None:
+    ledger = world.owning("run")
+    with pytest.raises(DeadLetterLimit, match="4 records in a row were refused"):
+        ledger.write(batch_of(ledger, outcomes))
+    assert untouched(world)
+    ledger.write(batch_of(ledger, "dpd.ddd."))
+    assert counters(world, 0) == (8, 2, 6, 0, 0)
+
+
+def test_the_window_goes_over_batches(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(batch_of(ledger, ".dp"))
+    ledger.write(batch_of(ledger, "d", partition=1))
+    with pytest.raises(DeadLetterLimit):
+        ledger.write(batch_of(ledger, "p"))
+    ledger.write(batch_of(ledger, ".ddd"))
+    with pytest.raises(DeadLetterLimit):
+        ledger.write(batch_of(ledger, "d"))
+
+
+def test_the_window_goes_over_runs(world: LedgerWorld) -> None:
+    """A quiet stream whose every run brings one bad record trips it too."""
+    for number in range(3):
+        ledger = world.owning(f"run-{number}")
+        ledger.write(batch_of(ledger, "d", partition=number % 2))
+        ledger.close()
+    last = world.owning("run-3")
+    with pytest.raises(DeadLetterLimit):
+        last.write(batch_of(last, "p"))
+    last.write(batch_of(last, ".ddd"))
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_the_window_is_right_after_a_lost_connection(world: LedgerWorld, fault: Fault) -> None:
+    ledger = world.owning("run")
+    ledger.write(batch_of(ledger, ".d"))
+    batch = batch_of(ledger, "dd")
+    world.break_write(ledger, fault)
+    with pytest.raises(DatabaseUnavailable):
+        ledger.write(batch)
+    if ledger.recover(batch) is None:
+        ledger.write(batch)
+    with pytest.raises(DeadLetterLimit):
+        ledger.write(batch_of(ledger, "d"))
+
+
+def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
+    world.book.allow_letters(10)
+    ledger = world.owning("run")
+    ledger.write(batch_of(ledger, "dddpppd"))
+    ledger.write(batch_of(ledger, "dddddd"))
+    ledger.close()
+    assert counters(world, 0) == (13, 0, 13, 0, 0)
+    after = world.owning("run-2")  # what was allowed is not counted again; the three others are
+    with pytest.raises(DeadLetterLimit):
+        after.write(batch_of(after, "d"))
+    world.book.allow_letters(1)
+    after.write(batch_of(after, "d"))
+
+
+def test_without_limits_everything_passes(world: LedgerWorld) -> None:
+    world.limits = None
+    ledger = world.owning("run")
+    ledger.write(batch_of(ledger, "d" * 200 + "p" * 20))
+    assert counters(world, 0) == (220, 0, 220, 0, 0)
+
+
+# --- going on after a loss ------------------------------------------------------------------------------------------
+
+
+def lost(at: Position, cause: str = "retention", low: int = 9, high: int = 20) -> Loss:
+    return noted_loss(cause, at.partition, at.incarnation, at.place.next_offset, low, high)
+
+
+def test_a_gap_is_counted_as_lost(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(make_batch(ledger.positions, messages(0, range(4))))
+    ledger.accept([Acceptance(lost(ledger.positions[0]), Place(9, 2))], IDENTITY, "ann")
+    assert ledger.positions[0] == Position(0, 1, Place(9, 2))
+    at = world.book.positions()[0]
+    assert (at.next_offset, at.rows, at.lost, at.leader_epoch) == (9, 4, 5, 2)
+    ledger.write(make_batch(ledger.positions, messages(0, [9])))
+    assert counters(world, 0) == (10, 5, 0, 0, 0)
+
+
+def test_used_offsets_come_again_under_a_new_incarnation(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(make_batch(ledger.positions, messages(0, range(4))))
+    identity = TopicIdentity("cluster", "another", 2)
+    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 0, 2), Place(2))], identity, "ann")
+    at = world.book.positions()[0]
+    assert (at.incarnation, at.first_offset, at.next_offset, at.rows, at.topic_id) == (2, 2, 2, 0, "another")
+    assert world.book.positions()[1].topic_id == IDENTITY.topic_id
+    ledger.write(make_batch(ledger.positions, messages(0, [2, 3])))
+    assert (ledger.positions[0].incarnation, world.book.positions()[0].rows) == (2, 2)
+
+
+def test_a_partition_that_is_no_more_is_closed(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(make_batch(ledger.positions, messages(1, range(4))))
+    ledger.accept([Acceptance(lost(ledger.positions[1], "truncated"), None)], IDENTITY, "ann")
+    assert list(world.book.positions()) == list(ledger.positions) == [0]
+
+
+def test_a_position_that_moved_is_not_accepted(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    stale = [Acceptance(lost(at), Place(9)) for at in ledger.positions.values()]
+    ledger.write(make_batch(ledger.positions, messages(1, [0])))
+    with pytest.raises(Superseded):
+        ledger.accept(stale, IDENTITY, "ann")
+    assert counters(world, 0) == (0, 0, 0, 0, 0)
+
+
+def test_what_was_noted_holds_until_the_position_moves(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    first = lost(ledger.positions[0], "truncated", 0, 7)
+    world.book.note_loss(first)
+    world.book.note_loss(lost(ledger.positions[0], "truncated", 0, 30))
+    assert world.book.losses() == [first], "the bounds seen first are kept"
+    ledger.write(make_batch(ledger.positions, messages(0, [0])))
+    assert world.book.losses() == []
+    world.book.note_loss(lost(ledger.positions[0]))
+    ledger.accept([Acceptance(lost(ledger.positions[0]), Place(9))], IDENTITY, "ann")
+    assert world.book.losses() == []
+    world.book.note_loss(lost(ledger.positions[0]))
+    world.book.forget_losses()
+    assert world.book.losses() == []

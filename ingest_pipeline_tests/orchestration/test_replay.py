@@ -1,0 +1,155 @@
+"""Replay and redrive by CLI and by job, on real Kafka and PostgreSQL, while a drain is alive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline_tests.orchestration.bench import Bench, failure
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import Record, temperatures
+from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, devices, recreate
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+LEDGER = "select * from ingest.position"
+BROKEN = Record(b'{"broken', 0)
+
+
+def drained(bench: Bench, *records: Record) -> Bench:
+    bench.produce(records)
+    bench.drain()
+    return bench
+
+
+def job(bench: Bench, name: str, **config: Any) -> Any:
+    definition = bench.definitions.resolve_job_def(name)
+    op = {"config": {"stream": "temperature", **config}}
+    return definition.execute_in_process(
+        run_config={"ops": {f"{name}_op": op}}, instance=bench.instance, raise_on_error=False
+    )
+
+
+def offsets(bench: Bench) -> list[int]:
+    return bench.query("select kafka_offset from temperature order by 1")
+
+
+def test_what_is_missing_is_stored_and_nothing_else_changes(bench: Make) -> None:
+    here = drained(bench(partitions=1), *devices(0, 5), BROKEN, Record(None, 0), *devices(7, 5))
+    here.query("delete from temperature where kafka_offset in (1, 2, 9, 11)")
+    here.query("update temperature set temperature = 99 where kafka_offset = 3")
+    with closing(PostgresLedger(here.connections.database(), here.stream, "draining")) as live:
+        assert live.own([0], exact=True) == {}
+        owned = here.query(LEDGER)
+        printed = ingest(here, "replay", "temperature", "--partition", "0", "--from-offset", "1", "--to-offset", "11")
+        assert here.query(LEDGER) == owned
+    assert printed.splitlines()[-1] == "3 stored, 5 present, 0 absent, 1 dead, 1 skipped, 0 refused"
+    assert offsets(here) == [0, 1, 2, 3, 4, 7, 8, 9, 10]
+    assert here.query("select temperature from temperature where kafka_offset = 3") == [99]
+    again = ingest(here, "replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "999")
+    assert again.splitlines()[-1] == "1 stored, 9 present, 0 absent, 1 dead, 1 skipped, 0 refused"
+
+
+def test_a_replay_by_time_takes_all_partitions(bench: Make) -> None:
+    here = drained(bench(partitions=2), *temperatures(10))
+    here.query("delete from temperature")
+    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
+    printed = ingest(here, "replay", "temperature", "--from-time", "2020-01-01", "--to-time", soon)
+    assert printed.splitlines()[-1].startswith("10 stored, 0 present")
+    nothing = ingest(here, "replay", "temperature", "--from-time", "2020-01-01", "--to-time", "2020-01-02", code=1)
+    assert "nothing of that range has been ingested" in nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--from-offset", "0", "--to-offset", "3"], "offsets are those of one partition"),
+        (["--partition", "0", "--from-offset", "0"], "a first and a last offset, or a first and a last time"),
+        (["--partition", "9", "--from-offset", "0", "--to-offset", "3"], "no position for partition 9"),
+        (["--partition", "0", "--from-offset", "30", "--to-offset", "50"], "nothing of that range has been ingested"),
+    ],
+)
+def test_a_range_that_cannot_be_is_one_line(bench: Make, words: list[str], said: str) -> None:
+    here = drained(bench(partitions=1), *devices(0, 5))
+    printed = ingest(here, "replay", "temperature", *words, code=1)
+    assert said in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_range_that_kafka_no_longer_holds(bench: Make, kafka_server: RealKafka) -> None:
+    here = drained(bench(partitions=1), *devices(0, 10))
+    delete_before(kafka_server, here.stream.topic, 6)
+    words = ("replay", "temperature", "--partition", "0", "--to-offset", "8", "--from-offset")
+    printed = ingest(here, *words, "3", code=1)
+    assert "Kafka holds offsets from 6 on; 3 is gone. Replay from 6" in printed
+    assert "0 stored, 2 present" in ingest(here, *words, "6")
+
+
+def test_an_earlier_incarnation_is_not_replayed_into_the_new_one(bench: Make, kafka_server: RealKafka) -> None:
+    here = drained(bench(partitions=1), *devices(0, 5))
+    recreate(kafka_server, here.stream.topic)
+    here.produce(devices(100, 5))
+    ingest(here, "accept-loss", "temperature", "--yes", "--from", "2")
+    here.drain()
+    words = ("replay", "temperature", "--partition", "0", "--to-offset", "5", "--from-offset")
+    assert "belong to an earlier kafka_incarnation. Replay from 2" in ingest(here, *words, "0", code=1)
+    assert "0 stored, 3 present" in ingest(here, *words, "2")
+
+
+def test_a_letter_cut_short_is_fetched_again(bench: Make) -> None:
+    long = b'{"device_id": "%s", "temperature": 20, "timestamp": "2026-01-01T00:00:00Z"}' % (b"x" * 3000)
+    here = drained(bench(partitions=1, DEAD_LETTER_MAX_BYTES="1024"), *devices(0, 1))
+    here.query("alter table temperature add constraint short check (length(device_id) < 100)")
+    drained(here, Record(long, 0), BROKEN)
+    printed = ingest(here, "dead-letters", "redrive", "temperature")
+    assert "1 refused again, 1 cut short and not tried" in printed
+    (command,) = [line.split() for line in printed.splitlines() if "ingest replay" in line]
+    assert command[1:] == ["replay", "temperature", "--partition", "0", "--from-offset", "1", "--to-offset", "2"]
+    assert "0 stored, 0 present, 0 absent, 1 dead" in ingest(here, *command[1:]), "the table refuses it still"
+    here.query("alter table temperature drop constraint short")
+    assert "1 stored, 0 present, 0 absent, 0 dead" in ingest(here, *command[1:])
+    assert here.query("select status from ingest.dead_letter order by kafka_offset") == ["redriven", "open"]
+    assert here.query("select length(device_id) from temperature where kafka_offset = 1") == [3000]
+    assert "0 stored, 1 present" in ingest(here, *command[1:])
+
+
+def test_rows_that_the_database_refuses_are_counted_and_their_neighbours_stored(bench: Make) -> None:
+    here = drained(bench(partitions=1), *devices(0, 300))
+    here.query("delete from temperature")
+    here.query("alter table temperature add check (device_id not in ('dev-0007', 'dev-0123'))")
+    printed = ingest(here, "replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "300")
+    assert printed.splitlines()[-1] == "298 stored, 0 present, 0 absent, 0 dead, 0 skipped, 2 refused"
+    assert here.rows() == 298
+
+
+def test_the_replay_job(bench: Make) -> None:
+    here = drained(bench(partitions=1), *devices(0, 5))
+    here.query("delete from temperature")
+    result = job(here, "replay", partition=0, from_offset=1, to_offset=4)
+    assert result.success
+    assert result.output_for_node("replay_op")["stored"] == 3
+    assert "is not an ISO 8601 time" in failure(job(here, "replay", from_time="soon", to_time="later"))
+    assert "there is no stream 'x'" in failure(job(here, "replay", stream="x", from_time="2020-01-01"))
+    assert "a first and a last time" in failure(job(here, "replay", from_time="2020-01-01"))
+
+
+def test_the_redrive_job(bench: Make) -> None:
+    here = drained(bench(partitions=1), *devices(0, 2), BROKEN)
+    fixed = b'{"device_id": "mended", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"}'
+    here.query("update ingest.dead_letter set value = %s", fixed)
+    dry = job(here, "redrive_dead_letters", dry_run=True)
+    assert dry.output_for_node("redrive_dead_letters_op") == {"stored": 1, "present": 0, "refused": 0, "truncated": 0}
+    assert here.rows() == 2
+    assert (
+        job(here, "redrive_dead_letters", stage="timestamp").output_for_node("redrive_dead_letters_op")["stored"] == 0
+    )
+    done = job(here, "redrive_dead_letters", stage="decode")
+    assert done.output_for_node("redrive_dead_letters_op")["stored"] == 1
+    assert here.query("select device_id from temperature where kafka_offset = 2") == ["mended"]
+    assert "mended" not in here.said(done.run_id)
