@@ -22,6 +22,7 @@ _ELSEWHERE = {
     "dead-letters": "ingest_pipeline.cli_dead_letters:dead_letters",
     "demo": "ingest_pipeline.demo.commands:demo",
     "replay": "ingest_pipeline.cli_replay:replay",
+    "status": "ingest_pipeline.cli_status:status",
     "simulate": "ingest_pipeline.demo.commands:simulate",
 }
 
@@ -146,6 +147,11 @@ def resume(stream: Stream) -> None:
     book.prepare()
     book.resume()
     click.echo(f"{stream.name} goes on")
+
+
+def streams() -> list[Stream]:
+    """Those of streams.py."""
+    return list(STREAMS)
 
 
 def _settings() -> Settings:

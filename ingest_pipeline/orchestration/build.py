@@ -10,6 +10,7 @@ from ..core.stream import Stream, by_name
 from ..settings import Settings, load_settings
 from . import tags
 from .assets import asset_key, stream_asset, topic_spec
+from .checks import stream_checks
 from .connections import Connections
 from .maintenance import maintenance_job, maintenance_schedule
 from .recovery import redrive_job, replay_job
@@ -42,6 +43,7 @@ def build_definitions(
             *(topic_spec(stream, key_prefix, group) for stream in everything),
             *(stream_asset(stream, connections, key_prefix, group) for stream in everything),
         ],
+        asset_checks=[stream_checks(stream, connections, key_prefix) for stream in everything],
         jobs=[
             *(_drain_job(stream, key_prefix) for stream in everything),
             maintenance_job(connections),
@@ -50,7 +52,7 @@ def build_definitions(
             redrive_job(connections, named),
             replay_job(connections, named),
         ],
-        sensors=[stream_sensor(stream, connections) for stream in everything],
+        sensors=[stream_sensor(stream, connections, key_prefix) for stream in everything],
         schedules=[maintenance_schedule()],
     )
 
@@ -58,7 +60,7 @@ def build_definitions(
 def _drain_job(stream: Stream, key_prefix: Sequence[str]) -> dg.JobDefinition:
     job = dg.define_asset_job(
         tags.job_name(stream),
-        selection=dg.AssetSelection.assets(asset_key(stream, key_prefix)),
+        selection=dg.AssetSelection.assets(asset_key(stream, key_prefix)).without_checks(),
         executor_def=dg.in_process_executor,
         description=f"Drain topic {stream.topic}. The sensor launches it; by hand it drains what is free, up to now.",
     )

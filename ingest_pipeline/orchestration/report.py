@@ -23,6 +23,7 @@ class Reporter:
         emit: takes an AssetObservation or AssetMaterialization: `context.log_event`.
         event: the class of the event to emit.
         log: for the batch lines; stdlib, so that they land in the compute log and not in the event log.
+        check: evaluates the stream's checks and logs them; called with each event and at the end.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Reporter:
         clock: Clock,
         report_seconds: float,
         log: logging.Logger,
+        check: Callable[[], None],
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
-        self._topic, self._clock, self._log = topic, clock, log
+        self._topic, self._clock, self._log, self._check = topic, clock, log, check
         self._report_seconds = report_seconds
         now = clock.monotonic()
         self._log_at, self._report_at = now, now + report_seconds
@@ -50,6 +52,7 @@ class Reporter:
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
             self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
+            self._check()
 
     def _log_batches(self, progress: Progress, now: float) -> None:
         seen = (progress.batches, progress.rows, progress.dead_letters)

@@ -21,6 +21,7 @@ from ..core.progress import Progress
 from ..core.start import StoredPosition, begin, check_identity
 from ..core.stream import Stream
 from . import tags
+from .checks import verdicts
 from .connections import Connections
 from .decide import START_GRACE_SECONDS
 from .logs import run_logger
@@ -74,6 +75,7 @@ class StreamRun:
             self._context.log.warning(error.message)
         except IngestError as error:
             self._tag_end(f"failed:{type(error).__name__}")
+            self._check()
             raise dg.Failure(description=error.message, allow_retries=False) from None
         except Exception as error:  # a bug: it keeps its traceback
             self._tag_end(f"failed:{type(error).__name__}")
@@ -121,6 +123,7 @@ class StreamRun:
             book.note_loss(loss)
             raise as_error([loss], self._stream.name) from error
         ledger.close()
+        self._check()
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
         self._tag_end(ended)
         if ended == "terminated":
@@ -185,7 +188,13 @@ class StreamRun:
             self._clock,
             self._settings.report_seconds,
             self._log,
+            self._check,
         )
+
+    def _check(self) -> None:
+        """Dagster keeps a check's last result in a run: what is red at the end stays red."""
+        for verdict in verdicts(self._stream, self._connections):
+            self._context.log_event(verdict.evaluation(self._context.asset_key))
 
     def _end_without_ownership(self, others: Mapping[int, Holder], stop: StopRequest) -> None:
         """Surplus, or asked to stop while it waited."""

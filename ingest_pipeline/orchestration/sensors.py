@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from ..core.errors import IngestError, TopicMissing
+from ..core.errors import DataLoss, IngestError, TopicChanged, TopicMissing
 from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses
 from ..core.ports import Topic
 from ..core.record import Place, TopicIdentity
 from ..core.start import Book, StoredPosition, standings
 from ..core.stream import Stream
 from . import tags
+from .assets import asset_key
+from .checks import NO_LOSS, Verdict
 from .connections import Connections
 from .decide import Decision, Launch, RunView, View, decide
 
@@ -30,8 +32,10 @@ _ACTIVE = [
 ]
 
 
-def stream_sensor(stream: Stream, connections: Connections) -> dg.SensorDefinition:
+def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default, every POLL_SECONDS (rounded up to the daemon's loop of 5 s)."""
+    key = asset_key(stream, key_prefix)
+    told: set[tuple[str, float]] = set()
 
     @dg.sensor(
         name=tags.sensor_name(stream),
@@ -43,10 +47,23 @@ def stream_sensor(stream: Stream, connections: Connections) -> dg.SensorDefiniti
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
             return tick(context, stream, connections)
+        except (DataLoss, TopicChanged) as error:
+            _turn_red(context.instance, key, error, told)
+            raise dg.Failure(description=error.message) from None
         except IngestError as error:
             raise dg.Failure(description=error.message) from None
 
     return poll
+
+
+def _turn_red(instance: dg.DagsterInstance, key: dg.AssetKey, error: IngestError, told: set[tuple[str, float]]) -> None:
+    """The check fails without a run: once, and again behind each newer materialization, which would cover it up."""
+    newest = instance.get_latest_materialization_event(key)
+    what = (error.message, newest.timestamp if newest is not None else 0.0)
+    if what not in told:
+        told.clear()
+        told.add(what)
+        instance.report_runless_asset_event(Verdict(NO_LOSS, False, error.message).evaluation(key))
 
 
 def tick(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Row, TextClause, text
 
 from ..core.loss import Loss, noted_loss
 from ..core.record import Place, TopicIdentity
@@ -155,6 +155,20 @@ class LedgerBook:
         with self._database.connect(self._doing) as connection:
             return str(connection.execute(self._sql("SELECT id FROM {ledger}.ledger")).scalar_one())
 
+    def accounting(self) -> list[Row[Any]]:
+        """The stream's rows of the view accounting; empty without a ledger."""
+        with self._database.connect(self._doing) as connection:
+            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+                return []
+            return list(connection.execute(self._sql(_ACCOUNTING), {"stream": self._stream.name}).all())
+
+    def open_letters(self) -> int:
+        """How many dead letters wait for somebody."""
+        with self._database.connect(self._doing) as connection:
+            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+                return 0
+            return int(connection.execute(self._sql(_OPEN_LETTERS), {"stream": self._stream.name}).scalar_one())
+
     def past_partitions(self) -> set[int]:
         """Partitions that have begun anew: offsets below their first one belong to an earlier incarnation."""
         with self._database.connect(self._doing) as connection:
@@ -206,6 +220,9 @@ _ADOPT = """
     UPDATE {ledger}.position
     SET cluster_id = coalesce(cluster_id, :cluster_id), topic_id = coalesce(topic_id, :topic_id)
     WHERE stream = :stream AND (cluster_id IS NULL OR topic_id IS NULL)"""
+_ACCOUNTING = """
+    SELECT * FROM {ledger}.accounting WHERE stream = :stream ORDER BY kafka_partition, kafka_incarnation"""
+_OPEN_LETTERS = "SELECT count(*) FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open'"
 _PAST_PARTITIONS = "SELECT DISTINCT kafka_partition FROM {ledger}.past_position WHERE stream = :stream"
 _AWAIT = """
     INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())

@@ -1,0 +1,97 @@
+"""Where every stream stands, read from ledger and broker: what `ingest status` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ..core.errors import IngestError, TopicMissing
+from ..core.start import survey
+from ..core.stream import Stream
+from .connections import Connections
+
+HEALTHY, DEGRADED, STOPPED = 0, 1, 2
+"""Also the exit codes."""
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """One partition. `next_offset` is None before the stream has begun, `end` when Kafka does not answer."""
+
+    partition: int
+    next_offset: int | None
+    end: int | None
+    rows: int = 0
+    dead_letters: int = 0
+    lost: int = 0
+    accounted: bool = True
+    owner: str | None = None
+    committed_at: datetime | None = None
+
+    @property
+    def lag(self) -> int | None:
+        return None if self.end is None else max(0, self.end - (self.next_offset or 0))
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """One stream. `said` has a sentence for everything that is not as it should be, the gravest first."""
+
+    stream: str
+    level: int
+    said: list[str]
+    open_letters: int = 0
+    partitions: list[PartitionStatus] = field(default_factory=list)
+
+    @property
+    def lag(self) -> int | None:
+        lags = [at.lag for at in self.partitions]
+        return None if any(lag is None for lag in lags) else sum(lag or 0 for lag in lags)
+
+
+def status_of(stream: Stream, connections: Connections) -> StreamStatus:
+    """Never raises: a server that does not answer is part of the status."""
+    try:
+        return _status_of(stream, connections)
+    except TopicMissing as error:
+        return StreamStatus(stream.name, DEGRADED, [f"{error.message}; the sensor waits for it"])
+    except IngestError as error:
+        return StreamStatus(stream.name, STOPPED, [error.message])
+
+
+def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
+    book, topic = connections.book(stream), connections.topic(stream)
+    identity, losses = survey(topic, book)
+    known, state, accounts = book.positions(), book.state(), book.accounting()
+    partitions = range(max(identity.partitions, len(known)))
+    ends = topic.end_offsets(range(identity.partitions))
+    owners = book.owners(partitions).holders
+    wrong = {entry.kafka_partition for entry in accounts if not entry.accounted}
+    found = []
+    for partition in partitions:
+        at, owner = known.get(partition), owners.get(partition)
+        found.append(
+            PartitionStatus(
+                partition,
+                at.next_offset if at else None,
+                ends[partition].next_offset if partition in ends else None,
+                at.rows if at else 0,
+                at.dead_letters if at else 0,
+                at.lost if at else 0,
+                partition not in wrong,
+                owner.run_id if owner else None,
+                at.updated_at if at and at.next_offset > at.first_offset else None,
+            )
+        )
+    stopped = [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
+    stopped += [f"paused: {state.reason} ({state.paused_by}); to go on: ingest resume {stream.name}"] * state.paused
+    degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
+    frozen = sorted(p for p, owner in owners.items() if owner.frozen)
+    degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
+    letters = book.open_letters()
+    level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
+    if letters:
+        degraded.append(f"{letters:,} open dead letters: ingest dead-letters list {stream.name}")
+    if state.letters_allowed:
+        degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
+    return StreamStatus(stream.name, level, stopped + degraded, letters, found)

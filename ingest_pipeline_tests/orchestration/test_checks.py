@@ -1,0 +1,131 @@
+"""Asset checks and `ingest status`: what they say when all is well, and when it is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import temperatures
+from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, devices, refused
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+
+
+def newest(bench: Bench, name: str) -> tuple[bool, str]:
+    """(passed, description) of the check's newest evaluation."""
+    key = dg.AssetCheckKey(dg.AssetKey("temperature"), name)
+    (record,) = bench.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    assert record.event is not None and record.event.dagster_event is not None
+    evaluation = record.event.dagster_event.asset_check_evaluation_data
+    return evaluation.passed, evaluation.description or ""
+
+
+def status(bench: Bench, code: int) -> Any:
+    return json.loads(ingest(bench, "status", "--json", code=code))
+
+
+def test_a_run_that_went_well_is_green(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(7))
+    here.drain()
+    assert newest(here, ACCOUNTED) == (True, "7 offsets accounted for")
+    assert newest(here, NO_LOSS)[0]
+    ((stream,),) = [status(here, 0)]
+    assert (stream["level"], stream["lag"], stream["said"]) == ("healthy", 0, [])
+    printed = ingest(here, "status")
+    assert printed.splitlines()[0] == "temperature healthy  lag 0"
+
+
+def test_a_ledger_that_does_not_add_up_is_red(bench: Make) -> None:
+    here = bench()
+    here.produce([*temperatures(3), *devices(3, 1)])
+    here.drain()
+    here.query("alter table ingest.position drop constraint accounted_for")
+    here.query('update ingest.position set "rows" = "rows" - 1 where kafka_partition = 1')
+    here.drain()
+    passed, said = newest(here, ACCOUNTED)
+    assert not passed
+    assert "partition 1, incarnation 1: 1 offsets unaccounted for" in said
+    (stream,) = status(here, 1)
+    assert stream["level"] == "degraded"
+    assert "do not add up" in stream["said"][0]
+
+
+def test_a_dead_letter_that_somebody_deleted_is_red(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(3))
+    here.produce([temperatures(1)[0]._replace(value=b"?")])
+    here.drain()
+    assert status(here, 1)[0]["open_letters"] == 1
+    here.query("delete from ingest.dead_letter")
+    here.drain()
+    assert "1 dead letters counted, 0 kept" in newest(here, ACCOUNTED)[1]
+
+
+def test_a_loss_is_red_until_it_is_accepted(bench: Make, kafka_server: RealKafka) -> None:
+    here = bench(partitions=1)
+    here.produce(devices(0, 5))
+    here.drain()
+    here.produce(devices(5, 5))
+    delete_before(kafka_server, here.stream.topic, 8)
+    refused(here)
+    assert newest(here, NO_LOSS) == (False, refused(here))
+    assert not here.by_sensor().success
+    assert newest(here, NO_LOSS)[0] is False
+    (stream,) = status(here, 2)
+    assert stream["level"] == "stopped"
+    assert "to go on: ingest accept-loss temperature" in stream["said"][0]
+    ingest(here, "accept-loss", "temperature", "--yes")
+    here.drain()
+    assert newest(here, NO_LOSS)[0]
+    assert newest(here, ACCOUNTED) == (True, "10 offsets accounted for")
+
+
+def test_the_sensor_says_it_once_and_again_behind_a_newer_materialization(bench: Make, kafka_server: RealKafka) -> None:
+    here = bench(partitions=1)
+    here.produce(devices(0, 5))
+    here.drain()
+    here.produce(devices(5, 5))
+    delete_before(kafka_server, here.stream.topic, 8)
+    key = dg.AssetCheckKey(dg.AssetKey("temperature"), NO_LOSS)
+
+    def count() -> int:
+        return len(here.instance.event_log_storage.get_asset_check_execution_history(key, limit=50))
+
+    before = count()
+    refused(here)
+    refused(here)
+    assert count() == before + 1
+    here.instance.report_runless_asset_event(dg.AssetMaterialization("temperature"))
+    refused(here)
+    refused(here)
+    assert count() == before + 2
+
+
+def test_what_cannot_be_evaluated_does_not_pass(bench: Make) -> None:
+    here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", DATABASE_URL="postgresql://x@127.0.0.1:9/x", RETRY_SECONDS="0")
+    assert not here.by_sensor().success
+    for name in (ACCOUNTED, NO_LOSS):
+        passed, said = newest(here, name)
+        assert not passed
+        assert said.startswith("could not be evaluated: ")
+    (stream,) = status(here, 2)
+    assert stream["level"] == "stopped"
+
+
+def test_the_checks_can_be_run_by_hand(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(3))
+    result = here.by_hand()
+    assert result.success
+    found = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert found == {ACCOUNTED: True, NO_LOSS: True}

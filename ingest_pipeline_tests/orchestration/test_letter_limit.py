@@ -1,0 +1,102 @@
+"""Too many refused records: the run stops, the sensor backs off and says why, an operator lets them pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline_tests.orchestration.bench import Bench, failure
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import Record, temperatures, with_broken
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+NO_TIME = Record(b'{"device_id": "a", "temperature": 1}', 0)
+OPEN = "select count(*) from ingest.dead_letter where status = 'open'"
+
+
+def started(bench: Bench) -> Bench:
+    bench.produce(temperatures(4))
+    bench.drain()
+    return bench
+
+
+def test_a_wrong_deployment_drains_nothing_into_dead_letters(bench: Make) -> None:
+    here = started(bench())
+    before = here.positions()
+    here.produce([NO_TIME] * 60 + [Record(b"no JSON", 0)] * 41)
+    result = here.by_sensor(**{tags.DEFINITION: definition(here)})
+    said = failure(result)
+    assert "101 records in a row were refused: 60 of: Object missing required field" in said
+    assert "41 of: JSON is malformed" in said
+    assert "partition 0 offsets 2 to 102" in said
+    assert "ingest dead-letters allow temperature --count N" in said
+    assert here.positions() == before
+    assert here.query(OPEN) == [0]
+    skipped = here.tick().skip_message
+    assert skipped is not None
+    assert "backing off: the last 1 run failed without progress (DeadLetterLimit)" in skipped
+
+
+def definition(bench: Bench) -> str:
+    return tags.definition_of(bench.stream, bench.settings)
+
+
+def test_allow_lets_a_burst_pass_once(bench: Make) -> None:
+    here = started(bench())
+    here.produce([NO_TIME] * 150)
+    assert not here.by_sensor(**{tags.DEFINITION: definition(here)}).success
+    assert here.tick().run_requests == []
+    printed = ingest(here, "dead-letters", "allow", "temperature", "--count", "150")
+    assert "the next 150 dead letters of temperature do not count" in printed
+    assert len(here.tick().run_requests) == 1, "an operator has acted: no backing off"
+    here.drain()
+    assert here.query(OPEN) == [150]
+    here.produce([NO_TIME] * 101)
+    assert not here.by_sensor().success
+    assert here.query(OPEN) == [150]
+
+
+def test_a_stream_with_few_records_trips_it_too(bench: Make) -> None:
+    here = started(bench(DEAD_LETTER_MAX_CONSECUTIVE="5"))
+    for _ in range(5):
+        here.produce([NO_TIME])
+        here.drain()
+    here.produce([NO_TIME])
+    assert "6 records in a row were refused" in failure(here.by_sensor())
+    ingest(here, "dead-letters", "discard", "temperature", "--yes")
+    here.drain()
+    assert here.query(OPEN) == [1]
+
+
+def test_it_is_looked_at_while_isolating(bench: Make) -> None:
+    """All rows of a large batch are refused by the table: the run stops at the 101st, not at the last."""
+    here = started(bench(BATCH_SIZE="5000"))
+    here.query("alter table temperature add constraint warm check (temperature < 20)  not valid")
+    here.query("create sequence tries")
+    here.query(
+        "create function counted() returns trigger language plpgsql as"
+        " $$ begin perform nextval('tries'); return new; end $$"
+    )
+    here.query("create trigger counted before insert on temperature for each row execute function counted()")
+    here.produce(temperatures(5000, partitions=1))
+    said = failure(here.by_sensor())
+    assert "101 records in a row were refused: 101 of: check violation (23514), constraint warm" in said
+    assert here.query("select last_value < 1000 from tries") == [True]
+    assert here.query(OPEN) == [0]
+
+
+def test_a_setting_turns_it_off(bench: Make) -> None:
+    here = started(bench(DEAD_LETTER_LIMIT="off"))
+    here.produce([NO_TIME] * 1500)
+    here.drain()
+    assert here.query(OPEN) == [1500]
+
+
+def test_one_in_fifty_is_no_reason_to_stop(bench: Make) -> None:
+    here = bench()
+    here.produce(with_broken(temperatures(3000), 50))
+    here.drain()
+    assert here.query(OPEN) == [60]
