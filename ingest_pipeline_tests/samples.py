@@ -8,9 +8,9 @@ from datetime import datetime
 import msgspec
 from hypothesis import settings
 
-from ingest_pipeline.core.batch import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, Message, Place, Position, TopicIdentity
+from ingest_pipeline.core.rows import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
 

@@ -1,30 +1,11 @@
-"""Cutting the log into batches: when one is full, and what it holds."""
+"""Cutting the log into batches: when one is full."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .errors import RecordRefused
-from .letters import dead_letter
 from .ports import Clock, Source
-from .record import (
-    MAX_MS,
-    MIN_MS,
-    PG_EPOCH_MS,
-    Batch,
-    Chunk,
-    DeadLetter,
-    Message,
-    Move,
-    Place,
-    Position,
-    Row,
-    place_after,
-)
-
-Decode = Callable[[bytes], tuple[object, ...]]
+from .record import Chunk, Message, Place
 
 SLICE_SECONDS = 0.25
 """The longest single wait inside a read: how late a request to stop may be noticed."""
@@ -44,21 +25,6 @@ class BatchLimits:
     records: int
     size_bytes: int
     timeout_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RecordRules:
-    """What becomes of records before anybody decodes them.
-
-    Attributes:
-        max_bytes: a larger value is refused.
-        letter_bytes: bytes of a value that a dead letter keeps.
-        tombstones_refused: a record without a value is a dead letter; else it is skipped and counted.
-    """
-
-    max_bytes: int = 1 << 20
-    letter_bytes: int = 1 << 20
-    tombstones_refused: bool = False
 
 
 class BatchReader:
@@ -116,9 +82,10 @@ class BatchReader:
     def _add(self, chunk: Chunk) -> None:
         messages = list(chunk.messages)
         if messages:
-            sizes = [len(message.value() or b"") for message in messages]
-            self._average_bytes += (sum(sizes) / len(sizes) - self._average_bytes) / 4
-            fits = self._fitting(sizes)
+            sizes = [len(value) if (value := message.value()) else 0 for message in messages]
+            total = sum(sizes)
+            self._average_bytes += (total / len(sizes) - self._average_bytes) / 4
+            fits = self._fitting(sizes, total)
             if fits < len(messages):
                 self._carried = Chunk(messages[fits:], chunk.ends)
                 messages, sizes, chunk = messages[:fits], sizes[:fits], Chunk()
@@ -128,8 +95,11 @@ class BatchReader:
             self._bytes += sum(sizes)
         self._ends.update(chunk.ends)
 
-    def _fitting(self, sizes: list[int]) -> int:
+    def _fitting(self, sizes: list[int], all_bytes: int) -> int:
+        """How many of these records still belong to this batch."""
         total, room = self._bytes, self._limits.records - len(self._messages)
+        if total + all_bytes <= self._limits.size_bytes:
+            return min(len(sizes), room)
         for count, size in enumerate(sizes[:room]):
             total += size
             if total > self._limits.size_bytes and (count or self._messages):
@@ -145,57 +115,3 @@ class BatchReader:
             or self._carried is not None
             or self._clock.monotonic() >= self._opened_at + self._limits.timeout_seconds
         )
-
-
-def decode_batch(
-    messages: list[Message],
-    ends: Mapping[int, Place],
-    positions: Mapping[int, Position],
-    decode: Decode,
-    rules: RecordRules,
-    opened_at: float,
-) -> Batch | None:
-    """Messages → rows, dead letters and moves; None when nothing moves.
-
-    Args:
-        positions: what the ledger holds now, for every partition that may occur.
-    """
-    rows: list[Row] = []
-    kept: list[Message] = []
-    letters: list[DeadLetter] = []
-    rows_before: list[int] = []
-    max_bytes = rules.max_bytes
-    skipped: defaultdict[int, int] = defaultdict(int)
-    last: dict[int, Message] = {}
-    incarnations = {partition: position.incarnation for partition, position in positions.items()}
-    for message in messages:
-        partition = message.partition()
-        last[partition] = message
-        value = message.value()
-        if value is None and not rules.tombstones_refused:
-            skipped[partition] += 1
-            continue
-        try:
-            if value is None:
-                raise RecordRefused("a tombstone: the record has no value", stage="decode")
-            if len(value) > max_bytes:
-                raise RecordRefused(f"larger than MAX_RECORD_BYTES, {max_bytes:,} bytes", stage="size")
-            values = decode(value)
-        except RecordRefused as refused:
-            letters.append(dead_letter(message, incarnations[partition], refused, rules.letter_bytes))
-            rows_before.append(len(rows))
-            continue
-        kind, ms = message.timestamp()
-        stamp = (ms - PG_EPOCH_MS) * 1000 if kind and MIN_MS <= ms <= MAX_MS else None
-        rows.append((incarnations[partition], partition, message.offset(), stamp, *values))
-        kept.append(message)
-    places = {partition: place_after(message) for partition, message in last.items()}
-    for partition, end in ends.items():
-        if partition not in places or end.next_offset > places[partition].next_offset:
-            places[partition] = end
-    moves = {
-        partition: Move(incarnations[partition], positions[partition].place.next_offset, place, skipped[partition])
-        for partition, place in places.items()
-        if place.next_offset > positions[partition].place.next_offset
-    }
-    return Batch(rows, kept, letters, moves, len(messages), opened_at, rows_before) if moves else None

@@ -7,9 +7,10 @@ name a type or a JSON path, never a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from .fields import Field
 from .stream import Stream
 
 _BACKSLASH = 0x5C
+_ESCAPED_NUL = b"\\u0000"
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
 _QUOTED = re.compile(r"(unknown field|Invalid value) (?:`.*`|'.*'|-?\d+)(?= - at|$)", re.DOTALL)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError, MemoryError)
@@ -40,10 +42,13 @@ class JsonDecoder:
         self._checks = hasattr(stream.event, "__post_init__")
         unchecked = {"__post_init__": lambda self: None} if self._checks else {}
         self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._type).decode
+        self._many: Callable[[bytes], list[Any]] = msgspec.json.Decoder(self._type).decode_lines
         self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(
             _derive(stream, lambda item: item.lenient_type, unchecked)
         ).decode
         self._times = tuple(i for i, item in enumerate(stream.fields) if item.python_type is datetime)
+        self._years = tuple(attrgetter(f"{item.name}.year") for item in stream.fields if _is_time(item))
+        self._plain = all(_is_time(item) or item.python_type not in (datetime, Decimal) for item in stream.fields)
         self._decimals = tuple(i for i, item in enumerate(stream.fields) if item.python_type is Decimal)
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
@@ -67,6 +72,29 @@ class JsonDecoder:
         if _BACKSLASH in value:
             self._check_nul(values)
         return values
+
+    def decode_many(self, values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
+        """The same for many at once, in half the time; None when any of them needs a closer look.
+
+        One msgspec call reads all values as lines. None can be taken for another's part: each begins with a brace and
+        ends with one, so a value that left something open would be followed by "}", a line break and "{" inside it,
+        which is no JSON wherever it stands.
+        """
+        if not self._plain or [value for value in values if value[:1] != b"{" or value[-1:] != b"}"]:
+            return None
+        lines = b"\n".join(values)
+        if _BACKSLASH in lines and _ESCAPED_NUL in lines:
+            return None
+        try:
+            events = self._many(lines)
+        except _UNREADABLE:
+            return None
+        if len(events) != len(values):
+            return None
+        for year in self._years:
+            if not all(_FIRST_YEAR < each < _LAST_YEAR for each in set(map(year, events))):
+                return None
+        return list(map(msgspec.structs.astuple, events))
 
     def _decode_leniently(self, value: bytes, refusal: BaseException) -> tuple[Any, ...]:
         try:
@@ -120,6 +148,10 @@ class JsonDecoder:
                 raise RecordRefused(
                     f"NUL character, which PostgreSQL cannot store - at `$.{item.json_name}`", stage="value"
                 )
+
+
+def _is_time(item: Field) -> bool:
+    return item.python_type is datetime and not item.nullable
 
 
 def _derive(

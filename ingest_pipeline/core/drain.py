@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .backoff import Backoff
-from .batch import BatchLimits, BatchReader, Decode, RecordRules, decode_batch
+from .batch import BatchLimits, BatchReader
 from .errors import DataLoss, EnvironmentFault
 from .ports import Clock, Ledger, Source
 from .progress import Progress
 from .record import Batch, Message, Place, Requests, Written
+from .rows import Decode, DecodeMany, RecordRules, decode_batch, one_by_one
 
 BEAT_SECONDS = 1.0
 """How often an owner shows life to the server and looks at what others ask of it."""
@@ -45,6 +46,7 @@ class Drain:
         verify: called every VERIFY_SECONDS; a reason ends the run, a StopStream stops it.
         observe: called after each batch and each idle read, with the progress.
         rules: what becomes of records before they are decoded.
+        decode_many: see core.rows.decode_batch.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Drain:
         verify: Callable[[], str | None] = lambda: None,
         observe: Callable[[Progress], None] = lambda progress: None,
         rules: RecordRules | None = None,
+        decode_many: DecodeMany = one_by_one,
     ) -> None:
         self._source, self._ledger, self._decode = source, ledger, decode
         self._reader = BatchReader(source, batch_limits, clock)
         self._limits, self._clock = run_limits, clock
         self._stop, self._verify, self._observe = stop, verify, observe
         self._rules = rules or RecordRules()
+        self._decode_many = decode_many
         self._requests = Requests()
         self._ends: dict[int, int] = {}
         now = clock.monotonic()
@@ -109,7 +113,7 @@ class Drain:
             self._last_record_at = self._clock.monotonic()
         self._ends.update({partition: place.next_offset for partition, place in ends.items()})
         batch = decode_batch(  # 1
-            messages, ends, self._ledger.positions, self._decode, self._rules, opened_at
+            messages, ends, self._ledger.positions, self._decode, self._rules, opened_at, self._decode_many
         )
         if batch is None:
             return

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from .latency import LatencyHistogram
 from .record import PG_EPOCH_MS, STAMP, Batch, Position, Written
 
+LATENCY_SAMPLES = 100
+"""About so many rows of a batch have their latency counted: evenly spread ones, and the oldest."""
+
 
 @dataclass(slots=True)
 class Progress:
@@ -42,5 +45,6 @@ class Progress:
         self.batches += 1 if batch.records else 0
         self.reasons.update(written.reasons)
         self.to_offsets.update({partition: move.place.next_offset for partition, move in batch.moves.items()})
-        stamps = [row[STAMP] // 1000 + PG_EPOCH_MS for row in batch.rows if row[STAMP] is not None]
-        self.latency.add(committed_at * 1000, stamps)
+        if stamps := [row[STAMP] for row in batch.rows if row[STAMP] is not None]:
+            sample = [min(stamps), *stamps[:: len(stamps) // LATENCY_SAMPLES + 1]]
+            self.latency.add(committed_at * 1000, [stamp // 1000 + PG_EPOCH_MS for stamp in sample])

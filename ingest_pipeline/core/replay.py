@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from .batch import SLICE_SECONDS, Decode, RecordRules, decode_batch
+from .batch import SLICE_SECONDS
 from .ports import Source
 from .record import Batch, Message, Place, Position
+from .rows import Decode, RecordRules, decode_batch
 
 READ_RECORDS = 5000
 

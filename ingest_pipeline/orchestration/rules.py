@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..core.batch import RecordRules
 from ..core.limit import LetterLimits
+from ..core.rows import RecordRules
 from ..settings_model import StreamSettings
 
 

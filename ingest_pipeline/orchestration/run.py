@@ -103,10 +103,11 @@ class StreamRun:
             self._end_without_ownership(others, stop)
             return
         reporter = self._reporter(topic)
+        decoder = JsonDecoder(self._stream, self._settings.naive_timestamps)
         drain = Drain(
             source,
             ledger,
-            JsonDecoder(self._stream, self._settings.naive_timestamps).decode,
+            decoder.decode,
             BatchLimits(self._settings.batch_size, self._settings.batch_bytes, self._settings.batch_timeout_seconds),
             self._limits(topic, ledger),
             self._clock,
@@ -114,6 +115,7 @@ class StreamRun:
             verify=lambda: self._verify(topic, len(known)),
             observe=reporter,
             rules=record_rules(self._settings),
+            decode_many=decoder.decode_many,
         )
         self._progress = drain.progress
         try:

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import psycopg
 
-from ingest_pipeline.core.batch import Decode
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, Message, Place, Written
+from ingest_pipeline.core.rows import Decode
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.engine import Database, Schemas

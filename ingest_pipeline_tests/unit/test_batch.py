@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits, BatchReader, RecordRules, decode_batch
+from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits, BatchReader
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Chunk, Message, Place, Position
+from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.testing import MemoryBroker, MemorySource, SettableClock
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.samples import READING, STEADY, good, make_batch, message, messages, tombstone

@@ -10,8 +10,9 @@ import pytest
 from ingest_pipeline.core.batch import BatchLimits
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.drain import Drain, RunLimits
-from ingest_pipeline.core.errors import DatabaseUnavailable, KafkaUnavailable, TopicChanged
+from ingest_pipeline.core.errors import DatabaseUnavailable, DataLoss, KafkaUnavailable, TopicChanged
 from ingest_pipeline.core.progress import Progress
+from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.start import StartPolicy, begin
 from ingest_pipeline.testing import (
     Fault,
@@ -40,6 +41,7 @@ class Scene:
     stop: Callable[[], str | None] = lambda: None
     verify: Callable[[], str | None] = lambda: None
     observe: Callable[[Progress], None] = lambda progress: None
+    rules: RecordRules = field(default_factory=RecordRules)
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker({"reading": 1})
@@ -64,6 +66,7 @@ class Scene:
             stop=lambda: self.stop(),
             verify=lambda: self.verify(),
             observe=lambda progress: self.observe(progress),
+            rules=self.rules,
         )
 
     @property
@@ -224,3 +227,45 @@ def test_markers_at_the_tail_bring_lag_to_zero() -> None:
     at = scene.book.positions()[0]
     assert (at.next_offset, at.rows, at.absent) == (3, 2, 1)
     assert (drain.progress.absent, drain.progress.batches) == (1, 1)
+
+
+def test_what_was_read_before_a_loss_is_committed() -> None:
+    """Retention moves over the rest of the log while the batch is still open."""
+    scene = Scene(batch=BatchLimits(1000, 1 << 20, 60.0))
+    scene.produce(4)
+
+    reads = 0
+
+    def lose(progress: Progress) -> None:
+        nonlocal reads
+        reads += 1
+        if reads == 2:  # the first read brings one record, the second the other three
+            scene.produce(6)
+            scene.broker.delete_records("reading", 0, 8)
+
+    scene.observe = lose
+    with pytest.raises(DataLoss) as raised:
+        scene.drain().run()
+    assert (raised.value.where["cause"], raised.value.where["low"]) == ("retention", 8)
+    assert (scene.rows, scene.book.positions()[0].next_offset) == (4, 4)
+
+
+def test_a_record_that_is_too_large_is_not_decoded() -> None:
+    scene = Scene(rules=RecordRules(max_bytes=len(good()), letter_bytes=10))
+    scene.broker.append("reading", 0, good())
+    scene.broker.append("reading", 0, good("one byte more"))
+    scene.drain().run()
+    (letter,) = scene.database.table("reading").dead_letters.values()
+    assert (letter.stage, letter.truncated, letter.value) == ("size", True, good("one byte more")[:10])
+    assert letter.reason == f"larger than MAX_RECORD_BYTES, {len(good())} bytes"
+
+
+@pytest.mark.parametrize(("refused", "counters"), [(False, (1, 0, 1)), (True, (1, 1, 0))])
+def test_tombstones_are_skipped_or_kept(refused: bool, counters: tuple[int, int, int]) -> None:
+    scene = Scene(rules=RecordRules(tombstones_refused=refused))
+    scene.broker.append("reading", 0, None, key=b"gone")
+    scene.produce(1)
+    scene.drain().run()
+    at = scene.book.positions()[0]
+    assert (at.rows, at.dead_letters, at.skipped) == counters
+    assert [letter.key for letter in scene.database.table("reading").dead_letters.values()] == [b"gone"] * refused

@@ -1,0 +1,149 @@
+"""Messages → rows and dead letters. Half of the loop's time is spent here, so whole columns are taken at a time.
+
+CPU a record of 90 bytes, one core, msgspec 0.22: 1.1 µs by columns, 2.3 µs one by one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import add
+from typing import Any
+
+from .errors import RecordRefused
+from .letters import dead_letter
+from .record import MAX_MS, MIN_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
+
+Decode = Callable[[bytes], tuple[object, ...]]
+DecodeMany = Callable[[Sequence[bytes]], list[tuple[object, ...]] | None]
+
+BLOCK = 32
+"""Records decoded together once not all of a batch could be: with 1 % refused, three blocks in four still are."""
+_NO_TIMESTAMP = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRules:
+    """What becomes of records before anybody decodes them.
+
+    Attributes:
+        max_bytes: a larger value is refused.
+        letter_bytes: bytes of a value that a dead letter keeps.
+        tombstones_refused: a record without a value is a dead letter; else it is skipped and counted.
+    """
+
+    max_bytes: int = 1 << 20
+    letter_bytes: int = 1 << 20
+    tombstones_refused: bool = False
+
+
+def one_by_one(values: Sequence[bytes]) -> None:
+    """For a decoder that does not take many at once."""
+
+
+def decode_batch(
+    messages: list[Message],
+    ends: Mapping[int, Place],
+    positions: Mapping[int, Position],
+    decode: Decode,
+    rules: RecordRules,
+    opened_at: float,
+    decode_many: DecodeMany = one_by_one,
+) -> Batch | None:
+    """Messages → rows, dead letters and moves; None when nothing moves.
+
+    Args:
+        positions: what the ledger holds now, for every partition that may occur.
+        decode_many: the rows of all values, or None when they have to be decoded one by one.
+    """
+    partitions = _column("partition", messages)
+    incarnations = _incarnations(partitions, positions)
+    coordinates = list(zip(incarnations, partitions, _column("offset", messages), _stamps(messages), strict=True))
+    batch, skipped = Batch([], [], [], {}, len(messages), opened_at), Counter[int]()
+    for start, found, values in _decoded(_column("value", messages), decode_many, rules.max_bytes):
+        part = slice(start, start + len(values))
+        if found is not None:
+            batch.rows += map(add, coordinates[part], found)
+            batch.messages += messages[part]
+            continue
+        for message, place, value in zip(messages[part], coordinates[part], values, strict=True):
+            if value is None and not rules.tombstones_refused:
+                skipped[place[1]] += 1
+                continue
+            try:
+                batch.rows.append(place + _decode_one(value, decode, rules.max_bytes))
+                batch.messages.append(message)
+            except RecordRefused as refused:
+                batch.dead_letters.append(dead_letter(message, place[0], refused, rules.letter_bytes))
+                batch.rows_before.append(len(batch.rows))
+    last = dict(zip(partitions, messages, strict=True))
+    batch.moves = _moves(last, ends, positions, skipped)
+    return batch if batch.moves else None
+
+
+def _column(name: str, messages: Sequence[Message]) -> list[Any]:
+    """One method's answers; looked up once in the messages' type, which is twice as fast as for each message."""
+    return list(map(getattr(type(messages[0]), name), messages)) if messages else []
+
+
+def _decoded(
+    values: list[bytes | None], decode_many: DecodeMany, max_bytes: int
+) -> Iterator[tuple[int, list[tuple[object, ...]] | None, list[bytes | None]]]:
+    """(start, rows, values) of stretches: all of them if they can be decoded together, else block by block; no rows
+    where the values of a block have to be looked at one by one."""
+    stretch = len(values)
+    while values:
+        for start in range(0, len(values), stretch):
+            part = values[start : start + stretch]
+            whole = None not in part and max(map(len, part)) <= max_bytes  # type: ignore[arg-type]
+            found = decode_many(part) if whole else None  # type: ignore[arg-type]
+            if found is None and stretch > BLOCK:
+                break
+            yield start, found, part
+        else:
+            return
+        stretch = BLOCK
+
+
+def _decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:
+    if value is None:
+        raise RecordRefused("a tombstone: the record has no value", stage="decode")
+    if len(value) > max_bytes:
+        raise RecordRefused(f"larger than MAX_RECORD_BYTES, {max_bytes:,} bytes", stage="size")
+    return decode(value)
+
+
+def _incarnations(partitions: Iterable[int], positions: Mapping[int, Position]) -> Iterator[int]:
+    return map({partition: at.incarnation for partition, at in positions.items()}.__getitem__, partitions)
+
+
+def _stamps(messages: Sequence[Message]) -> list[int | None]:
+    """Microseconds since 2000-01-01, as PostgreSQL counts; None where Kafka has no time or one it cannot store."""
+    if not messages:
+        return []
+    kinds, times = zip(*_column("timestamp", messages), strict=True)
+    if _NO_TIMESTAMP not in kinds and min(times) >= MIN_MS and max(times) <= MAX_MS:
+        return [(ms - PG_EPOCH_MS) * 1000 for ms in times]
+    return [
+        (ms - PG_EPOCH_MS) * 1000 if kind != _NO_TIMESTAMP and MIN_MS <= ms <= MAX_MS else None
+        for kind, ms in zip(kinds, times, strict=True)
+    ]
+
+
+def _moves(
+    last: Mapping[int, Message],
+    ends: Mapping[int, Place],
+    positions: Mapping[int, Position],
+    skipped: Mapping[int, int],
+) -> dict[int, Move]:
+    """How far each partition comes: behind its last record, or to an end that lies beyond it."""
+    places = {partition: place_after(message) for partition, message in last.items()}
+    for partition, end in ends.items():
+        if partition not in places or end.next_offset > places[partition].next_offset:
+            places[partition] = end
+    return {
+        partition: Move(positions[partition].incarnation, expected, place, skipped.get(partition, 0))
+        for partition, place in places.items()
+        if place.next_offset > (expected := positions[partition].place.next_offset)
+    }

@@ -1,0 +1,135 @@
+"""Whole columns at a time give what records one by one give, whatever stands beside what."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.record import MAX_MS, MIN_MS, Batch, Place, Position
+from ingest_pipeline.core.rows import BLOCK, RecordRules, decode_batch
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.testing.log import MemoryMessage
+from ingest_pipeline_tests.samples import BAD, READING, STEADY, good
+
+POSITIONS = {0: Position(0, 1, Place(0)), 1: Position(1, 2, Place(0))}
+DECODER = JsonDecoder(READING)
+RULES = RecordRules(max_bytes=400, letter_bytes=20)
+
+PIECES = [
+    good(),
+    good("x\\n"),
+    BAD,
+    None,
+    b"",
+    b"{",
+    b"}",
+    b"{}",
+    b'{"device_id": "a", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"',
+    b', "temperature": 2}',
+    b'{"device_id": "a", "temperature": 1, "timestamp": "2026-01-01T00:00:00"}',
+    b'{"device_id": "a",\n "temperature": 1,\n "timestamp": "2026-01-01T00:00:00Z"}',
+    b' {"device_id": "a", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"} \n',
+    b'{"device_id": "\\u0000", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"}',
+    b'{"device_id": "\\\\u0000", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"}',
+    b'{"device_id": "a", "temperature": 1, "timestamp": "0001-01-01T00:00:00+14:00"}',
+    b'{"device_id": "a", "temperature": 1, "timestamp": "9999-12-31T23:59:59-14:00"}',
+    good("y" * 500),
+    good() + good(),
+    good() + b"\n" + good(),
+    good()[:-1],
+    b'{"device_id": "' + good() + b'"}',
+    b'{"device_id": "}',
+    b'{"}',
+    b'{"device_id": "a", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z", "more": [{}',
+    b'{}], "x": {}}',
+    b"[" + good() + b"]",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf" + good(),
+]
+
+
+def told(batch: Batch | None) -> Any:
+    if batch is None:
+        return None
+    letters = [(letter.offset, letter.stage, letter.reason, letter.value) for letter in batch.dead_letters]
+    kept = [message.offset() for message in batch.messages]
+    return batch.rows, kept, letters, batch.rows_before, batch.moves
+
+
+def messages(values: list[bytes | None], stamps: list[int | None] | None = None) -> list[Any]:
+    times = stamps or [1_700_000_000_000] * len(values)
+    return [
+        MemoryMessage(number % 2, number // 2, 0, value, timestamp_ms=ms)
+        for number, (value, ms) in enumerate(zip(values, times, strict=True))
+    ]
+
+
+@settings(STEADY, max_examples=400)
+@given(st.lists(st.sampled_from(PIECES), max_size=BLOCK * 3), st.lists(st.just(good()), max_size=BLOCK * 2))
+@example([good()] * 1000, [])
+@example([good() + b'{"device_id": "a", "x": {}', b', "y": {}}'], [good()])
+def test_together_they_give_what_they_give_alone(odd: list[bytes | None], healthy: list[bytes]) -> None:
+    values = [*healthy, *odd, *healthy]
+    alone = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, 0.0)
+    together = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, 0.0, DECODER.decode_many)
+    assert told(together) == told(alone)
+
+
+@settings(STEADY, max_examples=1000)
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text('{}[]",:\n 1a', max_size=12).map(str.encode)), max_size=6))
+def test_no_value_is_taken_for_a_part_of_another(values: list[bytes | None]) -> None:
+    found = DECODER.decode_many([value for value in values if value is not None])
+    if found is not None:
+        assert found == [DECODER.decode(value) for value in values if value is not None]
+
+
+def test_healthy_records_are_decoded_together() -> None:
+    def never(value: bytes) -> tuple[Any, ...]:
+        raise AssertionError("decoded alone")
+
+    batch = decode_batch(messages([good()] * 100), {}, POSITIONS, never, RULES, 0.0, DECODER.decode_many)
+    assert batch is not None
+    assert len(batch.rows) == 100
+
+
+def test_a_refused_record_costs_its_block_alone() -> None:
+    alone: list[bytes] = []
+
+    def counted(value: bytes) -> tuple[Any, ...]:
+        alone.append(value)
+        return DECODER.decode(value)
+
+    values: list[bytes | None] = [*[good()] * 300, BAD, *[good()] * 300]
+    batch = decode_batch(messages(values), {}, POSITIONS, counted, RULES, 0.0, DECODER.decode_many)
+    assert batch is not None
+    assert (len(batch.rows), len(batch.dead_letters), len(alone)) == (600, 1, BLOCK)
+
+
+@pytest.mark.parametrize(
+    "stamps", [[None, 5], [MIN_MS, MAX_MS], [MIN_MS - 1, 0], [0, MAX_MS + 1], [2**62, -(2**62)], [0, 1]]
+)
+def test_times_that_postgres_cannot_store_are_none(stamps: list[int | None]) -> None:
+    batch = decode_batch(messages([good()] * 2, stamps), {}, POSITIONS, DECODER.decode, RULES, 0.0)
+    assert batch is not None
+    expected = [(ms - 946_684_800_000) * 1000 if ms is not None and MIN_MS <= ms <= MAX_MS else None for ms in stamps]
+    assert [row[3] for row in batch.rows] == expected
+
+
+class Fare(msgspec.Struct):
+    fare: Decimal
+    event_time: datetime
+    ended: datetime | None = None
+
+
+@pytest.mark.parametrize("fare", ["1.5", "NaN", "-Infinity"])
+def test_streams_whose_values_need_a_look_are_decoded_one_by_one(fare: str) -> None:
+    decoder = JsonDecoder(Stream("fare", Fare))
+    assert decoder.decode_many([json.dumps({"fare": fare, "event_time": "2026-01-01T00:00:00Z"}).encode()]) is None
