@@ -51,6 +51,12 @@ class StreamSettings(Values):
     batch_size: int = Field(
         default=1000, ge=1, le=100_000, description="A batch is written when it holds this many records."
     )
+    batches_per_commit: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="While more records wait to be read, up to this many batches share one transaction.",
+    )
     batch_timeout_seconds: float = Field(
         default=1.0,
         ge=0.01,

@@ -20,11 +20,14 @@ class BatchLimits:
         records: count.
         size_bytes: sum of the values' bytes; one larger record still makes a batch of its own.
         timeout_seconds: counted from the batch's first record.
+        together: while records wait to be read, so many times `records` go into one transaction; it never waits for
+            more. What a commit costs is shared by more rows, and nothing else changes.
     """
 
     records: int
     size_bytes: int
     timeout_seconds: float
+    together: int = 1
 
 
 class BatchReader:
@@ -43,6 +46,7 @@ class BatchReader:
         self._bytes = 0
         self._opened_at: float | None = None
         self._carried: Chunk | None = None
+        self._more = True
         self._average_bytes = limits.size_bytes / _FIRST_READ
 
     def read(self) -> tuple[list[Message], dict[int, Place], float] | None:
@@ -52,7 +56,9 @@ class BatchReader:
         """
         chunk, self._carried = self._carried, None
         if chunk is None:
-            chunk = self._source.read(self._room(), self._wait())
+            room = self._room()
+            chunk = self._source.read(room, self._wait())
+            self._more = len(chunk.messages) >= room
         self._add(chunk)
         if self._due():
             return self.take()
@@ -64,18 +70,20 @@ class BatchReader:
             return None
         opened_at = self._clock.monotonic() if self._opened_at is None else self._opened_at
         taken = self._messages, self._ends, opened_at
-        self._messages, self._ends, self._bytes, self._opened_at = [], {}, 0, None
+        self._messages, self._ends, self._bytes, self._opened_at, self._more = [], {}, 0, None, True
         return taken
 
     def _room(self) -> int:
         if self._opened_at is None:
             return 1  # returns as the first record comes: the time-out counts from it
         by_bytes = (self._limits.size_bytes - self._bytes) / max(self._average_bytes, 1.0)
-        return max(1, min(self._limits.records - len(self._messages), int(by_bytes)))
+        return max(1, min(self._limits.records - len(self._messages) % self._limits.records, int(by_bytes)))
 
     def _wait(self) -> float:
         if self._opened_at is None:
             return SLICE_SECONDS
+        if len(self._messages) >= self._limits.records:
+            return 0.0  # due already: only what is there goes along
         left = self._opened_at + self._limits.timeout_seconds - self._clock.monotonic()
         return min(SLICE_SECONDS, max(0.0, left))
 
@@ -97,7 +105,7 @@ class BatchReader:
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
         """How many of these records still belong to this batch."""
-        total, room = self._bytes, self._limits.records - len(self._messages)
+        total, room = self._bytes, self._limits.records * self._limits.together - len(self._messages)
         if total + all_bytes <= self._limits.size_bytes:
             return min(len(sizes), room)
         for count, size in enumerate(sizes[:room]):
@@ -109,9 +117,11 @@ class BatchReader:
     def _due(self) -> bool:
         if self._opened_at is None:
             return bool(self._ends)
+        limits = self._limits
+        full = len(self._messages) >= limits.records
         return (
-            len(self._messages) >= self._limits.records
-            or self._bytes >= self._limits.size_bytes
+            (full and not (self._more and len(self._messages) < limits.records * limits.together))
+            or self._bytes >= limits.size_bytes
             or self._carried is not None
-            or self._clock.monotonic() >= self._opened_at + self._limits.timeout_seconds
+            or (not full and self._clock.monotonic() >= self._opened_at + limits.timeout_seconds)
         )

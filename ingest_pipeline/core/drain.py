@@ -75,7 +75,7 @@ class Drain:
         now = clock.monotonic()
         self._beat_at, self._verify_at, self._last_record_at = now + BEAT_SECONDS, now + VERIFY_SECONDS, now
         self._ended: str | None = None
-        self.progress = Progress(now)
+        self.progress = Progress(now, batch_limits.records)
 
     def run(self) -> str:
         """Drain until there is a reason to end, and return it; the batch in hand is committed first.

@@ -15,9 +15,10 @@ LATENCY_SAMPLES = 100
 
 @dataclass(slots=True)
 class Progress:
-    """Counts since the run took ownership. `started_at` is monotonic seconds."""
+    """Counts since the run took ownership, which was at `started_at`, monotonic seconds."""
 
     started_at: float
+    batch_size: int = 1 << 62
     from_offsets: dict[int, int] = field(default_factory=dict)
     to_offsets: dict[int, int] = field(default_factory=dict)
     rows: int = 0
@@ -42,7 +43,7 @@ class Progress:
         self.dead_letters += letters
         self.skipped += skipped
         self.absent += moved - rows - letters - skipped
-        self.batches += 1 if batch.records else 0
+        self.batches += -(-batch.records // self.batch_size)
         self.reasons.update(written.reasons)
         self.to_offsets.update({partition: move.place.next_offset for partition, move in batch.moves.items()})
         if stamps := [row[STAMP] for row in batch.rows if row[STAMP] is not None]:

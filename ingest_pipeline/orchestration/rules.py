@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..core.batch import BatchLimits
 from ..core.limit import LetterLimits
 from ..core.rows import RecordRules
 from ..settings_model import StreamSettings
@@ -10,6 +11,12 @@ from ..settings_model import StreamSettings
 def record_rules(own: StreamSettings) -> RecordRules:
     """What becomes of records before they are decoded."""
     return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, own.tombstones == "dead-letter")
+
+
+def batch_limits(own: StreamSettings) -> BatchLimits:
+    """When a batch is full. A run that counts its batches commits each by itself."""
+    together = 1 if own.run_max_batches else own.batches_per_commit
+    return BatchLimits(own.batch_size, own.batch_bytes, own.batch_timeout_seconds, together)
 
 
 def letter_limits(own: StreamSettings) -> LetterLimits | None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ..core.backoff import Backoff
-from ..core.batch import BatchLimits
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
@@ -27,7 +26,7 @@ from .decide import START_GRACE_SECONDS
 from .logs import run_logger
 from .losses import accept_unasked, consequence, loss_of
 from .report import Reporter
-from .rules import letter_limits, record_rules
+from .rules import batch_limits, letter_limits, record_rules
 from .stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -96,6 +95,7 @@ class StreamRun:
             self._settings.write_method,
             self._settings.dead_letter_max_bytes,
             letter_limits(self._settings),
+            self._settings.batch_size,
         )
         cleanup.callback(ledger.close)
         others = self._own(ledger, partitions, stop)
@@ -108,7 +108,7 @@ class StreamRun:
             source,
             ledger,
             decoder.decode,
-            BatchLimits(self._settings.batch_size, self._settings.batch_bytes, self._settings.batch_timeout_seconds),
+            batch_limits(self._settings),
             self._limits(topic, ledger),
             self._clock,
             stop=stop.reason,

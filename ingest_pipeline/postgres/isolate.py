@@ -6,7 +6,7 @@ The line is a hint: a row becomes a dead letter only when it fails alone. Withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sqlalchemy import Connection
 
@@ -16,26 +16,28 @@ from ..core.record import Row
 CHUNK = 100
 """Rows under one savepoint: a savepoint a row would overflow PostgreSQL's cache of 64 subtransactions soon."""
 
-Store = Callable[[Sequence[Row]], None]
+Store = Callable[[list[Row]], None]
 
 
 def store_isolated(
     connection: Connection,
-    rows: Sequence[Row],
+    rows: list[Row],
     store: Store,
+    batch_size: int = 1 << 62,
     observe: Callable[[int, RecordRefused], None] = lambda index, error: None,
 ) -> list[tuple[int, RecordRefused]]:
     """Store every row that can be stored, in order, inside the open transaction.
 
     Args:
         store: writes rows by one statement; raises RecordRefused when one of them is refused.
+        batch_size: most rows of one statement.
         observe: called for each row that was refused alone, in their order; may raise to give up.
 
     Returns:
         (index in `rows`, why) of each row that was refused alone.
     """
     refused: list[tuple[int, RecordRefused]] = []
-    work = [(0, len(rows))]
+    work = [(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)][::-1]
     while work:
         start, stop = work.pop()
         if start >= stop:
@@ -58,7 +60,7 @@ def store_isolated(
     return refused
 
 
-def _try(connection: Connection, rows: Sequence[Row], store: Store) -> RecordRefused | None:
+def _try(connection: Connection, rows: list[Row], store: Store) -> RecordRefused | None:
     savepoint = connection.begin_nested()
     try:
         store(rows)

@@ -37,6 +37,7 @@ class PostgresLedger:
         write_method: "copy" or "executemany".
         letter_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused; None for any number.
+        batch_size: most rows of one insert.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class PostgresLedger:
         write_method: str = "copy",
         letter_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
+        batch_size: int = 1000,
         clock: Clock | None = None,
     ) -> None:
         self._database, self._stream, self._run_id = database, stream, run_id
-        self._write_method, self._letter_bytes, self._limits = write_method, letter_bytes, limits
+        self._writing = (write_method, letter_bytes, batch_size)
+        self._limits = limits
         self._clock: Clock = clock or SystemClock()
         self._doing = f"owning stream {stream.name}"
         self._counts: dict[int, tuple[int, int]] = {}
@@ -70,9 +73,7 @@ class PostgresLedger:
             on_error.pop_all()
         self._sql = statements(self._stream, self._database.schemas)
         window = LetterWindow(self._stream.name, self._limits)
-        self._writer = BatchWriter(
-            self._stream, self._run_id, self._sql, self._write_method, self._letter_bytes, window
-        )
+        self._writer = BatchWriter(self._stream, self._run_id, self._sql, *self._writing, window)
 
     def own(
         self,

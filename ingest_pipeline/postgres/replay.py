@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -62,10 +62,10 @@ class MissingRows:
             connection.execute(self._create)
             stored = 0
 
-            def store(part: Sequence[Row]) -> None:
+            def store(part: list[Row]) -> None:
                 nonlocal stored
                 with mapped_errors(self._doing, self._own_key):
-                    connection.exec_driver_sql(self._carried, list(part), {OPTION: self._copy})
+                    connection.exec_driver_sql(self._carried, part, {OPTION: self._copy})
                     found = connection.execute(self._insert_missing).rowcount
                     connection.execute(text(f"TRUNCATE {_TEMPORARY}"))
                 stored += found

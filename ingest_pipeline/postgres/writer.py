@@ -31,6 +31,7 @@ class BatchWriter:
     Args:
         write_method: "copy" or "executemany": what carries the rows.
         letter_bytes: bytes of a value that a dead letter keeps.
+        batch_size: most rows of one insert; a transaction may hold several.
         window: which of the last records were refused; moves with each committed batch.
     """
 
@@ -41,11 +42,12 @@ class BatchWriter:
         statements: Statements,
         write_method: str,
         letter_bytes: int,
+        batch_size: int,
         window: LetterWindow,
     ) -> None:
         self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
         self._by_copy = write_method == "copy"
-        self._letter_bytes = letter_bytes
+        self._letter_bytes, self._batch_size = letter_bytes, batch_size
         self._doing = f"writing stream {stream.name}"
         self._own_key = primary_key_name(stream.table)
 
@@ -130,24 +132,25 @@ class BatchWriter:
         if not batch.rows:
             return []
         if not isolate:
-            self._insert(connection, batch.rows)
+            for start in range(0, len(batch.rows), self._batch_size):
+                self._insert(connection, batch.rows[start : start + self._batch_size])
             return []
 
         def refuse(index: int, error: RecordRefused) -> None:
             row = batch.rows[index]
             tally.refuse(index, row[1], row[2], error.message)
 
-        refused = store_isolated(connection, batch.rows, lambda rows: self._insert_mapped(connection, rows), refuse)
+        def store(rows: list[Row]) -> None:
+            with mapped_errors(self._doing, self._own_key):
+                self._insert(connection, rows)
+
+        refused = store_isolated(connection, batch.rows, store, self._batch_size, refuse)
         return [dead_letter(batch.messages[i], batch.rows[i][0], error, self._letter_bytes) for i, error in refused]
 
-    def _insert_mapped(self, connection: Connection, rows: Sequence[Row]) -> None:
-        with mapped_errors(self._doing, self._own_key):
-            self._insert(connection, rows)
-
-    def _insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def _insert(self, connection: Connection, rows: list[Row]) -> None:
         """SQLAlchemy Core's executemany; carried by COPY when that is the method."""
         if self._by_copy:
-            connection.exec_driver_sql(self._sql.insert, list(rows), {OPTION: self._sql.copy})
+            connection.exec_driver_sql(self._sql.insert, rows, {OPTION: self._sql.copy})
             return
         try:
             connection.exec_driver_sql(self._sql.insert, parameter_rows(rows))

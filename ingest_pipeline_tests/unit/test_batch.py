@@ -88,6 +88,35 @@ def test_the_first_record_ends_the_wait_and_no_wait_is_longer_than_a_slice() -> 
     assert clock.monotonic() == SLICE_SECONDS
 
 
+def test_while_records_wait_several_batches_go_together() -> None:
+    clock = SettableClock()
+    broker = MemoryBroker({"reading": 1})
+    for _ in range(47):
+        broker.append("reading", 0, good())
+    source = MemorySource(broker, "reading", clock)
+    source.assign({0: Place(0)})
+    found = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, together=3), clock)
+    batches = []
+    while clock.monotonic() < 5:
+        taken = found.read()
+        if taken is not None and taken[0]:
+            batches.append((len(taken[0]), clock.monotonic()))
+    assert [size for size, _ in batches] == [30, 17]
+    assert batches[0][1] == 0.0
+    assert batches[1][1] < 1.0, "ten of them made the batch due, and what else was there went along"
+
+
+def test_it_never_waits_for_more_than_a_batch() -> None:
+    clock = SettableClock()
+    source = Scripted(clock, Chunk(messages(0, [0])), Chunk(messages(0, range(1, 10))), Chunk())
+    found = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, together=3), clock)
+    assert found.read() is None
+    assert found.read() is None  # full, and as many came as were asked for: there may be more
+    assert len(offsets(found.read())) == 10
+    assert clock.monotonic() == 0.0
+    assert source.asked == [1, 9, 10]
+
+
 def test_what_is_asked_for_follows_the_size_of_records() -> None:
     clock = SettableClock()
     source = Scripted(clock, *(Chunk([sized(offset, 100_000)]) for offset in range(12)))
@@ -119,20 +148,21 @@ def test_taking_what_is_in_hand_needs_no_limit() -> None:
     st.lists(st.lists(st.integers(0, 900), max_size=8), max_size=12),
     st.integers(1, 10),
     st.integers(1, 2000),
+    st.integers(1, 4),
 )
 def test_every_record_comes_out_once_in_order_and_within_the_limits(
-    sizes: list[list[int]], records: int, size: int
+    sizes: list[list[int]], records: int, size: int, together: int
 ) -> None:
     clock, offset, chunks = SettableClock(), 0, []
     for chunk in sizes:
         chunks.append(Chunk([sized(offset + place, found) for place, found in enumerate(chunk)]))
         offset += len(chunk)
-    found = BatchReader(Scripted(clock, *chunks), BatchLimits(records, size, 1.0), clock)
+    found = BatchReader(Scripted(clock, *chunks), BatchLimits(records, size, 1.0, together), clock)
     seen: list[int] = []
     for _ in range(offset + len(sizes) + 20):
         taken = found.read()
         if taken is not None:
-            assert len(taken[0]) <= records
+            assert len(taken[0]) <= records * together
             assert sum(len(one.value() or b"") for one in taken[0]) <= size or len(taken[0]) == 1
             seen += offsets(taken)
     assert seen == list(range(offset))
