@@ -16,6 +16,8 @@ from .rows import Decode, DecodeMany, RecordRules, decode_batch, one_by_one
 BEAT_SECONDS = 1.0
 """How often an owner shows life to the server and looks at what others ask of it."""
 VERIFY_SECONDS = 30.0
+HANDOVER_SECONDS, HANDOVER_BEAT_SECONDS = 15.0, 0.1
+"""A run past its age goes on so long for its successor to arrive, and looks for it so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class RunLimits:
     """When a run ends by itself.
 
     Attributes:
-        max_seconds: its age.
+        max_seconds: its age; without targets and without a successor in sight HANDOVER_SECONDS more.
         idle_seconds: how long it stays after the last record, once it stands at the end of every partition.
         max_batches: 0 for no limit.
         retry_seconds: how long it bears an EnvironmentFault.
@@ -149,7 +151,8 @@ class Drain:
         """Once in BEAT_SECONDS: show life, look at requests. Once in VERIFY_SECONDS: is it still our topic?"""
         now = self._clock.monotonic()
         if now >= self._beat_at:
-            self._beat_at = now + BEAT_SECONDS
+            past_age = now - self.progress.started_at >= self._limits.max_seconds
+            self._beat_at = now + (HANDOVER_BEAT_SECONDS if past_age else BEAT_SECONDS)
             try:
                 self._requests = self._ledger.heartbeat()
             except EnvironmentFault as fault:
@@ -178,11 +181,17 @@ class Drain:
             return "batches"
         if limits.targets is not None and self._reached(limits.targets):
             return "caught-up"
-        if now - self.progress.started_at >= limits.max_seconds:
+        if self._is_over(now - self.progress.started_at):
             return "age"
         if self._at_end() and now - self._last_record_at >= limits.idle_seconds:
             return "caught-up"
         return None
+
+    def _is_over(self, age: float) -> bool:
+        """Past its age a sensor's run waits a little for a successor, so that nobody waits for rows meanwhile."""
+        over = age - self._limits.max_seconds
+        alone = not self._requests.successor_waits and self._limits.targets is None
+        return over >= (HANDOVER_SECONDS if alone else 0)
 
     def _reached(self, targets: Mapping[int, int]) -> bool:
         positions = self._ledger.positions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,11 @@ START_GRACE_SECONDS = 20.0
 GHOST_SECONDS = 8.0
 """A run without a session is reported failed when it is seen so for this long: it may just be ending."""
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 5.0, 300.0
+
+LEAD_SECONDS = 12.0
+"""How long before a run's age its successor is launched: a tick's interval and a run's start."""
+AGE = "age"
+"""The successor that waits for the owner's age; every other one makes the owner end at once."""
 
 WAITING = ("NOT_STARTED", "QUEUED", "STARTING", "CANCELING")
 
@@ -59,12 +65,13 @@ class View:
     paused: str | None = None
     lost: bool = False
     acted_at: float = 0.0
+    run_max_seconds: float = math.inf
     ghosts_seen: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A run to launch. `successor`: why it is to take over from the owner at once, or None."""
+    """A run to launch. `successor`: why it is to take over from the owner, or None."""
 
     shard: Shard
     successor: str | None = None
@@ -133,6 +140,8 @@ def _beside_owner(
             return Launch(shard, "reshard")
         if run.shard is not None and run.definition != view.definition:
             return Launch(shard, "definition")
+        if run.shard is not None and view.now - run.started_at >= view.run_max_seconds - LEAD_SECONDS:
+            return Launch(shard, AGE)
     return draining
 
 

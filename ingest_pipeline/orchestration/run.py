@@ -22,7 +22,7 @@ from ..core.stream import Stream
 from . import tags
 from .checks import verdicts
 from .connections import Connections
-from .decide import START_GRACE_SECONDS
+from .decide import AGE, START_GRACE_SECONDS
 from .logs import run_logger
 from .losses import accept_unasked, consequence, loss_of
 from .report import Reporter
@@ -157,10 +157,9 @@ class StreamRun:
         """A sensor's run takes all of its shard or nothing; one launched by hand takes what is free."""
         if self._shard is None:
             return ledger.own(partitions, exact=False)
-        if tags.SUCCESSOR in self._run.tags:
-            return ledger.own(
-                partitions, exact=True, announce="wait-now", wait_seconds=SUCCESSOR_SECONDS, stop=stop.reason
-            )
+        if (why := self._run.tags.get(tags.SUCCESSOR)) is not None:
+            kind = "wait" if why == AGE else "wait-now"
+            return ledger.own(partitions, exact=True, announce=kind, wait_seconds=SUCCESSOR_SECONDS, stop=stop.reason)
         return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
     def _limits(self, topic: Topic, ledger: PostgresLedger) -> RunLimits:

@@ -109,6 +109,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         now=time.time(),
         parallelism=settings.parallelism,
         definition=tags.definition_of(stream, connections.settings),
+        run_max_seconds=settings.run_max_seconds,
         lag={p: max(0, ends[p].next_offset - starts[p]) for p in partitions},
         begun=set(known),
         lost=bool(lost),

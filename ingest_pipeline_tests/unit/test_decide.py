@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.orchestration.decide import (
+    AGE,
     GHOST_SECONDS,
     START_GRACE_SECONDS,
     Decision,
@@ -124,6 +125,41 @@ CASES = [
         said=["run 1a2b3c4d is queued; lag 1,234"],
     ),
     Case("a run by hand that owns nothing does not hinder", view(active=[by_hand()]), LAUNCH),
+    Case(
+        "the owner's age nears its end",
+        view(active=[run(started_at=NOW - 590)], run_max_seconds=600, **OWNED),
+        [Launch(WHOLE, AGE)],
+    ),
+    Case(
+        "the owner is young",
+        view(active=[run(started_at=NOW - 580)], run_max_seconds=600, **OWNED),
+        said=["run 1a2b3c4d is draining; lag 1,234"],
+    ),
+    Case(
+        "its successor waits already",
+        view(active=[run(started_at=NOW - 590), run(OTHER, started_at=NOW)], run_max_seconds=600, **OWNED),
+        said=["run 1a2b3c4d is draining; lag 1,234; run 5e6f7a8b is to take over"],
+    ),
+    Case(
+        "nobody succeeds a run launched by hand",
+        view(active=[by_hand()], run_max_seconds=600, **OWNED),
+        said=["run 1a2b3c4d is draining; lag 1,234"],
+    ),
+    Case(
+        "Kafka lost what is next, and going on is wanted",
+        view(lag={0: 0, 1: 0}, lost=True),
+        LAUNCH,
+    ),
+    Case(
+        "an operator has acted since the last failure",
+        view(recent=[failed(2)], acted_at=NOW - 1),
+        LAUNCH,
+    ),
+    Case(
+        "new code is tried at once",
+        view(recent=[failed(2, definition=OLD)]),
+        LAUNCH,
+    ),
     Case("the definition changed", view(active=[run(definition=OLD)], **OWNED), [Launch(WHOLE, "definition")]),
     Case(
         "the definition changed and the successor is there",

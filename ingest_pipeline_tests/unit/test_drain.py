@@ -9,7 +9,7 @@ import pytest
 
 from ingest_pipeline.core.batch import BatchLimits
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.drain import Drain, RunLimits
+from ingest_pipeline.core.drain import HANDOVER_SECONDS, Drain, RunLimits
 from ingest_pipeline.core.errors import DatabaseUnavailable, DataLoss, KafkaUnavailable, TopicChanged
 from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.rows import RecordRules
@@ -90,6 +90,22 @@ def test_it_is_not_idle_while_the_end_has_not_been_seen() -> None:
     with pytest.raises(KafkaUnavailable):
         scene.drain().run()
     assert scene.rows == 0
+
+
+def test_past_its_age_it_waits_a_little_for_a_successor() -> None:
+    scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60))
+    scene.produce(4)
+    assert scene.drain().run() == "age"
+    assert 3 + HANDOVER_SECONDS <= scene.clock.monotonic() < 4 + HANDOVER_SECONDS
+
+
+def test_past_its_age_it_ends_as_soon_as_a_successor_waits() -> None:
+    scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60))
+    scene.produce(4)
+    waiting = scene.database.open("next", "reading")
+    waiting.waits["wait"] = frozenset([0])
+    assert scene.drain().run() == "age"
+    assert 3 <= scene.clock.monotonic() < 4
 
 
 def test_it_ends_at_its_age_with_the_batch_in_hand_committed() -> None:
