@@ -113,7 +113,8 @@ class KafkaServer(RealKafka):
         unfinished = properties.with_suffix(".unfinished")
         unfinished.write_text("".join(f"{key}={value}\n" for key, value in (settings | self._properties).items()))
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(unfinished)]
+        # One word: an id that begins with a hyphen would be taken for an option.
+        command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(unfinished)]
         formatted = subprocess.run(command, capture_output=True, text=True, check=False)
         if formatted.returncode != 0:
             said = (formatted.stdout + formatted.stderr).strip().splitlines() or ["nothing said"]
