@@ -1,0 +1,1 @@
+"""Faults on purpose: runs killed at every step, records made to break things, secrets looked for everywhere."""

@@ -1,0 +1,222 @@
+"""A sensor's run that ends itself, as `kill -9` would, at a named step of a chosen batch.
+
+The steps are wrapped from outside, in the process that is to die: the product has no switch for it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from functools import wraps
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psycopg
+
+import ingest_pipeline.core.drain
+from ingest_pipeline.kafka.group import GroupCommits
+from ingest_pipeline.kafka.source import KafkaSource
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.writer import BatchWriter
+from ingest_pipeline_tests.orchestration import killed_run
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
+
+KILLED = 137
+"""What a shell says of a process that SIGKILL ended."""
+_PSYCOPG_BUFFER_BYTES = 1 << 15
+
+
+class Death:
+    """When and how the process ends.
+
+    Args:
+        nth: the batch to die in, or the group commit to die at, counted from 1.
+        url: of the database, for a second look at what the first connection does.
+        marker: where the last words go: proof that the step was reached.
+    """
+
+    def __init__(self, nth: int, url: str, marker: Path) -> None:
+        self.nth, self.url, self._marker = nth, url, marker
+        self.begun = self.written = 0
+        after(PostgresLedger, "write", self._count_written)
+        before(PostgresLedger, "write", self._count_begun)
+
+    def _count_begun(self, *_: Any) -> None:
+        self.begun += 1
+
+    def _count_written(self, *_: Any) -> None:
+        self.written += 1
+
+    @property
+    def reading(self) -> bool:
+        """Between the batch before the chosen one and the chosen one's transaction."""
+        return self.begun == self.nth - 1
+
+    @property
+    def writing(self) -> bool:
+        """Within the chosen batch's `write`."""
+        return self.begun == self.nth and self.written == self.nth - 1
+
+    def now(self, **seen: object) -> NoReturn:
+        self._marker.write_text(json.dumps({"begun": self.begun, "written": self.written, **seen}))
+        os._exit(KILLED)
+
+
+def before(owner: Any, name: str, look: Callable[..., None]) -> None:
+    """`look` is called with the arguments, then the original."""
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def wrapper(*args: Any, **named: Any) -> Any:
+        look(*args)
+        return original(*args, **named)
+
+    setattr(owner, name, wrapper)
+
+
+def after(owner: Any, name: str, look: Callable[[Any], None]) -> None:
+    """The original is called, then `look` with what it returned; not when it raised."""
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def wrapper(*args: Any, **named: Any) -> Any:
+        found = original(*args, **named)
+        look(found)
+        return found
+
+    setattr(owner, name, wrapper)
+
+
+def flush(connection: psycopg.Connection) -> None:
+    """On return all has been handed to the kernel."""
+    while connection.pgconn.flush():
+        pass
+
+
+def consumed(death: Death) -> None:
+    after(KafkaSource, "read", lambda chunk: death.now() if death.reading and chunk.messages else None)
+
+
+def decoded(death: Death) -> None:
+    after(ingest_pipeline.core.drain, "decode_batch", lambda batch: death.now() if death.reading and batch else None)
+
+
+def position_moved(death: Death) -> None:
+    after(BatchWriter, "_move", lambda _: death.now() if death.writing else None)
+
+
+def mid_copy(death: Death) -> None:
+    """Dies when the server itself tells that it has read rows of a COPY still under way."""
+    sent: dict[int, int] = {}
+
+    def look(copy: Any, row: tuple[Any, ...]) -> None:
+        sent[id(copy)] = sent.get(id(copy), 0) + sum(len(item) for item in row if isinstance(item, str))
+        if death.writing and sent[id(copy)] > _PSYCOPG_BUFFER_BYTES * 1.25:
+            flush(copy.connection)  # libpq keeps the end of what it was given
+            pid = copy.connection.info.backend_pid
+            statement = "select bytes_processed from pg_stat_progress_copy where pid = %s"
+            death.now(read=wait_for("rows within a COPY", lambda: sum(query(death.url, statement, pid))))
+
+    before(psycopg.Copy, "write_row", look)
+
+
+def savepoint_open(death: Death) -> None:
+    """The second piece of a batch that PostgreSQL refused as a whole is stored, its savepoint not released."""
+    stored = 0
+
+    def look(_: Any) -> None:
+        nonlocal stored
+        stored += death.writing
+        if stored == 2:
+            death.now()
+
+    after(BatchWriter, "_insert_mapped", look)
+
+
+def rows_written(death: Death) -> None:
+    after(BatchWriter, "_store", lambda _: death.now() if death.writing else None)
+
+
+def letters_written(death: Death) -> None:
+    after(BatchWriter, "_insert_letters", lambda _: death.now() if death.writing else None)
+
+
+def before_commit(death: Death) -> None:
+    before(psycopg.Connection, "commit", lambda _: death.now() if death.writing else None)
+
+
+def commit_sent(death: Death) -> None:
+    """The request has left, its answer is never read."""
+
+    def look(connection: psycopg.Connection) -> None:
+        if death.writing:
+            connection.pgconn.send_query(b"COMMIT")
+            flush(connection)
+            death.now()
+
+    before(psycopg.Connection, "commit", look)
+
+
+def committed(death: Death) -> None:
+    after(PostgresLedger, "write", lambda _: death.now() if death.written == death.nth else None)
+
+
+def before_group_commit(death: Death) -> None:
+    seen = 0
+
+    def look(_: KafkaSource, places: Mapping[int, Any]) -> None:
+        nonlocal seen
+        seen += bool(places)
+        if seen == death.nth:
+            death.now()
+
+    before(KafkaSource, "_commit", look)
+
+
+def after_group_commit(death: Death) -> None:
+    seen = 0
+
+    def look(_: None) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == death.nth:
+            death.now()
+
+    after(GroupCommits, "on_commit", look)
+
+
+POINTS: dict[str, Callable[[Death], None]] = {
+    point.__name__: point
+    for point in (
+        consumed,
+        decoded,
+        position_moved,
+        mid_copy,
+        savepoint_open,
+        rows_written,
+        letters_written,
+        before_commit,
+        commit_sent,
+        committed,
+        before_group_commit,
+        after_group_commit,
+    )
+}
+"""In the order in which a batch comes by."""
+
+
+def start(point: str, nth: int, marker: Path, topic: str, environ: Mapping[str, str], folder: Path) -> BaseProcess:
+    """A run of the stream `temperature` that will die at this point, on the Dagster instance in this folder."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([killed_run.__name__, __name__])
+    process = context.Process(target=_run, args=(point, nth, marker, topic, dict(environ), folder))
+    process.start()
+    return process
+
+
+def _run(point: str, nth: int, marker: Path, topic: str, environ: dict[str, str], folder: Path) -> None:
+    POINTS[point](Death(nth, environ["DATABASE_URL"], marker))
+    killed_run.drain("temperature", topic, environ, folder)
