@@ -22,8 +22,10 @@ from .stream import Stream
 _BACKSLASH = 0x5C
 _ESCAPED_NUL = b"\\u0000"
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
-_QUOTED = re.compile(r"(unknown field|Invalid value) (?:`.*`|'.*'|-?\d+)(?= - at|$)", re.DOTALL)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError, MemoryError)
+_QUOTED = re.compile(r"(unknown field|Invalid (?:enum )?value) (?:`.*`|'.*'|\".*\"|-?\d+)(?= - at|$)", re.DOTALL)
+_CHECK_FAILED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What an event's own check raises: on purpose, or by calculating with what it did not expect, such as a NaN."""
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, MemoryError, *_CHECK_FAILED)
 _FIRST_YEAR, _LAST_YEAR = 1, 9999
 
 
@@ -112,7 +114,7 @@ class JsonDecoder:
         """The event's own checks, which the lenient try left out: they expect the declared types."""
         try:
             event = self._type(**{item.name: value for item, value in zip(self._fields, values, strict=True)})
-        except (TypeError, ValueError) as error:
+        except _CHECK_FAILED as error:
             raise RecordRefused(f"refused by the event's own check ({type(error).__name__})", stage="decode") from None
         return msgspec.structs.astuple(event)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -61,6 +62,43 @@ def test_what_an_events_own_check_refuses_is_told_without_its_text(time: str) ->
 def test_a_tag_of_another_type_is_not_quoted() -> None:
     assert refusal(Tagged, event_time="2026-01-01T00:00:00Z", kind=CANARY) == "Invalid value - at `$.kind`"
     assert refusal(Tagged, event_time="2026-01-01T00:00:00Z", kind=f"' - at {CANARY}") == "Invalid value - at `$.kind`"
+
+
+class Careless(msgspec.Struct):
+    event_time: datetime
+    fare: Decimal = Decimal(1)
+    rider: str | None = "a"
+
+    def __post_init__(self) -> None:
+        if self.fare < 0 or self.rider.strip() != {"a": "a"}[self.rider]:
+            raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"fare": "NaN"}, "InvalidOperation"),
+        ({"rider": CANARY}, "KeyError"),
+        ({"rider": None}, "AttributeError"),
+    ],
+)
+def test_a_check_that_fails_in_another_way_costs_that_record(fields: dict[str, Any], kind: str) -> None:
+    found = refusal(Careless, event_time="2026-01-01T00:00:00Z", **fields)
+    assert found == f"refused by the event's own check ({kind})"
+
+
+class Zoned(msgspec.Struct):
+    event_time: datetime
+    zones: list[Literal["inner", "outer"]] = []
+    levels: dict[str, Literal[1, 2]] = {}
+
+
+@pytest.mark.parametrize("zone", [CANARY, f"'{CANARY}", f"'\"{CANARY}", f"' - at {CANARY}"])
+def test_a_word_that_is_none_of_those_allowed_is_not_quoted(zone: str) -> None:
+    found = refusal(Zoned, event_time="2026-01-01T00:00:00Z", zones=[zone])
+    assert found == "Invalid enum value - at `$.zones[0]`"
+    found = refusal(Zoned, event_time="2026-01-01T00:00:00Z", levels={CANARY: 4711})
+    assert found == "Invalid enum value - at `$.levels[...]`"
 
 
 def nested(depth: int, leaf: str) -> bytes:
