@@ -95,15 +95,27 @@ def _is(state: str, entries: tuple[str, ...]) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """The primary message: libpq's and the server's own first line, which quotes no row for the states that use it."""
+    """The primary message: libpq's and the server's own first line, which quotes no row for the states that use it.
+
+    Inside a trigger or another function anything may be said, and what it does may name what a row holds: of an error
+    from there, only the condition is told.
+    """
     diag = getattr(error, "diag", None)
+    context = diag.context if diag is not None else None
+    if any(not line.startswith("COPY ") for line in (context or "").splitlines()):
+        return f"{_condition(error)}, inside a trigger or function; its words may quote a record and are left out"
     primary = diag.message_primary if diag is not None else None
     return str(primary or error).strip().split("\n")[0]
 
 
+def _condition(error: BaseException) -> str:
+    """`UniqueViolation` → "unique violation"."""
+    return re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
+
+
 def _template(error: BaseException, state: str) -> str:
     """Why PostgreSQL refused, without a value: the condition, and the column or constraint it names."""
-    words = re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
+    words = _condition(error)
     diag = getattr(error, "diag", None)
     if diag is not None and diag.constraint_name:
         return f"{words} ({state}), constraint {diag.constraint_name}"

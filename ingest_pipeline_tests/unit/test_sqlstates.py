@@ -144,6 +144,25 @@ def test_a_reason_names_the_place_and_no_value(fields: dict[str, str], message: 
     assert (found.message, found.index) == (message, index)
 
 
+class Raised(Diagnosed):
+    sqlstate = "53100"
+
+
+@pytest.mark.parametrize(
+    ("context", "told"),
+    [
+        (None, "53100 the disk is full"),
+        ("COPY item, line 4", "53100 the disk is full"),
+        ('COPY item, line 4, column a: "x\ny"', "53100 raised, inside a trigger or function"),
+        ("PL/pgSQL function f() line 3 at RAISE", "53100 raised, inside a trigger or function"),
+        ("PL/pgSQL function f() line 3 at RAISE\nCOPY item, line 4", "53100 raised, inside a trigger or function"),
+    ],
+)
+def test_the_words_of_a_trigger_are_left_out(context: str | None, told: str) -> None:
+    fields = {"message_primary": "the disk is full"} | ({"context": context} if context else {})
+    assert classified(Raised(**fields), False, "writing").message.startswith(f"writing: {told}")
+
+
 def test_a_refusal_of_the_server_says_nothing_of_the_driver() -> None:
     with pytest.raises(RecordRefused) as caught, mapped_errors("writing"):
         raise RowNotSent(4) from OverflowError("secret")
