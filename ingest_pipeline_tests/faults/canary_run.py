@@ -1,0 +1,63 @@
+"""One tick of a stream's sensor and one run, in a process of its own whose every word lands in a file."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.build import build_definitions
+from ingest_pipeline.settings import load_settings
+from ingest_pipeline_tests.orchestration import killed_run
+
+LOG = "run.log"
+
+
+def run(stream: Stream, environ: Mapping[str, str], folder: Path, leak: str | None = None) -> None:
+    """On return the process has ended.
+
+    Args:
+        folder: of the Dagster instance and of the log.
+        leak: "module:function" that is called first, to make the product say too much.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([killed_run.__name__, __name__])
+    declared = stream.name, stream.event, stream.topic  # a Stream that was looked at cannot be pickled
+    process = context.Process(target=_run, args=(declared, dict(environ), folder, leak))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, (folder / LOG).read_text()[-3000:]
+    process.close()
+
+
+def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path, leak: str | None) -> None:
+    stream = Stream(*declared)
+    with (folder / LOG).open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    if leak is not None:
+        module, _, function = leak.partition(":")
+        getattr(importlib.import_module(module), function)()
+    definitions = build_definitions([stream], load_settings([stream.name], environ))
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        sensor = definitions.resolve_sensor_def(tags.sensor_name(stream))
+        try:
+            print(sensor.evaluate_tick(dg.build_sensor_context(instance=instance)))
+        except dg.Failure:  # a tick in the red; the run is tried all the same
+            traceback.print_exc()
+        job = definitions.resolve_job_def(tags.job_name(stream))
+        found = {tags.STREAM: stream.name, tags.SHARD: "0/1"}
+        result = job.execute_in_process(instance=instance, tags=found, raise_on_error=False)
+        for event in result.all_events:
+            print(event)
+        for entry in instance.all_logs(result.run_id):
+            print(entry.to_json() if hasattr(entry, "to_json") else entry)
+        print(instance.get_run_by_id(result.run_id))

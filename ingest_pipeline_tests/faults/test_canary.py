@@ -1,0 +1,235 @@
+"""No secret and no payload in anything that Dagster keeps, a log holds, an exception says or `ps` shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.demo.local import free_port
+from ingest_pipeline.orchestration.connections import Connections
+from ingest_pipeline.postgres import errors
+from ingest_pipeline.settings import load_settings
+from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.faults import canary_run
+from ingest_pipeline_tests.faults.canary import (
+    CONSTRAINTS,
+    REFUSED_BY_DATABASE,
+    Canary,
+    ProcessList,
+    Ticket,
+    bare_environ,
+    good_prices,
+    refused_prices,
+    refused_tickets,
+    secret_environ,
+)
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
+from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
+from ingest_pipeline_tests.orchestration.location import SUFFIX
+from ingest_pipeline_tests.orchestration.records import Record, produce
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+PRICE = STREAMS[1]
+
+
+@dataclass
+class World:
+    """A topic, a database and a folder for all that is left behind, with one word in every secret and payload."""
+
+    canary: Canary
+    kafka: RealKafka
+    stream: Stream
+    environ: dict[str, str]
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return self.environ["DATABASE_URL"]
+
+    def prepare(self, *statements: str) -> None:
+        connections = Connections(load_settings([self.stream.name], self.environ))
+        connections.book(self.stream).prepare()
+        connections.close()
+        for statement in statements:
+            query(self.url, statement)
+
+    def produce(self, records: list[Record]) -> None:
+        produce(self.kafka.bootstrap_servers, self.stream.topic, records)
+
+    def run(self, leak: str | None = None, **environ: str) -> str:
+        """A tick and a run; how the run ended."""
+        canary_run.run(self.stream, {**self.environ, **environ}, self.folder, leak)
+        with dg.DagsterInstance.local_temp(str(self.folder)) as instance:
+            (run,) = instance.get_runs(limit=1)
+        return run.tags["ingest/ended"]
+
+    def ingest(self, *arguments: str) -> str:
+        """A command's output, which is kept with the logs."""
+        command = [sys.executable, "-m", "ingest_pipeline.cli", *arguments]
+        done = subprocess.run(command, env={**bare_environ(), **self.environ}, capture_output=True, text=True)
+        with (self.folder / "ingest.log").open("a") as log:
+            log.write(f"{arguments}\n{done.stdout}\n{done.stderr}\n")
+        return done.stdout + done.stderr
+
+    def leaks(self) -> list[str]:
+        told = query(self.url, "select coalesce(string_agg(reason, '\n'), '') from ingest.dead_letter")[0]
+        return self.canary.in_folder(self.folder) + [f"reasons: {told}" for told in self.canary.in_bytes(told.encode())]
+
+    def letters(self) -> int:
+        return int(query(self.url, "select count(*) from ingest.dead_letter where status = 'open'")[0])
+
+
+@pytest.fixture
+def world(
+    kafka_server: RealKafka, database_url: str, topic: Callable[..., str], tmp_path: Path
+) -> Iterator[Callable[..., World]]:
+    """``world(stream)``: everything made but the tables."""
+
+    canary, folder = Canary(), tmp_path / "left"
+    folder.mkdir()
+    with secret_environ(canary, database_url) as secret:
+
+        def make(stream: Stream = PRICE) -> World:
+            environ = {
+                "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
+                "KAFKA_GROUP_PREFIX": f"canary-{uuid.uuid4().hex[:8]}-",
+                "RUN_IDLE_SECONDS": "0",
+                "BATCH_TIMEOUT": "0.1",
+                "RETRY_SECONDS": "2",
+                **secret,
+            }
+            return World(canary, kafka_server, replace(stream, topic=topic(stream.name, 1)), environ, folder)
+
+        yield make
+
+
+@pytest.mark.parametrize("method", ["copy", "executemany"])
+def test_refused_records_are_told_without_their_contents(world: Callable[..., World], method: str) -> None:
+    here = world()
+    here.prepare(CONSTRAINTS)
+    refused = refused_prices(here.canary)
+    here.produce([*good_prices(here.canary), *refused])
+    with ProcessList() as processes:
+        assert here.run(WRITE_METHOD=method) == "caught-up"
+        assert here.letters() == len(refused)
+        assert "check violation" in here.ingest("dead-letters", "list", "price")
+        assert f"{len(refused)} refused again" in here.ingest("dead-letters", "redrive", "price")
+        query(here.url, "alter table price drop constraint not_negative")
+        assert here.ingest("dead-letters", "redrive", "price").startswith("1 stored")
+        here.ingest("dead-letters", "redrive", "price", "--id", "x")
+    assert here.leaks() == []
+    assert processes.looks > 1
+    assert not [line for line in processes.lines if here.canary.in_bytes(line)]
+    shown = here.ingest("dead-letters", "show", "price", "2")
+    assert here.canary.in_bytes(shown.encode()), "the word did not even reach the dead letters"
+
+
+@pytest.mark.parametrize("method", ["copy", "executemany"])
+def test_no_type_of_field_is_quoted(world: Callable[..., World], method: str) -> None:
+    here = world(Stream("ticket", Ticket))
+    records = refused_tickets(here.canary)
+    here.produce(records)
+    assert here.run(WRITE_METHOD=method) == "caught-up"
+    assert here.letters() == len(records) - 1
+    assert here.leaks() == []
+
+
+QUOTING = """create function quote_it() returns trigger language plpgsql as $$
+    begin raise exception 'refused: %', new.symbol using errcode = '{}', detail = new.symbol, hint = new.symbol; end $$;
+    create trigger quote_it before insert on price for each row execute function quote_it()"""
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ("U0001", "UnknownFault"),
+        ("P0004", "UnknownFault"),
+        ("53100", "DatabaseUnavailable"),
+        ("42501", "NotPermitted"),
+        ("42P01", "SchemaMismatch"),
+    ],
+)
+def test_a_run_that_a_trigger_ends_does_not_repeat_its_words(
+    world: Callable[..., World], state: str, error: str
+) -> None:
+    here = world()
+    here.prepare(QUOTING.format(state))
+    here.produce(good_prices(here.canary))
+    assert here.run() == f"failed:{error}"
+    assert here.leaks() == []
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_DEBUG": "security"},
+        {"DATABASE_URL": "postgresql://postgres:{}@127.0.0.1:{}/postgres"},
+        {"DATABASE_URL": "postgresql://postgres:{}@{}"},
+    ],
+    ids=["sasl", "no-database", "wrong-password"],
+)
+def test_a_failed_login_tells_no_password(world: Callable[..., World], environ: dict[str, str]) -> None:
+    here = world()
+    here.prepare()
+    here.produce(good_prices(here.canary))
+    if "DATABASE_URL" in environ:
+        server = free_port() if "127" in environ["DATABASE_URL"] else here.url.rpartition("@")[2]
+        environ = {"DATABASE_URL": environ["DATABASE_URL"].format(here.canary.word("password"), server)}
+    assert here.run(**environ).startswith("failed:")
+    assert here.leaks() == []
+
+
+def quote_rows() -> None:
+    """A product whose reasons tell what PostgreSQL says in its DETAIL."""
+    errors._template = lambda error, state: f"{state} {error}"  # type: ignore[assignment]
+
+
+def log_rows() -> None:
+    """A product that prints what it sends."""
+    original = psycopg.Copy.write_row
+
+    def write_row(copy: psycopg.Copy, row: tuple[object, ...]) -> None:
+        print("sending", row)
+        original(copy, row)
+
+    psycopg.Copy.write_row = write_row  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("leak", [quote_rows, log_rows])
+def test_a_leak_is_found(world: Callable[..., World], leak: Callable[[], None]) -> None:
+    here = world()
+    here.prepare(CONSTRAINTS)
+    here.produce([*good_prices(here.canary), *refused_prices(here.canary)[-len(REFUSED_BY_DATABASE) :]])
+    here.run(f"{leak.__module__}:{leak.__name__}")
+    places = " ".join(found.partition(":")[0] for found in here.leaks())
+    assert ("reasons" in places and ".db" in places) if leak is quote_rows else (canary_run.LOG in places), places
+
+
+@pytest.mark.timeout(300)
+def test_dagster_dev_keeps_nothing(world: Callable[..., World]) -> None:
+    """Daemon, code server, run workers: their command lines, logs and storage."""
+    here = world()
+    here.prepare(CONSTRAINTS)
+    good, refused = good_prices(here.canary), refused_prices(here.canary)
+    here.produce([*good, *refused])
+    suffix = here.stream.topic.removeprefix(PRICE.topic)
+    environ = {**here.environ, SUFFIX: suffix, "POLL_SECONDS": "1", "TEMPERATURE_POLL_SECONDS": "300"}
+    location = ["-m", "ingest_pipeline_tests.orchestration.location"]
+    with ProcessList() as processes, DagsterDev(here.folder, environ, location) as dagster:
+        wait_for("dead letters", lambda: here.letters() == len(refused), every=0.2)
+        query(here.url, "drop trigger refuse on price; drop function quote_it; " + QUOTING.format("U0001"))
+        here.produce(good)
+        wait_for("a failed run", lambda: any(run.status == "FAILURE" for run in dagster.runs("price")), every=0.5)
+    assert here.leaks() == []
+    assert not [line for line in processes.lines if here.canary.in_bytes(line)]
+    assert any(b"dagster" in line for line in processes.lines)
