@@ -11,8 +11,10 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed
 # Two at a time: much of the suite waits for servers. A file's tests stay together and share theirs.
 PARALLEL = -n 2 --dist loadfile
+FAULTS ?= 30
+SEED ?= 1
 
-.PHONY: help install demo demo-kill test check kafka lock bench clean
+.PHONY: help install demo demo-kill test check kafka lock bench chaos clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -53,6 +55,9 @@ lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for ne
 
 bench: install ## Measure throughput on this machine (ARGS=--help)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+chaos: install ## Faults at random on real servers, and the proof that nothing is lost or twice (FAULTS=30 SEED=1)
+	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED)
 
 clean: ## Remove .venv, caches and the demo's files
 	@rm -rf .venv .demo .dagster_storage .tmp_dagster_home* .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

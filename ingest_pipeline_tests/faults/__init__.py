@@ -1,1 +1,1 @@
-"""Faults on purpose: runs killed at every step, records made to break things, secrets looked for everywhere."""
+"""Faults on purpose: kills at every step, chaos on real servers, odd bytes, and secrets looked for everywhere."""

@@ -1,0 +1,137 @@
+"""Faults at random on a whole system that runs, and at the end the proof: nothing lost, nothing twice.
+
+    python -m ingest_pipeline_tests.faults.chaos --faults 30 --seed 1
+
+The seed chooses the faults, their order and lengths; what they hit depends on the moment. Exit code 0 only if all held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from ingest_pipeline_tests.faults import chaos_oracle as oracle
+from ingest_pipeline_tests.faults import chaos_world
+from ingest_pipeline_tests.faults.chaos_faults import Fault, deck
+from ingest_pipeline_tests.faults.chaos_world import World
+from ingest_pipeline_tests.orchestration.bench import wait_for
+
+PROMISED_SECONDS = 60.0
+"""A record written after a fault has struck is a row within this time, though the fault may last."""
+PATIENCE_SECONDS = 300.0
+"""How much longer it is waited for, to tell slow from stuck."""
+_END_SECONDS = 120.0
+
+
+class Chaos:
+    """One chaos run. `wrong` has a line for everything that did not hold."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self._seed = world, seed
+        self.wrong: list[str] = []
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+
+    def run(self, faults: list[Fault]) -> None:
+        world = self.world
+        with oracle.Watch(world) as watch:
+            with world.producers:
+                say(f"  0  {'start':<38} rows after {self._fresh_rows('the start'):5.1f} s")
+                for number, fault in enumerate(faults, 1):
+                    self._strike(number, fault)
+            self.wrong += self._at_the_end()
+        self.wrong += [f"position went back: {line}" for line in watch.went_back[:5]]
+        if not watch.looks:
+            self.wrong.append("nobody watched the positions")
+
+    def _strike(self, number: int, fault: Fault) -> None:
+        draw = random.Random(f"{self._seed}/{number}")
+        self.world.producers.burst()
+        time.sleep(draw.uniform(0.2, 1.2))  # the moment is the point
+        began_at = time.monotonic()
+        struck = fault.strike(self.world, draw)
+        lasted = time.monotonic() - began_at
+        taken = self._fresh_rows(f"fault {number}, {fault.kind}, {struck.target}")
+        struck.heal()
+        self.seconds[fault.kind].append(taken)
+        say(f"{number:3}  {fault.kind:<38} rows after {taken:5.1f} s  {struck.target} ({lasted:.1f} s)")
+        self.wrong += [f"after fault {number}: {line}" for line in self.world.torn()]
+        self.world.producers.check()
+
+    def _fresh_rows(self, after: str) -> float:
+        """How long it takes from now until a new record of every partition is a row."""
+        began_at = time.monotonic()
+        wanted = self.world.producers.fresh()
+        late = False
+        while wanted := self.world.missing(wanted):
+            time.sleep(0.1)
+            taken = time.monotonic() - began_at
+            if taken > PROMISED_SECONDS and not late:
+                late = True
+                self.wrong.append(f"after {after}: no row in {PROMISED_SECONDS:g} s for {[tuple(at) for at in wanted]}")
+                say(*(f"     {line}" for line in [self.wrong[-1], *self.world.dagster.said()]))
+            if taken > PROMISED_SECONDS + PATIENCE_SECONDS:
+                raise AssertionError(f"stuck after {after}: {[tuple(at) for at in wanted]}")
+        return time.monotonic() - began_at
+
+    def _at_the_end(self) -> Iterator[str]:
+        """With the producers at rest: lag 0, then every run ended, then record by record."""
+        world = self.world
+        log = oracle.read_log(world.kafka.bootstrap_servers)
+        wait_for("lag 0", lambda: self._lag(log) == 0, _END_SECONDS, every=0.2)
+        wait_for("the end of every run", lambda: not world.dagster.run_processes(), _END_SECONDS, every=0.5)
+        wait_for("the end of every session", lambda: not world.left_behind(), 10.0, every=0.5)
+        yield from oracle.broker_faults(log, world.producers.issued)
+        yield from oracle.differences(world, log, world.producers.issued)
+        self.records = len(log.records)
+
+    def _lag(self, log: oracle.Log) -> int:
+        positions = self.world.sql("select stream, kafka_partition, next_offset from ingest.position")
+        return sum(log.ends.values()) - sum(next_offset for _, _, next_offset in positions)
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def table(seconds: defaultdict[str, list[float]]) -> Iterator[str]:
+    yield f"{'fault':<40} {'count':>5} {'median':>8} {'longest':>8}"
+    for kind, taken in sorted(seconds.items()):
+        yield f"{kind:<40} {len(taken):>5} {statistics.median(taken):>6.1f} s {max(taken):>6.1f} s"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Faults at random, and the proof that nothing was lost or twice.")
+    parser.add_argument("--faults", type=int, default=30, help="how many (default 30)")
+    parser.add_argument("--seed", type=int, default=1, help="which (default 1)")
+    chosen = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    began_at = time.monotonic()
+    say(f"chaos with {chosen.faults} faults, seed {chosen.seed}; logs in {folder}")
+    with World(folder, chosen.seed) as world:
+        chaos = Chaos(world, chosen.seed)
+        try:
+            chaos.run(deck(chosen.seed, chosen.faults))
+        except AssertionError as error:
+            chaos.wrong.append(str(error))
+            say(*world.dagster.said())
+        say("", *table(chaos.seconds), "", *chaos.wrong)
+    taken = f"{chosen.faults} faults, seed {chosen.seed}, {time.monotonic() - began_at:.0f} s"
+    if chaos.wrong:
+        say(f"BROKEN: {len(chaos.wrong)} things did not hold ({taken}); logs in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    say(f"HELD: {chaos.records:,} records, none lost, none twice, none torn, nothing left behind ({taken})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""What must hold at the end of a chaos run: what Kafka holds against what PostgreSQL holds, record by record."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import psycopg
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from ingest_pipeline_tests.faults import feed
+from ingest_pipeline_tests.faults.chaos_world import World
+from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Issued
+
+_SHOWN = 5
+_COUNTERS = 'first_offset, next_offset, "rows", dead_letters, skipped, absent, lost'
+
+
+class Watch:
+    """Looks at the positions all the time, past the proxy; none of their numbers may ever get smaller."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._seen: dict[tuple[str, int], tuple[int, ...]] = {}
+        self.looks = 0
+        self.went_back: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            try:
+                with psycopg.connect(self._world.url, autocommit=True, application_name="watch") as connection:
+                    while not self._stop.wait(0.02):
+                        self._look(connection)
+            except psycopg.OperationalError:  # the server is away: that is one of the faults
+                continue
+
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        statement = 'select stream, kafka_partition, next_offset, "rows", dead_letters from ingest.position'
+        for stream, partition, *now in connection.execute(statement):
+            before = self._seen.get((stream, partition), (0, 0, 0))
+            if any(new < old for new, old in zip(now, before, strict=True)):
+                self.went_back.append(
+                    f"{stream} {partition}: (next offset, rows, dead letters) {before} → {tuple(now)}"
+                )
+            self._seen[stream, partition] = tuple(now)
+        self.looks += 1
+
+
+@dataclass
+class Log:
+    """What a reader of committed records finds in both topics, from beginning to end. The number of each is its key."""
+
+    records: dict[At, int] = field(default_factory=dict)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    altered: list[At] = field(default_factory=list)
+
+
+def read_log(bootstrap_servers: str) -> Log:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "oracle",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    log = Log()
+    topics = [(stream, partition) for stream in feed.SHAPES for partition in range(PARTITIONS)]
+    consumer.assign([TopicPartition(stream, partition, 0) for stream, partition in topics])
+    while len(log.ends) < len(topics):
+        for message in consumer.consume(1000, 1.0):
+            stream, at = str(message.topic()), At(str(message.topic()), message.partition(), message.offset())  # type: ignore[arg-type]
+            if (error := message.error()) is not None:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                log.ends[stream, at.partition] = at.offset
+                continue
+            log.records[at] = int(message.key() or b"")
+            if message.value() != feed.value(stream, log.records[at]):
+                log.altered.append(at)
+    consumer.close()
+    return log
+
+
+def broker_faults(log: Log, issued: Issued) -> list[str]:
+    """Where the topics are not what the producers know of: nothing that is ours to mend."""
+    known = issued.acknowledged
+    lost = [at for at, number in known.items() if log.records.get(at) != number]
+    unknown = [at for at in log.records if at not in known and (at.stream, log.records[at]) not in issued.in_doubt]
+    return [
+        *_differ("acknowledged, but not in the topic", lost),
+        *_differ("in the topic, but not acknowledged", unknown),
+        *_differ("in the topic with another value", log.altered),
+    ]
+
+
+def differences(world: World, log: Log, issued: Issued) -> Iterator[str]:
+    """One line for every way in which PostgreSQL does not hold exactly what the topics do."""
+    for stream in feed.SHAPES:
+        of_stream = {(at.partition, at.offset): number for at, number in log.records.items() if at.stream == stream}
+        rows, letters = _rows(world, stream), _letters(world, stream)
+        by_kind: defaultdict[feed.Kind, dict[tuple[int, int], int]] = defaultdict(dict)
+        for place, number in of_stream.items():
+            by_kind[feed.kind(number)][place] = number
+        yield from _compare(f"{stream} row", rows, {p: feed.row(stream, n) for p, n in by_kind["row"].items()})
+        digests = {p: feed.digest(stream, n) for p, n in by_kind["dead letter"].items()}
+        yield from _compare(f"{stream} dead letter", letters, digests)
+        aborted = {feed.row(stream, number)[0] for name, number in issued.aborted if name == stream}
+        yield from _differ(f"{stream}: aborted, but a row", [p for p, row in rows.items() if row[0] in aborted])
+        yield from _miscounted(world, stream, log, rows, letters, by_kind["tombstone"])
+
+
+def _miscounted(
+    world: World, stream: str, log: Log, rows: Iterable[Any], letters: Iterable[Any], tombstones: Iterable[Any]
+) -> Iterator[str]:
+    held = [Counter(partition for partition, _ in found) for found in (rows, letters, tombstones)]
+    statement = f"select kafka_partition, {_COUNTERS} from ingest.position where stream = %s order by 1"
+    found = {partition: counters for partition, *counters in world.sql(statement, stream)}
+    if set(found) != set(range(PARTITIONS)):
+        yield f"{stream}: positions of partitions {sorted(found)}"
+    for partition, (first, end, *counted) in found.items():
+        expected = [count[partition] for count in held]
+        absent = log.ends[stream, partition] - sum(expected)
+        wanted = [0, log.ends[stream, partition], *expected, absent, 0]
+        if [first, end, *counted] != wanted:
+            yield f"{stream} {partition}: {_COUNTERS} are {[first, end, *counted]}, the topic says {wanted}"
+
+
+def _rows(world: World, stream: str) -> dict[tuple[int, int], tuple[Any, ...]]:
+    shape = feed.SHAPES[stream]
+    statement = f"select kafka_partition, kafka_offset, {shape.name}, {shape.number}, event_time from {stream}"
+    return {(partition, offset): tuple(values) for partition, offset, *values in world.sql(statement)}
+
+
+def _letters(world: World, stream: str) -> dict[tuple[int, int], bytes]:
+    statement = "select kafka_partition, kafka_offset, value_sha256 from ingest.dead_letter where stream = %s"
+    return {(partition, offset): bytes(digest) for partition, offset, digest in world.sql(statement, stream)}
+
+
+def _compare(what: str, found: dict[Any, Any], wanted: dict[Any, Any]) -> Iterator[str]:
+    yield from _differ(f"{what} missing", wanted.keys() - found.keys())
+    yield from _differ(f"{what} too many", found.keys() - wanted.keys())
+    other = [place for place in found.keys() & wanted.keys() if found[place] != wanted[place]]
+    yield from _differ(f"{what} with other values", [f"{p}: {found[p]}, not {wanted[p]}" for p in sorted(other)])
+
+
+def _differ(what: str, places: Iterable[Any]) -> list[str]:
+    found = sorted(places)
+    if not found:
+        return []
+    shown = ", ".join(str(tuple(place) if isinstance(place, tuple) else place) for place in found[:_SHOWN])
+    return [f"{what}: {len(found):,}, such as {shown}"]

@@ -1,0 +1,125 @@
+"""Everything a chaos run runs on: its own Kafka, PostgreSQL behind a proxy, and Dagster; and one look at the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psycopg
+
+from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.postgres import schema
+from ingest_pipeline.postgres.engine import Database
+from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.faults import feed
+from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Producers
+from ingest_pipeline_tests.faults.proxy import TcpProxy
+from ingest_pipeline_tests.faults.supervised import Dagster
+from ingest_pipeline_tests.servers.choose import own_kafka
+
+PARALLELISM = 2
+USUAL_LATENCY = 0.002
+"""Seconds each way: a transaction then takes long enough to be hit in its middle."""
+SETTINGS = {"PARALLELISM": str(PARALLELISM), "BATCH_SIZE": "25", "RUN_IDLE_SECONDS": "10", "RUN_MAX_SECONDS": "120"}
+_SESSIONS = """select application_name, state, backend_type from pg_stat_activity
+    where (application_name like 'ingest %' or state like 'idle in transaction%') and pid <> pg_backend_pid()"""
+_LOCKS = "select pid, classid, objid from pg_locks where locktype = 'advisory'"
+
+
+class World:
+    """Servers, producers and Dagster, running within the block."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self._seed = folder, seed
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._cleanup.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def _start(self) -> None:
+        enter = self._cleanup.enter_context
+        self.kafka = enter(own_kafka(self.folder / "kafka"))
+        for stream in STREAMS:
+            self.kafka.create_topic(stream.topic, PARTITIONS)
+        self.postgres = enter(EmbeddedPostgres(self.folder / "postgres"))
+        self.url = self.postgres.url
+        port = urlsplit(self.url).port
+        assert port is not None
+        self.proxy = enter(TcpProxy(port))
+        self.proxy.latency(USUAL_LATENCY)
+        self._make_tables()
+        environ = {
+            **SETTINGS,
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "DATABASE_URL": self.url.replace(f":{port}/", f":{self.proxy.port}/"),
+        }
+        self.dagster = enter(Dagster(self.folder, environ))
+        self.producers = Producers(self.kafka.bootstrap_servers, self._seed)
+
+    def _make_tables(self) -> None:
+        database = Database(sqlalchemy_url(self.url))
+        schema.migrate(database, STREAMS)
+        database.dispose()
+        for shape in feed.SHAPES.values():
+            self.sql(f"alter table {shape.stream} add constraint plausible check ({shape.check})")
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Asked past the proxy, on a connection of its own; a server that is coming up is waited for."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with psycopg.connect(self.url, autocommit=True, application_name="chaos") as connection:
+                    cursor = connection.execute(statement, values or None)
+                    return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def missing(self, wanted: Collection[At]) -> list[At]:
+        """Which of these have not become a row."""
+        left = []
+        for stream in feed.SHAPES:
+            here = [at for at in wanted if at.stream == stream]
+            statement = f"""select kafka_partition, kafka_offset from {stream}
+                where (kafka_partition, kafka_offset) in (select * from unnest(%s::int[], %s::bigint[]))"""
+            found = self.sql(statement, [at.partition for at in here], [at.offset for at in here])
+            left += [at for at in here if (at.partition, at.offset) not in found]
+        return left
+
+    def torn(self) -> list[str]:
+        """Positions whose counters are not what the tables hold, all seen in one snapshot."""
+        wrong = []
+        for stream in feed.SHAPES:
+            statement = f"""select kafka_partition, "rows", dead_letters,
+                (select count(*) from {stream} t where t.kafka_partition = p.kafka_partition),
+                (select coalesce(max(kafka_offset), -1) from {stream} t where t.kafka_partition = p.kafka_partition),
+                (select count(*) from ingest.dead_letter d
+                 where d.stream = p.stream and d.kafka_partition = p.kafka_partition), next_offset
+                from ingest.position p where stream = '{stream}'"""
+            for partition, rows, letters, stored, highest, written, next_offset in self.sql(statement):
+                if (rows, letters) != (stored, written) or highest >= next_offset:
+                    wrong.append(
+                        f"{stream} {partition}: position {next_offset} counts {rows} rows and {letters} dead letters,"
+                        f" the tables hold {stored} (up to offset {highest}) and {written}"
+                    )
+        return wrong
+
+    def left_behind(self) -> list[str]:
+        """Sessions of runs, transactions that idle and advisory locks there are now."""
+        sessions = [f"session {name or kind}, {state}" for name, state, kind in self.sql(_SESSIONS)]
+        locks = [f"advisory lock ({high}, {low}) of backend {pid}" for pid, high, low in self.sql(_LOCKS)]
+        return sessions + locks

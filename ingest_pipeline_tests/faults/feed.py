@@ -1,0 +1,89 @@
+"""The records of a chaos run: every one is told by its stream and a number, good, poison or a tombstone.
+
+The number is the record's key, so that whatever Kafka or PostgreSQL shows can be compared with what was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Literal
+
+Kind = Literal["row", "dead letter", "tombstone"]
+_FIRST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+_EVERY = 100
+"""One record in so many is poison: evenly, so that it stays one in a hundred in any stretch of the topic."""
+_TOMBSTONE_EVERY = 250
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one stream's records look. `refused`: a value that the table's CHECK constraint does not let in."""
+
+    stream: str
+    name: str
+    number: str
+    refused: float
+    check: str
+
+    def json(self, record: int, number: object, name: str | None = None) -> bytes:
+        at = event_time(record).isoformat(timespec="milliseconds")
+        told = name or self.text(record)
+        return f'{{"{self.name}": "{told}", "{self.number}": {number}, "timestamp": "{at}"}}'.encode()
+
+    def text(self, record: int) -> str:
+        return f"{self.stream}-{record:08d}"
+
+
+SHAPES = {
+    "temperature": Shape("temperature", "device_id", "temperature", -300.0, "temperature >= -273.15"),
+    "price": Shape("price", "symbol", "price", -1.0, "price >= 0"),
+}
+
+_Poison = Callable[[Shape, int], bytes]
+_POISONS: dict[str, _Poison] = {
+    "not JSON": lambda shape, record: b'{"broken-%d' % record,
+    "NUL escape": lambda shape, record: shape.json(record, 1, f"\\u0000{record}"),
+    "wrong type": lambda shape, record: shape.json(record, f'"{record}"'),
+    "no timestamp": lambda shape, record: shape.json(record, 1).partition(b', "timestamp"')[0] + b"}",
+    "refused by the table": lambda shape, record: shape.json(record, shape.refused),
+    "not UTF-8": lambda shape, record: shape.json(record, 1).replace(b"-", b"\xff", 1),
+    "not a time": lambda shape, record: shape.json(record, 1).replace(b"2026-", b"then-", 1),
+}
+
+
+def event_time(record: int) -> datetime:
+    return _FIRST_TIME + timedelta(milliseconds=record)
+
+
+def measured(record: int) -> float:
+    return (record % 10_000) / 8
+
+
+def kind(record: int) -> Kind:
+    if record % _EVERY == _EVERY // 2:
+        return "dead letter"
+    return "tombstone" if record % _TOMBSTONE_EVERY == 1 else "row"
+
+
+def value(stream: str, record: int) -> bytes | None:
+    shape = SHAPES[stream]
+    match kind(record):
+        case "row":
+            return shape.json(record, measured(record))
+        case "dead letter":
+            return list(_POISONS.values())[record // _EVERY % len(_POISONS)](shape, record)
+        case "tombstone":
+            return None
+
+
+def row(stream: str, record: int) -> tuple[str, float, datetime]:
+    """What the table must hold of a good record."""
+    return SHAPES[stream].text(record), measured(record), event_time(record)
+
+
+def digest(stream: str, record: int) -> bytes:
+    """What a dead letter must bear."""
+    return sha256(value(stream, record) or b"").digest()

@@ -1,0 +1,166 @@
+"""Dagster's code server and daemon as two programs of their own, each started again when it has ended, as a supervisor
+does; `dagster dev` would leave a dead code server dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import dagster as dg
+
+import ingest_pipeline
+from ingest_pipeline.demo.children import Child, Warden
+from ingest_pipeline.demo.dagster_dev import write_home
+from ingest_pipeline.demo.family import processes
+from ingest_pipeline.demo.local import HOST, LocalServerError, free_port, is_free
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline_tests.orchestration.bench import wait_for
+
+ROOT = Path(ingest_pipeline.__file__).parents[1]
+_LOOK_SECONDS, _RESTART_SECONDS = 0.1, 1.0
+_START_SECONDS = 90.0
+_GRACE_SECONDS = 20.0
+
+
+class Supervised:
+    """One program, from `start` to `stop` always running but for a second after its end."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
+        self.name, self.log_path = name, folder / f"{name}.log"
+        self._command, self._folder, self._environ = [sys.executable, "-m", *command], folder, environ
+        self._children: list[Child] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name=f"supervisor of {name}", daemon=True)
+
+    @property
+    def pid(self) -> int:
+        return self._children[-1].pid
+
+    @property
+    def restarts(self) -> int:
+        return len(self._children) - 1
+
+    def start(self, warden: Warden) -> None:
+        self._warden = warden
+        self._launch()
+        self._thread.start()
+
+    def kill(self) -> None:
+        """SIGKILL to it alone: what it has started lives on. On return it has been started again."""
+        before = self.restarts
+        os.kill(self.pid, signal.SIGKILL)
+        wait_for(f"another {self.name}", lambda: self.restarts > before)
+
+    def members(self) -> set[int]:
+        """It, whatever came of it, and what came of those before it."""
+        return {process.pid for child in self._children for process in child.family.members()}
+
+    def stop(self) -> None:
+        """On return nothing of it runs."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for child in self._children:
+            child.stop(signal.SIGINT, _GRACE_SECONDS)
+            self._warden.release(child.pid)
+
+    def _launch(self) -> None:
+        child = Child(self.name, self._command, self.log_path, env=self._environ, cwd=self._folder)
+        self._warden.guard(child.pid, signal.SIGINT)
+        self._children.append(child)
+
+    def _supervise(self) -> None:
+        while not self._over.wait(_LOOK_SECONDS):
+            try:
+                self._children[-1].check()
+            except LocalServerError:
+                if not self._over.wait(_RESTART_SECONDS):
+                    self._launch()
+
+
+class Dagster:
+    """Code server, daemon and their storage in a folder; asked and steered through a DagsterInstance of this process.
+
+    Args:
+        module: what the code server loads.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], module: str = "ingest_pipeline.definitions") -> None:
+        self._home = folder / "dagster"
+        write_home(self._home)
+        self._port = free_port()
+        workspace = self._home / "workspace.yaml"
+        workspace.write_text(f"load_from: [grpc_server: {{host: {HOST}, port: {self._port}, location_name: chaos}}]\n")
+        kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
+        own = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "DAGSTER_HOME": str(self._home)}
+        server = ["dagster", "api", "grpc", "--host", HOST, "--port", str(self._port), "-m", module]
+        daemon = ["dagster._daemon", "run", "-w", str(workspace)]
+        self.code_server = Supervised("code-server", server, folder, {**kept, **own, **environ})
+        self.daemon = Supervised("daemon", daemon, folder, {**kept, **own, **environ})
+
+    def __enter__(self) -> Self:
+        self._warden = Warden()
+        self.instance = dg.DagsterInstance.from_config(str(self._home))
+        try:
+            self.code_server.start(self._warden)
+            wait_for("the code server", lambda: not is_free(self._port), _START_SECONDS)
+            self.daemon.start(self._warden)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in (self.daemon, self.code_server):
+            part.stop()
+        self._warden.close()
+        self.instance.dispose()
+
+    def live_runs(self) -> list[dg.DagsterRun]:
+        """Drains that Dagster shows as started and whose process runs, oldest first."""
+        running = self.code_server.members()
+        started = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        return [run for run in reversed(started) if pid_of(run) in running]
+
+    def run_processes(self) -> set[int]:
+        """Of every drain there has been, those whose process still runs."""
+        running = self.code_server.members()
+        return {pid for run in self.instance.get_runs() if (pid := pid_of(run)) in running}
+
+    def terminate(self, run_id: str) -> bool:
+        """As the button does; False when the code server does not know the run (any more)."""
+        return bool(self.instance.run_coordinator.cancel_run(run_id))
+
+    def said(self) -> Iterator[str]:
+        """What the sensors said last, and which runs Dagster shows as not ended: for the report of a failure."""
+        for state in self.instance.all_instigator_state():
+            for tick in self.instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2):
+                text = tick.skip_reason or (tick.error.message.strip() if tick.error else "") or tick.run_ids
+                yield f"{state.instigator_name} {time.time() - tick.timestamp:.0f} s ago: {tick.status.value}: {text}"
+        statuses = [
+            status for status in dg.DagsterRunStatus if not status.name.startswith(("SUCC", "FAIL", "CANCELED"))
+        ]
+        for run in self.instance.get_runs(dg.RunsFilter(statuses=statuses)):
+            yield f"run {run.run_id[:8]} {run.tags.get(tags.STREAM)} {run.tags.get(tags.SHARD)} {run.status.value}"
+
+
+def pid_of(run: dg.DagsterRun) -> int:
+    """The run's process; 0 when it has not said it yet."""
+    return int(run.tags.get(tags.PID, 0))
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """A signal to a process that may just have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def is_gone(pid: int) -> bool:
+    return all(process.pid != pid for process in processes())
