@@ -17,8 +17,8 @@ from .engine import APPLICATION_PREFIX, FROZEN_SECONDS, quoted
 
 _LOCKS = """
     SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,
-           coalesce(a.state = 'active' AND a.wait_event_type = 'Client'
-                    AND a.query_start < now() - make_interval(secs => :frozen), false) AS frozen
+           coalesce(a.state IN ('active', 'idle in transaction (aborted)') AND a.wait_event_type = 'Client'
+                    AND a.state_change < now() - make_interval(secs => :frozen), false) AS frozen
     FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -35,7 +35,8 @@ _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_bac
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who owns a partition. `frozen`: inside one statement, waiting for its client for more than FROZEN_SECONDS."""
+    """Who owns a partition. `frozen`: inside a COPY or behind a failed one, the server has waited for its client for
+    more than FROZEN_SECONDS."""
 
     run_id: str
     pid: int
@@ -114,9 +115,10 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int])
 
 
 def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> int:
-    """End the sessions of owners frozen inside a statement, and say how many.
+    """End the sessions of owners that are frozen, and say how many.
 
-    No timeout of PostgreSQL fires while it waits for a client inside COPY; the holder is matched in the same statement.
+    No timeout of PostgreSQL fires while it waits for a client inside COPY, nor once it has ignored what a client still
+    sent after its COPY had failed; the holder is matched in the same statement.
     """
     rows = connection.execute(_END_FROZEN, {"keys": keys.keys("own", partitions), "frozen": FROZEN_SECONDS})
     return len(rows.fetchall())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -80,6 +81,31 @@ def test_a_waiter_ends_an_owner_frozen_in_copy(
     monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
     second = bench.new_ledger("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
+
+
+def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client still sends after its COPY has failed is ignored by PostgreSQL, and ends the idle time-out."""
+    monkeypatch.setitem(engine._SESSION, "idle_in_transaction_session_timeout", "1s")
+    connection = bench.ledger._driver_connection
+    copying = connection.cursor().copy("COPY reading FROM STDIN")
+    copying.__enter__()
+    send(connection, b"not a row\n")
+    failed = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND state LIKE '%(aborted)'"
+    wait_for("the COPY to fail", lambda: bench.sql(failed) == [1])
+    send(connection, b"not a row either\n")
+    time.sleep(3)  # far more than the time-out
+    assert bench.sql(failed) == [1]
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    second = bench.new_ledger("second")
+    assert second.own([0], exact=True, wait_seconds=20.0) == {}
+    with pytest.raises(psycopg.Error):
+        copying.__exit__(None, None, None)
+
+
+def send(connection: psycopg.Connection[Any], lines: bytes) -> None:
+    """At once: psycopg's own writer keeps small pieces back."""
+    connection.pgconn.put_copy_data(lines)
+    connection.pgconn.flush()
 
 
 def test_an_owner_is_not_frozen_before_its_time(bench: Bench, database_url: str) -> None:
