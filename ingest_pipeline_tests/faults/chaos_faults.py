@@ -1,9 +1,10 @@
-"""The faults of a chaos run."""
+"""The faults of a chaos run, those of Dagster and its runs; the servers' are in chaos_servers.py."""
 
 from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,16 +21,19 @@ class Struck:
     """What a fault hit, in words, and what ends it once the fresh records have arrived in spite of it."""
 
     target: str
-    heal: Callable[[], None] = lambda: None
+    heal: Callable[[], object] = lambda: None
 
 
-@dataclass(frozen=True)
-class Fault:
-    """`share`: how often it comes in a deck of all."""
+Strike = Callable[[World, random.Random], Struck]
 
-    kind: str
-    share: int
-    strike: Callable[[World, random.Random], Struck]
+
+def a_run(world: World, draw: random.Random) -> dg.DagsterRun:
+    """A draining run; any is as good as another."""
+    return draw.choice(wait_for("a live run", world.dagster.live_runs))
+
+
+def named(run: dg.DagsterRun) -> str:
+    return f"{run.tags[tags.STREAM]} {run.tags[tags.SHARD]} run {run.run_id[:8]}"
 
 
 def kill_run(world: World, draw: random.Random) -> Struck:
@@ -38,25 +42,84 @@ def kill_run(world: World, draw: random.Random) -> Struck:
     return Struck(named(run))
 
 
-def a_run(world: World, draw: random.Random) -> dg.DagsterRun:
-    return draw.choice(wait_for("a live run", world.dagster.live_runs))
+def kill_all_runs(world: World, draw: random.Random) -> Struck:
+    runs = wait_for("a live run", world.dagster.live_runs)
+    for run in runs:
+        send(pid_of(run), signal.SIGKILL)
+    return Struck(f"{len(runs)} runs")
 
 
-def named(run: dg.DagsterRun) -> str:
-    return f"{run.tags[tags.STREAM]} {run.tags[tags.SHARD]} run {run.run_id[:8]}"
+def freeze_run_briefly(world: World, draw: random.Random) -> Struck:
+    run = a_run(world, draw)
+    send(pid_of(run), signal.SIGSTOP)
+    time.sleep(draw.uniform(0.5, 8))
+    send(pid_of(run), signal.SIGCONT)
+    return Struck(named(run))
 
 
-FAULTS = [
-    Fault("kill a run", 4, kill_run),
-]
+def freeze_run_for_long(world: World, draw: random.Random) -> Struck:
+    """It wakes up when another has taken its place."""
+    run = a_run(world, draw)
+    send(pid_of(run), signal.SIGSTOP)
+    return Struck(named(run), lambda: send(pid_of(run), signal.SIGCONT))
 
 
-def deck(seed: int, count: int) -> list[Fault]:
-    """So many faults in the order of this seed: all kinds by their shares, shuffled, again and again."""
-    draw = random.Random(f"{seed}/deck")
-    dealt: list[Fault] = []
-    while len(dealt) < count:
-        lot = [fault for fault in FAULTS for _ in range(fault.share)]
-        draw.shuffle(lot)
-        dealt += lot
-    return dealt[:count]
+def terminate_run(world: World, draw: random.Random) -> Struck:
+    """A run that the code server no longer knows, being older than it, can only be marked; it lives on."""
+    run = a_run(world, draw)
+    if world.dagster.terminate(run.run_id):
+        return Struck(named(run))
+    world.dagster.instance.report_run_canceled(run)
+    return Struck(f"{named(run)}, marked only")
+
+
+def disown_run(world: World, draw: random.Random) -> Struck:
+    run = a_run(world, draw)
+    world.dagster.instance.report_run_failed(run, "marked failed by the test, while it lives on")
+    return Struck(named(run))
+
+
+def kill_code_server(world: World, draw: random.Random) -> Struck:
+    runs = world.dagster.live_runs()
+    world.dagster.code_server.kill()
+    return Struck(f"beside {len(runs)} runs")
+
+
+def kill_code_server_and_runs(world: World, draw: random.Random) -> Struck:
+    """As the end of a container would."""
+    runs = world.dagster.live_runs()
+    for run in runs:
+        send(pid_of(run), signal.SIGSTOP)  # so that no server is left to see one of them end
+    world.dagster.code_server.kill()
+    for run in runs:
+        send(pid_of(run), signal.SIGKILL)
+    return Struck(f"with {len(runs)} runs")
+
+
+def kill_daemon(world: World, draw: random.Random) -> Struck:
+    world.dagster.daemon.kill()
+    return Struck("beside everything else")
+
+
+def cut_off_run(world: World, draw: random.Random) -> Struck:
+    """Its connections lead nowhere until others have done its work, those of everybody else pass."""
+    run = a_run(world, draw)
+    statement = "select client_port from pg_stat_activity where application_name = %s"
+    ports = {port for (port,) in world.sql(statement, f"ingest {run.run_id}")}
+    world.proxy.black_hole(ports)
+    return Struck(named(run), world.usual_network)
+
+
+RUN_FAULTS: dict[str, tuple[int, Strike]] = {
+    "kill a run": (4, kill_run),
+    "kill every run": (1, kill_all_runs),
+    "freeze a run for a moment": (2, freeze_run_briefly),
+    "freeze a run until it is superseded": (1, freeze_run_for_long),
+    "terminate a run": (2, terminate_run),
+    "report a living run as failed": (1, disown_run),
+    "kill the code server": (2, kill_code_server),
+    "kill the code server and its runs": (1, kill_code_server_and_runs),
+    "kill the daemon": (2, kill_daemon),
+    "cut off a run": (1, cut_off_run),
+}
+"""Kind → how often it comes in a deck of all, and how it strikes."""

@@ -37,6 +37,7 @@ class World:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self._seed = folder, seed
         self._cleanup = ExitStack()
+        self._connection: psycopg.Connection[Any] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -48,6 +49,8 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
+        if self._connection is not None:
+            self._connection.close()
 
     def _start(self) -> None:
         enter = self._cleanup.enter_context
@@ -59,7 +62,7 @@ class World:
         port = urlsplit(self.url).port
         assert port is not None
         self.proxy = enter(TcpProxy(port))
-        self.proxy.latency(USUAL_LATENCY)
+        self.usual_network()
         self._make_tables()
         environ = {
             **SETTINGS,
@@ -69,6 +72,9 @@ class World:
         self.dagster = enter(Dagster(self.folder, environ))
         self.producers = Producers(self.kafka.bootstrap_servers, self._seed)
 
+    def usual_network(self) -> None:
+        self.proxy.latency(USUAL_LATENCY)
+
     def _make_tables(self) -> None:
         database = Database(sqlalchemy_url(self.url))
         schema.migrate(database, STREAMS)
@@ -77,15 +83,16 @@ class World:
             self.sql(f"alter table {shape.stream} add constraint plausible check ({shape.check})")
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Asked past the proxy, on a connection of its own; a server that is coming up is waited for."""
+        """Asked past the proxy. A server that is coming up is waited for. To be called from the main thread."""
         deadline = time.monotonic() + 30
         while True:
             try:
-                with psycopg.connect(self.url, autocommit=True, application_name="chaos") as connection:
-                    cursor = connection.execute(statement, values or None)
-                    return cursor.fetchall() if cursor.description else []
+                if self._connection is None or self._connection.broken:
+                    self._connection = psycopg.connect(self.url, autocommit=True, application_name="chaos")
+                cursor = self._connection.execute(statement, values or None)
+                return cursor.fetchall() if cursor.description else []
             except psycopg.OperationalError:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or (self._connection and not self._connection.broken):
                     raise
                 time.sleep(0.1)
 

@@ -37,11 +37,11 @@ class _Link:
 
 
 class TcpProxy:
-    """Between `port` and the server at `target_port`, in a thread of its own. Verbs may be called from any thread; on
+    """Between `port` and a server, in a thread of its own. Verbs may be called from any thread; on
     return they hold."""
 
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+    def __init__(self, target_port: int, target_host: str = HOST) -> None:
+        self._target_port, self._target_host = target_port, target_host
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy", daemon=True)
         self._links: dict[int, _Link] = {}
@@ -99,7 +99,7 @@ class TcpProxy:
 
     async def _serve(self, client_reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server = await asyncio.open_connection(HOST, self._target_port)
+            server_reader, server = await asyncio.open_connection(self._target_host, self._target_port)
         except _LOST:
             _reset(client)
             return

@@ -26,7 +26,6 @@ from ingest_pipeline_tests.orchestration.bench import wait_for
 ROOT = Path(ingest_pipeline.__file__).parents[1]
 _LOOK_SECONDS, _RESTART_SECONDS = 0.1, 1.0
 _START_SECONDS = 90.0
-_GRACE_SECONDS = 20.0
 
 
 class Supervised:
@@ -63,12 +62,14 @@ class Supervised:
         return {process.pid for child in self._children for process in child.family.members()}
 
     def stop(self) -> None:
-        """On return nothing of it runs."""
+        """On return nothing of it runs. By SIGKILL: whatever it leaves is in a folder that nobody needs any more."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
         for child in self._children:
-            child.stop(signal.SIGINT, _GRACE_SECONDS)
+            while child.family.send(signal.SIGKILL):
+                time.sleep(_LOOK_SECONDS)
+            child.stop()
             self._warden.release(child.pid)
 
     def _launch(self) -> None:

@@ -1,0 +1,38 @@
+"""A few faults of a chaos run, as `make chaos` does by the hundred."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
+from ingest_pipeline_tests.faults.supervised import ROOT
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+COUNT, SEED = 7, 5
+
+
+def test_a_deck_holds_every_kind_and_is_the_same_for_a_seed() -> None:
+    whole = sum(share for share, _ in FAULTS.values())
+    assert set(deck(1, whole)) == set(FAULTS)
+    assert deck(1, 2 * whole)[:50] == deck(1, 50)
+    assert deck(1, 50) != deck(2, 50)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_holds_after_some_faults(kafka_server: RealKafka) -> None:
+    """`kafka_server` only says whether there is one: chaos starts its own."""
+    command = [sys.executable, "-m", "ingest_pipeline_tests.faults.chaos", "--faults", str(COUNT), "--seed", str(SEED)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as chaos:
+        try:
+            said, _ = chaos.communicate()
+        finally:
+            chaos.terminate()
+    print(said)
+    assert chaos.returncode == 0, said
+    assert said.splitlines()[-1].startswith("HELD: ")
