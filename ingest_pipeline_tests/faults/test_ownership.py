@@ -25,16 +25,16 @@ from ingest_pipeline_tests.servers.choose import RealPostgres
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(420)]
 PROMISED_SECONDS = 45.0
-"""From the moment a run loses touch until its successor is asked for. On an idle machine its rows are there by then; how
-long a start takes on a busy one is nobody's promise."""
+"""From the moment a run loses touch until its successor is asked for. On an idle machine the rows are there by then;
+how long a start takes on a busy one is nobody's promise."""
 BETWEEN_SECONDS = 5.0
 LOST = ("idle", "between", "copying", "cut")
 
 
 @dataclass
 class Story:
-    """What became of each stream whose run lost touch: the run, when by the clock, how long until its successor was asked
-    for and its stream moved, and how the run ended when it was back."""
+    """What became of each stream whose run lost touch: the run, when by the clock, how long until its successor was
+    asked for and its stream moved, and how the run ended when it was back."""
 
     runs: dict[str, dg.DagsterRun] = field(default_factory=dict)
     lost_at: dict[str, float] = field(default_factory=dict)

@@ -140,5 +140,5 @@ def test_reset_reaches_both_sides(proxy: TcpProxy, echo: EchoServer) -> None:
 def test_without_a_server_the_client_is_reset() -> None:
     with socket.socket() as closed:
         closed.bind((HOST, 0))
-        with TcpProxy(closed.getsockname()[1]) as proxy, dial(proxy) as client, pytest.raises(ConnectionResetError):
+        with TcpProxy(closed.getsockname()[1]) as proxy, pytest.raises(ConnectionResetError), dial(proxy) as client:
             client.recv(1)
