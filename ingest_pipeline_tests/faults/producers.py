@@ -176,14 +176,17 @@ class Producers:
         self._transactions("aborts", Producer.abort_transaction)
 
     def _transactions(self, name: str, end: Callable[[Producer, float], None]) -> None:
+        """Ends when it is to stop and no transaction is open: one left open would hide what comes after it."""
         choose = random.Random(f"{self._seed}/{name}")
-        while not self._stop.is_set():
-            more = {"transactional.id": f"chaos-{name}", "transaction.timeout.ms": 30_000}
-            producer = self._producer(**more)
+        settled = False
+        while not (settled and self._stop.is_set()):
+            producer = self._producer(**{"transactional.id": f"chaos-{name}", "transaction.timeout.ms": 30_000})
+            settled = False
             with suppress(KafkaException):  # a fatal one: the next producer of this id settles what is open
                 _retried(producer.init_transactions)
                 while not self._stop.wait(choose.uniform(0, 2 * _PAUSE_SECONDS)):
                     self._transaction(producer, choose, end)
+                settled = True
 
     def _transaction(self, producer: Producer, choose: random.Random, end: Callable[[Producer, float], None]) -> None:
         """Its records are acknowledged or aborted by how it ends, in doubt when it has none."""
