@@ -52,9 +52,10 @@ def system(folder: Path) -> Iterator[System]:
 
 
 @contextmanager
-def dagster_dev(running: System, settings: Mapping[str, str]) -> Iterator[DagsterDev]:
-    """`dagster dev` on these servers, as a user starts it; it and its runs end with the block."""
-    folder = running.folder / "dagster"
+def dagster_dev(running: System, settings: Mapping[str, str], name: str = "dagster") -> Iterator[DagsterDev]:
+    """`dagster dev` on these servers, as a user starts it, in a folder of that name; it and its runs end with the
+    block."""
+    folder = running.folder / name
     folder.mkdir()
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,

@@ -159,6 +159,10 @@ class SharedSettings(Values):
     )
     database_schema: SchemaName = Field(default="public", description="The schema of the event tables.")
     ledger_schema: SchemaName = Field(default="ingest", description="The schema of positions, dead letters and gaps.")
+    database_synchronous_commit: Literal["on", "off"] = Field(
+        default="on",
+        description="With off, COMMIT does not wait for the disk, and a crash undoes batches with their positions.",
+    )
     database_pool_min: int = Field(
         default=5,
         ge=1,

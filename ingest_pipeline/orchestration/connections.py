@@ -36,6 +36,7 @@ class Connections:
                     Schemas(self.settings.database_schema, self.settings.ledger_schema),
                     self.settings.database_pool_min,
                     self.settings.database_pool_max,
+                    self.settings.database_synchronous_commit,
                 )
             return self._database
 

@@ -66,12 +66,20 @@ class Database:
         sqlalchemy_url: `postgresql+psycopg://…`.
         pool_min: connections kept once opened; none is opened before it is needed.
         pool_max: most connections at a time, writing ones not counted.
+        synchronous_commit: of writing connections. "off" is safe here: positions are lost together with the rows they
+            cover, and Kafka still has the records; a reader may see rows that vanish for a moment.
     """
 
     def __init__(
-        self, sqlalchemy_url: str, schemas: Schemas | None = None, pool_min: int = 5, pool_max: int = 20
+        self,
+        sqlalchemy_url: str,
+        schemas: Schemas | None = None,
+        pool_min: int = 5,
+        pool_max: int = 20,
+        synchronous_commit: str = "on",
     ) -> None:
         self.schemas = schemas or Schemas()
+        self._writing = {"synchronous_commit": synchronous_commit}
         self.engine: Engine = create_engine(
             sqlalchemy_url,
             poolclass=QueuePool,
@@ -108,7 +116,7 @@ class Database:
         with mapped_errors(f"connecting to {self.where}"):
             connection = self.engine.connect()
             connection.detach()
-            settings = {**_SESSION, "application_name": f"{APPLICATION_PREFIX}{run_id}"}
+            settings = {**_SESSION, **self._writing, "application_name": f"{APPLICATION_PREFIX}{run_id}"}
             for name, value in settings.items():
                 connection.execute(text("SELECT set_config(:name, :value, false)"), {"name": name, "value": value})
             connection.commit()

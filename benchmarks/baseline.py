@@ -1,0 +1,103 @@
+"""What ours is compared with: the plain asyncio design, and the limit that no design on this machine can pass.
+
+    python -m benchmarks.baseline asyncio|limit SERVERS TOPIC RECORDS DATABASE_URL TABLE BATCH
+
+Each drains one topic in a process of its own and prints a line of JSON, (monotonic seconds, rows) samples and its CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+COLUMNS = {
+    "temperature": ("device_id", "temperature"),
+    "price": ("symbol", "price"),
+}
+Samples = list[tuple[float, int]]
+
+
+async def by_asyncio(servers: str, topic: str, records: int, url: str, table: str, batch: int) -> Samples:
+    """aiokafka, json, asyncpg's executemany, Kafka's offsets committed after the rows: at least once."""
+    import asyncpg
+    from aiokafka import AIOKafkaConsumer
+
+    text, number = COLUMNS[topic]
+    insert = (
+        f"INSERT INTO {table} (kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, {text}, {number},"
+        " event_time) VALUES (1, $1, $2, $3, $4, $5, $6)"
+    )
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=servers,
+        group_id=f"baseline-{table}",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    connection = await asyncpg.connect(url)
+    await consumer.start()
+    samples, done = [(time.monotonic(), 0)], 0
+    while done < records:
+        found = await consumer.getmany(timeout_ms=1000, max_records=batch)
+        rows = []
+        for messages in found.values():
+            for message in messages:
+                done += 1
+                try:
+                    event = json.loads(message.value)
+                    event_time = datetime.fromisoformat(event["timestamp"])
+                    stamp = datetime.fromtimestamp(message.timestamp / 1000, UTC)
+                    rows.append((message.partition, message.offset, stamp, event[text], event[number], event_time))
+                except (ValueError, KeyError):
+                    continue
+        if rows:
+            async with connection.transaction():
+                await connection.executemany(insert, rows)
+            await consumer.commit()
+            samples.append((time.monotonic(), done))
+    await consumer.stop()
+    await connection.close()
+    return samples
+
+
+def by_copy_alone(topic: str, records: int, url: str, table: str, batch: int) -> Samples:
+    """Ready-made rows of the same shape by binary COPY, a commit a batch: no Kafka, no decoding, no positions."""
+    import psycopg
+
+    text, number = COLUMNS[topic]
+    columns = f"kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, {text}, {number}, event_time"
+    statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+    types = ("int2", "int4", "int8", "int8", "text", "float8", "timestamptz")
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    samples, done = [(time.monotonic(), 0)], 0
+    with psycopg.connect(url) as connection:
+        while done < records:
+            rows = [(1, i % 4, i // 4, 10**15, "dev-0042", 21.5, at) for i in range(done, done + batch)]
+            with connection.cursor().copy(statement) as copy:
+                copy.set_types(types)
+                for row in rows:
+                    copy.write_row(row)
+            connection.commit()
+            done += batch
+            samples.append((time.monotonic(), done))
+    return samples
+
+
+def main(arguments: list[str]) -> None:
+    kind, servers, topic, records, url, table, batch = arguments
+    if kind == "asyncio":
+        samples = asyncio.run(by_asyncio(servers, topic, int(records), url, table, int(batch)))
+    else:
+        samples = by_copy_alone(topic, int(records), url, table, int(batch))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found: dict[str, Any] = {"samples": samples, "cpu_seconds": used.ru_utime + used.ru_stime}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
