@@ -25,7 +25,7 @@ from ingest_pipeline_tests.servers.choose import own_kafka
 PARALLELISM = 2
 USUAL_LATENCY = 0.002
 """Seconds each way: a transaction then takes long enough to be hit in its middle."""
-SETTINGS = {"PARALLELISM": str(PARALLELISM), "BATCH_SIZE": "25", "RUN_IDLE_SECONDS": "10", "RUN_MAX_SECONDS": "120"}
+SETTINGS = {"PARALLELISM": str(PARALLELISM), "BATCH_SIZE": "25", "RUN_IDLE_SECONDS": "10"}
 _SESSIONS = """select application_name, state, backend_type from pg_stat_activity
     where (application_name like 'ingest %' or state like 'idle in transaction%') and pid <> pg_backend_pid()"""
 _LOCKS = "select pid, classid, objid from pg_locks where locktype = 'advisory'"

@@ -12,7 +12,7 @@ from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
 from ingest_pipeline_tests.faults.supervised import ROOT
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-COUNT, SEED = 7, 5
+COUNT, SEED = 7, 24
 
 
 def test_a_deck_holds_every_kind_and_is_the_same_for_a_seed() -> None:
