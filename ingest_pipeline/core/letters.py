@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from operator import methodcaller
 
 from .errors import RecordRefused
 from .record import DeadLetter, Message
 
 _NO_TIMESTAMP = 0
+# Not `message.headers()`: Python's specialised call of a C method takes what it returns unlooked at, and
+# confluent-kafka 2.16 returns a list with NULL pointers beside its error. Using them ends the process.
+_read_headers = methodcaller("headers")
 HEADERS_UNREADABLE = "; its headers could not be read (a key is not UTF-8)"
 
 
@@ -45,7 +49,7 @@ def _headers(message: Message) -> tuple[list[list[str | None]] | None, str]:
     the same message hands out NULL pointers.
     """
     try:
-        headers = message.headers()
+        headers = _read_headers(message)
     except (SystemError, UnicodeError):
         return None, HEADERS_UNREADABLE
     if headers is None:

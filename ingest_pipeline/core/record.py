@@ -118,6 +118,10 @@ class Batch:
 
     `rows[i]` came from `messages[i]`; both are in log order per partition. A batch without rows still moves positions.
     `rows_before[i]` rows came before `dead_letters[i]`.
+
+    Attributes:
+        put_aside: i → the dead letter that was made of `messages[i]`, for the batch's next try: the headers of a
+            message can be asked for only once (core/letters.py).
     """
 
     rows: list[Row]
@@ -127,6 +131,7 @@ class Batch:
     records: int = 0
     opened_at: float = 0.0
     rows_before: list[int] = field(default_factory=list)
+    put_aside: dict[int, DeadLetter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,13 @@ class BatchWriter:
                 self._insert(connection, rows)
 
         refused = store_isolated(connection, batch.rows, store, self._batch_size, refuse)
-        return [dead_letter(batch.messages[i], batch.rows[i][0], error, self._letter_bytes) for i, error in refused]
+        return [self._put_aside(batch, i, error) for i, error in refused]
+
+    def _put_aside(self, batch: Batch, i: int, refused: RecordRefused) -> DeadLetter:
+        """Made once, however often the batch is tried."""
+        if i not in batch.put_aside:
+            batch.put_aside[i] = dead_letter(batch.messages[i], batch.rows[i][0], refused, self._letter_bytes)
+        return batch.put_aside[i]
 
     def _insert(self, connection: Connection, rows: list[Row]) -> None:
         """SQLAlchemy Core's executemany; carried by COPY when that is the method."""
