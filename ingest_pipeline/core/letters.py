@@ -7,7 +7,7 @@ import hashlib
 from operator import methodcaller
 
 from .errors import RecordRefused
-from .record import DeadLetter, Message
+from .record import NO_TIMESTAMP_MS, DeadLetter, Message
 
 _NO_TIMESTAMP = 0
 # Not `message.headers()`: Python's specialised call of a C method takes what it returns unlooked at, and
@@ -29,7 +29,7 @@ def dead_letter(message: Message, incarnation: int, refused: RecordRefused, valu
         partition=message.partition(),
         offset=message.offset(),
         incarnation=incarnation,
-        timestamp_ms=None if kind == _NO_TIMESTAMP else timestamp_ms,
+        timestamp_ms=None if kind == _NO_TIMESTAMP or timestamp_ms == NO_TIMESTAMP_MS else timestamp_ms,
         key=message.key(),
         value=None if value is None else value[:value_limit],
         value_bytes=0 if value is None else len(value),

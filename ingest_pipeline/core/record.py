@@ -18,6 +18,9 @@ PG_EPOCH_MS = 946_684_800_000
 MIN_MS, MAX_MS = -62_135_596_800_000, 253_402_300_799_999
 """Unix milliseconds of years 1 to 9999: what PostgreSQL stores and Python reads back."""
 
+NO_TIMESTAMP_MS = -1
+"""What Kafka keeps for a record whose producer gave no time; the client hands it out as if it were one."""
+
 
 class Message(Protocol):
     """One Kafka record as the client hands it out."""

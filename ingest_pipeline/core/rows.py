@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import RecordRefused
 from .letters import dead_letter
-from .record import MAX_MS, MIN_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
+from .record import MAX_MS, MIN_MS, NO_TIMESTAMP_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
 
 Decode = Callable[[bytes], tuple[object, ...]]
 DecodeMany = Callable[[Sequence[bytes]], list[tuple[object, ...]] | None]
@@ -123,10 +123,12 @@ def _stamps(messages: Sequence[Message]) -> list[int | None]:
     if not messages:
         return []
     kinds, times = zip(*_column("timestamp", messages), strict=True)
-    if _NO_TIMESTAMP not in kinds and min(times) >= MIN_MS and max(times) <= MAX_MS:
+    if _NO_TIMESTAMP not in kinds and min(times) >= 0 and max(times) <= MAX_MS:
         return [(ms - PG_EPOCH_MS) * 1000 for ms in times]
     return [
-        (ms - PG_EPOCH_MS) * 1000 if kind != _NO_TIMESTAMP and MIN_MS <= ms <= MAX_MS else None
+        (ms - PG_EPOCH_MS) * 1000
+        if kind != _NO_TIMESTAMP and ms != NO_TIMESTAMP_MS and MIN_MS <= ms <= MAX_MS
+        else None
         for kind, ms in zip(kinds, times, strict=True)
     ]
 

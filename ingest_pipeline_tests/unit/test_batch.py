@@ -205,10 +205,10 @@ class Stamped(MemoryMessage):
 
 
 def test_the_kafka_timestamp_is_null_where_it_is_no_time() -> None:
-    stamps = [(0, 0), (1, 2**62), (2, 946_684_800_001), (1, -1)]
+    stamps = [(0, 0), (1, 2**62), (2, 946_684_800_001), (1, -2), (1, -1)]
     records: list[Message] = [Stamped(offset, *stamp) for offset, stamp in enumerate(stamps)]
     found = [row[3] for row in make_batch(positions(0), records).rows]
-    assert found == [None, None, 1000, (-1 - 946_684_800_000) * 1000]
+    assert found == [None, None, 1000, (-2 - 946_684_800_000) * 1000, None]
 
 
 def test_reading_from_the_in_memory_broker() -> None:

@@ -39,6 +39,11 @@ def test_everything_is_kept() -> None:
     assert (letter.stage, letter.reason, letter.sqlstate) == ("insert", "why", "23514")
 
 
+@pytest.mark.parametrize(("sent", "kept"), [(None, None), (-1, None), (-2, -2), (2**62, 2**62)])
+def test_a_producer_may_have_given_no_time(sent: int | None, kept: int | None) -> None:
+    assert dead_letter(MemoryMessage(0, 0, 0, b"", timestamp_ms=sent), 1, REFUSED, 10).timestamp_ms == kept
+
+
 def test_a_long_value_is_cut_with_its_length_and_hash_kept() -> None:
     value = b"x" * 1000
     letter = dead_letter(MemoryMessage(0, 0, 0, value), 1, REFUSED, 10)
