@@ -12,9 +12,11 @@ STAMP = .venv/.installed
 # Two at a time: much of the suite waits for servers. A file's tests stay together and share theirs.
 PARALLEL = -n 2 --dist loadfile
 FAULTS ?= 30
+RECORDS ?= 100000
+STEPS ?= 100000
 SEED ?= 1
 
-.PHONY: help install demo demo-kill test check kafka lock bench chaos clean
+.PHONY: help install demo demo-kill test check kafka lock bench chaos fuzz simulate clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -58,6 +60,12 @@ bench: install ## Measure throughput on this machine (ARGS=--help)
 
 chaos: install ## Faults at random on real servers, and the proof that nothing is lost or twice (FAULTS=30 SEED=1)
 	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED)
+
+fuzz: install ## Broken records by the thousand, each to be accounted for (RECORDS=n SEED=s)
+	@$(BIN)/python -m ingest_pipeline_tests.faults.fuzz --records $(RECORDS) --seed $(SEED)
+
+simulate: install ## The real loop over in-memory servers, any order of faults, checked after each step (STEPS=n SEED=s)
+	@$(BIN)/python -m ingest_pipeline_tests.simulation --steps $(STEPS) --seed $(SEED)
 
 clean: ## Remove .venv, caches and the demo's files
 	@rm -rf .venv .demo .dagster_storage .tmp_dagster_home* .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

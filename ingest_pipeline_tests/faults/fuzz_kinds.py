@@ -1,0 +1,156 @@
+"""How a valid record is spoilt, and what goes beside its value: key, headers, timestamp."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, TIMES, Fuzzed, any_json, as_object, good
+
+Spoil = Callable[[random.Random, Stream], bytes | None]
+
+
+def _valid(dice: random.Random, stream: Stream) -> bytes:
+    return as_object(list(good(dice, stream).items()))
+
+
+def wrong_field(dice: random.Random, stream: Stream) -> bytes:
+    fields = good(dice, stream)
+    fields[dice.choice(list(fields))] = any_json(dice)
+    return as_object(list(fields.items()))
+
+
+def odd_time(dice: random.Random, stream: Stream) -> bytes:
+    fields = good(dice, stream)
+    (name,) = (item.json_name for item in stream.fields if item.name == "event_time")
+    fields[name] = json.dumps(dice.choice(TIMES))
+    return as_object(list(fields.items()))
+
+
+def missing_field(dice: random.Random, stream: Stream) -> bytes:
+    fields = good(dice, stream)
+    del fields[dice.choice(list(fields))]
+    return as_object(list(fields.items()))
+
+
+def repeated_and_unknown(dice: random.Random, stream: Stream) -> bytes:
+    """Duplicate names, foreign ones, any order."""
+    fields = [*good(dice, stream).items(), *good(dice, stream).items(), ("foreign", any_json(dice))]
+    dice.shuffle(fields)
+    return as_object(fields)
+
+
+def cut(dice: random.Random, stream: Stream) -> bytes:
+    value = _valid(dice, stream)
+    return value[: dice.randrange(len(value))]
+
+
+def changed_bytes(dice: random.Random, stream: Stream) -> bytes:
+    value = bytearray(_valid(dice, stream))
+    for _ in range(dice.randint(1, 3)):
+        at = dice.randrange(len(value))
+        change = dice.randrange(4)
+        if change == 0:
+            value[at] ^= 1 << dice.randrange(8)
+        elif change == 1:
+            value[at:at] = dice.choice((b"\x00", b"\xff", b"\xc3", b'"', b"\\", b"}", dice.randbytes(1)))
+        elif change == 2:
+            del value[at : at + dice.randint(1, 4)]
+        else:
+            value[at:at] = value[at : at + 8]
+        value = value or bytearray(b" ")
+    return bytes(value)
+
+
+def wrapped(dice: random.Random, stream: Stream) -> bytes:
+    value = _valid(dice, stream)
+    return dice.choice(
+        (
+            b"\xef\xbb\xbf" + value,
+            b" \r\n\t" + value + b"\n",
+            value + b"\x00",
+            value + value,
+            b"[" + value + b"]",
+            b"\x00\x00\x00\x00\x01" + value,
+            value.decode("utf-8", "replace").encode("utf-16"),
+            json.dumps(value.decode("utf-8", "replace")).encode(),
+        )
+    )
+
+
+def no_object(dice: random.Random, stream: Stream) -> bytes:
+    return any_json(dice).encode("utf-8", "surrogatepass")
+
+
+def random_bytes(dice: random.Random, stream: Stream) -> bytes:
+    return dice.randbytes(dice.choice((1, 2, 10, 300)))
+
+
+def empty(dice: random.Random, stream: Stream) -> bytes:
+    return b""
+
+
+def tombstone(dice: random.Random, stream: Stream) -> None:
+    return None
+
+
+SPOILT: dict[Spoil, int] = {
+    wrong_field: 25,
+    odd_time: 12,
+    missing_field: 4,
+    repeated_and_unknown: 10,
+    cut: 8,
+    changed_bytes: 20,
+    wrapped: 8,
+    no_object: 5,
+    random_bytes: 3,
+    empty: 2,
+    tombstone: 3,
+}
+HEALTHY_SHARE, RAW_SHARE = 0.5, 0.003
+
+
+def records(seed: str, stream: Stream, count: int, partitions: int) -> list[Fuzzed]:
+    """The same ones for the same seed."""
+    dice = random.Random(seed)
+    return [_record(dice, stream, partitions) for _ in range(count)]
+
+
+def _record(dice: random.Random, stream: Stream, partitions: int) -> Fuzzed:
+    spoil: Spoil = _valid
+    if dice.random() > HEALTHY_SHARE:
+        (spoil,) = dice.choices(list(SPOILT), list(SPOILT.values()))
+    kind = "healthy" if spoil is _valid else spoil.__name__
+    found = Fuzzed(kind, spoil(dice, stream), _key(dice), _headers(dice), _timestamp_ms(dice))
+    found.partition = dice.randrange(partitions)
+    if found.value is not None and dice.random() < RAW_SHARE:
+        names = (b"\xff\xfe", b"a\0b", b"\xed\xa0\x80", b"trace", b"")
+        found.raw_headers = [(dice.choice(names), dice.choice((None, b"", b"\xff"))) for _ in range(dice.randint(1, 4))]
+        found.headers, found.timestamp_ms, found.key = None, None, found.key or b"key"
+    return found
+
+
+def _key(dice: random.Random) -> bytes | None:
+    return dice.choice((None, b"", b"key", b"\x00", b"\xff\xfe", dice.randbytes(dice.choice((4, 4, 2000)))))
+
+
+def _headers(dice: random.Random) -> list[tuple[str, bytes | None]] | None:
+    if dice.random() < 0.6:
+        return None
+    if dice.random() < 0.01:
+        return [(f"bomb-{number}", b"x") for number in range(1000)]
+    if dice.random() < 0.01:
+        return [("large", dice.randbytes(50_000)), ("n" * 5000, None)]
+    names = ("trace", "trace", "", "naïve 😀", "null", "a" * 300)
+    return [(dice.choice(names), dice.choice((None, b"", b"1", b"\xff\x00"))) for _ in range(dice.randint(1, 4))]
+
+
+def _timestamp_ms(dice: random.Random) -> int | None:
+    """None is most usual; microseconds, nanoseconds and what no calendar holds are not refused by the broker."""
+    if dice.random() < 0.6:
+        return None
+    now = 1_767_225_600_000
+    odd = (-1, 1, now, now * 1000, now * 1_000_000, 2**62, 2**63 - 1, MAX_MS, MAX_MS + 1)
+    return dice.choice((dice.randrange(1, now), dice.choice(odd)))

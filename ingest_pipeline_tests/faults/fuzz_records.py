@@ -1,0 +1,217 @@
+"""Records made to break things: what they are made of, all of it chosen by one seeded generator."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from msgspec import Struct, field
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.faults.raw_producer import RawHeaders
+
+MAX_MS = 253_402_300_799_999
+
+
+class Everything(Struct):
+    """Every type that a field may have."""
+
+    event_time: datetime = field(name="at")
+    word: str
+    whole: int
+    real: float
+    yes: bool
+    day: date
+    amount: Decimal
+    number: UUID
+    tree: dict
+    levels: dict[str, float]
+    path: list[int]
+    picture: bytes
+    note: str | None = None
+    tip: Decimal | None = None
+
+
+FUZZED = (STREAMS[0], Stream("everything", Everything))
+
+
+@dataclass(slots=True)
+class Fuzzed:
+    """One record. `raw_headers`: written through the C library; `timestamp_ms` None: the client's own time.
+
+    `kind` names how it was made; `healthy` ones must become rows.
+    """
+
+    kind: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: list[tuple[str, bytes | None]] | None = None
+    timestamp_ms: int | None = None
+    partition: int = 0
+    raw_headers: RawHeaders | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self.kind == "healthy"
+
+
+TIMES = [
+    *(f"{year}-01-01T00:00:00{zone}" for year in ("0000", "0001", "0002", "9999", "10000") for zone in ("Z", "+14:00")),
+    *("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-14:00", "-0001-01-01T00:00:00Z", "0001-01-01T00:00:00-00:01"),
+    *("2026-12-31T23:59:60Z", "2026-12-31T24:00:00Z", "2026-02-30T00:00:00Z", "2026-01-01T00:00:00.123456789Z"),
+    *("2026-01-01T00:00:00", "2026-01-01 00:00:00+00", "2026-01-01t00:00:00z", "2026-01-01", "20260101T000000Z"),
+    *("2026-W01-1T00:00:00Z", "2026-001T00:00:00Z", "2026-01-01T00:00Z", "2026-01-01T00:00:00+23:59:59.999999"),
+    *(
+        "2026-01-01T00:00:00-00:00",
+        "2026-01-01T00:00:00+24:00",
+        "\uff12\uff10\uff12\uff16-01-01T00:00:00Z",
+        " 2026-01-01T00:00:00Z ",
+    ),
+    *("infinity", "-infinity", "now", "epoch", "", "1767225600", "2026-01-01T00:00:00,5Z", "0001-01-01", "9999-12-31"),
+]
+NUMBERS = [
+    *(
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e999",
+        "-1e999",
+        "1e-999",
+        "1e308",
+        "1e309",
+        "5e-324",
+        "-0",
+        "-0.0",
+        "01",
+        "+1",
+    ),
+    *(".5", "1.", "0x10", "1_000", "1e", "--1", "9" * 5000, "-" + "9" * 5000, "0." + "1" * 5000, "1" + "0" * 400),
+    *(str(2**power + by) for power in (31, 53, 63, 64, 127) for by in (-1, 0, 1)),
+    *(str(-(2**63) + by) for by in (-1, 0, 1)),
+    *("1.5", "1e0", "100e-2", "1e131072", "1e200000", "1e-16384", "1e-20000", "0.1234567890123456789012345"),
+]
+TEXTS = [
+    *(
+        '"\\u0000"',
+        '"a\\u0000b"',
+        '"\\ud800"',
+        '"\\udc00\\ud800"',
+        '"\\ud83d\\ude00"',
+        '"\\x41"',
+        '"\t"',
+        '"\\/"',
+        '"\x7f"',
+    ),
+    *(
+        '"\ufeff"',
+        '"\u202e"',
+        '"\u2028"',
+        '"\\\\N"',
+        '"\\\\."',
+        '"NULL"',
+        '"\'; drop table x; --"',
+        '"%s%%(a)s"',
+        '"{}"',
+    ),
+    *(
+        '"NaN"',
+        '"sNaN"',
+        '"Infinity"',
+        '"1e200000"',
+        '"1e-20000"',
+        '"-0"',
+        '"0x1"',
+        '"1,5"',
+        '"\uff11\uff12"',
+        '""',
+        '" "',
+        '"="',
+    ),
+    *(
+        '"12345678-1234-5678-1234-56781234567"',
+        '"{12345678-1234-5678-1234-567812345678}"',
+        '"12345678123456781234567812345678"',
+    ),
+    *('"AAH/"', '"AAH"', '"A=H/"', '"AA_-"', '"AA H/"', '"AA=="', '"AB=="'),
+]
+OTHERS = [
+    "null",
+    "true",
+    "false",
+    "tru",
+    "[]",
+    "{}",
+    "[null]",
+    '{"a":null}',
+    '{"":""}',
+    '{"a":1,"a":2}',
+    "",
+    "undefined",
+    "//",
+]
+
+
+def any_json(dice: random.Random) -> str:
+    """A value of any type; often one that no type allows."""
+    if dice.random() < 0.02:
+        depth = dice.choice((50, 400, 1_000, 2_000, 9_000, 60_000))
+        opening, closing = dice.choice((("[", "]"), ('{"a":', "}")))
+        return opening * depth + "1" + closing * depth
+    if dice.random() < 0.02:
+        length = dice.choice((2_000, 9_000, 100_000))
+        return json.dumps("x" * length if dice.random() < 0.5 else dice.randbytes(length // 2).hex())
+    if dice.random() < 0.25:
+        return json.dumps(dice.choice(TIMES))
+    return dice.choice(dice.choice((NUMBERS, TEXTS, OTHERS)))
+
+
+def _word(dice: random.Random) -> str:
+    return json.dumps("".join(dice.choice("abcZ°é€😀\t\\\"'\n ,{}") for _ in range(dice.randint(0, 12))))
+
+
+def _time(dice: random.Random) -> str:
+    zone = dice.choice(("Z", "+00:00", "-08:00", "+05:45", "+14:00", "-12:00"))
+    day = f"{dice.randint(1, 9998):04}-{dice.randint(1, 12):02}-{dice.randint(2, 27):02}"
+    fraction = dice.choice(("", f".{dice.randint(0, 999999):06}", ".5"))
+    return f'"{day}T{dice.randint(0, 23):02}:{dice.randint(0, 59):02}:{dice.randint(0, 59):02}{fraction}{zone}"'
+
+
+def _numbers(dice: random.Random) -> str:
+    return json.dumps({f"k{number}": dice.uniform(-9, 9) for number in range(dice.randint(0, 4))})
+
+
+GOOD: dict[type, Callable[[random.Random], str]] = {
+    str: _word,
+    int: lambda dice: str(dice.choice((0, 1, -1, 2**63 - 1, -(2**63), dice.randint(-(2**40), 2**40)))),
+    float: lambda dice: dice.choice(
+        (repr(dice.uniform(-1e6, 1e6)), repr(10.0 ** dice.randint(-300, 300)), "3", "-0.0")
+    ),
+    bool: lambda dice: dice.choice(("true", "false")),
+    datetime: _time,
+    date: lambda dice: f'"{dice.randint(1, 9999):04}-{dice.randint(1, 12):02}-{dice.randint(1, 28):02}"',
+    Decimal: lambda dice: f'"{dice.choice(("-", ""))}{dice.randint(0, 10**30)}.{dice.randint(0, 10**9)}"',
+    UUID: lambda dice: json.dumps(str(UUID(bytes=dice.randbytes(16)))),
+    dict: _numbers,
+    list: lambda dice: json.dumps([dice.randint(-9, 9) for _ in range(dice.randint(0, 5))]),
+    bytes: lambda dice: dice.choice(('""', '"AAH/"', '"/w=="')),
+}
+
+
+def good(dice: random.Random, stream: Stream) -> dict[str, str]:
+    """JSON name → JSON text of a valid value."""
+    return {
+        item.json_name: "null" if item.nullable and dice.random() < 0.3 else GOOD[item.python_type](dice)
+        for item in stream.fields
+        if not item.nullable or dice.random() < 0.7
+    }
+
+
+def as_object(fields: list[tuple[str, str]]) -> bytes:
+    text = ",".join(f"{json.dumps(name)}:{value}" for name, value in fields)
+    return ("{" + text + "}").encode("utf-8", "surrogatepass")

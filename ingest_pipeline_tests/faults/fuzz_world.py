@@ -1,0 +1,262 @@
+"""Blocks of fuzzed records written to Kafka, drained by real runs, and found again in PostgreSQL one by one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+from confluent_kafka import KafkaError, Message, Producer
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.build import build_definitions
+from ingest_pipeline.orchestration.connections import Connections
+from ingest_pipeline.settings import load_settings
+from ingest_pipeline.settings_model import StreamSettings
+from ingest_pipeline_tests.faults.fuzz_kinds import records
+from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, row_problem
+from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed
+from ingest_pipeline_tests.faults.raw_producer import RawProducer
+from ingest_pipeline_tests.orchestration import killed_run
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+LOG = "run.log"
+PARTITIONS = 3
+LETTER_LIMIT = 1 << 20
+_LONG_MAX = str(2**63 - 1)
+_ANY_TIME = {"message.timestamp.after.max.ms": _LONG_MAX, "segment.ms": _LONG_MAX, "retention.ms": "-1"}
+
+Where = tuple[int, int]
+"""(partition, offset)."""
+
+
+class FuzzedStream:
+    """One stream, what was written to it so far, and what became of it."""
+
+    def __init__(self, stream: Stream, world: FuzzWorld) -> None:
+        self.stream, self.world = stream, world
+        self.ends: Counter[int] = Counter()
+        self.kinds: dict[str, Counter[str]] = defaultdict(Counter)
+        self.stages: Counter[str] = Counter()
+        self.problems: list[str] = []
+
+    def write(self, fuzzed: list[Fuzzed]) -> dict[Where, tuple[Fuzzed, int]]:
+        """Each record's place and its timestamp. The C library's records come first: their places are counted."""
+        placed: dict[Where, tuple[Fuzzed, int]] = {}
+        refused: list[KafkaError] = []
+        by_library = [record for record in fuzzed if record.raw_headers is not None]
+        for record in by_library:
+            assert record.value is not None and record.raw_headers is not None
+            topic = self.stream.topic
+            self.world.raw.produce(topic, record.partition, record.value, record.key or b"", record.raw_headers)
+            placed[record.partition, self.ends[record.partition]] = record, record.timestamp_ms or 0
+            self.ends[record.partition] += 1
+        self.world.raw.flush()
+
+        for record in fuzzed:
+            if record.raw_headers is not None:
+                continue
+
+            def arrived(error: KafkaError | None, message: Message, record: Fuzzed = record) -> None:
+                if error is not None:
+                    refused.append(error)
+                else:
+                    placed[message.partition(), message.offset()] = record, message.timestamp()[1]
+                    self.ends[message.partition()] = max(self.ends[message.partition()], message.offset() + 1)
+
+            self.world.produce(self.stream.topic, record, arrived)
+        assert self.world.producer.flush(60) == 0
+        assert refused == []
+        return placed
+
+    def check(self, placed: dict[Where, tuple[Fuzzed, int]], starts: dict[int, int]) -> None:
+        """Every record of the block is a row, a dead letter or a skipped tombstone, and nothing else is there."""
+        left = dict(placed)
+        with psycopg.connect(self.world.url, autocommit=True) as connection:
+            connection.execute("set timezone to 'UTC'")
+            for partition in range(PARTITIONS):
+                for found in self._rows(connection, partition, starts.get(partition, 0)):
+                    self._judge(left, (partition, found[0]), "row", found[1:])
+                for letter in self._letters(connection, partition, starts.get(partition, 0)):
+                    self._judge(left, (partition, letter["kafka_offset"]), "dead letter", letter)
+        for (partition, offset), (record, _) in left.items():
+            self.kinds[record.kind]["skipped"] += 1
+            if record.value is not None:
+                self._problem((partition, offset), record, "neither a row nor a dead letter")
+
+    def _judge(self, left: dict[Where, tuple[Fuzzed, int]], where: Where, became: str, found: Any) -> None:
+        if where not in left:
+            self.problems.append(f"{self.stream.name} {where}: a {became} too many")
+            return
+        record, ms = left.pop(where)
+        self.kinds[record.kind][became] += 1
+        if record.raw_headers is not None:
+            ms = ms or self.world.own_time(self.stream, where)
+        if became == "row":
+            problem = row_problem(self.stream, record, ms, found)
+        else:
+            self.stages[found["stage"]] += 1
+            problem = letter_problem(record, ms, found, LETTER_LIMIT)
+        if problem:
+            self._problem(where, record, problem)
+
+    def _rows(self, connection: psycopg.Connection, partition: int, start: int) -> Iterator[Any]:
+        """Whatever psycopg cannot read is a problem of that row alone."""
+        columns = ["kafka_offset", "kafka_timestamp", *(item.name for item in self.stream.fields)]
+        select = sql.SQL("select {} from {} where kafka_partition = %s and kafka_offset >= %s").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.stream.table)
+        )
+        cursor = connection.execute(select + sql.SQL(" order by kafka_offset"), (partition, start))
+        while True:
+            try:
+                row = cursor.fetchone()
+            except psycopg.Error as error:
+                self.problems.append(f"{self.stream.name} partition {partition}: a row cannot be read: {error}")
+                continue
+            if row is None:
+                return
+            yield row
+
+    def _letters(self, connection: psycopg.Connection, partition: int, start: int) -> Iterator[dict[str, Any]]:
+        with connection.cursor(row_factory=dict_row) as cursor:
+            yield from cursor.execute(
+                "select * from ingest.dead_letter where stream = %s and kafka_partition = %s and kafka_offset >= %s",
+                (self.stream.name, partition, start),
+            )
+
+    def _problem(self, where: Where, record: Fuzzed, what: str) -> None:
+        sent = repr(record.value if record.value is None or len(record.value) < 400 else record.value[:400] + b"...")
+        self.problems.append(f"{self.stream.name} {where} {record.kind}: {what}; value {sent}")
+
+    def check_counters(self) -> None:
+        """The ledger's own sums against what was found."""
+        with psycopg.connect(self.world.url) as connection:
+            counted = connection.execute(
+                """select sum(next_offset)::int, sum("rows")::int, sum(dead_letters)::int, sum(skipped)::int,
+                    sum(absent + lost)::int from ingest.position where stream = %s""",
+                (self.stream.name,),
+            ).fetchone()
+        found: Counter[str] = sum(self.kinds.values(), Counter())
+        expected = (sum(self.ends.values()), found["row"], found["dead letter"], found["skipped"], 0)
+        if counted != expected:
+            self.problems.append(f"{self.stream.name}: counters {counted}, found {expected}")
+
+
+class FuzzWorld:
+    """Two streams on a Kafka and an empty database."""
+
+    def __init__(self, kafka: RealKafka, url: str, folder: Path) -> None:
+        self.kafka, self.url, self.folder = kafka, url, folder
+        suffix = uuid.uuid4().hex[:8]
+        self.streams = [FuzzedStream(replace(stream, topic=f"{stream.name}-{suffix}"), self) for stream in FUZZED]
+        self.environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "KAFKA_GROUP_PREFIX": f"fuzz-{suffix}-",
+            "DATABASE_URL": url,
+            "RUN_IDLE_SECONDS": "0",
+            "BATCH_TIMEOUT": "0.2",
+        }
+        if "dead_letter_limit" in StreamSettings.model_fields:
+            self.environ["DEAD_LETTER_LIMIT"] = "off"
+        self.producer = Producer(
+            {
+                "bootstrap.servers": kafka.bootstrap_servers,
+                "max.in.flight.requests.per.connection": 1,
+                "queue.buffering.max.messages": 1_000_000,
+                "message.max.bytes": 2_000_000,
+            }
+        )
+
+    @classmethod
+    @contextmanager
+    def open(cls, kafka: RealKafka, url: str, folder: Path) -> Iterator[FuzzWorld]:
+        world = cls(kafka, url, folder)
+        declared = [each.stream for each in world.streams]
+        settings = load_settings([stream.name for stream in declared], world.environ)
+        connections = Connections(settings)
+        for stream in declared:
+            kafka.create_topic(stream.topic, PARTITIONS, _ANY_TIME)
+            connections.book(stream).prepare()
+        connections.close()
+        with psycopg.connect(url, autocommit=True) as connection:  # long words fit the table, but no index
+            connection.execute("create index on temperature (device_id)")
+        try:
+            with RawProducer(kafka.bootstrap_servers) as world.raw:
+                yield world
+        finally:
+            for stream in declared:
+                kafka.delete_topic(stream.topic)
+
+    def block(self, seed: str, count: int) -> None:
+        """`count` more records in all, drained and checked."""
+        for each in self.streams:
+            starts = dict(each.ends)
+            placed = each.write(records(f"{seed}/{each.stream.name}", each.stream, count // 2, PARTITIONS))
+            if failed := self._drain(each.stream):
+                each.problems.append(f"{each.stream.name}: the run failed: {failed}")
+                return
+            each.check(placed, starts)
+            each.check_counters()
+
+    @property
+    def problems(self) -> list[str]:
+        return [problem for each in self.streams for problem in each.problems]
+
+    def produce(self, topic: str, record: Fuzzed, arrived: Any) -> None:
+        more: dict[str, Any] = {} if record.timestamp_ms is None else {"timestamp": record.timestamp_ms}
+        self.producer.produce(
+            topic, record.value, record.key, record.partition, arrived, headers=record.headers, **more
+        )
+        self.producer.poll(0)
+
+    def own_time(self, stream: Stream, where: Where) -> int:
+        """The timestamp that the C library gave a record: told by what was stored, it is no fuzzed one."""
+        statement = sql.SQL(
+            """select (extract(epoch from kafka_timestamp) * 1000)::bigint from {}
+               where kafka_partition = %s and kafka_offset = %s union all
+               select kafka_timestamp_ms from ingest.dead_letter
+               where stream = %s and kafka_partition = %s and kafka_offset = %s"""
+        ).format(sql.Identifier(stream.table))
+        with psycopg.connect(self.url) as connection:
+            found = connection.execute(statement, (*where, stream.name, *where)).fetchone()
+        assert found is not None
+        return int(found[0])
+
+    def _drain(self, stream: Stream) -> str | None:
+        """A sensor's run to the end of the topic, in a process of its own; what it failed with."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([killed_run.__name__, __name__])
+        declared = stream.name, stream.event, stream.topic  # a Stream that was looked at cannot be pickled
+        process = context.Process(target=_run, args=(declared, self.environ, self.folder))
+        process.start()
+        process.join()
+        ended, code = None, process.exitcode
+        process.close()
+        with dg.DagsterInstance.local_temp(str(self.folder)) as instance:
+            for run in instance.get_runs(limit=1):
+                ended = run.tags.get(tags.ENDED)
+        if (code, ended) == (0, "caught-up"):
+            return None
+        return f"{ended}, exit code {code}: {(self.folder / LOG).read_text()[-3000:]}"
+
+
+def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path) -> None:
+    """What the process does."""
+    with (folder / LOG).open("wb") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    stream = Stream(*declared)
+    job = build_definitions([stream], load_settings([stream.name], environ)).resolve_job_def(tags.job_name(stream))
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        job.execute_in_process(instance=instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"})

@@ -1,0 +1,63 @@
+"""A short `make fuzz`, with one seed; and that it can fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ingest_pipeline_tests.faults.fuzz import fuzz
+from ingest_pipeline_tests.faults.fuzz_kinds import SPOILT, records
+from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, row_problem
+from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed
+from ingest_pipeline_tests.faults.fuzz_world import FuzzWorld
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+COUNT, SEED = 10_000, 1
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_record_becomes_something(kafka_server: RealKafka, database_url: str, tmp_path: Path) -> None:
+    with FuzzWorld.open(kafka_server, database_url, tmp_path) as world:
+        assert fuzz(world, COUNT, SEED) == []
+    for each in world.streams:
+        assert set(each.kinds) == {"healthy", *(spoil.__name__ for spoil in SPOILT)}
+        assert sum(became["row"] for kind, became in each.kinds.items() if kind != "healthy") > COUNT / 100
+        assert each.kinds["healthy"].keys() == {"row"}
+        assert set(each.stages) == {"decode", "timestamp", "value", "insert"}
+        assert sum(sum(became.values()) for became in each.kinds.values()) == COUNT / 2
+
+
+def test_a_seed_is_a_seed() -> None:
+    for stream in FUZZED:
+        assert records("1", stream, 200, 3) == records("1", stream, 200, 3)
+        assert records("1", stream, 200, 3) != records("2", stream, 200, 3)
+
+
+TEMPERATURE = FUZZED[0]
+SENT = Fuzzed("healthy", b'{"device_id": "a", "temperature": 1.5, "timestamp": "2026-01-01T00:00:00.5+01:00"}')
+ROW = (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), "a", 1.5, datetime(2025, 12, 31, 23, 0, 0, 500_000, tzinfo=UTC))
+
+
+def test_a_right_row_is_right() -> None:
+    assert row_problem(TEMPERATURE, SENT, 1000, ROW) is None
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_wrong_row_is_found(place: int) -> None:
+    others = (None, "b", 1.25, datetime(2026, 1, 1, tzinfo=UTC))
+    assert row_problem(TEMPERATURE, SENT, 1000, (*ROW[:place], others[place], *ROW[place + 1 :])) is not None
+
+
+@pytest.mark.parametrize("value", [None, b"{", b'{"device_id": "a", "temperature": 1.5}'])
+def test_a_row_of_what_cannot_be_one_is_found(value: bytes | None) -> None:
+    assert row_problem(TEMPERATURE, replace(SENT, value=value), 1000, ROW) is not None
+
+
+def test_a_healthy_record_that_was_refused_is_found() -> None:
+    letter = {"stage": "decode", "reason": "why", "headers": None}
+    assert letter_problem(SENT, 1000, letter, 1024) is not None
