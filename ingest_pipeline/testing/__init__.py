@@ -5,6 +5,8 @@ from .broker import MemoryBroker
 from .clock import SettableClock
 from .database import Fault, MemoryDatabase
 from .ledger import MemoryLedger
+from .letters import MemoryDeadLetters
+from .replay import MemoryMissingRows
 from .source import MemorySource, MemoryTopic
 
 __all__ = [
@@ -12,7 +14,9 @@ __all__ = [
     "MemoryBook",
     "MemoryBroker",
     "MemoryDatabase",
+    "MemoryDeadLetters",
     "MemoryLedger",
+    "MemoryMissingRows",
     "MemorySource",
     "MemoryTopic",
     "SettableClock",

@@ -32,12 +32,12 @@ class MemoryBook:
 
     def positions(self) -> dict[int, StoredPosition]:
         """See core.start.Book."""
-        with self._database.mutex:
+        with self._database.using():
             return dict(self._table.positions)
 
     def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
         """See core.start.Book."""
-        with self._database.mutex:
+        with self._database.using():
             known = self._table.positions
             if first and known:
                 return False
@@ -66,7 +66,7 @@ class MemoryBook:
 
     def adopt_identity(self, identity: TopicIdentity) -> None:
         """See core.start.Book."""
-        with self._database.mutex:
+        with self._database.using():
             for partition, at in self._table.positions.items():
                 self._table.positions[partition] = replace(
                     at, cluster_id=at.cluster_id or identity.cluster_id, topic_id=at.topic_id or identity.topic_id
@@ -78,7 +78,7 @@ class MemoryBook:
 
     def losses(self) -> list[Loss]:
         """See core.start.Book."""
-        with self._database.mutex:
+        with self._database.using():
             known = self._table.positions
             noted = [loss for _, loss in sorted(self._table.losses.items()) if loss.partition in known]
             return [
@@ -90,7 +90,7 @@ class MemoryBook:
 
     def note_loss(self, loss: Loss) -> None:
         """See core.start.Book."""
-        with self._database.mutex:
+        with self._database.using():
             before = self._table.losses.get(loss.partition)
             place = (loss.incarnation, loss.next_offset)
             if before is None or (before.incarnation, before.next_offset) != place:
@@ -98,34 +98,49 @@ class MemoryBook:
 
     def forget_losses(self) -> None:
         """What was found was a mistake: Kafka holds the next offsets after all."""
-        self._table.losses.clear()
+        with self._database.using():
+            self._table.losses.clear()
 
     def allow_letters(self, count: int) -> None:
         """Let so many dead letters pass uncounted by the limit."""
-        self._table.letters_allowed = count
+        with self._database.using():
+            self._table.letters_allowed = count
+            self._table.state = replace(self._table.state, acted_at=self._database.now())
+
+    def past_partitions(self) -> set[int]:
+        """Partitions that have begun anew: offsets below their first one belong to an earlier incarnation."""
+        with self._database.using():
+            return {at.partition for at in self._table.past}
 
     def await_topic(self) -> None:
         """Remember that the topic did not exist: when it appears it begins at its beginning."""
-        self._table.awaited = True
+        with self._database.using():
+            self._table.awaited = True
 
     def was_awaited(self) -> bool:
         """See core.start.Book."""
-        return self._table.awaited
+        with self._database.using():
+            return self._table.awaited
 
     def owners(self, partitions: Collection[int]) -> MemoryOwners:
         """Who owns these partitions and which runs have a session."""
-        with self._database.mutex:
+        with self._database.using():
             present = {session.run_id for session in self._database.sessions}
             return MemoryOwners(self._database.holders(self._stream.name, partitions), present)
 
     def state(self) -> MemoryState:
         """Paused or not."""
-        return self._table.state
+        with self._database.using():
+            return self._table.state
 
     def pause(self, reason: str, by: str) -> None:
         """The stream stops within a batch, wherever it runs, and stays so until `resume`."""
-        self._table.state = MemoryState(True, reason, by, self._database.now())
+        with self._database.using():
+            now = self._database.now()
+            self._table.state = MemoryState(True, reason, by, now, self._table.state.acted_at)
 
     def resume(self) -> None:
         """Lift the pause."""
-        self._table.state = MemoryState(since=self._database.now())
+        with self._database.using():
+            if self._table.state.paused:
+                self._table.state = MemoryState(since=self._database.now(), acted_at=self._database.now())

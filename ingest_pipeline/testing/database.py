@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -47,12 +48,13 @@ class MemoryHolder:
 
 @dataclass(frozen=True, slots=True)
 class MemoryState:
-    """Whether a stream is paused, and who says so."""
+    """Whether a stream is paused, and who says so; when an operator last mended something."""
 
     paused: bool = False
     reason: str | None = None
     paused_by: str | None = None
     since: datetime | None = None
+    acted_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -61,6 +63,8 @@ class MemoryTable:
 
     rows: dict[Coordinates, Row] = field(default_factory=dict)
     dead_letters: dict[Coordinates, DeadLetter] = field(default_factory=dict)
+    settled: dict[Coordinates, str] = field(default_factory=dict)
+    """Dead letters that are open no more: "redriven" or "discarded". They stay in `dead_letters`."""
     positions: dict[int, StoredPosition] = field(default_factory=dict)
     state: MemoryState = MemoryState()
     awaited: bool = False
@@ -92,7 +96,7 @@ class MemoryDatabase:
 
     Attributes:
         mutex: held by each call; hold it to look at several things of one moment.
-        reachable: while False, opening a session and every call on one raise DatabaseUnavailable.
+        reachable: while False, every call raises DatabaseUnavailable.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -126,11 +130,17 @@ class MemoryDatabase:
         """Refuse rows for which `holds` is False, as a CHECK constraint of that name would."""
         self.table(stream).checks[constraint] = holds
 
-    def open(self, run_id: str, stream: str) -> MemorySession:
-        """A new session."""
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """One transaction of a pooled connection. Raises DatabaseUnavailable."""
         with self.mutex:
             if not self.reachable:
                 raise DatabaseUnavailable("connecting: the database is not reachable")
+            yield
+
+    def open(self, run_id: str, stream: str) -> MemorySession:
+        """A new session."""
+        with self.using():
             self._pids += 1
             session = MemorySession(run_id, stream, self._pids)
             self.sessions.append(session)

@@ -154,6 +154,7 @@ class MemoryLedger:
                 table.incarnation += 1
             for item in accepted:
                 accept_one(item, table, self._topic, identity)
+            table.state = replace(table.state, acted_at=self._database.now())
             stored = {p: table.positions[p] for p in self.positions if p in table.positions}
             self.positions = {p: _position(at) for p, at in stored.items()}
 
@@ -183,10 +184,10 @@ class MemoryLedger:
 
     def _rebuild_window(self) -> None:
         table = self._database.table(self._stream)
-        newest = [(at, reason) for at, reason in table.history if at[1] in self.positions][-WINDOW:]
+        seen = [(at, reason) for at, reason in table.history if at[1] in self.positions]
+        newest = [(at, reason) for at, reason in seen if table.settled.get(at) != "discarded"][-WINDOW:]
         self._window = self._window.rebuilt(
-            Refusal(at[1], at[2], reason) if reason is not None and at in table.dead_letters else None
-            for at, reason in newest
+            None if reason is None or at in table.settled else Refusal(at[1], at[2], reason) for at, reason in newest
         )
 
     def _judged(

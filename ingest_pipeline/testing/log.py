@@ -95,10 +95,14 @@ class PartitionLog:
         offset = min(max(offset, self.start), self.end)
         del self.slots[: offset - self.start]
         self.start = offset
+        if self.unstable_from is not None:
+            self.unstable_from = max(self.unstable_from, offset)
 
     def truncate(self, end: int) -> None:
         """Lose what stands at and after `end`, as an unclean leader election does; a new epoch begins there."""
         del self.slots[max(0, end - self.start) :]
+        if self.unstable_from is not None and self.unstable_from >= self.end:
+            self.unstable_from = None
         self.new_epoch()
 
     def new_epoch(self) -> None:

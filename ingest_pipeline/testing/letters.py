@@ -1,0 +1,73 @@
+"""Dead letters after the fact, in a MemoryDatabase: decoded again, or discarded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..core.errors import RecordRefused
+from ..core.record import PG_EPOCH_MS, DeadLetter, Row
+from ..core.stream import Stream
+from .database import Coordinates, MemoryDatabase
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRedriven:
+    """What became of the letters that were tried; see postgres.dead_letters.Redriven."""
+
+    stored: int = 0
+    present: int = 0
+    refused: int = 0
+    truncated: int = 0
+
+
+class MemoryDeadLetters:
+    """The dead letters of one stream. `reason` narrows to letters whose reason holds that text."""
+
+    def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
+        self._database, self._stream = database, stream.name
+
+    def open(self, reason: str = "") -> dict[Coordinates, DeadLetter]:
+        """Those that are neither redriven nor discarded."""
+        with self._database.using():
+            table = self._database.table(self._stream)
+            return {
+                at: letter
+                for at, letter in table.dead_letters.items()
+                if at not in table.settled and reason in letter.reason
+            }
+
+    def discard(self, reason: str = "") -> int:
+        """Close letters without a row; how many."""
+        found = self.open(reason)
+        self._database.table(self._stream).settled.update(dict.fromkeys(found, "discarded"))
+        return len(found)
+
+    def redrive(self, decode: Callable[[bytes], tuple[object, ...]], reason: str = "") -> MemoryRedriven:
+        """Decode every open letter again and store its row under its original coordinates. No position or counter
+        changes; a letter that is refused again stays open."""
+        outcomes: Counter[str] = Counter()
+        for at, letter in self.open(reason).items():
+            outcomes[self._redrive_one(at, letter, decode)] += 1
+        return MemoryRedriven(**outcomes)
+
+    def _redrive_one(self, at: Coordinates, letter: DeadLetter, decode: Callable[[bytes], tuple[object, ...]]) -> str:
+        if letter.truncated:
+            return "truncated"
+        table = self._database.table(self._stream)
+        try:
+            row: Row = (*at, _stamp(letter.timestamp_ms), *decode(letter.value or b""))
+        except RecordRefused as refused:
+            table.dead_letters[at] = replace(letter, stage=refused.stage, reason=refused.message)
+            return "refused"
+        if not all(holds(row) for holds in table.checks.values()):
+            return "refused"
+        outcome = "present" if at in table.rows else "stored"
+        table.rows.setdefault(at, row)
+        table.settled[at] = "redriven"
+        return outcome
+
+
+def _stamp(timestamp_ms: int | None) -> int | None:
+    return None if timestamp_ms is None else (timestamp_ms - PG_EPOCH_MS) * 1000
