@@ -43,10 +43,11 @@ class MemoryBook:
                 return False
             if not known:
                 self._table.incarnation += 1
+            incarnation = max((at.incarnation for at in known.values()), default=self._table.incarnation)
             for partition, place in places.items():
                 begun = StoredPosition(
                     partition=partition,
-                    incarnation=self._table.incarnation,
+                    incarnation=incarnation,
                     topic=self._stream.topic,
                     cluster_id=identity.cluster_id,
                     topic_id=identity.topic_id,

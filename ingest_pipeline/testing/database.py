@@ -181,8 +181,9 @@ class MemoryDatabase:
         """The stream's positions behind the batch, by compare-and-set; stores nothing. Raises Superseded."""
         positions = dict(self.table(session.stream).positions)
         for partition, move in batch.moves.items():
-            at = positions[partition]
-            if (at.incarnation, at.next_offset, at.run_id) != (move.incarnation, move.expected, session.run_id):
+            at = positions.get(partition)
+            expected = (move.incarnation, move.expected, session.run_id)
+            if at is None or (at.incarnation, at.next_offset, at.run_id) != expected:
                 raise Superseded(
                     f"stream {session.stream}: partition {partition} is not as run {session.run_id[:8]} left it;"
                     " nothing of this batch was written",

@@ -112,7 +112,8 @@ class MemoryLedger:
             self.session = self._database.open(self._run_id, self._stream)
             if others := self._database.holders(self._stream, self.positions):
                 raise self._superseded(f"run {next(iter(others.values())).run_id[:8]} owns them now")
-            stored = {p: self._database.table(self._stream).positions[p] for p in self.positions}
+            there = self._database.table(self._stream).positions
+            stored = {p: there[p] for p in self.positions if p in there}
             if any(at.run_id != self._run_id for at in stored.values()):
                 raise self._superseded("another run has taken the positions")
             now = {p: _position(at) for p, at in stored.items()}
@@ -147,8 +148,9 @@ class MemoryLedger:
             self._database.require(self.session)
             table = self._database.table(self._stream)
             for item in accepted:
-                at, loss = table.positions[item.loss.partition], item.loss
-                if (at.incarnation, at.next_offset, at.run_id) != (loss.incarnation, loss.next_offset, self._run_id):
+                at, loss = table.positions.get(item.loss.partition), item.loss
+                expected = (loss.incarnation, loss.next_offset, self._run_id)
+                if at is None or (at.incarnation, at.next_offset, at.run_id) != expected:
                     raise self._superseded("a position has moved meanwhile")
             if any(item.new_incarnation for item in accepted):
                 table.incarnation += 1
@@ -166,9 +168,10 @@ class MemoryLedger:
         """The locks, the run's id in the positions, and the positions."""
         stored = self._database.table(self._stream).positions
         self.session.owned.update(partitions)
-        for partition in partitions:
+        known = sorted(stored.keys() & set(partitions))
+        for partition in known:
             stored[partition] = replace(stored[partition], run_id=self._run_id)
-        self.positions = {partition: _position(stored[partition]) for partition in sorted(partitions)}
+        self.positions = {partition: _position(stored[partition]) for partition in known}
         self._rebuild_window()
 
     def _remember(self, batch: Batch, letters: dict[Coordinates, DeadLetter], tally: LetterTally) -> None:

@@ -136,6 +136,27 @@ def test_a_partition_that_is_no_more_is_closed(world: LedgerWorld) -> None:
     assert list(world.book.positions()) == list(ledger.positions) == [0]
 
 
+def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld) -> None:
+    """Two people accept the same loss; a run that lost its locks unnoticed goes on beside them."""
+    frozen = world.owning("frozen")
+    batch = batch_of(frozen, "..", partition=1)
+    world.free(frozen)
+    closing = [Acceptance(lost(frozen.positions[1], "truncated"), None)]
+    first = world.owning("first")
+    first.accept(closing, IDENTITY, "ann")
+    first.close()
+    second = world.owning("second", 1)
+    assert second.positions == {}
+    with pytest.raises(Superseded):
+        second.accept(closing, IDENTITY, "bob")
+    second.close()
+    with pytest.raises(Superseded):
+        frozen.write(batch)
+    with pytest.raises(Superseded):
+        frozen.recover(batch)
+    assert list(world.book.positions()) == [0]
+
+
 def test_a_position_that_moved_is_not_accepted(world: LedgerWorld) -> None:
     ledger = world.owning("run")
     stale = [Acceptance(lost(at), Place(9)) for at in ledger.positions.values()]
