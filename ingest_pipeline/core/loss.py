@@ -151,14 +151,10 @@ def find_losses(
 def first_place(loss: Loss, starts: Mapping[int, Place]) -> Place | None:
     """Where to go on with what Kafka still has; None for a partition that it has no more.
 
-    A log that was cut goes on where it was cut; one that may have regrown since, or is another, at its beginning.
+    That is the log's beginning, for a log that was cut too: it may have regrown before anybody looked, so where it
+    ended then is not where it was cut, and what lies between has never been read.
     """
-    if loss.partition not in starts:
-        return None
-    start = starts[loss.partition]
-    if loss.cause == TRUNCATED and loss.high is not None:
-        return Place(max(loss.high, start.next_offset))
-    return start
+    return starts.get(loss.partition)
 
 
 def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, str] | None:
