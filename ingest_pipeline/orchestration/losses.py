@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from ..core.errors import DataLoss, SettingsError, Superseded
-from ..core.loss import Acceptance, Loss, first_place, noted_loss
+from ..core.loss import ANOTHER_TOPIC, Acceptance, Loss, first_place, noted_loss
 from ..core.ports import Topic
 from ..core.record import Place, Position, TopicIdentity
 from ..core.start import Book, survey
@@ -59,9 +59,10 @@ def consequence(accepted: Acceptance) -> str:
     if place is None:
         return f"partition {loss.partition}: the topic has it no more; its position is closed at {loss.next_offset}"
     if accepted.new_incarnation:
+        again = "" if loss.cause in ANOTHER_TOPIC else "; what is left of records that are rows already is stored again"
         return (
             f"partition {loss.partition}: begins anew at offset {place.next_offset}, under a new kafka_incarnation;"
-            f" the old position is kept at {loss.next_offset}"
+            f" the old position is kept at {loss.next_offset}{again}"
         )
     lost = place.next_offset - loss.next_offset
     return (
