@@ -133,7 +133,7 @@ def savepoint_open(death: Death) -> None:
         if stored == 2:
             death.now()
 
-    after(BatchWriter, "_insert_mapped", look)
+    after(BatchWriter, "_insert", look)
 
 
 def rows_written(death: Death) -> None:

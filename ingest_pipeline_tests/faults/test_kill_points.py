@@ -14,8 +14,7 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.build import build_definitions
+from ingest_pipeline.orchestration import build, tags
 from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
@@ -136,10 +135,12 @@ class Place:
         """A run to the end of the topic, in this process."""
         environ = {**self.environ, "BATCH_TIMEOUT": "0.1", "RUN_IDLE_SECONDS": "0"}
         stream = self.world.stream
-        definitions = build_definitions([stream], load_settings([stream.name], environ))
-        result = definitions.resolve_job_def(tags.job_name(stream)).execute_in_process(
-            instance=self.world.instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"}
-        )
+        with self._connections(environ) as connections, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "Connections", lambda settings: connections)
+            definitions = build.build_definitions([stream], connections.settings)
+            result = definitions.resolve_job_def(tags.job_name(stream)).execute_in_process(
+                instance=self.world.instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"}
+            )
         run = self.world.instance.get_run_by_id(result.run_id)
         assert run is not None
         assert run.tags[tags.ENDED] == "caught-up"
