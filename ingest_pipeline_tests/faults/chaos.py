@@ -27,8 +27,9 @@ from ingest_pipeline_tests.orchestration.bench import wait_for
 
 PROMISED_SECONDS = 60.0
 """A record written after a fault has struck is a row within this time, though the fault may last. Where the machine is
-so busy that the very start takes long, within STARTS times that."""
+so busy that the very start takes long, within STARTS times that, and never more than LONGEST_SECONDS."""
 STARTS = 3
+LONGEST_SECONDS = 180.0
 PATIENCE_SECONDS = 300.0
 """How much longer it is waited for, to tell slow from stuck."""
 _END_SECONDS = 120.0
@@ -49,7 +50,7 @@ class Chaos:
         with oracle.Watch(world) as watch:
             with world.producers:
                 took = self._fresh_rows("the start")
-                self._promised = max(PROMISED_SECONDS, STARTS * took)
+                self._promised = min(max(PROMISED_SECONDS, STARTS * took), LONGEST_SECONDS)
                 say(f"  0  {'start':<36} rows after {took:5.1f} s  from now on within {self._promised:.0f} s")
                 for number, kind in enumerate(kinds, 1):
                     self._strike(number, kind)
