@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -12,26 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import psycopg
 from confluent_kafka import KafkaError, Message, Producer
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings_model import StreamSettings
 from ingest_pipeline_tests.faults.fuzz_kinds import records
 from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, row_problem
 from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed
+from ingest_pipeline_tests.faults.fuzz_run import drain
 from ingest_pipeline_tests.faults.raw_producer import RawProducer
-from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-LOG = "run.log"
 PARTITIONS = 3
 LETTER_LIMIT = 1 << 20
 _LONG_MAX = str(2**63 - 1)
@@ -203,7 +197,7 @@ class FuzzWorld:
         for each in self.streams:
             starts = dict(each.ends)
             placed = each.write(records(f"{seed}/{each.stream.name}", each.stream, count // 2, PARTITIONS))
-            if failed := self._drain(each.stream):
+            if failed := drain(each.stream, self.environ, self.folder):
                 each.problems.append(f"{each.stream.name}: the run failed: {failed}")
                 return
             each.check(placed, starts)
@@ -232,31 +226,3 @@ class FuzzWorld:
             found = connection.execute(statement, (*where, stream.name, *where)).fetchone()
         assert found is not None
         return int(found[0])
-
-    def _drain(self, stream: Stream) -> str | None:
-        """A sensor's run to the end of the topic, in a process of its own; what it failed with."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([killed_run.__name__, __name__])
-        declared = stream.name, stream.event, stream.topic  # a Stream that was looked at cannot be pickled
-        process = context.Process(target=_run, args=(declared, self.environ, self.folder))
-        process.start()
-        process.join()
-        ended, code = None, process.exitcode
-        process.close()
-        with dg.DagsterInstance.local_temp(str(self.folder)) as instance:
-            for run in instance.get_runs(limit=1):
-                ended = run.tags.get(tags.ENDED)
-        if (code, ended) == (0, "caught-up"):
-            return None
-        return f"{ended}, exit code {code}: {(self.folder / LOG).read_text()[-3000:]}"
-
-
-def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path) -> None:
-    """What the process does."""
-    with (folder / LOG).open("wb") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    stream = Stream(*declared)
-    job = build_definitions([stream], load_settings([stream.name], environ)).resolve_job_def(tags.job_name(stream))
-    with dg.DagsterInstance.local_temp(str(folder)) as instance:
-        job.execute_in_process(instance=instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"})
