@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from .batch import SLICE_SECONDS
+from .errors import DataLoss
 from .ports import Source
 from .record import Batch, Message, Place, Position
 from .rows import Decode, RecordRules, decode_batch
@@ -44,12 +45,17 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Offsets `start` up to, but not including, `stop` of one partition, and the incarnation they belong to."""
+    """Offsets `start` up to, but not including, `stop` of one partition, and the incarnation they belong to.
+
+    Attributes:
+        leader_epoch: of a position at or behind `stop`: no record before it was written under a later one.
+    """
 
     partition: int
     incarnation: int
     start: int
     stop: int
+    leader_epoch: int | None = None
 
 
 class ReplayStore(Protocol):
@@ -67,6 +73,7 @@ def replay(
     wanted: Range,
     *,
     stop: Callable[[], str | None] = lambda: None,
+    verify: Callable[[], None] = lambda: None,
     observe: Callable[[Replayed], None] = lambda replayed: None,
 ) -> Replayed:
     """Read the range and store what is missing. Never moves a position or a counter.
@@ -74,10 +81,11 @@ def replay(
     Args:
         source: assigned here; its group's commits are not touched.
         stop: a reason to end early.
+        verify: called between reading and storing; raises when what was read may be another topic's.
         observe: called after each batch with the sum so far.
 
     Raises:
-        DataLoss: the log does not hold the range any more.
+        DataLoss: the log does not hold the range any more, or holds other records there.
         EnvironmentFault, StopStream: what was stored before stays; a second replay finds it present.
     """
     total, next_offset = Replayed(), wanted.start
@@ -89,6 +97,8 @@ def replay(
         behind = min(reached, wanted.stop)
         if behind == next_offset:
             continue
+        _check_epochs(messages, wanted)
+        verify()
         at = Position(wanted.partition, wanted.incarnation, Place(next_offset))
         batch = decode_batch(messages, {wanted.partition: Place(behind)}, {wanted.partition: at}, decode, rules, 0.0)
         assert batch is not None, "the place has moved"
@@ -98,6 +108,20 @@ def replay(
         next_offset = behind
         observe(total)
     return total
+
+
+def _check_epochs(messages: Sequence[Message], wanted: Range) -> None:
+    """A log that was cut and regrew shows its new records by their leader epoch. Raises DataLoss."""
+    if wanted.leader_epoch is None:
+        return
+    for message in messages:
+        if (message.leader_epoch() or 0) > wanted.leader_epoch:
+            raise DataLoss(
+                f"partition {wanted.partition}: the record at offset {message.offset()} is another one than was"
+                " ingested: the log was cut and regrew. Nothing of it was stored",
+                partition=wanted.partition,
+                offset=message.offset(),
+            )
 
 
 def _reached(messages: Sequence[Message], end: Place | None, before: int) -> int:

@@ -66,7 +66,7 @@ def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Ran
         stop = min(stop, at.next_offset)
         if start < stop:
             _check(stream, at, start, lows[partition].next_offset, partition in began_anew)
-            found.append(Range(partition, at.incarnation, start, stop))
+            found.append(Range(partition, at.incarnation, start, stop, at.leader_epoch))
     if not found:
         raise SettingsError(f"stream {stream.name}: nothing of that range has been ingested: the drain comes to it")
     return found
@@ -94,8 +94,26 @@ def run_replay(
             def observe_sum(done: Replayed, before: Replayed = before) -> None:
                 observe(before + done)
 
-            total = before + replay(source, store, decode, record_rules(settings), each, stop=stop, observe=observe_sum)
+            def verify(each: Range = each) -> None:
+                _check_incarnation(each, stream, connections)
+
+            rules = record_rules(settings)
+            total = before + replay(source, store, decode, rules, each, stop=stop, verify=verify, observe=observe_sum)
     return total
+
+
+def _check_incarnation(wanted: Range, stream: Stream, connections: Connections) -> None:
+    """Is it still the topic that the range belongs to? Raises TopicChanged, DataLoss."""
+    known, topic = connections.book(stream).positions(), connections.topic(stream)
+    check_identity(topic.identity(), known, topic.name, stream.name)
+    at = known.get(wanted.partition)
+    if at is None or at.incarnation != wanted.incarnation:
+        raise DataLoss(
+            f"stream {stream.name}, partition {wanted.partition} began anew meanwhile: the rest of the range was not"
+            " replayed",
+            stream=stream.name,
+            partition=wanted.partition,
+        )
 
 
 def _bounds(wanted: Wanted, topic: Topic, partitions: list[int]) -> dict[int, tuple[int, int]]:
