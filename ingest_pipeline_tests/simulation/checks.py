@@ -1,0 +1,227 @@
+"""The invariants, each looked at the moment it could break."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ingest_pipeline.core.loss import Acceptance
+from ingest_pipeline.core.record import Batch, Place
+from ingest_pipeline.core.replay import Replayed
+from ingest_pipeline.core.start import StoredPosition
+from ingest_pipeline_tests.simulation.jobs import current
+from ingest_pipeline_tests.simulation.model import ABSENT, GAP, TOMBSTONE, Key, Version
+
+if TYPE_CHECKING:
+    from ingest_pipeline_tests.simulation.world import World
+
+ROW, LETTER, SKIPPED = "row", "letter", "skipped"
+
+
+class Checks:
+    """Compares the database with the model.
+
+    Attributes:
+        outcome: what became of every offset below its incarnation's position.
+        of: the record that it became of.
+        rows, letters: what has to be in the tables, letters with "open" or how they were settled.
+        owner: partition → the run that took it last.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.outcome: dict[Key, str] = {}
+        self.of: dict[Key, Version] = {}
+        self.rows: dict[Key, str] = {}
+        self.letters: dict[Key, str] = {}
+        self.owner: dict[int, str] = {}
+        self.seen: dict[int, StoredPosition] = {}
+        self.begun: dict[int, int] = {}
+        self.allowance = 0
+        self.moved_at: dict[int, float] = {}
+
+    def begun_now(self) -> None:
+        """Positions of new partitions."""
+        for partition, at in self._world.table.positions.items():
+            if partition not in self.seen:
+                assert not any(_counts(at)) and at.next_offset == at.first_offset
+                self.seen[partition], self.begun[partition] = at, self._world.model.reading()
+
+    def taken(self, run_id: str, partitions: Collection[int]) -> None:
+        for partition in partitions:
+            self.owner[partition] = run_id
+
+    def acknowledged(self, places: Mapping[int, Place]) -> None:
+        """Group offsets never run ahead of the ledger, within an incarnation."""
+        for partition, place in places.items():
+            at = self._world.table.positions.get(partition)
+            ahead = at is not None and place.next_offset > at.next_offset
+            assert not ahead or any(past.partition == partition for past in self._world.table.past), (
+                "acknowledged ahead"
+            )
+
+    def written(self, run_id: str, batch: Batch, streak: int) -> int:
+        """A run's write is over, committed or not. The refusals in a row up to now."""
+        table = self._world.table
+        moved = [
+            p for p, at in table.positions.items() if p in self.seen and at.next_offset != self.seen[p].next_offset
+        ]
+        if not moved:
+            self.unchanged()
+            return streak
+        assert set(moved) == set(batch.moves), "positions move by the whole batch"
+        for partition in moved:
+            assert self.owner[partition] == run_id, f"{run_id} was fenced and wrote partition {partition}"
+            self._account(partition, self.seen[partition], table.positions[partition])
+            self.moved_at[partition] = self._world.clock.time()
+        self._world.count["batches"] += 1
+        streak = self._refusals(batch, streak)
+        self.unchanged()
+        return streak
+
+    def accepted(self, accepted: Sequence[Acceptance], before: Mapping[int, StoredPosition]) -> None:
+        """An operator, or ON_DATA_LOSS=continue, moved positions over gaps."""
+        for item in accepted:
+            partition = item.loss.partition
+            old, new = before[partition], self._world.table.positions.get(partition)
+            assert self.real_loss(old), f"accepted what was none: {item.loss.said}"
+            self._world.count[f"losses accepted: {item.loss.cause}"] += 1
+            if new is None:
+                del self.seen[partition]
+                continue
+            same = new.incarnation == old.incarnation
+            assert same or new.incarnation > max(at.incarnation for at in before.values())
+            first = old.next_offset if same else 0
+            job = current()
+            self._give_up(partition, first, new.next_offset, job is not None and job.waives)
+            for offset in range(old.next_offset, new.next_offset) if same else ():
+                self._settle((new.incarnation, partition, offset), GAP, self._world.model.latest(partition, offset))
+            if not same:
+                self.begun[partition] = self._world.model.reading()
+            self.seen[partition] = new
+        self.unchanged()
+
+    def _give_up(self, partition: int, start: int, stop: int, waived: bool) -> None:
+        """Going on behind records that Kafka still holds and that were never read is for the operator to say."""
+        for offset, version in self._world.model.alive(partition, start, stop):
+            assert version.settled or waived, f"partition {partition} offset {offset} is passed over unread"
+            version.settled = True
+
+    def replayed(self, batch: Batch, replayed: Replayed) -> None:
+        """Rows that a replay added were missing, and are of the records that their coordinates mean."""
+        table, model, job = self._world.table, self._world.model, current()
+        assert job is not None
+        added = table.rows.keys() - self.rows.keys()
+        assert replayed.stored == len(added)
+        ((partition, move),) = batch.moves.items()
+        for at in added:
+            assert at[:2] == (move.incarnation, partition) and move.expected <= at[2] < move.place.next_offset
+            device = table.rows[at][4]
+            (found,) = [v for v in model.history[partition][at[2]] if v.device == device] or [None]
+            assert found is not None and model.becomes_row(found, job.mended), "a replay made up a row"
+            if at in self.of and self.outcome[at] != GAP:
+                assert self.of[at] is found, f"{at} was {self.of[at].kind} {self.of[at].device}, replayed {device}"
+            found.settled = True
+            self.rows[at] = device
+        self._world.count["rows replayed"] += len(added)
+        self.unchanged()
+
+    def unchanged(self) -> None:
+        """The tables hold what they have to, and nothing else."""
+        table = self._world.table
+        assert {at: row[4] for at, row in table.rows.items()} == self.rows
+        assert {at: table.settled.get(at, "open") for at in table.dead_letters} == self.letters
+        assert not {at for at, status in self.letters.items() if status == "open"} & self.rows.keys(), "row and letter"
+        assert table.positions == {p: at for p, at in self.seen.items()} or self._only_owners_differ()
+
+    def _only_owners_differ(self) -> bool:
+        def plain(positions: Mapping[int, StoredPosition]) -> dict[int, tuple[object, ...]]:
+            return {p: (at.incarnation, at.first_offset, *_counts(at), at.next_offset) for p, at in positions.items()}
+
+        return plain(self._world.table.positions) == plain(self.seen)
+
+    def real_loss(self, at: StoredPosition) -> bool:
+        """Whether Kafka no longer is what this position was reached by."""
+        model, partition = self._world.model, at.partition
+        if at.topic_id != model.topic_id or not model.starts[partition] <= at.next_offset <= model.ends[partition]:
+            return True
+        cut = (event > self.begun[partition] and end < at.first_offset for event, end in model.cuts[partition])
+        of = (self.of.get((at.incarnation, partition, o)) for o in range(at.first_offset, at.next_offset))
+        return any(cut) or any(version is not None and version.cut for version in of)
+
+    def _account(self, partition: int, old: StoredPosition, new: StoredPosition) -> None:
+        """Every offset that the position has passed has exactly one outcome, and counters say so."""
+        assert new.incarnation == old.incarnation and new.next_offset > old.next_offset, "a position went back"
+        assert new.next_offset - new.first_offset == sum(_counts(new))
+        job, table = current(), self._world.table
+        assert job is not None
+        found: Counter[str] = Counter()
+        unsure = False  # a tombstone that was compacted between read and commit is skipped or absent
+        for offset in range(old.next_offset, new.next_offset):
+            at = (new.incarnation, partition, offset)
+            row, letter = table.rows.get(at), table.dead_letters.get(at)
+            assert row is None or letter is None
+            possible = self._world.model.possible(partition, offset, job.since)
+            outcomes = [(self._outcome_of(version, job.mended), version) for version in possible]
+            if row is not None:
+                fits = [(ROW, v) for outcome, v in outcomes if outcome == ROW and v.device == row[4]]
+                self.rows[at] = row[4]
+            elif letter is not None:
+                fits = [(LETTER, v) for outcome, v in outcomes if outcome == LETTER and v.value == letter.value]
+                self.letters[at] = "open"
+            else:
+                fits = [(outcome, v) for outcome, v in outcomes if outcome in (SKIPPED, ABSENT)]
+            assert fits, f"{at}: row {row}, letter {letter and letter.reason}, but it was {outcomes}"
+            outcome, version = fits[0]
+            unsure = unsure or {SKIPPED, ABSENT} <= {each for each, _ in fits}
+            found[outcome] += 1
+            self._settle(at, outcome, version)
+        moved = Counter(dict(zip(_NAMES, _counts(new), strict=True)))
+        moved.subtract(dict(zip(_NAMES, _counts(old), strict=True)))
+        if unsure:
+            found[ABSENT], moved[ABSENT] = found[ABSENT] + found.pop(SKIPPED, 0), moved[ABSENT] + moved.pop(SKIPPED)
+        assert +moved == +found, f"{moved} counted, {found} found"
+        self.seen[partition] = new
+
+    def _settle(self, at: Key, outcome: str, version: Version | None) -> None:
+        assert at not in self.outcome, f"{at} again"
+        self.outcome[at] = outcome
+        if version is not None:
+            self.of[at] = version
+            version.settled = version.settled or outcome != GAP
+
+    def _outcome_of(self, version: Version, decoder_mended: bool) -> str:
+        if version.kind == ABSENT:
+            return ABSENT
+        if version.kind == TOMBSTONE:
+            return LETTER if self._world.tombstones_refused else SKIPPED
+        return ROW if self._world.model.becomes_row(version, decoder_mended) else LETTER
+
+    def _refusals(self, batch: Batch, streak: int) -> int:
+        """In the order of the records: no more in a row than the limit, allowed ones apart."""
+        letters = self._world.table.dead_letters.keys()
+        order = [(letter.incarnation, letter.partition, letter.offset) for letter in batch.dead_letters]
+        told = 0
+        for index in range(len(batch.rows) + 1):
+            while told < len(order) and batch.rows_before[told] <= index:
+                streak = self._refused(streak)
+                told += 1
+            if index < len(batch.rows):
+                streak = self._refused(streak) if batch.rows[index][:3] in letters else 0
+        return streak
+
+    def _refused(self, streak: int) -> int:
+        if self.allowance:
+            self.allowance -= 1
+            return 0
+        limit = self._world.letter_limit
+        assert limit is None or streak < limit, f"{streak + 1} refusals in a row were committed"
+        return streak + 1
+
+
+_NAMES = (ROW, LETTER, SKIPPED, ABSENT, GAP)
+
+
+def _counts(at: StoredPosition) -> tuple[int, int, int, int, int]:
+    return at.rows, at.dead_letters, at.skipped, at.absent, at.lost

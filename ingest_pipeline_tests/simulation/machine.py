@@ -1,0 +1,232 @@
+"""What can happen, as rules. Any order of them has to leave the invariants of checks.py whole."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ingest_pipeline.settings_model import StreamSettings
+from ingest_pipeline.testing import Fault
+from ingest_pipeline_tests.simulation import people
+from ingest_pipeline_tests.simulation.model import BROKEN, GOOD, REFUSED, TOMBSTONE
+from ingest_pipeline_tests.simulation.world import World
+
+KINDS = st.lists(st.sampled_from([GOOD, GOOD, GOOD, BROKEN, REFUSED, TOMBSTONE]), min_size=1, max_size=8)
+REGROWN = st.one_of(st.just([]), KINDS)
+PARTITION = st.integers(0, 2)
+JOB = st.integers(0, 3)
+SHARE = st.sampled_from([0.0, 0.3, 0.6, 1.0])
+POINTS = ["begin", "own", "read", "decode", "write", "written", "acknowledge", "heartbeat", "recover", "sleep", "store"]
+DEATHS = st.sampled_from([*POINTS, "accept", *(fault.value for fault in Fault)])
+TOLD: Counter[str] = Counter()
+"""How often each rule was applied and each thing happened, over all examples of this process."""
+
+
+def settings_of(**own: Any) -> StreamSettings:
+    """A stream's settings; the smallest batches are smaller than an operator may set."""
+    return StreamSettings(run_max_seconds=20, dead_letter_max_ratio=1.0).model_copy(update=own)
+
+
+OWN = st.builds(
+    settings_of,
+    parallelism=st.integers(1, 2),
+    batch_size=st.integers(1, 6),
+    batch_bytes=st.sampled_from([150, 1 << 20]),
+    batch_timeout_seconds=st.sampled_from([0.01, 0.3, 2.0]),
+    run_idle_seconds=st.sampled_from([0, 1, 5]),
+    run_max_batches=st.sampled_from([0, 0, 2]),
+    retry_seconds=st.sampled_from([0, 30]),
+    on_data_loss=st.sampled_from(["stop", "stop", "continue"]),
+    tombstones=st.sampled_from(["skip", "skip", "dead-letter"]),
+    dead_letter_limit=st.sampled_from(["on", "off"]),
+    dead_letter_max_consecutive=st.sampled_from([1, 3]),
+)
+
+
+def step(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
+    """A rule that is counted."""
+
+    def counted(function: Callable[..., None]) -> Any:
+        @wraps(function)
+        def apply(self: Simulation, **arguments: Any) -> None:
+            TOLD["steps"] += 1
+            TOLD[f"rule {function.__name__}"] += 1
+            function(self, **arguments)
+
+        return rule(**strategies)(apply)
+
+    return counted
+
+
+class Simulation(RuleBasedStateMachine):
+    """Attributes: observe: called at the end of each example."""
+
+    world: World
+    observe: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
+
+    @initialize(own=OWN, partitions=st.integers(1, 3))
+    def begin(self, own: StreamSettings, partitions: int) -> None:
+        self.world = World(own, partitions)
+
+    # --- Kafka ------------------------------------------------------------------------------------------------------
+
+    @step(partition=PARTITION, kinds=KINDS)
+    def produce(self, partition: int, kinds: list[str]) -> None:
+        self.world.topics.produce(partition, kinds)
+
+    @step(partition=PARTITION)
+    def begin_transaction(self, partition: int) -> None:
+        self.world.topics.begin_transaction(partition)
+
+    @step(partition=PARTITION, commit=st.booleans())
+    def end_transaction(self, partition: int, commit: bool) -> None:
+        self.world.topics.end_transaction(partition, commit)
+
+    @step(how=st.sampled_from(["compact", "change_leader", "add_partition"]), partition=PARTITION)
+    def change(self, how: str, partition: int) -> None:
+        """What is no loss."""
+        getattr(self.world.topics, how)(partition)
+
+    @step(how=st.sampled_from(["retention", "truncate"]), partition=PARTITION, share=SHARE, regrown=REGROWN)
+    def lose(self, how: str, partition: int, share: float, regrown: list[str]) -> None:
+        """Read or not, from the log's beginning or from its end."""
+        getattr(self.world.topics, how)(partition, share)
+        self.world.topics.produce(partition, regrown)
+
+    @step(partitions=st.integers(1, 3), regrown=REGROWN)
+    def recreate(self, partitions: int, regrown: list[str]) -> None:
+        self.world.topics.recreate(partitions)
+        for partition in range(partitions):
+            self.world.topics.produce(partition, regrown * (partition + 1))
+
+    @step(away=st.sampled_from(["nobody", "nobody", "Kafka", "PostgreSQL"]))
+    def outage(self, away: str) -> None:
+        self.world.broker.set_unavailable(away == "Kafka")
+        self.world.database().reachable = away != "PostgreSQL"
+
+    # --- Dagster and its processes ----------------------------------------------------------------------------------
+
+    @step(seconds=st.sampled_from([5.0, 5.0, 8.0, 30.0, 300.0]))
+    def tick(self, seconds: float) -> None:
+        self.world.tick(seconds)
+
+    @step(ticks=st.integers(1, 3), points=st.sampled_from([5, 30, 100]))
+    def work(self, ticks: int, points: int) -> None:
+        """Time passes, and everybody gets on."""
+        for _ in range(ticks):
+            self.world.tick()
+            self.go_all(points)
+
+    @step(partition=PARTITION, kinds=KINDS, points=st.sampled_from([5, 15, 40]))
+    def produce_and_work(self, partition: int, kinds: list[str], points: int) -> None:
+        """What is most of the time in the field."""
+        self.world.topics.produce(partition, kinds)
+        self.world.tick()
+        self.go_all(points)
+
+    @precondition(lambda self: self.world.processes.alive())
+    @step(which=JOB, points=st.sampled_from([1, 3, 10, 40, 150]))
+    def go(self, which: int, points: int) -> None:
+        self.world.processes.go(self.job(which), points)
+
+    @step(which=JOB, at=DEATHS, lingers=st.booleans(), partition=PARTITION, kinds=KINDS)
+    def kill(self, which: int, at: str, lingers: bool, partition: int, kinds: list[str]) -> None:
+        """A process dies, at that point if it gets there."""
+        self.world.topics.produce(partition, kinds)
+        self.world.tick()
+        if self.world.processes.alive():
+            self.world.processes.kill(self.job(which), at, lingers)
+
+    @step(which=JOB, at=st.sampled_from(POINTS), ticks=st.integers(0, 6), partition=PARTITION, kinds=KINDS)
+    def freeze(self, which: int, at: str, ticks: int, partition: int, kinds: list[str]) -> None:
+        """A process is frozen; the server gives its locks away, others go on, and it wakes up."""
+        self.world.topics.produce(partition, kinds)
+        self.world.tick()
+        if self.world.processes.alive():
+            self.world.processes.freeze(self.job(which), at, ticks)
+
+    @precondition(lambda self: self.world.processes.ledgers)
+    @step(which=JOB)
+    def cut_session(self, which: int) -> None:
+        self.world.processes.cut_session(self.job(which))
+
+    @precondition(lambda self: self.world.busy())
+    @step(which=JOB, reason=st.sampled_from(["terminated", "signal"]))
+    def stop(self, which: int, reason: str) -> None:
+        self.world.processes.stop(which, reason)
+
+    @step(faults=st.lists(st.sampled_from([None, *Fault, "forbidden"]), min_size=1, max_size=4))
+    def break_writes(self, faults: list[Fault | str | None]) -> None:
+        """A right that is missing, or where the connection breaks off."""
+        self.world.database().forbids = faults.count("forbidden")
+        self.world.database().script(*(fault for fault in faults if not isinstance(fault, str)))
+
+    # --- people -----------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.database().reachable and self.world.must_stand_still())
+    @step(wanted=st.sampled_from([None, None, None, "earliest", "latest"]), only=st.sampled_from([None, None, 0, 1]))
+    def accept_loss(self, wanted: str | None, only: int | None) -> None:
+        self.world.processes.go(people.accept_loss(self.world, wanted, only), 4)
+
+    @precondition(lambda self: self.world.checks.rows)
+    @step(
+        partition=PARTITION,
+        shares=st.tuples(SHARE, SHARE),
+        held=st.booleans(),
+        delete_every=st.integers(0, 2),
+        points=st.sampled_from([1, 3, 200]),
+    )
+    def replay(self, partition: int, shares: tuple[float, float], held: bool, delete_every: int, points: int) -> None:
+        """Somebody deletes rows from the event table, and has them read again."""
+        if delete_every:
+            people.delete_rows(self.world, delete_every)
+        self.world.processes.go(people.replay(self.world, partition, sorted(shares), held), points)
+
+    @precondition(lambda self: self.world.database().reachable and "open" in self.world.checks.letters.values())
+    @step(mended=st.booleans())
+    def redrive(self, mended: bool) -> None:
+        people.redrive(self.world, mended)
+
+    @precondition(lambda self: self.world.database().reachable)
+    @step(how=st.sampled_from(["allow_letters", "discard", "pause", "resume", "resume"]))
+    def steer(self, how: str) -> None:
+        getattr(people, how)(self.world)
+
+    @step(parallelism=st.integers(1, 2), batch_size=st.integers(1, 6), mended=st.booleans(), strict=st.booleans())
+    def deploy(self, parallelism: int, batch_size: int, mended: bool, strict: bool) -> None:
+        """New settings, a newer decoder, another constraint."""
+        self.world.deploy(parallelism=parallelism, batch_size=batch_size)
+        self.world.mended = mended
+        self.world.set_strict(strict)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def holds(self) -> None:
+        self.world.checks.unchanged()
+
+    def go_all(self, points: int) -> None:
+        for job in list(self.world.processes.alive()):
+            self.world.processes.go(job, points)
+
+    def job(self, which: int) -> Any:
+        alive = self.world.processes.alive()
+        return alive[which % len(alive)]
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            if sys.exc_info()[0] is None:
+                people.catch_up(self.world)
+        finally:
+            self.world.close()
+            TOLD["examples"] += 1
+            TOLD.update(self.world.count)
+            type(self).observe()

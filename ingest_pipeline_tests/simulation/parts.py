@@ -1,0 +1,163 @@
+"""The in-memory parts with a pause at each point where something may happen, and an eye on what passes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.errors import DatabaseUnavailable, IngestError, NotPermitted, Superseded
+from ingest_pipeline.core.limit import LetterLimits
+from ingest_pipeline.core.loss import Acceptance
+from ingest_pipeline.core.record import Batch, Chunk, Place, Requests, TopicIdentity, Written
+from ingest_pipeline.core.replay import Replayed
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedger, MemoryMissingRows, MemorySource
+from ingest_pipeline_tests.simulation.jobs import current, pause
+from ingest_pipeline_tests.simulation.model import mended
+
+if TYPE_CHECKING:
+    from ingest_pipeline_tests.simulation.world import World
+
+
+class SimDatabase(MemoryDatabase):
+    """Knows the world, as its ledgers are made by product code that does not.
+
+    Attributes:
+        forbids: writes that PostgreSQL is going to refuse for want of a right.
+    """
+
+    world: World
+    forbids = 0
+
+
+class SimSource(MemorySource):
+    world: World
+
+    def assign(self, places: Mapping[int, Place]) -> None:
+        job = current()
+        if job is not None:
+            job.since = self.world.model.reading()
+        super().assign(places)
+
+    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+        pause("read")
+        return super().read(max_records, timeout_seconds)
+
+    def acknowledge(self, places: Mapping[int, Place]) -> None:
+        pause("acknowledge")
+        super().acknowledge(places)
+        self.world.checks.acknowledged(places)
+
+
+class SimDecoder:
+    """JsonDecoder, or its mended successor."""
+
+    def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
+        self._decode = JsonDecoder(stream, naive_timestamps).decode
+        job = current()
+        self._mended = job is not None and job.mended
+
+    def decode(self, value: bytes) -> tuple[Any, ...]:
+        pause("decode")
+        return self._decode(mended(value) if self._mended else value)
+
+
+class SimLedger(MemoryLedger):
+    """Constructed as PostgresLedger is."""
+
+    def __init__(
+        self,
+        database: SimDatabase,
+        stream: Stream,
+        run_id: str,
+        write_method: str = "copy",
+        letter_bytes: int = 1 << 20,
+        limits: LetterLimits | None = None,
+    ) -> None:
+        self._world = database.world
+        self._streak = 0
+        super().__init__(database, stream, run_id, letter_bytes, limits)
+        job = current()
+        if job is not None:
+            self._world.processes.ledgers[job] = self
+
+    def own(
+        self,
+        partitions: Collection[int],
+        *,
+        exact: bool,
+        announce: str | None = None,
+        wait_seconds: float = 0.0,
+        stop: Callable[[], str | None] = lambda: None,
+    ) -> dict[int, Any]:
+        pause("own")
+        others = super().own(partitions, exact=exact, announce=announce, wait_seconds=wait_seconds, stop=stop)
+        self._world.checks.taken(self._run_id, self.positions)
+        return dict(others)
+
+    def write(self, batch: Batch) -> Written:
+        pause("write")
+        if self._world.database().forbids:
+            self._world.database().forbids -= 1
+            self._world.count["a right is missing"] += 1
+            raise NotPermitted("writing: permission denied")
+        try:
+            written = super().write(batch)
+        except IngestError as error:
+            self._world.count[f"write: {type(error).__name__}"] += 1
+            raise
+        finally:
+            self._streak = self._world.checks.written(self._run_id, batch, self._streak)
+        pause("written")
+        return written
+
+    def recover(self, batch: Batch | None) -> Written | None:
+        pause("recover")
+        self._streak = 0
+        try:
+            settled = super().recover(batch)
+        except Superseded:
+            self._world.count["recover: Superseded"] += 1
+            raise
+        if batch is not None:
+            self._world.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
+        return settled
+
+    def heartbeat(self) -> Requests:
+        pause("heartbeat")
+        return super().heartbeat()
+
+    def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
+        pause("accept")
+        before = dict(self._world.table.positions)
+        super().accept(accepted, identity, by)
+        self._world.checks.accepted(accepted, before)
+
+    def close(self) -> None:
+        """A process that dies closes nothing: the server notices, or it does not for a while."""
+        job = current()
+        if job is not None and job.lingers:
+            self._world.processes.lingering.append((self._world.clock.monotonic(), self.session))
+        else:
+            super().close()
+
+    def _break_off(self, fault: Fault | None, here: Fault) -> None:
+        job = current()
+        if job is not None:
+            job.reach(here.value)
+        super()._break_off(fault, here)
+
+
+class SimMissingRows(MemoryMissingRows):
+    def __init__(self, database: SimDatabase, stream: Stream) -> None:
+        self._world = database.world
+        if not database.reachable:
+            raise DatabaseUnavailable("connecting: the database is not reachable")
+        super().__init__(database, stream)
+
+    def store(self, batch: Batch) -> Replayed:
+        pause("store")
+        replayed = super().store(batch)
+        self._world.checks.replayed(batch, replayed)
+        return replayed

@@ -1,0 +1,136 @@
+"""Dagster as sensor and run see it: an instance that keeps runs, and the context of an op."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.run import StreamRun
+from ingest_pipeline_tests.samples import READING
+from ingest_pipeline_tests.simulation.jobs import Job
+
+if TYPE_CHECKING:
+    from ingest_pipeline_tests.simulation.world import World
+
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+START_TIMEOUT_SECONDS = 180.0
+"""Dagster's default of `run_monitoring.start_timeout_seconds`."""
+
+
+class SimRun:
+    """A run, its record and its process in one."""
+
+    def __init__(self, run_id: str, found: Mapping[str, str], now: float) -> None:
+        self.run_id, self.tags = run_id, dict(found)
+        self.status = dg.DagsterRunStatus.QUEUED
+        self.create_timestamp = datetime.fromtimestamp(now, UTC)
+        self.start_time: float | None = None
+        self.end_time: float | None = None
+        self.stop_reason: str | None = None
+        self.said = ""
+        self.job: Job
+
+    @property
+    def dagster_run(self) -> SimRun:
+        return self
+
+    @property
+    def began_at(self) -> float:
+        return self.start_time or self.create_timestamp.timestamp()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in ENDED
+
+
+class SimInstance:
+    """What is asked of dagster.DagsterInstance."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.runs: dict[str, SimRun] = {}
+
+    def get_run_records(self, wanted: dg.RunsFilter, limit: int | None = None) -> list[SimRun]:
+        """Newest first."""
+        statuses = wanted.statuses or list(dg.DagsterRunStatus)
+        return [run for run in reversed(self.runs.values()) if run.status in statuses][:limit]
+
+    def get_run_by_id(self, run_id: str) -> SimRun | None:
+        return self.runs.get(run_id)
+
+    def add_run_tags(self, run_id: str, found: Mapping[str, str]) -> None:
+        self.runs[run_id].tags.update(found)
+
+    def report_run_failed(self, run: SimRun, message: str) -> None:
+        assert not run.is_finished
+        assert run.job.dead or run.job.zombie or run.job.lingers or self._world.processes.sessionless(run), message
+        self._world.count["ghosts reported failed"] += 1
+        self.end(run, dg.DagsterRunStatus.FAILURE)
+
+    def monitor(self) -> None:
+        """Dagster's run monitoring: a process that died before it reported its start is found by its time-out."""
+        for run in self.runs.values():
+            if run.start_time is None and run.job.dead and not run.is_finished:
+                waited = self._world.clock.time() - run.create_timestamp.timestamp()
+                if waited >= START_TIMEOUT_SECONDS:
+                    self.end(run, dg.DagsterRunStatus.FAILURE)
+
+    def end(self, run: SimRun, status: dg.DagsterRunStatus) -> None:
+        """What is ended stays so."""
+        if not run.is_finished:
+            run.status, run.end_time = status, self._world.clock.time()
+
+
+class SimContext:
+    """What is asked of dagster.AssetExecutionContext."""
+
+    asset_key = dg.AssetKey("reading")
+
+    def __init__(self, instance: SimInstance, run: SimRun) -> None:
+        self.instance, self.run = instance, run
+        self.log = self
+
+    def log_event(self, event: Any) -> None:
+        """Observations are for people."""
+
+    def info(self, text: str) -> None:
+        self.run.said = text
+
+    warning = info
+
+
+class SimStop:
+    """orchestration.stopping.StopRequest without signals."""
+
+    def __init__(self, instance: SimInstance, run_id: str) -> None:
+        self._run = instance.runs[run_id]
+
+    def __enter__(self) -> SimStop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was changed."""
+
+    def reason(self) -> str | None:
+        return self._run.stop_reason
+
+
+def work_of(world: World, run: SimRun) -> None:
+    """A run's process from its first line to its last; Dagster writes down how it ended."""
+    instance = world.instance
+    run.status, run.start_time = dg.DagsterRunStatus.STARTED, world.clock.time()
+    try:
+        results = list(StreamRun(SimContext(instance, run), READING, world.connections).results())  # type: ignore[arg-type]
+    except dg.DagsterExecutionInterruptedError:
+        instance.end(run, dg.DagsterRunStatus.CANCELED)
+    except dg.Failure as failure:
+        run.said = failure.description or ""
+        instance.end(run, dg.DagsterRunStatus.FAILURE)
+    else:
+        instance.end(run, dg.DagsterRunStatus.SUCCESS)
+        world.count["materializations"] += len(results)
+    world.count[f"run ended: {run.tags[tags.ENDED]}"] += 1

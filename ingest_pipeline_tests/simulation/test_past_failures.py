@@ -1,0 +1,73 @@
+"""What the simulation has found, as the shortest sequence of rules that showed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ingest_pipeline_tests.simulation.machine import Simulation, settings_of
+from ingest_pipeline_tests.simulation.model import GOOD, TOMBSTONE
+
+
+@contextmanager
+def simulation(*kinds: str) -> Iterator[Simulation]:
+    """One partition with records that have been drained; at the end everything has to be accounted for."""
+    state = Simulation()
+    state.begin(own=settings_of(run_idle_seconds=0), partitions=1)
+    state.world.topics.produce(0, kinds)
+    state.work(ticks=2, points=100)
+    yield state
+    state.teardown()
+
+
+def test_a_cut_log_may_have_regrown_before_anybody_looks() -> None:
+    """Cut at 2 and grown to 4, below the position: what stands at 2 and 3 has never been read."""
+    with simulation(*[GOOD] * 5) as state:
+        state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 2)
+        state.tick(seconds=5.0)
+        state.accept_loss(wanted=None, only=None)
+
+
+def test_a_cut_that_was_noted_may_be_followed_by_a_deeper_one() -> None:
+    with simulation(*[GOOD] * 5) as state:
+        state.lose(how="truncate", partition=0, share=0.3, regrown=[])
+        state.tick(seconds=5.0)
+        state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 8)
+        state.accept_loss(wanted=None, only=None)
+
+
+@pytest.mark.parametrize("begun", [1, 0])
+def test_a_replay_of_a_log_that_was_cut_and_regrew_stores_nothing(begun: int) -> None:
+    """Three tombstones were skipped; other records stand at their offsets now. `begun`: points before the cut."""
+    with simulation(*[TOMBSTONE] * 3, GOOD) as state:
+        if begun:
+            state.replay(partition=0, shares=(0.0, 1.0), held=True, delete_every=0, points=begun)
+        state.lose(how="truncate", partition=0, share=1.0, regrown=[GOOD] * 8)
+        if begun:
+            state.go(which=0, points=200)
+        else:
+            state.replay(partition=0, shares=(0.0, 1.0), held=True, delete_every=0, points=200)
+        assert state.world.count["replay: DataLoss"] == 1
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_replay_does_not_go_on_in_a_topic_created_again(accepted: bool) -> None:
+    with simulation(*[TOMBSTONE] * 3, GOOD) as state:
+        state.replay(partition=0, shares=(0.0, 1.0), held=True, delete_every=0, points=1)
+        state.recreate(partitions=1, regrown=[GOOD] * 8)
+        if accepted:
+            state.accept_loss(wanted=None, only=None)
+        state.go(which=0, points=200)
+        assert state.world.count["replay: DataLoss" if accepted else "replay: TopicChanged"] == 1
+
+
+def test_two_people_accept_the_same_loss_of_a_partition_that_is_gone() -> None:
+    state = Simulation()
+    state.begin(own=settings_of(run_idle_seconds=0), partitions=2)
+    state.work(ticks=2, points=100)
+    state.recreate(partitions=1, regrown=[])
+    state.accept_loss(wanted=None, only=None)
+    state.accept_loss(wanted=None, only=None)
+    state.teardown()

@@ -1,0 +1,205 @@
+"""The world that the machine's rules act on: broker, database, Dagster's runs, and product code between them.
+
+Product code is the sensor's tick, StreamRun with the drain loop, acceptance and replay, as they are shipped; what they
+import for PostgreSQL, signals and the time is replaced here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import dagster as dg
+
+from ingest_pipeline.core.errors import IngestError
+from ingest_pipeline.core.loss import Loss
+from ingest_pipeline.core.start import StartPolicy
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.orchestration import sensors, tags
+from ingest_pipeline.orchestration.decide import backoff_seconds
+from ingest_pipeline.settings import Settings
+from ingest_pipeline.settings_model import StreamSettings
+from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryTopic
+from ingest_pipeline.testing.database import MemoryTable
+from ingest_pipeline_tests.samples import READING
+from ingest_pipeline_tests.simulation.checks import Checks
+from ingest_pipeline_tests.simulation.jobs import SharedClock
+from ingest_pipeline_tests.simulation.model import COLDEST, Model
+from ingest_pipeline_tests.simulation.parts import SimDatabase, SimDecoder, SimLedger, SimMissingRows, SimSource
+from ingest_pipeline_tests.simulation.processes import EXPECTED_ENDS, LINGER_SECONDS, Processes
+from ingest_pipeline_tests.simulation.runs import SimInstance, SimRun, SimStop, work_of
+from ingest_pipeline_tests.simulation.topics import TOPIC, Topics
+
+GROUP = "ingest-reading"
+QUIET = logging.getLogger("ingest_pipeline_tests.simulation")
+QUIET.propagate = False
+QUIET.setLevel(logging.CRITICAL)
+
+
+class World:
+    """Also what orchestration.connections.Connections is to product code."""
+
+    def __init__(self, own: StreamSettings, partitions: int = 2) -> None:
+        self.count: Counter[str] = Counter()
+        self.settings = Settings(streams={READING.name: own})
+        self.clock = SharedClock()
+        self.broker = MemoryBroker()
+        self.model = Model()
+        self.topics = Topics(self.broker, self.model, self.count, partitions)
+        self._database = SimDatabase(self.clock)
+        self._database.world = self
+        self.table: MemoryTable = self._database.table(READING.name)
+        self._topic, self._book = MemoryTopic(self.broker, TOPIC), MemoryBook(self._database, READING)
+        self.checks = Checks(self)
+        self.instance = SimInstance(self)
+        self.connections: Any = self
+        self.processes = Processes(self)
+        self.cursor: str | None = None
+        self.mended = False
+        self.found: list[Loss] = []
+        self.set_strict(True)
+        self._patches = ExitStack()
+        for target, stand_in in (
+            ("ingest_pipeline.postgres.ledger.PostgresLedger", SimLedger),
+            ("ingest_pipeline.postgres.replay.MissingRows", SimMissingRows),
+            ("ingest_pipeline.orchestration.sensors.time", self.clock),
+            ("ingest_pipeline.orchestration.run.SystemClock", lambda: self.clock),
+            ("ingest_pipeline.orchestration.run.StopRequest", SimStop),
+            ("ingest_pipeline.orchestration.run.JsonDecoder", SimDecoder),
+            ("ingest_pipeline.orchestration.replays.JsonDecoder", SimDecoder),
+            ("ingest_pipeline.orchestration.run.run_logger", lambda _: QUIET),
+        ):
+            self._patches.enter_context(mock.patch(target, stand_in))
+
+    # --- what product code asks for ---------------------------------------------------------------------------------
+
+    @property
+    def own(self) -> StreamSettings:
+        return self.settings.for_stream(READING.name)
+
+    def database(self) -> SimDatabase:
+        return self._database
+
+    def book(self, stream: Stream) -> MemoryBook:
+        return self._book
+
+    def topic(self, stream: Stream) -> MemoryTopic:
+        return self._topic
+
+    def source(self, stream: Stream, ledger_id: str) -> SimSource:
+        patience = float(self.own.retry_seconds)
+        source = SimSource(
+            self.broker, TOPIC, self.clock, group_id=GROUP, ledger_id=ledger_id, patience_seconds=patience
+        )
+        source.world = self
+        return source
+
+    def start_policy(self, stream: Stream) -> StartPolicy:
+        return StartPolicy(self.own.start_from, None, GROUP)
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    @property
+    def letter_limit(self) -> int | None:
+        return self.own.dead_letter_max_consecutive if self.own.dead_letter_limit == "on" else None
+
+    @property
+    def tombstones_refused(self) -> bool:
+        return self.own.tombstones == "dead-letter"
+
+    def set_strict(self, strict: bool) -> None:
+        """Whether the table has the constraint that refuses the coldest readings."""
+        self.model.strict = strict
+        self._database.check(READING.name, "above_zero_kelvin", lambda row: not strict or row[5] > COLDEST)
+
+    def deploy(self, **changed: Any) -> None:
+        """New settings; runs that are alive keep theirs."""
+        own = self.own.model_copy(update=changed)
+        self.settings = self.settings.model_copy(update={"streams": {READING.name: own}})
+
+    def tick(self, seconds: float = 5.0) -> None:
+        """One tick of the sensor, so long after whatever came before."""
+        self.clock.advance(seconds)
+        self.processes.end_lingering(self.clock.monotonic() - LINGER_SECONDS)
+        self.instance.monitor()
+        lost = self.must_stand_still()
+        context: Any = SimpleNamespace(instance=self.instance, cursor=self.cursor)
+        self.found = []
+        try:
+            result = sensors.tick(context, READING, self.connections)
+        except IngestError as error:
+            self._refused(error)
+            return
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        if lost and result.run_requests:
+            assert self.own.on_data_loss == "continue", f"a run was launched though {lost}"
+        assert not (self.table.state.paused and result.run_requests), "a run was launched though the stream is paused"
+        for request in result.run_requests or []:
+            self._launch(request.tags)
+
+    def _refused(self, error: IngestError) -> None:
+        name = type(error).__name__
+        self.count[f"tick refused: {name}"] += 1
+        assert name in EXPECTED_ENDS, error
+        if name in ("DataLoss", "TopicChanged"):
+            assert self.checks.real_loss(self.table.positions[error.where["partition"]]), f"none is lost: {error}"
+            self.found = self._book.losses()
+
+    def must_stand_still(self) -> str:
+        """Why, where the stream has to wait for an operator; "" where it has not."""
+        if not self._database.reachable:
+            return ""
+        noted = {loss.partition for loss in self._book.losses()}
+        held = self._database.holders(READING.name, list(self.table.positions))
+        for partition, at in self.table.positions.items():
+            if at.topic_id != self.model.topic_id:
+                return f"partition {partition} is of another topic"
+            outside = not self.model.starts[partition] <= at.next_offset <= self.model.ends[partition]
+            if partition in noted or (outside and partition not in held):
+                return f"partition {partition} has lost records"
+        return ""
+
+    def _launch(self, found: dict[str, str]) -> None:
+        now = self.clock.time()
+        self._check_backoff(found, now)
+        run = SimRun(f"{len(self.instance.runs) + 1:08}", found, now)
+        self.instance.runs[run.run_id] = run
+        run.job = self.processes.start(run.run_id, lambda: work_of(self, run), self.mended)
+        self.count["runs launched"] += 1
+        if tags.SUCCESSOR in found:
+            self.count[f"successors launched: {found[tags.SUCCESSOR]}"] += 1
+
+    def _check_backoff(self, found: dict[str, str], now: float) -> None:
+        """Failures in a row of a shard under one definition, without progress or an operator's act, are waited for."""
+        acted = self.table.state.acted_at
+        since = max([acted.timestamp() if acted else 0.0, *self.checks.moved_at.values()])
+        failed = []
+        for run in reversed(self.instance.runs.values()):
+            if run.tags[tags.SHARD] != found[tags.SHARD] or run.end_time is None or run.end_time >= now:
+                continue  # a ghost that this very tick reports failed has had its successor
+            same = run.tags[tags.DEFINITION] == found[tags.DEFINITION]
+            if run.status is not dg.DagsterRunStatus.FAILURE or not same or run.began_at <= since:
+                break
+            failed.append(run)
+        if failed:
+            self.count["launches after a failure"] += 1
+            waited = now - (failed[0].end_time or now)
+            assert waited >= backoff_seconds(len(failed)) - 1e-6, f"{waited} s after {len(failed)} failures"
+
+    def lag(self) -> int:
+        ends = {p: self.broker.log(TOPIC, p).stable_end for p in self.model.ends}
+        known = self.table.positions
+        return sum(end - known[p].next_offset if p in known else 1 for p, end in ends.items())
+
+    def busy(self) -> bool:
+        """Whether Dagster shows a run that has not ended."""
+        return any(not run.is_finished for run in self.instance.runs.values())
+
+    def close(self) -> None:
+        self.processes.close()
+        self._patches.close()
