@@ -20,6 +20,32 @@ class MemoryOwners:
     present: Collection[str]
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryAccount:
+    """What the view accounting says of one partition's incarnation."""
+
+    kafka_partition: int
+    kafka_incarnation: int
+    first_offset: int
+    next_offset: int
+    rows: int
+    dead_letters: int
+    skipped: int
+    absent: int
+    lost: int
+    letters_kept: int
+    gaps_kept: int
+
+    @property
+    def unaccounted(self) -> int:
+        counted = self.rows + self.dead_letters + self.skipped + self.absent + self.lost
+        return self.next_offset - self.first_offset - counted
+
+    @property
+    def accounted(self) -> bool:
+        return (self.unaccounted, self.letters_kept, self.gaps_kept) == (0, self.dead_letters, self.lost)
+
+
 class MemoryBook:
     """Implements core.start.Book on a MemoryDatabase, and what else is asked of a stream from outside a run."""
 
@@ -112,6 +138,31 @@ class MemoryBook:
         """Partitions that have begun anew: offsets below their first one belong to an earlier incarnation."""
         with self._database.using():
             return {at.partition for at in self._table.past}
+
+    def accounting(self) -> list[MemoryAccount]:
+        """Counters, dead letters and gaps side by side, of present and past positions."""
+        with self._database.mutex:
+            entries = [*self._table.positions.values(), *self._table.past]
+            return [self._account(at) for at in sorted(entries, key=lambda at: (at.partition, at.incarnation))]
+
+    def _account(self, at: StoredPosition) -> MemoryAccount:
+        place = (at.incarnation, at.partition)
+        gaps = [
+            stop - loss.next_offset for loss, stop in self._table.gaps if (loss.incarnation, loss.partition) == place
+        ]
+        return MemoryAccount(
+            at.partition,
+            at.incarnation,
+            at.first_offset,
+            at.next_offset,
+            at.rows,
+            at.dead_letters,
+            at.skipped,
+            at.absent,
+            at.lost,
+            sum(coordinates[:2] == place for coordinates in self._table.dead_letters),
+            sum(gaps),
+        )
 
     def await_topic(self) -> None:
         """Remember that the topic did not exist: when it appears it begins at its beginning."""

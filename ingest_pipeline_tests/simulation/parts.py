@@ -54,13 +54,17 @@ class SimDecoder:
     """JsonDecoder, or its mended successor."""
 
     def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
-        self._decode = JsonDecoder(stream, naive_timestamps).decode
+        self._decoder = JsonDecoder(stream, naive_timestamps)
         job = current()
         self._mended = job is not None and job.mended
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
         pause("decode")
-        return self._decode(mended(value) if self._mended else value)
+        return self._decoder.decode(mended(value) if self._mended else value)
+
+    def decode_many(self, values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
+        pause("decode")
+        return self._decoder.decode_many([mended(value) for value in values] if self._mended else values)
 
 
 class SimLedger(MemoryLedger):
@@ -74,6 +78,7 @@ class SimLedger(MemoryLedger):
         write_method: str = "copy",
         letter_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
+        batch_size: int = 1000,
     ) -> None:
         self._world = database.world
         self._streak = 0
