@@ -112,15 +112,12 @@ class FuzzedStream:
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.stream.table)
         )
         cursor = connection.execute(select + sql.SQL(" order by kafka_offset"), (partition, start))
-        while True:
+        for number in range(cursor.rowcount):
+            cursor.scroll(number, mode="absolute")  # past one that could not be read
             try:
-                row = cursor.fetchone()
+                yield cursor.fetchone()
             except psycopg.Error as error:
-                self.problems.append(f"{self.stream.name} partition {partition}: a row cannot be read: {error}")
-                continue
-            if row is None:
-                return
-            yield row
+                self.problems.append(f"{self.stream.name} partition {partition}: row {number} cannot be read: {error}")
 
     def _letters(self, connection: psycopg.Connection, partition: int, start: int) -> Iterator[dict[str, Any]]:
         with connection.cursor(row_factory=dict_row) as cursor:
