@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ingest_pipeline.core.decode import JsonDecoder
@@ -50,11 +51,16 @@ class SimSource(MemorySource):
         self.world.checks.acknowledged(places)
 
 
+@cache
+def _decoder(stream: Stream, naive_timestamps: str) -> JsonDecoder:
+    return JsonDecoder(stream, naive_timestamps)  # making one costs more than a whole run here
+
+
 class SimDecoder:
     """JsonDecoder, or its mended successor."""
 
     def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
-        self._decoder = JsonDecoder(stream, naive_timestamps)
+        self._decoder = _decoder(stream, naive_timestamps)
         job = current()
         self._mended = job is not None and job.mended
 

@@ -1,0 +1,168 @@
+"""What a replay stores and what a redrive does: the real ones and the in-memory ones, by the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.record import Batch, Message, Place, Position
+from ingest_pipeline.core.replay import Replayed, ReplayStore
+from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.replay import MissingRows
+from ingest_pipeline.testing import MemoryDeadLetters, MemoryMissingRows
+from ingest_pipeline_tests.contract.ledger_worlds import (
+    COLDEST,
+    LedgerWorld,
+    MemoryWorld,
+    PostgresWorld,
+    ledger_world,
+)
+from ingest_pipeline_tests.samples import BAD, READING, good, make_batch, message
+
+Decode = Any
+DECODE = JsonDecoder(READING).decode
+LONG = good("x" * 2000, COLDEST)
+"""More than the 1,024 bytes that these tests' letters keep of a value."""
+
+
+@pytest.fixture(params=["memory", "copy"])
+def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
+    with ledger_world(request) as made:
+        yield made
+
+
+def letters_of(world: Any) -> Any:
+    if isinstance(world, MemoryWorld):
+        return MemoryDeadLetters(world._database, READING)
+    return DeadLetters(world.database, READING)
+
+
+def store_of(world: Any) -> ReplayStore:
+    return (
+        MemoryMissingRows(world._database, READING)
+        if isinstance(world, MemoryWorld)
+        else MissingRows(world.database, READING)
+    )
+
+
+def redrive(world: LedgerWorld, decode: Decode = DECODE) -> tuple[int, int, int, int]:
+    letters = letters_of(world)
+    done = (
+        letters.redrive(decode) if isinstance(letters, MemoryDeadLetters) else letters.redrive(LetterFilter(), decode)
+    )
+    return done.stored, done.present, done.refused, done.truncated
+
+
+def discard(world: LedgerWorld) -> int:
+    letters = letters_of(world)
+    return int(letters.discard() if isinstance(letters, MemoryDeadLetters) else letters.discard(LetterFilter()))
+
+
+def drop_constraint(world: Any) -> None:
+    if isinstance(world, PostgresWorld):
+        world._other.execute("ALTER TABLE reading DROP CONSTRAINT above_zero_kelvin")
+    else:
+        world._table.checks.clear()
+
+
+def delete_row(world: Any, offset: int) -> None:
+    if isinstance(world, PostgresWorld):
+        world._other.execute("DELETE FROM reading WHERE kafka_offset = %s", [offset])
+    else:
+        del world._table.rows[1, 0, offset]
+
+
+def records(outcomes: str) -> list[Message]:
+    """ "." good, "d" refused by the decoder, "p" by the database, "l" by the database and cut short in its letter."""
+    values = {".": None, "d": BAD, "p": good("cold", COLDEST), "l": LONG}
+    return [message(0, offset, values[kind]) for offset, kind in enumerate(outcomes)]
+
+
+def drained(world: LedgerWorld, outcomes: str) -> None:
+    ledger = world.owning("run")
+    keep_bytes(ledger, 1024)
+    ledger.write(make_batch(ledger.positions, records(outcomes)))
+    ledger.close()
+
+
+def keep_bytes(ledger: Any, count: int) -> None:
+    """Of a refused row the ledger itself makes the letter."""
+    if hasattr(ledger, "_writer"):
+        ledger._writer._letter_bytes = count
+    else:
+        ledger._letter_bytes = count
+
+
+def again(world: LedgerWorld, outcomes: str, start: int = 0) -> Batch:
+    """The same records as a replay reads them."""
+    at = world.book.positions()[0]
+    return make_batch({0: Position(0, at.incarnation, Place(start))}, records(outcomes)[start:])
+
+
+def test_what_is_missing_is_stored_and_what_is_there_stays(world: LedgerWorld) -> None:
+    drained(world, ".....")
+    for offset in (1, 3):
+        delete_row(world, offset)
+    before = world.book.positions()
+    assert store_of(world).store(again(world, ".....")) == Replayed(stored=2, present=3)
+    assert world.rows() == {(0, offset): f"0/{offset}" for offset in range(5)}
+    assert store_of(world).store(again(world, ".....", 2)) == Replayed(present=3)
+    assert world.book.positions() == before
+
+
+def test_records_with_a_letter_are_left_to_redrive(world: LedgerWorld) -> None:
+    drained(world, ".dp.")
+    drop_constraint(world)
+    assert store_of(world).store(again(world, ".dp.")) == Replayed(present=2, dead=2)
+    assert set(world.rows()) == {(0, 0), (0, 3)}
+
+
+def test_what_nobody_can_store_and_has_no_letter_is_refused(world: LedgerWorld) -> None:
+    drained(world, "...")
+    for offset in (0, 1, 2):
+        delete_row(world, offset)
+    assert store_of(world).store(again(world, "dp.")) == Replayed(stored=1, refused=2)
+    assert world.letters() == {}
+
+
+def test_a_letter_cut_short_is_tried_and_settled_with_its_row(world: LedgerWorld) -> None:
+    drained(world, ".l.")
+    assert redrive(world) == (0, 0, 0, 1)
+    assert store_of(world).store(again(world, ".l.")) == Replayed(present=2, dead=1)
+    drop_constraint(world)
+    assert store_of(world).store(again(world, ".l.")) == Replayed(stored=1, present=2)
+    assert redrive(world) == (0, 0, 0, 0)
+    assert store_of(world).store(again(world, ".l.")) == Replayed(present=3)
+
+
+def test_a_redriven_letter_has_its_row_and_is_tried_no_more(world: LedgerWorld) -> None:
+    drained(world, ".pd")
+    before = world.book.positions()
+    assert redrive(world) == (0, 0, 2, 0)
+    drop_constraint(world)
+    assert redrive(world) == (1, 0, 1, 0)
+    assert redrive(world) == (0, 0, 1, 0)
+    assert world.rows() == {(0, 0): "0/0", (0, 1): "cold"}
+    assert world.book.positions() == before
+    delete_row(world, 1)
+    assert store_of(world).store(again(world, ".pd")) == Replayed(stored=1, present=1, dead=1)
+
+
+def test_a_discarded_letter_stays_without_a_row(world: LedgerWorld) -> None:
+    drained(world, "pdl")
+    assert discard(world) == 3
+    drop_constraint(world)
+    assert redrive(world) == (0, 0, 0, 0)
+    assert store_of(world).store(again(world, "pdl")) == Replayed(dead=3)
+    assert world.rows() == {}
+    assert len(world.letters()) == 3
+
+
+def test_a_row_that_is_there_settles_its_letter(world: LedgerWorld) -> None:
+    drained(world, "d")
+    world.plant((1, 0, 0, None, "mended", 1.0, DECODE(good())[2]))
+    assert redrive(world, lambda value: DECODE(good("late"))) == (0, 1, 0, 0)
+    assert world.rows() == {(0, 0): "mended"}
