@@ -10,6 +10,8 @@ from .tags import Shard, shards
 
 START_GRACE_SECONDS = 20.0
 """How long a started run may take to open its writing session."""
+STARTING_SECONDS = 60.0
+"""A run that Dagster has been starting for longer is not waited for."""
 GHOST_SECONDS = 8.0
 """A run without a session is reported failed when it is seen so for this long: it may just be ending."""
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 5.0, 300.0
@@ -117,7 +119,7 @@ def _of_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | s
         return f"paused: {view.paused}; lag {lag:,}"
     owners = _unique(view.owners[partition] for partition in partitions if partition in view.owners)
     mine = [run for run in live if run.shard == shard]
-    coming = [run for run in mine if run.run_id not in owners]
+    coming = [run for run in mine if run.run_id not in owners and not _never_started(run, view)]
     if owners:
         return _beside_owner(shard, view, live, owners, coming, lag)
     if coming:
@@ -171,6 +173,11 @@ def _is_ghost(run: RunView, view: View) -> bool:
         return False
     old = view.now - run.started_at >= START_GRACE_SECONDS
     return run.status == "STARTED" and old and run.run_id not in view.present
+
+
+def _never_started(run: RunView, view: View) -> bool:
+    """A daemon that was killed while it launched a run leaves it so. Should it start after all: the ledger fences."""
+    return run.status == "STARTING" and view.now - run.started_at >= STARTING_SECONDS
 
 
 def _doing(run: RunView) -> str:

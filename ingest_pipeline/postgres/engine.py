@@ -26,7 +26,7 @@ _CONNECT_ARGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-FROZEN_SECONDS = 30
+FROZEN_SECONDS = 25
 """After this long without a sign of life a session is ended: by the server between statements, by a waiter in COPY."""
 _SESSION = {
     "idle_session_timeout": f"{FROZEN_SECONDS}s",

@@ -151,6 +151,16 @@ CASES = [
         LAUNCH,
     ),
     Case(
+        "a run whose start was cut off",
+        view(active=[run(OTHER, "STARTING", started_at=NOW - 61)]),
+        LAUNCH,
+    ),
+    Case(
+        "a run that takes long to start",
+        view(active=[run(OTHER, "STARTING", started_at=NOW - 59)]),
+        said=["run 5e6f7a8b is starting; lag 1,234"],
+    ),
+    Case(
         "an operator has acted since the last failure",
         view(recent=[failed(2)], acted_at=NOW - 1),
         LAUNCH,
@@ -196,7 +206,11 @@ CASES = [
     ),
     Case(
         "more shards, one successor on its way",
-        view(parallelism=2, active=[run(definition=OLD), run(OTHER, "STARTING", shard=Shard(1, 2))], **OWNED),
+        view(
+            parallelism=2,
+            active=[run(definition=OLD), run(OTHER, "STARTING", shard=Shard(1, 2), started_at=NOW - 1)],
+            **OWNED,
+        ),
         [Launch(Shard(0, 2), "reshard")],
         ["shard 1/2: run 1a2b3c4d is draining; lag 234; run 5e6f7a8b is to take over"],
     ),

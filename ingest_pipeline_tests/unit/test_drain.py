@@ -12,6 +12,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.drain import HANDOVER_SECONDS, Drain, RunLimits
 from ingest_pipeline.core.errors import DatabaseUnavailable, DataLoss, KafkaUnavailable, TopicChanged
 from ingest_pipeline.core.progress import Progress
+from ingest_pipeline.core.record import Chunk
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.start import StartPolicy, begin
 from ingest_pipeline.testing import (
@@ -285,3 +286,37 @@ def test_tombstones_are_skipped_or_kept(refused: bool, counters: tuple[int, int,
     at = scene.book.positions()[0]
     assert (at.rows, at.dead_letters, at.skipped) == counters
     assert [letter.key for letter in scene.database.table("reading").dead_letters.values()] == [b"gone"] * refused
+
+
+def test_nothing_is_read_while_the_writer_is_stuck() -> None:
+    """However long the database is away, memory holds one batch."""
+
+    class Outage(SettableClock):
+        """The database comes back in the thirtieth second."""
+
+        def advance(self, seconds: float) -> None:
+            super().advance(seconds)
+            if self.monotonic() >= 30:
+                scene.database.reachable = True
+
+    class Watched(MemorySource):
+        def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+            reads.append(scene.clock.monotonic())
+            return super().read(max_records, timeout_seconds)
+
+    reads: list[float] = []
+    scene = Scene(clock=Outage())
+    scene.produce(100)
+    drain = scene.drain()
+    drain._source = drain._reader._source = Watched(scene.broker, "reading", scene.clock)
+
+    def cut(progress: Progress) -> None:
+        if progress.batches == 2 and scene.clock.monotonic() < 30:
+            scene.database.reachable = False
+
+    scene.observe = cut
+    assert drain.run() == "caught-up"
+    assert scene.rows == 100
+    during = [at for at in reads if 0.5 < at < 30]
+    assert during == [], "the writer was stuck then"
+    assert max(reads) >= 30
