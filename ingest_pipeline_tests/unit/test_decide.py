@@ -95,7 +95,9 @@ CASES = [
     ),
     *(
         Case(
-            f"a run is {status.lower()}", view(active=[run(status=status)]), said=[f"run 1a2b3c4d is {word}; lag 1,234"]
+            f"a run is {status.lower()}",
+            view(active=[run(status=status, started_at=NOW - 1)]),
+            said=[f"run 1a2b3c4d is {word}; lag 1,234"],
         )
         for status, word in [
             ("NOT_STARTED", "not started"),
