@@ -16,7 +16,7 @@ RECORDS ?= 100000
 STEPS ?= 100000
 SEED ?= 1
 
-.PHONY: help install demo demo-kill test check kafka lock bench chaos fuzz simulate clean
+.PHONY: help install demo demo-kill test check kafka lock bench bench-quick chaos fuzz simulate clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -57,6 +57,9 @@ lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for ne
 
 bench: install ## Measure throughput on this machine (ARGS=--help)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-quick: install ## The ratio to the plain asyncio design, in a minute; fails under 2
+	@$(BIN)/python -m benchmarks.quick $(ARGS)
 
 chaos: install ## Faults at random on real servers, and the proof that nothing is lost or twice (FAULTS=30 SEED=1)
 	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED)
