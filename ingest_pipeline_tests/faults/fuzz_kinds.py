@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, TIMES, Fuzzed, any_json, as_object, good
+from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, TIMES, Fuzzed, any_json, as_object, good, odd_json
 
 Spoil = Callable[[random.Random, Stream], bytes | None]
 
@@ -18,7 +18,8 @@ def _valid(dice: random.Random, stream: Stream) -> bytes:
 
 def wrong_field(dice: random.Random, stream: Stream) -> bytes:
     fields = good(dice, stream)
-    fields[dice.choice(list(fields))] = any_json(dice)
+    item = dice.choice(stream.fields)
+    fields[item.json_name] = odd_json(dice, item.python_type)
     return as_object(list(fields.items()))
 
 

@@ -92,7 +92,7 @@ def _same_json(sent: Any, stored: Any) -> bool:
         elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
             left += zip(one, other, strict=True)
         elif isinstance(one, Decimal):
-            if isinstance(other, bool) or not math.isclose(float(one), float(other), rel_tol=1e-15):
+            if isinstance(other, bool) or not (one == other or math.isclose(one, other, rel_tol=1e-15)):
                 return False
         elif one != other or type(one) is not type(other):
             return False

@@ -157,6 +157,30 @@ OTHERS = [
 ]
 
 
+DECIMALS = [
+    json.dumps(text)
+    for text in (
+        *("NaN", "sNaN", "-NaN123", "Infinity", "-Infinity", "-0", "1e999999", "1e131071", "1e131072", "1e-16383"),
+        *("1e-16384", "9" * 140_000, "0." + "1" * 20_000, "1_0", " 1 ", "+1", "1e1000000000000000000", "\uff11"),
+    )
+]
+ODD: dict[type, list[str]] = {
+    str: TEXTS,
+    int: NUMBERS,
+    float: NUMBERS,
+    Decimal: [*DECIMALS, *NUMBERS],
+    datetime: [json.dumps(text) for text in TIMES],
+    date: [json.dumps(text[:10]) for text in TIMES],
+    dict: ['{"a":' + text + "}" for text in (*NUMBERS, *TEXTS)],
+    list: [f"[{text}]" for text in (*NUMBERS, *TEXTS)],
+}
+"""What comes near a type, and may still be none of its values."""
+
+
+def odd_json(dice: random.Random, kind: type) -> str:
+    return dice.choice(ODD[kind]) if kind in ODD and dice.random() < 0.5 else any_json(dice)
+
+
 def any_json(dice: random.Random) -> str:
     """A value of any type; often one that no type allows."""
     if dice.random() < 0.02:
