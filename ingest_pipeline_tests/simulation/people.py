@@ -118,7 +118,7 @@ def catch_up(world: World) -> None:
     world.database().clear_script()
     world.book(READING).resume()
     world.topics.end_transactions()
-    for _ in range(60 + world.lag()):  # a run may end after two batches of one record
+    for _ in range(60 + sum(world.model.ends.values())):  # a run may end after two batches of one record
         if world.letter_limit is not None:
             allow_letters(world, 100_000)
         world.tick(60.0)

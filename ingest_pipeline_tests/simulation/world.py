@@ -192,9 +192,10 @@ class World:
             assert waited >= backoff_seconds(len(failed)) - 1e-6, f"{waited} s after {len(failed)} failures"
 
     def lag(self) -> int:
+        """0 when every position stands where its log ends, and every partition has one."""
         ends = {p: self.broker.log(TOPIC, p).stable_end for p in self.model.ends}
         known = self.table.positions
-        return sum(end - known[p].next_offset if p in known else 1 for p, end in ends.items())
+        return sum(abs(end - known[p].next_offset) if p in known else 1 for p, end in ends.items())
 
     def busy(self) -> bool:
         """Whether Dagster shows a run that has not ended."""
