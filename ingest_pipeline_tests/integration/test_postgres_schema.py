@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from alembic import command
+from alembic.config import Config
 
 from ingest_pipeline.core.errors import SchemaMismatch
 from ingest_pipeline.core.stream import Stream
@@ -17,7 +19,7 @@ from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.engine import Database, Schemas
 from ingest_pipeline.settings_values import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import READING, good
+from ingest_pipeline_tests.samples import READING, good, make_batch, message
 
 
 class Wide(msgspec.Struct):
@@ -219,3 +221,22 @@ def test_a_ledger_of_another_version(database_url: str) -> None:
         bench.begin().sql("UPDATE ingest.schema_version SET version_num = '9999'")
         with pytest.raises(SchemaMismatch, match=r"has version 9999, this code needs 0002: run `ingest migrate`"):
             bench.book.prepare()
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin().write([good(), b"broken"])
+        bench.ledger.close()
+        config = Config()
+        config.set_main_option("script_location", str(schema._MIGRATIONS))
+        with bench.database.connect("going back") as connection:
+            config.attributes.update(connection=connection, ledger_schema="ingest")
+            command.downgrade(config, "0001")
+        assert bench.sql("SELECT to_regclass('ingest.accounting'), to_regclass('ingest.loss')") == [(None, None)]
+        with pytest.raises(SchemaMismatch, match=r"has version 0001, this code needs 0002: run `ingest migrate`"):
+            bench.book.prepare()
+        assert schema.migrate(bench.database, [READING]) == ["ledger schema ingest is at version 0002"]
+        again = bench.new_ledger("again")
+        assert again.own([0], exact=True) == {}
+        again.write(make_batch(again.positions, [message(0, 2)]))
+        assert bench.sql('SELECT "rows", dead_letters, accounted FROM ingest.accounting') == [(2, 1, True)]
