@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ingest_pipeline.core.loss import Acceptance
-from ingest_pipeline.core.record import Batch, Place
+from ingest_pipeline.core.record import Batch, Place, Written
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.core.start import StoredPosition
 from ingest_pipeline_tests.simulation.jobs import current
@@ -79,6 +79,15 @@ class Checks:
         streak = self._refusals(batch, streak)
         self.unchanged()
         return streak
+
+    def settled(self, batch: Batch, written: Written | None) -> None:
+        """A COMMIT whose answer was lost is told for what it was."""
+        at = self._world.table.positions
+        committed = all(at[partition].next_offset == move.place.next_offset for partition, move in batch.moves.items())
+        assert committed == (written is not None), "in doubt, and guessed wrong"
+        if written is not None:
+            coordinates = {row[:3] for row in batch.rows}
+            assert sum(written.rows.values()) == len(coordinates - self.letters.keys())
 
     def accepted(self, accepted: Sequence[Acceptance], before: Mapping[int, StoredPosition]) -> None:
         """An operator, or ON_DATA_LOSS=continue, moved positions over gaps."""

@@ -144,13 +144,20 @@ class Simulation(RuleBasedStateMachine):
         if self.world.processes.alive():
             self.world.processes.kill(self.job(which), at, lingers)
 
-    @step(which=JOB, at=st.sampled_from(POINTS), ticks=st.integers(0, 6), partition=PARTITION, kinds=KINDS)
-    def freeze(self, which: int, at: str, ticks: int, partition: int, kinds: list[str]) -> None:
+    @step(
+        which=JOB,
+        at=st.sampled_from(POINTS),
+        ticks=st.integers(0, 6),
+        points=st.sampled_from([3, 5, 40]),
+        partition=PARTITION,
+        kinds=KINDS,
+    )
+    def freeze(self, which: int, at: str, ticks: int, points: int, partition: int, kinds: list[str]) -> None:
         """A process is frozen; the server gives its locks away, others go on, and it wakes up."""
         self.world.topics.produce(partition, kinds)
         self.world.tick()
         if self.world.processes.alive():
-            self.world.processes.freeze(self.job(which), at, ticks)
+            self.world.processes.freeze(self.job(which), at, ticks, points)
 
     @precondition(lambda self: self.world.processes.ledgers)
     @step(which=JOB)
@@ -182,12 +189,25 @@ class Simulation(RuleBasedStateMachine):
         held=st.booleans(),
         delete_every=st.integers(0, 2),
         points=st.sampled_from([1, 3, 200]),
+        dies=st.sampled_from([None, None, "store"]),
     )
-    def replay(self, partition: int, shares: tuple[float, float], held: bool, delete_every: int, points: int) -> None:
+    def replay(
+        self,
+        partition: int,
+        shares: tuple[float, float],
+        held: bool,
+        delete_every: int,
+        points: int,
+        dies: str | None = None,
+    ) -> None:
         """Somebody deletes rows from the event table, and has them read again."""
         if delete_every:
             people.delete_rows(self.world, delete_every)
-        self.world.processes.go(people.replay(self.world, partition, sorted(shares), held), points)
+        job = people.replay(self.world, partition, sorted(shares), held)
+        if dies is None:
+            self.world.processes.go(job, points)
+        else:
+            self.world.processes.kill(job, dies, False)
 
     @precondition(lambda self: self.world.database().reachable and "open" in self.world.checks.letters.values())
     @step(mended=st.booleans())

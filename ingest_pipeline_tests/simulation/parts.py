@@ -132,6 +132,7 @@ class SimLedger(MemoryLedger):
             self._world.count["recover: Superseded"] += 1
             raise
         if batch is not None:
+            self._world.checks.settled(batch, settled)
             self._world.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
         return settled
 

@@ -59,9 +59,9 @@ class Processes:
             job.end()
             self._ended(job)
 
-    def freeze(self, job: Job, at: str, ticks: int) -> None:
+    def freeze(self, job: Job, at: str, ticks: int, points: int) -> None:
         """At that point, or later. The server ends the session of a frozen process and gives its locks away; others go
-        on for so many ticks. Then it wakes up and goes on writing, not knowing."""
+        on for so many ticks, by so many points each. Then it wakes up and goes on writing, not knowing."""
         for _ in range(60):
             if job.point == at or job.dead:
                 break
@@ -78,7 +78,7 @@ class Processes:
             self._world.tick(10.0)
             for other in list(self.alive()):
                 if other is not job:
-                    self.go(other, 40)
+                    self.go(other, points)
         self.go(job, 40)
 
     def cut_session(self, job: Job) -> None:
