@@ -13,9 +13,9 @@ def record_rules(own: StreamSettings) -> RecordRules:
     return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, own.tombstones == "dead-letter")
 
 
-def batch_limits(own: StreamSettings) -> BatchLimits:
-    """When a batch is full. A run that counts its batches commits each by itself."""
-    together = 1 if own.run_max_batches else own.batches_per_commit
+def batch_limits(own: StreamSettings, by_hand: bool) -> BatchLimits:
+    """When a batch is full. A run that counts its batches, or ends at an offset, commits each by itself."""
+    together = 1 if own.run_max_batches or by_hand else own.batches_per_commit
     return BatchLimits(own.batch_size, own.batch_bytes, own.batch_timeout_seconds, together)
 
 

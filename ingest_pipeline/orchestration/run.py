@@ -108,7 +108,7 @@ class StreamRun:
             source,
             ledger,
             decoder.decode,
-            batch_limits(self._settings),
+            batch_limits(self._settings, by_hand=self._shard is None),
             self._limits(topic, ledger),
             self._clock,
             stop=stop.reason,
