@@ -119,14 +119,12 @@ class Simulation(RuleBasedStateMachine):
 
     @step(ticks=st.integers(1, 3), points=st.sampled_from([5, 30, 100]))
     def work(self, ticks: int, points: int) -> None:
-        """Time passes, and everybody gets on."""
         for _ in range(ticks):
             self.world.tick()
             self.go_all(points)
 
     @step(partition=PARTITION, kinds=KINDS, points=st.sampled_from([5, 15, 40]))
     def produce_and_work(self, partition: int, kinds: list[str], points: int) -> None:
-        """What is most of the time in the field."""
         self.world.topics.produce(partition, kinds)
         self.world.tick()
         self.go_all(points)

@@ -38,6 +38,16 @@ def test_a_cut_that_was_noted_may_be_followed_by_a_deeper_one() -> None:
         state.accept_loss(wanted=None, only=None)
 
 
+def test_a_log_cut_and_regrown_to_the_very_same_end_is_found_with_its_next_record() -> None:
+    """Until then a tick sees lag 0: it compares offsets, not leader epochs."""
+    with simulation(*[GOOD] * 5) as state:
+        state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 3)
+        state.produce_and_work(partition=0, kinds=[GOOD], points=100)
+        state.tick(seconds=5.0)
+        assert state.world.count["tick refused: DataLoss"] == 1
+        state.accept_loss(wanted=None, only=None)
+
+
 @pytest.mark.parametrize("begun", [1, 0])
 def test_a_replay_of_a_log_that_was_cut_and_regrew_stores_nothing(begun: int) -> None:
     """Three tombstones were skipped; other records stand at their offsets now. `begun`: points before the cut."""
