@@ -44,7 +44,7 @@ def test_a_run_is_seen_in_the_servers_list_of_sessions(bench: Bench) -> None:
 def test_the_session_is_limited(bench: Bench) -> None:
     connection = bench.ledger._driver_connection
     for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
-        assert connection.execute(f"SHOW {name}").fetchone() == ("30s",)
+        assert connection.execute(f"SHOW {name}").fetchone() == (f"{engine.FROZEN_SECONDS}s",)
     assert connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
     connection.rollback()
 

@@ -10,8 +10,8 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import dagster as dg
@@ -81,6 +81,7 @@ class Feed:
             "KAFKA_GROUP_PREFIX": f"kill{self.suffix}-",
             "DATABASE_URL": url,
             "BATCH_SIZE": "100",
+            "BATCHES_PER_COMMIT": "2",
             "RUN_IDLE_SECONDS": "3600",
         }
 
@@ -126,32 +127,33 @@ def feed(kafka_server: RealKafka, database_url: str) -> Iterator[Feed]:
         kafka_server.delete_topic(stream.topic)
 
 
-def drained_on(feed: Feed, stream: Stream, process: BaseProcess, before: int, folder: Path) -> bool:
-    """Whether the run has moved a position; False when it found its shard still owned and ended as surplus."""
-    wait_for("progress", lambda: feed.position(stream) > before or not process.is_alive(), every=0.005)
-    assert process.is_alive() or process.exitcode == 0, (folder / "run.log").read_text()[-2000:]
-    return process.is_alive()
-
-
-def start(feed: Feed, stream: Stream, folders: dict[str, Path]) -> BaseProcess:
-    return killed_run.start(stream.name, stream.topic, feed.environ, folders[stream.name])
+def kill_process(feed: Feed, stream: Stream, folder: Path, target: int, pause: float) -> None:
+    """Start a run and kill it shortly after it has moved the position past `target`."""
+    while True:
+        process = killed_run.start(stream.name, stream.topic, feed.environ, folder)
+        wait_for("progress", lambda process=process: feed.position(stream) > target or not process.is_alive(), every=0.002)
+        if process.is_alive():
+            break
+        # it found its shard still owned by the run before it, and ended as surplus
+        assert process.exitcode == 0, (folder / "run.log").read_text()[-2000:]
+    time.sleep(pause)  # the moment is the point
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    process.close()
 
 
 def kill_processes(feed: Feed, folders: dict[str, Path], moments: random.Random) -> int:
-    """Kill a draining run of each stream; the records that were left then."""
-    for stream in feed.streams:
-        feed.more(stream)
-    before = {stream.name: feed.position(stream) for stream in feed.streams}
-    processes = [start(feed, stream, folders) for stream in feed.streams]
-    for place, stream in enumerate(feed.streams):
-        while not drained_on(feed, stream, processes[place], before[stream.name], folders[stream.name]):
-            processes[place] = start(feed, stream, folders)
-    time.sleep(moments.uniform(0, 0.2))  # the moment is the point
-    for process in processes:
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        process.close()
+    """Kill a draining run of each stream, both at the same time; the records that were left then."""
+    with ThreadPoolExecutor() as threads:
+        kills = []
+        for stream in feed.streams:
+            feed.more(stream)
+            target = feed.position(stream) + moments.randrange(RECORDS // 2)
+            pause = moments.uniform(0, 0.02)
+            kills.append(threads.submit(kill_process, feed, stream, folders[stream.name], target, pause))
+    for kill in kills:
+        kill.result()
     return feed.lag()
 
 
