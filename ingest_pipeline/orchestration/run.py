@@ -23,6 +23,7 @@ from . import tags
 from .checks import verdicts
 from .connections import Connections
 from .decide import AGE, START_GRACE_SECONDS
+from .heap import spared_heap
 from .logs import run_logger
 from .losses import accept_unasked, consequence, loss_of
 from .report import Reporter
@@ -119,7 +120,8 @@ class StreamRun:
         )
         self._progress = drain.progress
         try:
-            ended = drain.run()
+            with spared_heap():
+                ended = drain.run()
         except DataLoss as error:
             loss = loss_of(error, ledger.positions[error.where["partition"]])
             book.note_loss(loss)
