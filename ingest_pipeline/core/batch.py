@@ -90,7 +90,7 @@ class BatchReader:
     def _add(self, chunk: Chunk) -> None:
         messages = list(chunk.messages)
         if messages:
-            sizes = [len(value) if (value := message.value()) else 0 for message in messages]
+            sizes = list(map(len, messages))
             total = sum(sizes)
             self._average_bytes += (total / len(sizes) - self._average_bytes) / 4
             fits = self._fitting(sizes, total)

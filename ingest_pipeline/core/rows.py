@@ -122,14 +122,15 @@ def _stamps(messages: Sequence[Message]) -> list[int | None]:
     """Microseconds since 2000-01-01, as PostgreSQL counts; None where Kafka has no time or one it cannot store."""
     if not messages:
         return []
-    kinds, times = zip(*_column("timestamp", messages), strict=True)
-    if _NO_TIMESTAMP not in kinds and min(times) >= 0 and max(times) <= MAX_MS:
+    stamps = _column("timestamp", messages)
+    times = [ms for kind, ms in stamps if kind != _NO_TIMESTAMP]
+    if len(times) == len(stamps) and min(times) >= 0 and max(times) <= MAX_MS:
         return [(ms - PG_EPOCH_MS) * 1000 for ms in times]
     return [
         (ms - PG_EPOCH_MS) * 1000
         if kind != _NO_TIMESTAMP and ms != NO_TIMESTAMP_MS and MIN_MS <= ms <= MAX_MS
         else None
-        for kind, ms in zip(kinds, times, strict=True)
+        for kind, ms in stamps
     ]
 
 

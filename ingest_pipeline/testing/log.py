@@ -28,6 +28,9 @@ class MemoryMessage:
         self._headers: Headers | None = list(headers) if headers else None
         self._timestamp_ms = timestamp_ms
 
+    def __len__(self) -> int:
+        return len(self._value or b"")
+
     def value(self) -> bytes | None:
         return self._value
 

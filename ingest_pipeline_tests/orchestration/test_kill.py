@@ -131,7 +131,9 @@ def kill_process(feed: Feed, stream: Stream, folder: Path, target: int, pause: f
     """Start a run and kill it shortly after it has moved the position past `target`."""
     while True:
         process = killed_run.start(stream.name, stream.topic, feed.environ, folder)
-        wait_for("progress", lambda process=process: feed.position(stream) > target or not process.is_alive(), every=0.002)
+        wait_for(
+            "progress", lambda process=process: feed.position(stream) > target or not process.is_alive(), every=0.002
+        )
         if process.is_alive():
             break
         # it found its shard still owned by the run before it, and ended as surplus
