@@ -2,7 +2,8 @@
 
     python -m benchmarks.baseline asyncio|limit SERVERS TOPIC RECORDS DATABASE_URL TABLE BATCH
 
-Each drains one topic in a process of its own and prints a line of JSON, (monotonic seconds, rows) samples and its CPU.
+Each drains one topic in a process of its own and prints a line of JSON: (monotonic seconds, rows) samples, its CPU and
+most resident memory.
 """
 
 from __future__ import annotations
@@ -95,7 +96,11 @@ def main(arguments: list[str]) -> None:
     else:
         samples = by_copy_alone(topic, int(records), url, table, int(batch))
     used = resource.getrusage(resource.RUSAGE_SELF)
-    found: dict[str, Any] = {"samples": samples, "cpu_seconds": used.ru_utime + used.ru_stime}
+    found: dict[str, Any] = {
+        "samples": samples,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "rss_mib": used.ru_maxrss / 1024,
+    }
     print(json.dumps(found))
 
 

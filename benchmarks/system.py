@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline.demo.simulate import Plan, Tally, simulate
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 from ingest_pipeline_tests.servers import choose
+from ingest_pipeline_tests.servers.broker import RealKafka
 
 TOPICS = ("temperature", "price")
 PARTITIONS = 4
@@ -25,7 +27,11 @@ class System:
     folder: Path
     bootstrap_servers: str
     database_url: str
-    kafka_description: str
+    kafka: RealKafka
+
+    def fresh_folder(self, name: str) -> Path:
+        """A new folder whose name begins so."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
     def produce(self, records: int, broken_every: int = 1000) -> Tally:
         """As fast as the broker takes them; returns once all are acknowledged."""
@@ -36,8 +42,12 @@ class System:
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             return connection.execute(statement).fetchall()
 
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(statement)
+
     def versions(self) -> str:
-        return f"{self.kafka_description}; PostgreSQL {self.query('SHOW server_version')[0][0]}, fsync on"
+        return f"{self.kafka.description}; PostgreSQL {self.query('SHOW server_version')[0][0]}, fsync on"
 
 
 @contextmanager
@@ -48,19 +58,17 @@ def system(folder: Path) -> Iterator[System]:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
         for topic in TOPICS:
             kafka.create_topic(topic, PARTITIONS)
-        yield System(folder, kafka.bootstrap_servers, postgres.url, kafka.description)
+        yield System(folder, kafka.bootstrap_servers, postgres.url, kafka)
 
 
 @contextmanager
-def dagster_dev(running: System, settings: Mapping[str, str], name: str = "dagster") -> Iterator[DagsterDev]:
-    """`dagster dev` on these servers, as a user starts it, in a folder of that name; it and its runs end with the
+def dagster_dev(running: System, settings: Mapping[str, str], arguments: Sequence[str] = ()) -> Iterator[DagsterDev]:
+    """`dagster dev` on these servers, as a user starts it, in a folder of its own; it and its runs end with the
     block."""
-    folder = running.folder / name
-    folder.mkdir()
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,
         "DATABASE_URL": running.database_url,
         **settings,
     }
-    with DagsterDev(folder, environment) as dagster:
+    with DagsterDev(running.fresh_folder("dagster"), environment, arguments) as dagster:
         yield dagster

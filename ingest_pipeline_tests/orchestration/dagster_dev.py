@@ -93,6 +93,12 @@ class DagsterDev:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
+    @property
+    def session(self) -> int:
+        """The id of the session that all of its processes are in."""
+        assert self._process is not None
+        return self._process.pid
+
     def ask(self, query: str, **variables: Any) -> Any:
         """The `data` of a GraphQL answer."""
         body = json.dumps({"query": query, "variables": variables}).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,7 +16,7 @@ import dagster as dg
 import psycopg
 import sqlalchemy
 
-from ingest_pipeline.core.stream import by_name
+from ingest_pipeline.core.stream import Stream, by_name
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.settings import load_settings
@@ -36,7 +36,12 @@ def start(name: str, topic: str, environ: Mapping[str, str], folder: Path) -> Ba
 
 def drain(name: str, topic: str, environ: Mapping[str, str], folder: Path) -> None:
     """What the process does."""
-    stream = replace(by_name(STREAMS)[name], topic=topic)
+    drain_stream(lambda: replace(by_name(STREAMS)[name], topic=topic), environ, folder)
+
+
+def drain_stream(make: Callable[[], Stream], environ: Mapping[str, str], folder: Path) -> None:
+    """The same for a stream that is made here."""
+    stream = make()
     with (folder / "run.log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

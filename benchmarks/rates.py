@@ -1,0 +1,53 @@
+"""From counts over time to a rate: the same rule for every design that is compared."""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+Samples = Sequence[tuple[float, int]]
+"""(monotonic seconds, records accounted for so far), in order."""
+
+
+def window(each: Mapping[str, Samples]) -> tuple[float, float]:
+    """(from, to): while every topic drains, between 10 % and 90 % of its own records.
+
+    Raises:
+        SystemExit: the topics did not drain at the same time.
+    """
+    since = max(_when(samples, 0.1)[0] for samples in each.values())
+    until = min(_when(samples, 0.9)[0] for samples in each.values())
+    if until - since < 0.5:
+        raise SystemExit("the topics were hardly drained at the same time: measure more records")
+    return since, until
+
+
+def rate(each: Mapping[str, Samples], since: float, until: float) -> float:
+    """Rows a second of all topics together."""
+    rows = sum(_at(samples, until) - _at(samples, since) for samples in each.values())
+    return rows / (until - since)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest of these values that `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))]
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """Cells of a table: min, median, max."""
+    return " | ".join(f"{value:,.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+
+
+def _when(samples: Samples, share: float) -> tuple[float, int]:
+    return samples[bisect_left(samples, share * samples[-1][1], key=lambda sample: sample[1])]
+
+
+def _at(samples: Samples, moment: float) -> float:
+    """The count at a moment, on the line between the samples around it: commits come in steps."""
+    i = min(bisect_left(samples, moment, key=lambda sample: sample[0]), len(samples) - 1)
+    (at, count), (before_at, before) = samples[i], samples[max(i - 1, 0)]
+    if at <= moment or at == before_at:
+        return count
+    return before + (count - before) * (moment - before_at) / (at - before_at)
