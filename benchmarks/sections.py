@@ -42,10 +42,11 @@ def throughput(running: System, effort: Effort) -> str:
     compared = [(OURS, BASELINE), (OURS_10K, BASELINE), (OURS, LIMIT), (OURS_10K, LIMIT_10K), (FAR, NEAR)]
     return "\n\n".join(
         [
-            f"{records:,} records of about 90 bytes stand in two topics of 4 partitions; each design drains them\n"
-            "into tables of its own, with a primary key on the Kafka coordinates. Rows a second of both topics together\n"
-            "while both are drained (10 % to 90 %). Ours goes through sensor-launched runs of `dagster dev`; its CPU\n"
-            f"is that of the runs' processes. All designs one after the other on the same servers, {effort.repeats} times.",
+            f"{records:,} records of about 90 bytes stand in two topics of 4 partitions; each design drains\n"
+            "them into tables of its own, with a primary key on the Kafka coordinates. Rows a second of both topics\n"
+            "together while both are drained (10 % to 90 %). Ours goes through sensor-launched runs of `dagster dev`;\n"
+            "its CPU is that of the runs' processes. All designs one after the other on the same servers,\n"
+            f"{effort.repeats} times.",
             document.table(
                 ["design", *(f"rows/s, {name}" for name in SPREAD), "client CPU a row, µs", "most resident MiB"], rates
             ),

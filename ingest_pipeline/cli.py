@@ -22,8 +22,10 @@ _ELSEWHERE = {
     "dead-letters": "ingest_pipeline.cli_dead_letters:dead_letters",
     "demo": "ingest_pipeline.demo.commands:demo",
     "replay": "ingest_pipeline.cli_replay:replay",
-    "status": "ingest_pipeline.cli_status:status",
+    "schema": "ingest_pipeline.cli_tables:schema",
     "simulate": "ingest_pipeline.demo.commands:simulate",
+    "status": "ingest_pipeline.cli_status:status",
+    "tail": "ingest_pipeline.cli_tables:tail",
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,29 +14,54 @@ import click
 from .cli import connections, streams
 
 if TYPE_CHECKING:
+    from rich.console import Console, Group, RenderableType
+
     from .orchestration.status import PartitionStatus, StreamStatus
 
+_WATCH_SECONDS = 2.0
 _LEVELS = ("healthy", "degraded", "stopped")
 _STYLES = ("green", "yellow", "red")
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
-def status(as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Look again every two seconds, in place, until Ctrl-C.")
+def status(as_json: bool, watch: bool) -> None:
     """Position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong.
 
     Exit code 0 when all streams are healthy, 1 when one is degraded, 2 when one stands still.
 
     Example: ingest status --json
     """
-    from .orchestration.status import status_of
+    from rich.console import Console
 
-    found = [status_of(stream, connections()) for stream in streams()]
+    if watch and as_json:
+        raise click.UsageError("--watch draws tables; for JSON call again")
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    if watch:
+        _watch(console)
+        return
+    found = _look()
     if as_json:
         click.echo(json.dumps([_plain(each) for each in found], indent=2, default=str))
     else:
-        _print(found)
+        console.print(_drawn(found))
     sys.exit(max((each.level for each in found), default=0))
+
+
+def _look() -> list[StreamStatus]:
+    from .orchestration.status import status_of
+
+    return [status_of(stream, connections()) for stream in streams()]
+
+
+def _watch(console: Console) -> None:
+    from rich.live import Live
+
+    with suppress(KeyboardInterrupt), Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            live.update(_drawn(_look()), refresh=True)
+            time.sleep(_WATCH_SECONDS)
 
 
 def _plain(found: StreamStatus) -> dict[str, Any]:
@@ -42,22 +69,24 @@ def _plain(found: StreamStatus) -> dict[str, Any]:
     return {**asdict(found), "level": _LEVELS[found.level], "lag": found.lag, "partitions": partitions}
 
 
-def _print(found: list[StreamStatus]) -> None:
-    from rich.console import Console
+def _drawn(found: list[StreamStatus]) -> Group:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    parts: list[RenderableType] = []
     for each in found:
         lag = "unknown" if each.lag is None else f"{each.lag:,}"
-        console.print(f"[bold]{each.stream}[/] [{_STYLES[each.level]}]{_LEVELS[each.level]}[/]  lag {lag}")
-        for line in each.said:
-            console.print(f"  {line}", markup=False)
+        level = (_LEVELS[each.level], _STYLES[each.level])
+        parts.append(Text.assemble((each.stream, "bold"), " ", level, f"  lag {lag}"))
+        parts += [Text(f"  {line}") for line in each.said]
         table = Table("partition", "position", "end", "lag", "rows", "dead letters", "lost", "last commit", "owner")
         table.box = None
         for at in each.partitions:
             table.add_row(*_cells(at))
         if each.partitions:
-            console.print(table)
+            parts.append(table)
+    return Group(*parts)
 
 
 def _cells(at: PartitionStatus) -> list[str]:

@@ -59,6 +59,11 @@ class Schemas:
     ledger: str = "ingest"
 
 
+_SET_ALL = text("""
+    SELECT set_config(name, value, false)
+    FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS given(name, value)""")
+
+
 class Database:
     """One PostgreSQL database.
 
@@ -117,8 +122,7 @@ class Database:
             connection = self.engine.connect()
             connection.detach()
             settings = {**_SESSION, **self._writing, "application_name": f"{APPLICATION_PREFIX}{run_id}"}
-            for name, value in settings.items():
-                connection.execute(text("SELECT set_config(:name, :value, false)"), {"name": name, "value": value})
+            connection.execute(_SET_ALL, {"names": list(settings), "values": list(settings.values())})
             connection.commit()
             return connection
 

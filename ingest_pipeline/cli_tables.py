@@ -1,0 +1,42 @@
+"""`ingest tail` and `ingest schema`: what is in a stream's table, and what it looks like."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from .cli import StreamName, connections
+from .core.stream import Stream
+
+
+@click.command()
+@click.argument("stream", type=StreamName())
+@click.option("-n", "rows", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
+def tail(stream: Stream, rows: int) -> None:
+    """The newest rows of a stream, the newest first.
+
+    Example: ingest tail temperature -n 5
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from .postgres.tail import newest
+
+    names, found = newest(connections().database(), stream, rows)
+    table = Table(*names, box=None, pad_edge=False)
+    for row in found:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    Console(width=None if sys.stdout.isatty() else 240, markup=False, highlight=False).print(table)
+
+
+@click.command()
+@click.argument("stream", type=StreamName())
+def schema(stream: Stream) -> None:
+    """The statements that make a stream's table as streams.py declares it. Needs no server.
+
+    Example: ingest schema price
+    """
+    from .postgres.tail import ddl
+
+    click.echo(ddl(stream, connections().settings.database_schema))

@@ -1,0 +1,76 @@
+"""`ingest tail`, `ingest schema` and `ingest status --watch` on real rows."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import temperatures
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+_COLUMNS = """
+    SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns
+    WHERE table_name = 'temperature' ORDER BY ordinal_position"""
+_NEWEST = "SELECT kafka_partition, kafka_offset FROM temperature ORDER BY ingested_at DESC, kafka_offset DESC LIMIT 3"
+
+
+def test_tail_shows_the_newest_rows_first(bench: Make) -> None:
+    here = bench()
+    for _ in range(2):
+        here.produce(temperatures(15))
+        here.drain()
+    shown = ingest(here, "tail", "temperature", "-n", "3").splitlines()
+    assert shown[0].split()[:3] == ["kafka_incarnation", "kafka_partition", "kafka_offset"]
+    assert [tuple(map(int, line.split()[1:3])) for line in shown[1:]] == here.query(_NEWEST)
+
+
+def test_tail_before_there_is_a_table_is_one_line(bench: Make) -> None:
+    shown = ingest(bench(), "tail", "temperature", code=1)
+    assert shown.startswith("Error: ")
+    assert shown.count("\n") == 1
+
+
+def test_the_schema_makes_the_table_that_a_run_makes(bench: Make) -> None:
+    here = bench()
+    here.drain()
+    made = here.query(_COLUMNS)
+    with psycopg.connect(here.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE temperature")
+        connection.execute(ingest(here, "schema", "temperature"))  # type: ignore[arg-type]
+    assert here.query(_COLUMNS) == made
+    here.produce(temperatures(3))
+    here.drain()
+    assert here.rows() == 3
+
+
+def test_watch_draws_until_it_is_interrupted(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(5))
+    here.drain()
+    control, terminal = pty.openpty()
+    command = [sys.executable, "-m", "ingest_pipeline.cli", "status", "--watch"]
+    watching = subprocess.Popen(
+        command, stdout=terminal, stderr=terminal, env={**os.environ, **here.environ, "TERM": "xterm", "COLUMNS": "160"}
+    )
+    os.close(terminal)
+    drawn = b""
+    while b"temperature" not in drawn:
+        drawn += os.read(control, 4096)
+    watching.send_signal(signal.SIGINT)
+    while watching.poll() is None:
+        try:
+            os.read(control, 4096)
+        except OSError:  # the terminal's other end is closed
+            break
+    assert watching.wait() == 0
+    os.close(control)
