@@ -76,7 +76,8 @@ def terminate_run(world: World, draw: random.Random) -> Struck:
 def disown_run(world: World, draw: random.Random) -> Struck:
     run = a_run(world, draw)
     world.dagster.instance.report_run_failed(run, "marked failed by the test, while it lives on")
-    return Struck(named(run))
+    # Dagster would leave it alone until its age; were all runs such, no later fault would find one to strike.
+    return Struck(named(run), heal=lambda: send(pid_of(run), signal.SIGKILL))
 
 
 def kill_code_server(world: World, draw: random.Random) -> Struck:
