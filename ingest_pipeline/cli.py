@@ -21,6 +21,7 @@ _ELSEWHERE = {
     "accept-loss": "ingest_pipeline.cli_loss:accept_loss",
     "dead-letters": "ingest_pipeline.cli_dead_letters:dead_letters",
     "demo": "ingest_pipeline.demo.commands:demo",
+    "metrics": "ingest_pipeline.cli_metrics:metrics",
     "replay": "ingest_pipeline.cli_replay:replay",
     "schema": "ingest_pipeline.cli_tables:schema",
     "simulate": "ingest_pipeline.demo.commands:simulate",

@@ -65,7 +65,7 @@ def _watch(console: Console) -> None:
 
 
 def _plain(found: StreamStatus) -> dict[str, Any]:
-    partitions = [{**asdict(at), "lag": at.lag} for at in found.partitions]
+    partitions = [{**asdict(at), "lag": at.lag, "delay": at.delay} for at in found.partitions]
     return {**asdict(found), "level": _LEVELS[found.level], "lag": found.lag, "partitions": partitions}
 
 
@@ -80,7 +80,9 @@ def _drawn(found: list[StreamStatus]) -> Group:
         level = (_LEVELS[each.level], _STYLES[each.level])
         parts.append(Text.assemble((each.stream, "bold"), " ", level, f"  lag {lag}"))
         parts += [Text(f"  {line}") for line in each.said]
-        table = Table("partition", "position", "end", "lag", "rows", "dead letters", "lost", "last commit", "owner")
+        table = Table(
+            "partition", "position", "end", "lag", "delay", "rows", "dead letters", "lost", "last commit", "owner"
+        )
         table.box = None
         for at in each.partitions:
             table.add_row(*_cells(at))
@@ -90,7 +92,7 @@ def _drawn(found: list[StreamStatus]) -> Group:
 
 
 def _cells(at: PartitionStatus) -> list[str]:
-    numbers = (at.next_offset, at.end, at.lag, at.rows, at.dead_letters, at.lost)
+    numbers = (at.next_offset, at.end, at.lag, at.delay and round(at.delay), at.rows, at.dead_letters, at.lost)
     committed = f"{at.committed_at:%Y-%m-%d %H:%M:%S}" if at.committed_at else "-"
     owner = f"run {at.owner[:8]}" if at.owner else "-"
     return [str(at.partition), *("-" if n is None else f"{n:,}" for n in numbers), committed, owner]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ..core.errors import IngestError, TopicMissing
 from ..core.start import survey
@@ -16,7 +16,8 @@ HEALTHY, DEGRADED, STOPPED = 0, 1, 2
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """One partition. `next_offset` is None before the stream has begun, `end` when Kafka does not answer."""
+    """One partition. `next_offset` is None before the stream has begun, `end` when Kafka does not answer; `newest_at`
+    is the Kafka timestamp of the newest row."""
 
     partition: int
     next_offset: int | None
@@ -27,10 +28,20 @@ class PartitionStatus:
     accounted: bool = True
     owner: str | None = None
     committed_at: datetime | None = None
+    newest_at: datetime | None = None
 
     @property
     def lag(self) -> int | None:
         return None if self.end is None else max(0, self.end - (self.next_offset or 0))
+
+    @property
+    def delay(self) -> float | None:
+        """How far the table is behind, in seconds: 0 without lag, None where nobody can tell."""
+        if self.lag == 0:
+            return 0.0
+        if self.newest_at is None or self.lag is None:
+            return None
+        return max(0.0, (datetime.now(UTC) - self.newest_at).total_seconds())
 
 
 @dataclass(frozen=True)
@@ -53,19 +64,26 @@ def status_of(stream: Stream, connections: Connections) -> StreamStatus:
     """Never raises: a server that does not answer is part of the status."""
     try:
         return _status_of(stream, connections)
-    except TopicMissing as error:
-        return StreamStatus(stream.name, DEGRADED, [f"{error.message}; the sensor waits for it"])
     except IngestError as error:
         return StreamStatus(stream.name, STOPPED, [error.message])
 
 
 def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
+    from ..postgres.tail import newest_timestamps
+
     book, topic = connections.book(stream), connections.topic(stream)
-    identity, losses = survey(topic, book)
-    known, state, accounts = book.positions(), book.state(), book.accounting()
+    state = book.state()
+    paused = [f"paused: {state.reason} ({state.paused_by}); to go on: ingest resume {stream.name}"] * state.paused
+    try:
+        identity, losses = survey(topic, book)
+    except TopicMissing as error:
+        said = [*paused, f"{error.message}; the sensor waits for it"]
+        return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said)
+    known, accounts = book.positions(), book.accounting()
     partitions = range(max(identity.partitions, len(known)))
     ends = topic.end_offsets(range(identity.partitions))
     owners = book.owners(partitions).holders
+    newest = newest_timestamps(connections.database(), stream) if known else {}
     wrong = {entry.kafka_partition for entry in accounts if not entry.accounted}
     found = []
     for partition in partitions:
@@ -81,10 +99,11 @@ def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
                 partition not in wrong,
                 owner.run_id if owner else None,
                 at.updated_at if at and at.next_offset > at.first_offset else None,
+                newest.get(partition),
             )
         )
     stopped = [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
-    stopped += [f"paused: {state.reason} ({state.paused_by}); to go on: ingest resume {stream.name}"] * state.paused
+    stopped += paused
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from ..core.stream import Stream
-from .engine import Database, in_text, quoted
+from .engine import Database, in_text
 from .tables import event_table
 
+_NEWEST_TIMES = """
+    SELECT at.kafka_partition AS partition, event.kafka_timestamp
+    FROM {ledger}.position AS at CROSS JOIN LATERAL (
+        SELECT kafka_timestamp FROM {table} AS event
+        WHERE event.kafka_incarnation = at.kafka_incarnation AND event.kafka_partition = at.kafka_partition
+        ORDER BY event.kafka_offset DESC LIMIT 1
+    ) AS event
+    WHERE at.stream = :stream"""
 _NEWEST = """
     SELECT found.* FROM {ledger}.position AS at
     CROSS JOIN LATERAL (
@@ -38,12 +48,24 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
         StopStream: there is no table yet.
     """
     names = (*stream.columns, "ingested_at")
-    table = f"{quoted(database.schemas.events)}.{quoted(stream.table)}"
-    statement = _NEWEST.format(
-        ledger=in_text(database.schemas.ledger),
-        table=table.replace(":", "\\:"),
-        columns=", ".join(f"event.{quoted(name)}" for name in names).replace(":", "\\:"),
-    )
+    statement = _sql(_NEWEST, database, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
-        found = connection.execute(text(statement), {"stream": stream.name, "rows": rows})
+        found = connection.execute(statement, {"stream": stream.name, "rows": rows})
         return list(names), [tuple(row) for row in found]
+
+
+def newest_timestamps(database: Database, stream: Stream) -> dict[int, datetime]:
+    """Partition → the Kafka timestamp of its newest row, where it has one."""
+    with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
+        found = connection.execute(_sql(_NEWEST_TIMES, database, stream), {"stream": stream.name})
+        return {row.partition: row.kafka_timestamp for row in found if row.kafka_timestamp is not None}
+
+
+def _sql(statement: str, database: Database, stream: Stream, **more: str) -> TextClause:
+    schemas = database.schemas
+    parts = {
+        "ledger": in_text(schemas.ledger),
+        "table": f"{in_text(schemas.events)}.{in_text(stream.table)}",
+        **more,
+    }
+    return text(re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], statement))

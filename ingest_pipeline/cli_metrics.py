@@ -1,0 +1,46 @@
+"""`ingest metrics`: an endpoint for Prometheus and for probes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import click
+
+from .cli import connections, streams
+from .core.errors import SettingsError
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A scrape that waits for a server does not hold up a probe."""
+
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes every few seconds are no news."""
+
+
+@click.command()
+@click.option("--port", default=9464, show_default=True, type=click.IntRange(0, 65535), help="0 for any that is free.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 to be scraped from elsewhere.")
+def metrics(port: int, host: str) -> None:
+    """Serve /metrics for Prometheus and /healthz for probes, until Ctrl-C.
+
+    Everything is read from ledger and broker when asked for, so it holds whatever runs come and go.
+
+    Example: ingest metrics --port 9464
+    """
+    from .orchestration.metrics import application
+
+    try:
+        server = make_server(host, port, application(streams(), connections()), _Server, _Handler)
+    except OSError as error:
+        raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from error
+    with server:
+        click.echo(f"metrics at http://{host}:{server.server_port}/metrics")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

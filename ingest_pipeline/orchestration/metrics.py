@@ -1,0 +1,120 @@
+"""Where every stream stands, for Prometheus: read from ledger and broker at each scrape, so that no run has to live."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.registry import Collector
+
+from ..core.errors import IngestError
+from ..core.stream import Stream
+from .connections import Connections
+from .status import STOPPED, PartitionStatus, StreamStatus, status_of
+
+_PARTITION = ("stream", "partition")
+_STATES = ("healthy", "degraded", "stopped")
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+# name, what it is, whether it only grows, and its value; a partition without one is left out
+_OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | None]]] = [
+    ("ingest_position_offset", "Next offset to be stored.", False, lambda at: at.next_offset),
+    ("ingest_end_offset", "Next offset that a producer will write.", False, lambda at: at.end),
+    ("ingest_lag_records", "Offsets between position and end.", False, lambda at: at.lag),
+    ("ingest_delay_seconds", "Age of the newest stored record while lag is left, else 0.", False, lambda at: at.delay),
+    ("ingest_rows", "Rows stored.", True, lambda at: at.rows),
+    ("ingest_dead_letters", "Records refused.", True, lambda at: at.dead_letters),
+    ("ingest_lost_offsets", "Offsets given up by accept-loss.", True, lambda at: at.lost),
+    (
+        "ingest_accounted",
+        "1 when every offset is a row, a dead letter or a known hole.",
+        False,
+        lambda at: at.accounted,
+    ),
+    ("ingest_owned", "1 while a run owns the partition.", False, lambda at: at.owner is not None),
+    (
+        "ingest_last_commit_timestamp_seconds",
+        "When the position moved last, in Unix time.",
+        False,
+        lambda at: _seconds(at.committed_at),
+    ),
+]
+
+
+class StreamCollector(Collector):
+    """Asks ledger and broker at each scrape. A stream that cannot be asked has state "stopped" and no partitions."""
+
+    def __init__(self, streams: Iterable[Stream], connections: Connections) -> None:
+        self._streams, self._connections = list(streams), connections
+
+    def collect(self) -> Iterator[Metric]:
+        found = [status_of(stream, self._connections) for stream in self._streams]
+        yield self._states(found)
+        yield self._open_letters()
+        for name, meaning, grows, value in _OF_PARTITIONS:
+            family = (CounterMetricFamily if grows else GaugeMetricFamily)(name, meaning, labels=_PARTITION)
+            for each in found:
+                for at in each.partitions:
+                    if (number := value(at)) is not None:
+                        family.add_metric([each.stream, str(at.partition)], float(number))
+            yield family
+
+    def _states(self, found: list[StreamStatus]) -> Metric:
+        family = GaugeMetricFamily("ingest_stream_state", "1 for the state it is in.", labels=("stream", "state"))
+        for each in found:
+            for level, state in enumerate(_STATES):
+                family.add_metric([each.stream, state], float(level == each.level))
+        return family
+
+    def _open_letters(self) -> Metric:
+        family = GaugeMetricFamily(
+            "ingest_open_dead_letters", "Dead letters that wait for somebody.", labels=("stream", "stage")
+        )
+        for stream in self._streams:
+            for stage, count in self._letters_of(stream).items():
+                family.add_metric([stream.name, stage], count)
+        return family
+
+    def _letters_of(self, stream: Stream) -> Counter[str]:
+        """By the stage that refused them; none when the ledger cannot be asked, which the state tells."""
+        from ..postgres.dead_letters import DeadLetters, LetterFilter
+
+        counts: Counter[str] = Counter()
+        try:
+            found = DeadLetters(self._connections.database(), stream).count_by_reason(LetterFilter())
+        except IngestError:
+            return counts
+        for row in found:
+            counts[row.stage] += row.letters
+        return counts
+
+
+def application(streams: Iterable[Stream], connections: Connections) -> WSGIApplication:
+    """`/metrics`, and `/healthz`: 503 with the reasons when a stream stands still, else 200."""
+    streams = list(streams)
+    registry = CollectorRegistry()
+    registry.register(StreamCollector(streams, connections))
+    metrics: WSGIApplication = make_wsgi_app(registry)
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            return metrics(environ, start_response)
+        if path != "/healthz":
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"here are /metrics and /healthz\n"]
+        stopped = [each for each in (status_of(one, connections) for one in streams) if each.level == STOPPED]
+        start_response("503 Service Unavailable" if stopped else "200 OK", [("Content-Type", "text/plain")])
+        lines = [f"{each.stream}: {said}" for each in stopped for said in each.said] or ["ok"]
+        return ["\n".join([*lines, ""]).encode()]
+
+    return answer

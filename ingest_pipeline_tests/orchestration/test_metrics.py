@@ -1,0 +1,100 @@
+"""`ingest metrics` as a process, scraped over HTTP: what it says is what ledger and broker hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.error import HTTPError
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ingest_pipeline.orchestration.metrics import application
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+Samples = dict[tuple[str, ...], float]
+
+
+def scraped(here: Bench) -> Samples:
+    """(name, label values…) → value, of the endpoint's own text."""
+    status: list[str] = []
+    asked = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}
+    answer = application(here.streams, here.connections)(asked, lambda line, *_: status.append(line))
+    assert status == ["200 OK"]
+    text = b"".join(answer).decode()
+    families = text_string_to_metric_families(text)
+    labels = ("stream", "partition", "state", "stage")
+    return {
+        (one.name, *(one.labels[label] for label in labels if label in one.labels)): one.value
+        for family in families
+        for one in family.samples
+    }
+
+
+def test_what_is_told_is_what_is_there(bench: Make) -> None:
+    here = bench()
+    here.produce(with_broken(temperatures(20), 7))
+    here.drain()
+    here.produce(temperatures(3, first=20))
+    found = scraped(here)
+    assert sum(value for (name, *_), value in found.items() if name == "ingest_rows_total") == here.rows() == 18
+    assert sum(value for (name, *_), value in found.items() if name == "ingest_dead_letters_total") == 2
+    assert found["ingest_open_dead_letters", "temperature", "decode"] == 2
+    assert sum(value for (name, *_), value in found.items() if name == "ingest_lag_records") == 3
+    for partition, next_offset in here.positions().items():
+        place = "temperature", str(partition)
+        assert found["ingest_position_offset", *place] == next_offset
+        assert found["ingest_end_offset", *place] == next_offset + found["ingest_lag_records", *place]
+        assert found["ingest_owned", *place] == 0
+        assert found["ingest_accounted", *place] == 1
+        assert found["ingest_delay_seconds", *place] >= 0
+        assert found["ingest_last_commit_timestamp_seconds", *place] > 1.7e9
+    states = {state: found["ingest_stream_state", "temperature", state] for state in ("healthy", "degraded", "stopped")}
+    assert states == {"healthy": 0, "degraded": 1, "stopped": 0}
+
+
+def test_before_the_stream_has_begun_there_are_ends_only(bench: Make) -> None:
+    found = scraped(bench())
+    assert found["ingest_end_offset", "temperature", "0"] == 0
+    assert ("ingest_position_offset", "temperature", "0") not in found
+
+
+@contextmanager
+def serving(here: Bench) -> Iterator[str]:
+    """The command as a process; the address it prints."""
+    command = [sys.executable, "-m", "ingest_pipeline.cli", "metrics", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **here.environ}, text=True)
+    assert process.stdout is not None
+    address = re.search(r"http://\S+(?=/metrics)", process.stdout.readline())
+    assert address is not None
+    try:
+        yield address[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        process.stdout.close()
+
+
+def test_served_until_interrupted(bench: Make) -> None:
+    here = bench()
+    with serving(here) as address:
+        with urllib.request.urlopen(f"{address}/metrics") as answer:
+            assert 'ingest_stream_state{state="healthy",stream="temperature"}' in answer.read().decode()
+        with pytest.raises(HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/other")
+        with urllib.request.urlopen(f"{address}/healthz") as answer:
+            assert answer.read() == b"ok\n"
+        ingest(here, "pause", "temperature", "--reason", "a test")
+        with pytest.raises(HTTPError, match="503") as refused:
+            urllib.request.urlopen(f"{address}/healthz")
+        assert "paused: a test" in refused.value.read().decode()
