@@ -106,6 +106,12 @@ class StreamSettings(Values):
         default="observation",
         description="The kind of asset event that reports progress; the end is a materialization always.",
     )
+    max_delay_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=DAY_SECONDS,
+        description="The check up_to_date warns when records wait and the newest stored one is older than this.",
+    )
     naive_timestamps: Literal["utc", "reject"] = Field(
         default="utc",
         description="An event time without zone is taken as UTC, or its record is dead-lettered.",

@@ -111,19 +111,24 @@ class Drain:
         2. one transaction holds them and the positions;
         3. Kafka is told, as a courtesy.
         """
+        began = self._clock.monotonic()
         if messages:
-            self._last_record_at = self._clock.monotonic()
+            self._last_record_at = began
         self._ends.update({partition: place.next_offset for partition, place in ends.items()})
         batch = decode_batch(  # 1
             messages, ends, self._ledger.positions, self._decode, self._rules, opened_at, self._decode_many
         )
         if batch is None:
             return
+        decoded = self._clock.monotonic()
         written = self._write(batch)  # 2
         if written.requests is not None:
             self._requests = written.requests
         self._source.acknowledge({partition: move.place for partition, move in batch.moves.items()})  # 3
-        self.progress.add(batch, written, self._clock.time())
+        now = self._clock.monotonic()
+        self.progress.decode_seconds += decoded - began
+        self.progress.database_seconds += now - decoded
+        self.progress.add(batch, written, self._clock.time(), now)
 
     def _write(self, batch: Batch) -> Written:
         backoff = self._backoff()

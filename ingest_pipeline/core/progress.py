@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .history import History
 from .latency import LatencyHistogram
 from .record import PG_EPOCH_MS, STAMP, Batch, Position, Written
 
@@ -26,16 +27,22 @@ class Progress:
     skipped: int = 0
     absent: int = 0
     batches: int = 0
+    decode_seconds: float = 0.0
+    database_seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    history: History = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = History(self.started_at)
 
     def own(self, positions: Mapping[int, Position]) -> None:
         """Remember where the run starts."""
         self.from_offsets = {partition: at.place.next_offset for partition, at in positions.items()}
         self.to_offsets = dict(self.from_offsets)
 
-    def add(self, batch: Batch, written: Written, committed_at: float) -> None:
-        """Count one committed batch. `committed_at` is Unix seconds."""
+    def add(self, batch: Batch, written: Written, committed_at: float, now: float) -> None:
+        """Count one committed batch. `committed_at` is Unix seconds, `now` the same moment in monotonic ones."""
         rows, letters = sum(written.rows.values()), sum(written.dead_letters.values())
         skipped = sum(move.skipped for move in batch.moves.values())
         moved = sum(move.place.next_offset - move.expected for move in batch.moves.values())
@@ -46,6 +53,9 @@ class Progress:
         self.batches += -(-batch.records // self.batch_size)
         self.reasons.update(written.reasons)
         self.to_offsets.update({partition: move.place.next_offset for partition, move in batch.moves.items()})
+        worst_ms = 0.0
         if stamps := [row[STAMP] for row in batch.rows if row[STAMP] is not None]:
             sample = [min(stamps), *stamps[:: len(stamps) // LATENCY_SAMPLES + 1]]
             self.latency.add(committed_at * 1000, [stamp // 1000 + PG_EPOCH_MS for stamp in sample])
+            worst_ms = max(0.0, committed_at * 1000 - (sample[0] // 1000 + PG_EPOCH_MS))
+        self.history.add(now, rows, worst_ms)

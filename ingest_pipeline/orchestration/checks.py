@@ -1,38 +1,46 @@
 """Asset checks of a stream: evaluated by its runs, by its sensor when something is wrong, and by hand in the UI."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
-from ..core.errors import IngestError, TopicMissing
+from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.start import survey
 from ..core.stream import Stream
+from . import tags
 from .assets import asset_key
 from .connections import Connections
+from .status import status_of
 
 ACCOUNTED = "every_offset_accounted_for"
 NO_LOSS = "no_data_loss"
+WITHIN_LIMIT = "dead_letters_within_limit"
+UP_TO_DATE = "up_to_date"
+AS_DECLARED = "table_as_declared"
 _DESCRIPTIONS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the offsets that were passed; see the view accounting.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
+    WITHIN_LIMIT: "No run stopped because too many of the last records were refused; open dead letters by reason.",
+    UP_TO_DATE: "While records wait, the newest stored one is not older than MAX_DELAY_SECONDS.",
+    AS_DECLARED: "The table has the columns, types and primary key that streams.py declares.",
 }
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check found. `certain` is False when it could not be evaluated: it does not pass then."""
+    """What one check found. `grave` is False for a warning, as when it could not be evaluated; that does not pass."""
 
     name: str
     passed: bool
     said: str
-    certain: bool = True
+    grave: bool = True
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def severity(self) -> dg.AssetCheckSeverity:
-        return dg.AssetCheckSeverity.ERROR if self.certain else dg.AssetCheckSeverity.WARN
+        return dg.AssetCheckSeverity.ERROR if self.grave else dg.AssetCheckSeverity.WARN
 
     def evaluation(self, key: dg.AssetKey) -> dg.AssetCheckEvaluation:
         """As an event, in a run or without one."""
@@ -46,13 +54,21 @@ class Verdict:
         )
 
 
-def verdicts(stream: Stream, connections: Connections) -> Iterator[Verdict]:
-    """Every check, evaluated now."""
-    for name, evaluate in ((ACCOUNTED, accounted), (NO_LOSS, no_loss)):
+def verdicts(stream: Stream, connections: Connections, limit_reached: str | None = None) -> Iterator[Verdict]:
+    """Every check, evaluated now.
+
+    Args:
+        limit_reached: what the run said that stopped at the dead-letter limit; the ledger does not show it, since
+            nothing of such a batch is committed.
+    """
+    for name, evaluate in _EVALUATIONS.items():
         try:
-            yield evaluate(stream, connections)
+            if name == WITHIN_LIMIT and limit_reached is not None:
+                yield Verdict(name, False, limit_reached)
+            else:
+                yield evaluate(stream, connections)
         except IngestError as error:
-            yield Verdict(name, False, f"could not be evaluated: {error.message}", certain=False)
+            yield Verdict(name, False, f"could not be evaluated: {error.message}", grave=False)
 
 
 def accounted(stream: Stream, connections: Connections) -> Verdict:
@@ -88,6 +104,54 @@ def no_loss(stream: Stream, connections: Connections) -> Verdict:
     return Verdict(NO_LOSS, True, "Kafka holds the next offset of every partition")
 
 
+def within_limit(stream: Stream, connections: Connections) -> Verdict:
+    """Open dead letters are no fault of the pipeline; they are shown here, most frequent reason first."""
+    from ..postgres.dead_letters import DeadLetters, LetterFilter
+
+    if not connections.book(stream).positions():
+        return Verdict(WITHIN_LIMIT, True, "the stream has not begun")
+    reasons = DeadLetters(connections.database(), stream).count_by_reason(LetterFilter())
+    count = sum(row.letters for row in reasons)
+    top = "; ".join(f"{row.letters:,} of: {row.reason}" for row in reasons[:3])
+    said = f"{count:,} open dead letters: {top}" if count else "no open dead letters"
+    return Verdict(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
+
+
+def up_to_date(stream: Stream, connections: Connections) -> Verdict:
+    """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
+    found = status_of(stream, connections)
+    if not found.partitions or found.lag is None:
+        return Verdict(UP_TO_DATE, False, f"could not be evaluated: {'; '.join(found.said)}", grave=False)
+    allowed = connections.settings.for_stream(stream.name).max_delay_seconds
+    delay = max((at.delay or 0.0 for at in found.partitions), default=0.0)
+    said = f"lag {found.lag:,}; the table is {delay:,.0f} s behind, {allowed:,} s are allowed"
+    figures = {"lag": found.lag, "delay_seconds": round(delay)}
+    return Verdict(UP_TO_DATE, delay <= allowed, said, grave=False, metadata=figures)
+
+
+def as_declared(stream: Stream, connections: Connections) -> Verdict:
+    """The comparison that a run makes before it consumes."""
+    from ..postgres.schema import table_differences
+
+    database = connections.database()
+    if not connections.book(stream).positions():
+        return Verdict(AS_DECLARED, True, "the stream has not begun")
+    with database.connect(f"comparing the table of stream {stream.name}") as connection:
+        wrong = table_differences(connection, stream, database.schemas.events)
+    if wrong:
+        return Verdict(AS_DECLARED, False, f"{'; '.join(wrong)}. To see and mend it: ingest check, ingest migrate")
+    return Verdict(AS_DECLARED, True, f"{len(stream.columns) + 1} columns as declared")
+
+
+_EVALUATIONS: dict[str, Callable[[Stream, Connections], Verdict]] = {
+    ACCOUNTED: accounted,
+    NO_LOSS: no_loss,
+    WITHIN_LIMIT: within_limit,
+    UP_TO_DATE: up_to_date,
+    AS_DECLARED: as_declared,
+}
+
+
 def stream_checks(stream: Stream, connections: Connections, key_prefix: Sequence[str]) -> dg.AssetChecksDefinition:
     """The same checks for the Execute button."""
     key = asset_key(stream, key_prefix)
@@ -99,7 +163,7 @@ def stream_checks(stream: Stream, connections: Connections, key_prefix: Sequence
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {check.name for check in context.selected_asset_check_keys}
-        for verdict in verdicts(stream, connections):
+        for verdict in verdicts(stream, connections, _limit_reached(context.instance, stream)):
             if verdict.name in selected:
                 yield dg.AssetCheckResult(
                     asset_key=key,
@@ -111,3 +175,12 @@ def stream_checks(stream: Stream, connections: Connections, key_prefix: Sequence
                 )
 
     return evaluate
+
+
+def _limit_reached(instance: dg.DagsterInstance, stream: Stream) -> str | None:
+    """What the stream's newest ended run is remembered for, if it is the limit."""
+    ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream), statuses=ended), limit=1)
+    if not any(run.tags.get(tags.ENDED) == f"failed:{DeadLetterLimit.__name__}" for run in newest):
+        return None
+    return f"run {newest[0].run_id[:8]} stopped at the dead-letter limit: its failure shows the reasons and offsets"

@@ -11,6 +11,7 @@ import dagster as dg
 from ..core.errors import KafkaUnavailable
 from ..core.ports import Clock, Topic
 from ..core.progress import Progress
+from .picture import picture
 
 LOG_SECONDS = 1.0
 _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
@@ -24,6 +25,7 @@ class Reporter:
         event: the class of the event to emit.
         log: for the batch lines; stdlib, so that they land in the compute log and not in the event log.
         check: evaluates the stream's checks and logs them; called with each event and at the end.
+        row_count: rows of the table by the ledger's counters; None when the ledger does not answer.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class Reporter:
         report_seconds: float,
         log: logging.Logger,
         check: Callable[[], None],
+        row_count: Callable[[], int | None],
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
         self._topic, self._clock, self._log, self._check = topic, clock, log, check
+        self._row_count = row_count
         self._report_seconds = report_seconds
         now = clock.monotonic()
         self._log_at, self._report_at = now, now + report_seconds
@@ -88,7 +92,10 @@ class Reporter:
             "seconds": round(seconds, 3),
             **{name: None if value is None else round(value, 1) for name, value in percentiles.items()},
             "latency_max_ms": round(progress.latency.maximum_ms, 1) if progress.latency.maximum_ms else None,
+            "decode_share": round(progress.decode_seconds / seconds, 4),
+            "database_share": round(progress.database_seconds / seconds, 4),
             "lag": self.lag(progress.to_offsets),
+            "dagster/row_count": self._row_count(),
         }
         found = {name: value for name, value in counts.items() if value is not None}
         if progress.from_offsets:
@@ -98,6 +105,8 @@ class Reporter:
             found["dead_letter_reasons"] = dg.MetadataValue.md(
                 "\n".join(f"- {count:,} of: {why}" for why, count in top)
             )
+        if (drawn := picture(progress.history)) is not None:
+            found["over_time"] = drawn
         if ended is not None:
             found["ended"] = ended
         return found

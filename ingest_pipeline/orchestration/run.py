@@ -13,7 +13,7 @@ from ..core.backoff import Backoff
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
-from ..core.errors import DataLoss, EnvironmentFault, IngestError, Superseded
+from ..core.errors import DataLoss, DeadLetterLimit, EnvironmentFault, IngestError, Superseded
 from ..core.loss import as_error
 from ..core.ports import Topic
 from ..core.progress import Progress
@@ -75,7 +75,7 @@ class StreamRun:
             self._context.log.warning(error.message)
         except IngestError as error:
             self._tag_end(f"failed:{type(error).__name__}")
-            self._check()
+            self._check(error.message if isinstance(error, DeadLetterLimit) else None)
             raise dg.Failure(description=error.message, allow_retries=False) from None
         except Exception as error:  # a bug: it keeps its traceback
             self._tag_end(f"failed:{type(error).__name__}")
@@ -192,11 +192,22 @@ class StreamRun:
             self._settings.report_seconds,
             self._log,
             self._check,
+            self._row_count,
         )
 
-    def _check(self) -> None:
+    def _row_count(self) -> int | None:
+        """For a report alone: an outage is told by the drain."""
+        from ..postgres.tail import row_count
+
+        try:
+            return row_count(self._connections.database(), self._stream)
+        except EnvironmentFault as fault:
+            self._log.warning("the row count is not known: %s", fault.message)
+            return None
+
+    def _check(self, limit_reached: str | None = None) -> None:
         """Dagster keeps a check's last result in a run: what is red at the end stays red."""
-        for verdict in verdicts(self._stream, self._connections):
+        for verdict in verdicts(self._stream, self._connections, limit_reached):
             self._context.log_event(verdict.evaluation(self._context.asset_key))
 
     def _end_without_ownership(self, others: Mapping[int, Holder], stop: StopRequest) -> None:

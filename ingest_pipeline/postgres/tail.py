@@ -1,4 +1,4 @@
-"""A look at a stream's table: what it is declared as, and its newest rows."""
+"""A look at a stream's table: what it is declared as, its newest rows, how many there are."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _NEWEST_TIMES = """
         ORDER BY event.kafka_offset DESC LIMIT 1
     ) AS event
     WHERE at.stream = :stream"""
+_ROW_COUNT = """
+    SELECT (SELECT coalesce(sum("rows"), 0) FROM {ledger}.accounting WHERE stream = :stream)
+         + (SELECT count(*) FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'redriven')"""
 _NEWEST = """
     SELECT found.* FROM {ledger}.position AS at
     CROSS JOIN LATERAL (
@@ -59,6 +62,12 @@ def newest_timestamps(database: Database, stream: Stream) -> dict[int, datetime]
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
         found = connection.execute(_sql(_NEWEST_TIMES, database, stream), {"stream": stream.name})
         return {row.partition: row.kafka_timestamp for row in found if row.kafka_timestamp is not None}
+
+
+def row_count(database: Database, stream: Stream) -> int:
+    """Rows that were stored, by the ledger's counters and the redriven dead letters; the table is not counted."""
+    with database.connect(f"counting the rows of stream {stream.name}") as connection:
+        return int(connection.execute(_sql(_ROW_COUNT, database, stream), {"stream": stream.name}).scalar_one())
 
 
 def _sql(statement: str, database: Database, stream: Stream, **more: str) -> TextClause:

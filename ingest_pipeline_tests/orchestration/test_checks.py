@@ -9,8 +9,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS
-from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline.orchestration.checks import (
+    ACCOUNTED,
+    AS_DECLARED,
+    NO_LOSS,
+    UP_TO_DATE,
+    WITHIN_LIMIT,
+    Verdict,
+    verdicts,
+)
+from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, devices, refused
@@ -114,7 +122,7 @@ def test_the_sensor_says_it_once_and_again_behind_a_newer_materialization(bench:
 def test_what_cannot_be_evaluated_does_not_pass(bench: Make) -> None:
     here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", DATABASE_URL="postgresql://x@127.0.0.1:9/x", RETRY_SECONDS="0")
     assert not here.by_sensor().success
-    for name in (ACCOUNTED, NO_LOSS):
+    for name in (ACCOUNTED, NO_LOSS, WITHIN_LIMIT, UP_TO_DATE, AS_DECLARED):
         passed, said = newest(here, name)
         assert not passed
         assert said.startswith("could not be evaluated: ")
@@ -128,4 +136,50 @@ def test_the_checks_can_be_run_by_hand(bench: Make) -> None:
     result = here.by_hand()
     assert result.success
     found = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-    assert found == {ACCOUNTED: True, NO_LOSS: True}
+    assert found == dict.fromkeys((ACCOUNTED, NO_LOSS, WITHIN_LIMIT, UP_TO_DATE, AS_DECLARED), True)
+
+
+def test_open_dead_letters_are_told_with_their_reasons(bench: Make) -> None:
+    here = bench()
+    here.produce([*temperatures(20), *(one._replace(value=b"?") for one in temperatures(2))])
+    here.drain()
+    passed, said = newest(here, WITHIN_LIMIT)
+    assert passed
+    assert said.startswith("2 open dead letters: 2 of: ")
+
+
+def test_a_run_that_stops_at_the_limit_is_red_and_stays_so_by_hand(bench: Make) -> None:
+    here = bench(DEAD_LETTER_MAX_CONSECUTIVE="3")
+    here.produce([one._replace(value=b"?") for one in temperatures(30)])
+    assert not here.by_sensor().success
+    passed, said = newest(here, WITHIN_LIMIT)
+    assert not passed
+    assert "in a row" in said or "of the last" in said
+
+
+def test_rows_that_stay_away_are_a_warning(bench: Make) -> None:
+    here = bench(MAX_DELAY_SECONDS="1")
+    here.produce(temperatures(3))
+    here.drain()
+    assert newest(here, UP_TO_DATE)[0]
+    here.produce(temperatures(3, first=3))
+
+    def late() -> Verdict | None:
+        (found,) = [verdict for verdict in verdicts(here.stream, here.connections) if verdict.name == UP_TO_DATE]
+        return None if found.passed else found
+
+    found = wait_for("the warning", late)
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert found.said.startswith("lag 3; the table is ")
+
+
+def test_a_changed_table_is_red(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(3))
+    here.drain()
+    assert newest(here, AS_DECLARED) == (True, "8 columns as declared")
+    here.query("alter table temperature alter temperature type text")
+    assert not here.by_sensor().success
+    passed, said = newest(here, AS_DECLARED)
+    assert not passed
+    assert "column temperature is text, declared as double precision" in said

@@ -95,6 +95,7 @@ class TestReports:
             "ended": "caught-up",
         }
         assert found.pop("batches") >= 5
+        assert found.pop("dagster/row_count") == 48
         assert set(found) == {
             "rows_per_second",
             "mean_batch_rows",
@@ -103,6 +104,8 @@ class TestReports:
             "latency_p95_ms",
             "latency_p99_ms",
             "latency_max_ms",
+            "decode_share",
+            "database_share",
         }
         assert all(value > 0 for value in found.values())
         assert here.outcome(result.run_id) == ("caught-up", "48")
