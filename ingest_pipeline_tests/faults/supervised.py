@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import dagster as dg
+from dagster._core.errors import DagsterUserCodeUnreachableError
 
 import ingest_pipeline
 from ingest_pipeline.demo.children import Child, Warden
@@ -136,8 +137,16 @@ class Dagster:
         return {pid for run in self.instance.get_runs() if (pid := pid_of(run)) in running}
 
     def terminate(self, run_id: str) -> bool:
-        """As the button does; False when the code server does not know the run (any more)."""
-        return bool(self.instance.run_coordinator.cancel_run(run_id))
+        """As the button does, and again while a new code server is not up yet; False when it does not know the run."""
+        answers: list[bool] = []
+
+        def ask() -> list[bool]:
+            with suppress(DagsterUserCodeUnreachableError):
+                answers.append(bool(self.instance.run_coordinator.cancel_run(run_id)))
+            return answers
+
+        wait_for("the code server to answer", ask)
+        return answers[0]
 
     def said(self) -> Iterator[str]:
         """What the sensors said last, and which runs Dagster shows as not ended: for the report of a failure."""

@@ -26,7 +26,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
     "demo": ({"core", "kafka", "postgres", "settings", "streams"}, OUTSIDE),
     "cli": ({"core", "demo", "kafka", "orchestration", "postgres", "settings", "streams"}, set()),
-    "": (set(), set()),
+    "": ({"core", "orchestration"}, set()),
 }
 
 
