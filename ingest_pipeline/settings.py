@@ -79,6 +79,9 @@ def load_settings(
     )
 
 
+_SECRET = ("database_url", "alert_webhook_url")
+
+
 def describe(settings: Settings) -> list[Setting]:
     """A row for every setting and for every Kafka property set; then what a stream has of its own."""
     rows = list(_rows(settings, SharedSettings()))
@@ -145,7 +148,7 @@ def _read(model: type[Values], variables: Mapping[str, str], prefix: str, proble
             name = str(item["loc"][0])
             field = model.model_fields[name]
             text, key, _ = source.get_field_value(field, name)
-            but = "" if name == "database_url" else f", not {text[:60]!r}"
+            but = "" if name in _SECRET else f", not {text[:60]!r}"
             why = str(item["ctx"]["error"]) if item["type"] == "value_error" else ""
             problems[key] = f"must be {allowed(field)}{but}" + (f": {why}" if why else "")
             found.pop(name, None)

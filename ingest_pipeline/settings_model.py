@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .core.errors import SettingsError
 from .settings_kafka import KafkaProperties
-from .settings_values import MIB, ByteCount, PostgresUrl, SchemaName, Shape, StartFrom, sqlalchemy_url
+from .settings_values import MIB, ByteCount, PostgresUrl, SchemaName, Shape, StartFrom, WebhookUrl, sqlalchemy_url
 
 DAY_SECONDS = 86400
 _NAME_SHAPE = Shape("1 to 200 characters without spaces")
@@ -203,6 +203,9 @@ class SharedSettings(Values):
     run_retention_keep: int = Field(
         default=200, ge=0, le=1_000_000, description="This many latest runs are kept whatever their age."
     )
+    alert_webhook_url: WebhookUrl | None = Field(
+        default=None, description="Where messages are posted when a stream begins to fail, and when it is well again."
+    )
     log_format: Literal["logfmt", "json"] = Field(default="logfmt", description="The form of a line in the log.")
 
     @model_validator(mode="after")
@@ -215,6 +218,11 @@ class SharedSettings(Values):
     def sqlalchemy_url(self) -> str:
         """The database's URL as SQLAlchemy writes it, `postgresql+psycopg://…`, with the password in it."""
         return sqlalchemy_url(self.database_url.get_secret_value())
+
+    @property
+    def webhook(self) -> str | None:
+        """The webhook's address as it is."""
+        return None if self.alert_webhook_url is None else self.alert_webhook_url.get_secret_value()
 
 
 class Settings(SharedSettings):

@@ -42,6 +42,10 @@ class InBytes:
     """Marks a number of bytes, shown in KiB and MiB."""
 
 
+class Webhook(SecretStr):
+    """An address that is secret as a whole: whoever knows it may post."""
+
+
 class SecretText(str):
     """A text that containers print masked: its `repr` is a mask, its `str` is the text itself."""
 
@@ -85,6 +89,13 @@ def postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def webhook_url(value: Webhook) -> Webhook:
+    """The address, unchanged. Raises ValueError."""
+    if re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()) is None:
+        raise ValueError
+    return value
+
+
 def schema_name(value: str) -> str:
     """The name, unchanged. Raises ValueError when it would need quotes or is PostgreSQL's own."""
     if re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value) is None:
@@ -101,6 +112,7 @@ StartFrom = Annotated[
     Shape("earliest, latest or an ISO 8601 time such as 2026-01-31T06:00:00Z (UTC when it names no zone)"),
 ]
 PostgresUrl = Annotated[SecretStr, AfterValidator(postgres_url), Shape("postgresql://user:password@host:port/database")]
+WebhookUrl = Annotated[Webhook, AfterValidator(webhook_url), Shape("an address that begins with https:// or http://")]
 SchemaName = Annotated[
     str,
     AfterValidator(schema_name),
@@ -168,6 +180,8 @@ def shown(field: FieldInfo, value: Any) -> str:
     """A value as it could be written into the environment again, secrets masked; "" for none."""
     if value is None:
         return ""
+    if isinstance(value, Webhook):
+        return MASK
     if isinstance(value, SecretStr):
         return masked_url(value.get_secret_value())
     if isinstance(value, datetime):

@@ -9,6 +9,7 @@ import dagster as dg
 from ..core.stream import Stream, by_name
 from ..settings import Settings, load_settings
 from . import tags
+from .alerts import alert_sensors
 from .assets import asset_key, stream_asset, topic_spec
 from .checks import stream_checks
 from .connections import Connections
@@ -52,7 +53,10 @@ def build_definitions(
             redrive_job(connections, named),
             replay_job(connections, named),
         ],
-        sensors=[stream_sensor(stream, connections, key_prefix) for stream in everything],
+        sensors=[
+            *(stream_sensor(stream, connections, key_prefix) for stream in everything),
+            *alert_sensors(everything, connections.settings.webhook, key_prefix),
+        ],
         schedules=[maintenance_schedule()],
     )
 

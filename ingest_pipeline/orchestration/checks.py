@@ -19,7 +19,7 @@ NO_LOSS = "no_data_loss"
 WITHIN_LIMIT = "dead_letters_within_limit"
 UP_TO_DATE = "up_to_date"
 AS_DECLARED = "table_as_declared"
-_DESCRIPTIONS = {
+CHECKS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the offsets that were passed; see the view accounting.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
     WITHIN_LIMIT: "No run stopped because too many of the last records were refused; open dead letters by reason.",
@@ -158,7 +158,7 @@ def stream_checks(stream: Stream, connections: Connections, key_prefix: Sequence
 
     @dg.multi_asset_check(
         name=f"{stream.name}_checks",
-        specs=[dg.AssetCheckSpec(name, asset=key, description=said) for name, said in _DESCRIPTIONS.items()],
+        specs=[dg.AssetCheckSpec(name, asset=key, description=said) for name, said in CHECKS.items()],
         can_subset=True,
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
