@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from click.testing import CliRunner, Result
 
 from ingest_pipeline import cli
 from ingest_pipeline_tests.orchestration.bench import Bench
+
+
+def interruptible() -> None:
+    """For a child's `preexec_fn`: one started by a background job would ignore SIGINT for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ingest(bench: Bench, *words: str, code: int = 0) -> str:

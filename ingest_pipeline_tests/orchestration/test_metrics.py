@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest_pipeline.orchestration.metrics import application
 from ingest_pipeline_tests.orchestration.bench import Bench
-from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.commands import ingest, interruptible
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 
 pytestmark = pytest.mark.kafka
@@ -73,7 +73,8 @@ def test_before_the_stream_has_begun_there_are_ends_only(bench: Make) -> None:
 def serving(here: Bench) -> Iterator[str]:
     """The command as a process; the address it prints."""
     command = [sys.executable, "-m", "ingest_pipeline.cli", "metrics", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **here.environ}, text=True)
+    environ = {**os.environ, **here.environ}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True, preexec_fn=interruptible)
     assert process.stdout is not None
     address = re.search(r"http://\S+(?=/metrics)", process.stdout.readline())
     assert address is not None

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline_tests.orchestration.bench import Bench
-from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.commands import ingest, interruptible
 from ingest_pipeline_tests.orchestration.records import temperatures
 
 pytestmark = pytest.mark.kafka
@@ -59,9 +59,8 @@ def test_watch_draws_until_it_is_interrupted(bench: Make) -> None:
     here.drain()
     control, terminal = pty.openpty()
     command = [sys.executable, "-m", "ingest_pipeline.cli", "status", "--watch"]
-    watching = subprocess.Popen(
-        command, stdout=terminal, stderr=terminal, env={**os.environ, **here.environ, "TERM": "xterm", "COLUMNS": "160"}
-    )
+    environ = {**os.environ, **here.environ, "TERM": "xterm", "COLUMNS": "160"}
+    watching = subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environ, preexec_fn=interruptible)
     os.close(terminal)
     drawn = b""
     while b"temperature" not in drawn:

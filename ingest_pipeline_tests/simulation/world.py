@@ -20,6 +20,7 @@ from ingest_pipeline.core.loss import Loss
 from ingest_pipeline.core.start import StartPolicy
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration import sensors, tags
+from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.decide import backoff_seconds
 from ingest_pipeline.settings import Settings
 from ingest_pipeline.settings_model import StreamSettings
@@ -72,6 +73,9 @@ class World:
             ("ingest_pipeline.orchestration.run.JsonDecoder", SimDecoder),
             ("ingest_pipeline.orchestration.replays.JsonDecoder", SimDecoder),
             ("ingest_pipeline.orchestration.run.run_logger", lambda _: QUIET),
+            # the checks whose answer is in the ledger's port; the others ask PostgreSQL itself
+            ("ingest_pipeline.orchestration.checks._EVALUATIONS", {ACCOUNTED: accounted, NO_LOSS: no_loss}),
+            ("ingest_pipeline.postgres.tail.row_count", lambda database, stream: None),
         ):
             self._patches.enter_context(mock.patch(target, stand_in))
 
