@@ -203,7 +203,7 @@ class SharedSettings(Values):
     run_retention_keep: int = Field(
         default=200, ge=0, le=1_000_000, description="This many latest runs are kept whatever their age."
     )
-    alert_webhook_url: WebhookUrl | None = Field(
+    alert_webhook_url: Annotated[WebhookUrl | None, Shape("an address that begins with https:// or http://")] = Field(
         default=None, description="Where messages are posted when a stream begins to fail, and when it is well again."
     )
     log_format: Literal["logfmt", "json"] = Field(default="logfmt", description="The form of a line in the log.")

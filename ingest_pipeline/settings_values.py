@@ -112,7 +112,7 @@ StartFrom = Annotated[
     Shape("earliest, latest or an ISO 8601 time such as 2026-01-31T06:00:00Z (UTC when it names no zone)"),
 ]
 PostgresUrl = Annotated[SecretStr, AfterValidator(postgres_url), Shape("postgresql://user:password@host:port/database")]
-WebhookUrl = Annotated[Webhook, AfterValidator(webhook_url), Shape("an address that begins with https:// or http://")]
+WebhookUrl = Annotated[Webhook, AfterValidator(webhook_url)]
 SchemaName = Annotated[
     str,
     AfterValidator(schema_name),
