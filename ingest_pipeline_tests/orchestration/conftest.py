@@ -21,6 +21,14 @@ from ingest_pipeline_tests.orchestration.bench import Bench
 
 TEMPERATURE, PRICE = STREAMS
 
+# Copying a run's output takes four processes, which a test of what the run does can be without.
+NO_COMPUTE_LOGS = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
+
 
 @pytest.fixture
 def bench(
@@ -59,7 +67,7 @@ def bench(
             definitions = build.build_definitions(streams, settings)
             folder = tmp_path / f"instance-{len(opened)}"
             folder.mkdir()
-            instance = cleanup.enter_context(dg.DagsterInstance.local_temp(str(folder)))
+            instance = cleanup.enter_context(dg.DagsterInstance.local_temp(str(folder), overrides=NO_COMPUTE_LOGS))
             return Bench(streams, environ, settings, opened[-1], definitions, instance)
 
         yield make
