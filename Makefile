@@ -62,7 +62,7 @@ bench-quick: install ## The ratio to the plain asyncio design, in a minute; fail
 	@$(BIN)/python -m benchmarks.quick $(ARGS)
 
 chaos: install ## Faults at random on real servers, and the proof that nothing is lost or twice (FAULTS=30 SEED=1)
-	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED)
+	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED) $(ARGS)
 
 fuzz: install ## Broken records by the thousand, each to be accounted for (RECORDS=n SEED=s)
 	@$(BIN)/python -m ingest_pipeline_tests.faults.fuzz --records $(RECORDS) --seed $(SEED)

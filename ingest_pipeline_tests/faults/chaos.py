@@ -52,8 +52,7 @@ class Chaos:
                 try:
                     self._all(kinds)
                 except AssertionError as error:  # something is stuck: what there is shall be compared all the same
-                    self.wrong.append(str(error))
-                    say(*world.dagster.said())
+                    self.wrong.append(self._with_evidence(str(error)))
             self.wrong += self._at_the_end()
         self.wrong += [f"position went back: {line}" for line in watch.went_back[:5]]
         if not watch.looks:
@@ -92,11 +91,16 @@ class Chaos:
             taken = time.monotonic() - began_at
             if taken > self._promised and not late:
                 late = True
-                self.wrong.append(f"after {after}: no row in {self._promised:.0f} s for {[tuple(at) for at in wanted]}")
-                say(*(f"     {line}" for line in [self.wrong[-1], *self.world.dagster.said()]))
+                said = f"after {after}: no row in {self._promised:.0f} s for {[tuple(at) for at in wanted]}"
+                self.wrong.append(self._with_evidence(said))
+                say(self.wrong[-1])
             if taken > self._promised + PATIENCE_SECONDS:
                 raise AssertionError(f"stuck after {after}: {[tuple(at) for at in wanted]}")
         return time.monotonic() - began_at
+
+    def _with_evidence(self, said: str) -> str:
+        """What the sensors, Dagster, the files of its storage and PostgreSQL's sessions show at this moment."""
+        return "\n     ".join([said, *self.world.dagster.said(), *self.world.left_behind()])
 
     def _at_the_end(self) -> Iterator[str]:
         """With the producers at rest: lag 0, then every run ended and nothing left, then record by record."""
@@ -139,6 +143,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Faults at random, and the proof that nothing was lost or twice.")
     parser.add_argument("--faults", type=int, default=30, help="how many (default 30)")
     parser.add_argument("--seed", type=int, default=1, help="which (default 1)")
+    parser.add_argument("--only", choices=FAULTS, action="append", help="a kind; may be given again (default all)")
     chosen = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # a background job has SIGINT ignored
         signal.signal(number, signal.default_int_handler)
@@ -147,7 +152,7 @@ def main() -> int:
     say(f"chaos with {chosen.faults} faults, seed {chosen.seed}; logs in {folder}")
     with World(folder, chosen.seed) as world:
         chaos = Chaos(world, chosen.seed)
-        chaos.run(deck(chosen.seed, chosen.faults))
+        chaos.run(deck(chosen.seed, chosen.faults, chosen.only or FAULTS))
         say("", *table(chaos.seconds), "", *chaos.wrong)
     taken = f"{chosen.faults} faults, seed {chosen.seed}, {time.monotonic() - began_at:.0f} s"
     if chaos.wrong:

@@ -12,7 +12,8 @@ import dagster as dg
 
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.faults.chaos_world import World
-from ingest_pipeline_tests.faults.supervised import pid_of, send
+from ingest_pipeline_tests.faults.signals import freeze, send
+from ingest_pipeline_tests.faults.supervised import pid_of
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
 
@@ -51,7 +52,7 @@ def kill_all_runs(world: World, draw: random.Random) -> Struck:
 
 def freeze_run_briefly(world: World, draw: random.Random) -> Struck:
     run = a_run(world, draw)
-    send(pid_of(run), signal.SIGSTOP)
+    freeze(pid_of(run), world.dagster.home)
     time.sleep(draw.uniform(0.5, 8))
     send(pid_of(run), signal.SIGCONT)
     return Struck(named(run))
@@ -60,7 +61,7 @@ def freeze_run_briefly(world: World, draw: random.Random) -> Struck:
 def freeze_run_for_long(world: World, draw: random.Random) -> Struck:
     """It wakes up when another has taken its place."""
     run = a_run(world, draw)
-    send(pid_of(run), signal.SIGSTOP)
+    freeze(pid_of(run), world.dagster.home)
     return Struck(named(run), lambda: send(pid_of(run), signal.SIGCONT))
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
 import psycopg
@@ -119,12 +120,12 @@ FAULTS: dict[str, tuple[int, Strike]] = RUN_FAULTS | {
 }
 
 
-def deck(seed: int, count: int) -> list[str]:
-    """So many kinds in the order of this seed: all of them by their shares, shuffled, again and again."""
+def deck(seed: int, count: int, kinds: Collection[str] = FAULTS) -> list[str]:
+    """So many of these kinds in the order of this seed: all of them by their shares, shuffled, again and again."""
     draw = random.Random(f"{seed}/deck")
     dealt: list[str] = []
     while len(dealt) < count:
-        lot = [kind for kind, (share, _) in FAULTS.items() for _ in range(share)]
+        lot = [kind for kind in FAULTS if kind in kinds for _ in range(FAULTS[kind][0])]
         draw.shuffle(lot)
         dealt += lot
     return dealt[:count]

@@ -22,6 +22,7 @@ from ingest_pipeline.demo.dagster_dev import write_home
 from ingest_pipeline.demo.family import processes
 from ingest_pipeline.demo.local import HOST, LocalServerError, free_port, is_free
 from ingest_pipeline.orchestration import tags
+from ingest_pipeline_tests.faults.signals import writers
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]
@@ -95,13 +96,13 @@ class Dagster:
     """
 
     def __init__(self, folder: Path, environ: Mapping[str, str], module: str = "ingest_pipeline.definitions") -> None:
-        self._home = folder / "dagster"
-        write_home(self._home)
+        self.home = folder / "dagster"
+        write_home(self.home)
         self._port = free_port()
-        workspace = self._home / "workspace.yaml"
+        workspace = self.home / "workspace.yaml"
         workspace.write_text(f"load_from: [grpc_server: {{host: {HOST}, port: {self._port}, location_name: chaos}}]\n")
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
-        own = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "DAGSTER_HOME": str(self._home)}
+        own = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "DAGSTER_HOME": str(self.home)}
         server = ["dagster", "api", "grpc", "--host", HOST, "--port", str(self._port), "-m", module]
         daemon = ["dagster._daemon", "run", "-w", str(workspace)]
         self.code_server = Supervised("code-server", server, folder, {**kept, **own, **environ})
@@ -109,7 +110,7 @@ class Dagster:
 
     def __enter__(self) -> Self:
         self._warden = Warden()
-        self.instance = dg.DagsterInstance.from_config(str(self._home))
+        self.instance = dg.DagsterInstance.from_config(str(self.home))
         try:
             self.code_server.start(self._warden)
             wait_for("the code server", lambda: not is_free(self._port), _START_SECONDS)
@@ -159,17 +160,13 @@ class Dagster:
         ]
         for run in self.instance.get_runs(dg.RunsFilter(statuses=statuses)):
             yield f"run {run.run_id[:8]} {run.tags.get(tags.STREAM)} {run.tags.get(tags.SHARD)} {run.status.value}"
+        for pid, path in writers(self.home):
+            yield f"process {pid} writes to {path.name}"
 
 
 def pid_of(run: dg.DagsterRun) -> int:
     """The run's process; 0 when it has not said it yet."""
     return int(run.tags.get(tags.PID, 0))
-
-
-def send(pid: int, number: signal.Signals) -> None:
-    """A signal to a process that may just have ended."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 def is_gone(pid: int) -> bool:

@@ -1,0 +1,54 @@
+"""Signals to processes of a run, and who holds a lock on which file. The latter on Linux only."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ingest_pipeline_tests.orchestration.bench import wait_for
+
+_LOCKS = Path("/proc/locks")
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """To a process that may just have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def freeze(pid: int, storage: Path) -> None:
+    """SIGSTOP, at any moment but while it writes to Dagster's SQLite files.
+
+    There a frozen process holds back every other that writes to them, daemon and code server included, until it wakes
+    up or ends: no run can be launched, whoever is free to drain. See "Not covered" in docs/reliability.md.
+    """
+
+    def stopped() -> bool:
+        send(pid, signal.SIGSTOP)
+        wait_for("the process to stand still", lambda: _state(pid) in "TZ", every=0.001)
+        if not any(writer == pid for writer, _ in writers(storage)):
+            return True
+        send(pid, signal.SIGCONT)
+        return False
+
+    wait_for("a moment between two writes", stopped, every=0.01)
+
+
+def writers(folder: Path) -> Iterator[tuple[int, Path]]:
+    """(pid, file) for each lock on a file below the folder that keeps others from writing to it."""
+    files = {path.stat().st_ino: path for path in folder.rglob("*") if path.is_file()}
+    for line in _LOCKS.read_text().splitlines():
+        fields = [field for field in line.split() if field != "->"]
+        if fields[1] == "POSIX" and fields[3] == "WRITE" and (inode := int(fields[5].split(":")[2])) in files:
+            yield int(fields[4]), files[inode]
+
+
+def _state(pid: int) -> str:
+    """As the kernel shows it: T while it is stopped, Z once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
