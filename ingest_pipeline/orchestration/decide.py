@@ -93,16 +93,18 @@ def decide(view: View) -> Decision:
     """One tick's decision."""
     ghosts = [run for run in view.active if _is_ghost(run, view)]
     seen = {run.run_id: view.ghosts_seen.get(run.run_id, view.now) for run in ghosts}
-    failed = [run_id for run_id, since in seen.items() if view.now - since >= GHOST_SECONDS]
     live = [run for run in view.active if run not in ghosts]
-    decision = Decision([], [], failed, {run_id: since for run_id, since in seen.items() if run_id not in failed})
+    launches: list[Launch] = []
+    said: list[str] = []
     for shard in shards(view.parallelism):
         outcome = _of_shard(shard, view, live)
         if isinstance(outcome, Launch):
-            decision.launches.append(outcome)
+            launches.append(outcome)
         else:
-            decision.said.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
-    return decision
+            said.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
+    # A report that Dagster's storage refuses would take the launches of its tick with it.
+    failed = [] if launches else [run_id for run_id, since in seen.items() if view.now - since >= GHOST_SECONDS]
+    return Decision(launches, said, failed, {run_id: since for run_id, since in seen.items() if run_id not in failed})
 
 
 def backoff_seconds(failures: int) -> float:

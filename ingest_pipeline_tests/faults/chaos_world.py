@@ -26,7 +26,9 @@ PARALLELISM = 2
 USUAL_LATENCY = 0.002
 """Seconds each way: a transaction then takes long enough to be hit in its middle."""
 SETTINGS = {"PARALLELISM": str(PARALLELISM), "BATCH_SIZE": "25", "RUN_IDLE_SECONDS": "10"}
-_SESSIONS = """select application_name, state, backend_type from pg_stat_activity
+_SESSIONS = """select coalesce(nullif(application_name, ''), backend_type),
+    concat_ws(', ', state, wait_event, format('for %s s', round(extract(epoch from now() - state_change))))
+    from pg_stat_activity
     where (application_name like 'ingest %' or state like 'idle in transaction%') and pid <> pg_backend_pid()"""
 _LOCKS = "select pid, classid, objid from pg_locks where locktype = 'advisory'"
 
@@ -127,6 +129,6 @@ class World:
 
     def left_behind(self) -> list[str]:
         """Sessions of runs, transactions that idle and advisory locks there are now."""
-        sessions = [f"session {name or kind}, {state}" for name, state, kind in self.sql(_SESSIONS)]
+        sessions = [f"session {name}: {state}" for name, state in self.sql(_SESSIONS)]
         locks = [f"advisory lock ({high}, {low}) of backend {pid}" for pid, high, low in self.sql(_LOCKS)]
         return sessions + locks

@@ -286,8 +286,15 @@ class TestGhosts:
         assert (first.failed_ghosts, first.ghosts_seen) == ([], {RUN: NOW})
         soon = self.look(first.ghosts_seen, NOW + GHOST_SECONDS - 1)
         assert (soon.failed_ghosts, soon.ghosts_seen) == ([], {RUN: NOW})
-        later = self.look(soon.ghosts_seen, NOW + GHOST_SECONDS)
+        later = self.look(soon.ghosts_seen, NOW + GHOST_SECONDS, lag={0: 0, 1: 0})
         assert (later.failed_ghosts, later.ghosts_seen) == ([RUN], {})
+
+    def test_none_is_failed_by_a_tick_that_launches(self) -> None:
+        """Dagster's storage may refuse the report, again and again, and each time the launch would be gone with it."""
+        late = self.look({RUN: NOW}, NOW + GHOST_SECONDS)
+        assert (late.launches, late.failed_ghosts, late.ghosts_seen) == (LAUNCH, [], {RUN: NOW})
+        after = self.look(late.ghosts_seen, NOW + 60, active=[run(), run(OTHER, "STARTING", started_at=NOW + 30)])
+        assert (after.launches, after.failed_ghosts, after.ghosts_seen) == ([], [RUN], {})
 
     def test_one_that_shows_life_between_is_seen_for_the_first_time_again(self) -> None:
         alive = self.look({RUN: NOW - 60}, present={RUN})
