@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from .engine import APPLICATION_PREFIX, FROZEN_SECONDS, quoted
+from ..core.stream import quoted
+from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
 
 _LOCKS = """
     SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,
