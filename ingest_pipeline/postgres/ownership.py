@@ -18,8 +18,8 @@ from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
 
 _LOCKS = """
     SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,
-           coalesce(a.state IN ('active', 'idle in transaction (aborted)') AND a.wait_event_type = 'Client'
-                    AND a.state_change < now() - make_interval(secs => :frozen), false) AS frozen
+           coalesce(a.wait_event_type = 'Client' AND a.state_change < now() - make_interval(secs => :frozen), false)
+               AS frozen
     FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -36,8 +36,8 @@ _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_bac
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who owns a partition. `frozen`: inside a COPY or behind a failed one, the server has waited for its client for
-    more than FROZEN_SECONDS."""
+    """Who owns a partition. `frozen`: the server has waited for its client for more than FROZEN_SECONDS, in whatever
+    state; an owner that lives shows itself every second."""
 
     run_id: str
     pid: int
