@@ -46,7 +46,6 @@ class Field:
         nullable: declared `| None`.
         decode_type: what the fast decoder is given: bounds on int, a zone demanded of datetime.
         lenient_type: what the second try is given: str in place of datetime.
-        description: of its `msgspec.Meta`, None where it has none.
     """
 
     name: str
@@ -57,7 +56,6 @@ class Field:
     lenient_type: Any
     default: Any
     default_factory: Any
-    description: str | None = None
 
     @property
     def pg_type(self) -> str:
@@ -101,7 +99,6 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         lenient_type=lenient | None if nullable else lenient,
         default=info.default,
         default_factory=info.default_factory,
-        description=next((meta.description for meta in metas if meta.description is not None), None),
     )
 
 

@@ -54,9 +54,6 @@ class Topic(Protocol):
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         """Where a read_committed reader would find the end, by one request for all partitions."""
 
-    def high_watermarks(self, partitions: Collection[int]) -> dict[int, int]:
-        """Where the log itself ends: beyond `end_offsets` while an open transaction holds back what follows it."""
-
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         """The first offset still held (low watermark)."""
 

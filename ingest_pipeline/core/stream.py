@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 
 import msgspec
@@ -23,11 +22,6 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 POSTGRES_NAME_BYTES = 63
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier. Where a driver formats the statement, double its percent signs."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 @dataclass(frozen=True)
 class Stream:
     """One topic drained into one table.
@@ -40,9 +34,6 @@ class Stream:
         topic: defaults to the name.
         table: defaults to the name; lives in DATABASE_SCHEMA.
         owners: Dagster owners of the asset ("team:x" or an e-mail address).
-        tags: Dagster tags of the asset.
-        max_silence: how long the topic may bring nothing; beyond it Dagster shows the asset as not fresh. An idle topic
-            launches no run, so only a stream that always has traffic should declare it.
 
     Raises:
         SettingsError: a name or a field cannot be used; says which and why.
@@ -53,8 +44,6 @@ class Stream:
     topic: str = ""
     table: str = ""
     owners: tuple[str, ...] = ()
-    tags: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
-    max_silence: timedelta | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)

@@ -43,7 +43,6 @@ class View:
 
     Attributes:
         lag: partition → records between its position and its end; the whole log where there is no position.
-        positions, ends: partition → next offset of the ledger, where there is one, and of the log.
         begun: partitions that have a position.
         owners: partition → run id of its (not frozen) owner.
         present: runs with a writing session that is not frozen.
@@ -70,8 +69,6 @@ class View:
     acted_at: float = 0.0
     run_max_seconds: float = math.inf
     ghosts_seen: Mapping[str, float] = field(default_factory=dict)
-    positions: Mapping[int, int] = field(default_factory=dict)
-    ends: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,10 @@ from ..core.record import Place, TopicIdentity
 from ..core.start import Book, StoredPosition, standings
 from ..core.stream import Stream
 from . import tags
-from .assets import asset_key, topic_key
+from .assets import asset_key
 from .checks import NO_LOSS, Verdict
 from .connections import Connections
-from .decide import Launch, RunView, View, decide
-from .observations import observe
+from .decide import Decision, Launch, RunView, View, decide
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
@@ -47,7 +46,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            return tick(context, stream, connections, key_prefix)
+            return tick(context, stream, connections)
         except (DataLoss, TopicChanged) as error:
             _turn_red(context.instance, key, error, told)
             raise dg.Failure(description=error.message) from None
@@ -68,7 +67,7 @@ def _turn_red(instance: dg.DagsterInstance, key: dg.AssetKey, error: IngestError
 
 
 def tick(
-    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()
+    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections
 ) -> dg.SensorResult | dg.SkipReason:
     """One look, one decision.
 
@@ -86,15 +85,7 @@ def tick(
             context.instance.report_run_failed(
                 run, "The run has no session with PostgreSQL any more: its process is frozen, cut off or gone."
             )
-    requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
-    before = _remembered(context.cursor).get("observed", [])
-    events, observed = observe(topic_key(stream, key_prefix), connections.topic(stream), view, before)
-    return dg.SensorResult(
-        run_requests=requests,
-        skip_reason="; ".join(decision.said) if decision.said and not requests else None,
-        cursor=json.dumps({"ghosts": decision.ghosts_seen, "observed": observed}),
-        asset_events=events,
-    )
+    return _result(decision, stream, connections, view)
 
 
 def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Connections) -> View:
@@ -129,9 +120,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         recent=recent,
         progress_at=_progress_at(known),
         paused=f"{state.reason} ({state.paused_by})" if state.paused else None,
-        ghosts_seen=_remembered(context.cursor).get("ghosts", {}),
-        positions={p: at.next_offset for p, at in known.items()},
-        ends={p: place.next_offset for p, place in ends.items()},
+        ghosts_seen=_ghosts_seen(context.cursor),
     )
 
 
@@ -147,6 +136,15 @@ def _losses(
     behind = [p for p, at in known.items() if p in ends and p not in owned and at.next_offset != ends[p].next_offset]
     lows = topic.start_offsets(behind)
     return find_losses(identity, topic.name, standings(known), book.losses(), lows, ends)
+
+
+def _result(decision: Decision, stream: Stream, connections: Connections, view: View) -> dg.SensorResult:
+    requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason="; ".join(decision.said) if decision.said and not requests else None,
+        cursor=json.dumps({"ghosts": decision.ghosts_seen}),
+    )
 
 
 def _request(launch: Launch, stream: Stream, connections: Connections, definition: str) -> dg.RunRequest:
@@ -190,8 +188,9 @@ def _progress_at(known: Mapping[int, StoredPosition]) -> dict[int, float]:
     return {p: at.updated_at.timestamp() for p, at in known.items() if at.next_offset > at.first_offset}
 
 
-def _remembered(cursor: str | None) -> dict[str, Any]:
-    return dict(json.loads(cursor)) if cursor else {}
+def _ghosts_seen(cursor: str | None) -> dict[str, float]:
+    stored: dict[str, Any] = json.loads(cursor) if cursor else {}
+    return dict(stored.get("ghosts", {}))
 
 
 def _remember_absence(stream: Stream, connections: Connections) -> None:

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from ..core.stream import quoted
 from . import copy
 from .errors import mapped_errors
 
@@ -40,6 +39,11 @@ _SESSION = {
     "default_transaction_isolation": "read committed",
     "timezone": "UTC",
 }
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier. Where a driver formats the statement, double its percent signs."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def in_text(name: str) -> str:

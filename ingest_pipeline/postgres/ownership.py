@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from ..core.stream import quoted
-from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
+from .engine import APPLICATION_PREFIX, FROZEN_SECONDS, quoted
 
 _LOCKS = """
     SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,

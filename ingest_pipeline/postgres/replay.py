@@ -9,10 +9,10 @@ from sqlalchemy import Connection, text
 
 from ..core.record import Batch, Row
 from ..core.replay import Replayed
-from ..core.stream import Stream, quoted
+from ..core.stream import Stream
 from . import schema
 from .copy import OPTION, CopyPlan
-from .engine import Database, in_text
+from .engine import Database, in_text, quoted
 from .errors import mapped_errors
 from .isolate import store_isolated
 from .statements import statements

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from ..core.stream import Stream, quoted
-from .engine import Schemas
+from ..core.stream import Stream
+from .engine import Schemas, quoted
 
 MINIMUM_VERSION = 140_000
 """PostgreSQL 14: the first with idle_session_timeout."""

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateColumn, CreateSchema
 
 from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
-from ..core.stream import COORDINATES, Stream, quoted
-from .engine import Database, in_text
+from ..core.stream import COORDINATES, Stream
+from .engine import Database, in_text, quoted
 from .errors import mapped_errors
 from .tables import column_oids, event_table, primary_key_name
 

@@ -109,10 +109,6 @@ class MemoryTopic:
         logs = [self._broker.log(self.name, partition) for partition in partitions]
         return {log.partition: Place(log.stable_end, log.epoch) for log in logs}
 
-    def high_watermarks(self, partitions: Collection[int]) -> dict[int, int]:
-        self._ask()
-        return {partition: self._broker.log(self.name, partition).end for partition in partitions}
-
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         self._ask()
         logs = [self._broker.log(self.name, partition) for partition in partitions]

@@ -86,7 +86,6 @@ class TestOffsets:
         for value in (b"a", b"b", b"c"):
             world.append(topic, 1, value)
         assert next_offsets(facts.end_offsets([0, 1])) == {0: 0, 1: 3}
-        assert facts.high_watermarks([0, 1]) == {0: 0, 1: 3}
         assert next_offsets(facts.start_offsets([0, 1])) == {0: 0, 1: 0}
         assert next_offsets(facts.end_offsets([1])) == {1: 3}
         assert facts.end_offsets([]) == {}
@@ -109,10 +108,8 @@ class TestOffsets:
         finish = world.transaction(topic, 0, [b"inside"])
         world.append(topic, 0, b"behind")
         assert next_offsets(facts.end_offsets([0])) == {0: 1}
-        assert facts.high_watermarks([0]) == {0: 3}
         finish(True)
         eventually(lambda: next_offsets(facts.end_offsets([0])) == {0: 4})
-        assert facts.high_watermarks([0]) == {0: 4}
 
     def test_a_time_gives_the_first_record_not_older_or_the_end(self, world: World) -> None:
         world.need("timestamps")
@@ -166,15 +163,12 @@ class TestNobodyListens:
     def address(self) -> str:
         return f"{HOST}:{free_port()}"
 
-    @pytest.mark.parametrize(
-        "question", ["identity", "end_offsets", "high_watermarks", "start_offsets", "offsets_at", "group_offsets"]
-    )
+    @pytest.mark.parametrize("question", ["identity", "end_offsets", "start_offsets", "offsets_at", "group_offsets"])
     def test_questions(self, address: str, question: str) -> None:
         facts = KafkaTopic({"bootstrap.servers": address}, "price", timeout_seconds=1.0)
         asked: dict[str, Callable[[], object]] = {
             "identity": facts.identity,
             "end_offsets": lambda: facts.end_offsets([0]),
-            "high_watermarks": lambda: facts.high_watermarks([0]),
             "start_offsets": lambda: facts.start_offsets([0]),
             "offsets_at": lambda: facts.offsets_at([0], 0),
             "group_offsets": lambda: facts.group_offsets("g"),

@@ -7,13 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
 
 import dagster as dg
-import msgspec
 import pytest
 import yaml
 from dagster._core.definitions.run_request import InstigatorType
@@ -22,12 +18,9 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.workspace.load import load_workspace_process_context_from_yaml_paths
-from sqlalchemy.dialects import postgresql
 
 import ingest_pipeline
-from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration.build import build_definitions
-from ingest_pipeline.postgres.tables import event_table
 from ingest_pipeline.settings import Settings, load_settings
 from ingest_pipeline.streams import STREAMS
 
@@ -100,44 +93,9 @@ class TestParts:
         assert not table.is_external
         assert {table.group_name, topic.group_name} == {"ingest"}
         assert table.metadata["dagster/table_name"] == "public.price"
+        columns = {column.name: column.type for column in table.metadata["dagster/column_schema"].columns}
+        assert columns == {"symbol": "text", "price": "double precision", "event_time": "timestamp with time zone"}
         assert table.metadata["group_id"] == "ingest-price"
-        newest = table.metadata["newest_rows"].md_str
-        assert newest.startswith('```sql\nSELECT * FROM "public"."price"\n')
-
-    def test_columns_are_those_of_the_table(self) -> None:
-        """With what the event's fields say of themselves."""
-
-        class Reading(msgspec.Struct):
-            event_time: datetime
-            celsius: Annotated[float, msgspec.Meta(description="Degrees Celsius")] = 0.0
-            note: str | None = None
-
-        stream = Stream("reading", Reading)
-        definitions = build_definitions([stream], load_settings(["reading"], {}))
-        node = definitions.resolve_asset_graph().get(dg.AssetKey("reading"))
-        columns = node.metadata["dagster/column_schema"].columns
-        declared = {column.name: column for column in event_table(stream, "public").columns}
-        shown = {column.name: column.type for column in columns}
-        dialect = postgresql.dialect()
-        assert {name: kind.upper() for name, kind in shown.items()} == {
-            name: column.type.compile(dialect=dialect) for name, column in declared.items()
-        }
-        assert list(shown) == list(declared)
-        by_name = {column.name: column for column in columns}
-        assert by_name["celsius"].description == "Degrees Celsius"
-        assert by_name["note"].description is None
-        assert [name for name, column in by_name.items() if column.constraints.nullable] == [
-            name for name, column in declared.items() if column.nullable
-        ]
-
-    def test_tags_and_silence_are_the_streams_own(self) -> None:
-        plain = STREAMS[0]
-        told = replace(plain, tags={"domain": "weather"}, max_silence=timedelta(hours=1))
-        graphs = [build_definitions([each], defaults()).resolve_asset_graph() for each in (plain, told)]
-        without, with_ = (graph.get(dg.AssetKey("temperature")) for graph in graphs)
-        assert without.freshness_policy is None
-        assert with_.freshness_policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=1, minutes=10))
-        assert with_.tags.items() - without.tags.items() == {("domain", "weather")}
 
     def test_no_op_is_retried(self) -> None:
         """Dagster's retry policy would start a terminated op again."""
