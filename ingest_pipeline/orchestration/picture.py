@@ -13,7 +13,7 @@ INLINE = 1000
 """The UI shows a Markdown value with fewer characters in its place, a longer one behind a link (Dagster 1.13)."""
 POINTS = 40
 """Most points of a line: what INLINE leaves room for."""
-_WIDE, _HIGH, _GAP = 480, 56, 22
+_WIDE, _HIGH, _GAP = 260, 56, 22  # the metadata column of a window 1,280 wide has 260
 
 
 def picture(history: History) -> dg.MarkdownMetadataValue | None:

@@ -35,7 +35,7 @@ def test_the_picture_is_an_svg_with_a_line_for_each() -> None:
     for second in range(11):
         history.add(second + 0.5, 100 * second, 50.0)
     rate, delay = lines(history)
-    assert [x for x, _ in rate] == [x for x, _ in delay] == list(range(0, 481, 48))
+    assert [x for x, _ in rate] == [x for x, _ in delay] == list(range(0, 261, 26))
     heights = [y for _, y in rate]
     assert heights == sorted(heights, reverse=True) and heights[0] - heights[-1] == 54
     assert {y for _, y in delay} == {101}, "always the longest"
@@ -49,7 +49,7 @@ def test_the_ui_shows_every_picture_in_its_place(commits: list[tuple[float, int,
         history.add(after, rows, latency)
     drawn = picture(history)
     assert drawn is not None and len(drawn.md_str or "") < INLINE
-    assert all(line[-1][0] == 480 and len(line) <= 40 for line in lines(history))
+    assert all(line[-1][0] == 260 and len(line) <= 40 for line in lines(history))
 
 
 def lines(history: History) -> list[list[tuple[int, int]]]:
