@@ -2,8 +2,8 @@
 
 Use ``database_url`` for an empty database, ``kafka_server`` and ``topic`` for a real broker,
 ``embedded_broker`` where speed matters more than proof, and ``own_kafka`` or ``own_postgres`` to kill and
-restart one. The report's last lines say which servers were used. With REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1) a
-missing server is a failure instead of a skip.
+restart one; ``chromium`` for a browser. The report's last lines say which were used. With REQUIRE_KAFKA=1
+(REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1) a missing one is a failure instead of a skip.
 """
 
 import os
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -24,6 +24,9 @@ from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _USED = pytest.StashKey[list[str]]()
 _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "topic"}
@@ -37,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     named = [name for name in ("TEST_KAFKA_BOOTSTRAP_SERVERS", "TEST_DATABASE_URL") if os.environ.get(name)]
-    required = [name for name in ("REQUIRE_KAFKA", "REQUIRE_POSTGRES") if os.environ.get(name) == "1"]
+    names = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_CHROMIUM")
+    required = [name for name in names if os.environ.get(name) == "1"]
     return [f"servers: named by {', '.join(named) or 'nobody'}, required by {', '.join(required) or 'nobody'}"]
 
 
@@ -146,3 +150,13 @@ def embedded_broker(pytestconfig: pytest.Config) -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker([]) as broker:
         pytestconfig.stash[_USED].append("the embedded broker (librdkafka's mock cluster)")
         yield broker
+
+
+@pytest.fixture(scope="module")
+def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
+    """The system's Chromium, headless, for pages of this machine."""
+    from ingest_pipeline_tests.servers import browser
+
+    with _needed("REQUIRE_CHROMIUM"), browser.chromium() as found:
+        pytestconfig.stash[_USED].append(f"Chromium {found.version}")
+        yield found

@@ -253,6 +253,24 @@ class TestChoice:
         assert "java is not here" in run.stdout
 
 
+@pytest.mark.parametrize(("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")])
+def test_without_chromium_a_test_of_the_ui_is_skipped_or_fails_with_the_reason(
+    tmp_path: Path, required: str, outcome: str
+) -> None:
+    root = Path(__file__).parents[2]
+    tests = root / "ingest_pipeline_tests" / "ui" / "test_ui.py"
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests), "-k", "plotted"],
+        env={"PATH": str(tmp_path), "REQUIRE_CHROMIUM": required},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in run.stdout
+    assert "no Chromium is here" in run.stdout
+
+
 def test_every_database_is_new(database_url: str) -> None:
     assert query(database_url, "select count(*) from pg_tables where schemaname = 'public'") == [(0,)]
     query(database_url, "create table here as select 1 as number")
