@@ -12,7 +12,8 @@ from functools import cached_property
 import msgspec
 
 from .errors import SettingsError
-from .fields import Field, field_of
+from .fields import Field
+from .nesting import Shape, shape_of
 
 COORDINATES = ("kafka_incarnation", "kafka_partition", "kafka_offset")
 """The event table's primary key: unique for ever, whatever happens to the topic."""
@@ -60,9 +61,14 @@ class Stream:
         self._check_event()
 
     @cached_property
+    def shape(self) -> Shape:
+        """The event's fields as they are declared, Structs inside it included."""
+        return shape_of(self.event)
+
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """The event's fields in declared order."""
-        return tuple(field_of(info, self.event.__name__) for info in msgspec.structs.fields(self.event))
+        """The fields that are columns, in declared order."""
+        return self.shape.leaves
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -71,7 +77,7 @@ class Stream:
 
     def definition(self, *more: object) -> str:
         """A short hash of what rows of this stream look like, and of whatever else is given: equal for equal code."""
-        shape = [(item.name, item.json_name, item.pg_type, item.nullable) for item in self.fields]
+        shape = [(item.name, item.path, item.pg_type, item.nullable) for item in self.fields]
         text = repr((self.name, self.topic, self.table, shape, more))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -80,7 +86,13 @@ class Stream:
         for item in self.fields:
             if item.name in RESERVED:
                 raise SettingsError(f"{owner}.{item.name}: every event table has a column of that name already")
-        by_name = {item.name: item for item in self.fields}
+        by_name: dict[str, Field] = {}
+        for item in self.fields:
+            if (other := by_name.setdefault(item.name, item)) is not item:
+                raise SettingsError(
+                    f"stream {self.name}: {owner}.{other.dotted} and {owner}.{item.dotted} would both be column"
+                    f" {item.name}: rename one"
+                )
         event_time = by_name.get("event_time")
         if event_time is None or event_time.python_type is not datetime or event_time.nullable:
             raise SettingsError(
