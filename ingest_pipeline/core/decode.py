@@ -19,6 +19,7 @@ from .errors import RecordRefused
 from .fields import Field
 from .nesting import Derived, flat, has_checks
 from .stream import Stream
+from .undeclared import Undeclared
 
 _BACKSLASH = 0x5C
 _ESCAPED_NUL = b"\\u0000"
@@ -54,10 +55,13 @@ class JsonDecoder:
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
         self._plain = all(_is_time(item) or item.python_type not in (datetime, Decimal) for item in stream.fields)
         self._decimals = tuple(i for i, item in enumerate(stream.fields) if item.python_type is Decimal)
+        self._undeclared = Undeclared(self._shape) if stream.extra_column else None
         self._structs = tuple(i for i, item in enumerate(stream.fields) if item.holds_structs)
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
-        """The event's values in the order of its columns; every datetime is aware.
+        """The event's values in the order of its columns, and what it does not declare where the stream keeps that.
+
+        Every datetime is aware.
 
         Raises:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
@@ -78,7 +82,7 @@ class JsonDecoder:
             values = self._as_json(values)
         if _BACKSLASH in value:
             self._check_nul(values)
-        return values
+        return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
 
     def decode_many(self, values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
         """The same for many at once, in half the time; None when any of them needs a closer look.
@@ -102,7 +106,26 @@ class JsonDecoder:
             if not all(_FIRST_YEAR < each < _LAST_YEAR for each in set(map(year, events))):
                 return None
         rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
-        return list(map(self._as_json, rows)) if self._structs else rows
+        if self._structs:
+            rows = list(map(self._as_json, rows))
+        return rows if self._undeclared is None else self._with_extra(rows, values, self._undeclared)
+
+    def _extra(self, value: bytes, undeclared: Undeclared) -> dict[str, Any] | None:
+        try:
+            found = undeclared.of(value)
+        except _UNREADABLE as error:
+            raise RecordRefused(f"in an undeclared field: {_reason(error)}", stage="decode") from None
+        if _BACKSLASH in value and _holds_nul(found):
+            raise RecordRefused("NUL character in an undeclared field, which PostgreSQL cannot store", stage="value")
+        return found
+
+    def _with_extra(
+        self, rows: list[tuple[Any, ...]], values: Sequence[bytes], undeclared: Undeclared
+    ) -> list[tuple[Any, ...]] | None:
+        try:
+            return [(*row, undeclared.of(value)) for row, value in zip(rows, values, strict=True)]
+        except _UNREADABLE:
+            return None
 
     def _decode_leniently(self, value: bytes, refusal: BaseException) -> tuple[Any, ...]:
         try:
