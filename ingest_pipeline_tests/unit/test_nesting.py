@@ -159,7 +159,7 @@ class Range(msgspec.Struct):
     stop: datetime
 
     def __post_init__(self) -> None:
-        if self.stop < self.start:
+        if self.stop.timestamp() < self.start.timestamp():
             raise ValueError("backwards")
 
 
