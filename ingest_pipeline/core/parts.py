@@ -44,12 +44,13 @@ class RecordParts:
         columns: list[list[Any]] = []
         refused: dict[int, RecordRefused] = {}
         if self.key is not None:
-            columns.append([None] * len(messages))
-            for i, message in enumerate(messages):
+            columns.append([message.key() for message in messages])
+        if self.key is str:
+            for i, key in enumerate(columns[0]):
                 try:
-                    columns[-1][i] = self._key(message.key())
+                    columns[0][i] = self._key(key)
                 except RecordRefused as error:
-                    refused[i] = error
+                    columns[0][i], refused[i] = None, error
         if self.headers:
             columns.append([None] * len(messages))
             for i, message in enumerate(messages):
