@@ -48,15 +48,16 @@ class JsonDecoder:
         self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._declared.type).decode
         self._many: Callable[[bytes], list[Any]] = msgspec.json.Decoder(self._declared.type).decode_lines
         self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(lenient.type).decode
-        self._values: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
+        self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
-            self._values = lambda event: flat(self._shape, [event])[0]
+            self._leaves = lambda event: flat(self._shape, [event])[0]
         self._times = tuple(i for i, item in enumerate(stream.fields) if item.python_type is datetime)
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
         self._plain = all(_is_time(item) or item.python_type not in (datetime, Decimal) for item in stream.fields)
         self._decimals = tuple(i for i, item in enumerate(stream.fields) if item.python_type is Decimal)
         self._undeclared = Undeclared(self._shape) if stream.extra_column else None
         self._structs = tuple(i for i, item in enumerate(stream.fields) if item.holds_structs)
+        self._values = self._leaves if not self._structs else lambda event: self._as_json(self._leaves(event))
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
         """The event's values in the order of its columns, and what it does not declare where the stream keeps that.
@@ -78,8 +79,6 @@ class JsonDecoder:
         for i in self._decimals:
             if values[i] is not None and not values[i].is_finite():
                 raise RecordRefused(f"not a finite number - at `$.{self._fields[i].path}`", stage="value")
-        if self._structs:
-            values = self._as_json(values)
         if _BACKSLASH in value:
             self._check_nul(values)
         return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
@@ -106,9 +105,14 @@ class JsonDecoder:
             if not all(_FIRST_YEAR < each < _LAST_YEAR for each in set(map(year, events))):
                 return None
         rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
-        if self._structs:
-            rows = list(map(self._as_json, rows))
-        return rows if self._undeclared is None else self._with_extra(rows, values, self._undeclared)
+        try:
+            if self._structs:
+                rows = list(map(self._as_json, rows))
+            if self._undeclared is not None:
+                rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, values, strict=True)]
+        except RecordRefused:
+            return None
+        return rows
 
     def _extra(self, value: bytes, undeclared: Undeclared) -> dict[str, Any] | None:
         try:
@@ -119,14 +123,6 @@ class JsonDecoder:
             raise RecordRefused("NUL character in an undeclared field, which PostgreSQL cannot store", stage="value")
         return found
 
-    def _with_extra(
-        self, rows: list[tuple[Any, ...]], values: Sequence[bytes], undeclared: Undeclared
-    ) -> list[tuple[Any, ...]] | None:
-        try:
-            return [(*row, undeclared.of(value)) for row, value in zip(rows, values, strict=True)]
-        except _UNREADABLE:
-            return None
-
     def _decode_leniently(self, value: bytes, refusal: BaseException) -> tuple[Any, ...]:
         try:
             event = self._lenient(value)
@@ -134,11 +130,12 @@ class JsonDecoder:
             raise RecordRefused(self._as_declared(_reason(error)), stage="decode") from None
         if not self._times:
             raise RecordRefused(_reason(refusal), stage="decode")
-        values = list(self._values(event))
+        values = list(self._leaves(event))
         for i in self._times:
             if values[i] is not None:
                 values[i] = self._parse_time(values[i], self._fields[i])
-        return self._checked(event, values) if self._checks else tuple(values)
+        found = self._checked(event, values) if self._checks else tuple(values)
+        return self._as_json(found) if self._structs else found
 
     def _checked(self, lenient: Any, values: list[Any]) -> tuple[Any, ...]:
         """The event's own checks, which the lenient try left out: they expect the declared types."""
@@ -146,13 +143,16 @@ class JsonDecoder:
             event = self._declared.rebuilt(lenient, iter(values))
         except _CHECK_FAILED as error:
             raise RecordRefused(f"refused by the event's own check ({type(error).__name__})", stage="decode") from None
-        return self._values(event)
+        return self._leaves(event)
 
     def _as_json(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Structs that are jsonb, as the dicts that the driver can write."""
         dressed = list(values)
-        for i in self._structs:
-            dressed[i] = msgspec.to_builtins(dressed[i])
+        try:
+            for i in self._structs:
+                dressed[i] = msgspec.to_builtins(dressed[i])
+        except _UNREADABLE as error:
+            raise RecordRefused(f"{_reason(error)} - at `$.{self._fields[i].path}`", stage="decode") from None
         return tuple(dressed)
 
     def _as_declared(self, reason: str) -> str:

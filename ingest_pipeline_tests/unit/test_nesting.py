@@ -237,6 +237,27 @@ def test_a_struct_as_json_may_contain_itself() -> None:
     assert row(value, Stream("readings", event))["x"] == {"inner": {"inner": None}}
 
 
+@pytest.mark.parametrize("time", ["2026-01-01T12:00:00Z", "2026-01-01 12:00"])
+@pytest.mark.parametrize("inside", ["list", "struct"])
+def test_depth_inside_a_struct_as_json_costs_its_record_at_most(inside: str, time: str) -> None:
+    holder = msgspec.defstruct("Holder", [("x", Loop if inside == "struct" else list)])
+    event = msgspec.defstruct("Event", [("event_time", datetime), ("x", Annotated[holder, AsJson])])
+    decoder = JsonDecoder(Stream("readings", event))
+    opening, closing = ('{"inner":', "}") if inside == "struct" else ("[", "]")
+    outcomes = set()
+    for depth in (10, 500, *range(800, 1010), 9_000, 60_000):
+        deep = opening * depth + ("{}" if inside == "struct" else "1") + closing * depth
+        value = f'{{"event_time": "{time}", "x": {{"x": {deep}}}}}'.encode()
+        try:
+            decoder.decode(value)
+            outcomes.add("row")
+        except RecordRefused as refused:
+            assert refused.message.startswith("nested too deeply")
+            outcomes.add("letter")
+        decoder.decode_many([value])  # raises nothing
+    assert outcomes == {"row", "letter"}
+
+
 def test_the_definition_changes_with_what_is_inside() -> None:
     def stream(inner: Any) -> str:
         event = msgspec.defstruct("Event", [("event_time", datetime), ("x", inner)])
