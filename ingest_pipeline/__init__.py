@@ -9,11 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.fields import AsJson as AsJson
     from .core.stream import Stream as Stream
     from .orchestration.build import build_definitions as build_definitions
 
-__all__ = ["Stream", "build_definitions"]
-_WHERE = {"Stream": ".core.stream", "build_definitions": ".orchestration.build"}
+__all__ = ["AsJson", "Stream", "build_definitions"]
+_WHERE = {
+    "AsJson": ".core.fields",
+    "Stream": ".core.stream",
+    "build_definitions": ".orchestration.build",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -62,7 +62,12 @@ def make_batch(
 ) -> Batch:
     """The batch the loop would make of these records."""
     batch = decode_batch(
-        records, ends or {}, positions, decode or JsonDecoder(stream).decode, RecordRules(letter_bytes=1024), 0.0
+        records,
+        ends or {},
+        positions,
+        decode or JsonDecoder(stream).decode,
+        RecordRules(letter_bytes=1024, parts=stream.parts),
+        0.0,
     )
     assert batch is not None
     return batch

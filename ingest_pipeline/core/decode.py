@@ -17,7 +17,9 @@ import msgspec
 
 from .errors import RecordRefused
 from .fields import Field
+from .nesting import Derived, flat, has_checks
 from .stream import Stream
+from .undeclared import Undeclared
 
 _BACKSLASH = 0x5C
 _ESCAPED_NUL = b"\\u0000"
@@ -38,30 +40,36 @@ class JsonDecoder:
     """
 
     def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
-        self._fields = stream.fields
+        self._fields, self._shape = stream.fields, stream.shape
         self._naive_is_utc = naive_timestamps == "utc"
-        self._type = _derive(stream, lambda item: item.decode_type)
-        self._checks = hasattr(stream.event, "__post_init__")
-        unchecked = {"__post_init__": lambda self: None} if self._checks else {}
-        self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._type).decode
-        self._many: Callable[[bytes], list[Any]] = msgspec.json.Decoder(self._type).decode_lines
-        self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(
-            _derive(stream, lambda item: item.lenient_type, unchecked)
-        ).decode
+        self._declared = Derived(self._shape, lambda item: item.decode_type)
+        self._checks = any(map(has_checks, self._shape.structs))
+        lenient = Derived(self._shape, lambda item: item.lenient_type, checks=False)
+        self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._declared.type).decode
+        self._many: Callable[[bytes], list[Any]] = msgspec.json.Decoder(self._declared.type).decode_lines
+        self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(lenient.type).decode
+        self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
+        if self._shape.nested:
+            self._leaves = lambda event: flat(self._shape, [event])[0]
         self._times = tuple(i for i, item in enumerate(stream.fields) if item.python_type is datetime)
-        self._years = tuple(attrgetter(f"{item.name}.year") for item in stream.fields if _is_time(item))
+        self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
         self._plain = all(_is_time(item) or item.python_type not in (datetime, Decimal) for item in stream.fields)
         self._decimals = tuple(i for i, item in enumerate(stream.fields) if item.python_type is Decimal)
+        self._undeclared = Undeclared(self._shape) if stream.extra_column else None
+        self._structs = tuple(i for i, item in enumerate(stream.fields) if item.holds_structs)
+        self._values = self._leaves if not self._structs else lambda event: self._as_json(self._leaves(event))
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
-        """The event's values in declared order; every datetime is aware.
+        """The event's values in the order of its columns, and what it does not declare where the stream keeps that.
+
+        Every datetime is aware.
 
         Raises:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
                 (NUL, a NaN decimal, a year PostgreSQL or Python cannot hold).
         """
         try:
-            values = msgspec.structs.astuple(self._fast(value))
+            values = self._values(self._fast(value))
         except _UNREADABLE as error:
             values = self._decode_leniently(value, error)
         for i in self._times:
@@ -70,10 +78,10 @@ class JsonDecoder:
                 self._check_year(time, self._fields[i])
         for i in self._decimals:
             if values[i] is not None and not values[i].is_finite():
-                raise RecordRefused(f"not a finite number - at `$.{self._fields[i].json_name}`", stage="value")
+                raise RecordRefused(f"not a finite number - at `$.{self._fields[i].path}`", stage="value")
         if _BACKSLASH in value:
             self._check_nul(values)
-        return values
+        return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
 
     def decode_many(self, values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
         """The same for many at once, in half the time; None when any of them needs a closer look.
@@ -96,31 +104,60 @@ class JsonDecoder:
         for year in self._years:
             if not all(_FIRST_YEAR < each < _LAST_YEAR for each in set(map(year, events))):
                 return None
-        return list(map(msgspec.structs.astuple, events))
+        rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
+        try:
+            if self._structs:
+                rows = list(map(self._as_json, rows))
+            if self._undeclared is not None:
+                rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, values, strict=True)]
+        except RecordRefused:
+            return None
+        return rows
+
+    def _extra(self, value: bytes, undeclared: Undeclared) -> dict[str, Any] | None:
+        try:
+            found = undeclared.of(value)
+        except _UNREADABLE as error:
+            raise RecordRefused(f"in an undeclared field: {_reason(error)}", stage="decode") from None
+        if _BACKSLASH in value and _holds_nul(found):
+            raise RecordRefused("NUL character in an undeclared field, which PostgreSQL cannot store", stage="value")
+        return found
 
     def _decode_leniently(self, value: bytes, refusal: BaseException) -> tuple[Any, ...]:
         try:
-            values = list(msgspec.structs.astuple(self._lenient(value)))
+            event = self._lenient(value)
         except _UNREADABLE as error:
             raise RecordRefused(self._as_declared(_reason(error)), stage="decode") from None
         if not self._times:
             raise RecordRefused(_reason(refusal), stage="decode")
+        values = list(self._leaves(event))
         for i in self._times:
             if values[i] is not None:
                 values[i] = self._parse_time(values[i], self._fields[i])
-        return self._checked(values) if self._checks else tuple(values)
+        found = self._checked(event, values) if self._checks else tuple(values)
+        return self._as_json(found) if self._structs else found
 
-    def _checked(self, values: list[Any]) -> tuple[Any, ...]:
+    def _checked(self, lenient: Any, values: list[Any]) -> tuple[Any, ...]:
         """The event's own checks, which the lenient try left out: they expect the declared types."""
         try:
-            event = self._type(**{item.name: value for item, value in zip(self._fields, values, strict=True)})
+            event = self._declared.rebuilt(lenient, iter(values))
         except _CHECK_FAILED as error:
             raise RecordRefused(f"refused by the event's own check ({type(error).__name__})", stage="decode") from None
-        return msgspec.structs.astuple(event)
+        return self._leaves(event)
+
+    def _as_json(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Structs that are jsonb, as the dicts that the driver can write."""
+        dressed = list(values)
+        try:
+            for i in self._structs:
+                dressed[i] = msgspec.to_builtins(dressed[i])
+        except _UNREADABLE as error:
+            raise RecordRefused(f"{_reason(error)} - at `$.{self._fields[i].path}`", stage="decode") from None
+        return tuple(dressed)
 
     def _as_declared(self, reason: str) -> str:
         """The lenient try reads a timestamp as str; its refusal is told in the declared type."""
-        if any(reason.endswith(f"`$.{self._fields[i].json_name}`") for i in self._times):
+        if any(reason.endswith(f"`$.{self._fields[i].path}`") for i in self._times):
             return reason.replace("Expected `str", "Expected `datetime")
         return reason
 
@@ -130,44 +167,28 @@ class JsonDecoder:
         try:
             time = datetime.fromisoformat(text)
         except ValueError:
-            raise RecordRefused(f"not an ISO 8601 timestamp - at `$.{item.json_name}`", stage="timestamp") from None
+            raise RecordRefused(f"not an ISO 8601 timestamp - at `$.{item.path}`", stage="timestamp") from None
         if time.tzinfo is not None:
             return time
         if self._naive_is_utc:
             return time.replace(tzinfo=UTC)
-        raise RecordRefused(f"timestamp without a time zone - at `$.{item.json_name}`", stage="timestamp")
+        raise RecordRefused(f"timestamp without a time zone - at `$.{item.path}`", stage="timestamp")
 
     def _check_year(self, time: datetime, item: Field) -> None:
         """Year 1 and 9999 may leave what can be read back once they are converted to UTC."""
         try:
             time.astimezone(UTC)
         except OverflowError:
-            raise RecordRefused(f"timestamp outside years 1 to 9999 - at `$.{item.json_name}`", stage="value") from None
+            raise RecordRefused(f"timestamp outside years 1 to 9999 - at `$.{item.path}`", stage="value") from None
 
     def _check_nul(self, values: tuple[Any, ...]) -> None:
         for item, value in zip(self._fields, values, strict=True):
             if _holds_nul(value):
-                raise RecordRefused(
-                    f"NUL character, which PostgreSQL cannot store - at `$.{item.json_name}`", stage="value"
-                )
+                raise RecordRefused(f"NUL character, which PostgreSQL cannot store - at `$.{item.path}`", stage="value")
 
 
 def _is_time(item: Field) -> bool:
     return item.python_type is datetime and not item.nullable
-
-
-def _derive(
-    stream: Stream, type_of: Callable[[Field], Any], namespace: dict[str, Any] | None = None
-) -> type[msgspec.Struct]:
-    """The user's Struct with other field types; its own checks, renames and configuration stay."""
-    fields = [(item.name, type_of(item), msgspec.field(**_field_options(item))) for item in stream.fields]
-    return msgspec.defstruct(
-        stream.event.__name__, fields, bases=(stream.event,), namespace=namespace, kw_only=True, gc=False
-    )
-
-
-def _field_options(item: Field) -> dict[str, Any]:
-    return {"name": item.json_name, "default": item.default, "default_factory": item.default_factory}
 
 
 def _holds_nul(value: Any) -> bool:

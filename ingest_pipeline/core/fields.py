@@ -7,6 +7,7 @@ batch (postgres/shape.py).
 from __future__ import annotations
 
 import types
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -35,17 +36,25 @@ PG_TYPES: dict[type, tuple[str, int]] = {
 """Python type → PostgreSQL's name and OID (pg_type.dat; fixed for built-in types)."""
 
 
+class AsJson:
+    """`Annotated[Address, AsJson]`: this Struct is one jsonb column instead of a column for each of its fields."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field of an event, which is one column of its table.
 
     Attributes:
-        name: the Struct's field and the column.
-        json_name: the key in the JSON object.
+        name: the column: the Struct's field; `parent_child` for a field of a Struct inside the event.
+        json_name: the key in its JSON object.
         python_type: a key of PG_TYPES.
-        nullable: declared `| None`.
+        nullable: declared `| None`, or in a Struct that is.
         decode_type: what the fast decoder is given: bounds on int, a zone demanded of datetime.
         lenient_type: what the second try is given: str in place of datetime.
+        attribute: the field's name in its Struct.
+        path: where it is in the JSON, below `$.`.
+        dotted: where it is in the decoded event.
+        holds_structs: for jsonb: the decoded value is made of Structs and has to be turned into dicts.
     """
 
     name: str
@@ -56,6 +65,10 @@ class Field:
     lenient_type: Any
     default: Any
     default_factory: Any
+    attribute: str = ""
+    path: str = ""
+    dotted: str = ""
+    holds_structs: bool = False
 
     @property
     def pg_type(self) -> str:
@@ -68,8 +81,12 @@ class Field:
 
 def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
     """The Field for a Struct's field. Raises SettingsError, naming it, when no column type fits."""
-    base, metas, nullable = _unwrap(info.type)
+    base, metas, nullable = unwrap(info.type)
     python_type = get_origin(base) or base
+    if AsJson in metas and not is_struct(base):
+        raise SettingsError(f"{owner}.{info.name}: AsJson is for a Struct, {info.type!r} is none")
+    if is_struct(base):
+        python_type = list if base.__struct_config__.array_like else dict
     if python_type not in PG_TYPES:
         allowed = ", ".join(sorted({kind.__name__ for kind in PG_TYPES}))
         raise SettingsError(
@@ -77,8 +94,8 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         )
     if python_type in (dict, list) and not _is_json(base):
         raise SettingsError(
-            f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list"
-            " or Any"
+            f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list,"
+            " Any or a Struct of these"
         )
     strict: Any = base
     lenient: Any = base
@@ -88,8 +105,9 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
     elif python_type is int:
         metas = (*metas, *_missing_bounds(metas))
     for meta in metas:
-        strict = Annotated[strict, meta]
-        lenient = lenient if python_type is datetime else Annotated[lenient, meta]
+        if isinstance(meta, msgspec.Meta):
+            strict = Annotated[strict, meta]
+            lenient = lenient if python_type is datetime else Annotated[lenient, meta]
     return Field(
         name=info.name,
         json_name=info.encode_name,
@@ -99,28 +117,26 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         lenient_type=lenient | None if nullable else lenient,
         default=info.default,
         default_factory=info.default_factory,
+        attribute=info.name,
+        path=info.encode_name,
+        dotted=info.name,
+        holds_structs=python_type in (dict, list) and _holds_structs(base),
     )
 
 
-def _is_json(declared: Any) -> bool:
-    """Whether everything in a dict or list of this type is what JSON holds, as it was decoded."""
-    origin = get_origin(declared)
-    if origin is Annotated:
-        return _is_json(get_args(declared)[0])
-    if origin in (dict, list, Union, types.UnionType):
-        return all(_is_json(arg) for arg in get_args(declared))
-    return origin is Literal or declared in (str, int, float, bool, dict, list, Any, types.NoneType)
+def is_struct(declared: Any) -> bool:
+    return isinstance(declared, type) and issubclass(declared, msgspec.Struct)
 
 
-def _unwrap(declared: Any) -> tuple[Any, tuple[msgspec.Meta, ...], bool]:
-    """(the bare type, its Meta annotations, whether None is allowed)."""
+def unwrap(declared: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """(the bare type, its Meta annotations and AsJson, whether None is allowed)."""
     nullable = False
-    metas: tuple[msgspec.Meta, ...] = ()
+    metas: tuple[Any, ...] = ()
     while True:
         origin = get_origin(declared)
         if origin is Annotated:
             declared, *extra = get_args(declared)
-            metas = (*metas, *(meta for meta in extra if isinstance(meta, msgspec.Meta)))
+            metas = (*metas, *(meta for meta in extra if isinstance(meta, msgspec.Meta) or meta is AsJson))
         elif origin in (Union, types.UnionType) and type(None) in get_args(declared):
             rest = [arg for arg in get_args(declared) if arg is not type(None)]
             if len(rest) != 1:
@@ -130,7 +146,24 @@ def _unwrap(declared: Any) -> tuple[Any, tuple[msgspec.Meta, ...], bool]:
             return declared, metas, nullable
 
 
-def _missing_bounds(metas: tuple[msgspec.Meta, ...]) -> tuple[msgspec.Meta, ...]:
+def _is_json(declared: Any, seen: Collection[Any] = ()) -> bool:
+    """Whether everything in a dict, list or Struct of this type is what JSON holds, as it was decoded."""
+    origin = get_origin(declared)
+    if origin is Annotated:
+        return _is_json(get_args(declared)[0], seen)
+    if origin in (dict, list, Union, types.UnionType):
+        return all(_is_json(arg, seen) for arg in get_args(declared))
+    if is_struct(declared):
+        inside = (*seen, declared)
+        return declared in seen or all(_is_json(each.type, inside) for each in msgspec.structs.fields(declared))
+    return origin is Literal or declared in (str, int, float, bool, dict, list, Any, types.NoneType)
+
+
+def _holds_structs(declared: Any) -> bool:
+    return is_struct(declared) or any(map(_holds_structs, get_args(declared)))
+
+
+def _missing_bounds(metas: tuple[Any, ...]) -> tuple[msgspec.Meta, ...]:
     low = any(meta.ge is not None or meta.gt is not None for meta in metas)
     high = any(meta.le is not None or meta.lt is not None for meta in metas)
     return (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from operator import methodcaller
 
 from .errors import RecordRefused
 from .record import NO_TIMESTAMP_MS, DeadLetter, Message
 
+Headers = list[list[str | None]]
+"""[key, base64 of the value] pairs, in order and with repeats."""
 _NO_TIMESTAMP = 0
 # Not `message.headers()`: Python's specialised call of a C method takes what it returns unlooked at, and
 # confluent-kafka 2.16 returns a list with NULL pointers beside its error. Using them ends the process.
@@ -16,15 +19,22 @@ _read_headers = methodcaller("headers")
 HEADERS_UNREADABLE = "; its headers could not be read (a key is not UTF-8)"
 
 
-def dead_letter(message: Message, incarnation: int, refused: RecordRefused, value_limit: int) -> DeadLetter:
+def dead_letter(
+    message: Message,
+    incarnation: int,
+    refused: RecordRefused,
+    value_limit: int,
+    headers_read: Sequence[Headers | None] = (),
+) -> DeadLetter:
     """A dead letter for a refused message.
 
     Args:
         value_limit: bytes of the value to keep; a longer one is cut, with its full length and SHA-256 beside it.
+        headers_read: what came of asking for the headers, where that has been done: a second time would be fatal.
     """
     value = message.value()
     kind, timestamp_ms = message.timestamp()
-    headers, note = _headers(message)
+    headers, readable = (headers_read[0], True) if headers_read else read_headers(message)
     return DeadLetter(
         partition=message.partition(),
         offset=message.offset(),
@@ -37,13 +47,13 @@ def dead_letter(message: Message, incarnation: int, refused: RecordRefused, valu
         truncated=value is not None and len(value) > value_limit,
         headers=headers,
         stage=refused.stage,
-        reason=refused.message + note,
+        reason=refused.message + ("" if readable else HEADERS_UNREADABLE),
         sqlstate=refused.sqlstate,
     )
 
 
-def _headers(message: Message) -> tuple[list[list[str | None]] | None, str]:
-    """Headers as [key, base64 of the value] pairs, in order and with repeats.
+def read_headers(message: Message) -> tuple[Headers | None, bool]:
+    """(the headers, None when there are none, whether they could be read).
 
     Called once a message: confluent-kafka 2.16 raises SystemError for a key that is not UTF-8, and a second call for
     the same message hands out NULL pointers.
@@ -51,13 +61,13 @@ def _headers(message: Message) -> tuple[list[list[str | None]] | None, str]:
     try:
         headers = _read_headers(message)
     except (SystemError, UnicodeError):
-        return None, HEADERS_UNREADABLE
+        return None, False
     if headers is None:
-        return None, ""
+        return None, True
     return [
         [key.replace("\0", "\ufffd"), None if value is None else base64.b64encode(_bytes(value)).decode()]
         for key, value in headers
-    ], ""
+    ], True
 
 
 def _bytes(value: bytes | str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import RecordRefused
 from .letters import dead_letter
+from .parts import VALUE_ALONE, RecordParts
 from .record import MAX_MS, MIN_MS, NO_TIMESTAMP_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
 
 Decode = Callable[[bytes], tuple[object, ...]]
@@ -31,11 +32,13 @@ class RecordRules:
         max_bytes: a larger value is refused.
         letter_bytes: bytes of a value that a dead letter keeps.
         tombstones_refused: a record without a value is a dead letter; else it is skipped and counted.
+        parts: what of a record beside its value becomes columns.
     """
 
     max_bytes: int = 1 << 20
     letter_bytes: int = 1 << 20
     tombstones_refused: bool = False
+    parts: RecordParts = VALUE_ALONE
 
 
 def one_by_one(values: Sequence[bytes]) -> None:
@@ -59,24 +62,37 @@ def decode_batch(
     """
     partitions = _column("partition", messages)
     incarnations = _incarnations(partitions, positions)
-    coordinates = list(zip(incarnations, partitions, _column("offset", messages), _stamps(messages), strict=True))
+    offsets, values = _column("offset", messages), _column("value", messages)
+    parts, refused = rules.parts.read(messages) if rules.parts.any else ((), {})
+    unfit = {(partitions[i], offsets[i]): reason for i, reason in refused.items()}
+    for i in refused:
+        values[i] = None
+    coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *parts, strict=True))
     batch, skipped = Batch([], [], [], {}, len(messages), opened_at), Counter[int]()
-    for start, found, values in _decoded(_column("value", messages), decode_many, rules.max_bytes):
-        part = slice(start, start + len(values))
+    headers_at = rules.parts.headers_at
+
+    def refuse(message: Message, place: tuple[Any, ...], reason: RecordRefused) -> None:
+        batch.dead_letters.append(dead_letter(message, place[0], reason, rules.letter_bytes, place[headers_at]))
+        batch.rows_before.append(len(batch.rows))
+
+    for start, found, stretch in _decoded(values, decode_many, rules.max_bytes):
+        part = slice(start, start + len(stretch))
         if found is not None:
             batch.rows += map(add, coordinates[part], found)
             batch.messages += messages[part]
             continue
-        for message, place, value in zip(messages[part], coordinates[part], values, strict=True):
+        for message, place, value in zip(messages[part], coordinates[part], stretch, strict=True):
+            if value is None and place[1:3] in unfit:
+                refuse(message, place, unfit[place[1:3]])
+                continue
             if value is None and not rules.tombstones_refused:
                 skipped[place[1]] += 1
                 continue
             try:
                 batch.rows.append(place + _decode_one(value, decode, rules.max_bytes))
                 batch.messages.append(message)
-            except RecordRefused as refused:
-                batch.dead_letters.append(dead_letter(message, place[0], refused, rules.letter_bytes))
-                batch.rows_before.append(len(batch.rows))
+            except RecordRefused as reason:
+                refuse(message, place, reason)
     last = dict(zip(partitions, messages, strict=True))
     batch.moves = _moves(last, ends, positions, skipped)
     return batch if batch.moves else None

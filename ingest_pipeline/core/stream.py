@@ -11,12 +11,23 @@ from functools import cached_property
 
 import msgspec
 
+from .columns import (
+    COORDINATE_COLUMNS,
+    INGESTED_AT,
+    KAFKA_TIMESTAMP,
+    Column,
+    field_column,
+    identity_column,
+    nullable_column,
+)
 from .errors import SettingsError
-from .fields import Field, field_of
+from .fields import Field
+from .nesting import Shape, shape_of
+from .parts import RecordParts
 
-COORDINATES = ("kafka_incarnation", "kafka_partition", "kafka_offset")
+COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The event table's primary key: unique for ever, whatever happens to the topic."""
-RESERVED = (*COORDINATES, "kafka_timestamp", "ingested_at")
+RESERVED = (*COORDINATES, KAFKA_TIMESTAMP.name, INGESTED_AT.name)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 POSTGRES_NAME_BYTES = 63
@@ -34,6 +45,11 @@ class Stream:
         topic: defaults to the name.
         table: defaults to the name; lives in DATABASE_SCHEMA.
         owners: Dagster owners of the asset ("team:x" or an e-mail address).
+        key_column: a column for the record's key; none unless it is named. So with the three below.
+        key_type: bytes, or str for a text column: then a key that is not UTF-8 is a dead letter.
+        headers_column: for the headers, as a jsonb list of [key, base64 of the value].
+        extra_column: for the JSON keys that the event does not declare, as a jsonb object; null when there are none.
+        id_column: for a number that the database gives each row.
 
     Raises:
         SettingsError: a name or a field cannot be used; says which and why.
@@ -44,6 +60,11 @@ class Stream:
     topic: str = ""
     table: str = ""
     owners: tuple[str, ...] = ()
+    key_column: str = ""
+    key_type: type[bytes] | type[str] = bytes
+    headers_column: str = ""
+    extra_column: str = ""
+    id_column: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -53,39 +74,112 @@ class Stream:
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise SettingsError(f"stream {self.name}: {self.topic!r} is not a name Kafka allows for a topic")
         for what in (self.table, *(item.name for item in self.fields)):
-            if "\0" in what or not 1 <= len(what.encode()) <= POSTGRES_NAME_BYTES:
+            if not _fits(what):
                 raise SettingsError(
                     f"stream {self.name}: {what!r} does not fit PostgreSQL's {POSTGRES_NAME_BYTES} bytes for a name"
                 )
         self._check_event()
+        self._check_options()
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The event's fields as they are declared, Structs inside it included."""
+        return shape_of(self.event)
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """The event's fields in declared order."""
-        return tuple(field_of(info, self.event.__name__) for info in msgspec.structs.fields(self.event))
+        """The fields that are columns, in declared order."""
+        return self.shape.leaves
+
+    @cached_property
+    def parts(self) -> RecordParts:
+        """What of a record beside its value becomes columns."""
+        return RecordParts(self.key_type if self.key_column else None, bool(self.headers_column))
+
+    @cached_property
+    def row_columns(self) -> tuple[Column, ...]:
+        """The columns a row fills, in the order of a Row's items."""
+        key = [nullable_column(self.key_column, self.key_type)] if self.key_column else []
+        headers = [nullable_column(self.headers_column, list)] if self.headers_column else []
+        extra = [nullable_column(self.extra_column, dict)] if self.extra_column else []
+        return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *key, *headers, *map(field_column, self.fields), *extra)
+
+    @cached_property
+    def table_columns(self) -> tuple[Column, ...]:
+        """All columns of the table in their order there: those that the database fills, too."""
+        number = [identity_column(self.id_column)] if self.id_column else []
+        place, (time, *parts_and_event) = self.row_columns[: len(COORDINATES)], self.row_columns[len(COORDINATES) :]
+        return (*place, *number, *parts_and_event, time, INGESTED_AT)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The columns a row fills, in the order of a Row's items; `ingested_at` is the database's own."""
-        return (*COORDINATES, "kafka_timestamp", *(item.name for item in self.fields))
+        """The names of `row_columns`."""
+        return tuple(column.name for column in self.row_columns)
 
     def definition(self, *more: object) -> str:
         """A short hash of what rows of this stream look like, and of whatever else is given: equal for equal code."""
-        shape = [(item.name, item.json_name, item.pg_type, item.nullable) for item in self.fields]
-        text = repr((self.name, self.topic, self.table, shape, more))
+        shape = [(item.name, item.path, item.pg_type, item.nullable) for item in self.fields]
+        added = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
+        text = repr((self.name, self.topic, self.table, shape, *added, more))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def _options(self) -> dict[str, str]:
+        names = ("key_column", "headers_column", "extra_column", "id_column")
+        return {name: getattr(self, name) for name in names}
+
+    def _check_options(self) -> None:
+        taken = {name: "every event table has a column of that name already" for name in RESERVED}
+        taken |= {item.name: f"{self.event.__name__} has a field of that name" for item in self.fields}
+        for option, column in self._options.items():
+            if not column:
+                continue
+            if column in taken:
+                raise SettingsError(f"stream {self.name}: {option} {column!r}: {taken[column]}")
+            if not _fits(column):
+                raise SettingsError(
+                    f"stream {self.name}: {option} {column!r} does not fit PostgreSQL's {POSTGRES_NAME_BYTES} bytes for"
+                    " a name"
+                )
+            taken[column] = f"that is the {option}"
+        if self.key_type not in (bytes, str) or (self.key_type is str and not self.key_column):
+            raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
+        if self.extra_column:
+            self._check_extra()
+
+    def _check_extra(self) -> None:
+        if self.event.__struct_config__.forbid_unknown_fields:
+            raise SettingsError(
+                f"stream {self.name}: {self.event.__name__} forbids unknown fields, so extra_column would stay empty:"
+                " leave one of the two"
+            )
+        for struct in self.shape.structs:
+            if struct.__struct_config__.array_like:
+                raise SettingsError(
+                    f"stream {self.name}: {struct.__name__} is read from an array, which has no keys for extra_column"
+                )
 
     def _check_event(self) -> None:
         owner = self.event.__name__
         for item in self.fields:
             if item.name in RESERVED:
                 raise SettingsError(f"{owner}.{item.name}: every event table has a column of that name already")
-        by_name = {item.name: item for item in self.fields}
+        by_name: dict[str, Field] = {}
+        for item in self.fields:
+            if (other := by_name.setdefault(item.name, item)) is not item:
+                raise SettingsError(
+                    f"stream {self.name}: {owner}.{other.dotted} and {owner}.{item.dotted} would both be column"
+                    f" {item.name}: rename one"
+                )
         event_time = by_name.get("event_time")
         if event_time is None or event_time.python_type is not datetime or event_time.nullable:
             raise SettingsError(
                 f'{owner} needs a field `event_time: datetime`, for example `= field(name="timestamp")`'
             )
+
+
+def _fits(name: str) -> bool:
+    return "\0" not in name and 1 <= len(name.encode()) <= POSTGRES_NAME_BYTES
 
 
 def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:

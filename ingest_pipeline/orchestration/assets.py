@@ -42,9 +42,9 @@ def stream_asset(
             "dagster/column_schema": dg.TableSchema(
                 columns=[
                     dg.TableColumn(
-                        item.name, item.pg_type, constraints=dg.TableColumnConstraints(nullable=item.nullable)
+                        column.name, column.pg_type, constraints=dg.TableColumnConstraints(nullable=column.nullable)
                     )
-                    for item in stream.fields
+                    for column in stream.table_columns
                 ]
             ),
             "topic": stream.topic,

@@ -140,7 +140,7 @@ def as_declared(stream: Stream, connections: Connections) -> Verdict:
         wrong = table_differences(connection, stream, database.schemas.events)
     if wrong:
         return Verdict(AS_DECLARED, False, f"{'; '.join(wrong)}. To see and mend it: ingest check, ingest migrate")
-    return Verdict(AS_DECLARED, True, f"{len(stream.columns) + 1} columns as declared")
+    return Verdict(AS_DECLARED, True, f"{len(stream.table_columns)} columns as declared")
 
 
 _EVALUATIONS: dict[str, Callable[[Stream, Connections], Verdict]] = {

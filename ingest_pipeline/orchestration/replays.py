@@ -97,7 +97,7 @@ def run_replay(
             def verify(each: Range = each) -> None:
                 _check_incarnation(each, stream, connections)
 
-            rules = record_rules(settings)
+            rules = record_rules(settings, stream)
             total = before + replay(source, store, decode, rules, each, stop=stop, verify=verify, observe=observe_sum)
     return total
 

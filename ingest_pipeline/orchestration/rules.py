@@ -5,12 +5,14 @@ from __future__ import annotations
 from ..core.batch import BatchLimits
 from ..core.limit import LetterLimits
 from ..core.rows import RecordRules
+from ..core.stream import Stream
 from ..settings_model import StreamSettings
 
 
-def record_rules(own: StreamSettings) -> RecordRules:
+def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:
     """What becomes of records before they are decoded."""
-    return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, own.tombstones == "dead-letter")
+    refused = own.tombstones == "dead-letter"
+    return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, refused, stream.parts)
 
 
 def batch_limits(own: StreamSettings, by_hand: bool) -> BatchLimits:

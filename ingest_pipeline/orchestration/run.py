@@ -115,7 +115,7 @@ class StreamRun:
             stop=stop.reason,
             verify=lambda: self._verify(topic, len(known)),
             observe=reporter,
-            rules=record_rules(self._settings),
+            rules=record_rules(self._settings, self._stream),
             decode_many=decoder.decode_many,
         )
         self._progress = drain.progress

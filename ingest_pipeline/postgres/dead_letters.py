@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Table, text
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused
-from ..core.record import MAX_MS, MIN_MS
+from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.stream import Stream
 from .engine import Database, in_text
 from .errors import mapped_errors
@@ -147,7 +147,8 @@ class DeadLetters:
         if letter.truncated:
             return "truncated", None
         try:
-            values = decode(letter.value or b"")
+            parts = self._stream.parts.of_letter(letter.key, letter.headers)
+            values = (*parts, *decode(letter.value or b""))
             with mapped_errors(self._doing, primary_key_name(self._stream.table)), connection.begin_nested():
                 stored = connection.execute(
                     insert(self._table)
@@ -167,7 +168,7 @@ class DeadLetters:
             "kafka_partition": letter.kafka_partition,
             "kafka_offset": letter.kafka_offset,
             "kafka_timestamp": _EPOCH + timedelta(milliseconds=ms) if known else None,
-            **dict(zip((item.name for item in self._stream.fields), values, strict=True)),
+            **dict(zip(self._stream.columns[STAMP + 1 :], values, strict=True)),
         }
 
     def _settle(self, connection: Connection, letter_id: int, outcome: str, refused: RecordRefused | None) -> None:
@@ -224,7 +225,7 @@ _PAGE = """
 _TRUNCATED = "SELECT kafka_partition, kafka_offset FROM {open} AND truncated ORDER BY id LIMIT :limit"
 _SHOW = "SELECT * FROM {ledger}.dead_letter WHERE stream = :stream AND id = :id"
 _LOCKED = """
-    SELECT id, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms, value, truncated
+    SELECT id, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms, key, headers, value, truncated
     FROM {open} AND id > :after ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED"""
 _DISCARD = """
     UPDATE {ledger}.dead_letter SET status = 'discarded', resolved_at = now()

@@ -8,11 +8,12 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateColumn, CreateSchema
 
+from ..core.columns import Column, FilledBy
 from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
 from ..core.stream import COORDINATES, Stream
 from .engine import Database, in_text, quoted
 from .errors import mapped_errors
-from .tables import column_oids, event_table, primary_key_name
+from .tables import event_table, primary_key_name
 
 LEDGER_VERSION = "0002"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -106,22 +107,27 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
     found = _columns(connection, stream, schema)
     if not found:
         return [f"table {schema}.{stream.table} does not exist"]
-    wanted = column_oids(stream)
-    declared = {item.name: item.pg_type for item in stream.fields}
     wrong = []
-    for name, oid in wanted.items():
-        if name not in found:
-            wrong.append(f"column {name} {declared.get(name, '')} is missing".replace("  ", " "))
-        elif found[name][0] != oid:
-            wrong.append(f"column {name} is {found[name][1]}, declared as {declared.get(name, 'our own')}")
+    for column in _relied_on(stream).values():
+        if column.name not in found:
+            wrong.append(f"column {column.name} {column.pg_type} is missing")
+        elif found[column.name][0] != column.pg_oid:
+            wrong.append(f"column {column.name} is {found[column.name][1]}, declared as {column.pg_type}")
+        elif column.filled_by is FilledBy.SEQUENCE and not found[column.name][3]:
+            wrong.append(f"column {column.name} is not filled by the database")
     for name, (_, _, not_null, filled) in found.items():
-        if name not in wanted and not_null and not filled:
+        if name not in stream.columns and not_null and not filled:
             wrong.append(f"column {name} is NOT NULL without a default, and no field fills it")
     key = _primary_key(connection, stream, schema)
     if key != (primary_key_name(stream.table), COORDINATES):
         seen = f"{key[0]} ({', '.join(key[1])})" if key else "none"
         wrong.append(f"the primary key is {seen}, not {primary_key_name(stream.table)} ({', '.join(COORDINATES)})")
     return wrong
+
+
+def _relied_on(stream: Stream) -> dict[str, Column]:
+    """The declared columns without which rows could not be stored as declared; `ingested_at` is none of them."""
+    return {column.name: column for column in stream.table_columns if column.filled_by is not FilledBy.CLOCK}
 
 
 def ledger_version(connection: Connection, schema: str) -> str | None:
@@ -146,7 +152,7 @@ def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[st
     found = _columns(connection, stream, schema)
     table = event_table(stream, schema)
     done = []
-    for name in column_oids(stream):
+    for name in _relied_on(stream):
         if name not in found:
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
             try:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -15,6 +12,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Double,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -30,46 +28,48 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
-from ..core.fields import PG_TYPES
+from ..core.columns import Column as Declared
+from ..core.columns import FilledBy
 from ..core.stream import COORDINATES, POSTGRES_NAME_BYTES, Stream
 
-_TYPES: dict[type, TypeEngine[Any]] = {
-    str: Text(),
-    bool: Boolean(),
-    int: BigInteger(),
-    float: Double(),
-    datetime: DateTime(timezone=True),
-    date: Date(),
-    Decimal: Numeric(),
-    UUID: Uuid(),
-    dict: JSONB(none_as_null=True),
-    list: JSONB(none_as_null=True),
-    bytes: LargeBinary(),
+_TYPES: dict[str, TypeEngine[Any]] = {
+    "text": Text(),
+    "boolean": Boolean(),
+    "smallint": SmallInteger(),
+    "integer": Integer(),
+    "bigint": BigInteger(),
+    "double precision": Double(),
+    "timestamp with time zone": DateTime(timezone=True),
+    "date": Date(),
+    "numeric": Numeric(),
+    "uuid": Uuid(),
+    "jsonb": JSONB(none_as_null=True),
+    "bytea": LargeBinary(),
 }
 LETTER_KEY = "dead_letter_coordinates"
 """The unique constraint of the dead letters' coordinates, as v0001_ledger.py names it."""
-SMALLINT_OID, INT_OID, BIGINT_OID, TIMESTAMPTZ_OID = 21, 23, 20, 1184
+BIGINT_OID = 20
 
 
 def event_table(stream: Stream, schema: str, metadata: MetaData | None = None) -> Table:
     """The stream's table as declared. Its primary key is the record's Kafka coordinates."""
-    columns = [
-        Column("kafka_incarnation", SmallInteger, nullable=False),
-        Column("kafka_partition", Integer, nullable=False),
-        Column("kafka_offset", BigInteger, nullable=False),
-        *(Column(item.name, _TYPES[item.python_type], nullable=item.nullable) for item in stream.fields),
-        Column("kafka_timestamp", DateTime(timezone=True), nullable=True),
-        Column("ingested_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    ]
     return Table(
         stream.table,
         metadata if metadata is not None else MetaData(),
-        *columns,
+        *map(_column, stream.table_columns),
         PrimaryKeyConstraint(*COORDINATES, name=primary_key_name(stream.table)),
         Index(_derived(stream.table, "_event_time_brin"), "event_time", postgresql_using="brin"),
         schema=schema,
         comment=(stream.event.__doc__ or "").strip() or None,
     )
+
+
+def _column(declared: Declared) -> Column[Any]:
+    type_ = _TYPES[declared.pg_type]
+    if declared.filled_by is FilledBy.SEQUENCE:
+        return Column(declared.name, type_, Identity(always=True), nullable=False)
+    default = func.now() if declared.filled_by is FilledBy.CLOCK else None
+    return Column(declared.name, type_, nullable=declared.nullable, server_default=default)
 
 
 def primary_key_name(table: str) -> str:
@@ -87,10 +87,4 @@ def _derived(table: str, suffix: str) -> str:
 
 def column_oids(stream: Stream) -> dict[str, int]:
     """Column → type OID for the columns a row fills, in a row's order."""
-    kafka = {
-        "kafka_incarnation": SMALLINT_OID,
-        "kafka_partition": INT_OID,
-        "kafka_offset": BIGINT_OID,
-        "kafka_timestamp": TIMESTAMPTZ_OID,
-    }
-    return {**kafka, **{item.name: PG_TYPES[item.python_type][1] for item in stream.fields}}
+    return {column.name: column.pg_oid for column in stream.row_columns}

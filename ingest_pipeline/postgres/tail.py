@@ -50,7 +50,7 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
     Raises:
         StopStream: there is no table yet.
     """
-    names = (*stream.columns, "ingested_at")
+    names = [column.name for column in stream.table_columns]
     statement = _sql(_NEWEST, database, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
         found = connection.execute(statement, {"stream": stream.name, "rows": rows})

@@ -150,7 +150,8 @@ class BatchWriter:
     def _put_aside(self, batch: Batch, i: int, refused: RecordRefused) -> DeadLetter:
         """Made once, however often the batch is tried."""
         if i not in batch.put_aside:
-            batch.put_aside[i] = dead_letter(batch.messages[i], batch.rows[i][0], refused, self._letter_bytes)
+            row, read = batch.rows[i], batch.rows[i][self._stream.parts.headers_at]
+            batch.put_aside[i] = dead_letter(batch.messages[i], row[0], refused, self._letter_bytes, read)
         return batch.put_aside[i]
 
     def _insert(self, connection: Connection, rows: list[Row]) -> None:

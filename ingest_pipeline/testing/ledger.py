@@ -35,6 +35,7 @@ class MemoryLedger:
         limits: LetterLimits | None = None,
     ) -> None:
         self._database, self._stream, self._run_id = database, stream.name, run_id
+        self._parts = stream.parts
         self._topic = stream.topic
         self._letter_bytes = letter_bytes
         self._committed: Written | None = None
@@ -208,7 +209,8 @@ class MemoryLedger:
                     f"check violation (23514), constraint {broken}", stage="insert", sqlstate="23514"
                 )
                 tally.refuse(index, row[1], row[2], refused.message)
-                letters.append(dead_letter(message, row[0], refused, self._letter_bytes))
+                read = row[self._parts.headers_at]
+                letters.append(dead_letter(message, row[0], refused, self._letter_bytes, read))
         return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
 
     def _break_off(self, fault: Fault | None, here: Fault) -> None:

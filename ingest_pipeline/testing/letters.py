@@ -26,7 +26,7 @@ class MemoryDeadLetters:
     """The dead letters of one stream. `reason` narrows to letters whose reason holds that text."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
-        self._database, self._stream = database, stream.name
+        self._database, self._stream, self._parts = database, stream.name, stream.parts
 
     def open(self, reason: str = "") -> dict[Coordinates, DeadLetter]:
         """Those that are neither redriven nor discarded."""
@@ -57,7 +57,8 @@ class MemoryDeadLetters:
             return "truncated"
         table = self._database.table(self._stream)
         try:
-            row: Row = (*at, _stamp(letter.timestamp_ms), *decode(letter.value or b""))
+            parts = self._parts.of_letter(letter.key, letter.headers)
+            row: Row = (*at, _stamp(letter.timestamp_ms), *parts, *decode(letter.value or b""))
         except RecordRefused as refused:
             table.dead_letters[at] = replace(letter, stage=refused.stage, reason=refused.message)
             return "refused"

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 
+from ingest_pipeline.core.nesting import Nested, Shape
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, TIMES, Fuzzed, any_json, as_object, good, odd_json
 
@@ -13,32 +14,44 @@ Spoil = Callable[[random.Random, Stream], bytes | None]
 
 
 def _valid(dice: random.Random, stream: Stream) -> bytes:
-    return as_object(list(good(dice, stream).items()))
+    return as_object(list(good(dice, stream.shape).items()))
 
 
 def wrong_field(dice: random.Random, stream: Stream) -> bytes:
-    fields = good(dice, stream)
-    item = dice.choice(stream.fields)
-    fields[item.json_name] = odd_json(dice, item.python_type)
-    return as_object(list(fields.items()))
+    return as_object(list(_wrong(dice, stream.shape).items()))
+
+
+def _wrong(dice: random.Random, shape: Shape) -> dict[str, str]:
+    fields = good(dice, shape)
+    item = dice.choice(shape.members)
+    if not isinstance(item, Nested):
+        fields[item.json_name] = odd_json(dice, item.python_type)
+    elif dice.random() < 0.8:
+        fields[item.json_name] = as_object(list(_wrong(dice, item.shape).items())).decode("utf-8", "surrogatepass")
+    else:
+        fields[item.json_name] = any_json(dice)
+    return fields
 
 
 def odd_time(dice: random.Random, stream: Stream) -> bytes:
-    fields = good(dice, stream)
+    fields = good(dice, stream.shape)
     (name,) = (item.json_name for item in stream.fields if item.name == "event_time")
     fields[name] = json.dumps(dice.choice(TIMES))
     return as_object(list(fields.items()))
 
 
 def missing_field(dice: random.Random, stream: Stream) -> bytes:
-    fields = good(dice, stream)
+    fields = good(dice, stream.shape)
     del fields[dice.choice(list(fields))]
     return as_object(list(fields.items()))
 
 
 def repeated_and_unknown(dice: random.Random, stream: Stream) -> bytes:
     """Duplicate names, foreign ones, any order."""
-    fields = [*good(dice, stream).items(), *good(dice, stream).items(), ("foreign", any_json(dice))]
+    fields = [*good(dice, stream.shape).items(), *good(dice, stream.shape).items(), ("foreign", any_json(dice))]
+    for nested in stream.shape.nested:
+        inside = [*good(dice, nested.shape).items(), ("föreign", any_json(dice))]
+        fields.append((nested.json_name, as_object(inside).decode("utf-8", "surrogatepass")))
     dice.shuffle(fields)
     return as_object(fields)
 

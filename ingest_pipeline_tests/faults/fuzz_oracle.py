@@ -12,6 +12,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from ingest_pipeline.core.nesting import Shape
+from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, Fuzzed
 
@@ -27,7 +29,7 @@ def stamp(ms: int) -> datetime | None:
 
 
 def row_problem(stream: Stream, record: Fuzzed, ms: int, row: Sequence[Any]) -> str | None:
-    """What is wrong with a row (kafka_timestamp, then the fields); None when nothing is."""
+    """What is wrong with a row (its columns from kafka_timestamp on); None when nothing is."""
     if record.value is None:
         return "a row of a tombstone"
     if row[0] != stamp(ms):
@@ -38,15 +40,52 @@ def row_problem(stream: Stream, record: Fuzzed, ms: int, row: Sequence[Any]) -> 
     except (ValueError, RecursionError) as error:
         # Python calls its own limit of recursion sooner than the decoder does.
         return None if isinstance(error, RecursionError) else f"a row of what is no JSON: {error}"
-    for item, stored in zip(stream.fields, row[1:], strict=True):
-        sent = event.get(item.json_name)
+    stored_as = dict(zip(stream.columns[STAMP:], row, strict=True))
+    for item in stream.fields:
+        sent, stored = _sent(event, item.path), stored_as[item.name]
         if sent is None:
             problem = None if stored is None and item.nullable else "there, though not sent"
         else:
             problem = _difference(item.python_type, sent, stored)
         if problem:
             return f"{item.name} ({item.python_type.__name__}): {problem}"
+    return _parts_problem(stream, record, event, stored_as)
+
+
+def _sent(event: Any, path: str) -> Any:
+    for name in path.split("."):
+        event = None if event is None else event.get(name)
+    return event
+
+
+def _parts_problem(stream: Stream, record: Fuzzed, event: Any, stored: dict[str, Any]) -> str | None:
+    if stream.key_column and stored[stream.key_column] != record.key:
+        return "another key"
+    if (
+        stream.headers_column
+        and record.raw_headers is None
+        and (stored[stream.headers_column] or []) != _headers(record)
+    ):
+        return "other headers"
+    if stream.headers_column and _unreadable(record):
+        return "a row, though its headers cannot be read"
+    if stream.extra_column and not _same_json(_undeclared(stream.shape, event), stored[stream.extra_column]):
+        return f"undeclared {stored[stream.extra_column]!r:.80}"
     return None
+
+
+def _headers(record: Fuzzed) -> list[list[str | None]]:
+    return [[name, None if value is None else base64.b64encode(value).decode()] for name, value in record.headers or ()]
+
+
+def _undeclared(shape: Shape, event: Any) -> dict[str, Any] | None:
+    inner = {each.json_name: each.shape for each in shape.nested}
+    found = {
+        name: _undeclared(inner[name], value) if name in inner and value is not None else value
+        for name, value in event.items()
+        if name in inner or name not in {member.json_name for member in shape.members}
+    }
+    return {name: value for name, value in found.items() if name not in inner or value is not None} or None
 
 
 def _difference(kind: type, sent: Any, stored: Any) -> str | None:
@@ -99,19 +138,24 @@ def _same_json(sent: Any, stored: Any) -> bool:
     return True
 
 
+def _unreadable(record: Fuzzed) -> bool:
+    try:
+        for name, _ in record.raw_headers or ():
+            name.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 def letter_problem(record: Fuzzed, ms: int, letter: dict[str, Any], limit: int) -> str | None:
     """What is wrong with a dead letter; None when nothing is."""
-    if record.healthy:
+    if record.healthy and not (_unreadable(record) and letter["reason"].startswith("headers cannot be read")):
         return f"a healthy record was refused: {letter['stage']}: {letter['reason']}"
     if record.value is None:
         return "a dead letter of a tombstone"
     headers: object = letter["headers"]
-    if record.raw_headers is None:
-        expected = [
-            [name, None if value is None else base64.b64encode(value).decode()] for name, value in record.headers or ()
-        ]
-        if (headers or []) != expected:
-            return "other headers"
+    if record.raw_headers is None and (headers or []) != _headers(record):
+        return "other headers"
     held = {
         "value": record.value[:limit],
         "value_bytes": len(record.value),

@@ -12,11 +12,24 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
+from ingest_pipeline.core.fields import Field
+from ingest_pipeline.core.nesting import Nested, Shape
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults.raw_producer import RawHeaders
 
 MAX_MS = 253_402_300_799_999
+
+
+class Deep(Struct):
+    depth: int
+    seen: datetime | None = None
+
+
+class Inner(Struct):
+    word: str
+    deep: Deep = field(name="below")
+    amount: Decimal | None = None
 
 
 class Everything(Struct):
@@ -36,9 +49,15 @@ class Everything(Struct):
     picture: bytes
     note: str | None = None
     tip: Decimal | None = None
+    inner: Inner | None = None
 
 
-FUZZED = (STREAMS[0], Stream("everything", Everything))
+FUZZED = (
+    STREAMS[0],
+    Stream(
+        "everything", Everything, key_column="key", headers_column="headers", extra_column="extra", id_column="row_id"
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -227,13 +246,23 @@ GOOD: dict[type, Callable[[random.Random], str]] = {
 }
 
 
-def good(dice: random.Random, stream: Stream) -> dict[str, str]:
+def good(dice: random.Random, shape: Shape) -> dict[str, str]:
     """JSON name → JSON text of a valid value."""
     return {
-        item.json_name: "null" if item.nullable and dice.random() < 0.3 else GOOD[item.python_type](dice)
-        for item in stream.fields
-        if not item.nullable or dice.random() < 0.7
+        item.json_name: "null" if _nullable(item) and dice.random() < 0.3 else _good(dice, item)
+        for item in shape.members
+        if not _nullable(item) or dice.random() < 0.7
     }
+
+
+def _nullable(item: Field | Nested) -> bool:
+    return item.default is None
+
+
+def _good(dice: random.Random, item: Field | Nested) -> str:
+    if isinstance(item, Nested):
+        return as_object(list(good(dice, item.shape).items())).decode()
+    return GOOD[item.python_type](dice)
 
 
 def as_object(fields: list[tuple[str, str]]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def drain(stream: Stream, environ: Mapping[str, str], folder: Path) -> str | Non
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([killed_run.__name__, __name__])
-    declared = stream.name, stream.event, stream.topic  # a Stream that was looked at cannot be pickled
+    # a Stream that was looked at cannot be pickled
+    declared = {each.name: getattr(stream, each.name) for each in fields(stream)}
     process = context.Process(target=_run, args=(declared, dict(environ), folder))
     process.start()
     process.join()
@@ -41,11 +43,11 @@ def drain(stream: Stream, environ: Mapping[str, str], folder: Path) -> str | Non
     return f"{ended}, exit code {code}: {(folder / LOG).read_text()[-3000:]}"
 
 
-def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path) -> None:
+def _run(declared: dict[str, Any], environ: dict[str, str], folder: Path) -> None:
     with (folder / LOG).open("wb") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    stream = Stream(*declared)
+    stream = Stream(**declared)
     job = build_definitions([stream], load_settings([stream.name], environ)).resolve_job_def(tags.job_name(stream))
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         job.execute_in_process(instance=instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"})

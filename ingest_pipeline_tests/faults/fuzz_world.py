@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import load_settings
@@ -107,7 +108,7 @@ class FuzzedStream:
 
     def _rows(self, connection: psycopg.Connection, partition: int, start: int) -> Iterator[Any]:
         """Whatever psycopg cannot read is a problem of that row alone."""
-        columns = ["kafka_offset", "kafka_timestamp", *(item.name for item in self.stream.fields)]
+        columns = ["kafka_offset", *self.stream.columns[STAMP:]]
         select = sql.SQL("select {} from {} where kafka_partition = %s and kafka_offset >= %s").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.stream.table)
         )

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.letters import HEADERS_UNREADABLE, dead_letter
+from ingest_pipeline.core.parts import RecordParts
 from ingest_pipeline.demo.broker import EmbeddedBroker
 from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline.testing.log import MemoryMessage
@@ -28,7 +29,14 @@ def read_all(bootstrap_servers: str) -> None:
     consumer.assign([TopicPartition(TOPIC, 0, 0)])
     messages = consumer.consume(3 * EACH, 30)
     letters = [dead_letter(message, 1, REFUSED, 100) for message in messages]
+    consumer.assign([TopicPartition(TOPIC, 0, 0)])
+    again = consumer.consume(3 * EACH, 30)
+    (headers,), refused = RecordParts(headers=True).read(again)
     consumer.close()
+    assert headers == [[["trace", "eA=="]]] * EACH + [None] * (2 * EACH)
+    assert list(refused) == list(range(EACH, 3 * EACH))
+    kept = [dead_letter(message, 1, refused[EACH], 100, [None]) for message in again[EACH:]]
+    assert {letter.reason for letter in kept} == {"headers cannot be read: a key is not UTF-8"}
     assert [letter.headers for letter in letters[:EACH]] == [[["trace", "eA=="]]] * EACH
     assert [(letter.headers, letter.reason) for letter in letters[EACH:]] == [(None, "why" + HEADERS_UNREADABLE)] * (
         2 * EACH

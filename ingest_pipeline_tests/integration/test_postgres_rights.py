@@ -10,10 +10,13 @@ import pytest
 
 from ingest_pipeline.core.errors import NotPermitted
 from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import rights
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import BAD, IDENTITY, good
+from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
 
+NUMBERED = Stream("reading", READING.event, key_column="key", headers_column="headers", id_column="id")
+"""The database's own sequence asks for no right of its own."""
 WRITER = ("USAGE ON SCHEMA public", "USAGE ON SCHEMA ingest", "SELECT ON ingest.schema_version")
 
 
@@ -25,7 +28,7 @@ class Role:
         owner.sql(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE {self.name} LOGIN PASSWORD 'secret'")
         url = urlsplit(owner.url)
         host = url.netloc.rpartition("@")[2]
-        self.bench = Bench(url._replace(netloc=f"{self.name}:secret@{host}").geturl())
+        self.bench = Bench(url._replace(netloc=f"{self.name}:secret@{host}").geturl(), owner.stream)
 
     def grant(self, *grants: str) -> None:
         for grant in grants:
@@ -35,9 +38,9 @@ class Role:
         self.owner.sql(f"DROP OWNED BY {self.name}; DROP ROLE {self.name}")
 
 
-@pytest.fixture
-def role(database_url: str) -> Iterator[Role]:
-    with Bench(database_url) as owner:
+@pytest.fixture(params=[READING, NUMBERED], ids=["plain", "numbered"])
+def role(database_url: str, request: pytest.FixtureRequest) -> Iterator[Role]:
+    with Bench(database_url, request.param) as owner:
         made = Role(owner)
         with made.bench:
             yield made

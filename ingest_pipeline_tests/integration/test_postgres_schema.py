@@ -186,6 +186,57 @@ def test_migrate_adds_columns_and_is_idempotent(database_url: str) -> None:
             schema.migrate(bench.database, [Stream("reading", WIDE.event)])
 
 
+OPTIONS = {"key_column": "key", "headers_column": "headers", "extra_column": "extra", "id_column": "id"}
+
+
+def test_migrate_adds_the_columns_of_options_to_rows_that_are_there(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin().write([good("a"), good("b")])
+        more = Stream("reading", READING.event, **OPTIONS)
+        with pytest.raises(SchemaMismatch, match="column id bigint is missing; column key bytea is missing"):
+            schema.prepare(bench.database, more)
+        assert schema.migrate(bench.database, [more]) == [
+            f"added column public.reading.{name}" for name in ("id", "key", "headers", "extra")
+        ]
+        assert schema.migrate(bench.database, [more]) == []
+        assert bench.sql("SELECT id, device_id, key, headers, extra FROM reading ORDER BY id") == [
+            (1, "a", None, None, None),
+            (2, "b", None, None, None),
+        ]
+        bench.ledger.close()
+        with pytest.raises(SchemaMismatch, match="column key is bytea, declared as text"):
+            schema.prepare(bench.database, Stream("reading", READING.event, key_column="key", key_type=str))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("ALTER id DROP IDENTITY", "column id is not filled by the database"),
+        ("ALTER id DROP IDENTITY, ALTER id DROP NOT NULL", "column id is not filled by the database"),
+        ("DROP id", "column id bigint is missing"),
+        ("DROP id, ADD id int GENERATED ALWAYS AS IDENTITY", "column id is integer, declared as bigint"),
+        ("ALTER headers TYPE json", "column headers is json, declared as jsonb"),
+        ("ALTER extra TYPE text", "column extra is text, declared as jsonb"),
+    ],
+)
+def test_columns_of_options_are_compared(database_url: str, change: str, said: str) -> None:
+    stream = Stream("reading", READING.event, **OPTIONS)
+    with Bench(database_url, stream) as bench:
+        bench.begin()
+        bench.sql(f"ALTER TABLE reading {change}")
+        with pytest.raises(SchemaMismatch, match=said), bench.database.connect("checking") as connection:
+            schema.verify_table(connection, stream, bench.database)
+
+
+def test_an_id_that_is_filled_in_another_way_is_as_good(database_url: str) -> None:
+    stream = Stream("reading", READING.event, id_column="id")
+    with Bench(database_url, stream) as bench:
+        bench.begin()
+        bench.sql("ALTER TABLE reading DROP id, ADD id bigserial")
+        bench.write([good(), good()])
+        assert bench.sql("SELECT id FROM reading ORDER BY kafka_offset") == [1, 2]
+
+
 def test_a_column_that_may_not_be_null_is_added_to_an_empty_table_only(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.begin()

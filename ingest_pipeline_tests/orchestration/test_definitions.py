@@ -94,7 +94,16 @@ class TestParts:
         assert {table.group_name, topic.group_name} == {"ingest"}
         assert table.metadata["dagster/table_name"] == "public.price"
         columns = {column.name: column.type for column in table.metadata["dagster/column_schema"].columns}
-        assert columns == {"symbol": "text", "price": "double precision", "event_time": "timestamp with time zone"}
+        assert columns == {
+            "kafka_incarnation": "smallint",
+            "kafka_partition": "integer",
+            "kafka_offset": "bigint",
+            "symbol": "text",
+            "price": "double precision",
+            "event_time": "timestamp with time zone",
+            "kafka_timestamp": "timestamp with time zone",
+            "ingested_at": "timestamp with time zone",
+        }
         assert table.metadata["group_id"] == "ingest-price"
 
     def test_no_op_is_retried(self) -> None:

@@ -1,0 +1,286 @@
+"""Key, headers, undeclared fields: the same row whether it is stored at once, redriven or replayed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.record import Message, Place, Position
+from ingest_pipeline.core.replay import Replayed, ReplayStore
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.postgres.book import LedgerBook
+from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.engine import Database
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.replay import MissingRows
+from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline.testing import MemoryBook, MemoryDatabase, MemoryDeadLetters, MemoryLedger, MemoryMissingRows
+from ingest_pipeline.testing.log import MemoryMessage
+from ingest_pipeline_tests.contract.ledger_worlds import WORLDS, begin
+from ingest_pipeline_tests.samples import make_batch
+
+TIME = "2026-01-01T00:00:00Z"
+NUL = "NUL character in an undeclared field, which PostgreSQL cannot store"
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Where(msgspec.Struct):
+    city: str
+
+
+class Reading(msgspec.Struct):
+    celsius: float
+    event_time: datetime
+    site: Where | None = None
+
+
+def stream(key_type: type = bytes) -> Stream:
+    return Stream(
+        "sensed",
+        Reading,
+        key_column="key",
+        key_type=key_type,
+        headers_column="headers",
+        extra_column="extra",
+        id_column="id",
+    )
+
+
+class Once(MemoryMessage):
+    """Headers that the real client could be asked for only once, or not at all."""
+
+    reads = 0
+    unreadable = False
+
+    def headers(self) -> Any:
+        self.reads += 1
+        assert self.reads == 1
+        if self.unreadable:
+            raise SystemError
+        return super().headers()
+
+
+def record(offset: int, key: bytes | None, headers: Any = None, **fields: Any) -> Once:
+    value = json.dumps({"celsius": 1.5, "event_time": TIME, **fields}).encode()
+    return Once(0, offset, 0, value, key, headers, timestamp_ms=1_700_000_000_000)
+
+
+def encoded(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def records() -> list[Message]:
+    return [
+        record(0, b"k0", [("trace", b"\xff"), ("trace", None)], more=[1, {"a": None}], site={"city": "Rome", "zip": 1}),
+        record(1, None),
+        record(2, b"\xff\x00", [("x", b"")], site={"city": "Oslo"}),
+        record(3, "é".encode(), None, site=None, other=2**70),
+        Once(0, 4, 0, None, b"gone", [("x", b"")]),
+    ]
+
+
+AT = 1, 0
+STAMP = (1_700_000_000 - 946_684_800) * 1_000_000
+FIRST = [["trace", encoded(b"\xff")], ["trace", None]]
+BY_BYTES = [
+    (*AT, 0, STAMP, b"k0", FIRST, 1.5, MIDNIGHT, "Rome", {"more": [1, {"a": None}], "site": {"zip": 1}}),
+    (*AT, 1, STAMP, None, None, 1.5, MIDNIGHT, None, None),
+    (*AT, 2, STAMP, b"\xff\x00", [["x", ""]], 1.5, MIDNIGHT, "Oslo", None),
+    (*AT, 3, STAMP, "é".encode(), None, 1.5, MIDNIGHT, None, {"other": 2**70}),
+]
+
+
+class World:
+    """One stream, in memory or in PostgreSQL; its table refuses readings of 7 degrees."""
+
+    def __init__(self, kind: str, url: str, declared: Stream) -> None:
+        self.kind, self.stream = kind, declared
+        if kind == "memory":
+            self.memory = MemoryDatabase()
+            self.book: Any = MemoryBook(self.memory, declared)
+            self.ledger: Any = MemoryLedger(self.memory, declared, "run")
+            self.letters: Any = MemoryDeadLetters(self.memory, declared)
+            self.missing: ReplayStore = MemoryMissingRows(self.memory, declared)
+            self.memory.check(declared.name, "not_seven", lambda row: row[6] != 7)
+        else:
+            self.database = Database(sqlalchemy_url(url))
+            self.other = psycopg.connect(url, autocommit=True)
+            self.other.execute("SET timezone TO 'UTC'")
+            self.book = LedgerBook(self.database, declared)
+            self.book.prepare()
+            self.ledger = PostgresLedger(self.database, declared, "run", write_method=kind)
+            self.letters = DeadLetters(self.database, declared)
+            self.missing = MissingRows(self.database, declared)
+            self.other.execute("ALTER TABLE sensed ADD CONSTRAINT not_seven CHECK (celsius <> 7)")
+        begin(self.book, 0)
+        assert self.ledger.own([0], exact=True) == {}
+
+    def close(self) -> None:
+        self.ledger.close()
+        if self.kind != "memory":
+            self.database.dispose()
+            self.other.close()
+
+    def write(self, messages: list[Message], decode: Any = None) -> None:
+        self.ledger.write(make_batch(self.ledger.positions, messages, stream=self.stream, decode=decode))
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        if self.kind == "memory":
+            return sorted(self.memory.table("sensed").rows.values(), key=lambda row: row[2])
+        names = ", ".join(
+            "((extract(epoch FROM kafka_timestamp) - 946684800) * 1000000)::bigint"
+            if name == "kafka_timestamp"
+            else f'"{name}"'
+            for name in self.stream.columns
+        )
+        return self.other.execute(f"SELECT {names} FROM sensed ORDER BY kafka_offset").fetchall()  # type: ignore[arg-type]
+
+    def refused(self) -> list[tuple[int, str, str]]:
+        """(offset, stage, reason) of every letter that is open."""
+        if self.kind == "memory":
+            return [(at[2], letter.stage, letter.reason) for at, letter in sorted(self.letters.open().items())]
+        return [(row.kafka_offset, row.stage, row.reason) for row in self.letters.page(LetterFilter())]
+
+    def redrive(self) -> None:
+        decode = JsonDecoder(self.stream).decode
+        if self.kind == "memory":
+            self.letters.redrive(decode)
+        else:
+            self.letters.redrive(LetterFilter(), decode)
+
+    def mend(self) -> None:
+        """Drop the table's constraint."""
+        if self.kind == "memory":
+            self.memory.table("sensed").checks.clear()
+        else:
+            self.other.execute("ALTER TABLE sensed DROP CONSTRAINT not_seven")
+
+    def empty(self) -> None:
+        if self.kind == "memory":
+            self.memory.table("sensed").rows.clear()
+        else:
+            self.other.execute("DELETE FROM sensed")
+
+
+@pytest.fixture
+def key_type() -> type:
+    return bytes
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest, key_type: type) -> Iterator[World]:
+    url = "" if request.param == "memory" else request.getfixturevalue("database_url")
+    made = World(request.param, url, stream(key_type))
+    yield made
+    made.close()
+
+
+def test_a_row_has_the_parts_of_its_record(world: World) -> None:
+    world.write(records())
+    assert world.rows() == BY_BYTES
+    assert world.refused() == []
+    assert world.book.positions()[0].skipped == 1
+
+
+def test_one_by_one_and_together_are_the_same(world: World) -> None:
+    for each in records():
+        world.write([each])
+    assert world.rows() == BY_BYTES
+
+
+def test_a_redriven_row_is_the_row_that_would_have_been_stored(world: World) -> None:
+    def broken(value: bytes) -> tuple[object, ...]:
+        return JsonDecoder(Stream("other", msgspec.defstruct("Other", [("no", int), ("event_time", datetime)]))).decode(
+            value
+        )
+
+    world.write(records(), decode=broken)
+    assert world.rows() == []
+    assert [offset for offset, _, _ in world.refused()] == [0, 1, 2, 3]
+    world.redrive()
+    assert world.rows() == BY_BYTES
+    assert world.refused() == []
+
+
+def test_so_is_a_row_that_the_database_refused(world: World) -> None:
+    """Its headers have been read: the letter takes them from the row."""
+    world.write([record(0, b"k0", [("trace", b"\xff")], celsius=7, more=1), record(1, b"k1", [("x", None)])])
+    assert [offset for offset, _, _ in world.refused()] == [0]
+    world.mend()
+    world.redrive()
+    assert world.rows() == [
+        (*AT, 0, STAMP, b"k0", [["trace", encoded(b"\xff")]], 7.0, MIDNIGHT, None, {"more": 1}),
+        (*AT, 1, STAMP, b"k1", [["x", None]], 1.5, MIDNIGHT, None, None),
+    ]
+
+
+def test_a_replayed_row_is_the_same(world: World) -> None:
+    world.write(records())
+    world.empty()
+    batch = make_batch({0: Position(0, 1, Place(0))}, records(), stream=world.stream)
+    assert world.missing.store(batch) == Replayed(stored=4)
+    assert world.rows() == BY_BYTES
+
+
+@pytest.mark.parametrize("key_type", [str])
+def test_a_key_that_text_cannot_hold_costs_its_record(world: World) -> None:
+    world.write([*records(), record(5, b"a\0b"), record(6, b"\xff", celsius="x")])
+    assert [(row[2], row[4]) for row in world.rows()] == [(0, "k0"), (1, None), (3, "é")]
+    expected = [
+        (2, "decode", "key is not UTF-8, which its text column needs"),
+        (5, "value", "NUL character in the key, which PostgreSQL cannot store as text"),
+        (6, "decode", "key is not UTF-8, which its text column needs"),
+    ]
+    assert world.refused() == expected
+    world.redrive()
+    assert world.refused() == expected
+
+
+def test_unreadable_headers_cost_their_record_and_are_never_asked_for_again(world: World) -> None:
+    bad = record(1, b"k")
+    bad.unreadable = True
+    cold = record(2, b"k", [("x", b"y")], celsius=7)
+    world.write([record(0, b"k", [("x", b"y")]), bad, cold])
+    assert [offset for offset, _, _ in world.refused()] == [1, 2]
+    assert world.refused()[0][1:] == ("decode", "headers cannot be read: a key is not UTF-8")
+    assert (bad.reads, cold.reads) == (1, 1)
+    world.mend()
+    world.redrive()
+    assert [(row[2], row[5]) for row in world.rows()] == [(0, [["x", "eQ=="]]), (1, None), (2, [["x", "eQ=="]])]
+
+
+@pytest.mark.parametrize(
+    ("undeclared", "expected"),
+    [
+        (rb'"x": "a\u0000b"', ("value", NUL)),
+        (rb'"a\u0000b": 1', ("value", NUL)),
+        (rb'"site": {"city": "Rome", "x": ["a\u0000b"]}', ("value", NUL)),
+        (b'"x": 1e999', ("decode", "in an undeclared field: Number out of range")),
+        (b'"x": ' + b"[" * 20_000 + b"]" * 20_000, ("decode", "nested too deeply")),
+        (b'"x": ' + b"9" * 140_000, ("decode", "in an undeclared field: ")),
+    ],
+    ids=range(6),
+)
+def test_undeclared_poison_costs_its_record(world: World, undeclared: bytes, expected: tuple[str, str]) -> None:
+    value = b'{"celsius": 1.5, "event_time": "2026-01-01T00:00:00Z", ' + undeclared + b"}"
+    world.write([record(0, b"k"), Once(0, 1, 0, value, b"k"), record(2, b"k")])
+    assert [row[2] for row in world.rows()] == [0, 2]
+    ((offset, stage, reason),) = world.refused()
+    assert (offset, stage) == (1, expected[0])
+    assert reason.startswith(expected[1])
+
+
+@pytest.mark.parametrize("world", WORLDS[1:], indirect=True)
+def test_the_database_numbers_the_rows(world: World) -> None:
+    world.write(records())
+    numbers = [number for (number,) in world.other.execute("SELECT id FROM sensed ORDER BY kafka_offset")]
+    assert len(set(numbers)) == 4
+    assert numbers == sorted(numbers)
