@@ -46,6 +46,7 @@ class Field:
         nullable: declared `| None`.
         decode_type: what the fast decoder is given: bounds on int, a zone demanded of datetime.
         lenient_type: what the second try is given: str in place of datetime.
+        description: of the field's `Meta(description=...)`; None where it has none.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Field:
     lenient_type: Any
     default: Any
     default_factory: Any
+    description: str | None = None
 
     @property
     def pg_type(self) -> str:
@@ -80,6 +82,7 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
             f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list"
             " or Any"
         )
+    description = next((meta.description for meta in metas if meta.description), None)
     strict: Any = base
     lenient: Any = base
     if python_type is datetime:
@@ -99,6 +102,7 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         lenient_type=lenient | None if nullable else lenient,
         default=info.default,
         default_factory=info.default_factory,
+        description=description,
     )
 
 

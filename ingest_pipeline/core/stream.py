@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import msgspec
@@ -19,7 +19,11 @@ COORDINATES = ("kafka_incarnation", "kafka_partition", "kafka_offset")
 RESERVED = (*COORDINATES, "kafka_timestamp", "ingested_at")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
 POSTGRES_NAME_BYTES = 63
+LEAST_SILENCE = timedelta(minutes=1)
+"""Dagster's shortest freshness window."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Stream:
         topic: defaults to the name.
         table: defaults to the name; lives in DATABASE_SCHEMA.
         owners: Dagster owners of the asset ("team:x" or an e-mail address).
+        tags: Dagster tags of the asset.
+        max_silence: the asset turns stale when it has not been materialized for so long; None: an idle topic is fine.
 
     Raises:
         SettingsError: a name or a field cannot be used; says which and why.
@@ -44,6 +50,8 @@ class Stream:
     topic: str = ""
     table: str = ""
     owners: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    max_silence: timedelta | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -58,6 +66,7 @@ class Stream:
                     f"stream {self.name}: {what!r} does not fit PostgreSQL's {POSTGRES_NAME_BYTES} bytes for a name"
                 )
         self._check_event()
+        self._check_asset()
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -86,6 +95,20 @@ class Stream:
             raise SettingsError(
                 f'{owner} needs a field `event_time: datetime`, for example `= field(name="timestamp")`'
             )
+
+    def _check_asset(self) -> None:
+        for key, value in self.tags.items():
+            if not _TAG.fullmatch(key) or key.startswith("dagster/"):
+                raise SettingsError(
+                    f"stream {self.name}: tag {key!r} is not `key` or `namespace/key`, each of up to 63 of A-Z, a-z,"
+                    " 0-9, _, . and -; the namespace dagster is Dagster's own"
+                )
+            if not _TAG_VALUE.fullmatch(value):
+                raise SettingsError(
+                    f"stream {self.name}: the value of tag {key} is not up to 63 of A-Z, a-z, 0-9, _, . and -"
+                )
+        if self.max_silence is not None and self.max_silence < LEAST_SILENCE:
+            raise SettingsError(f"stream {self.name}: max_silence is {self.max_silence}, at least a minute is needed")
 
 
 def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
