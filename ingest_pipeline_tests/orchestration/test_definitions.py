@@ -94,7 +94,17 @@ class TestParts:
         assert {table.group_name, topic.group_name} == {"ingest"}
         assert table.metadata["dagster/table_name"] == "public.price"
         columns = {column.name: column.type for column in table.metadata["dagster/column_schema"].columns}
-        assert columns == {"symbol": "text", "price": "double precision", "event_time": "timestamp with time zone"}
+        assert list(columns) == [
+            "kafka_incarnation",
+            "kafka_partition",
+            "kafka_offset",
+            "symbol",
+            "price",
+            "event_time",
+            "kafka_timestamp",
+            "ingested_at",
+        ]
+        assert columns["price"] == "double precision"
         assert table.metadata["group_id"] == "ingest-price"
 
     def test_no_op_is_retried(self) -> None:
@@ -141,6 +151,7 @@ class TestInstance:
             assert not queue.tag_concurrency_limits
             assert instance.run_coordinator.dequeue_interval_seconds == 1
             assert instance.run_monitoring_enabled
+            assert instance.freshness_enabled
             assert instance.run_monitoring_poll_interval_seconds <= 10
             assert instance.run_monitoring_max_runtime_seconds > 86_400
             assert instance.get_settings("sensors")["use_threads"] is True
