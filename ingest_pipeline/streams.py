@@ -2,6 +2,7 @@
 
 A field's name is its column; `field(name=...)` gives the JSON key where it differs. Types: str, int, float, bool,
 datetime, date, Decimal, UUID, dict or list (jsonb), bytes (base64 in JSON), and `| None` for a nullable column.
+What else a Stream may say, such as owners, tags and max_silence: docs/streams.md.
 """
 
 from datetime import datetime
