@@ -36,7 +36,7 @@ _ACTIVE = [
 
 def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default, every POLL_SECONDS (rounded up to the daemon's loop of 5 s)."""
-    key, observed = asset_key(stream, key_prefix), topic_key(stream, key_prefix)
+    key = asset_key(stream, key_prefix)
     told: set[tuple[str, float]] = set()
 
     @dg.sensor(
@@ -48,7 +48,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            return tick(context, stream, connections, observed)
+            return tick(context, stream, connections, key_prefix)
         except (DataLoss, TopicChanged) as error:
             _turn_red(context.instance, key, error, told)
             raise dg.Failure(description=error.message) from None
@@ -69,12 +69,9 @@ def _turn_red(instance: dg.DagsterInstance, key: dg.AssetKey, error: IngestError
 
 
 def tick(
-    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key: dg.AssetKey
+    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()
 ) -> dg.SensorResult | dg.SkipReason:
-    """One look, one decision.
-
-    Args:
-        key: of the topic, which is observed now and then.
+    """One look, one decision; now and then an observation of the topic.
 
     Raises:
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
@@ -91,7 +88,7 @@ def tick(
                 run, "The run has no session with PostgreSQL any more: its process is frozen, cut off or gone."
             )
     requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
-    observations, seen = _observe(context, stream, connections, key, view.now)
+    observations, seen = _observe(context, stream, connections, topic_key(stream, key_prefix), view.now)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason="; ".join(decision.said) if decision.said and not requests else None,

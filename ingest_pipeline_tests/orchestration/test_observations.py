@@ -96,6 +96,14 @@ def test_the_limit_outlives_the_code_server(bench: Make) -> None:
     assert observed(here) == []
 
 
+def test_the_key_has_the_projects_prefix(bench: Make) -> None:
+    here = bench()
+    here.definitions = build_definitions(here.streams, here.settings, key_prefix=["shop"])
+    (event,) = here.tick().asset_events
+    assert event.asset_key == topic_key(here.stream, ["shop"])
+    assert event.asset_key in here.definitions.resolve_all_asset_keys()
+
+
 def test_a_tick_without_a_look_asks_kafka_nothing_more(
     bench: Make, monkeypatch: pytest.MonkeyPatch, later: Callable[[], None]
 ) -> None:
