@@ -55,6 +55,7 @@ class Field:
         path: where it is in the JSON, below `$.`.
         dotted: where it is in the decoded event.
         holds_structs: for jsonb: the decoded value is made of Structs and has to be turned into dicts.
+        description: of the field's `Meta(description=...)`; None where it has none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Field:
     path: str = ""
     dotted: str = ""
     holds_structs: bool = False
+    description: str | None = None
 
     @property
     def pg_type(self) -> str:
@@ -97,6 +99,7 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
             f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list,"
             " Any or a Struct of these"
         )
+    description = next((meta.description for meta in metas if meta.description), None)
     strict: Any = base
     lenient: Any = base
     if python_type is datetime:
@@ -121,6 +124,7 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         path=info.encode_name,
         dotted=info.name,
         holds_structs=python_type in (dict, list) and _holds_structs(base),
+        description=description,
     )
 
 

@@ -54,6 +54,9 @@ class Topic(Protocol):
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         """Where a read_committed reader would find the end, by one request for all partitions."""
 
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
+        """Where the log ends, with the records that open transactions hold back from a read_committed reader."""
+
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         """The first offset still held (low watermark)."""
 

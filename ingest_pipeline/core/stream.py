@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import msgspec
@@ -30,7 +30,11 @@ COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 RESERVED = (*COORDINATES, KAFKA_TIMESTAMP.name, INGESTED_AT.name)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
 POSTGRES_NAME_BYTES = 63
+LEAST_SILENCE = timedelta(minutes=1)
+"""Dagster's shortest freshness window."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Stream:
         headers_column: for the headers, as a jsonb list of [key, base64 of the value].
         extra_column: for the JSON keys that the event does not declare, as a jsonb object; null when there are none.
         id_column: for a number that the database gives each row.
+        tags: Dagster tags of the asset.
+        max_silence: the asset turns stale when it has not been materialized for so long; None: an idle topic is fine.
 
     Raises:
         SettingsError: a name or a field cannot be used; says which and why.
@@ -65,6 +71,8 @@ class Stream:
     headers_column: str = ""
     extra_column: str = ""
     id_column: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    max_silence: timedelta | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -80,6 +88,7 @@ class Stream:
                 )
         self._check_event()
         self._check_options()
+        self._check_asset()
 
     @cached_property
     def shape(self) -> Shape:
@@ -176,6 +185,20 @@ class Stream:
             raise SettingsError(
                 f'{owner} needs a field `event_time: datetime`, for example `= field(name="timestamp")`'
             )
+
+    def _check_asset(self) -> None:
+        for key, value in self.tags.items():
+            if not _TAG.fullmatch(key) or key.startswith("dagster/"):
+                raise SettingsError(
+                    f"stream {self.name}: tag {key!r} is not `key` or `namespace/key`, each of up to 63 of A-Z, a-z,"
+                    " 0-9, _, . and -; the namespace dagster is Dagster's own"
+                )
+            if not _TAG_VALUE.fullmatch(value):
+                raise SettingsError(
+                    f"stream {self.name}: the value of tag {key} is not up to 63 of A-Z, a-z, 0-9, _, . and -"
+                )
+        if self.max_silence is not None and self.max_silence < LEAST_SILENCE:
+            raise SettingsError(f"stream {self.name}: max_silence is {self.max_silence}, at least a minute is needed")
 
 
 def _fits(name: str) -> bool:

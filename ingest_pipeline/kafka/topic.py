@@ -76,6 +76,9 @@ class KafkaTopic:
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         return self._offsets(partitions, _LATEST, self._timeout)
 
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
+        return self._offsets(partitions, _LATEST, self._timeout, IsolationLevel.READ_UNCOMMITTED)
+
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         return self._offsets(partitions, _EARLIEST, self._timeout)
 
@@ -174,13 +177,16 @@ class KafkaTopic:
         topic_id = str(described.topic_id).translate(_URL_SAFE)
         return None if topic_id == _NO_TOPIC_ID else topic_id
 
-    def _offsets(self, partitions: Collection[int], spec: OffsetSpec, timeout: float) -> dict[int, Place]:
+    def _offsets(
+        self, partitions: Collection[int], spec: OffsetSpec, timeout: float, isolation: IsolationLevel | None = None
+    ) -> dict[int, Place]:
         """One request for all; an offset of -1 means that no record is as young as the timestamp."""
         if not partitions:
             return {}
         asked = {TopicPartition(self.name, partition): spec for partition in partitions}
+        isolation = self._isolation if isolation is None else isolation
         answers = self._answers(
-            lambda client, left: client.list_offsets(asked, isolation_level=self._isolation, request_timeout=left),
+            lambda client, left: client.list_offsets(asked, isolation_level=isolation, request_timeout=left),
             timeout,
             self.where,
             partitions,

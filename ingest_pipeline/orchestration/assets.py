@@ -7,6 +7,7 @@ import dagster as dg
 
 from ..core.stream import Stream
 from .connections import Connections
+from .described import freshness, table_metadata
 
 
 def topic_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
@@ -36,17 +37,11 @@ def stream_asset(
         group_name=group,
         kinds={"kafka", "postgres"},
         owners=list(stream.owners) or None,
+        tags=dict(stream.tags),
+        freshness_policy=freshness(stream, settings),
         description=(stream.event.__doc__ or f"Events of topic {stream.topic}.").strip(),
         metadata={
-            "dagster/table_name": f"{settings.database_schema}.{stream.table}",
-            "dagster/column_schema": dg.TableSchema(
-                columns=[
-                    dg.TableColumn(
-                        column.name, column.pg_type, constraints=dg.TableColumnConstraints(nullable=column.nullable)
-                    )
-                    for column in stream.table_columns
-                ]
-            ),
+            **table_metadata(stream, settings),
             "topic": stream.topic,
             "group_id": connections.group_id(stream),
         },

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
 
-from ..core.errors import DataLoss, IngestError, TopicChanged, TopicMissing
+from ..core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
 from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses
 from ..core.ports import Topic
 from ..core.record import Place, TopicIdentity
 from ..core.start import Book, StoredPosition, standings
 from ..core.stream import Stream
 from . import tags
-from .assets import asset_key
+from .assets import asset_key, topic_key
 from .checks import NO_LOSS, Verdict
 from .connections import Connections
-from .decide import Decision, Launch, RunView, View, decide
+from .decide import Launch, RunView, View, decide
+from .observations import Look, observe
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
@@ -46,7 +48,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            return tick(context, stream, connections)
+            return tick(context, stream, connections, key_prefix)
         except (DataLoss, TopicChanged) as error:
             _turn_red(context.instance, key, error, told)
             raise dg.Failure(description=error.message) from None
@@ -67,9 +69,9 @@ def _turn_red(instance: dg.DagsterInstance, key: dg.AssetKey, error: IngestError
 
 
 def tick(
-    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections
+    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()
 ) -> dg.SensorResult | dg.SkipReason:
-    """One look, one decision.
+    """One look, one decision; now and then an observation of the topic.
 
     Raises:
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
@@ -85,7 +87,14 @@ def tick(
             context.instance.report_run_failed(
                 run, "The run has no session with PostgreSQL any more: its process is frozen, cut off or gone."
             )
-    return _result(decision, stream, connections, view)
+    requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
+    observations, seen = _observe(context, stream, connections, topic_key(stream, key_prefix), view.now)
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason="; ".join(decision.said) if decision.said and not requests else None,
+        cursor=json.dumps({"ghosts": decision.ghosts_seen, "look": asdict(seen)}),
+        asset_events=observations,
+    )
 
 
 def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Connections) -> View:
@@ -120,7 +129,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         recent=recent,
         progress_at=_progress_at(known),
         paused=f"{state.reason} ({state.paused_by})" if state.paused else None,
-        ghosts_seen=_ghosts_seen(context.cursor),
+        ghosts_seen=_stored(context.cursor).get("ghosts", {}),
     )
 
 
@@ -138,13 +147,16 @@ def _losses(
     return find_losses(identity, topic.name, standings(known), book.losses(), lows, ends)
 
 
-def _result(decision: Decision, stream: Stream, connections: Connections, view: View) -> dg.SensorResult:
-    requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
-    return dg.SensorResult(
-        run_requests=requests,
-        skip_reason="; ".join(decision.said) if decision.said and not requests else None,
-        cursor=json.dumps({"ghosts": decision.ghosts_seen}),
-    )
+def _observe(
+    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key: dg.AssetKey, now: float
+) -> tuple[list[dg.AssetObservation], Look]:
+    """An outage that begins just now must not hold a launch back: the next tick looks again."""
+    last = Look(**_stored(context.cursor).get("look", {}))
+    try:
+        return observe(connections.topic(stream), connections.book(stream), key, last, now)
+    except EnvironmentFault as fault:
+        context.log.warning(f"the topic is observed at the next tick: {fault.message}")
+        return [], last
 
 
 def _request(launch: Launch, stream: Stream, connections: Connections, definition: str) -> dg.RunRequest:
@@ -188,9 +200,8 @@ def _progress_at(known: Mapping[int, StoredPosition]) -> dict[int, float]:
     return {p: at.updated_at.timestamp() for p, at in known.items() if at.next_offset > at.first_offset}
 
 
-def _ghosts_seen(cursor: str | None) -> dict[str, float]:
-    stored: dict[str, Any] = json.loads(cursor) if cursor else {}
-    return dict(stored.get("ghosts", {}))
+def _stored(cursor: str | None) -> dict[str, Any]:
+    return json.loads(cursor) if cursor else {}
 
 
 def _remember_absence(stream: Stream, connections: Connections) -> None:

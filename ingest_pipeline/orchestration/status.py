@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ..core.errors import IngestError, TopicMissing
+from ..core.ports import Topic
 from ..core.start import survey
 from ..core.stream import Stream
 from .connections import Connections
+from .tags import sensor_name
 
 HEALTHY, DEGRADED, STOPPED = 0, 1, 2
 """Also the exit codes."""
+UNATTENDED_SECONDS = 60
+"""Records that nobody drains for longer are told; a run takes a few seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,26 @@ def status_of(stream: Stream, connections: Connections) -> StreamStatus:
         return StreamStatus(stream.name, STOPPED, [error.message])
 
 
+def _unattended(stream: Stream, topic: Topic, partitions: list[PartitionStatus]) -> list[str]:
+    """Records that wait while nobody drains. Kafka is asked for their age only when nothing was stored for so long, so
+    that a stream which has just woken up is not suspected."""
+    since = datetime.now(UTC) - timedelta(seconds=UNATTENDED_SECONDS)
+    idle = {
+        at.partition: at
+        for at in partitions
+        if at.lag and at.owner is None and (at.committed_at is None or at.committed_at < since)
+    }
+    young = topic.offsets_at(list(idle), int(since.timestamp() * 1000)) if idle else {}
+    waiting = [at for at in idle.values() if (at.next_offset or 0) < young[at.partition].next_offset]
+    if not waiting:
+        return []
+    lag = sum(at.lag or 0 for at in waiting)
+    return [
+        f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is {sensor_name(stream)}"
+        " switched on, and Dagster's daemon up? Its last tick says why it launches none"
+    ]
+
+
 def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
     from ..postgres.tail import newest_timestamps
 
@@ -107,6 +131,7 @@ def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
+    degraded += [] if stopped else _unattended(stream, topic, found)
     letters = book.open_letters()
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
     if letters:

@@ -14,6 +14,7 @@ from sqlalchemy.pool import QueuePool
 
 from . import copy
 from .errors import mapped_errors
+from .queries import quoted as quoted
 
 APPLICATION_PREFIX = "ingest "
 """`application_name` of a writing session is this and the run's id: so a run can be seen in pg_stat_activity."""
@@ -39,11 +40,6 @@ _SESSION = {
     "default_transaction_isolation": "read committed",
     "timezone": "UTC",
 }
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier. Where a driver formats the statement, double its percent signs."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def in_text(name: str) -> str:

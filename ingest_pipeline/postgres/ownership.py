@@ -118,7 +118,8 @@ def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[in
     """End the sessions of owners that are frozen, and say how many.
 
     No timeout of PostgreSQL fires while it waits for a client inside COPY, nor once it has ignored what a client still
-    sent after its COPY had failed; the holder is matched in the same statement.
+    sent after its COPY had failed; and once a session was seen idle in a transaction for minutes, its timeout
+    notwithstanding. The holder is matched in the same statement.
     """
     rows = connection.execute(_END_FROZEN, {"keys": keys.keys("own", partitions), "frozen": FROZEN_SECONDS})
     return len(rows.fetchall())

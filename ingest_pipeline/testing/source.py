@@ -109,6 +109,11 @@ class MemoryTopic:
         logs = [self._broker.log(self.name, partition) for partition in partitions]
         return {log.partition: Place(log.stable_end, log.epoch) for log in logs}
 
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
+        self._ask()
+        logs = [self._broker.log(self.name, partition) for partition in partitions]
+        return {log.partition: Place(log.end, log.epoch) for log in logs}
+
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         self._ask()
         logs = [self._broker.log(self.name, partition) for partition in partitions]

@@ -87,6 +87,7 @@ class TestOffsets:
             world.append(topic, 1, value)
         assert next_offsets(facts.end_offsets([0, 1])) == {0: 0, 1: 3}
         assert next_offsets(facts.start_offsets([0, 1])) == {0: 0, 1: 0}
+        assert next_offsets(facts.high_watermarks([0, 1])) == {0: 0, 1: 3}
         assert next_offsets(facts.end_offsets([1])) == {1: 3}
         assert facts.end_offsets([]) == {}
 
@@ -108,8 +109,10 @@ class TestOffsets:
         finish = world.transaction(topic, 0, [b"inside"])
         world.append(topic, 0, b"behind")
         assert next_offsets(facts.end_offsets([0])) == {0: 1}
+        assert next_offsets(facts.high_watermarks([0])) == {0: 3}
         finish(True)
         eventually(lambda: next_offsets(facts.end_offsets([0])) == {0: 4})
+        assert next_offsets(facts.high_watermarks([0])) == {0: 4}
 
     def test_a_time_gives_the_first_record_not_older_or_the_end(self, world: World) -> None:
         world.need("timestamps")

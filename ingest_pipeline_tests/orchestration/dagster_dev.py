@@ -38,6 +38,9 @@ _LAUNCH = """mutation ($parameters: ExecutionParams!) {launchRun(executionParams
 _MATERIALIZATIONS = """query ($id: ID!) {runOrError(runId: $id) {... on Run {assetMaterializations {
     assetKey {path} metadataEntries {label ... on TextMetadataEntry {text} ... on IntMetadataEntry {intValue}}}}}}"""
 
+_OBSERVATIONS = """query ($key: AssetKeyInput!) {assetOrError(assetKey: $key) {... on Asset {
+    assetObservations(limit: 100) {metadataEntries {label ... on IntMetadataEntry {intValue}}}}}}"""
+
 
 class Run(NamedTuple):
     run_id: str
@@ -159,6 +162,14 @@ class DagsterDev:
             }
             for event in events
         }
+
+    def observed(self, *path: str) -> list[dict[str, int | None]]:
+        """Of each observation of an asset, newest first: label → whole number."""
+        asset = self.ask(_OBSERVATIONS, key={"path": list(path)})["assetOrError"]
+        return [
+            {entry["label"]: entry.get("intValue") for entry in event["metadataEntries"]}
+            for event in asset.get("assetObservations", [])
+        ]
 
     def _repository(self) -> dict[str, str]:
         return {"repositoryName": "__repository__", "repositoryLocationName": self._location}

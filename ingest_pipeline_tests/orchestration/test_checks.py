@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from ingest_pipeline.orchestration import status as status_module
 from ingest_pipeline.orchestration.checks import (
     ACCOUNTED,
     AS_DECLARED,
@@ -18,6 +20,8 @@ from ingest_pipeline.orchestration.checks import (
     Verdict,
     verdicts,
 )
+from ingest_pipeline.orchestration.status import status_of
+from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -117,6 +121,38 @@ def test_the_sensor_says_it_once_and_again_behind_a_newer_materialization(bench:
     refused(here)
     refused(here)
     assert count() == before + 2
+
+
+def test_records_that_nobody_drains_are_told(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that has been quiet and just woke up is not suspected."""
+    here = bench()
+    here.produce(temperatures(4))
+    here.drain()
+    here.query("update ingest.position set updated_at = updated_at - interval '1 hour'")
+    here.produce(temperatures(6))
+    ((stream,),) = [status(here, 0)]
+    assert (stream["lag"], stream["said"]) == (6, [])
+    monkeypatch.setattr(status_module, "UNATTENDED_SECONDS", 1)
+    assert wait_for("the records' age", lambda: status_of(here.stream, here.connections).said) == [
+        "no run drains, and 6 records wait, some for more than 1 s: is temperature_sensor switched on, and Dagster's"
+        " daemon up? Its last tick says why it launches none"
+    ]
+    status(here, 1)
+    with closing(PostgresLedger(here.connections.database(), here.stream, "some-run")) as ledger:
+        assert ledger.own([0, 1], exact=True) == {}
+        assert status_of(here.stream, here.connections).said == []
+    here.connections.book(here.stream).pause("index build", "ann")
+    (said,) = status_of(here.stream, here.connections).said
+    assert said.startswith("paused: index build (ann)")
+
+
+def test_records_of_a_stream_that_never_began_are_told(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = bench()
+    monkeypatch.setattr(status_module, "UNATTENDED_SECONDS", 1)
+    assert status_of(here.stream, here.connections).said == []
+    here.produce(temperatures(3))
+    (said,) = wait_for("the records' age", lambda: status_of(here.stream, here.connections).said)
+    assert said.startswith("no run drains, and 3 records wait")
 
 
 def test_what_cannot_be_evaluated_does_not_pass(bench: Make) -> None:

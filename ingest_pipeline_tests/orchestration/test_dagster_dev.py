@@ -113,6 +113,9 @@ def test_sensors_launch_runs_that_drain_both_streams(here: Here) -> None:
         assert run.tags["dagster/sensor_name"] == f"{stream}_sensor"
         assert (run.tags[tags.STREAM], run.tags[tags.SHARD]) == (stream, "0/1")
         assert here.dagster.skip_reason(stream) == f"run {run.run_id[:8]} is draining; lag 0"
+        topic = here.dagster.observed("kafka", stream)[-1]
+        assert topic.keys() == {"lag", "blocked_records", "partitions"}
+        assert topic["blocked_records"] == 0
 
 
 def test_terminate_commits_what_is_in_hand(here: Here) -> None:

@@ -150,6 +150,7 @@ class TestInstance:
             assert not queue.tag_concurrency_limits
             assert instance.run_coordinator.dequeue_interval_seconds == 1
             assert instance.run_monitoring_enabled
+            assert instance.freshness_enabled
             assert instance.run_monitoring_poll_interval_seconds <= 10
             assert instance.run_monitoring_max_runtime_seconds > 86_400
             assert instance.get_settings("sensors")["use_threads"] is True

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
+import dagster as dg
 import psycopg
 import pytest
 
+from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest, interruptible
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -51,6 +54,30 @@ def test_the_schema_makes_the_table_that_a_run_makes(bench: Make) -> None:
     here.produce(temperatures(3))
     here.drain()
     assert here.rows() == 3
+
+
+def test_the_queries_in_the_assets_metadata_answer_as_they_are(bench: Make) -> None:
+    odd = replace(STREAMS[0], table='odd "table"; %s :x {y}')
+    here = bench([odd])
+    for _ in range(2):
+        here.produce([*temperatures(15), *(one._replace(value=b"?") for one in temperatures(2))])
+        here.drain()
+    metadata = here.definitions.resolve_asset_graph().get(dg.AssetKey("temperature")).metadata
+    newest, letters = (
+        metadata[name].value.removeprefix("```sql\n").removesuffix("\n```")
+        for name in ("newest_rows_sql", "open_dead_letters_sql")
+    )
+    with psycopg.connect(here.url) as connection:
+        cursor = connection.execute(newest)
+        schema = metadata["dagster/column_schema"]
+        assert [column.name for column in cursor.description or ()] == [column.name for column in schema.columns]
+        times = [row[-1] for row in cursor]
+        assert len(times) == 20
+        assert times == sorted(times, reverse=True)
+        found = connection.execute(letters).fetchall()
+        assert len(found) == 4
+        connection.execute("update ingest.dead_letter set status = 'discarded' where id = %s", [found[0][0]])
+        assert [row[0] for row in connection.execute(letters)] == [row[0] for row in found[1:]]
 
 
 def test_watch_draws_until_it_is_interrupted(bench: Make) -> None:

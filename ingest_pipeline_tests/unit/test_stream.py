@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -14,6 +14,8 @@ from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.core.fields import BIGINT_MAX
 from ingest_pipeline.core.stream import Stream, by_name
 from ingest_pipeline.streams import STREAMS
+
+READINGS = msgspec.defstruct("Reading", [("event_time", datetime)])
 
 
 def event(**fields: Any) -> type[msgspec.Struct]:
@@ -93,6 +95,27 @@ def test_an_event_time_is_demanded(kind: Any) -> None:
         Stream("readings", event(event_time=kind))
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [{"a b": ""}, {"": "x"}, {"a/b/c": ""}, {"x" * 64: ""}, {"dagster/priority": ""}, {"a": "b c"}, {"a": "x" * 64}],
+)
+def test_tags_are_what_dagster_takes(tags: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"stream readings: .*tag .* up to 63"):
+        Stream("readings", event(), tags=tags)
+
+
+def test_a_silence_is_at_least_a_minute() -> None:
+    assert Stream("readings", event(), max_silence=timedelta(minutes=1)).max_silence
+    with pytest.raises(SettingsError, match="at least a minute"):
+        Stream("readings", event(), max_silence=timedelta(seconds=59))
+
+
+def test_a_stream_can_be_hashed_whatever_its_tags() -> None:
+    tagged = Stream("readings", READINGS, tags={"tier": "gold"})
+    assert tagged in {tagged}
+    assert tagged != Stream("readings", READINGS)
+
+
 @pytest.mark.parametrize("what", ["name", "topic", "table"])
 def test_two_streams_share_nothing(what: str) -> None:
     names = {"name": "one", "topic": "one_topic", "table": "one_table"}
@@ -113,7 +136,9 @@ def test_an_int_is_bounded_to_bigint_unless_it_is_bounded_closer() -> None:
 
 def test_the_definition_changes_with_what_a_row_looks_like_and_with_nothing_else() -> None:
     plain = Stream("readings", event(x=int))
-    assert plain.definition() == Stream("readings", event(x=int), owners=("team:ingest",)).definition()
+    told = {"owners": ("team:ingest",), "tags": {"tier": "gold"}, "max_silence": timedelta(hours=1)}
+    described = Annotated[int, msgspec.Meta(description="of x")]
+    assert plain.definition() == Stream("readings", event(x=described), **told).definition()  # type: ignore[arg-type]
     others = [
         Stream("readings", event(x=float)),
         Stream("readings", event(x=int | None)),

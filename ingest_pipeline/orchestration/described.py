@@ -1,0 +1,77 @@
+"""What the table asset says of its table before anything has run: columns, queries to paste, freshness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from ..core.errors import SettingsError
+from ..core.stream import COORDINATES, Stream
+from ..postgres.queries import newest_rows, open_dead_letters
+from ..settings import Settings
+
+_RUN_SECONDS = 60
+"""Between the ends of two runs that follow each other there may be so much more than a run's age."""
+_OWN = {
+    "kafka_incarnation": "1, and one more after each topic that was made again or cut: its offsets are used anew.",
+    "kafka_partition": "The partition the record was read from.",
+    "kafka_offset": "The record's offset in its partition.",
+    "kafka_timestamp": "The record's own time, set by its producer or by the broker; null where Kafka has none.",
+    "ingested_at": "When the transaction that stored the row began.",
+}
+"""Column → description, of the columns that every table has."""
+
+
+def table_metadata(stream: Stream, settings: Settings) -> dict[str, Any]:
+    """The table's name and columns, and two queries as Markdown code blocks."""
+    events, ledger = settings.database_schema, settings.ledger_schema
+    return {
+        "dagster/table_name": f"{events}.{stream.table}",
+        "dagster/column_schema": column_schema(stream),
+        "newest_rows_sql": _code(newest_rows(stream, events, ledger)),
+        "open_dead_letters_sql": _code(open_dead_letters(stream, ledger)),
+    }
+
+
+def column_schema(stream: Stream) -> dg.TableSchema:
+    """The columns in the table's order."""
+    said = _OWN | {item.name: item.description for item in stream.fields}
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                column.pg_type,
+                said.get(column.name),
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in stream.table_columns
+        ],
+        constraints=dg.TableConstraints(other=[f"PRIMARY KEY ({', '.join(COORDINATES)})"]),
+    )
+
+
+def freshness(stream: Stream, settings: Settings) -> dg.FreshnessPolicy | None:
+    """Stale after `max_silence` without a materialization; None where none is declared.
+
+    Raises:
+        SettingsError: a stream that is never silent would turn stale, since a run materializes at its end.
+    """
+    if stream.max_silence is None:
+        return None
+    own = settings.for_stream(stream.name)
+    name, longest = (
+        ("REPORT_SECONDS", own.report_seconds)
+        if own.report_as == "materialization"
+        else ("RUN_MAX_SECONDS", own.run_max_seconds)
+    )
+    if stream.max_silence.total_seconds() < longest + _RUN_SECONDS:
+        raise SettingsError(
+            f"stream {stream.name}: max_silence is {stream.max_silence}, but a busy stream materializes every"
+            f" {longest} s ({name}): declare at least {longest + _RUN_SECONDS} s, or lower {name}"
+        )
+    return dg.FreshnessPolicy.time_window(fail_window=stream.max_silence)
+
+
+def _code(query: str) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"```sql\n{query}\n```")

@@ -1,0 +1,41 @@
+"""Queries for people to paste into psql. SQLAlchemy is not needed for them, so that definitions load without it."""
+
+from __future__ import annotations
+
+from ..core.stream import Stream
+
+_NEWEST_ROWS = """\
+SELECT newest.*
+FROM {ledger}.position AS at
+CROSS JOIN LATERAL (
+    SELECT * FROM {table} AS event
+    WHERE event.kafka_incarnation = at.kafka_incarnation AND event.kafka_partition = at.kafka_partition
+    ORDER BY event.kafka_offset DESC LIMIT 20
+) AS newest
+WHERE at.stream = '{stream}'
+ORDER BY newest.ingested_at DESC, newest.kafka_offset DESC LIMIT 20;"""
+_OPEN_DEAD_LETTERS = """\
+SELECT id, failed_at, kafka_partition, kafka_offset, stage, reason, sqlstate, attempts
+FROM {ledger}.dead_letter
+WHERE stream = '{stream}' AND status = 'open'
+ORDER BY failed_at DESC, id DESC LIMIT 20;"""
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier. Where a driver formats the statement, double its percent signs."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def newest_rows(stream: Stream, events: str, ledger: str) -> str:
+    """The newest rows, found by the primary key, so that it costs the same in a large table.
+
+    Args:
+        events, ledger: the schemas of the stream's table and of the ledger.
+    """
+    table = f"{quoted(events)}.{quoted(stream.table)}"
+    return _NEWEST_ROWS.format(ledger=quoted(ledger), table=table, stream=stream.name)
+
+
+def open_dead_letters(stream: Stream, ledger: str) -> str:
+    """The newest dead letters that wait for somebody, without their bytes."""
+    return _OPEN_DEAD_LETTERS.format(ledger=quoted(ledger), stream=stream.name)

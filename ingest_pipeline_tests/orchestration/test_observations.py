@@ -1,0 +1,145 @@
+"""Observations of a topic by its stream's sensor, on real Kafka and PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+from confluent_kafka import Producer
+
+from ingest_pipeline.core.errors import KafkaUnavailable
+from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.orchestration import sensors
+from ingest_pipeline.orchestration.assets import topic_key
+from ingest_pipeline.orchestration.build import build_definitions
+from ingest_pipeline.orchestration.observations import OBSERVE_SECONDS
+from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
+from ingest_pipeline_tests.orchestration.records import temperatures
+from ingest_pipeline_tests.orchestration.test_data_loss import delete_before
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let the sensor's clock be at the next time that a look is due."""
+    ahead = [0.0]
+    monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: time.time() + ahead[0]))
+
+    def move() -> None:
+        ahead[0] += OBSERVE_SECONDS
+
+    return move
+
+
+def observed(here: Bench) -> list[dict[str, Any]]:
+    """The plain values of what one tick told of the topic."""
+    events = here.tick().asset_events
+    assert all(isinstance(event, dg.AssetObservation) for event in events)
+    assert {event.asset_key for event in events} <= {topic_key(here.stream, ())}
+    return [{name: value.value for name, value in event.metadata.items() if name != "partitions"} for event in events]
+
+
+def test_the_figures_are_kafkas_and_the_ledgers(
+    bench: Make, kafka_server: RealKafka, later: Callable[[], None]
+) -> None:
+    here = bench(partitions=1)
+    here.produce(temperatures(5, partitions=1))
+    assert observed(here) == [{"lag": 5, "blocked_records": 0}]
+    here.drain()
+    here.produce(temperatures(2, partitions=1))
+    delete_before(kafka_server, here.stream.topic, 3)
+    assert observed(here) == []
+    later()
+    assert observed(here) == [{"lag": 2, "headroom_records": 2, "blocked_records": 0}]
+    later()
+    assert observed(here) == []
+
+
+def test_an_open_transaction_is_told_and_its_end_too(bench: Make, later: Callable[[], None]) -> None:
+    """Behind it no end moves, so that the stream looks caught up."""
+    here = bench(partitions=1)
+    here.produce(temperatures(5, partitions=1))
+    here.drain()
+    assert [found["blocked_records"] for found in observed(here)] == [0]
+    producer = Producer({"bootstrap.servers": here.bootstrap_servers, "transactional.id": uuid.uuid4().hex})
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.produce(here.stream.topic, temperatures(1)[0].value, partition=0)
+    producer.flush()
+    assert here.tick().skip_message == "caught up: lag 0"
+    later()
+    assert [found["blocked_records"] for found in observed(here)] == [1]
+    producer.abort_transaction()
+
+    def released() -> bool:
+        later()
+        return [found["blocked_records"] for found in observed(here)] == [0]
+
+    wait_for("the transaction's markers", released)
+
+
+def test_the_limit_outlives_the_code_server(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(4))
+    assert len(observed(here)) == 1
+    here.definitions = build_definitions(here.streams, here.settings)  # a new process knows no more than the cursor
+    here.produce(temperatures(4))
+    assert observed(here) == []
+
+
+def test_the_key_has_the_projects_prefix(bench: Make) -> None:
+    here = bench()
+    here.definitions = build_definitions(here.streams, here.settings, key_prefix=["shop"])
+    (event,) = here.tick().asset_events
+    assert event.asset_key == topic_key(here.stream, ["shop"])
+    assert event.asset_key in here.definitions.resolve_all_asset_keys()
+
+
+def test_a_tick_without_a_look_asks_kafka_nothing_more(
+    bench: Make, monkeypatch: pytest.MonkeyPatch, later: Callable[[], None]
+) -> None:
+    here = bench()
+    here.produce(temperatures(4))
+    here.drain()
+    asked: Counter[str] = Counter()
+    for question in ("identity", "end_offsets", "start_offsets", "high_watermarks", "offsets_at"):
+        answer = getattr(KafkaTopic, question)
+
+        def ask(self: KafkaTopic, *what: Any, question: str = question, answer: Any = answer) -> Any:
+            asked[question] += not what or bool(what[0])  # no request is made for no partitions
+            return answer(self, *what)
+
+        monkeypatch.setattr(KafkaTopic, question, ask)
+    here.tick()
+    assert asked["high_watermarks"] == 1
+    asked.clear()
+    for _ in range(3):
+        here.tick()
+    assert +asked == {"identity": 3, "end_offsets": 3}
+    asked.clear()
+    later()
+    here.tick()
+    assert asked["high_watermarks"] == asked["start_offsets"] == 1
+
+
+def test_an_outage_during_the_look_holds_no_launch_back(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = bench()
+    here.produce(temperatures(4))
+
+    def refuse(*_: object) -> None:
+        raise KafkaUnavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(KafkaTopic, "high_watermarks", refuse)
+        outcome = here.tick()
+    assert (len(outcome.run_requests), outcome.asset_events) == (1, [])
+    assert len(observed(here)) == 1
