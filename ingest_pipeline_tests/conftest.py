@@ -2,8 +2,8 @@
 
 Use ``database_url`` for an empty database, ``kafka_server`` and ``topic`` for a real broker,
 ``embedded_broker`` where speed matters more than proof, and ``own_kafka`` or ``own_postgres`` to kill and
-restart one. The report's last lines say which servers were used. With REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1) a
-missing server is a failure instead of a skip.
+restart one; ``prometheus`` for a real Prometheus. The report's last lines say which servers were used. With
+REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1, REQUIRE_PROMETHEUS=1) a missing server is a failure instead of a skip.
 """
 
 import os
@@ -24,8 +24,10 @@ from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres
+from ingest_pipeline_tests.servers.prometheus import PrometheusServer, programs
 
 _USED = pytest.StashKey[list[str]]()
+_REQUIRE = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_PROMETHEUS")
 _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "topic"}
 
 
@@ -37,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     named = [name for name in ("TEST_KAFKA_BOOTSTRAP_SERVERS", "TEST_DATABASE_URL") if os.environ.get(name)]
-    required = [name for name in ("REQUIRE_KAFKA", "REQUIRE_POSTGRES") if os.environ.get(name) == "1"]
+    required = [name for name in _REQUIRE if os.environ.get(name) == "1"]
     return [f"servers: named by {', '.join(named) or 'nobody'}, required by {', '.join(required) or 'nobody'}"]
 
 
@@ -146,3 +148,22 @@ def embedded_broker(pytestconfig: pytest.Config) -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker([]) as broker:
         pytestconfig.stash[_USED].append("the embedded broker (librdkafka's mock cluster)")
         yield broker
+
+
+@pytest.fixture
+def promtool() -> str:
+    """Prometheus' own tool, where Prometheus is installed."""
+    with _needed("REQUIRE_PROMETHEUS"):
+        return programs()[1]
+
+
+@pytest.fixture
+def prometheus(promtool: str, tmp_path: Path) -> Callable[[str, Path], PrometheusServer]:
+    """``with prometheus(target, rules) as server``: a real one of the test's own that scrapes host:port."""
+
+    def make(target: str, rules: Path) -> PrometheusServer:
+        folder = tmp_path / "prometheus"
+        folder.mkdir()
+        return PrometheusServer(folder, target, rules)
+
+    return make
