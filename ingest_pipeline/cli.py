@@ -1,18 +1,18 @@
-"""`ingest …`: thin calls into the folders. A user's mistake is one line on stderr and exit code 1, no traceback."""
+"""`ingest …`: thin calls into the folders. An error is one line on stderr and a hint, exit code 1, no traceback."""
 
 from __future__ import annotations
 
 import getpass
 import importlib
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .core.errors import IngestError
+from .core.errors import EnvironmentFault, IngestError, SettingsError
 from .core.stream import Stream, by_name
 from .settings import Settings, describe, load_settings
-from .streams import STREAMS
 
 if TYPE_CHECKING:
     from .orchestration.connections import Connections
@@ -46,10 +46,12 @@ class IngestGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except IngestError as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own; and it knows what to do when `| head` has gone
+        except Exception as error:
             if ctx.params.get("traceback"):
                 raise
-            raise click.ClickException(error.message) from None
+            raise click.ClickException(_one_line(error, str(ctx.invoked_subcommand))) from None
 
 
 class StreamName(click.ParamType[Stream]):
@@ -58,21 +60,24 @@ class StreamName(click.ParamType[Stream]):
     name = "stream"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Stream:
-        streams = by_name(STREAMS)
-        if value not in streams:
-            self.fail(f"there is no stream {value!r}; streams: {', '.join(streams)}", param, ctx)
-        return streams[value]
+        known = by_name(streams())
+        if value not in known:
+            self.fail(f"there is no stream {value!r}; streams: {', '.join(known)}", param, ctx)
+        return known[value]
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[click.shell_completion.CompletionItem]:
-        names = [name for name in by_name(STREAMS) if name.startswith(incomplete)]
-        return [click.shell_completion.CompletionItem(name) for name in names]
+        try:
+            names = list(by_name(streams()))
+        except IngestError:  # in the middle of a line is no place to say so; the command itself will
+            return []
+        return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 @click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
-def main(traceback: bool) -> None:
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error: ingest --traceback status.")
+def main(**_: bool) -> None:
     """Kafka topics into PostgreSQL tables, exactly once, run by Dagster.
 
     Settings come from the environment and .env: `ingest settings` lists them.
@@ -106,7 +111,7 @@ def migrate() -> None:
     """
     from .postgres import schema
 
-    done = schema.migrate(connections().database(), STREAMS)
+    done = schema.migrate(connections().database(), streams())
     click.echo("\n".join(done) or "nothing to do: the ledger and all tables are as declared")
 
 
@@ -119,7 +124,7 @@ def check() -> None:
     from .orchestration.doctor import findings
 
     wrong = 0
-    for finding in findings(connections(), STREAMS):
+    for finding in findings(connections(), streams()):
         wrong += not finding.ok
         click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.said}")
     sys.exit(1 if wrong else 0)
@@ -153,12 +158,41 @@ def resume(stream: Stream) -> None:
 
 
 def streams() -> list[Stream]:
-    """Those of streams.py."""
+    """Those of streams.py, read when first asked for: its mistakes are told as any other.
+
+    Raises:
+        SettingsError: it cannot be read; says the line.
+    """
+    try:
+        from .streams import STREAMS
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"streams.py, line {_line_of(error)}: {type(error).__name__}: {error}") from error
     return list(STREAMS)
 
 
+def _line_of(error: Exception) -> int | None:
+    """Where in streams.py it happened."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename.endswith("streams.py")]
+    return lines[-1] if lines else None
+
+
+def _one_line(error: Exception, command: str) -> str:
+    """What happened, and a hint. Of an error that is not ours only the class: its text may hold anything."""
+    if isinstance(error, SettingsError):
+        return f"{error.message}\nHint: `ingest {command} --help`; every setting is in docs/configuration.md."
+    if isinstance(error, EnvironmentFault):
+        return f"{error.message}\nHint: `ingest check` tries every server, table and right."
+    if isinstance(error, IngestError):  # its message says what to do
+        return error.message
+    return f"{type(error).__name__}, which nobody expected\nHint: `ingest --traceback {command} …` shows where."
+
+
 def _settings() -> Settings:
-    return load_settings(list(by_name(STREAMS)))
+    return load_settings(list(by_name(streams())))
 
 
 def connections() -> Connections:

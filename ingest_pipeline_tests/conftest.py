@@ -2,8 +2,9 @@
 
 Use ``database_url`` for an empty database, ``kafka_server`` and ``topic`` for a real broker,
 ``embedded_broker`` where speed matters more than proof, and ``own_kafka`` or ``own_postgres`` to kill and
-restart one; ``chromium`` for a browser. The report's last lines say which were used. With REQUIRE_KAFKA=1
-(REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1) a missing one is a failure instead of a skip.
+restart one; ``chromium`` for a browser, ``prometheus`` for a real Prometheus. The report's last lines say which were
+used. With REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1) a missing one is a failure
+instead of a skip.
 """
 
 import os
@@ -24,11 +25,13 @@ from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres
+from ingest_pipeline_tests.servers.prometheus import PrometheusServer, programs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _USED = pytest.StashKey[list[str]]()
+_REQUIRE = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_CHROMIUM", "REQUIRE_PROMETHEUS")
 _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "topic"}
 
 
@@ -40,8 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     named = [name for name in ("TEST_KAFKA_BOOTSTRAP_SERVERS", "TEST_DATABASE_URL") if os.environ.get(name)]
-    names = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_CHROMIUM")
-    required = [name for name in names if os.environ.get(name) == "1"]
+    required = [name for name in _REQUIRE if os.environ.get(name) == "1"]
     return [f"servers: named by {', '.join(named) or 'nobody'}, required by {', '.join(required) or 'nobody'}"]
 
 
@@ -160,3 +162,22 @@ def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
     with _needed("REQUIRE_CHROMIUM"), browser.chromium() as found:
         pytestconfig.stash[_USED].append(f"Chromium {found.version}")
         yield found
+
+
+@pytest.fixture
+def promtool() -> str:
+    """Prometheus' own tool, where Prometheus is installed."""
+    with _needed("REQUIRE_PROMETHEUS"):
+        return programs()[1]
+
+
+@pytest.fixture
+def prometheus(promtool: str, tmp_path: Path) -> Callable[[str, Path], PrometheusServer]:
+    """``with prometheus(target, rules) as server``: a real one of the test's own that scrapes host:port."""
+
+    def make(target: str, rules: Path) -> PrometheusServer:
+        folder = tmp_path / "prometheus"
+        folder.mkdir()
+        return PrometheusServer(folder, target, rules)
+
+    return make

@@ -23,6 +23,8 @@ def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
         try:
             return command(*args, **kwargs)
         except LocalServerError as error:
+            if click.get_current_context().find_root().params.get("traceback"):
+                raise
             raise click.ClickException(str(error)) from None
 
     return run

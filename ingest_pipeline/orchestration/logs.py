@@ -43,5 +43,6 @@ def run_logger(log_format: str) -> logging.Logger:
 
 
 def _logfmt(value: Any) -> str:
-    text = str(value)
+    """A mapping as `0:17,1:18`; quoted where a space, a quote or = would end the value."""
+    text = ",".join(f"{key}:{item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
     return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n') else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -12,7 +11,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
-from ..core.errors import IngestError
 from ..core.stream import Stream
 from .connections import Connections
 from .status import STOPPED, PartitionStatus, StreamStatus, status_of
@@ -33,6 +31,8 @@ _OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | N
     ("ingest_delay_seconds", "Age of the newest stored record while lag is left, else 0.", False, lambda at: at.delay),
     ("ingest_rows", "Rows stored.", True, lambda at: at.rows),
     ("ingest_dead_letters", "Records refused.", True, lambda at: at.dead_letters),
+    ("ingest_skipped_records", "Records without a value, passed over.", True, lambda at: at.skipped),
+    ("ingest_absent_offsets", "Offsets that the log does not hold: markers, compaction.", True, lambda at: at.absent),
     ("ingest_lost_offsets", "Offsets given up by accept-loss.", True, lambda at: at.lost),
     (
         "ingest_accounted",
@@ -41,6 +41,12 @@ _OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | N
         lambda at: at.accounted,
     ),
     ("ingest_owned", "1 while a run owns the partition.", False, lambda at: at.owner is not None),
+    (
+        "ingest_owner_session_start_timestamp_seconds",
+        "When the session began that owns the partition, in Unix time.",
+        False,
+        lambda at: _seconds(at.owner_since),
+    ),
     (
         "ingest_last_commit_timestamp_seconds",
         "When the position moved last, in Unix time.",
@@ -59,7 +65,7 @@ class StreamCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         found = [status_of(stream, self._connections) for stream in self._streams]
         yield self._states(found)
-        yield self._open_letters()
+        yield self._open_letters(found)
         for name, meaning, grows, value in _OF_PARTITIONS:
             family = (CounterMetricFamily if grows else GaugeMetricFamily)(name, meaning, labels=_PARTITION)
             for each in found:
@@ -75,27 +81,17 @@ class StreamCollector(Collector):
                 family.add_metric([each.stream, state], float(level == each.level))
         return family
 
-    def _open_letters(self) -> Metric:
+    def _open_letters(self, found: list[StreamStatus]) -> Metric:
         family = GaugeMetricFamily(
-            "ingest_open_dead_letters", "Dead letters that wait for somebody.", labels=("stream", "stage")
+            "ingest_open_dead_letters",
+            "Dead letters that wait for somebody, by the stage that refused them and the class of the SQLSTATE.",
+            labels=(*_PARTITION, "stage", "sqlstate_class"),
         )
-        for stream in self._streams:
-            for stage, count in self._letters_of(stream).items():
-                family.add_metric([stream.name, stage], count)
+        for each in found:
+            for at in each.partitions:
+                for of in at.refused:
+                    family.add_metric([each.stream, str(at.partition), of.stage, of.sqlstate_class], of.letters)
         return family
-
-    def _letters_of(self, stream: Stream) -> Counter[str]:
-        """By the stage that refused them; none when the ledger cannot be asked, which the state tells."""
-        from ..postgres.dead_letters import DeadLetters, LetterFilter
-
-        counts: Counter[str] = Counter()
-        try:
-            found = DeadLetters(self._connections.database(), stream).count_by_reason(LetterFilter())
-        except IngestError:
-            return counts
-        for row in found:
-            counts[row.stage] += row.letters
-        return counts
 
 
 def application(streams: Iterable[Stream], connections: Connections) -> WSGIApplication:

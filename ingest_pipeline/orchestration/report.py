@@ -14,6 +14,8 @@ from ..core.progress import Progress
 from .picture import picture
 
 LOG_SECONDS = 1.0
+LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
+"""Counts since the line before, named as the metrics are without `ingest_` and `_total`."""
 _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
@@ -47,7 +49,7 @@ class Reporter:
         self._report_seconds = report_seconds
         now = clock.monotonic()
         self._log_at, self._report_at = now, now + report_seconds
-        self._logged = (0, 0, 0)
+        self._logged = (0, 0, 0, 0, 0)
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock.monotonic()
@@ -59,23 +61,17 @@ class Reporter:
             self._check()
 
     def _log_batches(self, progress: Progress, now: float) -> None:
-        seen = (progress.batches, progress.rows, progress.dead_letters)
+        seen = (progress.batches, progress.rows, progress.dead_letters, progress.skipped, progress.absent)
         if seen == self._logged:
             return
-        batches, rows, letters = (new - old for new, old in zip(seen, self._logged, strict=True))
+        counts = (new - old for new, old in zip(seen, self._logged, strict=True))
         self._logged, self._log_at = seen, now + LOG_SECONDS
-        self._log.info(
-            "committed",
-            extra={
-                "fields": {
-                    "stream": self._stream,
-                    "batches": batches,
-                    "rows": rows,
-                    "dead_letters": letters,
-                    "next_offsets": ",".join(f"{p}:{o}" for p, o in sorted(progress.to_offsets.items())),
-                }
-            },
-        )
+        fields = {
+            "stream": self._stream,
+            **dict(zip(LOGGED, counts, strict=True)),
+            "position_offset": dict(sorted(progress.to_offsets.items())),
+        }
+        self._log.info("committed", extra={"fields": fields})
 
     def metadata(self, progress: Progress, ended: str | None = None) -> dict[str, Any]:
         """What observations and the materialization carry. `ended`: why the run ended, once it has."""

@@ -19,20 +19,46 @@ UNATTENDED_SECONDS = 60
 
 
 @dataclass(frozen=True)
+class OpenLetters:
+    """Dead letters that wait for somebody, of one class: the stage that refused them and, where the database did, the
+    first two characters of its SQLSTATE."""
+
+    stage: str
+    sqlstate_class: str
+    letters: int
+
+
+@dataclass(frozen=True)
 class PartitionStatus:
-    """One partition. `next_offset` is None before the stream has begun, `end` when Kafka does not answer; `newest_at`
-    is the Kafka timestamp of the newest row."""
+    """One partition.
+
+    Attributes:
+        next_offset: None before the stream has begun.
+        end: None when Kafka does not answer.
+        owner, owner_since: the run that owns it, and when its session in PostgreSQL began.
+        newest_at: the Kafka timestamp of the newest row.
+        rows_per_second: over the last minute; None where it was not asked for. See postgres.tail.rows_per_second.
+    """
 
     partition: int
     next_offset: int | None
     end: int | None
     rows: int = 0
     dead_letters: int = 0
+    skipped: int = 0
+    absent: int = 0
     lost: int = 0
+    refused: tuple[OpenLetters, ...] = ()
     accounted: bool = True
     owner: str | None = None
+    owner_since: datetime | None = None
     committed_at: datetime | None = None
     newest_at: datetime | None = None
+    rows_per_second: float | None = None
+
+    @property
+    def open_letters(self) -> int:
+        return sum(each.letters for each in self.refused)
 
     @property
     def lag(self) -> int | None:
@@ -61,13 +87,17 @@ class StreamStatus:
     @property
     def lag(self) -> int | None:
         lags = [at.lag for at in self.partitions]
-        return None if any(lag is None for lag in lags) else sum(lag or 0 for lag in lags)
+        return None if not lags or any(lag is None for lag in lags) else sum(lag or 0 for lag in lags)
 
 
-def status_of(stream: Stream, connections: Connections) -> StreamStatus:
-    """Never raises: a server that does not answer is part of the status."""
+def status_of(stream: Stream, connections: Connections, rates: bool = False) -> StreamStatus:
+    """Never raises: a server that does not answer is part of the status.
+
+    Args:
+        rates: look at the newest rows for `rows_per_second` too.
+    """
     try:
-        return _status_of(stream, connections)
+        return _status_of(stream, connections, rates)
     except IngestError as error:
         return StreamStatus(stream.name, STOPPED, [error.message])
 
@@ -92,8 +122,8 @@ def _unattended(stream: Stream, topic: Topic, partitions: list[PartitionStatus])
     ]
 
 
-def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
-    from ..postgres.tail import newest_timestamps
+def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamStatus:
+    from ..postgres.tail import newest_timestamps, rows_per_second
 
     book, topic = connections.book(stream), connections.topic(stream)
     state = book.state()
@@ -108,6 +138,12 @@ def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
     ends = topic.end_offsets(range(identity.partitions))
     owners = book.owners(partitions).holders
     newest = newest_timestamps(connections.database(), stream) if known else {}
+    speeds = rows_per_second(connections.database(), stream) if known and rates else {}
+    letters = book.open_letters()
+    refused = {
+        p: tuple(OpenLetters(row.stage, row.sqlstate_class, row.letters) for row in letters if row.partition == p)
+        for p in partitions
+    }
     wrong = {entry.kafka_partition for entry in accounts if not entry.accounted}
     found = []
     for partition in partitions:
@@ -119,11 +155,16 @@ def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
                 ends[partition].next_offset if partition in ends else None,
                 at.rows if at else 0,
                 at.dead_letters if at else 0,
+                at.skipped if at else 0,
+                at.absent if at else 0,
                 at.lost if at else 0,
+                refused[partition],
                 partition not in wrong,
                 owner.run_id if owner else None,
+                owner.since if owner else None,
                 at.updated_at if at and at.next_offset > at.first_offset else None,
                 newest.get(partition),
+                speeds.get(partition, 0.0) if at and rates else None,
             )
         )
     stopped = [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
@@ -132,10 +173,10 @@ def _status_of(stream: Stream, connections: Connections) -> StreamStatus:
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
     degraded += [] if stopped else _unattended(stream, topic, found)
-    letters = book.open_letters()
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
-    if letters:
-        degraded.append(f"{letters:,} open dead letters: ingest dead-letters list {stream.name}")
+    waiting = sum(row.letters for row in letters)
+    if waiting:
+        degraded.append(f"{waiting:,} open dead letters: ingest dead-letters list {stream.name}")
     if state.letters_allowed:
         degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
-    return StreamStatus(stream.name, level, stopped + degraded, letters, found)
+    return StreamStatus(stream.name, level, stopped + degraded, waiting, found)

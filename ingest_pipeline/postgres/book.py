@@ -162,12 +162,13 @@ class LedgerBook:
                 return []
             return list(connection.execute(self._sql(_ACCOUNTING), {"stream": self._stream.name}).all())
 
-    def open_letters(self) -> int:
-        """How many dead letters wait for somebody."""
+    def open_letters(self) -> list[Row[Any]]:
+        """(partition, stage, sqlstate_class, letters) of the dead letters that wait for somebody. The class is the
+        SQLSTATE's first two characters, empty where the database had no say."""
         with self._database.connect(self._doing) as connection:
             if schema.ledger_version(connection, self._database.schemas.ledger) is None:
-                return 0
-            return int(connection.execute(self._sql(_OPEN_LETTERS), {"stream": self._stream.name}).scalar_one())
+                return []
+            return list(connection.execute(self._sql(_OPEN_LETTERS), {"stream": self._stream.name}).all())
 
     def past_partitions(self) -> set[int]:
         """Partitions that have begun anew: offsets below their first one belong to an earlier incarnation."""
@@ -222,7 +223,9 @@ _ADOPT = """
     WHERE stream = :stream AND (cluster_id IS NULL OR topic_id IS NULL)"""
 _ACCOUNTING = """
     SELECT * FROM {ledger}.accounting WHERE stream = :stream ORDER BY kafka_partition, kafka_incarnation"""
-_OPEN_LETTERS = "SELECT count(*) FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open'"
+_OPEN_LETTERS = """
+    SELECT kafka_partition AS partition, stage, coalesce(left(sqlstate, 2), '') AS sqlstate_class, count(*) AS letters
+    FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 _PAST_PARTITIONS = "SELECT DISTINCT kafka_partition FROM {ledger}.past_position WHERE stream = :stream"
 _AWAIT = """
     INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -36,11 +37,13 @@ _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_bac
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who owns a partition. `frozen`: the server has waited for its client for more than FROZEN_SECONDS, in whatever
-    state; an owner that lives shows itself every second."""
+    state; an owner that lives shows itself every second. `since`: when the session began that owns it; None where it
+    is not known."""
 
     run_id: str
     pid: int
     frozen: bool
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,9 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int])
     """Partition → who owns it; free ones are left out."""
     by_key = {keys.key("own", partition): partition for partition in partitions}
     rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": FROZEN_SECONDS})
-    return {by_key[row.key]: Holder(run_of(row.application_name), row.pid, row.frozen) for row in rows}
+    return {
+        by_key[row.key]: Holder(run_of(row.application_name), row.pid, row.frozen, row.backend_start) for row in rows
+    }
 
 
 def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> int:

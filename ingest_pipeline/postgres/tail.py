@@ -22,6 +22,20 @@ _NEWEST_TIMES = """
         ORDER BY event.kafka_offset DESC LIMIT 1
     ) AS event
     WHERE at.stream = :stream"""
+RATE_SECONDS = 60
+RATE_ROWS = 10_000
+"""No more than so many rows of a partition are looked at for its rate."""
+_RECENT = """
+    SELECT at.kafka_partition AS partition, count(*) AS looked_at,
+           count(*) FILTER (WHERE event.ingested_at > clock_timestamp() - make_interval(secs => :seconds)) AS recent,
+           extract(epoch FROM clock_timestamp() - min(event.ingested_at))::float8 AS oldest_seconds
+    FROM {ledger}.position AS at CROSS JOIN LATERAL (
+        SELECT ingested_at FROM {table} AS event
+        WHERE event.kafka_incarnation = at.kafka_incarnation AND event.kafka_partition = at.kafka_partition
+        ORDER BY event.kafka_offset DESC LIMIT :most
+    ) AS event
+    WHERE at.stream = :stream AND at.updated_at > clock_timestamp() - make_interval(secs => :seconds)
+    GROUP BY at.kafka_partition"""
 _ROW_COUNT = """
     SELECT (SELECT coalesce(sum("rows"), 0) FROM {ledger}.accounting WHERE stream = :stream)
          + (SELECT count(*) FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'redriven')"""
@@ -62,6 +76,24 @@ def newest_timestamps(database: Database, stream: Stream) -> dict[int, datetime]
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
         found = connection.execute(_sql(_NEWEST_TIMES, database, stream), {"stream": stream.name})
         return {row.partition: row.kafka_timestamp for row in found if row.kafka_timestamp is not None}
+
+
+def rows_per_second(database: Database, stream: Stream) -> dict[int, float]:
+    """Partition → rows stored a second over the last RATE_SECONDS; a partition that did not move meanwhile is left out.
+
+    Looks at the newest RATE_ROWS rows by the primary key. Where all of them are younger than RATE_SECONDS, it is their
+    rate over the time since the first of them.
+    """
+    parameters = {"stream": stream.name, "seconds": RATE_SECONDS, "most": RATE_ROWS}
+    with database.connect(f"reading the rate of stream {stream.name}") as connection:
+        found = connection.execute(_sql(_RECENT, database, stream), parameters).all()
+    return {row.partition: _rate(row.looked_at, row.recent, row.oldest_seconds) for row in found}
+
+
+def _rate(looked_at: int, recent: int, oldest_seconds: float) -> float:
+    if looked_at < RATE_ROWS or recent < looked_at:
+        return recent / RATE_SECONDS
+    return float(looked_at / max(oldest_seconds, 0.001))
 
 
 def row_count(database: Database, stream: Stream) -> int:

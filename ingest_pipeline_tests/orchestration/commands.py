@@ -7,7 +7,7 @@ import signal
 import pytest
 from click.testing import CliRunner, Result
 
-from ingest_pipeline import cli
+from ingest_pipeline import cli, streams
 from ingest_pipeline_tests.orchestration.bench import Bench
 
 
@@ -19,7 +19,7 @@ def interruptible() -> None:
 def ingest(bench: Bench, *words: str, code: int = 0) -> str:
     """What the command prints, both streams of output together; its exit code is compared."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "STREAMS", list(bench.streams))
+        patch.setattr(streams, "STREAMS", list(bench.streams))
         result: Result = CliRunner().invoke(cli.main, list(words), env=dict(bench.environ))
     assert result.exit_code == code, result.output
     return result.output

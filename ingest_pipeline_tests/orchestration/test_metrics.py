@@ -25,15 +25,19 @@ Make = Callable[..., Bench]
 Samples = dict[tuple[str, ...], float]
 
 
-def scraped(here: Bench) -> Samples:
-    """(name, label values…) → value, of the endpoint's own text."""
+def exposed(here: Bench) -> str:
+    """The endpoint's own text."""
     status: list[str] = []
     asked = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}
     answer = application(here.streams, here.connections)(asked, lambda line, *_: status.append(line))
     assert status == ["200 OK"]
-    text = b"".join(answer).decode()
-    families = text_string_to_metric_families(text)
-    labels = ("stream", "partition", "state", "stage")
+    return b"".join(answer).decode()
+
+
+def scraped(here: Bench) -> Samples:
+    """(name, label values…) → value."""
+    families = text_string_to_metric_families(exposed(here))
+    labels = ("stream", "partition", "state", "stage", "sqlstate_class")
     return {
         (one.name, *(one.labels[label] for label in labels if label in one.labels)): one.value
         for family in families
@@ -49,7 +53,8 @@ def test_what_is_told_is_what_is_there(bench: Make) -> None:
     found = scraped(here)
     assert sum(value for (name, *_), value in found.items() if name == "ingest_rows_total") == here.rows() == 18
     assert sum(value for (name, *_), value in found.items() if name == "ingest_dead_letters_total") == 2
-    assert found["ingest_open_dead_letters", "temperature", "decode"] == 2
+    for partition in "01":
+        assert found["ingest_open_dead_letters", "temperature", partition, "decode", ""] == 1
     assert sum(value for (name, *_), value in found.items() if name == "ingest_lag_records") == 3
     for partition, next_offset in here.positions().items():
         place = "temperature", str(partition)

@@ -1,0 +1,90 @@
+"""`ingest status`: rates, owners and refused records of each partition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.postgres import tail
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+
+
+def partitions(here: Bench, code: int = 0) -> list[dict[str, Any]]:
+    (stream,) = json.loads(ingest(here, "status", "--json", code=code))
+    found: list[dict[str, Any]] = stream["partitions"]
+    return found
+
+
+def rates(here: Bench) -> list[float]:
+    return [at["rows_per_second"] for at in partitions(here)]
+
+
+class TestRate:
+    @pytest.fixture
+    def here(self, bench: Make) -> Bench:
+        """Two partitions of 30 rows: the first five of each an hour old, the others and the positions of this moment,
+        however long the test takes."""
+        here = bench()
+        here.produce(temperatures(60))
+        here.drain()
+        here.query("update temperature set ingested_at = now() - interval '1 hour' where kafka_offset < 5")
+        here.query("update temperature set ingested_at = now() + interval '1 hour' where kafka_offset >= 5")
+        here.query("update ingest.position set updated_at = now() + interval '1 hour'")
+        return here
+
+    def test_rows_of_the_last_minute_a_second(self, here: Bench) -> None:
+        assert rates(here) == [pytest.approx(25 / 60)] * 2
+
+    def test_a_partition_that_does_not_move_is_at_zero(self, here: Bench) -> None:
+        here.query(
+            "update ingest.position set updated_at = now() - interval '61 seconds' where kafka_partition = 1",
+        )
+        assert rates(here) == [pytest.approx(25 / 60), 0.0]
+
+    def test_of_many_rows_the_newest_tell(self, here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tail, "RATE_ROWS", 10)
+        here.query("update temperature set ingested_at = now() - interval '20 s' where kafka_partition = 0")
+        found = tail.rows_per_second(here.connections.database(), here.stream)[0]
+        assert 10 / 60 <= found <= 10 / 20
+
+    def test_a_stream_that_has_not_begun_has_none(self, bench: Make) -> None:
+        assert rates(bench()) == [None, None]
+
+
+def test_who_owns_and_since_when(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(4))
+    here.drain()
+    assert [at["owner"] for at in partitions(here)] == [None, None]
+    with closing(PostgresLedger(here.connections.database(), here.stream, "0ddba11-and-more")) as owner:
+        owner.own([1], exact=True)
+        (began,) = here.query(
+            "select backend_start from pg_stat_activity where application_name = %s", "ingest 0ddba11-and-more"
+        )
+        free, owned = partitions(here)
+        assert (free["owner"], free["owner_since"]) == (None, None)
+        assert (owned["owner"], datetime.fromisoformat(owned["owner_since"])) == ("0ddba11-and-more", began)
+        assert f"run 0ddba11- since {began.astimezone():%H:%M:%S}" in ingest(here, "status")
+
+
+def test_open_letters_are_those_of_their_partition(bench: Make) -> None:
+    here = bench()
+    here.produce(with_broken(temperatures(8), 4))
+    here.drain()
+    (first, second) = partitions(here, code=1)
+    assert (first["open_letters"], first["refused"]) == (0, [])
+    assert (second["open_letters"], second["dead_letters"]) == (2, 2)
+    assert second["refused"] == [{"stage": "decode", "sqlstate_class": "", "letters": 2}]
+    ingest(here, "dead-letters", "discard", "temperature", "--yes")
+    assert [(at["open_letters"], at["dead_letters"]) for at in partitions(here)] == [(0, 0), (0, 2)]

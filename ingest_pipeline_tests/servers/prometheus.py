@@ -1,0 +1,86 @@
+"""A real Prometheus, Debian's `prometheus` package, that scrapes one endpoint of this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ingest_pipeline.demo.local import HOST, Guard, end, free_port, last_lines
+
+from .broker import ServerUnavailable
+
+SCRAPE_SECONDS = 2
+_START_SECONDS = 60.0
+_END_SECONDS = 20.0
+
+
+def programs() -> tuple[str, str]:
+    """(prometheus, promtool). Raises ServerUnavailable when one is not on PATH."""
+    found = {name: shutil.which(name) for name in ("prometheus", "promtool")}
+    if absent := [name for name, path in found.items() if path is None]:
+        raise ServerUnavailable(f"{' and '.join(absent)} not on PATH; Debian's package prometheus has both")
+    return str(found["prometheus"]), str(found["promtool"])
+
+
+class PrometheusServer:
+    """Runs inside `with`; scrapes `target` (host:port) every SCRAPE_SECONDS and evaluates the rules of a file."""
+
+    def __init__(self, folder: Path, target: str, rules: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self._config = {
+            "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
+            "rule_files": [str(rules)],
+            "scrape_configs": [{"job_name": "ingest", "static_configs": [{"targets": [target]}]}],
+        }
+
+    def __enter__(self) -> Self:
+        config, log = self._folder / "prometheus.yml", self._folder / "prometheus.log"
+        config.write_text(json.dumps(self._config))  # JSON is YAML
+        command = [programs()[0], f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'tsdb'}"]
+        command += [f"--web.listen-address={HOST}:{self._port}", "--log.level=warn"]
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        self._guard = Guard(self._process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise ServerUnavailable(f"prometheus did not start: {last_lines(log)}")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        end(self._process, signal.SIGTERM, _END_SECONDS)
+        self._guard.dismiss()
+
+    def query(self, expression: str) -> list[dict[str, str]]:
+        """The labels of every series that the expression gives now. Raises AssertionError with what is wrong in it."""
+        answer = self._ask(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+        return [found["metric"] for found in answer["data"]["result"]]
+
+    def rules(self) -> list[dict[str, Any]]:
+        """The loaded rules, with `name`, `health`, `state`."""
+        return [rule for group in self._ask("/api/v1/rules")["data"]["groups"] for rule in group["rules"]]
+
+    def _ask(self, path: str) -> Any:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self._port}{path}", timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from None
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self._port}/-/ready", timeout=5):
+                return True
+        except OSError:
+            return False

@@ -1,0 +1,154 @@
+"""`ingest` as somebody at a terminal meets it: errors of one line and a hint, completion, colours. Needs no server."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import ingest_pipeline
+from ingest_pipeline import cli, streams
+
+SCRIPT = Path(sys.executable).with_name("ingest")
+NOWHERE = "postgresql://somebody:hunter2@127.0.0.1:9/events"
+FAILING = {
+    "a broken DATABASE_URL": (
+        {"DATABASE_URL": "postgresq://x"},
+        ["tail", "price"],
+        "DATABASE_URL must be postgresql://",
+    ),
+    "a wrong setting": ({"BATCH_SIZE": "many"}, ["schema", "price"], "BATCH_SIZE must be a whole number"),
+    "a missing setting": (
+        {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN"},
+        ["simulate", "--records", "1"],
+        "The Kafka client refuses its settings",
+    ),
+    "no PostgreSQL": ({"DATABASE_URL": NOWHERE}, ["tail", "price"], "PostgreSQL is not reachable"),
+    "no range": ({}, ["replay", "price"], "a replay needs a first and a last offset"),
+    "a wrong setting, in a group": ({"BATCH_SIZE": "0"}, ["dead-letters", "list", "price"], "BATCH_SIZE must be"),
+}
+
+
+def run(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    return subprocess.run([SCRIPT, *words], env={**kept, **environ}, text=True, capture_output=True)
+
+
+@pytest.mark.parametrize(("environ", "words", "said"), FAILING.values(), ids=FAILING)
+def test_what_fails_is_told_with_a_hint_and_no_traceback(
+    environ: dict[str, str], words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(environ, *words)
+    *error, hint = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert error[0].startswith("Error: ")
+    assert said in done.stderr
+    assert hint.startswith("Hint: `ingest ")
+    assert "Traceback" not in done.stderr and "hunter2" not in done.stderr
+    shown = run(environ, "--traceback", *words)
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("Traceback")
+    assert "hunter2" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("STREAMS = [", "line 1: SyntaxError: '[' was never closed"),
+        ("\nSTREAMS = [temperature]", "line 2: NameError: name 'temperature' is not defined"),
+        ("from ingest_pipeline import Stream\nSTREAMS = [Stream('Price', int)]", "stream 'Price': a name is"),
+    ],
+)
+def test_a_mistake_in_streams_py_is_one_line(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "streams.py").write_text(text)
+    monkeypatch.setattr(ingest_pipeline, "__path__", [str(tmp_path), *ingest_pipeline.__path__])
+    monkeypatch.delitem(sys.modules, streams.__name__)
+    result = CliRunner().invoke(cli.main, ["pause", "price"])
+    assert result.exit_code == 1
+    assert said in result.output
+    assert CliRunner().invoke(cli.main, ["--help"]).exit_code == 0
+
+
+def test_of_an_unexpected_error_only_the_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise LookupError("hunter2")
+
+    monkeypatch.setattr(cli, "describe", fail)
+    result = CliRunner().invoke(cli.main, ["settings"])
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: LookupError, which nobody expected\nHint: `ingest --traceback settings …` shows where.\n",
+    )
+    assert isinstance(CliRunner().invoke(cli.main, ["--traceback", "settings"]).exception, LookupError)
+
+
+COMPLETED = {
+    ("ingest", "re"): ["replay", "resume"],
+    ("ingest", "pause", ""): ["temperature", "price"],
+    ("ingest", "tail", "te"): ["temperature"],
+    ("ingest", "dead-letters", "re"): ["redrive"],
+    ("ingest", "dead-letters", "redrive", "pr"): ["price"],
+    ("ingest", "dead-letters", "list", "--stage", "de"): ["decode"],
+    ("ingest", "status", "--w"): ["--watch"],
+}
+
+
+@pytest.mark.parametrize("words", COMPLETED, ids=" ".join)
+def test_bash_completes(words: tuple[str, ...]) -> None:
+    """With the script that docs/operations.md has people source."""
+    script = f"""
+        PATH={SCRIPT.parent}:$PATH
+        eval "$(_INGEST_COMPLETE=bash_source ingest)"
+        COMP_WORDS=({" ".join(word or "''" for word in words)}) COMP_CWORD={len(words) - 1}
+        _ingest_completion ingest
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], text=True, capture_output=True)
+    assert (done.stdout.splitlines(), done.stderr) == (COMPLETED[words], "")
+
+
+@pytest.mark.parametrize(("shell", "more"), [("zsh", {"COMP_CWORD": "2"}), ("fish", {"COMP_CWORD": "te"})])
+def test_zsh_and_fish_ask_for_the_same(shell: str, more: dict[str, str]) -> None:
+    environ = {"_INGEST_COMPLETE": f"{shell}_complete", "COMP_WORDS": "ingest pause te", **more}
+    assert "temperature" in run(environ).stdout.replace(",", "\n").splitlines()
+    assert "_INGEST_COMPLETE" in run({"_INGEST_COMPLETE": f"{shell}_source"}).stdout
+
+
+def on_a_terminal(environ: dict[str, str], *words: str) -> str:
+    """What the command writes to a terminal."""
+    ours, its = pty.openpty()
+    environ = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", **environ}
+    with subprocess.Popen([SCRIPT, *words], env=environ, stdin=its, stdout=its, stderr=its):
+        os.close(its)
+        written = b""
+        while piece := _read(ours):
+            written += piece
+    os.close(ours)
+    return written.decode()
+
+
+def _read(terminal: int) -> bytes:
+    """Linux says EIO, macOS nothing, when the other side has gone."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
+def test_colours_are_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"DATABASE_URL": NOWHERE}
+    shown, piped = on_a_terminal(environ, "status"), run(environ, "status")
+    assert "\x1b[31mstopped\x1b[0m" in shown
+    assert "\x1b" not in on_a_terminal({**environ, "NO_COLOR": "1", "TERM": "dumb"}, "status")
+    assert "price stopped  lag unknown" in piped.stdout.splitlines()
+    assert "\x1b" not in piped.stdout + piped.stderr
+    assert piped.returncode == 2
