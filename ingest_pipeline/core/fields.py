@@ -99,7 +99,7 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
             f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list,"
             " Any or a Struct of these"
         )
-    description = next((meta.description for meta in metas if meta.description), None)
+    said = (meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description)
     strict: Any = base
     lenient: Any = base
     if python_type is datetime:
@@ -124,7 +124,7 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         path=info.encode_name,
         dotted=info.name,
         holds_structs=python_type in (dict, list) and _holds_structs(base),
-        description=description,
+        description=next(said, None),
     )
 
 
