@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
@@ -39,7 +40,10 @@ def idle(running: System, streams: int, poll_seconds: int, seconds: float, *, sk
             wait_for("a tick", lambda: dagster.skip_reason(f"idle_{streams - 1}"), 300, every=1.0)
         time.sleep(_SETTLE_SECONDS)
         before, since = _cpu(dagster), time.monotonic()
-        time.sleep(seconds)
+        with progress("idle seconds", round(seconds)) as show:
+            while (passed := time.monotonic() - since) < seconds:
+                show(round(passed))
+                time.sleep(min(1.0, seconds - passed))
         used = _cpu(dagster) - before
         return Idle(used / (time.monotonic() - since), int(str(running.query(_SESSIONS)[0][0])))
 

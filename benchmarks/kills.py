@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ingest_pipeline.orchestration import tags
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
@@ -51,8 +52,9 @@ def survive(running: System, records: int, kills: int, seed: int) -> Survived:
     """The records are spread over the kills; each waits until a run owns positions, and then for a moment."""
     chance = random.Random(seed)
     broken = produced = 0
-    with dagster_dev(running, {}) as dagster:
-        for _ in range(kills):
+    with dagster_dev(running, {}) as dagster, progress("kills", kills) as show:
+        for number in range(kills):
+            show(number)
             sent = running.produce(records // kills)
             produced, broken = produced + sent.acknowledged, broken + sent.broken
             _kill_owner(running, dagster, chance)

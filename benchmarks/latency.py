@@ -14,6 +14,7 @@ from itertools import pairwise
 import psycopg
 
 from ingest_pipeline.demo.simulate import Plan, simulate
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
@@ -122,7 +123,7 @@ def cold_starts(running: System, tries: int) -> list[ColdStart]:
     found: list[ColdStart] = []
     plan = Plan(topics=TOPICS[:1], rate=0, records=1, broken_every=0)
     count = f"SELECT count(*) FROM {TOPICS[0]}"
-    with dagster_dev(running, {"RUN_IDLE_SECONDS": "1"}) as dagster:
+    with dagster_dev(running, {"RUN_IDLE_SECONDS": "1"}) as dagster, progress("cold starts", tries) as show:
         _send(running, plan)
         wait_for("the table", lambda: running.query(f"SELECT to_regclass('{TOPICS[0]}')") != [(None,)], 60)
         for number in range(1, tries + 1):
@@ -137,6 +138,7 @@ def cold_starts(running: System, tries: int) -> list[ColdStart]:
             began = run["stepStats"][0]["startTime"]
             (stored,) = running.query(f"SELECT extract(epoch FROM max(ingested_at))::float8 FROM {TOPICS[0]}")[0]
             found.append(ColdStart(whole, began - run["creationTime"], float(str(stored)) - began - 1.0))
+            show(number)
     return found
 
 
@@ -145,7 +147,10 @@ def _wait_for_rows(running: System, count: str, rows: int) -> None:
 
 
 def _send(running: System, plan: Plan) -> None:
-    tally = simulate({"bootstrap.servers": running.bootstrap_servers}, plan)
+    with progress("sending", plan.total) as show:
+        tally = simulate(
+            {"bootstrap.servers": running.bootstrap_servers}, plan, report=lambda tally: show(tally.acknowledged)
+        )
     assert tally.acknowledged == plan.total, "the broker did not take every record"
 
 

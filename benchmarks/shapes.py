@@ -14,6 +14,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
@@ -53,16 +54,23 @@ def produce(running: System, shape: Shape, records: int) -> None:
     event |= {"timestamp": PAYLOAD, "name": ""}
     event["name"] = "x" * max(1, shape.size - len(json.dumps(event)))
     good, bad = json.dumps(event).encode(), b'{"name": 1' + b" " * max(1, shape.size - 10)
-    for number in range(records):
-        value = bad if number % 1000 < shape.refused else good
-        while True:
-            try:
-                producer.produce(shape.topic, value, partition=number % shape.partitions)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        producer.poll(0)
+    with progress("producing", records) as show:
+        for number in range(records):
+            _produce(producer, shape, number, bad if number % 1000 < shape.refused else good)
+            if number % 1000 == 999:
+                show(number)
     assert producer.flush(60) == 0, "the broker did not take every record"
+
+
+def _produce(producer: Producer, shape: Shape, number: int, value: bytes) -> None:
+    """Wait for room in the producer's queue where there is none."""
+    while True:
+        try:
+            producer.produce(shape.topic, value, partition=number % shape.partitions)
+            break
+        except BufferError:
+            producer.poll(0.1)
+    producer.poll(0)
 
 
 def drain(running: System, shape: Shape, records: int, settings: Mapping[str, str]) -> tuple[float, float]:
@@ -85,11 +93,13 @@ def drain(running: System, shape: Shape, records: int, settings: Mapping[str, st
     memory = 0.0
     wait_for("the ledger", lambda: running.query("SELECT to_regclass('shape_ledger.position')") != [(None,)], 60)
     statement = "SELECT extract(epoch FROM clock_timestamp())::float8, coalesce(sum(next_offset), 0)::bigint"
-    while not samples or samples[-1][1] < records:
-        at, count = running.query(f"{statement} FROM shape_ledger.position")[0]
-        samples.append((float(str(at)), int(str(count))))
-        memory = max(memory, rss_mib(process.pid or 0))
-        assert process.is_alive() or count == records, (folder / "run.log").read_text()[-2000:]
+    with progress("draining", records) as show:
+        while not samples or samples[-1][1] < records:
+            at, count = running.query(f"{statement} FROM shape_ledger.position")[0]
+            samples.append((float(str(at)), int(str(count))))
+            memory = max(memory, rss_mib(process.pid or 0))
+            assert process.is_alive() or count == records, (folder / "run.log").read_text()[-2000:]
+            show(samples[-1][1])
     process.join()
     for schema in ("shape", "shape_ledger"):
         running.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")

@@ -12,6 +12,7 @@ import psycopg
 
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline.demo.simulate import Plan, Tally, simulate
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -36,7 +37,10 @@ class System:
     def produce(self, records: int, broken_every: int = 1000) -> Tally:
         """As fast as the broker takes them; returns once all are acknowledged."""
         plan = Plan(topics=TOPICS, rate=0, records=records, broken_every=broken_every)
-        return simulate({"bootstrap.servers": self.bootstrap_servers}, plan)
+        with progress("producing", records) as show:
+            return simulate(
+                {"bootstrap.servers": self.bootstrap_servers}, plan, report=lambda tally: show(tally.acknowledged)
+            )
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.database_url, autocommit=True) as connection:

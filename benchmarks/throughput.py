@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from ingest_pipeline.demo.local import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.engine import Database, Schemas
 from ingest_pipeline.postgres.schema import migrate
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline.settings_values import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults.proxy import TcpProxy
@@ -30,6 +32,7 @@ from .rates import rate, window
 from .system import TOPICS, System, dagster_dev
 
 GIVE_UP_SECONDS = 1800.0
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,12 @@ def _others(running: System, records: int, schema: str, kind: str, batch: int) -
         )
         for command in commands
     ]
-    told = [json.loads(process.communicate(timeout=GIVE_UP_SECONDS)[0]) for process in started]
+    stored = f"SELECT coalesce(sum(n_tup_ins), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = '{schema}'"
+    with ThreadPoolExecutor(len(started)) as pool, progress("draining", records) as show:
+        ends = [pool.submit(process.communicate, timeout=GIVE_UP_SECONDS) for process in started]
+        while wait(ends, _LOOK_SECONDS).not_done:
+            show(int(str(running.query(stored)[0][0])))
+    told = [json.loads(end.result()[0]) for end in ends]
     each = {topic: [(at, count) for at, count in one["samples"]] for topic, one in zip(TOPICS, told, strict=True)}
     cpu_us = sum(one["cpu_seconds"] for one in told) / records * 1e6
     return Rate(rate(each, *window(each)), cpu_us, max(one["rss_mib"] for one in told))
@@ -148,7 +156,10 @@ def watched(running: System, records: int, schema: str, find_pids: Callable[[], 
     memory = 0.0
     statement = f"SELECT stream, sum(next_offset)::bigint FROM {schema}_ledger.position GROUP BY stream"
     deadline = time.monotonic() + GIVE_UP_SECONDS
-    with psycopg.connect(running.database_url, autocommit=True) as connection:
+    with (
+        psycopg.connect(running.database_url, autocommit=True) as connection,
+        progress("draining", records) as show,
+    ):
         while sum(samples[-1][1] for samples in each.values() if samples) < records:
             if time.monotonic() > deadline:
                 raise SystemExit(f"not all of {records:,} records after {GIVE_UP_SECONDS:.0f} s")
@@ -158,6 +169,7 @@ def watched(running: System, records: int, schema: str, find_pids: Callable[[], 
             now = time.monotonic()
             for topic, count in connection.execute(statement):
                 each[topic].append((now, count))
+            show(sum(samples[-1][1] for samples in each.values() if samples))
             if len(last) < len(TOPICS):
                 last = dict.fromkeys(find_pids(), 0.0)
             last = {pid: before if (used := cpu_seconds(pid)) is None else used for pid, before in last.items()}

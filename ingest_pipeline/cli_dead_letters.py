@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli import StreamName, connections
-from .cli_progress import progress
 from .core.decode import JsonDecoder
 from .core.stream import Stream
+from .progress_bar import progress
 
 if TYPE_CHECKING:
     from .postgres.dead_letters import DeadLetters, LetterFilter

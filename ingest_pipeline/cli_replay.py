@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import click
 
 from .cli import StreamName, connections
-from .cli_progress import progress
 from .core.stream import Stream
+from .progress_bar import progress
 
 _TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
 

@@ -1,16 +1,14 @@
-"""What `ingest simulate` shows while it sends: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""`ingest simulate`: what it shows while it sends, and at the end."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..progress_bar import progress
 from ..settings import load_settings
 from .children import StopSignals
 from .simulate import Plan, Tally, ensure_topics, simulate
-
-_PLAIN_SECONDS = 5.0
 
 
 def run_simulate(
@@ -46,30 +44,10 @@ def _summary(tally: Tally) -> str:
 @contextmanager
 def _shown(plan: Plan) -> Iterator[Callable[[Tally], None]]:
     """What to report to."""
-    if not sys.stdout.isatty():
-        yield _plain()
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = [TextColumn("{task.fields[said]}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
-    with Progress(*columns, transient=True) as progress:
-        by_time = plan.seconds if plan.total is None else None
-        task = progress.add_task("", total=plan.total or by_time, said="")
+    with progress("sent", plan.total) as show:
 
         def report(tally: Tally) -> None:
-            done = tally.acknowledged if by_time is None else tally.seconds
-            progress.update(task, completed=done, said=_summary(tally))
+            by_time = None if plan.total is not None or plan.seconds is None else tally.seconds / plan.seconds
+            show(tally.acknowledged, by_time, f", {tally.broken:,} broken")
 
         yield report
-
-
-def _plain() -> Callable[[Tally], None]:
-    last = time.monotonic()
-
-    def report(tally: Tally) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PLAIN_SECONDS:
-            last = time.monotonic()
-            print(_summary(tally), flush=True)
-
-    return report

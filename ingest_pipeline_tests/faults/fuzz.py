@@ -12,25 +12,21 @@ import time
 from pathlib import Path
 
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.faults.fuzz_world import FuzzWorld
 from ingest_pipeline_tests.servers import choose
 
 BLOCK = 10_000
 SHOWN = 20
-PROGRESS_SECONDS = 5.0
 
 
 def fuzz(world: FuzzWorld, count: int, seed: int) -> list[str]:
     """Blocks until `count` records are through, or something is wrong; what is wrong."""
-    begun = told = time.monotonic()
-    for first in range(0, count, BLOCK):
-        world.block(f"{seed}/{first}", min(BLOCK, count - first))
-        now = time.monotonic()
-        if now - told >= PROGRESS_SECONDS:
-            told = now
-            print(f"{min(first + BLOCK, count):,} records, {now - begun:.0f} s", flush=True)
-        if world.problems:
-            break
+    with progress("records", count) as show:
+        for first in range(0, count, BLOCK):
+            world.block(f"{seed}/{first}", min(BLOCK, count - first), lambda done, first=first: show(first + done))
+            if world.problems:
+                break
     return world.problems
 
 

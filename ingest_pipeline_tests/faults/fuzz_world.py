@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -190,8 +190,9 @@ class FuzzWorld:
             for stream in declared:
                 kafka.delete_topic(stream.topic)
 
-    def block(self, seed: str, count: int) -> None:
-        """`count` more records in all, drained and checked."""
+    def block(self, seed: str, count: int, observe: Callable[[int], None] = lambda _: None) -> None:
+        """`count` more records in all, drained and checked; `observe` gets how many of them are."""
+        checked = 0
         for each in self.streams:
             starts = dict(each.ends)
             placed = each.write(records(f"{seed}/{each.stream.name}", each.stream, count // 2, PARTITIONS))
@@ -200,6 +201,8 @@ class FuzzWorld:
                 return
             each.check(placed, starts)
             each.check_counters()
+            checked += count // 2
+            observe(checked)
 
     @property
     def problems(self) -> list[str]:

@@ -14,11 +14,11 @@ import traceback
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.simulation.machine import TOLD, Simulation
 
 EXAMPLES = 100
 """In one go; the next go has the next seed."""
-PRINT_SECONDS = 5.0
 LONG_STEPS = 50_000
 """A run of so many steps has to have met everything in HAPPENS."""
 FENCES = ("write: Superseded", "recover: Superseded")
@@ -43,22 +43,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the first examples; else another one each time")
     arguments = parser.parse_args()
     first = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
-    began = told_at = time.monotonic()
+    began = time.monotonic()
     print(f"seed {first}", flush=True)
-
-    def observe() -> None:
-        nonlocal told_at
-        if time.monotonic() >= told_at + PRINT_SECONDS:
-            told_at = time.monotonic()
-            print(f"{told_at - began:6.0f} s  {TOLD['examples']:,} examples, {_main_counts()}", flush=True)
-
-    Simulation.observe = staticmethod(observe)
     number = first
     try:
-        while TOLD["steps"] < arguments.steps:
-            seed(number)(Simulation)
-            run_state_machine_as_test(Simulation, settings=_settings())
-            number += 1
+        with progress("steps", arguments.steps) as show:
+            Simulation.observe = staticmethod(lambda: show(TOLD["steps"], more=f"; {_other_counts()}"))
+            while TOLD["steps"] < arguments.steps:
+                seed(number)(Simulation)
+                run_state_machine_as_test(Simulation, settings=_settings())
+                number += 1
     except Exception:
         traceback.print_exc(file=sys.stdout)
         print(f"FAILED with --seed {number} after {time.monotonic() - began:.0f} s: {_main_counts()}")
@@ -84,11 +78,15 @@ def _settings() -> settings:
 
 
 def _main_counts() -> str:
+    return f"{TOLD['steps']:,} steps, {_other_counts()}"
+
+
+def _other_counts() -> str:
     def total(start: str) -> int:
         return sum(count for name, count in TOLD.items() if name.startswith(start))
 
     return (
-        f"{TOLD['steps']:,} steps, {TOLD['runs launched']:,} runs, {total('killed at'):,} kills,"
+        f"{TOLD['runs launched']:,} runs, {total('killed at'):,} kills,"
         f" {sum(TOLD[name] for name in FENCES):,} fences, {total('losses accepted'):,} losses accepted,"
         f" {TOLD['rows replayed']:,} rows replayed"
     )

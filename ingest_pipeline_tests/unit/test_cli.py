@@ -122,11 +122,11 @@ def test_zsh_and_fish_ask_for_the_same(shell: str, more: dict[str, str]) -> None
     assert "_INGEST_COMPLETE" in run({"_INGEST_COMPLETE": f"{shell}_source"}).stdout
 
 
-def on_a_terminal(environ: dict[str, str], *words: str) -> str:
-    """What the command writes to a terminal."""
+def on_a_terminal(environ: dict[str, str], *words: str, program: Path | str = SCRIPT) -> str:
+    """What the program writes to a terminal."""
     ours, its = pty.openpty()
     environ = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", **environ}
-    with subprocess.Popen([SCRIPT, *words], env=environ, stdin=its, stdout=its, stderr=its):
+    with subprocess.Popen([program, *words], env=environ, stdin=its, stdout=its, stderr=its):
         os.close(its)
         written = b""
         while piece := _read(ours):

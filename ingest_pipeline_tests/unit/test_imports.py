@@ -24,8 +24,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "testing": ({"core"}, KAFKA | DATABASE),
     "orchestration": ({"core", "kafka", "postgres", "settings"}, {"dagster"}),
     "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
-    "demo": ({"core", "kafka", "postgres", "settings", "streams"}, OUTSIDE),
-    "cli": ({"core", "demo", "kafka", "orchestration", "postgres", "settings", "streams"}, set()),
+    "demo": ({"core", "kafka", "postgres", "progress_bar", "settings", "streams"}, OUTSIDE),
+    "progress_bar": (set(), set()),
+    "cli": ({"core", "demo", "kafka", "orchestration", "postgres", "progress_bar", "settings", "streams"}, set()),
     "": ({"core", "orchestration"}, set()),
 }
 

@@ -1,0 +1,61 @@
+"""What long work shows: plain lines by a clock that is set, and a bar on a real terminal."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from ingest_pipeline.progress_bar import LINE_SECONDS, progress
+from ingest_pipeline.testing.clock import SettableClock
+from ingest_pipeline_tests.unit.test_cli import on_a_terminal
+
+BAR = """
+from ingest_pipeline.progress_bar import progress
+with progress("offsets", {total}) as show:
+    show(1500{more})
+"""
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_a_line_every_few_seconds_with_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = SettableClock()
+    with progress("offsets", 4000, clock.monotonic) as show:
+        for done in range(0, 4000, 100):
+            show(done)
+            clock.advance(LINE_SECONDS / 4)
+    said = lines(capsys)
+    assert len(said) == 40 / 4 - 1
+    assert said[0] == "offsets: 400 of 4,000, 80/s, 45 s left"
+    assert said[-1] == "offsets: 3,600 of 4,000, 80/s, 5 s left"
+
+
+def test_where_the_end_is_not_known_there_is_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = SettableClock()
+    with progress("sent", clock=clock.monotonic) as show:
+        clock.advance(10)
+        show(55)
+    assert lines(capsys) == ["sent: 55, 5.5/s"]
+
+
+def test_a_share_tells_the_time_left_where_amounts_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = SettableClock()
+    with progress("sent", clock=clock.monotonic) as show:
+        clock.advance(10)
+        show(5000, 0.25, ", 3 broken")
+        clock.advance(10)
+        show(5000, 1.5)
+    assert lines(capsys) == ["sent: 5,000, 500/s, 30 s left, 3 broken", "sent: 5,000, 250/s, 0 s left"]
+
+
+@pytest.mark.parametrize(("total", "more", "left"), [(3000, "", True), (None, "", False), (None, ", 0.5", True)])
+def test_a_terminal_has_a_bar(total: int | None, more: str, left: bool) -> None:
+    shown = on_a_terminal({}, "-c", BAR.format(total=total, more=more), program=sys.executable)
+    assert "━" in shown
+    assert "offsets: 1,500" in shown
+    assert ("s left" in shown) is left
