@@ -60,6 +60,10 @@ class Reporter:
             self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
             self._check()
 
+    def log_rest(self, progress: Progress) -> None:
+        """Log what was committed since the last line; for the run's end, however it came."""
+        self._log_batches(progress, self._clock.monotonic())
+
     def _log_batches(self, progress: Progress, now: float) -> None:
         seen = (progress.batches, progress.rows, progress.dead_letters, progress.skipped, progress.absent)
         if seen == self._logged:

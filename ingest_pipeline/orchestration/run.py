@@ -126,6 +126,8 @@ class StreamRun:
             loss = loss_of(error, ledger.positions[error.where["partition"]])
             book.note_loss(loss)
             raise as_error([loss], self._stream.name) from error
+        finally:
+            reporter.log_rest(drain.progress)
         ledger.close()
         self._check()
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}

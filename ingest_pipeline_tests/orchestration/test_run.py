@@ -140,7 +140,7 @@ class TestReports:
         here = bench(BATCH_SIZE="5")
         here.produce(temperatures(20))
         run_id = here.drain()
-        assert "next_offsets" not in here.said(run_id)
+        assert "position_offset" not in here.said(run_id)
 
 
 class TestEnds:

@@ -36,7 +36,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     context = click.Context(main)
     for line in code(page):
-        for word in re.findall(r"(?:^|/|, |; )ingest ([a-z-]+)", line):
+        for word in re.findall(r"(?:^|/|, |; )ingest (?:--traceback )?([a-z-]+)", line):
             assert main.get_command(context, word) is not None, line
         for word in re.findall(r"(?:^|; )make ([a-z-]+)", line):
             assert word in TARGETS, line
