@@ -75,11 +75,12 @@ def test_a_replay_by_time_takes_all_partitions(bench: Make) -> None:
         (["--partition", "0", "--from-offset", "30", "--to-offset", "50"], "nothing of that range has been ingested"),
     ],
 )
-def test_a_range_that_cannot_be_is_one_line(bench: Make, words: list[str], said: str) -> None:
+def test_a_range_that_cannot_be_is_one_line_and_a_hint(bench: Make, words: list[str], said: str) -> None:
     here = drained(bench(partitions=1), *devices(0, 5))
     printed = ingest(here, "replay", "temperature", *words, code=1)
-    assert said in printed
-    assert len(printed.splitlines()) == 1
+    error, hint = printed.splitlines()
+    assert said in error
+    assert hint.startswith("Hint: `ingest replay --help`")
 
 
 def test_a_range_that_kafka_no_longer_holds(bench: Make, kafka_server: RealKafka) -> None:

@@ -45,12 +45,15 @@ def test_where_the_end_is_not_known_there_is_no_time_left(capsys: pytest.Capture
 
 def test_a_share_tells_the_time_left_where_amounts_do_not(capsys: pytest.CaptureFixture[str]) -> None:
     clock = SettableClock()
-    with progress("sent", clock=clock.monotonic) as show:
+    with progress("sent", 10_000, clock.monotonic) as show:
         clock.advance(10)
         show(5000, 0.25, ", 3 broken")
         clock.advance(10)
         show(5000, 1.5)
-    assert lines(capsys) == ["sent: 5,000, 500/s, 30 s left, 3 broken", "sent: 5,000, 250/s, 0 s left"]
+    assert lines(capsys) == [
+        "sent: 5,000 of 10,000, 500/s, 30 s left, 3 broken",
+        "sent: 5,000 of 10,000, 250/s, 0 s left",
+    ]
 
 
 @pytest.mark.parametrize(("total", "more", "left"), [(3000, "", True), (None, "", False), (None, ", 0.5", True)])
