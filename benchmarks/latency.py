@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import psycopg
 
-from ingest_pipeline.demo.simulate import Plan, simulate
+from ingest_pipeline.demo.simulate import Plan
 from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
@@ -147,11 +147,7 @@ def _wait_for_rows(running: System, count: str, rows: int) -> None:
 
 
 def _send(running: System, plan: Plan) -> None:
-    with progress("sending", plan.total) as show:
-        tally = simulate(
-            {"bootstrap.servers": running.bootstrap_servers}, plan, report=lambda tally: show(tally.acknowledged)
-        )
-    assert tally.acknowledged == plan.total, "the broker did not take every record"
+    assert running.send(plan).acknowledged == plan.total, "the broker did not take every record"
 
 
 def _latencies(running: System, seen: Seen, since: float) -> Iterator[float]:

@@ -36,8 +36,11 @@ class System:
 
     def produce(self, records: int, broken_every: int = 1000) -> Tally:
         """As fast as the broker takes them; returns once all are acknowledged."""
-        plan = Plan(topics=TOPICS, rate=0, records=records, broken_every=broken_every)
-        with progress("producing", records) as show:
+        return self.send(Plan(topics=TOPICS, rate=0, records=records, broken_every=broken_every))
+
+    def send(self, plan: Plan) -> Tally:
+        """Returns once the plan is carried out."""
+        with progress("producing", plan.total) as show:
             return simulate(
                 {"bootstrap.servers": self.bootstrap_servers}, plan, report=lambda tally: show(tally.acknowledged)
             )

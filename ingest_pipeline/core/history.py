@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-MOST = 120
-"""Stretches kept; when there would be more, two become one and stretches are twice as long from then on."""
+MOST = 40
+"""Stretches kept, as many as a picture in Dagster's UI has room for; when there would be more, two become one and
+stretches are twice as long from then on."""
 
 
 @dataclass(slots=True)

@@ -11,8 +11,6 @@ from ..core.history import History
 
 INLINE = 1000
 """The UI shows a Markdown value with fewer characters in its place, a longer one behind a link (Dagster 1.13)."""
-POINTS = 40
-"""Most points of a line: what INLINE leaves room for."""
 _WIDE, _HIGH, _GAP = 260, 56, 22  # the metadata column of a window 1,280 wide has 260
 
 
@@ -24,10 +22,8 @@ def picture(history: History) -> dg.MarkdownMetadataValue | None:
     """
     if len(history.stretches) < 2:
         return None
-    size = -(-len(history.stretches) // POINTS)
-    groups = [history.stretches[i : i + size] for i in range(0, len(history.stretches), size)]
-    rates = [sum(one.rows for one in group) / (len(group) * history.seconds) for group in groups]
-    delays = [max(one.latency_ms for one in group) for group in groups]
+    rates = [one.rows / history.seconds for one in history.stretches]
+    delays = [one.latency_ms for one in history.stretches]
     seconds = len(history.stretches) * history.seconds
     rate = f"rows/s over {seconds:,.0f} s, at most {max(rates):,.0f}"
     delay = f"longest latency in ms, at most {max(delays):,.0f}"

@@ -49,7 +49,7 @@ class Reporter:
         self._report_seconds = report_seconds
         now = clock.monotonic()
         self._log_at, self._report_at = now, now + report_seconds
-        self._logged = (0, 0, 0, 0, 0)
+        self._logged = (0,) * len(LOGGED)
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock.monotonic()

@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool
 
 from . import copy
 from .errors import mapped_errors
-from .queries import quoted as quoted
+from .queries import quoted
 
 APPLICATION_PREFIX = "ingest "
 """`application_name` of a writing session is this and the run's id: so a run can be seen in pg_stat_activity."""

@@ -14,7 +14,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from .engine import APPLICATION_PREFIX, FROZEN_SECONDS, quoted
+from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
+from .queries import quoted
 
 _LOCKS = """
     SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,

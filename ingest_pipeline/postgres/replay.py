@@ -12,9 +12,10 @@ from ..core.replay import Replayed
 from ..core.stream import Stream
 from . import schema
 from .copy import OPTION, CopyPlan
-from .engine import Database, in_text, quoted
+from .engine import Database, in_text
 from .errors import mapped_errors
 from .isolate import store_isolated
+from .queries import quoted
 from .statements import statements
 from .tables import column_oids, primary_key_name
 

@@ -11,8 +11,9 @@ from sqlalchemy.schema import CreateColumn, CreateSchema
 from ..core.columns import Column, FilledBy
 from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
 from ..core.stream import COORDINATES, Stream
-from .engine import Database, in_text, quoted
+from .engine import Database, in_text
 from .errors import mapped_errors
+from .queries import quoted
 from .tables import event_table, primary_key_name
 
 LEDGER_VERSION = "0002"

@@ -13,7 +13,8 @@ from sqlalchemy import TextClause, text
 from ..core.record import STAMP, Row
 from ..core.stream import Stream
 from .copy import CopyPlan
-from .engine import Schemas, in_text, quoted
+from .engine import Schemas, in_text
+from .queries import quoted
 from .tables import BIGINT_OID, column_oids
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Signals to processes of a run, and who holds a lock on which file. The latter on Linux only."""
+"""Signals to processes of a run, and who holds a lock on which file. The latter is known on Linux alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def freeze(pid: int, storage: Path) -> None:
 
 
 def writers(folder: Path) -> Iterator[tuple[int, Path]]:
-    """(pid, file) for each lock on a file below the folder that keeps others from writing to it."""
+    """(pid, file) for each lock on a file below the folder that keeps others from writing to it. None where there is no
+    /proc/locks."""
+    if not _LOCKS.exists():
+        return
     files = {path.stat().st_ino: path for path in folder.rglob("*") if path.is_file()}
     for line in _LOCKS.read_text().splitlines():
         fields = [field for field in line.split() if field != "->"]

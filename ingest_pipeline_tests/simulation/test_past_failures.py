@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from ingest_pipeline_tests.simulation.machine import Simulation, settings_of
-from ingest_pipeline_tests.simulation.model import GOOD, TOMBSTONE
+from ingest_pipeline_tests.simulation.model import BROKEN, GOOD, TOMBSTONE
 
 
 @contextmanager
@@ -80,4 +80,18 @@ def test_two_people_accept_the_same_loss_of_a_partition_that_is_gone() -> None:
     state.recreate(partitions=1, regrown=[])
     state.accept_loss(wanted=None, only=None)
     state.accept_loss(wanted=None, only=None)
+    state.teardown()
+
+
+def test_a_successor_is_launched_beside_a_living_run_whatever_failed_before_it() -> None:
+    """Backing off is for a stream without a run: a frozen owner's successors fail one after the other here, each of
+    them launched while the one before was still at work."""
+    state = Simulation()
+    own = settings_of(batch_size=1, run_idle_seconds=0, retry_seconds=0, dead_letter_max_consecutive=1, parallelism=1)
+    state.begin(own=own.model_copy(update={"batches_per_commit": 1, "batch_timeout_seconds": 0.01}), partitions=1)
+    state.freeze(which=0, at="own", ticks=0, points=3, partition=0, kinds=[GOOD] * 9)
+    state.produce(partition=0, kinds=[BROKEN])
+    state.freeze(which=0, at="begin", ticks=0, points=3, partition=0, kinds=[BROKEN])
+    state.freeze(which=0, at="own", ticks=6, points=3, partition=0, kinds=[GOOD])
+    assert state.world.count["successors launched: age"] > 1
     state.teardown()

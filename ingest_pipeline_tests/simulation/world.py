@@ -179,7 +179,10 @@ class World:
             self.count[f"successors launched: {found[tags.SUCCESSOR]}"] += 1
 
     def _check_backoff(self, found: dict[str, str], now: float) -> None:
-        """Failures in a row of a shard under one definition, without progress or an operator's act, are waited for."""
+        """Failures in a row of a shard under one definition, without progress or an operator's act, are waited for;
+        beside a run that is alive, they are not: its successor waits for it."""
+        if tags.SUCCESSOR in found:
+            return
         acted = self.table.state.acted_at
         since = max([acted.timestamp() if acted else 0.0, *self.checks.moved_at.values()])
         failed = []
