@@ -60,7 +60,7 @@ def survive(running: System, records: int, kills: int, seed: int) -> Survived:
             _kill_owner(running, dagster, chance)
         positions = "SELECT sum(next_offset)::bigint FROM ingest.position"
         wait_for("lag 0", lambda: running.query(positions) == [(produced,)], 600, every=0.2)
-    rows, distinct = _counts(running)
+    rows, distinct = stored(running)
     letters = int(str(running.query("SELECT count(*) FROM ingest.dead_letter")[0][0]))
     return Survived(produced, broken, kills, rows, distinct, letters)
 
@@ -83,7 +83,7 @@ def _pids_of_owners(running: System, dagster: DagsterDev) -> list[int]:
     return [int(run.tags[tags.PID]) for run in dagster.runs() if run.run_id in owners and run.status == "STARTED"]
 
 
-def _counts(running: System) -> tuple[int, int]:
+def stored(running: System) -> tuple[int, int]:
     """(rows, distinct coordinates) over both tables."""
     key = "(kafka_incarnation, kafka_partition, kafka_offset)"
     rows = distinct = 0

@@ -21,6 +21,7 @@ PARTS: dict[str, tuple[str, Callable[[System, Effort], str]]] = {
     "shape": ("What records and batches look like", sections.shape),
     "refused": ("Rows that only the database refuses", sections.refused),
     "kills": ("kill -9", sections.killed),
+    "asked": ("As others were asked", sections.asked),
 }
 
 
@@ -36,7 +37,7 @@ def main(parts: tuple[str, ...], repeats: int, scale: float, write: bool) -> Non
         title, run = PARTS[part]
         click.echo(f"{part}:")
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, system(Path(folder)) as running:
-            body = run(running, Effort(repeats, scale))
+            body = run(running, Effort(repeats, scale, write))
             click.echo(body)
             if write:
                 document.write(title, running.versions(), body, order)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import click
 
 from . import document, latency
+from .asked import BAD, bad_records, killed_and_restarted
 from .idle import idle, make_topics
 from .isolation import BATCH, seconds_a_batch
-from .kills import survive
+from .kills import stored, survive
 from .rates import quantile, spread
 from .shapes import Shape, drain, each, produce
 from .system import System
@@ -21,10 +22,12 @@ SPREAD = ("min", "median", "max")
 
 @dataclass(frozen=True)
 class Effort:
-    """How often designs are repeated, and how much less than usual is measured (for trying the bench itself)."""
+    """How often designs are repeated, how much less than usual is measured (for trying the bench itself), and whether
+    docs/ are renewed."""
 
     repeats: int
     scale: float
+    write: bool
 
     def of(self, amount: int) -> int:
         return max(1, round(amount * self.scale))
@@ -168,7 +171,8 @@ def shape(running: System, effort: Effort) -> str:
         tables.append(document.table([name, "rows/s"], [(label, f"{rate:,.0f}") for label, rate in rates.items()]))
         plots[name] = rates
     image = document.DOCUMENT.parent / "images" / "shape.svg"
-    image.write_text(document.bars(plots))
+    if effort.write:
+        image.write_text(document.bars(plots))
     return "\n\n".join(
         [
             "One stream, one run in a process of its own; default settings, 3 columns, 4 partitions, 100 bytes, unless"
@@ -201,3 +205,25 @@ def killed(running: System, effort: Effort) -> str:
     if survived.lost or survived.twice or survived.dead_letters != survived.broken:
         raise SystemExit("records were lost or doubled")
     return str(survived)
+
+
+def asked(running: System, effort: Effort) -> str:
+    few, many = effort.of(10_000), effort.of(600_000)
+    rows, reasons = bad_records(running, few)
+    loaded, first_row = killed_and_restarted(running, many)
+    everything, distinct = stored(running)
+    lost, twice = few + many - distinct - len(reasons), everything - distinct
+    click.echo(f"  {rows:,} rows, {len(reasons)} dead letters; {lost} lost, {twice} twice; {first_row:.1f} s")
+    if rows != few - len(BAD) or len(reasons) != len(BAD) or lost or twice:
+        raise SystemExit("records were lost or doubled")
+    return "The questions of [the comparison](comparison.md), put to this one, default settings.\n\n" + document.table(
+        ["asked", "answer"],
+        [
+            (f"{few:,} records, among them {', '.join(BAD)}: good rows stored", f"{rows:,}"),
+            ("the bad records kept, with the reason", "; ".join(f"`{reason}`" for reason in reasons)),
+            (f"`kill -9` of Dagster and its runs in the middle of {many:,} records, then a restart: rows doubled", "0"),
+            ("the same: records lost", "0"),
+            ("first new row after the command that starts it again", f"{first_row:.1f} s"),
+            ("of these, until Dagster had loaded the code", f"{loaded:.1f} s"),
+        ],
+    )

@@ -84,6 +84,7 @@ def drain(running: System, shape: Shape, records: int, settings: Mapping[str, st
         "DEAD_LETTER_LIMIT": "off",
         "DATABASE_SCHEMA": "shape",
         "LEDGER_SCHEMA": "shape_ledger",
+        "KAFKA_GROUP_PREFIX": f"{folder.name}-",  # a group bears the mark of its ledger
         **settings,
     }
     context = multiprocessing.get_context("forkserver")

@@ -69,13 +69,15 @@ def system(folder: Path) -> Iterator[System]:
 
 
 @contextmanager
-def dagster_dev(running: System, settings: Mapping[str, str], arguments: Sequence[str] = ()) -> Iterator[DagsterDev]:
-    """`dagster dev` on these servers, as a user starts it, in a folder of its own; it and its runs end with the
+def dagster_dev(
+    running: System, settings: Mapping[str, str], arguments: Sequence[str] = (), folder: Path | None = None
+) -> Iterator[DagsterDev]:
+    """`dagster dev` on these servers, as a user starts it, in this folder or a new one; it and its runs end with the
     block."""
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,
         "DATABASE_URL": running.database_url,
         **settings,
     }
-    with DagsterDev(running.fresh_folder("dagster"), environment, arguments) as dagster:
+    with DagsterDev(folder or running.fresh_folder("dagster"), environment, arguments) as dagster:
         yield dagster

@@ -15,7 +15,10 @@ import click
 from .cli import connections, streams
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console, Group, RenderableType
+    from rich.table import Table
 
     from .orchestration.status import PartitionStatus, StreamStatus
 
@@ -26,6 +29,8 @@ _COLUMNS = (
     *("partition", "position", "end", "lag", "delay", "rows", "rows/s", "dead letters", "open", "lost"),
     *("last commit", "owner"),
 )
+_TEXTS = ("last commit", "owner")
+_ONLY_WHERE_WIDE = ("position", "end", "rows", "dead letters", "lost")
 
 
 @click.command()
@@ -45,6 +50,9 @@ def status(as_json: bool, watch: bool) -> None:
     lost     offsets given up by accept-loss
     owner    the run that drains it, and since when its session exists
 
+    A terminal too narrow for all columns shows lag, delay, rows/s, open, last
+    commit and owner; --json has everything.
+
     Example: ingest status --json
     """
     from rich.console import Console
@@ -59,7 +67,7 @@ def status(as_json: bool, watch: bool) -> None:
     if as_json:
         click.echo(json.dumps([_plain(each) for each in found], indent=2, default=str))
     else:
-        console.print(_drawn(found))
+        console.print(drawn(found, console))
     sys.exit(max((each.level for each in found), default=0))
 
 
@@ -74,7 +82,7 @@ def _watch(console: Console) -> None:
 
     with suppress(KeyboardInterrupt), Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(_drawn(_look()), refresh=True)
+            live.update(drawn(_look(), console), refresh=True)
             time.sleep(_WATCH_SECONDS)
 
 
@@ -85,9 +93,9 @@ def _plain(found: StreamStatus) -> dict[str, Any]:
     return {**asdict(found), "level": _LEVELS[found.level], "lag": found.lag, "partitions": partitions}
 
 
-def _drawn(found: list[StreamStatus]) -> Group:
+def drawn(found: list[StreamStatus], console: Console) -> Group:
+    """A table for each stream that fits the console, under what there is to say of it."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = []
@@ -96,19 +104,31 @@ def _drawn(found: list[StreamStatus]) -> Group:
         level = (_LEVELS[each.level], _STYLES[each.level])
         parts.append(Text.assemble((each.stream, "bold"), " ", level, f"  lag {lag}"))
         parts += [Text(f"  {line}") for line in each.said]
-        table = Table(*_COLUMNS, box=None)
-        for at in each.partitions:
-            table.add_row(*_cells(at))
+        table = _table(each, _COLUMNS)
+        if console.measure(table, options=console.options.update(width=500)).maximum > console.width:
+            table = _table(each, [name for name in _COLUMNS if name not in _ONLY_WHERE_WIDE])
         if each.partitions:
             parts.append(table)
     return Group(*parts)
+
+
+def _table(found: StreamStatus, names: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None)
+    for name in names:
+        table.add_column(name, justify="left" if name in _TEXTS else "right")
+    for at in found.partitions:
+        cells = dict(zip(_COLUMNS, _cells(at), strict=True))
+        table.add_row(*(cells[name] for name in names))
+    return table
 
 
 def _cells(at: PartitionStatus) -> list[str]:
     places = (at.next_offset, at.end, at.lag, at.delay and round(at.delay), at.rows)
     losses = (at.dead_letters, at.open_letters, at.lost)
     speed = None if at.rows_per_second is None else round(at.rows_per_second, 1 if at.rows_per_second < 10 else None)
-    owner = f"run {at.owner[:8]} since {_moment(at.owner_since)}" if at.owner else "-"
+    owner = f"{at.owner[:8]} since {_moment(at.owner_since)}" if at.owner else "-"
     numbers = ("-" if n is None else f"{n:,}" for n in (*places, speed, *losses))
     return [str(at.partition), *numbers, _moment(at.committed_at), owner]
 

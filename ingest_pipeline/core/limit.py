@@ -141,7 +141,7 @@ class LetterTally:
         for refusal in found:
             offsets[refusal.partition].append(refusal.offset)
         where = ", ".join(f"partition {p} offsets {min(o)} to {max(o)}" for p, o in sorted(offsets.items()))
-        why = "; ".join(f"{count:,} of: {reason}" for reason, count in reasons)
+        why = "; ".join(f"{count:,}x {reason}" for reason, count in reasons)
         return DeadLetterLimit(
             f"stream {stream}: {what}: {why} ({where}). Nothing of this batch was committed. Mend the producer or"
             f" streams.py; or let them pass: ingest dead-letters allow {stream} --count N",

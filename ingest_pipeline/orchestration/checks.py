@@ -112,7 +112,7 @@ def within_limit(stream: Stream, connections: Connections) -> Verdict:
         return Verdict(WITHIN_LIMIT, True, "the stream has not begun")
     reasons = DeadLetters(connections.database(), stream).count_by_reason(LetterFilter())
     count = sum(row.letters for row in reasons)
-    top = "; ".join(f"{row.letters:,} of: {row.reason}" for row in reasons[:3])
+    top = "; ".join(f"{row.letters:,}x {row.reason}" for row in reasons[:3])
     said = f"{count:,} open dead letters: {top}" if count else "no open dead letters"
     return Verdict(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
 

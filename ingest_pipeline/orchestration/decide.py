@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .tags import Shard, shards
 
 START_GRACE_SECONDS = 20.0
-"""How long a started run may take to open its writing session."""
+"""How long a started run may take to open its writing session; one that had it and has it no more is gone at once."""
 STARTING_SECONDS = 60.0
 """A run that Dagster has been starting for longer is not waited for."""
 GHOST_SECONDS = 8.0
@@ -46,6 +46,7 @@ class View:
         begun: partitions that have a position.
         owners: partition → run id of its (not frozen) owner.
         present: runs with a writing session that is not frozen.
+        named: runs that took over a position and were not followed yet: each of them has had a session.
         active: runs of this stream that Dagster shows as not ended.
         recent: the newest ended runs, newest first.
         progress_at: partition → when its position last moved; without those that never did.
@@ -61,6 +62,7 @@ class View:
     begun: Collection[int]
     owners: Mapping[int, str]
     present: Collection[str]
+    named: Collection[str]
     active: Collection[RunView]
     recent: Collection[RunView] = ()
     progress_at: Mapping[int, float] = field(default_factory=dict)
@@ -173,8 +175,8 @@ def _is_ghost(run: RunView, view: View) -> bool:
     """Only a sensor's run can be one: a run launched by hand may be at another asset, without a session of ours."""
     if run.shard is None:
         return False
-    old = view.now - run.started_at >= START_GRACE_SECONDS
-    return run.status == "STARTED" and old and run.run_id not in view.present
+    due = view.now - run.started_at >= START_GRACE_SECONDS or run.run_id in view.named
+    return run.status == "STARTED" and due and run.run_id not in view.present
 
 
 def _never_started(run: RunView, view: View) -> bool:

@@ -12,14 +12,15 @@ from ..core.errors import IngestError
 from ..core.stream import Stream
 from .connections import Connections
 from .replays import Wanted, ranges, run_replay
-from .steering import stream_named
+from .steering import STREAM, stream_named, stream_names
 from .stopping import StopRequest
 
+COUNTS = dg.Out(dg.Nothing, description="Its metadata are the counts by outcome.")
 
-class RedriveConfig(dg.Config):
+
+class LetterConfig(dg.Config):
     """Which open dead letters; what is left empty does not narrow."""
 
-    stream: str = Field(description="Name of the stream.")
     stage: str = Field(default="", description="size, decode, timestamp, value or insert.")
     sqlstate: str = Field(default="", description="For example 23514.")
     reason: str = Field(default="", description="A part of the reason's text.")
@@ -29,10 +30,9 @@ class RedriveConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Try everything, change nothing.")
 
 
-class ReplayConfig(dg.Config):
+class RangeConfig(dg.Config):
     """A range of offsets of one partition, or of times of one or all."""
 
-    stream: str = Field(description="Name of the stream.")
     partition: int | None = Field(default=None, description="Needed with offsets; with times all when not given.")
     from_offset: int | None = Field(default=None, description="The first offset.")
     to_offset: int | None = Field(default=None, description="The offset behind the last one.")
@@ -42,9 +42,15 @@ class ReplayConfig(dg.Config):
 
 def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`redrive_dead_letters`: decode stored letters with today's code and store the rows."""
+    names = stream_names(streams)
 
-    @dg.op(name="redrive_dead_letters_op", out=dg.Out(dict, description="Counts by outcome."))
-    def redrive(context: dg.OpExecutionContext, config: RedriveConfig) -> dict[str, int]:
+    class RedriveConfig(LetterConfig):
+        """Of one stream."""
+
+        stream: names = Field(description=STREAM)  # type: ignore[valid-type]
+
+    @dg.op(name="redrive_dead_letters_op", out=COUNTS)
+    def redrive(context: dg.OpExecutionContext, config: RedriveConfig) -> None:
         from ..postgres.dead_letters import DeadLetters, LetterFilter
 
         stream = stream_named(config.stream, streams)
@@ -67,7 +73,6 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
         counts = asdict(done)
         context.log.info(would + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)
-        return counts
 
     @dg.job(
         name="redrive_dead_letters",
@@ -82,9 +87,15 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
 
 def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`replay`: read a range from Kafka again and store what is missing."""
+    names = stream_names(streams)
 
-    @dg.op(name="replay_op", out=dg.Out(dict, description="Counts by outcome."))
-    def replay_range(context: dg.OpExecutionContext, config: ReplayConfig) -> dict[str, int]:
+    class ReplayConfig(RangeConfig):
+        """Of one stream."""
+
+        stream: names = Field(description=STREAM)  # type: ignore[valid-type]
+
+    @dg.op(name="replay_op", out=COUNTS)
+    def replay_range(context: dg.OpExecutionContext, config: ReplayConfig) -> None:
         stream = stream_named(config.stream, streams)
         try:
             wanted = Wanted(
@@ -102,7 +113,6 @@ def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
         context.add_output_metadata(counts)
         if stop.reason() == "terminated":
             raise dg.DagsterExecutionInterruptedError
-        return counts
 
     @dg.job(
         name="replay",

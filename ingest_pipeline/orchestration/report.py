@@ -102,9 +102,7 @@ class Reporter:
             found["offsets"] = _offsets(progress)
         if progress.reasons:
             top = progress.reasons.most_common(3)
-            found["dead_letter_reasons"] = dg.MetadataValue.md(
-                "\n".join(f"- {count:,} of: {why}" for why, count in top)
-            )
+            found["dead_letter_reasons"] = dg.MetadataValue.md("\n".join(f"- {count:,}x {why}" for why, count in top))
         if (drawn := picture(progress.history)) is not None:
             found["over_time"] = drawn
         if ended is not None:

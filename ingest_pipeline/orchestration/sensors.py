@@ -124,6 +124,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         lost=bool(lost),
         acted_at=state.acted_at.timestamp() if state.acted_at else 0.0,
         owners={p: holder.run_id for p, holder in owners.holders.items() if not holder.frozen},
+        named={at.run_id for at in known.values() if at.run_id is not None},
         present=set(owners.present) - {holder.run_id for holder in owners.holders.values() if holder.frozen},
         active=active,
         recent=recent,

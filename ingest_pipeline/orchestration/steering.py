@@ -1,6 +1,8 @@
 """Jobs that pause and resume a stream, for people who work in the UI. The CLI does the same by the same ledger call."""
 
 from collections.abc import Mapping
+from enum import Enum
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -8,22 +10,18 @@ from pydantic import Field
 from ..core.stream import Stream
 from .connections import Connections
 
-
-class PauseConfig(dg.Config):
-    """Which stream, and why."""
-
-    stream: str = Field(description="Name of the stream.")
-    reason: str = Field(default="paused in the UI", description="Shown in the sensor's skip reason and in status.")
-
-
-class ResumeConfig(dg.Config):
-    """Which stream."""
-
-    stream: str = Field(description="Name of the stream.")
+STREAM = "Name of the stream."
 
 
 def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`pause_stream`: the stream stops within a batch and stays so."""
+    names = stream_names(streams)
+
+    class PauseConfig(dg.Config):
+        """Which stream, and why."""
+
+        stream: names = Field(description=STREAM)  # type: ignore[valid-type]
+        reason: str = Field(default="paused in the UI", description="Shown in the sensor's skip reason and in status.")
 
     @dg.op(name="pause_stream_op")
     def pause(context: dg.OpExecutionContext, config: PauseConfig) -> None:
@@ -40,6 +38,12 @@ def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Job
 
 def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`resume_stream`: lift the pause; the next tick launches a run."""
+    names = stream_names(streams)
+
+    class ResumeConfig(dg.Config):
+        """Which stream."""
+
+        stream: names = Field(description=STREAM)  # type: ignore[valid-type]
 
     @dg.op(name="resume_stream_op")
     def resume(config: ResumeConfig) -> None:
@@ -52,8 +56,11 @@ def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
     return resume_stream
 
 
-def stream_named(name: str, streams: Mapping[str, Stream]) -> Stream:
-    """The stream that a run's config names. Raises dagster.Failure."""
-    if name not in streams:
-        raise dg.Failure(description=f"there is no stream {name!r}; streams: {', '.join(streams)}", allow_retries=False)
-    return streams[name]
+def stream_names(streams: Mapping[str, Stream]) -> Any:
+    """What `stream` may be in a run's config: the launchpad offers these, and refuses another before it launches."""
+    return Enum("StreamName", {name: name for name in streams})
+
+
+def stream_named(chosen: Any, streams: Mapping[str, Stream]) -> Stream:
+    """The stream that a run's config has chosen of those names."""
+    return streams[chosen.value]

@@ -10,7 +10,7 @@ from ..settings import Settings
 
 STREAM = "ingest/stream"
 SHARD = "ingest/shard"
-DEFINITION = "ingest/definition"
+DEFINITION = "ingest/stream_definition"
 SUCCESSOR = "ingest/successor"
 ENDED = "ingest/ended"
 ROWS = "ingest/rows"

@@ -181,7 +181,7 @@ def test_open_dead_letters_are_told_with_their_reasons(bench: Make) -> None:
     here.drain()
     passed, said = newest(here, WITHIN_LIMIT)
     assert passed
-    assert said.startswith("2 open dead letters: 2 of: ")
+    assert said.startswith("2 open dead letters: 2x ")
 
 
 def test_a_run_that_stops_at_the_limit_is_red_and_stays_so_by_hand(bench: Make) -> None:

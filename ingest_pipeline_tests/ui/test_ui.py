@@ -70,7 +70,7 @@ def test_numbers_are_plotted(ui: Ui) -> None:
 def test_checks_are_green_and_one_shows_dead_letters_by_reason(ui: Ui, database_url: str) -> None:
     refused = "select count(*) from ingest.dead_letter where stream = 'temperature'"
     wait_for("a few dead letters", lambda: query(database_url, refused)[0] >= 3)
-    some = re.compile(r"[1-9]\d* open dead letters: [1-9]\d* of: .+; [1-9]\d* of: .+")
+    some = re.compile(r"[1-9]\d* open dead letters: [1-9]\d*x .+; [1-9]\d*x .+")
     ui.open_until(f"/assets/temperature?view=checks&checkDetail={WITHIN_LIMIT}", ui.text(some))
     for name in CHECKS:
         expect(ui.text(name).first).to_be_visible()

@@ -6,13 +6,16 @@ import os
 import pty
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import ingest_pipeline
-from ingest_pipeline import cli, streams
+from ingest_pipeline import cli, cli_status, streams
+from ingest_pipeline.orchestration.status import PartitionStatus, StreamStatus
 
 SCRIPT = Path(sys.executable).with_name("ingest")
 NOWHERE = "postgresql://somebody:hunter2@127.0.0.1:9/events"
@@ -152,3 +155,16 @@ def test_colours_are_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "price stopped  lag unknown" in piped.stdout.splitlines()
     assert "\x1b" not in piped.stdout + piped.stderr
     assert piped.returncode == 2
+
+
+@pytest.mark.parametrize("width", [80, 120, 140])
+def test_status_is_legible_in_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_status, "_moment", lambda at: "03:04:05")
+    where = PartitionStatus(12, 1_234_567, 1_234_890, 1_234_000, 400, owner="0ddba11-and-more")
+    written = StringIO()
+    console = Console(width=width, file=written)
+    console.print(cli_status.drawn([StreamStatus("reading", 0, [], partitions=[where])], console))
+    title, head, line = written.getvalue().splitlines()
+    assert title.rstrip() == "reading healthy  lag 323"
+    assert "323" in line and "0ddba11- since 03:04:05" in line
+    assert ("position" in head) == ("1,234,567" in line) == (width == 140)

@@ -48,7 +48,15 @@ def failed(ended_ago: float, started_ago: float | None = None, **changes: Any) -
 def view(**changes: Any) -> View:
     """Two partitions with 1,234 records of lag, begun, owned by nobody, nothing running."""
     usual = dict(
-        now=NOW, parallelism=1, definition=NEW, lag={0: 1000, 1: 234}, begun={0, 1}, owners={}, present=(), active=()
+        now=NOW,
+        parallelism=1,
+        definition=NEW,
+        lag={0: 1000, 1: 234},
+        begun={0, 1},
+        owners={},
+        present=(),
+        named=(),
+        active=(),
     )
     return View(**{**usual, **changes})
 
@@ -120,6 +128,16 @@ CASES = [
         "started for longer than the grace, without a session",
         view(active=[run(started_at=NOW - START_GRACE_SECONDS)]),
         LAUNCH,
+    ),
+    Case(
+        "just started, had its session already, and has none any more",
+        view(active=[run(started_at=NOW - 1)], named={RUN}),
+        LAUNCH,
+    ),
+    Case(
+        "just started and draining",
+        view(active=[run(started_at=NOW - 1)], named={RUN}, present={RUN}, owners={0: RUN, 1: RUN}),
+        said=["run 1a2b3c4d is draining; lag 1,234"],
     ),
     Case(
         "queued for long is no ghost",

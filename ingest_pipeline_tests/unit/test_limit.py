@@ -56,7 +56,7 @@ def naive(outcomes: str, limits: LetterLimits) -> bool:
 def test_reached_is_allowed_and_exceeded_is_not() -> None:
     at_limit = passed(window(), "d" * 100)
     assert at_limit.streak == 100
-    with pytest.raises(DeadLetterLimit, match=r"^stream reading: 101 records in a row were refused: 101 of: broken"):
+    with pytest.raises(DeadLetterLimit, match=r"^stream reading: 101 records in a row were refused: 101x broken"):
         passed(at_limit, "d")
     with pytest.raises(DeadLetterLimit, match="101 of the last 1,000 records were refused"):
         passed(passed(at_limit, "." * 50), "d")
@@ -115,7 +115,7 @@ def test_the_error_names_reasons_and_offsets_and_what_to_do() -> None:
     with pytest.raises(DeadLetterLimit) as raised:
         window().tally(found, [0] * len(found), 0).after(0)
     assert raised.value.message == (
-        "stream reading: 101 records in a row were refused: 60 of: a; 30 of: b; 9 of: c (partition 0 offsets 7 to 301)."
+        "stream reading: 101 records in a row were refused: 60x a; 30x b; 9x c (partition 0 offsets 7 to 301)."
         " Nothing of this batch was committed. Mend the producer or streams.py; or let them pass:"
         " ingest dead-letters allow reading --count N"
     )
