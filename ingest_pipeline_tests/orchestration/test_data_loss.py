@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import NewPartitions
 
 from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.loss import Acceptance, noted_loss
@@ -165,6 +166,29 @@ def test_a_running_drain_notices_a_topic_created_again(
     recreate(kafka_server, here.stream.topic)
     run.join(150)  # Dagster may wait a minute for the processes that copy a run's output
     assert "ingest accept-loss temperature" in failure(results[0])
+
+
+def test_added_partitions_are_no_loss_and_are_read_from_their_beginning(
+    bench: Make, kafka_server: RealKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although START_FROM says latest: the stream has begun long before, and nobody is asked to restart anything."""
+    monkeypatch.setattr("ingest_pipeline.core.drain.VERIFY_SECONDS", 0.2)
+    here = bench(partitions=1, RUN_IDLE_SECONDS="60", START_FROM="latest")
+    assert here.by_hand().success
+    here.produce(devices(0, 5))
+    results = []
+    run = threading.Thread(target=lambda: results.append(here.by_sensor()))
+    run.start()
+    wait_for("rows", lambda: here.rows() == 5)
+    (added,) = kafka_server.admin.create_partitions([NewPartitions(here.stream.topic, 2)]).values()
+    added.result(30)
+    run.join(150)
+    assert here.outcome(results[0].run_id) == ("partitions-added", "5")
+    here.produce([record._replace(partition=1) for record in devices(5, 4)])
+    assert len(here.tick().run_requests) == 1
+    assert here.by_hand().success
+    assert here.positions() == {0: 5, 1: 4}
+    assert here.rows() == 9
 
 
 def test_a_cut_log_begins_anew_where_it_was_cut(bench: Make, kafka_server: RealKafka) -> None:
