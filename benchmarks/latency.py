@@ -35,6 +35,7 @@ class Latency:
         hand_overs: how often a partition's next batch came from another run.
         hand_over_seconds: the longest time between the last commit of a run and the first of its successor.
         between_commits: the same between two commits of one run: 99 % of them are within it.
+        runs: whose commits were seen.
         dagster_mib: what Dagster's storage grew by.
     """
 
@@ -46,6 +47,7 @@ class Latency:
     hand_overs: int
     hand_over_seconds: float
     between_commits: float
+    runs: int
     dagster_mib: float
 
 
@@ -100,6 +102,7 @@ def steady_load(running: System, seconds: float, rate: float, settings: Mapping[
         len(changes),
         max(changes, default=0.0),
         quantile(others, 0.99),
+        len({run for commits in watch.runs.values() for at, run in commits if at >= since}),
         after - before,
     )
 

@@ -18,6 +18,7 @@ PARTS: dict[str, tuple[str, Callable[[System, Effort], str]]] = {
     "cold": ("From idle to the first row", sections.cold),
     "memory": ("Memory", sections.memory),
     "idle": ("Streams on which nothing comes", sections.idling),
+    "trickle": ("Streams on which little comes", sections.trickling),
     "shape": ("What records and batches look like", sections.shape),
     "refused": ("Rows that only the database refuses", sections.refused),
     "kills": ("kill -9", sections.killed),

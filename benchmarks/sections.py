@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import click
 
+from ingest_pipeline.settings_model import StreamSettings
+
 from . import document, latency
 from .asked import BAD, bad_records, killed_and_restarted
-from .idle import idle, make_topics
+from .idle import idle, make_topics, trickle
 from .isolation import BATCH, seconds_a_batch
 from .kills import stored, survive
 from .rates import quantile, spread
@@ -64,7 +66,7 @@ def _median_costs(found: list[dict[str, Rate]], name: str) -> tuple[str, str]:
 
 
 def latencies(running: System, effort: Effort) -> str:
-    rows = []
+    rows, grown = [], []
     for name, seconds, settings in (
         ("default settings, RUN_MAX_SECONDS=150", 600.0, {"RUN_MAX_SECONDS": "150"}),
         ("BATCH_TIMEOUT=0.1, RUN_MAX_SECONDS=60", 180.0, {"RUN_MAX_SECONDS": "60", "BATCH_TIMEOUT": "0.1"}),
@@ -73,6 +75,8 @@ def latencies(running: System, effort: Effort) -> str:
         click.echo(f"  {name}: {one}")
         figures = (one.p50, one.p99, one.longest, one.between_commits, one.hand_over_seconds)
         rows.append((name, f"{one.records:,}", *(f"{value:.3f}" for value in figures), str(one.hand_overs)))
+        grown.append(f"{one.dagster_mib:.1f} MiB in {one.seconds:.0f} s with {one.runs} runs ({name})")
+    a_day = 86_400 // StreamSettings().run_max_seconds
     return "\n\n".join(
         [
             "1,000 records a second over both topics, drained by sensor-launched runs. Seconds from a record's Kafka\n"
@@ -91,6 +95,8 @@ def latencies(running: System, effort: Effort) -> str:
                 ],
                 rows,
             ),
+            f"Dagster's storage grew by {' and by '.join(grown)}.\nAt constant traffic and default settings a stream"
+            f" has {a_day} runs a day.",
         ]
     )
 
@@ -144,10 +150,27 @@ def idling(running: System, effort: Effort) -> str:
             one = idle(running, streams, poll, seconds, skip=skip)
             what = "sensors that only skip" if skip else "streams of 4 partitions"
             click.echo(f"  {streams} {what}, POLL_SECONDS={poll}: {one}")
-            rows.append((f"{streams} {what}", str(poll), f"{one.cores:.2f}", str(one.sessions)))
+            rows.append((f"{streams} {what}", str(poll), f"{one.cores:.2f}", f"{one.sessions:.0f}"))
     return f"CPU of all of `dagster dev` over {seconds:.0f} s, nothing coming in.\n\n" + document.table(
         ["what", "POLL_SECONDS", "cores", "PostgreSQL sessions"], rows
     )
+
+
+def trickling(running: System, effort: Effort) -> str:
+    streams, seconds = effort.of(10), 120.0 * effort.scale
+    make_topics(running, streams)
+    rows = []
+    for every in (120, 30):
+        for run_idle in (0, 60):
+            one = trickle(running, streams, every, run_idle, seconds)
+            what = f"a record every {every} s"
+            click.echo(f"  {what}, RUN_IDLE_SECONDS={run_idle}: {one}")
+            figures = (1000 * one.cores / streams, one.mib / streams, one.sessions / streams)
+            rows.append((what, str(run_idle), f"{figures[0]:.0f}", f"{figures[1]:.0f}", f"{figures[2]:.1f}"))
+    return (
+        f"{streams} streams of 4 partitions on each of which a record comes now and then. A stream's share of all of\n"
+        f"`dagster dev` and its runs, over {seconds:.0f} s.\n\n"
+    ) + document.table(["what comes", "RUN_IDLE_SECONDS", "thousandths of a core", "MiB", "PostgreSQL sessions"], rows)
 
 
 def shape(running: System, effort: Effort) -> str:
