@@ -12,8 +12,9 @@ START_GRACE_SECONDS = 20.0
 """How long a started run may take to open its writing session; one that had it and has it no more is gone at once."""
 STARTING_SECONDS = 60.0
 """A run that Dagster has been starting for longer is not waited for."""
-GHOST_SECONDS = 8.0
-"""A run without a session is reported failed when it is seen so for this long: it may just be ending."""
+GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
+"""A run without a session is reported failed when it is seen so for this long: it may just be ending. One that has said
+how it ended needs but Dagster's own steps, and those may take a minute on a busy machine."""
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 5.0, 300.0
 
 LEAD_SECONDS = 12.0
@@ -105,7 +106,7 @@ def decide(view: View) -> Decision:
         else:
             said.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
     # A report that Dagster's storage refuses would take the launches of its tick with it.
-    failed = [] if launches else [run_id for run_id, since in seen.items() if view.now - since >= GHOST_SECONDS]
+    failed = [] if launches else [run.run_id for run in ghosts if view.now - seen[run.run_id] >= _patience(run)]
     return Decision(launches, said, failed, {run_id: since for run_id, since in seen.items() if run_id not in failed})
 
 
@@ -177,6 +178,10 @@ def _is_ghost(run: RunView, view: View) -> bool:
         return False
     due = view.now - run.started_at >= START_GRACE_SECONDS or run.run_id in view.named
     return run.status == "STARTED" and due and run.run_id not in view.present
+
+
+def _patience(run: RunView) -> float:
+    return ENDING_SECONDS if run.ended else GHOST_SECONDS
 
 
 def _never_started(run: RunView, view: View) -> bool:

@@ -129,9 +129,9 @@ class StreamRun:
         finally:
             reporter.log_rest(drain.progress)
         ledger.close()
+        self._tag_end(ended)
         self._check()
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
-        self._tag_end(ended)
         if ended == "terminated":
             self._context.log_event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
             raise dg.DagsterExecutionInterruptedError

@@ -10,6 +10,7 @@ import pytest
 
 from ingest_pipeline.orchestration.decide import (
     AGE,
+    ENDING_SECONDS,
     GHOST_SECONDS,
     START_GRACE_SECONDS,
     Decision,
@@ -306,6 +307,11 @@ class TestGhosts:
         assert (soon.failed_ghosts, soon.ghosts_seen) == ([], {RUN: NOW})
         later = self.look(soon.ghosts_seen, NOW + GHOST_SECONDS, lag={0: 0, 1: 0})
         assert (later.failed_ghosts, later.ghosts_seen) == ([RUN], {})
+
+    def test_one_that_said_how_it_ended_is_left_to_end(self) -> None:
+        ending = {"active": [run(ended="age")], "lag": {0: 0, 1: 0}}
+        assert self.look({RUN: NOW}, NOW + ENDING_SECONDS - 1, **ending).failed_ghosts == []
+        assert self.look({RUN: NOW}, NOW + ENDING_SECONDS, **ending).failed_ghosts == [RUN]
 
     def test_none_is_failed_by_a_tick_that_launches(self) -> None:
         """Dagster's storage may refuse the report, again and again, and each time the launch would be gone with it."""
