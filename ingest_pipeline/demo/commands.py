@@ -65,7 +65,12 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
 )
 @click.option("--seconds", type=click.FloatRange(0.1), help="End after this long.")
 @click.option("--records", type=click.IntRange(1), help="End after this many.")
-@click.option("--topics", default="temperature,price", show_default=True, help="Separated by commas.")
+@click.option(
+    "--topics",
+    default="temperature,price",
+    show_default=True,
+    help="Separated by commas. For those of other streams in streams.py events are made up.",
+)
 @click.option("--devices", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @click.option("--symbols", type=click.IntRange(1, 17_576), default=20, show_default=True)
 @click.option(

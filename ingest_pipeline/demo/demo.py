@@ -15,6 +15,7 @@ from .dagster_dev import DagsterDev, choose_port, environment, write_home
 from .devices import SHAPES
 from .display import LiveLine
 from .figures import Figures, FiguresUnavailable, StreamFigures
+from .inventor import why_not
 from .kill import Killer, kill_line, prove, wait_until_drained
 from .report import arrived, rows_line, welcome
 from .servers import PARTITIONS, Servers
@@ -65,7 +66,8 @@ class Demo:
         self._options, self._stop, self._stack = options, stop, stack
         self._started = time.monotonic()
         self._live = LiveLine()
-        self._simulated: list[Stream] = [stream for stream in STREAMS if stream.topic in SHAPES]
+        self._refusals = {stream.name: why_not(stream) for stream in STREAMS if stream.topic not in SHAPES}
+        self._simulated: list[Stream] = [stream for stream in STREAMS if self._refusals.get(stream.name) is None]
         self._have_rows = False
         self._reloads = 0
 
@@ -75,9 +77,9 @@ class Demo:
         port = choose_port(options.port)
         if options.port not in (0, port):
             self._live.say(f"port {options.port} is taken: Dagster's UI is on {port}")
-        for stream in STREAMS:
-            if stream not in self._simulated:
-                self._live.say(f"topic {stream.topic} is not simulated; only {', '.join(SHAPES)} are")
+        for name, why in self._refusals.items():
+            how = "are made up from its Struct" if why is None else f"cannot be made up, so send some: {why}"
+            self._live.say(f"events of {name} {how}")
         self._live.say("starting PostgreSQL, the broker and Dagster …")
         folder = Path.cwd() / FOLDER
         self._servers = self._stack.enter_context(Servers(folder, [stream.topic for stream in STREAMS]))

@@ -39,7 +39,7 @@ SHAPES = {
     "temperature": Shape("device_id", "temperature", "+00:00"),
     "price": Shape("symbol", "price", "Z"),
 }
-"""The topics that can be simulated."""
+"""The topics that have devices of their own."""
 
 Break = Callable[[Shape, str, float, str], bytes]
 
@@ -100,8 +100,8 @@ class Fleet:
         self._sources = source_names(topic, devices, symbols)
         self._random = random.Random(f"{seed}/{topic}")
         self._levels = [self._first_level() for _ in self._sources]
-        self._broken = _one_in(broken_every, random.Random(f"{seed}/{topic}/broken"))
-        self._tombstones = _one_in(tombstone_every, random.Random(f"{seed}/{topic}/tombstones"))
+        self._broken = one_in(broken_every, random.Random(f"{seed}/{topic}/broken"))
+        self._tombstones = one_in(tombstone_every, random.Random(f"{seed}/{topic}/tombstones"))
         self._ways = _turns(list(BROKEN), random.Random(f"{seed}/{topic}/ways"))
         self._last_us = 0
 
@@ -140,7 +140,7 @@ class Fleet:
         return round(self._levels[at], 2)
 
 
-def _one_in(count: int, draw: random.Random) -> Iterator[bool]:
+def one_in(count: int, draw: random.Random) -> Iterator[bool]:
     """True once in every block of `count`, at a random place; never when count is 0."""
     while count == 0:
         yield False

@@ -17,7 +17,9 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from ..core.errors import SettingsError, TopicMissing
 from ..kafka.client import admin_config, bootstrap_servers, open_client
 from ..kafka.faults import map_error
+from ..streams import STREAMS
 from .devices import SHAPES, Event, Fleet
+from .inventor import Inventor
 
 _POOL_EVENTS = 10_000
 _CHUNK = 1000
@@ -38,7 +40,7 @@ class Plan:
     """What to send.
 
     Attributes:
-        topics: of those that can be simulated (`SHAPES`); they take turns.
+        topics: those of `SHAPES`, and of the streams that are declared; they take turns.
         rate: events a second over all topics; 0 is as fast as possible, from a pool of prepared payloads: then
             events repeat, their times too.
         seconds: end after this long; None: never.
@@ -56,10 +58,11 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        unknown = [topic for topic in self.topics if topic not in SHAPES]
+        known = list(dict.fromkeys([*SHAPES, *(stream.topic for stream in STREAMS)]))
+        unknown = [topic for topic in self.topics if topic not in known]
         if unknown or not self.topics:
             said = f"not {', '.join(map(repr, unknown))}" if unknown else "name one"
-            raise SettingsError(f"only these topics can be simulated: {', '.join(SHAPES)}; {said}")
+            raise SettingsError(f"only these topics can be simulated: {', '.join(known)}; {said}")
 
     @property
     def total(self) -> int | None:
@@ -215,15 +218,12 @@ def _send(producer: Producer, events: Iterator[Sending], stop: Callable[[], bool
     return sent
 
 
-def _fleet(plan: Plan, topic: str) -> Fleet:
-    return Fleet(
-        topic,
-        devices=plan.devices,
-        symbols=plan.symbols,
-        broken_every=plan.broken_every,
-        tombstone_every=plan.tombstone_every,
-        seed=plan.seed,
-    )
+def _fleet(plan: Plan, topic: str) -> Fleet | Inventor:
+    often = {"broken_every": plan.broken_every, "tombstone_every": plan.tombstone_every, "seed": plan.seed}
+    if topic in SHAPES:
+        return Fleet(topic, devices=plan.devices, symbols=plan.symbols, **often)
+    (stream,) = [stream for stream in STREAMS if stream.topic == topic]
+    return Inventor(stream, **often)
 
 
 def _sending(topic: str, event: Event, count: Count) -> Sending:
