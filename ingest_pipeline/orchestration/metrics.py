@@ -65,6 +65,7 @@ class StreamCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         found = [status_of(stream, self._connections) for stream in self._streams]
         yield self._states(found)
+        yield self._ticks(found)
         yield self._open_letters(found)
         for name, meaning, grows, value in _OF_PARTITIONS:
             family = (CounterMetricFamily if grows else GaugeMetricFamily)(name, meaning, labels=_PARTITION)
@@ -79,6 +80,17 @@ class StreamCollector(Collector):
         for each in found:
             for level, state in enumerate(_STATES):
                 family.add_metric([each.stream, state], float(level == each.level))
+        return family
+
+    def _ticks(self, found: list[StreamStatus]) -> Metric:
+        family = GaugeMetricFamily(
+            "ingest_sensor_last_tick_timestamp_seconds",
+            "When the stream's sensor last looked, to the minute, in Unix time.",
+            labels=("stream",),
+        )
+        for each in found:
+            if each.ticked_at is not None:
+                family.add_metric([each.stream], each.ticked_at.timestamp())
         return family
 
     def _open_letters(self, found: list[StreamStatus]) -> Metric:

@@ -25,6 +25,8 @@ from .observations import Look, observe
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
+TICK_SECONDS = 60.0
+"""How often the ledger is told that the sensor looks."""
 _ACTIVE = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -102,6 +104,8 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
     settings = connections.settings.for_stream(stream.name)
     book, topic = connections.book(stream), connections.topic(stream)
     known, state = book.positions(), book.state()
+    if known and (state.ticked_at is None or time.time() - state.ticked_at.timestamp() >= TICK_SECONDS):
+        book.note_tick()
     identity = topic.identity()
     partitions = range(identity.partitions)
     owners = book.owners(partitions)

@@ -16,6 +16,9 @@ HEALTHY, DEGRADED, STOPPED = 0, 1, 2
 """Also the exit codes."""
 UNATTENDED_SECONDS = 60
 """Records that nobody drains for longer are told; a run takes a few seconds to start."""
+SILENT_SECONDS = 180
+"""A sensor tells the ledger once a minute that it looks. One that has not for so long, nor for three of its intervals,
+does not look any more."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,15 @@ class PartitionStatus:
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """One stream. `said` has a sentence for everything that is not as it should be, the gravest first."""
+    """One stream. `said` has a sentence for everything that is not as it should be, the gravest first; `ticked_at` is
+    when its sensor last looked, to the minute."""
 
     stream: str
     level: int
     said: list[str]
     open_letters: int = 0
     partitions: list[PartitionStatus] = field(default_factory=list)
+    ticked_at: datetime | None = None
 
     @property
     def lag(self) -> int | None:
@@ -119,6 +124,19 @@ def _unattended(stream: Stream, topic: Topic, partitions: list[PartitionStatus])
     return [
         f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is {sensor_name(stream)}"
         " switched on, and Dagster's daemon up? Its last tick says why it launches none"
+    ]
+
+
+def _silent(stream: Stream, ticked_at: datetime | None, poll_seconds: int) -> list[str]:
+    """None of a stream that never had a sensor: it may be run by hand."""
+    if ticked_at is None:
+        return []
+    seconds = round((datetime.now(UTC) - ticked_at).total_seconds())
+    if seconds < max(SILENT_SECONDS, 3 * poll_seconds):
+        return []
+    return [
+        f"{sensor_name(stream)} has not looked for {timedelta(seconds=seconds)}: it is switched off, or Dagster's"
+        " daemon is down. The live run ends at its age, and no other comes"
     ]
 
 
@@ -172,6 +190,8 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
+    poll_seconds = connections.settings.for_stream(stream.name).poll_seconds
+    degraded += _silent(stream, state.ticked_at, poll_seconds)
     degraded += [] if stopped else _unattended(stream, topic, found)
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
     waiting = sum(row.letters for row in letters)
@@ -179,4 +199,4 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
         degraded.append(f"{waiting:,} open dead letters: ingest dead-letters list {stream.name}")
     if state.letters_allowed:
         degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
-    return StreamStatus(stream.name, level, stopped + degraded, waiting, found)
+    return StreamStatus(stream.name, level, stopped + degraded, waiting, found, state.ticked_at)

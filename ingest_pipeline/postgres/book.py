@@ -21,7 +21,7 @@ from .ownership import Holder
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """Whether a stream is paused, and who says so; how many dead letters may still pass uncounted by the limit; when an
-    operator last mended something."""
+    operator last mended something; when its sensor last looked, to the minute."""
 
     paused: bool = False
     reason: str | None = None
@@ -29,6 +29,7 @@ class StreamState:
     since: datetime | None = None
     letters_allowed: int = 0
     acted_at: datetime | None = None
+    ticked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class LedgerBook:
     def positions(self) -> dict[int, StoredPosition]:
         """See core.start.Book."""
         with self._database.connect(self._doing) as connection:
-            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+            if not schema.has_ledger(connection, self._database):
                 return {}
             rows = connection.execute(self._sql(_POSITIONS), {"stream": self._stream.name})
             return {row.partition: StoredPosition(**row._mapping) for row in rows}
@@ -66,7 +67,7 @@ class LedgerBook:
     def owners(self, partitions: Collection[int]) -> Owners:
         """Who owns these partitions and which runs have a session."""
         with self._database.connect(self._doing) as connection:
-            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+            if not schema.has_ledger(connection, self._database):
                 return Owners({}, set())
             keys = ownership.lock_keys(connection, self._database.schemas.ledger, self._stream.name)
             held = ownership.holders(connection, keys, partitions) if partitions else {}
@@ -75,7 +76,7 @@ class LedgerBook:
     def state(self) -> StreamState:
         """Paused or not."""
         with self._database.connect(self._doing) as connection:
-            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+            if not schema.has_ledger(connection, self._database):
                 return StreamState()
             row = connection.execute(self._sql(_STATE), {"stream": self._stream.name}).one_or_none()
             return StreamState() if row is None else StreamState(**row._mapping)
@@ -92,10 +93,14 @@ class LedgerBook:
         """Let so many dead letters pass uncounted by the limit, whatever was allowed before; 0 for none any more."""
         self._execute(_ALLOW, {"count": count})
 
+    def note_tick(self) -> None:
+        """The stream's sensor has looked just now."""
+        self._execute(_TICK, {})
+
     def losses(self) -> list[Loss]:
         """What was found missing at the positions as they stand now, and is not accepted yet."""
         with self._database.connect(self._doing) as connection:
-            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+            if not schema.has_ledger(connection, self._database):
                 return []
             rows = connection.execute(self._sql(_LOSSES), {"stream": self._stream.name})
             return [noted_loss(**row._mapping) for row in rows]
@@ -158,7 +163,7 @@ class LedgerBook:
     def accounting(self) -> list[Row[Any]]:
         """The stream's rows of the view accounting; empty without a ledger."""
         with self._database.connect(self._doing) as connection:
-            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+            if not schema.has_ledger(connection, self._database):
                 return []
             return list(connection.execute(self._sql(_ACCOUNTING), {"stream": self._stream.name}).all())
 
@@ -166,7 +171,7 @@ class LedgerBook:
         """(partition, stage, sqlstate_class, letters) of the dead letters that wait for somebody. The class is the
         SQLSTATE's first two characters, empty where the database had no say."""
         with self._database.connect(self._doing) as connection:
-            if schema.ledger_version(connection, self._database.schemas.ledger) is None:
+            if not schema.has_ledger(connection, self._database):
                 return []
             return list(connection.execute(self._sql(_OPEN_LETTERS), {"stream": self._stream.name}).all())
 
@@ -199,7 +204,7 @@ _POSITIONS = """
            next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
     FROM {ledger}.position WHERE stream = :stream ORDER BY kafka_partition"""
 _STATE = """
-    SELECT paused, reason, paused_by, since, letters_allowed, acted_at
+    SELECT paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at
     FROM {ledger}.stream_state WHERE stream = :stream"""
 _PAUSE = """
     INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)
@@ -212,6 +217,9 @@ _RESUME = """
 _ALLOW = """
     INSERT INTO {ledger}.stream_state (stream, letters_allowed, acted_at) VALUES (:stream, :count, now())
     ON CONFLICT (stream) DO UPDATE SET letters_allowed = :count, acted_at = now()"""
+_TICK = """
+    INSERT INTO {ledger}.stream_state (stream, ticked_at) VALUES (:stream, now())
+    ON CONFLICT (stream) DO UPDATE SET ticked_at = now()"""
 _BEGIN = """
     INSERT INTO {ledger}.position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
         first_offset, next_offset, leader_epoch)

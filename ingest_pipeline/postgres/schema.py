@@ -16,7 +16,7 @@ from .errors import mapped_errors
 from .queries import quoted
 from .tables import event_table, primary_key_name
 
-LEDGER_VERSION = "0002"
+LEDGER_VERSION = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 _ADVICE = "Run `ingest migrate`."
@@ -45,15 +45,8 @@ def prepare(database: Database, stream: Stream) -> None:
         NotPermitted: something is missing and the role may not create it.
     """
     with database.connect("reading the ledger's version") as connection:
-        version = ledger_version(connection, database.schemas.ledger)
-        differences = table_differences(connection, stream, database.schemas.events) if version else ["no table"]
-    if version == LEDGER_VERSION and not differences:
-        return
-    if version not in (None, LEDGER_VERSION):
-        raise SchemaMismatch(
-            f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code needs"
-            f" {LEDGER_VERSION}: run `ingest migrate`"
-        )
+        if has_ledger(connection, database) and not table_differences(connection, stream, database.schemas.events):
+            return
     try:
         migrate(database, [stream], only_create=True)
     except NotPermitted as error:
@@ -136,6 +129,17 @@ def ledger_version(connection: Connection, schema: str) -> str | None:
     if connection.execute(_VERSION_TABLE, {"name": f"{quoted(schema)}.schema_version"}).scalar() is None:
         return None
     return connection.execute(text(f"SELECT version_num FROM {in_text(schema)}.schema_version")).scalar()  # noqa: S608 (quoted identifier)
+
+
+def has_ledger(connection: Connection, database: Database) -> bool:
+    """Whether there is a ledger. Raises SchemaMismatch when it is that of another version."""
+    version = ledger_version(connection, database.schemas.ledger)
+    if version not in (None, LEDGER_VERSION):
+        raise SchemaMismatch(
+            f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code needs"
+            f" {LEDGER_VERSION}: run `ingest migrate`"
+        )
+    return version is not None
 
 
 def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, tuple[int, str, bool, bool]]:

@@ -189,10 +189,16 @@ class MemoryBook:
         """The stream stops within a batch, wherever it runs, and stays so until `resume`."""
         with self._database.using():
             now = self._database.now()
-            self._table.state = MemoryState(True, reason, by, now, self._table.state.acted_at)
+            self._table.state = replace(self._table.state, paused=True, reason=reason, paused_by=by, since=now)
 
     def resume(self) -> None:
         """Lift the pause."""
         with self._database.using():
             if self._table.state.paused:
-                self._table.state = MemoryState(since=self._database.now(), acted_at=self._database.now())
+                now, ticked_at = self._database.now(), self._table.state.ticked_at
+                self._table.state = MemoryState(since=now, acted_at=now, ticked_at=ticked_at)
+
+    def note_tick(self) -> None:
+        """The stream's sensor has looked just now."""
+        with self._database.using():
+            self._table.state = replace(self._table.state, ticked_at=self._database.now())

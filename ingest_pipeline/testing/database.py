@@ -48,13 +48,14 @@ class MemoryHolder:
 
 @dataclass(frozen=True, slots=True)
 class MemoryState:
-    """Whether a stream is paused, and who says so; when an operator last mended something."""
+    """Whether a stream is paused, and who says so; when an operator last mended something; when its sensor looked."""
 
     paused: bool = False
     reason: str | None = None
     paused_by: str | None = None
     since: datetime | None = None
     acted_at: datetime | None = None
+    ticked_at: datetime | None = None
 
 
 @dataclass(slots=True)

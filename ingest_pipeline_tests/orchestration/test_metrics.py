@@ -49,8 +49,10 @@ def test_what_is_told_is_what_is_there(bench: Make) -> None:
     here = bench()
     here.produce(with_broken(temperatures(20), 7))
     here.drain()
+    here.tick()
     here.produce(temperatures(3, first=20))
     found = scraped(here)
+    assert found["ingest_sensor_last_tick_timestamp_seconds", "temperature"] > 1.7e9
     assert sum(value for (name, *_), value in found.items() if name == "ingest_rows_total") == here.rows() == 18
     assert sum(value for (name, *_), value in found.items() if name == "ingest_dead_letters_total") == 2
     for partition in "01":

@@ -66,6 +66,7 @@ def here(bench: Make) -> Iterator[Bench]:
     assert job.execute_in_process(
         instance=found.instance, tags={"ingest/stream": "price", "ingest/shard": "0/1"}
     ).success
+    found.tick()
     found.produce(temperatures(2, first=20), temperature)
     found.produce(prices(4), price)
     with closing(PostgresLedger(found.connections.database(), temperature, "0ddba11-and-more")) as owner:

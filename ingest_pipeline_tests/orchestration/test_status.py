@@ -88,3 +88,22 @@ def test_open_letters_are_those_of_their_partition(bench: Make) -> None:
     assert second["refused"] == [{"stage": "decode", "sqlstate_class": "", "letters": 2}]
     ingest(here, "dead-letters", "discard", "temperature", "--yes")
     assert [(at["open_letters"], at["dead_letters"]) for at in partitions(here)] == [(0, 0), (0, 2)]
+
+
+def test_a_sensor_that_does_not_look_any_more_is_told(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(4))
+    here.drain()
+    assert ingest(here, "status", code=0).startswith("temperature healthy")  # drained by hand, never a sensor
+    here.tick()
+    (looked,) = here.query("select ticked_at from ingest.stream_state")
+    here.tick()
+    assert here.query("select ticked_at from ingest.stream_state") == [looked]  # once a minute
+    assert ingest(here, "status", code=0).startswith("temperature healthy")
+    here.query("update ingest.stream_state set ticked_at = now() - interval '1 hour'")
+    assert "temperature_sensor has not looked for 1:00:0" in ingest(here, "status", code=1)
+    ingest(here, "pause", "temperature", "--reason", "a test")
+    both = ingest(here, "status", code=2)
+    assert "paused: a test" in both and "temperature_sensor has not looked" in both
+    here.tick()
+    assert "has not looked" not in ingest(here, "status", code=2)

@@ -1,0 +1,21 @@
+"""When a sensor last looked, so that a sensor that is off, or a daemon that is down, can be told from outside."""
+
+import sqlalchemy as sa
+from alembic import context, op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    schema = context.config.attributes["ledger_schema"]
+    ticked_at = sa.Column(
+        "ticked_at", sa.DateTime(timezone=True), comment="when the sensor last looked, written at most once a minute"
+    )
+    op.add_column("stream_state", ticked_at, schema=schema)
+
+
+def downgrade() -> None:
+    op.drop_column("stream_state", "ticked_at", schema=context.config.attributes["ledger_schema"])
