@@ -70,7 +70,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @contextmanager
-def _needed(variable: str) -> Iterator[None]:
+def needed(variable: str) -> Iterator[None]:
     """Turn an unavailable server into a skip with the reason, or into a failure where it is required."""
     try:
         yield
@@ -83,7 +83,7 @@ def _needed(variable: str) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RealPostgres]:
     """One PostgreSQL for the session, shared: leave it running."""
-    with _needed("REQUIRE_POSTGRES"), choose.real_postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with needed("REQUIRE_POSTGRES"), choose.real_postgres(tmp_path_factory.mktemp("postgres")) as server:
         pytestconfig.stash[_USED].append(server.description)
         yield server
 
@@ -116,7 +116,7 @@ def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RealKafka]:
     """One real Kafka for the session, shared: leave it running."""
-    with _needed("REQUIRE_KAFKA"), choose.real_kafka(tmp_path_factory.mktemp("kafka") / "server") as server:
+    with needed("REQUIRE_KAFKA"), choose.real_kafka(tmp_path_factory.mktemp("kafka") / "server") as server:
         pytestconfig.stash[_USED].append(server.description)
         yield server
 
@@ -124,7 +124,7 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
 @pytest.fixture(scope="module")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
     """A real Kafka of the test module's own that may be killed, stopped and started; leave it running."""
-    with _needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "own") as server:
+    with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "own") as server:
         yield server
 
 
@@ -159,7 +159,7 @@ def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
     """The system's Chromium, headless, for pages of this machine."""
     from ingest_pipeline_tests.servers import browser
 
-    with _needed("REQUIRE_CHROMIUM"), browser.chromium() as found:
+    with needed("REQUIRE_CHROMIUM"), browser.chromium() as found:
         pytestconfig.stash[_USED].append(f"Chromium {found.version}")
         yield found
 
@@ -167,7 +167,7 @@ def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
 @pytest.fixture
 def promtool() -> str:
     """Prometheus' own tool, where Prometheus is installed."""
-    with _needed("REQUIRE_PROMETHEUS"):
+    with needed("REQUIRE_PROMETHEUS"):
         return programs()[1]
 
 

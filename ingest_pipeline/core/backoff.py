@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .errors import EnvironmentFault
+from .errors import IngestError
 from .ports import Clock
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.2, 5.0
@@ -24,7 +24,7 @@ class Backoff:
         self._deadline = clock.monotonic() + limit_seconds
         self._seconds = FIRST_SECONDS
 
-    def wait(self, fault: EnvironmentFault) -> None:
+    def wait(self, fault: IngestError) -> None:
         """Sleep until the next try, or raise `fault` when there is no time for one or the run is to stop."""
         if self._stop() is not None or self._clock.monotonic() + self._seconds > self._deadline:
             raise fault

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .backoff import Backoff
 from .batch import BatchLimits, BatchReader
-from .errors import DataLoss, EnvironmentFault
+from .errors import DataLoss, EnvironmentFault, NotPermitted
 from .ports import Clock, Ledger, Source
 from .progress import Progress
 from .record import Batch, Message, Place, Requests, Written
@@ -167,10 +167,10 @@ class Drain:
             self._ended = self._ended or self._verified()
 
     def _verified(self) -> str | None:
-        """A question that gets no answer now is asked again; that Kafka is away, reading tells."""
+        """A question that gets no answer now is asked again; that Kafka is away, or refuses us, reading tells."""
         try:
             return self._verify()
-        except EnvironmentFault:
+        except (EnvironmentFault, NotPermitted):
             return None
 
     def _why_end(self) -> str | None:

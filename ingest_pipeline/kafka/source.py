@@ -9,8 +9,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ..core.backoff import Backoff
 from ..core.clock import SystemClock
-from ..core.errors import DataLoss, IngestError, KafkaUnavailable
+from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted
 from ..core.loss import data_loss
 from ..core.ports import Clock
 from ..core.record import Chunk, Place
@@ -28,7 +29,9 @@ class KafkaSource:
     """The `Source` port on a consumer that is assigned, never subscribed. Used by one thread.
 
     Trouble with brokers is waited out: the client reconnects by itself. `read` raises KafkaUnavailable when
-    nothing has come for `patience_seconds` since the first sign of trouble, and asking for the ends fails too.
+    nothing has come for `patience_seconds` since the first sign of trouble, and asking for the ends fails too. A right
+    that is taken away may come back: for as long the partitions are assigned again and again, since the client itself
+    reads no further (2.16, seen on its mock cluster).
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class KafkaSource:
         self._open_ends: dict[int, int] = {}  # ends that lie beyond the last record, epoch not known yet
         self._fault: IngestError | None = None
         self._trouble_since: float | None = None
+        self._denial: Backoff | None = None
         self._closed = False
         config = consumer_config(kafka, group_id, batch_bytes, client_id)
         config |= {"error_cb": self._on_error, "on_commit": self._group.on_commit}
@@ -79,7 +83,7 @@ class KafkaSource:
         if self._fault is not None:
             raise self._fault
         if self._stopped:
-            self._raise_stopped()
+            self._raise_or_resume()
         try:
             messages: list[Any] = self._consumer.consume(min(max_records, _MAX_CONSUME), timeout_seconds)
         except KafkaException as error:
@@ -89,7 +93,7 @@ class KafkaSource:
             self._check_trouble()
             return self._chunk_of_events([]) if self._open_ends and self._trouble_since is None else Chunk()
         if not any(map(_error_of, messages)):  # all in C: the one check a record pays for
-            self._trouble_since = None
+            self._trouble_since = self._denial = None
             return Chunk(messages)
         return self._chunk_of_events(messages)
 
@@ -138,10 +142,10 @@ class KafkaSource:
             else:
                 self._note_event(message, error)
         if records or len(at_end) > len(self._open_ends):
-            self._trouble_since = None
+            self._trouble_since = self._denial = None
         ends = self._resolve_ends(at_end) if at_end else {}
         if self._stopped and not records and not ends:
-            self._raise_stopped()
+            self._raise_or_resume()
         return Chunk(records, ends)
 
     def _note_event(self, message: Any, error: KafkaError) -> None:
@@ -189,7 +193,7 @@ class KafkaSource:
         if beyond:
             try:
                 latest = self._topic.end_offsets(beyond)
-            except KafkaUnavailable:
+            except (KafkaUnavailable, NotPermitted):
                 return ends  # asked again at the next read: the client tells an end only once
             for partition, offset in beyond.items():
                 ends[partition] = Place(offset, latest[partition].leader_epoch)
@@ -203,11 +207,16 @@ class KafkaSource:
             return self._assigned[partition]
         return Place(position.offset, position.leader_epoch)
 
-    def _raise_stopped(self) -> None:
+    def _raise_or_resume(self) -> None:
         partition, error = next(iter(self._stopped.items()))
         expected = self._served(partition).next_offset
         where = f"{self._topic.where}, partition {partition}"
         mapped = map_error(error, where, partition=partition, offset=expected)
+        if isinstance(mapped, NotPermitted):
+            self._denial = self._denial or Backoff(self._clock, self._patience, lambda: None)
+            self._denial.wait(mapped)
+            self.assign({each: self._served(each) for each in self._assigned})
+            return
         if not isinstance(mapped, DataLoss):
             raise mapped
         low = self._topic.start_offsets([partition])[partition].next_offset

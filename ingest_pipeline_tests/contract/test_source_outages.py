@@ -3,16 +3,31 @@
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 
-from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable
+from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline_tests.conftest import needed
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
 from ingest_pipeline_tests.contract.reading import offsets, read_error, read_to, read_until, values
+from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
+AUTHORIZER = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # a busy machine takes 20 s for one restart
 
 
@@ -23,6 +38,15 @@ def killable(own_kafka: object) -> Iterator[RealWorld]:
     yield world
     own_kafka.start()  # type: ignore[attr-defined]
     world.close()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[RealWorld]:
+    """A broker that asks its access control lists."""
+    with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path / "kafka", AUTHORIZER) as server:
+        world = RealWorld(server)
+        yield world
+        world.close()
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -82,6 +106,45 @@ class TestLeaderEpochs:
         loss = read_error(source, DataLoss)
         assert isinstance(loss, DataLoss)
         assert loss.offset == 10
+
+
+@pytest.mark.kafka
+class TestRights:
+    """Nobody has a right on a topic that has a rule for somebody else."""
+
+    def deny(self, world: RealWorld, topic: str) -> None:
+        literal = ResourcePatternType.LITERAL, "User:somebody", "*", AclOperation.READ, AclPermissionType.ALLOW
+        for made in world.admin.create_acls([AclBinding(ResourceType.TOPIC, topic, *literal)]).values():
+            made.result(30)
+
+    def grant(self, world: RealWorld, topic: str) -> None:
+        every = ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+        for deleted in world.admin.delete_acls([AclBindingFilter(ResourceType.TOPIC, topic, *every)]).values():
+            deleted.result(30)
+
+    def test_one_that_is_taken_away_and_given_back_costs_no_record(self, guarded: RealWorld) -> None:
+        topic = guarded.create(2)
+        guarded.append_all(topic, 0, [b"a", b"b"])
+        source = guarded.source(topic, patience_seconds=60.0)
+        source.assign({0: Place(0), 1: Place(0)})
+        before, _ = read_until(source, lambda seen, _: len(seen) >= 2)
+        self.deny(guarded, topic)
+        denied = time.monotonic()
+        while time.monotonic() - denied < 3.0:
+            assert not source.read(10, 0.2).messages
+        self.grant(guarded, topic)
+        for partition in (0, 1):
+            guarded.append(topic, partition, b"c")
+        after, _ = read_until(source, lambda seen, _: len(seen) >= 2)
+        assert sorted(values(before) + values(after)) == [b"a", b"b", b"c", b"c"]
+
+    def test_one_that_stays_away_is_told_when_patience_is_over(self, guarded: RealWorld) -> None:
+        topic = guarded.create(1)
+        source = guarded.source(topic, patience_seconds=1.0)
+        source.assign({0: Place(0)})
+        read_to(source, {0: 0})
+        self.deny(guarded, topic)
+        assert "grant Read" in str(read_error(source, NotPermitted))
 
 
 class TestOutages:

@@ -8,7 +8,7 @@ Docker because it is the same real PostgreSQL and ready in a second.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from .broker import ExternalKafka, RealKafka, ServerUnavailable
 from .kafka_jars import KafkaServer
 
 POSTGRES_IMAGE = "postgres:18"
+NO_PROPERTIES: Mapping[str, str] = {}
 Server = TypeVar("Server")
 
 
@@ -55,9 +56,12 @@ def real_kafka(folder: Path) -> Iterator[RealKafka]:
 
 
 @contextmanager
-def own_kafka(folder: Path) -> Iterator[RealKafka]:
-    """As ``real_kafka``, but never one that somebody else runs: it may be killed and started again."""
-    with _first([lambda: _kafka_in_docker(), lambda: _kafka_from_jars(folder)]) as kafka:
+def own_kafka(folder: Path, properties: Mapping[str, str] = NO_PROPERTIES) -> Iterator[RealKafka]:
+    """As ``real_kafka``, but never one that somebody else runs: it may be killed and started again.
+
+    ``properties`` are added to the broker's settings.
+    """
+    with _first([lambda: _kafka_in_docker(properties), lambda: _kafka_from_jars(folder, properties)]) as kafka:
         yield kafka
 
 
@@ -91,12 +95,12 @@ def _first(ways: Sequence[Callable[[], AbstractContextManager[Server]]]) -> Iter
 
 
 @contextmanager
-def _kafka_in_docker() -> Iterator[RealKafka]:
+def _kafka_in_docker(properties: Mapping[str, str]) -> Iterator[RealKafka]:
     from .containers import check_engine
     from .kafka_container import KafkaInContainer
 
     check_engine()
-    kafka = KafkaInContainer()
+    kafka = KafkaInContainer(properties)
     kafka.start()
     try:
         yield kafka
@@ -105,8 +109,8 @@ def _kafka_in_docker() -> Iterator[RealKafka]:
 
 
 @contextmanager
-def _kafka_from_jars(folder: Path) -> Iterator[RealKafka]:
-    kafka = KafkaServer(folder)
+def _kafka_from_jars(folder: Path, properties: Mapping[str, str]) -> Iterator[RealKafka]:
+    kafka = KafkaServer(folder, properties=properties)
     kafka.start()
     try:
         yield kafka

@@ -1,5 +1,7 @@
 """A real Apache Kafka in a container: the vendor's image, with the settings of the one from jars."""
 
+from collections.abc import Mapping
+
 from testcontainers.core.container import DockerContainer
 
 from ingest_pipeline.demo.local import HOST, free_port
@@ -17,7 +19,7 @@ class KafkaInContainer(RealKafka):
     this is its generic container.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, properties: Mapping[str, str]) -> None:
         super().__init__()
         port = free_port()
         self.bootstrap_servers = f"{HOST}:{port}"
@@ -26,6 +28,7 @@ class KafkaInContainer(RealKafka):
             "controller.quorum.voters": "1@localhost:9093",
             "listeners": "PLAINTEXT://:9092,CONTROLLER://:9093",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            **properties,
         }
         self._container = DockerContainer(IMAGE).with_env("KAFKA_HEAP_OPTS", HEAP)
         for key, value in settings.items():

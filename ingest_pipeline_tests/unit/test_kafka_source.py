@@ -36,10 +36,12 @@ class ScriptedConsumer:
         self.script: list[list[Message] | Callable[[], None]] = []
         self.positions: dict[int, TopicPartition] = {}
         self.commits: list[list[TopicPartition]] = []
+        self.assigned: list[dict[int, int]] = []
         self.closed = False
 
     def assign(self, places: list[TopicPartition]) -> None:
         self.positions = {}
+        self.assigned.append({place.partition: place.offset for place in places})
 
     def unassign(self) -> None: ...
 
@@ -205,6 +207,30 @@ class TestEvents:
         assert len([line for line in caplog.messages if "GROUP_AUTHORIZATION_FAILED" in line]) == 1
         stage.source.acknowledge({0: Place(6)})
         assert stage.client.commits == []
+
+
+class TestARightThatIsTakenAway:
+    """The client reads no further after it: whoever wants the records has to assign again."""
+
+    DENIED = event(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    def test_one_that_comes_back_costs_nothing(self, stage: Stage) -> None:
+        chunks = stage.read([record(5), self.DENIED], [], [self.DENIED], [], [record(6)], [end(7)])
+        assert [[message.offset() for message in chunk.messages] for chunk in chunks] == [[5], [], [], [], [6], []]
+        assert chunks[-1].ends == {0: Place(7, 1)}
+        assert stage.client.assigned[-1] == {0: 6, 1: 0}
+        assert len(stage.client.assigned) == 3
+
+    def test_one_that_stays_away_is_told_when_patience_is_over(self, stage: Stage) -> None:
+        with pytest.raises(NotPermitted, match="grant Read") as denied:
+            stage.read(*[[self.DENIED]] * 100)
+        assert stage.clock.monotonic() >= 20
+        assert (denied.value.partition, denied.value.offset) == (0, 5)
+
+    def test_each_time_it_is_borne_anew(self, stage: Stage) -> None:
+        for offset in range(5, 15):
+            stage.read([self.DENIED], [record(offset)])
+            stage.clock.advance(20)
 
 
 class TestPatience:
