@@ -1,5 +1,6 @@
 """Jobs that pause and resume a stream, for people who work in the UI. The CLI does the same by the same ledger call."""
 
+import zlib
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -57,8 +58,11 @@ def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
 
 
 def stream_names(streams: Mapping[str, Stream]) -> Any:
-    """What `stream` may be in a run's config: the launchpad offers these, and refuses another before it launches."""
-    return Enum("StreamName", {name: name for name in streams})
+    """What `stream` may be in a run's config: the launchpad offers these, and refuses another before it launches.
+
+    Dagster 1.13 takes two enums of one name in a process for the same one: other streams, another name.
+    """
+    return Enum(f"Stream_{zlib.crc32(' '.join(streams).encode()):08x}", {name: name for name in streams})
 
 
 def stream_named(chosen: Any, streams: Mapping[str, Stream]) -> Stream:

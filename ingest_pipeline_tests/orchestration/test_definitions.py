@@ -111,6 +111,17 @@ class TestParts:
         for job in build_definitions(STREAMS, defaults()).resolve_all_job_defs():
             assert all(node.definition.retry_policy is None for node in job.graph.node_dict.values())
 
+    def test_the_launchpad_knows_the_streams_of_its_own_definitions(self) -> None:
+        """Dagster keeps enums by their names, for the whole process."""
+        for stream, other in (STREAMS, reversed(STREAMS)):
+            defs = build_definitions([stream], defaults())
+            for name in ("pause_stream", "resume_stream", "redrive_dead_letters", "replay"):
+                job = defs.resolve_job_def(name)
+                ours, theirs = ({"ops": {f"{name}_op": {"config": {"stream": of.name}}}} for of in (stream, other))
+                dg.validate_run_config(job, ours)
+                with pytest.raises(dg.DagsterInvalidConfigError):
+                    dg.validate_run_config(job, theirs)
+
 
 class TestInAnotherProject:
     def test_it_merges_with_what_is_there(self) -> None:

@@ -143,7 +143,7 @@ def test_the_replay_job(bench: Make) -> None:
     assert result.success
     assert counts(result)["stored"] == 3
     assert "is not an ISO 8601 time" in failure(job(here, "replay", from_time="soon", to_time="later"))
-    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type StreamName got x"):
+    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
         job(here, "replay", stream="x", from_time="2020-01-01")
     assert "a first and a last time" in failure(job(here, "replay", from_time="2020-01-01"))
 
