@@ -92,8 +92,10 @@ def replay(
     source.assign({wanted.partition: Place(wanted.start)})
     while next_offset < wanted.stop and stop() is None:
         chunk = source.read(READ_RECORDS, SLICE_SECONDS)
+        end = chunk.ends.get(wanted.partition)
+        _check_end(end, wanted)
         messages = [message for message in chunk.messages if message.offset() < wanted.stop]
-        reached = _reached(chunk.messages, chunk.ends.get(wanted.partition), next_offset)
+        reached = _reached(chunk.messages, end, next_offset)
         behind = min(reached, wanted.stop)
         if behind == next_offset:
             continue
@@ -108,6 +110,17 @@ def replay(
         next_offset = behind
         observe(total)
     return total
+
+
+def _check_end(end: Place | None, wanted: Range) -> None:
+    """A range was ingested, so the log reached its end once; else its rest would be waited for. Raises DataLoss."""
+    if end is not None and end.next_offset < wanted.stop:
+        raise DataLoss(
+            f"partition {wanted.partition}: the log ends at {end.next_offset} now, before offset {wanted.stop - 1} of"
+            " the range: it was cut. What was stored before stays",
+            partition=wanted.partition,
+            offset=end.next_offset,
+        )
 
 
 def _check_epochs(messages: Sequence[Message], wanted: Range) -> None:

@@ -62,6 +62,19 @@ def test_a_replay_of_a_log_that_was_cut_and_regrew_stores_nothing(begun: int) ->
         assert state.world.count["replay: DataLoss"] == 1
 
 
+@pytest.mark.parametrize("begun", [0, 1])
+def test_a_replay_of_a_log_that_was_cut_does_not_wait_for_the_rest(begun: int) -> None:
+    with simulation(*[GOOD] * 4) as state:
+        if begun:
+            state.replay(partition=0, shares=(0.0, 1.0), held=False, delete_every=0, points=begun)
+        state.lose(how="truncate", partition=0, share=1.0, regrown=[])
+        if begun:
+            state.go(which=0, points=200)
+        else:
+            state.replay(partition=0, shares=(0.0, 1.0), held=False, delete_every=0, points=200)
+        assert state.world.count["replay: DataLoss"] == 1
+
+
 @pytest.mark.parametrize("accepted", [False, True])
 def test_a_replay_does_not_go_on_in_a_topic_created_again(accepted: bool) -> None:
     with simulation(*[TOMBSTONE] * 3, GOOD) as state:
