@@ -86,6 +86,20 @@ def test_a_replay_does_not_go_on_in_a_topic_created_again(accepted: bool) -> Non
         assert state.world.count["replay: DataLoss" if accepted else "replay: TopicChanged"] == 1
 
 
+def test_a_topic_may_be_created_again_while_somebody_accepts() -> None:
+    """What is accepted is the topic that was looked at; the next tick tells that it is another one again."""
+    state = Simulation()
+    state.begin(own=settings_of(run_idle_seconds=0, batch_size=1, batch_timeout_seconds=0.01), partitions=1)
+    state.produce_and_work(partition=0, kinds=[GOOD], points=5)
+    state.recreate(partitions=1, regrown=[])
+    state.lose(how="retention", partition=0, share=0.0, regrown=[GOOD])
+    state.lose(how="retention", partition=0, share=0.6, regrown=[])
+    state.accept_loss(only=None, wanted=None)
+    state.recreate(partitions=1, regrown=[])
+    state.produce_and_work(partition=0, kinds=[GOOD], points=5)
+    state.teardown()
+
+
 def test_two_people_accept_the_same_loss_of_a_partition_that_is_gone() -> None:
     state = Simulation()
     state.begin(own=settings_of(run_idle_seconds=0), partitions=2)
