@@ -147,8 +147,8 @@ class Model:
 
     def _end(self, partition: int, offsets: Iterable[int], cut: bool) -> None:
         for offset in offsets:
+            for version in self.history[partition].get(offset, []):
+                version.cut = version.cut or cut  # one that was compacted before, too: its offset is used again
             version = self.latest(partition, offset)
-            if version is not None:
-                version.cut = version.cut or cut
-                if version.until is None:
-                    version.until = self.event
+            if version is not None and version.until is None:
+                version.until = self.event
