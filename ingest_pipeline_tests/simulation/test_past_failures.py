@@ -88,8 +88,10 @@ def test_a_replay_does_not_go_on_in_a_topic_created_again(accepted: bool) -> Non
 
 def test_a_topic_may_be_created_again_while_somebody_accepts() -> None:
     """What is accepted is the topic that was looked at; the next tick tells that it is another one again."""
+    own = settings_of(batch_size=1, batch_timeout_seconds=0.01, run_idle_seconds=0, retry_seconds=0, parallelism=1)
+    own = own.model_copy(update={"batch_bytes": 150, "batches_per_commit": 1, "dead_letter_max_consecutive": 1})
     state = Simulation()
-    state.begin(own=settings_of(run_idle_seconds=0, batch_size=1, batch_timeout_seconds=0.01), partitions=1)
+    state.begin(own=own, partitions=1)
     state.produce_and_work(partition=0, kinds=[GOOD], points=5)
     state.recreate(partitions=1, regrown=[])
     state.lose(how="retention", partition=0, share=0.0, regrown=[GOOD])
