@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
+from .kills import accounted, wait_for_all
 from .processes import session
 from .system import PARTITIONS, TOPICS, System, dagster_dev
 
@@ -21,7 +22,6 @@ BAD = {
     "not JSON": b"temperature=21.5",
     "a bad timestamp": json.dumps({**_GOOD, "timestamp": "yesterday"}).encode(),
 }
-_ACCOUNTED = "SELECT coalesce(sum(next_offset), 0)::bigint FROM ingest.position"
 
 
 def bad_records(running: System, records: int) -> tuple[int, list[str]]:
@@ -36,7 +36,7 @@ def bad_records(running: System, records: int) -> tuple[int, list[str]]:
         producer.poll(0)
     assert producer.flush(60) == 0, "the broker did not take every record"
     with dagster_dev(running, {}):
-        _wait_for(running, records)
+        wait_for_all(running, records)
     rows = int(str(running.query(f"SELECT count(*) FROM {topic}")[0][0]))
     reasons = running.query("SELECT reason FROM ingest.dead_letter ORDER BY kafka_offset, kafka_partition")
     return rows, [str(reason) for (reason,) in reasons]
@@ -48,28 +48,18 @@ def killed_and_restarted(running: System, records: int) -> tuple[float, float]:
     Returns:
         Seconds from the second start until its code is loaded, and until a new row is there.
     """
-    before, folder = _accounted(running), running.fresh_folder("dagster")
+    before, folder = accounted(running), running.fresh_folder("dagster")
     sent = running.produce(records, broken_every=0).acknowledged
     with dagster_dev(running, {}, folder=folder) as dagster:
-        while _accounted(running) - before < sent // 2:
+        while accounted(running) - before < sent // 2:
             time.sleep(0.02)
         for pid in session(dagster.session):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    left, began = _accounted(running), time.monotonic()
+    left, began = accounted(running), time.monotonic()
     with dagster_dev(running, {}, folder=folder):
         loaded = time.monotonic() - began
-        wait_for("a new row", lambda: _accounted(running) > left, 120)
+        wait_for("a new row", lambda: accounted(running) > left, 120)
         first_row = time.monotonic() - began
-        _wait_for(running, before + sent)
+        wait_for_all(running, before + sent)
     return loaded, first_row
-
-
-def _wait_for(running: System, records: int) -> None:
-    wait_for("lag 0", lambda: _accounted(running) == records, 600, every=0.2)
-
-
-def _accounted(running: System) -> int:
-    if running.query("SELECT to_regclass('ingest.position')") == [(None,)]:
-        return 0
-    return int(str(running.query(_ACCOUNTED)[0][0]))

@@ -104,11 +104,12 @@ def drawn(found: list[StreamStatus], console: Console) -> Group:
         level = (_LEVELS[each.level], _STYLES[each.level])
         parts.append(Text.assemble((each.stream, "bold"), " ", level, f"  lag {lag}"))
         parts += [Text(f"  {line}") for line in each.said]
+        if not each.partitions:
+            continue
         table = _table(each, _COLUMNS)
         if console.measure(table, options=console.options.update(width=500)).maximum > console.width:
             table = _table(each, [name for name in _COLUMNS if name not in _ONLY_WHERE_WIDE])
-        if each.partitions:
-            parts.append(table)
+        parts.append(table)
     return Group(*parts)
 
 
