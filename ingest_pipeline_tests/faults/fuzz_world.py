@@ -164,7 +164,7 @@ class FuzzWorld:
         self.producer = Producer(
             {
                 "bootstrap.servers": kafka.bootstrap_servers,
-                "max.in.flight.requests.per.connection": 1,
+                "enable.idempotence": True,  # else a retry changes the order
                 "queue.buffering.max.messages": 1_000_000,
                 "message.max.bytes": 2_000_000,
             }

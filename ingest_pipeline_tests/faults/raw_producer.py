@@ -28,7 +28,7 @@ class RawProducer:
         for name, value in {
             "bootstrap.servers": bootstrap_servers,
             "acks": "all",
-            "max.in.flight.requests.per.connection": "1",
+            "enable.idempotence": "true",
             "message.max.bytes": "2000000",
         }.items():
             assert self._library.rd_kafka_conf_set(config, name.encode(), value.encode(), said, len(said)) == 0

@@ -43,8 +43,7 @@ def produce(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> No
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
-            "acks": "all",
-            "max.in.flight.requests.per.connection": 1,  # a retry must not change the order
+            "enable.idempotence": True,  # else a retry changes the order
             "queue.buffering.max.messages": 1_000_000,
         }
     )
