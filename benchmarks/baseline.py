@@ -13,6 +13,7 @@ import json
 import resource
 import sys
 import time
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,7 +37,7 @@ async def by_asyncio(servers: str, topic: str, records: int, url: str, table: st
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=servers,
-        group_id=f"baseline-{table}",
+        group_id=f"baseline-{uuid.uuid4().hex}",  # never one that has been here before
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -182,7 +183,9 @@ def watched(running: System, records: int, schema: str, find_pids: Callable[[], 
 
 
 def _own(schema: str) -> dict[str, str]:
-    return {"DATABASE_SCHEMA": schema, "LEDGER_SCHEMA": f"{schema}_ledger", "KAFKA_GROUP_PREFIX": f"{schema}-"}
+    """A group bears the mark of its ledger, which is made anew at each repeat."""
+    group = f"{schema}-{uuid.uuid4().hex}-"
+    return {"DATABASE_SCHEMA": schema, "LEDGER_SCHEMA": f"{schema}_ledger", "KAFKA_GROUP_PREFIX": group}
 
 
 def _pids(dagster: DagsterDev) -> list[int]:

@@ -6,6 +6,7 @@ import getpass
 import importlib
 import sys
 import traceback
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,6 +74,17 @@ class StreamName(click.ParamType[Stream]):
         except IngestError:  # in the middle of a line is no place to say so; the command itself will
             return []
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class UtcTime(click.DateTime):
+    """A time or a day; UTC where it names no zone."""
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        time: datetime = super().convert(value, param, ctx)
+        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 @click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})

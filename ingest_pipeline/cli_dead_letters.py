@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli import StreamName, connections
+from .cli import StreamName, UtcTime, connections
 from .core.decode import JsonDecoder
 from .core.stream import Stream
 from .progress_bar import progress
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .postgres.dead_letters import DeadLetters, LetterFilter
 
 _PREVIEW_BYTES = 2000
-_COMMANDS = 10
 
 
 @click.group("dead-letters")
@@ -45,11 +44,10 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         wanted = LetterFilter(stage, sqlstate, reason, since, until, ids or None)
         return command(DeadLetters(connections().database(), stream), wanted, stream, **rest)
 
-    times = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
     for option in (
         click.option("--id", "ids", type=int, multiple=True, help="Of a letter; may be repeated."),
-        click.option("--until", type=click.DateTime(times), help="Refused before."),
-        click.option("--since", type=click.DateTime(times), help="Refused at or after."),
+        click.option("--until", type=UtcTime(), help="Refused before; UTC where it names no zone."),
+        click.option("--since", type=UtcTime(), help="Refused at or after."),
         click.option("--reason", help="A part of the reason's text."),
         click.option("--sqlstate", help="For example 23514."),
         click.option("--stage", type=click.Choice(["size", "decode", "timestamp", "value", "insert"])),
@@ -121,21 +119,20 @@ def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run:
 
     Example: ingest dead-letters redrive price --reason "Expected `float`"
     """
+    from .orchestration.rules import record_rules
+
     settings = connections().settings.for_stream(stream.name)
     total = sum(row.letters for row in letters.count_by_reason(wanted))
-    decode = JsonDecoder(stream, settings.naive_timestamps).decode
+    decode, rules = JsonDecoder(stream, settings.naive_timestamps).decode, record_rules(settings, stream)
     with progress(f"redriving {stream.name}", total) as show:
-        done = letters.redrive(wanted, decode, dry_run=dry_run, observe=lambda done: show(done.tried))
+        done = letters.redrive(wanted, decode, rules, dry_run=dry_run, observe=lambda done: show(done.tried))
     would = "would be " if dry_run else ""
     click.echo(
         f"{done.stored:,} {would}stored, {done.present:,} were there already, {done.refused:,} refused again,"
         f" {done.truncated:,} cut short and not tried"
     )
     if done.truncated:
-        click.echo("of the ones cut short Kafka may still have the whole value:")
-        for row in letters.truncated(wanted, _COMMANDS):
-            place = f"--partition {row.kafka_partition} --from-offset {row.kafka_offset}"
-            click.echo(f"  ingest replay {stream.name} {place} --to-offset {row.kafka_offset + 1}")
+        click.echo(letters.how_to_fetch(wanted))
 
 
 @dead_letters.command()

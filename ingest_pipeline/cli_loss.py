@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import click
 
 from .cli import StreamName, connections
-from .core.loss import Acceptance
 from .core.stream import Stream
 
 
@@ -60,8 +59,7 @@ def accept_loss(
     if not found:
         click.echo(f"{stream.name}: Kafka holds everything that the positions expect; nothing to accept")
         return
-    places = losses.go_on_places(topic, found, wanted)
-    accepted = [Acceptance(loss, places[loss.partition]) for loss in found]
+    accepted = losses.acceptances(topic, found, wanted)
     for item in accepted:
         click.echo(item.loss.said)
         click.echo(f"  → {losses.consequence(item)}")

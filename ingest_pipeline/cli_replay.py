@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
-from .cli import StreamName, connections
+from .cli import StreamName, UtcTime, connections
 from .core.stream import Stream
 from .progress_bar import progress
-
-_TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
 
 
 @click.command()
@@ -18,8 +16,8 @@ _TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
 @click.option("--partition", type=click.IntRange(min=0), help="Needed with offsets; with times all when not given.")
 @click.option("--from-offset", type=click.IntRange(min=0), help="The first offset.")
 @click.option("--to-offset", type=click.IntRange(min=0), help="The offset behind the last one.")
-@click.option("--from-time", type=click.DateTime(_TIMES), help="By Kafka's timestamps; UTC where it names no zone.")
-@click.option("--to-time", type=click.DateTime(_TIMES), help="Up to, but not including.")
+@click.option("--from-time", type=UtcTime(), help="By Kafka's timestamps; UTC where it names no zone.")
+@click.option("--to-time", type=UtcTime(), help="Up to, but not including.")
 def replay(
     stream: Stream,
     partition: int | None,
@@ -37,7 +35,7 @@ def replay(
     """
     from .orchestration.replays import Wanted, ranges, run_replay
 
-    wanted = Wanted(partition, from_offset, to_offset, _aware(from_time), _aware(to_time))
+    wanted = Wanted(partition, from_offset, to_offset, from_time, to_time)
     found = ranges(wanted, stream, connections())
     for each in found:
         click.echo(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}", err=True)
@@ -47,7 +45,3 @@ def replay(
         f"{done.stored:,} stored, {done.present:,} present, {done.absent:,} absent, {done.dead:,} dead,"
         f" {done.skipped:,} skipped, {done.refused:,} refused"
     )
-
-
-def _aware(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time

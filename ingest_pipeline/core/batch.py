@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .ports import Clock, Source
@@ -10,6 +11,7 @@ from .record import Chunk, Message, Place
 SLICE_SECONDS = 0.25
 """The longest single wait inside a read: how late a request to stop may be noticed."""
 _FIRST_READ = 100
+_LARGE_KEY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,8 @@ class BatchLimits:
 
     Attributes:
         records: count.
-        size_bytes: sum of the values' bytes; one larger record still makes a batch of its own.
+        size_bytes: sum of the values' bytes, and of the keys' where these are large; one larger record still makes a
+            batch of its own. Headers are not counted: the client does not tell their size.
         timeout_seconds: counted from the batch's first record.
         together: while records wait to be read, so many times `records` go into one transaction; it never waits for
             more. What a commit costs is shared by more rows, and nothing else changes.
@@ -90,7 +93,7 @@ class BatchReader:
     def _add(self, chunk: Chunk) -> None:
         messages = list(chunk.messages)
         if messages:
-            sizes = list(map(len, messages))
+            sizes = _sizes(messages)
             total = sum(sizes)
             self._average_bytes += (total / len(sizes) - self._average_bytes) / 4
             fits = self._fitting(sizes, total)
@@ -125,3 +128,10 @@ class BatchReader:
             or self._carried is not None
             or (not full and self._clock.monotonic() >= self._opened_at + limits.timeout_seconds)
         )
+
+
+def _sizes(messages: Sequence[Message]) -> list[int]:
+    """Bytes of the values; of the keys too where the last one is large. To ask for each key costs time in the loop."""
+    if len(messages[-1].key() or b"") < _LARGE_KEY:
+        return list(map(len, messages))
+    return [len(message) + len(message.key() or b"") for message in messages]

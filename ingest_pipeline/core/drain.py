@@ -15,7 +15,8 @@ from .rows import Decode, DecodeMany, RecordRules, decode_batch, one_by_one
 
 BEAT_SECONDS = 1.0
 """How often an owner shows life to the server and looks at what others ask of it."""
-VERIFY_SECONDS = 30.0
+VERIFY_SECONDS = 5.0
+"""How often the topic is looked at: so long a run may take records of a topic made anew for those of the old one."""
 HANDOVER_SECONDS, HANDOVER_BEAT_SECONDS = 15.0, 0.1
 """A run past its age goes on so long for its successor to arrive, and looks for it so often."""
 
@@ -45,10 +46,13 @@ class Drain:
     Args:
         source: assigned by `run` to the ledger's positions.
         stop: called between reads; a reason ("terminated", "signal") makes the run finish the batch in hand and end.
-        verify: called every VERIFY_SECONDS; a reason ends the run, a StopStream stops it.
+        verify: called before the first read and every VERIFY_SECONDS; a reason ends the run, a StopStream stops it.
         observe: called after each batch and each idle read, with the progress.
         rules: what becomes of records before they are decoded.
         decode_many: see core.rows.decode_batch.
+
+    Attributes:
+        verified: partition → next offset when `verify` last answered, or at the beginning.
     """
 
     def __init__(
@@ -75,8 +79,9 @@ class Drain:
         self._requests = Requests()
         self._ends: dict[int, int] = {}
         now = clock.monotonic()
-        self._beat_at, self._verify_at, self._last_record_at = now + BEAT_SECONDS, now + VERIFY_SECONDS, now
+        self._beat_at, self._verify_at, self._last_record_at = now + BEAT_SECONDS, now, now
         self._ended: str | None = None
+        self.verified: dict[int, int] = {}
         self.progress = Progress(now, batch_limits.records)
 
     def run(self) -> str:
@@ -88,6 +93,7 @@ class Drain:
             Superseded, StopStream, EnvironmentFault (after retry_seconds): what was not committed is not lost.
         """
         self.progress.own(self._ledger.positions)
+        self.verified = self._reached_offsets()
         self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
         while True:
             self._beat()
@@ -168,10 +174,13 @@ class Drain:
 
     def _verified(self) -> str | None:
         """A question that gets no answer now is asked again; that Kafka is away, or refuses us, reading tells."""
+        reached = self._reached_offsets()
         try:
-            return self._verify()
+            ended = self._verify()
         except (EnvironmentFault, NotPermitted):
             return None
+        self.verified = reached
+        return ended
 
     def _why_end(self) -> str | None:
         now = self._clock.monotonic()
@@ -197,6 +206,9 @@ class Drain:
         over = age - self._limits.max_seconds
         alone = not self._requests.successor_waits and self._limits.targets is None
         return over >= (HANDOVER_SECONDS if alone else 0)
+
+    def _reached_offsets(self) -> dict[int, int]:
+        return {partition: at.place.next_offset for partition, at in self._ledger.positions.items()}
 
     def _reached(self, targets: Mapping[int, int]) -> bool:
         positions = self._ledger.positions

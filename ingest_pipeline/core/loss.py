@@ -55,16 +55,28 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """An operator's word that a loss is borne, and the place to go on from; None closes the partition."""
+    """An operator's word that a loss is borne, and the place to go on from; None closes the partition.
+
+    Attributes:
+        low: where the log begins, if that was asked.
+    """
 
     loss: Loss
     place: Place | None
+    low: int | None = None
 
     @property
     def new_incarnation(self) -> bool:
         """Whether offsets that have been stored will be stored again."""
         place = self.place
         return self.loss.offsets_used_again or (place is not None and place.next_offset < self.loss.next_offset)
+
+    @property
+    def left_out(self) -> int:
+        """Offsets of the log before the place where a new incarnation begins: lost as well."""
+        if not self.new_incarnation or self.place is None or self.low is None:
+            return 0
+        return max(0, self.place.next_offset - self.low)
 
 
 def bounds_loss(partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss | None:
@@ -123,6 +135,22 @@ def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
     )
 
 
+def unverified(verified: Mapping[int, int], reached: Mapping[int, int]) -> str:
+    """What to add to a TopicChanged that a draining run meets: records it stored since it last saw the old topic.
+
+    Args:
+        verified, reached: partition → next offset, then and now.
+    """
+    found = [
+        f"partition {partition} offsets {verified[partition]} to {now - 1}"
+        for partition, now in sorted(reached.items())
+        if verified.get(partition, now) < now
+    ]
+    if not found:
+        return ""
+    return f". Stored since it was last seen to be the old one: {', '.join(found)}; of the new topic they come again"
+
+
 def find_losses(
     identity: TopicIdentity,
     topic: str,
@@ -146,15 +174,6 @@ def find_losses(
             found.setdefault(partition, loss)
     found |= {loss.partition: loss for loss in identity_losses(identity, topic, known)}
     return [found[partition] for partition in sorted(found)]
-
-
-def first_place(loss: Loss, starts: Mapping[int, Place]) -> Place | None:
-    """Where to go on with what Kafka still has; None for a partition that it has no more.
-
-    That is the log's beginning, for a log that was cut too: it may have regrown before anybody looked, so where it
-    ended then is not where it was cut, and what lies between has never been read.
-    """
-    return starts.get(loss.partition)
 
 
 def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, str] | None:

@@ -6,13 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from .batch import SLICE_SECONDS
-from .errors import DataLoss
-from .ports import Source
+from .backoff import Backoff
+from .batch import SLICE_SECONDS, BatchLimits, BatchReader
+from .errors import DataLoss, EnvironmentFault
+from .ports import Clock, Source
 from .record import Batch, Message, Place, Position
 from .rows import Decode, RecordRules, decode_batch
 
-READ_RECORDS = 5000
+
+@dataclass(frozen=True, slots=True)
+class ReplayLimits:
+    """How much is in hand at a time, and how long an EnvironmentFault is borne."""
+
+    records: int
+    size_bytes: int
+    retry_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,8 @@ def replay(
     decode: Decode,
     rules: RecordRules,
     wanted: Range,
+    limits: ReplayLimits,
+    clock: Clock,
     *,
     stop: Callable[[], str | None] = lambda: None,
     verify: Callable[[], None] = lambda: None,
@@ -86,30 +96,44 @@ def replay(
 
     Raises:
         DataLoss: the log does not hold the range any more, or holds other records there.
-        EnvironmentFault, StopStream: what was stored before stays; a second replay finds it present.
+        EnvironmentFault (after retry_seconds), StopStream: what was stored before stays; a second replay finds it
+            present.
     """
     total, next_offset = Replayed(), wanted.start
     source.assign({wanted.partition: Place(wanted.start)})
+    reader = BatchReader(source, BatchLimits(limits.records, limits.size_bytes, SLICE_SECONDS), clock)
     while next_offset < wanted.stop and stop() is None:
-        chunk = source.read(READ_RECORDS, SLICE_SECONDS)
-        end = chunk.ends.get(wanted.partition)
+        if (taken := reader.read()) is None:
+            continue
+        read, ends, _ = taken
+        end = ends.get(wanted.partition)
         _check_end(end, wanted)
-        messages = [message for message in chunk.messages if message.offset() < wanted.stop]
-        reached = _reached(chunk.messages, end, next_offset)
+        messages = [message for message in read if message.offset() < wanted.stop]
+        reached = _reached(read, end, next_offset)
         behind = min(reached, wanted.stop)
         if behind == next_offset:
             continue
         _check_epochs(messages, wanted)
         verify()
+        backoff = Backoff(clock, limits.retry_seconds, stop)
         at = Position(wanted.partition, wanted.incarnation, Place(next_offset))
         batch = decode_batch(messages, {wanted.partition: Place(behind)}, {wanted.partition: at}, decode, rules, 0.0)
         assert batch is not None, "the place has moved"
         skipped = batch.moves[wanted.partition].skipped
         absent = behind - next_offset - len(messages)
-        total += Replayed(skipped=skipped, absent=absent) + (store.store(batch) if messages else Replayed())
+        total += Replayed(skipped=skipped, absent=absent) + (_stored(store, batch, backoff) if messages else Replayed())
         next_offset = behind
         observe(total)
     return total
+
+
+def _stored(store: ReplayStore, batch: Batch, backoff: Backoff) -> Replayed:
+    """Tried again as often as the backoff allows: what a first try may have committed is present then."""
+    while True:
+        try:
+            return store.store(batch)
+        except EnvironmentFault as fault:
+            backoff.wait(fault)
 
 
 def _check_end(end: Place | None, wanted: Range) -> None:

@@ -41,6 +41,9 @@ class RecordRules:
     parts: RecordParts = VALUE_ALONE
 
 
+DEFAULT_RULES = RecordRules()
+
+
 def one_by_one(values: Sequence[bytes]) -> None:
     """For a decoder that does not take many at once."""
 
@@ -89,7 +92,7 @@ def decode_batch(
                 skipped[place[1]] += 1
                 continue
             try:
-                batch.rows.append(place + _decode_one(value, decode, rules.max_bytes))
+                batch.rows.append(place + decode_one(value, decode, rules.max_bytes))
                 batch.messages.append(message)
             except RecordRefused as reason:
                 refuse(message, place, reason)
@@ -122,7 +125,8 @@ def _decoded(
         stretch = BLOCK
 
 
-def _decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:
+def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:
+    """One value's part of a row. Raises RecordRefused."""
     if value is None:
         raise RecordRefused("a tombstone: the record has no value", stage="decode")
     if len(value) > max_bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from ..core.errors import DataLoss, SettingsError, Superseded
-from ..core.loss import ANOTHER_TOPIC, Acceptance, Loss, first_place, noted_loss
+from ..core.loss import ANOTHER_TOPIC, Acceptance, Loss, noted_loss
 from ..core.ports import Topic
 from ..core.record import Place, Position, TopicIdentity
 from ..core.start import Book, survey
@@ -18,24 +18,18 @@ OWN_SECONDS = 120.0
 """How long to wait for runs that drain the partitions; they are asked to let go at once."""
 
 
-def go_on_places(
-    topic: Topic, losses: Collection[Loss], wanted: str | int | datetime | None
-) -> dict[int, Place | None]:
-    """Where each lost partition goes on.
+def acceptances(topic: Topic, losses: Collection[Loss], wanted: str | int | datetime | None) -> list[Acceptance]:
+    """Each lost partition with the place where it goes on.
 
     Args:
-        wanted: "earliest", "latest", a time, an offset; None for what Kafka still has. See core.loss.first_place.
-
-    Returns:
-        None for a partition that the topic has no more.
+        wanted: "earliest", "latest", a time, an offset; None for all that Kafka still has, also of a log that was cut:
+            where it ended when that was noticed is not where it was cut, and what lies between was never read.
 
     Raises:
         SettingsError: the log does not hold the offset.
     """
     there = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
     starts = topic.start_offsets(there)
-    if wanted is None:
-        return {loss.partition: first_place(loss, starts) for loss in losses}
     places: dict[int, Place] = starts
     if wanted == "latest":
         places = topic.end_offsets(there)
@@ -50,7 +44,8 @@ def go_on_places(
                     f"partition {partition}: the log holds offsets {low} to {high}, {wanted} is outside"
                 )
         places = {partition: Place(wanted) for partition in there}
-    return {loss.partition: places.get(loss.partition) for loss in losses}
+    lows = {partition: place.next_offset for partition, place in starts.items()}
+    return [Acceptance(loss, places.get(loss.partition), lows.get(loss.partition)) for loss in losses]
 
 
 def consequence(accepted: Acceptance) -> str:
@@ -59,10 +54,13 @@ def consequence(accepted: Acceptance) -> str:
     if place is None:
         return f"partition {loss.partition}: the topic has it no more; its position is closed at {loss.next_offset}"
     if accepted.new_incarnation:
-        again = "" if loss.cause in ANOTHER_TOPIC else "; what is left of records that are rows already is stored again"
+        more = "" if loss.cause in ANOTHER_TOPIC else "; what is left of records that are rows already is stored again"
+        if accepted.left_out:
+            low = place.next_offset - accepted.left_out
+            more += f"; offsets {low} to {place.next_offset - 1} ({accepted.left_out:,}) are recorded as lost"
         return (
             f"partition {loss.partition}: begins anew at offset {place.next_offset}, under a new kafka_incarnation;"
-            f" the old position is kept at {loss.next_offset}{again}"
+            f" the old position is kept at {loss.next_offset}{more}"
         )
     lost = place.next_offset - loss.next_offset
     return (
@@ -109,8 +107,7 @@ def accept_unasked(
     identity, losses = survey(topic, book)
     if not losses:
         return []
-    places = go_on_places(topic, losses, None)
-    accepted = [Acceptance(loss, places[loss.partition]) for loss in losses]
+    accepted = acceptances(topic, losses, None)
     try:
         accept(connections, stream, accepted, identity, "ON_DATA_LOSS=continue", stop)
     except Superseded:

@@ -12,6 +12,7 @@ from ..core.errors import IngestError
 from ..core.stream import Stream
 from .connections import Connections
 from .replays import Wanted, ranges, run_replay
+from .rules import record_rules
 from .steering import STREAM, stream_named, stream_names
 from .stopping import StopRequest
 
@@ -64,9 +65,11 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
             config.ids or None,
         )
         try:
-            done = DeadLetters(connections.database(), stream).redrive(
-                wanted, JsonDecoder(stream, settings.naive_timestamps).decode, dry_run=config.dry_run
-            )
+            letters = DeadLetters(connections.database(), stream)
+            decode = JsonDecoder(stream, settings.naive_timestamps).decode
+            done = letters.redrive(wanted, decode, record_rules(settings, stream), dry_run=config.dry_run)
+            if done.truncated:
+                context.log.warning(letters.how_to_fetch(wanted))
         except IngestError as error:
             raise dg.Failure(description=error.message, allow_retries=False) from None
         would = "a dry run: nothing was changed; " if config.dry_run else ""

@@ -7,10 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.errors import DataLoss, SettingsError
 from ..core.ports import Topic
-from ..core.replay import Range, Replayed, replay
+from ..core.replay import Range, Replayed, ReplayLimits, replay
 from ..core.start import StoredPosition, check_identity
 from ..core.stream import Stream
 from .connections import Connections
@@ -57,15 +58,17 @@ def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Ran
         raise SettingsError(f"stream {stream.name} has no position for partition {wanted.partition}")
     partitions = sorted(known) if wanted.partition is None else [wanted.partition]
     bounds = _bounds(wanted, topic, partitions)
-    lows = topic.start_offsets(partitions)
-    began_anew = book.past_partitions()
+    lows, highs = topic.start_offsets(partitions), topic.end_offsets(partitions)
     found = []
     for partition in partitions:
         at = known[partition]
         start, stop = bounds[partition]
         stop = min(stop, at.next_offset)
         if start < stop:
-            _check(stream, at, start, lows[partition].next_offset, partition in began_anew)
+            low = lows[partition].next_offset
+            if wanted.from_time is not None and start == low > at.first_offset:
+                start = low - 1  # what stood before may be of that time, too
+            _check(stream, at, start, low, highs[partition].next_offset)
             found.append(Range(partition, at.incarnation, start, stop, at.leader_epoch))
     if not found:
         raise SettingsError(f"stream {stream.name}: nothing of that range has been ingested: the drain comes to it")
@@ -86,7 +89,8 @@ def run_replay(
     settings = connections.settings.for_stream(stream.name)
     store = MissingRows(connections.database(), stream)
     decode = JsonDecoder(stream, settings.naive_timestamps).decode
-    total = Replayed()
+    limits = ReplayLimits(settings.batch_size, settings.batch_bytes, settings.retry_seconds)
+    rules, clock, total = record_rules(settings, stream), SystemClock(), Replayed()
     with closing(connections.source(stream, connections.book(stream).ledger_id())) as source:
         for each in wanted:
             before = total
@@ -97,8 +101,9 @@ def run_replay(
             def verify(each: Range = each) -> None:
                 _check_incarnation(each, stream, connections)
 
-            rules = record_rules(settings, stream)
-            total = before + replay(source, store, decode, rules, each, stop=stop, verify=verify, observe=observe_sum)
+            total = before + replay(
+                source, store, decode, rules, each, limits, clock, stop=stop, verify=verify, observe=observe_sum
+            )
     return total
 
 
@@ -126,17 +131,12 @@ def _bounds(wanted: Wanted, topic: Topic, partitions: list[int]) -> dict[int, tu
     return {partition: (first[partition].next_offset, last[partition].next_offset) for partition in partitions}
 
 
-def _check(stream: Stream, at: StoredPosition, start: int, low: int, began_anew: bool) -> None:
-    held = f"Kafka holds offsets from {low} on"
+def _check(stream: Stream, at: StoredPosition, start: int, low: int, high: int) -> None:
     if start < low:
         raise DataLoss(
-            f"stream {stream.name}, partition {at.partition}: {held}; {start} is gone. Replay from {low}",
+            f"stream {stream.name}, partition {at.partition}: Kafka holds offsets {low} to {high - 1}; {start} is gone."
+            f" Replay from offset {low}",
             stream=stream.name,
             partition=at.partition,
             offset=start,
-        )
-    if began_anew and start < at.first_offset:
-        raise SettingsError(
-            f"stream {stream.name}, partition {at.partition}: offsets below {at.first_offset} belong to an earlier"
-            f" kafka_incarnation. Replay from {at.first_offset}"
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
-from ..core.errors import KafkaUnavailable
+from ..core.errors import KafkaUnavailable, NotPermitted
 from ..core.ports import Clock, Topic
 from ..core.progress import Progress
 from .picture import picture
@@ -26,7 +26,8 @@ class Reporter:
         emit: takes an AssetObservation or AssetMaterialization: `context.log_event`.
         event: the class of the event to emit.
         log: for the batch lines; stdlib, so that they land in the compute log and not in the event log.
-        check: evaluates the stream's checks and logs them; called with each event and at the end.
+        checks: evaluates the stream's checks and logs each; begun with each event, then one at a call: with Kafka away
+            each takes seconds, and the run shows life in between.
         row_count: rows of the table by the ledger's counters; None when the ledger does not answer.
     """
 
@@ -40,16 +41,17 @@ class Reporter:
         clock: Clock,
         report_seconds: float,
         log: logging.Logger,
-        check: Callable[[], None],
+        checks: Callable[[], Iterator[None]],
         row_count: Callable[[], int | None],
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
-        self._topic, self._clock, self._log, self._check = topic, clock, log, check
+        self._topic, self._clock, self._log, self._checks = topic, clock, log, checks
         self._row_count = row_count
         self._report_seconds = report_seconds
         now = clock.monotonic()
         self._log_at, self._report_at = now, now + report_seconds
         self._logged = (0,) * len(LOGGED)
+        self._pending: Iterator[None] = iter(())
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock.monotonic()
@@ -58,7 +60,8 @@ class Reporter:
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
             self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
-            self._check()
+            self._pending = self._checks()
+        next(self._pending, None)
 
     def log_rest(self, progress: Progress) -> None:
         """Log what was committed since the last line; for the run's end, however it came."""
@@ -110,12 +113,12 @@ class Reporter:
         return found
 
     def lag(self, positions: Mapping[int, int]) -> int | None:
-        """Records between these positions and the ends; None when Kafka does not answer."""
+        """Records between these positions and the ends; None when Kafka does not answer, or refuses to."""
         if not positions:
             return None
         try:
             ends = self._topic.end_offsets(list(positions))
-        except KafkaUnavailable as error:
+        except (KafkaUnavailable, NotPermitted) as error:
             self._log.warning("lag is not known: %s", error)
             return None
         return sum(max(0, end.next_offset - positions[partition]) for partition, end in ends.items())

@@ -13,8 +13,8 @@ from ..core.backoff import Backoff
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
-from ..core.errors import DataLoss, DeadLetterLimit, EnvironmentFault, IngestError, Superseded
-from ..core.loss import as_error
+from ..core.errors import DataLoss, DeadLetterLimit, EnvironmentFault, IngestError, Superseded, TopicChanged
+from ..core.loss import as_error, unverified
 from ..core.ports import Topic
 from ..core.progress import Progress
 from ..core.start import StoredPosition, begin, check_identity
@@ -103,6 +103,8 @@ class StreamRun:
         if not ledger.positions and self._shard is not None:
             self._end_without_ownership(others, stop)
             return
+        if noted := [loss for loss in book.losses() if loss.partition in ledger.positions]:
+            raise as_error(noted, self._stream.name)  # by whoever owned it while this run waited
         reporter = self._reporter(topic)
         decoder = JsonDecoder(self._stream, self._settings.naive_timestamps)
         drain = Drain(
@@ -113,7 +115,7 @@ class StreamRun:
             self._limits(topic, ledger),
             self._clock,
             stop=stop.reason,
-            verify=lambda: self._verify(topic, len(known)),
+            verify=lambda: self._verify(topic, book, len(known)),
             observe=reporter,
             rules=record_rules(self._settings, self._stream),
             decode_many=decoder.decode_many,
@@ -126,6 +128,9 @@ class StreamRun:
             loss = loss_of(error, ledger.positions[error.where["partition"]])
             book.note_loss(loss)
             raise as_error([loss], self._stream.name) from error
+        except TopicChanged as error:
+            reached = {partition: at.place.next_offset for partition, at in ledger.positions.items()}
+            raise TopicChanged(error.message + unverified(drain.verified, reached), **error.where) from error
         finally:
             reporter.log_rest(drain.progress)
         ledger.close()
@@ -175,11 +180,10 @@ class StreamRun:
             targets = {partition: place.next_offset for partition, place in ends.items()}
         return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
 
-    def _verify(self, topic: Topic, partitions: int) -> str | None:
+    def _verify(self, topic: Topic, book: LedgerBook, partitions: int) -> str | None:
         """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""
         identity = topic.identity()
-        known = self._connections.book(self._stream).positions()
-        check_identity(identity, known, topic.name, self._stream.name)
+        check_identity(identity, book.positions(), topic.name, self._stream.name)
         return "partitions-added" if identity.partitions > partitions else None
 
     def _reporter(self, topic: Topic) -> Reporter:
@@ -193,7 +197,7 @@ class StreamRun:
             self._clock,
             self._settings.report_seconds,
             self._log,
-            self._check,
+            self._checks,
             self._row_count,
         )
 
@@ -209,8 +213,13 @@ class StreamRun:
 
     def _check(self, limit_reached: str | None = None) -> None:
         """Dagster keeps a check's last result in a run: what is red at the end stays red."""
+        for _ in self._checks(limit_reached):
+            pass
+
+    def _checks(self, limit_reached: str | None = None) -> Iterator[None]:
         for verdict in verdicts(self._stream, self._connections, limit_reached):
             self._context.log_event(verdict.evaluation(self._context.asset_key))
+            yield
 
     def _end_without_ownership(self, others: Mapping[int, Holder], stop: StopRequest) -> None:
         """Surplus, or asked to stop while it waited."""

@@ -26,7 +26,7 @@ def write(
     """Inside the open transaction of a session that owns the partitions, for each acceptance:
 
     1. the gap: the offsets that were lost; an empty range, at the last offset verified as the old topic's, where the
-       position starts anew;
+       position starts anew, and another one for what of its log is left out;
     2. where offsets will be used again, the old position is kept as a past one;
     3. the position moves by compare-and-set, or is closed where the partition is no more.
 
@@ -49,6 +49,7 @@ def write(
             "by": by,
             "to_offset": loss.next_offset if item.new_incarnation or place is None else place.next_offset,
             "next_offset": None if place is None else place.next_offset,
+            "left_out": item.left_out,
             "leader_epoch": None if place is None else place.leader_epoch,
             "new_incarnation": incarnation,
             "cluster_id": identity.cluster_id,
@@ -59,6 +60,8 @@ def write(
             return connection.execute(_sql(statement, schemas), parameters).rowcount
 
         run(_GAP)  # 1
+        if item.left_out:
+            run(_LEFT_OUT)
         if item.new_incarnation:
             run(_PAST)  # 2
         statement = _CLOSE if place is None else _BEGIN_ANEW if item.new_incarnation else _SKIP
@@ -91,6 +94,10 @@ _GAP = """
     INSERT INTO {ledger}.gap (stream, kafka_partition, kafka_incarnation, from_offset, to_offset, cause, run_id,
         accepted_by)
     VALUES (:stream, :partition, :incarnation, :expected, :to_offset, :cause, :run_id, :by)"""
+_LEFT_OUT = """
+    INSERT INTO {ledger}.gap (stream, kafka_partition, kafka_incarnation, from_offset, to_offset, cause, run_id,
+        accepted_by)
+    VALUES (:stream, :partition, :new_incarnation, :next_offset - :left_out, :next_offset, :cause, :run_id, :by)"""
 _PAST = """
     INSERT INTO {ledger}.past_position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
         first_offset, next_offset, "rows", dead_letters, skipped, absent, lost, updated_at)
@@ -103,8 +110,8 @@ _SKIP = """
 _BEGIN_ANEW = """
     UPDATE {ledger}.position
     SET kafka_incarnation = :new_incarnation, topic = :topic, cluster_id = :cluster_id, topic_id = :topic_id,
-        first_offset = :next_offset, next_offset = :next_offset, leader_epoch = :leader_epoch, "rows" = 0,
-        dead_letters = 0, skipped = 0, absent = 0, lost = 0, updated_at = now() {mine}"""
+        first_offset = :next_offset - :left_out, next_offset = :next_offset, leader_epoch = :leader_epoch, "rows" = 0,
+        dead_letters = 0, skipped = 0, absent = 0, lost = :left_out, updated_at = now() {mine}"""
 _CLOSE = "DELETE FROM {ledger}.position {mine}"
 _FORGET = "DELETE FROM {ledger}.loss WHERE stream = :stream AND kafka_partition = :partition"
 _ACTED = """

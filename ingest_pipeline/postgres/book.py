@@ -175,12 +175,6 @@ class LedgerBook:
                 return []
             return list(connection.execute(self._sql(_OPEN_LETTERS), {"stream": self._stream.name}).all())
 
-    def past_partitions(self) -> set[int]:
-        """Partitions that have begun anew: offsets below their first one belong to an earlier incarnation."""
-        with self._database.connect(self._doing) as connection:
-            rows = connection.execute(self._sql(_PAST_PARTITIONS), {"stream": self._stream.name})
-            return {row.kafka_partition for row in rows}
-
     def await_topic(self) -> None:
         """Remember that the topic did not exist: when it appears it begins at its beginning."""
         self._execute(_AWAIT, {})
@@ -234,7 +228,6 @@ _ACCOUNTING = """
 _OPEN_LETTERS = """
     SELECT kafka_partition AS partition, stage, coalesce(left(sqlstate, 2), '') AS sqlstate_class, count(*) AS letters
     FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
-_PAST_PARTITIONS = "SELECT DISTINCT kafka_partition FROM {ledger}.past_position WHERE stream = :stream"
 _AWAIT = """
     INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET awaited_since = coalesce(stream_state.awaited_since, now())"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, text
@@ -12,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused
 from ..core.record import MAX_MS, MIN_MS, STAMP
+from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import Stream
 from .engine import Database, in_text
 from .errors import mapped_errors
@@ -19,9 +21,9 @@ from .tables import event_table, primary_key_name
 
 CHUNK = 200
 """Letters decided in one transaction."""
+_COMMANDS = 10
+LetterDecode = Callable[[bytes | None], tuple[object, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-Decode = Callable[[bytes], tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,14 @@ class DeadLetters:
             parameters = {**self._parameters(wanted), "after": after_id, "limit": limit}
             return list(connection.execute(self._sql(_PAGE), parameters).all())
 
-    def truncated(self, wanted: LetterFilter, limit: int) -> list[Row[Any]]:
-        """(kafka_partition, kafka_offset) of open letters of which not the whole value is kept."""
+    def how_to_fetch(self, wanted: LetterFilter) -> str:
+        """The commands that fetch again what of open letters is not kept whole; the first ones."""
         with self._database.connect(self._doing) as connection:
-            parameters = {**self._parameters(wanted), "limit": limit}
-            return list(connection.execute(self._sql(_TRUNCATED), parameters).all())
+            parameters = {**self._parameters(wanted), "limit": _COMMANDS}
+            found = connection.execute(self._sql(_TRUNCATED), parameters).all()
+        lines = (f"--partition {partition} --from-offset {at} --to-offset {at + 1}" for partition, at in found)
+        commands = [f"  ingest replay {self._stream.name} {line}" for line in lines]
+        return "\n".join(["of the ones cut short Kafka may still have the whole value:", *commands])
 
     def show(self, letter_id: int) -> Row[Any] | None:
         """One letter with everything it holds, whatever its status."""
@@ -103,6 +108,7 @@ class DeadLetters:
         self,
         wanted: LetterFilter,
         decode: Decode,
+        rules: RecordRules = DEFAULT_RULES,
         *,
         dry_run: bool = False,
         observe: Callable[[Redriven], None] = lambda redriven: None,
@@ -112,6 +118,7 @@ class DeadLetters:
         A letter's row and its new status commit together, so a second redrive or a crash in between changes nothing.
 
         Args:
+            rules: those of the drain.
             dry_run: try everything, commit nothing.
             observe: called after each CHUNK with the sum so far.
 
@@ -120,14 +127,16 @@ class DeadLetters:
         """
         total, after = Redriven(), 0
         while True:
-            done, last = self._redrive_chunk(wanted, decode, after, dry_run)
+            done, last = self._redrive_chunk(
+                wanted, partial(decode_one, decode=decode, max_bytes=rules.max_bytes), after, dry_run
+            )
             if last is None:
                 return total
             total, after = _sum(total, done), last
             observe(total)
 
     def _redrive_chunk(
-        self, wanted: LetterFilter, decode: Decode, after: int, dry_run: bool
+        self, wanted: LetterFilter, decode: LetterDecode, after: int, dry_run: bool
     ) -> tuple[Redriven, int | None]:
         done = Redriven()
         with self._database.connect(self._doing) as connection:
@@ -142,13 +151,13 @@ class DeadLetters:
         return done, letters[-1].id if letters else None
 
     def _redrive_one(
-        self, connection: Connection, letter: Row[Any], decode: Decode
+        self, connection: Connection, letter: Row[Any], decode: LetterDecode
     ) -> tuple[str, RecordRefused | None]:
         if letter.truncated:
             return "truncated", None
         try:
             parts = self._stream.parts.of_letter(letter.key, letter.headers)
-            values = (*parts, *decode(letter.value or b""))
+            values = (*parts, *decode(letter.value))
             with mapped_errors(self._doing, primary_key_name(self._stream.table)), connection.begin_nested():
                 stored = connection.execute(
                     insert(self._table)

@@ -32,6 +32,7 @@ class Statements:
     allowed: TextClause
     letters: TextClause
     recent: TextClause
+    allowance: TextClause
     own: TextClause
     read: TextClause
     beat: TextClause
@@ -53,6 +54,7 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
         letter=_text(_LETTER, ledger),
         allowed=_text(_ALLOWED, ledger),
         letters=_text(_LETTERS, ledger),
+        allowance=_text(_ALLOWANCE, ledger),
         recent=_text(_RECENT.replace("{table}", f"{in_text(schemas.events)}.{in_text(stream.table)}"), ledger),
         own=_text(_OWN, ledger),
         read=_text(_READ, ledger),
@@ -105,25 +107,28 @@ _LETTER = """
         :value_sha256, :truncated, :headers, :stage, :reason, :sqlstate, :run_id, :allowed)"""
 _ALLOWED = """
     UPDATE {ledger}.stream_state SET letters_allowed = greatest(0, letters_allowed - :used) WHERE stream = :stream"""
+_ALLOWANCE = "SELECT letters_allowed FROM {ledger}.stream_state WHERE stream = :stream FOR UPDATE"
 _LETTERS = """
     SELECT 1 FROM {ledger}.position p JOIN {ledger}.dead_letter d
         ON d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation AND d.kafka_partition = p.kafka_partition
     WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))
-      AND d.kafka_offset >= p.next_offset - :window AND d.status = 'open' AND NOT d.allowed LIMIT 1"""
+      AND d.status = 'open' AND NOT d.allowed LIMIT 1"""
 _RECENT = """
     SELECT kafka_partition, kafka_offset, reason FROM (
-        SELECT p.kafka_partition, d.kafka_offset, d.reason, d.failed_at AS at
-        FROM {ledger}.position p JOIN {ledger}.dead_letter d
-            ON d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation
-                AND d.kafka_partition = p.kafka_partition
+        SELECT p.kafka_partition, newest.*
+        FROM {ledger}.position p CROSS JOIN LATERAL (
+            SELECT d.kafka_offset, d.reason, d.failed_at AS at FROM {ledger}.dead_letter d
+            WHERE d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation
+              AND d.kafka_partition = p.kafka_partition AND d.status = 'open' AND NOT d.allowed
+            ORDER BY d.kafka_offset DESC LIMIT :window) AS newest
         WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))
-          AND d.kafka_offset >= p.next_offset - :window AND d.status = 'open' AND NOT d.allowed
         UNION ALL
-        SELECT p.kafka_partition, e.kafka_offset, NULL, e.ingested_at
-        FROM {ledger}.position p JOIN {table} e
-            ON e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition
-        WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))
-          AND e.kafka_offset >= p.next_offset - :window) AS recent
+        SELECT p.kafka_partition, newest.*
+        FROM {ledger}.position p CROSS JOIN LATERAL (
+            SELECT e.kafka_offset, NULL, e.ingested_at FROM {table} e
+            WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition
+            ORDER BY e.kafka_offset DESC LIMIT :window) AS newest
+        WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))) AS recent
     ORDER BY at DESC, kafka_offset DESC LIMIT :window"""
 _OWN = """
     UPDATE {ledger}.position SET run_id = :run_id

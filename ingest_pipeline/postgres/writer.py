@@ -86,6 +86,8 @@ class BatchWriter:
         with mapped_errors(self._doing, self._own_key), connection.begin():
             connection.execute(_IMMEDIATE)  # 1
             requests, allowed = self._move(connection, batch, rows, letters)  # 2
+            if allowed and (batch.dead_letters or isolate):
+                allowed = connection.execute(self._sql.allowance, {"stream": self._stream.name}).scalar_one()
             tally = self.window.tally(batch.dead_letters, batch.rows_before, allowed)
             put_aside = self._store(connection, batch, tally, isolate)  # 3
             window = tally.after(len(batch.rows))

@@ -15,6 +15,9 @@ def accept_one(item: Acceptance, table: MemoryTable, topic: str, identity: Topic
     at = table.positions[partition]
     table.losses.pop(partition, None)
     table.gaps.append((item.loss, at.next_offset if item.new_incarnation or place is None else place.next_offset))
+    if item.left_out and place is not None:
+        anew = replace(item.loss, incarnation=table.incarnation, next_offset=place.next_offset - item.left_out)
+        table.gaps.append((anew, place.next_offset))
     if item.new_incarnation:
         table.past.append(at)
     if place is None:
@@ -30,10 +33,10 @@ def accept_one(item: Acceptance, table: MemoryTable, topic: str, identity: Topic
         topic=topic,
         cluster_id=identity.cluster_id,
         topic_id=identity.topic_id,
-        first_offset=place.next_offset,
+        first_offset=place.next_offset - item.left_out,
         rows=0,
         dead_letters=0,
         skipped=0,
         absent=0,
-        lost=0,
+        lost=item.left_out,
     )

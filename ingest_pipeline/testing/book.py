@@ -134,11 +134,6 @@ class MemoryBook:
             self._table.letters_allowed = count
             self._table.state = replace(self._table.state, acted_at=self._database.now())
 
-    def past_partitions(self) -> set[int]:
-        """Partitions that have begun anew: offsets below their first one belong to an earlier incarnation."""
-        with self._database.using():
-            return {at.partition for at in self._table.past}
-
     def accounting(self) -> list[MemoryAccount]:
         """Counters, dead letters and gaps side by side, of present and past positions."""
         with self._database.mutex:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..core.errors import RecordRefused
 from ..core.record import PG_EPOCH_MS, DeadLetter, Row
+from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import Stream
 from .database import Coordinates, MemoryDatabase
 
@@ -44,21 +44,21 @@ class MemoryDeadLetters:
         self._database.table(self._stream).settled.update(dict.fromkeys(found, "discarded"))
         return len(found)
 
-    def redrive(self, decode: Callable[[bytes], tuple[object, ...]], reason: str = "") -> MemoryRedriven:
+    def redrive(self, decode: Decode, reason: str = "", rules: RecordRules = DEFAULT_RULES) -> MemoryRedriven:
         """Decode every open letter again and store its row under its original coordinates. No position or counter
         changes; a letter that is refused again stays open."""
         outcomes: Counter[str] = Counter()
         for at, letter in self.open(reason).items():
-            outcomes[self._redrive_one(at, letter, decode)] += 1
+            outcomes[self._redrive_one(at, letter, decode, rules)] += 1
         return MemoryRedriven(**outcomes)
 
-    def _redrive_one(self, at: Coordinates, letter: DeadLetter, decode: Callable[[bytes], tuple[object, ...]]) -> str:
+    def _redrive_one(self, at: Coordinates, letter: DeadLetter, decode: Decode, rules: RecordRules) -> str:
         if letter.truncated:
             return "truncated"
         table = self._database.table(self._stream)
         try:
             parts = self._parts.of_letter(letter.key, letter.headers)
-            row: Row = (*at, _stamp(letter.timestamp_ms), *parts, *decode(letter.value or b""))
+            row: Row = (*at, _stamp(letter.timestamp_ms), *parts, *decode_one(letter.value, decode, rules.max_bytes))
         except RecordRefused as refused:
             table.dead_letters[at] = replace(letter, stage=refused.stage, reason=refused.message)
             return "refused"

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -140,6 +140,7 @@ class PostgresWorld(LedgerWorld):
         self.database = Database(sqlalchemy_url(url))
         self.book = LedgerBook(self.database, READING)
         self.book.prepare()
+        self.url = url
         self._other = psycopg.connect(url, autocommit=True)
         self._other.execute(f"ALTER TABLE reading ADD CONSTRAINT {CONSTRAINT} CHECK (temperature > {COLDEST})")
 
@@ -150,6 +151,9 @@ class PostgresWorld(LedgerWorld):
 
     def new_ledger(self, run_id: str) -> PostgresLedger:
         return PostgresLedger(self.database, READING, run_id, write_method=self._method, limits=self.limits)
+
+    def query(self, statement: LiteralString) -> list[tuple[Any, ...]]:
+        return self._other.execute(statement).fetchall()
 
     def break_write(self, ledger: PostgresLedger, fault: Fault) -> None:
         if fault is Fault.BEFORE_WRITE:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, DeadLetterLimit, Superseded
-from ingest_pipeline.core.limit import LetterLimits
+from ingest_pipeline.core.limit import WINDOW, LetterLimits
 from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
 from ingest_pipeline.core.record import Message, Place, Position, TopicIdentity
 from ingest_pipeline.testing import Fault
-from ingest_pipeline_tests.contract.ledger_worlds import COLDEST, WORLDS, LedgerWorld, counters, ledger_world, untouched
+from ingest_pipeline_tests.contract.ledger_worlds import (
+    COLDEST,
+    WORLDS,
+    LedgerWorld,
+    PostgresWorld,
+    counters,
+    ledger_world,
+    untouched,
+    wait_for,
+)
 from ingest_pipeline_tests.samples import BAD, IDENTITY, good, make_batch, message, messages
 
 
@@ -92,6 +103,35 @@ def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
     after.write(batch_of(after, "d"))
 
 
+def test_what_another_shard_uses_up_meanwhile_is_not_allowed_again(world: LedgerWorld) -> None:
+    if not isinstance(world, PostgresWorld):
+        pytest.skip("one mutex: nothing happens meanwhile")
+    world.book.allow_letters(3)
+    ledger, written = world.owning("run"), []
+    with psycopg.connect(world.url) as other:
+        other.execute("UPDATE ingest.stream_state SET letters_allowed = 1")
+        writing = threading.Thread(target=lambda: written.append(ledger.write(batch_of(ledger, "dd"))))
+        writing.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        wait_for("the writer to wait", lambda: world.query(waiting) == [(1,)])
+    writing.join()
+    assert len(written) == 1
+    assert world.query("SELECT count(*) FILTER (WHERE allowed), count(*) FROM ingest.dead_letter") == [(1, 2)]
+
+
+def test_the_window_holds_records_not_offsets(world: LedgerWorld) -> None:
+    """In a log of small transactions half of the offsets, and more, are markers."""
+    world.limits = LetterLimits(max_ratio=0.1, max_consecutive=100)
+    ledger = world.owning("run")
+    for first in range(0, WINDOW, 100):
+        kept = [message(0, 4 * n, None if n % 10 else BAD) for n in range(first, first + 100)]
+        ledger.write(make_batch(ledger.positions, kept))
+    ledger.close()
+    after = world.owning("run-2")
+    with pytest.raises(DeadLetterLimit):
+        after.write(make_batch(after.positions, [message(0, 4 * (WINDOW + n), BAD) for n in range(2)]))
+
+
 def test_without_limits_everything_passes(world: LedgerWorld) -> None:
     world.limits = None
     ledger = world.owning("run")
@@ -127,6 +167,16 @@ def test_used_offsets_come_again_under_a_new_incarnation(world: LedgerWorld) -> 
     assert world.book.positions()[1].topic_id == IDENTITY.topic_id
     ledger.write(make_batch(ledger.positions, messages(0, [2, 3])))
     assert (ledger.positions[0].incarnation, world.book.positions()[0].rows) == (2, 2)
+
+
+def test_what_a_new_incarnation_leaves_out_is_counted_as_lost(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(make_batch(ledger.positions, messages(0, range(4))))
+    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 2, 3), Place(9), low=2)], IDENTITY, "ann")
+    at = world.book.positions()[0]
+    assert (at.incarnation, at.first_offset, at.next_offset, at.lost) == (2, 2, 9, 7)
+    ledger.write(make_batch(ledger.positions, messages(0, [9])))
+    assert world.book.positions()[0].next_offset == 10
 
 
 def test_a_partition_that_is_no_more_is_closed(world: LedgerWorld) -> None:

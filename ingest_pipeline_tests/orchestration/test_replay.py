@@ -95,19 +95,24 @@ def test_a_range_that_kafka_no_longer_holds(bench: Make, kafka_server: RealKafka
     delete_before(kafka_server, here.stream.topic, 6)
     words = ("replay", "temperature", "--partition", "0", "--to-offset", "8", "--from-offset")
     printed = ingest(here, *words, "3", code=1)
-    assert "Kafka holds offsets from 6 on; 3 is gone. Replay from 6" in printed
+    assert "Kafka holds offsets 6 to 9; 3 is gone. Replay from offset 6" in printed
+    by_time = ("replay", "temperature", "--from-time", "2020-01-01", "--to-time", "2100-01-01")
+    assert "Kafka holds offsets 6 to 9; 5 is gone" in ingest(here, *by_time, code=1), "it may be of that time"
     assert "0 stored, 2 present" in ingest(here, *words, "6")
 
 
-def test_an_earlier_incarnation_is_not_replayed_into_the_new_one(bench: Make, kafka_server: RealKafka) -> None:
+def test_what_was_left_out_of_a_new_topic_can_be_replayed(bench: Make, kafka_server: RealKafka) -> None:
     here = drained(bench(partitions=1), *devices(0, 5))
     recreate(kafka_server, here.stream.topic)
     here.produce(devices(100, 5))
     ingest(here, "accept-loss", "temperature", "--yes", "--from", "2")
     here.drain()
-    words = ("replay", "temperature", "--partition", "0", "--to-offset", "5", "--from-offset")
-    assert "belong to an earlier kafka_incarnation. Replay from 2" in ingest(here, *words, "0", code=1)
-    assert "0 stored, 3 present" in ingest(here, *words, "2")
+    gaps = "select kafka_incarnation, from_offset, to_offset from ingest.gap order by 1"
+    assert here.query(gaps) == [(1, 5, 5), (2, 0, 2)]
+    assert here.query("select bool_and(accounted) from ingest.accounting") == [True]
+    words = ("replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "5")
+    assert "2 stored, 3 present" in ingest(here, *words)
+    assert here.query("select kafka_incarnation, count(*) from temperature group by 1 order by 1") == [(1, 5), (2, 5)]
 
 
 def test_a_letter_cut_short_is_fetched_again(bench: Make) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import IngestError
-from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.start import survey
 from ingest_pipeline.orchestration import losses, replays
 from ingest_pipeline.testing import MemoryDeadLetters
@@ -27,8 +26,7 @@ def accept_loss(world: World, wanted: str | None = None, only: int | None = None
             assert world.checks.real_loss(world.table.positions[loss.partition]), f"none is lost: {loss.said}"
         found = [loss for loss in found if only in (None, loss.partition)]
         if found:
-            places = losses.go_on_places(topic, found, wanted)
-            accepted = [Acceptance(loss, places[loss.partition]) for loss in found]
+            accepted = losses.acceptances(topic, found, wanted)
             losses.accept(world.connections, READING, accepted, identity, "operator")
 
     job = _command(world, "accept-loss", work)

@@ -69,6 +69,7 @@ class World:
             ("ingest_pipeline.postgres.replay.MissingRows", SimMissingRows),
             ("ingest_pipeline.orchestration.sensors.time", self.clock),
             ("ingest_pipeline.orchestration.run.SystemClock", lambda: self.clock),
+            ("ingest_pipeline.orchestration.replays.SystemClock", lambda: self.clock),
             ("ingest_pipeline.orchestration.run.StopRequest", SimStop),
             ("ingest_pipeline.orchestration.run.JsonDecoder", SimDecoder),
             ("ingest_pipeline.orchestration.replays.JsonDecoder", SimDecoder),

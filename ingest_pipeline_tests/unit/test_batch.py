@@ -60,6 +60,12 @@ def test_a_batch_is_cut_at_its_bytes() -> None:
     assert [offsets(found.read()) for _ in range(2)] == [[0, 1], [2, 3]]
 
 
+def test_large_keys_count_too() -> None:
+    keyed = [MemoryMessage(0, offset, 0, b"x" * 10, b"k" * 390) for offset in range(5)]
+    found = reader(SettableClock(), Chunk(keyed), size=1000)
+    assert [offsets(found.read()) for _ in range(2)] == [[0, 1], [2, 3]]
+
+
 def test_a_record_larger_than_the_limit_is_a_batch_of_its_own() -> None:
     found = reader(SettableClock(), Chunk([sized(0, 10), sized(1, 5000), sized(2, 10)]), size=1000)
     assert [offsets(found.read()) for _ in range(2)] == [[0], [1]]

@@ -187,6 +187,35 @@ def test_what_verify_says_ends_it_and_what_it_raises_stops_it() -> None:
         scene.drain().run()
 
 
+def test_it_asks_before_it_reads_and_remembers_what_was_stored_by_then() -> None:
+    """It may have waited long for its turn, and the topic be another one by now."""
+    answers = iter([TopicChanged("another topic")])
+
+    def changed() -> str | None:
+        raise next(answers)
+
+    scene = Scene(verify=changed)
+    scene.produce(5)
+    drain = scene.drain()
+    with pytest.raises(TopicChanged):
+        drain.run()
+    assert (scene.rows, drain.verified) == (0, {0: 0})
+
+    def changes() -> str | None:
+        if scene.rows == 5:
+            scene.produce(5)
+        if scene.rows == 10:
+            raise TopicChanged("another topic")
+        return None
+
+    scene = Scene(verify=changes, limits=replace(LIMITS, idle_seconds=500))
+    scene.produce(5)
+    drain = scene.drain()
+    with pytest.raises(TopicChanged):
+        drain.run()
+    assert drain.verified == {0: 5}
+
+
 def test_a_question_without_an_answer_is_asked_again() -> None:
     answers = iter([KafkaUnavailable("away"), None, None, None])
 

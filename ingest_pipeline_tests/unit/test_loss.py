@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingest_pipeline.core.errors import DataLoss, TopicChanged
-from ingest_pipeline.core.loss import Acceptance, Loss, Standing, as_error, find_losses, first_place, noted_loss
+from ingest_pipeline.core.loss import Acceptance, Loss, Standing, as_error, find_losses, noted_loss, unverified
 from ingest_pipeline.core.record import Place, TopicIdentity
 
 SAME = TopicIdentity("cluster", "topic", 2)
@@ -53,19 +53,29 @@ def test_an_id_that_either_side_lacks_says_nothing() -> None:
 def test_what_was_noted_stays_though_the_log_has_regrown() -> None:
     noted = noted_loss("truncated", 0, 1, 10, 0, 4)
     assert found(standing(10), 0, 50, noted=[noted]) == [("truncated", 10)]
-    assert first_place(noted, {0: Place(0)}) == Place(0), "it may have been cut at 2 and have regrown to 4 by then"
-    assert first_place(noted, {0: Place(6)}) == Place(6)
 
 
-def test_where_to_go_on() -> None:
-    starts = {0: Place(11, 3)}
+def test_offsets_that_come_again_begin_a_new_incarnation() -> None:
     retention = noted_loss("retention", 0, 1, 10, 11, 20)
     rewritten = noted_loss("rewritten", 0, 1, 15, 11, 20)
-    assert first_place(retention, starts) == first_place(rewritten, starts) == Place(11, 3)
-    assert first_place(retention, {}) is None
     assert not Acceptance(retention, Place(11)).new_incarnation
     assert Acceptance(retention, Place(5)).new_incarnation, "rows below the position would be stored again"
     assert Acceptance(rewritten, Place(11)).new_incarnation
+
+
+def test_what_of_a_new_log_is_left_out_is_lost_too() -> None:
+    rewritten = noted_loss("rewritten", 0, 1, 15, 11, 20)
+    assert Acceptance(rewritten, Place(11), low=11).left_out == 0
+    assert Acceptance(rewritten, Place(20), low=11).left_out == 9
+    assert Acceptance(noted_loss("retention", 0, 1, 10, 11, 20), Place(15), low=11).left_out == 0, "it is in the gap"
+    assert Acceptance(rewritten, None).left_out == 0
+
+
+def test_a_run_tells_what_it_stored_since_it_last_saw_the_old_topic() -> None:
+    assert unverified({0: 5, 1: 7}, {0: 5, 1: 7}) == unverified({}, {0: 5}) == ""
+    said = unverified({0: 5, 1: 7}, {0: 9, 1: 7})
+    assert "partition 0 offsets 5 to 8" in said
+    assert "partition 1" not in said
 
 
 def test_the_error_says_what_and_what_to_do() -> None:
