@@ -1,0 +1,61 @@
+"""What a run reports along the way: never a reason to end it, and never long without a sign of life."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted
+from ingest_pipeline.core.progress import Progress
+from ingest_pipeline.core.record import Place
+from ingest_pipeline.orchestration.report import Reporter
+from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
+
+
+class SilentTopic(MemoryTopic):
+    """Raises what it is given instead of telling the ends."""
+
+    def __init__(self, error: IngestError) -> None:
+        super().__init__(MemoryBroker({"reading": 1}), "reading")
+        self.error = error
+
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+        raise self.error
+
+
+def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], checked: list[str]) -> Reporter:
+    def checks() -> Iterator[None]:
+        for name in ("first", "second"):
+            checked.append(name)
+            yield
+
+    key, log = dg.AssetKey("reading"), logging.getLogger("test")
+    return Reporter("reading", key, dg.AssetObservation, emitted.append, topic, clock, 60.0, log, checks, lambda: None)
+
+
+@pytest.mark.parametrize("error", [KafkaUnavailable("away"), NotPermitted("a right was taken away")])
+def test_a_broker_that_does_not_tell_the_ends_costs_the_lag_alone(error: IngestError) -> None:
+    clock, emitted = SettableClock(), list[Any]()
+    report = reporter(clock, SilentTopic(error), emitted, [])
+    progress = Progress(clock.monotonic(), 1000)
+    progress.to_offsets[0] = 5
+    clock.advance(61)
+    report(progress)
+    assert len(emitted) == 1
+    assert "lag" not in emitted[0].metadata
+
+
+def test_checks_are_evaluated_one_at_a_call() -> None:
+    clock, checked = SettableClock(), list[str]()
+    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), [], checked)
+    progress = Progress(clock.monotonic(), 1000)
+    seen = []
+    for seconds in (30, 31, 1, 1, 1, 57):
+        clock.advance(seconds)
+        report(progress)
+        seen.append(len(checked))
+    assert seen == [0, 1, 2, 2, 2, 3]
