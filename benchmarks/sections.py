@@ -16,6 +16,7 @@ from .isolation import BATCH, seconds_a_batch
 from .kills import stored, survive
 from .rates import quantile, spread
 from .shapes import Shape, drain, each, produce
+from .stuck import stuck
 from .system import System
 from .throughput import BASELINE, FAR, LIMIT, LIMIT_10K, NEAR, OTHERS, OURS, OURS_10K, VARIANTS, Rate, measure
 
@@ -127,6 +128,8 @@ def cold(running: System, effort: Effort) -> str:
 def memory(running: System, effort: Effort) -> str:
     records = running.produce(effort.of(10_000_000), broken_every=0).acknowledged
     (backlog,) = measure(running, records, [OURS]).values()
+    before, meanwhile = stuck(running, records // 20, 40.0 * effort.scale)
+    click.echo(f"  PostgreSQL does not answer: {before:.0f} MiB before, {meanwhile:.0f} MiB meanwhile")
     large = Shape(size=1_000_000)
     count = effort.of(1000)
     produce(running, large, count)
@@ -136,6 +139,7 @@ def memory(running: System, effort: Effort) -> str:
         ["backlog", "MiB", "rows/s"],
         [
             (f"{records:,} records of about 90 bytes", f"{backlog.rss_mib:.0f}", f"{backlog.steady:,.0f}"),
+            (f"the same, while PostgreSQL does not answer ({before:.0f} before)", f"{meanwhile:.0f}", "0"),
             (f"{count:,} records of 1,000,000 bytes", f"{rss:.0f}", f"{rate:,.0f}"),
         ],
     )

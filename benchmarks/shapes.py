@@ -49,7 +49,8 @@ def stream_of(shape: Shape) -> Stream:
 
 def produce(running: System, shape: Shape, records: int) -> None:
     running.kafka.create_topic(shape.topic, shape.partitions)
-    producer = Producer({"bootstrap.servers": running.bootstrap_servers, "linger.ms": 20, "acks": "all"})
+    config = {"bootstrap.servers": running.bootstrap_servers, "linger.ms": 20, "message.max.bytes": 2_000_000}
+    producer = Producer(config)
     event: dict[str, object] = {f"value_{i}": 21.5 for i in range(shape.columns - 2)}
     event |= {"timestamp": PAYLOAD, "name": ""}
     event["name"] = "x" * max(1, shape.size - len(json.dumps(event)))

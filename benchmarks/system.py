@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -29,6 +30,10 @@ class System:
     bootstrap_servers: str
     database_url: str
     kafka: RealKafka
+
+    @property
+    def database_port(self) -> int:
+        return urlsplit(self.database_url).port or 5432
 
     def fresh_folder(self, name: str) -> Path:
         """A new folder whose name begins so."""

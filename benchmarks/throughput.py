@@ -118,14 +118,12 @@ def _others(running: System, records: int, schema: str, kind: str, batch: int) -
 
 def _ours(running: System, records: int, schema: str, variant: Variant) -> Rate:
     """Through sensor-launched runs of a `dagster dev` of its own."""
-    settings = {**_own(schema), **variant.settings}
+    settings = {**own_names(schema), **variant.settings}
     with ExitStack() as stack:
         if variant.round_trip_ms is not None:
-            address = urlsplit(running.database_url)
-            proxy = stack.enter_context(TcpProxy(address.port or 5432))
+            proxy = stack.enter_context(TcpProxy(running.database_port))
             proxy.latency(variant.round_trip_ms / 2000)
-            user = address.netloc.rpartition("@")[0]
-            settings["DATABASE_URL"] = urlunsplit(address._replace(netloc=f"{user}@{HOST}:{proxy.port}"))
+            settings["DATABASE_URL"] = through(proxy, running.database_url)
         dagster = stack.enter_context(dagster_dev(running, settings))
         return watched(running, records, schema, lambda: _pids(dagster))
 
@@ -138,7 +136,7 @@ def without_dagster(running: System, records: int, settings: Mapping[str, str]) 
         "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,
         "DATABASE_URL": running.database_url,
         "RUN_IDLE_SECONDS": "5",
-        **_own("quick"),
+        **own_names("quick"),
         **settings,
     }
     processes = [killed_run.start(topic, topic, environ, folder) for topic in TOPICS]
@@ -147,6 +145,13 @@ def without_dagster(running: System, records: int, settings: Mapping[str, str]) 
     for process in processes:
         process.join()
     return found
+
+
+def through(proxy: TcpProxy, url: str) -> str:
+    """The database's URL, by the proxy's port."""
+    address = urlsplit(url)
+    user = address.netloc.rpartition("@")[0]
+    return urlunsplit(address._replace(netloc=f"{user}@{HOST}:{proxy.port}"))
 
 
 def watched(running: System, records: int, schema: str, find_pids: Callable[[], list[int]]) -> Rate:
@@ -182,8 +187,8 @@ def watched(running: System, records: int, schema: str, find_pids: Callable[[], 
     return Rate(rate(each, since, until), (high - low) / rows * 1e6, memory)
 
 
-def _own(schema: str) -> dict[str, str]:
-    """A group bears the mark of its ledger, which is made anew at each repeat."""
+def own_names(schema: str) -> dict[str, str]:
+    """Settings. A group bears the mark of its ledger, which is made anew at each repeat."""
     group = f"{schema}-{uuid.uuid4().hex}-"
     return {"DATABASE_SCHEMA": schema, "LEDGER_SCHEMA": f"{schema}_ledger", "KAFKA_GROUP_PREFIX": group}
 
