@@ -37,7 +37,7 @@ class Checks:
         self.letters: dict[Key, str] = {}
         self.owner: dict[int, str] = {}
         self.seen: dict[int, StoredPosition] = {}
-        self.begun: dict[int, int] = {}
+        self.begun: dict[int, tuple[int, int]] = {}
         self.allowance = 0
         self.moved_at: dict[int, float] = {}
 
@@ -46,7 +46,8 @@ class Checks:
         for partition, at in self._world.table.positions.items():
             if partition not in self.seen:
                 assert not any(_counts(at)) and at.next_offset == at.first_offset
-                self.seen[partition], self.begun[partition] = at, self._world.model.reading()
+                self.seen[partition] = at
+                self.begun[partition] = self._world.model.reading(), at.next_offset
 
     def taken(self, run_id: str, partitions: Collection[int]) -> None:
         for partition in partitions:
@@ -108,7 +109,8 @@ class Checks:
             for offset in range(old.next_offset, new.next_offset) if same else ():
                 self._settle((new.incarnation, partition, offset), GAP, self._world.model.latest(partition, offset))
             if not same:
-                self.begun[partition] = self._world.model.reading()
+                assert new.lost == new.next_offset - new.first_offset
+                self.begun[partition] = self._world.model.reading(), new.next_offset
             self.seen[partition] = new
         self.unchanged()
 
@@ -156,7 +158,8 @@ class Checks:
         model, partition = self._world.model, at.partition
         if at.topic_id != model.topic_id or not model.starts[partition] <= at.next_offset <= model.ends[partition]:
             return True
-        cut = (event > self.begun[partition] and end < at.first_offset for event, end in model.cuts[partition])
+        since, place = self.begun[partition]
+        cut = (event > since and end < place for event, end in model.cuts[partition])
         of = (self.of.get((at.incarnation, partition, o)) for o in range(at.first_offset, at.next_offset))
         return any(cut) or any(version is not None and version.cut for version in of)
 

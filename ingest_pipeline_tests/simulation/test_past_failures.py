@@ -124,3 +124,13 @@ def test_a_successor_is_launched_beside_a_living_run_whatever_failed_before_it()
     state.freeze(which=0, at="own", ticks=6, points=3, partition=0, kinds=[GOOD])
     assert state.world.count["successors launched: age"] > 1
     state.teardown()
+
+
+def test_a_log_cut_below_the_place_where_somebody_began_it_anew_is_lost() -> None:
+    """Though nothing of what was cut had been stored."""
+    with simulation(GOOD) as state:
+        state.recreate(partitions=1, regrown=[GOOD])
+        state.accept_loss(wanted="latest", only=None)
+        state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 2)
+        state.work(ticks=2, points=100)
+        assert state.world.count["tick refused: DataLoss"] == 1
