@@ -27,7 +27,7 @@ _CONNECT_ARGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-FROZEN_SECONDS = 25
+FROZEN_SECONDS = 20
 """After this long without a sign of life a session is ended: by the server between statements, by a waiter in COPY."""
 _SESSION = {
     "idle_session_timeout": f"{FROZEN_SECONDS}s",
