@@ -16,6 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.simulation.machine import TOLD, Simulation
+from ingest_pipeline_tests.simulation.parts import REFUSALS
 
 EXAMPLES = 100
 """In one go; the next go has the next seed."""
@@ -26,13 +27,15 @@ HAPPENS = (
     *FENCES,
     *("killed at before write", "killed at after write, before commit", "killed at decode", "killed at acknowledge"),
     *("killed at after commit, before acknowledgement", "killed at store", "killed at accept"),
-    *("in doubt: committed", "in doubt: not committed", "a right is missing", "ghosts reported failed"),
+    *("in doubt: committed", "in doubt: not committed", "ghosts reported failed"),
     *("launches after a failure", "successors launched: reshard", "successors launched: definition"),
     *("losses accepted: retention", "losses accepted: truncated", "losses accepted: rewritten"),
     *("losses accepted: other topic", "write: DeadLetterLimit", "letters redriven", "letters discarded"),
     *("rows replayed", "replays without a change beside them", "partitions added", "run ended: paused"),
     *("run ended: failed:DataLoss", "run ended: failed:TopicChanged", "run ended: superseded", "run ended: yielded"),
     *("run ended: failed:DatabaseUnavailable", "run ended: failed:KafkaUnavailable", "run ended: terminated"),
+    *(f"refused: {refusal.__name__}" for refusal in REFUSALS),
+    *("stored as of the topic before", "stored again, as was said"),
     *("transactions committed", "transactions aborted", "records compacted", "leaders changed", "offsets cut"),
 )
 

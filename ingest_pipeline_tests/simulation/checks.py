@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ingest_pipeline.core.loss import Acceptance
+from ingest_pipeline.core.loss import ANOTHER_TOPIC, Acceptance
 from ingest_pipeline.core.record import Batch, Place, Written
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.core.start import StoredPosition
-from ingest_pipeline_tests.simulation.jobs import current
+from ingest_pipeline_tests.simulation.jobs import current, watched
 from ingest_pipeline_tests.simulation.model import ABSENT, GAP, TOMBSTONE, Key, Version
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Checks:
         if not moved:
             self.unchanged()
             return streak
+        watch = watched()
+        assert watch is not None and not watch.stopped_by, "a write that was refused, or one after it, is committed"
         assert set(moved) == set(batch.moves), "positions move by the whole batch"
         for partition in moved:
             assert self.owner[partition] == run_id, f"{run_id} was fenced and wrote partition {partition}"
@@ -111,6 +113,8 @@ class Checks:
             if not same:
                 assert new.lost == new.next_offset - new.first_offset
                 self.begun[partition] = self._world.model.reading(), new.next_offset
+                if item.loss.cause not in ANOTHER_TOPIC:
+                    self._world.model.store_again(partition, new.first_offset, new.incarnation)
             self.seen[partition] = new
         self.unchanged()
 
@@ -134,6 +138,9 @@ class Checks:
             assert found is not None and model.becomes_row(found, job.mended), "a replay made up a row"
             if at in self.of and self.outcome[at] != GAP:
                 assert self.of[at] is found, f"{at} was {self.of[at].kind} {self.of[at].device}, replayed {device}"
+            # one that was held up may find that an acceptance has said meanwhile that it is all stored again
+            assert found.stored in (None, at) or found.again, f"{at} was stored as {found.stored}"
+            found.stored = found.stored or at
             found.settled = True
             self.rows[at] = device
         self._world.count["rows replayed"] += len(added)
@@ -168,7 +175,7 @@ class Checks:
         assert new.incarnation == old.incarnation and new.next_offset > old.next_offset, "a position went back"
         assert new.next_offset - new.first_offset == sum(_counts(new))
         job, table = current(), self._world.table
-        assert job is not None
+        assert job is not None and job.watch is not None
         found: Counter[str] = Counter()
         unsure = False  # a tombstone that was compacted between read and commit is skipped or absent
         for offset in range(old.next_offset, new.next_offset):
@@ -190,6 +197,8 @@ class Checks:
             unsure = unsure or {SKIPPED, ABSENT} <= {each for each, _ in fits}
             found[outcome] += 1
             self._settle(at, outcome, version)
+            if outcome in (ROW, LETTER):
+                job.watch.stored(at, version, new.topic_id)
         moved = Counter(dict(zip(_NAMES, _counts(new), strict=True)))
         moved.subtract(dict(zip(_NAMES, _counts(old), strict=True)))
         if unsure:

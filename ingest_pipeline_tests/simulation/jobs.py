@@ -6,10 +6,14 @@ One thread, so an order of steps is an example that can be repeated. A job is re
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from greenlet import getcurrent, greenlet
 
 from ingest_pipeline.testing import SettableClock
+
+if TYPE_CHECKING:
+    from ingest_pipeline_tests.simulation.watch import Watch
 
 
 class Killed(BaseException):
@@ -27,6 +31,7 @@ class Job(greenlet):
         lingers: the server does not notice its death at once.
         zombie: the server has given its locks away.
         waives: an operator has chosen to pass over records.
+        watch: on a Dagster run, once it has begun.
     """
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
@@ -37,6 +42,7 @@ class Job(greenlet):
         self.wake = 0.0
         self.since = 0
         self.killed = self.lingers = self.zombie = self.mended = self.waives = False
+        self.watch: Watch | None = None
         self._work = work
 
     def run(self) -> None:
@@ -66,6 +72,12 @@ def current() -> Job | None:
     """The job that asks; None for the world itself."""
     found = getcurrent()
     return found if isinstance(found, Job) else None
+
+
+def watched() -> Watch | None:
+    """The watch on the run that asks; None for whatever is none."""
+    job = current()
+    return None if job is None else job.watch
 
 
 def pause(point: str) -> None:

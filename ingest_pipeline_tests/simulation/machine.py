@@ -15,6 +15,7 @@ from ingest_pipeline.settings_model import StreamSettings
 from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.simulation import people
 from ingest_pipeline_tests.simulation.model import BROKEN, GOOD, REFUSED, TOMBSTONE
+from ingest_pipeline_tests.simulation.parts import REFUSALS, Break
 from ingest_pipeline_tests.simulation.world import World
 
 KINDS = st.lists(st.sampled_from([GOOD, GOOD, GOOD, BROKEN, REFUSED, TOMBSTONE]), min_size=1, max_size=8)
@@ -25,6 +26,7 @@ JOB = st.sampled_from(range(4))
 SHARE = st.sampled_from([0.0, 0.3, 0.6, 1.0])
 POINTS = ["begin", "own", "read", "decode", "write", "written", "acknowledge", "heartbeat", "recover", "sleep", "store"]
 DEATHS = st.sampled_from([*POINTS, "accept", *(fault.value for fault in Fault)])
+BREAKS = st.lists(st.sampled_from([None, *Fault, *REFUSALS]), min_size=1, max_size=4)
 TOLD: Counter[str] = Counter()
 """How often each rule was applied and each thing happened, over all examples of this process."""
 
@@ -38,9 +40,10 @@ OWN = st.builds(
     settings_of,
     parallelism=st.sampled_from([1, 2]),
     batch_size=st.sampled_from(range(1, 7)),
-    batch_bytes=st.sampled_from([150, 1 << 20]),
+    batch_bytes=st.sampled_from([60, 150, 1 << 20]),  # less than a record's; less than two records'
     batch_timeout_seconds=st.sampled_from([0.01, 0.3, 2.0]),
-    run_idle_seconds=st.sampled_from([0, 1, 5]),
+    run_idle_seconds=st.sampled_from([0, 1, 5, 60]),
+    run_max_seconds=st.sampled_from([20, 20, 120]),
     run_max_batches=st.sampled_from([0, 0, 2]),
     retry_seconds=st.sampled_from([0, 30]),
     on_data_loss=st.sampled_from(["stop", "stop", "continue"]),
@@ -101,11 +104,19 @@ class Simulation(RuleBasedStateMachine):
         getattr(self.world.topics, how)(partition, share)
         self.world.topics.produce(partition, regrown)
 
-    @step(partitions=st.sampled_from([1, 2, 3]), regrown=REGROWN)
-    def recreate(self, partitions: int, regrown: list[str]) -> None:
+    @step(partitions=st.sampled_from([1, 2, 3]), regrown=REGROWN, rounds=st.sampled_from([0, 0, 1, 3]))
+    def recreate(self, partitions: int, regrown: list[str], rounds: int = 0) -> None:
+        """`rounds`: with as much as it held and more, so that who reads it meets no error and goes on for a while."""
+        ends = dict(self.world.model.ends)
+        partitions = len(ends) if rounds else partitions
         self.world.topics.recreate(partitions)
         for partition in range(partitions):
-            self.world.topics.produce(partition, regrown * (partition + 1))
+            before = [GOOD] * ends[partition] if rounds else []
+            self.world.topics.produce(partition, before + regrown * (partition + 1))
+        for _ in range(rounds):
+            self.go_all(20)
+            self.world.topics.produce(0, [GOOD, GOOD])
+            self.world.tick(20.0)
 
     @step(away=st.sampled_from(["nobody", "nobody", "Kafka", "PostgreSQL"]))
     def outage(self, away: str) -> None:
@@ -168,11 +179,10 @@ class Simulation(RuleBasedStateMachine):
     def stop(self, which: int, reason: str) -> None:
         self.world.processes.stop(which, reason)
 
-    @step(faults=st.lists(st.sampled_from([None, *Fault, "forbidden"]), min_size=1, max_size=4))
-    def break_writes(self, faults: list[Fault | str | None]) -> None:
-        """A right that is missing, or where the connection breaks off."""
-        self.world.database().forbids = faults.count("forbidden")
-        self.world.database().script(*(fault for fault in faults if not isinstance(fault, str)))
+    @step(breaks=BREAKS)
+    def break_writes(self, breaks: list[Break]) -> None:
+        """Where the connection breaks off, or what PostgreSQL says on one that lives."""
+        self.world.database().breaks.extend(breaks)
 
     # --- people -----------------------------------------------------------------------------------------------------
 

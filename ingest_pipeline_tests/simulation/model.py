@@ -26,6 +26,8 @@ class Version:
         until: the event that ended it; None while the log holds it.
         cut: it ended by a truncation, not by retention.
         settled: it was stored, skipped or given up by an operator who said so.
+        stored: the row or the dead letter that it became last.
+        again: the incarnation under which it may be stored once more, as an acceptance said.
     """
 
     kind: str
@@ -34,6 +36,8 @@ class Version:
     until: int | None = None
     cut: bool = False
     settled: bool = False
+    stored: Key | None = None
+    again: int | None = None
 
     @property
     def value(self) -> bytes | None:
@@ -136,6 +140,11 @@ class Model:
         there = range(max(start, self.starts.get(partition, 0)), min(stop, self.ends.get(partition, 0)))
         found = ((offset, self.history[partition][offset][-1]) for offset in there)
         return [(offset, version) for offset, version in found if version.kind != ABSENT]
+
+    def store_again(self, partition: int, start: int, incarnation: int) -> None:
+        """An operator was told so of what the log still holds."""
+        for _, version in self.alive(partition, start, self.ends.get(partition, 0)):
+            version.again = incarnation
 
     def becomes_row(self, version: Version, decoder_mended: bool) -> bool:
         """Whether decoder and database take it today."""

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.errors import DatabaseUnavailable, IngestError, NotPermitted, Superseded
+from ingest_pipeline.core.errors import (
+    DatabaseUnavailable,
+    IngestError,
+    LedgerConflict,
+    NotPermitted,
+    SchemaMismatch,
+    StopStream,
+    Superseded,
+    UnknownFault,
+)
 from ingest_pipeline.core.limit import LetterLimits
 from ingest_pipeline.core.loss import Acceptance
+from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.record import Batch, Chunk, Place, Requests, TopicIdentity, Written
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedger, MemoryMissingRows, MemorySource
-from ingest_pipeline_tests.simulation.jobs import current, pause
+from ingest_pipeline_tests.simulation.jobs import current, pause, watched
 from ingest_pipeline_tests.simulation.model import mended
 
 if TYPE_CHECKING:
     from ingest_pipeline_tests.simulation.world import World
 
 
+REFUSALS = (DatabaseUnavailable, NotPermitted, SchemaMismatch, LedgerConflict, UnknownFault)
+"""What PostgreSQL may say to a write on a connection that lives on, its transaction rolled back.
+
+One of the environment's stands for all: disk full (53), serialization and deadlock (40), no lock in time (55P03), a
+statement canceled (57014) and the others of postgres/errors.py are DatabaseUnavailable before core sees them.
+"""
+Break = Fault | type[IngestError] | None
+
+
 class SimDatabase(MemoryDatabase):
     """Knows the world, as its ledgers are made by product code that does not.
 
     Attributes:
-        forbids: writes that PostgreSQL is going to refuse for want of a right.
+        breaks: what the next writes are going to meet, one entry each; None lets one pass.
+        refusal: what the write that is going on is going to be told.
     """
 
     world: World
-    forbids = 0
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.breaks: deque[Break] = deque()
+        self.refusal: type[IngestError] | None = None
+
+    def next_fault(self) -> Fault | None:
+        found = self.breaks.popleft() if self.breaks else None
+        self.refusal = found if isinstance(found, type) else None
+        return found if isinstance(found, Fault) else None
 
 
 class SimSource(MemorySource):
@@ -39,11 +69,19 @@ class SimSource(MemorySource):
         job = current()
         if job is not None:
             job.since = self.world.model.reading()
+            if job.watch is not None:
+                job.watch.starts()
         super().assign(places)
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+        watch = watched()
+        if watch is not None:
+            watch.reads()
         pause("read")
-        return super().read(max_records, timeout_seconds)
+        chunk = super().read(max_records, timeout_seconds)
+        if watch is not None:
+            watch.took(chunk.messages)
+        return chunk
 
     def acknowledge(self, places: Mapping[int, Place]) -> None:
         pause("acknowledge")
@@ -108,11 +146,10 @@ class SimLedger(MemoryLedger):
         return dict(others)
 
     def write(self, batch: Batch) -> Written:
+        watch = watched()
+        assert watch is not None
+        watch.writes(batch)
         pause("write")
-        if self._world.database().forbids:
-            self._world.database().forbids -= 1
-            self._world.count["a right is missing"] += 1
-            raise NotPermitted("writing: permission denied")
         try:
             written = super().write(batch)
         except IngestError as error:
@@ -120,6 +157,7 @@ class SimLedger(MemoryLedger):
             raise
         finally:
             self._streak = self._world.checks.written(self._run_id, batch, self._streak)
+        watch.committed(batch)
         pause("written")
         return written
 
@@ -133,6 +171,8 @@ class SimLedger(MemoryLedger):
             raise
         if batch is not None:
             self._world.checks.settled(batch, settled)
+            if settled is not None and (watch := watched()) is not None:
+                watch.committed(batch)
             self._world.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
         return settled
 
@@ -159,6 +199,13 @@ class SimLedger(MemoryLedger):
         if job is not None:
             job.reach(here.value)
         super()._break_off(fault, here)
+        refusal = self._world.database().refusal
+        if refusal is not None and here is Fault.BEFORE_COMMIT:
+            name = refusal.__name__
+            self._world.count[f"refused: {name}"] += 1
+            if job is not None and job.watch is not None and issubclass(refusal, StopStream):
+                job.watch.stopped_by = name
+            raise refusal("writing: refused")
 
 
 class SimMissingRows(MemoryMissingRows):

@@ -112,8 +112,7 @@ def catch_up(world: World) -> None:
     """Faults stop and an operator does what the messages say: everything is accounted for in bounded time."""
     world.broker.set_unavailable(False)
     world.database().reachable = True
-    world.database().forbids = 0
-    world.database().clear_script()
+    world.database().breaks.clear()
     world.book(READING).resume()
     world.topics.end_transactions()
     _settle(world)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 15.0
 """How long the server takes to notice that a client is gone, at most."""
 EXPECTED_ENDS = {
-    *("DatabaseUnavailable", "KafkaUnavailable", "NotPermitted"),
+    *("DatabaseUnavailable", "KafkaUnavailable"),
     *("DataLoss", "TopicChanged", "TopicMissing", "DeadLetterLimit"),
 }
 
@@ -114,5 +114,8 @@ class Processes:
             self._world.count[f"killed at {job.point}"] += 1
         elif run is not None:
             failed = run.tags[tags.ENDED].partition("failed:")[2]
-            assert not failed or failed in EXPECTED_ENDS, f"{failed}: {run.said}"
+            watch = job.watch
+            assert watch is not None
+            assert failed in {"", watch.stopped_by, *EXPECTED_ENDS}, f"{failed}: {run.said}"
+            watch.ended(failed, run.stop_reason)
         self.ledgers.pop(job, None)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ingest_pipeline.core.errors import EnvironmentFault
+from ingest_pipeline.core.ports import Topic
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.run import StreamRun
 from ingest_pipeline_tests.samples import READING
-from ingest_pipeline_tests.simulation.jobs import Job
+from ingest_pipeline_tests.simulation.jobs import Job, watched
+from ingest_pipeline_tests.simulation.watch import Watch
 
 if TYPE_CHECKING:
     from ingest_pipeline_tests.simulation.world import World
@@ -119,12 +122,32 @@ class SimStop:
         return self._run.stop_reason
 
 
+class WatchedRun(StreamRun):
+    """As it is shipped, and seen to ask whether the topic is still its own."""
+
+    def _verify(self, topic: Topic, partitions: int) -> str | None:
+        watch = watched()
+        assert watch is not None
+        watch.asks()
+        answered = True
+        try:
+            return super()._verify(topic, partitions)
+        except EnvironmentFault:
+            answered = False
+            raise
+        finally:
+            if answered:
+                watch.compared()
+
+
 def work_of(world: World, run: SimRun) -> None:
     """A run's process from its first line to its last; Dagster writes down how it ended."""
     instance = world.instance
     run.status, run.start_time = dg.DagsterRunStatus.STARTED, world.clock.time()
+    run.job.watch = Watch(world)
     try:
-        results = list(StreamRun(SimContext(instance, run), READING, world.connections).results())  # type: ignore[arg-type]
+        context: Any = SimContext(instance, run)
+        results = list(WatchedRun(context, READING, world.connections).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

@@ -28,7 +28,7 @@ from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.checks import Checks
-from ingest_pipeline_tests.simulation.jobs import SharedClock
+from ingest_pipeline_tests.simulation.jobs import SharedClock, watched
 from ingest_pipeline_tests.simulation.model import COLDEST, Model
 from ingest_pipeline_tests.simulation.parts import SimDatabase, SimDecoder, SimLedger, SimMissingRows, SimSource
 from ingest_pipeline_tests.simulation.processes import EXPECTED_ENDS, LINGER_SECONDS, Processes
@@ -101,6 +101,8 @@ class World:
             self.broker, TOPIC, self.clock, group_id=GROUP, ledger_id=ledger_id, patience_seconds=patience
         )
         source.world = self
+        if (watch := watched()) is not None:
+            watch.compared()  # a run has looked at the topic just before
         return source
 
     def start_policy(self, stream: Stream) -> StartPolicy:
