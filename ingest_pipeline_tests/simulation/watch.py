@@ -87,6 +87,9 @@ class Watch:
         - where an acceptance said that what is left is stored again;
         - to what a run read of a topic that was created again before it could see so: that is stored as the old
           topic's, and again as the new one's, once that is accepted. This is known (core.drain.VERIFY_SECONDS).
+
+        Not seen: a tombstone that is skipped twice, and which of several tombstones at an offset a dead letter is of.
+        A run that waits for its partitions compares before it waits: that time is not bounded here.
         """
         if version.topic_id != topic_id:
             assert self.saw != version.topic_id, f"{at} is of a topic that was seen to be another one"
