@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -67,8 +68,8 @@ class Watch:
     # --- whose topic it is ------------------------------------------------------------------------------------------
 
     def starts(self) -> None:
-        """Its drain begins; the topic is looked at again after VERIFY_SECONDS."""
-        self._asked_at = self._now()
+        """Its drain begins; it may have waited for its partitions, so the topic is looked at before the first read."""
+        self._asked_at, self._late = -math.inf, True
 
     def asks(self) -> None:
         """Whether the topic is still its own; there may be no answer."""
@@ -89,7 +90,6 @@ class Watch:
           topic's, and again as the new one's, once that is accepted. This is known (core.drain.VERIFY_SECONDS).
 
         Not seen: a tombstone that is skipped twice, and which of several tombstones at an offset a dead letter is of.
-        A run that waits for its partitions compares before it waits: that time is not bounded here.
         """
         if version.topic_id != topic_id:
             assert self.saw != version.topic_id, f"{at} is of a topic that was seen to be another one"
