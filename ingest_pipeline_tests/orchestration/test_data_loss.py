@@ -45,9 +45,9 @@ def first_record(bench: Bench) -> int:
         return offset
 
 
-def delete_before(kafka: RealKafka, topic: str, offset: int) -> None:
+def delete_before(kafka: RealKafka, topic: str, offset: int, partition: int = 0) -> None:
     """What retention does. On return the log starts there."""
-    place = TopicPartition(topic, 0, offset)
+    place = TopicPartition(topic, partition, offset)
     for future in kafka.admin.delete_records([place]).values():
         future.result(30)
 

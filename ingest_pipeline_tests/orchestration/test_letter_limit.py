@@ -14,7 +14,9 @@ from ingest_pipeline_tests.orchestration.records import Record, temperatures, wi
 pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 NO_TIME = Record(b'{"device_id": "a", "temperature": 1}', 0)
+WARM = Record(b'{"device_id": "a", "temperature": 99, "timestamp": "2026-01-01T00:00:00Z"}', 0)
 OPEN = "select count(*) from ingest.dead_letter where status = 'open'"
+COUNTERS = 'select next_offset, "rows", dead_letters, updated_at from ingest.position'
 
 
 def started(bench: Bench) -> Bench:
@@ -100,3 +102,69 @@ def test_one_in_fifty_is_no_reason_to_stop(bench: Make) -> None:
     here.produce(with_broken(temperatures(3000), 50))
     here.drain()
     assert here.query(OPEN) == [60]
+
+
+# --- the share of the last thousand: refused ones among good ones, never two in a row -------------------------------
+
+by_decoder_or_table = pytest.mark.parametrize(
+    ("refused", "reason"),
+    [(Record(b"no JSON", 0), "JSON is malformed"), (WARM, "check violation (23514), constraint cold")],
+    ids=["decoder", "table"],
+)
+
+
+def tenth(count: int, refused: Record) -> list[Record]:
+    """Good records, each tenth replaced."""
+    good = temperatures(count, partitions=1)
+    return [refused if number % 10 == 9 else record for number, record in enumerate(good)]
+
+
+def drained_with_a_tenth(bench: Make, refused: Record) -> Bench:
+    """1,000 records in two batches: exactly what is allowed."""
+    here = bench(partitions=1, BATCH_SIZE="500", BATCHES_PER_COMMIT="1", BATCH_TIMEOUT="30")
+    here.drain()
+    here.query("alter table temperature add constraint cold check (temperature < 50)")
+    here.produce(tenth(1000, refused))
+    here.drain()
+    assert (here.rows(), here.query(OPEN)) == (900, [100])
+    return here
+
+
+@by_decoder_or_table
+def test_one_in_ten_passes(bench: Make, refused: Record, reason: str) -> None:
+    here = drained_with_a_tenth(bench, refused)
+    here.produce(tenth(500, refused))
+    here.drain()
+    assert (here.rows(), here.query(OPEN)) == (1350, [150])
+
+
+@by_decoder_or_table
+def test_one_more_stops_the_run_and_nothing_of_its_batch_is_committed(
+    bench: Make, refused: Record, reason: str
+) -> None:
+    here = drained_with_a_tenth(bench, refused)
+    before = here.query(COUNTERS)
+    records = tenth(500, refused)
+    records[495] = refused
+    here.produce(records)
+    result = here.by_sensor()
+    assert here.outcome(result.run_id) == ("failed:DeadLetterLimit", "0")
+    said = failure(result)
+    assert f"101 of the last 1,000 records were refused: 101x {reason}" in said
+    assert "partition 0 offsets 499 to 1495" in said
+    assert here.query(COUNTERS) == before
+    assert (here.rows(), here.query(OPEN)) == (900, [100])
+    ingest(here, "dead-letters", "allow", "temperature", "--count", "1")
+    here.drain()
+    assert (here.rows(), here.query(OPEN)) == (1349, [151])
+
+
+def test_the_share_is_of_a_thousand_however_few_have_come(bench: Make) -> None:
+    here = bench(partitions=1, DEAD_LETTER_MAX_RATIO="0.02")
+    here.produce(with_broken(temperatures(40, partitions=1), 2))
+    here.drain()
+    before = here.query(COUNTERS)
+    here.produce([NO_TIME])
+    assert "21 of the last 1,000 records were refused" in failure(here.by_sensor())
+    assert here.query(COUNTERS) == before
+    assert (here.rows(), here.query(OPEN)) == (20, [20])

@@ -1,0 +1,227 @@
+"""Redrive cut short, narrowed, and twice at once, on a real PostgreSQL: a letter moves with its row, once, or stays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Connection, text
+
+from ingest_pipeline import streams
+from ingest_pipeline.cli import main
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
+from ingest_pipeline.core.letters import dead_letter
+from ingest_pipeline.core.record import Batch, Move, Place
+from ingest_pipeline.postgres import dead_letters
+from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.samples import READING, message
+
+ALL = LetterFilter()
+BROKEN = RecordRefused("refused by an older version", stage="decode")
+DECODE = JsonDecoder(READING).decode
+STATES = "SELECT status, attempts, resolved_at IS NOT NULL FROM ingest.dead_letter ORDER BY kafka_offset"
+OPEN, REDRIVEN = ("open", 1, False), ("redriven", 2, True)
+WAIT_SECONDS = 30.0
+
+
+@pytest.fixture
+def bench(database_url: str) -> Iterator[Bench]:
+    with Bench(database_url) as made:
+        yield made.begin()
+
+
+def refused(bench: Bench, why: Sequence[RecordRefused]) -> DeadLetters:
+    """Dead letters at offsets 0, 1, …, of records that would all be stored today."""
+    letters = [dead_letter(message(0, offset), 1, each, 1024) for offset, each in enumerate(why)]
+    count = len(letters)
+    bench.ledger.write(Batch([], [], letters, {0: Move(1, 0, Place(count))}, count, rows_before=[0] * count))
+    return DeadLetters(bench.database, READING)
+
+
+def day(number: int) -> datetime:
+    return datetime(2026, 1, number, tzinfo=UTC)
+
+
+# --- cut short ------------------------------------------------------------------------------------------------------
+
+
+def fail(_connection: Connection) -> None:
+    raise RuntimeError("crash")
+
+
+def lose_session(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+def crash_at_third(patch: pytest.MonkeyPatch, crash: Callable[[Connection], None]) -> list[int]:
+    """The third letter's row is in the open transaction, its new status is not. Rows seen before each status."""
+    settle = DeadLetters._settle
+    seen: list[int] = []
+
+    def settle_or_crash(letters: DeadLetters, connection: Connection, *rest: Any) -> None:
+        seen.append(connection.execute(text("SELECT count(*) FROM reading")).scalar_one())
+        if len(seen) == 3:
+            crash(connection)
+        settle(letters, connection, *rest)
+
+    patch.setattr(DeadLetters, "_settle", settle_or_crash)
+    return seen
+
+
+@pytest.mark.parametrize(("crash", "raised"), [(fail, RuntimeError), (lose_session, DatabaseUnavailable)])
+def test_a_crash_between_row_and_status_changes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, crash: Callable[[Connection], None], raised: type[Exception]
+) -> None:
+    letters = refused(bench, [BROKEN] * 4)
+    with monkeypatch.context() as patch:
+        seen = crash_at_third(patch, crash)
+        with pytest.raises(raised):
+            letters.redrive(ALL, DECODE)
+    assert seen == [1, 2, 3], "each row was there before its letter's status"
+    assert bench.offsets() == []
+    assert bench.sql(STATES) == [OPEN] * 4
+    assert letters.redrive(ALL, DECODE) == Redriven(stored=4)
+    assert bench.offsets() == [0, 1, 2, 3]
+    assert bench.sql(STATES) == [REDRIVEN] * 4
+    assert letters.redrive(ALL, DECODE) == Redriven()
+
+
+def test_what_was_committed_before_a_crash_stays_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = refused(bench, [BROKEN] * 4)
+    told: list[Redriven] = []
+    monkeypatch.setattr(dead_letters, "CHUNK", 2)
+    with monkeypatch.context() as patch:
+        crash_at_third(patch, fail)
+        with pytest.raises(RuntimeError):
+            letters.redrive(ALL, DECODE, observe=told.append)
+    assert told == [Redriven(stored=2)]
+    assert bench.offsets() == [0, 1]
+    assert bench.sql(STATES) == [REDRIVEN, REDRIVEN, OPEN, OPEN]
+    assert letters.redrive(ALL, DECODE) == Redriven(stored=2)
+    assert bench.offsets() == [0, 1, 2, 3]
+    assert bench.sql(STATES) == [REDRIVEN] * 4
+
+
+# --- narrowed -------------------------------------------------------------------------------------------------------
+
+REASONS = [
+    RecordRefused("Object missing required field `device_id`", stage="decode"),
+    RecordRefused("JSON is malformed: invalid character", stage="decode"),
+    RecordRefused("check violation (23514), constraint warm_100%", stage="insert", sqlstate="23514"),
+    RecordRefused("not null violation (23502), column device_id", stage="insert", sqlstate="23502"),
+    RecordRefused("Kafka timestamp is out of range", stage="timestamp"),
+]
+
+
+@pytest.fixture
+def letters(bench: Bench) -> DeadLetters:
+    """One for each reason, refused on the first of January and the days after it."""
+    made = refused(bench, REASONS)
+    bench.sql("UPDATE ingest.dead_letter SET failed_at = %s + kafka_offset * interval '1 day'", day(1))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        (LetterFilter(since=day(3)), [2, 3, 4]),
+        (LetterFilter(until=day(3)), [0, 1]),
+        (LetterFilter(since=day(2), until=day(4)), [1, 2]),
+        (LetterFilter(sqlstate="23514"), [2]),
+        (LetterFilter(stage="insert"), [2, 3]),
+        (LetterFilter(reason="violation"), [2, 3]),
+        (LetterFilter(reason="warm_100%"), [2]),
+        (LetterFilter(reason="device_id", stage="insert"), [3]),
+        (LetterFilter(reason="a%e"), []),
+    ],
+    ids=["since", "until", "between", "sqlstate", "stage", "reason", "no-pattern", "both", "none"],
+)
+def test_exactly_the_chosen_letters_move(
+    bench: Bench, letters: DeadLetters, wanted: LetterFilter, chosen: list[int]
+) -> None:
+    assert letters.redrive(wanted, DECODE) == Redriven(stored=len(chosen))
+    assert bench.offsets() == chosen
+    assert bench.sql(STATES) == [REDRIVEN if offset in chosen else OPEN for offset in range(5)]
+    assert letters.redrive(wanted, DECODE) == Redriven()
+
+
+def test_the_letters_named_by_id_move_and_those_of_another_stream_do_not(bench: Bench, letters: DeadLetters) -> None:
+    ids = bench.sql("SELECT id FROM ingest.dead_letter ORDER BY kafka_offset")
+    bench.sql("UPDATE ingest.dead_letter SET stream = 'another' WHERE kafka_offset = 4")
+    assert letters.redrive(LetterFilter(ids=[ids[1], ids[3], ids[4]]), DECODE) == Redriven(stored=2)
+    assert bench.offsets() == [1, 3]
+    assert bench.sql(STATES) == [OPEN, REDRIVEN, OPEN, REDRIVEN, OPEN]
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen"),
+    [
+        ("--since 2026-01-03T00:00:00Z", [2, 3, 4]),
+        ("--until 2026-01-03T00:00:00Z", [0, 1]),
+        ("--sqlstate 23514", [2]),
+        ("--stage insert", [2, 3]),
+        ("--reason violation", [2, 3]),
+        ("--id {ids[1]} --id {ids[3]}", [1, 3]),
+    ],
+)
+def test_the_command_has_an_option_for_each(
+    bench: Bench, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch, words: str, chosen: list[int]
+) -> None:
+    monkeypatch.setattr(streams, "STREAMS", [READING])
+    given = words.format(ids=bench.sql("SELECT id FROM ingest.dead_letter ORDER BY kafka_offset")).split()
+    done = CliRunner().invoke(main, ["dead-letters", "redrive", "reading", *given], env={"DATABASE_URL": bench.url})
+    assert done.exit_code == 0, done.output
+    assert f"{len(chosen)} stored, 0 were there already, 0 refused again" in done.output
+    assert bench.offsets() == chosen
+
+
+# --- twice at once --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_redrive_leaves_the_letters_that_a_first_one_has_in_hand(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "CHUNK", 10)
+    letters, settle = refused(bench, [BROKEN] * 25), DeadLetters._settle
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold_the_first(letters: DeadLetters, connection: Connection, *rest: Any) -> None:
+        if not held.is_set():
+            held.set()
+            assert go_on.wait(WAIT_SECONDS)
+        settle(letters, connection, *rest)
+
+    monkeypatch.setattr(DeadLetters, "_settle", hold_the_first)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(letters.redrive, ALL, DECODE)
+        try:
+            assert held.wait(WAIT_SECONDS)
+            assert letters.redrive(ALL, DECODE) == Redriven(stored=15)
+            assert bench.offsets() == list(range(10, 25))
+        finally:
+            go_on.set()
+        assert first.result(WAIT_SECONDS) == Redriven(stored=10)
+    assert sorted(bench.offsets()) == list(range(25))
+    assert bench.sql(STATES) == [REDRIVEN] * 25
+
+
+def test_redrives_that_race_try_every_letter_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "CHUNK", 3)
+    letters, start = refused(bench, [BROKEN] * 200), threading.Barrier(2)
+
+    def redrive(_number: int) -> Redriven:
+        start.wait(WAIT_SECONDS)
+        return letters.redrive(ALL, DECODE)
+
+    with ThreadPoolExecutor(2) as threads:
+        done = list(threads.map(redrive, range(2)))
+    assert [sum(each.stored for each in done), sum(each.tried for each in done)] == [200, 200]
+    assert sorted(bench.offsets()) == list(range(200))
+    assert bench.sql(STATES) == [REDRIVEN] * 200

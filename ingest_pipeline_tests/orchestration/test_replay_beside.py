@@ -1,0 +1,164 @@
+"""Replay beside a drain that stores, and beside a redrive of the same range, on real Kafka and PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.replay import Replayed
+from ingest_pipeline.orchestration.replays import Wanted, ranges, run_replay
+from ingest_pipeline.postgres import dead_letters
+from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+from ingest_pipeline.postgres.replay import MissingRows
+from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import Record, temperatures, with_broken
+from ingest_pipeline_tests.orchestration.test_data_loss import ACCOUNTING, devices
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+LEDGER = "select * from ingest.position"
+WAIT_SECONDS = 30.0
+
+
+def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a transaction of the replay is open, the drain commits new records of both partitions."""
+    here = bench(partitions=2, RUN_IDLE_SECONDS="60")
+    here.produce([*with_broken(temperatures(300), 50), Record(None, 0), Record(None, 1)])
+    lots: list[int] = []
+    redriven = MissingRows._redriven
+
+    def with_new_records(store: MissingRows, *rest: Any) -> None:
+        committed = here.rows()
+        lots.append(committed)
+        here.produce(temperatures(10, first=1000 * len(lots)))
+        wait_for("the drain's rows", lambda: here.rows() == committed + 10)
+        redriven(store, *rest)
+
+    monkeypatch.setattr("ingest_pipeline.core.replay.READ_RECORDS", 100)
+    monkeypatch.setattr(MissingRows, "_redriven", with_new_records)
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(here.by_sensor)
+        begun = "select to_regclass('ingest.position')"
+        wait_for("the drain", lambda: here.query(begun) != [None] and here.positions() == {0: 151, 1: 151})
+        here.query("delete from temperature where kafka_offset % 3 = 0")
+        left = here.rows()
+        soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
+        printed = ingest(here, "replay", "temperature", "--from-time", "2020-01-01", "--to-time", soon)
+        assert not run.done()
+        here.connections.book(here.stream).pause("it is enough", "ann")
+        result = run.result(WAIT_SECONDS)
+    new = 10 * len(lots)
+    assert new >= 40
+    assert f"{294 - left} stored, {left} present, 0 absent, 6 dead, 2 skipped, 0 refused" in printed
+    assert here.outcome(result.run_id) == ("paused", str(294 + new))
+    assert here.query("select count(*), count(distinct device_id) from temperature") == [(294 + new,) * 2]
+    sums = 'select sum("rows")::int, sum(dead_letters)::int, sum(skipped)::int, sum(next_offset)::int'
+    assert here.query(f"{sums} from ingest.position") == [(294 + new, 6, 2, 302 + new)]
+    assert here.query(ACCOUNTING) == [True]
+
+
+class Held:
+    """The first call of a method waits, inside its open transaction, until it is let go."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        self._reached, self._go_on = threading.Event(), threading.Event()
+        method = getattr(owner, name)
+
+        def late(*arguments: Any) -> Any:
+            if not self._reached.is_set():
+                self._reached.set()
+                assert self._go_on.wait(WAIT_SECONDS)
+            return method(*arguments)
+
+        patch.setattr(owner, name, late)
+
+    def __enter__(self) -> None:
+        assert self._reached.wait(WAIT_SECONDS)
+
+    def __exit__(self, *_: object) -> None:
+        self._go_on.set()
+
+
+class Range:
+    """100 offsets: the table refused 20, which it would take today, and of the 80 rows some were deleted."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        bench.drain()
+        bench.query("alter table temperature add constraint few check (device_id !~ '[37]$')")
+        bench.produce(devices(0, 100))
+        bench.drain()
+        bench.query("alter table temperature drop constraint few")
+        bench.query("delete from temperature where kafka_offset % 3 = 0")
+        self.left = bench.rows()
+        self.missing = 80 - self.left
+        self._ledger = bench.query(LEDGER)
+
+    def redrive(self) -> Redriven:
+        letters = DeadLetters(self.bench.connections.database(), self.bench.stream)
+        return letters.redrive(LetterFilter(), JsonDecoder(self.bench.stream).decode)
+
+    def replay(self) -> Replayed:
+        stream, connections = self.bench.stream, self.bench.connections
+        return run_replay(ranges(Wanted(0, 0, 100), stream, connections), stream, connections)
+
+    def assert_whole(self) -> None:
+        """Each row is there once, no letter waits, and the counters are as they were at ingestion."""
+        here = self.bench
+        assert here.query("select kafka_offset from temperature order by 1") == list(range(100))
+        assert here.query("select status, attempts, count(*) from ingest.dead_letter group by 1, 2") == [
+            ("redriven", 2, 20)
+        ]
+        assert here.query(LEDGER) == self._ledger
+        assert here.query(ACCOUNTING) == [True]
+        assert self.replay() == Replayed(present=100)
+        assert self.redrive() == Redriven()
+
+
+@pytest.fixture
+def found(bench: Make) -> Range:
+    return Range(bench(partitions=1, DEAD_LETTER_LIMIT="off"))
+
+
+def test_a_replay_leaves_the_letters_that_a_redrive_has_in_hand(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch, DeadLetters, "_settle")
+    with ThreadPoolExecutor(1) as threads:
+        redrive = threads.submit(found.redrive)
+        with held:
+            assert found.replay() == Replayed(stored=found.missing, present=found.left, dead=20)
+        assert redrive.result(WAIT_SECONDS) == Redriven(stored=20)
+    found.assert_whole()
+
+
+def test_a_redrive_does_not_wait_for_a_replay(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch, MissingRows, "_redriven")
+    with ThreadPoolExecutor(1) as threads:
+        replay = threads.submit(found.replay)
+        with held:
+            assert found.redrive() == Redriven(stored=20)
+        done = replay.result(WAIT_SECONDS)
+    assert done.stored == found.missing
+    assert done.present + done.dead == found.left + 20
+    found.assert_whole()
+
+
+def test_a_replay_and_a_redrive_that_race_store_each_row_once(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest_pipeline.core.replay.READ_RECORDS", 7)
+    monkeypatch.setattr(dead_letters, "CHUNK", 2)
+    held = Held(monkeypatch, MissingRows, "_redriven")
+    with ThreadPoolExecutor(1) as threads:
+        replay = threads.submit(found.replay)
+        with held:
+            pass
+        assert found.redrive() == Redriven(stored=20)
+        done = replay.result(WAIT_SECONDS)
+    assert done.stored == found.missing
+    assert done.present + done.dead == found.left + 20
+    found.assert_whole()
