@@ -29,7 +29,7 @@ WAIT_SECONDS = 30.0
 
 def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a transaction of the replay is open, the drain commits new records of both partitions."""
-    here = bench(partitions=2, RUN_IDLE_SECONDS="60")
+    here = bench(partitions=2, RUN_IDLE_SECONDS="60", BATCH_SIZE="100")
     here.produce([*with_broken(temperatures(300), 50), Record(None, 0), Record(None, 1)])
     lots: list[int] = []
     redriven = MissingRows._redriven
@@ -41,7 +41,6 @@ def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.Mo
         wait_for("the drain's rows", lambda: here.rows() == committed + 10)
         redriven(store, *rest)
 
-    monkeypatch.setattr("ingest_pipeline.core.replay.READ_RECORDS", 100)
     monkeypatch.setattr(MissingRows, "_redriven", with_new_records)
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(here.by_sensor)
@@ -124,7 +123,7 @@ class Range:
 
 @pytest.fixture
 def found(bench: Make) -> Range:
-    return Range(bench(partitions=1, DEAD_LETTER_LIMIT="off"))
+    return Range(bench(partitions=1, DEAD_LETTER_LIMIT="off", BATCH_SIZE="10"))
 
 
 def test_a_replay_leaves_the_letters_that_a_redrive_has_in_hand(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +149,6 @@ def test_a_redrive_does_not_wait_for_a_replay(found: Range, monkeypatch: pytest.
 
 
 def test_a_replay_and_a_redrive_that_race_store_each_row_once(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest_pipeline.core.replay.READ_RECORDS", 7)
     monkeypatch.setattr(dead_letters, "CHUNK", 2)
     held = Held(monkeypatch, MissingRows, "_redriven")
     with ThreadPoolExecutor(1) as threads:
