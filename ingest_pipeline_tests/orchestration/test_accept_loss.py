@@ -108,25 +108,27 @@ def test_records_that_a_run_has_in_hand_are_not_given_up(
 
 
 def test_a_run_of_another_shard_is_left_alone(bench: Make, kafka_server: RealKafka) -> None:
-    here = bench(partitions=2, PARALLELISM="2", RUN_IDLE_SECONDS="60")
+    here = bench(partitions=2, PARALLELISM="2", RUN_IDLE_SECONDS="110")
     here.produce(temperatures(10))
     assert here.by_hand().success
     definition = tags.definition_of(here.stream, here.settings)
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(here.by_sensor, "1/2", **{tags.DEFINITION: definition})
-        here.produce(in_partition(1, 1, first=10))
-        wait_for_rows(here, 11)
-        here.produce(in_partition(0, 5, first=20))
-        delete_before(kafka_server, here.stream.topic, 8)
-        assert "partition 0: offsets 5 to 7 were deleted" in failure(here.by_sensor("0/2"))
-        assert "partition 0: offsets 5 to 7 were deleted" in refused(here)
-        assert "offsets 5 to 7 (3) are recorded as lost; goes on at 8" in ingest(here, *ACCEPT)
-        assert [request.tags[tags.SHARD] for request in here.tick().run_requests or []] == ["0/2"]
-        by_hand = here.by_hand()
-        assert "partition 1: run " in metadata(by_hand, here.stream)["drained_by_others"]
-        here.produce(in_partition(1, 1, first=11))
-        wait_for_rows(here, 14)
-        here.connections.book(here.stream).pause("it is enough", "ann")
+        try:
+            here.produce(in_partition(1, 1, first=10))
+            wait_for_rows(here, 11)
+            here.produce(in_partition(0, 5, first=20))
+            delete_before(kafka_server, here.stream.topic, 8)
+            assert "partition 0: offsets 5 to 7 were deleted" in failure(here.by_sensor("0/2"))
+            assert "partition 0: offsets 5 to 7 were deleted" in refused(here)
+            assert "offsets 5 to 7 (3) are recorded as lost; goes on at 8" in ingest(here, *ACCEPT)
+            assert [request.tags[tags.SHARD] for request in here.tick().run_requests or []] == ["0/2"]
+            by_hand = here.by_hand()
+            assert "partition 1: run " in metadata(by_hand, here.stream)["drained_by_others"]
+            here.produce(in_partition(1, 1, first=11))
+            wait_for_rows(here, 14)
+        finally:
+            here.connections.book(here.stream).pause("it is enough", "ann")
         result = run.result(WAIT_SECONDS)
     assert here.outcome(result.run_id) == ("paused", "2")
     assert here.positions() == {0: 10, 1: 7}
