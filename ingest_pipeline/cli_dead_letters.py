@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,8 @@ def list_letters(letters: DeadLetters, wanted: LetterFilter, stream: Stream, lim
     click.echo()
     for row in letters.page(wanted, limit=limit):
         where = f"partition {row.kafka_partition} offset {row.kafka_offset}"
-        click.echo(f"id {row.id}  {where}  {row.failed_at:%Y-%m-%d %H:%M:%S}  tries {row.attempts}  {row.reason}")
+        at = row.failed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        click.echo(f"id {row.id}  {where}  {at}  tries {row.attempts}  {row.reason}")
 
 
 @dead_letters.command()

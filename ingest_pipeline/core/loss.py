@@ -177,6 +177,8 @@ def find_losses(
 
 
 def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, str] | None:
+    if at.topic != topic:
+        return RENAMED, f"the stream reads topic {topic}, its positions belong to topic {at.topic}"
     for cause, what, seen, stored in (
         (CLUSTER, "cluster", identity.cluster_id, at.cluster_id),
         (TOPIC, "topic", identity.topic_id, at.topic_id),
@@ -186,8 +188,6 @@ def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, st
                 f"topic {topic} has {what} id {seen}, its positions belong to {stored}:"
                 f" the {what} is another one of the same name"
             )
-    if at.topic != topic:
-        return RENAMED, f"the stream reads topic {topic}, its positions belong to topic {at.topic}"
     return None
 
 

@@ -237,7 +237,7 @@ def test_a_stream_that_reads_a_topic_of_another_name(bench: Make, topic: Callabl
     here = bench(partitions=1)
     here.produce(devices(0, 3))
     here.drain()
-    here.query("update ingest.position set topic = 'old-name', topic_id = null")
+    here.query("update ingest.position set topic = 'old-name', topic_id = 'old-id'")
     assert_still(here, "its positions belong to topic old-name")
     hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
     ingest(here, "accept-loss", "temperature", "--yes", "--from", hour_ago)

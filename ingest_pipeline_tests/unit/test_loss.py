@@ -37,6 +37,7 @@ def test_inside_the_log_and_at_its_bounds_nothing_is_lost(low: int, high: int) -
         (standing(10, cluster_id="old"), 0, 20, SAME, "other cluster"),
         (standing(10, topic_id="old"), 0, 20, SAME, "other topic"),
         (standing(10, topic="old"), 0, 20, SAME, "renamed"),
+        (standing(10, topic="old", topic_id="old"), 0, 20, SAME, "renamed"),
         (standing(10, topic_id=None), 0, 20, TopicIdentity("cluster", "topic", 0), "fewer partitions"),
         (standing(10, topic_id="old"), 11, 20, SAME, "other topic"),
     ],
