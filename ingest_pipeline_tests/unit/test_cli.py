@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
@@ -168,3 +169,8 @@ def test_status_is_legible_in_a_narrow_terminal(width: int, monkeypatch: pytest.
     assert title.rstrip() == "reading healthy  lag 323"
     assert "323" in line and "0ddba11- since 03:04:05" in line
     assert ("position" in head) == ("1,234,567" in line) == (width == 140)
+
+
+@pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T02:00:00+0200"])
+def test_times_are_utc_where_they_name_no_zone(text: str) -> None:
+    assert cli.UtcTime().convert(text, None, None) == datetime(2026, 1, 1, tzinfo=UTC)
