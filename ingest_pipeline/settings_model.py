@@ -110,7 +110,7 @@ class StreamSettings(Values):
         default=300,
         ge=1,
         le=DAY_SECONDS,
-        description="The check up_to_date warns when records wait and the newest stored one is older than this.",
+        description="Where a record waits for longer, the check up_to_date warns and `ingest status` says degraded.",
     )
     naive_timestamps: Literal["utc", "reject"] = Field(
         default="utc",

@@ -79,8 +79,9 @@ class PartitionStatus:
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """One stream. `said` has a sentence for everything that is not as it should be, the gravest first; `ticked_at` is
-    when its sensor last looked, to the minute."""
+    """One stream. `said` has a sentence for everything that is not as it should be, the gravest first; `late` are those
+    of them that tell of records waiting for more than MAX_DELAY_SECONDS; `ticked_at` is when its sensor last looked, to
+    the minute."""
 
     stream: str
     level: int
@@ -88,6 +89,7 @@ class StreamStatus:
     open_letters: int = 0
     partitions: list[PartitionStatus] = field(default_factory=list)
     ticked_at: datetime | None = None
+    late: list[str] = field(default_factory=list)
 
     @property
     def lag(self) -> int | None:
@@ -111,13 +113,10 @@ def _unattended(stream: Stream, topic: Topic, partitions: list[PartitionStatus])
     """Records that wait while nobody drains. Kafka is asked for their age only when nothing was stored for so long, so
     that a stream which has just woken up is not suspected."""
     since = datetime.now(UTC) - timedelta(seconds=UNATTENDED_SECONDS)
-    idle = {
-        at.partition: at
-        for at in partitions
-        if at.lag and at.owner is None and (at.committed_at is None or at.committed_at < since)
-    }
-    young = topic.offsets_at(list(idle), int(since.timestamp() * 1000)) if idle else {}
-    waiting = [at for at in idle.values() if (at.next_offset or 0) < young[at.partition].next_offset]
+    idle = [
+        at for at in partitions if at.lag and at.owner is None and (at.committed_at is None or at.committed_at < since)
+    ]
+    waiting = _waiting(topic, idle, since)
     if not waiting:
         return []
     lag = sum(at.lag or 0 for at in waiting)
@@ -125,6 +124,27 @@ def _unattended(stream: Stream, topic: Topic, partitions: list[PartitionStatus])
         f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is {sensor_name(stream)}"
         " switched on, and Dagster's daemon up? Its last tick says why it launches none"
     ]
+
+
+def _late(topic: Topic, partitions: list[PartitionStatus], allowed: int) -> list[str]:
+    """Records that wait for more than `allowed` seconds. Kafka is asked for their age only where the newest row is
+    older than that, or where there is none: a stream that wakes up after a quiet hour is not late."""
+    suspected = [at for at in partitions if at.lag and (at.delay is None or at.delay > allowed)]
+    late = _waiting(topic, suspected, datetime.now(UTC) - timedelta(seconds=allowed))
+    delays = [at.delay for at in late if at.delay is not None]
+    said = [f"the table is {max(delays):,.0f} s behind, {allowed:,} s are allowed"] if delays else []
+    if without := [at for at in late if at.delay is None]:
+        said.append(
+            f"{sum(at.lag or 0 for at in without):,} records wait, some for more than the {allowed:,} s that are"
+            f" allowed, and no row is stored of partition {', '.join(str(at.partition) for at in without)}"
+        )
+    return said
+
+
+def _waiting(topic: Topic, partitions: list[PartitionStatus], since: datetime) -> list[PartitionStatus]:
+    """Those whose next record is older than `since`."""
+    young = topic.offsets_at([at.partition for at in partitions], int(since.timestamp() * 1000))
+    return [at for at in partitions if (at.next_offset or 0) < young[at.partition].next_offset]
 
 
 def _silent(stream: Stream, ticked_at: datetime | None, poll_seconds: int) -> list[str]:
@@ -190,8 +210,10 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
-    poll_seconds = connections.settings.for_stream(stream.name).poll_seconds
-    degraded += _silent(stream, state.ticked_at, poll_seconds)
+    own = connections.settings.for_stream(stream.name)
+    degraded += _silent(stream, state.ticked_at, own.poll_seconds)
+    late = _late(topic, found, own.max_delay_seconds)
+    degraded += late
     degraded += [] if stopped else _unattended(stream, topic, found)
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
     waiting = sum(row.letters for row in letters)
@@ -199,4 +221,4 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
         degraded.append(f"{waiting:,} open dead letters: ingest dead-letters list {stream.name}")
     if state.letters_allowed:
         degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
-    return StreamStatus(stream.name, level, stopped + degraded, waiting, found, state.ticked_at)
+    return StreamStatus(stream.name, level, stopped + degraded, waiting, found, state.ticked_at, late)

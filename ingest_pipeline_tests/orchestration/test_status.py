@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from ingest_pipeline.orchestration.status import status_of
 from ingest_pipeline.postgres import tail
 from ingest_pipeline.postgres.ledger import PostgresLedger
-from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 
@@ -107,3 +109,42 @@ def test_a_sensor_that_does_not_look_any_more_is_told(bench: Make) -> None:
     assert "paused: a test" in both and "temperature_sensor has not looked" in both
     here.tick()
     assert "has not looked" not in ingest(here, "status", code=2)
+
+
+class TestDelay:
+    """Records wait for more than MAX_DELAY_SECONDS."""
+
+    def late(self, here: Bench) -> dict[str, Any]:
+        """`ingest status` once it tells of them."""
+        wait_for("the records' age", lambda: status_of(here.stream, here.connections).late)
+        (stream,) = json.loads(ingest(here, "status", "--json", code=1))
+        assert (stream["level"], stream["said"]) == ("degraded", stream["late"])
+        return dict(stream)
+
+    def test_a_table_that_is_behind_is_told(self, bench: Make) -> None:
+        here = bench(MAX_DELAY_SECONDS="1")
+        here.produce(temperatures(4))
+        here.drain()
+        here.produce(temperatures(2, first=4))
+        (said,) = self.late(here)["said"]
+        assert re.fullmatch(r"the table is \d+ s behind, 1 s are allowed", said)
+        here.drain()
+        assert ingest(here, "status", code=0).startswith("temperature healthy")
+
+    def test_a_table_without_a_row_is_told(self, bench: Make) -> None:
+        here = bench(MAX_DELAY_SECONDS="1")
+        here.produce(temperatures(3))
+        found = self.late(here)
+        assert found["said"] == [
+            "3 records wait, some for more than the 1 s that are allowed, and no row is stored of partition 0, 1"
+        ]
+        assert [at["delay"] for at in found["partitions"]] == [None, None]
+
+    def test_a_stream_that_wakes_up_is_not_late(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        here.drain()
+        here.query("update temperature set kafka_timestamp = now() - interval '1 hour'")
+        here.produce(temperatures(2, first=4))
+        found = partitions(here)
+        assert all(at["delay"] >= 3600 for at in found)
