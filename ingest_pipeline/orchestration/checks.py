@@ -23,7 +23,7 @@ CHECKS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the offsets that were passed; see the view accounting.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
     WITHIN_LIMIT: "No run stopped because too many of the last records were refused; open dead letters by reason.",
-    UP_TO_DATE: "While records wait, the newest stored one is not older than MAX_DELAY_SECONDS.",
+    UP_TO_DATE: "No record waits for more than MAX_DELAY_SECONDS.",
     AS_DECLARED: "The table has the columns, types and primary key that streams.py declares.",
 }
 
@@ -123,10 +123,11 @@ def up_to_date(stream: Stream, connections: Connections) -> Verdict:
     if not found.partitions or found.lag is None:
         return Verdict(UP_TO_DATE, False, f"could not be evaluated: {'; '.join(found.said)}", grave=False)
     allowed = connections.settings.for_stream(stream.name).max_delay_seconds
-    delay = max((at.delay or 0.0 for at in found.partitions), default=0.0)
-    said = f"lag {found.lag:,}; the table is {delay:,.0f} s behind, {allowed:,} s are allowed"
-    figures = {"lag": found.lag, "delay_seconds": round(delay)}
-    return Verdict(UP_TO_DATE, delay <= allowed, said, grave=False, metadata=figures)
+    said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
+    figures = {"lag": found.lag}
+    if None not in (delays := [at.delay for at in found.partitions]):
+        figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
+    return Verdict(UP_TO_DATE, not found.late, f"lag {found.lag:,}; {said}", grave=False, metadata=figures)
 
 
 def as_declared(stream: Stream, connections: Connections) -> Verdict:

@@ -193,20 +193,30 @@ def test_a_run_that_stops_at_the_limit_is_red_and_stays_so_by_hand(bench: Make) 
     assert "in a row" in said or "of the last" in said
 
 
+def late(here: Bench) -> Verdict | None:
+    """What the check up_to_date says, unless it passes."""
+    (found,) = [verdict for verdict in verdicts(here.stream, here.connections) if verdict.name == UP_TO_DATE]
+    return None if found.passed else found
+
+
 def test_rows_that_stay_away_are_a_warning(bench: Make) -> None:
     here = bench(MAX_DELAY_SECONDS="1")
     here.produce(temperatures(3))
     here.drain()
-    assert newest(here, UP_TO_DATE)[0]
+    assert newest(here, UP_TO_DATE) == (True, "lag 0; no record waits for more than 1 s")
     here.produce(temperatures(3, first=3))
-
-    def late() -> Verdict | None:
-        (found,) = [verdict for verdict in verdicts(here.stream, here.connections) if verdict.name == UP_TO_DATE]
-        return None if found.passed else found
-
-    found = wait_for("the warning", late)
+    found = wait_for("the warning", lambda: late(here))
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert found.said.startswith("lag 3; the table is ")
+
+
+def test_records_that_wait_for_their_table_s_first_row_are_a_warning(bench: Make) -> None:
+    here = bench(MAX_DELAY_SECONDS="1")
+    here.produce(temperatures(3))
+    found = wait_for("the warning", lambda: late(here), seconds=20)
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert found.said.startswith("lag 3; 3 records wait, some for more than the 1 s that are allowed")
+    assert found.metadata == {"lag": 3}
 
 
 def test_a_changed_table_is_red(bench: Make) -> None:
