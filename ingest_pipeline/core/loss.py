@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import DataLoss, TopicChanged
+from .errors import DataLoss, TopicChanged, TopicMissing
 from .record import Place, TopicIdentity
 
 RETENTION, TRUNCATED, REWRITTEN = "retention", "truncated", "rewritten"
@@ -132,6 +132,16 @@ def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
         low=first.low,
         high=first.high,
         cause=first.cause,
+    )
+
+
+def topic_gone(error: TopicMissing, positions: int, stream: str) -> TopicMissing:
+    """The error for a stream that has begun: a topic that never was is only waited for."""
+    return TopicMissing(
+        f"stream {stream}: the topic of its {positions} positions is gone: {error.message}. Nothing was skipped; the"
+        f" stream stands still until it is there again. Where it was re-created: ingest accept-loss {stream}; where the"
+        " settings point at the wrong cluster, correct them",
+        stream=stream,
     )
 
 

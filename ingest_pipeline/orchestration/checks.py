@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
+from ..core.loss import topic_gone
 from ..core.start import survey
 from ..core.stream import Stream
 from . import tags
@@ -97,7 +98,9 @@ def no_loss(stream: Stream, connections: Connections) -> Verdict:
     try:
         _, losses = survey(connections.topic(stream), connections.book(stream))
     except TopicMissing as error:
-        return Verdict(NO_LOSS, not connections.book(stream).positions(), error.message)
+        if known := connections.book(stream).positions():
+            return Verdict(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
+        return Verdict(NO_LOSS, True, error.message)
     if losses:
         said = "; ".join(loss.said for loss in losses[:3])
         return Verdict(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream.name}")

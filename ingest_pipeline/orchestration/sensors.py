@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from ..core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
-from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses
+from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
 from ..core.ports import Topic
 from ..core.record import Place, TopicIdentity
 from ..core.start import Book, StoredPosition, standings
@@ -54,6 +54,9 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
         except (DataLoss, TopicChanged) as error:
             _turn_red(context.instance, key, error, told)
             raise dg.Failure(description=error.message) from None
+        except TopicMissing as error:
+            _turn_red(context.instance, key, error, told)
+            return dg.SkipReason(error.message)
         except IngestError as error:
             raise dg.Failure(description=error.message) from None
 
@@ -76,11 +79,14 @@ def tick(
     """One look, one decision; now and then an observation of the topic.
 
     Raises:
+        TopicMissing: the topic of a stream that has begun is gone; one that never was is waited for.
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
     """
     try:
         view = look(context, stream, connections)
     except TopicMissing as error:
+        if known := connections.book(stream).positions():
+            raise topic_gone(error, len(known), stream.name) from error
         _remember_absence(stream, connections)
         return dg.SkipReason(f"{error.message}; waiting for it")
     decision = decide(view)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..core.errors import IngestError, TopicMissing
+from ..core.loss import topic_gone
 from ..core.ports import Topic
 from ..core.start import survey
 from ..core.stream import Stream
@@ -164,16 +165,19 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     from ..postgres.tail import newest_timestamps, rows_per_second
 
     book, topic = connections.book(stream), connections.topic(stream)
-    state = book.state()
+    state, known = book.state(), book.positions()
     paused = [f"paused: {state.reason} ({state.paused_by}); to go on: ingest resume {stream.name}"] * state.paused
+    losses, ends, away = book.losses(), {}, []
     try:
         identity, losses = survey(topic, book)
+        ends = topic.end_offsets(range(identity.partitions))
     except TopicMissing as error:
-        said = [*paused, f"{error.message}; the sensor waits for it"]
-        return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said)
-    known, accounts = book.positions(), book.accounting()
-    partitions = range(max(identity.partitions, len(known)))
-    ends = topic.end_offsets(range(identity.partitions))
+        if not known:
+            said = [*paused, f"{error.message}; the sensor waits for it"]
+            return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said)
+        away.append(topic_gone(error, len(known), stream.name).message)
+    accounts = book.accounting()
+    partitions = range(max(len(ends), len(known)))
     owners = book.owners(partitions).holders
     newest = newest_timestamps(connections.database(), stream) if known else {}
     speeds = rows_per_second(connections.database(), stream) if known and rates else {}
@@ -205,7 +209,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
                 speeds.get(partition, 0.0) if at and rates else None,
             )
         )
-    stopped = [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
+    stopped = away + [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
     stopped += paused
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)

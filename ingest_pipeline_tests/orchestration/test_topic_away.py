@@ -1,0 +1,52 @@
+"""A topic that is gone, and Kafka away: what is said of a stream that has begun."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.orchestration.checks import NO_LOSS, verdicts
+from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
+from ingest_pipeline_tests.orchestration.test_checks import newest
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+COUNTERS = ("next_offset", "rows", "dead_letters", "open_letters", "skipped", "absent", "lost", "accounted")
+
+
+def status(here: Bench, code: int) -> dict[str, Any]:
+    (stream,) = json.loads(ingest(here, "status", "--json", code=code))
+    return dict(stream)
+
+
+def of_ledger(stream: dict[str, Any]) -> list[list[Any]]:
+    return [[at[name] for name in COUNTERS] for at in stream["partitions"]]
+
+
+def test_a_topic_that_was_deleted_is_told_like_a_loss(bench: Make, kafka_server: RealKafka) -> None:
+    here = bench()
+    here.produce(with_broken(temperatures(8), 4))
+    here.drain()
+    assert here.tick().skip_message == "caught up: lag 0"
+    before = status(here, 1)
+    kafka_server.delete_topic(here.stream.topic)
+    wait_for("the deletion to be known", lambda: here.tick().skip_message != "caught up: lag 0")
+    outcome = here.tick()
+    assert outcome.run_requests == []
+    assert "the topic of its 2 positions is gone" in outcome.skip_message
+    assert "ingest accept-loss temperature" in outcome.skip_message
+    assert newest(here, NO_LOSS) == (False, outcome.skip_message)
+    assert {each.name: each.said for each in verdicts(here.stream, here.connections)}[NO_LOSS] == outcome.skip_message
+    after = status(here, 2)
+    assert (after["level"], after["said"][0], after["lag"]) == ("stopped", outcome.skip_message, None)
+    assert of_ledger(after) == of_ledger(before)
+    kafka_server.create_topic(here.stream.topic, 2)
+    ingest(here, "accept-loss", "temperature", "--yes")
+    here.drain()
+    assert newest(here, NO_LOSS)[0]
