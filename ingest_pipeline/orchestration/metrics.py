@@ -57,7 +57,8 @@ _OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | N
 
 
 class StreamCollector(Collector):
-    """Asks ledger and broker at each scrape. A stream that cannot be asked has state "stopped" and no partitions."""
+    """Asks ledger and broker at each scrape. Where Kafka does not answer, a stream has state "stopped", and what the
+    ledger says without ends, lag and delay; where PostgreSQL does not, the state alone."""
 
     def __init__(self, streams: Iterable[Stream], connections: Connections) -> None:
         self._streams, self._connections = list(streams), connections

@@ -38,7 +38,7 @@ class PartitionStatus:
 
     Attributes:
         next_offset: None before the stream has begun.
-        end: None when Kafka does not answer.
+        end: None when Kafka does not answer, or has no such partition.
         owner, owner_since: the run that owns it, and when its session in PostgreSQL began.
         newest_at: the Kafka timestamp of the newest row.
         rows_per_second: over the last minute; None where it was not asked for. See postgres.tail.rows_per_second.
@@ -99,7 +99,7 @@ class StreamStatus:
 
 
 def status_of(stream: Stream, connections: Connections, rates: bool = False) -> StreamStatus:
-    """Never raises: a server that does not answer is part of the status.
+    """Never raises: a server that does not answer is part of the status. Without Kafka it is what the ledger says.
 
     Args:
         rates: look at the newest rows for `rows_per_second` too.
@@ -176,6 +176,8 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
             said = [*paused, f"{error.message}; the sensor waits for it"]
             return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said)
         away.append(topic_gone(error, len(known), stream.name).message)
+    except IngestError as error:  # Kafka's: PostgreSQL has answered, and is asked again
+        away.append(error.message)
     accounts = book.accounting()
     partitions = range(max(len(ends), len(known)))
     owners = book.owners(partitions).holders
@@ -209,16 +211,22 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
                 speeds.get(partition, 0.0) if at and rates else None,
             )
         )
+    own = connections.settings.for_stream(stream.name)
+    late: list[str] = []
+    unattended: list[str] = []
+    try:
+        if not away:
+            late, unattended = _late(topic, found, own.max_delay_seconds), _unattended(stream, topic, found)
+    except IngestError as error:
+        away.append(error.message)
     stopped = away + [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
     stopped += paused
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
-    own = connections.settings.for_stream(stream.name)
     degraded += _silent(stream, state.ticked_at, own.poll_seconds)
-    late = _late(topic, found, own.max_delay_seconds)
     degraded += late
-    degraded += [] if stopped else _unattended(stream, topic, found)
+    degraded += [] if stopped else unattended
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
     waiting = sum(row.letters for row in letters)
     if waiting:

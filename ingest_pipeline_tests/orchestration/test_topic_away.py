@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from ingest_pipeline.orchestration.checks import NO_LOSS, verdicts
+from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, verdicts
+from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 from ingest_pipeline_tests.orchestration.test_checks import newest
+from ingest_pipeline_tests.orchestration.test_metrics import scraped
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 pytestmark = pytest.mark.kafka
@@ -50,3 +53,27 @@ def test_a_topic_that_was_deleted_is_told_like_a_loss(bench: Make, kafka_server:
     ingest(here, "accept-loss", "temperature", "--yes")
     here.drain()
     assert newest(here, NO_LOSS)[0]
+
+
+def test_while_kafka_is_away_the_ledger_is_told(bench: Make) -> None:
+    there = bench()
+    there.produce(with_broken(temperatures(8), 4))
+    there.drain()
+    here = bench(streams=there.streams, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", DATABASE_URL=there.url)
+    with closing(PostgresLedger(here.connections.database(), here.stream, "0ddba11-and-more")) as owner:
+        owner.own([1], exact=True)
+        found = status(here, 2)
+        assert (found["level"], found["lag"], found["open_letters"]) == ("stopped", None, 2)
+        assert "127.0.0.1:9" in found["said"][0]
+        assert found["said"][1] == "2 open dead letters: ingest dead-letters list temperature"
+        assert [at["owner"] for at in found["partitions"]] == [None, "0ddba11-and-more"]
+    assert [(at["end"], at["lag"], at["delay"]) for at in found["partitions"]] == [(None, None, None)] * 2
+    assert of_ledger(found) == of_ledger(status(there, 1))
+    ends = ("ingest_end_offset", "ingest_lag_records", "ingest_delay_seconds")
+    told, known = scraped(here), scraped(there)
+    assert told["ingest_open_dead_letters", "temperature", "1", "decode", ""] == 2
+    states = {key for key in known if key[0] == "ingest_stream_state"}
+    assert told.keys() == {key for key in known if key[0] not in ends}
+    assert all(told[key] == known[key] for key in told.keys() - states)
+    said = {each.name: each.said for each in verdicts(here.stream, here.connections)}[UP_TO_DATE]
+    assert said.startswith("could not be evaluated: ")
