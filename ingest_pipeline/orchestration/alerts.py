@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 import requests
@@ -20,13 +21,23 @@ RUN = "run"
 _POLL_SECONDS = 15
 _ANSWER_SECONDS = 5.0
 _TRIES = 3
+_RECENT_RUNS = 50
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 Failing = dict[str, dict[str, str]]
-"""Stream → what of it fails (a check's name, or "run") → what it said."""
+"""Stream → what of it fails (a check's name, "run", or "run of shard 0/2") → what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One post, and what its stream's readers know to fail once it is posted."""
+
+    stream: str
+    text: str
+    told: dict[str, str]
 
 
 def alert_sensor(streams: Sequence[Stream], webhook: str, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
-    """Looks at every stream's newest check results and newest ended run; its cursor holds what was failing before.
+    """Looks at every stream's newest check results and ended runs; its cursor holds what was posted to fail.
 
     Args:
         webhook: takes a POST of {"text": …}, as Slack's and Mattermost's do. Never logged.
@@ -39,13 +50,22 @@ def alert_sensor(streams: Sequence[Stream], webhook: str, key_prefix: Sequence[s
         description="Posts to ALERT_WEBHOOK_URL when a stream begins to fail, and when it is well again.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        before: Failing = json.loads(context.cursor or "{}")
+        told: Failing = json.loads(context.cursor or "{}")
         now = {stream.name: found for stream in streams if (found := failing(context.instance, stream, key_prefix))}
-        posts = messages(before, now)
-        for text in posts:
-            post(webhook, text)
+        posted = 0
+        for message in messages(told, now):
+            try:
+                post(webhook, message.text)
+            except dg.Failure as error:
+                if not posted:
+                    raise
+                # A tick that fails keeps its old cursor, and what was posted would be posted again.
+                return dg.SkipReason(f"{posted} messages posted; the rest follows: {error.description}")
+            posted += 1
+            told[message.stream] = message.told
+            context.update_cursor(json.dumps(told))
         context.update_cursor(json.dumps(now))
-        return dg.SkipReason(f"{len(posts)} messages posted; failing: {', '.join(now) or 'nothing'}")
+        return dg.SkipReason(f"{posted} messages posted; failing: {', '.join(now) or 'nothing'}")
 
     return watch
 
@@ -59,30 +79,65 @@ def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[s
             event = record.event.dagster_event if record.event is not None else None
             if event is not None and not (evaluation := event.asset_check_evaluation_data).passed:
                 found[name] = evaluation.description or "failed"
-    newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream), statuses=_ENDED), limit=1)
-    for run in newest:
+    for run in newest_ended(instance, stream):
         if run.status == dg.DagsterRunStatus.FAILURE:
-            ended = run.tags.get(tags.ENDED, "").removeprefix("failed:") or "see its log"
-            found[RUN] = f"run {run.run_id[:8]} failed: {ended}"
+            shard = tags.shard_of(run.tags)
+            name = RUN if shard is None or shard.count == 1 else f"{RUN} of shard {shard}"
+            found[name] = f"run {run.run_id[:8]} failed: {_reason(instance, run)}"
     return found
 
 
-def messages(before: Failing, now: Failing) -> list[str]:
-    """At most one for each stream and change: what has begun to fail, what is well again."""
+def newest_ended(instance: dg.DagsterInstance, stream: Stream) -> list[dg.DagsterRun]:
+    """The newest ended run of each shard, so that one shard's success does not hide another's failure. One launched by
+    hand, for all shards, counts while it is the newest; where it went well, nothing older counts."""
+    ended = dg.RunsFilter(job_name=tags.job_name(stream), statuses=_ENDED)
+    found: list[dg.DagsterRun] = []
+    missing: list[tags.Shard] | None = None
+    for run in instance.get_runs(ended, limit=_RECENT_RUNS):
+        shard = tags.shard_of(run.tags)
+        if shard is None and (not found or run.status == dg.DagsterRunStatus.SUCCESS):
+            return found or [run]
+        if shard is not None and missing is None:
+            missing = tags.shards(shard.count)
+        if missing is not None and shard in missing:
+            missing.remove(shard)
+            found.append(run)
+        if missing == []:
+            break
+    for shard in missing or []:  # one that others have left far behind; by tag it is asked for only then
+        of_shard = dg.RunsFilter(job_name=ended.job_name, statuses=_ENDED, tags={tags.SHARD: str(shard)})
+        found += instance.get_runs(of_shard, limit=1)
+    return found
+
+
+def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The class of the run's error, and the line it failed with where it is ours: such a line holds no payload."""
+    ended = run.tags.get(tags.ENDED, "").removeprefix("failed:")
+    lines = []
+    for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1).records:
+        event = record.event_log_entry.dagster_event
+        data = event.step_failure_data.user_failure_data if event is not None else None
+        lines.append((data.description or "") if data is not None else "")
+    return ": ".join(part for part in (ended, *lines) if part) or "see its log"
+
+
+def messages(before: Failing, now: Failing) -> list[Message]:
+    """At most two for each stream: what has begun to fail, what is well again."""
     found = []
     for stream in sorted({*before, *now}):
         was, is_ = before.get(stream, {}), now.get(stream, {})
         if begun := [name for name in is_ if name not in was]:
-            found.append(f"{stream} is failing: " + "; ".join(f"{name}: {is_[name]}" for name in begun))
+            text = f"{stream} is failing: " + "; ".join(f"{name}: {is_[name]}" for name in begun)
+            found.append(Message(stream, text, {**was, **is_}))
         if ended := [name for name in was if name not in is_]:
             rest = f"; still failing: {', '.join(is_)}" if is_ else ""
-            found.append(f"{stream} has recovered: {', '.join(ended)}{rest}")
+            found.append(Message(stream, f"{stream} has recovered: {', '.join(ended)}{rest}", is_))
     return found
 
 
 def post(webhook: str, text: str) -> None:
-    """Raises dagster.Failure, without the address, when the webhook does not take it after several tries: the cursor
-    stays, and the next tick tries again."""
+    """Raises dagster.Failure, without the address, when the webhook does not take it after several tries, within half a
+    minute: the next tick tries again."""
     again = Retry(_TRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("POST",))
     with requests.Session() as session:
         session.mount(webhook, HTTPAdapter(max_retries=again))

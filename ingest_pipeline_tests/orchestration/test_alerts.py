@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.errors import SettingsError
-from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.alerts import SENSOR, alert_sensor, messages
+from ingest_pipeline.orchestration import alerts, tags
+from ingest_pipeline.orchestration.alerts import SENSOR, alert_sensor, failing, messages
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, Verdict
 from ingest_pipeline.settings import describe, load_settings
 from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.orchestration.bench import failure
 
+PRICE = STREAMS[1]
+SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 NAMES = [stream.name for stream in STREAMS]
 
 
 @dataclass
 class Webhook:
-    """What was posted to a server, which refuses so many times first."""
+    """What was posted to a server, which refuses so many times first, and always what has `refused` in it. Where it
+    hangs, it takes a message and does not answer."""
 
     address: str = ""
     texts: list[str] = field(default_factory=list)
     refuse: int = 0
+    refused: str = "\0"
+    hangs: bool = False
+    end: threading.Event = field(default_factory=threading.Event)
 
 
 @pytest.fixture
@@ -38,10 +47,14 @@ def webhook() -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            text = json.loads(body)["text"]
             here.refuse -= 1
-            if here.refuse < 0:
-                here.texts.append(json.loads(body)["text"])
-            self.send_response(503 if here.refuse >= 0 else 200)
+            refused = here.refuse >= 0 or here.refused in text
+            if here.hangs:
+                here.end.wait(30)
+            if not refused:
+                here.texts.append(text)
+            self.send_response(503 if refused else 200)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
@@ -52,12 +65,15 @@ def webhook() -> Iterator[Webhook]:
         thread.start()
         here.address = f"http://127.0.0.1:{server.server_port}/secret-path"
         yield here
+        here.end.set()
         server.shutdown()
         thread.join()
 
 
-def verdict(instance: dg.DagsterInstance, name: str, passed: bool, said: str = "as it should be") -> None:
-    instance.report_runless_asset_event(Verdict(name, passed, said).evaluation(dg.AssetKey("temperature")))
+def verdict(
+    instance: dg.DagsterInstance, name: str, passed: bool, said: str = "as it should be", stream: str = "temperature"
+) -> None:
+    instance.report_runless_asset_event(Verdict(name, passed, said).evaluation(dg.AssetKey(stream)))
 
 
 class Ticks:
@@ -126,6 +142,86 @@ def test_what_could_not_be_posted_is_posted_by_a_later_tick(webhook: Webhook) ->
         webhook.refuse = 0
         tick()
     assert len(webhook.texts) == 1
+
+
+def test_what_was_posted_is_not_posted_again_where_the_next_post_fails(webhook: Webhook) -> None:
+    webhook.refused = "temperature"
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = Ticks(instance, webhook.address)
+        for name in NAMES:
+            verdict(instance, NO_LOSS, False, stream=name)
+        tick()
+        with pytest.raises(dg.Failure, match="ALERT_WEBHOOK_URL cannot be posted to"):
+            tick()
+        assert [text.split()[0] for text in webhook.texts] == ["price"]
+        webhook.refused = "\0"
+        tick()
+        assert [text.split()[0] for text in webhook.texts] == ["price", "temperature"]
+
+
+def test_a_server_that_hangs_does_not_hold_the_tick(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "_ANSWER_SECONDS", 0.2)
+    webhook.hangs = True
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = Ticks(instance, webhook.address)
+        verdict(instance, NO_LOSS, False)
+        started_at = time.monotonic()
+        with pytest.raises(dg.Failure, match="ALERT_WEBHOOK_URL cannot be posted to"):
+            tick()
+        assert time.monotonic() - started_at < 20
+        webhook.hangs = False
+        tick()
+    assert webhook.texts[-1].startswith("temperature is failing")
+
+
+class TestShards:
+    """Each has its own newest run."""
+
+    def ended(self, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, shard: str | None) -> dg.DagsterRun:
+        found = {tags.ENDED: "failed:SchemaMismatch"} if shard is None else {tags.SHARD: shard}
+        return create_run_for_test(instance, "drain_price", status=status, tags=found)
+
+    def found(self, instance: dg.DagsterInstance) -> set[str]:
+        return set(failing(instance, PRICE, ()))
+
+    def test_one_that_fails_is_not_hidden_by_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(alerts, "_RECENT_RUNS", 3)
+        with dg.DagsterInstance.ephemeral() as instance:
+            self.ended(instance, FAILURE, "0/2")
+            for _ in range(4):
+                assert self.found(instance) == {"run of shard 0/2"}
+                self.ended(instance, SUCCESS, "1/2")
+            self.ended(instance, SUCCESS, "0/2")
+            assert self.found(instance) == set()
+
+    def test_those_of_another_number_of_shards_do_not_count(self) -> None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            self.ended(instance, FAILURE, "1/2")
+            self.ended(instance, SUCCESS, "0/1")
+            assert self.found(instance) == set()
+
+    def test_a_run_by_hand_counts_while_it_is_the_newest_or_went_well(self) -> None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            self.ended(instance, FAILURE, "0/2")
+            self.ended(instance, FAILURE, None)
+            assert self.found(instance) == {"run"}
+            self.ended(instance, SUCCESS, "1/2")
+            assert self.found(instance) == {"run of shard 0/2"}
+            self.ended(instance, SUCCESS, None)
+            self.ended(instance, SUCCESS, "1/2")
+            assert self.found(instance) == set()
+
+
+def test_a_failed_run_is_told_with_the_line_it_failed_with() -> None:
+    away = {"DATABASE_URL": "postgresql://x@127.0.0.1:9/x", "RETRY_SECONDS": "0"}
+    job = build_definitions(STREAMS, load_settings(NAMES, away)).resolve_job_def("drain_price")
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = {tags.STREAM: "price", tags.SHARD: "0/1"}
+        result = job.execute_in_process(instance=instance, tags=found, raise_on_error=False)
+        line = failure(result)
+        assert "127.0.0.1:9" in line
+        said = failing(instance, PRICE, ())["run"]
+    assert said == f"run {result.run_id[:8]} failed: DatabaseUnavailable: {line}"
 
 
 def test_nothing_to_say_about_what_stays_as_it_is() -> None:
