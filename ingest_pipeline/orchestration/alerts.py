@@ -14,7 +14,7 @@ from urllib3.util.retry import Retry
 from ..core.stream import Stream
 from . import tags
 from .assets import asset_key
-from .checks import CHECKS
+from .checks import CHECKS, newest_evaluation
 
 SENSOR = "ingest_alerts"
 RUN = "run"
@@ -74,11 +74,9 @@ def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[s
     """What of a stream fails now, with what it says."""
     found: dict[str, str] = {}
     for name in CHECKS:
-        key = dg.AssetCheckKey(asset_key(stream, key_prefix), name)
-        for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=1):
-            event = record.event.dagster_event if record.event is not None else None
-            if event is not None and not (evaluation := event.asset_check_evaluation_data).passed:
-                found[name] = evaluation.description or "failed"
+        newest = newest_evaluation(instance, asset_key(stream, key_prefix), name)
+        if newest is not None and not newest.passed:
+            found[name] = newest.said or "failed"
     for run in newest_ended(instance, stream):
         if run.status == dg.DagsterRunStatus.FAILURE:
             shard = tags.shard_of(run.tags)

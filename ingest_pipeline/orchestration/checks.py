@@ -20,6 +20,7 @@ NO_LOSS = "no_data_loss"
 WITHIN_LIMIT = "dead_letters_within_limit"
 UP_TO_DATE = "up_to_date"
 AS_DECLARED = "table_as_declared"
+UNKNOWN = "could not be evaluated"
 CHECKS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the offsets that were passed; see the view accounting.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
@@ -55,6 +56,24 @@ class Verdict:
         )
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a check said in Dagster, and when, in Unix time."""
+
+    passed: bool
+    said: str
+    at: float
+
+
+def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> Evaluation | None:
+    """The newest of this check, in a run or without one."""
+    for record in instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, name), limit=1):
+        if record.event is not None and record.event.dagster_event is not None:
+            found = record.event.dagster_event.asset_check_evaluation_data
+            return Evaluation(found.passed, found.description or "", record.event.timestamp)
+    return None
+
+
 def verdicts(stream: Stream, connections: Connections, limit_reached: str | None = None) -> Iterator[Verdict]:
     """Every check, evaluated now.
 
@@ -69,7 +88,7 @@ def verdicts(stream: Stream, connections: Connections, limit_reached: str | None
             else:
                 yield evaluate(stream, connections)
         except IngestError as error:
-            yield Verdict(name, False, f"could not be evaluated: {error.message}", grave=False)
+            yield Verdict(name, False, f"{UNKNOWN}: {error.message}", grave=False)
 
 
 def accounted(stream: Stream, connections: Connections) -> Verdict:
@@ -124,7 +143,7 @@ def up_to_date(stream: Stream, connections: Connections) -> Verdict:
     """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
     found = status_of(stream, connections)
     if not found.partitions or found.lag is None:
-        return Verdict(UP_TO_DATE, False, f"could not be evaluated: {'; '.join(found.said)}", grave=False)
+        return Verdict(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.said)}", grave=False)
     allowed = connections.settings.for_stream(stream.name).max_delay_seconds
     said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
     figures = {"lag": found.lag}

@@ -21,6 +21,7 @@ from .assets import asset_key, topic_key
 from .checks import NO_LOSS, Verdict
 from .connections import Connections
 from .decide import Launch, RunView, View, decide
+from .lateness import Lateness
 from .observations import Look, observe
 
 RECENT_RUNS = 12
@@ -40,6 +41,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     """`<stream>_sensor`, on by default, every POLL_SECONDS (rounded up to the daemon's loop of 5 s)."""
     key = asset_key(stream, key_prefix)
     told: set[tuple[str, float]] = set()
+    lateness = Lateness(stream, connections, key)
 
     @dg.sensor(
         name=tags.sensor_name(stream),
@@ -50,7 +52,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            return tick(context, stream, connections, key_prefix)
+            return tick(context, stream, connections, key_prefix, lateness)
         except (DataLoss, TopicChanged) as error:
             _turn_red(context.instance, key, error, told)
             raise dg.Failure(description=error.message) from None
@@ -58,6 +60,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
             _turn_red(context.instance, key, error, told)
             return dg.SkipReason(error.message)
         except IngestError as error:
+            lateness.after_failure(context.instance, error)
             raise dg.Failure(description=error.message) from None
 
     return poll
@@ -74,9 +77,16 @@ def _turn_red(instance: dg.DagsterInstance, key: dg.AssetKey, error: IngestError
 
 
 def tick(
-    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()
+    context: dg.SensorEvaluationContext,
+    stream: Stream,
+    connections: Connections,
+    key_prefix: Sequence[str] = (),
+    lateness: Lateness | None = None,
 ) -> dg.SensorResult | dg.SkipReason:
     """One look, one decision; now and then an observation of the topic.
+
+    Args:
+        lateness: to be told where no run is at work.
 
     Raises:
         TopicMissing: the topic of a stream that has begun is gone; one that never was is waited for.
@@ -89,6 +99,8 @@ def tick(
             raise topic_gone(error, len(known), stream.name) from error
         _remember_absence(stream, connections)
         return dg.SkipReason(f"{error.message}; waiting for it")
+    if lateness is not None:
+        lateness.after_answer()
     decision = decide(view)
     for run_id in decision.failed_ghosts:
         if (run := context.instance.get_run_by_id(run_id)) is not None:
@@ -96,6 +108,8 @@ def tick(
                 run, "The run has no session with PostgreSQL any more: its process is frozen, cut off or gone."
             )
     requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
+    if lateness is not None and not (requests or view.active or view.owners):
+        lateness.after(context.instance, waiting=any(view.lag.values()))
     observations, seen = _observe(context, stream, connections, topic_key(stream, key_prefix), view.now)
     return dg.SensorResult(
         run_requests=requests,
