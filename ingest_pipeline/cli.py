@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import importlib
 import sys
-import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import click
 from .core.errors import EnvironmentFault, IngestError, SettingsError
 from .core.stream import Stream, by_name
 from .settings import Settings, describe, load_settings
+from .settings_streams import load_streams
 
 if TYPE_CHECKING:
     from .orchestration.connections import Connections
@@ -61,7 +61,7 @@ class StreamName(click.ParamType[Stream]):
     name = "stream"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Stream:
-        known = by_name(streams())
+        known = by_name(load_streams())
         if value not in known:
             self.fail(f"there is no stream {value!r}; streams: {', '.join(known)}", param, ctx)
         return known[value]
@@ -70,7 +70,7 @@ class StreamName(click.ParamType[Stream]):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[click.shell_completion.CompletionItem]:
         try:
-            names = list(by_name(streams()))
+            names = list(by_name(load_streams()))
         except IngestError:  # in the middle of a line is no place to say so; the command itself will
             return []
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -123,7 +123,7 @@ def migrate() -> None:
     """
     from .postgres import schema
 
-    done = schema.migrate(connections().database(), streams())
+    done = schema.migrate(connections().database(), load_streams())
     click.echo("\n".join(done) or "nothing to do: the ledger and all tables are as declared")
 
 
@@ -136,7 +136,7 @@ def check() -> None:
     from .orchestration.doctor import findings
 
     wrong = 0
-    for finding in findings(connections(), streams()):
+    for finding in findings(connections(), load_streams()):
         wrong += not finding.ok
         click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.said}")
     sys.exit(1 if wrong else 0)
@@ -169,29 +169,6 @@ def resume(stream: Stream) -> None:
     click.echo(f"{stream.name} goes on")
 
 
-def streams() -> list[Stream]:
-    """Those of streams.py, read when first asked for: its mistakes are told as any other.
-
-    Raises:
-        SettingsError: it cannot be read; says the line.
-    """
-    try:
-        from .streams import STREAMS
-    except SettingsError:
-        raise
-    except Exception as error:
-        raise SettingsError(f"streams.py, line {_line_of(error)}: {type(error).__name__}: {error}") from error
-    return list(STREAMS)
-
-
-def _line_of(error: Exception) -> int | None:
-    """Where in streams.py it happened."""
-    if isinstance(error, SyntaxError):
-        return error.lineno
-    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename.endswith("streams.py")]
-    return lines[-1] if lines else None
-
-
 def _one_line(error: Exception, command: str) -> str:
     """What happened, and a hint. Of an error that is not ours only the class: its text may hold anything."""
     if isinstance(error, SettingsError):
@@ -204,7 +181,7 @@ def _one_line(error: Exception, command: str) -> str:
 
 
 def _settings() -> Settings:
-    return load_settings(list(by_name(streams())))
+    return load_settings(list(by_name(load_streams())))
 
 
 def connections() -> Connections:

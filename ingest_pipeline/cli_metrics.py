@@ -9,8 +9,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import click
 
-from .cli import connections, streams
+from .cli import connections
 from .core.errors import SettingsError
+from .settings_streams import load_streams
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -37,7 +38,7 @@ def metrics(port: int, host: str) -> None:
     from .orchestration.metrics import application
 
     try:
-        server = make_server(host, port, application(streams(), connections()), _Server, _Handler)
+        server = make_server(host, port, application(load_streams(), connections()), _Server, _Handler)
     except OSError as error:
         raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from error
     with server:

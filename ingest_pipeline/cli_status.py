@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli import connections, streams
+from .cli import connections
+from .settings_streams import load_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ def status(as_json: bool, watch: bool) -> None:
 def _look() -> list[StreamStatus]:
     from .orchestration.status import status_of
 
-    return [status_of(stream, connections(), rates=True) for stream in streams()]
+    return [status_of(stream, connections(), rates=True) for stream in load_streams()]
 
 
 def _watch(console: Console) -> None:

@@ -26,7 +26,7 @@ from .settings_model import (
 )
 from .settings_values import allowed, shown
 
-__all__ = ["KafkaProperties", "Setting", "Settings", "StreamSettings", "describe", "load_settings"]
+__all__ = ["KafkaProperties", "Setting", "Settings", "StreamSettings", "describe", "load_settings", "streams_place"]
 
 FOREIGN = ("OTEL_", "TOKENIZERS_", "DAGSTER_", "CELERY_", "AIRFLOW_")
 """Other software has variables that end like ours: OTEL_BSP_MAX_EXPORT_BATCH_SIZE, TOKENIZERS_PARALLELISM."""
@@ -59,7 +59,7 @@ def load_settings(
     Raises:
         SettingsError: with a line for every variable that cannot be used, and no secret in any.
     """
-    variables = _set(environ) if environ is not None else _set(_dotenv(env_file)) | _set(os.environ)
+    variables = _variables(environ, env_file)
     problems: dict[str, str] = {}
     shared = _read(SharedSettings, variables, "", problems)
     defaults = _read(StreamSettings, variables, "", problems)
@@ -68,15 +68,32 @@ def load_settings(
     own = {*SHARED_VARIABLES, *STREAM_VARIABLES, *_overrides(stream_names)}
     kafka, refused = kafka_properties(variables, own, insecure.allow_insecure_tls)
     problems |= refused | _misnamed(variables, own, stream_names)
-    if problems:
-        lines = "".join(f"\n  {key} {problems[key]}" for key in sorted(problems))
-        raise SettingsError(f"{len(problems)} setting{'s' * (len(problems) > 1)} cannot be used:{lines}")
+    _refuse(problems)
     return Settings(
         **shared,
         kafka=kafka,
         stream_defaults=StreamSettings(**defaults),
         streams={name: StreamSettings(**found) for name, found in streams.items()},
     )
+
+
+def streams_place(environ: Mapping[str, str] | None = None, env_file: str | None = ".env") -> str:
+    """Where the list of streams is, `module:name`: all that is read before their names are known.
+
+    Raises:
+        SettingsError: it is no such text.
+    """
+    text = _variables(environ, env_file).get("INGEST_STREAMS")
+    problems: dict[str, str] = {}
+    found = _read(SharedSettings, {} if text is None else {"INGEST_STREAMS": text}, "", problems)
+    _refuse(problems)
+    return SharedSettings(**found).ingest_streams
+
+
+def _refuse(problems: Mapping[str, str]) -> None:
+    if problems:
+        lines = "".join(f"\n  {key} {problems[key]}" for key in sorted(problems))
+        raise SettingsError(f"{len(problems)} setting{'s' * (len(problems) > 1)} cannot be used:{lines}")
 
 
 _SECRET = ("database_url", "alert_webhook_url")
@@ -153,6 +170,10 @@ def _read(model: type[Values], variables: Mapping[str, str], prefix: str, proble
             problems[key] = f"must be {allowed(field)}{but}" + (f": {why}" if why else "")
             found.pop(name, None)
     return found
+
+
+def _variables(environ: Mapping[str, str] | None, env_file: str | None) -> dict[str, str]:
+    return _set(environ) if environ is not None else _set(_dotenv(env_file)) | _set(os.environ)
 
 
 def _set(variables: Mapping[str, str | None]) -> dict[str, str]:

@@ -19,6 +19,8 @@ from .settings_values import MIB, ByteCount, PostgresUrl, SchemaName, Shape, Sta
 
 DAY_SECONDS = 86400
 _NAME_SHAPE = Shape("1 to 200 characters without spaces")
+_PLACE_SHAPE = Shape("module:name, such as my_project.streams:STREAMS")
+Place = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"), _PLACE_SHAPE]
 Name = Annotated[str, StringConstraints(pattern=r"^\S{1,200}$"), _NAME_SHAPE]
 
 
@@ -158,6 +160,10 @@ class StreamSettings(Values):
 
 class SharedSettings(Values):
     """What holds for all streams alike."""
+
+    ingest_streams: Place = Field(
+        default="ingest_pipeline.streams:STREAMS", description="The list of streams, and the module that has it."
+    )
 
     database_url: PostgresUrl = Field(
         default=SecretStr("postgresql://postgres@localhost:5432/postgres"),

@@ -206,9 +206,11 @@ def _fits(name: str) -> bool:
 
 
 def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
-    """The streams by name. Raises SettingsError when two share a name, a topic or a table."""
+    """The streams by name. Raises SettingsError when one is no Stream, or two share a name, a topic or a table."""
     found: dict[str, Stream] = {}
-    for stream in streams:
+    for number, stream in enumerate(streams, 1):
+        if not isinstance(stream, Stream):
+            raise SettingsError(f"item {number} of STREAMS is {stream!r:.80}, not Stream(name, Struct)")
         for other in found.values():
             for what in ("name", "topic", "table"):
                 if getattr(stream, what) == getattr(other, what):

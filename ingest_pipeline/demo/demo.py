@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..core.errors import IngestError
 from ..core.stream import Stream
-from ..streams import STREAMS
+from ..settings import streams_place
+from ..settings_streams import load_streams
 from .children import StopSignals
 from .dagster_api import DagsterAway, LocationWatch
 from .dagster_dev import DagsterDev, choose_port, environment, write_home
@@ -66,8 +67,9 @@ class Demo:
         self._options, self._stop, self._stack = options, stop, stack
         self._started = time.monotonic()
         self._live = LiveLine()
-        self._refusals = {stream.name: why_not(stream) for stream in STREAMS if stream.topic not in SHAPES}
-        self._simulated: list[Stream] = [stream for stream in STREAMS if self._refusals.get(stream.name) is None]
+        self._streams = load_streams()
+        self._refusals = {stream.name: why_not(stream) for stream in self._streams if stream.topic not in SHAPES}
+        self._simulated: list[Stream] = [stream for stream in self._streams if self._refusals.get(stream.name) is None]
         self._have_rows = False
         self._reloads = 0
 
@@ -82,11 +84,12 @@ class Demo:
             self._live.say(f"events of {name} {how}")
         self._live.say("starting PostgreSQL, the broker and Dagster …")
         folder = Path.cwd() / FOLDER
-        self._servers = self._stack.enter_context(Servers(folder, [stream.topic for stream in STREAMS]))
+        self._servers = self._stack.enter_context(Servers(folder, [stream.topic for stream in self._streams]))
         if self._stop.wait(0):
             return self._stopped_early()
         self._start_simulator()
-        self._figures = self._stack.enter_context(Figures(self._servers.postgres.url, self._servers.kafka, STREAMS))
+        figures = Figures(self._servers.postgres.url, self._servers.kafka, self._streams)
+        self._figures = self._stack.enter_context(figures)
         self._dagster = self._start_dagster(folder, port)
         self._dagster.wait_until_ready(self._stop.wait)
         if self._stop.wait(0):
@@ -107,7 +110,11 @@ class Demo:
         home = folder / "dagster_home"
         write_home(home)
         env = environment(os.environ, self._servers.kafka["bootstrap.servers"], self._servers.postgres.url, home)
-        names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME")
+        env["INGEST_STREAMS"] = streams_place()
+        env["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [env.get("PYTHONPATH"), os.getcwd()])
+        )  # its module may be here
+        names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME", "INGEST_STREAMS")
         self._servers.write_env({name: env[name] for name in names})
         dagster = DagsterDev(folder, port, env)
         self._stack.callback(self._servers.release, dagster.pid)

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from ..core.errors import SettingsError, TopicMissing
 from ..kafka.client import admin_config, bootstrap_servers, open_client
 from ..kafka.faults import map_error
-from ..streams import STREAMS
+from ..settings_streams import load_streams
 from .devices import SHAPES, Event, Fleet
 from .inventor import Inventor
 
@@ -58,7 +58,7 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = list(dict.fromkeys([*SHAPES, *(stream.topic for stream in STREAMS)]))
+        known = list(dict.fromkeys([*SHAPES, *(stream.topic for stream in load_streams())]))
         unknown = [topic for topic in self.topics if topic not in known]
         if unknown or not self.topics:
             said = f"not {', '.join(map(repr, unknown))}" if unknown else "name one"
@@ -222,7 +222,7 @@ def _fleet(plan: Plan, topic: str) -> Fleet | Inventor:
     often = {"broken_every": plan.broken_every, "tombstone_every": plan.tombstone_every, "seed": plan.seed}
     if topic in SHAPES:
         return Fleet(topic, devices=plan.devices, symbols=plan.symbols, **often)
-    (stream,) = [stream for stream in STREAMS if stream.topic == topic]
+    (stream,) = [stream for stream in load_streams() if stream.topic == topic]
     return Inventor(stream, **often)
 
 
