@@ -93,6 +93,8 @@ def main(**_: bool) -> None:
     """Kafka topics into PostgreSQL tables, exactly once, run by Dagster.
 
     Settings come from the environment and .env: `ingest settings` lists them.
+
+    Example: ingest status
     """
 
 

@@ -22,7 +22,10 @@ _PREVIEW_BYTES = 2000
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Records that could not become a row: list, show, redrive, discard, allow."""
+    """Records that could not become a row: list, show, redrive, discard, allow.
+
+    Example: ingest dead-letters list price
+    """
 
 
 def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
