@@ -29,6 +29,8 @@ _ELSEWHERE = {
     "status": "ingest_pipeline.cli_status:status",
     "tail": "ingest_pipeline.cli_tables:tail",
 }
+_ERROR_CODES = {"status": 3}
+"""The exit code of an error where 1 and 2 say something else; a usage error is one, too."""
 
 
 class IngestGroup(click.Group):
@@ -45,6 +47,13 @@ class IngestGroup(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._told(ctx)
+        except click.ClickException as error:
+            error.exit_code = _ERROR_CODES.get(str(ctx.invoked_subcommand), error.exit_code)
+            raise
+
+    def _told(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):

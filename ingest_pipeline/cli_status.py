@@ -40,7 +40,8 @@ _ONLY_WHERE_WIDE = ("position", "end", "rows", "dead letters", "lost")
 def status(as_json: bool, watch: bool) -> None:
     """Position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong.
 
-    Exit code 0 when all streams are healthy, 1 when one is degraded, 2 when one stands still.
+    Exit code 0 when all streams are healthy, 1 when one is degraded, 2 when one stands still, 3 when nobody could look:
+    a wrong setting or option.
 
     \b
     lag      offsets between position and end

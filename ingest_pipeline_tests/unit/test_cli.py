@@ -67,6 +67,10 @@ def test_what_fails_is_told_with_a_hint_and_no_traceback(
         ("STREAMS = [", "line 1: SyntaxError: '[' was never closed"),
         ("\nSTREAMS = [temperature]", "line 2: NameError: name 'temperature' is not defined"),
         ("from ingest_pipeline import Stream\nSTREAMS = [Stream('Price', int)]", "stream 'Price': a name is"),
+        (
+            "from ingest_pipeline import Stream\nSTREAMS = [..., Stream]",
+            "item 1 of STREAMS is Ellipsis, not Stream(name",
+        ),
     ],
 )
 def test_a_mistake_in_streams_py_is_one_line(
@@ -79,6 +83,21 @@ def test_a_mistake_in_streams_py_is_one_line(
     assert result.exit_code == 1
     assert said in result.output
     assert CliRunner().invoke(cli.main, ["--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "environ"),
+    [
+        (["status"], {"BATCH_SIZE": "many"}),
+        (["status"], {"INGEST_STREAMS": "nowhere:STREAMS"}),
+        (["status", "--jsn"], {}),
+        (["status", "price"], {}),
+        (["status", "--json", "--watch"], {}),
+    ],
+)
+def test_a_status_that_nobody_could_see_has_an_exit_code_of_its_own(words: list[str], environ: dict[str, str]) -> None:
+    assert CliRunner().invoke(cli.main, words, env=environ).exit_code == 3
+    assert CliRunner().invoke(cli.main, ["tail", "--jsn"]).exit_code == 2
 
 
 def test_of_an_unexpected_error_only_the_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
