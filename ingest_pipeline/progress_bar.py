@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +42,14 @@ def progress(what: str, total: int | None = None, clock: Callable[[], float] = t
         yield line.show
         return
     columns = (BarColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True, refresh_per_second=_DRAWN_A_SECOND) as bar:
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        refresh_per_second=_DRAWN_A_SECOND,
+        redirect_stdout=sys.stdout.isatty(),  # what is printed meanwhile goes above the bar, but not out of a file
+    )
+    with bar:
         task = bar.add_task(what, total=None)
 
         def show(done: int, share: float | None = None, more: str = "") -> None:

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.faults import chaos_oracle as oracle
 from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
@@ -62,8 +63,10 @@ class Chaos:
         took = self._fresh_rows("the start")
         self._promised = min(max(PROMISED_SECONDS, STARTS * took), LONGEST_SECONDS)
         say(f"  0  {'start':<36} rows after {took:5.1f} s  from now on within {self._promised:.0f} s")
-        for number, kind in enumerate(kinds, 1):
-            self._strike(number, kind)
+        with progress("faults", len(kinds)) as show:
+            for number, kind in enumerate(kinds, 1):
+                self._strike(number, kind)
+                show(number)
 
     def _strike(self, number: int, kind: str) -> None:
         draw = random.Random(f"{self._seed}/{number}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
+from ingest_pipeline import progress_bar
+from ingest_pipeline_tests.faults.chaos import Chaos
 from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
 from ingest_pipeline_tests.faults.supervised import ROOT
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -20,6 +24,16 @@ def test_a_deck_holds_every_kind_and_is_the_same_for_a_seed() -> None:
     assert set(deck(1, whole)) == set(FAULTS)
     assert deck(1, 2 * whole)[:50] == deck(1, 50)
     assert deck(1, 50) != deck(2, 50)
+
+
+def test_how_far_it_is_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(Chaos, "_fresh_rows", lambda *_: 1.0)
+    monkeypatch.setattr(Chaos, "_strike", lambda *_: None)
+    Chaos(Mock(), SEED)._all(["kill", "freeze"])
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"faults: 1 of 2, [\d,.]+/s, 0 s left", first)
+    assert last.startswith("faults: 2 of 2")
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +64,11 @@ def test_a_terminal_has_a_bar(total: int | None, more: str, left: bool) -> None:
     assert "━" in shown
     assert "offsets: 1,500" in shown
     assert ("s left" in shown) is left
+
+
+def test_what_is_printed_meanwhile_stays_in_its_file(tmp_path: Path) -> None:
+    program = BAR.format(total=3000, more="") + "    print('a fault struck')\n"
+    command = f"{shlex.join([sys.executable, '-c', program])} > {shlex.quote(str(tmp_path / 'out'))}"
+    shown = on_a_terminal({}, "-c", command, program="/bin/sh")
+    assert "━" in shown
+    assert (tmp_path / "out").read_text() == "a fault struck\n"
