@@ -111,9 +111,8 @@ class Demo:
         write_home(home)
         env = environment(os.environ, self._servers.kafka["bootstrap.servers"], self._servers.postgres.url, home)
         env["INGEST_STREAMS"] = streams_place()
-        env["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [env.get("PYTHONPATH"), os.getcwd()])
-        )  # its module may be here
+        beside = [env.get("PYTHONPATH"), os.getcwd()]  # Dagster runs in its own folder, and their module may lie here
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, beside))
         names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME", "INGEST_STREAMS")
         self._servers.write_env({name: env[name] for name in names})
         dagster = DagsterDev(folder, port, env)

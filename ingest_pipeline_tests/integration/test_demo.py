@@ -32,10 +32,23 @@ def test_headless_ends_well_with_rows_in_every_table(tmp_path: Path) -> None:
         "export KAFKA_BOOTSTRAP_SERVERS",
         "export DATABASE_URL",
         "export DAGSTER_HOME",
+        "export INGEST_STREAMS",
     ]
     assert "nowhere" not in written
     assert (tmp_path / ".demo" / "env").stat().st_mode & 0o077 == 0
     assert "RUN_SUCCESS" in (tmp_path / ".demo" / "dagster.log").read_text(), "runs end in order, their batch written"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_streams_of_a_project_in_the_current_directory(tmp_path: Path) -> None:
+    (streams, _) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "embedding.md").read_text(), re.DOTALL)
+    (tmp_path / "streams_of_mine.py").write_text(streams)
+    place = {"INGEST_STREAMS": "streams_of_mine:STREAMS"}
+    with RunningDemo(tmp_path, "--headless", "--seconds", "20", **place) as demo:
+        assert demo.end() == 0, demo.said
+        assert re.search(r"^orders: [1-9][\d,]* rows, .* that orders_sensor launched$", demo.said, re.M)
+        assert "price" not in demo.said
 
 
 @pytest.mark.slow
