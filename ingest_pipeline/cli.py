@@ -50,8 +50,11 @@ class IngestGroup(click.Group):
         try:
             return self._told(ctx)
         except click.ClickException as error:
-            error.exit_code = _ERROR_CODES.get(str(ctx.invoked_subcommand), error.exit_code)
-            raise
+            code = _ERROR_CODES.get(str(ctx.invoked_subcommand))
+            if code is None:
+                raise
+            error.show()
+            raise click.exceptions.Exit(code) from None
 
     def _told(self, ctx: click.Context) -> Any:
         try:
