@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -20,7 +21,7 @@ from ..core.progress import Progress
 from ..core.start import StoredPosition, begin, check_identity
 from ..core.stream import Stream
 from . import tags
-from .checks import verdicts
+from .checks import Verdict, verdicts
 from .connections import Connections
 from .decide import AGE, START_GRACE_SECONDS
 from .heap import spared_heap
@@ -58,6 +59,7 @@ class StreamRun:
         self._log = run_logger(connections.settings.log_format)
         self._clock = SystemClock()
         self._progress: Progress | None = None
+        self._red: dict[str, Verdict] = {}
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Drain, and yield the materialization; none for a surplus run.
@@ -212,12 +214,16 @@ class StreamRun:
             return None
 
     def _check(self, limit_reached: str | None = None) -> None:
-        """Dagster keeps a check's last result in a run: what is red at the end stays red."""
         for _ in self._checks(limit_reached):
             pass
 
     def _checks(self, limit_reached: str | None = None) -> Iterator[None]:
+        """One after the other. Dagster keeps only a check's last result in a run: what was red in it ends red."""
         for verdict in verdicts(self._stream, self._connections, limit_reached):
+            if verdict.grave and not verdict.passed:
+                self._red[verdict.name] = verdict
+            elif (red := self._red.get(verdict.name)) is not None:
+                verdict = replace(red, said=f"earlier in this run: {red.said}")
             self._context.log_event(verdict.evaluation(self._context.asset_key))
             yield
 

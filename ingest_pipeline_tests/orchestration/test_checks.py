@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -24,7 +25,7 @@ from ingest_pipeline.orchestration.status import status_of
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
-from ingest_pipeline_tests.orchestration.records import temperatures
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, devices, refused
 from ingest_pipeline_tests.servers.broker import RealKafka
 
@@ -32,10 +33,15 @@ pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 
+def history(bench: Bench, name: str) -> Any:
+    """The check's newest evaluation, if there is one."""
+    key = dg.AssetCheckKey(dg.AssetKey("temperature"), name)
+    return bench.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+
+
 def newest(bench: Bench, name: str) -> tuple[bool, str]:
     """(passed, description) of the check's newest evaluation."""
-    key = dg.AssetCheckKey(dg.AssetKey("temperature"), name)
-    (record,) = bench.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    (record,) = history(bench, name)
     assert record.event is not None and record.event.dagster_event is not None
     evaluation = record.event.dagster_event.asset_check_evaluation_data
     return evaluation.passed, evaluation.description or ""
@@ -81,6 +87,26 @@ def test_a_dead_letter_that_somebody_deleted_is_red(bench: Make) -> None:
     here.query("delete from ingest.dead_letter")
     here.drain()
     assert "1 dead letters counted, 0 kept" in newest(here, ACCOUNTED)[1]
+
+
+def test_what_was_red_in_a_run_ends_red(bench: Make) -> None:
+    """Dagster keeps one result for each check and run."""
+    here = bench(partitions=1, RUN_IDLE_SECONDS="100", REPORT_SECONDS="1")
+    here.produce(with_broken(devices(0, 10), 10))
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(here.by_sensor)
+        begun = "select to_regclass('ingest.position')"
+        wait_for("the drain", lambda: here.query(begun) != [None] and here.positions() == {0: 10}, 60)
+        wait_for("an evaluation", lambda: history(here, ACCOUNTED))
+        here.query("create table kept as select * from ingest.dead_letter")
+        here.query("delete from ingest.dead_letter")
+        wait_for("red", lambda: not newest(here, ACCOUNTED)[0])
+        here.query("insert into ingest.dead_letter overriding system value select * from kept")
+        here.connections.book(here.stream).pause("it is enough", "ann")
+        assert run.result(60).success
+    passed, said = newest(here, ACCOUNTED)
+    assert (passed, said.split(": ")[0]) == (False, "earlier in this run")
+    assert here.query("select bool_and(accounted) from ingest.accounting") == [True]
 
 
 def test_a_loss_is_red_until_it_is_accepted(bench: Make, kafka_server: RealKafka) -> None:
