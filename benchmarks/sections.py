@@ -247,7 +247,7 @@ def asked(running: System, effort: Effort) -> str:
         ["asked", "answer"],
         [
             (f"{few:,} records, among them {', '.join(BAD)}: good rows stored", f"{rows:,}"),
-            ("the bad records kept, with the reason", "; ".join(f"`{reason}`" for reason in reasons)),
+            ("the bad records kept, with the reason", "; ".join(f"`` {reason} ``" for reason in reasons)),
             (f"`kill -9` of Dagster and its runs in the middle of {many:,} records, then a restart: rows doubled", "0"),
             ("the same: records lost", "0"),
             ("first new row after the command that starts it again", f"{first_row:.1f} s"),
