@@ -10,6 +10,7 @@ import pytest
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, Message, Place, Position
 from ingest_pipeline.core.replay import Replayed, ReplayStore
+from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.testing import MemoryDeadLetters, MemoryMissingRows
@@ -20,7 +21,7 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
     PostgresWorld,
     ledger_world,
 )
-from ingest_pipeline_tests.samples import BAD, READING, good, make_batch, message
+from ingest_pipeline_tests.samples import BAD, READING, good, make_batch, message, tombstone
 
 Decode = Any
 DECODE = JsonDecoder(READING).decode
@@ -166,3 +167,20 @@ def test_a_row_that_is_there_settles_its_letter(world: LedgerWorld) -> None:
     world.plant((1, 0, 0, None, "mended", 1.0, DECODE(good())[2]))
     assert redrive(world, lambda value: DECODE(good("late"))) == (0, 1, 0, 0)
     assert world.rows() == {(0, 0): "mended"}
+
+
+def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> None:
+    """One larger than MAX_RECORD_BYTES stays refused, and so does a tombstone that was refused."""
+    ledger = world.owning("run")
+    rules = RecordRules(max_bytes=1000, letter_bytes=1 << 20, tombstones_refused=True)
+    refused: list[Message] = [message(0, 0, LONG), tombstone(0, 1)]
+    batch = decode_batch(refused, {}, ledger.positions, DECODE, rules, 0.0)
+    assert batch is not None
+    ledger.write(batch)
+    ledger.close()
+    letters = letters_of(world)
+    drop_constraint(world)
+    more = {} if isinstance(letters, MemoryDeadLetters) else {"wanted": LetterFilter()}
+    assert letters.redrive(decode=DECODE, rules=rules, **more).refused == 2
+    assert world.letters()[0, 1][1] == "a tombstone: the record has no value"
+    assert letters.redrive(decode=DECODE, **more).stored == 1, "with a larger limit it is a row"

@@ -1,0 +1,51 @@
+"""Replay's loop: no more in hand than a drain has, and an outage is borne."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.errors import DatabaseUnavailable
+from ingest_pipeline.core.record import Batch
+from ingest_pipeline.core.replay import Range, Replayed, ReplayLimits, replay
+from ingest_pipeline.core.rows import RecordRules
+from ingest_pipeline.testing import MemoryBroker, MemorySource, SettableClock
+from ingest_pipeline_tests.samples import READING, good
+
+RECORD = good("x" * 1000)
+
+
+class Store:
+    """Counts what it is given; the first `faults` calls find no database."""
+
+    def __init__(self, faults: int = 0) -> None:
+        self.faults, self.sizes = faults, list[int]()
+
+    def store(self, batch: Batch) -> Replayed:
+        if self.faults:
+            self.faults -= 1
+            raise DatabaseUnavailable("away")
+        self.sizes.append(len(batch.rows))
+        return Replayed(stored=len(batch.rows))
+
+
+def replayed(store: Store, retry_seconds: float = 60.0) -> Replayed:
+    clock, broker = SettableClock(), MemoryBroker({"reading": 1})
+    for _ in range(50):
+        broker.append("reading", 0, RECORD)
+    limits = ReplayLimits(records=20, size_bytes=10 * len(RECORD), retry_seconds=retry_seconds)
+    source = MemorySource(broker, "reading", clock)
+    return replay(source, store, JsonDecoder(READING).decode, RecordRules(), Range(0, 1, 5, 45), limits, clock)
+
+
+def test_a_batch_is_within_the_limits_of_a_drain() -> None:
+    store = Store()
+    assert replayed(store) == Replayed(stored=40)
+    assert sum(store.sizes) == 40
+    assert max(store.sizes) == 10
+
+
+def test_an_outage_is_borne_for_a_while() -> None:
+    assert replayed(Store(faults=3)) == Replayed(stored=40)
+    with pytest.raises(DatabaseUnavailable):
+        replayed(Store(faults=1000))
