@@ -64,11 +64,11 @@ def survive(running: System, records: int, kills: int, seed: int) -> Survived:
     return Survived(produced, broken, kills, rows, distinct, letters)
 
 
-def accounted(running: System) -> int:
+def accounted(running: System, ledger: str = "ingest") -> int:
     """Offsets below the positions, over all partitions; 0 before there is a ledger."""
-    if running.query("SELECT to_regclass('ingest.position')") == [(None,)]:
+    if running.query(f"SELECT to_regclass('{ledger}.position')") == [(None,)]:
         return 0
-    return int(str(running.query("SELECT coalesce(sum(next_offset), 0)::bigint FROM ingest.position")[0][0]))
+    return int(str(running.query(f"SELECT coalesce(sum(next_offset), 0)::bigint FROM {ledger}.position")[0][0]))
 
 
 def wait_for_all(running: System, records: int) -> None:

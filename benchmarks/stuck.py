@@ -10,6 +10,7 @@ import dagster as dg
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.orchestration import killed_run
 
+from .kills import accounted
 from .processes import rss_mib
 from .system import TOPICS, System
 from .throughput import own_names, through
@@ -34,13 +35,13 @@ def stuck(running: System, warm_up: int, seconds: float) -> tuple[float, float]:
         }
         process = killed_run.start(topic, topic, settings, folder)
         try:
-            before = _most(process.pid, lambda: _drained(running) >= warm_up)
+            before = _most(process.pid, lambda: accounted(running, "stuck_ledger") >= warm_up)
             proxy.black_hole()
             until = time.monotonic() + seconds
             meanwhile = _most(process.pid, lambda: time.monotonic() >= until)
-            stopped_at = _drained(running)
+            stopped_at = accounted(running, "stuck_ledger")
             proxy.let_pass()
-            _most(process.pid, lambda: _drained(running) > stopped_at)
+            _most(process.pid, lambda: accounted(running, "stuck_ledger") > stopped_at)
         finally:
             process.kill()
             process.join()
@@ -55,9 +56,3 @@ def _most(pid: int | None, until: Callable[[], bool]) -> float:
         most = max(most, rss_mib(pid or 0))
         time.sleep(_LOOK_SECONDS)
     return most
-
-
-def _drained(running: System) -> int:
-    if running.query("SELECT to_regclass('stuck_ledger.position')") == [(None,)]:
-        return 0
-    return int(str(running.query("SELECT coalesce(sum(next_offset), 0)::bigint FROM stuck_ledger.position")[0][0]))

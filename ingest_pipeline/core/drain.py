@@ -11,7 +11,7 @@ from .errors import DataLoss, EnvironmentFault, NotPermitted
 from .ports import Clock, Ledger, Source
 from .progress import Progress
 from .record import Batch, Message, Place, Requests, Written
-from .rows import Decode, DecodeMany, RecordRules, decode_batch, one_by_one
+from .rows import DEFAULT_RULES, Decode, DecodeMany, RecordRules, decode_batch, one_by_one
 
 BEAT_SECONDS = 1.0
 """How often an owner shows life to the server and looks at what others ask of it."""
@@ -67,14 +67,14 @@ class Drain:
         stop: Callable[[], str | None],
         verify: Callable[[], str | None] = lambda: None,
         observe: Callable[[Progress], None] = lambda progress: None,
-        rules: RecordRules | None = None,
+        rules: RecordRules = DEFAULT_RULES,
         decode_many: DecodeMany = one_by_one,
     ) -> None:
         self._source, self._ledger, self._decode = source, ledger, decode
         self._reader = BatchReader(source, batch_limits, clock)
         self._limits, self._clock = run_limits, clock
         self._stop, self._verify, self._observe = stop, verify, observe
-        self._rules = rules or RecordRules()
+        self._rules = rules
         self._decode_many = decode_many
         self._requests = Requests()
         self._ends: dict[int, int] = {}
@@ -93,7 +93,7 @@ class Drain:
             Superseded, StopStream, EnvironmentFault (after retry_seconds): what was not committed is not lost.
         """
         self.progress.own(self._ledger.positions)
-        self.verified = self._reached_offsets()
+        self.verified = dict(self.progress.to_offsets)
         self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
         while True:
             self._beat()
@@ -174,7 +174,7 @@ class Drain:
 
     def _verified(self) -> str | None:
         """A question that gets no answer now is asked again; that Kafka is away, or refuses us, reading tells."""
-        reached = self._reached_offsets()
+        reached = dict(self.progress.to_offsets)
         try:
             ended = self._verify()
         except (EnvironmentFault, NotPermitted):
@@ -206,9 +206,6 @@ class Drain:
         over = age - self._limits.max_seconds
         alone = not self._requests.successor_waits and self._limits.targets is None
         return over >= (HANDOVER_SECONDS if alone else 0)
-
-    def _reached_offsets(self) -> dict[int, int]:
-        return {partition: at.place.next_offset for partition, at in self._ledger.positions.items()}
 
     def _reached(self, targets: Mapping[int, int]) -> bool:
         positions = self._ledger.positions

@@ -7,20 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from .backoff import Backoff
-from .batch import SLICE_SECONDS, BatchLimits, BatchReader
+from .batch import BatchLimits, BatchReader
 from .errors import DataLoss, EnvironmentFault
 from .ports import Clock, Source
 from .record import Batch, Message, Place, Position
 from .rows import Decode, RecordRules, decode_batch
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayLimits:
-    """How much is in hand at a time, and how long an EnvironmentFault is borne."""
-
-    records: int
-    size_bytes: int
-    retry_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +70,10 @@ def replay(
     decode: Decode,
     rules: RecordRules,
     wanted: Range,
-    limits: ReplayLimits,
+    limits: BatchLimits,
     clock: Clock,
     *,
+    retry_seconds: float,
     stop: Callable[[], str | None] = lambda: None,
     verify: Callable[[], None] = lambda: None,
     observe: Callable[[Replayed], None] = lambda replayed: None,
@@ -89,6 +81,8 @@ def replay(
     """Read the range and store what is missing. Never moves a position or a counter.
 
     Args:
+        limits: how much is in hand at a time.
+        retry_seconds: how long it bears an EnvironmentFault.
         source: assigned here; its group's commits are not touched.
         stop: a reason to end early.
         verify: called between reading and storing; raises when what was read may be another topic's.
@@ -101,7 +95,7 @@ def replay(
     """
     total, next_offset = Replayed(), wanted.start
     source.assign({wanted.partition: Place(wanted.start)})
-    reader = BatchReader(source, BatchLimits(limits.records, limits.size_bytes, SLICE_SECONDS), clock)
+    reader = BatchReader(source, limits, clock)
     while next_offset < wanted.stop and stop() is None:
         if (taken := reader.read()) is None:
             continue
@@ -115,7 +109,7 @@ def replay(
             continue
         _check_epochs(messages, wanted)
         verify()
-        backoff = Backoff(clock, limits.retry_seconds, stop)
+        backoff = Backoff(clock, retry_seconds, stop)
         at = Position(wanted.partition, wanted.incarnation, Place(next_offset))
         batch = decode_batch(messages, {wanted.partition: Place(behind)}, {wanted.partition: at}, decode, rules, 0.0)
         assert batch is not None, "the place has moved"

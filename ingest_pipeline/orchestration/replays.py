@@ -7,11 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..core.batch import SLICE_SECONDS, BatchLimits
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.errors import DataLoss, SettingsError
 from ..core.ports import Topic
-from ..core.replay import Range, Replayed, ReplayLimits, replay
+from ..core.replay import Range, Replayed, replay
 from ..core.start import StoredPosition, check_identity
 from ..core.stream import Stream
 from .connections import Connections
@@ -89,7 +90,7 @@ def run_replay(
     settings = connections.settings.for_stream(stream.name)
     store = MissingRows(connections.database(), stream)
     decode = JsonDecoder(stream, settings.naive_timestamps).decode
-    limits = ReplayLimits(settings.batch_size, settings.batch_bytes, settings.retry_seconds)
+    limits = BatchLimits(settings.batch_size, settings.batch_bytes, SLICE_SECONDS)
     rules, clock, total = record_rules(settings, stream), SystemClock(), Replayed()
     with closing(connections.source(stream, connections.book(stream).ledger_id())) as source:
         for each in wanted:
@@ -102,7 +103,17 @@ def run_replay(
                 _check_incarnation(each, stream, connections)
 
             total = before + replay(
-                source, store, decode, rules, each, limits, clock, stop=stop, verify=verify, observe=observe_sum
+                source,
+                store,
+                decode,
+                rules,
+                each,
+                limits,
+                clock,
+                retry_seconds=settings.retry_seconds,
+                stop=stop,
+                verify=verify,
+                observe=observe_sum,
             )
     return total
 

@@ -131,8 +131,8 @@ class StreamRun:
             book.note_loss(loss)
             raise as_error([loss], self._stream.name) from error
         except TopicChanged as error:
-            reached = {partition: at.place.next_offset for partition, at in ledger.positions.items()}
-            raise TopicChanged(error.message + unverified(drain.verified, reached), **error.where) from error
+            taken = unverified(drain.verified, drain.progress.to_offsets)
+            raise TopicChanged(error.message + taken, **error.where) from error
         finally:
             reporter.log_rest(drain.progress)
         ledger.close()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable
 from ingest_pipeline.core.record import Batch
-from ingest_pipeline.core.replay import Range, Replayed, ReplayLimits, replay
+from ingest_pipeline.core.replay import Range, Replayed, replay
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.testing import MemoryBroker, MemorySource, SettableClock
 from ingest_pipeline_tests.samples import READING, good
@@ -29,13 +30,14 @@ class Store:
         return Replayed(stored=len(batch.rows))
 
 
-def replayed(store: Store, retry_seconds: float = 60.0) -> Replayed:
+def replayed(store: Store) -> Replayed:
     clock, broker = SettableClock(), MemoryBroker({"reading": 1})
     for _ in range(50):
         broker.append("reading", 0, RECORD)
-    limits = ReplayLimits(records=20, size_bytes=10 * len(RECORD), retry_seconds=retry_seconds)
+    limits = BatchLimits(records=20, size_bytes=10 * len(RECORD), timeout_seconds=SLICE_SECONDS)
     source = MemorySource(broker, "reading", clock)
-    return replay(source, store, JsonDecoder(READING).decode, RecordRules(), Range(0, 1, 5, 45), limits, clock)
+    decode, wanted = JsonDecoder(READING).decode, Range(0, 1, 5, 45)
+    return replay(source, store, decode, RecordRules(), wanted, limits, clock, retry_seconds=60.0)
 
 
 def test_a_batch_is_within_the_limits_of_a_drain() -> None:
