@@ -50,7 +50,7 @@ NEAR, FAR = "ours, through a proxy", "ours, through a proxy, 2 ms a round trip"
 VARIANTS = {
     OURS: Variant(),
     OURS_10K: Variant({"BATCH_SIZE": "10000"}),
-    "ours, one batch a transaction": Variant({"BATCHES_PER_COMMIT": "1"}),
+    "ours, one batch a transaction": Variant({"RECORDS_PER_COMMIT": "1000"}),
     "ours, `WRITE_METHOD=executemany`": Variant({"WRITE_METHOD": "executemany"}),
     "ours, `DATABASE_SYNCHRONOUS_COMMIT=off`": Variant({"DATABASE_SYNCHRONOUS_COMMIT": "off"}),
     NEAR: Variant(round_trip_ms=0),
@@ -169,7 +169,7 @@ def watched(running: System, records: int, schema: str, find_pids: Callable[[], 
         while sum(samples[-1][1] for samples in each.values() if samples) < records:
             if time.monotonic() > deadline:
                 raise SystemExit(f"not all of {records:,} records after {GIVE_UP_SECONDS:.0f} s")
-            time.sleep(0.02)
+            time.sleep(0.05)
             if connection.execute(f"SELECT to_regclass('{schema}_ledger.position')").fetchall()[0][0] is None:
                 continue
             now = time.monotonic()

@@ -53,11 +53,11 @@ class StreamSettings(Values):
     batch_size: int = Field(
         default=1000, ge=1, le=100_000, description="A batch is written when it holds this many records."
     )
-    batches_per_commit: int = Field(
-        default=8,
+    records_per_commit: int = Field(
+        default=10_000,
         ge=1,
-        le=1000,
-        description="While more records wait to be read, up to this many batches share one transaction.",
+        le=1_000_000,
+        description="While more records wait to be read, batches share one transaction, up to this many records.",
     )
     batch_timeout_seconds: float = Field(
         default=1.0,

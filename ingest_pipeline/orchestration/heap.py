@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CONTAINERS = 100_000
-"""Two full transactions of 8,000 records hold fewer, so draining itself never starts a collection."""
+"""Two full transactions of 10,000 records hold fewer (26,000 each), so draining itself never starts a collection."""
 
 
 @contextmanager

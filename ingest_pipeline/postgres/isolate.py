@@ -31,6 +31,7 @@ def store_isolated(
     rows: list[Row],
     store: Store,
     batch_size: int = 1 << 62,
+    first: RecordRefused | None = None,
     observe: Callable[[int, RecordRefused], None] = lambda index, error: None,
 ) -> list[tuple[int, RecordRefused]]:
     """Store every row that can be stored, in order, inside the open transaction.
@@ -38,18 +39,21 @@ def store_isolated(
     Args:
         store: writes rows by one statement; raises RecordRefused when one of them is refused.
         batch_size: most rows of one statement.
+        first: why one statement with all of them has failed; saves that try where it names a line.
         observe: called for each row that was refused alone, in their order; may raise to give up.
 
     Returns:
         (index in `rows`, why) of each row that was refused alone.
     """
     refused: list[tuple[int, RecordRefused]] = []
-    cuts = range(0, len(rows), batch_size)
-    work: list[tuple[int, int, RecordRefused | None]] = [(at, min(at + batch_size, len(rows)), None) for at in cuts]
-    work.reverse()
+    named = first if first is not None and first.index is not None else None
+    work: list[tuple[int, int, RecordRefused | None]] = [(0, len(rows), named)]
     while work:
         start, stop, known = work.pop()
         if start >= stop:
+            continue
+        if known is None and stop - start > batch_size:
+            work += [(start + batch_size, stop, None), (start, start + batch_size, None)]
             continue
         error = known or _try(connection, rows[start:stop], store)
         if error is None:

@@ -37,7 +37,7 @@ class PostgresLedger:
         write_method: "copy" or "executemany".
         letter_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused; None for any number.
-        batch_size: most rows of one insert.
+        batch_size: most rows of one INSERT.
     """
 
     def __init__(

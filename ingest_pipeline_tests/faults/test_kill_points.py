@@ -117,7 +117,7 @@ class Place:
             "KAFKA_GROUP_PREFIX": f"kill-point-{uuid.uuid4().hex[:8]}-",
             "DATABASE_URL": url,
             "BATCH_SIZE": str(BATCH),
-            "BATCHES_PER_COMMIT": "1",  # so that there is a later batch to die in
+            "RECORDS_PER_COMMIT": "1",  # so that there is a later batch to die in
             "BATCH_TIMEOUT": "60",  # a batch is cut by its size alone
         }
         with self._connections({}) as connections:

@@ -91,7 +91,7 @@ def here(
             "DATABASE_URL": postgres_server.url_of(database),
             "BATCH_SIZE": str(BATCH),
             "TEMPERATURE_BATCH_TIMEOUT": "60",
-            "TEMPERATURE_BATCHES_PER_COMMIT": "1",  # what is more than a batch stays in hand
+            "TEMPERATURE_RECORDS_PER_COMMIT": "1",  # what is more than a batch stays in hand
             "RUN_IDLE_SECONDS": "3600",
         }
         with DagsterDev(tmp_path_factory.mktemp("dagster"), environ) as dagster:

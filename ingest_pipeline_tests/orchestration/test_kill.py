@@ -81,7 +81,7 @@ class Feed:
             "KAFKA_GROUP_PREFIX": f"kill{self.suffix}-",
             "DATABASE_URL": url,
             "BATCH_SIZE": "100",
-            "BATCHES_PER_COMMIT": "2",
+            "RECORDS_PER_COMMIT": "200",
             "RUN_IDLE_SECONDS": "3600",
         }
 

@@ -121,7 +121,7 @@ def tenth(count: int, refused: Record) -> list[Record]:
 
 def drained_with_a_tenth(bench: Make, refused: Record) -> Bench:
     """1,000 records in two batches: exactly what is allowed."""
-    here = bench(partitions=1, BATCH_SIZE="500", BATCHES_PER_COMMIT="1", BATCH_TIMEOUT="30")
+    here = bench(partitions=1, BATCH_SIZE="500", RECORDS_PER_COMMIT="1", BATCH_TIMEOUT="30")
     here.drain()
     here.query("alter table temperature add constraint cold check (temperature < 50)")
     here.produce(tenth(1000, refused))

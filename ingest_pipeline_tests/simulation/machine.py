@@ -50,7 +50,7 @@ OWN = st.builds(
     tombstones=st.sampled_from(["skip", "skip", "dead-letter"]),
     dead_letter_limit=st.sampled_from(["on", "off"]),
     dead_letter_max_consecutive=st.sampled_from([1, 3]),
-    batches_per_commit=st.sampled_from([1, 3]),
+    records_per_commit=st.sampled_from([1, 20]),
 )
 
 

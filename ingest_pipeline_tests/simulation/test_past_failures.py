@@ -89,7 +89,7 @@ def test_a_replay_does_not_go_on_in_a_topic_created_again(accepted: bool) -> Non
 def test_a_topic_may_be_created_again_while_somebody_accepts() -> None:
     """What is accepted is the topic that was looked at; the next tick tells that it is another one again."""
     own = settings_of(batch_size=1, batch_timeout_seconds=0.01, run_idle_seconds=0, retry_seconds=0, parallelism=1)
-    own = own.model_copy(update={"batch_bytes": 150, "batches_per_commit": 1, "dead_letter_max_consecutive": 1})
+    own = own.model_copy(update={"batch_bytes": 150, "records_per_commit": 1, "dead_letter_max_consecutive": 1})
     state = Simulation()
     state.begin(own=own, partitions=1)
     state.produce_and_work(partition=0, kinds=[GOOD], points=5)
@@ -117,7 +117,7 @@ def test_a_successor_is_launched_beside_a_living_run_whatever_failed_before_it()
     them launched while the one before was still at work."""
     state = Simulation()
     own = settings_of(batch_size=1, run_idle_seconds=0, retry_seconds=0, dead_letter_max_consecutive=1, parallelism=1)
-    state.begin(own=own.model_copy(update={"batches_per_commit": 1, "batch_timeout_seconds": 0.01}), partitions=1)
+    state.begin(own=own.model_copy(update={"records_per_commit": 1, "batch_timeout_seconds": 0.01}), partitions=1)
     state.freeze(which=0, at="own", ticks=0, points=3, partition=0, kinds=[GOOD] * 9)
     state.produce(partition=0, kinds=[BROKEN])
     state.freeze(which=0, at="begin", ticks=0, points=3, partition=0, kinds=[BROKEN])

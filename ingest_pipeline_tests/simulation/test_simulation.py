@@ -21,7 +21,7 @@ def test_the_invariants_hold() -> None:
     TOLD.clear()
     steady = settings(
         STEADY,
-        max_examples=200,
+        max_examples=500,
         stateful_step_count=30,
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,

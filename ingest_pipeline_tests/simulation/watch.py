@@ -25,7 +25,7 @@ class Watch:
 
     def __init__(self, world: World) -> None:
         self._world, own = world, world.own
-        self._most_records = own.batch_size * (1 if own.run_max_batches else own.batches_per_commit)
+        self._most_records = max(own.batch_size, 0 if own.run_max_batches else own.records_per_commit)
         self._most_bytes = own.batch_bytes
         self._patience = own.retry_seconds
         self._hand: dict[tuple[int, int], int] = {}  # (partition, offset) → bytes, read and not committed

@@ -47,9 +47,18 @@ class Table:
                 raise RecordRefused("bad", index=self.hint(rows, index), sqlstate=self.sqlstate)
             self.rows.append(row[2])
 
-    def isolate(self, count: int) -> list[int]:
+    def isolate(self, count: int, batch_size: int = 1 << 62, tried: bool = False) -> list[int]:
+        """`tried`: all rows by one statement before, as a writer does."""
         rows: list[Row] = [(1, 0, offset, None) for offset in range(count)]
-        return [index for index, _ in store_isolated(cast(Connection, self), rows, self.store)]
+        first: RecordRefused | None = None
+        if tried:
+            try:
+                self.store(rows)
+            except RecordRefused as error:
+                first = error
+            self.rows.clear()
+        found = store_isolated(cast(Connection, self), rows, self.store, batch_size, first)
+        return [index for index, _ in found]
 
 
 def exact(rows: Sequence[Row], first: int) -> int | None:
@@ -61,13 +70,15 @@ def silent(rows: Sequence[Row], first: int) -> int | None:
 
 
 @STEADY
-@given(st.data(), st.integers(0, 400))
-def test_exactly_the_bad_are_refused_and_the_order_is_kept(data: st.DataObject, count: int) -> None:
+@given(st.data(), st.integers(0, 400), st.sampled_from([1, 7, 100, 1 << 62]), st.booleans())
+def test_exactly_the_bad_are_refused_and_the_order_is_kept(
+    data: st.DataObject, count: int, batch_size: int, tried: bool
+) -> None:
     bad = data.draw(st.sets(st.integers(0, max(0, count - 1)), max_size=40)) if count else set()
     hints: Any = st.sampled_from([exact, silent, lambda rows, first: 0, lambda rows, first: len(rows) - 1])
     lying = st.integers(-2, 500).map(lambda index: lambda rows, first: index)
     table = Table(bad, data.draw(hints | lying))
-    assert table.isolate(count) == sorted(bad)
+    assert table.isolate(count, batch_size, tried) == sorted(bad)
     assert table.rows == [offset for offset in range(count) if offset not in bad]
 
 
@@ -80,6 +91,27 @@ def test_one_percent_bad_costs_few_statements(
     table = Table(set(range(50, 1000, 100)), hint, sqlstate)
     assert table.isolate(1000) == sorted(table.bad)
     assert table.tries <= most
+
+
+def test_what_the_statement_before_told_saves_a_try() -> None:
+    alone, after = (Table(set(range(50, 1000, 100)), exact, "23514") for _ in range(2))
+    alone.isolate(1000)
+    after.isolate(1000, tried=True)
+    assert after.tries == alone.tries  # the one before included
+
+
+def test_no_statement_of_more_rows_than_a_batch() -> None:
+    sizes: list[int] = []
+
+    def store(rows: Sequence[Row]) -> None:
+        sizes.append(len(rows))
+        if rows[0][2] <= 4_321 <= rows[-1][2]:
+            raise RecordRefused("bad", index=4_321 - rows[0][2])
+
+    rows: list[Row] = [(1, 0, offset, None) for offset in range(10_000)]
+    first = RecordRefused("bad", index=4_321)
+    assert [i for i, _ in store_isolated(cast(Connection, Table(set(), exact)), rows, store, 1000, first)] == [4_321]
+    assert max(sizes) == 1000
 
 
 def test_a_row_that_collides_with_a_refused_one_is_stored() -> None:
