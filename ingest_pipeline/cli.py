@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ class IngestGroup(click.Group):
             raise  # click's own; and it knows what to do when `| head` has gone
         except Exception as error:
             if ctx.params.get("traceback"):
-                raise
+                traceback.print_exc()
+                raise click.exceptions.Exit(_ERROR_CODES.get(str(ctx.invoked_subcommand), 1)) from None
             raise click.ClickException(_one_line(error, str(ctx.invoked_subcommand))) from None
 
 
@@ -131,7 +133,7 @@ def settings(set_only: bool) -> None:
 def migrate() -> None:
     """Create or bring up to date the ledger and every stream's table.
 
-    Adds columns that streams.py declares and the table lacks; never drops or retypes one.
+    Adds columns that a stream declares and its table lacks; never drops or retypes one.
 
     Example: DATABASE_URL=postgresql://owner@db/events ingest migrate
     """

@@ -33,7 +33,7 @@ def tail(stream: Stream, rows: int) -> None:
 @click.command()
 @click.argument("stream", type=StreamName())
 def schema(stream: Stream) -> None:
-    """The statements that make a stream's table as streams.py declares it. Needs no server.
+    """The statements that make a stream's table as it is declared. Needs no server.
 
     Example: ingest schema price
     """

@@ -144,7 +144,7 @@ class LetterTally:
         why = "; ".join(f"{count:,}x {reason}" for reason, count in reasons)
         return DeadLetterLimit(
             f"stream {stream}: {what}: {why} ({where}). Nothing of this batch was committed. Mend the producer or"
-            f" streams.py; or let them pass: ingest dead-letters allow {stream} --count N",
+            f" the stream's declaration; or let them pass: ingest dead-letters allow {stream} --count N",
             stream=stream,
             partition=found[-1].partition,
             offset=found[-1].offset,

@@ -21,6 +21,8 @@ DecodeMany = Callable[[Sequence[bytes]], list[tuple[object, ...]] | None]
 
 BLOCK = 32
 """Records decoded together once not all of a batch could be: with 1 % refused, three blocks in four still are."""
+STRETCH_BYTES = 2 << 20
+"""About so many are decoded together at most: a copy of them is made for it."""
 _NO_TIMESTAMP = 0
 
 
@@ -109,20 +111,31 @@ def _column(name: str, messages: Sequence[Message]) -> list[Any]:
 def _decoded(
     values: list[bytes | None], decode_many: DecodeMany, max_bytes: int
 ) -> Iterator[tuple[int, list[tuple[object, ...]] | None, list[bytes | None]]]:
-    """(start, rows, values) of stretches: all of them if they can be decoded together, else block by block; no rows
-    where the values of a block have to be looked at one by one."""
-    stretch = len(values)
-    while values:
-        for start in range(0, len(values), stretch):
-            part = values[start : start + stretch]
-            whole = None not in part and max(map(len, part)) <= max_bytes  # type: ignore[arg-type]
-            found = decode_many(part) if whole else None  # type: ignore[arg-type]
-            if found is None and stretch > BLOCK:
-                break
+    """(start, rows, values) of stretches that can be decoded together; where one cannot, of its blocks; no rows where
+    the values of a block have to be looked at one by one."""
+    size = _stretch(values)
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        found = _together(part, decode_many, max_bytes)
+        if found is not None or size <= BLOCK:
             yield start, found, part
-        else:
-            return
-        stretch = BLOCK
+            continue
+        for at in range(0, len(part), BLOCK):
+            block = part[at : at + BLOCK]
+            yield start + at, _together(block, decode_many, max_bytes), block
+
+
+def _stretch(values: Sequence[bytes | None]) -> int:
+    """How many are decoded together: all, unless that would take many bytes; told from a few of them."""
+    some = values[:: len(values) // 16 + 1]
+    mean = sum(len(value or b"") for value in some) // max(len(some), 1)
+    return max(1, min(len(values), STRETCH_BYTES // max(mean, 1)))
+
+
+def _together(values: list[bytes | None], decode_many: DecodeMany, max_bytes: int) -> list[tuple[object, ...]] | None:
+    if None in values or max(map(len, values)) > max_bytes:  # type: ignore[arg-type]
+        return None
+    return decode_many(values)  # type: ignore[arg-type]
 
 
 def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:

@@ -26,7 +26,7 @@ CHECKS = {
     NO_LOSS: "Kafka still holds the next offset of every partition.",
     WITHIN_LIMIT: "No run stopped because too many of the last records were refused; open dead letters by reason.",
     UP_TO_DATE: "No record waits for more than MAX_DELAY_SECONDS.",
-    AS_DECLARED: "The table has the columns, types and primary key that streams.py declares.",
+    AS_DECLARED: "The table has the columns, types and primary key that the stream declares.",
 }
 
 

@@ -66,6 +66,7 @@ class StreamCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         found = [status_of(stream, self._connections) for stream in self._streams]
         yield self._states(found)
+        yield self._paused(found)
         yield self._ticks(found)
         yield self._open_letters(found)
         for name, meaning, grows, value in _OF_PARTITIONS:
@@ -81,6 +82,16 @@ class StreamCollector(Collector):
         for each in found:
             for level, state in enumerate(_STATES):
                 family.add_metric([each.stream, state], float(level == each.level))
+        return family
+
+    def _paused(self, found: list[StreamStatus]) -> Metric:
+        family = GaugeMetricFamily(
+            "ingest_paused",
+            "1 while it stands still because somebody paused it, and for no other reason.",
+            labels=("stream",),
+        )
+        for each in found:
+            family.add_metric([each.stream], float(each.paused))
         return family
 
     def _ticks(self, found: list[StreamStatus]) -> Metric:
@@ -108,7 +119,7 @@ class StreamCollector(Collector):
 
 
 def application(streams: Iterable[Stream], connections: Connections) -> WSGIApplication:
-    """`/metrics`, and `/healthz`: 503 with the reasons when a stream stands still, else 200."""
+    """`/metrics`, and `/healthz`: 503 with the reasons when a stream stands still that nobody paused, else 200."""
     streams = list(streams)
     registry = CollectorRegistry()
     registry.register(StreamCollector(streams, connections))
@@ -121,9 +132,10 @@ def application(streams: Iterable[Stream], connections: Connections) -> WSGIAppl
         if path != "/healthz":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"here are /metrics and /healthz\n"]
-        stopped = [each for each in (status_of(one, connections) for one in streams) if each.level == STOPPED]
-        start_response("503 Service Unavailable" if stopped else "200 OK", [("Content-Type", "text/plain")])
-        lines = [f"{each.stream}: {said}" for each in stopped for said in each.said] or ["ok"]
+        still = [each for each in (status_of(one, connections) for one in streams) if each.level == STOPPED]
+        well = all(each.paused for each in still)
+        start_response("200 OK" if well else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        lines = [f"{each.stream}: {said}" for each in still for said in each.said] or ["ok"]
         return ["\n".join([*lines, ""]).encode()]
 
     return answer

@@ -17,6 +17,7 @@ HEALTHY, DEGRADED, STOPPED = 0, 1, 2
 """Also the exit codes."""
 UNATTENDED_SECONDS = 60
 """Records that nobody drains for longer are told; a run takes a few seconds to start."""
+TOP_REASONS = 3
 SILENT_SECONDS = 180
 """A sensor tells the ledger once a minute that it looks. One that has not for so long, nor for three of its intervals,
 does not look any more."""
@@ -82,7 +83,7 @@ class PartitionStatus:
 class StreamStatus:
     """One stream. `said` has a sentence for everything that is not as it should be, the gravest first; `late` are those
     of them that tell of records waiting for more than MAX_DELAY_SECONDS; `ticked_at` is when its sensor last looked, to
-    the minute."""
+    the minute. `paused`: it stands still because somebody wanted it to, and for no other reason."""
 
     stream: str
     level: int
@@ -91,6 +92,7 @@ class StreamStatus:
     partitions: list[PartitionStatus] = field(default_factory=list)
     ticked_at: datetime | None = None
     late: list[str] = field(default_factory=list)
+    paused: bool = False
 
     @property
     def lag(self) -> int | None:
@@ -161,6 +163,14 @@ def _silent(stream: Stream, ticked_at: datetime | None, poll_seconds: int) -> li
     ]
 
 
+def _refused(stream: Stream, connections: Connections, waiting: int) -> str:
+    from ..postgres.dead_letters import DeadLetters, LetterFilter
+
+    reasons = DeadLetters(connections.database(), stream).count_by_reason(LetterFilter())[:TOP_REASONS]
+    top = "; ".join(f"{row.letters:,}x {row.reason}" for row in reasons)
+    return f"{waiting:,} open dead letters: {top}. To see them: ingest dead-letters list {stream.name}"
+
+
 def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamStatus:
     from ..postgres.tail import newest_timestamps, rows_per_second
 
@@ -174,7 +184,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     except TopicMissing as error:
         if not known:
             said = [*paused, f"{error.message}; the sensor waits for it"]
-            return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said)
+            return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said, paused=state.paused)
         away.append(topic_gone(error, len(known), stream.name).message)
     except IngestError as error:  # Kafka's: PostgreSQL has answered, and is asked again
         away.append(error.message)
@@ -219,8 +229,8 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
             late, unattended = _late(topic, found, own.max_delay_seconds), _unattended(stream, topic, found)
     except IngestError as error:
         away.append(error.message)
-    stopped = away + [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
-    stopped += paused
+    held_up = away + [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
+    stopped = held_up + paused
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
@@ -230,7 +240,16 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
     waiting = sum(row.letters for row in letters)
     if waiting:
-        degraded.append(f"{waiting:,} open dead letters: ingest dead-letters list {stream.name}")
+        degraded.append(_refused(stream, connections, waiting))
     if state.letters_allowed:
         degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
-    return StreamStatus(stream.name, level, stopped + degraded, waiting, found, state.ticked_at, late)
+    return StreamStatus(
+        stream.name,
+        level,
+        stopped + degraded,
+        waiting,
+        found,
+        state.ticked_at,
+        late,
+        paused=state.paused and not held_up,
+    )

@@ -103,6 +103,13 @@ def test_served_until_interrupted(bench: Make) -> None:
         with urllib.request.urlopen(f"{address}/healthz") as answer:
             assert answer.read() == b"ok\n"
         ingest(here, "pause", "temperature", "--reason", "a test")
-        with pytest.raises(HTTPError, match="503") as refused:
+        with urllib.request.urlopen(f"{address}/healthz") as answer:
+            assert "paused: a test" in answer.read().decode()
+        ingest(here, "resume", "temperature")
+        here.produce(temperatures(4))
+        here.drain()
+        ingest(here, "pause", "temperature", "--reason", "a test")
+        with pytest.raises(HTTPError, match="503") as refused:  # the command looks for another topic
             urllib.request.urlopen(f"{address}/healthz")
-        assert "paused: a test" in refused.value.read().decode()
+        said = refused.value.read().decode()
+        assert "the topic of its 2 positions is gone" in said and "paused: a test" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import MAX_MS, MIN_MS, Batch, Place, Position
-from ingest_pipeline.core.rows import BLOCK, RecordRules, decode_batch
+from ingest_pipeline.core.rows import BLOCK, STRETCH_BYTES, RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.samples import BAD, READING, STEADY, good
@@ -98,6 +99,20 @@ def test_healthy_records_are_decoded_together() -> None:
     batch = decode_batch(messages([good()] * 100), {}, POSITIONS, never, RULES, 0.0, DECODER.decode_many)
     assert batch is not None
     assert len(batch.rows) == 100
+
+
+def test_large_records_are_not_copied_all_at_once() -> None:
+    sizes: list[int] = []
+
+    def many(values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
+        sizes.append(sum(map(len, values)))
+        return DECODER.decode_many(values)
+
+    values: list[bytes | None] = [good("a" * 300_000)] * 20
+    batch = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RecordRules(1 << 20), 0.0, many)
+    assert batch is not None
+    assert [row[2] for row in batch.rows] == [number // 2 for number in range(20)]
+    assert max(sizes) <= STRETCH_BYTES and len(sizes) < 20
 
 
 def test_a_refused_record_costs_its_block_alone() -> None:
