@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 Samples = Sequence[tuple[float, int]]
 """(monotonic seconds, records accounted for so far), in order."""
@@ -32,7 +33,7 @@ def rate(each: Mapping[str, Samples], since: float, until: float) -> float:
 def quantile(values: Sequence[float], share: float) -> float:
     """The smallest of these values that `share` of them do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, ceil(round(share * len(ordered), 6)) - 1)]
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -105,6 +106,13 @@ class TestParts:
             "ingested_at": "timestamp with time zone",
         }
         assert table.metadata["group_id"] == "ingest-price"
+
+    def test_owners_and_tags_are_the_streams_own(self) -> None:
+        owned = replace(STREAMS[0], owners=("team:weather", "somebody@example.com"), tags={"tier": "gold"})
+        graph = build_definitions([owned], defaults()).resolve_asset_graph()
+        asset = graph.get(dg.AssetKey("temperature"))
+        assert list(asset.owners) == ["team:weather", "somebody@example.com"]
+        assert asset.tags["tier"] == "gold"
 
     def test_no_op_is_retried(self) -> None:
         """Dagster's retry policy would start a terminated op again."""

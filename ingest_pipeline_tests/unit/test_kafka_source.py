@@ -45,6 +45,9 @@ class ScriptedConsumer:
 
     def unassign(self) -> None: ...
 
+    def list_topics(self, topic: str, timeout: float) -> None:
+        assert topic == TOPIC and self.assigned, "to be asked once it is assigned"
+
     def consume(self, count: int, timeout: float) -> list[Message]:
         step = self.script.pop(0) if self.script else []
         if callable(step):
