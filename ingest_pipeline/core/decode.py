@@ -7,10 +7,11 @@ name a type or a JSON path, never a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, contains
 from typing import Any
 
 import msgspec
@@ -46,7 +47,6 @@ class JsonDecoder:
         self._checks = any(map(has_checks, self._shape.structs))
         lenient = Derived(self._shape, lambda item: item.lenient_type, checks=False)
         self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._declared.type).decode
-        self._many: Callable[[bytes], list[Any]] = msgspec.json.Decoder(self._declared.type).decode_lines
         self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(lenient.type).decode
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
@@ -83,36 +83,31 @@ class JsonDecoder:
             self._check_nul(values)
         return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
 
-    def decode_many(self, values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
-        """The same for many at once, in half the time; None when any of them needs a closer look.
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
+        """(rows in the order of the values, indices of the values that have none): many at once, in half the time.
 
-        One msgspec call reads all values as lines. None can be taken for another's part: each begins with a brace and
-        ends with one, so a value that left something open would be followed by "}", a line break and "{" inside it,
-        which is no JSON wherever it stands.
+        What has no row here needs the closer look of `decode`, and may well become one.
         """
-        if not self._plain or [value for value in values if value[:1] != b"{" or value[-1:] != b"}"]:
-            return None
-        lines = b"\n".join(values)
-        if _BACKSLASH in lines and _ESCAPED_NUL in lines:
-            return None
-        try:
-            events = self._many(lines)
-        except _UNREADABLE:
-            return None
-        if len(events) != len(values):
-            return None
+        none: tuple[list[tuple[Any, ...]], list[int]] = ([], list(range(len(values))))
+        if not self._plain:
+            return none
+        if any(map(contains, filter(None, values), repeat(_BACKSLASH))):
+            values = [None if value and _BACKSLASH in value and _ESCAPED_NUL in value else value for value in values]
+        events, odd = _each(self._fast, values)
         for year in self._years:
             if not all(_FIRST_YEAR < each < _LAST_YEAR for each in set(map(year, events))):
-                return None
+                return none
         rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
         try:
             if self._structs:
                 rows = list(map(self._as_json, rows))
             if self._undeclared is not None:
-                rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, values, strict=True)]
+                left_out = set(odd)
+                read = (value for i, value in enumerate(values) if i not in left_out and value is not None)
+                rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, read, strict=True)]
         except RecordRefused:
-            return None
-        return rows
+            return none
+        return rows, odd
 
     def _extra(self, value: bytes, undeclared: Undeclared) -> dict[str, Any] | None:
         try:
@@ -185,6 +180,24 @@ class JsonDecoder:
         for item, value in zip(self._fields, values, strict=True):
             if _holds_nul(value):
                 raise RecordRefused(f"NUL character, which PostgreSQL cannot store - at `$.{item.path}`", stage="value")
+
+
+def _each(function: Callable[[Any], Any], items: Iterable[Any]) -> tuple[list[Any], list[int]]:
+    """(what comes of the items, the indices of those that are refused).
+
+    Item by item without a line of Python for each: an error ends `extend` behind what there was, and it goes on from
+    there. 0.17 µs an event of 90 bytes, and 1 µs more for one that is refused.
+    """
+    coming = map(function, items)
+    done: list[Any] = []
+    refused: list[int] = []
+    while True:
+        try:
+            done.extend(coming)
+        except _UNREADABLE:
+            refused.append(len(done) + len(refused))
+        else:
+            return done, refused
 
 
 def _is_time(item: Field) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from operator import add
 from typing import Any
 
@@ -17,12 +18,8 @@ from .parts import VALUE_ALONE, RecordParts
 from .record import MAX_MS, MIN_MS, NO_TIMESTAMP_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
 
 Decode = Callable[[bytes], tuple[object, ...]]
-DecodeMany = Callable[[Sequence[bytes]], list[tuple[object, ...]] | None]
+DecodeMany = Callable[[Sequence[bytes | None]], tuple[list[tuple[object, ...]], list[int]]]
 
-BLOCK = 32
-"""Records decoded together once not all of a batch could be: with 1 % refused, three blocks in four still are."""
-STRETCH_BYTES = 2 << 20
-"""About so many are decoded together at most: a copy of them is made for it."""
 _NO_TIMESTAMP = 0
 
 
@@ -46,8 +43,9 @@ class RecordRules:
 DEFAULT_RULES = RecordRules()
 
 
-def one_by_one(values: Sequence[bytes]) -> None:
+def one_by_one(values: Sequence[bytes | None]) -> tuple[list[tuple[object, ...]], list[int]]:
     """For a decoder that does not take many at once."""
+    return [], list(range(len(values)))
 
 
 def decode_batch(
@@ -63,41 +61,37 @@ def decode_batch(
 
     Args:
         positions: what the ledger holds now, for every partition that may occur.
-        decode_many: the rows of all values, or None when they have to be decoded one by one.
+        decode_many: the rows of the values, in order, and the indices of those that have to be looked at one by one.
     """
     partitions = _column("partition", messages)
     incarnations = _incarnations(partitions, positions)
     offsets, values = _column("offset", messages), _column("value", messages)
-    parts, refused = rules.parts.read(messages) if rules.parts.any else ((), {})
-    unfit = {(partitions[i], offsets[i]): reason for i, reason in refused.items()}
-    for i in refused:
+    parts, unreadable = rules.parts.read(messages) if rules.parts.any else ((), {})
+    for i in unreadable:
         values[i] = None
     coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *parts, strict=True))
     batch, skipped = Batch([], [], [], {}, len(messages), opened_at), Counter[int]()
-    headers_at = rules.parts.headers_at
-
-    def refuse(message: Message, place: tuple[Any, ...], reason: RecordRefused) -> None:
-        batch.dead_letters.append(dead_letter(message, place[0], reason, rules.letter_bytes, place[headers_at]))
-        batch.rows_before.append(len(batch.rows))
-
-    for start, found, stretch in _decoded(values, decode_many, rules.max_bytes):
-        part = slice(start, start + len(stretch))
-        if found is not None:
-            batch.rows += map(add, coordinates[part], found)
-            batch.messages += messages[part]
+    rows, odd = decode_many(_without_large(values, rules.max_bytes))
+    kept = bytearray(b"\1") * len(messages)
+    dropped = 0
+    for i in odd:  # in their order: what comes before each is settled
+        before, tombstone = i - dropped, values[i] is None and i not in unreadable
+        try:
+            if i in unreadable:
+                raise unreadable[i]
+            rows.insert(before, decode_one(values[i], decode, rules.max_bytes))
             continue
-        for message, place, value in zip(messages[part], coordinates[part], stretch, strict=True):
-            if value is None and place[1:3] in unfit:
-                refuse(message, place, unfit[place[1:3]])
-                continue
-            if value is None and not rules.tombstones_refused:
-                skipped[place[1]] += 1
-                continue
-            try:
-                batch.rows.append(place + decode_one(value, decode, rules.max_bytes))
-                batch.messages.append(message)
-            except RecordRefused as reason:
-                refuse(message, place, reason)
+        except RecordRefused as reason:
+            if tombstone and not rules.tombstones_refused:
+                skipped[partitions[i]] += 1
+            else:
+                place = coordinates[i]
+                headers = place[rules.parts.headers_at]
+                batch.dead_letters.append(dead_letter(messages[i], place[0], reason, rules.letter_bytes, headers))
+                batch.rows_before.append(before)
+        kept[i], dropped = 0, dropped + 1
+    batch.rows = list(map(add, compress(coordinates, kept) if dropped else coordinates, rows))
+    batch.messages = list(compress(messages, kept)) if dropped else messages
     last = dict(zip(partitions, messages, strict=True))
     batch.moves = _moves(last, ends, positions, skipped)
     return batch if batch.moves else None
@@ -108,34 +102,11 @@ def _column(name: str, messages: Sequence[Message]) -> list[Any]:
     return list(map(getattr(type(messages[0]), name), messages)) if messages else []
 
 
-def _decoded(
-    values: list[bytes | None], decode_many: DecodeMany, max_bytes: int
-) -> Iterator[tuple[int, list[tuple[object, ...]] | None, list[bytes | None]]]:
-    """(start, rows, values) of stretches that can be decoded together; where one cannot, of its blocks; no rows where
-    the values of a block have to be looked at one by one."""
-    size = _stretch(values)
-    for start in range(0, len(values), size):
-        part = values[start : start + size]
-        found = _together(part, decode_many, max_bytes)
-        if found is not None or size <= BLOCK:
-            yield start, found, part
-            continue
-        for at in range(0, len(part), BLOCK):
-            block = part[at : at + BLOCK]
-            yield start + at, _together(block, decode_many, max_bytes), block
-
-
-def _stretch(values: Sequence[bytes | None]) -> int:
-    """How many are decoded together: all, unless that would take many bytes; told from a few of them."""
-    some = values[:: len(values) // 16 + 1]
-    mean = sum(len(value or b"") for value in some) // max(len(some), 1)
-    return max(1, min(len(values), STRETCH_BYTES // max(mean, 1)))
-
-
-def _together(values: list[bytes | None], decode_many: DecodeMany, max_bytes: int) -> list[tuple[object, ...]] | None:
-    if None in values or max(map(len, values)) > max_bytes:  # type: ignore[arg-type]
-        return None
-    return decode_many(values)  # type: ignore[arg-type]
+def _without_large(values: list[bytes | None], max_bytes: int) -> list[bytes | None]:
+    """None in their place: they are not decoded."""
+    if max(map(len, filter(None, values)), default=0) <= max_bytes:
+        return values
+    return [value if value is None or len(value) <= max_bytes else None for value in values]
 
 
 def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:

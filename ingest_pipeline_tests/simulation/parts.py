@@ -106,9 +106,11 @@ class SimDecoder:
         pause("decode")
         return self._decoder.decode(mended(value) if self._mended else value)
 
-    def decode_many(self, values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
         pause("decode")
-        return self._decoder.decode_many([mended(value) for value in values] if self._mended else values)
+        if self._mended:
+            values = [None if value is None else mended(value) for value in values]
+        return self._decoder.decode_many(values)
 
 
 class SimLedger(MemoryLedger):
