@@ -37,13 +37,17 @@ def make_topics(running: System, streams: int) -> None:
 
 
 def idle(running: System, streams: int, poll_seconds: int, seconds: float, *, skip: bool = False) -> Cost:
-    """So many streams of 4 partitions, each with its sensor on; or, to `skip`, sensors that do nothing."""
-    settings = {"IDLE_STREAMS": str(streams), "POLL_SECONDS": str(poll_seconds)}
+    """So many streams of 4 partitions, each with its sensor on and its first run behind it; or, to `skip`, sensors that
+    do nothing."""
+    settings = {"IDLE_STREAMS": str(streams), "POLL_SECONDS": str(poll_seconds), "RUN_IDLE_SECONDS": "0"}
     if skip:
         settings["IDLE_SKIP_SECONDS"] = str(poll_seconds)
     with dagster_dev(running, settings, LOCATION) as dagster:
         if not skip:
-            wait_for("a tick", lambda: dagster.skip_reason(f"idle_{streams - 1}"), 300, every=1.0)
+            begun = f"SELECT count(DISTINCT stream) = {streams} FROM ingest.position"
+            wait_for("the ledger", lambda: running.query("SELECT to_regclass('ingest.position')") != [(None,)], 300)
+            wait_for("every stream's first run", lambda: running.query(begun) == [(True,)], 900, every=1.0)
+            wait_for("their ends", lambda: all(run.ended for run in dagster.runs()), 300, every=1.0)
         time.sleep(_SETTLE_SECONDS)
         return _cost(running, dagster, seconds)
 

@@ -178,7 +178,7 @@ def trickling(running: System, effort: Effort) -> str:
 
 
 def shape(running: System, effort: Effort) -> str:
-    base, records, made = Shape(), effort.of(300_000), set[str]()
+    base, records, made = Shape(), effort.of(1_000_000), set[str]()
     tables, plots = [], {}
     for name, of in (
         ("BATCH_SIZE", [(str(size), base, {"BATCH_SIZE": str(size)}) for size in (100, 1000, 5000, 20_000)]),
