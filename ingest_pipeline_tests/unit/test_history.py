@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from ingest_pipeline.core.history import MOST, History
 from ingest_pipeline.orchestration.picture import INLINE, picture
+from ingest_pipeline_tests.samples import STEADY
 
 
+@STEADY
 @given(st.lists(st.tuples(st.floats(0, 86_400), st.integers(0, 10_000), st.floats(0, 1e6))))
 def test_every_row_is_in_one_stretch_and_the_worst_latency_is_kept(commits: list[tuple[float, int, float]]) -> None:
     history = History(100.0)
@@ -41,6 +43,7 @@ def test_the_picture_is_an_svg_with_a_line_for_each() -> None:
     assert {y for _, y in delay} == {101}, "always the longest"
 
 
+@STEADY
 @given(st.lists(st.tuples(st.floats(0, 90_000), st.integers(0, 10**9), st.floats(0, 1e8)), min_size=1, max_size=150))
 @example([(second + 0.5, 10**9 * (second % 2), 1e8 * (second % 2)) for second in range(120)])
 def test_the_ui_shows_every_picture_in_its_place(commits: list[tuple[float, int, float]]) -> None:
