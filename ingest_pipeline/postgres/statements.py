@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
+import psycopg
 from psycopg.types.json import Jsonb
 from sqlalchemy import TextClause, text
 
-from ..core.record import STAMP, Row
+from ..core.record import STAMP, DeadLetter, Row
 from ..core.stream import Stream
 from .copy import CopyPlan
 from .engine import Schemas, in_text
@@ -18,17 +20,38 @@ from .queries import quoted
 from .tables import BIGINT_OID, column_oids
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_letter_values = attrgetter(*DeadLetter.__slots__)
+_LETTER_COLUMNS = {
+    "stream": "text",
+    "topic": "text",
+    "run_id": "text",
+    "allowed": "bool",
+    "kafka_partition": "int4",
+    "kafka_offset": "int8",
+    "kafka_incarnation": "int2",
+    "kafka_timestamp_ms": "int8",
+    "key": "bytea",
+    "value": "bytea",
+    "value_bytes": "int8",
+    "value_sha256": "bytea",
+    "truncated": "bool",
+    "headers": "jsonb",
+    "stage": "text",
+    "reason": "text",
+    "sqlstate": "text",
+}
 
 
 @dataclass(frozen=True)
 class Statements:
-    """What a writer executes. `insert` is for exec_driver_sql; `copy` carries the same rows."""
+    """What a writer executes. `insert` and `letter` are for exec_driver_sql; their CopyPlans carry the same rows."""
 
     insert: str
     copy: CopyPlan
+    letter: str
+    letter_copy: CopyPlan
     move: TextClause
     recount: TextClause
-    letter: TextClause
     allowed: TextClause
     letters: TextClause
     recent: TextClause
@@ -45,13 +68,19 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
     oids = column_oids(stream)
     columns = ", ".join(quoted(name) for name in oids)
     values = ", ".join(["%s"] * len(oids))
+    letters, letter_columns = f"{quoted(schemas.ledger)}.dead_letter", ", ".join(_LETTER_COLUMNS)
     carried = tuple(BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in oids.items())
     return Statements(
         insert=f"INSERT INTO {table} ({columns})".replace("%", "%%") + f" VALUES ({values})",  # noqa: S608
         copy=CopyPlan(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)", carried),
+        letter=f"INSERT INTO {letters} ({letter_columns})".replace("%", "%%")  # noqa: S608
+        + f" VALUES ({', '.join(['%s'] * len(_LETTER_COLUMNS))})",
+        letter_copy=CopyPlan(
+            f"COPY {letters} ({letter_columns}) FROM STDIN (FORMAT BINARY)",
+            tuple(psycopg.adapters.types[name].oid for name in _LETTER_COLUMNS.values()),
+        ),
         move=_text(_MOVE, ledger),
         recount=_text(_RECOUNT, ledger),
-        letter=_text(_LETTER, ledger),
         allowed=_text(_ALLOWED, ledger),
         letters=_text(_LETTERS, ledger),
         allowance=_text(_ALLOWANCE, ledger),
@@ -65,13 +94,17 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
 def as_parameters(row: Row) -> tuple[Any, ...]:
     """A row for plain executemany: what COPY takes in binary (the timestamp as an int8, JSON as it is) is dressed."""
     stamp = row[STAMP]
-    values = (Jsonb(value) if isinstance(value, dict | list) else value for value in row[STAMP + 1 :])
     at = None if stamp is None else _PG_EPOCH + timedelta(microseconds=stamp)
-    return (*row[:STAMP], at, *values)
+    return (*row[:STAMP], at, *dressed(row[STAMP + 1 :]))
 
 
-def parameter_rows(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
-    return [as_parameters(row) for row in rows]
+def dressed(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(Jsonb(value) if isinstance(value, dict | list) else value for value in values)
+
+
+def letter_row(letter: DeadLetter, stream: Stream, run_id: str, allowed: bool) -> tuple[Any, ...]:
+    """In the order of the letter's columns."""
+    return (stream.name, stream.topic, run_id, allowed, *_letter_values(letter))
 
 
 def _text(template: str, ledger: str) -> TextClause:
@@ -99,12 +132,6 @@ _RECOUNT = """
     UPDATE {ledger}.position AS p SET "rows" = p."rows" - m.refused, dead_letters = p.dead_letters + m.refused
     FROM unnest(CAST(:partitions AS int[]), CAST(:refused AS bigint[])) AS m(kafka_partition, refused)
     WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition"""
-_LETTER = """
-    INSERT INTO {ledger}.dead_letter (stream, topic, kafka_incarnation, kafka_partition, kafka_offset,
-        kafka_timestamp_ms, key, value, value_bytes, value_sha256, truncated, headers, stage, reason, sqlstate, run_id,
-        allowed)
-    VALUES (:stream, :topic, :incarnation, :partition, :offset, :timestamp_ms, :key, :value, :value_bytes,
-        :value_sha256, :truncated, :headers, :stage, :reason, :sqlstate, :run_id, :allowed)"""
 _ALLOWED = """
     UPDATE {ledger}.stream_state SET letters_allowed = greatest(0, letters_allowed - :used) WHERE stream = :stream"""
 _ALLOWANCE = "SELECT letters_allowed FROM {ledger}.stream_state WHERE stream = :stream FOR UPDATE"

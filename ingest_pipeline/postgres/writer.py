@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -15,10 +14,10 @@ from ..core.letters import dead_letter
 from ..core.limit import LetterTally, LetterWindow
 from ..core.record import Batch, DeadLetter, Requests, Row, Written
 from ..core.stream import Stream
-from .copy import OPTION
+from .copy import OPTION, CopyPlan
 from .errors import UNSENDABLE, RowNotSent, mapped_errors
 from .isolate import store_isolated
-from .statements import Statements, parameter_rows
+from .statements import Statements, as_parameters, dressed, letter_row
 from .tables import LETTER_KEY, primary_key_name
 
 _PARTITION = itemgetter(1)
@@ -162,12 +161,22 @@ class BatchWriter:
         return batch.put_aside[i]
 
     def _insert(self, connection: Connection, rows: list[Row]) -> None:
+        self._carry(connection, self._sql.insert, rows, self._sql.copy, as_parameters)
+
+    def _carry(
+        self,
+        connection: Connection,
+        insert: str,
+        rows: list[tuple[Any, ...]],
+        copy: CopyPlan,
+        dress: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+    ) -> None:
         """SQLAlchemy Core's executemany; carried by COPY when that is the method."""
         if self._by_copy:
-            connection.exec_driver_sql(self._sql.insert, rows, {OPTION: self._sql.copy})
+            connection.exec_driver_sql(insert, rows, {OPTION: copy})
             return
         try:
-            connection.exec_driver_sql(self._sql.insert, parameter_rows(rows))
+            connection.exec_driver_sql(insert, list(map(dress, rows)))
         except UNSENDABLE as error:
             raise RowNotSent(None) from error
 
@@ -176,22 +185,17 @@ class BatchWriter:
     ) -> None:
         if not letters:
             return
-        with mapped_errors(self._doing, LETTER_KEY):
-            connection.execute(self._sql.letter, [self._letter_parameters(letter, allowed) for letter in letters])
+        rows = [
+            letter_row(letter, self._stream, self._run_id, (letter.partition, letter.offset) in allowed)
+            for letter in letters
+        ]
+        try:
+            with mapped_errors(self._doing, LETTER_KEY):
+                self._carry(connection, self._sql.letter, rows, self._sql.letter_copy, dressed)
+        except RecordRefused as error:  # the line that it names is none of the batch's rows
+            raise RecordRefused(error.message, stage=error.stage, sqlstate=error.sqlstate) from error
         if allowed:
             connection.execute(self._sql.allowed, {"stream": self._stream.name, "used": len(allowed)})
-
-    def _letter_parameters(self, letter: DeadLetter, allowed: Collection[tuple[int, int]]) -> dict[str, Any]:
-        fields = {name: getattr(letter, name) for name in DeadLetter.__slots__}
-        headers = None if letter.headers is None else json.dumps(letter.headers)
-        return {
-            **fields,
-            "headers": headers,
-            "stream": self._stream.name,
-            "topic": self._stream.topic,
-            "run_id": self._run_id,
-            "allowed": (letter.partition, letter.offset) in allowed,
-        }
 
     def _recount(self, connection: Connection, refused: Mapping[int, int]) -> None:
         connection.execute(
