@@ -236,3 +236,13 @@ def test_a_planted_row_is_nobodys_dead_letter(bench: Bench) -> None:
     assert bench.offsets() == [2]
     assert bench.letters() == {}
     assert bench.counters() == (0, 0, 0)
+
+
+def test_a_refused_dead_letter_is_no_records_fault(bench: Bench) -> None:
+    bench.sql("ALTER TABLE ingest.dead_letter ADD CONSTRAINT picky CHECK (kafka_offset <> 3)")
+    with pytest.raises(UnknownFault, match=r"the ledger's own part of a batch: check violation .*picky"):
+        bench.write([item("a"), BAD, item("b"), BAD, item("c")])
+    assert bench.offsets() == []
+    assert bench.letters() == {}
+    bench.sql("ALTER TABLE ingest.dead_letter DROP CONSTRAINT picky")
+    refused(bench, [item("a"), BAD, item("b"), BAD, item("c")], {1, 3})
