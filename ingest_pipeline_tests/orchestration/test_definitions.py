@@ -167,7 +167,7 @@ class TestInstance:
             queue = instance.run_coordinator.get_run_queue_config()
             assert queue.max_concurrent_runs == 100
             assert not queue.tag_concurrency_limits
-            assert instance.run_coordinator.dequeue_interval_seconds == 0
+            assert instance.run_coordinator.dequeue_interval_seconds == 1
             assert instance.run_monitoring_enabled
             assert instance.freshness_enabled
             assert instance.run_monitoring_poll_interval_seconds <= 10

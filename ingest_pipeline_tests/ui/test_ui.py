@@ -86,13 +86,6 @@ def test_prices_are_checked_too(ui: Ui) -> None:
     expect(ui.text("Succeeded")).to_have_count(len(CHECKS))
 
 
-def test_the_topic_stands_before_the_table_with_its_figures(ui: Ui) -> None:
-    ui.open_until("/assets/kafka/price", ui.row("headroom_records"))
-    for figure in ("lag", "headroom_records", "blocked_records"):
-        expect(ui.row(figure)).to_be_visible()
-    expect(ui.page.get_by_role("link", name="price", exact=True).first, "what is made of it").to_be_visible()
-
-
 def test_terminate_leaves_a_clean_run_and_another_goes_on(ui: Ui, database_url: str) -> None:
     terminated = ui.run_of("drain_temperature")
     expect(ui.text("temperature_sensor").first).to_be_visible()
