@@ -1,6 +1,6 @@
 """Messages → rows and dead letters. Half of the loop's time is spent here, so whole columns are taken at a time.
 
-CPU a record of 90 bytes, one core, msgspec 0.22: 1.1 µs by columns, 2.3 µs one by one.
+CPU a record of 90 bytes, one core, msgspec 0.22: 0.8 µs by columns, 1.0 µs one by one.
 """
 
 from __future__ import annotations

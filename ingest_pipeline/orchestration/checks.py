@@ -13,7 +13,7 @@ from ..core.stream import Stream
 from . import tags
 from .assets import asset_key
 from .connections import Connections
-from .status import status_of
+from .status import open_letters, status_of
 
 ACCOUNTED = "every_offset_accounted_for"
 NO_LOSS = "no_data_loss"
@@ -128,14 +128,9 @@ def no_loss(stream: Stream, connections: Connections) -> Verdict:
 
 def within_limit(stream: Stream, connections: Connections) -> Verdict:
     """Open dead letters are no fault of the pipeline; they are shown here, most frequent reason first."""
-    from ..postgres.dead_letters import DeadLetters, LetterFilter
-
     if not connections.book(stream).positions():
         return Verdict(WITHIN_LIMIT, True, "the stream has not begun")
-    reasons = DeadLetters(connections.database(), stream).count_by_reason(LetterFilter())
-    count = sum(row.letters for row in reasons)
-    top = "; ".join(f"{row.letters:,}x {row.reason}" for row in reasons[:3])
-    said = f"{count:,} open dead letters: {top}" if count else "no open dead letters"
+    count, said = open_letters(stream, connections)
     return Verdict(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
 
 

@@ -23,6 +23,19 @@ def _seconds(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
 
 
+# name, what it is, and its value; a stream without one is left out
+_OF_STREAMS: list[tuple[str, str, Callable[[StreamStatus], float | None]]] = [
+    (
+        "ingest_paused",
+        "1 while it stands still because somebody paused it, and for no other reason.",
+        lambda stream: stream.paused,
+    ),
+    (
+        "ingest_sensor_last_tick_timestamp_seconds",
+        "When the stream's sensor last looked, to the minute, in Unix time.",
+        lambda stream: _seconds(stream.ticked_at),
+    ),
+]
 # name, what it is, whether it only grows, and its value; a partition without one is left out
 _OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | None]]] = [
     ("ingest_position_offset", "Next offset to be stored.", False, lambda at: at.next_offset),
@@ -66,8 +79,12 @@ class StreamCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         found = [status_of(stream, self._connections) for stream in self._streams]
         yield self._states(found)
-        yield self._paused(found)
-        yield self._ticks(found)
+        for name, meaning, of_stream in _OF_STREAMS:
+            gauge = GaugeMetricFamily(name, meaning, labels=("stream",))
+            for each in found:
+                if (number := of_stream(each)) is not None:
+                    gauge.add_metric([each.stream], float(number))
+            yield gauge
         yield self._open_letters(found)
         for name, meaning, grows, value in _OF_PARTITIONS:
             family = (CounterMetricFamily if grows else GaugeMetricFamily)(name, meaning, labels=_PARTITION)
@@ -82,27 +99,6 @@ class StreamCollector(Collector):
         for each in found:
             for level, state in enumerate(_STATES):
                 family.add_metric([each.stream, state], float(level == each.level))
-        return family
-
-    def _paused(self, found: list[StreamStatus]) -> Metric:
-        family = GaugeMetricFamily(
-            "ingest_paused",
-            "1 while it stands still because somebody paused it, and for no other reason.",
-            labels=("stream",),
-        )
-        for each in found:
-            family.add_metric([each.stream], float(each.paused))
-        return family
-
-    def _ticks(self, found: list[StreamStatus]) -> Metric:
-        family = GaugeMetricFamily(
-            "ingest_sensor_last_tick_timestamp_seconds",
-            "When the stream's sensor last looked, to the minute, in Unix time.",
-            labels=("stream",),
-        )
-        for each in found:
-            if each.ticked_at is not None:
-                family.add_metric([each.stream], each.ticked_at.timestamp())
         return family
 
     def _open_letters(self, found: list[StreamStatus]) -> Metric:

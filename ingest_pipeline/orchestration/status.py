@@ -163,12 +163,14 @@ def _silent(stream: Stream, ticked_at: datetime | None, poll_seconds: int) -> li
     ]
 
 
-def _refused(stream: Stream, connections: Connections, waiting: int) -> str:
+def open_letters(stream: Stream, connections: Connections) -> tuple[int, str]:
+    """How many dead letters wait, and a sentence with their most frequent reasons."""
     from ..postgres.dead_letters import DeadLetters, LetterFilter
 
-    reasons = DeadLetters(connections.database(), stream).count_by_reason(LetterFilter())[:TOP_REASONS]
-    top = "; ".join(f"{row.letters:,}x {row.reason}" for row in reasons)
-    return f"{waiting:,} open dead letters: {top}. To see them: ingest dead-letters list {stream.name}"
+    reasons = DeadLetters(connections.database(), stream).count_by_reason(LetterFilter())
+    count = sum(row.letters for row in reasons)
+    top = "; ".join(f"{row.letters:,}x {row.reason}" for row in reasons[:TOP_REASONS])
+    return count, f"{count:,} open dead letters: {top}" if count else "no open dead letters"
 
 
 def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamStatus:
@@ -240,7 +242,8 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
     waiting = sum(row.letters for row in letters)
     if waiting:
-        degraded.append(_refused(stream, connections, waiting))
+        told = open_letters(stream, connections)[1]
+        degraded.append(f"{told}. To see them: ingest dead-letters list {stream.name}")
     if state.letters_allowed:
         degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
     return StreamStatus(

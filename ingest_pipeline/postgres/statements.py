@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -63,22 +63,16 @@ class Statements:
 
 def statements(stream: Stream, schemas: Schemas) -> Statements:
     """All names quoted."""
-    table = f"{quoted(schemas.events)}.{quoted(stream.table)}"
     ledger = in_text(schemas.ledger)
-    oids = column_oids(stream)
-    columns = ", ".join(quoted(name) for name in oids)
-    values = ", ".join(["%s"] * len(oids))
-    letters, letter_columns = f"{quoted(schemas.ledger)}.dead_letter", ", ".join(_LETTER_COLUMNS)
-    carried = tuple(BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in oids.items())
+    oids = {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
+    letter_oids = {name: psycopg.adapters.types[kind].oid for name, kind in _LETTER_COLUMNS.items()}
+    insert, copy = _carried(f"{quoted(schemas.events)}.{quoted(stream.table)}", oids)
+    letter, letter_copy = _carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids)
     return Statements(
-        insert=f"INSERT INTO {table} ({columns})".replace("%", "%%") + f" VALUES ({values})",  # noqa: S608
-        copy=CopyPlan(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)", carried),
-        letter=f"INSERT INTO {letters} ({letter_columns})".replace("%", "%%")  # noqa: S608
-        + f" VALUES ({', '.join(['%s'] * len(_LETTER_COLUMNS))})",
-        letter_copy=CopyPlan(
-            f"COPY {letters} ({letter_columns}) FROM STDIN (FORMAT BINARY)",
-            tuple(psycopg.adapters.types[name].oid for name in _LETTER_COLUMNS.values()),
-        ),
+        insert=insert,
+        copy=copy,
+        letter=letter,
+        letter_copy=letter_copy,
         move=_text(_MOVE, ledger),
         recount=_text(_RECOUNT, ledger),
         allowed=_text(_ALLOWED, ledger),
@@ -89,6 +83,13 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
         read=_text(_READ, ledger),
         beat=_text(_BEAT, ledger),
     )
+
+
+def _carried(table: str, oids: Mapping[str, int]) -> tuple[str, CopyPlan]:
+    """The INSERT into these columns, and the COPY of the same rows."""
+    columns, values = ", ".join(map(quoted, oids)), ", ".join(["%s"] * len(oids))
+    insert = f"INSERT INTO {table} ({columns})".replace("%", "%%") + f" VALUES ({values})"  # noqa: S608
+    return insert, CopyPlan(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)", tuple(oids.values()))
 
 
 def as_parameters(row: Row) -> tuple[Any, ...]:
