@@ -7,7 +7,7 @@ name a type or a JSON path, never a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import repeat
@@ -26,9 +26,9 @@ _BACKSLASH = 0x5C
 _ESCAPED_NUL = b"\\u0000"
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
 _QUOTED = re.compile(r"(unknown field|Invalid (?:enum )?value) (?:`.*`|'.*'|\".*\"|-?\d+)(?= - at|$)", re.DOTALL)
-_CHECK_FAILED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What an event's own check raises: on purpose, or by calculating with what it did not expect, such as a NaN."""
-_UNREADABLE = (msgspec.MsgspecError, RecursionError, MemoryError, *_CHECK_FAILED)
+_NOT_ITS_OWN = (RecordRefused, MemoryError)
+"""Refused already, or no record's fault. Any other exception is the record's: an event's own check may raise anything,
+on purpose or by calculating with what it did not expect, such as a NaN."""
 _FIRST_YEAR, _LAST_YEAR = 1, 9999
 
 
@@ -70,8 +70,10 @@ class JsonDecoder:
         """
         try:
             values = self._values(self._fast(value))
-        except _UNREADABLE as error:
-            values = self._decode_leniently(value, error)
+        except _NOT_ITS_OWN:
+            raise
+        except Exception:
+            values = self._decode_leniently(value)
         for i in self._times:
             time = values[i]
             if time is not None and not _FIRST_YEAR < time.year < _LAST_YEAR:
@@ -94,37 +96,39 @@ class JsonDecoder:
         if any(map(contains, filter(None, values), repeat(_BACKSLASH))):
             values = [None if value and _BACKSLASH in value and _ESCAPED_NUL in value else value for value in values]
         events, odd = _each(self._fast, values)
-        for year in self._years:
-            if not all(_FIRST_YEAR < each < _LAST_YEAR for each in set(map(year, events))):
-                return none
-        rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
         try:
+            for year in self._years:
+                if not all(_FIRST_YEAR < each < _LAST_YEAR for each in set(map(year, events))):
+                    return none
+            rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
             if self._structs:
                 rows = list(map(self._as_json, rows))
             if self._undeclared is not None:
                 left_out = set(odd)
                 read = (value for i, value in enumerate(values) if i not in left_out and value is not None)
                 rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, read, strict=True)]
-        except RecordRefused:
+        except MemoryError:
+            raise
+        except Exception:
             return none
         return rows, odd
 
     def _extra(self, value: bytes, undeclared: Undeclared) -> dict[str, Any] | None:
         try:
             found = undeclared.of(value)
-        except _UNREADABLE as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise RecordRefused(f"in an undeclared field: {_reason(error)}", stage="decode") from None
         if _BACKSLASH in value and _holds_nul(found):
             raise RecordRefused("NUL character in an undeclared field, which PostgreSQL cannot store", stage="value")
         return found
 
-    def _decode_leniently(self, value: bytes, refusal: BaseException) -> tuple[Any, ...]:
+    def _decode_leniently(self, value: bytes) -> tuple[Any, ...]:
         try:
             event = self._lenient(value)
-        except _UNREADABLE as error:
-            raise RecordRefused(self._as_declared(_reason(error)), stage="decode") from None
-        if not self._times:
-            raise RecordRefused(_reason(refusal), stage="decode")
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise RecordRefused(self._as_declared(_refusal(error)), stage="decode") from None
         values = list(self._leaves(event))
         for i in self._times:
             if values[i] is not None:
@@ -136,8 +140,10 @@ class JsonDecoder:
         """The event's own checks, which the lenient try left out: they expect the declared types."""
         try:
             event = self._declared.rebuilt(lenient, iter(values))
-        except _CHECK_FAILED as error:
-            raise RecordRefused(f"refused by the event's own check ({type(error).__name__})", stage="decode") from None
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise RecordRefused(_by_its_check(error), stage="decode") from None
         return self._leaves(event)
 
     def _as_json(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -146,7 +152,7 @@ class JsonDecoder:
         try:
             for i in self._structs:
                 dressed[i] = msgspec.to_builtins(dressed[i])
-        except _UNREADABLE as error:
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
             raise RecordRefused(f"{_reason(error)} - at `$.{self._fields[i].path}`", stage="decode") from None
         return tuple(dressed)
 
@@ -182,11 +188,12 @@ class JsonDecoder:
                 raise RecordRefused(f"NUL character, which PostgreSQL cannot store - at `$.{item.path}`", stage="value")
 
 
-def _each(function: Callable[[Any], Any], items: Iterable[Any]) -> tuple[list[Any], list[int]]:
-    """(what comes of the items, the indices of those that are refused).
+def _each(function: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """(what comes of the items, the indices of those that are refused): each item is in one of the two.
 
     Item by item without a line of Python for each: an error ends `extend` behind what there was, and it goes on from
-    there. 0.17 µs an event of 90 bytes, and 1 µs more for one that is refused.
+    there; a StopIteration ends it without a sound, before the last item. 0.17 µs an event of 90 bytes, and 1 µs more
+    for one that is refused.
     """
     coming = map(function, items)
     done: list[Any] = []
@@ -194,10 +201,14 @@ def _each(function: Callable[[Any], Any], items: Iterable[Any]) -> tuple[list[An
     while True:
         try:
             done.extend(coming)
-        except _UNREADABLE:
+        except MemoryError:  # may be the list's own: no item is at fault
+            raise
+        except Exception:
             refused.append(len(done) + len(refused))
         else:
-            return done, refused
+            if (seen := len(done) + len(refused)) == len(items):
+                return done, refused
+            refused.append(seen)
 
 
 def _is_time(item: Field) -> bool:
@@ -217,6 +228,22 @@ def _holds_nul(value: Any) -> bool:
         elif isinstance(item, list):
             left += item
     return False
+
+
+def _refusal(error: Exception) -> str:
+    """Why msgspec refused a value: by itself, or since a Struct's own check did, whose words may quote the record.
+
+    msgspec makes a ValidationError of a check's ValueError and TypeError, with their text and with them as its cause;
+    what else a check raises comes as it is, through a frame of its own.
+    """
+    frames = error.__traceback__
+    if error.__cause__ is not None or (frames is not None and frames.tb_next is not None):
+        return _by_its_check(error.__cause__ or error)
+    return _reason(error)
+
+
+def _by_its_check(error: BaseException) -> str:
+    return f"refused by the event's own check ({type(error).__name__})"
 
 
 def _reason(error: BaseException) -> str:

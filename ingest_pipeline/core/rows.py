@@ -12,7 +12,7 @@ from itertools import compress
 from operator import add
 from typing import Any
 
-from .errors import RecordRefused
+from .errors import RecordRefused, UnknownFault
 from .letters import dead_letter
 from .parts import VALUE_ALONE, RecordParts
 from .record import MAX_MS, MIN_MS, NO_TIMESTAMP_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
@@ -90,6 +90,10 @@ def decode_batch(
                 batch.dead_letters.append(dead_letter(messages[i], place[0], reason, rules.letter_bytes, headers))
                 batch.rows_before.append(before)
         kept[i], dropped = 0, dropped + 1
+    if (
+        len(rows) != len(messages) - dropped
+    ):  # `map` would end with the shorter one, and the positions move over the rest
+        raise UnknownFault(f"the decoder gave {len(rows)} rows for {len(messages) - dropped} records: none was stored")
     batch.rows = list(map(add, compress(coordinates, kept) if dropped else coordinates, rows))
     batch.messages = list(compress(messages, kept)) if dropped else messages
     last = dict(zip(partitions, messages, strict=True))
@@ -110,12 +114,17 @@ def _without_large(values: list[bytes | None], max_bytes: int) -> list[bytes | N
 
 
 def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:
-    """One value's part of a row. Raises RecordRefused."""
+    """One value's part of a row. Raises RecordRefused; MemoryError is no record's fault."""
     if value is None:
         raise RecordRefused("a tombstone: the record has no value", stage="decode")
     if len(value) > max_bytes:
         raise RecordRefused(f"larger than MAX_RECORD_BYTES, {max_bytes:,} bytes", stage="size")
-    return decode(value)
+    try:
+        return decode(value)
+    except (RecordRefused, MemoryError):
+        raise
+    except Exception as error:  # such as an event whose own check made a column something else
+        raise RecordRefused(f"cannot be decoded ({type(error).__name__})", stage="decode") from None
 
 
 def _incarnations(partitions: Iterable[int], positions: Mapping[int, Position]) -> Iterator[int]:

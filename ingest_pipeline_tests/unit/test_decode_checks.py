@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
+from ingest_pipeline.core.fields import AsJson
 from ingest_pipeline.core.stream import Stream
 
 CANARY = "c4n4ryq"
@@ -85,6 +86,68 @@ class Careless(msgspec.Struct):
 def test_a_check_that_fails_in_another_way_costs_that_record(fields: dict[str, Any], kind: str) -> None:
     found = refusal(Careless, event_time="2026-01-01T00:00:00Z", **fields)
     assert found == f"refused by the event's own check ({kind})"
+
+
+RAISED = {
+    each.__name__: each
+    for each in (ValueError, TypeError, KeyError, AssertionError, RuntimeError, RecursionError, StopIteration, OSError)
+}
+
+
+class Picky(msgspec.Struct):
+    raises: str = ""
+
+    def __post_init__(self) -> None:
+        if self.raises == "ValidationError":
+            raise msgspec.ValidationError(CANARY)
+        if self.raises:
+            raise RAISED[self.raises](CANARY)
+
+
+class AroundPicky(Picky, kw_only=True):
+    event_time: datetime
+    columns: Picky = msgspec.field(default_factory=Picky)
+    document: Annotated[Picky, AsJson] = msgspec.field(default_factory=Picky)
+    listed: list[Picky] = []
+
+
+@pytest.mark.parametrize("kind", [*RAISED, "ValidationError"])
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00"])
+def test_no_check_keeps_its_words_wherever_it_stands(kind: str, time: str) -> None:
+    told = f"refused by the event's own check ({kind})"
+    picky = {"raises": kind}
+    for fields in (picky, {"columns": picky}, {"document": picky}, {"listed": [{}, picky]}):
+        assert refusal(AroundPicky, event_time=time, **fields) == told
+
+
+class Silent(msgspec.Struct):
+    event_time: datetime
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number == 3:
+            raise StopIteration
+        if self.number == 5:
+            raise MemoryError
+
+
+def numbered(number: int) -> bytes:
+    return b'{"event_time": "2026-01-01T00:00:00Z", "number": %d}' % number
+
+
+@pytest.mark.parametrize("stops", [[2, 3], [0, 3], [3, 4], [0, 1, 2, 3, 4], [3]])
+def test_a_check_that_stops_the_iteration_costs_that_record_and_no_other(stops: list[int]) -> None:
+    rows, odd = JsonDecoder(Stream("silent", Silent)).decode_many([numbered(3 if i in stops else i) for i in range(5)])
+    assert ([row[1] for row in rows], odd) == ([i for i in range(5) if i not in stops], stops)
+    assert refusal(Silent, **json.loads(numbered(3))) == "refused by the event's own check (StopIteration)"
+
+
+def test_no_record_is_at_fault_when_memory_is_short() -> None:
+    decoder = JsonDecoder(Stream("silent", Silent))
+    with pytest.raises(MemoryError):
+        decoder.decode(numbered(5))
+    with pytest.raises(MemoryError):
+        decoder.decode_many([numbered(1), numbered(5)])
 
 
 class Zoned(msgspec.Struct):

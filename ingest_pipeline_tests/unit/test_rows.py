@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.errors import UnknownFault
 from ingest_pipeline.core.record import MAX_MS, MIN_MS, Batch, Place, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
@@ -124,6 +125,44 @@ def test_what_is_too_large_is_not_decoded() -> None:
     batch = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, 0.0, many)
     assert batch is not None
     assert (len(batch.rows), [letter.stage for letter in batch.dead_letters], batch.rows_before) == (2, ["size"], [1])
+
+
+@pytest.mark.parametrize("rows", [0, 2, 4])
+def test_a_decoder_that_loses_count_stores_nothing(rows: int) -> None:
+    def many(values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
+        return [(1,)] * rows, []
+
+    with pytest.raises(UnknownFault, match=f"{rows} rows for 3 records"):
+        decode_batch(messages([good()] * 3), {}, POSITIONS, DECODER.decode, RULES, 0.0, many)
+
+
+class Mood(msgspec.Struct):
+    number: int
+
+
+class Restless(msgspec.Struct):
+    event_time: datetime
+    mood: Mood
+
+    def __post_init__(self) -> None:
+        if self.mood.number == 2:
+            self.event_time = "soon"  # type: ignore[assignment]
+        if self.mood.number == 3:
+            self.mood = None  # type: ignore[assignment]
+
+
+def test_an_event_that_makes_something_else_of_itself_is_one_dead_letter() -> None:
+    decoder = JsonDecoder(Stream("restless", Restless))
+    values: list[bytes | None] = [
+        b'{"event_time": "2026-01-01T00:00:00Z", "mood": {"number": %d}}' % number for number in (1, 2, 1, 3, 1)
+    ]
+    batch = decode_batch(messages(values), {}, POSITIONS, decoder.decode, RULES, 0.0, decoder.decode_many)
+    assert batch is not None
+    assert ([letter.reason for letter in batch.dead_letters], batch.rows_before, len(batch.rows)) == (
+        ["cannot be decoded (AttributeError)"] * 2,
+        [1, 2],
+        3,
+    )
 
 
 @pytest.mark.parametrize(
