@@ -63,7 +63,8 @@ class StreamSettings(Values):
         default=1.0,
         ge=0.01,
         le=60,
-        description="A batch is written this many seconds after its first record came.",
+        description="A batch is written this many seconds after its first record came; the first one of a run as soon"
+        " as it has read all there is.",
     )
     batch_bytes: ByteCount = Field(
         default=16 * MIB,

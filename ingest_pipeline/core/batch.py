@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .ports import Clock, Source
@@ -10,6 +10,7 @@ from .record import Chunk, Message, Place
 
 SLICE_SECONDS = 0.25
 """The longest single wait inside a read: how late a request to stop may be noticed."""
+_HURRIED_SECONDS = 0.05
 _FIRST_READ = 100
 _LARGE_KEY = 256
 
@@ -50,7 +51,12 @@ class BatchReader:
         self._opened_at: float | None = None
         self._carried: Chunk | None = None
         self._more = True
+        self._awaited: set[int] | None = None
         self._average_bytes = limits.size_bytes / _FIRST_READ
+
+    def hurry(self, partitions: Iterable[int]) -> None:
+        """The next batch of records is due, too, once the ends of all these partitions have been told."""
+        self._awaited = set(partitions)
 
     def read(self) -> tuple[list[Message], dict[int, Place], float] | None:
         """Wait up to SLICE_SECONDS. (messages, ends, when the first came) when a batch is due, else None.
@@ -73,6 +79,8 @@ class BatchReader:
             return None
         opened_at = self._clock.monotonic() if self._opened_at is None else self._opened_at
         taken = self._messages, self._ends, opened_at
+        if self._messages:
+            self._awaited = None
         self._messages, self._ends, self._bytes, self._opened_at, self._more = [], {}, 0, None, True
         return taken
 
@@ -88,7 +96,7 @@ class BatchReader:
         if len(self._messages) >= self._limits.records:
             return 0.0  # due already: only what is there goes along
         left = self._opened_at + self._limits.timeout_seconds - self._clock.monotonic()
-        return min(SLICE_SECONDS, max(0.0, left))
+        return min(SLICE_SECONDS if self._awaited is None else _HURRIED_SECONDS, max(0.0, left))
 
     def _add(self, chunk: Chunk) -> None:
         messages = list(chunk.messages)
@@ -105,6 +113,8 @@ class BatchReader:
             self._messages += messages
             self._bytes += sum(sizes)
         self._ends.update(chunk.ends)
+        if self._awaited:
+            self._awaited.difference_update(chunk.ends)
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
         """How many of these records still belong to this batch."""
@@ -126,6 +136,7 @@ class BatchReader:
             (full and not (self._more and len(self._messages) < limits.records * limits.together))
             or self._bytes >= limits.size_bytes
             or self._carried is not None
+            or self._awaited == set()
             or (not full and self._clock.monotonic() >= self._opened_at + limits.timeout_seconds)
         )
 

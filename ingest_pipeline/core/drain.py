@@ -95,6 +95,7 @@ class Drain:
         self.progress.own(self._ledger.positions)
         self.verified = dict(self.progress.to_offsets)
         self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
+        self._reader.hurry(self._ledger.positions)  # records have waited for this run to start
         while True:
             self._beat()
             ended = self._why_end()
@@ -137,11 +138,12 @@ class Drain:
         self.progress.add(batch, written, self._clock.time(), now)
 
     def _write(self, batch: Batch) -> Written:
-        backoff = self._backoff()
+        backoff: Backoff | None = None
         while True:
             try:
                 return self._ledger.write(batch)
             except EnvironmentFault as fault:
+                backoff = backoff or self._backoff()  # its time begins now: a try may have waited for a time-out
                 settled = self._recover(backoff, fault, batch)
             if settled is not None:
                 return settled

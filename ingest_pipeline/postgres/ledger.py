@@ -52,13 +52,14 @@ class PostgresLedger:
         clock: Clock | None = None,
     ) -> None:
         self._database, self._stream, self._run_id = database, stream, run_id
-        self._writing = (write_method, letter_bytes, batch_size)
-        self._limits = limits
         self._clock: Clock = clock or SystemClock()
         self._doing = f"owning stream {stream.name}"
         self._counts: dict[int, tuple[int, int]] = {}
         self.positions: dict[int, Position] = {}
         self._lost: set[Backend] = set()  # sessions of our own that may still live
+        self._sql = statements(stream, database.schemas)
+        window = LetterWindow(stream.name, limits)
+        self._writer = BatchWriter(stream, run_id, self._sql, write_method, letter_bytes, batch_size, window)
         self._open()
 
     def _open(self) -> None:
@@ -71,9 +72,6 @@ class PostgresLedger:
                 self._keys = ownership.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
                 self._backend = ownership.this_backend(self._connection)
             on_error.pop_all()
-        self._sql = statements(self._stream, self._database.schemas)
-        window = LetterWindow(self._stream.name, self._limits)
-        self._writer = BatchWriter(self._stream, self._run_id, self._sql, *self._writing, window)
 
     def own(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ..core.errors import RecordRefused, Superseded, UnknownFault
+from ..core.errors import DatabaseUnavailable, RecordRefused, Superseded, UnknownFault
 from ..core.letters import dead_letter
 from ..core.limit import LetterTally, LetterWindow
 from ..core.record import Batch, DeadLetter, Requests, Row, Written
@@ -21,6 +22,7 @@ from .statements import Statements, as_parameters, dressed, letter_row
 from .tables import LETTER_KEY, primary_key_name
 
 _PARTITION = itemgetter(1)
+_QUERY_CANCELED = "57014"
 _IMMEDIATE = text("SET CONSTRAINTS ALL IMMEDIATE")
 
 
@@ -49,6 +51,7 @@ class BatchWriter:
         self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
         self._by_copy = write_method == "copy"
         self._letter_bytes, self._batch_size = letter_bytes, batch_size
+        self._most = sys.maxsize if self._by_copy else batch_size  # rows of a statement
         self._doing = f"writing stream {stream.name}"
         self._own_key = primary_key_name(stream.table)
 
@@ -58,8 +61,17 @@ class BatchWriter:
         A batch in which the database refuses a record is begun again, each refused record found and put aside.
 
         Raises:
-            Superseded, EnvironmentFault, StopStream: the transaction was rolled back, or its end is not known.
+            Superseded, EnvironmentFault, StopStream: the transaction was rolled back, or its end is not known. After a
+                statement that took longer than its time-out, by a slow trigger, the next try is made of shorter ones.
         """
+        try:
+            return self._written(connection, batch)
+        except DatabaseUnavailable as error:
+            if error.sqlstate == _QUERY_CANCELED:
+                self._most = max(1, min(self._most, len(batch.rows)) // 100)
+            raise
+
+    def _written(self, connection: Connection, batch: Batch) -> Written:
         try:
             return self._transaction(connection, batch)
         except RecordRefused as refused:
@@ -137,9 +149,8 @@ class BatchWriter:
         if not batch.rows:
             return []
         if first is None:
-            step = len(batch.rows) if self._by_copy else self._batch_size
-            for start in range(0, len(batch.rows), step):
-                self._insert(connection, batch.rows[start : start + step])
+            for start in range(0, len(batch.rows), self._most):
+                self._insert(connection, batch.rows[start : start + self._most])
             return []
 
         def refuse(index: int, error: RecordRefused) -> None:
@@ -150,7 +161,9 @@ class BatchWriter:
             with mapped_errors(self._doing, self._own_key):
                 self._insert(connection, rows)
 
-        refused = store_isolated(connection, batch.rows, store, self._batch_size, first, refuse)
+        named = first if len(batch.rows) <= self._most else None  # a line is counted from its statement's first row
+        most = min(self._batch_size, self._most)
+        refused = store_isolated(connection, batch.rows, store, most, named, refuse)
         return [self._put_aside(batch, i, error) for i, error in refused]
 
     def _put_aside(self, batch: Batch, i: int, refused: RecordRefused) -> DeadLetter:

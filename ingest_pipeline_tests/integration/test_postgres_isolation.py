@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch, UnknownFault
+from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, SchemaMismatch, UnknownFault
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.postgres import engine
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, message
 
@@ -190,6 +191,28 @@ def test_a_number_that_does_not_fit_costs_its_record(bench: Bench) -> None:
     bench.ledger.write(bench.batch([message(0, n, value) for n, value in enumerate(values)], decode))
     assert bench.offsets() == [0, 2, 4]
     assert bench.sql("SELECT number FROM item ORDER BY 1") == [1, 2, 3]
+
+
+SLOW = """
+    CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN new; END $$;
+    CREATE TRIGGER slowly BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION slowly()"""
+
+
+@pytest.mark.parametrize("numbers", [[0] * 100, [0] * 70 + [-1] + [0] * 29], ids=["all good", "one refused"])
+@pytest.mark.parametrize("bench", ["copy"], indirect=True)
+def test_a_batch_too_slow_for_one_copy_goes_by_several(
+    bench: Bench, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engine._SESSION, "statement_timeout", "1s")
+    bench.sql(CASES["check"][0])
+    bench.sql(SLOW)
+    batch = bench.batch([message(0, n, item("a", number)) for n, number in enumerate(numbers)])
+    with pytest.raises(DatabaseUnavailable, match="57014"):
+        bench.ledger.write(batch)
+    assert bench.counters() == (0, 0, 0)
+    assert bench.ledger.recover(batch) is None
+    bench.ledger.write(batch)
+    assert bench.counters() == (100, numbers.count(0), numbers.count(-1))
 
 
 @pytest.mark.parametrize("case", ["check", "foreign key", "trigger P0001"])

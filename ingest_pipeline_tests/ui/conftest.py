@@ -1,9 +1,10 @@
-"""The demo with its UI in a browser, once for a test module."""
+"""The demo with its UI in a browser, once for a test module, in a clone to which README's third stream was added."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from ingest_pipeline_tests.integration.running_demo import RunningDemo
+from ingest_pipeline_tests.integration.running_demo import ROOT, RunningDemo
 from ingest_pipeline_tests.ui.pages import Ui
 
 # Prices come in short runs, so that one has ended soon; temperatures in one that is there to be terminated.
@@ -23,11 +24,23 @@ _WAIT_SECONDS = 90
 @pytest.fixture(scope="module")
 def demo(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     """Rows are in every table, of which one record in a thousand was refused."""
-    with RunningDemo(tmp_path_factory.mktemp("demo"), "--rate", "300", **_SETTINGS) as running:
+    clone = _with_third_stream(tmp_path_factory.mktemp("clone"))
+    with RunningDemo(clone, "--rate", "300", PYTHONPATH=str(clone), **_SETTINGS) as running:
         running.wait_for("rows in every table", 300)
         yield running
         running.send(signal.SIGTERM)
         assert running.end() == 0, running.said
+
+
+def _with_third_stream(folder: Path) -> Path:
+    """The package there, its streams.py edited as README has it."""
+    package = folder / "ingest_pipeline"
+    shutil.copytree(ROOT / "ingest_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    streams = package / "streams.py"
+    before, _, _ = streams.read_text().partition("STREAMS = [")
+    streams.write_text(before + block)
+    return folder
 
 
 @pytest.fixture(scope="module")

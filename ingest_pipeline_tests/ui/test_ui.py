@@ -86,6 +86,18 @@ def test_prices_are_checked_too(ui: Ui) -> None:
     expect(ui.text("Succeeded")).to_have_count(len(CHECKS))
 
 
+def test_the_stream_that_readme_adds_has_rows_in_its_own_table(ui: Ui, database_url: str) -> None:
+    ui.open("/assets/humidity")
+    for said in ("One reading of one hygrometer, in percent.", "public.humidity", "humidity_sensor"):
+        expect(ui.text(said).first).to_be_visible()
+    expect(ui.row("humidity")).to_contain_text("double precision")
+    ui.button("Plots").click()
+    expect(ui.text("rows").first).to_be_visible()
+    assert query(database_url, "select count(*) from humidity")[0] > 0
+    ui.open("/locations/ingest_pipeline.definitions/jobs/drain_humidity/runs")
+    expect(ui.page.get_by_role("link", name="humidity_sensor", exact=True).first).to_be_visible()
+
+
 def test_terminate_leaves_a_clean_run_and_another_goes_on(ui: Ui, database_url: str) -> None:
     terminated = ui.run_of("drain_temperature")
     expect(ui.text("temperature_sensor").first).to_be_visible()

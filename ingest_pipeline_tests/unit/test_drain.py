@@ -84,6 +84,24 @@ def test_it_ends_caught_up_after_the_idle_time() -> None:
     assert 5.0 <= scene.clock.monotonic() < 8.0
 
 
+def test_its_first_batch_does_not_wait_for_more_than_there_is() -> None:
+    scene = Scene(batch=BatchLimits(1000, 1 << 20, 3.0))
+    scene.produce(3)
+    first: list[float] = []
+
+    def observe(progress: Progress) -> None:
+        if progress.batches and not first:
+            first.append(scene.clock.monotonic())
+            scene.produce(1)
+
+    scene.observe = observe
+    drain = scene.drain()
+    assert drain.run() == "caught-up"
+    assert first[0] < 1
+    assert (scene.rows, drain.progress.batches) == (4, 2)
+    assert scene.clock.monotonic() >= 3
+
+
 def test_it_is_not_idle_while_the_end_has_not_been_seen() -> None:
     scene = Scene(limits=replace(LIMITS, idle_seconds=0, max_seconds=30))
     scene.produce(1)
@@ -110,10 +128,11 @@ def test_past_its_age_it_ends_as_soon_as_a_successor_waits() -> None:
 
 
 def test_it_ends_at_its_age_with_the_batch_in_hand_committed() -> None:
-    scene = Scene(limits=replace(LIMITS, max_seconds=3), batch=BatchLimits(1000, 1 << 20, 60.0))
+    scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60), batch=BatchLimits(1000, 1 << 20, 60.0))
     scene.produce(4)
+    scene.observe = lambda progress: scene.produce(1) if progress.rows == scene.broker.log("reading", 0).end else None
     assert scene.drain().run() == "age"
-    assert scene.rows == 4
+    assert scene.rows == 5
 
 
 def test_a_number_of_batches_is_kept_to_exactly() -> None:
