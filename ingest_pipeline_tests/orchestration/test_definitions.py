@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.launcher import DefaultRunLauncher
-from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.run_coordinator import DefaultRunCoordinator
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.workspace.load import load_workspace_process_context_from_yaml_paths
@@ -161,13 +161,9 @@ class TestInstance:
     def test_its_parts_can_be_made(self, instance_folder: Path) -> None:
         """A wrong class name kills the daemon without a word."""
         with dg.DagsterInstance.from_config(str(instance_folder)) as instance:
-            assert type(instance.run_coordinator) is QueuedRunCoordinator
+            assert type(instance.run_coordinator) is DefaultRunCoordinator
             assert type(instance.run_launcher) is DefaultRunLauncher
             assert type(instance.compute_log_manager) is LocalComputeLogManager
-            queue = instance.run_coordinator.get_run_queue_config()
-            assert queue.max_concurrent_runs == 100
-            assert not queue.tag_concurrency_limits
-            assert instance.run_coordinator.dequeue_interval_seconds == 1
             assert instance.run_monitoring_enabled
             assert instance.freshness_enabled
             assert instance.run_monitoring_poll_interval_seconds <= 10
