@@ -98,7 +98,12 @@ class StreamSettings(Values):
         le=64,
         description="The number of runs that share the partitions of a stream at the same time.",
     )
-    poll_seconds: int = Field(default=4, ge=1, le=300, description="The sensor looks for lag every this many seconds.")
+    poll_seconds: int = Field(
+        default=4,
+        ge=1,
+        le=300,
+        description="The sensor looks for lag every this many seconds; Dagster's daemon rounds up to a multiple of 5.",
+    )
     report_seconds: int = Field(
         default=60,
         ge=1,
@@ -199,7 +204,7 @@ class SharedSettings(Values):
         default=7,
         ge=1,
         le=3650,
-        description="Dagster's records of runs that succeeded are deleted after this many days.",
+        description="Dagster's records of runs that did not fail are deleted after this many days.",
     )
     failed_run_retention_days: int = Field(
         default=30,
@@ -208,7 +213,10 @@ class SharedSettings(Values):
         description="Dagster's records of runs that failed are deleted after this many days.",
     )
     run_retention_keep: int = Field(
-        default=200, ge=0, le=1_000_000, description="This many latest runs are kept whatever their age."
+        default=200,
+        ge=0,
+        le=1_000_000,
+        description="Of each stream and each other job, this many latest runs are kept whatever their age.",
     )
     alert_webhook_url: Annotated[WebhookUrl | None, Shape("an address that begins with https:// or http://")] = Field(
         default=None, description="Where messages are posted when a stream begins to fail, and when it is well again."

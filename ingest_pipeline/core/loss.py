@@ -7,7 +7,8 @@ ends before it, was cut and regrew, or the topic is another one than the ledger'
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from .errors import DataLoss, TopicChanged, TopicMissing
 from .record import Place, TopicIdentity
@@ -36,6 +37,7 @@ class Loss:
         cause: one of this module's names.
         low, high: the log's bounds when it was found; None where nobody asked.
         said: what happened, in words.
+        found_at: when it was first seen, where that is kept.
     """
 
     partition: int
@@ -45,6 +47,7 @@ class Loss:
     said: str
     low: int | None = None
     high: int | None = None
+    found_at: datetime | None = field(default=None, compare=False)
 
     @property
     def offsets_used_again(self) -> bool:
@@ -86,9 +89,11 @@ def bounds_loss(partition: int, incarnation: int, expected: int, low: int, high:
     return _loss(RETENTION if expected < low else TRUNCATED, partition, incarnation, expected, low, high)
 
 
-def noted_loss(cause: str, partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss:
+def noted_loss(
+    cause: str, partition: int, incarnation: int, expected: int, low: int, high: int, found_at: datetime | None = None
+) -> Loss:
     """One that was found before, from what was kept of it."""
-    return _loss(cause, partition, incarnation, expected, low, high)
+    return replace(_loss(cause, partition, incarnation, expected, low, high), found_at=found_at)
 
 
 def data_loss(where: str, partition: int, expected: int, low: int, high: int) -> DataLoss:

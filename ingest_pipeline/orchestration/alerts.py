@@ -7,9 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from ..core.stream import Stream
 from . import tags
@@ -136,6 +133,10 @@ def messages(before: Failing, now: Failing) -> list[Message]:
 def post(webhook: str, text: str) -> None:
     """Raises dagster.Failure, without the address, when the webhook does not take it after several tries, within half a
     minute: the next tick tries again."""
+    import requests  # 0.1 s that no run needs
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
     again = Retry(_TRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("POST",))
     with requests.Session() as session:
         session.mount(webhook, HTTPAdapter(max_retries=again))

@@ -53,7 +53,7 @@ class View:
         progress_at: partition → when its position last moved; without those that never did.
         lost: Kafka does not hold a position's next offset, and a run is to go on without asking.
         acted_at: when an operator last mended something; failures before that do not count.
-        ghosts_seen: run id → when a tick first saw it without a session.
+        ghosts_seen: run id → when a tick first saw it without a session, or created long ago and never started.
     """
 
     now: float
@@ -176,6 +176,8 @@ def _is_ghost(run: RunView, view: View) -> bool:
     """Only a sensor's run can be one: a run launched by hand may be at another asset, without a session of ours."""
     if run.shard is None:
         return False
+    if run.status == "NOT_STARTED":  # no queue has it, and nobody else starts it
+        return _never_started(run, view)
     due = view.now - run.started_at >= START_GRACE_SECONDS or run.run_id in view.named
     return run.status == "STARTED" and due and run.run_id not in view.present
 
@@ -186,7 +188,7 @@ def _patience(run: RunView) -> float:
 
 def _never_started(run: RunView, view: View) -> bool:
     """A daemon that was killed while it launched a run leaves it so. Should it start after all: the ledger fences."""
-    return run.status == "STARTING" and view.now - run.started_at >= STARTING_SECONDS
+    return run.status in ("NOT_STARTED", "STARTING") and view.now - run.started_at >= STARTING_SECONDS
 
 
 def _doing(run: RunView) -> str:

@@ -14,7 +14,7 @@ from ..core.backoff import Backoff
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.drain import Drain, RunLimits
-from ..core.errors import DataLoss, DeadLetterLimit, EnvironmentFault, IngestError, Superseded, TopicChanged
+from ..core.errors import DataLoss, DeadLetterLimit, EnvironmentFault, IngestError, StopStream, Superseded, TopicChanged
 from ..core.loss import as_error, unverified
 from ..core.ports import Topic
 from ..core.progress import Progress
@@ -77,10 +77,12 @@ class StreamRun:
             self._context.log.warning(error.message)
         except IngestError as error:
             self._tag_end(f"failed:{type(error).__name__}")
+            self._note_failure(error.message, isinstance(error, StopStream))
             self._check(error.message if isinstance(error, DeadLetterLimit) else None)
             raise dg.Failure(description=error.message, allow_retries=False) from None
         except Exception as error:  # a bug: it keeps its traceback
             self._tag_end(f"failed:{type(error).__name__}")
+            self._note_failure(f"a bug, {type(error).__name__}: its traceback is in Dagster's log of the run", True)
             raise
 
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
@@ -212,6 +214,13 @@ class StreamRun:
         except EnvironmentFault as fault:
             self._log.warning("the row count is not known: %s", fault.message)
             return None
+
+    def _note_failure(self, why: str, stops: bool) -> None:
+        """For `ingest status`. Where PostgreSQL does not answer, it says that itself."""
+        try:
+            self._connections.book(self._stream).note_failure(why, stops)
+        except IngestError as error:
+            self._context.log.warning(f"the ledger was not told why this run failed: {error.message}")
 
     def _check(self, limit_reached: str | None = None) -> None:
         for _ in self._checks(limit_reached):

@@ -105,7 +105,8 @@ def tick(
     for run_id in decision.failed_ghosts:
         if (run := context.instance.get_run_by_id(run_id)) is not None:
             context.instance.report_run_failed(
-                run, "The run has no session with PostgreSQL any more: its process is frozen, cut off or gone."
+                run,
+                "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never came to be.",
             )
     requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
     if lateness is not None and not (requests or view.active or view.owners):
@@ -153,7 +154,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         active=active,
         recent=recent,
         progress_at=_progress_at(known),
-        paused=f"{state.reason} ({state.paused_by})" if state.paused else None,
+        paused=state.paused_words,
         ghosts_seen=_stored(context.cursor).get("ghosts", {}),
     )
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from ..core.errors import IngestError, TopicMissing
-from ..core.loss import topic_gone
+from ..core.loss import Loss, topic_gone
 from ..core.ports import Topic
 from ..core.start import survey
 from ..core.stream import Stream
 from .connections import Connections
 from .tags import sensor_name
+
+if TYPE_CHECKING:
+    from ..postgres.book import StreamState
 
 HEALTHY, DEGRADED, STOPPED = 0, 1, 2
 """Also the exit codes."""
@@ -150,6 +154,24 @@ def _waiting(topic: Topic, partitions: list[PartitionStatus], since: datetime) -
     return [at for at in partitions if (at.next_offset or 0) < young[at.partition].next_offset]
 
 
+def _failing(state: StreamState, partitions: list[PartitionStatus]) -> list[str]:
+    """Why the newest failed run failed, where nothing has moved since, nor anybody done something about it."""
+    at = state.failed_at
+    if at is None or (state.acted_at is not None and state.acted_at > at):
+        return []
+    if not any(each.lag and (each.committed_at is None or each.committed_at < at) for each in partitions):
+        return []
+    return [f"the last run failed, {_moment(at)}: {state.failure}"]
+
+
+def _since(loss: Loss) -> str:
+    return f", found {_moment(loss.found_at)}" if loss.found_at is not None else ""
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _silent(stream: Stream, ticked_at: datetime | None, poll_seconds: int) -> list[str]:
     """None of a stream that never had a sensor: it may be run by hand."""
     if ticked_at is None:
@@ -178,7 +200,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
 
     book, topic = connections.book(stream), connections.topic(stream)
     state, known = book.state(), book.positions()
-    paused = [f"paused: {state.reason} ({state.paused_by}); to go on: ingest resume {stream.name}"] * state.paused
+    paused = [f"paused: {state.paused_words}; to go on: ingest resume {stream.name}"] * state.paused
     losses, ends, away = book.losses(), {}, []
     try:
         identity, losses = survey(topic, book)
@@ -231,12 +253,16 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
             late, unattended = _late(topic, found, own.max_delay_seconds), _unattended(stream, topic, found)
     except IngestError as error:
         away.append(error.message)
-    held_up = away + [f"{loss.said}; to go on: ingest accept-loss {stream.name}" for loss in losses]
+    held_up = away + [f"{loss.said}{_since(loss)}; to go on: ingest accept-loss {stream.name}" for loss in losses]
+    failing = [] if held_up else _failing(state, found)
+    if state.failure_stops:
+        held_up += failing
     stopped = held_up + paused
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
     degraded += _silent(stream, state.ticked_at, own.poll_seconds)
+    degraded += [] if state.failure_stops else failing
     degraded += late
     degraded += [] if stopped else unattended
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY

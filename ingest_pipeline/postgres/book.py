@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, TextClause, text
@@ -21,7 +21,8 @@ from .ownership import Holder
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """Whether a stream is paused, and who says so; how many dead letters may still pass uncounted by the limit; when an
-    operator last mended something; when its sensor last looked, to the minute."""
+    operator last mended something; when its sensor last looked, to the minute; when a run failed last, why, and whether
+    only somebody's action can help."""
 
     paused: bool = False
     reason: str | None = None
@@ -30,6 +31,16 @@ class StreamState:
     letters_allowed: int = 0
     acted_at: datetime | None = None
     ticked_at: datetime | None = None
+    failed_at: datetime | None = None
+    failure: str | None = None
+    failure_stops: bool | None = None
+
+    @property
+    def paused_words(self) -> str | None:
+        """Why, by whom and since when; None when it is not paused."""
+        if not self.paused or self.since is None:
+            return None
+        return f"{self.reason} ({self.paused_by}), since {self.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,15 @@ class LedgerBook:
     def note_tick(self) -> None:
         """The stream's sensor has looked just now."""
         self._execute(_TICK, {})
+
+    def note_failure(self, why: str, stops: bool) -> None:
+        """A run has failed just now.
+
+        Args:
+            why: one line, without a record's values.
+            stops: trying again cannot help.
+        """
+        self._execute(_FAILED, {"why": why, "stops": stops})
 
     def losses(self) -> list[Loss]:
         """What was found missing at the positions as they stand now, and is not accepted yet."""
@@ -198,7 +218,8 @@ _POSITIONS = """
            next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
     FROM {ledger}.position WHERE stream = :stream ORDER BY kafka_partition"""
 _STATE = """
-    SELECT paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at
+    SELECT paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at, failed_at,
+           failure, failure_stops
     FROM {ledger}.stream_state WHERE stream = :stream"""
 _PAUSE = """
     INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)
@@ -214,6 +235,9 @@ _ALLOW = """
 _TICK = """
     INSERT INTO {ledger}.stream_state (stream, ticked_at) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET ticked_at = now()"""
+_FAILED = """
+    INSERT INTO {ledger}.stream_state (stream, failed_at, failure, failure_stops) VALUES (:stream, now(), :why, :stops)
+    ON CONFLICT (stream) DO UPDATE SET failed_at = now(), failure = :why, failure_stops = :stops"""
 _BEGIN = """
     INSERT INTO {ledger}.position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
         first_offset, next_offset, leader_epoch)
@@ -234,7 +258,7 @@ _AWAIT = """
 _AWAITED = "SELECT awaited_since IS NOT NULL FROM {ledger}.stream_state WHERE stream = :stream"
 _LOSSES = """
     SELECT l.cause, l.kafka_partition AS partition, l.kafka_incarnation AS incarnation, l.next_offset AS expected,
-           l.low, l.high
+           l.low, l.high, l.found_at
     FROM {ledger}.loss l JOIN {ledger}.position p USING (stream, kafka_partition, kafka_incarnation, next_offset)
     WHERE stream = :stream ORDER BY l.kafka_partition"""
 _NOTE_LOSS = """

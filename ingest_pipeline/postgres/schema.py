@@ -16,7 +16,7 @@ from .errors import mapped_errors
 from .queries import quoted
 from .tables import event_table, primary_key_name
 
-LEDGER_VERSION = "0003"
+LEDGER_VERSION = "0004"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 _ADVICE = "Run `ingest migrate`."

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ingest_pipeline.core.drain import Drain
+from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.orchestration.status import status_of
 from ingest_pipeline.postgres import tail
 from ingest_pipeline.postgres.ledger import PostgresLedger
@@ -106,9 +108,77 @@ def test_a_sensor_that_does_not_look_any_more_is_told(bench: Make) -> None:
     assert "temperature_sensor has not looked for 1:00:0" in ingest(here, "status", code=1)
     ingest(here, "pause", "temperature", "--reason", "a test")
     both = ingest(here, "status", code=2)
-    assert "paused: a test" in both and "temperature_sensor has not looked" in both
+    assert re.search(r"paused: a test \(\w+\), since 20[-\d]+ [\d:]+ UTC; to go on: ingest resume temperature\n", both)
+    assert "temperature_sensor has not looked" in both
     here.tick()
     assert "has not looked" not in ingest(here, "status", code=2)
+
+
+class TestFailure:
+    """Why the last run failed, until something moves or somebody has acted."""
+
+    def failed(self, here: Bench, code: int) -> str:
+        said = [line for line in ingest(here, "status", code=code).splitlines() if "the last run failed" in line]
+        return re.sub(r"20[-\d]+ [\d:]+ UTC", "NOW", "".join(said).strip())
+
+    def test_more_refused_records_than_the_limit_allows(self, bench: Make) -> None:
+        here = bench(DEAD_LETTER_MAX_CONSECUTIVE="3")
+        here.produce(with_broken(temperatures(8), 1))
+        assert not here.by_sensor().success
+        assert "were refused" in self.failed(here, code=2)
+        ingest(here, "dead-letters", "allow", "temperature", "--count", "100")
+        assert self.failed(here, code=0) == "", "somebody has acted"
+        here.drain()
+        assert self.failed(here, code=1) == ""
+
+    def test_a_table_that_is_not_as_declared(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        here.drain()
+        here.produce(temperatures(4, first=4))
+        here.query("alter table temperature alter temperature type real")
+        assert not here.by_sensor().success
+        assert "column temperature is real" in self.failed(here, code=2)
+        here.query("alter table temperature alter temperature type double precision")
+        here.drain()
+        assert self.failed(here, code=0) == "", "it has moved"
+
+    def test_an_outage_that_may_be_over(self, bench: Make) -> None:
+        here = bench(RETRY_SECONDS="0")
+        here.produce(temperatures(4))
+        here.drain()
+        here.query(
+            "create function fill() returns trigger language plpgsql as"
+            " $$ begin raise 'full' using errcode = '53100'; end $$"
+        )
+        here.query("create trigger fill before insert on temperature execute function fill()")
+        here.produce(temperatures(4, first=4))
+        assert not here.by_sensor().success
+        assert "writing stream temperature: 53100" in self.failed(here, code=1)
+
+    def test_a_bug(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+
+        def broken(self: Drain) -> str:
+            raise KeyError("secret")
+
+        monkeypatch.setattr(Drain, "run", broken)
+        assert not here.by_sensor().success
+        said = "the last run failed, NOW: a bug, KeyError: its traceback is in Dagster's log of the run"
+        assert self.failed(here, code=2) == said
+
+    def test_a_loss_is_told_once_and_since_when(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        here.drain()
+        book = here.connections.book(here.stream)
+        at = book.positions()[0]
+        book.note_loss(noted_loss("truncated", 0, at.incarnation, at.next_offset, 0, 1))
+        book.note_failure("it lost something", True)
+        said = ingest(here, "status", code=2)
+        assert re.search(r"\(the log held 0 to 1\), found 20[-\d]+ [\d:]+ UTC; to go on: ingest accept-loss", said)
+        assert "the last run failed" not in said
 
 
 class TestDelay:

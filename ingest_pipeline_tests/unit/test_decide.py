@@ -177,6 +177,11 @@ CASES = [
         LAUNCH,
     ),
     Case(
+        "a run that was created and never submitted",
+        view(active=[run(OTHER, "NOT_STARTED", started_at=NOW - 61)]),
+        LAUNCH,
+    ),
+    Case(
         "a run that takes long to start",
         view(active=[run(OTHER, "STARTING", started_at=NOW - 59)]),
         said=["run 5e6f7a8b is starting; lag 1,234"],
@@ -331,8 +336,13 @@ class TestGhosts:
     def test_a_shard_is_not_kept_waiting_by_one(self) -> None:
         assert self.look({}).launches == LAUNCH
 
-    def test_only_started_runs_can_be_one(self) -> None:
-        for status in ("NOT_STARTED", "QUEUED", "STARTING", "CANCELING"):
+    def test_one_that_was_never_submitted_is(self) -> None:
+        created = run(status="NOT_STARTED", started_at=NOW)
+        assert self.look({}, NOW + 59, active=[created]).ghosts_seen == {}
+        assert self.look({RUN: NOW + 60}, NOW + 60 + GHOST_SECONDS, lag={0: 0}, active=[created]).failed_ghosts == [RUN]
+
+    def test_one_that_dagster_still_has_in_hand_is_none(self) -> None:
+        for status in ("QUEUED", "STARTING", "CANCELING"):
             assert self.look({RUN: LONG_AGO}, active=[run(status=status)]).failed_ghosts == []
 
 
