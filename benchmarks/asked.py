@@ -10,9 +10,10 @@ from contextlib import suppress
 
 from confluent_kafka import Producer
 
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
-from .kills import accounted, wait_for_all
+from .kills import accounted
 from .processes import session
 from .system import PARTITIONS, TOPICS, System, dagster_dev
 
@@ -36,7 +37,7 @@ def bad_records(running: System, records: int) -> tuple[int, list[str]]:
         producer.poll(0)
     assert producer.flush(60) == 0, "the broker did not take every record"
     with dagster_dev(running, {}):
-        wait_for_all(running, records)
+        _show_drained(running, records)
     rows = int(str(running.query(f"SELECT count(*) FROM {topic}")[0][0]))
     reasons = running.query("SELECT reason FROM ingest.dead_letter ORDER BY kafka_offset, kafka_partition")
     return rows, [str(reason) for (reason,) in reasons]
@@ -51,8 +52,7 @@ def killed_and_restarted(running: System, records: int) -> tuple[float, float]:
     before, folder = accounted(running), running.fresh_folder("dagster")
     sent = running.produce(records, broken_every=0).acknowledged
     with dagster_dev(running, {}, folder=folder) as dagster:
-        while accounted(running) - before < sent // 2:
-            time.sleep(0.02)
+        _show_drained(running, before + sent // 2, every=0.02)
         for pid in session(dagster.session):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -61,5 +61,16 @@ def killed_and_restarted(running: System, records: int) -> tuple[float, float]:
         loaded = time.monotonic() - began
         wait_for("a new row", lambda: accounted(running) > left, 120)
         first_row = time.monotonic() - began
-        wait_for_all(running, before + sent)
+        _show_drained(running, before + sent)
     return loaded, first_row
+
+
+def _show_drained(running: System, records: int, every: float = 0.2) -> None:
+    """Until so many records are accounted for."""
+    with progress("draining", records) as show:
+
+        def done() -> bool:
+            show(reached := accounted(running))
+            return reached >= records
+
+        wait_for("the records", done, 600, every=every)

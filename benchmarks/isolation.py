@@ -17,6 +17,7 @@ from ingest_pipeline.postgres.errors import mapped_errors
 from ingest_pipeline.postgres.isolate import store_isolated
 from ingest_pipeline.postgres.schema import migrate
 from ingest_pipeline.postgres.statements import Statements, statements
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline.settings_values import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 
@@ -36,20 +37,20 @@ def seconds_a_batch(running: System, refused: int, batches: int) -> tuple[float,
     sql = statements(stream, schemas)
     at, bad = datetime(2026, 1, 1, tzinfo=UTC), set(random.Random(refused).sample(range(BATCH), refused))
     rows: list[Row] = [(1, 0, i, 0, "bad" if i in bad else "dev-0001", 21.5, at) for i in range(BATCH)]
-    took = []
-    for by_line in (True, False):
-        spent = 0.0
-        for _ in range(batches):
+    spent = {True: 0.0, False: 0.0}
+    with progress(f"batches with {refused} refused", 2 * batches) as show:
+        for number in range(2 * batches):
+            by_line = number % 2 == 0
             running.execute(f"TRUNCATE {table}")
             started = time.monotonic()
             with database.connect("measuring") as connection:
                 store_isolated(connection, rows, partial(_store, connection, sql, by_line))
-            spent += time.monotonic() - started
-        took.append(spent / batches)
+            spent[by_line] += time.monotonic() - started
+            show(number + 1)
     database.dispose()
     for name in ("isolation", "isolation_ledger"):
         running.execute(f"DROP SCHEMA {name} CASCADE")
-    return took[0], took[1]
+    return spent[True] / batches, spent[False] / batches
 
 
 def _store(connection: Connection, sql: Statements, by_line: bool, rows: list[Row]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.orchestration import killed_run
 
@@ -37,8 +38,14 @@ def stuck(running: System, warm_up: int, seconds: float) -> tuple[float, float]:
         try:
             before = _most(process.pid, lambda: accounted(running, "stuck_ledger") >= warm_up)
             proxy.black_hole()
-            until = time.monotonic() + seconds
-            meanwhile = _most(process.pid, lambda: time.monotonic() >= until)
+            since = time.monotonic()
+            with progress("seconds stuck", round(seconds)) as show:
+
+                def over() -> bool:
+                    show(round(passed := time.monotonic() - since))
+                    return passed >= seconds
+
+                meanwhile = _most(process.pid, over)
             stopped_at = accounted(running, "stuck_ledger")
             proxy.let_pass()
             _most(process.pid, lambda: accounted(running, "stuck_ledger") > stopped_at)

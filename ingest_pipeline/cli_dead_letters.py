@@ -11,6 +11,7 @@ import click
 
 from .cli import StreamName, UtcTime, connections
 from .core.decode import JsonDecoder
+from .core.errors import STAGES
 from .core.stream import Stream
 from .progress_bar import progress
 
@@ -53,7 +54,7 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--since", type=UtcTime(), help="Refused at or after."),
         click.option("--reason", help="A part of the reason's text."),
         click.option("--sqlstate", help="For example 23514."),
-        click.option("--stage", type=click.Choice(["size", "decode", "timestamp", "value", "insert"])),
+        click.option("--stage", type=click.Choice(STAGES)),
         click.argument("stream", type=StreamName()),
     ):
         run = option(run)

@@ -68,10 +68,13 @@ class SettingsError(IngestError):
     """A setting or a stream declaration that cannot be used. The message may have a line for each."""
 
 
+STAGES = ("size", "decode", "timestamp", "value", "insert")
+
+
 class RecordRefused(IngestError):
     """One record cannot become a row.
 
-    `stage` is "size", "decode", "timestamp", "value" or "insert"; the message is the dead letter's reason: a template,
+    `stage` is one of STAGES; the message is the dead letter's reason: a template,
     never a value. `index` is the record's place in the list that was being written, where the driver or the server
     told it.
     """

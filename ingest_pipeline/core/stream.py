@@ -90,6 +90,11 @@ class Stream:
         self._check_options()
         self._check_asset()
 
+    @property
+    def topic_asset(self) -> str:
+        """The topic's name as Dagster allows it in an asset's key: letters, digits and _."""
+        return re.sub(r"\W", "_", self.topic)
+
     @cached_property
     def shape(self) -> Shape:
         """The event's fields as they are declared, Structs inside it included."""
@@ -206,16 +211,19 @@ def _fits(name: str) -> bool:
 
 
 def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
-    """The streams by name. Raises SettingsError when one is no Stream, or two share a name, a topic or a table."""
+    """The streams by name.
+
+    Raises:
+        SettingsError: one is no Stream, or two share a name, a topic, its asset's name or a table.
+    """
     found: dict[str, Stream] = {}
     for number, stream in enumerate(streams, 1):
         if not isinstance(stream, Stream):
             raise SettingsError(f"item {number} of STREAMS is {stream!r:.80}, not Stream(name, Struct)")
         for other in found.values():
-            for what in ("name", "topic", "table"):
+            for what in ("name", "topic", "topic_asset", "table"):
                 if getattr(stream, what) == getattr(other, what):
-                    raise SettingsError(
-                        f"streams {other.name} and {stream.name} share the {what} {getattr(stream, what)!r}"
-                    )
+                    shared = f"{what.replace('_', ' ')} {getattr(stream, what)!r}"
+                    raise SettingsError(f"streams {other.name} and {stream.name} share the {shared}")
         found[stream.name] = stream
     return found

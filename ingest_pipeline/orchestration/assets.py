@@ -11,7 +11,7 @@ from .described import freshness, table_metadata
 
 
 def topic_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
-    return dg.AssetKey([*key_prefix, "kafka", *_key_parts(stream.topic)])
+    return dg.AssetKey([*key_prefix, "kafka", stream.topic_asset])
 
 
 def asset_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
@@ -53,8 +53,3 @@ def stream_asset(
         yield from StreamRun(context, stream, connections).results()
 
     return drain
-
-
-def _key_parts(topic: str) -> list[str]:
-    """Dagster allows letters, digits and _ in an asset key's parts."""
-    return ["".join(c if c.isalnum() or c == "_" else "_" for c in topic)]

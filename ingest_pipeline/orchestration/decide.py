@@ -10,7 +10,7 @@ from .tags import Shard, shards
 
 START_GRACE_SECONDS = 20.0
 """How long a started run may take to open its writing session; one that had it and has it no more is gone at once."""
-STARTING_SECONDS = 60.0
+STARTING_SECONDS = 30.0
 """A run that Dagster has been starting for longer is not waited for."""
 GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
 """A run without a session is reported failed when it is seen so for this long: it may just be ending. One that has said

@@ -3,26 +3,33 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from ..core.decode import JsonDecoder
-from ..core.errors import IngestError
+from ..core.errors import STAGES
 from ..core.stream import Stream
 from .connections import Connections
 from .replays import Wanted, ranges, run_replay
 from .rules import record_rules
-from .steering import STREAM, stream_named, stream_names
+from .steering import STREAM, stream_named, stream_names, told_in_a_line
 from .stopping import StopRequest
 
 COUNTS = dg.Out(dg.Nothing, description="Its metadata are the counts by outcome.")
 
 
+_ANY = "any"
+Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *STAGES)])  # type: ignore[misc]
+"""Members by name: one is called value."""
+
+
 class LetterConfig(dg.Config):
     """Which open dead letters; what is left empty does not narrow."""
 
-    stage: str = Field(default="", description="size, decode, timestamp, value or insert.")
+    stage: Stage = Field(default=Stage[_ANY], description="What refused them.")
     sqlstate: str = Field(default="", description="For example 23514.")
     reason: str = Field(default="", description="A part of the reason's text.")
     since: str = Field(default="", description="Refused at or after this ISO 8601 time.")
@@ -57,21 +64,19 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
         stream = stream_named(config.stream, streams)
         settings = connections.settings.for_stream(stream.name)
         wanted = LetterFilter(
-            config.stage or None,
+            None if config.stage.name == _ANY else config.stage.name,
             config.sqlstate or None,
             config.reason or None,
             _time(config.since),
             _time(config.until),
             config.ids or None,
         )
-        try:
+        with told_in_a_line():
             letters = DeadLetters(connections.database(), stream)
             decode = JsonDecoder(stream, settings.naive_timestamps).decode
             done = letters.redrive(wanted, decode, record_rules(settings, stream), dry_run=config.dry_run)
             if done.truncated:
                 context.log.warning(letters.how_to_fetch(wanted))
-        except IngestError as error:
-            raise dg.Failure(description=error.message, allow_retries=False) from None
         would = "a dry run: nothing was changed; " if config.dry_run else ""
         counts = asdict(done)
         context.log.info(would + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
@@ -100,7 +105,7 @@ def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
     @dg.op(name="replay_op", out=COUNTS)
     def replay_range(context: dg.OpExecutionContext, config: ReplayConfig) -> None:
         stream = stream_named(config.stream, streams)
-        try:
+        with told_in_a_line():
             wanted = Wanted(
                 config.partition, config.from_offset, config.to_offset, _time(config.from_time), _time(config.to_time)
             )
@@ -109,8 +114,6 @@ def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
                 context.log.info(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}")
             with StopRequest(context.instance, context.run_id) as stop:
                 done = run_replay(found, stream, connections, stop=stop.reason)
-        except IngestError as error:
-            raise dg.Failure(description=error.message, allow_retries=False) from None
         counts = asdict(done)
         context.log.info(", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)

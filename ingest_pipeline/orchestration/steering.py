@@ -1,13 +1,15 @@
 """Jobs that pause and resume a stream, for people who work in the UI. The CLI does the same by the same ledger call."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from ..core.errors import IngestError
 from ..core.stream import Stream
 from .connections import Connections
 
@@ -27,8 +29,9 @@ def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Job
     @dg.op(name="pause_stream_op")
     def pause(context: dg.OpExecutionContext, config: PauseConfig) -> None:
         book = connections.book(stream_named(config.stream, streams))
-        book.prepare()
-        book.pause(config.reason, f"run {context.run_id[:8]}")
+        with told_in_a_line():
+            book.prepare()
+            book.pause(config.reason, f"run {context.run_id[:8]}")
 
     @dg.job(name="pause_stream", executor_def=dg.in_process_executor, description="Stop a stream within a batch.")
     def pause_stream() -> None:
@@ -48,13 +51,23 @@ def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
 
     @dg.op(name="resume_stream_op")
     def resume(config: ResumeConfig) -> None:
-        connections.book(stream_named(config.stream, streams)).resume()
+        with told_in_a_line():
+            connections.book(stream_named(config.stream, streams)).resume()
 
     @dg.job(name="resume_stream", executor_def=dg.in_process_executor, description="Let a paused stream go on.")
     def resume_stream() -> None:
         resume()
 
     return resume_stream
+
+
+@contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """What fails here fails the run with its message, and without a traceback."""
+    try:
+        yield
+    except IngestError as error:
+        raise dg.Failure(description=error.message, allow_retries=False) from None
 
 
 def stream_names(streams: Mapping[str, Stream]) -> Any:

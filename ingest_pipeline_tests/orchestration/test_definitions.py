@@ -114,6 +114,28 @@ class TestParts:
         assert list(asset.owners) == ["team:weather", "somebody@example.com"]
         assert asset.tags["tier"] == "gold"
 
+    def test_run_config_names_no_server_no_table_and_no_secret(self) -> None:
+        letters = {"stream", "stage", "sqlstate", "reason", "since", "until", "ids", "dry_run"}
+        times = {"stream", "partition", "from_offset", "to_offset", "from_time", "to_time"}
+        assert {name: names for name, names in self.config_fields().items() if names} == {
+            "pause_stream": {"stream", "reason"},
+            "resume_stream": {"stream"},
+            "redrive_dead_letters": letters,
+            "replay": times,
+        }
+
+    def config_fields(self) -> dict[str, set[str]]:
+        """Job → what its ops take in run config; Dagster refuses whatever else is given."""
+        return {
+            job.name: {
+                field
+                for node in job.graph.node_defs
+                if (schema := node.config_schema) is not None and schema.as_field() is not None
+                for field in getattr(schema.as_field().config_type, "fields", None) or {}
+            }
+            for job in build_definitions(STREAMS, defaults()).resolve_all_job_defs()
+        }
+
     def test_no_op_is_retried(self) -> None:
         """Dagster's retry policy would start a terminated op again."""
         for job in build_definitions(STREAMS, defaults()).resolve_all_job_defs():

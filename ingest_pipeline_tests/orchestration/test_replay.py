@@ -160,7 +160,10 @@ def test_the_redrive_job(bench: Make) -> None:
     dry = job(here, "redrive_dead_letters", dry_run=True)
     assert counts(dry) == {"stored": 1, "present": 0, "refused": 0, "truncated": 0}
     assert here.rows() == 2
-    assert counts(job(here, "redrive_dead_letters", stage="timestamp"))["stored"] == 0
+    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
+        job(here, "redrive_dead_letters", stage="decoded")
+    for other in ("timestamp", "value"):
+        assert counts(job(here, "redrive_dead_letters", stage=other))["stored"] == 0
     done = job(here, "redrive_dead_letters", stage="decode")
     assert counts(done)["stored"] == 1
     assert here.query("select device_id from temperature where kafka_offset = 2") == ["mended"]

@@ -173,17 +173,17 @@ CASES = [
     ),
     Case(
         "a run whose start was cut off",
-        view(active=[run(OTHER, "STARTING", started_at=NOW - 61)]),
+        view(active=[run(OTHER, "STARTING", started_at=NOW - 31)]),
         LAUNCH,
     ),
     Case(
         "a run that was created and never submitted",
-        view(active=[run(OTHER, "NOT_STARTED", started_at=NOW - 61)]),
+        view(active=[run(OTHER, "NOT_STARTED", started_at=NOW - 31)]),
         LAUNCH,
     ),
     Case(
         "a run that takes long to start",
-        view(active=[run(OTHER, "STARTING", started_at=NOW - 59)]),
+        view(active=[run(OTHER, "STARTING", started_at=NOW - 29)]),
         said=["run 5e6f7a8b is starting; lag 1,234"],
     ),
     Case(
@@ -322,7 +322,7 @@ class TestGhosts:
         """Dagster's storage may refuse the report, again and again, and each time the launch would be gone with it."""
         late = self.look({RUN: NOW}, NOW + GHOST_SECONDS)
         assert (late.launches, late.failed_ghosts, late.ghosts_seen) == (LAUNCH, [], {RUN: NOW})
-        after = self.look(late.ghosts_seen, NOW + 60, active=[run(), run(OTHER, "STARTING", started_at=NOW + 30)])
+        after = self.look(late.ghosts_seen, NOW + 59, active=[run(), run(OTHER, "STARTING", started_at=NOW + 30)])
         assert (after.launches, after.failed_ghosts, after.ghosts_seen) == ([], [RUN], {})
 
     def test_one_that_shows_life_between_is_seen_for_the_first_time_again(self) -> None:
@@ -338,8 +338,8 @@ class TestGhosts:
 
     def test_one_that_was_never_submitted_is(self) -> None:
         created = run(status="NOT_STARTED", started_at=NOW)
-        assert self.look({}, NOW + 59, active=[created]).ghosts_seen == {}
-        assert self.look({RUN: NOW + 60}, NOW + 60 + GHOST_SECONDS, lag={0: 0}, active=[created]).failed_ghosts == [RUN]
+        assert self.look({}, NOW + 29, active=[created]).ghosts_seen == {}
+        assert self.look({RUN: NOW + 30}, NOW + 30 + GHOST_SECONDS, lag={0: 0}, active=[created]).failed_ghosts == [RUN]
 
     def test_one_that_dagster_still_has_in_hand_is_none(self) -> None:
         for status in ("QUEUED", "STARTING", "CANCELING"):

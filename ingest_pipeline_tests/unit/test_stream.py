@@ -124,6 +124,12 @@ def test_two_streams_share_nothing(what: str) -> None:
         by_name([Stream(event=event(), **names), Stream(event=event(), **other)])
 
 
+def test_two_topics_are_not_one_asset() -> None:
+    """Kafka itself refuses a topic that differs from another in . and _ alone, but not in - and _."""
+    with pytest.raises(SettingsError, match="streams one and two share the topic asset 'eu_prices'"):
+        by_name([Stream("one", event(), topic="eu-prices"), Stream("two", event(), topic="eu_prices")])
+
+
 def test_an_int_is_bounded_to_bigint_unless_it_is_bounded_closer() -> None:
     fields = Stream("readings", event(wide=int, narrow=Annotated[int, msgspec.Meta(ge=0, le=9)])).fields
     wide, narrow = (msgspec.json.Decoder(field.decode_type) for field in fields[1:])
