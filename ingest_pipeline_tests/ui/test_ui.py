@@ -35,6 +35,15 @@ def test_the_asset_page_says_what_the_stream_is(ui: Ui) -> None:
     expect(ui.page.get_by_role("link", name="drain_temperature")).to_be_visible()
 
 
+def test_the_topics_page_says_what_the_sensor_saw_there(ui: Ui) -> None:
+    ui.open_until("/assets/kafka/temperature", ui.row("lag"))
+    expect(ui.text("Kafka topic temperature.")).to_be_visible()
+    expect(ui.row("blocked_records")).to_contain_text("0")
+    for partition in range(4):
+        ends = ui.row("partitions").get_by_role("row", name=re.compile(rf"^{partition} ")).get_by_role("cell")
+        assert int(ends.nth(3).inner_text()) > 0, "its end"
+
+
 def test_a_run_that_its_sensor_launched_has_materialized_prices(ui: Ui) -> None:
     ui.open_until("/assets/price", ui.row("ended"))
     expect(ui.row("ended")).to_contain_text("age")
