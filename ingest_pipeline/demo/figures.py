@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from ..core.stream import Stream
+from ..kafka.admin import Admin
 from ..kafka.topic import KafkaTopic
 from .local import LocalServerError
 
@@ -90,7 +91,8 @@ class Figures:
     def __init__(self, database_url: str, kafka: Mapping[str, str], streams: Sequence[Stream]) -> None:
         self._url = database_url
         self._streams = list(streams)
-        self._topics = {stream.name: KafkaTopic(kafka, stream.topic, client_id="ingest-demo") for stream in streams}
+        self._admin = Admin(kafka, client_id="ingest-demo")
+        self._topics = {stream.name: KafkaTopic(self._admin, stream.topic) for stream in streams}
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def __enter__(self) -> Self:
@@ -100,8 +102,7 @@ class Figures:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
-        for topic in self._topics.values():
-            topic.close()
+        self._admin.close()
 
     def look(self, count_events: bool = False) -> dict[str, StreamFigures]:
         """Stream → its figures, all of one snapshot. Raises FiguresUnavailable.

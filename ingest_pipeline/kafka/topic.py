@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
@@ -20,7 +19,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.record import GroupOffset, Place, TopicIdentity
-from .client import admin_config, bootstrap_servers, consumer_config, isolation_level, open_client
+from .admin import Admin
+from .client import bootstrap_servers, consumer_config, isolation_level, open_client
 from .faults import map_error, passes
 
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -37,34 +37,21 @@ _cannot_tell_topic_ids: set[str] = set()
 
 
 class KafkaTopic:
-    """The `Topic` port. Cheap to make: it connects at its first call and may be used by several threads.
+    """The `Topic` port. May be used by several threads.
 
     Every call ends within `timeout_seconds`: with an answer, KafkaUnavailable, NotPermitted or TopicMissing.
     """
 
-    def __init__(
-        self,
-        kafka: Mapping[str, str],
-        name: str,
-        *,
-        timeout_seconds: float = 5.0,
-        client_id: str = "ingest",
-        logger: logging.Logger | None = None,
-    ) -> None:
-        """`kafka`: the user's librdkafka properties, as `consumer_config` takes them."""
+    def __init__(self, admin: Admin, name: str, *, timeout_seconds: float = 5.0) -> None:
         self.name = name
-        self.where = f"Kafka at {bootstrap_servers(kafka)}, topic {name}"
-        self._kafka = dict(kafka)
-        self._client_id = client_id
+        self.where = f"{admin.where}, topic {name}"
+        self._admin = admin
         self._timeout = timeout_seconds
-        self._logger = logger or logging.getLogger(__name__)
         self._isolation = (
             IsolationLevel.READ_UNCOMMITTED
-            if isolation_level(kafka) == "read_uncommitted"
+            if isolation_level(admin.kafka) == "read_uncommitted"
             else IsolationLevel.READ_COMMITTED
         )
-        self._client: AdminClient | None = None
-        self._hint: KafkaError | None = None  # why the brokers do not answer, when the client has said so
 
     def identity(self) -> TopicIdentity:
         deadline = time.monotonic() + self._timeout
@@ -98,8 +85,8 @@ class KafkaTopic:
         where = f"{self.where}, group {group}"
         # A consumer asks, not the AdminClient: librdkafka 2.16 aborts the process when a coordinator goes away
         # while an AdminClient asks for a group's offsets (confluentinc/librdkafka#5397).
-        config = consumer_config(self._kafka, group, 0, self._client_id)
-        consumer = open_client(Consumer, config, self._logger)
+        config = consumer_config(self._admin.kafka, group, 0, self._admin.client_id)
+        consumer = open_client(Consumer, config, self._admin.logger)
         try:
             committed = consumer.committed(asked, timeout=max(_LEAST_SECONDS, deadline - time.monotonic()))
         except KafkaException as error:
@@ -116,37 +103,15 @@ class KafkaTopic:
                 offsets[commit.partition] = GroupOffset(commit.offset, commit.metadata or "")
         return offsets
 
-    def close(self) -> None:
-        """Drop the connection without waiting for anything. The next call opens another."""
-        self._client = None
-
-    def _admin(self) -> AdminClient:
-        if self._client is None:
-            config = admin_config(self._kafka, self._client_id) | {"error_cb": self._on_error}
-            self._client = open_client(AdminClient, config, self._logger)
-        return self._client
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._SSL or not isinstance(map_error(error, self.where), KafkaUnavailable):
-            self._hint = error
-
-    def _fault(self, error: KafkaException, where: str) -> IngestError:
-        """What a failed request means: a refused login, for one, shows itself only as silence."""
-        self._admin().poll(0)  # calls _on_error
-        mapped = map_error(error, where)
-        if self._hint is not None and isinstance(mapped, KafkaUnavailable):
-            return map_error(self._hint, where)
-        return mapped
-
     def _metadata(self, timeout: float) -> tuple[Any, Any]:
-        client = self._admin()
+        client = self._admin.client()
         try:
             metadata = client.list_topics(self.name, timeout=timeout)
         except KafkaException as error:
-            raise self._fault(error, self.where) from error
+            raise self._admin.fault(error, self.where) from error
         finally:
             client.poll(0)  # hands the client's log lines on; nothing else would
-        self._hint = None
+        self._admin.answered()
         topic = metadata.topics[self.name]
         if topic.error is not None:
             raise map_error(topic.error, self.where)
@@ -155,7 +120,7 @@ class KafkaTopic:
         return metadata, topic
 
     def _topic_id(self, has_controller: bool, timeout: float) -> str | None:
-        servers = bootstrap_servers(self._kafka)
+        servers = bootstrap_servers(self._admin.kafka)
         if not has_controller:
             if servers in _cannot_tell_topic_ids:
                 return None
@@ -204,13 +169,13 @@ class KafkaTopic:
         deadline = time.monotonic() + timeout
         while True:
             left = max(_LEAST_SECONDS, deadline - time.monotonic())
-            client = self._admin()
+            client = self._admin.client()
             try:
                 return {key: future.result(left + 1.0) for key, future in ask(client, left).items()}
             except KafkaException as error:
                 self._explain_no_leader(error, partitions, left)
                 if not passes(error) or time.monotonic() + _RETRY_SECONDS > deadline:
-                    raise self._fault(error, where) from error
+                    raise self._admin.fault(error, where) from error
             except TimeoutError as error:
                 raise KafkaUnavailable(f"{where}: no answer within {timeout:g} s") from error
             finally:

@@ -10,6 +10,7 @@ from ..core.stream import Stream
 from ..settings import Settings
 
 if TYPE_CHECKING:
+    from ..kafka.admin import Admin
     from ..kafka.source import KafkaSource
     from ..kafka.topic import KafkaTopic
     from ..postgres.book import LedgerBook
@@ -23,7 +24,7 @@ class Connections:
         self.settings = settings
         self._lock = threading.Lock()
         self._database: Database | None = None
-        self._topics: dict[str, KafkaTopic] = {}
+        self._admin: Admin | None = None
 
     def database(self) -> Database:
         """The pooled database, made once."""
@@ -45,9 +46,9 @@ class Connections:
         with self._lock:
             if self._database is not None:
                 self._database.dispose()
-            for topic in self._topics.values():
-                topic.close()
-            self._database, self._topics = None, {}
+            if self._admin is not None:
+                self._admin.close()
+            self._database, self._admin = None, None
 
     def book(self, stream: Stream) -> LedgerBook:
         from ..postgres.book import LedgerBook
@@ -55,13 +56,14 @@ class Connections:
         return LedgerBook(self.database(), stream)
 
     def topic(self, stream: Stream) -> KafkaTopic:
-        """The stream's topic, made once."""
+        """The stream's topic, asked by the one client of all."""
+        from ..kafka.admin import Admin
         from ..kafka.topic import KafkaTopic
 
         with self._lock:
-            if stream.topic not in self._topics:
-                self._topics[stream.topic] = KafkaTopic(self.settings.kafka, stream.topic)
-            return self._topics[stream.topic]
+            if self._admin is None:
+                self._admin = Admin(self.settings.kafka)
+            return KafkaTopic(self._admin, stream.topic)
 
     def source(self, stream: Stream, ledger_id: str) -> KafkaSource:
         """A new source, the caller's to close."""

@@ -54,6 +54,7 @@ class View:
         lost: Kafka does not hold a position's next offset, and a run is to go on without asking.
         acted_at: when an operator last mended something; failures before that do not count.
         ghosts_seen: run id → when a tick first saw it without a session, or created long ago and never started.
+        runs_asked: whether Dagster was asked for `active` and `recent`; else both are empty, as they were before.
     """
 
     now: float
@@ -72,6 +73,7 @@ class View:
     acted_at: float = 0.0
     run_max_seconds: float = math.inf
     ghosts_seen: Mapping[str, float] = field(default_factory=dict)
+    runs_asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

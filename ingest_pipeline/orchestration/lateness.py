@@ -13,6 +13,8 @@ from .connections import Connections
 
 LOOK_SECONDS = 60.0
 """How often a sensor evaluates the check, and how long its ticks fail before it says that it cannot."""
+WELL_SECONDS = 300.0
+"""How long Dagster is not asked again for the runs and the check of a stream that has nothing to do."""
 
 
 class Lateness:
@@ -23,14 +25,22 @@ class Lateness:
         self._stream, self._connections, self._key = stream, connections, key
         self._looked_at: float | None = None
         self._failing_since: float | None = None
+        self._well_at: float | None = None
 
-    def after(self, instance: dg.DagsterInstance, waiting: bool) -> None:
-        """After a tick that found no run at work. `waiting`: there is lag."""
-        if not self._due():
+    def after(self, instance: dg.DagsterInstance, at_work: bool, waiting: bool) -> None:
+        """After a tick that asked Dagster for the runs. `at_work`: one is there; `waiting`: there is lag."""
+        self._well_at = None
+        if at_work or not self._due():
             return
         before = newest_evaluation(instance, self._key, UP_TO_DATE)
         if waiting or (before is not None and not before.passed):
             self._tell(instance, up_to_date(self._stream, self._connections))
+        else:
+            self._well_at = time.monotonic()
+
+    def is_well(self) -> bool:
+        """Whether not long ago no run was at work, nothing was waiting, and the check not red."""
+        return self._well_at is not None and time.monotonic() - self._well_at < WELL_SECONDS
 
     def after_answer(self) -> None:
         """After a tick that could ask everybody."""
@@ -38,6 +48,7 @@ class Lateness:
 
     def after_failure(self, instance: dg.DagsterInstance, error: IngestError) -> None:
         """After a tick that could not."""
+        self._well_at = None
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now

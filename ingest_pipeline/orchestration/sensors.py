@@ -93,7 +93,7 @@ def tick(
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
     """
     try:
-        view = look(context, stream, connections)
+        view = look(context, stream, connections, nobody=lateness is not None and lateness.is_well())
     except TopicMissing as error:
         if known := connections.book(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
@@ -109,8 +109,9 @@ def tick(
                 "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never came to be.",
             )
     requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
-    if lateness is not None and not (requests or view.active or view.owners):
-        lateness.after(context.instance, waiting=any(view.lag.values()))
+    if lateness is not None and view.runs_asked:
+        at_work = bool(requests or view.active or view.owners)
+        lateness.after(context.instance, at_work, waiting=any(view.lag.values()))
     observations, seen = _observe(context, stream, connections, topic_key(stream, key_prefix), view.now)
     return dg.SensorResult(
         run_requests=requests,
@@ -120,8 +121,13 @@ def tick(
     )
 
 
-def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Connections) -> View:
-    """Everything `decide` needs: the ledger first, then Kafka, then Dagster."""
+def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, nobody: bool = False) -> View:
+    """Everything `decide` needs: the ledger first, then Kafka, then Dagster.
+
+    Args:
+        nobody: no run was there a while ago. Then, while there is nothing to do, Dagster is not asked: it opens its
+            storage anew for each tick that does, which is most of what an idle tick costs.
+    """
     settings = connections.settings.for_stream(stream.name)
     book, topic = connections.book(stream), connections.topic(stream)
     known, state = book.positions(), book.state()
@@ -138,13 +144,16 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
                 book.note_loss(loss)
         raise as_error(lost, stream.name)
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
-    active, recent = _runs(context.instance, stream, RECENT_RUNS * settings.parallelism)
+    lag = {p: max(0, ends[p].next_offset - starts[p]) for p in partitions}
+    idle = known.keys() >= set(partitions) and not (any(lag.values()) or owners.holders or lost)
+    runs_asked = not (nobody and idle)
+    active, recent = ([], []) if not runs_asked else _runs(context.instance, stream, RECENT_RUNS * settings.parallelism)
     return View(
         now=time.time(),
         parallelism=settings.parallelism,
         definition=tags.definition_of(stream, connections.settings),
         run_max_seconds=settings.run_max_seconds,
-        lag={p: max(0, ends[p].next_offset - starts[p]) for p in partitions},
+        lag=lag,
         begun=set(known),
         lost=bool(lost),
         acted_at=state.acted_at.timestamp() if state.acted_at else 0.0,
@@ -156,6 +165,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         progress_at=_progress_at(known),
         paused=state.paused_words,
         ghosts_seen=_stored(context.cursor).get("ghosts", {}),
+        runs_asked=runs_asked,
     )
 
 

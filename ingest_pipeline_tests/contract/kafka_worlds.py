@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from ingest_pipeline.core.ports import Source, Topic
 from ingest_pipeline.core.record import GroupOffset
+from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.testing.broker import MemoryBroker
@@ -188,10 +189,10 @@ class WireWorld(World):
 
     def _new_source(self, topic: str, **options: Any) -> Source:
         named = {"group_id": "ingest", "ledger_id": "memory-ledger", "batch_bytes": 1 << 20} | options
-        return KafkaSource(self.kafka, KafkaTopic(self.kafka, topic), **named)
+        return KafkaSource(self.kafka, KafkaTopic(Admin(self.kafka), topic), **named)
 
     def facts(self, topic: str) -> KafkaTopic:
-        return KafkaTopic(self.kafka, topic)
+        return KafkaTopic(Admin(self.kafka), topic)
 
     def append(
         self,

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.record import Place
+from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline_tests.conftest import needed
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
@@ -205,7 +206,7 @@ class TestOutages:
     def test_asking_for_a_groups_offsets_survives_a_restart(self, killable: RealWorld) -> None:
         """The AdminClient's way of asking ends the whole process here (confluentinc/librdkafka#5397)."""
         topic = killable.create(1)
-        facts = KafkaTopic(killable.kafka, topic, timeout_seconds=2.0)
+        facts = KafkaTopic(Admin(killable.kafka), topic, timeout_seconds=2.0)
         killable.foreign_commit(f"group-{topic}", topic, {0: 3}, "")
         source = killable.source(topic, group_id=f"group-{topic}")
         source.assign({0: Place(0)})

@@ -9,6 +9,7 @@ import pytest
 from ingest_pipeline.core.errors import KafkaUnavailable, TopicMissing
 from ingest_pipeline.core.record import GroupOffset, Place
 from ingest_pipeline.demo.local import HOST, free_port
+from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.client import ledger_mark, marked_ledger
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
@@ -168,7 +169,7 @@ class TestNobodyListens:
 
     @pytest.mark.parametrize("question", ["identity", "end_offsets", "start_offsets", "offsets_at", "group_offsets"])
     def test_questions(self, address: str, question: str) -> None:
-        facts = KafkaTopic({"bootstrap.servers": address}, "price", timeout_seconds=1.0)
+        facts = KafkaTopic(Admin({"bootstrap.servers": address}), "price", timeout_seconds=1.0)
         asked: dict[str, Callable[[], object]] = {
             "identity": facts.identity,
             "end_offsets": lambda: facts.end_offsets([0]),
@@ -187,7 +188,7 @@ class TestNobodyListens:
         kafka = {"bootstrap.servers": address}
         source = KafkaSource(
             kafka,
-            KafkaTopic(kafka, "price", timeout_seconds=1.0),
+            KafkaTopic(Admin(kafka), "price", timeout_seconds=1.0),
             group_id="g",
             ledger_id="l",
             batch_bytes=1 << 20,

@@ -67,6 +67,27 @@ class TestLag:
         assert here.tick().run_requests == []
         assert here.tick().skip_message == "caught up: lag 0"
 
+    def test_dagster_is_not_asked_again_while_nothing_is_to_do(
+        self, bench: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, asked = bench(), []
+        drained(here, 3)
+        runs = sensors._runs
+
+        def counted(*words: Any) -> Any:
+            asked.append(words)
+            return runs(*words)
+
+        monkeypatch.setattr(sensors, "_runs", counted)
+        for _ in range(3):
+            assert here.tick().skip_message == "caught up: lag 0"
+        assert len(asked) == 1
+        here.produce(temperatures(1, first=3))
+        assert len(here.tick().run_requests) == 1
+        here.drain()
+        here.tick()
+        assert len(asked) == 3, "a run has been there: it may have said something"
+
     def test_an_owner_is_named_with_the_lag(self, bench: Make) -> None:
         here = bench()
         drained(here, 2)

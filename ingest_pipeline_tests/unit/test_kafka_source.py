@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted, UnknownFault
 from ingest_pipeline.core.record import Place
+from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.testing.clock import SettableClock
@@ -83,7 +84,7 @@ class ScriptedTopic(KafkaTopic):
     """Answers about ends from a dict; `away` makes every question fail."""
 
     def __init__(self) -> None:
-        super().__init__({"bootstrap.servers": "localhost:9092"}, TOPIC)
+        super().__init__(Admin({"bootstrap.servers": "localhost:9092"}), TOPIC)
         self.ends: dict[int, Place] = {}
         self.starts: dict[int, Place] = {}
         self.away = False

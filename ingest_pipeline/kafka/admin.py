@@ -1,0 +1,62 @@
+"""The client that asks for facts. One for all topics of a process: each has threads and connections of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from ..core.errors import IngestError, KafkaUnavailable
+from .client import admin_config, bootstrap_servers, open_client
+from .faults import map_error
+
+
+class Admin:
+    """Opened at its first use; may be used by several threads.
+
+    Args:
+        kafka: the user's librdkafka properties.
+    """
+
+    def __init__(
+        self, kafka: Mapping[str, str], client_id: str = "ingest", logger: logging.Logger | None = None
+    ) -> None:
+        self.kafka = dict(kafka)
+        self.client_id = client_id
+        self.logger = logger or logging.getLogger(__name__)
+        self.where = f"Kafka at {bootstrap_servers(kafka)}"
+        self._lock = threading.Lock()
+        self._client: AdminClient | None = None
+        self._hint: KafkaError | None = None  # why the brokers do not answer, when the client has said so
+
+    def client(self) -> AdminClient:
+        """Raises SettingsError when librdkafka refuses a property."""
+        with self._lock:
+            if self._client is None:
+                config = admin_config(self.kafka, self.client_id) | {"error_cb": self._on_error}
+                self._client = open_client(AdminClient, config, self.logger)
+            return self._client
+
+    def close(self) -> None:
+        """Drop the connections without waiting for anything. The next call opens others."""
+        with self._lock:
+            self._client = None
+
+    def answered(self) -> None:
+        """The brokers have answered: what the client said before explains nothing any more."""
+        self._hint = None
+
+    def fault(self, error: KafkaException, where: str) -> IngestError:
+        """What a failed request means: a refused login, for one, shows itself only as silence."""
+        self.client().poll(0)  # calls _on_error
+        mapped = map_error(error, where)
+        if self._hint is not None and isinstance(mapped, KafkaUnavailable):
+            return map_error(self._hint, where)
+        return mapped
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._SSL or not isinstance(map_error(error, self.where), KafkaUnavailable):
+            self._hint = error
