@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from ..core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged,
 from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
 from ..core.ports import Topic
 from ..core.record import Place, TopicIdentity
-from ..core.start import Book, StoredPosition, standings
+from ..core.start import StoredPosition, standings
 from ..core.stream import Stream
 from . import tags
 from .assets import asset_key, topic_key
@@ -23,6 +23,9 @@ from .connections import Connections
 from .decide import Launch, RunView, View, decide
 from .lateness import Lateness
 from .observations import Look, observe
+
+if TYPE_CHECKING:
+    from ..postgres.book import Glance
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
@@ -130,14 +133,14 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
     """
     settings = connections.settings.for_stream(stream.name)
     book, topic = connections.book(stream), connections.topic(stream)
-    known, state = book.positions(), book.state()
+    ledger = book.glance()
+    known, state, owners = ledger.positions, ledger.state, ledger.owners
     if known and (state.ticked_at is None or time.time() - state.ticked_at.timestamp() >= TICK_SECONDS):
         book.note_tick()
     identity = topic.identity()
     partitions = range(identity.partitions)
-    owners = book.owners(partitions)
     ends = topic.end_offsets(partitions)
-    lost = _losses(identity, topic, book, known, owners.holders, ends)
+    lost = _losses(identity, topic, ledger, ends)
     if lost and settings.on_data_loss == "stop":
         for loss in lost:
             if loss.cause not in ANOTHER_TOPIC:
@@ -169,18 +172,12 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
     )
 
 
-def _losses(
-    identity: TopicIdentity,
-    topic: Topic,
-    book: Book,
-    known: Mapping[int, StoredPosition],
-    owned: Collection[int],
-    ends: Mapping[int, Place],
-) -> list[Loss]:
+def _losses(identity: TopicIdentity, topic: Topic, ledger: Glance, ends: Mapping[int, Place]) -> list[Loss]:
     """Kafka is asked for its first offsets only where nobody drains and the position is not at the end."""
+    known, owned = ledger.positions, ledger.owners.holders
     behind = [p for p, at in known.items() if p in ends and p not in owned and at.next_offset != ends[p].next_offset]
     lows = topic.start_offsets(behind)
-    return find_losses(identity, topic.name, standings(known), book.losses(), lows, ends)
+    return find_losses(identity, topic.name, standings(known), ledger.losses, lows, ends)
 
 
 def _observe(

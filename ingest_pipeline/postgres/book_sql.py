@@ -1,0 +1,57 @@
+"""The statements of book.py; `{ledger}` stands for the ledger's schema."""
+
+POSITIONS = """
+    SELECT kafka_partition AS partition, kafka_incarnation AS incarnation, topic, cluster_id, topic_id, first_offset,
+           next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
+    FROM {ledger}.position WHERE stream = :stream ORDER BY kafka_partition"""
+STATE = """
+    SELECT paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at, failed_at,
+           failure, failure_stops
+    FROM {ledger}.stream_state WHERE stream = :stream"""
+PAUSE = """
+    INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)
+    VALUES (:stream, true, :reason, :by, now())
+    ON CONFLICT (stream) DO UPDATE SET paused = true, reason = :reason, paused_by = :by, since = now()"""
+RESUME = """
+    UPDATE {ledger}.stream_state
+    SET paused = false, reason = NULL, paused_by = NULL, since = now(), acted_at = now()
+    WHERE stream = :stream AND paused"""
+ALLOW = """
+    INSERT INTO {ledger}.stream_state (stream, letters_allowed, acted_at) VALUES (:stream, :count, now())
+    ON CONFLICT (stream) DO UPDATE SET letters_allowed = :count, acted_at = now()"""
+TICK = """
+    INSERT INTO {ledger}.stream_state (stream, ticked_at) VALUES (:stream, now())
+    ON CONFLICT (stream) DO UPDATE SET ticked_at = now()"""
+FAILED = """
+    INSERT INTO {ledger}.stream_state (stream, failed_at, failure, failure_stops) VALUES (:stream, now(), :why, :stops)
+    ON CONFLICT (stream) DO UPDATE SET failed_at = now(), failure = :why, failure_stops = :stops"""
+BEGIN = """
+    INSERT INTO {ledger}.position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
+        first_offset, next_offset, leader_epoch)
+    VALUES (:stream, :topic, :partition, :incarnation, :cluster_id, :topic_id, :offset, :offset, :leader_epoch)
+    ON CONFLICT (stream, kafka_partition) DO NOTHING"""
+ADOPT = """
+    UPDATE {ledger}.position
+    SET cluster_id = coalesce(cluster_id, :cluster_id), topic_id = coalesce(topic_id, :topic_id)
+    WHERE stream = :stream AND (cluster_id IS NULL OR topic_id IS NULL)"""
+ACCOUNTING = """
+    SELECT * FROM {ledger}.accounting WHERE stream = :stream ORDER BY kafka_partition, kafka_incarnation"""
+OPEN_LETTERS = """
+    SELECT kafka_partition AS partition, stage, coalesce(left(sqlstate, 2), '') AS sqlstate_class, count(*) AS letters
+    FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+AWAIT = """
+    INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())
+    ON CONFLICT (stream) DO UPDATE SET awaited_since = coalesce(stream_state.awaited_since, now())"""
+AWAITED = "SELECT awaited_since IS NOT NULL FROM {ledger}.stream_state WHERE stream = :stream"
+LOSSES = """
+    SELECT l.cause, l.kafka_partition AS partition, l.kafka_incarnation AS incarnation, l.next_offset AS expected,
+           l.low, l.high, l.found_at
+    FROM {ledger}.loss l JOIN {ledger}.position p USING (stream, kafka_partition, kafka_incarnation, next_offset)
+    WHERE stream = :stream ORDER BY l.kafka_partition"""
+NOTE_LOSS = """
+    INSERT INTO {ledger}.loss AS l (stream, kafka_partition, kafka_incarnation, next_offset, low, high, cause)
+    VALUES (:stream, :partition, :incarnation, :next_offset, :low, :high, :cause)
+    ON CONFLICT (stream, kafka_partition) DO UPDATE
+    SET kafka_incarnation = excluded.kafka_incarnation, next_offset = excluded.next_offset, low = excluded.low,
+        high = excluded.high, cause = excluded.cause, found_at = now()
+    WHERE (l.kafka_incarnation, l.next_offset) <> (excluded.kafka_incarnation, excluded.next_offset)"""
