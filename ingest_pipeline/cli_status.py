@@ -44,13 +44,18 @@ def status(as_json: bool, watch: bool) -> None:
     a wrong setting or option.
 
     \b
-    lag      offsets between position and end
-    delay    seconds by which the newest row is behind while there is lag
-    rows/s   rows stored over the last minute; of a fast partition the newest
-             10,000 rows over the time since the first of them
-    open     dead letters that wait for somebody
-    lost     offsets given up by accept-loss
-    owner    the run that drains it, and since when its session exists
+    position      next offset to be stored
+    end           next offset that a producer will write
+    lag           offsets between the two
+    delay         seconds by which the newest row is behind while there is lag
+    rows          stored so far
+    rows/s        over the last minute; of a fast partition the newest 10,000
+                  rows over the time since the first of them
+    dead letters  records refused so far
+    open          of these, those that wait for somebody
+    lost          offsets given up by accept-loss
+    last commit   when the position moved last
+    owner         the run that drains it, and since when its session exists
 
     A terminal too narrow for all columns shows lag, delay, rows/s, open, last
     commit and owner; --json has everything.

@@ -90,10 +90,8 @@ def decode_batch(
                 batch.dead_letters.append(dead_letter(messages[i], place[0], reason, rules.letter_bytes, headers))
                 batch.rows_before.append(before)
         kept[i], dropped = 0, dropped + 1
-    if (
-        len(rows) != len(messages) - dropped
-    ):  # `map` would end with the shorter one, and the positions move over the rest
-        raise UnknownFault(f"the decoder gave {len(rows)} rows for {len(messages) - dropped} records: none was stored")
+    if len(rows) != (left := len(messages) - dropped):  # `map` below ends with the shorter one; the positions do not
+        raise UnknownFault(f"the decoder gave {len(rows)} rows for {left} records: none was stored")
     batch.rows = list(map(add, compress(coordinates, kept) if dropped else coordinates, rows))
     batch.messages = list(compress(messages, kept)) if dropped else messages
     last = dict(zip(partitions, messages, strict=True))
