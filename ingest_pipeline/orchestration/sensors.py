@@ -23,6 +23,7 @@ from .connections import Connections
 from .decide import Launch, RunView, View, decide
 from .lateness import Lateness
 from .observations import Look, observe
+from .status import paused_words
 
 if TYPE_CHECKING:
     from ..postgres.book import Glance
@@ -166,7 +167,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         active=active,
         recent=recent,
         progress_at=_progress_at(known),
-        paused=state.paused_words,
+        paused=paused_words(state),
         ghosts_seen=_stored(context.cursor).get("ghosts", {}),
         runs_asked=runs_asked,
     )

@@ -154,6 +154,13 @@ def _waiting(topic: Topic, partitions: list[PartitionStatus], since: datetime) -
     return [at for at in partitions if (at.next_offset or 0) < young[at.partition].next_offset]
 
 
+def paused_words(state: StreamState) -> str | None:
+    """Why, by whom and since when; None when it is not paused."""
+    if not state.paused or state.since is None:
+        return None
+    return f"{state.reason} ({state.paused_by}), since {_moment(state.since)}"
+
+
 def _failing(state: StreamState, partitions: list[PartitionStatus]) -> list[str]:
     """Why the newest failed run failed, where nothing has moved since, nor anybody done something about it."""
     at = state.failed_at
@@ -200,7 +207,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
 
     book, topic = connections.book(stream), connections.topic(stream)
     state, known = book.state(), book.positions()
-    paused = [f"paused: {state.paused_words}; to go on: ingest resume {stream.name}"] * state.paused
+    paused = [f"paused: {paused_words(state)}; to go on: ingest resume {stream.name}"] * state.paused
     losses, ends, away = book.losses(), {}, []
     try:
         identity, losses = survey(topic, book)

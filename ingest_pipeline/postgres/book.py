@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
@@ -34,13 +34,6 @@ class StreamState:
     failed_at: datetime | None = None
     failure: str | None = None
     failure_stops: bool | None = None
-
-    @property
-    def paused_words(self) -> str | None:
-        """Why, by whom and since when; None when it is not paused."""
-        if not self.paused or self.since is None:
-            return None
-        return f"{self.reason} ({self.paused_by}), since {self.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,16 @@ class MemoryOwners:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryGlance:
+    """All that a tick asks of a stream's ledger."""
+
+    positions: dict[int, StoredPosition]
+    state: MemoryState
+    losses: list[Loss]
+    owners: MemoryOwners
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryAccount:
     """What the view accounting says of one partition's incarnation."""
 
@@ -55,6 +65,11 @@ class MemoryBook:
 
     def prepare(self) -> None:
         """Nothing is missing here."""
+
+    def glance(self) -> MemoryGlance:
+        """One statement after the other, as in PostgreSQL: others may come between."""
+        known = self.positions()
+        return MemoryGlance(known, self.state(), self.losses(), self.owners(known))
 
     def positions(self) -> dict[int, StoredPosition]:
         """See core.start.Book."""
@@ -190,8 +205,16 @@ class MemoryBook:
         """Lift the pause."""
         with self._database.using():
             if self._table.state.paused:
-                now, ticked_at = self._database.now(), self._table.state.ticked_at
-                self._table.state = MemoryState(since=now, acted_at=now, ticked_at=ticked_at)
+                now = self._database.now()
+                self._table.state = replace(
+                    self._table.state, paused=False, reason=None, paused_by=None, since=now, acted_at=now
+                )
+
+    def note_failure(self, why: str, stops: bool) -> None:
+        """A run has failed just now."""
+        with self._database.using():
+            now = self._database.now()
+            self._table.state = replace(self._table.state, failed_at=now, failure=why, failure_stops=stops)
 
     def note_tick(self) -> None:
         """The stream's sensor has looked just now."""

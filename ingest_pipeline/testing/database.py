@@ -48,7 +48,8 @@ class MemoryHolder:
 
 @dataclass(frozen=True, slots=True)
 class MemoryState:
-    """Whether a stream is paused, and who says so; when an operator last mended something; when its sensor looked."""
+    """Whether a stream is paused, and who says so; when an operator last mended something; when its sensor looked; when
+    a run failed last, why, and whether only somebody's action can help."""
 
     paused: bool = False
     reason: str | None = None
@@ -56,6 +57,9 @@ class MemoryState:
     since: datetime | None = None
     acted_at: datetime | None = None
     ticked_at: datetime | None = None
+    failed_at: datetime | None = None
+    failure: str | None = None
+    failure_stops: bool | None = None
 
 
 @dataclass(slots=True)
