@@ -47,6 +47,9 @@ def test_runs_of_one_batch_follow_until_nothing_is_left(
             wait_for(
                 f"{stream} at lag 0", lambda stream=stream: dagster.skip_reason(stream) == "caught up: lag 0", 200, 0.5
             )
+            wait_for(
+                "the last run's end", lambda stream=stream: all(run.ended for run in dagster.runs(stream)), 60, 0.5
+            )
         runs = {stream: dagster.runs(stream) for stream in made}
     for stream, rows in (("temperature", RECORDS - RECORDS // 250), ("price", RECORDS)):
         ended = [run for run in runs[stream] if run.status == "SUCCESS"]
