@@ -109,7 +109,7 @@ class JsonDecoder:
                 rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, read, strict=True)]
         except MemoryError:
             raise
-        except Exception:
+        except Exception:  # of one record, whose check made a field something else: `decode` finds which
             return none
         return rows, odd
 
