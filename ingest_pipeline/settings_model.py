@@ -99,10 +99,11 @@ class StreamSettings(Values):
         description="The number of runs that share the partitions of a stream at the same time.",
     )
     poll_seconds: int = Field(
-        default=4,
+        default=1,
         ge=1,
         le=300,
-        description="The sensor looks for lag every this many seconds; Dagster's daemon rounds up to a multiple of 5.",
+        description="The sensor looks for lag every this many seconds. Dagster evaluates it every 5 s at most: "
+        "for less, a tick with nothing to do looks again before it ends.",
     )
     report_seconds: int = Field(
         default=60,

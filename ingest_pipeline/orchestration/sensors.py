@@ -20,10 +20,12 @@ from . import tags
 from .assets import asset_key, topic_key
 from .checks import NO_LOSS, Verdict
 from .connections import Connections
-from .decide import Launch, RunView, View, decide
+from .decide import Launch, View, decide
 from .lateness import Lateness
 from .observations import Look, observe
+from .runs import views_of_runs
 from .status import paused_words
+from .vigil import Vigil
 
 if TYPE_CHECKING:
     from ..postgres.book import Glance
@@ -32,17 +34,11 @@ RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
 TICK_SECONDS = 60.0
 """How often the ledger is told that the sensor looks."""
-_ACTIVE = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
-    """`<stream>_sensor`, on by default, every POLL_SECONDS (rounded up to the daemon's loop of 5 s)."""
+    """`<stream>_sensor`, on by default. It looks every POLL_SECONDS, several times a tick where that is short."""
+    poll_seconds = connections.settings.for_stream(stream.name).poll_seconds
     key = asset_key(stream, key_prefix)
     told: set[tuple[str, float]] = set()
     lateness = Lateness(stream, connections, key)
@@ -50,13 +46,14 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     @dg.sensor(
         name=tags.sensor_name(stream),
         job_name=tags.job_name(stream),
-        minimum_interval_seconds=connections.settings.for_stream(stream.name).poll_seconds,
+        minimum_interval_seconds=poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Launches a run for every shard of topic {stream.topic} that has lag and no live drainer.",
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        vigil = Vigil(context.instance_ref, poll_seconds)
         try:
-            return tick(context, stream, connections, key_prefix, lateness)
+            return tick(context, stream, connections, key_prefix, lateness, vigil)
         except (DataLoss, TopicChanged) as error:
             _turn_red(context.instance, key, error, told)
             raise dg.Failure(description=error.message) from None
@@ -86,18 +83,20 @@ def tick(
     connections: Connections,
     key_prefix: Sequence[str] = (),
     lateness: Lateness | None = None,
+    vigil: Vigil | None = None,
 ) -> dg.SensorResult | dg.SkipReason:
     """One look, one decision; now and then an observation of the topic.
 
     Args:
         lateness: to be told where no run is at work.
+        vigil: what to do until the next tick where there is nothing to do; None: nothing.
 
     Raises:
         TopicMissing: the topic of a stream that has begun is gone; one that never was is waited for.
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
     """
     try:
-        view = look(context, stream, connections, nobody=lateness is not None and lateness.is_well())
+        view = look(context, stream, connections, nobody=lateness is not None and lateness.is_well(), vigil=vigil)
     except TopicMissing as error:
         if known := connections.book(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
@@ -125,12 +124,19 @@ def tick(
     )
 
 
-def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, nobody: bool = False) -> View:
+def look(
+    context: dg.SensorEvaluationContext,
+    stream: Stream,
+    connections: Connections,
+    nobody: bool = False,
+    vigil: Vigil | None = None,
+) -> View:
     """Everything `decide` needs: the ledger first, then Kafka, then Dagster.
 
     Args:
         nobody: no run was there a while ago. Then, while there is nothing to do, Dagster is not asked: it opens its
             storage anew for each tick that does, which is most of what an idle tick costs.
+        vigil: kept while there is nothing to do; what follows is seen by another look.
     """
     settings = connections.settings.for_stream(stream.name)
     book, topic = connections.book(stream), connections.topic(stream)
@@ -150,8 +156,12 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
     lag = {p: max(0, ends[p].next_offset - starts[p]) for p in partitions}
     idle = known.keys() >= set(partitions) and not (any(lag.values()) or owners.holders or lost)
+    paused = paused_words(state)
+    if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
+        return look(context, stream, connections, nobody)
     runs_asked = not (nobody and idle)
-    active, recent = ([], []) if not runs_asked else _runs(context.instance, stream, RECENT_RUNS * settings.parallelism)
+    limit = RECENT_RUNS * settings.parallelism
+    active, recent = views_of_runs(context.instance, stream, limit) if runs_asked else ([], [])
     return View(
         now=time.time(),
         parallelism=settings.parallelism,
@@ -167,7 +177,7 @@ def look(context: dg.SensorEvaluationContext, stream: Stream, connections: Conne
         active=active,
         recent=recent,
         progress_at=_progress_at(known),
-        paused=paused_words(state),
+        paused=paused,
         ghosts_seen=_stored(context.cursor).get("ghosts", {}),
         runs_asked=runs_asked,
     )
@@ -204,30 +214,6 @@ def _request(launch: Launch, stream: Stream, connections: Connections, definitio
     if launch.successor is not None:
         found[tags.SUCCESSOR] = launch.successor
     return dg.RunRequest(tags=found)
-
-
-def _runs(instance: dg.DagsterInstance, stream: Stream, limit: int) -> tuple[list[RunView], list[RunView]]:
-    """(active, recently ended). By status alone, tags matched here: a filter by tag grows slow with history."""
-    active = [
-        _view(record)
-        for record in instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE))
-        if record.dagster_run.tags.get(tags.STREAM) == stream.name
-    ]
-    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream)), limit=limit)
-    return active, [_view(record) for record in newest if record.dagster_run.is_finished]
-
-
-def _view(record: dg.RunRecord) -> RunView:
-    run = record.dagster_run
-    return RunView(
-        run_id=run.run_id,
-        status=run.status.value,
-        shard=tags.shard_of(run.tags),
-        definition=run.tags.get(tags.DEFINITION, ""),
-        started_at=record.start_time or record.create_timestamp.timestamp(),
-        ended_at=record.end_time,
-        ended=run.tags.get(tags.ENDED, ""),
-    )
 
 
 def _progress_at(known: Mapping[int, StoredPosition]) -> dict[int, float]:

@@ -15,8 +15,11 @@ import psycopg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from ingest_pipeline.core.ports import Topic
+from ingest_pipeline.core.record import Place
 from ingest_pipeline.kafka import source
 from ingest_pipeline.orchestration import sensors, tags
+from ingest_pipeline.orchestration.vigil import Vigil
 from ingest_pipeline.postgres import ownership
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -72,13 +75,13 @@ class TestLag:
     ) -> None:
         here, asked = bench(), []
         drained(here, 3)
-        runs = sensors._runs
+        runs = sensors.views_of_runs
 
         def counted(*words: Any) -> Any:
             asked.append(words)
             return runs(*words)
 
-        monkeypatch.setattr(sensors, "_runs", counted)
+        monkeypatch.setattr(sensors, "views_of_runs", counted)
         for _ in range(3):
             assert here.tick().skip_message == "caught up: lag 0"
         assert len(asked) == 1
@@ -119,6 +122,64 @@ class TestLag:
             monkeypatch.setattr(module, "Consumer", refuse)
         assert len(here.tick().run_requests) == 1
         assert here.query("select to_regclass('ingest.position')") == [None]
+
+
+class Watched(Vigil):
+    """Its looks are counted; the first finds news once `meanwhile` has been done, where that is given."""
+
+    def __init__(self, meanwhile: Callable[[], None] | None = None) -> None:
+        super().__init__(None, 1)
+        self.kept = 0
+        self._meanwhile = meanwhile
+
+    def sees_news(self, topic: Topic, ends: Mapping[int, Place]) -> bool:
+        self.kept += 1
+        if self._meanwhile is not None:
+            self._meanwhile()
+        return topic.end_offsets(ends.keys()) != ends
+
+
+class TestVigil:
+    """What a tick does until the next one; test_vigil.py has how long it does."""
+
+    def tick(self, here: Bench, vigil: Vigil) -> dg.SensorResult:
+        outcome = sensors.tick(
+            dg.build_sensor_context(instance=here.instance), here.stream, here.connections, vigil=vigil
+        )
+        assert isinstance(outcome, dg.SensorResult)
+        return outcome
+
+    def test_a_record_that_comes_meanwhile_is_launched_for_at_once(self, bench: Make) -> None:
+        here = bench()
+        drained(here, 3)
+        vigil = Watched(lambda: here.produce(temperatures(1, first=3)))
+        (request,) = self.tick(here, vigil).run_requests or []
+        assert (request.tags[tags.SHARD], vigil.kept) == ("0/1", 1)
+
+    def test_a_pause_that_comes_with_it_holds(self, bench: Make) -> None:
+        def pause_and_produce() -> None:
+            here.connections.book(here.stream).pause("a test", "ann")
+            here.produce(temperatures(1, first=3))
+
+        here = bench()
+        drained(here, 3)
+        outcome = self.tick(here, Watched(pause_and_produce))
+        assert outcome.run_requests == []
+        assert str(outcome.skip_reason).startswith("SkipReason(skip_message='paused: a test (ann)")
+
+    def test_none_is_kept_where_something_is_to_do_or_nothing_may_be_done(self, bench: Make) -> None:
+        here, vigil = bench(), Watched()
+        here.produce(temperatures(3))
+        self.tick(here, vigil)
+        here.drain()
+        with owned_by(here, RUN):
+            self.tick(here, vigil)
+        here.connections.book(here.stream).pause("a test", "ann")
+        self.tick(here, vigil)
+        assert vigil.kept == 0
+        here.connections.book(here.stream).resume()
+        self.tick(here, vigil)
+        assert vigil.kept == 1
 
 
 class TestSuccessors:
