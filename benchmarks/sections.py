@@ -149,7 +149,7 @@ def idling(running: System, effort: Effort) -> str:
     streams, seconds = effort.of(100), 120.0 * effort.scale
     make_topics(running, streams)
     rows = []
-    for poll in (4, 60):
+    for poll in (1, 60):
         for skip in (True, False):
             one = idle(running, streams, poll, seconds, skip=skip)
             what = "sensors that only skip" if skip else "streams of 4 partitions"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .core.errors import EnvironmentFault, IngestError, SettingsError
+from .core.errors import EnvironmentFault, IngestError, LedgerConflict, SettingsError, Superseded, UnknownFault
 from .core.stream import Stream, by_name
 from .settings import Settings, describe, load_settings
 from .settings_streams import load_streams
@@ -191,6 +191,8 @@ def _one_line(error: Exception, command: str) -> str:
         return f"{error.message}\nHint: `ingest {command} --help`; every setting is in docs/configuration.md."
     if isinstance(error, EnvironmentFault):
         return f"{error.message}\nHint: `ingest check` tries every server, table and right."
+    if isinstance(error, (UnknownFault, Superseded, LedgerConflict)):
+        return f'{error.message}\nHint: docs/operations.md, "When a stream stops".'
     if isinstance(error, IngestError):  # its message says what to do
         return error.message
     return f"{type(error).__name__}, which nobody expected\nHint: `ingest --traceback {command} …` shows where."

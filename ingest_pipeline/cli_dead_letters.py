@@ -108,7 +108,8 @@ def show(stream: Stream, letter_id: int) -> None:
 
     row = DeadLetters(connections().database(), stream).show(letter_id)
     if row is None:
-        raise click.ClickException(f"{stream.name} has no dead letter {letter_id}")
+        known = f"Hint: `ingest dead-letters list {stream.name}` counts those it has."
+        raise click.ClickException(f"{stream.name} has no dead letter {letter_id}\n{known}")
     for name, value in row._mapping.items():
         if isinstance(value, bytes) and name != "value_sha256":
             cut = "" if len(value) <= _PREVIEW_BYTES else f" … ({len(value):,} bytes)"

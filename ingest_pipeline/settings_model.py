@@ -102,8 +102,8 @@ class StreamSettings(Values):
         default=1,
         ge=1,
         le=300,
-        description="The sensor looks for lag every this many seconds. Dagster evaluates it every 5 s at most: "
-        "for less, a tick with nothing to do looks again before it ends.",
+        description="The sensor looks for lag every this many seconds; Dagster evaluates a sensor once in 5 s at most, "
+        "so with 1 or 2 a tick of an idle stream looks several times, for three streams at a time.",
     )
     report_seconds: int = Field(
         default=60,

@@ -67,7 +67,6 @@ def make_batch(
         positions,
         decode or JsonDecoder(stream).decode,
         RecordRules(letter_bytes=1024, parts=stream.parts),
-        0.0,
     )
     assert batch is not None
     return batch

@@ -58,7 +58,7 @@ class BatchReader:
         """The next batch of records is due, too, once the ends of all these partitions have been told."""
         self._awaited = set(partitions)
 
-    def read(self) -> tuple[list[Message], dict[int, Place], float] | None:
+    def read(self) -> tuple[list[Message], dict[int, Place]] | None:
         """Wait up to SLICE_SECONDS. (messages, ends, when the first came) when a batch is due, else None.
 
         A batch that only moves positions over transaction markers has no messages.
@@ -73,12 +73,11 @@ class BatchReader:
             return self.take()
         return None
 
-    def take(self) -> tuple[list[Message], dict[int, Place], float] | None:
+    def take(self) -> tuple[list[Message], dict[int, Place]] | None:
         """What has been collected so far, whether due or not; None when there is nothing."""
         if not self._messages and not self._ends:
             return None
-        opened_at = self._clock.monotonic() if self._opened_at is None else self._opened_at
-        taken = self._messages, self._ends, opened_at
+        taken = self._messages, self._ends
         if self._messages:
             self._awaited = None
         self._messages, self._ends, self._bytes, self._opened_at, self._more = [], {}, 0, None, True

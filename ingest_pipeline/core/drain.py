@@ -111,7 +111,7 @@ class Drain:
             if ended is not None:
                 return ended
 
-    def _store(self, messages: list[Message], ends: Mapping[int, Place], opened_at: float) -> None:
+    def _store(self, messages: list[Message], ends: Mapping[int, Place]) -> None:
         """One batch, in this order:
 
         1. records become rows or dead letters;
@@ -123,7 +123,7 @@ class Drain:
             self._last_record_at = began
         self._ends.update({partition: place.next_offset for partition, place in ends.items()})
         batch = decode_batch(  # 1
-            messages, ends, self._ledger.positions, self._decode, self._rules, opened_at, self._decode_many
+            messages, ends, self._ledger.positions, self._decode, self._rules, self._decode_many
         )
         if batch is None:
             return

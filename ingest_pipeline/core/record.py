@@ -133,7 +133,6 @@ class Batch:
     dead_letters: list[DeadLetter]
     moves: dict[int, Move]
     records: int = 0
-    opened_at: float = 0.0
     rows_before: list[int] = field(default_factory=list)
     put_aside: dict[int, DeadLetter] = field(default_factory=dict)
 

@@ -99,7 +99,7 @@ def replay(
     while next_offset < wanted.stop and stop() is None:
         if (taken := reader.read()) is None:
             continue
-        read, ends, _ = taken
+        read, ends = taken
         end = ends.get(wanted.partition)
         _check_end(end, wanted)
         messages = [message for message in read if message.offset() < wanted.stop]
@@ -111,7 +111,7 @@ def replay(
         verify()
         backoff = Backoff(clock, retry_seconds, stop)
         at = Position(wanted.partition, wanted.incarnation, Place(next_offset))
-        batch = decode_batch(messages, {wanted.partition: Place(behind)}, {wanted.partition: at}, decode, rules, 0.0)
+        batch = decode_batch(messages, {wanted.partition: Place(behind)}, {wanted.partition: at}, decode, rules)
         assert batch is not None, "the place has moved"
         skipped = batch.moves[wanted.partition].skipped
         absent = behind - next_offset - len(messages)

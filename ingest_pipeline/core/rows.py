@@ -54,7 +54,6 @@ def decode_batch(
     positions: Mapping[int, Position],
     decode: Decode,
     rules: RecordRules,
-    opened_at: float,
     decode_many: DecodeMany = one_by_one,
 ) -> Batch | None:
     """Messages → rows, dead letters and moves; None when nothing moves.
@@ -70,7 +69,7 @@ def decode_batch(
     for i in unreadable:
         values[i] = None
     coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *parts, strict=True))
-    batch, skipped = Batch([], [], [], {}, len(messages), opened_at), Counter[int]()
+    batch, skipped = Batch([], [], [], {}, len(messages)), Counter[int]()
     rows, odd = decode_many(_without_large(values, rules.max_bytes))
     kept = bytearray(b"\1") * len(messages)
     dropped = 0

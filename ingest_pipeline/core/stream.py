@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,11 @@ class Stream:
         self._check_event()
         self._check_options()
         self._check_asset()
+
+    @property
+    def description(self) -> str:
+        """The Struct's docstring without its indentation; "" where it has none."""
+        return inspect.cleandoc(self.event.__doc__ or "")
 
     @property
     def topic_asset(self) -> str:

@@ -68,13 +68,6 @@ def ledger_mark(ledger_id: str) -> str:
     return LEDGER_MARK + ledger_id
 
 
-def marked_ledger(metadata: str | None) -> str | None:
-    """The id of the ledger that a group commit was written after; None for anybody else's commit."""
-    if metadata is None or not metadata.startswith(LEDGER_MARK):
-        return None
-    return metadata.removeprefix(LEDGER_MARK)
-
-
 def bootstrap_servers(kafka: Mapping[str, str]) -> str:
     """The brokers a user named, for messages to people."""
     return kafka.get("bootstrap.servers") or kafka.get("metadata.broker.list") or "(no bootstrap.servers)"

@@ -12,16 +12,15 @@ from ..core.stream import Stream
 from . import tags
 from .assets import asset_key
 from .checks import CHECKS, newest_evaluation
+from .runs import ENDED, RECENT, failed_by_hand
 
 SENSOR = "ingest_alerts"
 RUN = "run"
 _POLL_SECONDS = 15
 _ANSWER_SECONDS = 5.0
 _TRIES = 3
-_RECENT_RUNS = 50
-_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 Failing = dict[str, dict[str, str]]
-"""Stream → what of it fails (a check's name, "run", or "run of shard 0/2") → what it said."""
+"""Stream, or "job replay" → what of it fails (a check's name, "run", "run of shard 0/2") → what it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,9 @@ def alert_sensor(streams: Sequence[Stream], webhook: str, key_prefix: Sequence[s
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         told: Failing = json.loads(context.cursor or "{}")
-        now = {stream.name: found for stream in streams if (found := failing(context.instance, stream, key_prefix))}
+        now = {stream.name: failing(context.instance, stream, key_prefix) for stream in streams}
+        now |= {f"job {job}": failing_job(context.instance, job) for job in tags.OTHER_JOBS}
+        now = {name: found for name, found in now.items() if found}
         posted = 0
         for message in messages(told, now):
             try:
@@ -78,17 +79,27 @@ def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[s
         if run.status == dg.DagsterRunStatus.FAILURE:
             shard = tags.shard_of(run.tags)
             name = RUN if shard is None or shard.count == 1 else f"{RUN} of shard {shard}"
-            found[name] = f"run {run.run_id[:8]} failed: {_reason(instance, run)}"
+            found[name] = _told(instance, run, tags.outcome_of(run.tags, stream))
+    if (by_hand := failed_by_hand(instance, stream)) is not None:
+        found[f"{RUN} by hand"] = _told(instance, by_hand, tags.outcome_of(by_hand.tags, stream))
     return found
+
+
+def failing_job(instance: dg.DagsterInstance, job: str) -> dict[str, str]:
+    """The same of a job that drains nothing."""
+    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=ENDED), limit=1):
+        if run.status == dg.DagsterRunStatus.FAILURE:
+            return {RUN: _told(instance, run)}
+    return {}
 
 
 def newest_ended(instance: dg.DagsterInstance, stream: Stream) -> list[dg.DagsterRun]:
     """The newest ended run of each shard, so that one shard's success does not hide another's failure. One launched by
     hand, for all shards, counts while it is the newest; where it went well, nothing older counts."""
-    ended = dg.RunsFilter(job_name=tags.job_name(stream), statuses=_ENDED)
+    ended = dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED)
     found: list[dg.DagsterRun] = []
     missing: list[tags.Shard] | None = None
-    for run in instance.get_runs(ended, limit=_RECENT_RUNS):
+    for run in instance.get_runs(ended, limit=RECENT):
         shard = tags.shard_of(run.tags)
         if shard is None and (not found or run.status == dg.DagsterRunStatus.SUCCESS):
             return found or [run]
@@ -100,20 +111,20 @@ def newest_ended(instance: dg.DagsterInstance, stream: Stream) -> list[dg.Dagste
         if missing == []:
             break
     for shard in missing or []:  # one that others have left far behind; by tag it is asked for only then
-        of_shard = dg.RunsFilter(job_name=ended.job_name, statuses=_ENDED, tags={tags.SHARD: str(shard)})
+        of_shard = dg.RunsFilter(job_name=ended.job_name, statuses=ENDED, tags={tags.SHARD: str(shard)})
         found += instance.get_runs(of_shard, limit=1)
     return found
 
 
-def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+def _told(instance: dg.DagsterInstance, run: dg.DagsterRun, outcome: str = "") -> str:
     """The class of the run's error, and the line it failed with where it is ours: such a line holds no payload."""
-    ended = run.tags.get(tags.ENDED, "").removeprefix("failed:")
     lines = []
     for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1).records:
         event = record.event_log_entry.dagster_event
         data = event.step_failure_data.user_failure_data if event is not None else None
         lines.append((data.description or "") if data is not None else "")
-    return ": ".join(part for part in (ended, *lines) if part) or "see its log"
+    why = ": ".join(part for part in (outcome.removeprefix("failed:"), *lines) if part) or "see its log"
+    return f"run {run.run_id[:8]} failed: {why}"
 
 
 def messages(before: Failing, now: Failing) -> list[Message]:

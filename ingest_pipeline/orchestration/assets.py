@@ -39,7 +39,7 @@ def stream_asset(
         owners=list(stream.owners) or None,
         tags=dict(stream.tags),
         freshness_policy=freshness(stream, settings),
-        description=(stream.event.__doc__ or f"Events of topic {stream.topic}.").strip(),
+        description=stream.description or f"Events of topic {stream.topic}.",
         metadata={
             **table_metadata(stream, settings),
             "topic": stream.topic,

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as EVALUATED,
+)
 
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.loss import topic_gone
@@ -13,6 +16,7 @@ from ..core.stream import Stream
 from . import tags
 from .assets import asset_key
 from .connections import Connections
+from .runs import ENDED, failed_by_hand
 from .status import open_letters, status_of
 
 ACCOUNTED = "every_offset_accounted_for"
@@ -66,8 +70,10 @@ class Evaluation:
 
 
 def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> Evaluation | None:
-    """The newest of this check, in a run or without one."""
-    for record in instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, name), limit=1):
+    """The newest of this check, in a run or without one. A run that was asked for it and has not come to it, or never
+    will, is a record too: a planned one."""
+    storage, check = instance.event_log_storage, dg.AssetCheckKey(key, name)
+    for record in storage.get_asset_check_execution_history(check, limit=1, status=EVALUATED):
         if record.event is not None and record.event.dagster_event is not None:
             found = record.event.dagster_event.asset_check_evaluation_data
             return Evaluation(found.passed, found.description or "", record.event.timestamp)
@@ -137,7 +143,7 @@ def within_limit(stream: Stream, connections: Connections) -> Verdict:
 def up_to_date(stream: Stream, connections: Connections) -> Verdict:
     """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
     found = status_of(stream, connections)
-    if not found.partitions or found.lag is None:
+    if not found.partitions or found.lag is None or found.late is None:
         return Verdict(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.said)}", grave=False)
     allowed = connections.settings.for_stream(stream.name).max_delay_seconds
     said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
@@ -149,12 +155,13 @@ def up_to_date(stream: Stream, connections: Connections) -> Verdict:
 
 def as_declared(stream: Stream, connections: Connections) -> Verdict:
     """The comparison that a run makes before it consumes."""
-    from ..postgres.schema import table_differences
+    from ..postgres.schema import has_table, table_differences
 
     database = connections.database()
-    if not connections.book(stream).positions():
-        return Verdict(AS_DECLARED, True, "the stream has not begun")
+    begun = bool(connections.book(stream).positions())
     with database.connect(f"comparing the table of stream {stream.name}") as connection:
+        if not begun and not has_table(connection, stream, database.schemas.events):
+            return Verdict(AS_DECLARED, True, "the stream has not begun")
         wrong = table_differences(connection, stream, database.schemas.events)
     if wrong:
         return Verdict(AS_DECLARED, False, f"{'; '.join(wrong)}. To see and mend it: ingest check, ingest migrate")
@@ -197,8 +204,10 @@ def stream_checks(stream: Stream, connections: Connections, key_prefix: Sequence
 
 def _limit_reached(instance: dg.DagsterInstance, stream: Stream) -> str | None:
     """What the stream's newest ended run is remembered for, if it is the limit."""
-    ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-    newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream), statuses=ended), limit=1)
-    if not any(run.tags.get(tags.ENDED) == f"failed:{DeadLetterLimit.__name__}" for run in newest):
+    newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED), limit=1)
+    candidates = [failed_by_hand(instance, stream), *newest]
+    reached = f"failed:{DeadLetterLimit.__name__}"
+    stopped = [run for run in candidates if run is not None and tags.outcome_of(run.tags, stream) == reached]
+    if not stopped:
         return None
-    return f"run {newest[0].run_id[:8]} stopped at the dead-letter limit: its failure shows the reasons and offsets"
+    return f"run {stopped[0].run_id[:8]} stopped at the dead-letter limit: its failure shows the reasons and offsets"

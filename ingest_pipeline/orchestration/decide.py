@@ -22,8 +22,6 @@ LEAD_SECONDS = 12.0
 AGE = "age"
 """The successor that waits for the owner's age; every other one makes the owner end at once."""
 
-WAITING = ("NOT_STARTED", "QUEUED", "STARTING", "CANCELING")
-
 
 @dataclass(frozen=True, slots=True)
 class RunView:

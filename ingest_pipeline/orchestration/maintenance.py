@@ -14,13 +14,10 @@ import dagster as dg
 
 from . import tags
 from .connections import Connections
+from .runs import ENDED
 
 PAGE = 500
 _DAY_SECONDS = 86_400.0
-_OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream", "redrive_dead_letters", "replay")
-_BY_HAND = "__ASSET_JOB"
-"""Dagster's name for the job behind the Materialize button."""
-_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE]
 
 
 def maintenance_job(connections: Connections) -> dg.JobDefinition:
@@ -91,10 +88,10 @@ def runs_to_delete(
 
 def _kind(run: dg.DagsterRun) -> str | None:
     """The stream, or the job, whose newest runs stay; None for a run of somebody else's job, whatever its tags."""
-    if run.job_name in _OTHER_JOBS:
+    if run.job_name in tags.OTHER_JOBS:
         return run.job_name
     stream = run.tags.get(tags.STREAM)
-    return stream if run.job_name in (f"drain_{stream}", _BY_HAND) else None
+    return stream if run.job_name in (f"drain_{stream}", tags.BY_HAND) else None
 
 
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -117,7 +114,7 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
 def _ended_runs(instance: dg.DagsterInstance) -> Iterable[dg.RunRecord]:
     cursor: str | None = None
     while True:
-        page = instance.get_run_records(dg.RunsFilter(statuses=_ENDED), limit=PAGE, cursor=cursor)
+        page = instance.get_run_records(dg.RunsFilter(statuses=ENDED), limit=PAGE, cursor=cursor)
         yield from page
         if len(page) < PAGE:
             return

@@ -1,4 +1,4 @@
-"""A stream's runs in Dagster's storage, as a tick sees them."""
+"""A stream's runs in Dagster's storage."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from ..core.stream import Stream
 from . import tags
 from .decide import RunView
 
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+RECENT = 50
+"""How far back is looked for what is usually the newest."""
 _ACTIVE = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -26,6 +29,23 @@ def views_of_runs(instance: dg.DagsterInstance, stream: Stream, limit: int) -> t
     ]
     newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream)), limit=limit)
     return active, [_view(record) for record in newest if record.dagster_run.is_finished]
+
+
+def failed_by_hand(instance: dg.DagsterInstance, stream: Stream) -> dg.DagsterRun | None:
+    """The newest run that Materialize made of this stream, where the stream failed in it and no run of its own job has
+    gone well since. Looked for among the newest of its kind."""
+    for record in instance.get_run_records(dg.RunsFilter(job_name=tags.BY_HAND, statuses=ENDED), RECENT):
+        outcome = tags.outcome_of(record.dagster_run.tags, stream)
+        if not outcome:
+            continue
+        well = dg.RunsFilter(
+            job_name=tags.job_name(stream),
+            statuses=[dg.DagsterRunStatus.SUCCESS],
+            created_after=record.create_timestamp,
+        )
+        failed = outcome.startswith("failed:") and not instance.get_runs(well, limit=1)
+        return record.dagster_run if failed else None
+    return None
 
 
 def _view(record: dg.RunRecord) -> RunView:

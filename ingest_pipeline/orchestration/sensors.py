@@ -18,13 +18,12 @@ from ..core.start import StoredPosition, standings
 from ..core.stream import Stream
 from . import tags
 from .assets import asset_key, topic_key
-from .checks import NO_LOSS, Verdict
 from .connections import Connections
 from .decide import Launch, View, decide
-from .lateness import Lateness
 from .observations import Look, observe
 from .runs import views_of_runs
 from .status import paused_words
+from .unattended import Unattended
 from .vigil import Vigil
 
 if TYPE_CHECKING:
@@ -39,9 +38,7 @@ TICK_SECONDS = 60.0
 def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default. It looks every POLL_SECONDS, several times a tick where that is short."""
     poll_seconds = connections.settings.for_stream(stream.name).poll_seconds
-    key = asset_key(stream, key_prefix)
-    told: set[tuple[str, float]] = set()
-    lateness = Lateness(stream, connections, key)
+    unattended = Unattended(stream, connections, asset_key(stream, key_prefix))
 
     @dg.sensor(
         name=tags.sensor_name(stream),
@@ -51,30 +48,21 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
         description=f"Launches a run for every shard of topic {stream.topic} that has lag and no live drainer.",
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        vigil = Vigil(context.instance_ref, poll_seconds)
+        by_daemon = context.log_key is not None  # a test of the sensor by hand is to be answered at once
+        vigil = Vigil(context.instance_ref if by_daemon else None, poll_seconds)
         try:
-            return tick(context, stream, connections, key_prefix, lateness, vigil)
+            return tick(context, stream, connections, key_prefix, unattended, vigil)
         except (DataLoss, TopicChanged) as error:
-            _turn_red(context.instance, key, error, told)
+            unattended.after_loss(context.instance, error)
             raise dg.Failure(description=error.message) from None
         except TopicMissing as error:
-            _turn_red(context.instance, key, error, told)
+            unattended.after_loss(context.instance, error)
             return dg.SkipReason(error.message)
         except IngestError as error:
-            lateness.after_failure(context.instance, error)
+            unattended.after_failure(context.instance, error)
             raise dg.Failure(description=error.message) from None
 
     return poll
-
-
-def _turn_red(instance: dg.DagsterInstance, key: dg.AssetKey, error: IngestError, told: set[tuple[str, float]]) -> None:
-    """The check fails without a run: once, and again behind each newer materialization, which would cover it up."""
-    newest = instance.get_latest_materialization_event(key)
-    what = (error.message, newest.timestamp if newest is not None else 0.0)
-    if what not in told:
-        told.clear()
-        told.add(what)
-        instance.report_runless_asset_event(Verdict(NO_LOSS, False, error.message).evaluation(key))
 
 
 def tick(
@@ -82,13 +70,13 @@ def tick(
     stream: Stream,
     connections: Connections,
     key_prefix: Sequence[str] = (),
-    lateness: Lateness | None = None,
+    unattended: Unattended | None = None,
     vigil: Vigil | None = None,
 ) -> dg.SensorResult | dg.SkipReason:
     """One look, one decision; now and then an observation of the topic.
 
     Args:
-        lateness: to be told where no run is at work.
+        unattended: to be told where no run is at work.
         vigil: what to do until the next tick where there is nothing to do; None: nothing.
 
     Raises:
@@ -96,14 +84,14 @@ def tick(
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
     """
     try:
-        view = look(context, stream, connections, nobody=lateness is not None and lateness.is_well(), vigil=vigil)
+        view = look(context, stream, connections, nobody=unattended is not None and unattended.is_well(), vigil=vigil)
     except TopicMissing as error:
         if known := connections.book(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
         _remember_absence(stream, connections)
         return dg.SkipReason(f"{error.message}; waiting for it")
-    if lateness is not None:
-        lateness.after_answer()
+    if unattended is not None:
+        unattended.after_answer()
     decision = decide(view)
     for run_id in decision.failed_ghosts:
         if (run := context.instance.get_run_by_id(run_id)) is not None:
@@ -112,9 +100,9 @@ def tick(
                 "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never came to be.",
             )
     requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
-    if lateness is not None and view.runs_asked:
+    if unattended is not None and view.runs_asked:
         at_work = bool(requests or view.active or view.owners)
-        lateness.after(context.instance, at_work, waiting=any(view.lag.values()))
+        unattended.after(context.instance, at_work, waiting=any(view.lag.values()))
     observations, seen = _observe(context, stream, connections, topic_key(stream, key_prefix), view.now)
     return dg.SensorResult(
         run_requests=requests,
@@ -138,11 +126,12 @@ def look(
             storage anew for each tick that does, which is most of what an idle tick costs.
         vigil: kept while there is nothing to do; what follows is seen by another look.
     """
+    now = time.time()  # of what is seen: a vigil may follow, and a ghost is not older for that
     settings = connections.settings.for_stream(stream.name)
     book, topic = connections.book(stream), connections.topic(stream)
     ledger = book.glance()
     known, state, owners = ledger.positions, ledger.state, ledger.owners
-    if known and (state.ticked_at is None or time.time() - state.ticked_at.timestamp() >= TICK_SECONDS):
+    if known and (state.ticked_at is None or now - state.ticked_at.timestamp() >= TICK_SECONDS):
         book.note_tick()
     identity = topic.identity()
     partitions = range(identity.partitions)
@@ -163,7 +152,7 @@ def look(
     limit = RECENT_RUNS * settings.parallelism
     active, recent = views_of_runs(context.instance, stream, limit) if runs_asked else ([], [])
     return View(
-        now=time.time(),
+        now=now,
         parallelism=settings.parallelism,
         definition=tags.definition_of(stream, connections.settings),
         run_max_seconds=settings.run_max_seconds,

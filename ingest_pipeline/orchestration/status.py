@@ -85,9 +85,14 @@ class PartitionStatus:
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """One stream. `said` has a sentence for everything that is not as it should be, the gravest first; `late` are those
-    of them that tell of records waiting for more than MAX_DELAY_SECONDS; `ticked_at` is when its sensor last looked, to
-    the minute. `paused`: it stands still because somebody wanted it to, and for no other reason."""
+    """One stream.
+
+    Attributes:
+        said: a sentence for everything that is not as it should be, the gravest first.
+        late: those that tell of records waiting for more than MAX_DELAY_SECONDS; None where nobody can tell.
+        ticked_at: when its sensor last looked, to the minute.
+        paused: it stands still because somebody wanted it to, and for no other reason.
+    """
 
     stream: str
     level: int
@@ -95,7 +100,7 @@ class StreamStatus:
     open_letters: int = 0
     partitions: list[PartitionStatus] = field(default_factory=list)
     ticked_at: datetime | None = None
-    late: list[str] = field(default_factory=list)
+    late: list[str] | None = None
     paused: bool = False
 
     @property
@@ -253,7 +258,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
             )
         )
     own = connections.settings.for_stream(stream.name)
-    late: list[str] = []
+    late: list[str] | None = None
     unattended: list[str] = []
     try:
         if not away:
@@ -270,7 +275,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
     degraded += _silent(stream, state.ticked_at, own.poll_seconds)
     degraded += [] if state.failure_stops else failing
-    degraded += late
+    degraded += late or []
     degraded += [] if stopped else unattended
     level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
     waiting = sum(row.letters for row in letters)

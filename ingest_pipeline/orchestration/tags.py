@@ -17,6 +17,11 @@ ROWS = "ingest/rows"
 PID = "ingest/pid"
 MAX_RUNTIME = "dagster/max_runtime"
 
+OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream", "redrive_dead_letters", "replay")
+"""This package's jobs that drain nothing."""
+BY_HAND = "__ASSET_JOB"
+"""Dagster's name for the job behind the Materialize button."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -46,6 +51,11 @@ def shards(count: int) -> list[Shard]:
 def definition_of(stream: Stream, settings: Settings) -> str:
     """A hash of the stream and its settings; secrets are masked before they are hashed."""
     return stream.definition(repr(settings.for_stream(stream.name)), repr(settings.kafka), settings.database_schema)
+
+
+def outcome_of(run_tags: Mapping[str, str], stream: Stream) -> str:
+    """How the run of this stream ended, "" where none has; one launched by hand has it for each of its streams."""
+    return run_tags.get(f"{ENDED}/{stream.name}") or run_tags.get(ENDED, "")
 
 
 def job_name(stream: Stream) -> str:

@@ -14,8 +14,8 @@ from ..core.record import Place
 LOOP_SECONDS = 5.0
 """How often Dagster's daemon looks which sensors are due (MIN_INTERVAL_LOOP_TIME in dagster/_daemon/sensor.py)."""
 SEATS = 3
-"""Sensors of one process that keep vigil at a time: each holds a thread of the daemon and one of the code server, which
-has at least 5. The daemon takes sensors in random order, so with more of them each has its turn."""
+"""Sensors of one process that keep vigil at a time: each holds a thread of the daemon and one of the code server, and
+others need some. The daemon takes sensors in random order, so with more of them each has its turn."""
 
 _seats = threading.BoundedSemaphore(SEATS)
 
@@ -39,7 +39,10 @@ class Vigil:
             return False
         try:
             for number in range(1, self._looks + 1):
-                self._clock.sleep(self._began + number * self._poll_seconds - self._clock.monotonic())
+                left = self._began + number * self._poll_seconds - self._clock.monotonic()
+                if left < 0:
+                    continue  # missed, by a slow answer; the next tick is not to be missed, too
+                self._clock.sleep(left)
                 if topic.end_offsets(ends.keys()) != ends:
                     return True
         finally:
@@ -50,4 +53,6 @@ class Vigil:
 def _has_threads(instance: InstanceRef | None) -> bool:
     """Without threads of its own (`sensors` in dagster.yaml) a tick that takes time makes every other sensor wait."""
     sensors = instance.settings.get("sensors") if instance is not None else None
-    return isinstance(sensors, Mapping) and bool(sensors.get("use_threads")) and sensors.get("num_workers", 5) > SEATS
+    if not isinstance(sensors, Mapping) or not sensors.get("use_threads"):
+        return False
+    return bool(sensors.get("num_workers", 2 * SEATS) >= 2 * SEATS)

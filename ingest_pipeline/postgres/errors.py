@@ -87,7 +87,7 @@ def classified(error: BaseException, disconnected: bool, doing: str, own_key: st
         )
     if _is(state, _RECORD):
         return RecordRefused(_template(error, state), stage="insert", sqlstate=state, index=_copy_index(error))
-    return UnknownFault(f"{doing}: {state} {said}", sqlstate=state)
+    return UnknownFault(f"{doing}: {state} {said}, an error nobody has classified", sqlstate=state)
 
 
 def _is(state: str, entries: tuple[str, ...]) -> bool:

@@ -120,15 +120,14 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int])
     }
 
 
-def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> int:
-    """End the sessions of owners that are frozen, and say how many.
+def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> None:
+    """End the sessions of owners that are frozen.
 
     No timeout of PostgreSQL fires while it waits for a client inside COPY, nor once it has ignored what a client still
     sent after its COPY had failed; and once a session was seen idle in a transaction for minutes, its timeout
     notwithstanding. The holder is matched in the same statement.
     """
-    rows = connection.execute(_END_FROZEN, {"keys": keys.keys("own", partitions), "frozen": FROZEN_SECONDS})
-    return len(rows.fetchall())
+    connection.execute(_END_FROZEN, {"keys": keys.keys("own", partitions), "frozen": FROZEN_SECONDS})
 
 
 def present_runs(connection: Connection) -> set[str]:

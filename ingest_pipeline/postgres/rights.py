@@ -1,4 +1,4 @@
-"""What the role that is connected may do, compared with what a drain needs."""
+"""What the role that is connected may do, compared with what drains, and commands and jobs beside them, need."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ MINIMUM_VERSION = 140_000
 """PostgreSQL 14: the first with idle_session_timeout."""
 
 _NEEDED = {
-    "position": ("SELECT", "INSERT", "UPDATE"),
-    "dead_letter": ("SELECT", "INSERT"),
-    "loss": ("SELECT", "INSERT", "UPDATE"),
+    "position": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "past_position": ("INSERT",),
+    "dead_letter": ("SELECT", "INSERT", "UPDATE"),
+    "loss": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "accounting": ("SELECT",),
     "gap": ("INSERT",),
     "stream_state": ("SELECT", "INSERT", "UPDATE"),

@@ -48,6 +48,7 @@ def prepare(database: Database, stream: Stream) -> None:
         if has_ledger(connection, database) and not table_differences(connection, stream, database.schemas.events):
             return
     try:
+        migrate(database, [], only_create=True)  # the ledger first: what is wrong with the table is noted in it
         migrate(database, [stream], only_create=True)
     except NotPermitted as error:
         raise NotPermitted(
@@ -76,7 +77,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
         _create_schema(connection, database.schemas.events)
         for stream in streams:
             table = event_table(stream, database.schemas.events)
-            if not _columns(connection, stream, database.schemas.events):
+            if not has_table(connection, stream, database.schemas.events):
                 table.create(connection)
                 done.append(f"created table {database.schemas.events}.{stream.table}")
             elif not only_create:
@@ -94,6 +95,11 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
         raise SchemaMismatch(_say(stream, database, wrong, _ADVICE))
+
+
+def has_table(connection: Connection, stream: Stream, schema: str) -> bool:
+    """Whether the stream's table exists, as declared or not."""
+    return bool(_columns(connection, stream, schema))
 
 
 def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:

@@ -60,7 +60,7 @@ def event_table(stream: Stream, schema: str, metadata: MetaData | None = None) -
         PrimaryKeyConstraint(*COORDINATES, name=primary_key_name(stream.table)),
         Index(_derived(stream.table, "_event_time_brin"), "event_time", postgresql_using="brin"),
         schema=schema,
-        comment=(stream.event.__doc__ or "").strip() or None,
+        comment=stream.description or None,
     )
 
 

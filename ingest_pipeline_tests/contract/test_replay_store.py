@@ -174,7 +174,7 @@ def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> N
     ledger = world.owning("run")
     rules = RecordRules(max_bytes=1000, letter_bytes=1 << 20, tombstones_refused=True)
     refused: list[Message] = [message(0, 0, LONG), tombstone(0, 1)]
-    batch = decode_batch(refused, {}, ledger.positions, DECODE, rules, 0.0)
+    batch = decode_batch(refused, {}, ledger.positions, DECODE, rules)
     assert batch is not None
     ledger.write(batch)
     ledger.close()

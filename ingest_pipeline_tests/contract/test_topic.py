@@ -10,7 +10,6 @@ from ingest_pipeline.core.errors import KafkaUnavailable, TopicMissing
 from ingest_pipeline.core.record import GroupOffset, Place
 from ingest_pipeline.demo.local import HOST, free_port
 from ingest_pipeline.kafka.admin import Admin
-from ingest_pipeline.kafka.client import ledger_mark, marked_ledger
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
@@ -151,13 +150,6 @@ class TestGroup:
         one, other = world.create(1), world.create(1)
         world.foreign_commit(f"foreign-{one}", other, {0: 4}, "")
         assert world.facts(one).group_offsets(f"foreign-{one}") == {}
-
-
-def test_a_mark_tells_our_commits_from_foreign_ones() -> None:
-    assert marked_ledger(ledger_mark("abc")) == "abc"
-    assert marked_ledger("") is None
-    assert marked_ledger(None) is None
-    assert marked_ledger("flink") is None
 
 
 class TestNobodyListens:

@@ -8,10 +8,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
+from ingest_pipeline.core.loss import Acceptance, noted_loss
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import rights
+from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
 
@@ -75,6 +78,25 @@ def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
     role.bench.ledger.heartbeat()
     assert role.bench.ledger.recover(None) is None
     assert role.owner.counters() == (3, 2, 1)
+    commands(role.bench)
+    assert role.owner.letters() != {}
+    assert role.owner.sql("SELECT count(*) FROM ingest.position") == [0]
+
+
+def commands(bench: Bench) -> None:
+    """What is done beside the drains: redrive, discard, allow, accept-loss and its --dismiss, closing a partition."""
+    letters = DeadLetters(bench.database, bench.stream)
+    letters.redrive(LetterFilter(), JsonDecoder(bench.stream).decode)
+    assert letters.discard(LetterFilter()) == 1
+    bench.book.allow_letters(1)
+    at = bench.ledger.positions[0]
+    loss = noted_loss("truncated", 0, at.incarnation, at.place.next_offset, 0, 1)
+    bench.book.note_loss(loss)
+    bench.book.forget_losses()
+    bench.ledger.accept([Acceptance(loss, Place(1))], IDENTITY, "ann")
+    at = bench.ledger.positions[0]
+    gone = noted_loss("truncated", 0, at.incarnation, at.place.next_offset, 0, 1)
+    bench.ledger.accept([Acceptance(gone, None)], IDENTITY, "ann")
 
 
 @pytest.mark.parametrize(

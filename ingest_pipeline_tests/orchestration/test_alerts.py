@@ -185,7 +185,7 @@ class TestShards:
         return set(failing(instance, PRICE, ()))
 
     def test_one_that_fails_is_not_hidden_by_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(alerts, "_RECENT_RUNS", 3)
+        monkeypatch.setattr(alerts, "RECENT", 3)
         with dg.DagsterInstance.ephemeral() as instance:
             self.ended(instance, FAILURE, "0/2")
             for _ in range(4):
@@ -222,6 +222,31 @@ def test_a_failed_run_is_told_with_the_line_it_failed_with() -> None:
         assert "127.0.0.1:9" in line
         said = failing(instance, PRICE, ())["run"]
     assert said == f"run {result.run_id[:8]} failed: DatabaseUnavailable: {line}"
+
+
+def test_one_by_hand_is_told_until_a_run_of_the_stream_goes_well() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = {tags.STREAM: "temperature", f"{tags.ENDED}/price": "failed:DataLoss"}
+        run = create_run_for_test(instance, "__ASSET_JOB", status=FAILURE, tags=found)
+        create_run_for_test(instance, "__ASSET_JOB", status=FAILURE, tags={"somebody": "else"})
+        said = {"run by hand": f"run {run.run_id[:8]} failed: DataLoss"}
+        assert failing(instance, PRICE, ()) == said
+        create_run_for_test(instance, "drain_price", status=SUCCESS, tags={tags.SHARD: "0/1"})
+        assert failing(instance, PRICE, ()) == {}
+
+
+def test_a_job_that_failed_is_told_until_it_goes_well(webhook: Webhook) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = Ticks(instance, webhook.address)
+        run = create_run_for_test(instance, "redrive_dead_letters", status=FAILURE)
+        tick()
+        tick()
+        create_run_for_test(instance, "redrive_dead_letters", status=SUCCESS)
+        tick()
+    assert webhook.texts == [
+        f"job redrive_dead_letters is failing: run: run {run.run_id[:8]} failed: see its log",
+        "job redrive_dead_letters has recovered: run",
+    ]
 
 
 def test_nothing_to_say_about_what_stays_as_it_is() -> None:

@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import pytest
 
+from ingest_pipeline.core.errors import KafkaUnavailable
+from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.orchestration import status as status_module
+from ingest_pipeline.orchestration.alerts import failing
 from ingest_pipeline.orchestration.checks import (
     ACCOUNTED,
     AS_DECLARED,
@@ -217,6 +220,47 @@ def test_a_run_that_stops_at_the_limit_is_red_and_stays_so_by_hand(bench: Make) 
     passed, said = newest(here, WITHIN_LIMIT)
     assert not passed
     assert "in a row" in said or "of the last" in said
+    (found,) = [check for check in checked_by_hand(here) if check.check_name == WITHIN_LIMIT]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "stopped at the dead-letter limit" in (found.description or "")
+
+
+def test_so_is_one_launched_by_hand_until_one_goes_well(bench: Make) -> None:
+    here = bench(DEAD_LETTER_MAX_CONSECUTIVE="3")
+    here.produce([one._replace(value=b"?") for one in temperatures(30)])
+    assert not here.by_hand().success
+
+    def reached() -> bool:
+        return any(not check.passed and check.check_name == WITHIN_LIMIT for check in checked_by_hand(here))
+
+    assert reached()
+    here.connections.book(here.stream).allow_letters(100)
+    here.drain()
+    assert not reached()
+
+
+def checked_by_hand(here: Bench) -> list[dg.AssetCheckEvaluation]:
+    """What the Execute button finds."""
+    (checks,) = here.definitions.asset_checks or []
+    assert isinstance(checks, dg.AssetChecksDefinition)
+    job = dg.Definitions(
+        assets=here.definitions.assets,
+        asset_checks=[checks],
+        jobs=[dg.define_asset_job("execute", selection=dg.AssetSelection.checks(checks))],
+    ).resolve_job_def("execute")
+    return list(job.execute_in_process(instance=here.instance).get_asset_check_evaluations())
+
+
+def test_one_that_is_planned_and_never_evaluated_stands_in_nobodys_way(bench: Make) -> None:
+    here = bench()
+    here.produce(temperatures(3))
+    here.drain()
+    job = here.definitions.resolve_implicit_global_asset_job_def()
+    here.instance.create_run_for_job(job)
+    (record,) = history(here, NO_LOSS)
+    assert record.status.value == "PLANNED"
+    assert failing(here.instance, here.stream, ()) == {}
+    assert here.tick().skip_message == "caught up: lag 0"
 
 
 def late(here: Bench) -> Verdict | None:
@@ -243,6 +287,33 @@ def test_records_that_wait_for_their_table_s_first_row_are_a_warning(bench: Make
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert found.said.startswith("lag 3; 3 records wait, some for more than the 1 s that are allowed")
     assert found.metadata == {"lag": 3}
+
+
+def test_that_age_not_being_known_does_not_pass(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(*_: object) -> NoReturn:
+        raise KafkaUnavailable("no answer")
+
+    here = bench()
+    here.produce(temperatures(3))
+    monkeypatch.setattr(KafkaTopic, "offsets_at", no_answer)
+    found = late(here)
+    assert found is not None
+    assert found.said == "could not be evaluated: no answer"
+
+
+def test_a_table_that_was_there_before_and_differs_is_red_from_the_first_run_on(bench: Make) -> None:
+    here = bench()
+    assert [found.said for found in verdicts(here.stream, here.connections) if found.name == AS_DECLARED] == [
+        "the stream has not begun"
+    ]
+    here.query("create table temperature (temperature text)")
+    here.produce(temperatures(3))
+    assert not here.by_sensor().success
+    passed, said = newest(here, AS_DECLARED)
+    assert not passed
+    assert "column temperature is text, declared as double precision" in said
+    (stream,) = status(here, 2)
+    assert "column temperature is text" in stream["said"][0], "the ledger is there, though the table is wrong"
 
 
 def test_a_changed_table_is_red(bench: Make) -> None:

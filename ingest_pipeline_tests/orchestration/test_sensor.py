@@ -167,6 +167,14 @@ class TestVigil:
         assert outcome.run_requests == []
         assert str(outcome.skip_reason).startswith("SkipReason(skip_message='paused: a test (ann)")
 
+    def test_what_was_seen_before_it_is_not_dated_after_it(self, bench: Make) -> None:
+        here, meanwhile = bench(), []
+        drained(here, 3)
+        context = dg.build_sensor_context(instance=here.instance)
+        vigil = Watched(lambda: meanwhile.append(time.time()))
+        view = sensors.look(context, here.stream, here.connections, vigil=vigil)
+        assert [view.now <= moment for moment in meanwhile] == [True]
+
     def test_none_is_kept_where_something_is_to_do_or_nothing_may_be_done(self, bench: Make) -> None:
         here, vigil = bench(), Watched()
         here.produce(temperatures(3))

@@ -49,6 +49,24 @@ def test_the_columns_are_the_tables() -> None:
     assert constraints.other == [f"PRIMARY KEY ({key})"]
 
 
+def test_a_docstring_of_several_lines_has_no_indentation() -> None:
+    class Long(Struct):
+        """First.
+
+        Second.
+        """
+
+        event_time: datetime
+
+    class Silent(Struct):
+        event_time: datetime
+
+    assert asset(Stream("long", Long)).description == "First.\n\nSecond."
+    assert event_table(Stream("long", Long), "public").comment == "First.\n\nSecond."
+    assert asset(Stream("silent", Silent)).description == "Events of topic silent."
+    assert event_table(Stream("silent", Silent), "public").comment is None
+
+
 def test_they_say_what_the_struct_says_of_them() -> None:
     said = {column.name: column.description for column in column_schema(METER).columns}
     assert said["meter"] == "As printed on it."

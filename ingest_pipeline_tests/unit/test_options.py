@@ -128,7 +128,7 @@ def test_together_they_give_what_they_give_alone(
 
     def batch(*decode_many: Any) -> Any:
         messages: list[Any] = [Once(n, *record) for n, record in enumerate([*records, *[(good(), b"k", None)] * 9])]
-        made = decode_batch(messages, {}, POSITIONS, decoder.decode, rules, 0.0, *decode_many)
+        made = decode_batch(messages, {}, POSITIONS, decoder.decode, rules, *decode_many)
         assert made is not None
         assert {message.reads for message in messages} <= {0, 1}
         assert "headers_column" not in names or {message.reads for message in messages} == {1}
@@ -152,7 +152,7 @@ def test_healthy_records_with_parts_are_decoded_together() -> None:
     messages: list[Any] = [Once(n, good(), b"k", None) for n in range(100)]
     decoder = JsonDecoder(stream)
     rules = RecordRules(parts=stream.parts)
-    batch = decode_batch(messages, {}, POSITIONS, never, rules, 0.0, decoder.decode_many)
+    batch = decode_batch(messages, {}, POSITIONS, never, rules, decoder.decode_many)
     assert batch is not None
     assert len(batch.rows) == 100
 
@@ -166,7 +166,7 @@ def test_streams_without_parts_never_ask_for_key_or_headers() -> None:
 
     messages: list[Any] = [Silent(0, n, 0, good()) for n in range(3)]
     decoder = JsonDecoder(READING)
-    batch = decode_batch(messages, {}, POSITIONS, decoder.decode, RecordRules(), 0.0, decoder.decode_many)
+    batch = decode_batch(messages, {}, POSITIONS, decoder.decode, RecordRules(), decoder.decode_many)
     assert batch is not None
     assert len(batch.rows) == 3
 

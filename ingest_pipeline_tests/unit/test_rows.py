@@ -80,8 +80,8 @@ def messages(values: list[bytes | None], stamps: list[int | None] | None = None)
 @example([good() + b'{"device_id": "a", "x": {}', b', "y": {}}'], [good()])
 def test_together_they_give_what_they_give_alone(odd: list[bytes | None], healthy: list[bytes]) -> None:
     values = [*healthy, *odd, *healthy]
-    alone = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, 0.0)
-    together = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, 0.0, DECODER.decode_many)
+    alone = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES)
+    together = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, DECODER.decode_many)
     assert told(together) == told(alone)
 
 
@@ -98,7 +98,7 @@ def test_healthy_records_are_decoded_together() -> None:
     def never(value: bytes) -> tuple[Any, ...]:
         raise AssertionError("decoded alone")
 
-    batch = decode_batch(messages([good()] * 100), {}, POSITIONS, never, RULES, 0.0, DECODER.decode_many)
+    batch = decode_batch(messages([good()] * 100), {}, POSITIONS, never, RULES, DECODER.decode_many)
     assert batch is not None
     assert len(batch.rows) == 100
 
@@ -111,7 +111,7 @@ def test_a_refused_record_is_the_only_one_looked_at_alone() -> None:
         return DECODER.decode(value)
 
     values: list[bytes | None] = [*[good()] * 300, BAD, good("nul\0"), *[good("\\")] * 300]
-    batch = decode_batch(messages(values), {}, POSITIONS, counted, RULES, 0.0, DECODER.decode_many)
+    batch = decode_batch(messages(values), {}, POSITIONS, counted, RULES, DECODER.decode_many)
     assert batch is not None
     assert (len(batch.rows), len(batch.dead_letters), alone) == (600, 2, values[300:302])
 
@@ -122,7 +122,7 @@ def test_what_is_too_large_is_not_decoded() -> None:
         return DECODER.decode_many(values)
 
     values: list[bytes | None] = [good(), good("a" * 500), None, good()]
-    batch = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, 0.0, many)
+    batch = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, many)
     assert batch is not None
     assert (len(batch.rows), [letter.stage for letter in batch.dead_letters], batch.rows_before) == (2, ["size"], [1])
 
@@ -133,7 +133,7 @@ def test_a_decoder_that_loses_count_stores_nothing(rows: int) -> None:
         return [(1,)] * rows, []
 
     with pytest.raises(UnknownFault, match=f"{rows} rows for 3 records"):
-        decode_batch(messages([good()] * 3), {}, POSITIONS, DECODER.decode, RULES, 0.0, many)
+        decode_batch(messages([good()] * 3), {}, POSITIONS, DECODER.decode, RULES, many)
 
 
 class Mood(msgspec.Struct):
@@ -156,7 +156,7 @@ def test_an_event_that_makes_something_else_of_itself_is_one_dead_letter() -> No
     values: list[bytes | None] = [
         b'{"event_time": "2026-01-01T00:00:00Z", "mood": {"number": %d}}' % number for number in (1, 2, 1, 3, 1)
     ]
-    batch = decode_batch(messages(values), {}, POSITIONS, decoder.decode, RULES, 0.0, decoder.decode_many)
+    batch = decode_batch(messages(values), {}, POSITIONS, decoder.decode, RULES, decoder.decode_many)
     assert batch is not None
     assert ([letter.reason for letter in batch.dead_letters], batch.rows_before, len(batch.rows)) == (
         ["cannot be decoded (AttributeError)"] * 2,
@@ -169,7 +169,7 @@ def test_an_event_that_makes_something_else_of_itself_is_one_dead_letter() -> No
     "stamps", [[None, 5], [MIN_MS, MAX_MS], [MIN_MS - 1, 0], [0, MAX_MS + 1], [2**62, -(2**62)], [0, 1]]
 )
 def test_times_that_postgres_cannot_store_are_none(stamps: list[int | None]) -> None:
-    batch = decode_batch(messages([good()] * 2, stamps), {}, POSITIONS, DECODER.decode, RULES, 0.0)
+    batch = decode_batch(messages([good()] * 2, stamps), {}, POSITIONS, DECODER.decode, RULES)
     assert batch is not None
     expected = [(ms - 946_684_800_000) * 1000 if ms is not None and MIN_MS <= ms <= MAX_MS else None for ms in stamps]
     assert [row[3] for row in batch.rows] == expected

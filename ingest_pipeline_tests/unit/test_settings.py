@@ -39,7 +39,7 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
         start_from="earliest",
         adopt_group=None,
         parallelism=1,
-        poll_seconds=4,
+        poll_seconds=1,
         report_seconds=60,
         report_as="observation",
         naive_timestamps="utc",

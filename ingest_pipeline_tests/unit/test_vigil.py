@@ -75,6 +75,15 @@ def test_a_record_that_comes_ends_it_at_the_next_look(reference: Callable[..., I
     assert keep(reference(**THREADS), 1, record_at_2) == (True, [1, 2])
 
 
+def test_looks_that_a_slow_broker_made_it_miss_are_not_made_up_for(reference: Callable[..., InstanceRef]) -> None:
+    broker = MemoryBroker({"reading": 1})
+    topic = MemoryTopic(broker, "reading")
+    ends = topic.end_offsets([0])
+    clock = WatchedClock(lambda now: clock.advance(1.5) if now == 1 else None)
+    assert not Vigil(reference(**THREADS), 1, clock).sees_news(topic, ends)
+    assert clock.woke_at == [1, 3, 4]
+
+
 def test_a_topic_that_shrinks_is_news(reference: Callable[..., InstanceRef]) -> None:
     broker = MemoryBroker({"reading": 1})
     broker.append("reading", 0, b"{}")
@@ -85,7 +94,7 @@ def test_a_topic_that_shrinks_is_news(reference: Callable[..., InstanceRef]) -> 
 
 
 @pytest.mark.parametrize(
-    "sensors", [{}, {"use_threads": False, "num_workers": 8}, {"use_threads": True, "num_workers": SEATS}]
+    "sensors", [{}, {"use_threads": False, "num_workers": 8}, {"use_threads": True, "num_workers": 2 * SEATS - 1}]
 )
 def test_not_where_other_sensors_would_wait_for_it(
     reference: Callable[..., InstanceRef], sensors: dict[str, object]
