@@ -42,7 +42,7 @@ test: install ## Run the tests (ARGS='-k name')
 ui-test: install ## Dagster's UI in a real browser (needs Chromium); renews the pictures in docs/images
 	@SCREENSHOTS=docs/images $(BIN)/pytest ingest_pipeline_tests/ui $(ARGS)
 
-check: install ## Format, lint, types, docs, tests; CI adds bench-quick and chaos
+check: install ## Format, lint, types, docs, tests
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy

@@ -1,7 +1,7 @@
 """Which types an event's field may have, and the PostgreSQL type each becomes.
 
 A column is known by the type's OID as well: binary COPY checks no types, so the writer compares OIDs before its first
-batch (postgres/shape.py).
+batch (postgres/schema.py).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from ..core.errors import IngestError, TopicMissing
+from ..core.loss import topic_gone
 from ..core.stream import Stream
 from .connections import Connections
 
@@ -38,13 +39,23 @@ def _kafka(connections: Connections, stream: Stream) -> Finding:
         topic = connections.topic(stream)
         identity = topic.identity()
         ends = topic.end_offsets(range(identity.partitions))
-    except TopicMissing:
-        return Finding(True, what, "does not exist yet; the sensor waits for it and begins at its beginning")
+    except TopicMissing as error:
+        return _missing(what, connections, stream, error)
     except IngestError as error:
         return Finding(False, what, error.message)
     held = sum(place.next_offset for place in ends.values())
     note = "" if identity.topic_id else "; the broker gives no topic id, so a re-created topic cannot be told"
     return Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {held:,}{note}")
+
+
+def _missing(what: str, connections: Connections, stream: Stream, error: TopicMissing) -> Finding:
+    try:
+        known = connections.book(stream).positions()
+    except IngestError:  # PostgreSQL's own line says it
+        known = {}
+    if known:
+        return Finding(False, what, topic_gone(error, len(known), stream.name).message)
+    return Finding(True, what, "does not exist yet; the sensor waits for it and begins at its beginning")
 
 
 def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
@@ -63,7 +74,9 @@ def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[F
                 yield Finding(True, what, f"version {name}")
             yield _ledger(version, schema.LEDGER_VERSION, creates, database.schemas.ledger)
             for stream in streams:
-                yield _table(stream, schema.table_differences(connection, stream, database.schemas.events), creates)
+                wrong = schema.table_differences(connection, stream, database.schemas.events)
+                may_come = creates and not schema.has_table(connection, stream, database.schemas.events)
+                yield _table(stream, wrong, may_come)
                 if version is not None and (grants := rights.missing_rights(connection, stream, database.schemas)):
                     yield Finding(False, f"rights for {stream.name}", "; ".join(grants))
     except IngestError as error:
@@ -81,11 +94,11 @@ def _ledger(version: str | None, wanted: str, creates: bool, schema: str) -> Fin
     )
 
 
-def _table(stream: Stream, differences: list[str], creates: bool) -> Finding:
+def _table(stream: Stream, differences: list[str], may_come: bool) -> Finding:
     what = f"table of {stream.name}"
     if not differences:
         return Finding(True, what, "as declared")
-    if creates and len(differences) == 1 and differences[0].endswith("does not exist"):
+    if may_come:
         return Finding(True, what, "does not exist yet; the first run creates it")
     return Finding(False, what, f"{'; '.join(differences)}: run `ingest migrate`")
 

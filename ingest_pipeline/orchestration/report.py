@@ -13,14 +13,13 @@ from ..core.ports import Clock, Topic
 from ..core.progress import Progress
 from .picture import picture
 
-LOG_SECONDS = 1.0
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
 """Counts since the line before, named as the metrics are without `ingest_` and `_total`."""
 _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
 class Reporter:
-    """Called after each batch and each idle read: a log line at most once a second, an event every REPORT_SECONDS.
+    """Called after each batch and each idle read: a log line for each commit, an event every REPORT_SECONDS.
 
     Args:
         emit: takes an AssetObservation or AssetMaterialization: `context.log_event`.
@@ -48,31 +47,26 @@ class Reporter:
         self._topic, self._clock, self._log, self._checks = topic, clock, log, checks
         self._row_count = row_count
         self._report_seconds = report_seconds
-        now = clock.monotonic()
-        self._log_at, self._report_at = now, now + report_seconds
+        self._report_at = clock.monotonic() + report_seconds
         self._logged = (0,) * len(LOGGED)
         self._pending: Iterator[None] = iter(())
 
     def __call__(self, progress: Progress) -> None:
+        self.log(progress)
         now = self._clock.monotonic()
-        if now >= self._log_at:
-            self._log_batches(progress, now)
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
             self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
             self._pending = self._checks()
         next(self._pending, None)
 
-    def log_rest(self, progress: Progress) -> None:
-        """Log what was committed since the last line; for the run's end, however it came."""
-        self._log_batches(progress, self._clock.monotonic())
-
-    def _log_batches(self, progress: Progress, now: float) -> None:
+    def log(self, progress: Progress) -> None:
+        """Log what was committed since the last line, if anything was."""
         seen = (progress.batches, progress.rows, progress.dead_letters, progress.skipped, progress.absent)
         if seen == self._logged:
             return
         counts = (new - old for new, old in zip(seen, self._logged, strict=True))
-        self._logged, self._log_at = seen, now + LOG_SECONDS
+        self._logged = seen
         fields = {
             "stream": self._stream,
             **dict(zip(LOGGED, counts, strict=True)),

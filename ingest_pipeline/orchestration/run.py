@@ -136,7 +136,7 @@ class StreamRun:
             taken = unverified(drain.verified, drain.progress.to_offsets)
             raise TopicChanged(error.message + taken, **error.where) from error
         finally:
-            reporter.log_rest(drain.progress)
+            reporter.log(drain.progress)  # of a commit that an error followed at once
         ledger.close()
         self._tag_end(ended)
         self._check()

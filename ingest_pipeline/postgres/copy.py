@@ -2,7 +2,7 @@
 
 The call stays `connection.exec_driver_sql(insert, rows)`; the engine's `do_executemany` event carries it when the
 statement's execution options bring a CopyPlan. A list of one row raises `do_execute` instead, so both are carried.
-Binary COPY checks no types: postgres/shape.py compares the columns' OIDs before a connection's first batch.
+Binary COPY checks no types: postgres/schema.py compares the columns' OIDs before a connection's first batch.
 """
 
 from __future__ import annotations

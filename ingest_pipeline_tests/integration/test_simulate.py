@@ -1,6 +1,7 @@
 """The simulator on brokers: what it counts is what the broker has."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -71,6 +72,11 @@ def test_the_command_sends_and_says_what_it_sent(kafka: Mapping[str, str], tmp_p
     assert ran.returncode == 0, ran.stderr
     assert "3,000 records in" in ran.stdout
     assert "price: 1,500 acknowledged" in ran.stdout
+
+
+def test_the_command_says_how_far_it_is(kafka: Mapping[str, str]) -> None:
+    ran = run_ingest("--rate", "100", "--records", "800", KAFKA_BOOTSTRAP_SERVERS=kafka["bootstrap.servers"])
+    assert re.search(r"^sent: [\d,]+ of 800, \d+/s, \d+ s left", ran.stderr, re.MULTILINE)
 
 
 def test_the_command_refuses_a_topic_it_does_not_know(tmp_path: Path) -> None:

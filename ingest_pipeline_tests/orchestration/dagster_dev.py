@@ -31,7 +31,10 @@ _RUNS = "{runsOrError(limit: 100) {... on Runs {results {runId status jobName ta
 _LOCATIONS = """{workspaceOrError {... on Workspace {locationEntries {
     locationOrLoadError {__typename ... on RepositoryLocation {name} ... on PythonError {message}}}}}}"""
 _TICKS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
-    sensorState {ticks(limit: 1) {status skipReason error {message}}}}}}"""
+    sensorState {ticks(limit: 1) {status timestamp skipReason error {message}}}}}}"""
+_STATE = "query ($s: SensorSelector!) {sensorOrError(sensorSelector: $s) {... on Sensor {sensorState {id status}}}}"
+_START = "mutation ($selector: SensorSelector!) {startSensor(sensorSelector: $selector) {__typename}}"
+_STOP = "mutation ($id: String!) {stopSensor(id: $id) {__typename}}"
 _TERMINATE = "mutation ($id: String!) {terminateRun(runId: $id) {__typename}}"
 _LAUNCH = """mutation ($parameters: ExecutionParams!) {launchRun(executionParams: $parameters) {
     __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
@@ -132,9 +135,27 @@ class DagsterDev:
 
     def skip_reason(self, stream: str) -> str:
         """Why the sensor's last tick launched nothing; "" when it did."""
+        return str(self._tick(stream).get("skipReason") or "")
+
+    def tick_of(self, stream: str) -> float:
+        """When the sensor's last tick began, in Unix time."""
+        return float(self._tick(stream).get("timestamp", 0.0))
+
+    def _tick(self, stream: str) -> dict[str, Any]:
         selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
         ticks = self.ask(_TICKS, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
-        return (ticks[0]["skipReason"] or "") if ticks else ""
+        return ticks[0] if ticks else {}
+
+    def switch_sensor(self, stream: str, on: bool) -> None:
+        """As the switch in the UI does."""
+        selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
+        state = self.ask(_STATE, s=selector)["sensorOrError"]["sensorState"]
+        if on:
+            self.ask(_START, selector=selector)
+        else:
+            self.ask(_STOP, id=state["id"])
+        after = self.ask(_STATE, s=selector)["sensorOrError"]["sensorState"]
+        assert after["status"] == ("RUNNING" if on else "STOPPED")
 
     def terminate(self, run_id: str) -> None:
         assert self.ask(_TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"

@@ -167,6 +167,25 @@ def test_a_paused_stream_stops_within_a_batch_until_it_is_resumed(here: Here) ->
     wait_for("the rest", lambda: here.rows("temperature") == rows + IN_HAND + BATCH, every=0.2)
 
 
+def test_a_sensor_switched_off_launches_nothing_and_leaves_the_live_run_alone(here: Here) -> None:
+    run, tick = here.drainer("temperature"), here.dagster.tick_of("temperature")
+    here.dagster.switch_sensor("temperature", on=False)
+    wait_for("the end of a tick that had begun", lambda: here.dagster.tick_of("price") > tick + 10, every=0.5)
+    rows = here.rows("temperature")
+    here.produce("temperature", temperatures(BATCH))
+    wait_for("its batch", lambda: here.rows("temperature") == rows + BATCH)
+    here.dagster.terminate(run.run_id)
+    here.dagster.ended(run.run_id)
+    here.produce("temperature", temperatures(BATCH))
+    before, tick = here.dagster.tick_of("temperature"), here.dagster.tick_of("price")
+    wait_for("ticks of the other sensor", lambda: here.dagster.tick_of("price") > tick + 12, every=0.5)
+    assert here.dagster.tick_of("temperature") == before
+    assert here.dagster.runs("temperature")[0].run_id == run.run_id
+    assert here.rows("temperature") == rows + BATCH
+    here.dagster.switch_sensor("temperature", on=True)
+    wait_for("the rest", lambda: here.rows("temperature") == rows + 2 * BATCH, every=0.2)
+
+
 def test_materialize_beside_running_drains_names_them(here: Here) -> None:
     drainers = {stream: here.drainer(stream) for stream in ("temperature", "price")}
     run_id = here.dagster.materialize("temperature", "price")

@@ -93,6 +93,14 @@ def serving(here: Bench) -> Iterator[str]:
         process.stdout.close()
 
 
+def test_while_postgres_is_away_the_state_is_told_and_nothing_else(bench: Make) -> None:
+    here = bench(DATABASE_URL="postgresql://x@127.0.0.1:9/x")
+    found = [line for line in exposed(here).splitlines() if not line.startswith("#")]
+    states = [line for line in found if line.startswith("ingest_stream_state")]
+    assert 'ingest_stream_state{state="stopped",stream="temperature"} 1.0' in states
+    assert [line for line in found if line not in states] == ['ingest_paused{stream="temperature"} 0.0']
+
+
 def test_served_until_interrupted(bench: Make) -> None:
     here = bench()
     with serving(here) as address:

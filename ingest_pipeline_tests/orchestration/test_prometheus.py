@@ -97,6 +97,11 @@ def test_every_query_names_what_the_endpoint_shows(here: Bench) -> None:
         for sample in family.samples:
             labels[sample.name] |= set(sample.labels)
             values[sample.name] |= set(sample.labels.values())
+    variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
+    for variable in variables:
+        if variable["type"] == "query":
+            asked = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"])
+            assert asked is not None and asked[2] in labels[asked[1]], variable
     queries = [*panel_queries(), *(rule["expr"].split(UNLESS_PAUSED)[0] for rule in alerts().values())]
     assert len(queries) > 20
     for query in queries:

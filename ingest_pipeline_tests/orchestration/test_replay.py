@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ingest_pipeline import progress_bar
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -61,6 +62,14 @@ def test_what_is_missing_is_stored_and_nothing_else_changes(bench: Make) -> None
     assert here.query("select temperature from temperature where kafka_offset = 3") == [99]
     again = ingest(here, "replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "999")
     assert again.splitlines()[-1] == "1 stored, 9 present, 0 absent, 1 dead, 1 skipped, 0 refused"
+
+
+def test_how_far_it_is_is_said_on_the_way(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
+    here = drained(bench(partitions=1), *devices(0, 5), BROKEN)
+    words = ("replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "6")
+    assert "replaying temperature: 6 of 6, " in ingest(here, *words)
+    assert "redriving temperature: 1 of 1, " in ingest(here, "dead-letters", "redrive", "temperature")
 
 
 def test_a_replay_by_time_takes_all_partitions(bench: Make) -> None:

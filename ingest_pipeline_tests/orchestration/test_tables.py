@@ -80,7 +80,8 @@ def test_the_queries_in_the_assets_metadata_answer_as_they_are(bench: Make) -> N
         assert [row[0] for row in connection.execute(letters)] == [row[0] for row in found[1:]]
 
 
-def test_watch_draws_until_it_is_interrupted(bench: Make) -> None:
+@pytest.mark.timeout(120)
+def test_watch_looks_again_until_it_is_interrupted(bench: Make) -> None:
     here = bench()
     here.produce(temperatures(5))
     here.drain()
@@ -89,9 +90,15 @@ def test_watch_draws_until_it_is_interrupted(bench: Make) -> None:
     environ = {**os.environ, **here.environ, "TERM": "xterm", "COLUMNS": "160"}
     watching = subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environ, preexec_fn=interruptible)
     os.close(terminal)
-    drawn = b""
-    while b"temperature" not in drawn:
-        drawn += os.read(control, 4096)
+
+    def draws(words: bytes) -> None:
+        drawn = b""
+        while words not in drawn:
+            drawn += os.read(control, 4096)
+
+    draws(b"lag 0")
+    here.produce(temperatures(7, first=5))
+    draws(b"lag 7")
     watching.send_signal(signal.SIGINT)
     while watching.poll() is None:
         try:

@@ -50,6 +50,7 @@ def test_a_topic_that_was_deleted_is_told_like_a_loss(bench: Make, kafka_server:
     after = status(here, 2)
     assert (after["level"], after["said"][0], after["lag"]) == ("stopped", outcome.skip_message, None)
     assert of_ledger(after) == of_ledger(before)
+    assert "the topic of its 2 positions is gone" in ingest(here, "check", code=1)
     kafka_server.create_topic(here.stream.topic, 2)
     ingest(here, "accept-loss", "temperature", "--yes")
     here.drain()
