@@ -48,7 +48,7 @@ def idle(running: System, streams: int, poll_seconds: int, seconds: float, *, sk
             wait_for("the ledger", lambda: running.query("SELECT to_regclass('ingest.position')") != [(None,)], 300)
             wait_for("every stream's first run", lambda: running.query(begun) == [(True,)], 900, every=1.0)
             wait_for("their ends", lambda: all(run.ended for run in dagster.runs()), 300, every=1.0)
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(_SETTLE_SECONDS + 2 * poll_seconds)  # the ticks behind those runs look at what became of them
         return _cost(running, dagster, seconds)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .ports import Clock, Source
@@ -51,12 +52,13 @@ class BatchReader:
         self._opened_at: float | None = None
         self._carried: Chunk | None = None
         self._more = True
-        self._awaited: set[int] | None = None
+        self._awaited: dict[int, int] | None = None
         self._average_bytes = limits.size_bytes / _FIRST_READ
 
-    def hurry(self, partitions: Iterable[int]) -> None:
-        """The next batch of records is due, too, once the ends of all these partitions have been told."""
-        self._awaited = set(partitions)
+    def hurry(self, ends: Mapping[int, int]) -> None:
+        """The next batch of records is due, too, once all these partitions have been read up to these offsets, or to
+        their end."""
+        self._awaited = dict(ends)
 
     def read(self) -> tuple[list[Message], dict[int, Place]] | None:
         """Wait up to SLICE_SECONDS. (messages, ends, when the first came) when a batch is due, else None.
@@ -113,7 +115,9 @@ class BatchReader:
             self._bytes += sum(sizes)
         self._ends.update(chunk.ends)
         if self._awaited:
-            self._awaited.difference_update(chunk.ends)
+            reached = {message.partition(): message.offset() + 1 for message in messages}
+            reached |= dict.fromkeys(chunk.ends, sys.maxsize)
+            self._awaited = {p: end for p, end in self._awaited.items() if reached.get(p, 0) < end}
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
         """How many of these records still belong to this batch."""
@@ -135,7 +139,7 @@ class BatchReader:
             (full and not (self._more and len(self._messages) < limits.records * limits.together))
             or self._bytes >= limits.size_bytes
             or self._carried is not None
-            or self._awaited == set()
+            or self._awaited == {}
             or (not full and self._clock.monotonic() >= self._opened_at + limits.timeout_seconds)
         )
 

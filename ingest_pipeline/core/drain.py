@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .backoff import Backoff
 from .batch import BatchLimits, BatchReader
@@ -31,6 +31,7 @@ class RunLimits:
         max_batches: 0 for no limit.
         retry_seconds: how long it bears an EnvironmentFault.
         targets: partition → offset; where given, the run ends once every position has reached it.
+        waiting: partition → end when the run began: what lay before it has waited for the run, and is stored first.
     """
 
     max_seconds: float
@@ -38,6 +39,7 @@ class RunLimits:
     max_batches: int
     retry_seconds: float
     targets: Mapping[int, int] | None = None
+    waiting: Mapping[int, int] = field(default_factory=dict)
 
 
 class Drain:
@@ -95,7 +97,7 @@ class Drain:
         self.progress.own(self._ledger.positions)
         self.verified = dict(self.progress.to_offsets)
         self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
-        self._reader.hurry(self._ledger.positions)  # records have waited for this run to start
+        self._reader.hurry(self._waiting())
         while True:
             self._beat()
             ended = self._why_end()
@@ -110,6 +112,11 @@ class Drain:
             self._observe(self.progress)
             if ended is not None:
                 return ended
+
+    def _waiting(self) -> dict[int, int]:
+        """Partition → end, of those with records that waited for this run to start."""
+        places = {partition: at.place.next_offset for partition, at in self._ledger.positions.items()}
+        return {p: end for p, end in self._limits.waiting.items() if p in places and places[p] < end}
 
     def _store(self, messages: list[Message], ends: Mapping[int, Place]) -> None:
         """One batch, in this order:

@@ -18,6 +18,7 @@ from ..core.errors import DataLoss, DeadLetterLimit, EnvironmentFault, IngestErr
 from ..core.loss import as_error, unverified
 from ..core.ports import Topic
 from ..core.progress import Progress
+from ..core.record import Place
 from ..core.start import StoredPosition, begin, check_identity
 from ..core.stream import Stream
 from . import tags
@@ -90,7 +91,7 @@ class StreamRun:
 
         book = self._connections.book(self._stream)
         topic = self._connections.topic(self._stream)
-        known = self._begin(topic, book, stop)
+        known, ends = self._begin(topic, book, stop)
         partitions = list(known) if self._shard is None else self._shard.partitions(known)
         source = cleanup.enter_context(closing(self._connections.source(self._stream, book.ledger_id())))
         ledger = PostgresLedger(
@@ -116,7 +117,7 @@ class StreamRun:
             ledger,
             decoder.decode,
             batch_limits(self._settings, by_hand=self._shard is None),
-            self._limits(topic, ledger),
+            self._limits(topic, ledger, ends),
             self._clock,
             stop=stop.reason,
             verify=lambda: self._verify(topic, book, len(known)),
@@ -146,15 +147,19 @@ class StreamRun:
             raise dg.DagsterExecutionInterruptedError
         yield dg.MaterializeResult(metadata=metadata)
 
-    def _begin(self, topic: Topic, book: LedgerBook, stop: StopRequest) -> dict[int, StoredPosition]:
-        """Tables and positions. A server that does not answer yet, such as a new group coordinator, is asked again."""
+    def _begin(
+        self, topic: Topic, book: LedgerBook, stop: StopRequest
+    ) -> tuple[dict[int, StoredPosition], dict[int, Place]]:
+        """Tables, positions, the topic's ends. A server that does not answer yet, such as a new group coordinator, is
+        asked again."""
         policy = self._connections.start_policy(self._stream)
         backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
         while True:
             try:
                 book.prepare()
                 self._settle_losses(topic, book, stop)
-                return begin(topic, book, policy, self._stream.name)
+                known = begin(topic, book, policy, self._stream.name)
+                return known, topic.end_offsets(known)
             except EnvironmentFault as fault:
                 backoff.wait(fault)
 
@@ -175,14 +180,16 @@ class StreamRun:
             return ledger.own(partitions, exact=True, announce=kind, wait_seconds=SUCCESSOR_SECONDS, stop=stop.reason)
         return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
-    def _limits(self, topic: Topic, ledger: PostgresLedger) -> RunLimits:
+    def _limits(self, topic: Topic, ledger: PostgresLedger, ends: Mapping[int, Place]) -> RunLimits:
         """By hand: up to the end offsets seen now, then stop."""
         own = self._settings
         targets = None
         if self._shard is None:
-            ends = topic.end_offsets(list(ledger.positions)) if ledger.positions else {}
-            targets = {partition: place.next_offset for partition, place in ends.items()}
-        return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
+            owned = topic.end_offsets(list(ledger.positions)) if ledger.positions else {}
+            targets = _offsets(owned)
+        return RunLimits(
+            own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets, _offsets(ends)
+        )
 
     def _verify(self, topic: Topic, book: LedgerBook, partitions: int) -> str | None:
         """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""
@@ -254,6 +261,10 @@ class StreamRun:
         suffix = "" if self._shard is not None else f"/{self._stream.name}"
         shown = {name + (suffix if name in (tags.ENDED, tags.ROWS) else ""): value for name, value in found.items()}
         self._context.instance.add_run_tags(self._run.run_id, shown)
+
+
+def _offsets(places: Mapping[int, Place]) -> dict[int, int]:
+    return {partition: place.next_offset for partition, place in places.items()}
 
 
 def _owned_by(others: Mapping[int, Holder]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from .connections import Connections
 
 LOOK_SECONDS = 60.0
 """How often a sensor evaluates the checks, and how long its ticks fail before it says that it cannot."""
-WELL_SECONDS = 300.0
+WELL_SECONDS = 900.0
 """How long Dagster is not asked again for the runs and the checks of a stream that has nothing to do."""
 
 

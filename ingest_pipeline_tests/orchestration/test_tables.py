@@ -96,9 +96,9 @@ def test_watch_looks_again_until_it_is_interrupted(bench: Make) -> None:
         while words not in drawn:
             drawn += os.read(control, 4096)
 
-    draws(b"lag 0")
-    here.produce(temperatures(7, first=5))
-    draws(b"lag 7")
+    draws(b"temperature")
+    ingest(here, "pause", "temperature", "--reason", "seen by the next look")
+    draws(b"seen by the next look")
     watching.send_signal(signal.SIGINT)
     while watching.poll() is None:
         try:

@@ -71,23 +71,30 @@ def test_a_record_larger_than_the_limit_is_a_batch_of_its_own() -> None:
     assert [offsets(found.read()) for _ in range(2)] == [[0], [1]]
 
 
-def test_in_a_hurry_one_batch_is_cut_at_the_ends_of_all_partitions() -> None:
+def test_in_a_hurry_one_batch_is_cut_once_all_that_waited_is_read() -> None:
     clock = SettableClock()
     script = [
-        Chunk([], {0: Place(5, -1)}),
+        Chunk([], {0: Place(5, -1)}),  # where a transaction's marker was thought to be a record
         Chunk(messages(1, [0, 1])),
-        Chunk(messages(1, [2]), {1: Place(3, -1)}),
+        Chunk([*messages(1, [2]), *messages(2, [7])]),
         Chunk(messages(1, [3]), {1: Place(4, -1)}),
         Chunk(),
     ]
     found = BatchReader(Scripted(clock, *script), BatchLimits(1000, 1 << 20, 1.0), clock)
-    found.hurry([0, 1])
+    found.hurry({0: 6, 1: 3, 2: 8})
     assert found.read() is not None  # the first end alone
     assert found.read() is None
-    assert offsets(found.read()) == [0, 1, 2]
+    assert offsets(found.read()) == [0, 1, 2, 7]
     assert clock.monotonic() == 0
     assert [found.read(), found.read()] == [None, None]  # the next one waits for more
     assert found.take() is not None
+
+
+def test_where_nothing_waited_the_first_record_is_a_batch() -> None:
+    clock = SettableClock()
+    found = BatchReader(Scripted(clock, Chunk(messages(0, [4])), Chunk()), BatchLimits(1000, 1 << 20, 1.0), clock)
+    found.hurry({})
+    assert offsets(found.read()) == [4]
 
 
 def test_a_batch_is_cut_at_its_time_counted_from_its_first_record() -> None:

@@ -62,7 +62,7 @@ class Scene:
             self.ledger,
             JsonDecoder(READING).decode,
             self.batch,
-            self.limits,
+            replace(self.limits, waiting={0: self.broker.log("reading", 0).end}),
             self.clock,
             stop=lambda: self.stop(),
             verify=lambda: self.verify(),
