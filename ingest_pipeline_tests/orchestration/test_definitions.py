@@ -80,7 +80,7 @@ class TestParts:
         for name in ("temperature", "price"):
             sensor = definitions.resolve_sensor_def(f"{name}_sensor")
             assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-            assert sensor.minimum_interval_seconds == 4
+            assert sensor.minimum_interval_seconds == 1
             assert sensor.job_name == f"drain_{name}"
         schedule = definitions.resolve_schedule_def("maintenance_schedule")
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
