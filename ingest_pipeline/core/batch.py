@@ -61,7 +61,7 @@ class BatchReader:
         self._awaited = dict(ends)
 
     def read(self) -> tuple[list[Message], dict[int, Place]] | None:
-        """Wait up to SLICE_SECONDS. (messages, ends, when the first came) when a batch is due, else None.
+        """Wait up to SLICE_SECONDS. (messages, ends) when a batch is due, else None.
 
         A batch that only moves positions over transaction markers has no messages.
         """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from .backoff import Backoff
 from .batch import BatchLimits, BatchReader
@@ -31,7 +32,6 @@ class RunLimits:
         max_batches: 0 for no limit.
         retry_seconds: how long it bears an EnvironmentFault.
         targets: partition → offset; where given, the run ends once every position has reached it.
-        waiting: partition → end when the run began: what lay before it has waited for the run, and is stored first.
     """
 
     max_seconds: float
@@ -39,7 +39,6 @@ class RunLimits:
     max_batches: int
     retry_seconds: float
     targets: Mapping[int, int] | None = None
-    waiting: Mapping[int, int] = field(default_factory=dict)
 
 
 class Drain:
@@ -52,6 +51,7 @@ class Drain:
         observe: called after each batch and each idle read, with the progress.
         rules: what becomes of records before they are decoded.
         decode_many: see core.rows.decode_batch.
+        waiting: partition → end when the run began: what lay before it has waited for the run, and is stored first.
 
     Attributes:
         verified: partition → next offset when `verify` last answered, or at the beginning.
@@ -71,6 +71,7 @@ class Drain:
         observe: Callable[[Progress], None] = lambda progress: None,
         rules: RecordRules = DEFAULT_RULES,
         decode_many: DecodeMany = one_by_one,
+        waiting: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._source, self._ledger, self._decode = source, ledger, decode
         self._reader = BatchReader(source, batch_limits, clock)
@@ -78,6 +79,7 @@ class Drain:
         self._stop, self._verify, self._observe = stop, verify, observe
         self._rules = rules
         self._decode_many = decode_many
+        self._waiting = waiting
         self._requests = Requests()
         self._ends: dict[int, int] = {}
         now = clock.monotonic()
@@ -97,7 +99,7 @@ class Drain:
         self.progress.own(self._ledger.positions)
         self.verified = dict(self.progress.to_offsets)
         self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
-        self._reader.hurry(self._waiting())
+        self._reader.hurry({p: end for p, end in self._waiting.items() if self.verified.get(p, end) < end})
         while True:
             self._beat()
             ended = self._why_end()
@@ -112,11 +114,6 @@ class Drain:
             self._observe(self.progress)
             if ended is not None:
                 return ended
-
-    def _waiting(self) -> dict[int, int]:
-        """Partition → end, of those with records that waited for this run to start."""
-        places = {partition: at.place.next_offset for partition, at in self._ledger.positions.items()}
-        return {p: end for p, end in self._limits.waiting.items() if p in places and places[p] < end}
 
     def _store(self, messages: list[Message], ends: Mapping[int, Place]) -> None:
         """One batch, in this order:

@@ -117,13 +117,14 @@ class StreamRun:
             ledger,
             decoder.decode,
             batch_limits(self._settings, by_hand=self._shard is None),
-            self._limits(topic, ledger, ends),
+            self._limits(topic, ledger),
             self._clock,
             stop=stop.reason,
             verify=lambda: self._verify(topic, book, len(known)),
             observe=reporter,
             rules=record_rules(self._settings, self._stream),
             decode_many=decoder.decode_many,
+            waiting=_offsets(ends),
         )
         self._progress = drain.progress
         try:
@@ -180,16 +181,13 @@ class StreamRun:
             return ledger.own(partitions, exact=True, announce=kind, wait_seconds=SUCCESSOR_SECONDS, stop=stop.reason)
         return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
-    def _limits(self, topic: Topic, ledger: PostgresLedger, ends: Mapping[int, Place]) -> RunLimits:
+    def _limits(self, topic: Topic, ledger: PostgresLedger) -> RunLimits:
         """By hand: up to the end offsets seen now, then stop."""
         own = self._settings
         targets = None
         if self._shard is None:
-            owned = topic.end_offsets(list(ledger.positions)) if ledger.positions else {}
-            targets = _offsets(owned)
-        return RunLimits(
-            own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets, _offsets(ends)
-        )
+            targets = _offsets(topic.end_offsets(list(ledger.positions))) if ledger.positions else {}
+        return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
 
     def _verify(self, topic: Topic, book: LedgerBook, partitions: int) -> str | None:
         """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""

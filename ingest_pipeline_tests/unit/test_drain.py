@@ -62,12 +62,13 @@ class Scene:
             self.ledger,
             JsonDecoder(READING).decode,
             self.batch,
-            replace(self.limits, waiting={0: self.broker.log("reading", 0).end}),
+            self.limits,
             self.clock,
             stop=lambda: self.stop(),
             verify=lambda: self.verify(),
             observe=lambda progress: self.observe(progress),
             rules=self.rules,
+            waiting={0: self.broker.log("reading", 0).end},
         )
 
     @property
