@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli import connections
+from .cli import StreamName, connections
 from .settings_streams import load_streams
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
     from rich.table import Table
 
+    from .core.stream import Stream
     from .orchestration.status import PartitionStatus, StreamStatus
 
 _WATCH_SECONDS = 2.0
@@ -35,12 +36,14 @@ _ONLY_WHERE_WIDE = ("position", "end", "rows", "dead letters", "lost")
 
 
 @click.command()
+@click.argument("streams", metavar="[STREAM]...", nargs=-1, type=StreamName())
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, in place, until Ctrl-C.")
-def status(as_json: bool, watch: bool) -> None:
-    """Position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong.
+def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
+    """Position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong; of all
+    streams, or of those named.
 
-    Exit code 0 when all streams are healthy, 1 when one is degraded, 2 when one stands still, 3 when nobody could look:
+    Exit code 0 when these are healthy, 1 when one is degraded, 2 when one stands still, 3 when nobody could look:
     a wrong setting or option.
 
     \b
@@ -67,10 +70,11 @@ def status(as_json: bool, watch: bool) -> None:
     if watch and as_json:
         raise click.UsageError("--watch draws tables; for JSON call again")
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    looked_at = streams or tuple(load_streams())
     if watch:
-        _watch(console)
+        _watch(looked_at, console)
         return
-    found = _look()
+    found = _look(looked_at)
     if as_json:
         click.echo(json.dumps([_plain(each) for each in found], indent=2, default=str))
     else:
@@ -78,18 +82,18 @@ def status(as_json: bool, watch: bool) -> None:
     sys.exit(max((each.level for each in found), default=0))
 
 
-def _look() -> list[StreamStatus]:
+def _look(streams: Sequence[Stream]) -> list[StreamStatus]:
     from .orchestration.status import status_of
 
-    return [status_of(stream, connections(), rates=True) for stream in load_streams()]
+    return [status_of(stream, connections(), rates=True) for stream in streams]
 
 
-def _watch(console: Console) -> None:
+def _watch(streams: Sequence[Stream], console: Console) -> None:
     from rich.live import Live
 
     with suppress(KeyboardInterrupt), Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(drawn(_look(), console), refresh=True)
+            live.update(drawn(_look(streams), console), refresh=True)
             time.sleep(_WATCH_SECONDS)
 
 

@@ -81,7 +81,8 @@ def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[s
             name = RUN if shard is None or shard.count == 1 else f"{RUN} of shard {shard}"
             found[name] = _told(instance, run, tags.outcome_of(run.tags, stream))
     if (by_hand := failed_by_hand(instance, stream)) is not None:
-        found[f"{RUN} by hand"] = _told(instance, by_hand, tags.outcome_of(by_hand.tags, stream))
+        step = asset_key(stream, key_prefix).to_python_identifier()
+        found[f"{RUN} by hand"] = _told(instance, by_hand, tags.outcome_of(by_hand.tags, stream), step)
     return found
 
 
@@ -116,14 +117,28 @@ def newest_ended(instance: dg.DagsterInstance, stream: Stream) -> list[dg.Dagste
     return found
 
 
-def _told(instance: dg.DagsterInstance, run: dg.DagsterRun, outcome: str = "") -> str:
-    """The class of the run's error, and the line it failed with where it is ours: such a line holds no payload."""
-    lines = []
-    for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1).records:
+def _told(instance: dg.DagsterInstance, run: dg.DagsterRun, outcome: str = "", step: str | None = None) -> str:
+    """The class of the run's error, and the line it failed with where it is ours: such a line holds no payload.
+
+    Args:
+        step: whose line it is; None: any of the run's.
+    """
+    steps: list[str] = []
+    runs: list[str] = []
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    for record in instance.get_records_for_run(run.run_id, of_type=kinds).records:
         event = record.event_log_entry.dagster_event
-        data = event.step_failure_data.user_failure_data if event is not None else None
-        lines.append((data.description or "") if data is not None else "")
-    why = ": ".join(part for part in (outcome.removeprefix("failed:"), *lines) if part) or "see its log"
+        if event is None:
+            continue
+        if event.is_run_failure:
+            runs.append(event.message or "")
+        elif step in (None, event.step_key):
+            steps.append(
+                (failure.description if (failure := event.step_failure_data.user_failure_data) else None) or ""
+            )
+    error = outcome.removeprefix("failed:")
+    lines = steps[:1] if steps or error else runs  # a run that died has no step that could say why
+    why = ": ".join(part for part in (error, *lines) if part) or "see its log"
     return f"run {run.run_id[:8]} failed: {why}"
 
 

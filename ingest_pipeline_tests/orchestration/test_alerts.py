@@ -224,6 +224,31 @@ def test_a_failed_run_is_told_with_the_line_it_failed_with() -> None:
     assert said == f"run {result.run_id[:8]} failed: DatabaseUnavailable: {line}"
 
 
+def test_by_hand_each_stream_has_its_own_line() -> None:
+    def drain(name: str) -> dg.AssetsDefinition:
+        @dg.asset(name=name)
+        def fail() -> None:
+            raise dg.Failure(description=f"{name} cannot")
+
+        return fail
+
+    job = dg.Definitions(assets=[drain(name) for name in NAMES]).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = {tags.STREAM: "price", **{f"{tags.ENDED}/{name}": "failed:DataLoss" for name in NAMES}}
+        run_id = job.execute_in_process(instance=instance, tags=found, raise_on_error=False).run_id
+        for stream in STREAMS:
+            line = f"run {run_id[:8]} failed: DataLoss: {stream.name} cannot"
+            assert failing(instance, stream, ()) == {"run by hand": line}
+
+
+def test_of_a_run_that_died_it_is_told_who_said_so() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = create_run_for_test(instance, "drain_price", status=dg.DagsterRunStatus.STARTED)
+        instance.report_run_failed(run, "The run has no session with PostgreSQL.")
+        said = failing(instance, PRICE, ())["run"]
+    assert said == f"run {run.run_id[:8]} failed: The run has no session with PostgreSQL."
+
+
 def test_one_by_hand_is_told_until_a_run_of_the_stream_goes_well() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         found = {tags.STREAM: "temperature", f"{tags.ENDED}/price": "failed:DataLoss"}

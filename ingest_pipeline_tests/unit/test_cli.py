@@ -91,7 +91,7 @@ def test_a_mistake_in_streams_py_is_one_line(
         (["status"], {"BATCH_SIZE": "many"}),
         (["status"], {"INGEST_STREAMS": "nowhere:STREAMS"}),
         (["status", "--jsn"], {}),
-        (["status", "price"], {}),
+        (["status", "prices"], {}),
         (["status", "--json", "--watch"], {}),
     ],
 )
@@ -122,6 +122,7 @@ COMPLETED = {
     ("ingest", "dead-letters", "redrive", "pr"): ["price"],
     ("ingest", "dead-letters", "list", "--stage", "de"): ["decode"],
     ("ingest", "status", "--w"): ["--watch"],
+    ("ingest", "status", "price", "t"): ["temperature"],
 }
 
 
@@ -174,6 +175,7 @@ def test_colours_are_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "\x1b[31mstopped\x1b[0m" in shown
     assert "\x1b" not in on_a_terminal({**environ, "NO_COLOR": "1", "TERM": "dumb"}, "status")
     assert "price stopped  lag unknown" in piped.stdout.splitlines()
+    assert "price" not in run(environ, "status", "temperature").stdout
     assert "\x1b" not in piped.stdout + piped.stderr
     assert piped.returncode == 2
 
