@@ -39,6 +39,10 @@ def build_definitions(
     named = by_name(streams)
     connections = Connections(settings if settings is not None else load_settings(list(named)))
     everything = list(named.values())
+    sensors = [
+        *(stream_sensor(stream, connections, key_prefix) for stream in everything),
+        *alert_sensors(everything, connections.settings.webhook, key_prefix),
+    ]
     return dg.Definitions(
         assets=[
             *(topic_spec(stream, key_prefix, group) for stream in everything),
@@ -47,16 +51,13 @@ def build_definitions(
         asset_checks=[stream_checks(stream, connections, key_prefix) for stream in everything],
         jobs=[
             *(_drain_job(stream, key_prefix) for stream in everything),
-            maintenance_job(connections),
+            maintenance_job(connections, {sensor.name for sensor in sensors}),
             pause_job(connections, named),
             resume_job(connections, named),
             redrive_job(connections, named),
             replay_job(connections, named),
         ],
-        sensors=[
-            *(stream_sensor(stream, connections, key_prefix) for stream in everything),
-            *alert_sensors(everything, connections.settings.webhook, key_prefix),
-        ],
+        sensors=sensors,
         schedules=[maintenance_schedule()],
     )
 

@@ -1,4 +1,4 @@
-"""Keeping Dagster's own storage small: finished runs that nobody needs are deleted, with their files.
+"""Keeping Dagster's own storage small: finished runs and ticks that nobody needs are deleted, runs with their files.
 
 `instance.delete_run` leaves the run's SQLite file and its compute logs on disk, so those are removed here, for the
 deleted ids only.
@@ -7,10 +7,12 @@ deleted ids only.
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
 
 from . import tags
 from .connections import Connections
@@ -20,16 +22,18 @@ PAGE = 500
 _DAY_SECONDS = 86_400.0
 
 
-def maintenance_job(connections: Connections) -> dg.JobDefinition:
+def maintenance_job(connections: Connections, sensors: Collection[str]) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
-    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization."""
+    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization; and as old ticks of these sensors
+    that launched a run (or failed)."""
     settings = connections.settings
 
     @dg.op(name="delete_old_runs")
     def delete_old_runs(context: dg.OpExecutionContext) -> None:
+        now = time.time()
         doomed = runs_to_delete(
             _ended_runs(context.instance),
-            now=time.time(),
+            now=now,
             days=settings.run_retention_days,
             failed_days=settings.failed_run_retention_days,
             keep=settings.run_retention_keep,
@@ -38,11 +42,15 @@ def maintenance_job(connections: Connections) -> dg.JobDefinition:
         for run_id in doomed:
             delete_run(context.instance, run_id)
         context.log.info(f"deleted {len(doomed):,} finished runs")
+        purge_ticks(context.instance, sensors, TickStatus.SUCCESS, now - settings.run_retention_days * _DAY_SECONDS)
+        purge_ticks(
+            context.instance, sensors, TickStatus.FAILURE, now - settings.failed_run_retention_days * _DAY_SECONDS
+        )
 
     @dg.job(
         name="maintenance",
         executor_def=dg.in_process_executor,
-        description="Delete finished runs that are older than the retention settings, with their files.",
+        description="Delete finished runs, with their files, and ticks that are older than the retention settings.",
     )
     def maintenance() -> None:
         delete_old_runs()
@@ -109,6 +117,13 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
         path = Path(storage.path_for_shard(run_id))
         for file in path.parent.glob(f"{path.name}*"):
             file.unlink(missing_ok=True)
+
+
+def purge_ticks(instance: dg.DagsterInstance, sensors: Collection[str], status: TickStatus, before: float) -> None:
+    """Once a day what Dagster would ask its storage to do at each tick, had it a limit in dagster.yaml."""
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        if state.instigator_name in sensors:
+            instance.purge_ticks(state.instigator_origin_id, state.selector_id, before, [status])
 
 
 def _ended_runs(instance: dg.DagsterInstance) -> Iterable[dg.RunRecord]:

@@ -10,6 +10,10 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster_shared.error import SerializableErrorInfo
 
 import ingest_pipeline
 from ingest_pipeline.orchestration import maintenance, tags
@@ -18,6 +22,7 @@ from ingest_pipeline.settings import load_settings
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]
 DAY = 86_400.0
+SENSOR = "busy_sensor"
 
 
 @dg.asset(key="busy")
@@ -71,7 +76,25 @@ class Keeper:
         at = time.time() + days_later * DAY
         self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
         connections = Connections(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
-        assert maintenance.maintenance_job(connections).execute_in_process(instance=self.instance).success
+        assert maintenance.maintenance_job(connections, [SENSOR]).execute_in_process(instance=self.instance).success
+
+    def tick(self, sensor: str) -> None:
+        """One of each kind, now."""
+        origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "ours"), sensor)
+        state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
+        self.instance.add_instigator_state(state)
+        named = (origin.get_id(), sensor, InstigatorType.SENSOR)
+        error = SerializableErrorInfo("as it is meant", [], None)
+        for tick in (
+            TickData(*named, TickStatus.SUCCESS, time.time(), run_ids=[], selector_id=state.selector_id),
+            TickData(*named, TickStatus.FAILURE, time.time(), error=error, selector_id=state.selector_id),
+        ):
+            self.instance.create_tick(tick)
+
+    def ticks(self, sensor: str) -> set[str]:
+        (state,) = [each for each in self.instance.all_instigator_state() if each.instigator_name == sensor]
+        found = self.instance.get_ticks(state.instigator_origin_id, state.selector_id)
+        return {tick.status.value for tick in found}
 
     def kept(self, run_ids: list[str]) -> list[bool]:
         return [self.instance.get_run_by_id(run_id) is not None for run_id in run_ids]
@@ -160,3 +183,16 @@ def test_its_own_runs_go_too(keeper: Keeper) -> None:
     (first,) = [record.dagster_run.run_id for record in keeper.instance.get_run_records()]
     keeper.maintain(8)
     assert keeper.kept([first]) == [False]
+
+
+def test_ticks_that_launched_a_run_or_failed_go_when_their_runs_would(keeper: Keeper) -> None:
+    """Those of somebody else's sensors stay."""
+    keeper.tick(SENSOR)
+    keeper.tick("theirs")
+    keeper.maintain(6)
+    assert keeper.ticks(SENSOR) == {"SUCCESS", "FAILURE"}
+    keeper.maintain(8)
+    assert keeper.ticks(SENSOR) == {"FAILURE"}
+    keeper.maintain(31)
+    assert keeper.ticks(SENSOR) == set()
+    assert keeper.ticks("theirs") == {"SUCCESS", "FAILURE"}
