@@ -1,6 +1,6 @@
-"""What ours is compared with: the plain asyncio design, and the limit that no design on this machine can pass.
+"""What ours is compared with: the plain asyncio design, and the limits that no design on this machine can pass.
 
-    python -m benchmarks.baseline asyncio|limit SERVERS TOPIC RECORDS DATABASE_URL TABLE BATCH
+    python -m benchmarks.baseline asyncio|undecoded|limit SERVERS TOPIC RECORDS DATABASE_URL TABLE BATCH
 
 Each drains one topic in a process of its own and prints a line of JSON: (monotonic seconds, rows) samples, its CPU and
 most resident memory.
@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ COLUMNS = {
     "price": ("symbol", "price"),
 }
 Samples = list[tuple[float, int]]
+Rows = list[tuple[Any, ...]]
 
 
 async def by_asyncio(servers: str, topic: str, records: int, url: str, table: str, batch: int) -> Samples:
@@ -70,23 +72,56 @@ async def by_asyncio(servers: str, topic: str, records: int, url: str, table: st
 
 def by_copy_alone(topic: str, records: int, url: str, table: str, batch: int) -> Samples:
     """Ready-made rows of the same shape by binary COPY, a commit a batch: no Kafka, no decoding, no positions."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def rows(done: int) -> Rows:
+        return [(1, i % 4, i // 4, 10**15, "dev-0042", 21.5, at) for i in range(done, done + batch)]
+
+    return _copied(rows, topic, records, url, table)
+
+
+def undecoded(servers: str, topic: str, records: int, url: str, table: str, batch: int) -> Samples:
+    """The same, of records that are consumed as ours are; their values are not even asked for."""
+    from confluent_kafka import Consumer, Message, TopicPartition
+
+    from ingest_pipeline.kafka.client import consumer_config
+    from ingest_pipeline.settings_model import StreamSettings
+
+    settings = StreamSettings()
+    config = consumer_config({"bootstrap.servers": servers}, "undecoded", settings.batch_bytes)
+    consumer = Consumer(config)
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(4)])
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def rows(_: int) -> Rows:
+        found = [one for one in consumer.consume(batch, 1.0) if one.error() is None]
+        places = zip(map(Message.partition, found), map(Message.offset, found), strict=True)
+        return [(1, partition, offset, 10**15, "dev-0042", 21.5, at) for partition, offset in places]
+
+    try:
+        return _copied(rows, topic, records, url, table)
+    finally:
+        consumer.close()
+
+
+def _copied(rows: Callable[[int], Rows], topic: str, records: int, url: str, table: str) -> Samples:
+    """`rows` is given the count of those before."""
     import psycopg
 
     text, number = COLUMNS[topic]
     columns = f"kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, {text}, {number}, event_time"
     statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
     types = ("int2", "int4", "int8", "int8", "text", "float8", "timestamptz")
-    at = datetime(2026, 1, 1, tzinfo=UTC)
     samples, done = [(time.monotonic(), 0)], 0
     with psycopg.connect(url) as connection:
         while done < records:
-            rows = [(1, i % 4, i // 4, 10**15, "dev-0042", 21.5, at) for i in range(done, done + batch)]
+            batch = rows(done)
             with connection.cursor().copy(statement) as copy:
                 copy.set_types(types)
-                for row in rows:
+                for row in batch:
                     copy.write_row(row)
             connection.commit()
-            done += batch
+            done += len(batch)
             samples.append((time.monotonic(), done))
     return samples
 
@@ -101,6 +136,8 @@ def main(arguments: list[str]) -> None:
     kind, servers, topic, records, url, table, batch = arguments
     if kind == "asyncio":
         samples = asyncio.run(by_asyncio(servers, topic, int(records), url, table, int(batch)))
+    elif kind == "undecoded":
+        samples = undecoded(servers, topic, int(records), url, table, int(batch))
     else:
         samples = by_copy_alone(topic, int(records), url, table, int(batch))
     used = resource.getrusage(resource.RUSAGE_SELF)

@@ -18,7 +18,7 @@ from .rates import quantile, spread
 from .shapes import Shape, drain, each, produce
 from .stuck import stuck
 from .system import System
-from .throughput import BASELINE, FAR, LIMIT, LIMIT_10K, NEAR, OTHERS, OURS, OURS_10K, VARIANTS, Rate, measure
+from .throughput import COMPARED, OTHERS, OURS, VARIANTS, Rate, measure
 
 SPREAD = ("min", "median", "max")
 
@@ -45,7 +45,6 @@ def throughput(running: System, effort: Effort) -> str:
         return spread([one[name].steady / one[to].steady for one in found], 2)
 
     rates = [(name, spread([one[name].steady for one in found]), *_median_costs(found, name)) for name in names]
-    compared = [(OURS, BASELINE), (OURS_10K, BASELINE), (OURS, LIMIT), (OURS_10K, LIMIT_10K), (FAR, NEAR)]
     return "\n\n".join(
         [
             f"{records:,} records of about 90 bytes stand in two topics of 4 partitions; each design drains\n"
@@ -56,7 +55,7 @@ def throughput(running: System, effort: Effort) -> str:
             document.table(
                 ["design", *(f"rows/s, {name}" for name in SPREAD), "client CPU a row, µs", "most resident MiB"], rates
             ),
-            document.table(["ratio", *SPREAD], [(f"{name} / {to}", ratios(name, to)) for name, to in compared]),
+            document.table(["ratio", *SPREAD], [(f"{name} / {to}", ratios(name, to)) for name, to in COMPARED]),
         ]
     )
 

@@ -45,6 +45,7 @@ class Variant:
 
 
 BASELINE, LIMIT, LIMIT_10K = "the plain asyncio design", "COPY alone, batch 1,000", "COPY alone, batch 10,000"
+UNDECODED_10K = "read, not decoded, and COPY, batch 10,000"
 OURS, OURS_10K = "ours, batch 1,000 (default)", "ours, batch 10,000"
 NEAR, FAR = "ours, through a proxy", "ours, through a proxy, 2 ms a round trip"
 VARIANTS = {
@@ -56,7 +57,21 @@ VARIANTS = {
     NEAR: Variant(round_trip_ms=0),
     FAR: Variant(round_trip_ms=2),
 }
-OTHERS = {BASELINE: ("asyncio", 1000), LIMIT: ("limit", 1000), LIMIT_10K: ("limit", 10_000)}
+OTHERS = {
+    BASELINE: ("asyncio", 1000),
+    LIMIT: ("limit", 1000),
+    LIMIT_10K: ("limit", 10_000),
+    UNDECODED_10K: ("undecoded", 10_000),
+}
+COMPARED = [
+    (OURS, BASELINE),
+    (OURS_10K, BASELINE),
+    (UNDECODED_10K, BASELINE),
+    (OURS, LIMIT),
+    (OURS_10K, LIMIT_10K),
+    (OURS_10K, UNDECODED_10K),
+    (FAR, NEAR),
+]
 
 
 @dataclass(frozen=True)
