@@ -205,13 +205,14 @@ class SharedSettings(Values):
         default=7,
         ge=1,
         le=3650,
-        description="Dagster's records of runs that did not fail are deleted after this many days.",
+        description="Dagster's records of runs that did not fail and of ticks that launched one are deleted after so"
+        " many days.",
     )
     failed_run_retention_days: int = Field(
         default=30,
         ge=1,
         le=3650,
-        description="Dagster's records of runs that failed are deleted after this many days.",
+        description="Dagster's records of runs and ticks that failed are deleted after so many days.",
     )
     run_retention_keep: int = Field(
         default=200,

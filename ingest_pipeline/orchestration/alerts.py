@@ -133,9 +133,8 @@ def _told(instance: dg.DagsterInstance, run: dg.DagsterRun, outcome: str = "", s
         if event.is_run_failure:
             runs.append(event.message or "")
         elif step in (None, event.step_key):
-            steps.append(
-                (failure.description if (failure := event.step_failure_data.user_failure_data) else None) or ""
-            )
+            failure = event.step_failure_data.user_failure_data
+            steps.append((failure.description or "") if failure is not None else "")
     error = outcome.removeprefix("failed:")
     lines = steps[:1] if steps or error else runs  # a run that died has no step that could say why
     why = ": ".join(part for part in (error, *lines) if part) or "see its log"
