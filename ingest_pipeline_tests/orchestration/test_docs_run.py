@@ -20,7 +20,8 @@ LACKING = {"accept-loss", "dead-letters allow", "pause", "replay", "resume"}
 """Named in passing, without what they need."""
 SAID = {
     "check": (0, 1),  # Dagster's configuration here is not the shipped one
-    "status": (1,),  # dead letters wait
+    "status": (1,),
+    "status price": (1,),  # dead letters wait
     "dead-letters show price 17": (1,),  # there are no 17
 }
 
