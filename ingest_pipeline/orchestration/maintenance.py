@@ -7,7 +7,7 @@ deleted ids only.
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -42,10 +42,8 @@ def maintenance_job(connections: Connections, sensors: Collection[str]) -> dg.Jo
         for run_id in doomed:
             delete_run(context.instance, run_id)
         context.log.info(f"deleted {len(doomed):,} finished runs")
-        purge_ticks(context.instance, sensors, TickStatus.SUCCESS, now - settings.run_retention_days * _DAY_SECONDS)
-        purge_ticks(
-            context.instance, sensors, TickStatus.FAILURE, now - settings.failed_run_retention_days * _DAY_SECONDS
-        )
+        days = {TickStatus.SUCCESS: settings.run_retention_days, TickStatus.FAILURE: settings.failed_run_retention_days}
+        purge_ticks(context.instance, sensors, {status: now - limit * _DAY_SECONDS for status, limit in days.items()})
 
     @dg.job(
         name="maintenance",
@@ -119,11 +117,12 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
             file.unlink(missing_ok=True)
 
 
-def purge_ticks(instance: dg.DagsterInstance, sensors: Collection[str], status: TickStatus, before: float) -> None:
-    """Once a day what Dagster would ask its storage to do at each tick, had it a limit in dagster.yaml."""
+def purge_ticks(instance: dg.DagsterInstance, sensors: Collection[str], before: Mapping[TickStatus, float]) -> None:
+    """Once a day what Dagster would ask its storage to do at each tick, had it limits in dagster.yaml."""
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         if state.instigator_name in sensors:
-            instance.purge_ticks(state.instigator_origin_id, state.selector_id, before, [status])
+            for status, at in before.items():
+                instance.purge_ticks(state.instigator_origin_id, state.selector_id, at, [status])
 
 
 def _ended_runs(instance: dg.DagsterInstance) -> Iterable[dg.RunRecord]:

@@ -67,8 +67,8 @@ def classified(error: BaseException, disconnected: bool, doing: str, own_key: st
     if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
         return RecordRefused(_cannot_send(error), stage="insert")
     if disconnected or state is None:
-        where = "check that it runs and that DATABASE_URL names it"
-        return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable; {where}: {said}", sqlstate=state)
+        hint = "check that it runs and that DATABASE_URL names it"
+        return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable; {hint}: {said}", sqlstate=state)
     if _is(state, _STOP):
         if state == "42501":
             return NotPermitted(
