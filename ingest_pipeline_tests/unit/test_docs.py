@@ -10,7 +10,7 @@ import pytest
 from ingest_pipeline.settings import describe, load_settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SETTINGS = {row.name for row in describe(load_settings([], {}))}
 OTHER_NAMES = {"COMMIT", "CHECK", "COPY", "SIGTERM", "SIGINT", "STREAMS", "CANCELED", "SUCCESS", "DAGSTER_HOME"}
