@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 HOST = "127.0.0.1"
 
 # Below every system's ephemeral range. A client that keeps dialling a dead port from that range can be given
@@ -83,25 +85,18 @@ class Guard:
 
 
 def wait_for_pid(pid: int, timeout_seconds: float) -> bool:
-    """Wait for the end of a process that is not our child; False when it is there after the timeout."""
+    """Wait for the end of a process that is not our child. False when it still runs after the timeout.
+
+    An orphan that no parent reaps, as in a container without an init, has ended too.
+    """
     deadline = time.monotonic() + timeout_seconds
-    while not _is_gone(pid):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
     return True
-
-
-def _is_gone(pid: int) -> bool:
-    """Whether it has ended. An orphan that nobody collects, as in a container without an init, has ended too."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return False
 
 
 def last_lines(path: Path, count: int = 3) -> str:

@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from ingest_pipeline.demo.family import Family, Process, processes
+import psutil
+
+from ingest_pipeline.demo.family import Family, processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +37,7 @@ class RunningDemo:
                 start_new_session=True,
             )
         self._family = Family(self._process.pid)
-        self._seen: set[Process] = set()
+        self._seen: set[psutil.Process] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +61,7 @@ class RunningDemo:
             self.look()
             time.sleep(0.2)
 
-    def look(self) -> set[Process]:
+    def look(self) -> set[psutil.Process]:
         found = self._family.members()
         self._seen |= found
         return found
@@ -77,7 +79,7 @@ class RunningDemo:
             time.sleep(0.2)
         return self._process.returncode
 
-    def left(self) -> set[Process]:
+    def left(self) -> set[psutil.Process]:
         """Processes of it that still run."""
         assert self._seen
         return self._seen.intersection(processes())

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from ingest_pipeline.demo import family
 from ingest_pipeline.demo.children import Child
-from ingest_pipeline.demo.family import Family, Process, processes
+from ingest_pipeline.demo.family import Family, processes
 from ingest_pipeline.demo.local import LocalServerError
 
 ROOT = Path(__file__).parents[2]
@@ -138,17 +138,15 @@ def test_a_program_that_ended_is_told_with_its_last_words(tmp_path: Path) -> Non
     child.stop()
 
 
-def test_a_stranger_with_a_known_pid_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = Process(70_001, "100", 1, 70_001)
-    monkeypatch.setattr(family, "processes", lambda: [ours])
-    found = Family(70_001)
-    assert found.members() == {ours}
-    monkeypatch.setattr(family, "processes", lambda: [Process(70_001, "200", 1, 70_001)])
-    assert found.members() == set()
-
-
-def test_ps_tells_what_proc_tells() -> None:
-    """macOS has no /proc; where there is one, both say the same of this process."""
-    by_ps = {one.pid: one for one in family._posix()}
-    mine, same = by_ps[os.getpid()], next(one for one in processes() if one.pid == os.getpid())
-    assert (mine.parent, mine.session) == (same.parent, same.session) == (os.getppid(), os.getsid(0))
+def test_a_stranger_with_a_known_pid_is_left_alone() -> None:
+    """A process is its pid and its start time, so the stranger is made of an ended process's pid and a later start."""
+    leader = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    ours = psutil.Process(leader.pid)
+    running = [ours]
+    family = Family(leader.pid, lambda: running)
+    assert family.members() == {ours}
+    leader.communicate(b"\n")
+    stranger = psutil.Process(os.getpid())
+    stranger._pid, stranger._ident = leader.pid, (leader.pid, -1.0)
+    running[:] = [stranger]
+    assert family.members() == set()
