@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 
-from .settings_kafka_names import PROPERTIES
 from .settings_values import MASK, SecretText
 
 PREFIX = "KAFKA_"
@@ -44,6 +45,15 @@ REFUSED: Mapping[str, str] = {
     "test.mock.num.brokers": "a mock cluster would be read instead of Kafka",
 }
 """Properties that would break what the product promises, with the reason."""
+
+
+def _properties() -> dict[str, str]:
+    lines = importlib.resources.files(__package__).joinpath("settings_kafka_properties.tsv").read_text().splitlines()
+    return dict(line.split("\t", 1) for line in lines if not line.startswith("#"))
+
+
+PROPERTIES: Mapping[str, str] = MappingProxyType(_properties())
+"""librdkafka's name → "bool", "least..greatest" of a whole number, "one|of|these", or "" for any text."""
 
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/@\[\]]+)(?::\d{1,5})?")
