@@ -29,7 +29,9 @@ from .settings_values import allowed, shown
 __all__ = ["KafkaProperties", "Setting", "Settings", "StreamSettings", "describe", "load_settings", "streams_place"]
 
 FOREIGN = ("OTEL_", "TOKENIZERS_", "DAGSTER_", "CELERY_", "AIRFLOW_")
-"""Other software has variables that end like ours: OTEL_BSP_MAX_EXPORT_BATCH_SIZE, TOKENIZERS_PARALLELISM."""
+"""Variables of well-known software are never misspelt ones: TOKENIZERS_PARALLELISM beside a stream `tokenizer`."""
+MISSPELT = 0.8
+"""How alike a word and a stream's name must be to count as the same name, misspelt: PRCIE and PRICE are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +221,12 @@ def _near_field(key: str) -> str:
 
 
 def _near_stream(key: str, stream_names: Sequence[str]) -> str:
+    """For a setting of a stream whose name is misspelt. Another project's variable may end as ours do."""
     for setting in STREAM_VARIABLES:
         if key.endswith(f"_{setting}"):
             word = key.removesuffix(f"_{setting}").lower()
-            near = get_close_matches(word, stream_names, n=1, cutoff=0.0)[0]
-            return f"names no stream; the nearest name is {_prefix(near)}{setting}, and {setting} is for all streams"
+            if near := get_close_matches(word, stream_names, n=1, cutoff=MISSPELT):
+                return f"names no stream; the nearest name is {_prefix(near[0])}{setting}"
     return ""
 
 

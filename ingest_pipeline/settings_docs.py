@@ -32,9 +32,10 @@ _OVERRIDES = f"""\
 ## Settings of a stream
 
 These hold for all streams. With a stream's name in front, in capitals, one holds for that stream alone:
-`PRICE_BATCH_SIZE` beats `BATCH_SIZE` for the stream `price`. A name in front that is no stream's is an error,
-so that a misspelt one does not go unnoticed. Other software has variables that end alike; those that start
-with {", ".join(f"`{prefix}`" for prefix in FOREIGN)} are not looked at.
+`PRICE_BATCH_SIZE` beats `BATCH_SIZE` for the stream `price`. A name in front that is nearly a
+stream's is an error, so that `PRCIE_BATCH_SIZE` does not go unnoticed. Other names in front, such as
+`EMBEDDING_BATCH_SIZE`, belong to other software and are ignored, and so are variables that start
+with {", ".join(f"`{prefix}`" for prefix in FOREIGN)}.
 """
 
 _KAFKA = f"""\

@@ -41,8 +41,11 @@ def test_streams_whose_names_contain_each_other() -> None:
     [
         ("PRCIE_BATCH_SIZE", "PRICE_BATCH_SIZE"),
         ("PRICES_RUN_MAX_BATCHES", "PRICE_RUN_MAX_BATCHES"),
-        ("TEMP_START_FROM", "TEMPERATURE_START_FROM"),
-        ("EU_PRICE_PARALLELISM", "PRICE_PARALLELISM"),
+        ("PRIC_REPORT_SECONDS", "PRICE_REPORT_SECONDS"),
+        ("PPRICE_RETRY_SECONDS", "PRICE_RETRY_SECONDS"),
+        ("PRIZE_PARALLELISM", "PRICE_PARALLELISM"),
+        ("TEMPERATRUE_START_FROM", "TEMPERATURE_START_FROM"),
+        ("TEMPRATURE_BATCH_TIMEOUT", "TEMPERATURE_BATCH_TIMEOUT"),
         ("PRICE_BATCH_SIZ", "PRICE_BATCH_SIZE"),
     ],
 )
@@ -56,8 +59,12 @@ def test_the_unit_that_a_name_lacks(variable: str) -> None:
     assert "BATCH_TIMEOUT" in problems(**{variable: "2"})[variable]
 
 
-def test_an_override_of_an_unrelated_stream_is_refused() -> None:
-    assert "names no stream" in problems(HUMIDITY_BATCH_SIZE="1")["HUMIDITY_BATCH_SIZE"]
+@pytest.mark.parametrize("setting", sorted(STREAM_VARIABLES))
+@pytest.mark.parametrize(
+    "word", ["EMBEDDING", "CELERY_TASK", "DB", "WORKER", "BULK_INSERT", "HUMIDITY", "TEMP", "EU_PRICE", "MODEL"]
+)
+def test_a_variable_that_names_another_thing_is_left_alone(word: str, setting: str) -> None:
+    assert load(**{f"{word}_{setting}": "not for us"}) == load()
 
 
 @pytest.mark.parametrize("variable", ["PRICE_DATABASE_URL", "PRICE_LOG_FORMAT", "PRICE_KAFKA_SASL_PASSWORD"])
@@ -80,6 +87,9 @@ def test_ordinary_variables_are_left_alone() -> None:
                 "PRICE_FEED_URL",
             ),
             *("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "TOKENIZERS_PARALLELISM", "DAGSTER_HOME", "LOG_LEVEL"),
+            *("EMBEDDING_BATCH_SIZE", "CELERY_TASK_TIME_LIMIT", "CELERYD_PREFETCH_MULTIPLIER", "DB_POOL_SIZE"),
+            *("DATABASE_POOL_SIZE", "SQLALCHEMY_POOL_SIZE", "GUNICORN_WORKERS", "WEB_CONCURRENCY", "MAX_BATCH_SIZE"),
+            *("OPENAI_MAX_RETRY_SECONDS", "JOB_RETRY_SECONDS", "CACHE_MAX_DELAY_SECONDS", "REDIS_URL", "SENTRY_DSN"),
             *("CONFLUENT_HOME", "JMX_PORT", "MY_KAFKA_SASL_PASSWORD", "BATCH_SIZES", "BATCH"),
         )
     }
