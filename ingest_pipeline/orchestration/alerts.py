@@ -88,7 +88,7 @@ def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[s
 
 def failing_job(instance: dg.DagsterInstance, job: str) -> dict[str, str]:
     """The same of a job that drains nothing."""
-    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=ENDED), limit=1):
+    for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=ENDED, tags={tags.JOB: job}), limit=1):
         if run.status == dg.DagsterRunStatus.FAILURE:
             return {RUN: _told(instance, run)}
     return {}

@@ -51,7 +51,11 @@ def build_definitions(
         asset_checks=[stream_checks(stream, connections, key_prefix) for stream in everything],
         jobs=[
             *(_drain_job(stream, key_prefix) for stream in everything),
-            maintenance_job(connections, {sensor.name for sensor in sensors}),
+            maintenance_job(
+                connections,
+                {sensor.name for sensor in sensors},
+                [asset_key(stream, key_prefix) for stream in everything],
+            ),
             pause_job(connections, named),
             resume_job(connections, named),
             redrive_job(connections, named),

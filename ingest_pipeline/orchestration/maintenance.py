@@ -1,10 +1,10 @@
-"""Keeping Dagster's own storage small: finished runs and ticks that nobody needs are deleted, runs with their files.
+"""Keeps Dagster's own storage small by deleting this code location's old runs, with their files, and old ticks.
 
-`instance.delete_run` leaves the run's SQLite file and its compute logs on disk, so those are removed here, for the
-deleted ids only.
+The instance may hold runs of other projects. A run is deleted only where its tags say that it is this package's, and
+where no other code location launched it. `instance.delete_run` leaves the run's SQLite file and its compute logs on
+disk, so both are removed here, by the deleted run's id.
 """
 
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -22,17 +22,26 @@ PAGE = 500
 _DAY_SECONDS = 86_400.0
 
 
-def maintenance_job(connections: Connections, sensors: Collection[str]) -> dg.JobDefinition:
+def maintenance_job(
+    connections: Connections, sensors: Collection[str], assets: Collection[dg.AssetKey]
+) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
-    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization; and as old ticks of these sensors
-    that launched a run (or failed)."""
+    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. It deletes ticks of the same age
+    that launched a run (or failed).
+
+    Args:
+        sensors: names of this code location's sensors. Other ticks are kept.
+        assets: the streams' assets. A run by hand that holds any other asset is kept.
+    """
     settings = connections.settings
 
     @dg.op(name="delete_old_runs")
     def delete_old_runs(context: dg.OpExecutionContext) -> None:
-        now = time.time()
+        now, repository = time.time(), _repository(context.run)
         doomed = runs_to_delete(
             _ended_runs(context.instance),
+            repository,
+            assets,
             now=now,
             days=settings.run_retention_days,
             failed_days=settings.failed_run_retention_days,
@@ -43,11 +52,13 @@ def maintenance_job(connections: Connections, sensors: Collection[str]) -> dg.Jo
             delete_run(context.instance, run_id)
         context.log.info(f"deleted {len(doomed):,} finished runs")
         days = {TickStatus.SUCCESS: settings.run_retention_days, TickStatus.FAILURE: settings.failed_run_retention_days}
-        purge_ticks(context.instance, sensors, {status: now - limit * _DAY_SECONDS for status, limit in days.items()})
+        before = {status: now - limit * _DAY_SECONDS for status, limit in days.items()}
+        purge_ticks(context.instance, sensors, repository, before)
 
     @dg.job(
         name="maintenance",
         executor_def=dg.in_process_executor,
+        tags={tags.JOB: "maintenance"},
         description="Delete finished runs, with their files, and ticks that are older than the retention settings.",
     )
     def maintenance() -> None:
@@ -68,12 +79,22 @@ def maintenance_schedule() -> dg.ScheduleDefinition:
 
 
 def runs_to_delete(
-    records: Iterable[dg.RunRecord], now: float, days: int, failed_days: int, keep: int, protected: set[str]
+    records: Iterable[dg.RunRecord],
+    repository: str | None,
+    assets: Collection[dg.AssetKey],
+    *,
+    now: float,
+    days: int,
+    failed_days: int,
+    keep: int,
+    protected: set[str],
 ) -> list[str]:
     """Ids of ended runs, of this package's streams and of its other jobs, that are past their time.
 
     Args:
         records: newest first.
+        repository: the label of this code location's repository. None: not known, as of a run in a test.
+        assets: the streams' assets.
         keep: how many of each stream stay whatever their age.
         protected: run ids that stay.
     """
@@ -81,8 +102,8 @@ def runs_to_delete(
     doomed = []
     for record in records:
         run = record.dagster_run
-        kind = _kind(run)
-        if kind is None:
+        kind = _kind(run, assets)
+        if kind is None or _is_elsewhere(run, repository):
             continue
         seen[kind] += 1
         limit = failed_days if run.status == dg.DagsterRunStatus.FAILURE else days
@@ -92,16 +113,32 @@ def runs_to_delete(
     return doomed
 
 
-def _kind(run: dg.DagsterRun) -> str | None:
-    """The stream, or the job, whose newest runs stay; None for a run of somebody else's job, whatever its tags."""
+def _kind(run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> str | None:
+    """The stream or the job that the run counts for. None for a run that is not this package's, or not only."""
     if run.job_name in tags.OTHER_JOBS:
-        return run.job_name
+        return run.job_name if run.tags.get(tags.JOB) == run.job_name else None
     stream = run.tags.get(tags.STREAM)
-    return stream if run.job_name in (f"drain_{stream}", tags.BY_HAND) else None
+    if run.job_name == tags.BY_HAND:
+        return stream if run.asset_selection and run.asset_selection <= set(assets) else None
+    return stream if run.job_name == f"drain_{stream}" else None
+
+
+def _is_elsewhere(run: dg.DagsterRun, repository: str | None) -> bool:
+    """Whether another code location launched the run. Two may hold streams of the same name."""
+    return repository is not None and _repository(run) not in (None, repository)
+
+
+def _repository(run: dg.DagsterRun) -> str | None:
+    """repository@location. None for a run that no daemon or web server launched."""
+    origin = run.remote_job_origin
+    return None if origin is None else origin.repository_origin.get_label()
 
 
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete a run, its events, its SQLite file and its compute logs."""
+    """Delete a run, its events, its SQLite file and its compute logs.
+
+    Logs that a compute log manager keeps in a cloud stay: their bucket has rules of its own.
+    """
     # Here, as they bring SQLAlchemy and Alembic along, which loading the definitions does not need.
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
@@ -109,7 +146,6 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     storage, logs = instance.event_log_storage, instance.compute_log_manager
     instance.delete_run(run_id)
     if isinstance(logs, LocalComputeLogManager):
-        shutil.rmtree(Path(logs.get_captured_local_path([run_id], "x")).parent, ignore_errors=True)
         logs.delete_logs(prefix=[run_id])
     if isinstance(storage, SqliteEventLogStorage):
         path = Path(storage.path_for_shard(run_id))
@@ -117,10 +153,20 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
             file.unlink(missing_ok=True)
 
 
-def purge_ticks(instance: dg.DagsterInstance, sensors: Collection[str], before: Mapping[TickStatus, float]) -> None:
-    """Once a day what Dagster would ask its storage to do at each tick, had it limits in dagster.yaml."""
+def purge_ticks(
+    instance: dg.DagsterInstance,
+    sensors: Collection[str],
+    repository: str | None,
+    before: Mapping[TickStatus, float],
+) -> None:
+    """Delete ticks of this code location's sensors, once a day. Limits in dagster.yaml would do it at each tick.
+
+    Args:
+        repository: the label of this code location's repository. None: not known, and nothing is deleted.
+        before: tick status → ticks of earlier than this Unix time go.
+    """
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-        if state.instigator_name in sensors:
+        if state.instigator_name in sensors and state.origin.repository_origin.get_label() == repository:
             for status, at in before.items():
                 instance.purge_ticks(state.instigator_origin_id, state.selector_id, at, [status])
 

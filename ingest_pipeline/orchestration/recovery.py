@@ -12,6 +12,7 @@ from pydantic import Field
 from ..core.decode import JsonDecoder
 from ..core.errors import STAGES
 from ..core.stream import Stream
+from . import tags
 from .connections import Connections
 from .replays import Wanted, ranges, run_replay
 from .rules import record_rules
@@ -85,6 +86,7 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
     @dg.job(
         name="redrive_dead_letters",
         executor_def=dg.in_process_executor,
+        tags={tags.JOB: "redrive_dead_letters"},
         description="Decode open dead letters with today's code and store the rows under their own coordinates.",
     )
     def redrive_dead_letters() -> None:
@@ -123,6 +125,7 @@ def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
     @dg.job(
         name="replay",
         executor_def=dg.in_process_executor,
+        tags={tags.JOB: "replay"},
         description="Read a range from Kafka again and store the rows that are missing; touches no position.",
     )
     def replay() -> None:

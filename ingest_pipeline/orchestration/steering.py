@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ..core.errors import IngestError
 from ..core.stream import Stream
+from . import tags
 from .connections import Connections
 
 STREAM = "Name of the stream."
@@ -33,7 +34,12 @@ def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Job
             book.prepare()
             book.pause(config.reason, f"run {context.run_id[:8]}")
 
-    @dg.job(name="pause_stream", executor_def=dg.in_process_executor, description="Stop a stream within a batch.")
+    @dg.job(
+        name="pause_stream",
+        executor_def=dg.in_process_executor,
+        tags={tags.JOB: "pause_stream"},
+        description="Stop a stream within a batch.",
+    )
     def pause_stream() -> None:
         pause()
 
@@ -54,7 +60,12 @@ def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
         with told_in_a_line():
             connections.book(stream_named(config.stream, streams)).resume()
 
-    @dg.job(name="resume_stream", executor_def=dg.in_process_executor, description="Let a paused stream go on.")
+    @dg.job(
+        name="resume_stream",
+        executor_def=dg.in_process_executor,
+        tags={tags.JOB: "resume_stream"},
+        description="Let a paused stream go on.",
+    )
     def resume_stream() -> None:
         resume()
 

@@ -15,6 +15,8 @@ SUCCESSOR = "ingest/successor"
 ENDED = "ingest/ended"
 ROWS = "ingest/rows"
 PID = "ingest/pid"
+JOB = "ingest/job"
+"""Which of OTHER_JOBS a run is of. A job of another project may have the same name, but not the tag."""
 MAX_RUNTIME = "dagster/max_runtime"
 
 OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream", "redrive_dead_letters", "replay")

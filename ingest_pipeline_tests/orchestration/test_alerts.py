@@ -263,10 +263,13 @@ def test_one_by_hand_is_told_until_a_run_of_the_stream_goes_well() -> None:
 def test_a_job_that_failed_is_told_until_it_goes_well(webhook: Webhook) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         tick = Ticks(instance, webhook.address)
-        run = create_run_for_test(instance, "redrive_dead_letters", status=FAILURE)
+        ours = {tags.JOB: "redrive_dead_letters"}
+        run = create_run_for_test(instance, "redrive_dead_letters", status=FAILURE, tags=ours)
         tick()
+        create_run_for_test(instance, "redrive_dead_letters", status=SUCCESS)  # of another project
         tick()
-        create_run_for_test(instance, "redrive_dead_letters", status=SUCCESS)
+        create_run_for_test(instance, "redrive_dead_letters", status=SUCCESS, tags=ours)
+        create_run_for_test(instance, "redrive_dead_letters", status=FAILURE)  # of another project
         tick()
     assert webhook.texts == [
         f"job redrive_dead_letters is failing: run: run {run.run_id[:8]} failed: see its log",

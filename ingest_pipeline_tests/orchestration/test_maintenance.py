@@ -10,9 +10,12 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster_shared.error import SerializableErrorInfo
 
 import ingest_pipeline
@@ -23,6 +26,9 @@ from ingest_pipeline.settings import load_settings
 ROOT = Path(ingest_pipeline.__file__).parents[1]
 DAY = 86_400.0
 SENSOR = "busy_sensor"
+OURS = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "ours")
+THEIRS = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("there"), "ours")
+"""Another code location. Dagster gives its repository the same name."""
 
 
 @dg.asset(key="busy")
@@ -45,6 +51,17 @@ def broken() -> None:
 def theirs() -> None: ...
 
 
+@dg.op
+def foreign() -> None:
+    print("a line of somebody else's job")
+
+
+@dg.graph
+def anything() -> None:
+    foreign()
+
+
+FOREIGN_JOBS = [anything.to_job(name, executor_def=dg.in_process_executor) for name in tags.OTHER_JOBS]
 DEFINITIONS = dg.Definitions(
     [busy, quiet, broken, theirs],
     jobs=[
@@ -76,11 +93,19 @@ class Keeper:
         at = time.time() + days_later * DAY
         self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
         connections = Connections(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
-        assert maintenance.maintenance_job(connections, [SENSOR]).execute_in_process(instance=self.instance).success
+        streams = [dg.AssetKey(name) for name in ("busy", "quiet", "broken")]
+        self.execute(maintenance.maintenance_job(connections, [SENSOR], streams), OURS)
 
-    def tick(self, sensor: str) -> None:
+    def execute(self, job: dg.JobDefinition, repository: RemoteRepositoryOrigin, **more: str) -> str:
+        """A run as the daemon launches it for a code location, in this process. Its id."""
+        origin = repository.get_job_origin(job.name)
+        run = self.instance.create_run_for_job(job, remote_job_origin=origin, tags={**job.run_tags, **more})
+        assert execute_run(InMemoryJob(job), run, self.instance).success
+        return run.run_id
+
+    def tick(self, sensor: str, repository: RemoteRepositoryOrigin = OURS) -> None:
         """One of each kind, now."""
-        origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "ours"), sensor)
+        origin = repository.get_instigator_origin(sensor)
         state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
         self.instance.add_instigator_state(state)
         named = (origin.get_id(), sensor, InstigatorType.SENSOR)
@@ -91,8 +116,9 @@ class Keeper:
         ):
             self.instance.create_tick(tick)
 
-    def ticks(self, sensor: str) -> set[str]:
-        (state,) = [each for each in self.instance.all_instigator_state() if each.instigator_name == sensor]
+    def ticks(self, sensor: str, repository: RemoteRepositoryOrigin = OURS) -> set[str]:
+        origin = repository.get_instigator_origin(sensor)
+        (state,) = [each for each in self.instance.all_instigator_state() if each.origin == origin]
         found = self.instance.get_ticks(state.instigator_origin_id, state.selector_id)
         return {tick.status.value for tick in found}
 
@@ -167,6 +193,47 @@ def test_runs_of_other_jobs_are_nobodys_business(keeper: Keeper) -> None:
     assert keeper.kept(foreign + plain) == [True, True, True]
 
 
+def test_jobs_of_our_names_that_are_somebody_elses_keep_runs_and_files(keeper: Keeper) -> None:
+    """The instance's logs lie in one folder, one sub-folder for each run, whoever's it is."""
+    foreign = [job.execute_in_process(instance=keeper.instance).run_id for job in FOREIGN_JOBS]
+    stamp = {tags.STREAM: "busy", tags.SHARD: "0/1"}
+    foreign.append(keeper.execute(DEFINITIONS.resolve_job_def("drain_busy"), THEIRS, **stamp))
+    files = {run_id: keeper.files(run_id) for run_id in foreign}
+    assert all({".out", ".err"} <= {path.suffix for path in found} for found in files.values())
+    mine = keeper.run("busy", 3)
+    keeper.maintain(400)
+    assert keeper.kept(foreign) == [True] * len(foreign)
+    assert {run_id: keeper.files(run_id) for run_id in foreign} == files
+    assert keeper.kept(mine) == [False, False, True]
+    assert [bool(keeper.files(run_id)) for run_id in mine] == [False, False, True]
+
+
+def test_a_living_run_keeps_its_log(keeper: Keeper) -> None:
+    ours = DEFINITIONS.resolve_job_def("drain_busy")
+    living = keeper.instance.create_run_for_job(
+        ours, status=dg.DagsterRunStatus.STARTED, tags={tags.STREAM: "busy", tags.SHARD: "0/1"}
+    )
+    key = [living.run_id, "compute_logs", "busy"]
+    with keeper.instance.compute_log_manager.open_log_stream(key, ComputeIOType.STDERR) as log:
+        assert log is not None
+        log.write("a batch\n")
+        mine = keeper.run("busy", 2)
+        keeper.maintain(400)
+        log.write("the next batch\n")
+    assert keeper.kept([*mine, living.run_id]) == [False, True, True]
+    assert keeper.instance.compute_log_manager.get_log_data(key).stderr == b"a batch\nthe next batch\n"
+
+
+def test_a_run_by_hand_that_holds_a_foreign_asset_stays(keeper: Keeper) -> None:
+    job = DEFINITIONS.resolve_implicit_global_asset_job_def()
+    keys = [dg.AssetKey("busy"), dg.AssetKey("theirs")]
+    mixed = job.execute_in_process(instance=keeper.instance, asset_selection=keys).run_id
+    keeper.instance.add_run_tags(mixed, {tags.STREAM: "busy"})
+    job.execute_in_process(instance=keeper.instance, asset_selection=keys)  # neither asset's last is in the first run
+    keeper.maintain(400)
+    assert keeper.kept([mixed]) == [True]
+
+
 def test_runs_by_hand_go_too(keeper: Keeper) -> None:
     job = DEFINITIONS.resolve_implicit_global_asset_job_def()
     runs = []
@@ -186,9 +253,10 @@ def test_its_own_runs_go_too(keeper: Keeper) -> None:
 
 
 def test_ticks_that_launched_a_run_or_failed_go_when_their_runs_would(keeper: Keeper) -> None:
-    """Those of somebody else's sensors stay."""
+    """Those of somebody else's sensors stay, also of one with our name."""
     keeper.tick(SENSOR)
     keeper.tick("theirs")
+    keeper.tick(SENSOR, THEIRS)
     keeper.maintain(6)
     assert keeper.ticks(SENSOR) == {"SUCCESS", "FAILURE"}
     keeper.maintain(8)
@@ -196,3 +264,4 @@ def test_ticks_that_launched_a_run_or_failed_go_when_their_runs_would(keeper: Ke
     keeper.maintain(31)
     assert keeper.ticks(SENSOR) == set()
     assert keeper.ticks("theirs") == {"SUCCESS", "FAILURE"}
+    assert keeper.ticks(SENSOR, THEIRS) == {"SUCCESS", "FAILURE"}
