@@ -11,7 +11,7 @@ import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres
+from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+from ingest_pipeline_tests.servers.kafka_jars import check_java
 from ingest_pipeline_tests.servers.prometheus import PrometheusServer, programs
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 _USED = pytest.StashKey[list[str]]()
 _REQUIRE = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_CHROMIUM", "REQUIRE_PROMETHEUS")
-_KAFKA_FIXTURES = {"kafka_server", "own_kafka", "topic"}
+_KAFKA_FIXTURES = {"kafka_server", "own_kafka", "kafka_cluster", "topic"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -126,6 +128,21 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
     """A real Kafka of the test module's own that may be killed, stopped and started; leave it running."""
     with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "own") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], KafkaCluster]]:
+    """``kafka_cluster(brokers)`` makes a cluster of the test module's own, whose brokers may be killed. Start it."""
+    with ExitStack() as cleanup:
+
+        def make(brokers: int) -> KafkaCluster:
+            cluster = KafkaCluster(tmp_path_factory.mktemp("kafka") / "cluster", brokers)
+            cleanup.callback(cluster.kill)
+            return cluster
+
+        with needed("REQUIRE_KAFKA"):
+            check_java()
+            yield make
 
 
 @pytest.fixture

@@ -75,17 +75,20 @@ class RealKafka(ABC):
     def admin(self) -> AdminClient:
         """One admin client for this broker, quiet while the broker is away."""
         if self._admin is None:
-            settings = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
-            self._admin = AdminClient(settings | {"reconnect.backoff.max.ms": 200})
+            settings = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 200}
+            # The client asks a frozen broker again and again until one question has been open for this long.
+            self._admin = AdminClient(settings | {"socket.timeout.ms": 2000})
         return self._admin
 
     def create_topic(self, name: str, partitions: int = 4, config: Mapping[str, str] | None = None) -> None:
         """Make a topic. On return every partition has a leader."""
-        topic = NewTopic(name, partitions, replication_factor=1, config=dict(config or {}))
+        self._create(NewTopic(name, partitions, replication_factor=1, config=dict(config or {})))
+
+    def _create(self, topic: NewTopic) -> None:
         deadline = time.monotonic() + 30
         while True:
             try:
-                self.admin.create_topics([topic])[name].result(30)
+                self.admin.create_topics([topic], request_timeout=30)[topic.topic].result(30)
                 break
             except KafkaException as error:
                 # Said by a node that its controller has not let in again yet, after a start or a freeze.
@@ -93,11 +96,11 @@ class RealKafka(ABC):
                 if not fenced or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
-        self.wait_for_leaders(name)
+        self.wait_for_leaders(topic.topic)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic. On return the broker has accepted it; the name can be used again a moment later."""
-        self.admin.delete_topics([name])[name].result(30)
+        self.admin.delete_topics([name], request_timeout=30)[name].result(30)
 
     def wait_for_leaders(self, topic: str | None = None, timeout_seconds: float = 60.0) -> None:
         """Return when the broker answers and every partition (of one topic, or of all) has a leader."""

@@ -1,4 +1,4 @@
-"""A real Apache Kafka from its jars: one Java process that is broker and controller, on 127.0.0.1."""
+"""A real Apache Kafka from its jars: Java processes on 127.0.0.1, one of which is enough."""
 
 import base64
 import os
@@ -24,36 +24,52 @@ appender.out.layout.pattern = %d %p %c{1} %m%n
 """
 
 
-class KafkaServer(RealKafka):
-    """Kafka in a folder of its own. Ports are chosen once, so clients find it again after a restart.
+def new_cluster_id() -> str:
+    """A random id, which all nodes of one cluster share."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
-    ``properties`` override or add to the broker's settings. The process has its own session: it outlives
-    Ctrl-C in the terminal and ends with ``stop`` or ``kill``.
+
+def check_java() -> None:
+    """Raise ServerUnavailable where there is no Java."""
+    if shutil.which("java") is None:
+        raise ServerUnavailable("Kafka's jars need Java 17 or newer, and java is not here")
+
+
+class KafkaProcess:
+    """One node's Java process, with its files in a folder of its own.
+
+    The process has its own session: it outlives Ctrl-C in the terminal and ends with ``stop`` or ``kill``.
+
+    Args:
+        settings: the content of server.properties, written at the first start.
     """
 
-    def __init__(self, folder: Path, *, properties: Mapping[str, str] | None = None) -> None:
-        super().__init__()
+    def __init__(self, folder: Path, settings: Mapping[str, str], cluster_id: str, description: str) -> None:
         self.folder = folder
         self.log_path = folder / "kafka.log"
-        self.port = free_port()
-        self.bootstrap_servers = f"{HOST}:{self.port}"
-        self.description = f"Kafka {KAFKA_VERSION} from its jars at {self.bootstrap_servers}"
-        self._properties = dict(properties or {})
+        self.description = description
+        self._settings = settings
+        self._cluster_id = cluster_id
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
 
     @property
     def pid(self) -> int:
         """The Java process. Raises ServerUnavailable when it does not run."""
-        if self._process is None or self._process.poll() is not None:
+        if not self.runs or self._process is None:
             raise ServerUnavailable(f"{self.description} does not run")
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        """Start the process. On return it does not answer clients yet."""
+        if self.runs:
             return
-        if shutil.which("java") is None:
-            raise ServerUnavailable("Kafka's jars need Java 17 or newer, and java is not here")
+        check_java()
         java = ["java", *HEAP.split(), f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"]
         java += ["-cp", f"{kafka_jars()}/*"]
         properties = self.folder / "server.properties"
@@ -68,6 +84,81 @@ class KafkaServer(RealKafka):
                 start_new_session=True,
             )
         self._guard = Guard(self._process.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the process with SIGTERM: a broker hands its leaderships over first."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop the process from running without ending it, as a long pause would; ``thaw`` lets it go on."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def check_alive(self) -> None:
+        """Raise ServerUnavailable when the process has ended although nobody ended it."""
+        if self._process is not None and self._process.poll() is not None:
+            raise ServerUnavailable(f"{self.description} ended by itself: {last_lines(self.log_path)}")
+
+    def _end(self, sign: signal.Signals) -> None:
+        if self._process is not None:
+            end(self._process, sign, 20)
+            self._process = None
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+
+    def _format(self, java: list[str], properties: Path) -> None:
+        """Write the settings and make an empty log folder, once in this folder's life."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "log4j2.properties").write_text(_LOGGING)
+        settings = {**self._settings, "log.dirs": str(self.folder / "logs")}
+        unfinished = properties.with_suffix(".unfinished")
+        unfinished.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        # One word: an id that begins with a hyphen would be taken for an option.
+        command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster_id}"]
+        formatted = subprocess.run([*command, "-c", str(unfinished)], capture_output=True, text=True, check=False)
+        if formatted.returncode != 0:
+            said = (formatted.stdout + formatted.stderr).strip().splitlines() or ["nothing said"]
+            raise ServerUnavailable(f"Kafka's storage could not be formatted: {said[-1]}")
+        unfinished.rename(properties)
+
+
+class KafkaServer(RealKafka):
+    """One node that is broker and controller. Ports are chosen once, so clients find it again after a restart.
+
+    ``properties`` override or add to the broker's settings.
+    """
+
+    def __init__(self, folder: Path, *, properties: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.folder = folder
+        self.bootstrap_servers = f"{HOST}:{free_port()}"
+        self.description = f"Kafka {KAFKA_VERSION} from its jars at {self.bootstrap_servers}"
+        controller_port = free_port()
+        plain = f"PLAINTEXT://{self.bootstrap_servers}"
+        settings = QUICK_SINGLE_NODE | {
+            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+            "listeners": f"{plain},CONTROLLER://{HOST}:{controller_port}",
+            "advertised.listeners": plain,
+            **(properties or {}),
+        }
+        self._process = KafkaProcess(folder, settings, new_cluster_id(), self.description)
+
+    @property
+    def pid(self) -> int:
+        """The Java process. Raises ServerUnavailable when it does not run."""
+        return self._process.pid
+
+    def start(self) -> None:
+        if self._process.runs:
+            return
+        self._process.start()
         try:
             self.wait_for_leaders()
         except BaseException:
@@ -75,48 +166,17 @@ class KafkaServer(RealKafka):
             raise
 
     def stop(self) -> None:
-        self._end(signal.SIGTERM)
+        self._process.stop()
 
     def kill(self) -> None:
-        self._end(signal.SIGKILL)
-
-    def _end(self, sign: signal.Signals) -> None:
-        if self._process is not None:
-            end(self._process, sign, 20)
-        if self._guard is not None:
-            self._guard.dismiss()
-            self._guard = None
+        self._process.kill()
 
     def freeze(self) -> None:
         """Stop it from running without ending it, as a long pause would; ``thaw`` lets it go on."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._process.freeze()
 
     def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        self._process.thaw()
 
     def check_alive(self) -> None:
-        if self._process is not None and self._process.poll() is not None:
-            raise ServerUnavailable(f"{self.description} ended by itself: {last_lines(self.log_path)}")
-
-    def _format(self, java: list[str], properties: Path) -> None:
-        """Write the settings and make an empty log folder, once in this folder's life."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "log4j2.properties").write_text(_LOGGING)
-        controller_port = free_port()
-        plain = f"PLAINTEXT://{self.bootstrap_servers}"
-        settings = QUICK_SINGLE_NODE | {
-            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-            "listeners": f"{plain},CONTROLLER://{HOST}:{controller_port}",
-            "advertised.listeners": plain,
-            "log.dirs": str(self.folder / "logs"),
-        }
-        unfinished = properties.with_suffix(".unfinished")
-        unfinished.write_text("".join(f"{key}={value}\n" for key, value in (settings | self._properties).items()))
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # One word: an id that begins with a hyphen would be taken for an option.
-        command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(unfinished)]
-        formatted = subprocess.run(command, capture_output=True, text=True, check=False)
-        if formatted.returncode != 0:
-            said = (formatted.stdout + formatted.stderr).strip().splitlines() or ["nothing said"]
-            raise ServerUnavailable(f"Kafka's storage could not be formatted: {said[-1]}")
-        unfinished.rename(properties)
+        self._process.check_alive()

@@ -1,0 +1,66 @@
+"""The clusters under the other tests: they live on without a broker, and the broker comes back with its records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from ingest_pipeline.demo.local import HOST
+from ingest_pipeline_tests.faults.proxy import TcpProxy
+from ingest_pipeline_tests.integration.test_servers import end_offset, produce
+from ingest_pipeline_tests.orchestration.bench import wait_for
+from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+def write(cluster: KafkaCluster, before: int) -> None:
+    """Write ten records to the topic, whoever leads it now, and see that it holds them behind those before."""
+    produce(cluster.bootstrap_servers, "shared", 10)
+    wait_for("the records", lambda: end(cluster) == before + 10)
+
+
+def end(cluster: KafkaCluster) -> int | None:
+    """None while the leader is new and does not know it yet."""
+    try:
+        return end_offset(cluster.bootstrap_servers, "shared")
+    except KafkaException as error:
+        assert error.args[0].code() == KafkaError.OFFSET_NOT_AVAILABLE
+        return None
+
+
+@pytest.mark.parametrize("brokers", [2, 3])
+def test_a_cluster_lives_on_without_its_leader(kafka_cluster: Callable[[int], KafkaCluster], brokers: int) -> None:
+    with kafka_cluster(brokers) as cluster:
+        cluster.create_topic("shared", replicas=[list(cluster.brokers)])
+        assert cluster.leaders("shared") == {0: 1}
+        write(cluster, before=0)
+        cluster.brokers[1].kill()
+        wait_for("another leader", lambda: cluster.leaders("shared")[0] in cluster.running)
+        write(cluster, before=10)
+        cluster.restart(1)
+        assert cluster.leaders("shared") != {0: 1}
+        cluster.elect_preferred("shared")
+        wait_for("the preferred leader", lambda: cluster.leaders("shared") == {0: 1})
+        write(cluster, before=20)
+        cluster.brokers[1].freeze()
+        wait_for("another leader", lambda: cluster.leaders("shared")[0] != 1)
+        write(cluster, before=30)
+        cluster.brokers[1].thaw()
+        cluster.wait_in_sync()
+        assert end(cluster) == 40
+
+
+def test_the_second_listener_leads_to_the_address_that_it_was_given(
+    kafka_cluster: Callable[[int], KafkaCluster],
+) -> None:
+    cluster = kafka_cluster(1)
+    with TcpProxy(cluster.outside_port(1)) as proxy:
+        cluster.outside[1] = f"{HOST}:{proxy.port}"
+        with cluster:
+            cluster.create_topic("proxied", 1)
+            produce(cluster.outside[1], "proxied", 3)
+            assert proxy.links() != set()
+            assert end_offset(cluster.bootstrap_servers, "proxied") == 3

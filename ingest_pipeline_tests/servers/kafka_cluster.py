@@ -1,0 +1,207 @@
+"""Several real brokers from Apache Kafka's jars: one Java process each, on 127.0.0.1."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from confluent_kafka import ElectionType, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import ClusterMetadata, NewTopic
+
+from ingest_pipeline.demo.local import HOST, free_port
+
+from .broker import KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
+from .kafka_jars import KafkaProcess, new_cluster_id
+
+_CONTROLLER_ID = 100
+_SURVIVING_VOTERS = 3
+"""The smallest number of voters that keep their majority when one of them ends."""
+_NO_ELECTION = (KafkaError.ELECTION_NOT_NEEDED, KafkaError.PREFERRED_LEADER_NOT_AVAILABLE)
+_QUICK_CLUSTER = {
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT",
+    "broker.session.timeout.ms": "3000",
+    "replica.lag.time.max.ms": "5000",
+    "num.network.threads": "2",
+    "num.io.threads": "2",
+}
+
+
+class KafkaCluster(RealKafka):
+    """Brokers with the ids 1, 2, …, in ``brokers``: each is a process to kill, stop, freeze and start again.
+
+    Three brokers or more are the controllers too, and the cluster lives on when one of them ends. Of two voters none
+    may end, so one or two brokers get a controller of its own, which nothing ends before ``stop``.
+
+    Topics have a replica on every broker and need all in-sync replicas but one to acknowledge a record, two at least
+    where there are three brokers.
+
+    Attributes:
+        outside: broker id → the address that the broker tells clients of its second listener. It may be changed
+            before the first start: to a proxy in front of ``outside_port``, or to an address that leads nowhere.
+        bootstrap_servers: the first listener of every broker.
+    """
+
+    def __init__(self, folder: Path, brokers: int = 3, *, properties: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._folder, self._properties = folder, dict(properties or {})
+        ids = range(1, brokers + 1)
+        self._ports = {broker: free_port() for broker in ids}
+        self._outside_ports = {broker: free_port() for broker in ids}
+        self.outside = {broker: f"{HOST}:{port}" for broker, port in self._outside_ports.items()}
+        self.bootstrap_servers = ",".join(f"{HOST}:{port}" for port in self._ports.values())
+        self.description = f"Kafka {KAFKA_VERSION} from its jars, {brokers} brokers at {self.bootstrap_servers}"
+        voters = ids if brokers >= _SURVIVING_VOTERS else [_CONTROLLER_ID]
+        self._controller_ports = {node: free_port() for node in voters}
+        self._cluster_id = new_cluster_id()
+        self.brokers: dict[int, KafkaProcess] = {}
+        self._controllers: list[KafkaProcess] = []
+
+    @property
+    def running(self) -> list[int]:
+        """The brokers whose process is there, frozen or not."""
+        return [broker for broker, process in self.brokers.items() if process.runs]
+
+    def outside_port(self, broker: int) -> int:
+        """Where the broker's second listener listens, whatever address it tells."""
+        return self._outside_ports[broker]
+
+    def start(self) -> None:
+        """Start every node that does not run, all at the same time. On return every replica is in sync."""
+        if not self.brokers:
+            self.brokers = {broker: self._process(broker, self._broker_settings(broker)) for broker in self._ports}
+            alone = self._controller_ports.keys() - self._ports.keys()
+            self._controllers = [self._process(node, self._controller_settings(node)) for node in alone]
+        try:
+            self._at_once([process.start for process in self._processes()])
+            self.wait_in_sync()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """The brokers first: each hands over what it leads, which needs a controller."""
+        self._at_once([process.stop for process in self.brokers.values()])
+        for controller in self._controllers:
+            controller.stop()
+
+    def kill(self) -> None:
+        for process in self._processes():
+            process.kill()
+
+    def restart(self, broker: int) -> None:
+        """Start a broker that was ended. On return every replica of the running brokers is in sync again."""
+        self.brokers[broker].start()
+        self.wait_in_sync()
+
+    def check_alive(self) -> None:
+        for process in self._processes():
+            process.check_alive()
+
+    def create_topic(
+        self,
+        name: str,
+        partitions: int = 4,
+        config: Mapping[str, str] | None = None,
+        *,
+        replicas: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Make a topic. On return every partition has a leader.
+
+        Args:
+            replicas: for each partition the brokers that hold it, its preferred leader first. ``partitions`` is not
+                used then. Without it every broker holds every partition.
+        """
+        if replicas is None:
+            topic = NewTopic(name, partitions, replication_factor=len(self.brokers), config=dict(config or {}))
+        else:
+            assignment = [list(brokers) for brokers in replicas]
+            topic = NewTopic(name, len(assignment), replica_assignment=assignment, config=dict(config or {}))
+        self._create(topic)
+
+    def leaders(self, topic: str) -> dict[int, int]:
+        """Partition → the broker that leads it, -1 where none does."""
+        partitions = self._metadata().topics[topic].partitions
+        return {number: partition.leader for number, partition in partitions.items()}
+
+    def elect_preferred(self, topic: str) -> None:
+        """Give every partition back to its first replica where that is in sync."""
+        partitions = [TopicPartition(topic, partition) for partition in self.leaders(topic)]
+        # Without a time-out of its own: the client refuses that argument with a SystemError (2.16).
+        outcomes = self.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(60)
+        for error in outcomes.values():
+            if error is not None and error.code() not in _NO_ELECTION:
+                raise KafkaException(error)
+
+    def wait_in_sync(self, timeout_seconds: float = 60.0) -> None:
+        """Return when every running broker has joined, every partition has a leader, and every replica on a running
+        broker is in sync."""
+        deadline = time.monotonic() + timeout_seconds
+        problem = ""
+        while time.monotonic() < deadline:
+            metadata = self._metadata()
+            running = set(self.running)
+            problems = [f"broker {broker} has not joined" for broker in running - metadata.brokers.keys()]
+            for name, topic in metadata.topics.items():
+                for number, partition in topic.partitions.items():
+                    behind = (set(partition.replicas) & running) - set(partition.isrs)
+                    if partition.leader < 0 or behind:
+                        problems.append(f"{name} {number} has leader {partition.leader}, not in sync: {sorted(behind)}")
+            if not problems:
+                return
+            problem = problems[0]
+            time.sleep(0.1)
+        raise ServerUnavailable(f"{self.description}: not in sync in {timeout_seconds:g} s: {problem}")
+
+    def _metadata(self) -> ClusterMetadata:
+        """One broker's view. The client asks any broker, so a frozen one costs a try, not the answer."""
+        deadline = time.monotonic() + 60
+        while True:
+            self.check_alive()
+            try:
+                return self.admin.list_topics(timeout=1)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+
+    def _processes(self) -> list[KafkaProcess]:
+        return [*self._controllers, *self.brokers.values()]
+
+    def _process(self, node: int, settings: Mapping[str, str]) -> KafkaProcess:
+        return KafkaProcess(self._folder / str(node), settings, self._cluster_id, f"node {node} of {self.description}")
+
+    @staticmethod
+    def _at_once(calls: Collection[Callable[[], None]]) -> None:
+        with ThreadPoolExecutor(len(calls)) as pool:
+            for call in [pool.submit(call) for call in calls]:
+                call.result()
+
+    def _shared_settings(self, node: int) -> dict[str, str]:
+        voters = ",".join(f"{voter}@{HOST}:{port}" for voter, port in self._controller_ports.items())
+        factor, needed = str(len(self._ports)), str(max(1, len(self._ports) - 1))
+        settings = QUICK_SINGLE_NODE | _QUICK_CLUSTER
+        for name in settings:
+            if name.endswith("replication.factor"):
+                settings[name] = factor
+            elif name.endswith("min.isr"):
+                settings[name] = needed
+        settings |= {"default.replication.factor": factor, "min.insync.replicas": needed}
+        return settings | {"node.id": str(node), "controller.quorum.voters": voters} | self._properties
+
+    def _broker_settings(self, broker: int) -> dict[str, str]:
+        plain, outside = f"{HOST}:{self._ports[broker]}", f"{HOST}:{self._outside_ports[broker]}"
+        listeners = [f"PLAINTEXT://{plain}", f"OUTSIDE://{outside}"]
+        roles = "broker"
+        if broker in self._controller_ports:
+            roles = "broker,controller"
+            listeners.append(f"CONTROLLER://{HOST}:{self._controller_ports[broker]}")
+        return self._shared_settings(broker) | {
+            "process.roles": roles,
+            "listeners": ",".join(listeners),
+            "advertised.listeners": f"PLAINTEXT://{plain},OUTSIDE://{self.outside[broker]}",
+        }
+
+    def _controller_settings(self, node: int) -> dict[str, str]:
+        return self._shared_settings(node) | {
+            "process.roles": "controller",
+            "listeners": f"CONTROLLER://{HOST}:{self._controller_ports[node]}",
+        }
