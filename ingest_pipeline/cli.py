@@ -6,13 +6,14 @@ import getpass
 import importlib
 import sys
 import traceback
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .core.errors import EnvironmentFault, IngestError, LedgerConflict, SettingsError, Superseded, UnknownFault
 from .core.stream import Stream, by_name
+from .core.timestamps import parse_instant
 from .settings import Settings, describe, load_settings
 from .settings_streams import load_streams
 
@@ -90,15 +91,16 @@ class StreamName(click.ParamType[Stream]):
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-class UtcTime(click.DateTime):
-    """A time or a day; UTC where it names no zone."""
+class Instant(click.ParamType[datetime]):
+    """A time as docs/streams.md describes timestamps. UTC where it names no zone."""
 
-    def __init__(self) -> None:
-        super().__init__(["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
+    name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        time: datetime = super().convert(value, param, ctx)
-        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+        try:
+            return parse_instant(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}; an example is 2026-01-31T06:00:00Z", param, ctx)
 
 
 @click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})

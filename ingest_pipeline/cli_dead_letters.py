@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli import StreamName, UtcTime, connections
+from .cli import Instant, StreamName, connections
 from .core.decode import JsonDecoder
 from .core.errors import STAGES
 from .core.stream import Stream
@@ -50,8 +50,8 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
 
     for option in (
         click.option("--id", "ids", type=int, multiple=True, help="Of a letter; may be repeated."),
-        click.option("--until", type=UtcTime(), help="Refused before; UTC where it names no zone."),
-        click.option("--since", type=UtcTime(), help="Refused at or after."),
+        click.option("--until", type=Instant(), help="Refused before; UTC where it names no zone."),
+        click.option("--since", type=Instant(), help="Refused at or after."),
         click.option("--reason", help="A part of the reason's text."),
         click.option("--sqlstate", help="For example 23514."),
         click.option("--stage", type=click.Choice(STAGES)),

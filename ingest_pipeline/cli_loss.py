@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
 from .cli import StreamName, connections
 from .core.stream import Stream
+from .core.timestamps import kafka_time, parse_instant
 
 
 class GoOnFrom(click.ParamType["str | int | datetime"]):
@@ -20,13 +21,12 @@ class GoOnFrom(click.ParamType["str | int | datetime"]):
         text = str(value)
         if text in ("earliest", "latest"):
             return text
-        if text.isdecimal():
+        if text.isascii() and text.isdecimal():
             return int(text)
         try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{text!r} is neither earliest, latest, an offset nor an ISO 8601 time", param, ctx)
-        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+            return kafka_time(parse_instant(text))
+        except ValueError as error:
+            self.fail(f"{text!r} is neither earliest, latest, an offset nor a time: {error}", param, ctx)
 
 
 @click.command("accept-loss")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import click
 
-from .cli import StreamName, UtcTime, connections
+from .cli import Instant, StreamName, connections
 from .core.stream import Stream
 from .progress_bar import progress
 
@@ -16,8 +16,8 @@ from .progress_bar import progress
 @click.option("--partition", type=click.IntRange(min=0), help="Needed with offsets; with times all when not given.")
 @click.option("--from-offset", type=click.IntRange(min=0), help="The first offset.")
 @click.option("--to-offset", type=click.IntRange(min=0), help="The offset behind the last one.")
-@click.option("--from-time", type=UtcTime(), help="By Kafka's timestamps; UTC where it names no zone.")
-@click.option("--to-time", type=UtcTime(), help="Up to, but not including.")
+@click.option("--from-time", type=Instant(), help="By Kafka's timestamps; UTC where it names no zone.")
+@click.option("--to-time", type=Instant(), help="Up to, but not including.")
 def replay(
     stream: Stream,
     partition: int | None,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BeforeValidator, ByteSize, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+
+from .core.timestamps import in_utc, kafka_time, parse_instant
 
 MASK = "********"
 MIB = 1024 * 1024
@@ -64,17 +66,14 @@ def byte_count(value: object) -> int:
 
 
 def start_from(value: object) -> object:
-    """ "earliest", "latest", or the instant in UTC; a time without zone is UTC. Raises ValueError."""
+    """ "earliest", "latest", or the instant in UTC. A time without zone is UTC. Raises ValueError."""
     if value in ("earliest", "latest"):
         return value
     try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        instant = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+        instant = in_utc(value) if isinstance(value, datetime) else parse_instant(str(value))
+    except ValueError:
         raise ValueError from None
-    if instant.timestamp() < 0:
-        raise ValueError("before 1970, where Kafka's timestamps begin")
-    return instant
+    return kafka_time(instant)
 
 
 def postgres_url(value: SecretStr) -> SecretStr:

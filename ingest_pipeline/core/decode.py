@@ -1,6 +1,7 @@
-"""Record → row. One typed msgspec decode a record; whatever that refuses gets a second, lenient and slower try.
+"""Record → row. One typed msgspec decode a record. Whatever that refuses gets a second, slower try.
 
-The second try is for timestamps only: it accepts every form of `datetime.fromisoformat`. Reasons are templates: they
+The second try reads timestamps by the grammar of core/timestamps.py, of which msgspec knows a part. A value that may
+hold more than six decimals takes the second way at once, since msgspec would round them. Reasons are templates: they
 name a type or a JSON path, never a value.
 """
 
@@ -10,8 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import repeat
-from operator import attrgetter, contains
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -20,10 +20,13 @@ from .errors import RecordRefused
 from .fields import Field
 from .nesting import Derived, flat, has_checks
 from .stream import Stream
+from .timestamps import may_have_nanoseconds, parse_timestamp
 from .undeclared import Undeclared
 
 _BACKSLASH = 0x5C
 _ESCAPED_NUL = b"\\u0000"
+_JOINED = 256
+"""Values searched at a time. Their text stays in the processor's cache."""
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
 _QUOTED = re.compile(r"(unknown field|Invalid (?:enum )?value) (?:`.*`|'.*'|\".*\"|-?\d+)(?= - at|$)", re.DOTALL)
 _NOT_ITS_OWN = (RecordRefused, MemoryError)
@@ -68,12 +71,7 @@ class JsonDecoder:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
                 (NUL, a NaN decimal, a year PostgreSQL or Python cannot hold).
         """
-        try:
-            values = self._values(self._fast(value))
-        except _NOT_ITS_OWN:
-            raise
-        except Exception:
-            values = self._decode_leniently(value)
+        values = self._decode_leniently(value) if may_have_nanoseconds(value) else self._decode_fast(value)
         for i in self._times:
             time = values[i]
             if time is not None and not _FIRST_YEAR < time.year < _LAST_YEAR:
@@ -93,8 +91,7 @@ class JsonDecoder:
         none: tuple[list[tuple[Any, ...]], list[int]] = ([], list(range(len(values))))
         if not self._plain:
             return none
-        if any(map(contains, filter(None, values), repeat(_BACKSLASH))):
-            values = [None if value and _BACKSLASH in value and _ESCAPED_NUL in value else value for value in values]
+        values = _without_doubtful(values)
         events, odd = _each(self._fast, values)
         try:
             for year in self._years:
@@ -112,6 +109,14 @@ class JsonDecoder:
         except Exception:  # of one record, whose check made a field something else: `decode` finds which
             return none
         return rows, odd
+
+    def _decode_fast(self, value: bytes) -> tuple[Any, ...]:
+        try:
+            return self._values(self._fast(value))
+        except _NOT_ITS_OWN:
+            raise
+        except Exception:
+            return self._decode_leniently(value)
 
     def _extra(self, value: bytes, undeclared: Undeclared) -> dict[str, Any] | None:
         try:
@@ -166,7 +171,7 @@ class JsonDecoder:
         if isinstance(text, datetime):
             return text
         try:
-            time = datetime.fromisoformat(text)
+            time = parse_timestamp(text)
         except ValueError:
             raise RecordRefused(f"not an ISO 8601 timestamp - at `$.{item.path}`", stage="timestamp") from None
         if time.tzinfo is not None:
@@ -186,6 +191,25 @@ class JsonDecoder:
         for item, value in zip(self._fields, values, strict=True):
             if _holds_nul(value):
                 raise RecordRefused(f"NUL character, which PostgreSQL cannot store - at `$.{item.path}`", stage="value")
+
+
+def _doubtful(json: bytes) -> bool:
+    """Whether the text may hold what the typed decode stores wrongly: U+0000, or a timestamp that it rounds."""
+    return (b"\\" in json and _ESCAPED_NUL in json) or may_have_nanoseconds(json)
+
+
+def _without_doubtful(values: Sequence[bytes | None]) -> Sequence[bytes | None]:
+    """None in place of doubtful values. Searches many values joined, since a search for each would cost more."""
+    doubtful: list[int] = []
+    for start in range(0, len(values), _JOINED):
+        some = values[start : start + _JOINED]
+        if _doubtful(b"".join(filter(None, some))):
+            doubtful += [start + i for i, value in enumerate(some) if value is not None and _doubtful(value)]
+    if doubtful:
+        values = list(values)
+        for i in doubtful:
+            values[i] = None
+    return values
 
 
 def _each(function: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[Any], list[int]]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from operator import add
+from operator import add, itemgetter
 from typing import Any
 
 from .errors import RecordRefused, UnknownFault
@@ -21,6 +21,8 @@ Decode = Callable[[bytes], tuple[object, ...]]
 DecodeMany = Callable[[Sequence[bytes | None]], tuple[list[tuple[object, ...]], list[int]]]
 
 _NO_TIMESTAMP = 0
+_PG_EPOCH = PG_EPOCH_MS * 1000
+_MAX_STAMP = MAX_MS * 1000 - _PG_EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,7 @@ def decode_batch(
         raise UnknownFault(f"the decoder gave {len(rows)} rows for {left} records: none was stored")
     batch.rows = list(map(add, compress(coordinates, kept) if dropped else coordinates, rows))
     batch.messages = list(compress(messages, kept)) if dropped else messages
-    last = dict(zip(partitions, messages, strict=True))
-    batch.moves = _moves(last, ends, positions, skipped)
+    batch.moves = _moves(_last(partitions, messages), ends, positions, skipped)
     return batch if batch.moves else None
 
 
@@ -133,15 +134,27 @@ def _stamps(messages: Sequence[Message]) -> list[int | None]:
     if not messages:
         return []
     stamps = _column("timestamp", messages)
-    times = [ms for kind, ms in stamps if kind != _NO_TIMESTAMP]
-    if len(times) == len(stamps) and min(times) >= 0 and max(times) <= MAX_MS:
-        return [(ms - PG_EPOCH_MS) * 1000 for ms in times]
+    if _NO_TIMESTAMP not in map(itemgetter(0), stamps):
+        microseconds = [ms * 1000 - _PG_EPOCH for _, ms in stamps]
+        if min(microseconds) >= -_PG_EPOCH and max(microseconds) <= _MAX_STAMP:
+            return microseconds
     return [
         (ms - PG_EPOCH_MS) * 1000
         if kind != _NO_TIMESTAMP and ms != NO_TIMESTAMP_MS and MIN_MS <= ms <= MAX_MS
         else None
         for kind, ms in stamps
     ]
+
+
+def _last(partitions: Sequence[int], messages: Sequence[Message]) -> dict[int, Message]:
+    """Each partition's last message. Looks from the end until every partition was seen."""
+    last: dict[int, Message] = {}
+    partitions_there = len(set(partitions))
+    for partition, message in zip(reversed(partitions), reversed(messages), strict=True):
+        if len(last) == partitions_there:
+            break
+        last.setdefault(partition, message)
+    return last
 
 
 def _moves(

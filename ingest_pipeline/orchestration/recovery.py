@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import Field
 from ..core.decode import JsonDecoder
 from ..core.errors import STAGES
 from ..core.stream import Stream
+from ..core.timestamps import parse_instant
 from . import tags
 from .connections import Connections
 from .replays import Wanted, ranges, run_replay
@@ -135,11 +136,10 @@ def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
 
 
 def _time(text: str) -> datetime | None:
-    """Raises dagster.Failure for a text that is no ISO 8601 time."""
+    """Raises dagster.Failure for a text that is no timestamp."""
     if not text:
         return None
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise dg.Failure(description=f"{text!r} is not an ISO 8601 time", allow_retries=False) from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+        return parse_instant(text)
+    except ValueError as error:
+        raise dg.Failure(description=f"{text!r}: {error}", allow_retries=False) from None

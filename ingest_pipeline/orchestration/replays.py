@@ -15,6 +15,7 @@ from ..core.ports import Topic
 from ..core.replay import Range, Replayed, replay
 from ..core.start import StoredPosition, check_identity
 from ..core.stream import Stream
+from ..core.timestamps import kafka_time
 from .connections import Connections
 from .rules import record_rules
 
@@ -43,6 +44,12 @@ class Wanted:
             raise SettingsError("a replay needs a first and a last offset, or a first and a last time")
         if by_offset and self.partition is None:
             raise SettingsError("offsets are those of one partition: name it")
+        try:
+            for time in (self.from_time, self.to_time):
+                if time is not None:
+                    kafka_time(time)
+        except ValueError as error:
+            raise SettingsError(f"a replay's time is {error}") from None
 
 
 def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Range]:

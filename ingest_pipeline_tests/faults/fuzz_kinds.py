@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from ingest_pipeline.core.nesting import Nested, Shape
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, TIMES, Fuzzed, any_json, as_object, good, odd_json
+from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, Fuzzed, any_json, as_object, good, odd_json
+from ingest_pipeline_tests.faults.iso_times import TIMES
 
 Spoil = Callable[[random.Random, Stream], bytes | None]
 

@@ -195,4 +195,4 @@ def test_status_is_legible_in_a_narrow_terminal(width: int, monkeypatch: pytest.
 
 @pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T02:00:00+0200"])
 def test_times_are_utc_where_they_name_no_zone(text: str) -> None:
-    assert cli.UtcTime().convert(text, None, None) == datetime(2026, 1, 1, tzinfo=UTC)
+    assert cli.Instant().convert(text, None, None) == datetime(2026, 1, 1, tzinfo=UTC)
