@@ -201,6 +201,14 @@ class SharedSettings(Values):
     allow_insecure_tls: bool = Field(
         default=False, description="With 1, Kafka's certificates may go unverified, which is for tests only."
     )
+    run_start_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="A run may take this many seconds from its launch to its start before another one is launched. 0 is"
+        " 30 with Dagster's default launcher and 300 with any other. Where recent starts took long, twice their time"
+        " counts instead.",
+    )
     run_retention_days: int = Field(
         default=7,
         ge=1,

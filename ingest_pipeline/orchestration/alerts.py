@@ -12,7 +12,7 @@ from ..core.stream import Stream
 from . import tags
 from .assets import asset_key
 from .checks import CHECKS, newest_evaluation
-from .runs import ENDED, RECENT, failed_by_hand
+from .runs import ENDED, RECENT, failed_by_hand, fruitless_runs, is_fruitless
 
 SENSOR = "ingest_alerts"
 RUN = "run"
@@ -76,10 +76,12 @@ def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[s
         if newest is not None and not newest.passed:
             found[name] = newest.said or "failed"
     for run in newest_ended(instance, stream):
+        shard = tags.shard_of(run.tags)
+        name = RUN if shard is None or shard.count == 1 else f"{RUN} of shard {shard}"
         if run.status == dg.DagsterRunStatus.FAILURE:
-            shard = tags.shard_of(run.tags)
-            name = RUN if shard is None or shard.count == 1 else f"{RUN} of shard {shard}"
             found[name] = _told(instance, run, tags.outcome_of(run.tags, stream))
+        elif shard is not None and is_fruitless(run) and (why := fruitless_runs(instance, stream, shard)) is not None:
+            found[name] = why
     if (by_hand := failed_by_hand(instance, stream)) is not None:
         step = asset_key(stream, key_prefix).to_python_identifier()
         found[f"{RUN} by hand"] = _told(instance, by_hand, tags.outcome_of(by_hand.tags, stream), step)

@@ -24,10 +24,11 @@ from ..core.stream import Stream
 from . import tags
 from .checks import Verdict, verdicts
 from .connections import Connections
-from .decide import AGE, START_GRACE_SECONDS
+from .decide import AGE
 from .heap import spared_heap
 from .logs import run_logger
 from .losses import accept_unasked, consequence, loss_of
+from .patience import START_GRACE_SECONDS, SUCCESSOR_SECONDS, successor_seconds
 from .report import Reporter
 from .rules import batch_limits, letter_limits, record_rules
 from .stopping import StopRequest
@@ -41,8 +42,6 @@ BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a run without a session bears an outage: it must not look like a ghost meanwhile."""
 SURPLUS_SECONDS = 1.0
 """How long a run that is no successor tries to own its shard."""
-SUCCESSOR_SECONDS = 120.0
-"""How long a successor waits for the owner to let go."""
 
 
 class StreamRun:
@@ -59,6 +58,8 @@ class StreamRun:
         self._shard = tags.shard_of(self._run.tags)
         self._log = run_logger(connections.settings.log_format)
         self._clock = SystemClock()
+        self._began_at = self._clock.monotonic()
+        self._opening_seconds: float | None = None
         self._progress: Progress | None = None
         self._red: dict[str, Verdict] = {}
 
@@ -104,6 +105,7 @@ class StreamRun:
             self._settings.batch_size,
         )
         cleanup.callback(ledger.close)
+        self._opening_seconds = self._clock.monotonic() - self._began_at
         others = self._own(ledger, partitions, stop)
         if not ledger.positions and self._shard is not None:
             self._end_without_ownership(others, stop)
@@ -178,7 +180,8 @@ class StreamRun:
             return ledger.own(partitions, exact=False)
         if (why := self._run.tags.get(tags.SUCCESSOR)) is not None:
             kind = "wait" if why == AGE else "wait-now"
-            return ledger.own(partitions, exact=True, announce=kind, wait_seconds=SUCCESSOR_SECONDS, stop=stop.reason)
+            seconds = successor_seconds(self._settings.run_max_seconds) if why == AGE else SUCCESSOR_SECONDS
+            return ledger.own(partitions, exact=True, announce=kind, wait_seconds=seconds, stop=stop.reason)
         return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
     def _limits(self, topic: Topic, ledger: PostgresLedger) -> RunLimits:
@@ -252,7 +255,10 @@ class StreamRun:
 
     def _tag_end(self, why: str) -> None:
         """Why the run ended, and the rows it committed, whatever the end."""
-        self._tag({tags.ENDED: why, tags.ROWS: str(self._progress.rows if self._progress else 0)})
+        found = {tags.ENDED: why, tags.ROWS: str(self._progress.rows if self._progress else 0)}
+        if self._shard is not None and self._opening_seconds is not None:
+            found[tags.OPENING] = f"{self._opening_seconds:.1f}"
+        self._tag(found)
 
     def _tag(self, found: Mapping[str, str]) -> None:
         """By hand several streams share a run: then each has its own outcome tags."""

@@ -6,7 +6,8 @@ import dagster as dg
 
 from ..core.stream import Stream
 from . import tags
-from .decide import RunView
+from .setbacks import FRUITLESS_ENDS, FRUITLESS_RUNS
+from .view import RunView
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 RECENT = 50
@@ -48,6 +49,23 @@ def failed_by_hand(instance: dg.DagsterInstance, stream: Stream) -> dg.DagsterRu
     return None
 
 
+def fruitless_runs(instance: dg.DagsterInstance, stream: Stream, shard: tags.Shard) -> str | None:
+    """What to say where the newest runs of this shard ended one after the other without failure and without a row."""
+    ended = dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED)
+    newest = [run for run in instance.get_runs(ended, limit=RECENT) if tags.shard_of(run.tags) == shard]
+    newest = newest[:FRUITLESS_RUNS]
+    if len(newest) < FRUITLESS_RUNS or not all(is_fruitless(run) for run in newest):
+        return None
+    why = newest[0].tags.get(tags.ENDED)
+    return f"run {newest[0].run_id[:8]} ended {why} without a row, and so did the {FRUITLESS_RUNS - 1} runs before it"
+
+
+def is_fruitless(run: dg.DagsterRun) -> bool:
+    """Whether a sensor's run ended as one that was of no use, by its tags."""
+    ended = run.tags.get(tags.ENDED)
+    return run.status == dg.DagsterRunStatus.SUCCESS and ended in FRUITLESS_ENDS and run.tags.get(tags.ROWS) == "0"
+
+
 def _view(record: dg.RunRecord) -> RunView:
     run = record.dagster_run
     return RunView(
@@ -58,4 +76,11 @@ def _view(record: dg.RunRecord) -> RunView:
         started_at=record.start_time or record.create_timestamp.timestamp(),
         ended_at=record.end_time,
         ended=run.tags.get(tags.ENDED, ""),
+        launch_seconds=record.start_time and record.start_time - record.create_timestamp.timestamp(),
+        opening_seconds=_seconds(run.tags.get(tags.OPENING, "")),
     )
+
+
+def _seconds(text: str) -> float | None:
+    """A tag is what somebody may have written by hand."""
+    return float(text) if text.replace(".", "", 1).isdecimal() else None

@@ -6,24 +6,28 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 
 from ..core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
 from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
 from ..core.ports import Topic
 from ..core.record import Place, TopicIdentity
-from ..core.start import StoredPosition, standings
+from ..core.start import standings
 from ..core.stream import Stream
 from . import tags
 from .assets import asset_key, topic_key
 from .connections import Connections
-from .decide import Launch, View, decide
+from .cursor import by_this_clock, moved_at, runs_seen, sights, stored
+from .decide import decide
 from .observations import Look, observe
+from .patience import OTHER_STARTING_SECONDS, STARTING_SECONDS, learned, max_runtime
 from .runs import views_of_runs
 from .status import paused_words
 from .unattended import Unattended
+from .view import Launch, View
 from .vigil import Vigil
 
 if TYPE_CHECKING:
@@ -51,7 +55,8 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
         by_daemon = context.log_key is not None  # a test of the sensor by hand is to be answered at once
         vigil = Vigil(context.instance_ref if by_daemon else None, poll_seconds)
         try:
-            return tick(context, stream, connections, key_prefix, unattended, vigil)
+            starting = _starting_seconds(context.instance_ref, connections.settings.run_start_seconds)
+            return tick(context, stream, connections, key_prefix, unattended, vigil, starting)
         except (DataLoss, TopicChanged) as error:
             unattended.after_loss(context.instance, error)
             raise dg.Failure(description=error.message) from None
@@ -72,19 +77,22 @@ def tick(
     key_prefix: Sequence[str] = (),
     unattended: Unattended | None = None,
     vigil: Vigil | None = None,
+    starting_seconds: float = STARTING_SECONDS,
 ) -> dg.SensorResult | dg.SkipReason:
     """One look, one decision; now and then an observation of the topic.
 
     Args:
         unattended: to be told where no run is at work.
         vigil: what to do until the next tick where there is nothing to do; None: nothing.
+        starting_seconds: how long a run may take to start, where recent ones were not slower.
 
     Raises:
         TopicMissing: the topic of a stream that has begun is gone; one that never was is waited for.
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
     """
     try:
-        view = look(context, stream, connections, nobody=unattended is not None and unattended.is_well(), vigil=vigil)
+        nobody = unattended is not None and unattended.is_well()
+        view = look(context, stream, connections, nobody, vigil, starting_seconds)
     except TopicMissing as error:
         if known := connections.book(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
@@ -99,7 +107,9 @@ def tick(
                 run,
                 "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never came to be.",
             )
-    requests = [_request(launch, stream, connections, view.definition) for launch in decision.launches]
+    if decision.fruitless not in (None, view.failure):
+        connections.book(stream).note_failure(decision.fruitless, stops=False)
+    requests = [_request(launch, stream, connections, view) for launch in decision.launches]
     if unattended is not None and view.runs_asked:
         at_work = bool(requests or view.active or view.owners)
         unattended.after(context.instance, at_work, waiting=any(view.lag.values()))
@@ -107,7 +117,9 @@ def tick(
     return dg.SensorResult(
         run_requests=requests,
         skip_reason="; ".join(decision.said) if decision.said and not requests else None,
-        cursor=json.dumps({"ghosts": decision.ghosts_seen, "look": asdict(seen)}),
+        cursor=json.dumps(
+            {"ghosts": decision.ghosts_seen, "look": asdict(seen), **runs_seen(context.cursor, view, decision)}
+        ),
         asset_events=observations,
     )
 
@@ -118,6 +130,7 @@ def look(
     connections: Connections,
     nobody: bool = False,
     vigil: Vigil | None = None,
+    starting_seconds: float = STARTING_SECONDS,
 ) -> View:
     """Everything `decide` needs: the ledger first, then Kafka, then Dagster.
 
@@ -125,13 +138,15 @@ def look(
         nobody: no run was there a while ago. Then, while there is nothing to do, Dagster is not asked: it opens its
             storage anew for each tick that does, which is most of what an idle tick costs.
         vigil: kept while there is nothing to do; what follows is seen by another look.
+        starting_seconds: see `tick`.
     """
     now = time.time()  # of what is seen: a vigil may follow, and a ghost is not older for that
     settings = connections.settings.for_stream(stream.name)
     book, topic = connections.book(stream), connections.topic(stream)
     ledger = book.glance()
     known, state, owners = ledger.positions, ledger.state, ledger.owners
-    if known and (state.ticked_at is None or now - state.ticked_at.timestamp() >= TICK_SECONDS):
+    ticked_at = by_this_clock(state.ticked_at, state, now)
+    if known and now - ticked_at >= TICK_SECONDS:
         book.note_tick()
     identity = topic.identity()
     partitions = range(identity.partitions)
@@ -147,10 +162,11 @@ def look(
     idle = known.keys() >= set(partitions) and not (any(lag.values()) or owners.holders or lost)
     paused = paused_words(state)
     if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
-        return look(context, stream, connections, nobody)
+        return look(context, stream, connections, nobody, None, starting_seconds)
     runs_asked = not (nobody and idle)
     limit = RECENT_RUNS * settings.parallelism
     active, recent = views_of_runs(context.instance, stream, limit) if runs_asked else ([], [])
+    kept = stored(context.cursor)
     return View(
         now=now,
         parallelism=settings.parallelism,
@@ -159,16 +175,20 @@ def look(
         lag=lag,
         begun=set(known),
         lost=bool(lost),
-        acted_at=state.acted_at.timestamp() if state.acted_at else 0.0,
+        acted_at=by_this_clock(state.acted_at, state, now),
         owners={p: holder.run_id for p, holder in owners.holders.items() if not holder.frozen},
         named={at.run_id for at in known.values() if at.run_id is not None},
         present=set(owners.present) - {holder.run_id for holder in owners.holders.values() if holder.frozen},
         active=active,
         recent=recent,
-        progress_at=_progress_at(known),
+        progress_at=moved_at(known, state, now),
         paused=paused,
-        ghosts_seen=_stored(context.cursor).get("ghosts", {}),
+        ghosts_seen=kept.get("ghosts", {}),
         runs_asked=runs_asked,
+        sights=sights(kept),
+        looked_at=kept.get("looked_at"),
+        patience=learned([*active, *recent], starting_seconds, settings.run_max_seconds),
+        failure=state.failure,
     )
 
 
@@ -184,7 +204,7 @@ def _observe(
     context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key: dg.AssetKey, now: float
 ) -> tuple[list[dg.AssetObservation], Look]:
     """An outage that begins just now must not hold a launch back: the next tick looks again."""
-    last = Look(**_stored(context.cursor).get("look", {}))
+    last = Look(**stored(context.cursor).get("look", {}))
     try:
         return observe(connections.topic(stream), connections.book(stream), key, last, now)
     except EnvironmentFault as fault:
@@ -192,25 +212,28 @@ def _observe(
         return [], last
 
 
-def _request(launch: Launch, stream: Stream, connections: Connections, definition: str) -> dg.RunRequest:
+def _request(launch: Launch, stream: Stream, connections: Connections, view: View) -> dg.RunRequest:
     settings = connections.settings.for_stream(stream.name)
+    lead = view.patience.lead if view.patience is not None else 0.0
     found = {
         tags.STREAM: stream.name,
         tags.SHARD: str(launch.shard),
-        tags.DEFINITION: definition,
-        tags.MAX_RUNTIME: str(2 * settings.run_max_seconds + 60),
+        tags.DEFINITION: view.definition,
+        tags.MAX_RUNTIME: str(max_runtime(settings.run_max_seconds, lead)),
     }
     if launch.successor is not None:
         found[tags.SUCCESSOR] = launch.successor
     return dg.RunRequest(tags=found)
 
 
-def _progress_at(known: Mapping[int, StoredPosition]) -> dict[int, float]:
-    return {p: at.updated_at.timestamp() for p, at in known.items() if at.next_offset > at.first_offset}
+def _starting_seconds(instance: InstanceRef | None, wanted: int) -> float:
+    """RUN_START_SECONDS, or what suits the launcher. Dagster's default one makes a process on its own machine.
 
-
-def _stored(cursor: str | None) -> dict[str, Any]:
-    return json.loads(cursor) if cursor else {}
+    The instance itself is not asked: it would open its storage.
+    """
+    launcher = instance.run_launcher_data if instance is not None else None
+    default = launcher is None or launcher.class_name == dg.DefaultRunLauncher.__name__
+    return wanted or (STARTING_SECONDS if default else OTHER_STARTING_SECONDS)
 
 
 def _remember_absence(stream: Stream, connections: Connections) -> None:

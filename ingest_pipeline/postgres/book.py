@@ -22,7 +22,7 @@ from .ownership import Holder
 class StreamState:
     """Whether a stream is paused, and who says so; how many dead letters may still pass uncounted by the limit; when an
     operator last mended something; when its sensor last looked, to the minute; when a run failed last, why, and whether
-    only somebody's action can help."""
+    only somebody's action can help. `now`: PostgreSQL's time, by which the others are to be judged."""
 
     paused: bool = False
     reason: str | None = None
@@ -34,6 +34,7 @@ class StreamState:
     failed_at: datetime | None = None
     failure: str | None = None
     failure_stops: bool | None = None
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ POSITIONS = """
     FROM {ledger}.position WHERE stream = :stream ORDER BY kafka_partition"""
 STATE = """
     SELECT paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at, failed_at,
-           failure, failure_stops
+           failure, failure_stops, now() AS now
     FROM {ledger}.stream_state WHERE stream = :stream"""
 PAUSE = """
     INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)

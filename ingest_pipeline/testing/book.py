@@ -193,7 +193,7 @@ class MemoryBook:
     def state(self) -> MemoryState:
         """Paused or not."""
         with self._database.using():
-            return self._table.state
+            return replace(self._table.state, now=self._database.now())
 
     def pause(self, reason: str, by: str) -> None:
         """The stream stops within a batch, wherever it runs, and stays so until `resume`."""

@@ -49,7 +49,7 @@ class MemoryHolder:
 @dataclass(frozen=True, slots=True)
 class MemoryState:
     """Whether a stream is paused, and who says so; when an operator last mended something; when its sensor looked; when
-    a run failed last, why, and whether only somebody's action can help."""
+    a run failed last, why, and whether only somebody's action can help. `now`: the database's time."""
 
     paused: bool = False
     reason: str | None = None
@@ -60,6 +60,7 @@ class MemoryState:
     failed_at: datetime | None = None
     failure: str | None = None
     failure_stops: bool | None = None
+    now: datetime | None = None
 
 
 @dataclass(slots=True)

@@ -260,6 +260,27 @@ def test_one_by_hand_is_told_until_a_run_of_the_stream_goes_well() -> None:
         assert failing(instance, PRICE, ()) == {}
 
 
+@pytest.mark.parametrize("ended", ["superseded", "surplus", "signal"])
+def test_runs_that_end_again_and_again_without_a_row_are_told(ended: str) -> None:
+    """Each of them is SUCCESS in Dagster."""
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def end(why: str, rows: str, shard: str = "0/1") -> dg.DagsterRun:
+            found = {tags.SHARD: shard, tags.ENDED: why, tags.ROWS: rows}
+            return create_run_for_test(instance, "drain_price", status=SUCCESS, tags=found)
+
+        for _ in range(2):
+            end(ended, "0")
+        assert failing(instance, PRICE, ()) == {}
+        run = end(ended, "0")
+        said = f"run {run.run_id[:8]} ended {ended} without a row, and so did the 2 runs before it"
+        assert failing(instance, PRICE, ()) == {"run": said}
+        end(ended, "5")
+        assert failing(instance, PRICE, ()) == {}
+        end("caught-up", "0")
+        assert failing(instance, PRICE, ()) == {}
+
+
 def test_a_job_that_failed_is_told_until_it_goes_well(webhook: Webhook) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         tick = Ticks(instance, webhook.address)

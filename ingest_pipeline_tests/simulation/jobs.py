@@ -27,6 +27,7 @@ class Job(greenlet):
         point: where it stands: "read", "decode", "write", "acknowledge", "sleep" and so on.
         doom: where it is to be killed, if it gets there.
         wake: until when it sleeps.
+        begins_at: when its process exists; before that nothing resumes it.
         since: the model's event at which it began to read.
         lingers: the server does not notice its death at once.
         zombie: the server has given its locks away.
@@ -40,6 +41,7 @@ class Job(greenlet):
         self.point = "begin"
         self.doom: str | None = None
         self.wake = 0.0
+        self.begins_at = 0.0
         self.since = 0
         self.killed = self.lingers = self.zombie = self.mended = self.waives = False
         self.watch: Watch | None = None

@@ -184,6 +184,11 @@ class Simulation(RuleBasedStateMachine):
         """Where the connection breaks off, or what PostgreSQL says on one that lives."""
         self.world.database().breaks.extend(breaks)
 
+    @step(seconds=st.sampled_from([0.0, 0.0, 40.0, 185.0]))
+    def slow_starts(self, seconds: float) -> None:
+        """From now on a launched run has no process for so long: a container, a busy machine."""
+        self.world.start_seconds = seconds
+
     # --- people -----------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.database().reachable and self.world.must_stand_still())

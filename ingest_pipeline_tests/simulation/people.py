@@ -113,6 +113,7 @@ def catch_up(world: World) -> None:
     world.broker.set_unavailable(False)
     world.database().reachable = True
     world.database().breaks.clear()
+    world.start_seconds = 0.0
     world.book(READING).resume()
     world.topics.end_transactions()
     _settle(world)

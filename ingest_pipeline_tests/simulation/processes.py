@@ -42,7 +42,9 @@ class Processes:
         return self._jobs
 
     def go(self, job: Job, points: int) -> None:
-        """Let it run up to so many points, or to its end."""
+        """Let it run up to so many points, or to its end. One whose process does not exist yet waits."""
+        if self._world.clock.monotonic() < job.begins_at:
+            return
         for _ in range(points):
             if job.dead:
                 break

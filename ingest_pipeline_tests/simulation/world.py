@@ -36,6 +36,8 @@ from ingest_pipeline_tests.simulation.runs import SimInstance, SimRun, SimStop, 
 from ingest_pipeline_tests.simulation.topics import TOPIC, Topics
 
 GROUP = "ingest-reading"
+MOST_STARTS = 4
+"""With starts of up to 185 s: launched after 0, 30, 90 and 210 s where none was slow before."""
 QUIET = logging.getLogger("ingest_pipeline_tests.simulation")
 QUIET.propagate = False
 QUIET.setLevel(logging.CRITICAL)
@@ -61,6 +63,7 @@ class World:
         self.processes = Processes(self)
         self.cursor: str | None = None
         self.mended = False
+        self.start_seconds = 0.0
         self.found: list[Loss] = []
         self.set_strict(True)
         self._patches = ExitStack()
@@ -177,9 +180,25 @@ class World:
         run = SimRun(f"{len(self.instance.runs) + 1:08}", found, now)
         self.instance.runs[run.run_id] = run
         run.job = self.processes.start(run.run_id, lambda: work_of(self, run), self.mended)
+        if self.start_seconds:
+            run.status, run.job.begins_at = dg.DagsterRunStatus.STARTING, self.clock.monotonic() + self.start_seconds
+            self._check_starts(run)
         self.count["runs launched"] += 1
         if tags.SUCCESSOR in found:
             self.count[f"successors launched: {found[tags.SUCCESSOR]}"] += 1
+
+    def _check_starts(self, run: SimRun) -> None:
+        """However long starts take, few launches of a shard wait side by side for their process."""
+        alike = (tags.SHARD, tags.DEFINITION)
+        waiting = [
+            other
+            for other in self.instance.runs.values()
+            if other.status is dg.DagsterRunStatus.STARTING
+            and all(other.tags[name] == run.tags[name] for name in alike)
+            and self.clock.monotonic() - other.job.begins_at <= 0
+        ]
+        self.count["slow starts"] += 1
+        assert len(waiting) <= MOST_STARTS, f"{len(waiting)} runs of a shard have not started"
 
     def _check_backoff(self, found: dict[str, str], now: float) -> None:
         """Failures in a row of a shard under one definition, without progress or an operator's act, are waited for;
