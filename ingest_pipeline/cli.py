@@ -156,7 +156,7 @@ def check() -> None:
     wrong = 0
     for finding in findings(connections(), load_streams()):
         wrong += not finding.ok
-        click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.said}")
+        click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.message}")
     sys.exit(1 if wrong else 0)
 
 

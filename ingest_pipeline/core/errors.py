@@ -12,6 +12,7 @@
         ├── SchemaMismatch       table or ledger is not as declared: `ingest migrate`
         ├── LedgerConflict       rows and ledger contradict each other
         ├── LedgerMissing        Kafka shows our mark, the database shows no position
+        ├── AdoptionRefused      the group of ADOPT_GROUP has no offsets that a stream could begin at
         ├── DeadLetterLimit      too many records in too short a time were refused
         ├── DataLoss             Kafka no longer holds what the ledger expects next
         ├── TopicChanged         topic or cluster is not the one the ledger knows
@@ -122,6 +123,10 @@ class LedgerConflict(StopStream):
 
 class LedgerMissing(StopStream):
     """The group's offsets in Kafka bear a ledger's mark, and this database has no position for the stream."""
+
+
+class AdoptionRefused(StopStream):
+    """The group that ADOPT_GROUP names has no offsets that a stream could begin at."""
 
 
 class DeadLetterLimit(StopStream):

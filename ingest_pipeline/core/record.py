@@ -70,12 +70,21 @@ class TopicIdentity:
     partitions: int
 
 
+LEDGER_MARK = "ingest-ledger:"
+"""The metadata of our group commits: this and the ledger's id. It tells them from a foreign consumer's commits."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupOffset:
     """A consumer group's committed offset of one partition, with the metadata its writer left."""
 
     next_offset: int
     metadata: str
+
+    @property
+    def ledger_id(self) -> str | None:
+        """The ledger whose position this offset follows. None for a foreign consumer's offset."""
+        return self.metadata.removeprefix(LEDGER_MARK) if self.metadata.startswith(LEDGER_MARK) else None
 
 
 @dataclass(frozen=True, slots=True)

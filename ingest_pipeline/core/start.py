@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from .adoption import adoption
 from .errors import LedgerMissing
 from .loss import Loss, Standing, as_error, find_losses, identity_losses
 from .ports import Topic
 from .record import Place, TopicIdentity
-
-LEDGER_MARK = "ingest-ledger:"
-"""Our group commits carry this and the ledger's id as metadata, so that they are told from a foreign consumer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class StartPolicy:
 
     Attributes:
         start_from: "earliest", "latest" or a time.
-        adopt_group: a foreign consumer group whose offsets to take over; partitions without one follow `start_from`.
+        adopt_group: a foreign consumer group whose offsets to take over. Partitions without one follow `start_from`.
         group_id: our own group.
     """
 
@@ -76,13 +74,18 @@ class StartPolicy:
     group_id: str
 
 
-def begin(topic: Topic, book: Book, policy: StartPolicy, stream: str) -> dict[int, StoredPosition]:
+def begin(
+    topic: Topic, book: Book, policy: StartPolicy, stream: str, tell: Callable[[str], None] = lambda line: None
+) -> dict[int, StoredPosition]:
     """Make sure that every partition of the topic has a position, and return them all.
 
     All partitions of a new stream begin together, whatever the shard; one added later begins at its beginning.
 
+    Args:
+        tell: called with one line about the offsets that the stream takes over from `adopt_group`.
+
     Raises:
-        TopicMissing, TopicChanged, LedgerMissing, KafkaUnavailable, DatabaseUnavailable.
+        TopicMissing, TopicChanged, LedgerMissing, AdoptionRefused, KafkaUnavailable, DatabaseUnavailable.
     """
     while True:
         identity = topic.identity()
@@ -93,7 +96,7 @@ def begin(topic: Topic, book: Book, policy: StartPolicy, stream: str) -> dict[in
             if any(at.topic_id is None or at.cluster_id is None for at in known.values()):
                 book.adopt_identity(identity)
             return known
-        places = topic.start_offsets(missing) if known else _first_places(topic, book, policy, missing, stream)
+        places = topic.start_offsets(missing) if known else _first_places(topic, book, policy, missing, stream, tell)
         book.begin(identity, places, first=not known)
 
 
@@ -125,12 +128,17 @@ def standings(known: Mapping[int, StoredPosition]) -> dict[int, Standing]:
 
 
 def _first_places(
-    topic: Topic, book: Book, policy: StartPolicy, partitions: Collection[int], stream: str
+    topic: Topic,
+    book: Book,
+    policy: StartPolicy,
+    partitions: Collection[int],
+    stream: str,
+    tell: Callable[[str], None],
 ) -> dict[int, Place]:
     ours = topic.group_offsets(policy.group_id)
-    marks = {offset.metadata for offset in ours.values() if offset.metadata.startswith(LEDGER_MARK)}
+    marks = {offset.ledger_id for offset in ours.values() if offset.ledger_id}
     if marks:
-        ids = ", ".join(sorted(mark.removeprefix(LEDGER_MARK) for mark in marks))
+        ids = ", ".join(sorted(marks))
         raise LedgerMissing(
             f"stream {stream}: group {policy.group_id} bears the mark of ledger {ids}, but this database's ledger"
             f" {book.ledger_id()} has no position for the stream. Restore that ledger (DATABASE_URL, LEDGER_SCHEMA);"
@@ -138,7 +146,8 @@ def _first_places(
             f" {policy.group_id}",
             stream=stream,
         )
-    if book.was_awaited():
+    awaited = book.was_awaited()
+    if awaited:
         places = topic.start_offsets(partitions)
     elif isinstance(policy.start_from, datetime):
         places = topic.offsets_at(partitions, int(policy.start_from.timestamp() * 1000))
@@ -147,6 +156,8 @@ def _first_places(
     else:
         places = topic.start_offsets(partitions)
     if policy.adopt_group:
-        adopted = topic.group_offsets(policy.adopt_group)
-        places |= {partition: Place(adopted[partition].next_offset) for partition in partitions if partition in adopted}
+        adopted = adoption(topic, policy.adopt_group, partitions, stream, awaited)
+        if adopted.places:
+            tell(f"stream {stream} takes over offsets of {adopted.summary()}")
+        places |= adopted.places
     return places

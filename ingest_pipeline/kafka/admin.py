@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from ..core.errors import IngestError, KafkaUnavailable
@@ -48,6 +48,16 @@ class Admin:
     def answered(self) -> None:
         """The brokers have answered: what the client said before explains nothing any more."""
         self._hint = None
+
+    def has_members(self, group: str, timeout_seconds: float = 5.0) -> bool | None:
+        """Whether consumers are members of the group at this moment. None when the broker does not tell."""
+        states = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
+        try:
+            answer = self.client().list_consumer_groups(request_timeout=timeout_seconds)
+            listed = answer.result(timeout_seconds + 1.0).valid
+        except (KafkaException, TimeoutError):
+            return None
+        return any(listing.group_id == group and listing.state not in states for listing in listed)
 
     def fault(self, error: KafkaException, where: str) -> IngestError:
         """What a failed request means: a refused login, for one, shows itself only as silence."""

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ..core.errors import SettingsError
-from ..core.record import Place
-from ..core.start import LEDGER_MARK
+from ..core.record import LEDGER_MARK, Place
 
 Client = TypeVar("Client")
 

@@ -55,15 +55,20 @@ class Connections:
 
         return LedgerBook(self.database(), stream)
 
-    def topic(self, stream: Stream) -> KafkaTopic:
-        """The stream's topic, asked by the one client of all."""
+    def admin(self) -> Admin:
+        """The one client that asks Kafka for facts, made once."""
         from ..kafka.admin import Admin
-        from ..kafka.topic import KafkaTopic
 
         with self._lock:
             if self._admin is None:
                 self._admin = Admin(self.settings.kafka)
-            return KafkaTopic(self._admin, stream.topic)
+            return self._admin
+
+    def topic(self, stream: Stream) -> KafkaTopic:
+        """The stream's topic, asked by the one client of all."""
+        from ..kafka.topic import KafkaTopic
+
+        return KafkaTopic(self.admin(), stream.topic)
 
     def source(self, stream: Stream, ledger_id: str) -> KafkaSource:
         """A new source, the caller's to close."""

@@ -4,58 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
-from ..core.errors import IngestError, TopicMissing
-from ..core.loss import topic_gone
+from ..core.errors import IngestError
 from ..core.stream import Stream
 from .connections import Connections
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line. `said` is what was found, or what to do."""
-
-    ok: bool
-    what: str
-    said: str
+from .doctor_kafka import kafka_findings
+from .finding import Finding
 
 
 def findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
     """Kafka, PostgreSQL, then Dagster; each yielded as it is known."""
     for stream in streams:
-        yield _kafka(connections, stream)
+        yield from kafka_findings(connections, stream)
     yield from _postgres(connections, streams)
     yield from _dagster(connections, streams)
-
-
-def _kafka(connections: Connections, stream: Stream) -> Finding:
-    what = f"Kafka topic {stream.topic}"
-    try:
-        topic = connections.topic(stream)
-        identity = topic.identity()
-        ends = topic.end_offsets(range(identity.partitions))
-    except TopicMissing as error:
-        return _missing(what, connections, stream, error)
-    except IngestError as error:
-        return Finding(False, what, error.message)
-    held = sum(place.next_offset for place in ends.values())
-    note = "" if identity.topic_id else "; the broker gives no topic id, so a re-created topic cannot be told"
-    return Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {held:,}{note}")
-
-
-def _missing(what: str, connections: Connections, stream: Stream, error: TopicMissing) -> Finding:
-    try:
-        known = connections.book(stream).positions()
-    except IngestError:  # PostgreSQL's own line says it
-        known = {}
-    if known:
-        return Finding(False, what, topic_gone(error, len(known), stream.name).message)
-    return Finding(True, what, "does not exist yet; the sensor waits for it and begins at its beginning")
 
 
 def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:

@@ -161,7 +161,7 @@ class StreamRun:
             try:
                 book.prepare()
                 self._settle_losses(topic, book, stop)
-                known = begin(topic, book, policy, self._stream.name)
+                known = begin(topic, book, policy, self._stream.name, self._context.log.warning)
                 return known, topic.end_offsets(known)
             except EnvironmentFault as fault:
                 backoff.wait(fault)

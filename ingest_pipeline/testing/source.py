@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping
 from ..core.errors import KafkaUnavailable
 from ..core.loss import data_loss
 from ..core.ports import Clock
-from ..core.record import Chunk, GroupOffset, Place, TopicIdentity
-from ..core.start import LEDGER_MARK
+from ..core.record import LEDGER_MARK, Chunk, GroupOffset, Place, TopicIdentity
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .log import MemoryMessage

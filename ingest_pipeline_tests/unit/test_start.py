@@ -76,12 +76,6 @@ def test_a_partition_that_is_added_begins_at_its_beginning(broker: MemoryBroker,
     assert len({at.incarnation for at in book.positions().values()}) == 1
 
 
-def test_a_foreign_group_is_adopted_where_it_has_an_offset(broker: MemoryBroker, book: MemoryBook) -> None:
-    source = MemorySource(broker, "reading", group_id="theirs", ledger_id="")
-    source.acknowledge({1: Place(4)})
-    assert started(broker, book, replace(POLICY, adopt_group="theirs")) == {0: 0, 1: 4}
-
-
 def test_our_own_mark_without_a_ledger_stops(broker: MemoryBroker, book: MemoryBook) -> None:
     commit(broker, "ingest-reading", {0: 2}, "lost-ledger")
     with pytest.raises(LedgerMissing, match=r"lost-ledger.*--delete --group ingest-reading"):

@@ -1,0 +1,93 @@
+"""ADOPT_GROUP: the offsets of another consumer group that a new stream takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from .errors import AdoptionRefused
+from .ports import Topic
+from .record import Place
+
+_SHOWN = 10
+"""Partitions that a sentence lists before it counts the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a stream takes over from a group.
+
+    Attributes:
+        places: partition → the group's offset.
+        without: partitions for which the group has no offset. They follow START_FROM.
+        expired: partition → where the log begins, for offsets that the log no longer holds.
+    """
+
+    group: str
+    places: dict[int, Place]
+    without: list[int]
+    expired: dict[int, int]
+
+    def summary(self) -> str:
+        """One line for people."""
+        offsets = [f"partition {partition} at {place.next_offset}" for partition, place in self.places.items()]
+        sentences = [f"group {self.group}: {_listed(offsets)}"]
+        if self.without:
+            sentences.append(f"The group has no offset for partitions {_listed(map(str, self.without))}")
+            sentences[-1] += ", which follow START_FROM"
+        if self.expired:
+            gaps = [f"partition {partition} to {low - 1}" for partition, low in self.expired.items()]
+            sentences.append(f"Kafka has already deleted offsets that the group had not read: {_listed(gaps)}")
+            sentences[-1] += ". ON_DATA_LOSS says what happens to them"
+        return ". ".join(sentences)
+
+
+def adoption(topic: Topic, group: str, partitions: Collection[int], stream: str, awaited: bool = False) -> Adoption:
+    """The group's offsets for these partitions.
+
+    An offset that the log no longer holds is taken over as it is: the stream then finds the loss, names it, and skips
+    nothing silently.
+
+    Args:
+        awaited: the topic was created after the stream first looked for it. Such a group may have no offset yet.
+
+    Raises:
+        AdoptionRefused: the group has no offset, an offset beyond the log's end, or offsets of this product's own.
+        TopicMissing, KafkaUnavailable, NotPermitted.
+    """
+    where = f"stream {stream}: ADOPT_GROUP names group {group}"
+    offsets = {partition: offset for partition, offset in topic.group_offsets(group).items() if partition in partitions}
+    if not offsets and not awaited:
+        raise AdoptionRefused(
+            f"{where}, which has no committed offset for any partition of topic {topic.name}: correct the group's name,"
+            " or unset ADOPT_GROUP to begin at START_FROM. Nothing was read",
+            stream=stream,
+        )
+    ledgers = {offset.ledger_id for offset in offsets.values() if offset.ledger_id}
+    if ledgers:
+        raise AdoptionRefused(
+            f"{where}, whose offsets bear the mark of ledger {', '.join(sorted(ledgers))}. They may be older than that"
+            " ledger's positions, so records would be stored twice: name the group of the consumer that this stream"
+            " replaces, or unset ADOPT_GROUP. Nothing was read",
+            stream=stream,
+        )
+    places = {partition: Place(offset.next_offset) for partition, offset in sorted(offsets.items())}
+    ends, starts = topic.high_watermarks(list(places)), topic.start_offsets(list(places))
+    for partition, place in places.items():
+        if partition in ends and place.next_offset > ends[partition].next_offset:
+            raise AdoptionRefused(
+                f"{where}, whose offset for partition {partition} of topic {topic.name} is {place.next_offset}, beyond"
+                f" the log's end at {ends[partition].next_offset}: the topic was re-created or cut. Reset the group's"
+                " offsets with kafka-consumer-groups.sh, or unset ADOPT_GROUP. Nothing was read",
+                stream=stream,
+                partition=partition,
+            )
+    lows = {partition: start.next_offset for partition, start in starts.items()}
+    expired = {partition: low for partition, low in lows.items() if places[partition].next_offset < low}
+    return Adoption(group, places, sorted(set(partitions) - set(places)), expired)
+
+
+def _listed(words: Iterable[str]) -> str:
+    words = list(words)
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more

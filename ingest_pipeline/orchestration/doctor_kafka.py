@@ -1,0 +1,67 @@
+"""The lines of `ingest check` about a stream's topic and about the group whose offsets the stream takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..core.adoption import adoption
+from ..core.errors import IngestError, TopicMissing
+from ..core.loss import topic_gone
+from ..core.start import StoredPosition
+from ..core.stream import Stream
+from .connections import Connections
+from .finding import Finding
+
+
+def kafka_findings(connections: Connections, stream: Stream) -> Iterator[Finding]:
+    what = f"Kafka topic {stream.topic}"
+    topic = connections.topic(stream)
+    try:
+        identity = topic.identity()
+        ends = topic.end_offsets(range(identity.partitions))
+    except TopicMissing as error:
+        yield _missing(what, connections, stream, error)
+        return
+    except IngestError as error:
+        yield Finding(False, what, error.message)
+        return
+    total = sum(place.next_offset for place in ends.values())
+    note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"
+    yield Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {total:,}{note}")
+    if connections.start_policy(stream).adopt_group:
+        yield _adoption(connections, stream, identity.partitions)
+
+
+def _missing(what: str, connections: Connections, stream: Stream, error: TopicMissing) -> Finding:
+    if positions := _positions(connections, stream):
+        return Finding(False, what, topic_gone(error, len(positions), stream.name).message)
+    return Finding(True, what, "does not exist yet. The sensor waits for it, and the stream begins at its beginning")
+
+
+def _adoption(connections: Connections, stream: Stream, partitions: int) -> Finding:
+    """What the stream's first run would take over from ADOPT_GROUP."""
+    group = str(connections.start_policy(stream).adopt_group)
+    what = f"ADOPT_GROUP of {stream.name}"
+    if _positions(connections, stream):
+        return Finding(True, what, f"not used any more: the stream has begun, and group {group} is not read again")
+    topic = connections.topic(stream)
+    try:
+        taken = adoption(topic, group, range(partitions), stream.name)
+    except IngestError as error:
+        return Finding(False, what, error.message)
+    if connections.admin().has_members(group):
+        return Finding(
+            False,
+            what,
+            f"{taken.summary()}. Consumers of group {group} still run: stop them before the stream begins, or what they"
+            " handle from now on is stored as well",
+        )
+    return Finding(True, what, f"the first run takes over offsets of {taken.summary()}")
+
+
+def _positions(connections: Connections, stream: Stream) -> dict[int, StoredPosition]:
+    """The stream's positions. None while PostgreSQL does not answer: its own line says so."""
+    try:
+        return connections.book(stream).positions()
+    except IngestError:
+        return {}
