@@ -21,6 +21,7 @@ from .columns import (
     identity_column,
     nullable_column,
 )
+from .definition import described
 from .errors import SettingsError
 from .fields import Field
 from .nesting import Shape, shape_of
@@ -137,11 +138,18 @@ class Stream:
         return tuple(column.name for column in self.row_columns)
 
     def definition(self, *more: object) -> str:
-        """A short hash of what rows of this stream look like, and of whatever else is given: equal for equal code."""
+        """A short hash of what becomes of a record, and of whatever else is given: equal in all processes.
+
+        A mended check has another one, so a stream whose run failed is tried again at once.
+        """
         shape = [(item.name, item.path, item.pg_type, item.nullable) for item in self.fields]
         added = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
-        text = repr((self.name, self.topic, self.table, shape, *added, more))
+        text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, more))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def _meaning(self) -> str:
+        return described(self.event)
 
     @property
     def _options(self) -> dict[str, str]:
