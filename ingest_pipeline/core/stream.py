@@ -12,6 +12,7 @@ from functools import cached_property
 
 import msgspec
 
+from .column_names import check_fields, check_sizes, taken_names
 from .columns import (
     COORDINATE_COLUMNS,
     INGESTED_AT,
@@ -29,12 +30,11 @@ from .parts import RecordParts
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The event table's primary key: unique for ever, whatever happens to the topic."""
-RESERVED = (*COORDINATES, KAFKA_TIMESTAMP.name, INGESTED_AT.name)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_ASSET = re.compile(r"[A-Za-z0-9_]+")
 _TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
-POSTGRES_NAME_BYTES = 63
 LEAST_SILENCE = timedelta(minutes=1)
 """Dagster's shortest freshness window."""
 
@@ -58,6 +58,8 @@ class Stream:
         id_column: for a number that the database gives each row.
         tags: Dagster tags of the asset.
         max_silence: the asset turns stale when it has not been materialized for so long; None: an idle topic is fine.
+        topic_asset: last part of the topic's asset key. By default it is the topic with _ in place of . and -, so two
+            topics that differ only there need one of their own.
 
     Raises:
         SettingsError: a name or a field cannot be used; says which and why.
@@ -75,6 +77,7 @@ class Stream:
     id_column: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     max_silence: timedelta | None = None
+    topic_asset: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -83,13 +86,9 @@ class Stream:
             raise SettingsError(f"stream {self.name!r}: a name is a lower-case letter, then up to 39 of a-z, 0-9 and _")
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise SettingsError(f"stream {self.name}: {self.topic!r} is not a name Kafka allows for a topic")
-        for what in (self.table, *(item.name for item in self.fields)):
-            if not _fits(what):
-                raise SettingsError(
-                    f"stream {self.name}: {what!r} does not fit PostgreSQL's {POSTGRES_NAME_BYTES} bytes for a name"
-                )
         self._check_event()
         self._check_options()
+        check_sizes(self.name, self.table, [column.name for column in self.table_columns])
         self._check_asset()
 
     @property
@@ -98,9 +97,9 @@ class Stream:
         return inspect.cleandoc(self.event.__doc__ or "")
 
     @property
-    def topic_asset(self) -> str:
-        """The topic's name as Dagster allows it in an asset's key: letters, digits and _."""
-        return re.sub(r"\W", "_", self.topic)
+    def topic_asset_name(self) -> str:
+        """The last part of the topic's asset key, of the signs that Dagster allows there."""
+        return self.topic_asset or re.sub(r"[^A-Za-z0-9_]", "_", self.topic)
 
     @cached_property
     def shape(self) -> Shape:
@@ -157,18 +156,13 @@ class Stream:
         return {name: getattr(self, name) for name in names}
 
     def _check_options(self) -> None:
-        taken = {name: "every event table has a column of that name already" for name in RESERVED}
+        taken = taken_names()
         taken |= {item.name: f"{self.event.__name__} has a field of that name" for item in self.fields}
         for option, column in self._options.items():
             if not column:
                 continue
             if column in taken:
                 raise SettingsError(f"stream {self.name}: {option} {column!r}: {taken[column]}")
-            if not _fits(column):
-                raise SettingsError(
-                    f"stream {self.name}: {option} {column!r} does not fit PostgreSQL's {POSTGRES_NAME_BYTES} bytes for"
-                    " a name"
-                )
             taken[column] = f"that is the {option}"
         if self.key_type not in (bytes, str) or (self.key_type is str and not self.key_column):
             raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
@@ -189,23 +183,16 @@ class Stream:
 
     def _check_event(self) -> None:
         owner = self.event.__name__
-        for item in self.fields:
-            if item.name in RESERVED:
-                raise SettingsError(f"{owner}.{item.name}: every event table has a column of that name already")
-        by_name: dict[str, Field] = {}
-        for item in self.fields:
-            if (other := by_name.setdefault(item.name, item)) is not item:
-                raise SettingsError(
-                    f"stream {self.name}: {owner}.{other.dotted} and {owner}.{item.dotted} would both be column"
-                    f" {item.name}: rename one"
-                )
-        event_time = by_name.get("event_time")
+        check_fields(self.name, owner, self.fields)
+        event_time = next((item for item in self.fields if item.name == "event_time"), None)
         if event_time is None or event_time.python_type is not datetime or event_time.nullable:
             raise SettingsError(
                 f'{owner} needs a field `event_time: datetime`, for example `= field(name="timestamp")`'
             )
 
     def _check_asset(self) -> None:
+        if not _ASSET.fullmatch(self.topic_asset_name):
+            raise SettingsError(f"stream {self.name}: topic_asset {self.topic_asset!r} is not of A-Z, a-z, 0-9 and _")
         for key, value in self.tags.items():
             if not _TAG.fullmatch(key) or key.startswith("dagster/"):
                 raise SettingsError(
@@ -220,10 +207,6 @@ class Stream:
             raise SettingsError(f"stream {self.name}: max_silence is {self.max_silence}, at least a minute is needed")
 
 
-def _fits(name: str) -> bool:
-    return "\0" not in name and 1 <= len(name.encode()) <= POSTGRES_NAME_BYTES
-
-
 def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
     """The streams by name.
 
@@ -235,9 +218,15 @@ def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
         if not isinstance(stream, Stream):
             raise SettingsError(f"item {number} of STREAMS is {stream!r:.80}, not Stream(name, Struct)")
         for other in found.values():
-            for what in ("name", "topic", "topic_asset", "table"):
+            for what in ("name", "topic", "table"):
                 if getattr(stream, what) == getattr(other, what):
-                    shared = f"{what.replace('_', ' ')} {getattr(stream, what)!r}"
-                    raise SettingsError(f"streams {other.name} and {stream.name} share the {shared}")
+                    raise SettingsError(
+                        f"streams {other.name} and {stream.name} share the {what} {getattr(stream, what)!r}"
+                    )
+            if (shared := stream.topic_asset_name) == other.topic_asset_name:
+                raise SettingsError(
+                    f"streams {other.name} and {stream.name} share the topic asset {shared!r}: give one of them"
+                    f' another, such as Stream(..., topic_asset="{shared}_2")'
+                )
         found[stream.name] = stream
     return found

@@ -11,7 +11,7 @@ from .described import freshness, table_metadata
 
 
 def topic_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
-    return dg.AssetKey([*key_prefix, "kafka", stream.topic_asset])
+    return dg.AssetKey([*key_prefix, "kafka", stream.topic_asset_name])
 
 
 def asset_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:

@@ -28,9 +28,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
+from ..core.column_names import POSTGRES_NAME_BYTES
 from ..core.columns import Column as Declared
 from ..core.columns import FilledBy
-from ..core.stream import COORDINATES, POSTGRES_NAME_BYTES, Stream
+from ..core.stream import COORDINATES, Stream
 
 _TYPES: dict[str, TypeEngine[Any]] = {
     "text": Text(),

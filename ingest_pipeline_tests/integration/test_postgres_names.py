@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 import pytest
 
+from ingest_pipeline.core.column_names import SYSTEM_COLUMNS
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import rights, schema
@@ -59,6 +60,13 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         with bench.database.connect("looking") as connection:
             assert schema.table_differences(connection, bench.stream, name) == []
             assert rights.missing_rights(connection, bench.stream, schemas) == []
+
+
+def test_the_system_columns_are_those_of_postgresql(database_url: str) -> None:
+    with Bench(database_url, named("odd")) as bench:
+        bench.begin()
+        there = bench.sql("SELECT attname::text FROM pg_attribute WHERE attrelid = 'odd'::regclass AND attnum < 0")
+        assert set(there) == set(SYSTEM_COLUMNS)
 
 
 def test_a_column_is_added_to_a_table_of_any_name(database_url: str) -> None:

@@ -10,9 +10,11 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.core.fields import BIGINT_MAX
 from ingest_pipeline.core.stream import Stream, by_name
+from ingest_pipeline.orchestration.assets import topic_key
 from ingest_pipeline.streams import STREAMS
 
 READINGS = msgspec.defstruct("Reading", [("event_time", datetime)])
@@ -83,7 +85,7 @@ def test_a_table_name_fits_postgresql(table: str) -> None:
         Stream("readings", event(), table=table)
 
 
-@pytest.mark.parametrize("name", ["kafka_offset", "kafka_timestamp", "ingested_at"])
+@pytest.mark.parametrize("name", ["kafka_offset", "kafka_timestamp", "ingested_at", "ctid", "cmin", "cmax", "tableoid"])
 def test_our_own_columns_cannot_be_declared(name: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Stream("readings", event(**{name: int}))
@@ -124,10 +126,46 @@ def test_two_streams_share_nothing(what: str) -> None:
         by_name([Stream(event=event(), **names), Stream(event=event(), **other)])
 
 
-def test_two_topics_are_not_one_asset() -> None:
+def test_two_topics_are_not_one_asset_and_the_message_names_the_way_out() -> None:
     """Kafka itself refuses a topic that differs from another in . and _ alone, but not in - and _."""
-    with pytest.raises(SettingsError, match="streams one and two share the topic asset 'eu_prices'"):
-        by_name([Stream("one", event(), topic="eu-prices"), Stream("two", event(), topic="eu_prices")])
+    eu = Stream("one", event(), topic="orders.eu")
+    with pytest.raises(
+        SettingsError, match=r"one and two share the topic asset 'orders_eu': .* topic_asset=\"orders_eu_2\""
+    ):
+        by_name([eu, Stream("two", event(), topic="orders-eu")])
+    apart = Stream("two", event(), topic="orders-eu", topic_asset="orders_eu_2")
+    assert [stream.topic_asset_name for stream in by_name([eu, apart]).values()] == ["orders_eu", "orders_eu_2"]
+    assert topic_key(apart, ()).path == ["kafka", "orders_eu_2"]
+
+
+@pytest.mark.parametrize("name", ["orders-eu", "orders.eu", "a b", "a/b", "é"])
+def test_a_topic_asset_is_what_dagster_takes(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"stream readings: topic_asset '.*' is not of A-Z"):
+        Stream("readings", event(), topic_asset=name)
+
+
+def test_system_columns_are_refused_at_once_with_the_way_out() -> None:
+    box = {"xmin": float, "ymin": float, "xmax": float, "ymax": float}
+    with pytest.raises(
+        SettingsError, match=r"Event\.xmin, Event\.xmax: .* system column .*`xmin_value: .*name=\"xmin\""
+    ):
+        Stream("readings", event(**box))
+    assert Stream("readings", event(box=msgspec.defstruct("Box", box.items()))).fields[1].name == "box_xmin"
+    mended = [("event_time", datetime), ("xmin_value", float, msgspec.field(name="xmin"))]
+    stream = Stream("readings", msgspec.defstruct("Event", mended))
+    value = b'{"event_time": "2026-01-01T00:00:00Z", "xmin": 1.5}'
+    assert (stream.fields[1].name, JsonDecoder(stream).decode(value)[1]) == ("xmin_value", 1.5)
+
+
+def test_more_columns_than_postgresql_has_are_refused() -> None:
+    ours = len(Stream("readings", event()).table_columns)
+    for more, fits in ((1600 - ours, True), (1601 - ours, False)):
+        many = event(**{f"c{number}": int for number in range(more)})
+        if fits:
+            assert len(Stream("readings", many).table_columns) == 1600
+        else:
+            with pytest.raises(SettingsError, match=r"1,601 columns are more than PostgreSQL's 1,600"):
+                Stream("readings", many)
 
 
 def test_an_int_is_bounded_to_bigint_unless_it_is_bounded_closer() -> None:

@@ -1,0 +1,57 @@
+"""Which names a table and its columns may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .columns import COORDINATE_COLUMNS, INGESTED_AT, KAFKA_TIMESTAMP
+from .errors import SettingsError
+from .fields import Field
+
+RESERVED = (*(column.name for column in COORDINATE_COLUMNS), KAFKA_TIMESTAMP.name, INGESTED_AT.name)
+SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+"""Every table of PostgreSQL has these, in lower case, beside the ones that it declares."""
+POSTGRES_NAME_BYTES = 63
+MOST_COLUMNS = 1600
+"""PostgreSQL's limit of columns in a table."""
+
+
+def taken_names() -> dict[str, str]:
+    """Name → why no column can have it."""
+    return {
+        **dict.fromkeys(RESERVED, "every event table has a column of that name already"),
+        **dict.fromkeys(SYSTEM_COLUMNS, "every table of PostgreSQL has a system column of that name"),
+    }
+
+
+def check_sizes(stream: str, table: str, columns: Sequence[str]) -> None:
+    """Raises SettingsError for a name that PostgreSQL would cut, and for more columns than it allows."""
+    for name in (table, *columns):
+        if "\0" in name or not 1 <= len(name.encode()) <= POSTGRES_NAME_BYTES:
+            raise SettingsError(
+                f"stream {stream}: {name!r} does not fit PostgreSQL's {POSTGRES_NAME_BYTES} bytes for a name"
+            )
+    if len(columns) > MOST_COLUMNS:
+        raise SettingsError(
+            f"stream {stream}: {len(columns):,} columns are more than PostgreSQL's {MOST_COLUMNS:,}; a Struct inside"
+            " the event may be one jsonb column: declare the field Annotated[..., AsJson]"
+        )
+
+
+def check_fields(stream: str, owner: str, fields: Iterable[Field]) -> None:
+    """Raises SettingsError for fields whose columns would bear a name that is taken, or the same name."""
+    by_name: dict[str, Field] = {}
+    taken = taken_names()
+    for why in dict.fromkeys(taken.values()):
+        if those := [item for item in fields if taken.get(item.name) == why]:
+            one = those[0]
+            raise SettingsError(
+                f"{', '.join(f'{owner}.{item.dotted}' for item in those)}: {why}; rename the field and keep its JSON"
+                f' key: `{one.attribute}_value: ... = field(name="{one.json_name}")`'
+            )
+    for item in fields:
+        if (other := by_name.setdefault(item.name, item)) is not item:
+            raise SettingsError(
+                f"stream {stream}: {owner}.{other.dotted} and {owner}.{item.dotted} would both be column {item.name}:"
+                " rename one"
+            )
