@@ -16,7 +16,11 @@ LATENCY_SAMPLES = 100
 
 @dataclass(slots=True)
 class Progress:
-    """Counts since the run took ownership, which was at `started_at`, monotonic seconds."""
+    """Counts since the run took ownership, which was at `started_at`, monotonic seconds.
+
+    Attributes:
+        dropped: of `skipped`, the rows that a trigger of the table dropped. The others are tombstones.
+    """
 
     started_at: float
     batch_size: int = 1 << 62
@@ -25,6 +29,7 @@ class Progress:
     rows: int = 0
     dead_letters: int = 0
     skipped: int = 0
+    dropped: int = 0
     absent: int = 0
     batches: int = 0
     decode_seconds: float = 0.0
@@ -44,11 +49,13 @@ class Progress:
     def add(self, batch: Batch, written: Written, committed_at: float, now: float) -> None:
         """Count one committed batch. `committed_at` is Unix seconds, `now` the same moment in monotonic ones."""
         rows, letters = sum(written.rows.values()), sum(written.dead_letters.values())
-        skipped = sum(move.skipped for move in batch.moves.values())
+        dropped = sum(written.dropped.values())
+        skipped = sum(move.skipped for move in batch.moves.values()) + dropped
         moved = sum(move.place.next_offset - move.expected for move in batch.moves.values())
         self.rows += rows
         self.dead_letters += letters
         self.skipped += skipped
+        self.dropped += dropped
         self.absent += moved - rows - letters - skipped
         self.batches += -(-batch.records // self.batch_size)
         self.reasons.update(written.reasons)

@@ -148,12 +148,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What one committed transaction held, by partition, and what others ask of the owner."""
+    """What one committed transaction held, by partition, and what others ask of the owner.
+
+    Attributes:
+        dropped: rows that a trigger of the table dropped. The ledger counts them as skipped.
+    """
 
     rows: Mapping[int, int]
     dead_letters: Mapping[int, int]
     reasons: Sequence[str] = ()
     requests: Requests | None = None
+    dropped: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

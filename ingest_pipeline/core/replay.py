@@ -23,7 +23,7 @@ class Replayed:
         present: rows that were there already; they stay as they are.
         dead: records with a dead letter, left to redrive; one whose stored value was cut short is tried instead.
         refused: records that cannot become a row today and have no dead letter.
-        skipped: tombstones.
+        skipped: tombstones, and rows that a trigger of the table dropped.
         absent: offsets that the log does not hold: transaction markers, compaction.
     """
 
@@ -61,7 +61,7 @@ class ReplayStore(Protocol):
     """Stores what is missing of a batch, in one transaction. Raises EnvironmentFault, StopStream."""
 
     def store(self, batch: Batch) -> Replayed:
-        """Counts stored, present, dead and refused; the rest is the caller's."""
+        """Counts stored, present, dead, refused, and as skipped what a trigger drops. The rest is the caller's."""
 
 
 def replay(

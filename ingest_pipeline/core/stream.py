@@ -57,6 +57,7 @@ class Stream:
         extra_column: for the JSON keys that the event does not declare, as a jsonb object; null when there are none.
         id_column: for a number that the database gives each row.
         tags: Dagster tags of the asset.
+        allow_unlogged: the table may be UNLOGGED. A crash of PostgreSQL empties it, and its rows are not read again.
         max_silence: the asset turns stale when it has not been materialized for so long; None: an idle topic is fine.
         topic_asset: last part of the topic's asset key. By default it is the topic with _ in place of . and -, so two
             topics that differ only there need one of their own.
@@ -75,6 +76,7 @@ class Stream:
     headers_column: str = ""
     extra_column: str = ""
     id_column: str = ""
+    allow_unlogged: bool = False
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     max_silence: timedelta | None = None
     topic_asset: str = ""

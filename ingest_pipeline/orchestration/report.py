@@ -83,6 +83,7 @@ class Reporter:
             "batches": progress.batches,
             "dead_letters": progress.dead_letters,
             "skipped": progress.skipped,
+            "dropped_by_trigger": progress.dropped or None,
             "absent": progress.absent,
             "rows_per_second": round(progress.rows / seconds, 1),
             "mean_batch_rows": round(progress.rows / progress.batches, 1) if progress.batches else None,

@@ -8,16 +8,17 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, text
+from sqlalchemy import Connection, Row, Table, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused
 from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
-from ..core.stream import Stream
+from ..core.stream import COORDINATES, Stream
+from . import schema
 from .engine import Database, in_text
 from .errors import mapped_errors
-from .tables import event_table, primary_key_name
+from .tables import event_table
 
 CHUNK = 200
 """Letters decided in one transaction."""
@@ -141,6 +142,7 @@ class DeadLetters:
         done = Redriven()
         with self._database.connect(self._doing) as connection:
             parameters = {**self._parameters(wanted), "after": after, "limit": CHUNK}
+            schema.hold_table(connection, self._stream, self._database)
             letters = connection.execute(self._sql(_LOCKED), parameters).all()
             for letter in letters:
                 outcome, refused = self._redrive_one(connection, letter, decode)
@@ -158,16 +160,24 @@ class DeadLetters:
         try:
             parts = self._stream.parts.of_letter(letter.key, letter.headers)
             values = (*parts, *decode(letter.value))
-            with mapped_errors(self._doing, primary_key_name(self._stream.table)), connection.begin_nested():
+            row = self._row(letter, values)
+            with mapped_errors(self._doing, of_rows=True), connection.begin_nested():
                 stored = connection.execute(
                     insert(self._table)
                     .on_conflict_do_nothing(constraint=self._table.primary_key)
                     .returning(self._table.c.kafka_offset),
-                    self._row(letter, values),
+                    row,
                 ).first()
+                if stored is None and not self._is_present(connection, letter):
+                    raise RecordRefused("a trigger of the table drops the row", stage="insert")
         except RecordRefused as refused:
             return "refused", refused
         return ("present" if stored is None else "stored"), None
+
+    def _is_present(self, connection: Connection, letter: Row[Any]) -> bool:
+        table = self._table
+        coordinates = [table.c[name] == getattr(letter, name) for name in COORDINATES]
+        return connection.execute(select(1).select_from(table).where(*coordinates)).first() is not None
 
     def _row(self, letter: Row[Any], values: Sequence[object]) -> dict[str, object]:
         ms = letter.kafka_timestamp_ms

@@ -38,6 +38,7 @@ _SESSION = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "default_transaction_isolation": "read committed",
+    "plan_cache_mode": "force_generic_plan",  # the statements of a batch are always the same: plan them once
     "timezone": "UTC",
 }
 

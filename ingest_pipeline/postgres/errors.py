@@ -15,7 +15,6 @@ import sqlalchemy.exc
 from ..core.errors import (
     DatabaseUnavailable,
     IngestError,
-    LedgerConflict,
     NotPermitted,
     RecordRefused,
     SchemaMismatch,
@@ -25,6 +24,9 @@ from ..core.errors import (
 _RECORD = ("22", "23", "54", "P0001", "44000")
 _STOP = ("08P01", "22P03", "22P04", "42")
 _ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
+_NEVER_A_RECORD = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "55006", "55P", "72", "F0",
+                   "HV", "XX")  # fmt: skip
+"""What even inside a trigger speaks of the server, the session or the code, such as an internal error."""
 UNSENDABLE = (OverflowError, RecursionError, TypeError, ValueError)
 """What Python's own conversions raise for one value."""
 _CLIENT_REFUSALS = (*UNSENDABLE, psycopg.DataError, psycopg.ProgrammingError)
@@ -40,29 +42,28 @@ class RowNotSent(Exception):
 
 
 @contextmanager
-def mapped_errors(doing: str, own_key: str | None = None) -> Iterator[None]:
+def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
     """Raise ours for theirs.
 
     Args:
         doing: what was tried and where, for the message: "writing temperature".
-        own_key: name of the event table's primary key; a duplicate there is no record's fault.
+        of_rows: the statement stores rows in an event table, so what its triggers raise is a record's fault.
     """
     try:
         yield
     except sqlalchemy.exc.DBAPIError as error:
-        raise classified(error.orig or error, error.connection_invalidated, doing, own_key) from error
+        raise classified(error.orig or error, error.connection_invalidated, doing, of_rows) from error
     except (sqlalchemy.exc.TimeoutError, sqlalchemy.exc.ResourceClosedError) as error:
         raise DatabaseUnavailable(f"{doing}: no usable connection ({type(error).__name__})") from error
     except RowNotSent as error:
         raise _not_sent(error, doing) from error
     except psycopg.Error as error:
-        raise classified(error, False, doing, own_key) from error
+        raise classified(error, False, doing, of_rows) from error
 
 
-def classified(error: BaseException, disconnected: bool, doing: str, own_key: str | None = None) -> IngestError:
+def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bool = False) -> IngestError:
     """Our error for one of theirs. `disconnected`: the connection is known to be gone."""
     state = getattr(error, "sqlstate", None)
-    diag = getattr(error, "diag", None)
     said = _first_line(error)
     if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
         return RecordRefused(_cannot_send(error), stage="insert")
@@ -80,14 +81,16 @@ def classified(error: BaseException, disconnected: bool, doing: str, own_key: st
         )
     if _is(state, _ENVIRONMENT):
         return DatabaseUnavailable(f"{doing}: {state} {said}", sqlstate=state)
-    if state == "23505" and own_key is not None and diag is not None and diag.constraint_name == own_key:
-        return LedgerConflict(
-            f"{doing}: a row with these Kafka coordinates is in the table already, though the ledger says it was not"
-            " written; has the ledger been restored from a backup without the table?",
+    inside = _inside_function(error)
+    if _is(state, _RECORD) or (of_rows and inside and not _is(state, _NEVER_A_RECORD)):
+        diag = getattr(error, "diag", None)
+        return RecordRefused(
+            _template(error, state),
+            stage="insert",
             sqlstate=state,
+            index=_copy_index(error),
+            column=diag.column_name if diag is not None and not inside else None,
         )
-    if _is(state, _RECORD):
-        return RecordRefused(_template(error, state), stage="insert", sqlstate=state, index=_copy_index(error))
     return UnknownFault(f"{doing}: {state} {said}, an error nobody has classified", sqlstate=state)
 
 
@@ -101,16 +104,24 @@ def _first_line(error: BaseException) -> str:
     Inside a trigger or another function anything may be said, and what it does may name what a row holds: of an error
     from there, only the condition is told.
     """
-    diag = getattr(error, "diag", None)
-    context = diag.context if diag is not None else None
-    if any(not line.startswith("COPY ") for line in (context or "").splitlines()):
+    if _inside_function(error):
         return f"{_condition(error)}, inside a trigger or function; its words may quote a record and are left out"
+    diag = getattr(error, "diag", None)
     primary = diag.message_primary if diag is not None else None
     return str(primary or error).strip().split("\n")[0]
 
 
+def _inside_function(error: BaseException) -> bool:
+    """Whether a trigger or another function raised it: PostgreSQL's context then has a line for each function."""
+    diag = getattr(error, "diag", None)
+    context = diag.context if diag is not None else None
+    return any(not line.startswith("COPY ") for line in (context or "").splitlines())
+
+
 def _condition(error: BaseException) -> str:
-    """`UniqueViolation` → "unique violation"."""
+    """`UniqueViolation` → "unique violation". psycopg has a class for every state but those that a user made up."""
+    if type(error).__name__ in vars(psycopg):
+        return "an error of its own"
     return re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
 
 

@@ -54,12 +54,12 @@ class PostgresLedger:
         self._database, self._stream, self._run_id = database, stream, run_id
         self._clock: Clock = clock or SystemClock()
         self._doing = f"owning stream {stream.name}"
-        self._counts: dict[int, tuple[int, int]] = {}
+        self._counts: dict[int, tuple[int, int, int]] = {}
         self.positions: dict[int, Position] = {}
         self._lost: set[Backend] = set()  # sessions of our own that may still live
         self._sql = statements(stream, database.schemas)
         window = LetterWindow(stream.name, limits)
-        self._writer = BatchWriter(stream, run_id, self._sql, write_method, letter_bytes, batch_size, window)
+        self._writer = BatchWriter(stream, run_id, self._sql, write_method, letter_bytes, batch_size, window, database)
         self._open()
 
     def _open(self) -> None:
@@ -128,10 +128,11 @@ class PostgresLedger:
         written = self._writer.write(self._connection, batch)
         for partition, move in batch.moves.items():
             self.positions[partition] = Position(partition, move.incarnation, move.place)
-            rows, letters = self._counts[partition]
+            rows, letters, skipped = self._counts[partition]
             self._counts[partition] = (
                 rows + written.rows.get(partition, 0),
                 letters + written.dead_letters.get(partition, 0),
+                skipped + move.skipped + written.dropped.get(partition, 0),
             )
         return written
 
@@ -175,8 +176,11 @@ class PostgresLedger:
         self.positions = now
         if now == expected:
             return None
+        added = {p: [new - old for new, old in zip(self._counts[p], before[p], strict=True)] for p in moves}
         return Written(
-            {p: self._counts[p][0] - before[p][0] for p in moves}, {p: self._counts[p][1] - before[p][1] for p in moves}
+            {p: rows for p, (rows, _, _) in added.items()},
+            {p: letters for p, (_, letters, _) in added.items()},
+            dropped={p: skipped - moves[p].skipped for p, (_, _, skipped) in added.items()},
         )
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
@@ -241,5 +245,6 @@ def _positions(rows: Sequence[Row[Any]]) -> dict[int, Position]:
     }
 
 
-def _counts(rows: Sequence[Row[Any]]) -> dict[int, tuple[int, int]]:
-    return {row.kafka_partition: (row.rows, row.dead_letters) for row in rows}
+def _counts(rows: Sequence[Row[Any]]) -> dict[int, tuple[int, int, int]]:
+    """Partition → rows, dead letters and skipped records."""
+    return {row.kafka_partition: (row.rows, row.dead_letters, row.skipped) for row in rows}

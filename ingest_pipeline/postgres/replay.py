@@ -32,7 +32,6 @@ class MissingRows:
     def __init__(self, database: Database, stream: Stream) -> None:
         self._database, self._stream = database, stream
         self._doing = f"replaying stream {stream.name}"
-        self._own_key = primary_key_name(stream.table)
         columns = ", ".join(in_text(name) for name in column_oids(stream))
         table = f"{in_text(database.schemas.events)}.{in_text(stream.table)}"
         self._create = text(
@@ -40,8 +39,9 @@ class MissingRows:
         )
         self._insert_missing = text(
             f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
-            f" ON CONFLICT ON CONSTRAINT {in_text(self._own_key)} DO NOTHING"
+            f" ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream.table))} DO NOTHING"
         )
+        self._offsets = text(f"SELECT kafka_offset FROM {table} WHERE {_RANGE}")  # noqa: S608
         carried = statements(stream, database.schemas)
         plain = ", ".join(quoted(name) for name in column_oids(stream))
         self._copy = CopyPlan(f"COPY {_TEMPORARY} ({plain}) FROM STDIN (FORMAT BINARY)", carried.copy.oids)
@@ -54,9 +54,11 @@ class MissingRows:
 
         1. records with a dead letter are left out, unless the letter's value was cut short;
         2. the others go by COPY into a temporary table and from there, where missing, into the event table;
-        3. letters whose value was cut short, and whose row is there now, are redriven.
+        3. letters whose value was cut short, and whose row is there now, are redriven. Rows that a trigger drops count
+           as skipped.
         """
         with self._database.connect(self._doing) as connection:
+            schema.hold_table(connection, self._stream, self._database)
             letters = self._letters(connection, batch)  # 1
             rows = [row for row in batch.rows if letters.get(row[2], True)]
             dead = len(batch.rows) - len(rows)
@@ -65,23 +67,32 @@ class MissingRows:
 
             def store(part: list[Row]) -> None:
                 nonlocal stored
-                with mapped_errors(self._doing, self._own_key):
+                with mapped_errors(self._doing, of_rows=True):
                     connection.exec_driver_sql(self._carried, part, {OPTION: self._copy})
                     found = connection.execute(self._insert_missing).rowcount
                     connection.execute(text(f"TRUNCATE {_TEMPORARY}"))
                 stored += found
 
             refused = {rows[i][2] for i, _ in store_isolated(connection, rows, store)}  # 2
-            mended = [row[2] for row in rows if row[2] in letters and row[2] not in refused]
-            self._redriven(connection, batch, mended)  # 3
+            kept = [row[2] for row in rows if row[2] not in refused]
+            present = self._present(connection, batch) if stored < len(kept) or letters else set(kept)
+            self._redriven(
+                connection, batch, [offset for offset in kept if offset in letters and offset in present]
+            )  # 3
         undecoded = {letter.offset for letter in batch.dead_letters}
         known = sum(offset in letters for offset in refused | undecoded)
+        dropped = sum(offset not in present for offset in kept)
         return Replayed(
             stored=stored,
-            present=len(rows) - len(refused) - stored,
+            present=len(kept) - dropped - stored,
             dead=dead + known,
             refused=len(refused) + len(undecoded) - known,
+            skipped=dropped,
         )
+
+    def _present(self, connection: Connection, batch: Batch) -> set[int]:
+        """The offsets of the batch's range whose rows are in the table."""
+        return set(connection.execute(self._offsets, self._coordinates(batch)).scalars())
 
     def _letters(self, connection: Connection, batch: Batch) -> dict[int, bool]:
         """Offset → whether the letter's value was cut short, for letters that are not redriven."""
@@ -106,9 +117,10 @@ class MissingRows:
         return text(statement.replace("{ledger}", in_text(self._database.schemas.ledger)))
 
 
-_OF_BATCH = """
-    stream = :stream AND kafka_incarnation = :incarnation AND kafka_partition = :partition
+_RANGE = """
+    kafka_incarnation = :incarnation AND kafka_partition = :partition
       AND kafka_offset >= :start AND kafka_offset < :stop"""
+_OF_BATCH = f"stream = :stream AND {_RANGE}"
 _LETTERS = f"""
     SELECT kafka_offset, truncated AND status = 'open' AS cut FROM {{ledger}}.dead_letter
     WHERE {_OF_BATCH} AND status <> 'redriven'"""  # noqa: S608

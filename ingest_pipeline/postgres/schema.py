@@ -11,6 +11,7 @@ from sqlalchemy.schema import CreateColumn, CreateSchema
 from ..core.columns import Column, FilledBy
 from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
 from ..core.stream import COORDINATES, Stream
+from .catalog import ledger_differences, storage_differences
 from .engine import Database, in_text
 from .errors import mapped_errors
 from .queries import quoted
@@ -24,9 +25,11 @@ _ADVICE_BY_HAND = "`ingest migrate` adds columns and changes none: alter the tab
 
 _VERSION_TABLE = text("SELECT to_regclass(:name)")
 _COLUMNS = text("""
-    SELECT a.attname, a.atttypid::bigint AS oid, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+    SELECT a.attname, a.atttypid::bigint AS oid, format_type(a.atttypid, a.atttypmod) AS type,
+           (a.attnotnull OR t.typnotnull) AS attnotnull,
            (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '') AS filled
-    FROM pg_attribute a WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped""")
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped""")
 
 _PRIMARY_KEY = text("""
     SELECT c.conname, array(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY AS k(attnum, place)
@@ -88,13 +91,28 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
 
 
 def verify_table(connection: Connection, stream: Stream, database: Database) -> None:
-    """Compare the table's columns with the declared ones. Binary COPY would store a wrong type as garbage.
+    """Compare the stream's table and the ledger with what this code relies on.
+
+    Binary COPY would store a wrong type as garbage.
 
     Raises:
-        SchemaMismatch: naming each difference and `ingest migrate`.
+        SchemaMismatch: naming each difference and what to do.
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
         raise SchemaMismatch(_say(stream, database, wrong, _ADVICE))
+    if wrong := ledger_differences(connection, database.schemas):
+        raise SchemaMismatch(f"stream {stream.name}: {'; '.join(wrong)}", stream=stream.name)
+
+
+def hold_table(connection: Connection, stream: Stream, database: Database) -> None:
+    """Keep everybody from altering the table until the open transaction ends, and verify it as it is now.
+
+    Raises:
+        SchemaMismatch: see verify_table.
+    """
+    table = f"{in_text(database.schemas.events)}.{in_text(stream.table)}"
+    connection.execute(text(f"SELECT FROM ONLY {table} WHERE false"))
+    verify_table(connection, stream, database)
 
 
 def has_table(connection: Connection, stream: Stream, schema: str) -> bool:
@@ -118,6 +136,7 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
     for name, (_, _, not_null, filled) in found.items():
         if name not in stream.columns and not_null and not filled:
             wrong.append(f"column {name} is NOT NULL without a default, and no field fills it")
+    wrong += storage_differences(connection, f"{quoted(schema)}.{quoted(stream.table)}", stream.allow_unlogged)
     key = _primary_key(connection, stream, schema)
     if key != (primary_key_name(stream.table), COORDINATES):
         seen = f"{key[0]} ({', '.join(key[1])})" if key else "none"

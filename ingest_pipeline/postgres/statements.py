@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-import psycopg
 from psycopg.types.json import Jsonb
 from sqlalchemy import TextClause, text
 
 from ..core.record import STAMP, DeadLetter, Row
 from ..core.stream import Stream
+from .catalog import SIGNATURE
 from .copy import CopyPlan
 from .engine import Schemas, in_text
 from .queries import quoted
-from .tables import BIGINT_OID, column_oids
+from .tables import BIGINT_OID, column_oids, letter_oids
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_NAME = re.compile(r"\{(ledger|table|signature)\}")
 _letter_values = attrgetter(*DeadLetter.__slots__)
-_LETTER_COLUMNS = {
-    "stream": "text",
-    "topic": "text",
-    "run_id": "text",
-    "allowed": "bool",
-    "kafka_partition": "int4",
-    "kafka_offset": "int8",
-    "kafka_incarnation": "int2",
-    "kafka_timestamp_ms": "int8",
-    "key": "bytea",
-    "value": "bytea",
-    "value_bytes": "int8",
-    "value_sha256": "bytea",
-    "truncated": "bool",
-    "headers": "jsonb",
-    "stage": "text",
-    "reason": "text",
-    "sqlstate": "text",
-}
 
 
 @dataclass(frozen=True)
@@ -52,6 +35,9 @@ class Statements:
     letter_copy: CopyPlan
     move: TextClause
     recount: TextClause
+    row_counts: TextClause
+    first_present: TextClause
+    unfilled: TextClause
     allowed: TextClause
     letters: TextClause
     recent: TextClause
@@ -63,25 +49,35 @@ class Statements:
 
 def statements(stream: Stream, schemas: Schemas) -> Statements:
     """All names quoted."""
-    ledger = in_text(schemas.ledger)
+    names = {
+        "ledger": in_text(schemas.ledger),
+        "table": f"{in_text(schemas.events)}.{in_text(stream.table)}",
+        "signature": SIGNATURE,
+    }
+
+    def rendered(template: str) -> TextClause:
+        return text(_NAME.sub(lambda name: names[name[1]], template))
+
     oids = {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
-    letter_oids = {name: psycopg.adapters.types[kind].oid for name, kind in _LETTER_COLUMNS.items()}
     insert, copy = _carried(f"{quoted(schemas.events)}.{quoted(stream.table)}", oids)
-    letter, letter_copy = _carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids)
+    letter, letter_copy = _carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
     return Statements(
         insert=insert,
         copy=copy,
         letter=letter,
         letter_copy=letter_copy,
-        move=_text(_MOVE, ledger),
-        recount=_text(_RECOUNT, ledger),
-        allowed=_text(_ALLOWED, ledger),
-        letters=_text(_LETTERS, ledger),
-        allowance=_text(_ALLOWANCE, ledger),
-        recent=_text(_RECENT.replace("{table}", f"{in_text(schemas.events)}.{in_text(stream.table)}"), ledger),
-        own=_text(_OWN, ledger),
-        read=_text(_READ, ledger),
-        beat=_text(_BEAT, ledger),
+        move=rendered(_MOVE),
+        recount=rendered(_RECOUNT),
+        row_counts=rendered(_ROW_COUNTS),
+        first_present=rendered(_FIRST_PRESENT),
+        unfilled=rendered(_UNFILLED),
+        allowed=rendered(_ALLOWED),
+        letters=rendered(_LETTERS),
+        allowance=rendered(_ALLOWANCE),
+        recent=rendered(_RECENT),
+        own=rendered(_OWN),
+        read=rendered(_READ),
+        beat=rendered(_BEAT),
     )
 
 
@@ -108,10 +104,8 @@ def letter_row(letter: DeadLetter, stream: Stream, run_id: str, allowed: bool) -
     return (stream.name, stream.topic, run_id, allowed, *_letter_values(letter))
 
 
-def _text(template: str, ledger: str) -> TextClause:
-    return text(template.replace("{ledger}", ledger))
-
-
+# Both sub-selects lock their table against any ALTER until COMMIT. The lock is taken before the snapshot, so the
+# signature is that of the locked tables.
 _MOVE = """
     WITH moved AS (
         UPDATE {ledger}.position AS p
@@ -127,12 +121,39 @@ _MOVE = """
           AND p.next_offset = m.expected AND p.run_id = :run_id
         RETURNING 1)
     SELECT (SELECT count(*) FROM moved) AS moved, coalesce(s.paused, false) AS paused, s.reason, s.paused_by,
-           coalesce(s.letters_allowed, 0) AS letters_allowed
+           coalesce(s.letters_allowed, 0) AS letters_allowed,
+           EXISTS (SELECT FROM ONLY {table} WHERE false) OR EXISTS (SELECT FROM {ledger}.dead_letter WHERE false)
+               AS locked,
+           ({signature}) AS signature
     FROM (VALUES (1)) AS one LEFT JOIN {ledger}.stream_state s ON s.stream = :stream"""
 _RECOUNT = """
-    UPDATE {ledger}.position AS p SET "rows" = p."rows" - m.refused, dead_letters = p.dead_letters + m.refused
-    FROM unnest(CAST(:partitions AS int[]), CAST(:refused AS bigint[])) AS m(kafka_partition, refused)
+    UPDATE {ledger}.position AS p
+    SET "rows" = p."rows" - m.refused - m.dropped, dead_letters = p.dead_letters + m.refused,
+        skipped = p.skipped + m.dropped
+    FROM unnest(CAST(:partitions AS int[]), CAST(:refused AS bigint[]), CAST(:dropped AS bigint[]))
+         AS m(kafka_partition, refused, dropped)
     WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition"""
+_ROW_COUNTS = """
+    SELECT m.kafka_partition, counted.present
+    FROM unnest(CAST(:partitions AS int[]), CAST(:incarnations AS smallint[]), CAST(:starts AS bigint[]),
+                CAST(:stops AS bigint[])) AS m(kafka_partition, incarnation, start, stop)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS present FROM {table} e
+        WHERE e.kafka_incarnation = m.incarnation AND e.kafka_partition = m.kafka_partition
+          AND e.kafka_offset >= m.start AND e.kafka_offset < m.stop) AS counted"""
+_FIRST_PRESENT = """
+    SELECT r.kafka_partition, r.kafka_offset
+    FROM unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[]))
+         AS r(kafka_incarnation, kafka_partition, kafka_offset)
+    CROSS JOIN LATERAL (
+        SELECT FROM {table} e
+        WHERE e.kafka_incarnation = r.kafka_incarnation AND e.kafka_partition = r.kafka_partition
+          AND e.kafka_offset = r.kafka_offset LIMIT 1) AS present
+    LIMIT 1"""
+_UNFILLED = """
+    SELECT a.attgenerated = '' AND NOT EXISTS (
+        SELECT FROM pg_trigger t WHERE t.tgrelid = a.attrelid AND NOT t.tgisinternal AND t.tgtype & 7 = 7)
+    FROM pg_attribute a WHERE a.attrelid = to_regclass(:event_table) AND a.attname = :column"""
 _ALLOWED = """
     UPDATE {ledger}.stream_state SET letters_allowed = greatest(0, letters_allowed - :used) WHERE stream = :stream"""
 _ALLOWANCE = "SELECT letters_allowed FROM {ledger}.stream_state WHERE stream = :stream FOR UPDATE"
@@ -162,7 +183,7 @@ _OWN = """
     UPDATE {ledger}.position SET run_id = :run_id
     WHERE stream = :stream AND kafka_partition = ANY(CAST(:partitions AS int[]))"""
 _READ = """
-    SELECT kafka_partition, kafka_incarnation, next_offset, leader_epoch, run_id, "rows", dead_letters
+    SELECT kafka_partition, kafka_incarnation, next_offset, leader_epoch, run_id, "rows", dead_letters, skipped
     FROM {ledger}.position
     WHERE stream = :stream AND kafka_partition = ANY(CAST(:partitions AS int[])) ORDER BY kafka_partition"""
 _BEAT = """

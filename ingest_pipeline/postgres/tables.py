@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import psycopg
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -50,6 +51,25 @@ _TYPES: dict[str, TypeEngine[Any]] = {
 LETTER_KEY = "dead_letter_coordinates"
 """The unique constraint of the dead letters' coordinates, as v0001_ledger.py names it."""
 BIGINT_OID = 20
+_LETTER_COLUMNS = {
+    "stream": "text",
+    "topic": "text",
+    "run_id": "text",
+    "allowed": "bool",
+    "kafka_partition": "int4",
+    "kafka_offset": "int8",
+    "kafka_incarnation": "int2",
+    "kafka_timestamp_ms": "int8",
+    "key": "bytea",
+    "value": "bytea",
+    "value_bytes": "int8",
+    "value_sha256": "bytea",
+    "truncated": "bool",
+    "headers": "jsonb",
+    "stage": "text",
+    "reason": "text",
+    "sqlstate": "text",
+}
 
 
 def event_table(stream: Stream, schema: str, metadata: MetaData | None = None) -> Table:
@@ -89,3 +109,8 @@ def _derived(table: str, suffix: str) -> str:
 def column_oids(stream: Stream) -> dict[str, int]:
     """Column → type OID for the columns a row fills, in a row's order."""
     return {column.name: column.pg_oid for column in stream.row_columns}
+
+
+def letter_oids() -> dict[str, int]:
+    """Column → type OID of the columns that a writer fills of a dead letter, in their order."""
+    return {name: psycopg.adapters.types[kind].oid for name, kind in _LETTER_COLUMNS.items()}

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ..core.errors import DatabaseUnavailable, RecordRefused, Superseded, UnknownFault
+from ..core.errors import (
+    DatabaseUnavailable,
+    RecordRefused,
+    SchemaMismatch,
+    Superseded,
+    UnknownFault,
+)
 from ..core.letters import dead_letter
 from ..core.limit import LetterTally, LetterWindow
 from ..core.record import Batch, DeadLetter, Requests, Row, Written
 from ..core.stream import Stream
-from .copy import OPTION, CopyPlan
-from .errors import UNSENDABLE, RowNotSent, mapped_errors
+from . import schema
+from .engine import Database
+from .errors import mapped_errors
+from .inserts import DUPLICATE_KEY, Inserts
 from .isolate import store_isolated
-from .statements import Statements, as_parameters, dressed, letter_row
-from .tables import LETTER_KEY, primary_key_name
+from .presence import refuse_conflict, row_counts
+from .queries import quoted
+from .statements import Statements
 
 _PARTITION = itemgetter(1)
 _QUERY_CANCELED = "57014"
+_NULL_IN_COLUMN = "23502"
 _IMMEDIATE = text("SET CONSTRAINTS ALL IMMEDIATE")
 
 
@@ -36,6 +45,7 @@ class BatchWriter:
             costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on one of 1,000 rows, since the
             resource owner keeps their slots under one hash (0.9 µs a row; 0.1 with 10,000 rows).
         window: which of the last records were refused; moves with each committed batch.
+        database: where the tables are, for messages and for a closer look at a table that was altered.
     """
 
     def __init__(
@@ -47,13 +57,20 @@ class BatchWriter:
         letter_bytes: int,
         batch_size: int,
         window: LetterWindow,
+        database: Database,
     ) -> None:
+        self._database = database
+        self._tables = {
+            "event_table": f"{quoted(database.schemas.events)}.{quoted(stream.table)}",
+            "letter_table": f"{quoted(database.schemas.ledger)}.dead_letter",
+        }
+        self._signature: int | None = None
         self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
-        self._by_copy = write_method == "copy"
+        by_copy = write_method == "copy"
+        self._inserts = Inserts(stream, run_id, statements, by_copy)
         self._letter_bytes, self._batch_size = letter_bytes, batch_size
-        self._most = sys.maxsize if self._by_copy else batch_size  # rows of a statement
+        self._most = sys.maxsize if by_copy else batch_size  # rows of a statement
         self._doing = f"writing stream {stream.name}"
-        self._own_key = primary_key_name(stream.table)
 
     def write(self, connection: Connection, batch: Batch) -> Written:
         """Commit the batch, or nothing of it.
@@ -89,29 +106,32 @@ class BatchWriter:
         """One transaction, with `first`, the refusal that ended it when tried before, in this order:
 
         1. deferred constraints become immediate: one that failed at COMMIT could not be isolated;
-        2. the positions move, by compare-and-set: a writer that lost ownership ends here;
-        3. rows, the refused ones put aside, unless they are too many;
+        2. the positions move, by compare-and-set: a writer that lost ownership ends here. So does one whose table was
+           altered and is not as declared any more. From here to COMMIT the table cannot be altered;
+        3. rows, the refused ones put aside, unless they are too many. Rows that a trigger drops are counted;
         4. dead letters;
         5. COMMIT.
         """
         rows = Counter(map(_PARTITION, batch.rows))
         letters = Counter(letter.partition for letter in batch.dead_letters)
-        with mapped_errors(self._doing, self._own_key), connection.begin():
+        with mapped_errors(self._doing), connection.begin():
             connection.execute(_IMMEDIATE)  # 1
             requests, allowed = self._move(connection, batch, rows, letters)  # 2
             if allowed and (batch.dead_letters or first):
                 allowed = connection.execute(self._sql.allowance, {"stream": self._stream.name}).scalar_one()
             tally = self.window.tally(batch.dead_letters, batch.rows_before, allowed)
-            put_aside = self._store(connection, batch, tally, first)  # 3
+            stored, put_aside = self._store(connection, batch, tally, first)  # 3
             window = tally.after(len(batch.rows))
-            self._insert_letters(connection, [*batch.dead_letters, *put_aside], tally.uncounted)  # 4
-            if put_aside:
-                refused = Counter(letter.partition for letter in put_aside)
-                self._recount(connection, refused)
-                rows.subtract(refused)
-                letters.update(refused)
+            refused = Counter(letter.partition for letter in put_aside)
+            rows.subtract(refused)
+            letters.update(refused)
+            dropped = self._dropped(connection, batch, rows) if stored < rows.total() else Counter[int]()
+            rows.subtract(dropped)
+            self._inserts.letters(connection, [*batch.dead_letters, *put_aside], tally.uncounted)  # 4
+            if refused or dropped:
+                self._recount(connection, refused, dropped)
         self.window = window
-        return Written(rows, letters, self._reasons(batch, put_aside), requests)
+        return Written(rows, letters, self._reasons(batch, put_aside), requests, dropped)
 
     def _move(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
@@ -133,6 +153,7 @@ class BatchWriter:
                 "dead_letters": [letters.get(p, 0) for p in moves],
                 "skipped": [move.skipped for move in moves.values()],
                 "absent": [move.place.next_offset - move.expected - accounted[p] for p, move in moves.items()],
+                **self._tables,
             },
         ).one()
         if row.moved != len(moves):
@@ -141,30 +162,58 @@ class BatchWriter:
                 f" {self._run_id[:8]} left them: another run owns the partitions; nothing of this batch was written",
                 stream=self._stream.name,
             )
+        if row.signature != self._signature:
+            schema.verify_table(connection, self._stream, self._database)
+            self._signature = row.signature
         return Requests(paused=f"{row.reason} ({row.paused_by})" if row.paused else None), row.letters_allowed
 
     def _store(
         self, connection: Connection, batch: Batch, tally: LetterTally, first: RecordRefused | None
-    ) -> list[DeadLetter]:
-        if not batch.rows:
-            return []
-        if first is None:
-            for start in range(0, len(batch.rows), self._most):
-                self._insert(connection, batch.rows[start : start + self._most])
-            return []
+    ) -> tuple[int, list[DeadLetter]]:
+        """How many rows the table took, and the dead letters of those that were refused."""
+        stored = 0
+
+        def store(rows: list[Row]) -> None:
+            nonlocal stored
+            stored += self._inserts.rows(connection, rows)
 
         def refuse(index: int, error: RecordRefused) -> None:
             row = batch.rows[index]
+            if error.sqlstate == DUPLICATE_KEY:
+                refuse_conflict(connection, self._sql, [row[:3]], self._doing)
+            if error.sqlstate == _NULL_IN_COLUMN:
+                self._refuse_unfilled(connection, error)
             tally.refuse(index, row[1], row[2], error.message)
 
-        def store(rows: list[Row]) -> None:
-            with mapped_errors(self._doing, self._own_key):
-                self._insert(connection, rows)
-
+        if first is None:
+            for start in range(0, len(batch.rows), self._most):
+                store(batch.rows[start : start + self._most])
+            return stored, []
         named = first if len(batch.rows) <= self._most else None  # a line is counted from its statement's first row
         most = min(self._batch_size, self._most)
         refused = store_isolated(connection, batch.rows, store, most, named, refuse)
-        return [self._put_aside(batch, i, error) for i, error in refused]
+        if refused:
+            refuse_conflict(connection, self._sql, [batch.rows[i][:3] for i, _ in refused], self._doing)
+        return stored, [self._put_aside(batch, i, error) for i, error in refused]
+
+    def _refuse_unfilled(self, connection: Connection, error: RecordRefused) -> None:
+        """A column that neither a field nor a trigger fills is null in every row, so no record is at fault."""
+        column = error.where.get("column")
+        if column in self._stream.columns:
+            return
+        parameters = {"event_table": self._tables["event_table"], "column": column}
+        if connection.execute(self._sql.unfilled, parameters).scalar():
+            raise SchemaMismatch(
+                f"{self._doing}: column {column} is NOT NULL, and neither a field nor its default fills it: give it a"
+                " default, or drop NOT NULL",
+                stream=self._stream.name,
+                sqlstate=error.sqlstate,
+            )
+
+    def _dropped(self, connection: Connection, batch: Batch, rows: Mapping[int, int]) -> Counter[int]:
+        """Partition → rows that are not in the table, though no statement failed: a trigger returned NULL for them."""
+        present = row_counts(connection, self._sql, batch.moves)
+        return Counter({p: count - present[p] for p, count in rows.items() if count > present[p]})
 
     def _put_aside(self, batch: Batch, i: int, refused: RecordRefused) -> DeadLetter:
         """Made once, however often the batch is tried."""
@@ -173,47 +222,16 @@ class BatchWriter:
             batch.put_aside[i] = dead_letter(batch.messages[i], row[0], refused, self._letter_bytes, read)
         return batch.put_aside[i]
 
-    def _insert(self, connection: Connection, rows: list[Row]) -> None:
-        self._carry(connection, self._sql.insert, rows, self._sql.copy, as_parameters)
-
-    def _carry(
-        self,
-        connection: Connection,
-        insert: str,
-        rows: list[tuple[Any, ...]],
-        copy: CopyPlan,
-        dress: Callable[[tuple[Any, ...]], tuple[Any, ...]],
-    ) -> None:
-        """SQLAlchemy Core's executemany; carried by COPY when that is the method."""
-        if self._by_copy:
-            connection.exec_driver_sql(insert, rows, {OPTION: copy})
-            return
-        try:
-            connection.exec_driver_sql(insert, list(map(dress, rows)))
-        except UNSENDABLE as error:
-            raise RowNotSent(None) from error
-
-    def _insert_letters(
-        self, connection: Connection, letters: Sequence[DeadLetter], allowed: Collection[tuple[int, int]]
-    ) -> None:
-        if not letters:
-            return
-        rows = [
-            letter_row(letter, self._stream, self._run_id, (letter.partition, letter.offset) in allowed)
-            for letter in letters
-        ]
-        try:
-            with mapped_errors(self._doing, LETTER_KEY):
-                self._carry(connection, self._sql.letter, rows, self._sql.letter_copy, dressed)
-        except RecordRefused as error:  # the line that it names is none of the batch's rows
-            raise RecordRefused(error.message, stage=error.stage, sqlstate=error.sqlstate) from error
-        if allowed:
-            connection.execute(self._sql.allowed, {"stream": self._stream.name, "used": len(allowed)})
-
-    def _recount(self, connection: Connection, refused: Mapping[int, int]) -> None:
+    def _recount(self, connection: Connection, refused: Mapping[int, int], dropped: Mapping[int, int]) -> None:
+        partitions = sorted(refused.keys() | dropped.keys())
         connection.execute(
             self._sql.recount,
-            {"stream": self._stream.name, "partitions": list(refused), "refused": list(refused.values())},
+            {
+                "stream": self._stream.name,
+                "partitions": partitions,
+                "refused": [refused.get(partition, 0) for partition in partitions],
+                "dropped": [dropped.get(partition, 0) for partition in partitions],
+            },
         )
 
     def _reasons(self, batch: Batch, put_aside: Sequence[DeadLetter]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, SchemaMismatch, UnknownFault
+from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, NotPermitted, SchemaMismatch, UnknownFault
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import engine
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -104,6 +104,34 @@ CASES: dict[str, tuple[str, Callable[[int], bytes], str, str]] = {
     "trigger 22": (before("22023"), lambda n: item("secret", -1), "22023", "invalid parameter value (22023)"),
     "trigger 23": (before("23514"), lambda n: item("secret", -1), "23514", "check violation (23514)"),
     "trigger P0001": (before("P0001"), lambda n: item("secret", -1), "P0001", "raise exception (P0001)"),
+    "trigger P0002": (before("P0002"), lambda n: item("secret", -1), "P0002", "no data found (P0002)"),
+    "trigger P0004": (before("P0004"), lambda n: item("secret", -1), "P0004", "assert failure (P0004)"),
+    "trigger 21000": (before("21000"), lambda n: item("secret", -1), "21000", "cardinality violation (21000)"),
+    "trigger 20000": (before("20000"), lambda n: item("secret", -1), "20000", "case not found (20000)"),
+    "trigger 38000": (before("38000"), lambda n: item("secret", -1), "38000", "external routine exception (38000)"),
+    "trigger MY001": (before("MY001"), lambda n: item("secret", -1), "MY001", "an error of its own (MY001)"),
+    "trigger 99001": (before("99001"), lambda n: item("secret", -1), "99001", "an error of its own (99001)"),
+    "deferred trigger MY001": (
+        deferred("MY001"),
+        lambda n: item("secret", -1),
+        "MY001",
+        "an error of its own (MY001)",
+    ),
+    "check function": (
+        "CREATE FUNCTION judge(n bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN ASSERT n >= 0; RETURN true;"
+        " END $$; ALTER TABLE item ADD CONSTRAINT judged CHECK (judge(number))",
+        lambda n: item("secret", -1),
+        "P0004",
+        "assert failure (P0004)",
+    ),
+    "more than one row": (
+        "CREATE FUNCTION pick() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE x int; BEGIN"
+        " SELECT y INTO STRICT x FROM generate_series(1, CASE WHEN new.number < 0 THEN 2 ELSE 1 END) y; RETURN new;"
+        " END $$; CREATE TRIGGER pick BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION pick()",
+        lambda n: item("secret", -1),
+        "P0003",
+        "too many rows (P0003)",
+    ),
     "deferred trigger": (deferred("P0001"), lambda n: item("secret", -1), "P0001", "raise exception (P0001)"),
     "key too long": (
         "CREATE INDEX ON item (name)",
@@ -237,7 +265,18 @@ def test_any_records_of_a_batch_may_be_refused(bench: Bench, case: str, seed: in
 
 @pytest.mark.parametrize(
     ("state", "error"),
-    [("42703", SchemaMismatch), ("XX000", UnknownFault), ("P0002", UnknownFault), ("0A000", UnknownFault)],
+    [
+        ("42703", SchemaMismatch),
+        ("42P01", SchemaMismatch),
+        ("22P03", SchemaMismatch),
+        ("08P01", SchemaMismatch),
+        ("42501", NotPermitted),
+        ("53100", DatabaseUnavailable),
+        ("40001", DatabaseUnavailable),
+        ("XX000", UnknownFault),
+        ("XX001", UnknownFault),
+        ("0A000", UnknownFault),
+    ],
 )
 def test_what_is_not_a_records_fault_stops_the_stream(bench: Bench, state: str, error: type[Exception]) -> None:
     bench.sql(before(state))
@@ -246,6 +285,8 @@ def test_what_is_not_a_records_fault_stops_the_stream(bench: Bench, state: str, 
     assert bench.offsets() == []
     assert bench.letters() == {}
     assert bench.counters() == (0, 0, 0)
+    if issubclass(error, DatabaseUnavailable):
+        bench.ledger.recover(None)
     bench.sql("DROP TRIGGER refuse ON item")
     refused(bench, [item("a"), item("b", -1)], set())
 

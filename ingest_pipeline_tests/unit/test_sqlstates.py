@@ -13,7 +13,6 @@ from psycopg import errors
 from ingest_pipeline.core.errors import (
     DatabaseUnavailable,
     IngestError,
-    LedgerConflict,
     NotPermitted,
     RecordRefused,
     SchemaMismatch,
@@ -118,13 +117,6 @@ class Diagnosed(errors.UniqueViolation):
         return type("Diag", (), {name: self._fields.get(name) for name in names})
 
 
-def test_the_own_key_is_never_a_records_fault() -> None:
-    duplicate = Diagnosed(constraint_name="reading_pkey")
-    assert type(classified(duplicate, False, "writing", "reading_pkey")) is LedgerConflict
-    assert type(classified(duplicate, False, "writing", "other_pkey")) is RecordRefused
-    assert type(classified(duplicate, False, "writing")) is RecordRefused
-
-
 @pytest.mark.parametrize(
     ("fields", "message", "index"),
     [
@@ -161,6 +153,41 @@ class Raised(Diagnosed):
 def test_the_words_of_a_trigger_are_left_out(context: str | None, told: str) -> None:
     fields = {"message_primary": "the disk is full"} | ({"context": context} if context else {})
     assert classified(Raised(**fields), False, "writing").message.startswith(f"writing: {told}")
+
+
+INSIDE = "PL/pgSQL function f() line 3 at RAISE\nCOPY item, line 4"
+NEVER_A_RECORD = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "55006", "55P", "72", "F0",
+                  "HV", "XX")  # fmt: skip
+OWN_STATES = ["MY001", "U0001", "P0003", "P0999", "99999", "00001", "ZZZZZ", "7A000"]
+
+
+def raised_inside(state: str, of_rows: bool, context: str | None = INSIDE) -> IngestError:
+    kind = type("Thrown", (Diagnosed,), {"sqlstate": state})
+    return classified(kind(**({"context": context} if context else {})), False, "writing", of_rows)
+
+
+@pytest.mark.parametrize("state", [*STATES, *OWN_STATES])
+def test_what_a_trigger_raises_for_a_row_is_the_records_fault(state: str) -> None:
+    """Unless the state speaks of the environment, of types and rights, or of the server itself."""
+    expected = EXACT.get(state) or BY_CLASS.get(state[:2])
+    if expected is None:
+        expected = UnknownFault if state.startswith(NEVER_A_RECORD) else RecordRefused
+    assert type(raised_inside(state, of_rows=True)) is expected
+
+
+@pytest.mark.parametrize("state", ["P0002", "P0004", "21000", *OWN_STATES])
+@pytest.mark.parametrize(("of_rows", "context"), [(False, INSIDE), (True, None), (True, "COPY item, line 4")])
+def test_elsewhere_such_a_state_stops_and_is_named(state: str, of_rows: bool, context: str | None) -> None:
+    found = raised_inside(state, of_rows, context)
+    assert type(found) is UnknownFault
+    assert state in found.message
+
+
+def test_a_reason_of_an_own_state_names_it_and_its_line() -> None:
+    found = raised_inside("MY001", of_rows=True)
+    assert isinstance(found, RecordRefused)
+    assert (found.message, found.sqlstate, found.index) == ("thrown (MY001)", "MY001", 3)
+    assert "secret" not in found.message
 
 
 def test_a_refusal_of_the_server_says_nothing_of_the_driver() -> None:

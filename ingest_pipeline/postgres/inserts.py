@@ -1,0 +1,84 @@
+"""The two INSERTs of a batch, of rows and of dead letters: by COPY or by executemany."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from ..core.errors import LedgerConflict, RecordRefused
+from ..core.record import DeadLetter, Row
+from ..core.stream import Stream
+from .copy import OPTION, CopyPlan
+from .errors import UNSENDABLE, RowNotSent, mapped_errors
+from .statements import Statements, as_parameters, dressed, letter_row
+
+DUPLICATE_KEY = "23505"
+
+
+class Inserts:
+    """Writes the rows and dead letters of one stream inside the caller's transaction.
+
+    Args:
+        by_copy: carry them by COPY, else by executemany.
+    """
+
+    def __init__(self, stream: Stream, run_id: str, sql: Statements, by_copy: bool) -> None:
+        self._stream, self._run_id, self._sql, self._by_copy = stream, run_id, sql, by_copy
+        self._doing = f"writing stream {stream.name}"
+
+    def rows(self, connection: Connection, rows: list[Row]) -> int:
+        """How many rows the table took. Fewer than were sent where a trigger drops some.
+
+        Raises:
+            RecordRefused: a row is refused, so none was stored.
+        """
+        with mapped_errors(self._doing, of_rows=True):
+            return self._carry(connection, self._sql.insert, rows, self._sql.copy, as_parameters)
+
+    def letters(
+        self, connection: Connection, letters: Sequence[DeadLetter], allowed: Collection[tuple[int, int]]
+    ) -> None:
+        """Store the dead letters. `allowed`: (partition, offset) of those that an operator lets pass the limit.
+
+        Raises:
+            LedgerConflict: one of them is in the ledger already.
+        """
+        if not letters:
+            return
+        rows = [
+            letter_row(letter, self._stream, self._run_id, (letter.partition, letter.offset) in allowed)
+            for letter in letters
+        ]
+        try:
+            with mapped_errors(self._doing):
+                self._carry(connection, self._sql.letter, rows, self._sql.letter_copy, dressed)
+        except RecordRefused as error:
+            if error.sqlstate == DUPLICATE_KEY:
+                raise LedgerConflict(
+                    f"{self._doing}: a dead letter with these Kafka coordinates is in the ledger already, though its"
+                    " position says that the record was not read; has only a part of the ledger been restored?",
+                    stream=self._stream.name,
+                    sqlstate=error.sqlstate,
+                ) from error
+            # The line that the error names is none of the batch's rows.
+            raise RecordRefused(error.message, stage=error.stage, sqlstate=error.sqlstate) from error
+        if allowed:
+            connection.execute(self._sql.allowed, {"stream": self._stream.name, "used": len(allowed)})
+
+    def _carry(
+        self,
+        connection: Connection,
+        insert: str,
+        rows: list[tuple[Any, ...]],
+        copy: CopyPlan,
+        dress: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+    ) -> int:
+        """SQLAlchemy Core's executemany, carried by COPY when that is the method. How many rows the table took."""
+        if self._by_copy:
+            return connection.exec_driver_sql(insert, rows, {OPTION: copy}).rowcount
+        try:
+            return connection.exec_driver_sql(insert, list(map(dress, rows))).rowcount
+        except UNSENDABLE as error:
+            raise RowNotSent(None) from error

@@ -1,0 +1,46 @@
+"""Which of a batch's rows are in the event table, whatever triggers, rules or partitions made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import Connection
+
+from ..core.errors import LedgerConflict
+from ..core.record import Move
+from .statements import Statements
+
+
+def row_counts(connection: Connection, sql: Statements, moves: Mapping[int, Move]) -> dict[int, int]:
+    """Partition → rows of the offsets over which the batch moves it."""
+    parameters = {
+        "partitions": list(moves),
+        "incarnations": [move.incarnation for move in moves.values()],
+        "starts": [move.expected for move in moves.values()],
+        "stops": [move.place.next_offset for move in moves.values()],
+    }
+    return {row.kafka_partition: row.present for row in connection.execute(sql.row_counts, parameters)}
+
+
+def refuse_conflict(
+    connection: Connection, sql: Statements, coordinates: Collection[tuple[int, int, int]], doing: str
+) -> None:
+    """A record whose row is in the table must not become a dead letter.
+
+    Args:
+        coordinates: (incarnation, partition, offset) of records that the database refuses.
+
+    Raises:
+        LedgerConflict: the table holds a row of one of them.
+    """
+    incarnations, partitions, offsets = zip(*coordinates, strict=True)
+    parameters = {"incarnations": list(incarnations), "partitions": list(partitions), "offsets": list(offsets)}
+    row = connection.execute(sql.first_present, parameters).first()
+    if row is not None:
+        raise LedgerConflict(
+            f"{doing}: partition {row.kafka_partition} offset {row.kafka_offset}: a row with these Kafka coordinates is"
+            " in the table already, though the ledger says it was not written; has the ledger been restored from a"
+            " backup without the table?",
+            partition=row.kafka_partition,
+            offset=row.kafka_offset,
+        )
