@@ -48,8 +48,6 @@ _TYPES: dict[str, TypeEngine[Any]] = {
     "jsonb": JSONB(none_as_null=True),
     "bytea": LargeBinary(),
 }
-LETTER_KEY = "dead_letter_coordinates"
-"""The unique constraint of the dead letters' coordinates, as v0001_ledger.py names it."""
 BIGINT_OID = 20
 _LETTER_COLUMNS = {
     "stream": "text",

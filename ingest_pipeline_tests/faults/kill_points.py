@@ -19,6 +19,7 @@ import psycopg
 import ingest_pipeline.core.drain
 from ingest_pipeline.kafka.group import GroupCommits
 from ingest_pipeline.kafka.source import KafkaSource
+from ingest_pipeline.postgres.inserts import Inserts
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline_tests.orchestration import killed_run
@@ -133,7 +134,7 @@ def savepoint_open(death: Death) -> None:
         if stored == 2:
             death.now()
 
-    after(BatchWriter, "_insert", look)
+    after(Inserts, "rows", look)
 
 
 def rows_written(death: Death) -> None:
@@ -141,7 +142,7 @@ def rows_written(death: Death) -> None:
 
 
 def letters_written(death: Death) -> None:
-    after(BatchWriter, "_insert_letters", lambda _: death.now() if death.writing else None)
+    after(Inserts, "letters", lambda _: death.now() if death.writing else None)
 
 
 def before_commit(death: Death) -> None:
