@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
+from . import settings_kafka_login
 from .settings_values import MASK, SecretText
 
 PREFIX = "KAFKA_"
@@ -56,7 +57,9 @@ PROPERTIES: Mapping[str, str] = MappingProxyType(_properties())
 """librdkafka's name → "bool", "least..greatest" of a whole number, "one|of|these", or "" for any text."""
 
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
-_BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/@\[\]]+)(?::\d{1,5})?")
+_BROKER = re.compile(
+    r"(?:(?i:PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/@\[\]]+)(?::\d{1,5})?"
+)
 _SECRET = re.compile(r"password|passphrase|secret|\.pem$|oauthbearer\.config$|kinit\.cmd$")
 _USERINFO = re.compile(r":(?://)?[^/]*@")
 _IGNORED = re.compile(
@@ -153,7 +156,10 @@ def kafka_properties(
             if key.startswith("KAFKA_TEST_MOCK_"):
                 problems[key] = f"is refused: {REFUSED['test.mock.num.brokers']}"
             elif not is_ignored(key):
-                problems[key] = _unknown(key, usable)
+                plain = key.removeprefix(PREFIX)
+                problems[key] = (
+                    f"sets nothing: {plain} is for all streams" if plain in settings else _unknown(key, usable)
+                )
         elif name in REFUSED:
             problems[key] = f"is refused: {REFUSED[name]}"
         elif not _fits(name, value):
@@ -161,13 +167,20 @@ def kafka_properties(
         elif reason := _unsafe(name, value, allow_insecure_tls):
             problems[key] = f"is refused: {reason}"
         else:
-            found[name] = value
-    return KafkaProperties(found), problems
+            found[name] = _tidied(name, value)
+    return KafkaProperties(found), problems or settings_kafka_login.problems(found)
 
 
 def _unknown(key: str, names: Collection[str]) -> str:
+    if meant := settings_kafka_login.meant(key):
+        return f"sets nothing; the name is {meant}"
     near = get_close_matches(key, names, n=1, cutoff=0.0)
     return f"names no librdkafka property of a consumer; the nearest name is {near[0]}"
+
+
+def _tidied(name: str, value: str) -> str:
+    """The value without the blanks and line ends that a list of brokers may have around each name."""
+    return ",".join(map(str.strip, value.split(","))) if name == "bootstrap.servers" else value
 
 
 def _fits(name: str, value: str) -> bool:

@@ -90,7 +90,7 @@ class StreamSettings(Values):
     )
     adopt_group: Annotated[Name | None, _NAME_SHAPE] = Field(
         default=None,
-        description="The consumer group whose offsets a new stream takes over. It must have one for the topic.",
+        description="The consumer group whose offsets a new stream takes over, refused when it has none for the topic.",
     )
     parallelism: int = Field(
         default=1,

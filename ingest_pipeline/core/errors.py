@@ -17,7 +17,7 @@
         ├── DataLoss             Kafka no longer holds what the ledger expects next
         ├── TopicChanged         topic or cluster is not the one the ledger knows
         ├── TopicMissing         the topic does not exist
-        └── UnknownFault         an error nobody has classified
+        └── UnknownFault         an error that no table of ours knows
 
 A message is one line: what happened, where, what to do. It never quotes a record's value, key or headers.
 All of them can be pickled, with their attributes.
@@ -146,4 +146,4 @@ class TopicMissing(StopStream):
 
 
 class UnknownFault(StopStream):
-    """An error that is in nobody's table: not assumed to be retryable, nor to be a record's."""
+    """An error that no table of ours knows, or that no repetition mends. No record is blamed for it."""

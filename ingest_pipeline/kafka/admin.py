@@ -68,5 +68,6 @@ class Admin:
         return mapped
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._SSL or not isinstance(map_error(error, self.where), KafkaUnavailable):
+        explains = error.code() in (KafkaError._SSL, KafkaError._RESOLVE)
+        if explains or not isinstance(map_error(error, self.where), KafkaUnavailable):
             self._hint = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ _DEFAULTS: dict[str, Any] = {
     "socket.timeout.ms": 15_000,  # how late a frozen broker is noticed; librdkafka has 60000
     "log.connection.close": False,
 }
+
+_OURS = frozenset({*_FIXED, *_DEFAULTS, "client.id", "group.id", "error_cb", "on_commit"})
 
 # Properties of a consumer that an AdminClient would only warn about.
 _CONSUMER_ONLY = frozenset(
@@ -140,13 +143,20 @@ def open_client(factory: Callable[..., Client], config: Mapping[str, Any], logge
     """A client with its log on `logger`.
 
     Raises:
-        SettingsError: librdkafka refuses a property; the message has its name, not its value.
+        SettingsError: librdkafka refuses a property. The message has the variable that sets it, not its value.
     """
     try:
         return factory(dict(config), logger=ClientLog(logger))
     except KafkaException as refused:
         text = str(refused.args[0]) if refused.args else ""
-        names = ", ".join(sorted(name for name in config if name in text)) or ", ".join(sorted(config))
+        own = [name for name in config if name not in _OURS]  # what the user has set
+        names = [name for name in own if name in text] or own
+        variables = ", ".join(sorted(map(_variable, names)))
         error = refused.args[0] if refused.args else None
         code = error.name() if isinstance(error, KafkaError) else "unknown"
-        raise SettingsError(f"The Kafka client refuses its settings ({code}): check {names}") from None
+        raise SettingsError(f"The Kafka client refuses its settings ({code}): check {variables}") from None
+
+
+def _variable(name: str) -> str:
+    """The variable that sets a property: security.protocol → KAFKA_SECURITY_PROTOCOL."""
+    return "KAFKA_" + re.sub(r"[.-]", "_", name).upper()

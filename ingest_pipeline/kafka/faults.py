@@ -1,4 +1,4 @@
-"""librdkafka's error codes → our errors. By code, never by text; a code in no table stops the stream."""
+"""librdkafka's error codes → our errors, by code and never by text. A code in no table stops the stream."""
 
 from __future__ import annotations
 
@@ -8,16 +8,41 @@ from confluent_kafka import KafkaError, KafkaException
 
 from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted, TopicMissing, UnknownFault
 
-_UNREACHABLE = "does not answer; check that the brokers run and that bootstrap.servers names them"
+_UNREACHABLE = (
+    "does not answer; check that the brokers run, that KAFKA_BOOTSTRAP_SERVERS names them, and that"
+    " KAFKA_SECURITY_PROTOCOL is what they speak there. `ingest check` tries each address"
+)
+_NAME = (
+    "a broker's host name does not resolve; check KAFKA_BOOTSTRAP_SERVERS, and advertised.listeners of the brokers."
+    " `ingest check` names the address"
+)
+_LISTENER = "a broker has no listener of the name that clients ask for; check advertised.listeners of every broker"
 _LATER = "cannot answer now; the request may be repeated"
-_TLS = "TLS could not be set up; check security.protocol, ssl.ca.location and the broker's certificate"
-_LOGIN = "the login was refused; check security.protocol, sasl.mechanisms, sasl.username and sasl.password"
+_TLS = "TLS could not be set up; check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA_LOCATION and the broker's certificate"
+_LOGIN = (
+    "the login was refused; check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and"
+    " KAFKA_SASL_PASSWORD"
+)
 _TOPIC_RIGHT = "a right on the topic is missing; grant Read (it includes Describe)"
-_GROUP_RIGHT = "a right on the consumer group is missing; grant Read on group.id"
+_GROUP_RIGHT = "a right on the consumer group is missing; grant Read on the group"
+_GROUP_IN_USE = (
+    "another consumer is a member of this group, so Kafka refuses the stream's commits; give that consumer a group of"
+    " its own, or set KAFKA_GROUP_PREFIX"
+)
+_MARK = "Kafka refuses the mark that group commits carry; raise offset.metadata.max.bytes of the brokers to 100 or more"
+_DAMAGED = (
+    "the client cannot read a record batch or an answer: it is damaged, or compressed in a way that the client does"
+    " not know. kafka-dump-log.sh finds a damaged batch"
+)
+_OTHER_SERVER = (
+    "the server does not know the request; check that it is a broker and no controller, and Kafka 2.1 or newer"
+)
+_HERE = "this machine lacks memory, threads, file handles or the right to a file; its system log says which"
+_BROKER_BUG = "the broker met an error that it did not expect; its log says which"
 _CLUSTER_RIGHT = "a right on the cluster is missing; grant it to this user"
 _NO_TOPIC = "the topic or partition does not exist; create it, or correct the stream's topic"
 _LOST = "the log no longer holds the next offset; an operator has to accept the gap"
-_TOO_LARGE = "a record is larger than a fetch may be; raise receive.message.max.bytes and fetch.max.bytes"
+_TOO_LARGE = "a record is larger than a fetch may be; raise KAFKA_RECEIVE_MESSAGE_MAX_BYTES and KAFKA_FETCH_MAX_BYTES"
 
 _TABLE: dict[str, tuple[type[IngestError], str]] = {
     **dict.fromkeys(
@@ -26,7 +51,6 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
             "_DESTROY_BROKER",
             "_FAIL",
             "_MSG_TIMED_OUT",
-            "_RESOLVE",
             "_TIMED_OUT",
             "_TIMED_OUT_QUEUE",
             "_TRANSPORT",
@@ -76,7 +100,9 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
         ),
         (KafkaUnavailable, _LATER),
     ),
+    "_RESOLVE": (KafkaUnavailable, _NAME),
     "_SSL": (KafkaUnavailable, _TLS),
+    "LISTENER_NOT_FOUND": (KafkaUnavailable, _LISTENER),
     **dict.fromkeys(
         (
             "_AUTHENTICATION",
@@ -107,6 +133,50 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
         (TopicMissing, _NO_TOPIC),
     ),
     **dict.fromkeys(("_AUTO_OFFSET_RESET", "_LOG_TRUNCATION", "OFFSET_OUT_OF_RANGE"), (DataLoss, _LOST)),
+    **dict.fromkeys(
+        (
+            "FENCED_INSTANCE_ID",
+            "FENCED_MEMBER_EPOCH",
+            "GROUP_MAX_SIZE_REACHED",
+            "GROUP_SUBSCRIBED_TO_TOPIC",
+            "ILLEGAL_GENERATION",
+            "INCONSISTENT_GROUP_PROTOCOL",
+            "MEMBER_ID_REQUIRED",
+            "NON_EMPTY_GROUP",
+            "REBALANCE_IN_PROGRESS",
+            "STALE_MEMBER_EPOCH",
+            "UNKNOWN_MEMBER_ID",
+            "UNRELEASED_INSTANCE_ID",
+            "UNSUPPORTED_ASSIGNOR",
+        ),
+        (UnknownFault, _GROUP_IN_USE),
+    ),
+    **dict.fromkeys(("INVALID_COMMIT_OFFSET_SIZE", "OFFSET_METADATA_TOO_LARGE"), (UnknownFault, _MARK)),
+    **dict.fromkeys(
+        (
+            "_BAD_COMPRESSION",
+            "_BAD_MSG",
+            "_UNDERFLOW",
+            "INVALID_MSG",
+            "INVALID_MSG_SIZE",
+            "INVALID_RECORD",
+            "UNSUPPORTED_COMPRESSION_TYPE",
+        ),
+        (UnknownFault, _DAMAGED),
+    ),
+    **dict.fromkeys(
+        (
+            "_UNKNOWN_PROTOCOL",
+            "_UNSUPPORTED_FEATURE",
+            "MISMATCHED_ENDPOINT_TYPE",
+            "UNSUPPORTED_ENDPOINT_TYPE",
+            "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+            "UNSUPPORTED_VERSION",
+        ),
+        (UnknownFault, _OTHER_SERVER),
+    ),
+    **dict.fromkeys(("_CRIT_SYS_RESOURCE", "_FS"), (UnknownFault, _HERE)),
+    "UNKNOWN": (UnknownFault, _BROKER_BUG),
     "MSG_SIZE_TOO_LARGE": (UnknownFault, _TOO_LARGE),
 }
 
@@ -136,6 +206,9 @@ def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any)
     if outcome is None:
         # The code's own description, not this occurrence's text, which may quote anything.
         meaning = f"{error.name()} ({KafkaError(error.code()).str()})"
-        return UnknownFault(f"{where}: {meaning} is an error nobody has classified; see Kafka's log", **attributes)
+        return UnknownFault(
+            f"{where}: unexpected error {meaning}. It is not repeated blindly; the brokers' logs may say more",
+            **attributes,
+        )
     kind, advice = outcome
     return kind(f"{where}: {advice} ({error.name()})", **attributes)

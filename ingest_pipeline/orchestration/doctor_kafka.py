@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..core.adoption import adoption
-from ..core.errors import IngestError, TopicMissing
+from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import StoredPosition
 from ..core.stream import Stream
@@ -22,14 +22,33 @@ def kafka_findings(connections: Connections, stream: Stream) -> Iterator[Finding
     except TopicMissing as error:
         yield _missing(what, connections, stream, error)
         return
+    except KafkaUnavailable as error:
+        yield Finding(False, what, "; ".join([error.message, *_unreachable(connections)]))
+        return
     except IngestError as error:
         yield Finding(False, what, error.message)
+        return
+    if silent := [partition for partition in range(identity.partitions) if partition not in ends]:
+        leaders = f"the leaders of {len(silent)} of {identity.partitions} partitions do not answer"
+        yield Finding(False, what, "; ".join([leaders, *_unreachable(connections)]))
         return
     total = sum(place.next_offset for place in ends.values())
     note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"
     yield Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {total:,}{note}")
     if connections.start_policy(stream).adopt_group:
         yield _adoption(connections, stream, identity.partitions)
+
+
+def _unreachable(connections: Connections) -> list[str]:
+    """Addresses that cannot be used, and why: those of the settings, then those that the brokers tell clients."""
+    from ..kafka.reach import advertised_problems, bootstrap_problems
+
+    if named := bootstrap_problems(connections.settings.kafka):
+        return [f"KAFKA_BOOTSTRAP_SERVERS: {problem}" for problem in named]
+    return [
+        f"the brokers tell clients to connect to addresses of which {problem}: correct advertised.listeners there"
+        for problem in advertised_problems(connections.admin())
+    ]
 
 
 def _missing(what: str, connections: Connections, stream: Stream, error: TopicMissing) -> Finding:

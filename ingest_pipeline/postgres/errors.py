@@ -91,7 +91,9 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
             index=_copy_index(error),
             column=diag.column_name if diag is not None and not inside else None,
         )
-    return UnknownFault(f"{doing}: {state} {said}, an error nobody has classified", sqlstate=state)
+    if _is(state, _RECORD):
+        return RecordRefused(_template(error, state), stage="insert", sqlstate=state, index=_copy_index(error))
+    return UnknownFault(f"{doing}: unexpected error {state}: {said}. It is not repeated blindly", sqlstate=state)
 
 
 def _is(state: str, entries: tuple[str, ...]) -> bool:

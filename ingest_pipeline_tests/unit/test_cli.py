@@ -30,7 +30,7 @@ FAILING = {
     "a missing setting": (
         {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "PLAIN"},
         ["simulate", "--records", "1"],
-        "The Kafka client refuses its settings",
+        "KAFKA_SASL_USERNAME must be set, since KAFKA_SASL_MECHANISM is PLAIN",
     ),
     "no PostgreSQL": ({"DATABASE_URL": NOWHERE}, ["tail", "price"], "PostgreSQL is not reachable"),
     "no range": ({}, ["replay", "price"], "a replay needs a first and a last offset"),

@@ -30,7 +30,7 @@ UNAVAILABLE = words("""
     _PREV_IN_PROGRESS _PURGE_INFLIGHT _PURGE_QUEUE _RESOLVE _RETRY _SSL _TIMED_OUT _TIMED_OUT_QUEUE _TRANSPORT
     _UNKNOWN_BROKER _WAIT_CACHE _WAIT_COORD BROKER_NOT_AVAILABLE CONCURRENT_TRANSACTIONS
     COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE ELIGIBLE_LEADERS_NOT_AVAILABLE FENCED_LEADER_EPOCH
-    FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH KAFKA_STORAGE_ERROR LEADER_NOT_AVAILABLE
+    FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH KAFKA_STORAGE_ERROR LEADER_NOT_AVAILABLE LISTENER_NOT_FOUND
     NETWORK_EXCEPTION NOT_CONTROLLER NOT_COORDINATOR NOT_LEADER_FOR_PARTITION OFFSET_NOT_AVAILABLE
     PREFERRED_LEADER_NOT_AVAILABLE REASSIGNMENT_IN_PROGRESS REBOOTSTRAP_REQUIRED REPLICA_NOT_AVAILABLE
     REQUEST_TIMED_OUT STALE_BROKER_EPOCH STALE_CTRL_EPOCH THROTTLING_QUOTA_EXCEEDED UNKNOWN_CONTROLLER_ID
@@ -69,6 +69,42 @@ def test_each_code(name: str) -> None:
     assert error.message.startswith(WHERE)
     assert "\n" not in error.message
     assert "the client's own words" not in error.message
+
+
+@pytest.mark.parametrize("name", sorted(set(CODES) - set(EXPECTED)))
+def test_each_code_that_stops_the_stream_reads_like_a_sentence(name: str) -> None:
+    message = map_error(KafkaError(CODES[name]), WHERE).message
+    assert "nobody" not in message and "classified" not in message
+    described = "unexpected error" in message and KafkaError(CODES[name]).str() in message
+    assert described or message.endswith(f" ({name})")
+
+
+GROUP_IN_USE = words("""
+    FENCED_INSTANCE_ID FENCED_MEMBER_EPOCH GROUP_MAX_SIZE_REACHED GROUP_SUBSCRIBED_TO_TOPIC ILLEGAL_GENERATION
+    INCONSISTENT_GROUP_PROTOCOL MEMBER_ID_REQUIRED NON_EMPTY_GROUP REBALANCE_IN_PROGRESS STALE_MEMBER_EPOCH
+    UNKNOWN_MEMBER_ID UNRELEASED_INSTANCE_ID UNSUPPORTED_ASSIGNOR
+""")
+
+
+@pytest.mark.parametrize("name", GROUP_IN_USE)
+def test_a_group_with_members_is_called_that(name: str) -> None:
+    assert "another consumer is a member of this group" in map_error(KafkaError(CODES[name]), WHERE).message
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("_AUTHENTICATION", "KAFKA_SASL_MECHANISM"),
+        ("_SSL", "KAFKA_SSL_CA_LOCATION"),
+        ("_TRANSPORT", "KAFKA_SECURITY_PROTOCOL"),
+        ("_ALL_BROKERS_DOWN", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("_RESOLVE", "advertised.listeners"),
+        ("LISTENER_NOT_FOUND", "advertised.listeners"),
+        ("MSG_SIZE_TOO_LARGE", "KAFKA_RECEIVE_MESSAGE_MAX_BYTES"),
+    ],
+)
+def test_what_to_change_is_named_as_it_is_set(name: str, variable: str) -> None:
+    assert variable in map_error(KafkaError(CODES[name]), WHERE).message
 
 
 def test_unknown_codes_stop_the_stream_and_are_not_retried() -> None:

@@ -10,13 +10,14 @@ from confluent_kafka import Consumer, KafkaException
 
 from ingest_pipeline.settings import KafkaProperties, load_settings
 from ingest_pipeline.settings_kafka import PROPERTIES, REFUSED, is_ignored, variable
+from ingest_pipeline.settings_kafka_login import MECHANISMS
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 
 @pytest.mark.parametrize(
     ("variable", "name", "value"),
     [
-        ("KAFKA_BOOTSTRAP_SERVERS", "bootstrap.servers", "a:9092,[::1]:9093, c"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "bootstrap.servers", "a:9092,[::1]:9093,c"),
         ("KAFKA_SECURITY_PROTOCOL", "security.protocol", "SASL_SSL"),
         ("KAFKA_SASL_MECHANISM", "sasl.mechanism", "SCRAM-SHA-512"),
         ("KAFKA_SASL_KERBEROS_SERVICE_NAME", "sasl.kerberos.service.name", "kafka"),
@@ -31,7 +32,11 @@ from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, p
     ],
 )
 def test_a_property_by_its_variable(variable: str, name: str, value: str) -> None:
-    assert load(**{variable: value}).kafka == {"bootstrap.servers": "localhost:9092", name: value}
+    login = {"KAFKA_SASL_MECHANISM": "GSSAPI"} if value == "SASL_SSL" else {}
+    found = dict(load(**login, **{variable: value}).kafka)
+    if login:
+        assert found.pop("sasl.mechanism") == "GSSAPI"
+    assert found == {"bootstrap.servers": "localhost:9092", name: value}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,73 @@ def test_a_kafka_variable_that_cannot_be_used(variable: str, value: str, says: s
     found = problems(**{variable: value})
     assert list(found) == [variable]
     assert says in found[variable]
+
+
+@pytest.mark.parametrize(
+    ("others", "ours"),
+    [
+        ("URL URI BROKERS BROKER BROKER_LIST BOOTSTRAP BOOTSTRAP_SERVER BOOTSTRAP_BROKERS", "BOOTSTRAP_SERVERS"),
+        ("HOST HOSTS SERVERS ADDRESS BROKER_URL ENDPOINT", "BOOTSTRAP_SERVERS"),
+        ("USER USERNAME SASL_USER SASL_USER_NAME API_KEY", "SASL_USERNAME"),
+        ("PASS PASSWORD SASL_PASS API_SECRET", "SASL_PASSWORD"),
+        ("SASL_JAAS_CONFIG", "SASL_USERNAME, and KAFKA_SASL_PASSWORD"),
+        ("SASL_MECH AUTH_MECHANISM MECHANISM", "SASL_MECHANISM"),
+        ("PROTOCOL TLS SSL USE_SSL TLS_ENABLED", "SECURITY_PROTOCOL"),
+        ("CA CA_CERT SSL_CA SSL_CAFILE TLS_CA_FILE SSL_TRUSTSTORE_LOCATION", "SSL_CA_LOCATION"),
+        ("SSL_CERT TLS_CLIENT_CERT_FILE", "SSL_CERTIFICATE_LOCATION"),
+        ("SSL_KEYFILE TLS_PRIVATE_KEY", "SSL_KEY_LOCATION"),
+        ("GROUP CONSUMER_GROUP", "GROUP_PREFIX"),
+    ],
+)
+def test_names_that_other_programs_use_are_translated(others: str, ours: str) -> None:
+    for name in others.split():
+        assert problems(**{f"KAFKA_{name}": "x"})[f"KAFKA_{name}"] == f"sets nothing; the name is KAFKA_{ours}"
+
+
+@pytest.mark.parametrize("value", ["kafka://a:9092", "http://a:9092", "a:9092/", "a:9092 b:9092", "a:9092,"])
+def test_a_list_of_brokers_has_no_scheme_of_others_no_path_and_commas(value: str) -> None:
+    assert "host:port" in problems(KAFKA_BOOTSTRAP_SERVERS=value)["KAFKA_BOOTSTRAP_SERVERS"]
+
+
+@pytest.mark.parametrize("value", [" a:9092 , b:9092 ", "a:9092,b:9092\n"])
+def test_blanks_around_brokers_are_dropped(value: str) -> None:
+    assert load(KAFKA_BOOTSTRAP_SERVERS=value).kafka["bootstrap.servers"] == "a:9092,b:9092"
+
+
+@pytest.mark.parametrize(
+    ("environ", "variable", "says"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM", "must be set, since KAFKA_SECURITY_PROTOCOL"),
+        ({"KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"}, "KAFKA_SASL_MECHANISM", "must be GSSAPI or"),
+        ({"KAFKA_SASL_MECHANISMS": "plain"}, "KAFKA_SASL_MECHANISM", "must be GSSAPI or"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "sasl_plaintext", "KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_PASSWORD": "x"},
+            "KAFKA_SASL_USERNAME",
+            "must be set, since KAFKA_SASL_MECHANISM is PLAIN",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "x"},
+            "KAFKA_SASL_PASSWORD",
+            "must be set, since KAFKA_SASL_MECHANISM is PLAIN",
+        ),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "SSL://a:1"}, "KAFKA_BOOTSTRAP_SERVERS", "they must agree"),
+    ],
+)
+def test_settings_that_only_make_sense_together(environ: dict[str, str], variable: str, says: str) -> None:
+    found = problems(**environ)
+    assert list(found) == [variable]
+    assert says in found[variable]
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_the_client_knows_the_mechanism(mechanism: str) -> None:
+    login = {"security.protocol": "SASL_PLAINTEXT", "sasl.username": "x", "sasl.password": "x"}
+    try:
+        Consumer({"group.id": "x", "sasl.mechanism": mechanism, **login}).close()
+    except KafkaException as refused:
+        assert "Unsupported SASL mechanism" not in str(refused)
+    with pytest.raises(KafkaException, match="Unsupported SASL mechanism"):
+        Consumer({"group.id": "x", "sasl.mechanism": mechanism.lower(), **login})
 
 
 @pytest.mark.parametrize(
