@@ -25,7 +25,7 @@ def findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Fi
 
 
 def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
-    from ..postgres import rights, schema
+    from ..postgres import rights, schema, server_checks
 
     database = connections.database()
     what = f"PostgreSQL at {database.where}"
@@ -45,6 +45,8 @@ def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[F
                 yield _table(stream, wrong, may_come)
                 if version is not None and (grants := rights.missing_rights(connection, stream, database.schemas)):
                     yield Finding(False, f"rights for {stream.name}", "; ".join(grants))
+        for subject, problem in server_checks.problems(database):
+            yield Finding(False, f"PostgreSQL: {subject}", problem)
     except IngestError as error:
         yield Finding(False, what, error.message)
 

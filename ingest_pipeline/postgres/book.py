@@ -97,7 +97,8 @@ class LedgerBook:
 
     def _owners(self, connection: Connection, partitions: Collection[int]) -> Owners:
         keys = ownership.lock_keys(connection, self._database.schemas.ledger, self._stream.name)
-        held = ownership.holders(connection, keys, partitions) if partitions else {}
+        looks = self._database.copy_looks
+        held = ownership.holders(connection, keys, partitions, looks) if partitions else {}
         return Owners(held, ownership.present_runs(connection))
 
     def state(self) -> StreamState:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, text
+from psycopg import pq
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from . import copy
-from .errors import mapped_errors
+from ..core.errors import SchemaMismatch
+from . import copy, pooler
+from .copy_progress import CopyLooks
+from .errors import READ_ONLY, READ_ONLY_ADVICE, mapped_errors
+from .no_session import NoSession, connect
 from .queries import quoted
+from .session_settings import FROZEN_SECONDS, QUESTION, SET_SESSION, SET_TRANSACTION, WRITING, parameters
+
+__all__ = ["APPLICATION_PREFIX", "FROZEN_SECONDS", "Database", "Schemas", "end_writing", "in_text"]
 
 APPLICATION_PREFIX = "ingest "
 """`application_name` of a writing session is this and the run's id: so a run can be seen in pg_stat_activity."""
@@ -27,20 +35,13 @@ _CONNECT_ARGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-FROZEN_SECONDS = 20
-"""After this long without a sign of life a session is ended: by the server between statements, by a waiter in COPY."""
-_SESSION = {
-    "idle_session_timeout": f"{FROZEN_SECONDS}s",
-    "idle_in_transaction_session_timeout": f"{FROZEN_SECONDS}s",
-    "lock_timeout": "5s",
-    "statement_timeout": "60s",
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "default_transaction_isolation": "read committed",
-    "plan_cache_mode": "force_generic_plan",  # the statements of a batch are always the same: plan them once
-    "timezone": "UTC",
-}
+"""DATABASE_URL may set each otherwise."""
+_PREPARE_THRESHOLD = 5
+_SESSION = WRITING
+ENCODING = "UTF8"
+ENCODING_ADVICE = (
+    "text of another language could not be stored: make a database with ENCODING 'UTF8' TEMPLATE template0"
+)
 
 
 def in_text(name: str) -> str:
@@ -54,11 +55,6 @@ class Schemas:
 
     events: str = "public"
     ledger: str = "ingest"
-
-
-_SET_ALL = text("""
-    SELECT set_config(name, value, false)
-    FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS given(name, value)""")
 
 
 class Database:
@@ -81,24 +77,31 @@ class Database:
         synchronous_commit: str = "on",
     ) -> None:
         self.schemas = schemas or Schemas()
-        self._writing = {"synchronous_commit": synchronous_commit}
+        self.copy_looks = CopyLooks()
+        own = {"synchronous_commit": synchronous_commit}
+        self._own, self._question = own, parameters({**QUESTION, **own})
+        url = make_url(sqlalchemy_url)
         self.engine: Engine = create_engine(
-            sqlalchemy_url,
+            url,
             poolclass=QueuePool,
             pool_size=pool_min,
             max_overflow=pool_max - pool_min,
             pool_pre_ping=True,
             pool_timeout=5,
-            connect_args={**_CONNECT_ARGS, "application_name": "ingest"},
+            connect_args={
+                **{name: value for name, value in _CONNECT_ARGS.items() if name not in url.query},
+                "application_name": "ingest",
+                "prepare_threshold": None,  # a pooler in transaction mode would lose what is prepared
+            },
+            client_encoding="utf8",
+            isolation_level="READ COMMITTED",
             hide_parameters=True,
         )
+        self.where = _place(self.engine)
+        """The servers and the database, for messages. No user, no password."""
         copy.install(self.engine)
-
-    @property
-    def where(self) -> str:
-        """host:port/database, for messages. No user, no password."""
-        url = self.engine.url
-        return f"{url.host or 'local socket'}:{url.port or 5432}/{url.database}"
+        event.listen(self.engine, "do_connect", connect)
+        event.listen(self.engine, "handle_error", _discard_read_only)
 
     @contextmanager
     def connect(self, doing: str) -> Iterator[Connection]:
@@ -106,26 +109,90 @@ class Database:
 
         Raises: what `mapped_errors` raises, said of `doing`.
         """
-        with mapped_errors(f"{doing} at {self.where}"), self.engine.begin() as connection:
-            connection.execute(text("SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '5s'"))
+        with mapped_errors(f"{doing} at {self.where}"), self._writable() as connection:
             yield connection
+            connection.commit()
+
+    def _writable(self) -> Connection:
+        """A pooled connection in a transaction, on a server that takes writes.
+
+        A pooled session may lead to a primary that another server has replaced. Its answers would be old, so the pool
+        is emptied, and the second try connects to the server that is the primary now.
+        """
+        for _ in range(2):
+            connection = self.engine.connect()
+            with ExitStack() as unless_writable:
+                unless_writable.callback(connection.close)
+                if not connection.execute(SET_TRANSACTION, self._question).one().read_only:
+                    unless_writable.pop_all()
+                    return connection
+                connection.invalidate()
+            self.engine.dispose()
+        raise NoSession(READ_ONLY_ADVICE, READ_ONLY)
 
     def writing_connection(self, run_id: str) -> Connection:
         """A connection of its own, not pooled, whose session bears the run's id and ends when it shows no life.
 
         Never use it again after a disconnect: SQLAlchemy would come back on another backend, without the locks.
+
+        Raises:
+            SchemaMismatch: the database's encoding is not UTF8.
+            DatabaseUnavailable: also for a server that takes no writes, and for a pooler not in session mode.
         """
-        with mapped_errors(f"connecting to {self.where}"):
-            connection = self.engine.connect()
-            connection.detach()
-            settings = {**_SESSION, **self._writing, "application_name": f"{APPLICATION_PREFIX}{run_id}"}
-            connection.execute(_SET_ALL, {"names": list(settings), "values": list(settings.values())})
+        with mapped_errors(f"connecting to {self.where}"), ExitStack() as on_error:
+            connection = self._detached(on_error)
+            driver_connection: Any = connection.connection.dbapi_connection
+            if self._keeps_sessions(connection) is False:
+                raise NoSession(pooler.REFUSAL)
+            if (encoding := driver_connection.info.parameter_status("server_encoding")) != ENCODING:
+                raise SchemaMismatch(f"the database at {self.where} is encoded in {encoding}: {ENCODING_ADVICE}")
+            settings = parameters({**_SESSION, **self._own, "application_name": f"{APPLICATION_PREFIX}{run_id}"})
+            if connection.execute(SET_SESSION, settings).one().read_only:
+                raise NoSession(READ_ONLY_ADVICE, READ_ONLY)
             connection.commit()
+            driver_connection.prepare_threshold = _PREPARE_THRESHOLD
+            on_error.pop_all()
             return connection
+
+    def pooler_keeps_sessions(self) -> bool | None:
+        """Whether a pooler between here and PostgreSQL is in session mode. None without a pooler."""
+        with mapped_errors(f"connecting to {self.where}"), ExitStack() as at_end:
+            return self._keeps_sessions(self._detached(at_end))
+
+    def _keeps_sessions(self, connection: Connection) -> bool | None:
+        driver_connection: Any = connection.connection.dbapi_connection
+        if not pooler.has_pooler(driver_connection):
+            return None
+        with ExitStack() as at_end:
+            spare: Any = self._detached(at_end).connection.dbapi_connection
+            return pooler.keeps_sessions(spare)
+
+    def _detached(self, at_end: ExitStack) -> Connection:
+        connection = self.engine.connect()
+        connection.detach()
+        at_end.callback(end_writing, connection, connection.connection.dbapi_connection)
+        return connection
 
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _place(engine: Engine) -> str:
+    """Every host with its port, and the database, with what libpq takes from its own environment variables."""
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    defaults = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
+    host, port, database = (str(arguments.get(name) or defaults[name]) for name in ("host", "port", "dbname"))
+    hosts, ports = host.split(","), port.split(",")
+    pairs = zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)
+    servers = [f"{one or 'local socket'}:{at or 5432}" for one, at in pairs]
+    return f"{','.join(servers)}/{database}"
+
+
+def _discard_read_only(context: ExceptionContext) -> None:
+    """A server that takes no writes may have been replaced: its session is not used again, nor are its neighbours."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def end_writing(connection: Connection, driver_connection: Any) -> None:

@@ -20,6 +20,7 @@ from ..core.errors import (
     SchemaMismatch,
     UnknownFault,
 )
+from .no_session import NoSession
 
 _RECORD = ("22", "23", "54", "P0001", "44000")
 _STOP = ("08P01", "22P03", "22P04", "42")
@@ -27,6 +28,12 @@ _ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58"
 _NEVER_A_RECORD = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "55006", "55P", "72", "F0",
                    "HV", "XX")  # fmt: skip
 """What even inside a trigger speaks of the server, the session or the code, such as an internal error."""
+READ_ONLY = "25006"
+READ_ONLY_ADVICE = (
+    "the server takes no writes: it is a standby, or default_transaction_read_only is on; where DATABASE_URL names"
+    " several hosts, target_session_attrs=read-write finds the primary"
+)
+_POOLER_ADVICE = "a pooler ended the session: let DATABASE_URL lead to PostgreSQL itself, or to a pool in session mode"
 UNSENDABLE = (OverflowError, RecursionError, TypeError, ValueError)
 """What Python's own conversions raise for one value."""
 _CLIENT_REFUSALS = (*UNSENDABLE, psycopg.DataError, psycopg.ProgrammingError)
@@ -55,6 +62,8 @@ def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
         raise classified(error.orig or error, error.connection_invalidated, doing, of_rows) from error
     except (sqlalchemy.exc.TimeoutError, sqlalchemy.exc.ResourceClosedError) as error:
         raise DatabaseUnavailable(f"{doing}: no usable connection ({type(error).__name__})") from error
+    except NoSession as error:
+        raise DatabaseUnavailable(f"{doing}: {error.words}", sqlstate=error.sqlstate) from error
     except RowNotSent as error:
         raise _not_sent(error, doing) from error
     except psycopg.Error as error:
@@ -67,9 +76,14 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
     said = _first_line(error)
     if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
         return RecordRefused(_cannot_send(error), stage="insert")
-    if disconnected or state is None:
+    if state is None:
         hint = "check that it runs and that DATABASE_URL names it"
         return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable; {hint}: {said}", sqlstate=state)
+    if state == READ_ONLY:
+        return DatabaseUnavailable(f"{doing}: {state} {said}; {READ_ONLY_ADVICE}", sqlstate=state)
+    if disconnected:
+        advice = _POOLER_ADVICE if state == "08P01" else "PostgreSQL ended the session"
+        return DatabaseUnavailable(f"{doing}: {state} {said}; {advice}", sqlstate=state)
     if _is(state, _STOP):
         if state == "42501":
             return NotPermitted(

@@ -17,7 +17,7 @@ from ..core.ports import Clock
 from ..core.record import Batch, Place, Position, Requests, TopicIdentity, Written
 from ..core.stream import Stream
 from . import acceptance, ownership, schema
-from .engine import Database, end_writing
+from .engine import FROZEN_SECONDS, Database, end_writing
 from .errors import mapped_errors
 from .ownership import Backend, Holder
 from .statements import statements
@@ -87,7 +87,7 @@ class PostgresLedger:
         Args:
             exact: all or none; else whatever is free.
             announce: "wait" or "wait-now": how to tell the owners that this run waits.
-            wait_seconds: how long to try.
+            wait_seconds: how long to try. Longer, up to FROZEN_SECONDS, where an owner's COPY may be frozen.
             stop: a reason to try no longer.
 
         Returns:
@@ -95,6 +95,7 @@ class PostgresLedger:
         """
         deadline = self._clock.monotonic() + wait_seconds
         look_at = self._clock.monotonic()
+        judged_by = look_at + FROZEN_SECONDS
         if announce is not None:
             with self._work():
                 ownership.announce(self._connection, self._keys, partitions, announce)
@@ -107,14 +108,15 @@ class PostgresLedger:
             if self._clock.monotonic() >= look_at:
                 look_at += _LOOK_FOR_FROZEN_SECONDS
                 with self._work():
-                    ownership.end_frozen(self._connection, self._keys, partitions)
+                    if ownership.end_frozen(self._connection, self._keys, partitions, self._database.copy_looks):
+                        deadline = max(deadline, min(look_at + POLL_SECONDS, judged_by))
             if self._clock.monotonic() >= deadline or stop() is not None:
                 break
             self._clock.sleep(POLL_SECONDS)
         with self._work():
             if announce is not None:
                 ownership.withdraw(self._connection, self._keys, partitions, announce)
-            held = ownership.holders(self._connection, self._keys, missing) if missing else {}
+            held = self._holders(missing) if missing else {}
             if owned:
                 parameters = {"stream": self._stream.name, "run_id": self._run_id, "partitions": owned}
                 self._connection.execute(self._sql.own, parameters)
@@ -206,13 +208,16 @@ class PostgresLedger:
             with self._work():
                 if ownership.try_own(self._connection, self._keys, expected, exact=True):
                     return
-                held = ownership.holders(self._connection, self._keys, expected)
+                held = self._holders(expected)
             others = {holder.run_id for holder in held.values()} - {self._run_id}
             if others or self._clock.monotonic() >= deadline:
                 raise self._superseded(
                     f"run {', '.join(sorted(other[:8] for other in others)) or 'unknown'} owns them now"
                 )
             self._clock.sleep(POLL_SECONDS)
+
+    def _holders(self, partitions: Collection[int]) -> dict[int, Holder]:
+        return ownership.holders(self._connection, self._keys, partitions, self._database.copy_looks)
 
     def _window_of(self, partitions: Collection[int]) -> LetterWindow:
         return rebuilt(self._connection, self._sql, self._writer.window, partitions)

@@ -11,22 +11,27 @@ import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
+from .copy_progress import CopyLooks, CopyProgress
 from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
 from .queries import quoted
 
-_LOCKS = """
+_HOLDERS = text("""
     SELECT ((l.classid::bigint << 32) | l.objid::bigint) AS key, a.pid, a.backend_start, a.application_name,
-           coalesce(a.wait_event_type = 'Client' AND a.state_change < now() - make_interval(secs => :frozen), false)
-               AS frozen
-    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+           a.state_change, a.state_change < now() - make_interval(secs => :frozen) AS silent,
+           coalesce(a.wait_event_type = 'Client', false) AS waits_for_client, c.bytes_processed, c.tuples_processed
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid LEFT JOIN pg_stat_progress_copy c ON c.pid = l.pid
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND ((l.classid::bigint << 32) | l.objid::bigint) = ANY(:keys)"""
-_HOLDERS = text(_LOCKS)
-_END_FROZEN = text(f"SELECT pg_terminate_backend(frozen.pid) FROM ({_LOCKS}) AS frozen WHERE frozen.frozen")  # noqa: S608
+      AND ((l.classid::bigint << 32) | l.objid::bigint) = ANY(:keys)""")
+_END_FROZEN = text("""
+    SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a LEFT JOIN pg_stat_progress_copy c ON c.pid = a.pid
+    WHERE a.pid = :pid AND a.backend_start = :backend_start AND a.state_change = :state_change
+      AND a.wait_event_type = 'Client' AND c.bytes_processed IS NOT DISTINCT FROM CAST(:bytes_processed AS bigint)
+      AND c.tuples_processed IS NOT DISTINCT FROM CAST(:tuples_processed AS bigint)""")
 _END_BACKEND = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :backend_start""")
 _PRESENT = text("""
@@ -37,13 +42,17 @@ _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_bac
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who owns a partition. `frozen`: the server has waited for its client for more than FROZEN_SECONDS, in whatever
-    state; an owner that lives shows itself every second. `since`: when the session began that owns it; None where it
-    is not known."""
+    """Who owns a partition.
+
+    Attributes:
+        frozen: the server has waited for its client for too long, see `_is_frozen`. None where that is not known yet:
+            the session is in a COPY, and this process has not looked at its progress for long enough.
+        since: when the session began that owns it. None where that is not known.
+    """
 
     run_id: str
     pid: int
-    frozen: bool
+    frozen: bool | None
     since: datetime | None = None
 
 
@@ -111,23 +120,52 @@ def withdraw(connection: Connection, keys: LockKeys, partitions: Iterable[int], 
         _try(connection, "pg_advisory_unlock_shared", keys.key(kind, partition))
 
 
-def holders(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> dict[int, Holder]:
-    """Partition → who owns it; free ones are left out."""
+def holders(connection: Connection, keys: LockKeys, partitions: Collection[int], looks: CopyLooks) -> dict[int, Holder]:
+    """Partition → who owns it. Free partitions are left out.
+
+    Args:
+        looks: what this process saw of COPYs at earlier looks.
+    """
     by_key = {keys.key("own", partition): partition for partition in partitions}
     rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": FROZEN_SECONDS})
     return {
-        by_key[row.key]: Holder(run_of(row.application_name), row.pid, row.frozen, row.backend_start) for row in rows
+        by_key[row.key]: Holder(run_of(row.application_name), row.pid, _is_frozen(row, looks), row.backend_start)
+        for row in rows
     }
 
 
-def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int]) -> None:
-    """End the sessions of owners that are frozen.
+def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int], looks: CopyLooks) -> bool:
+    """End the sessions of owners that are frozen. Returns whether another owner has to be looked at again to tell.
 
-    No timeout of PostgreSQL fires while it waits for a client inside COPY, nor once it has ignored what a client still
-    sent after its COPY had failed; and once a session was seen idle in a transaction for minutes, its timeout
-    notwithstanding. The holder is matched in the same statement.
+    PostgreSQL's own time-outs leave three cases open. They do not fire while PostgreSQL waits for a client inside COPY,
+    nor once it has ignored what a client still sent after its COPY had failed. And once a session was seen idle in a
+    transaction for minutes in spite of its time-out. A session that has moved since it was judged is spared.
     """
-    connection.execute(_END_FROZEN, {"keys": keys.keys("own", partitions), "frozen": FROZEN_SECONDS})
+    own_keys = keys.keys("own", partitions)
+    rows = connection.execute(_HOLDERS, {"keys": own_keys, "frozen": FROZEN_SECONDS}).all()
+    judged = [(row, _is_frozen(row, looks)) for row in rows]
+    for row in {row.pid: row for row, frozen in judged if frozen}.values():
+        connection.execute(_END_FROZEN, dict(row._mapping))
+    return any(frozen is None for _, frozen in judged)
+
+
+def _is_frozen(row: Row[Any], looks: CopyLooks) -> bool | None:
+    """Whether an owner shows no sign of life while PostgreSQL waits for it. An owner that lives speaks every second.
+
+    Outside COPY: for FROZEN_SECONDS, by the server's clock. Inside COPY the session says nothing else than its rows, so
+    a COPY is frozen when no byte of it came between looks that are half of FROZEN_SECONDS apart, whatever its age.
+    """
+    if not row.waits_for_client:
+        looks.moved(row.pid)
+        return False
+    if row.bytes_processed is None:
+        looks.moved(row.pid)
+        return bool(row.silent)
+    progress = CopyProgress(row.backend_start, row.state_change, row.bytes_processed, row.tuples_processed)
+    standing = looks.seconds_standing(row.pid, progress)
+    if standing == 0:
+        return False
+    return True if standing is not None and standing >= FROZEN_SECONDS / 2 else None
 
 
 def present_runs(connection: Connection) -> set[str]:

@@ -1,0 +1,139 @@
+"""Why PostgreSQL gave no session: its SQLSTATE, and what to do about it.
+
+psycopg raises an OperationalError without SQLSTATE for whatever ends a connection attempt. libpq knows the SQLSTATE,
+and puts it into its message where PQsetErrorVerbosity asks for it. psycopg does not offer that call, so `_answer` tries
+once more and makes it through ctypes. Reading PostgreSQL's words instead would fail in any language but English.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import select
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+_ANSWER_SECONDS = 5.0
+_SQLSTATE_ONLY = 3  # PQERRORS_SQLSTATE
+_STATE = re.compile(r"\S:  ([0-9A-Z]{5})$", re.MULTILINE)  # behind the severity, which may be translated
+_SERVER_LINE = re.compile(r"^.*(connection to server .*)$", re.MULTILINE)
+_TLS = (pq.ConnStatus.SSL_STARTUP,)
+_TCP = (pq.ConnStatus.STARTED, pq.ConnStatus.BAD)
+_BY_STATE = {
+    "08P01": "the pooler or proxy before PostgreSQL refuses the session: its log says why",
+    "28000": "the login is refused: check the role, pg_hba.conf, and sslmode and user in DATABASE_URL",
+    "28P01": "the password or the user is refused: check DATABASE_URL",
+    "3D000": "there is no such database: check DATABASE_URL, or create it",
+    "42501": "the role may not use this database: GRANT CONNECT ON DATABASE to it",
+    "53300": "the server, the database or the role has all the sessions it may have (max_connections, reserved slots,"
+    " CONNECTION LIMIT): run fewer streams, lower PARALLELISM or DATABASE_POOL_MAX, raise the limit, or put a pooler in"
+    " session mode between",
+    "55000": "the database takes no sessions: ALTER DATABASE … ALLOW_CONNECTIONS true",
+    "57P03": "PostgreSQL starts up, shuts down or recovers: it takes sessions again when that is done",
+}
+_UNREACHABLE = "PostgreSQL is not reachable; check that it runs and that DATABASE_URL names it"
+_NO_TLS = "PostgreSQL answers, and TLS with it failed: check sslmode and the certificates in DATABASE_URL"
+_NO_PASSWORD = "PostgreSQL asks for a password, and DATABASE_URL has none"  # noqa: S105 (no password)
+_NO_PRIMARY = (
+    "no server that DATABASE_URL names is of the kind that target_session_attrs asks for: the primary is away, or no"
+    " standby has been promoted yet"
+)
+_REFUSED = "PostgreSQL answers, and ended the session before it began"
+_UNKNOWN_OPTION = "DATABASE_URL has an option that PostgreSQL's client does not know"
+
+
+class NoSession(Exception):
+    """PostgreSQL gave no session that can be used. The words say why and what to do."""
+
+    def __init__(self, words: str, sqlstate: str | None = None) -> None:
+        super().__init__(words)
+        self.words, self.sqlstate = words, sqlstate
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """How a connection attempt ended: the SQLSTATE, and else how far it came."""
+
+    sqlstate: str | None
+    status: int
+    needs_password: bool
+    asks_for_primary: bool
+
+
+def connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, Any]) -> psycopg.Connection[Any]:
+    """For SQLAlchemy's event `do_connect`. Raises NoSession for every attempt that fails."""
+    try:
+        return psycopg.connect(*arguments, **parameters)
+    except psycopg.errors.ConnectionTimeout as error:
+        raise NoSession(f"{_UNREACHABLE}: {_said(error)}") from error
+    except psycopg.OperationalError as error:
+        answer = _answer(parameters)
+        raise NoSession(f"{_words(answer)}: {_said(error)}", answer.sqlstate) from error
+    except psycopg.ProgrammingError as error:
+        raise NoSession(f"{_UNKNOWN_OPTION}: {_said(error)}") from error
+
+
+def _words(answer: _Answer) -> str:
+    if answer.sqlstate is not None:
+        return f"{answer.sqlstate}, {_BY_STATE.get(answer.sqlstate, _REFUSED)}"
+    if answer.needs_password:
+        return _NO_PASSWORD
+    if answer.status in _TCP:
+        return _UNREACHABLE
+    if answer.status in _TLS:
+        return _NO_TLS
+    return _NO_PRIMARY if answer.asks_for_primary else _REFUSED
+
+
+def _answer(parameters: dict[str, Any]) -> _Answer:
+    """Try once more, for the SQLSTATE alone. A server that takes the session now has none."""
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    conninfo = make_conninfo("", **{name: value for name, value in parameters.items() if name in known})
+    connection = pq.PGconn.connect_start(conninfo.encode())
+    try:
+        _ask_for_sqlstate(connection)
+        status = _poll(connection)
+        found = _STATE.findall(connection.error_message.decode(errors="replace"))
+        by_kind = "target_session_attrs" in parameters
+        return _Answer(found[-1] if found else None, status, connection.needs_password, by_kind)
+    finally:
+        connection.finish()
+
+
+def _ask_for_sqlstate(connection: Any) -> None:
+    """Where psycopg's own module does not lead to libpq's function, the answer has no SQLSTATE."""
+    module = sys.modules[pq.PGconn.__module__]
+    path = pq.misc.find_libpq_full_path() if pq.__impl__ == "python" else module.__file__
+    try:
+        set_verbosity = ctypes.CDLL(path).PQsetErrorVerbosity
+    except (AttributeError, OSError):
+        return
+    set_verbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    set_verbosity(connection.pgconn_ptr, _SQLSTATE_ONLY)
+
+
+def _poll(connection: Any) -> int:
+    """The last status before the attempt ended."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    status = int(connection.status)
+    while connection.status != pq.ConnStatus.BAD and time.monotonic() < deadline:
+        status = int(connection.status)
+        polled = connection.connect_poll()
+        if polled in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
+            break
+        socket = [connection.socket]
+        reading = polled == pq.PollingStatus.READING
+        select.select(socket if reading else [], [] if reading else socket, [], deadline - time.monotonic())
+    return status
+
+
+def _said(error: psycopg.Error) -> str:
+    """libpq's line for each server that it tried."""
+    lines = [line.strip() for line in _SERVER_LINE.findall(str(error))]
+    return "; ".join(dict.fromkeys(lines)) or str(error).strip().split("\n")[0]

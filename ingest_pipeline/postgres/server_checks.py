@@ -1,0 +1,51 @@
+"""What of the server, the database and the role cannot work, for `ingest check`. Each finding is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, text
+
+from . import pooler
+from .engine import ENCODING, ENCODING_ADVICE, Database
+from .queries import quoted
+
+_FACTS = text("""
+    SELECT current_setting('server_encoding') AS encoding, current_database() AS database, current_user AS role,
+           has_database_privilege(current_database(), 'TEMPORARY') AS temporary,
+           current_setting('session_replication_role') AS replication_role""")
+
+
+def problems(database: Database) -> list[tuple[str, str]]:
+    """(what, what is wrong and the way out) for all that cannot work; empty where all is well."""
+    with database.connect("looking at the server") as connection:
+        found = list(_facts(connection))
+    found += _hosts(database)
+    if database.pooler_keeps_sessions() is False:
+        found.append(("pooler", pooler.REFUSAL))
+    return found
+
+
+def _facts(connection: Connection) -> Iterator[tuple[str, str]]:
+    facts = connection.execute(_FACTS).one()
+    if facts.encoding != ENCODING:
+        yield "encoding", f"database {facts.database} is encoded in {facts.encoding}: {ENCODING_ADVICE}"
+    if not facts.temporary:
+        grant = f"GRANT TEMPORARY ON DATABASE {quoted(facts.database)} TO {quoted(facts.role)}"
+        yield "temporary tables", f"`ingest replay` makes one, and the role may not: {grant}"
+    if facts.replication_role != "origin":
+        yield (
+            "session_replication_role",
+            f"is {facts.replication_role}, so neither triggers nor foreign keys of the event tables act:"
+            f" ALTER ROLE {quoted(facts.role)} RESET session_replication_role",
+        )
+
+
+def _hosts(database: Database) -> Iterator[tuple[str, str]]:
+    kind = database.engine.url.query.get("target_session_attrs")
+    if "," in database.where and kind not in ("read-write", "primary"):
+        yield (
+            "several hosts",
+            f"DATABASE_URL names {database.where} with target_session_attrs={kind or 'any'}, so a standby or a former"
+            " primary may be taken for the primary: add target_session_attrs=read-write",
+        )

@@ -1,0 +1,51 @@
+"""What every session sets, so that defaults of the role, the database or the server change nothing here.
+
+`search_path` and `row_security` stay as they are: triggers on the event tables may rely on them. So does
+`default_transaction_read_only`: it may fence a primary that has been replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import text
+
+FROZEN_SECONDS = 20
+"""After this long without a sign of life a session is ended: by the server between statements, by a waiter in COPY."""
+
+_COMMON = {
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": f"{FROZEN_SECONDS}s",
+    "transaction_timeout": "0",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "extra_float_digits": "1",
+    "array_nulls": "on",
+}
+WRITING = {
+    **_COMMON,
+    "statement_timeout": "60s",
+    "idle_session_timeout": f"{FROZEN_SECONDS}s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "default_transaction_isolation": "read committed",
+    "plan_cache_mode": "force_generic_plan",  # the statements of a batch are always the same: plan them once
+}
+QUESTION = {**_COMMON, "statement_timeout": "5s"}
+"""Of one transaction, so that a pooler which hands out sessions by transaction keeps nothing of them."""
+
+_SET = """
+    SELECT count(set_config(name, value, {local})) AS settings, pg_backend_pid() AS pid,
+           current_setting('transaction_read_only') = 'on' AS read_only
+    FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS setting(name, value)
+    WHERE current_setting(name, true) IS NOT NULL"""  # an older server does not know transaction_timeout
+SET_SESSION, SET_TRANSACTION = text(_SET.format(local="false")), text(_SET.format(local="true"))
+
+
+def parameters(settings: Mapping[str, str]) -> dict[str, list[str]]:
+    """For SET_SESSION and SET_TRANSACTION."""
+    return {"names": list(settings), "values": list(settings.values())}
