@@ -2,9 +2,10 @@
 
 Use ``database_url`` for an empty database, ``kafka_server`` and ``topic`` for a real broker,
 ``embedded_broker`` where speed matters more than proof, and ``own_kafka`` or ``own_postgres`` to kill and
-restart one; ``chromium`` for a browser, ``prometheus`` for a real Prometheus. The report's last lines say which were
-used. With REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1) a missing one is a failure
-instead of a skip.
+restart one; ``chromium`` for a browser, ``prometheus`` for a real Prometheus,
+``pgbouncer`` for a pooler before ``database_url``. The report's last lines say which were
+used. With REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1, REQUIRE_PGBOUNCER=1) a
+missing one is a failure instead of a skip.
 """
 
 import os
@@ -27,13 +28,15 @@ from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 from ingest_pipeline_tests.servers.kafka_jars import check_java
+from ingest_pipeline_tests.servers.pgbouncer import PgBouncer
+from ingest_pipeline_tests.servers.pgbouncer import program as pgbouncer_program
 from ingest_pipeline_tests.servers.prometheus import PrometheusServer, programs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _USED = pytest.StashKey[list[str]]()
-_REQUIRE = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_CHROMIUM", "REQUIRE_PROMETHEUS")
+_REQUIRE = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_CHROMIUM", "REQUIRE_PROMETHEUS", "REQUIRE_PGBOUNCER")
 _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "kafka_cluster", "topic"}
 
 
@@ -179,6 +182,20 @@ def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
     with needed("REQUIRE_CHROMIUM"), browser.chromium() as found:
         pytestconfig.stash[_USED].append(f"Chromium {found.version}")
         yield found
+
+
+@pytest.fixture
+def pgbouncer(tmp_path: Path, database_url: str) -> Iterator[Callable[..., PgBouncer]]:
+    """``pgbouncer("transaction", pool_size=1)`` starts one in that mode before the test's own database."""
+    with needed("REQUIRE_PGBOUNCER"), ExitStack() as running:
+        pgbouncer_program()
+
+        def start(mode: str, pool_size: int = 20) -> PgBouncer:
+            folder = tmp_path / f"pgbouncer-{uuid.uuid4().hex[:8]}"
+            folder.mkdir()
+            return running.enter_context(PgBouncer(folder, database_url, mode, pool_size))
+
+        yield start
 
 
 @pytest.fixture
