@@ -156,9 +156,12 @@ class LedgerBook:
         }
         self._execute(book_sql.NOTE_LOSS, parameters)
 
-    def forget_losses(self) -> None:
-        """What was found was a mistake: Kafka holds the next offsets after all."""
-        self._execute("DELETE FROM {ledger}.loss WHERE stream = :stream", {})
+    def forget_losses(self, partition: int | None = None) -> None:
+        """What was found was a mistake: Kafka holds the next offsets after all, those of one partition or of all.
+
+        The positions forget their leader epochs, too. With them a reader would find a rewritten log once more.
+        """
+        self._execute(book_sql.FORGET_LOSSES, {"partition": partition})
 
     def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
         """See core.start.Book."""
@@ -168,9 +171,7 @@ class LedgerBook:
             known = connection.execute(self._sql(book_sql.POSITIONS), {"stream": self._stream.name}).all()
             if first and known:
                 return False
-            incarnation = max((row.incarnation for row in known), default=0) or acceptance.new_incarnation(
-                connection, self._database.schemas, self._stream
-            )
+            incarnations = self._incarnations(connection, max((row.incarnation for row in known), default=0), places)
             connection.execute(
                 self._sql(book_sql.BEGIN),
                 [
@@ -178,7 +179,7 @@ class LedgerBook:
                         "stream": self._stream.name,
                         "topic": self._stream.topic,
                         "partition": partition,
-                        "incarnation": incarnation,
+                        "incarnation": incarnations[partition],
                         "cluster_id": identity.cluster_id,
                         "topic_id": identity.topic_id,
                         "offset": place.next_offset,
@@ -188,6 +189,16 @@ class LedgerBook:
                 ],
             )
             return True
+
+    def _incarnations(self, connection: Connection, current: int, partitions: Collection[int]) -> dict[int, int]:
+        """The stream's current one; a new one for partitions that were closed under it, whose offsets come again."""
+        rows = connection.execute(self._sql(book_sql.PAST_INCARNATIONS), {"stream": self._stream.name})
+        past = {row.partition: row.incarnation for row in rows}
+        used = [partition for partition in partitions if past.get(partition, 0) >= current]
+        if not used:
+            return dict.fromkeys(partitions, current)
+        new = acceptance.new_incarnation(connection, self._database.schemas, self._stream)
+        return dict.fromkeys(partitions, current) | dict.fromkeys(used, new)
 
     def adopt_identity(self, identity: TopicIdentity) -> None:
         """See core.start.Book."""

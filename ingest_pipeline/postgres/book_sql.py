@@ -30,6 +30,9 @@ BEGIN = """
         first_offset, next_offset, leader_epoch)
     VALUES (:stream, :topic, :partition, :incarnation, :cluster_id, :topic_id, :offset, :offset, :leader_epoch)
     ON CONFLICT (stream, kafka_partition) DO NOTHING"""
+PAST_INCARNATIONS = """
+    SELECT kafka_partition AS partition, max(kafka_incarnation) AS incarnation
+    FROM {ledger}.accounting WHERE stream = :stream AND NOT current GROUP BY kafka_partition"""
 ADOPT = """
     UPDATE {ledger}.position
     SET cluster_id = coalesce(cluster_id, :cluster_id), topic_id = coalesce(topic_id, :topic_id)
@@ -48,6 +51,14 @@ LOSSES = """
            l.low, l.high, l.found_at
     FROM {ledger}.loss l JOIN {ledger}.position p USING (stream, kafka_partition, kafka_incarnation, next_offset)
     WHERE stream = :stream ORDER BY l.kafka_partition"""
+FORGET_LOSSES = """
+    WITH forgotten AS (
+        DELETE FROM {ledger}.loss
+        WHERE stream = :stream AND kafka_partition = coalesce(CAST(:partition AS integer), kafka_partition)
+        RETURNING stream, kafka_partition, kafka_incarnation, next_offset)
+    UPDATE {ledger}.position p SET leader_epoch = NULL FROM forgotten f
+    WHERE (p.stream, p.kafka_partition, p.kafka_incarnation, p.next_offset)
+        = (f.stream, f.kafka_partition, f.kafka_incarnation, f.next_offset)"""
 NOTE_LOSS = """
     INSERT INTO {ledger}.loss AS l (stream, kafka_partition, kafka_incarnation, next_offset, low, high, cause)
     VALUES (:stream, :partition, :incarnation, :next_offset, :low, :high, :cause)

@@ -82,10 +82,14 @@ class MemoryBook:
             known = self._table.positions
             if first and known:
                 return False
-            if not known:
-                self._table.incarnation += 1
-            incarnation = max((at.incarnation for at in known.values()), default=self._table.incarnation)
+            current = max((at.incarnation for at in known.values()), default=0)
+            past = {partition: 0 for partition in places}
+            for at in self._table.past:
+                past[at.partition] = max(past.get(at.partition, 0), at.incarnation)
+            used = [partition for partition in places if past[partition] >= current]
+            self._table.incarnation += bool(used)
             for partition, place in places.items():
+                incarnation = self._table.incarnation if partition in used else current
                 begun = StoredPosition(
                     partition=partition,
                     incarnation=incarnation,
@@ -138,10 +142,15 @@ class MemoryBook:
             if before is None or (before.incarnation, before.next_offset) != place:
                 self._table.losses[loss.partition] = loss
 
-    def forget_losses(self) -> None:
-        """What was found was a mistake: Kafka holds the next offsets after all."""
+    def forget_losses(self, partition: int | None = None) -> None:
+        """What was found was a mistake: Kafka holds the next offsets after all, those of one partition or of all."""
         with self._database.using():
-            self._table.losses.clear()
+            for loss in self.losses():
+                if partition in (None, loss.partition):
+                    at = self._table.positions[loss.partition]
+                    self._table.positions[loss.partition] = replace(at, leader_epoch=None)
+            for noted in [p for p in self._table.losses if partition in (None, p)]:
+                del self._table.losses[noted]
 
     def allow_letters(self, count: int) -> None:
         """Let so many dead letters pass uncounted by the limit."""

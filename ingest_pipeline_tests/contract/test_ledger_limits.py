@@ -186,6 +186,21 @@ def test_a_partition_that_is_no_more_is_closed(world: LedgerWorld) -> None:
     assert list(world.book.positions()) == list(ledger.positions) == [0]
 
 
+def test_a_partition_that_was_closed_and_is_seen_again_takes_a_new_incarnation(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(make_batch(ledger.positions, messages(1, range(4))))
+    ledger.accept([Acceptance(lost(ledger.positions[1], "truncated"), None)], IDENTITY, "ann")
+    ledger.close()
+    world.book.begin(IDENTITY, {1: Place(0), 2: Place(0)}, first=False)
+    incarnations = {p: at.incarnation for p, at in world.book.positions().items()}
+    assert incarnations[0] == incarnations[2] == 1 < incarnations[1]
+    again = world.owning("again")
+    again.write(make_batch(again.positions, messages(1, range(4))))
+    assert counters(world, 1) == (4, 4, 0, 0, 0)
+    again.accept([Acceptance(lost(again.positions[1], "truncated"), None)], IDENTITY, "ann")
+    assert list(world.book.positions()) == [0, 2]
+
+
 def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld) -> None:
     """Two people accept the same loss; a run that lost its locks unnoticed goes on beside them."""
     frozen = world.owning("frozen")
@@ -230,3 +245,17 @@ def test_what_was_noted_holds_until_the_position_moves(world: LedgerWorld) -> No
     world.book.note_loss(lost(ledger.positions[0]))
     world.book.forget_losses()
     assert world.book.losses() == []
+
+
+def test_what_is_dismissed_is_not_found_again_by_its_leader_epoch(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    for partition in (0, 1):
+        ledger.write(make_batch(ledger.positions, [message(partition, 0, epoch=3)]))
+        world.book.note_loss(lost(ledger.positions[partition], "rewritten"))
+    assert {p: at.leader_epoch for p, at in world.book.positions().items()} == {0: 3, 1: 3}
+    world.book.forget_losses(1)
+    assert [loss.partition for loss in world.book.losses()] == [0]
+    assert {p: at.leader_epoch for p, at in world.book.positions().items()} == {0: 3, 1: None}
+    world.book.forget_losses()
+    assert world.book.losses() == []
+    assert {p: at.leader_epoch for p, at in world.book.positions().items()} == {0: None, 1: None}
