@@ -45,19 +45,23 @@ def accept_loss(
 
     Example: ingest accept-loss price --partition 2
     """
-    from .core.start import survey
+    from .core.start import survey, unanswered_words
     from .orchestration import losses
 
     open_connections = connections()
     book, topic = open_connections.book(stream), open_connections.topic(stream)
     if dismiss:
-        book.forget_losses()
-        click.echo(f"{stream.name}: what was found is forgotten; the next tick looks again")
+        book.forget_losses(partition)
+        which = "" if partition is None else f" of partition {partition}"
+        click.echo(f"{stream.name}: what was found{which} is forgotten; the next tick looks again")
         return
-    identity, found = survey(topic, book)
-    found = [loss for loss in found if partition in (None, loss.partition)]
+    seen = survey(topic, book)
+    found = [loss for loss in seen.losses if partition in (None, loss.partition)]
+    if seen.unanswered:
+        click.echo(f"{stream.name}: {unanswered_words(seen.unanswered)}")
     if not found:
-        click.echo(f"{stream.name}: Kafka holds everything that the positions expect; nothing to accept")
+        rest = "" if not seen.unanswered else " of the other partitions"
+        click.echo(f"{stream.name}: Kafka holds everything that the positions{rest} expect; nothing to accept")
         return
     accepted = losses.acceptances(topic, found, wanted)
     for item in accepted:
@@ -65,5 +69,5 @@ def accept_loss(
         click.echo(f"  → {losses.consequence(item)}")
     if not yes:
         click.confirm("accept?", abort=True)
-    losses.accept(open_connections, stream, accepted, identity, getpass.getuser())
+    losses.accept(open_connections, stream, accepted, seen.identity, getpass.getuser())
     click.echo(f"accepted; the sensor of {stream.name} goes on within seconds")

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from .errors import DataLoss, TopicChanged, TopicMissing
+from .errors import DataLoss, KafkaUnavailable, TopicChanged, TopicMissing
 from .record import Place, TopicIdentity
 
-RETENTION, TRUNCATED, REWRITTEN = "retention", "truncated", "rewritten"
+RETENTION, TRUNCATED, REWRITTEN, UNREADABLE = "retention", "truncated", "rewritten", "unreadable"
 CLUSTER, TOPIC, RENAMED, PARTITIONS = "other cluster", "other topic", "renamed", "fewer partitions"
 ANOTHER_TOPIC = (CLUSTER, TOPIC, RENAMED, PARTITIONS)
 
@@ -27,6 +27,7 @@ class Standing:
     topic_id: str | None
     incarnation: int
     next_offset: int
+    leader_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Loss:
     def offsets_used_again(self) -> bool:
         """Whether offsets that have been stored will come again with other records: only a new incarnation tells
         them apart."""
-        return self.cause != RETENTION
+        return self.cause not in (RETENTION, UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,14 @@ def noted_loss(
     return replace(_loss(cause, partition, incarnation, expected, low, high), found_at=found_at)
 
 
-def data_loss(where: str, partition: int, expected: int, low: int, high: int) -> DataLoss:
-    """What a reader found at its next offset. `.where` holds partition, offset, low, high and cause."""
-    cause = RETENTION if expected < low else TRUNCATED if expected > high else REWRITTEN
+def data_loss(where: str, partition: int, expected: int, low: int, high: int, corrupt: bool = False) -> DataLoss:
+    """What a reader found at its next offset. `.where` holds partition, offset, low, high and cause.
+
+    Args:
+        corrupt: the log holds the offset, and the client cannot read the record batch there.
+    """
+    within = UNREADABLE if corrupt else REWRITTEN
+    cause = RETENTION if expected < low else TRUNCATED if expected > high else within
     found = _loss(cause, partition, 0, expected, low, high)
     return DataLoss(
         f"{where}, {found.said}. Nothing was skipped; the stream stops until an operator accepts the gap:"
@@ -112,10 +118,15 @@ def data_loss(where: str, partition: int, expected: int, low: int, high: int) ->
 
 
 def identity_losses(identity: TopicIdentity, topic: str, known: Mapping[int, Standing]) -> list[Loss]:
-    """Positions that belong to another topic than this one. An id that either side lacks says nothing."""
+    """Positions that belong to another topic than this one. An id that either side lacks says nothing.
+
+    Raises:
+        KafkaUnavailable: the metadata shows fewer partitions under the same topic id. Kafka never takes a partition
+            away, so the metadata is out of date.
+    """
     found = []
     for partition, at in known.items():
-        said = _another(identity, topic, at) or _no_partition(identity, partition, len(known))
+        said = _another(identity, topic, at) or _no_partition(identity, partition, at, len(known))
         if said is not None:
             cause, words = said
             words += f"; partition {partition} stands at offset {at.next_offset} of the old one"
@@ -172,18 +183,22 @@ def find_losses(
     known: Mapping[int, Standing],
     noted: Iterable[Loss],
     starts: Mapping[int, Place],
-    ends: Mapping[int, Place],
+    highs: Mapping[int, Place],
 ) -> list[Loss]:
     """Every partition's loss, at most one each: another topic, what was noted before, or the log's bounds.
 
     Args:
         noted: found earlier, at the positions as they stand.
-        starts, ends: the log's bounds; a partition that is in only one of them is not compared.
+        starts, highs: the log's bounds: first offsets and high watermarks. A partition that is in only one of them is
+            not compared, nor is one whose position was learned from a later leader than the one that answered: such a
+            leader has been replaced and does not know it yet.
     """
     found = {loss.partition: loss for loss in noted}
-    for partition in starts.keys() & ends.keys() & known.keys():
-        at = known[partition]
-        low, high = starts[partition].next_offset, ends[partition].next_offset
+    for partition in starts.keys() & highs.keys() & known.keys():
+        at, top = known[partition], highs[partition]
+        if at.leader_epoch is not None and top.leader_epoch is not None and top.leader_epoch < at.leader_epoch:
+            continue
+        low, high = starts[partition].next_offset, top.next_offset
         loss = bounds_loss(partition, at.incarnation, at.next_offset, low, high)
         if loss is not None:
             found.setdefault(partition, loss)
@@ -206,9 +221,15 @@ def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, st
     return None
 
 
-def _no_partition(identity: TopicIdentity, partition: int, known: int) -> tuple[str, str] | None:
+def _no_partition(identity: TopicIdentity, partition: int, at: Standing, known: int) -> tuple[str, str] | None:
     if partition < identity.partitions:
         return None
+    if identity.topic_id is not None and identity.topic_id == at.topic_id:
+        raise KafkaUnavailable(
+            f"topic {at.topic}: a broker shows {identity.partitions} partitions and the ledger has a position for"
+            f" partition {partition} under the same topic id: the broker's metadata is out of date, it is asked again",
+            partition=partition,
+        )
     return PARTITIONS, (f"the topic has {identity.partitions} partitions, the ledger knows {known}: it was re-created")
 
 
@@ -216,6 +237,7 @@ def _loss(cause: str, partition: int, incarnation: int, expected: int, low: int,
     words = {
         RETENTION: f"offsets {expected} to {low - 1} were deleted before they were read",
         TRUNCATED: f"the log ended at {high}, before the next offset {expected}: it was cut or re-created",
+        UNREADABLE: f"the record batch at offset {expected} is corrupt, the client cannot read it",
         REWRITTEN: f"what stood before offset {expected} was replaced: the log was cut and regrew",
     }[cause]
     said = f"partition {partition}: {words} (the log held {low} to {high})"

@@ -44,7 +44,12 @@ class Source(Protocol):
 
 
 class Topic(Protocol):
-    """Answers about one topic. Reads no record. Every call raises KafkaUnavailable when there is no answer in time."""
+    """Answers about one topic. Reads no record. Every call raises KafkaUnavailable when there is no answer in time.
+
+    A partition is absent from the answer to a question about offsets when its leader did not answer. Nothing is known
+    of that partition then: callers leave it out of lag, of losses and of every decision, and ask again later. The
+    answer may be empty. KafkaUnavailable means that no broker answered at all.
+    """
 
     name: str
 
@@ -52,7 +57,11 @@ class Topic(Protocol):
         """Raises TopicMissing."""
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        """Where a read_committed reader would find the end, by one request for all partitions."""
+        """Where a read_committed reader would find the end, by one request for all partitions.
+
+        Raises:
+            TopicMissing: the topic, or one of these partitions, does not exist.
+        """
 
     def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
         """Where the log ends, with the records that open transactions hold back from a read_committed reader."""
@@ -61,7 +70,10 @@ class Topic(Protocol):
         """The first offset still held (low watermark)."""
 
     def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
-        """The first offset whose record is not older than this; the end where there is none."""
+        """The first offset whose record is not older than this; the end where there is none.
+
+        The end is read first: a record that arrives in between is never skipped.
+        """
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
         """What the group has committed for this topic; partitions without a commit are left out."""

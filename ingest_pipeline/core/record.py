@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 Row = tuple[Any, ...]
 """(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
@@ -35,16 +35,37 @@ class Message(Protocol):
     def timestamp(self) -> tuple[int, int]: ...
 
 
-class Place(NamedTuple):
-    """Where reading goes on: the next offset, and the leader epoch it was learned under (None: not known)."""
-
+class _Place(NamedTuple):
     next_offset: int
     leader_epoch: int | None = None
 
 
+class Place(_Place):
+    """Where reading goes on: the next offset, and the leader epoch it was learned under (None: not known).
+
+    A Kafka client uses negative numbers where it has no answer (-1001, -1, -2). None of them can become a place:
+    the constructor raises ValueError.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, next_offset: int, leader_epoch: int | None = None) -> Self:
+        if next_offset < 0 or (leader_epoch is not None and leader_epoch < 0):
+            raise ValueError(f"offset {next_offset} with leader epoch {leader_epoch} is no place in a log")
+        return super().__new__(cls, next_offset, leader_epoch)
+
+
+def place_or_none(offset: int | None, leader_epoch: int | None) -> Place | None:
+    """What a Kafka client answered, as a place. None: the client has no answer. A negative epoch is not known."""
+    if offset is None or offset < 0:
+        return None
+    return Place(offset, None if leader_epoch is None or leader_epoch < 0 else leader_epoch)
+
+
 def place_after(message: Message) -> Place:
     """The place behind a record."""
-    return Place(message.offset() + 1, message.leader_epoch())
+    epoch = message.leader_epoch()
+    return Place(message.offset() + 1, None if epoch is None or epoch < 0 else epoch)
 
 
 @dataclass(frozen=True, slots=True)

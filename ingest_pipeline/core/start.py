@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from .adoption import adoption
-from .errors import LedgerMissing
+from .errors import KafkaUnavailable, LedgerMissing
 from .loss import Loss, Standing, as_error, find_losses, identity_losses
 from .ports import Topic
 from .record import Place, TopicIdentity
@@ -74,12 +74,31 @@ class StartPolicy:
     group_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A topic compared with a stream's positions, at one moment.
+
+    Attributes:
+        ends: partition → end, of the partitions whose leader answered.
+        unanswered: the other partitions of the topic. Nothing is known of them.
+    """
+
+    identity: TopicIdentity
+    losses: list[Loss]
+    ends: dict[int, Place]
+    unanswered: list[int]
+
+
 def begin(
     topic: Topic, book: Book, policy: StartPolicy, stream: str, tell: Callable[[str], None] = lambda line: None
 ) -> dict[int, StoredPosition]:
-    """Make sure that every partition of the topic has a position, and return them all.
+    """Give every partition of the topic a position, and return the positions.
 
-    All partitions of a new stream begin together, whatever the shard; one added later begins at its beginning.
+    The partitions of a new stream begin together, whatever the shard, and a partition that is added later begins at its
+    beginning. A partition whose leader does not answer has no position yet:
+
+    - Where it will begin at its beginning, the others begin now and it begins as soon as its leader answers.
+    - Where START_FROM is "latest" or a time, the stream waits: a later moment would be another place.
 
     Args:
         tell: called with one line about the offsets that the stream takes over from `adopt_group`.
@@ -92,12 +111,18 @@ def begin(
         known = book.positions()
         check_identity(identity, known, topic.name, stream)
         missing = sorted(set(range(identity.partitions)) - set(known))
-        if not missing:
+        places = topic.start_offsets(missing) if known else _first_places(topic, book, policy, missing, stream, tell)
+        if places:
+            book.begin(identity, places, first=not known)
+        if places.keys() >= set(missing):
+            if missing:
+                continue  # another run may have begun the stream meanwhile, elsewhere
             if any(at.topic_id is None or at.cluster_id is None for at in known.values()):
                 book.adopt_identity(identity)
             return known
-        places = topic.start_offsets(missing) if known else _first_places(topic, book, policy, missing, stream, tell)
-        book.begin(identity, places, first=not known)
+        if begun := book.positions():
+            return begun
+        raise KafkaUnavailable(f"stream {stream}, topic {topic.name}: {unanswered_words(missing)}", stream=stream)
 
 
 def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition], topic: str, stream: str) -> None:
@@ -107,22 +132,50 @@ def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition],
         raise as_error(losses, stream)
 
 
-def survey(topic: Topic, book: Book) -> tuple[TopicIdentity, list[Loss]]:
+def survey(topic: Topic, book: Book) -> Survey:
     """The topic as it is, and what it does not hold of what the positions expect.
 
     Raises:
         TopicMissing, KafkaUnavailable, DatabaseUnavailable.
     """
     identity, known = topic.identity(), standings(book.positions())
-    partitions = [partition for partition in known if partition < identity.partitions]
-    starts, ends = topic.start_offsets(partitions), topic.end_offsets(partitions)
-    return identity, find_losses(identity, topic.name, known, book.losses(), starts, ends)
+    ends = topic.end_offsets(range(identity.partitions))
+    starts, highs = log_bounds(topic, known, ends, known)
+    losses = find_losses(identity, topic.name, known, book.losses(), starts, highs)
+    return Survey(identity, losses, ends, unanswered(identity, ends))
+
+
+def log_bounds(
+    topic: Topic, known: Mapping[int, Standing], ends: Mapping[int, Place], partitions: Iterable[int]
+) -> tuple[dict[int, Place], dict[int, Place]]:
+    """First offsets and high watermarks to compare these partitions' positions with, where they are not at the end.
+
+    The high watermark is asked for where a position lies beyond the end: what an open transaction holds back has been
+    stored by a read_uncommitted reader, and is no truncation.
+    """
+    behind = [p for p in partitions if p in ends and p in known and known[p].next_offset != ends[p].next_offset]
+    beyond = [p for p in behind if known[p].next_offset > ends[p].next_offset]
+    highs = {p: ends[p] for p in behind if p not in beyond}
+    return (topic.start_offsets(behind), highs | topic.high_watermarks(beyond)) if behind else ({}, {})
+
+
+def unanswered(identity: TopicIdentity, answers: Collection[int]) -> list[int]:
+    """The topic's partitions that an answer leaves out."""
+    return [partition for partition in range(identity.partitions) if partition not in answers]
+
+
+def unanswered_words(partitions: Collection[int]) -> str:
+    """What to tell people of partitions whose leader did not answer."""
+    numbers = ", ".join(map(str, sorted(partitions)))
+    if len(partitions) == 1:
+        return f"partition {numbers}: its leader does not answer, its state is unknown"
+    return f"partitions {numbers}: their leaders do not answer, their state is unknown"
 
 
 def standings(known: Mapping[int, StoredPosition]) -> dict[int, Standing]:
     """The positions as core.loss looks at them."""
     return {
-        partition: Standing(at.topic, at.cluster_id, at.topic_id, at.incarnation, at.next_offset)
+        partition: Standing(at.topic, at.cluster_id, at.topic_id, at.incarnation, at.next_offset, at.leader_epoch)
         for partition, at in known.items()
     }
 
@@ -147,17 +200,23 @@ def _first_places(
             stream=stream,
         )
     awaited = book.was_awaited()
-    if awaited:
-        places = topic.start_offsets(partitions)
-    elif isinstance(policy.start_from, datetime):
-        places = topic.offsets_at(partitions, int(policy.start_from.timestamp() * 1000))
-    elif policy.start_from == "latest":
-        places = topic.end_offsets(partitions)
-    else:
-        places = topic.start_offsets(partitions)
+    places: dict[int, Place] = {}
     if policy.adopt_group:
         adopted = adoption(topic, policy.adopt_group, partitions, stream, awaited)
         if adopted.places:
             tell(f"stream {stream} takes over offsets of {adopted.summary()}")
         places |= adopted.places
+    rest = [partition for partition in partitions if partition not in places]
+    if policy.start_from == "earliest" or awaited:
+        return places | topic.start_offsets(rest)
+    if isinstance(policy.start_from, datetime):
+        places |= topic.offsets_at(rest, int(policy.start_from.timestamp() * 1000))
+    else:
+        places |= topic.end_offsets(rest)
+    if silent := set(partitions) - places.keys():
+        raise KafkaUnavailable(
+            f"stream {stream}, topic {topic.name}: {unanswered_words(silent)}. START_FROM names one moment for all"
+            " partitions, so the stream begins when all of them answer",
+            stream=stream,
+        )
     return places

@@ -133,6 +133,7 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
         (TopicMissing, _NO_TOPIC),
     ),
     **dict.fromkeys(("_AUTO_OFFSET_RESET", "_LOG_TRUNCATION", "OFFSET_OUT_OF_RANGE"), (DataLoss, _LOST)),
+    **dict.fromkeys(("_BAD_COMPRESSION", "_BAD_MSG", "_UNDERFLOW", "INVALID_MSG"), (DataLoss, _DAMAGED)),
     **dict.fromkeys(
         (
             "FENCED_INSTANCE_ID",
@@ -154,10 +155,6 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
     **dict.fromkeys(("INVALID_COMMIT_OFFSET_SIZE", "OFFSET_METADATA_TOO_LARGE"), (UnknownFault, _MARK)),
     **dict.fromkeys(
         (
-            "_BAD_COMPRESSION",
-            "_BAD_MSG",
-            "_UNDERFLOW",
-            "INVALID_MSG",
             "INVALID_MSG_SIZE",
             "INVALID_RECORD",
             "UNSUPPORTED_COMPRESSION_TYPE",
@@ -188,6 +185,11 @@ def passes(error: KafkaException) -> bool:
     inner = error.args[0] if error.args else None
     outcome = _BY_CODE.get(inner.code()) if isinstance(inner, KafkaError) else None
     return outcome is not None and outcome[1] is _LATER
+
+
+def is_corrupt(error: KafkaError) -> bool:
+    """Whether the client cannot read a record batch that the log holds."""
+    return _BY_CODE.get(error.code()) == (DataLoss, _DAMAGED)
 
 
 def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any) -> IngestError:

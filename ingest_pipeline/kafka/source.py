@@ -12,18 +12,21 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ..core.backoff import Backoff
 from ..core.clock import SystemClock
-from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted
+from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted, TopicMissing
 from ..core.loss import data_loss
 from ..core.ports import Clock
-from ..core.record import Chunk, Place
+from ..core.record import Chunk, Place, place_or_none
+from ..core.start import unanswered_words
 from .client import consumer_config, ledger_mark, open_client, topic_partition
-from .faults import map_error
+from .faults import is_corrupt, map_error
 from .group import GroupCommits
 from .topic import KafkaTopic
 
 _MAX_CONSUME = 1_000_000
 _CLOSE_SECONDS = 2.0
 _LEADERS_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = 5.0
+"""How long after an end could not be told in full it is asked for again: records of other partitions wait meanwhile."""
 _error_of = Message.error
 
 
@@ -67,7 +70,8 @@ class KafkaSource:
         self._open_ends: dict[int, int] = {}  # ends that lie beyond the last record, epoch not known yet
         self._fault: IngestError | None = None
         self._trouble_since: float | None = None
-        self._denial: Backoff | None = None
+        self._refusals: dict[int, Backoff] = {}  # partitions that could not be read, until they can
+        self._ask_ends_at = 0.0
         self._closed = False
         config = consumer_config(kafka, group_id, batch_bytes, client_id)
         config |= {"error_cb": self._on_error, "on_commit": self._group.on_commit}
@@ -107,7 +111,9 @@ class KafkaSource:
             self._check_trouble()
             return self._chunk_of_events([]) if self._open_ends and self._trouble_since is None else Chunk()
         if not any(map(_error_of, messages)):  # all in C: the one check a record pays for
-            self._trouble_since = self._denial = None
+            self._trouble_since = None
+            if self._refusals:
+                self._forget_refusals(messages)
             return Chunk(messages)
         return self._chunk_of_events(messages)
 
@@ -152,22 +158,29 @@ class KafkaSource:
             if error is None:
                 records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
-                at_end[message.partition()] = message.offset()
+                if (place := place_or_none(message.offset(), None)) is not None:
+                    at_end[message.partition()] = place.next_offset
             else:
                 self._note_event(message, error)
         if records or len(at_end) > len(self._open_ends):
-            self._trouble_since = self._denial = None
+            self._trouble_since = None
+            self._forget_refusals(records)
+            self._refusals = {p: waits for p, waits in self._refusals.items() if p not in at_end}
         ends = self._resolve_ends(at_end) if at_end else {}
         if self._stopped and not records and not ends:
             self._raise_or_resume()
         return Chunk(records, ends)
+
+    def _forget_refusals(self, records: list[Any]) -> None:
+        for record in records:
+            self._refusals.pop(record.partition(), None)
 
     def _note_event(self, message: Any, error: KafkaError) -> None:
         """An event without a topic is the client's own, whatever partition it shows."""
         if message.topic() is None or isinstance(map_error(error, self._topic.where), KafkaUnavailable):
             self._on_error(error)
         else:
-            self._stopped[message.partition()] = error
+            self._stopped.setdefault(message.partition(), error)  # what follows the first one may follow from it
 
     def _on_error(self, error: KafkaError) -> None:
         """The client's own troubles; called by it from inside `consume`."""
@@ -185,8 +198,10 @@ class KafkaSource:
             raise self._fault
         if self._trouble_since is None or self._clock.monotonic() - self._trouble_since < self._patience:
             return
-        # An idle topic says nothing when its broker is back: ask, before giving up.
-        self._topic.end_offsets(self._assigned)
+        # An idle topic says nothing when its broker is back: ask, before giving up. One leader that answers is enough:
+        # the other partitions are waited for.
+        if self._assigned and not self._topic.end_offsets(self._assigned):
+            raise KafkaUnavailable(f"{self._topic.where}: {unanswered_words(self._assigned)}")
         self._trouble_since = None
 
     def _resolve_ends(self, at_end: Mapping[int, int]) -> dict[int, Place]:
@@ -203,36 +218,46 @@ class KafkaSource:
                 ends[partition] = served
             elif offset > served.next_offset:
                 beyond[partition] = offset
-        self._open_ends = beyond
-        if beyond:
+        self._open_ends = beyond  # the client tells an end only once
+        if beyond and self._clock.monotonic() >= self._ask_ends_at:
             try:
                 latest = self._topic.end_offsets(beyond)
             except (KafkaUnavailable, NotPermitted):
-                return ends  # asked again at the next read: the client tells an end only once
-            for partition, offset in beyond.items():
-                ends[partition] = Place(offset, latest[partition].leader_epoch)
-            self._open_ends = {}
+                latest = {}
+            for partition in latest:
+                ends[partition] = Place(beyond.pop(partition), latest[partition].leader_epoch)
+            if beyond:
+                self._ask_ends_at = self._clock.monotonic() + _ASK_AGAIN_SECONDS
         return ends
 
     def _served(self, partition: int) -> Place:
         """Behind everything handed over so far, transaction markers included; at first the assigned place."""
         (position,) = self._consumer.position([TopicPartition(self._topic.name, partition)])
-        if position.offset < 0:
-            return self._assigned[partition]
-        return Place(position.offset, position.leader_epoch)
+        return place_or_none(position.offset, position.leader_epoch) or self._assigned[partition]
 
     def _raise_or_resume(self) -> None:
         partition, error = next(iter(self._stopped.items()))
         expected = self._served(partition).next_offset
         where = f"{self._topic.where}, partition {partition}"
         mapped = map_error(error, where, partition=partition, offset=expected)
-        if isinstance(mapped, NotPermitted):
-            self._denial = self._denial or Backoff(self._clock, self._patience, lambda: None)
-            self._denial.wait(mapped)
-            self.assign({each: self._served(each) for each in self._assigned})
-            return
-        if not isinstance(mapped, DataLoss):
+        if isinstance(mapped, DataLoss):
+            mapped = self._measured(partition, expected, is_corrupt(error))
+        elif isinstance(mapped, TopicMissing) and partition < self._topic.identity().partitions:
+            mapped = KafkaUnavailable(f"{where}: a broker does not know it yet", partition=partition, offset=expected)
+        # A corrupt batch is read again for as long: the network may have spoilt it, and another replica may lead soon.
+        if not isinstance(mapped, (NotPermitted, KafkaUnavailable)) and not is_corrupt(error):
             raise mapped
-        low = self._topic.start_offsets([partition])[partition].next_offset
-        high = self._topic.end_offsets([partition])[partition].next_offset
-        raise data_loss(self._topic.where, partition, expected, low, high)
+        if partition not in self._refusals:
+            self._refusals[partition] = Backoff(self._clock, self._patience, lambda: None)
+        self._refusals[partition].wait(mapped)
+        self.assign({each: self._served(each) for each in self._assigned})
+
+    def _measured(self, partition: int, expected: int, corrupt: bool) -> DataLoss | KafkaUnavailable:
+        """A loss with the log's bounds, once the leader tells them."""
+        low = self._topic.start_offsets([partition]).get(partition)
+        high = self._topic.high_watermarks([partition]).get(partition)
+        if low is None or high is None:
+            return KafkaUnavailable(
+                f"{self._topic.where}, {unanswered_words([partition])}", partition=partition, offset=expected
+            )
+        return data_loss(self._topic.where, partition, expected, low.next_offset, high.next_offset, corrupt)

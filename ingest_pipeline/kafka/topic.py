@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
+from collections.abc import Collection
 from typing import Any
 
 from confluent_kafka import (
@@ -15,10 +14,10 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
-from ..core.record import GroupOffset, Place, TopicIdentity
+from ..core.errors import KafkaUnavailable, TopicMissing
+from ..core.record import GroupOffset, Place, TopicIdentity, place_or_none
 from .admin import Admin
 from .client import bootstrap_servers, consumer_config, isolation_level, open_client
 from .faults import map_error, passes
@@ -29,17 +28,23 @@ _NO_TOPIC_ID = "A" * 22
 """A Uuid of zeros: what a broker before 2.8 says."""
 _URL_SAFE = str.maketrans("+/", "-_")
 """As Kafka's own tools write a Uuid."""
-_TOPIC_ID_SECONDS = 1.5
+_TRIES = 4
 _RETRY_SECONDS = 0.1
 _LEAST_SECONDS = 0.1
-_cannot_tell_topic_ids: set[str] = set()
-"""Bootstrap servers that name no controller and did not answer for a topic id: asked once in a process."""
+_GRACE_SECONDS = 1.0
+"""How long a question that some leaders have answered waits for the others, whose leaders may just be moving."""
+_NO_RECORD = -1
+"""The offset in an answer about a time when no record is as young as that."""
+_tells_topic_ids: dict[str, bool] = {}
+"""Bootstrap servers → whether they have answered for a topic id. False: they name no controller and did not answer, so
+this process asks them only while they name one."""
 
 
 class KafkaTopic:
     """The `Topic` port. May be used by several threads.
 
-    Every call ends within `timeout_seconds`: with an answer, KafkaUnavailable, NotPermitted or TopicMissing.
+    Every call ends within `timeout_seconds` and about a second: with an answer, KafkaUnavailable, NotPermitted or
+    TopicMissing.
     """
 
     def __init__(self, admin: Admin, name: str, *, timeout_seconds: float = 5.0) -> None:
@@ -47,6 +52,7 @@ class KafkaTopic:
         self.where = f"{admin.where}, topic {name}"
         self._admin = admin
         self._timeout = timeout_seconds
+        self._grace = min(_GRACE_SECONDS, timeout_seconds / 2)
         self._isolation = (
             IsolationLevel.READ_UNCOMMITTED
             if isolation_level(admin.kafka) == "read_uncommitted"
@@ -54,33 +60,36 @@ class KafkaTopic:
         )
 
     def identity(self) -> TopicIdentity:
-        deadline = time.monotonic() + self._timeout
-        metadata, topic = self._metadata(self._timeout)
-        has_controller = metadata.controller_id in metadata.brokers
-        left = max(_LEAST_SECONDS, deadline - time.monotonic())
-        return TopicIdentity(metadata.cluster_id, self._topic_id(has_controller, left), len(topic.partitions))
+        deadline = self._deadline()
+        while True:
+            metadata, topic = self._metadata(deadline)
+            has_controller = metadata.controller_id in metadata.brokers
+            try:
+                topic_id = self._topic_id(has_controller, min(deadline, time.monotonic() + self._timeout / _TRIES))
+            except KafkaUnavailable:
+                if time.monotonic() + _RETRY_SECONDS > deadline:
+                    raise
+            else:
+                return TopicIdentity(metadata.cluster_id, topic_id, len(topic.partitions))
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        return self._offsets(partitions, _LATEST, self._timeout)
+        return _places(self._offsets(partitions, _LATEST, self._deadline(), self._isolation))
 
     def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
-        return self._offsets(partitions, _LATEST, self._timeout, IsolationLevel.READ_UNCOMMITTED)
+        return _places(self._offsets(partitions, _LATEST, self._deadline(), IsolationLevel.READ_UNCOMMITTED))
 
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        return self._offsets(partitions, _EARLIEST, self._timeout)
+        return _places(self._offsets(partitions, _EARLIEST, self._deadline(), self._isolation))
 
     def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
-        deadline = time.monotonic() + self._timeout
-        found = self._offsets(partitions, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
-        without = [partition for partition, place in found.items() if place.next_offset < 0]
-        if without:
-            left = max(_LEAST_SECONDS, deadline - time.monotonic())
-            found.update(self._offsets(without, _LATEST, left))
-        return found
+        deadline = self._deadline()
+        ends = _places(self._offsets(partitions, _LATEST, deadline, self._isolation))
+        young = self._offsets(ends.keys(), OffsetSpec.for_timestamp(timestamp_ms), deadline, self._isolation)
+        return {partition: place or ends[partition] for partition, place in young.items()}
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
-        deadline = time.monotonic() + self._timeout
-        _, topic = self._metadata(self._timeout)
+        deadline = self._deadline()
+        _, topic = self._metadata(deadline)
         asked = [TopicPartition(self.name, partition) for partition in topic.partitions]
         where = f"{self.where}, group {group}"
         # A consumer asks, not the AdminClient: librdkafka 2.16 aborts the process when a coordinator goes away
@@ -103,14 +112,21 @@ class KafkaTopic:
                 offsets[commit.partition] = GroupOffset(commit.offset, commit.metadata or "")
         return offsets
 
-    def _metadata(self, timeout: float) -> tuple[Any, Any]:
+    def _metadata(self, deadline: float) -> tuple[Any, Any]:
+        """The client asks any broker. One that is frozen costs a try and not the answer."""
         client = self._admin.client()
-        try:
-            metadata = client.list_topics(self.name, timeout=timeout)
-        except KafkaException as error:
-            raise self._admin.fault(error, self.where) from error
-        finally:
-            client.poll(0)  # hands the client's log lines on; nothing else would
+        try_seconds = (deadline - time.monotonic()) / _TRIES
+        while True:
+            try:
+                metadata = client.list_topics(self.name, timeout=max(_LEAST_SECONDS, try_seconds))
+                break
+            except KafkaException as error:
+                fault = self._admin.fault(error, self.where)
+                if not isinstance(fault, KafkaUnavailable) or time.monotonic() + _RETRY_SECONDS > deadline:
+                    raise fault from error
+            finally:
+                client.poll(0)  # hands the client's log lines on; nothing else would
+            time.sleep(_RETRY_SECONDS)
         self._admin.answered()
         topic = metadata.topics[self.name]
         if topic.error is not None:
@@ -119,79 +135,100 @@ class KafkaTopic:
             raise TopicMissing(f"{self.where}: it has no partitions; create it, or correct the stream's topic")
         return metadata, topic
 
-    def _topic_id(self, has_controller: bool, timeout: float) -> str | None:
+    def _topic_id(self, has_controller: bool, deadline: float) -> str | None:
         servers = bootstrap_servers(self._admin.kafka)
-        if not has_controller:
-            if servers in _cannot_tell_topic_ids:
-                return None
-            timeout = min(timeout, _TOPIC_ID_SECONDS)
-        try:
-            (described,) = self._answers(
-                lambda client, left: client.describe_topics(TopicCollection([self.name]), request_timeout=left),
-                timeout,
-                self.where,
-            ).values()
-        except IngestError as error:
-            code = _code(error)
-            if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
-                return None
-            if not has_controller and code == KafkaError._TIMED_OUT:
-                _cannot_tell_topic_ids.add(servers)
-                return None
-            raise
+        if not has_controller and _tells_topic_ids.get(servers) is False:
+            return None
+        while True:
+            try:
+                described = self._describe(deadline)
+                break
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+                    return None
+                if not has_controller and code == KafkaError._TIMED_OUT and servers not in _tells_topic_ids:
+                    _tells_topic_ids[servers] = False
+                    return None
+                if not passes(error) or time.monotonic() + _RETRY_SECONDS > deadline:
+                    raise self._admin.fault(error, self.where) from error
+            time.sleep(_RETRY_SECONDS)
+        _tells_topic_ids[servers] = True
         topic_id = str(described.topic_id).translate(_URL_SAFE)
         return None if topic_id == _NO_TOPIC_ID else topic_id
 
-    def _offsets(
-        self, partitions: Collection[int], spec: OffsetSpec, timeout: float, isolation: IsolationLevel | None = None
-    ) -> dict[int, Place]:
-        """One request for all; an offset of -1 means that no record is as young as the timestamp."""
-        if not partitions:
-            return {}
-        asked = {TopicPartition(self.name, partition): spec for partition in partitions}
-        isolation = self._isolation if isolation is None else isolation
-        answers = self._answers(
-            lambda client, left: client.list_offsets(asked, isolation_level=isolation, request_timeout=left),
-            timeout,
-            self.where,
-            partitions,
-        )
-        return {asked.partition: Place(found.offset, found.leader_epoch) for asked, found in answers.items()}
+    def _describe(self, deadline: float) -> Any:
+        client = self._admin.client()
+        left = max(_LEAST_SECONDS, deadline - time.monotonic())
+        try:
+            (future,) = client.describe_topics(TopicCollection([self.name]), request_timeout=left).values()
+            return future.result(left + 1.0)
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"{self.where}: no answer within {self._timeout:g} s") from error
+        finally:
+            client.poll(0)
 
-    def _answers(
-        self,
-        ask: Callable[[AdminClient, float], Mapping[Any, Future[Any]]],
-        timeout: float,
-        where: str,
-        partitions: Collection[int] = (),
-    ) -> dict[Any, Any]:
-        """What each of the request's futures comes to. Asks again while a leader is moving, up to the time-out."""
-        deadline = time.monotonic() + timeout
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout
+
+    def _offsets(
+        self, partitions: Collection[int], spec: OffsetSpec, deadline: float, isolation: IsolationLevel
+    ) -> dict[int, Place | None]:
+        """Partition → place; None: no record is as young as the time. Partitions without an answer are left out.
+
+        A leader may be moving, so a partition without an answer is asked again until the deadline, or for
+        _GRACE_SECONDS once another partition has answered.
+        """
+        answers: dict[int, Place | None] = {}
+        give_up_at = min(deadline, time.monotonic() + self._grace)
         while True:
-            left = max(_LEAST_SECONDS, deadline - time.monotonic())
-            client = self._admin.client()
+            waiting = set(partitions) - answers.keys()
+            if not waiting:
+                return answers
+            answers |= self._ask_leaders(waiting, spec, deadline, isolation)
+            waiting -= answers.keys()
+            if not waiting:
+                return answers
             try:
-                return {key: future.result(left + 1.0) for key, future in ask(client, left).items()}
-            except KafkaException as error:
-                self._explain_no_leader(error, partitions, left)
-                if not passes(error) or time.monotonic() + _RETRY_SECONDS > deadline:
-                    raise self._admin.fault(error, where) from error
-            except TimeoutError as error:
-                raise KafkaUnavailable(f"{where}: no answer within {timeout:g} s") from error
-            finally:
-                client.poll(0)
+                _, topic = self._metadata(max(deadline, time.monotonic() + self._grace))
+            except KafkaUnavailable:
+                if not answers:
+                    raise
+                return answers
+            missing = sorted(waiting - topic.partitions.keys())
+            if time.monotonic() + _RETRY_SECONDS > (give_up_at if answers or missing else deadline):
+                if missing:
+                    raise TopicMissing(f"{self.where}: there is no partition {missing[0]}", partition=missing[0])
+                return answers
             time.sleep(_RETRY_SECONDS)
 
-    def _explain_no_leader(self, error: KafkaException, partitions: Collection[int], timeout: float) -> None:
-        """The client says `_NOENT` for partitions without a leader, missing partitions and a missing topic alike."""
-        if error.args[0].code() != KafkaError._NOENT:
-            return
-        _, topic = self._metadata(timeout)
-        missing = sorted(set(partitions) - set(topic.partitions))
-        if missing:
-            raise TopicMissing(f"{self.where}: there is no partition {missing[0]}", partition=missing[0]) from error
+    def _ask_leaders(
+        self, partitions: Collection[int], spec: OffsetSpec, deadline: float, isolation: IsolationLevel
+    ) -> dict[int, Place | None]:
+        """One request for all. A leader that cannot be reached is no error to the client: it answers offset -1001."""
+        asked = {TopicPartition(self.name, partition): spec for partition in partitions}
+        client = self._admin.client()
+        left = max(_LEAST_SECONDS, deadline - time.monotonic())
+        answers: dict[int, Place | None] = {}
+        try:
+            futures = client.list_offsets(asked, isolation_level=isolation, request_timeout=left)
+            for key, future in futures.items():
+                try:
+                    told = future.result(left + 1.0)
+                except TimeoutError:
+                    continue
+                except KafkaException as error:
+                    fault = self._admin.fault(error, self.where)
+                    if not isinstance(fault, (KafkaUnavailable, TopicMissing)):
+                        raise fault from error
+                    continue
+                place = place_or_none(told.offset, told.leader_epoch)
+                if place is not None or (told.offset == _NO_RECORD and spec not in (_LATEST, _EARLIEST)):
+                    answers[key.partition] = place
+        finally:
+            client.poll(0)  # hands the client's log lines on
+        return answers
 
 
-def _code(error: IngestError) -> int | None:
-    cause = error.__cause__
-    return cause.args[0].code() if isinstance(cause, KafkaException) else None
+def _places(answers: dict[int, Place | None]) -> dict[int, Place]:
+    return {partition: place for partition, place in answers.items() if place is not None}

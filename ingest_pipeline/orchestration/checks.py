@@ -11,7 +11,7 @@ from dagster._core.storage.asset_check_execution_record import (
 
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.loss import topic_gone
-from ..core.start import survey
+from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
 from . import tags
 from .assets import asset_key
@@ -121,14 +121,17 @@ def accounted(stream: Stream, connections: Connections) -> Verdict:
 def no_loss(stream: Stream, connections: Connections) -> Verdict:
     """The topic as it is, compared with the positions."""
     try:
-        _, losses = survey(connections.topic(stream), connections.book(stream))
+        found = survey(connections.topic(stream), connections.book(stream))
     except TopicMissing as error:
         if known := connections.book(stream).positions():
             return Verdict(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
         return Verdict(NO_LOSS, True, error.message)
-    if losses:
-        said = "; ".join(loss.said for loss in losses[:3])
+    if found.losses:
+        said = "; ".join(loss.said for loss in found.losses[:3])
         return Verdict(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream.name}")
+    if found.unanswered:
+        said = f"Kafka holds the next offset of every partition that answers; {unanswered_words(found.unanswered)}"
+        return Verdict(NO_LOSS, True, said)
     return Verdict(NO_LOSS, True, "Kafka holds the next offset of every partition")
 
 
@@ -143,14 +146,15 @@ def within_limit(stream: Stream, connections: Connections) -> Verdict:
 def up_to_date(stream: Stream, connections: Connections) -> Verdict:
     """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
     found = status_of(stream, connections)
-    if not found.partitions or found.lag is None or found.late is None:
+    if not found.partitions or found.late is None or (found.lag is None and not found.late):
         return Verdict(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.said)}", grave=False)
     allowed = connections.settings.for_stream(stream.name).max_delay_seconds
     said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
-    figures = {"lag": found.lag}
+    figures = {} if found.lag is None else {"lag": found.lag}
     if None not in (delays := [at.delay for at in found.partitions]):
         figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
-    return Verdict(UP_TO_DATE, not found.late, f"lag {found.lag:,}; {said}", grave=False, metadata=figures)
+    lag = "unknown" if found.lag is None else f"{found.lag:,}"
+    return Verdict(UP_TO_DATE, not found.late, f"lag {lag}; {said}", grave=False, metadata=figures)
 
 
 def as_declared(stream: Stream, connections: Connections) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from ..core.start import unanswered_words
 from .patience import LEAD_SECONDS, START_GRACE_SECONDS, STARTING_SECONDS, Patience
 from .setbacks import backoff_seconds, beside, fruitless_words, is_setback, wait_words, without_progress
 from .tags import Shard, shards
@@ -29,6 +30,9 @@ GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
 how it ended needs but Dagster's own steps, and those may take a minute on a busy machine."""
 AGE = "age"
 """The successor that waits for the owner's age; every other one makes the owner end at once."""
+UNBEGUN_SECONDS = 30.0
+"""A run this old gets a successor when a partition of its shard has no position, since the leader was away when the run
+began. Not at each tick: the run may be unable to reach a broker that the sensor reaches."""
 _STARTS_DOUBLED = 4
 """How often the wait doubles for the next try while runs do not start: up to 16 times as long."""
 
@@ -46,6 +50,8 @@ def decide(view: View) -> Decision:
         if isinstance(outcome, Launch):
             launches.append(outcome)
         else:
+            if silent := shard.partitions(view.unanswered):
+                outcome = f"{outcome}; {unanswered_words(silent)}"
             said.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
         fruitless = fruitless or fruitless_words(without_progress(shard, view))
     # A report that Dagster's storage refuses would take the launches of its tick with it.
@@ -68,12 +74,13 @@ def _sights(view: View) -> dict[str, Sight]:
 
 def _of_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | str:
     partitions = shard.partitions(view.lag)
-    if not partitions:
+    silent = shard.partitions(view.unanswered)
+    if not partitions and not silent:
         return "the topic has no partition for this shard"
     lag = sum(view.lag[partition] for partition in partitions)
     if view.paused is not None:
         return f"paused: {view.paused}; lag {lag:,}"
-    owners = _unique(view.owners[partition] for partition in partitions if partition in view.owners)
+    owners = _unique(view.owners[partition] for partition in (*partitions, *silent) if partition in view.owners)
     mine = [run for run in live if run.shard == shard and run.run_id not in owners]
     overdue = [run for run in mine if _is_overdue(run, view)]
     coming = [run for run in mine if run not in overdue]
@@ -81,6 +88,8 @@ def _of_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | s
         return _beside_owner(shard, view, live, owners, coming, overdue, lag)
     if coming:
         return f"run {_short(coming[0].run_id)} is {_doing(coming[0])}; lag {lag:,}"
+    if not partitions:
+        return "lag unknown"
     if lag == 0 and not view.lost and all(partition in view.begun for partition in partitions):
         return "caught up: lag 0"
     if (why := wait_words(without_progress(shard, view), view) or _unanswered(overdue, view)) is not None:
@@ -118,7 +127,10 @@ def _successor(owner: RunView, shard: Shard, view: View) -> Launch | None:
         return Launch(shard, "reshard")
     if owner.definition != view.definition:
         return Launch(shard, "definition")
-    return Launch(shard, AGE) if view.age(owner) >= view.run_max_seconds - _waits(view).lead else None
+    if view.age(owner) >= view.run_max_seconds - _waits(view).lead:
+        return Launch(shard, AGE)
+    unbegun = any(partition not in view.begun for partition in shard.partitions(view.lag))
+    return Launch(shard, "partitions") if unbegun and view.age(owner) >= UNBEGUN_SECONDS else None
 
 
 def _unanswered(overdue: list[RunView], view: View) -> str | None:

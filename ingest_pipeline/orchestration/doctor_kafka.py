@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..core.adoption import adoption
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import topic_gone
-from ..core.start import StoredPosition
+from ..core.start import StoredPosition, unanswered, unanswered_words
 from ..core.stream import Stream
 from .connections import Connections
 from .finding import Finding
@@ -28,9 +28,8 @@ def kafka_findings(connections: Connections, stream: Stream) -> Iterator[Finding
     except IngestError as error:
         yield Finding(False, what, error.message)
         return
-    if silent := [partition for partition in range(identity.partitions) if partition not in ends]:
-        leaders = f"the leaders of {len(silent)} of {identity.partitions} partitions do not answer"
-        yield Finding(False, what, "; ".join([leaders, *_unreachable(connections)]))
+    if silent := unanswered(identity, ends):
+        yield Finding(False, what, "; ".join([unanswered_words(silent), *_unreachable(connections)]))
         return
     total = sum(place.next_offset for place in ends.values())
     note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"

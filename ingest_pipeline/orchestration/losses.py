@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
-from ..core.errors import DataLoss, SettingsError, Superseded
-from ..core.loss import ANOTHER_TOPIC, Acceptance, Loss, noted_loss
+from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
+from ..core.loss import ANOTHER_TOPIC, UNREADABLE, Acceptance, Loss, noted_loss
 from ..core.ports import Topic
 from ..core.record import Place, Position, TopicIdentity
-from ..core.start import Book, survey
+from ..core.start import Book, survey, unanswered_words
 from ..core.stream import Stream
 from .connections import Connections
 
@@ -26,17 +26,24 @@ def acceptances(topic: Topic, losses: Collection[Loss], wanted: str | int | date
             where it ended when that was noticed is not where it was cut, and what lies between was never read.
 
     Raises:
-        SettingsError: the log does not hold the offset.
+        SettingsError: the log does not hold the offset, or none is named for a batch that cannot be read.
+        KafkaUnavailable: the leader of a lost partition does not answer, so there is no place to go on from.
     """
+    unreadable = [loss for loss in losses if loss.cause == UNREADABLE]
+    if unreadable and wanted is None:
+        raise SettingsError(
+            f"{unreadable[0].said}. Where the batch ends the client cannot tell: name the offset behind it with --from"
+            " (kafka-dump-log.sh shows the last offset of each batch), or a later place"
+        )
     there = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
-    starts = topic.start_offsets(there)
+    starts = _of_all(there, topic.start_offsets(there))
     places: dict[int, Place] = starts
     if wanted == "latest":
-        places = topic.end_offsets(there)
+        places = _of_all(there, topic.end_offsets(there))
     elif isinstance(wanted, datetime):
-        places = topic.offsets_at(there, int(wanted.timestamp() * 1000))
+        places = _of_all(there, topic.offsets_at(there, int(wanted.timestamp() * 1000)))
     elif isinstance(wanted, int):
-        ends = topic.end_offsets(there)
+        ends = _of_all(there, topic.high_watermarks(there))
         for partition in there:
             low, high = starts[partition].next_offset, ends[partition].next_offset
             if not low <= wanted <= high:
@@ -103,18 +110,29 @@ def accept(
 def accept_unasked(
     connections: Connections, stream: Stream, topic: Topic, book: Book, stop: Callable[[], str | None]
 ) -> list[Acceptance]:
-    """ON_DATA_LOSS=continue: go on with what Kafka still has. What was accepted; another run may have been first."""
-    identity, losses = survey(topic, book)
+    """ON_DATA_LOSS=continue: go on with what Kafka still has. What was accepted; another run may have been first.
+
+    A lost partition whose leader does not answer is left for a later run, and a batch that cannot be read for an
+    operator, who has to name the place behind it.
+    """
+    found = survey(topic, book)
+    losses = [loss for loss in found.losses if loss.partition not in found.unanswered and loss.cause != UNREADABLE]
     if not losses:
         return []
     accepted = acceptances(topic, losses, None)
     try:
-        accept(connections, stream, accepted, identity, "ON_DATA_LOSS=continue", stop)
+        accept(connections, stream, accepted, found.identity, "ON_DATA_LOSS=continue", stop)
     except Superseded:
-        if survey(topic, book)[1]:
+        if survey(topic, book).losses:
             raise
         return []
     return accepted
+
+
+def _of_all(partitions: Collection[int], answers: dict[int, Place]) -> dict[int, Place]:
+    if silent := set(partitions) - answers.keys():
+        raise KafkaUnavailable(f"{unanswered_words(silent)}: nothing was accepted; try again when it answers")
+    return answers
 
 
 def loss_of(error: DataLoss, at: Position) -> Loss:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import dagster as dg
 
 from ..core.ports import Topic
-from ..core.start import Book
+from ..core.start import Book, unanswered, unanswered_words
 
 OBSERVE_SECONDS = 300.0
 TABLE_ROWS = 100
@@ -42,7 +42,7 @@ class PartitionFigures:
     Attributes:
         lag: records between the position, or the log's start, and the end.
         headroom: records that retention may still delete before it reaches one that is not stored.
-        blocked: records behind the end, held back by open transactions.
+        blocked: records that are not stored and that open transactions hold back.
     """
 
     partition: int
@@ -64,21 +64,24 @@ def observe(
     """
     if not last.due(now):
         return [], last
-    figures = look(topic, book)
-    told = hashlib.sha256(json.dumps([asdict(at) for at in figures]).encode()).hexdigest()[:16]
-    observations = [] if told == last.told else [observation(key, figures)]
+    figures, silent = look(topic, book)
+    told = hashlib.sha256(json.dumps([silent, *(asdict(at) for at in figures)]).encode()).hexdigest()[:16]
+    observations = [] if told == last.told else [observation(key, figures, silent)]
     return observations, Look(now, told)
 
 
-def look(topic: Topic, book: Book) -> list[PartitionFigures]:
-    """Every partition's figures, in order. Positions and high watermarks are read before the ends: what is written
-    meanwhile makes no lag negative and is not taken for blocked."""
-    known = book.positions()
-    partitions = range(topic.identity().partitions)
-    starts, marks = topic.start_offsets(partitions), topic.high_watermarks(partitions)
-    ends = topic.end_offsets(partitions)
+def look(topic: Topic, book: Book) -> tuple[list[PartitionFigures], list[int]]:
+    """Every partition's figures, in order, and the partitions whose leader did not answer.
+
+    Positions and high watermarks are read before the ends: what is written meanwhile makes no lag negative and is not
+    taken for blocked.
+    """
+    known, identity = book.positions(), topic.identity()
+    starts = topic.start_offsets(range(identity.partitions))
+    marks = topic.high_watermarks(starts.keys())
+    ends = topic.end_offsets(marks.keys())
     found = []
-    for partition in partitions:
+    for partition in sorted(ends):
         start, end = starts[partition].next_offset, ends[partition].next_offset
         position = known[partition].next_offset if partition in known else None
         found.append(
@@ -89,13 +92,13 @@ def look(topic: Topic, book: Book) -> list[PartitionFigures]:
                 end,
                 lag=max(0, end - (start if position is None else position)),
                 headroom=None if position is None else max(0, position - start),
-                blocked=max(0, marks[partition].next_offset - end),
+                blocked=max(0, marks[partition].next_offset - max(end, position or 0)),
             )
         )
-    return found
+    return found, unanswered(identity, ends)
 
 
-def observation(key: dg.AssetKey, figures: list[PartitionFigures]) -> dg.AssetObservation:
+def observation(key: dg.AssetKey, figures: list[PartitionFigures], silent: Sequence[int] = ()) -> dg.AssetObservation:
     """Numeric keys keep their name and unit for ever."""
     lag, blocked = sum(at.lag for at in figures), sum(at.blocked for at in figures)
     headrooms = [at.headroom for at in figures if at.headroom is not None]
@@ -106,6 +109,8 @@ def observation(key: dg.AssetKey, figures: list[PartitionFigures]) -> dg.AssetOb
         said.append(f"retention may delete {min(headrooms):,} records of a partition before it reaches one not stored")
     if blocked:
         said.append(f"{blocked:,} records are held back by an open transaction")
+    if silent:
+        said.append(unanswered_words(silent))
     return dg.AssetObservation(key, description="; ".join(said), metadata=metadata)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,10 +10,10 @@ from datetime import datetime
 from ..core.batch import SLICE_SECONDS, BatchLimits
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
-from ..core.errors import DataLoss, SettingsError
+from ..core.errors import DataLoss, KafkaUnavailable, SettingsError
 from ..core.ports import Topic
 from ..core.replay import Range, Replayed, replay
-from ..core.start import StoredPosition, check_identity
+from ..core.start import StoredPosition, check_identity, unanswered_words
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time
 from .connections import Connections
@@ -67,6 +67,7 @@ def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Ran
     partitions = sorted(known) if wanted.partition is None else [wanted.partition]
     bounds = _bounds(wanted, topic, partitions)
     lows, highs = topic.start_offsets(partitions), topic.end_offsets(partitions)
+    _check_answered(stream, set(partitions) - (bounds.keys() & lows.keys() & highs.keys()))
     found = []
     for partition in partitions:
         at = known[partition]
@@ -77,6 +78,7 @@ def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Ran
             if wanted.from_time is not None and start == low > at.first_offset:
                 start = low - 1  # what stood before may be of that time, too
             _check(stream, at, start, low, highs[partition].next_offset)
+            _check_stable(stream, partition, stop, topic, highs[partition].next_offset)
             found.append(Range(partition, at.incarnation, start, stop, at.leader_epoch))
     if not found:
         raise SettingsError(f"stream {stream.name}: nothing of that range has been ingested: the drain comes to it")
@@ -146,7 +148,25 @@ def _bounds(wanted: Wanted, topic: Topic, partitions: list[int]) -> dict[int, tu
     first, last = (
         topic.offsets_at(partitions, int(time.timestamp() * 1000)) for time in (wanted.from_time, wanted.to_time)
     )
-    return {partition: (first[partition].next_offset, last[partition].next_offset) for partition in partitions}
+    return {p: (first[p].next_offset, last[p].next_offset) for p in first.keys() & last.keys()}
+
+
+def _check_answered(stream: Stream, silent: Collection[int]) -> None:
+    if silent:
+        raise KafkaUnavailable(f"stream {stream.name}: {unanswered_words(silent)}; replay it later", stream=stream.name)
+
+
+def _check_stable(stream: Stream, partition: int, stop: int, topic: Topic, end: int) -> None:
+    """A position beyond the end was stored by a read_uncommitted reader: not all of it can be read again now."""
+    high = topic.high_watermarks([partition]).get(partition) if stop > end else None
+    if high is not None and stop <= high.next_offset:
+        raise KafkaUnavailable(
+            f"stream {stream.name}, partition {partition}: an open transaction holds back the offsets from {end} on."
+            f" Replay up to offset {end}, or later",
+            stream=stream.name,
+            partition=partition,
+            offset=end,
+        )
 
 
 def _check(stream: Stream, at: StoredPosition, start: int, low: int, high: int) -> None:

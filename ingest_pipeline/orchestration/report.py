@@ -11,6 +11,7 @@ import dagster as dg
 from ..core.errors import KafkaUnavailable, NotPermitted
 from ..core.ports import Clock, Topic
 from ..core.progress import Progress
+from ..core.start import unanswered_words
 from .picture import picture
 
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
@@ -108,13 +109,16 @@ class Reporter:
         return found
 
     def lag(self, positions: Mapping[int, int]) -> int | None:
-        """Records between these positions and the ends; None when Kafka does not answer, or refuses to."""
+        """Records between these positions and the ends; None when Kafka, or a partition's leader, does not answer."""
         if not positions:
             return None
         try:
             ends = self._topic.end_offsets(list(positions))
         except (KafkaUnavailable, NotPermitted) as error:
             self._log.warning("lag is not known: %s", error)
+            return None
+        if silent := positions.keys() - ends.keys():
+            self._log.warning("lag is not known: %s", unanswered_words(silent))
             return None
         return sum(max(0, end.next_offset - positions[partition]) for partition, end in ends.items())
 

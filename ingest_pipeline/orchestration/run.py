@@ -19,7 +19,7 @@ from ..core.loss import as_error, unverified
 from ..core.ports import Topic
 from ..core.progress import Progress
 from ..core.record import Place
-from ..core.start import StoredPosition, begin, check_identity
+from ..core.start import StoredPosition, begin, check_identity, unanswered_words
 from ..core.stream import Stream
 from . import tags
 from .checks import Verdict, verdicts
@@ -62,6 +62,7 @@ class StreamRun:
         self._opening_seconds: float | None = None
         self._progress: Progress | None = None
         self._red: dict[str, Verdict] = {}
+        self._silent: list[int] = []  # by hand: partitions whose end is not known, and which are not waited for
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Drain, and yield the materialization; none for a surplus run.
@@ -92,7 +93,7 @@ class StreamRun:
 
         book = self._connections.book(self._stream)
         topic = self._connections.topic(self._stream)
-        known, ends = self._begin(topic, book, stop)
+        known, ends, seen = self._begin(topic, book, stop)
         partitions = list(known) if self._shard is None else self._shard.partitions(known)
         source = cleanup.enter_context(closing(self._connections.source(self._stream, book.ledger_id())))
         ledger = PostgresLedger(
@@ -122,7 +123,7 @@ class StreamRun:
             self._limits(topic, ledger),
             self._clock,
             stop=stop.reason,
-            verify=lambda: self._verify(topic, book, len(known)),
+            verify=lambda: self._verify(topic, book, seen),
             observe=reporter,
             rules=record_rules(self._settings, self._stream),
             decode_many=decoder.decode_many,
@@ -145,6 +146,8 @@ class StreamRun:
         self._tag_end(ended)
         self._check()
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
+        if self._silent:
+            metadata["not_drained"] = unanswered_words(self._silent)
         if ended == "terminated":
             self._context.log_event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
             raise dg.DagsterExecutionInterruptedError
@@ -152,17 +155,21 @@ class StreamRun:
 
     def _begin(
         self, topic: Topic, book: LedgerBook, stop: StopRequest
-    ) -> tuple[dict[int, StoredPosition], dict[int, Place]]:
-        """Tables, positions, the topic's ends. A server that does not answer yet, such as a new group coordinator, is
-        asked again."""
+    ) -> tuple[dict[int, StoredPosition], dict[int, Place], int]:
+        """Tables, positions, the topic's ends and how many partitions it has.
+
+        A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader is
+        away may be left without a position.
+        """
         policy = self._connections.start_policy(self._stream)
         backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
         while True:
             try:
                 book.prepare()
                 self._settle_losses(topic, book, stop)
+                seen = topic.identity().partitions
                 known = begin(topic, book, policy, self._stream.name, self._context.log.warning)
-                return known, topic.end_offsets(known)
+                return known, topic.end_offsets(known), seen
             except EnvironmentFault as fault:
                 backoff.wait(fault)
 
@@ -190,6 +197,7 @@ class StreamRun:
         targets = None
         if self._shard is None:
             targets = _offsets(topic.end_offsets(list(ledger.positions))) if ledger.positions else {}
+            self._silent = sorted(ledger.positions.keys() - targets.keys())
         return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
 
     def _verify(self, topic: Topic, book: LedgerBook, partitions: int) -> str | None:

@@ -15,7 +15,7 @@ from ..core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged,
 from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
 from ..core.ports import Topic
 from ..core.record import Place, TopicIdentity
-from ..core.start import standings
+from ..core.start import log_bounds, standings, unanswered
 from ..core.stream import Stream
 from . import tags
 from .assets import asset_key, topic_key
@@ -158,8 +158,8 @@ def look(
                 book.note_loss(loss)
         raise as_error(lost, stream.name)
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
-    lag = {p: max(0, ends[p].next_offset - starts[p]) for p in partitions}
-    idle = known.keys() >= set(partitions) and not (any(lag.values()) or owners.holders or lost)
+    lag = {p: max(0, ends[p].next_offset - starts[p]) for p in sorted(ends)}
+    idle = known.keys() >= ends.keys() and not (any(lag.values()) or owners.holders or lost)
     paused = paused_words(state)
     if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
         return look(context, stream, connections, nobody, None, starting_seconds)
@@ -189,15 +189,15 @@ def look(
         looked_at=kept.get("looked_at"),
         patience=learned([*active, *recent], starting_seconds, settings.run_max_seconds),
         failure=state.failure,
+        unanswered=unanswered(identity, ends),
     )
 
 
 def _losses(identity: TopicIdentity, topic: Topic, ledger: Glance, ends: Mapping[int, Place]) -> list[Loss]:
-    """Kafka is asked for its first offsets only where nobody drains and the position is not at the end."""
-    known, owned = ledger.positions, ledger.owners.holders
-    behind = [p for p, at in known.items() if p in ends and p not in owned and at.next_offset != ends[p].next_offset]
-    lows = topic.start_offsets(behind)
-    return find_losses(identity, topic.name, standings(known), ledger.losses, lows, ends)
+    """Kafka is asked for the log's bounds only where nobody drains and the position is not at the end."""
+    known = standings(ledger.positions)
+    starts, highs = log_bounds(topic, known, ends, known.keys() - ledger.owners.holders.keys())
+    return find_losses(identity, topic.name, known, ledger.losses, starts, highs)
 
 
 def _observe(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import IngestError, TopicMissing
 from ..core.loss import Loss, topic_gone
 from ..core.ports import Topic
-from ..core.start import survey
+from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
 from .connections import Connections
 from .tags import sensor_name
@@ -156,7 +156,9 @@ def _late(topic: Topic, partitions: list[PartitionStatus], allowed: int) -> list
 def _waiting(topic: Topic, partitions: list[PartitionStatus], since: datetime) -> list[PartitionStatus]:
     """Those whose next record is older than `since`."""
     young = topic.offsets_at([at.partition for at in partitions], int(since.timestamp() * 1000))
-    return [at for at in partitions if (at.next_offset or 0) < young[at.partition].next_offset]
+    return [
+        at for at in partitions if at.partition in young and (at.next_offset or 0) < young[at.partition].next_offset
+    ]
 
 
 def paused_words(state: StreamState) -> str | None:
@@ -213,10 +215,10 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     book, topic = connections.book(stream), connections.topic(stream)
     state, known = book.state(), book.positions()
     paused = [f"paused: {paused_words(state)}; to go on: ingest resume {stream.name}"] * state.paused
-    losses, ends, away = book.losses(), {}, []
+    losses, ends, silent, away = book.losses(), {}, [], []
     try:
-        identity, losses = survey(topic, book)
-        ends = topic.end_offsets(range(identity.partitions))
+        seen = survey(topic, book)
+        losses, ends, silent = seen.losses, seen.ends, seen.unanswered
     except TopicMissing as error:
         if not known:
             said = [*paused, f"{error.message}; the sensor waits for it"]
@@ -225,7 +227,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     except IngestError as error:  # Kafka's: PostgreSQL has answered, and is asked again
         away.append(error.message)
     accounts = book.accounting()
-    partitions = range(max(len(ends), len(known)))
+    partitions = range(max([0, *(p + 1 for p in (*ends, *silent, *known))]))
     owners = book.owners(partitions).holders
     newest = newest_timestamps(connections.database(), stream) if known else {}
     speeds = rows_per_second(connections.database(), stream) if known and rates else {}
@@ -273,6 +275,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
+    degraded += [unanswered_words(silent)] if silent else []
     degraded += _silent(stream, state.ticked_at, own.poll_seconds)
     degraded += [] if state.failure_stops else failing
     degraded += late or []

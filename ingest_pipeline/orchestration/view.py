@@ -49,6 +49,7 @@ class View:
 
     Attributes:
         lag: partition → records between its position and its end; the whole log where there is no position.
+        unanswered: partitions whose leader did not answer. Nothing is known of them.
         begun: partitions that have a position.
         owners: partition → run id of its (not frozen) owner.
         present: runs with a writing session that is not frozen.
@@ -87,6 +88,7 @@ class View:
     looked_at: float | None = None
     patience: Patience | None = None
     failure: str | None = None
+    unanswered: Collection[int] = ()
 
     def since(self, run: RunView) -> float:
         """When the run came to its status, by the sensor's own clock; never in the future.

@@ -32,6 +32,8 @@ class Vigil:
     def sees_news(self, topic: Topic, ends: Mapping[int, Place]) -> bool:
         """Whether an end moves, by a look every `poll_seconds`. False at once where no seat or no time is left.
 
+        A partition whose leader does not answer is no news.
+
         Raises:
             KafkaUnavailable: as the topic does.
         """
@@ -43,7 +45,8 @@ class Vigil:
                 if left < 0:
                     continue  # missed, by a slow answer; the next tick is not to be missed, too
                 self._clock.sleep(left)
-                if topic.end_offsets(ends.keys()) != ends:
+                answers = topic.end_offsets(ends.keys())
+                if any(answers[partition] != ends[partition] for partition in answers):
                     return True
         finally:
             _seats.release()

@@ -119,6 +119,11 @@ class MemoryBroker:
         with self.lock:
             self.log(topic, partition).new_epoch()
 
+    def set_leader_away(self, topic: str, partition: int, away: bool) -> None:
+        """While set, nobody learns this partition's offsets or reads its records. Other partitions go on."""
+        with self.lock:
+            self.log(topic, partition).leader_away = away
+
     def set_unavailable(self, unavailable: bool) -> None:
         """While set, every question raises KafkaUnavailable and reads bring nothing."""
         self._available = not unavailable

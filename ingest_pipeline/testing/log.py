@@ -61,6 +61,7 @@ class PartitionLog:
     Attributes:
         epoch_starts: leader epoch → the log's end when it began.
         unstable_from: first offset of the open transaction, if one is open.
+        leader_away: the broker that leads the partition does not answer.
     """
 
     partition: int
@@ -69,6 +70,7 @@ class PartitionLog:
     epoch: int = 0
     epoch_starts: dict[int, int] = field(default_factory=lambda: {0: 0})
     unstable_from: int | None = None
+    leader_away: bool = False
 
     @property
     def end(self) -> int:

@@ -10,7 +10,7 @@ from ..core.ports import Clock
 from ..core.record import LEDGER_MARK, Chunk, GroupOffset, Place, TopicIdentity
 from .broker import MemoryBroker
 from .clock import SettableClock
-from .log import MemoryMessage
+from .log import MemoryMessage, PartitionLog
 
 
 class MemorySource:
@@ -40,7 +40,9 @@ class MemorySource:
         self._told_ends = {}
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
-        if not self._broker.available:
+        with self._broker.lock:
+            answering = [p for p in self._places if not self._broker.log(self._topic, p).leader_away]
+        if not self._broker.available or (self._places and not answering):
             return self._away(timeout_seconds)
         self._away_since = None
         records: list[MemoryMessage] = []
@@ -67,6 +69,8 @@ class MemorySource:
     def _take(self, partition: int, room: int, records: list[MemoryMessage], ends: dict[int, Place]) -> None:
         """Move one partition's place on, by up to `room` records and then to the end."""
         log = self._broker.log(self._topic, partition)
+        if log.leader_away:
+            return
         place = self._places[partition]
         if not log.holds(*place):
             raise data_loss(f"topic {self._topic}", partition, place.next_offset, log.start, log.end)
@@ -88,7 +92,7 @@ class MemorySource:
             self._away_since = self._clock.monotonic()
         self._clock.sleep(timeout_seconds)
         if self._clock.monotonic() - self._away_since >= self._patience:
-            raise KafkaUnavailable(f"topic {self._topic}: the in-memory broker is set unavailable")
+            raise KafkaUnavailable(f"topic {self._topic}: no leader of the assigned partitions answers")
         return Chunk()
 
 
@@ -104,28 +108,21 @@ class MemoryTopic:
         return self._broker.identity(self.name)
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        self._ask()
-        logs = [self._broker.log(self.name, partition) for partition in partitions]
-        return {log.partition: Place(log.stable_end, log.epoch) for log in logs}
+        return {log.partition: Place(log.stable_end, log.epoch) for log in self._logs(partitions)}
 
     def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
-        self._ask()
-        logs = [self._broker.log(self.name, partition) for partition in partitions]
-        return {log.partition: Place(log.end, log.epoch) for log in logs}
+        return {log.partition: Place(log.end, log.epoch) for log in self._logs(partitions)}
 
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        self._ask()
-        logs = [self._broker.log(self.name, partition) for partition in partitions]
-        return {log.partition: Place(log.start, log.epoch_at(log.start)) for log in logs}
+        return {log.partition: Place(log.start, log.epoch_at(log.start)) for log in self._logs(partitions)}
 
     def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
         places = self.end_offsets(partitions)
-        for partition in partitions:
-            log = self._broker.log(self.name, partition)
+        for log in self._logs(places):
             for message in log.records(log.start):
                 kind, ms = message.timestamp()
                 if kind and ms >= timestamp_ms:
-                    places[partition] = Place(message.offset(), message.leader_epoch())
+                    places[log.partition] = Place(message.offset(), message.leader_epoch())
                     break
         return places
 
@@ -133,6 +130,12 @@ class MemoryTopic:
         self._ask()
         self._broker.identity(self.name)
         return dict(self._broker.groups.get((group, self.name), {}))
+
+    def _logs(self, partitions: Collection[int]) -> list[PartitionLog]:
+        """Those whose leader answers."""
+        self._ask()
+        logs = [self._broker.log(self.name, partition) for partition in partitions]
+        return [log for log in logs if not log.leader_away]
 
     def _ask(self) -> None:
         if not self._broker.available:

@@ -123,6 +123,11 @@ class Simulation(RuleBasedStateMachine):
         self.world.broker.set_unavailable(away == "Kafka")
         self.world.database().reachable = away != "PostgreSQL"
 
+    @step(partition=PARTITION, away=st.booleans())
+    def leader(self, partition: int, away: bool) -> None:
+        """The broker that leads one partition goes away, or comes back."""
+        self.world.topics.leader_away(partition, away)
+
     # --- Dagster and its processes ----------------------------------------------------------------------------------
 
     @step(seconds=st.sampled_from([5.0, 5.0, 8.0, 30.0, 300.0]))

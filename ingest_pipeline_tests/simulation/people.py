@@ -21,13 +21,14 @@ def accept_loss(world: World, wanted: str | None = None, only: int | None = None
 
     def work() -> None:
         topic, book = world.topic(READING), world.book(READING)
-        identity, found = survey(topic, book)
+        seen = survey(topic, book)
+        found = seen.losses
         for loss in found:
             assert world.checks.real_loss(world.table.positions[loss.partition]), f"none is lost: {loss.said}"
         found = [loss for loss in found if only in (None, loss.partition)]
         if found:
             accepted = losses.acceptances(topic, found, wanted)
-            losses.accept(world.connections, READING, accepted, identity, "operator")
+            losses.accept(world.connections, READING, accepted, seen.identity, "operator")
 
     job = _command(world, "accept-loss", work)
     job.waives = wanted == "latest"
@@ -111,6 +112,8 @@ def allow_letters(world: World, count: int = 5) -> None:
 def catch_up(world: World) -> None:
     """Faults stop and an operator does what the messages say: everything is accounted for in bounded time."""
     world.broker.set_unavailable(False)
+    for partition in world.model.ends:
+        world.topics.leader_away(partition, False)
     world.database().reachable = True
     world.database().breaks.clear()
     world.start_seconds = 0.0

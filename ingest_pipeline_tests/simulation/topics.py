@@ -54,6 +54,15 @@ class Topics:
         self._count["leaders changed"] += 1
         self._broker.change_leader(TOPIC, partition % len(self._model.ends))
 
+    def leader_away(self, partition: int, away: bool) -> None:
+        """The broker that leads this partition alone does not answer."""
+        partition %= len(self._model.ends)
+        self._count["leaders away"] += away
+        self._broker.set_leader_away(TOPIC, partition, away)
+
+    def answers(self, partition: int) -> bool:
+        return not self._broker.log(TOPIC, partition).leader_away
+
     def retention(self, partition: int, share: float) -> None:
         """Delete this share of the log, from its beginning, read or not."""
         partition %= len(self._model.ends)

@@ -170,7 +170,8 @@ class World:
             if at.topic_id != self.model.topic_id:
                 return f"partition {partition} is of another topic"
             outside = not self.model.starts[partition] <= at.next_offset <= self.model.ends[partition]
-            if partition in noted or (outside and partition not in held):
+            seen = partition not in held and self.topics.answers(partition)
+            if partition in noted or (outside and seen):
                 return f"partition {partition} has lost records"
         return ""
 

@@ -13,6 +13,7 @@ from ingest_pipeline.orchestration.decide import (
     ENDING_SECONDS,
     GHOST_SECONDS,
     START_GRACE_SECONDS,
+    UNBEGUN_SECONDS,
     Decision,
     Launch,
     RunView,
@@ -74,6 +75,7 @@ class Case:
 
 LAUNCH = [Launch(WHOLE)]
 OWNED: dict[str, Any] = dict(owners={0: RUN, 1: RUN}, present={RUN})
+SILENT = "partition 1: its leader does not answer, its state is unknown"
 CASES = [
     Case("lag and nobody there", view(), LAUNCH),
     Case("one record of lag", view(lag={0: 0, 1: 1}), LAUNCH),
@@ -81,6 +83,45 @@ CASES = [
     Case("no lag, but the stream has not begun", view(lag={0: 0, 1: 0}, begun=()), LAUNCH),
     Case("no lag, but a partition was added", view(lag={0: 0, 1: 0}, begun={0}), LAUNCH),
     Case("a topic without partitions", view(lag={}), said=["the topic has no partition for this shard"]),
+    Case(
+        "a leader is away and the rest is caught up",
+        view(lag={0: 0}, unanswered=[1]),
+        said=[f"caught up: lag 0; {SILENT}"],
+    ),
+    Case("a leader is away and the rest has lag", view(lag={0: 5}, unanswered=[1]), LAUNCH),
+    Case("a leader is away before the stream has begun", view(lag={0: 0}, unanswered=[1], begun=()), LAUNCH),
+    Case("every leader is away", view(lag={}, unanswered=[1]), said=[f"lag unknown; {SILENT}"]),
+    Case(
+        "a leader is away and a run drains the rest",
+        view(lag={0: 5}, unanswered=[1], active=[run()], **OWNED),
+        said=[f"run 1a2b3c4d is draining; lag 5; {SILENT}"],
+    ),
+    Case(
+        "the partition of a leader that is away has an owner",
+        view(lag={0: 5}, unanswered=[1], active=[by_hand()], owners={1: RUN}, present={RUN}),
+        said=[f"run 1a2b3c4d is draining; lag 5; {SILENT}"],
+    ),
+    Case(
+        "a leader is away: the other shard goes on",
+        view(lag={0: 5}, unanswered=[1], parallelism=2),
+        [Launch(Shard(0, 2))],
+        [f"shard 1/2: lag unknown; {SILENT}"],
+    ),
+    Case(
+        "a leader is back, and its partition has not begun",
+        view(begun={0}, active=[run()], owners={0: RUN}, present={RUN}),
+        [Launch(WHOLE, "partitions")],
+    ),
+    Case(
+        "a leader is back just after a run has begun without it",
+        view(begun={0}, active=[run(started_at=NOW - UNBEGUN_SECONDS + 1)], owners={0: RUN}, present={RUN}),
+        said=["run 1a2b3c4d is draining; lag 1,234"],
+    ),
+    Case(
+        "a leader is back, and a run by hand drains the rest",
+        view(begun={0}, active=[by_hand()], owners={0: RUN}, present={RUN}),
+        said=["run 1a2b3c4d is draining; lag 1,234"],
+    ),
     Case("paused", view(paused="rebuild (ann)"), said=["paused: rebuild (ann); lag 1,234"]),
     Case(
         "paused, its run is ending",

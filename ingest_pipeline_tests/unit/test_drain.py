@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -34,27 +35,28 @@ FAULTS = [fault for fault in Fault]
 
 @dataclass
 class Scene:
-    """One stream of one partition on the fakes, and the drain of run "mine"."""
+    """One stream, of one partition where nothing else is said, on the fakes, and the drain of run "mine"."""
 
     limits: RunLimits = LIMITS
     batch: BatchLimits = TENS
     clock: SettableClock = field(default_factory=SettableClock)
     stop: Callable[[], str | None] = lambda: None
+    partitions: int = 1
     verify: Callable[[], str | None] = lambda: None
     observe: Callable[[Progress], None] = lambda progress: None
     rules: RecordRules = field(default_factory=RecordRules)
 
     def __post_init__(self) -> None:
-        self.broker = MemoryBroker({"reading": 1})
+        self.broker = MemoryBroker({"reading": self.partitions})
         self.database = MemoryDatabase(self.clock)
         self.book = MemoryBook(self.database, READING)
         begin(MemoryTopic(self.broker, "reading"), self.book, StartPolicy("earliest", None, "g"), "reading")
         self.ledger = MemoryLedger(self.database, READING, "mine")
-        self.ledger.own([0], exact=True)
+        self.ledger.own(range(self.partitions), exact=True)
 
-    def produce(self, count: int) -> None:
+    def produce(self, count: int, partition: int = 0) -> None:
         for _ in range(count):
-            self.broker.append("reading", 0, good())
+            self.broker.append("reading", partition, good())
 
     def drain(self) -> Drain:
         return Drain(
@@ -101,6 +103,42 @@ def test_its_first_batch_does_not_wait_for_more_than_there_is() -> None:
     assert first[0] < 1
     assert (scene.rows, drain.progress.batches) == (4, 2)
     assert scene.clock.monotonic() >= 3
+
+
+class TestOneLeaderIsAway:
+    """Of two partitions; the other one flows."""
+
+    def scene(self, **limits: Any) -> Scene:
+        scene = Scene(partitions=2, limits=replace(LIMITS, idle_seconds=0, max_seconds=120, retry_seconds=1, **limits))
+        scene.produce(5)
+        scene.produce(7, partition=1)
+        scene.broker.set_leader_away("reading", 1, True)
+        return scene
+
+    def rows(self, scene: Scene) -> list[int]:
+        return [at.rows for at in scene.book.positions().values()]
+
+    def test_the_other_partition_is_stored_and_the_run_is_not_taken_for_caught_up(self) -> None:
+        scene = self.scene()
+        assert scene.drain().run() == "age"
+        assert self.rows(scene) == [5, 0]
+
+    def test_what_it_held_is_stored_when_it_is_back(self) -> None:
+        scene = self.scene()
+
+        def observe(progress: Progress) -> None:
+            if scene.clock.monotonic() > 60:
+                scene.broker.set_leader_away("reading", 1, False)
+
+        scene.observe = observe
+        assert scene.drain().run() == "caught-up"
+        assert self.rows(scene) == [5, 7]
+        assert scene.clock.monotonic() < 90
+
+    def test_by_hand_it_is_not_waited_for(self) -> None:
+        scene = self.scene(targets={0: 5})
+        assert scene.drain().run() == "caught-up"
+        assert self.rows(scene) == [5, 0]
 
 
 def test_it_is_not_idle_while_the_end_has_not_been_seen() -> None:

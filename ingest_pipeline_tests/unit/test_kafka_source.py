@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted, UnknownFault
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted, TopicMissing, UnknownFault
+from ingest_pipeline.core.record import Place, TopicIdentity
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
@@ -81,23 +81,32 @@ class ScriptedConsumer:
 
 
 class ScriptedTopic(KafkaTopic):
-    """Answers about ends from a dict; `away` makes every question fail."""
+    """Answers about ends from a dict; `away` makes every question fail, `silent` those about these partitions."""
 
     def __init__(self) -> None:
         super().__init__(Admin({"bootstrap.servers": "localhost:9092"}), TOPIC)
         self.ends: dict[int, Place] = {}
         self.starts: dict[int, Place] = {}
+        self.highs: dict[int, Place] = {}
         self.away = False
+        self.silent: set[int] = set()
+        self.partitions = 2
         self.asked = 0
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
         self.asked += 1
         if self.away:
             raise KafkaUnavailable("away")
-        return {partition: self.ends.get(partition, Place(0, 0)) for partition in partitions}
+        return {p: self.ends.get(p, Place(0, 0)) for p in partitions if p not in self.silent}
+
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
+        return self.end_offsets(partitions) | {p: self.highs[p] for p in partitions if p in self.highs}
 
     def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        return {partition: self.starts.get(partition, Place(0, 0)) for partition in partitions}
+        return {p: self.starts.get(p, Place(0, 0)) for p in partitions if p not in self.silent}
+
+    def identity(self) -> TopicIdentity:
+        return TopicIdentity("cluster", "topic", self.partitions)
 
 
 class Stage:
@@ -149,10 +158,32 @@ class TestEnds:
         stage.topic.away = True
         first, second = stage.read([record(5), end(9)], [])
         assert [len(first.messages), first.ends, second.ends] == [1, {}, {}]
+        assert stage.topic.asked == 1, "other partitions' records wait while an end is asked for"
         stage.topic.away, stage.topic.ends = False, {0: Place(9, 2)}
+        stage.clock.advance(5.0)
         third, fourth = stage.read([], [])
         assert third.ends == {0: Place(9, 2)}
         assert fourth.ends == {}
+
+    def test_one_whose_leader_is_silent_is_told_later_and_the_others_at_once(self, stage: Stage) -> None:
+        stage.topic.silent, stage.topic.ends = {0}, {1: Place(7, 3)}
+        (first,) = stage.read([end(9), end(7, partition=1)])
+        assert first.ends == {1: Place(7, 3)}
+        stage.topic.silent, stage.topic.ends = set(), {0: Place(9, 4)}
+        stage.clock.advance(5.0)
+        (second,) = stage.read([])
+        assert second.ends == {0: Place(9, 4)}
+
+    @pytest.mark.parametrize("offset", [-1001, -1, -2])
+    def test_a_number_that_is_no_offset_is_no_end(self, stage: Stage, offset: int) -> None:
+        (chunk,) = stage.read([end(offset)])
+        assert chunk.ends == {}
+        assert stage.topic.asked == 0
+
+    def test_a_position_that_is_no_offset_is_the_assigned_place(self, stage: Stage) -> None:
+        stage.client.positions[0] = TopicPartition(TOPIC, 0, -1001, "", -1)
+        (chunk,) = stage.read([end(5)])
+        assert chunk.ends == {0: Place(5, 1)}
 
     def test_one_that_later_records_have_passed_is_not_told(self, stage: Stage) -> None:
         (chunk,) = stage.read([record(5), end(6), record(6), record(7)])
@@ -188,15 +219,41 @@ class TestEvents:
             stage.source.read(100, 0.1)
         assert lost.value.where["cause"] == "truncated"
 
+    def test_a_place_below_the_high_watermark_was_not_truncated(self, stage: Stage) -> None:
+        """An open transaction holds the end of a read_committed reader back: the log ends behind it."""
+        stage.topic.ends, stage.topic.highs = {0: Place(3)}, {0: Place(9)}
+        with pytest.raises(DataLoss) as lost:
+            stage.read([event(KafkaError._AUTO_OFFSET_RESET)])
+        assert (lost.value.where["cause"], lost.value.where["high"]) == ("rewritten", 9)
+
+    def test_a_loss_whose_leader_is_silent_is_waited_for_and_told_by_name_in_the_end(self, stage: Stage) -> None:
+        stage.topic.silent = {0}
+        chunks = stage.read([event(KafkaError._AUTO_OFFSET_RESET)], [record(0, partition=1)])
+        assert [len(chunk.messages) for chunk in chunks] == [0, 1]
+        with pytest.raises(KafkaUnavailable, match="partition 0: its leader does not answer"):
+            stage.read(*[[event(KafkaError._AUTO_OFFSET_RESET)]] * 100)
+        stage.topic.silent, stage.topic.ends = set(), {0: Place(3)}
+        with pytest.raises(DataLoss):
+            stage.read([])
+
+    def test_a_broker_that_does_not_know_a_partition_yet_is_asked_again(self, stage: Stage) -> None:
+        chunks = stage.read([event(KafkaError._UNKNOWN_PARTITION, partition=1)], [record(0, partition=1)])
+        assert [len(chunk.messages) for chunk in chunks] == [0, 1]
+
+    def test_a_partition_that_the_topic_does_not_have_stops(self, stage: Stage) -> None:
+        stage.topic.partitions = 1
+        with pytest.raises(TopicMissing):
+            stage.read([event(KafkaError._UNKNOWN_PARTITION, partition=1)])
+
     def test_an_unknown_error_stops_by_its_name(self, stage: Stage) -> None:
-        with pytest.raises(UnknownFault, match="_BAD_MSG"):
-            stage.read([event(KafkaError._BAD_MSG)])
+        with pytest.raises(UnknownFault, match="_PARTIAL"):
+            stage.read([event(KafkaError._PARTIAL)])
 
     def test_a_moving_leader_is_waited_for(self, stage: Stage) -> None:
         chunks = stage.read([event(KafkaError.LEADER_NOT_AVAILABLE)], [], [record(5)])
         assert [len(chunk.messages) for chunk in chunks] == [0, 0, 1]
 
-    @pytest.mark.parametrize("code", [KafkaError._AUTHENTICATION, KafkaError._FATAL, KafkaError._BAD_MSG])
+    @pytest.mark.parametrize("code", [KafkaError._AUTHENTICATION, KafkaError._FATAL, KafkaError._PARTIAL])
     def test_what_the_client_cannot_mend_is_raised(self, stage: Stage, code: int) -> None:
         with pytest.raises((NotPermitted, UnknownFault), match=KafkaError(code).name()):
             stage.read(stage.client.complain(code), [])
@@ -237,6 +294,29 @@ class TestARightThatIsTakenAway:
             stage.clock.advance(20)
 
 
+class TestABatchThatIsCorrupt:
+    CORRUPT = event(KafkaError._BAD_COMPRESSION)
+
+    def test_one_that_only_the_network_had_spoilt_costs_nothing(self, stage: Stage) -> None:
+        chunks = stage.read([self.CORRUPT], [record(5)])
+        assert [len(chunk.messages) for chunk in chunks] == [0, 1]
+        assert stage.client.assigned[-1] == {0: 5, 1: 0}
+
+    @pytest.mark.parametrize("code", [KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError.INVALID_MSG])
+    def test_one_that_stays_so_is_a_loss_at_its_offset_though_other_partitions_flow(
+        self, stage: Stage, code: int
+    ) -> None:
+        """Behind a batch whose checksum is wrong the client asks for an offset that is none, and tells that, too."""
+        stage.topic.ends = {0: Place(30)}
+        told = [event(code), event(KafkaError._AUTO_OFFSET_RESET)]
+        with pytest.raises(DataLoss, match="offset 5 is corrupt") as lost:
+            for offset in range(200):
+                stage.read([*told, record(offset, partition=1)], [])
+        assert lost.value.where["cause"] == "unreadable"
+        assert (lost.value.partition, lost.value.offset) == (0, 5)
+        assert stage.clock.monotonic() >= 20
+
+
 class TestPatience:
     def test_trouble_is_raised_when_it_has_lasted(self, stage: Stage) -> None:
         stage.topic.away = True
@@ -245,6 +325,18 @@ class TestPatience:
         stage.read([])
         stage.clock.advance(1.0)
         with pytest.raises(KafkaUnavailable):
+            stage.read([])
+
+    def test_one_leader_that_answers_is_enough(self, stage: Stage) -> None:
+        stage.topic.silent = {0}
+        for _ in range(3):
+            stage.read(stage.client.complain(KafkaError._TRANSPORT))
+            stage.clock.advance(31.0)
+            stage.read([])
+        stage.topic.silent = {0, 1}
+        stage.read(stage.client.complain(KafkaError._TRANSPORT))
+        stage.clock.advance(31.0)
+        with pytest.raises(KafkaUnavailable, match="partitions 0, 1: their leaders do not answer"):
             stage.read([])
 
     def test_anything_that_arrives_ends_it(self, stage: Stage) -> None:

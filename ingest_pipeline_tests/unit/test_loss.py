@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from ingest_pipeline.core.errors import DataLoss, TopicChanged
-from ingest_pipeline.core.loss import Acceptance, Loss, Standing, as_error, find_losses, noted_loss, unverified
+from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, TopicChanged
+from ingest_pipeline.core.loss import (
+    Acceptance,
+    Loss,
+    Standing,
+    as_error,
+    find_losses,
+    identity_losses,
+    noted_loss,
+    unverified,
+)
 from ingest_pipeline.core.record import Place, TopicIdentity
 
 SAME = TopicIdentity("cluster", "topic", 2)
@@ -39,6 +50,7 @@ def test_inside_the_log_and_at_its_bounds_nothing_is_lost(low: int, high: int) -
         (standing(10, topic="old"), 0, 20, SAME, "renamed"),
         (standing(10, topic="old", topic_id="old"), 0, 20, SAME, "renamed"),
         (standing(10, topic_id=None), 0, 20, TopicIdentity("cluster", "topic", 0), "fewer partitions"),
+        (standing(10, topic_id="old"), 0, 20, TopicIdentity("cluster", "topic", 0), "other topic"),
         (standing(10, topic_id="old"), 11, 20, SAME, "other topic"),
     ],
 )
@@ -49,6 +61,22 @@ def test_each_cause_is_named(at: Standing, low: int, high: int, identity: TopicI
 def test_an_id_that_either_side_lacks_says_nothing() -> None:
     assert found(standing(10, topic_id=None, cluster_id=None), 0, 20) == []
     assert found(standing(10), 0, 20, TopicIdentity(None, None, 2)) == []
+
+
+def test_fewer_partitions_under_the_same_topic_id_are_metadata_that_is_out_of_date() -> None:
+    with pytest.raises(KafkaUnavailable, match="position for partition 0 under the same topic id"):
+        found(standing(10), 0, 20, TopicIdentity("cluster", "topic", 0))
+    with pytest.raises(KafkaUnavailable):
+        identity_losses(TopicIdentity("cluster", "topic", 2), "t", {p: standing(10) for p in range(3)})
+
+
+@pytest.mark.parametrize(("known", "told", "cause"), [(5, 4, []), (5, 5, ["truncated"]), (5, 6, ["truncated"])])
+def test_a_leader_that_has_been_replaced_and_does_not_know_it_tells_no_loss(
+    known: int, told: int, cause: list[str]
+) -> None:
+    at = replace(standing(10), leader_epoch=known)
+    losses = find_losses(SAME, "t", {0: at}, [], {0: Place(0)}, {0: Place(7, told)})
+    assert [loss.cause for loss in losses] == cause
 
 
 def test_what_was_noted_stays_though_the_log_has_regrown() -> None:
@@ -62,6 +90,13 @@ def test_offsets_that_come_again_begin_a_new_incarnation() -> None:
     assert not Acceptance(retention, Place(11)).new_incarnation
     assert Acceptance(retention, Place(5)).new_incarnation, "rows below the position would be stored again"
     assert Acceptance(rewritten, Place(11)).new_incarnation
+
+
+def test_behind_a_corrupt_batch_the_incarnation_goes_on() -> None:
+    unreadable = noted_loss("unreadable", 0, 1, 10, 0, 20)
+    assert not Acceptance(unreadable, Place(15)).new_incarnation
+    assert Acceptance(unreadable, Place(5)).new_incarnation, "rows below the position would be stored again"
+    assert unreadable.said.startswith("partition 0: the record batch at offset 10 is corrupt")
 
 
 def test_what_of_a_new_log_is_left_out_is_lost_too() -> None:

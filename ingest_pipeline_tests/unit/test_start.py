@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ingest_pipeline.core.errors import LedgerMissing, TopicChanged, TopicMissing
+from ingest_pipeline.core.errors import KafkaUnavailable, LedgerMissing, TopicChanged, TopicMissing
 from ingest_pipeline.core.record import Place, TopicIdentity
-from ingest_pipeline.core.start import StartPolicy, begin, check_identity
+from ingest_pipeline.core.start import StartPolicy, begin, check_identity, survey
 from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryDatabase, MemorySource, MemoryTopic
 from ingest_pipeline_tests.samples import READING
 
@@ -76,6 +76,87 @@ def test_a_partition_that_is_added_begins_at_its_beginning(broker: MemoryBroker,
     assert len({at.incarnation for at in book.positions().values()}) == 1
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_partition_whose_leader_is_away_begins_at_its_beginning_when_it_answers(
+    broker: MemoryBroker, book: MemoryBook, awaited: bool
+) -> None:
+    policy = replace(POLICY, start_from="latest") if awaited else POLICY
+    if awaited:
+        book.await_topic()
+    broker.set_leader_away("reading", 1, True)
+    assert started(broker, book, policy) == {0: 0}
+    assert started(broker, book, policy) == {0: 0}
+    broker.set_leader_away("reading", 1, False)
+    assert started(broker, book, policy) == {0: 0, 1: 1}
+
+
+@pytest.mark.parametrize(
+    ("start_from", "expected"), [("latest", {0: 4, 1: 6}), (datetime.fromtimestamp(1002, UTC), {0: 2, 1: 2})]
+)
+def test_a_stream_that_begins_at_one_moment_waits_until_every_partition_answers(
+    broker: MemoryBroker, book: MemoryBook, start_from: str | datetime, expected: dict[int, int]
+) -> None:
+    policy = replace(POLICY, start_from=start_from)
+    broker.set_leader_away("reading", 1, True)
+    with pytest.raises(KafkaUnavailable, match=r"partition 1: its leader does not answer.*START_FROM"):
+        started(broker, book, policy)
+    assert book.positions() == {}
+    broker.set_leader_away("reading", 1, False)
+    for partition in (0, 1):
+        broker.append("reading", partition, b"x", timestamp_ms=2_000_000)
+    assert started(broker, book, policy) == expected
+
+
+def test_a_stream_waits_while_no_partition_answers(broker: MemoryBroker, book: MemoryBook) -> None:
+    for partition in (0, 1):
+        broker.set_leader_away("reading", partition, True)
+    with pytest.raises(KafkaUnavailable, match="partitions 0, 1: their leaders do not answer"):
+        started(broker, book)
+    assert book.positions() == {}
+
+
+def test_an_adopted_partition_needs_no_leader(broker: MemoryBroker, book: MemoryBook) -> None:
+    source = MemorySource(broker, "reading", group_id="theirs", ledger_id="")
+    source.acknowledge({1: Place(4)})
+    broker.set_leader_away("reading", 1, True)
+    assert started(broker, book, replace(POLICY, start_from="latest", adopt_group="theirs")) == {0: 3, 1: 4}
+
+
+class TestSurvey:
+    def test_a_partition_whose_leader_is_away_is_unknown_and_no_loss(
+        self, broker: MemoryBroker, book: MemoryBook
+    ) -> None:
+        started(broker, book)
+        broker.delete_records("reading", 0, 2)
+        broker.delete_records("reading", 1, 4)
+        broker.set_leader_away("reading", 1, True)
+        seen = survey(MemoryTopic(broker, "reading"), book)
+        assert [(loss.partition, loss.cause) for loss in seen.losses] == [(0, "retention")]
+        assert (seen.ends.keys(), seen.unanswered) == ({0}, [1])
+        broker.set_leader_away("reading", 1, False)
+        seen = survey(MemoryTopic(broker, "reading"), book)
+        assert [(loss.partition, loss.cause) for loss in seen.losses] == [(0, "retention"), (1, "retention")]
+
+    def test_what_an_open_transaction_holds_back_is_not_truncated(self, broker: MemoryBroker, book: MemoryBook) -> None:
+        """The position was moved by a read_uncommitted reader, before the setting was changed."""
+        broker.begin_transaction("reading", 0)
+        broker.append("reading", 0, b"x")
+        topic = MemoryTopic(broker, "reading")
+        book.begin(topic.identity(), {0: Place(4), 1: Place(5)}, first=True)
+        assert topic.end_offsets([0])[0].next_offset == 3
+        assert survey(topic, book).losses == []
+        broker.truncate("reading", 0, 3)
+        assert [loss.cause for loss in survey(topic, book).losses] == ["truncated"]
+
+    def test_fewer_partitions_under_the_same_id_are_waited_for(self, broker: MemoryBroker, book: MemoryBook) -> None:
+        started(broker, book)
+        known = book.positions()
+        topic = MemoryTopic(broker, "reading")
+        identity = replace(topic.identity(), partitions=1)
+        with pytest.raises(KafkaUnavailable, match="out of date"):
+            check_identity(identity, known, "reading", "reading")
+
+
 def test_our_own_mark_without_a_ledger_stops(broker: MemoryBroker, book: MemoryBook) -> None:
     commit(broker, "ingest-reading", {0: 2}, "lost-ledger")
     with pytest.raises(LedgerMissing, match=r"lost-ledger.*--delete --group ingest-reading"):
@@ -115,6 +196,7 @@ def test_ids_that_were_not_known_are_filled_in(broker: MemoryBroker, book: Memor
         (TopicIdentity("other", None, 2), "cluster id"),
         (TopicIdentity(None, "other", 2), "topic id"),
         (TopicIdentity(None, None, 1), "1 partitions"),
+        (TopicIdentity(None, "other", 1), "topic id"),
     ],
 )
 def test_each_sign_of_another_topic_is_named(

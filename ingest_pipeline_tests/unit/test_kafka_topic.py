@@ -1,0 +1,169 @@
+"""What a topic's answerer makes of the AdminClient's answers, scripted: the numbers that are none, and the order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted, TopicMissing
+from ingest_pipeline.core.record import Place, place_or_none
+from ingest_pipeline.kafka.admin import Admin
+from ingest_pipeline.kafka.topic import KafkaTopic
+
+TOPIC = "price"
+BEGIN, END = "begin", "end"
+Answer = tuple[int, int | None] | int
+
+
+class ScriptedAdmin:
+    """Answers from `log`: partition → what is told of its begin, its end, or of a time: (offset, epoch), or an error.
+
+    Attributes:
+        after: called after each question about offsets, with its kind.
+        asked: the kinds of all questions about offsets.
+    """
+
+    def __init__(self) -> None:
+        self.partitions: Mapping[int, int] = {0: 1, 1: 2}
+        self.log: dict[int, dict[str, Answer]] = {p: {BEGIN: (0, 0), END: (5, 3), "time": (2, 1)} for p in (0, 1)}
+        self.away = False
+        self.after: Callable[[str], None] = lambda _: None
+        self.asked: list[str] = []
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        if self.away:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        partitions = {p: SimpleNamespace(leader=leader, error=None) for p, leader in self.partitions.items()}
+        return SimpleNamespace(
+            cluster_id="cluster",
+            controller_id=1,
+            brokers={1: None, 2: None},
+            topics={topic: SimpleNamespace(error=None, partitions=partitions)},
+        )
+
+    def list_offsets(
+        self, asked: Mapping[TopicPartition, OffsetSpec], isolation_level: IsolationLevel, request_timeout: float
+    ) -> dict[TopicPartition, Future[Any]]:
+        futures = {key: Future[Any]() for key in asked}
+        for key, spec in asked.items():
+            kind = {-1: END, -2: BEGIN}.get(spec._value, "time")
+            answer = self.log[key.partition][kind]
+            if isinstance(answer, int):
+                futures[key].set_exception(KafkaException(KafkaError(answer)))
+            else:
+                offset, epoch = answer
+                futures[key].set_result(SimpleNamespace(offset=offset, leader_epoch=epoch, timestamp=-1))
+        self.asked.append(kind)
+        self.after(kind)
+        return futures
+
+    def poll(self, timeout: float) -> None: ...
+
+
+@pytest.fixture
+def admin(monkeypatch: pytest.MonkeyPatch) -> ScriptedAdmin:
+    scripted = ScriptedAdmin()
+    monkeypatch.setattr("ingest_pipeline.kafka.admin.AdminClient", lambda *_, **__: scripted)
+    return scripted
+
+
+@pytest.fixture
+def topic(admin: ScriptedAdmin) -> KafkaTopic:
+    return KafkaTopic(Admin({"bootstrap.servers": "localhost:9092"}), TOPIC, timeout_seconds=0.5)
+
+
+@pytest.mark.parametrize("offset", [-1001, -1, -2, -1000, None])
+def test_a_number_that_is_no_offset_is_no_place(offset: int | None) -> None:
+    assert place_or_none(offset, 3) is None
+    if offset is not None:
+        with pytest.raises(ValueError, match="no place in a log"):
+            Place(offset, 3)
+
+
+def test_an_epoch_that_is_not_known_is_none() -> None:
+    assert place_or_none(4, -1) == place_or_none(4, None) == Place(4, None)
+    with pytest.raises(ValueError, match="no place in a log"):
+        Place(4, -1)
+
+
+@pytest.mark.parametrize("question", ["end_offsets", "high_watermarks", "start_offsets"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (-1001, None),
+        (-1, None),
+        (-2, -1),
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError.REQUEST_TIMED_OUT,
+    ],
+)
+def test_a_partition_without_an_answer_is_left_out(
+    admin: ScriptedAdmin, topic: KafkaTopic, question: str, answer: Answer
+) -> None:
+    admin.log[1] = dict.fromkeys((BEGIN, END), answer)
+    assert getattr(topic, question)([0, 1]).keys() == {0}
+    assert getattr(topic, question)([1]) == {}
+
+
+def test_one_that_answers_a_moment_later_is_there(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+    moving: dict[str, Answer] = {END: KafkaError.NOT_LEADER_FOR_PARTITION}
+    settled, admin.log[1] = admin.log[1], moving
+    admin.after = lambda _: admin.log.update({1: settled})
+    assert topic.end_offsets([0, 1]) == {0: Place(5, 3), 1: Place(5, 3)}
+
+
+def test_when_no_broker_answers_that_is_told(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+    admin.away = True
+    admin.log = {p: {END: (-1001, None)} for p in (0, 1)}
+    with pytest.raises(KafkaUnavailable, match="localhost:9092"):
+        topic.end_offsets([0, 1])
+
+
+def test_a_right_that_is_missing_is_told(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+    admin.log[1] = {END: KafkaError.TOPIC_AUTHORIZATION_FAILED}
+    with pytest.raises(NotPermitted):
+        topic.end_offsets([0, 1])
+
+
+def test_a_partition_that_the_topic_does_not_have_is_told(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+    admin.log[7] = {END: KafkaError._UNKNOWN_PARTITION}
+    with pytest.raises(TopicMissing, match="there is no partition 7"):
+        topic.end_offsets([0, 7])
+
+
+class TestATime:
+    def test_a_record_that_comes_between_the_two_questions_is_not_skipped(
+        self, admin: ScriptedAdmin, topic: KafkaTopic
+    ) -> None:
+        """No record is as young as the time. While that is asked, one comes: it stands at the end that was seen."""
+        for partition in (0, 1):
+            admin.log[partition]["time"] = (-1, None)
+
+        def append(_: str) -> None:
+            for partition in (0, 1):
+                offset, epoch = admin.log[partition][END]  # type: ignore[misc]
+                admin.log[partition][END] = (offset + 1, epoch)
+
+        admin.after = append
+        assert topic.offsets_at([0, 1], 1_000) == {0: Place(5, 3), 1: Place(5, 3)}
+        assert admin.asked == [END, "time"]
+
+    def test_no_answer_is_not_taken_for_no_such_record(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+        admin.log[1]["time"] = (-1001, None)
+        assert topic.offsets_at([0, 1], 1_000) == {0: Place(2, 1)}
+
+    def test_a_partition_whose_end_is_not_told_is_left_out(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+        admin.log[0]["time"] = admin.log[1]["time"] = (-1, None)
+        admin.log[1][END] = (-1001, None)
+        assert topic.offsets_at([0, 1], 1_000) == {0: Place(5, 3)}
