@@ -83,6 +83,8 @@ class MemoryTable:
     """Every record in the order it was stored, with the reason where it became a dead letter the limit counts."""
     incarnation: int = 0
     checks: dict[str, Callable[[Row], bool]] = field(default_factory=dict)
+    drops: Callable[[Row], bool] = lambda row: False
+    """What a BEFORE trigger would return NULL for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -135,6 +137,10 @@ class MemoryDatabase:
     def check(self, stream: str, constraint: str, holds: Callable[[Row], bool]) -> None:
         """Refuse rows for which `holds` is False, as a CHECK constraint of that name would."""
         self.table(stream).checks[constraint] = holds
+
+    def drop(self, stream: str, drops: Callable[[Row], bool]) -> None:
+        """Drop rows for which `drops` is True, as a BEFORE trigger would that returns NULL."""
+        self.table(stream).drops = drops
 
     @contextmanager
     def using(self) -> Iterator[None]:
@@ -197,14 +203,15 @@ class MemoryDatabase:
                     partition=partition,
                 )
             rows, letters = written.rows.get(partition, 0), written.dead_letters.get(partition, 0)
+            skipped = move.skipped + written.dropped.get(partition, 0)
             positions[partition] = replace(
                 at,
                 next_offset=move.place.next_offset,
                 leader_epoch=move.place.leader_epoch,
                 rows=at.rows + rows,
                 dead_letters=at.dead_letters + letters,
-                skipped=at.skipped + move.skipped,
-                absent=at.absent + move.place.next_offset - move.expected - rows - letters - move.skipped,
+                skipped=at.skipped + skipped,
+                absent=at.absent + move.place.next_offset - move.expected - rows - letters - skipped,
                 updated_at=self.now(),
             )
         return positions

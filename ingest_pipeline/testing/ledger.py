@@ -88,6 +88,7 @@ class MemoryLedger:
                 Counter(partition for _, partition, _ in letters),
                 [letter.reason for letter in letters.values()],
                 Requests(self._paused()),
+                Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
             )
             positions = self._database.moved(self.session, batch, written)
             if twice := (table.rows.keys() & rows.keys()) | (table.dead_letters.keys() & letters.keys()):
@@ -101,7 +102,7 @@ class MemoryLedger:
             table.positions = positions
             self._remember(batch, letters, tally)
             self._window = window
-            self._committed = Written(written.rows, written.dead_letters)
+            self._committed = Written(written.rows, written.dead_letters, dropped=written.dropped)
             self._break_off(fault, Fault.AFTER_COMMIT)
             self.positions.update({p: Position(p, move.incarnation, move.place) for p, move in batch.moves.items()})
             return written
@@ -201,6 +202,8 @@ class MemoryLedger:
         rows: dict[Coordinates, Row] = {}
         letters = list(batch.dead_letters)
         for index, (row, message) in enumerate(zip(batch.rows, batch.messages, strict=True)):
+            if table.drops(row):
+                continue
             broken = next((name for name, holds in table.checks.items() if not holds(row)), None)
             if broken is None:
                 rows[row[:3]] = row

@@ -62,6 +62,9 @@ class MemoryDeadLetters:
         except RecordRefused as refused:
             table.dead_letters[at] = replace(letter, stage=refused.stage, reason=refused.message)
             return "refused"
+        if table.drops(row) and at not in table.rows:
+            table.dead_letters[at] = replace(letter, stage="insert", reason="a trigger of the table drops the row")
+            return "refused"
         if not all(holds(row) for holds in table.checks.values()):
             return "refused"
         outcome = "present" if at in table.rows else "stored"

@@ -21,10 +21,12 @@ class MemoryMissingRows:
             table = self._database.table(self._stream)
             letters = self._letters(batch)
             rows = [row for row in batch.rows if letters.get(row[2], True)]
-            refused = {row[2] for row in rows if not all(holds(row) for holds in table.checks.values())}
+            dropped = {row[2] for row in rows if table.drops(row) and row[:3] not in table.rows}
+            checked = [row for row in rows if not table.drops(row)]
+            refused = {row[2] for row in checked if not all(holds(row) for holds in table.checks.values())}
             stored = 0
             for row in rows:
-                if row[2] in refused:
+                if row[2] in dropped | refused:
                     continue
                 stored += row[:3] not in table.rows
                 table.rows.setdefault(row[:3], row)
@@ -34,9 +36,10 @@ class MemoryMissingRows:
             known = sum(offset in letters for offset in refused | undecoded)
             return Replayed(
                 stored=stored,
-                present=len(rows) - len(refused) - stored,
+                present=len(rows) - len(refused) - len(dropped) - stored,
                 dead=len(batch.rows) - len(rows) + known,
                 refused=len(refused) + len(undecoded) - known,
+                skipped=len(dropped),
             )
 
     def _letters(self, batch: Batch) -> dict[int, bool]:

@@ -29,6 +29,8 @@ WORLDS = ["memory", "copy", "executemany"]
 Key = tuple[int, int]
 CONSTRAINT = "above_zero_kelvin"
 COLDEST = -273.15
+DROPPED = "dropped"
+"""The device whose rows a trigger drops once `drop_rows` was called."""
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -84,6 +86,14 @@ class LedgerWorld(ABC):
         """Put a row into the table behind the ledger's back."""
 
     @abstractmethod
+    def drop_rows(self) -> None:
+        """From now on a BEFORE trigger returns NULL for rows of the device DROPPED."""
+
+    @abstractmethod
+    def keep_rows(self) -> None:
+        """The trigger is dropped."""
+
+    @abstractmethod
     def rewind(self) -> None:
         """Positions and counters as they were at the beginning; rows and dead letters stay."""
 
@@ -118,6 +128,12 @@ class MemoryWorld(LedgerWorld):
 
     def plant(self, row: Row) -> None:
         self._table.rows[row[0], row[1], row[2]] = row
+
+    def drop_rows(self) -> None:
+        self._database.drop(READING.name, lambda row: row[4] == DROPPED)
+
+    def keep_rows(self) -> None:
+        self._database.drop(READING.name, lambda row: False)
 
     def rewind(self) -> None:
         for partition, at in self._table.positions.items():
@@ -186,6 +202,15 @@ class PostgresWorld(LedgerWorld):
             " VALUES (%s, %s, %s, %s, %s, %s)",
             [*row[:3], *row[4:]],
         )
+
+    def drop_rows(self) -> None:
+        self._other.execute(f"""
+            CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN IF new.device_id = '{DROPPED}' THEN RETURN NULL; END IF; RETURN new; END $$;
+            CREATE TRIGGER drop_row BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION drop_row()""")
+
+    def keep_rows(self) -> None:
+        self._other.execute("DROP FUNCTION drop_row CASCADE")
 
     def rewind(self) -> None:
         self._other.execute(

@@ -12,6 +12,7 @@ from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
     CONSTRAINT,
+    DROPPED,
     WORLDS,
     LedgerWorld,
     counters,
@@ -119,6 +120,28 @@ def test_a_dead_letter_that_the_ledger_does_not_know_stops_the_stream(world: Led
     with pytest.raises(LedgerConflict):
         again.write(make_batch(again.positions, [message(0, 0, BAD)]))
     assert counters(world, 0) == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("fault", [None, *Fault])
+def test_rows_that_a_trigger_drops_are_skipped(world: LedgerWorld, fault: Fault | None) -> None:
+    world.drop_rows()
+    ledger = world.owning("run")
+    dropped = good(DROPPED)
+    records = [message(0, 0), message(0, 1, dropped), message(0, 2, BAD), message(0, 3, good("cold", COLDEST)),
+               message(1, 0, dropped), message(1, 1, dropped)]  # fmt: skip
+    batch = make_batch(ledger.positions, [*records, tombstone(1, 3)])
+    written = None
+    if fault is not None:
+        world.break_write(ledger, fault)
+        with pytest.raises(DatabaseUnavailable):
+            ledger.write(batch)
+        written = ledger.recover(batch)
+    written = written or ledger.write(batch)
+    assert {p: n for p, n in written.dropped.items() if n} == {0: 1, 1: 2}
+    assert {p: n for p, n in written.rows.items() if n} == {0: 1}
+    assert list(world.rows()) == [(0, 0)]
+    assert list(world.letters()) == [(0, 2), (0, 3)]
+    assert (counters(world, 0), counters(world, 1)) == ((4, 1, 2, 1, 0), (4, 0, 0, 3, 1))
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.testing import MemoryDeadLetters, MemoryMissingRows
 from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
+    DROPPED,
     LedgerWorld,
     MemoryWorld,
     PostgresWorld,
@@ -184,3 +185,42 @@ def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> N
     assert letters.redrive(decode=DECODE, rules=rules, **more).refused == 2
     assert world.letters()[0, 1][1] == "a tombstone: the record has no value"
     assert letters.redrive(decode=DECODE, **more).stored == 1, "with a larger limit it is a row"
+
+
+def dropping(outcomes: str) -> list[Message]:
+    """ "." good, "-" one that a trigger drops."""
+    values = {".": None, "-": good(DROPPED)}
+    return [message(0, offset, values[kind]) for offset, kind in enumerate(outcomes)]
+
+
+def test_a_replay_says_what_a_trigger_drops(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(make_batch(ledger.positions, dropping(".-.-")))
+    ledger.close()
+    delete_row(world, 0)
+    delete_row(world, 1)
+    world.drop_rows()
+    batch = make_batch({0: Position(0, 1, Place(0))}, dropping(".-.-"))
+    assert store_of(world).store(batch) == Replayed(stored=1, present=2, skipped=1)
+    assert [offset for _, offset in world.rows()] == [0, 2, 3]
+
+
+def test_a_letter_is_redriven_only_with_its_row(world: LedgerWorld) -> None:
+    ledger = world.owning("run")
+    ledger.write(make_batch(ledger.positions, [message(0, 0, BAD), message(0, 1, BAD)]))
+    ledger.close()
+    world.drop_rows()
+
+    def decode(value: bytes) -> Any:
+        (_, *rest) = DECODE(good())
+        return (DROPPED, *rest)
+
+    assert redrive(world, decode) == (0, 0, 2, 0)
+    assert redrive(world, decode) == (0, 0, 2, 0)
+    assert world.rows() == {}
+    assert {(stage, reason) for stage, reason, *_ in world.letters().values()} == {
+        ("insert", "a trigger of the table drops the row")
+    }
+    world.keep_rows()
+    assert redrive(world, decode) == (2, 0, 0, 0)
+    assert len(world.rows()) == 2
