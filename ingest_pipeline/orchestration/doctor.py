@@ -25,7 +25,7 @@ def findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Fi
 
 
 def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
-    from ..postgres import rights, schema, server_checks
+    from ..postgres import catalog, rights, schema, server_checks
 
     database = connections.database()
     what = f"PostgreSQL at {database.where}"
@@ -39,6 +39,9 @@ def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[F
             else:
                 yield Finding(True, what, f"version {name}")
             yield _ledger(version, schema.LEDGER_VERSION, creates, database.schemas.ledger)
+            if version == schema.LEDGER_VERSION:
+                for problem in catalog.ledger_differences(connection, database.schemas):
+                    yield Finding(False, f"ledger {database.schemas.ledger}", problem)
             for stream in streams:
                 wrong = schema.table_differences(connection, stream, database.schemas.events)
                 may_come = creates and not schema.has_table(connection, stream, database.schemas.events)

@@ -44,7 +44,12 @@ _OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | N
     ("ingest_delay_seconds", "Age of the newest stored record while lag is left, else 0.", False, lambda at: at.delay),
     ("ingest_rows", "Rows stored.", True, lambda at: at.rows),
     ("ingest_dead_letters", "Records refused.", True, lambda at: at.dead_letters),
-    ("ingest_skipped_records", "Records without a value, passed over.", True, lambda at: at.skipped),
+    (
+        "ingest_skipped_records",
+        "Records without a value, and rows that a trigger dropped.",
+        True,
+        lambda at: at.skipped,
+    ),
     ("ingest_absent_offsets", "Offsets that the log does not hold: markers, compaction.", True, lambda at: at.absent),
     ("ingest_lost_offsets", "Offsets given up by accept-loss.", True, lambda at: at.lost),
     (

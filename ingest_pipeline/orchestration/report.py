@@ -50,6 +50,7 @@ class Reporter:
         self._report_seconds = report_seconds
         self._report_at = clock.monotonic() + report_seconds
         self._logged = (0,) * len(LOGGED)
+        self._dropped = 0
         self._pending: Iterator[None] = iter(())
 
     def __call__(self, progress: Progress) -> None:
@@ -66,11 +67,13 @@ class Reporter:
         seen = (progress.batches, progress.rows, progress.dead_letters, progress.skipped, progress.absent)
         if seen == self._logged:
             return
+        dropped, self._dropped = progress.dropped - self._dropped, progress.dropped
         counts = (new - old for new, old in zip(seen, self._logged, strict=True))
         self._logged = seen
         fields = {
             "stream": self._stream,
             **dict(zip(LOGGED, counts, strict=True)),
+            **({"dropped_by_trigger": dropped} if dropped else {}),
             "position_offset": dict(sorted(progress.to_offsets.items())),
         }
         self._log.info("committed", extra={"fields": fields})

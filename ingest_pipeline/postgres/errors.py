@@ -105,8 +105,6 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
             index=_copy_index(error),
             column=diag.column_name if diag is not None and not inside else None,
         )
-    if _is(state, _RECORD):
-        return RecordRefused(_template(error, state), stage="insert", sqlstate=state, index=_copy_index(error))
     return UnknownFault(f"{doing}: unexpected error {state}: {said}. It is not repeated blindly", sqlstate=state)
 
 

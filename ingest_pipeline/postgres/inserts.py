@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ..core.errors import LedgerConflict, RecordRefused
+from ..core.errors import LedgerConflict, RecordRefused, SchemaMismatch
 from ..core.record import DeadLetter, Row
 from ..core.stream import Stream
 from .copy import OPTION, CopyPlan
@@ -44,6 +44,7 @@ class Inserts:
 
         Raises:
             LedgerConflict: one of them is in the ledger already.
+            SchemaMismatch: the ledger's table does not keep them all.
         """
         if not letters:
             return
@@ -53,7 +54,7 @@ class Inserts:
         ]
         try:
             with mapped_errors(self._doing):
-                self._carry(connection, self._sql.letter, rows, self._sql.letter_copy, dressed)
+                stored = self._carry(connection, self._sql.letter, rows, self._sql.letter_copy, dressed)
         except RecordRefused as error:
             if error.sqlstate == DUPLICATE_KEY:
                 raise LedgerConflict(
@@ -64,6 +65,12 @@ class Inserts:
                 ) from error
             # The line that the error names is none of the batch's rows.
             raise RecordRefused(error.message, stage=error.stage, sqlstate=error.sqlstate) from error
+        if stored != len(rows):
+            raise SchemaMismatch(
+                f"{self._doing}: a trigger or rule on the ledger's table dead_letter drops {len(rows) - stored} of"
+                f" {len(rows)} dead letters: drop it. Nothing of this batch was written",
+                stream=self._stream.name,
+            )
         if allowed:
             connection.execute(self._sql.allowed, {"stream": self._stream.name, "used": len(allowed)})
 

@@ -120,6 +120,26 @@ def test_a_batch_whose_answer_was_lost_is_counted_the_same(bench: Bench) -> None
     assert (dict(settled.rows), dict(settled.dropped)) == ({0: 2}, {0: 1})
 
 
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        " CREATE TRIGGER drops BEFORE INSERT ON ingest.dead_letter FOR EACH ROW EXECUTE FUNCTION drops()",
+        "CREATE RULE drops AS ON INSERT TO ingest.dead_letter DO INSTEAD NOTHING",
+    ],
+)
+def test_a_ledger_that_drops_dead_letters_stops_the_stream(bench: Bench, ddl: str) -> None:
+    bench.write([count(1)])
+    bench.sql(ddl)
+    if "RULE" in ddl and bench.method == "copy":  # COPY takes no notice of rules
+        bench.write([count(1), BAD])
+        assert list(bench.letters()) == [2]
+        return
+    with pytest.raises(SchemaMismatch, match="dead_letter drops 1 of 1 dead letters"):
+        bench.write([count(1), BAD])
+    assert bench.sql(COUNTERS) == [(1, 1, 0, 0, 0)]
+
+
 # --- redrive and replay ---------------------------------------------------------------------------------------------
 
 

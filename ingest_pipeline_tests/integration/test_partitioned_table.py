@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch
+from ingest_pipeline.core.record import Place, Position
+from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, good, make_batch, message
 
@@ -93,3 +98,16 @@ def test_a_partition_that_drops_rows(bench: Bench) -> None:
     written = bench.write([good()] * 10)
     assert (written.rows[0], written.dropped[0]) == (5, 5)
     assert bench.sql('SELECT "rows", skipped FROM ingest.position') == [(5, 5)]
+
+
+def test_a_replay_and_a_redrive_of_a_partitioned_table(bench: Bench) -> None:
+    bench.write([good("a"), BAD, good("c"), BAD])
+    bench.sql("DELETE FROM reading WHERE device_id = 'c'")
+    records: list[Any] = [message(0, 0, good("a")), message(0, 2, good("c"))]
+    batch = make_batch({0: Position(0, 1, Place(0))}, records)
+    done = MissingRows(bench.database, bench.stream).store(batch)
+    assert (done.stored, done.present, done.skipped) == (1, 1, 0)
+    bench.sql("INSERT INTO reading VALUES (1, 0, 3, 'd', 1.5, now())")
+    letters = DeadLetters(bench.database, bench.stream)
+    assert letters.redrive(LetterFilter(), lambda value: ("b", 1.5, datetime.now(UTC))) == Redriven(1, 1)
+    assert bench.sql("SELECT device_id FROM reading ORDER BY kafka_offset") == ["a", "b", "c", "d"]
