@@ -16,21 +16,13 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, SecretStr, TypeA
 from pydantic.fields import FieldInfo
 
 from .core.timestamps import in_utc, kafka_time, parse_instant
+from .settings_database_url import MASK, check_postgres_url, masked_url, sqlalchemy_url
 
-MASK = "********"
+__all__ = ["MASK", "sqlalchemy_url"]
+
 MIB = 1024 * 1024
 _UNITS = ((MIB, "MiB"), (1024, "KiB"))
 _BYTE_SIZE = TypeAdapter(ByteSize)
-_SECRET_PARAMETER = re.compile(r"(?<=[?&])([^=&]*(?:password|secret|key|%)[^=&]*)=[^&]*", re.IGNORECASE)
-_HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
-_POSTGRES_URL = re.compile(
-    r"postgres(?:ql)?://"
-    r"(?:(?P<user>[^@:/?#\s]*)(?::(?P<password>[^@:/?#\s]*))?@)?"
-    rf"(?P<hosts>(?:{_HOST}(?:,{_HOST})*)?)"
-    r"(?:/(?P<database>[^@/?#\s]*))?"
-    r"(?:\?(?P<query>[^#\s]*))?",
-    re.ASCII,
-)
 
 
 @dataclass(frozen=True)
@@ -77,14 +69,8 @@ def start_from(value: object) -> object:
 
 
 def postgres_url(value: SecretStr) -> SecretStr:
-    """The URL, unchanged. Raises ValueError unless SQLAlchemy and libpq would read the same parts from it."""
-    text = value.get_secret_value()
-    if not text.startswith(("postgresql://", "postgres://")):
-        raise ValueError("it starts with neither postgresql:// nor postgres://")
-    if _POSTGRES_URL.fullmatch(text) is None:
-        raise ValueError(
-            "special characters of user and password go percent-encoded (@ is %40), a socket as ?host=/dir"
-        )
+    """The URL, unchanged. Raises ValueError."""
+    check_postgres_url(value.get_secret_value())
     return value
 
 
@@ -117,33 +103,6 @@ SchemaName = Annotated[
     AfterValidator(schema_name),
     Shape("a PostgreSQL name of a-z, 0-9 and _, at most 63 characters, not starting with a digit or pg_"),
 ]
-
-
-def sqlalchemy_url(url: str) -> str:
-    """A checked PostgreSQL URL as SQLAlchemy writes it, for the psycopg driver.
-
-    Several hosts move into the query, the one place where SQLAlchemy accepts them with ports.
-    """
-    match = _POSTGRES_URL.fullmatch(url)
-    if match is None:
-        raise ValueError("not a PostgreSQL URL")
-    _, _, rest = url.partition("://")
-    hosts = match["hosts"]
-    if "," in hosts:
-        query = "&".join([f"host={host}" for host in hosts.split(",")] + ([match["query"]] if match["query"] else []))
-        before = rest[: match.start("hosts") - len(url) + len(rest)]
-        rest = f"{before}/{match['database'] or ''}?{query}"
-    return f"postgresql+psycopg://{rest}"
-
-
-def masked_url(url: str) -> str:
-    """A checked PostgreSQL URL with its password, and any parameter that may be one, masked."""
-    match = _POSTGRES_URL.fullmatch(url)
-    if match is None:
-        return MASK
-    if match["password"]:
-        url = f"{url[: match.start('password')]}{MASK}{url[match.end('password') :]}"
-    return _SECRET_PARAMETER.sub(rf"\1={MASK}", url)
 
 
 def bytes_text(count: int) -> str:

@@ -1,0 +1,167 @@
+"""DATABASE_URL: what it may look like, how SQLAlchemy writes it, how it is shown. No message quotes a secret of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from difflib import get_close_matches
+from urllib.parse import unquote, unquote_to_bytes
+
+MASK = "********"
+_SECRET_PARAMETER = re.compile(r"(?<=[?&])([^=&]*(?:password|secret|key|%)[^=&]*)=[^&]*", re.IGNORECASE)
+_HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?"
+_POSTGRES_URL = re.compile(
+    r"postgres(?:ql)?://"
+    r"(?:(?P<user>[^@:/?#\s]*)(?::(?P<password>[^@:/?#\s]*))?@)?"
+    rf"(?P<hosts>(?:{_HOST}(?:,{_HOST})*)?)"
+    r"(?:/(?P<database>[^@/?#\s]*))?"
+    r"(?:\?(?P<query>[^#\s]*))?",
+    re.ASCII,
+)
+_DRIVER = re.compile(r"(jdbc:postgres(?:ql)?|postgres(?:ql)?\+[a-z0-9_]{1,20})://")
+_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}")
+
+_LIBPQ_OPTIONS = """
+    application_name channel_binding client_encoding connect_timeout dbname fallback_application_name
+    gssdelegation gssencmode gsslib host hostaddr keepalives keepalives_count keepalives_idle
+    keepalives_interval krbsrvname load_balance_hosts max_protocol_version min_protocol_version
+    oauth_client_id oauth_client_secret oauth_issuer oauth_scope options passfile password port replication
+    require_auth requirepeer scram_client_key scram_server_key service ssl_max_protocol_version
+    ssl_min_protocol_version sslcert sslcertmode sslcompression sslcrl sslcrldir sslkey sslkeylogfile sslmode
+    sslnegotiation sslpassword sslrootcert sslsni target_session_attrs tcp_user_timeout user
+"""
+LIBPQ_OPTIONS = frozenset(_LIBPQ_OPTIONS.split())
+"""Of libpq 18. psycopg could tell them, and would take too long to import while Dagster loads the definitions."""
+_OTHERS = {
+    "ssl": "sslmode=require",
+    "ssl_mode": "sslmode",
+    "ssl_ca": "sslrootcert",
+    "sslca": "sslrootcert",
+    "ssl_cert": "sslcert",
+    "ssl_key": "sslkey",
+    "timeout": "connect_timeout",
+    "connecttimeout": "connect_timeout",
+    "logintimeout": "connect_timeout",
+    "sockettimeout": "tcp_user_timeout",
+    "targetservertype": "target_session_attrs",
+    "database": "the path, as in postgresql://host/database",
+    "username": "user",
+    "schema": "the setting DATABASE_SCHEMA",
+    "currentschema": "the setting DATABASE_SCHEMA",
+    "search_path": "the setting DATABASE_SCHEMA",
+    "connection_limit": "the setting DATABASE_POOL_MAX",
+    "max_overflow": "the setting DATABASE_POOL_MAX",
+    "pool_size": "the setting DATABASE_POOL_MIN",
+    "synchronous_commit": "the setting DATABASE_SYNCHRONOUS_COMMIT",
+    "pgbouncer": "nothing: leave it out, and let the URL lead to a pool in session mode",
+    "prepare_threshold": "nothing: leave it out",
+    "preparethreshold": "nothing: leave it out",
+    "statement_cache_size": "nothing: leave it out",
+    "statement_timeout": "nothing: every session sets its own",
+    "lock_timeout": "nothing: every session sets its own",
+    "charset": "nothing: every session uses UTF-8",
+    "encoding": "nothing: every session uses UTF-8",
+    "applicationname": "nothing: every session sets its own",
+}
+"""Options of other clients, in small letters, and what stands for them here."""
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("read-write", "primary", "any"),  # the other three lead to servers that take no writes
+}
+_NUMBERS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count")
+
+
+def check_postgres_url(text: str) -> None:
+    """Raises ValueError, saying why, unless SQLAlchemy and libpq would read the same parts from the URL."""
+    if text != text.strip():
+        raise ValueError("it begins or ends with white space, or with a line's end")
+    if text[0] in "'\"" or text[-1] in "'\"":
+        raise ValueError("it stands in quotation marks: leave them out")
+    if (driver := _DRIVER.match(text)) is not None:
+        raise ValueError(f"it starts with {driver[1]}://: write postgresql://")
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("it starts with neither postgresql:// nor postgres://")
+    if re.search(r"\s", text):
+        raise ValueError("it has white space inside: a space of a name or a password is %20")
+    match = _POSTGRES_URL.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            "special characters of user and password go percent-encoded (@ is %40), a port is a number, a socket goes"
+            " as ?host=/dir"
+        )
+    _check_percent(text)
+    _check_login(match)
+    _check_options(match["query"] or "")
+
+
+def _check_percent(text: str) -> None:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError("a % has to be followed by two hexadecimal digits: a percent sign itself is %25")
+    try:
+        decoded = unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise ValueError("what is percent-encoded is not UTF-8") from None
+    if "\0" in decoded:
+        raise ValueError("it has a NUL, %00, which PostgreSQL cannot take")
+
+
+def _check_login(match: re.Match[str]) -> None:
+    if match["user"] == "":
+        raise ValueError("the user is empty")
+    if match["password"] == "":
+        raise ValueError("the password is empty: give one, or leave out the colon before it")
+    ports = re.findall(r"[\w\].-]:(\d+)(?=,|$)", match["hosts"])
+    if any(not 1 <= int(port) <= 65535 for port in ports):
+        raise ValueError("a port is a number from 1 to 65535")
+
+
+def _check_options(query: str) -> None:
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    for name, equals, value in ((unquote(name), equals, unquote(value)) for name, equals, value in pairs):
+        if not equals or _OPTION.fullmatch(name) is None:
+            raise ValueError("behind the question mark go options as name=value, with & between them")
+        if name not in LIBPQ_OPTIONS:
+            raise ValueError(_unknown(name))
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ValueError(f"{name} has to be {' or '.join(_CHOICES[name])}")
+        if name in _NUMBERS and re.fullmatch(r"-?\d{1,9}", value) is None:
+            raise ValueError(f"{name} has to be a whole number")
+    for name, times in Counter(name for name, _, _ in pairs).items():
+        if times > 1 and name != "host":
+            raise ValueError(f"the option {name} is there {times} times")
+
+
+def _unknown(name: str) -> str:
+    instead = _OTHERS.get(name.lower())
+    if instead is None and (near := get_close_matches(name.lower(), LIBPQ_OPTIONS, n=1, cutoff=0.75)):
+        instead = near[0]
+    hint = f"; use {instead}" if instead else "; its options are those of libpq"
+    hint = hint.replace("use nothing: ", "")
+    return f"PostgreSQL's client knows no option {name}{hint}"
+
+
+def sqlalchemy_url(url: str) -> str:
+    """A checked PostgreSQL URL as SQLAlchemy writes it, for the psycopg driver.
+
+    Several hosts move into the query, the one place where SQLAlchemy accepts them with ports.
+    """
+    match = _POSTGRES_URL.fullmatch(url)
+    if match is None:
+        raise ValueError("not a PostgreSQL URL")
+    _, _, rest = url.partition("://")
+    hosts = match["hosts"]
+    if "," in hosts:
+        query = "&".join([f"host={host}" for host in hosts.split(",")] + ([match["query"]] if match["query"] else []))
+        before = rest[: match.start("hosts") - len(url) + len(rest)]
+        rest = f"{before}/{match['database'] or ''}?{query}"
+    return f"postgresql+psycopg://{rest}"
+
+
+def masked_url(url: str) -> str:
+    """A checked PostgreSQL URL with its password, and any parameter that may be one, masked."""
+    match = _POSTGRES_URL.fullmatch(url)
+    if match is None:
+        return MASK
+    if match["password"]:
+        url = f"{url[: match.start('password')]}{MASK}{url[match.end('password') :]}"
+    return _SECRET_PARAMETER.sub(rf"\1={MASK}", url)

@@ -1,0 +1,77 @@
+"""DATABASE_URL: each mistake is named when the settings load, with what to write instead, and without the secret."""
+
+from __future__ import annotations
+
+import pytest
+from psycopg import pq
+
+from ingest_pipeline.settings_database_url import _OTHERS, LIBPQ_OPTIONS
+from ingest_pipeline_tests.unit.settings_loading import CANARY, load, problems
+
+URL = f"postgresql://u:{CANARY}@h:5432/d"
+
+
+def test_the_options_are_those_of_the_installed_libpq() -> None:
+    assert {option.keyword.decode() for option in pq.Conninfo.get_defaults()} == LIBPQ_OPTIONS
+    assert not LIBPQ_OPTIONS & set(_OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (
+            f"{URL}?pgbouncer=true",
+            "knows no option pgbouncer; leave it out, and let the URL lead to a pool in session mode",
+        ),
+        (f"{URL}?schema=public", "knows no option schema; use the setting DATABASE_SCHEMA"),
+        (f"{URL}?currentSchema=x", "knows no option currentSchema; use the setting DATABASE_SCHEMA"),
+        (f"{URL}?ssl=true", "knows no option ssl; use sslmode=require"),
+        (f"{URL}?connection_limit=5", "knows no option connection_limit; use the setting DATABASE_POOL_MAX"),
+        (f"{URL}?connectTimeout=5", "knows no option connectTimeout; use connect_timeout"),
+        (f"{URL}?sslmod=require", "knows no option sslmod; use sslmode"),
+        (f"{URL}?prepare_threshold=0", "knows no option prepare_threshold; leave it out"),
+        (f"{URL}?autocommit=true", "knows no option autocommit; its options are those of libpq"),
+        (f"{URL}?sslmode=require&zzz=1", "knows no option zzz"),
+        (f"{URL}?{CANARY}", "options as name=value"),
+        (f"{URL}?{CANARY}%21=1", "options as name=value"),
+        (f"{URL}?sslmode=on", "sslmode has to be disable or allow or prefer or require"),
+        (f"{URL}?target_session_attrs=standby", "target_session_attrs has to be read-write or primary or any"),
+        (f"{URL}?connect_timeout=5s", "connect_timeout has to be a whole number"),
+        (f"{URL}?sslmode=require&sslmode=disable", "the option sslmode is there 2 times"),
+        (f"{URL} ", "begins or ends with white space"),
+        (f" {URL}", "begins or ends with white space"),
+        (f"{URL}\n", "begins or ends with white space, or with a line's end"),
+        (f'"{URL}"', "quotation marks: leave them out"),
+        (f"'{URL}'", "quotation marks: leave them out"),
+        (f"postgresql://u:{CANARY} x@h/d", "a space of a name or a password is %20"),
+        (f"postgresql+psycopg://u:{CANARY}@h/d", "starts with postgresql+psycopg://: write postgresql://"),
+        (f"jdbc:postgresql://h/d?password={CANARY}", "starts with jdbc:postgresql://: write postgresql://"),
+        ("postgresql://u:@h/d", "the password is empty"),
+        (f"postgresql://:{CANARY}@h/d", "the user is empty"),
+        (f"postgresql://u:{CANARY}%4@h/d", "a percent sign itself is %25"),
+        (f"postgresql://u:{CANARY}%zz@h/d", "a percent sign itself is %25"),
+        (f"postgresql://u:{CANARY}%ff@h/d", "is not UTF-8"),
+        (f"postgresql://u:{CANARY}%00@h/d", "NUL"),
+        (f"postgresql://u:{CANARY}@h:0/d", "a number from 1 to 65535"),
+        (f"postgresql://u:{CANARY}@h:65536/d", "a number from 1 to 65535"),
+        (f"postgresql://u:{CANARY}@a:1,b:654321/d", "a number from 1 to 65535"),
+        (f"postgresql://u:{CANARY}@h:port/d", "a port is a number"),
+    ],
+)
+def test_a_mistake_is_named(url: str, why: str) -> None:
+    message = problems(DATABASE_URL=url)["DATABASE_URL"]
+    assert why in message
+    assert CANARY not in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p%40%25@h/d?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+        "postgresql://u@h/d?host=a:1&host=b:2&target_session_attrs=read-write&load_balance_hosts=random",
+        "postgresql://u@[::1]:65535/d?connect_timeout=10&keepalives_idle=30&options=-c%20geqo%3Doff",
+        "postgresql://",
+    ],
+)
+def test_what_libpq_knows_is_taken(url: str) -> None:
+    assert load(DATABASE_URL=url).database_url.get_secret_value() == url
