@@ -148,6 +148,7 @@ class Database:
                 raise SchemaMismatch(f"the database at {self.where} is encoded in {encoding}: {ENCODING_ADVICE}")
             settings = parameters({**_SESSION, **self._own, "application_name": f"{APPLICATION_PREFIX}{run_id}"})
             if connection.execute(SET_SESSION, settings).one().read_only:
+                self.engine.dispose()
                 raise NoSession(READ_ONLY_ADVICE, READ_ONLY)
             connection.commit()
             driver_connection.prepare_threshold = _PREPARE_THRESHOLD
