@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from hypothesis import settings
@@ -29,6 +30,11 @@ class Reading(msgspec.Struct):
 
 
 READING = Stream("reading", Reading)
+
+
+def plain(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The row with its JSON decoded, where it has it as it was sent."""
+    return tuple(msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value for value in row)
 
 
 def good(device: str = "a", temperature: float = 20.5) -> bytes:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
+from .documents import check_json
 from .nesting import Nested, Shape
 
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
-_anything = msgspec.json.Decoder()
 
 
 class Undeclared:
@@ -28,17 +27,23 @@ class Undeclared:
             self._declared[tag] = None
         self._nested = [(name, inner) for name, inner in self._declared.items() if inner is not None]
 
-    def of(self, value: bytes | msgspec.Raw) -> dict[str, Any] | None:
-        """Key → value of a JSON object that was decoded as the event before; None when there are none.
+    def of(self, value: bytes | msgspec.Raw) -> msgspec.Raw | None:
+        """A JSON object of the undeclared keys, each with its value as it was sent; None when there are none.
+
+        Args:
+            value: a JSON object that was decoded as the event before.
 
         Raises:
-            MsgspecError, RecursionError: something undeclared is not JSON that Python can hold.
+            MsgspecError, UnicodeError, RecursionError: something undeclared is not JSON that jsonb takes.
         """
         found: Mapping[str, msgspec.Raw] | None = _objects.decode(value)
         if found is None:
             return None
-        more = {key: _anything.decode(found[key]) for key in found if key not in self._declared}
+        more = {key: raw for key, raw in found.items() if key not in self._declared}
+        for raw in more.values():
+            check_json(raw)
         for key, inner in self._nested:
             if key in found and (below := inner.of(found[key])) is not None:
                 more[key] = below
-        return more or None
+        pairs = [msgspec.json.encode(key) + b":" + bytes(raw) for key, raw in more.items()]
+        return msgspec.Raw(b"{" + b",".join(pairs) + b"}") if pairs else None

@@ -14,6 +14,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from ..core.documents import json_text
 from ..core.errors import SchemaMismatch
 from . import copy, pooler
 from .copy_progress import CopyLooks
@@ -96,6 +97,7 @@ class Database:
             client_encoding="utf8",
             isolation_level="READ COMMITTED",
             hide_parameters=True,
+            json_serializer=json_text,
         )
         self.where = _place(self.engine)
         """The servers and the database, for messages. No user, no password."""

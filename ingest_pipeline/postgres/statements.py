@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
+from msgspec import Raw
 from psycopg.types.json import Jsonb
 from sqlalchemy import TextClause, text
 
@@ -96,7 +97,7 @@ def as_parameters(row: Row) -> tuple[Any, ...]:
 
 
 def dressed(values: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(Jsonb(value) if isinstance(value, dict | list) else value for value in values)
+    return tuple(Jsonb(value) if isinstance(value, dict | list | Raw) else value for value in values)
 
 
 def letter_row(letter: DeadLetter, stream: Stream, run_id: str, allowed: bool) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ from ingest_pipeline.settings_values import sqlalchemy_url
 from ingest_pipeline.testing import MemoryBook, MemoryDatabase, MemoryDeadLetters, MemoryLedger, MemoryMissingRows
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.contract.ledger_worlds import WORLDS, begin
-from ingest_pipeline_tests.samples import make_batch
+from ingest_pipeline_tests.samples import make_batch, plain
 
 TIME = "2026-01-01T00:00:00Z"
 NUL = "NUL character in an undeclared field, which PostgreSQL cannot store"
@@ -134,7 +134,7 @@ class World:
 
     def rows(self) -> list[tuple[Any, ...]]:
         if self.kind == "memory":
-            return sorted(self.memory.table("sensed").rows.values(), key=lambda row: row[2])
+            return sorted(map(plain, self.memory.table("sensed").rows.values()), key=lambda row: row[2])
         names = ", ".join(
             "((extract(epoch FROM kafka_timestamp) - 946684800) * 1000000)::bigint"
             if name == "kafka_timestamp"
@@ -263,7 +263,7 @@ def test_unreadable_headers_cost_their_record_and_are_never_asked_for_again(worl
         (rb'"x": "a\u0000b"', ("value", NUL)),
         (rb'"a\u0000b": 1', ("value", NUL)),
         (rb'"site": {"city": "Rome", "x": ["a\u0000b"]}', ("value", NUL)),
-        (b'"x": 1e999', ("decode", "in an undeclared field: Number out of range")),
+        (b'"x": "\xff"', ("decode", "in an undeclared field: not valid UTF-8")),
         (b'"x": ' + b"[" * 20_000 + b"]" * 20_000, ("decode", "nested too deeply")),
         (b'"x": ' + b"9" * 140_000, ("decode", "in an undeclared field: ")),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -118,7 +117,7 @@ def _same(kind: type, sent: Any, stored: Any) -> bool:
 
 
 def _same_json(sent: Any, stored: Any) -> bool:
-    """Equal but for the precision of a float."""
+    """Equal, numbers by every digit: both were read with Decimal for all of them."""
     left = [(sent, stored)]
     while left:
         one, other = left.pop()
@@ -127,7 +126,7 @@ def _same_json(sent: Any, stored: Any) -> bool:
         elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
             left += zip(one, other, strict=True)
         elif isinstance(one, Decimal):
-            if isinstance(other, bool) or not (one == other or math.isclose(one, other, rel_tol=1e-15)):
+            if not isinstance(other, Decimal) or one != other:
                 return False
         elif one != other or type(one) is not type(other):
             return False

@@ -101,6 +101,7 @@ NUMBERS = [
     *(str(2**power + by) for power in (31, 53, 63, 64, 127) for by in (-1, 0, 1)),
     *(str(-(2**63) + by) for by in (-1, 0, 1)),
     *("1.5", "1e0", "100e-2", "1e131072", "1e200000", "1e-16384", "1e-20000", "0.1234567890123456789012345"),
+    *("12345678901234567.89", "-1.10", "1e400", "-1e-400", "0e5", "18446744073709551617.5", "1e131071"),
 ]
 TEXTS = [
     *(
@@ -213,7 +214,8 @@ def _time(dice: random.Random) -> str:
 
 
 def _numbers(dice: random.Random) -> str:
-    return json.dumps({f"k{number}": dice.uniform(-9, 9) for number in range(dice.randint(0, 4))})
+    pairs = (f'"k{number}":{dice.randint(-(10**17), 10**17)}.{dice.randint(0, 999):03}' for number in range(4))
+    return "{" + ",".join(list(pairs)[: dice.randint(0, 4)]) + "}"
 
 
 GOOD: dict[type, Callable[[random.Random], str]] = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import psycopg
 from confluent_kafka import KafkaError, Message, Producer
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
@@ -80,6 +84,7 @@ class FuzzedStream:
         left = dict(placed)
         with psycopg.connect(self.world.url, autocommit=True) as connection:
             connection.execute("set timezone to 'UTC'")
+            set_json_loads(partial(json.loads, parse_float=Decimal, parse_int=Decimal), connection)
             for partition in range(PARTITIONS):
                 for found in self._rows(connection, partition, starts.get(partition, 0)):
                     self._judge(left, (partition, found[0]), "row", found[1:])

@@ -14,6 +14,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.fields import AsJson
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline_tests.samples import plain
 
 CANARY = "c4n4ryq"
 
@@ -172,7 +173,7 @@ def nested(depth: int, leaf: str) -> bytes:
 def test_depth_is_a_row_or_a_refusal(depth: int) -> None:
     """A backslash makes the decoder look for NUL all the way down."""
     try:
-        row = decode(Deep, nested(depth, '"\\n"'))
+        row = plain(decode(Deep, nested(depth, '"\\n"')))
     except RecordRefused as refused:
         assert refused.message == "nested too deeply"
     else:

@@ -17,7 +17,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
 from ingest_pipeline.core.fields import AsJson
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline_tests.samples import STEADY
+from ingest_pipeline_tests.samples import STEADY, plain
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -308,10 +308,11 @@ def test_any_tree_becomes_its_leaves_alone_and_together(inner: Any, data: st.Dat
     sent = data.draw(st.lists(examples(inner), min_size=1, max_size=3))
     values = [json.dumps({"x": x, "event_time": "2026-01-01T12:00:00Z"}).encode() for x in sent]
     decoder, expected = JsonDecoder(stream), [(*walked(inner, x), NOON) for x in sent]
-    assert [decoder.decode(value) for value in values] == expected
-    assert decoder.decode_many(values) in ((expected, []), ([], list(range(len(values)))))
+    assert [plain(decoder.decode(value)) for value in values] == expected
+    rows, odd = decoder.decode_many(values)
+    assert (list(map(plain, rows)), odd) in ((expected, []), ([], list(range(len(values)))))
     lenient: Sequence[bytes] = [value.replace(b"T12:00:00Z", b" 12:00") for value in values]
-    assert [decoder.decode(value) for value in lenient] == expected
+    assert [plain(decoder.decode(value)) for value in lenient] == expected
     assert len(stream.fields) == len(expected[0])
 
 
