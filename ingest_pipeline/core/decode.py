@@ -17,7 +17,7 @@ import msgspec
 
 from .documents import Documents, holds_nul
 from .errors import RecordRefused
-from .fields import Field
+from .fields import Field, not_numeric
 from .many import each, without_doubtful
 from .nesting import Derived, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
@@ -69,7 +69,7 @@ class JsonDecoder:
 
         Raises:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
-                (NUL, a NaN decimal, a year PostgreSQL or Python cannot hold).
+                (NUL, a decimal or a year that PostgreSQL or Python cannot hold).
         """
         values = self._decode_leniently(value) if may_have_nanoseconds(value) else self._decode_fast(value)
         for i in self._times:
@@ -77,8 +77,8 @@ class JsonDecoder:
             if time is not None and not _FIRST_YEAR < time.year < _LAST_YEAR:
                 self._check_year(time, self._fields[i])
         for i in self._decimals:
-            if values[i] is not None and not values[i].is_finite():
-                raise RecordRefused(f"not a finite number - at `$.{self._fields[i].path}`", stage="value")
+            if values[i] is not None and (why := not_numeric(values[i], len(value))):
+                raise RecordRefused(f"{why} - at `$.{self._fields[i].path}`", stage="value")
         if _BACKSLASH in value:
             self._check_nul(values)
         return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))

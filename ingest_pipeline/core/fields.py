@@ -36,6 +36,11 @@ PG_TYPES: dict[type, tuple[str, int]] = {
 """Python type → PostgreSQL's name and OID (pg_type.dat; fixed for built-in types)."""
 
 
+_DIGITS_BEFORE, _DIGITS_BEHIND = 131_072, 16_383
+"""Most decimal digits of PostgreSQL's numeric, before and behind the point."""
+_ORDINARY_EXPONENT = 300
+
+
 class AsJson:
     """`Annotated[Address, AsJson]`: this Struct is one jsonb column instead of a column for each of its fields."""
 
@@ -126,6 +131,20 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         holds_structs=python_type in (dict, list) and _holds_structs(base),
         description=next(said, None),
     )
+
+
+def not_numeric(number: Decimal, most_digits: int) -> str | None:
+    """Why PostgreSQL's numeric cannot hold the number; None when it can. The number has at most so many digits."""
+    if not number.is_finite():
+        return "not a finite number"
+    magnitude = number.adjusted()
+    if abs(magnitude) <= _ORDINARY_EXPONENT and most_digits <= _DIGITS_BEHIND - _ORDINARY_EXPONENT:
+        return None
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int)
+    if magnitude >= _DIGITS_BEFORE or exponent < -_DIGITS_BEHIND:
+        return "more digits than PostgreSQL's numeric holds (131,072 before the point, 16,383 behind it)"
+    return None
 
 
 def is_struct(declared: Any) -> bool:

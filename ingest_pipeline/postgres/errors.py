@@ -38,6 +38,7 @@ UNSENDABLE = (OverflowError, RecursionError, TypeError, ValueError)
 """What Python's own conversions raise for one value."""
 _CLIENT_REFUSALS = (*UNSENDABLE, psycopg.DataError, psycopg.ProgrammingError)
 _COPY_LINE = re.compile(r"^COPY .*?, \D*(\d+)", re.MULTILINE)  # a trigger's own lines may come before
+_COPY_COLUMN = re.compile(r"^COPY .*, line \d+, column ([^:\n]+)$", re.MULTILINE)
 
 
 class RowNotSent(Exception):
@@ -145,9 +146,16 @@ def _template(error: BaseException, state: str) -> str:
     diag = getattr(error, "diag", None)
     if diag is not None and diag.constraint_name:
         return f"{words} ({state}), constraint {diag.constraint_name}"
-    if diag is not None and diag.column_name:
-        return f"{words} ({state}), column {diag.column_name}"
+    column = diag.column_name or _copied_column(diag.context) if diag is not None else None
+    if column:
+        return f"{words} ({state}), column {column}"
     return f"{words} ({state})"
+
+
+def _copied_column(context: str | None) -> str | None:
+    """The column whose value a binary COPY could not take. In text a COPY adds the value: such a line is no match."""
+    found = _COPY_COLUMN.findall(context or "")
+    return found[-1] if found else None
 
 
 def _copy_index(error: BaseException) -> int | None:

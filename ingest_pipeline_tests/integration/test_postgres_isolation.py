@@ -178,7 +178,7 @@ def test_a_numeric_column_made_narrower(database_url: str) -> None:
             for text in ("1.23", "1000", "999.99", "-1e9", "0.001")
         ]
         letters = refused(bench, values, {1, 3})
-        assert set(letters.values()) == {("numeric value out of range (22003)", "22003")}
+        assert set(letters.values()) == {("numeric value out of range (22003), column number", "22003")}
 
 
 def test_a_batch_of_nothing_but_refused_records(bench: Bench) -> None:
@@ -205,7 +205,7 @@ def test_a_value_that_cannot_be_sent_costs_its_record(bench: Bench) -> None:
     assert bench.offsets() == [0, 2, 4]
     assert bench.counters() == (5, 3, 2)
     (nul, _), (surrogate, _) = bench.letters().values()
-    assert nul in ("value cannot be sent to PostgreSQL (DataError)", "character not in repertoire (22021)")
+    assert nul in ("value cannot be sent to PostgreSQL (DataError)", "character not in repertoire (22021), column name")
     assert surrogate == "value cannot be sent to PostgreSQL (UnicodeEncodeError)"
 
 
