@@ -159,7 +159,7 @@ def up_to_date(stream: Stream, connections: Connections) -> Verdict:
 
 def as_declared(stream: Stream, connections: Connections) -> Verdict:
     """The comparison that a run makes before it consumes."""
-    from ..postgres.schema import has_table, table_differences
+    from ..postgres.comparison import has_table, in_words, table_differences
 
     database = connections.database()
     begun = bool(connections.book(stream).positions())
@@ -168,7 +168,7 @@ def as_declared(stream: Stream, connections: Connections) -> Verdict:
             return Verdict(AS_DECLARED, True, "the stream has not begun")
         wrong = table_differences(connection, stream, database.schemas.events)
     if wrong:
-        return Verdict(AS_DECLARED, False, f"{'; '.join(wrong)}. To see and mend it: ingest check, ingest migrate")
+        return Verdict(AS_DECLARED, False, in_words(wrong))
     return Verdict(AS_DECLARED, True, f"{len(stream.table_columns)} columns as declared")
 
 

@@ -25,7 +25,7 @@ def findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Fi
 
 
 def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
-    from ..postgres import catalog, rights, schema, server_checks
+    from ..postgres import catalog, comparison, rights, schema, server_checks
 
     database = connections.database()
     what = f"PostgreSQL at {database.where}"
@@ -35,17 +35,18 @@ def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[F
             version = schema.ledger_version(connection, database.schemas.ledger)
             creates = rights.may_create(connection, database.schemas)
             if number < rights.MINIMUM_VERSION:
-                yield Finding(False, what, f"version {name}; 14 or newer is needed")
+                yield Finding(False, what, f"version {name}, and 14 or newer is needed")
             else:
                 yield Finding(True, what, f"version {name}")
             yield _ledger(version, schema.LEDGER_VERSION, creates, database.schemas.ledger)
             if version == schema.LEDGER_VERSION:
-                for problem in catalog.ledger_differences(connection, database.schemas):
-                    yield Finding(False, f"ledger {database.schemas.ledger}", problem)
+                for difference in catalog.ledger_differences(connection, database.schemas):
+                    yield Finding(False, f"ledger {database.schemas.ledger}", difference)
             for stream in streams:
-                wrong = schema.table_differences(connection, stream, database.schemas.events)
-                may_come = creates and not schema.has_table(connection, stream, database.schemas.events)
-                yield _table(stream, wrong, may_come)
+                exists = comparison.has_table(connection, stream, database.schemas.events)
+                wrong = comparison.table_differences(connection, stream, database.schemas.events)
+                remarks = [] if wrong else comparison.table_remarks(connection, stream, database.schemas.events)
+                yield _table(stream, wrong, remarks, may_come=creates and not exists)
                 if version is not None and (grants := rights.missing_rights(connection, stream, database.schemas)):
                     yield Finding(False, f"rights for {stream.name}", "; ".join(grants))
         for subject, problem in server_checks.problems(database):
@@ -59,19 +60,20 @@ def _ledger(version: str | None, wanted: str, creates: bool, schema: str) -> Fin
     if version == wanted:
         return Finding(True, what, f"version {version}")
     if version is None and creates:
-        return Finding(True, what, "does not exist yet; the first run creates it")
-    return Finding(
-        False, what, f"version {version or 'none'}, needed {wanted}: run `ingest migrate` as a role that may"
-    )
+        return Finding(True, what, "does not exist yet. The first run creates it")
+    needed = f"version {version or 'none'}, and this code needs {wanted}"
+    return Finding(False, what, f"{needed}: run `ingest migrate` as a role that may create schemas and tables")
 
 
-def _table(stream: Stream, differences: list[str], may_come: bool) -> Finding:
+def _table(stream: Stream, differences: list[str], remarks: list[str], may_come: bool) -> Finding:
+    from ..postgres import comparison
+
     what = f"table of {stream.name}"
-    if not differences:
-        return Finding(True, what, "as declared")
     if may_come:
-        return Finding(True, what, "does not exist yet; the first run creates it")
-    return Finding(False, what, f"{'; '.join(differences)}: run `ingest migrate`")
+        return Finding(True, what, "does not exist yet. The first run creates it")
+    if differences:
+        return Finding(False, what, comparison.in_words(differences))
+    return Finding(True, what, "; ".join(["as declared", *remarks]))
 
 
 def _dagster(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:

@@ -30,6 +30,9 @@ _INSERT_RULES = text("""
 _LEDGER = text("""
     SELECT c.relname AS name, c.relpersistence FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = :schema AND c.relkind IN ('r', 'p') AND c.relpersistence <> 'p' ORDER BY 1""")
+_LEDGER_SECURITY = text("""
+    SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = :schema AND c.relkind IN ('r', 'p') AND row_security_active(c.oid) ORDER BY 1""")
 _LETTER_TYPES = text("""
     SELECT c.name, format_type(a.atttypid, NULL) AS actual, format_type(c.oid, NULL) AS declared
     FROM unnest(CAST(:names AS text[]), CAST(:oids AS bigint[])) AS c(name, oid)
@@ -60,6 +63,11 @@ def ledger_differences(connection: Connection, schemas: Schemas) -> list[str]:
         f"ledger table {schemas.ledger}.{row.name} is {_PERSISTENCE[row.relpersistence]}, so a crash of PostgreSQL"
         f" empties it: ALTER TABLE {quoted(schemas.ledger)}.{quoted(row.name)} SET LOGGED"
         for row in connection.execute(_LEDGER, {"schema": schemas.ledger})
+    ]
+    differences += [
+        f"row-level security applies to ledger table {schemas.ledger}.{name}, so positions or dead letters would be"
+        f" hidden: ALTER TABLE {quoted(schemas.ledger)}.{quoted(name)} DISABLE ROW LEVEL SECURITY"
+        for name in connection.execute(_LEDGER_SECURITY, {"schema": schemas.ledger}).scalars()
     ]
     oids = letter_oids()
     parameters = {

@@ -34,6 +34,8 @@ READ_ONLY_ADVICE = (
     " several hosts, target_session_attrs=read-write finds the primary"
 )
 _POOLER_ADVICE = "a pooler ended the session: let DATABASE_URL lead to PostgreSQL itself, or to a pool in session mode"
+_CHECK = "23514"
+"""Also what PostgreSQL says of a row that fits no partition. It then names the table and no constraint."""
 UNSENDABLE = (OverflowError, RecursionError, TypeError, ValueError)
 """What Python's own conversions raise for one value."""
 _CLIENT_REFUSALS = (*UNSENDABLE, psycopg.DataError, psycopg.ProgrammingError)
@@ -91,7 +93,7 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
                 f"{doing}: {said}; grant it, or run `ingest migrate` as a role that may", sqlstate=state
             )
         return SchemaMismatch(
-            f"{doing}: {state} {said}; `ingest check` shows what differs, `ingest migrate` mends it",
+            f"{doing}: {state} {said}; `ingest check` shows what differs and what mends it",
             sqlstate=state,
         )
     if _is(state, _ENVIRONMENT):
@@ -144,6 +146,8 @@ def _template(error: BaseException, state: str) -> str:
     """Why PostgreSQL refused, without a value: the condition, and the column or constraint it names."""
     words = _condition(error)
     diag = getattr(error, "diag", None)
+    if state == _CHECK and diag is not None and not diag.constraint_name and not _inside_function(error):
+        return f"no partition of table {diag.table_name} for this row ({state}): create it, then redrive"
     if diag is not None and diag.constraint_name:
         return f"{words} ({state}), constraint {diag.constraint_name}"
     column = diag.column_name or _copied_column(diag.context) if diag is not None else None

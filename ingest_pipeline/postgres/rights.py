@@ -28,6 +28,15 @@ _MAY_NOT = text("""
     SELECT NOT has_table_privilege(c.oid, :right) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = :schema AND c.relname = :table""")
 
+_SEQUENCES_WITHOUT_USAGE = text("""
+    SELECT DISTINCT s.oid::regclass::text
+    FROM pg_attrdef default_ JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = default_.oid
+    JOIN pg_class s ON d.refclassid = 'pg_class'::regclass AND s.oid = d.refobjid AND s.relkind = 'S'
+    JOIN pg_class c ON c.oid = default_.adrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = :schema AND c.relname = :table
+      AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END ORDER BY 1""")
+"""Of the defaults of the table's columns, such as a serial column's. An identity column needs no right of its own."""
+
 
 def server_version(connection: Connection) -> tuple[int, str]:
     """(server_version_num, server_version)."""
@@ -38,7 +47,7 @@ def server_version(connection: Connection) -> tuple[int, str]:
 
 
 def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> list[str]:
-    """The GRANT statements that are missing, for schemas and tables that exist."""
+    """The GRANT statements that are missing, for schemas, tables and sequences that exist."""
     role = quoted(connection.execute(text("SELECT current_user")).scalar_one())
     grants = [
         f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}"
@@ -51,6 +60,9 @@ def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> 
         for right in rights:
             if connection.execute(_MAY_NOT, {"schema": schema, "table": table, "right": right}).scalar():
                 grants.append(f"GRANT {right} ON {quoted(schema)}.{quoted(table)} TO {role}")
+    names = {"schema": schemas.events, "table": stream.table}
+    for sequence in connection.execute(_SEQUENCES_WITHOUT_USAGE, names).scalars():
+        grants.append(f"GRANT USAGE ON SEQUENCE {sequence} TO {role}")
     return grants
 
 

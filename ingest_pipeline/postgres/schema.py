@@ -1,4 +1,4 @@
-"""Making the ledger and the event tables, and telling what of a table is not as declared."""
+"""Making the ledger and the event tables, and refusing those that are not as declared."""
 
 from __future__ import annotations
 
@@ -8,34 +8,19 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateColumn, CreateSchema
 
-from ..core.columns import Column, FilledBy
 from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
-from ..core.stream import COORDINATES, Stream
-from .catalog import ledger_differences, storage_differences
+from ..core.stream import Stream
+from .catalog import ledger_differences
+from .comparison import column_names, declared, has_table, in_words, table_differences
 from .engine import Database, in_text
 from .errors import mapped_errors
 from .queries import quoted
-from .tables import event_table, primary_key_name
+from .tables import event_table
 
 LEDGER_VERSION = "0004"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
-_ADVICE = "Run `ingest migrate`."
-_ADVICE_BY_HAND = "`ingest migrate` adds columns and changes none: alter the table by hand, or give the stream another."
-
 _VERSION_TABLE = text("SELECT to_regclass(:name)")
-_COLUMNS = text("""
-    SELECT a.attname, a.atttypid::bigint AS oid, format_type(a.atttypid, a.atttypmod) AS type,
-           (a.attnotnull OR t.typnotnull) AS attnotnull,
-           (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '') AS filled
-    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-    WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped""")
-
-_PRIMARY_KEY = text("""
-    SELECT c.conname, array(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY AS k(attnum, place)
-                            JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
-                            ORDER BY k.place) AS columns
-    FROM pg_constraint c WHERE c.conrelid = to_regclass(:name) AND c.contype = 'p'""")
 
 
 def prepare(database: Database, stream: Stream) -> None:
@@ -44,7 +29,7 @@ def prepare(database: Database, stream: Stream) -> None:
     Creates what is missing; changes nothing that exists.
 
     Raises:
-        SchemaMismatch: something exists and differs; names `ingest migrate`.
+        SchemaMismatch: something exists and differs. The message names each way out.
         NotPermitted: something is missing and the role may not create it.
     """
     with database.connect("reading the ledger's version") as connection:
@@ -86,7 +71,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
             elif not only_create:
                 done += _add_columns(connection, stream, database.schemas.events)
             if wrong := table_differences(connection, stream, database.schemas.events):
-                raise SchemaMismatch(_say(stream, database, wrong, _ADVICE if only_create else _ADVICE_BY_HAND))
+                raise SchemaMismatch(_say(stream, database, wrong))
     return done
 
 
@@ -99,7 +84,7 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
         SchemaMismatch: naming each difference and what to do.
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
-        raise SchemaMismatch(_say(stream, database, wrong, _ADVICE))
+        raise SchemaMismatch(_say(stream, database, wrong))
     if wrong := ledger_differences(connection, database.schemas):
         raise SchemaMismatch(f"stream {stream.name}: {'; '.join(wrong)}", stream=stream.name)
 
@@ -113,40 +98,6 @@ def hold_table(connection: Connection, stream: Stream, database: Database) -> No
     table = f"{in_text(database.schemas.events)}.{in_text(stream.table)}"
     connection.execute(text(f"SELECT FROM ONLY {table} WHERE false"))
     verify_table(connection, stream, database)
-
-
-def has_table(connection: Connection, stream: Stream, schema: str) -> bool:
-    """Whether the stream's table exists, as declared or not."""
-    return bool(_columns(connection, stream, schema))
-
-
-def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:
-    """Each difference in words; empty when the table can take the stream's rows."""
-    found = _columns(connection, stream, schema)
-    if not found:
-        return [f"table {schema}.{stream.table} does not exist"]
-    wrong = []
-    for column in _relied_on(stream).values():
-        if column.name not in found:
-            wrong.append(f"column {column.name} {column.pg_type} is missing")
-        elif found[column.name][0] != column.pg_oid:
-            wrong.append(f"column {column.name} is {found[column.name][1]}, declared as {column.pg_type}")
-        elif column.filled_by is FilledBy.SEQUENCE and not found[column.name][3]:
-            wrong.append(f"column {column.name} is not filled by the database")
-    for name, (_, _, not_null, filled) in found.items():
-        if name not in stream.columns and not_null and not filled:
-            wrong.append(f"column {name} is NOT NULL without a default, and no field fills it")
-    wrong += storage_differences(connection, f"{quoted(schema)}.{quoted(stream.table)}", stream.allow_unlogged)
-    key = _primary_key(connection, stream, schema)
-    if key != (primary_key_name(stream.table), COORDINATES):
-        seen = f"{key[0]} ({', '.join(key[1])})" if key else "none"
-        wrong.append(f"the primary key is {seen}, not {primary_key_name(stream.table)} ({', '.join(COORDINATES)})")
-    return wrong
-
-
-def _relied_on(stream: Stream) -> dict[str, Column]:
-    """The declared columns without which rows could not be stored as declared; `ingested_at` is none of them."""
-    return {column.name: column for column in stream.table_columns if column.filled_by is not FilledBy.CLOCK}
 
 
 def ledger_version(connection: Connection, schema: str) -> str | None:
@@ -167,23 +118,12 @@ def has_ledger(connection: Connection, database: Database) -> bool:
     return version is not None
 
 
-def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, tuple[int, str, bool, bool]]:
-    rows = connection.execute(_COLUMNS, {"name": f"{quoted(schema)}.{quoted(stream.table)}"})
-    return {row.attname: (row.oid, row.type, row.attnotnull, row.filled) for row in rows}
-
-
-def _primary_key(connection: Connection, stream: Stream, schema: str) -> tuple[str, tuple[str, ...]] | None:
-    """(name, columns in order). A duplicate of it is no record's fault: nothing else tells a batch written twice."""
-    row = connection.execute(_PRIMARY_KEY, {"name": f"{quoted(schema)}.{quoted(stream.table)}"}).one_or_none()
-    return None if row is None else (row.conname, tuple(row.columns))
-
-
 def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:
-    found = _columns(connection, stream, schema)
+    existing = column_names(connection, stream, schema)
     table = event_table(stream, schema)
     done = []
-    for name in _relied_on(stream):
-        if name not in found:
+    for name in declared(stream):
+        if name not in existing:
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
             try:
                 with mapped_errors(f"adding column {name}"):
@@ -218,6 +158,6 @@ def _upgrade_ledger(connection: Connection, schema: str) -> None:
     command.upgrade(config, "head")
 
 
-def _say(stream: Stream, database: Database, wrong: list[str], advice: str) -> str:
+def _say(stream: Stream, database: Database, differences: list[str]) -> str:
     table = f"{database.schemas.events}.{stream.table}"
-    return f"stream {stream.name}: table {table} is not as declared: {'; '.join(wrong)}. {advice}"
+    return f"stream {stream.name}: table {table} is not as declared: {in_words(differences)}"

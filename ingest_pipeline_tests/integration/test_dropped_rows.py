@@ -15,7 +15,7 @@ from ingest_pipeline.core.letters import dead_letter
 from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import Batch, Move, Place, Position
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres import schema
+from ingest_pipeline.postgres import comparison
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -255,7 +255,7 @@ def test_a_temporary_table_is_refused(bench: Bench) -> None:
     stream = Stream("count", Count, allow_unlogged=True)
     with bench.database.connect("temporary") as connection:
         connection.exec_driver_sql("CREATE TEMPORARY TABLE count (LIKE public.count INCLUDING ALL)")
-        (difference,) = schema.table_differences(connection, stream, "pg_temp")
+        (difference,) = comparison.table_differences(connection, stream, "pg_temp")
     assert difference.startswith("table count is TEMPORARY, ")
 
 

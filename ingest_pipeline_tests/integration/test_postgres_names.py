@@ -10,7 +10,7 @@ import pytest
 from ingest_pipeline.core.column_names import SYSTEM_COLUMNS
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres import rights, schema
+from ingest_pipeline.postgres import comparison, rights, schema
 from ingest_pipeline.postgres.engine import Schemas
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY
@@ -58,7 +58,7 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         assert bench.ledger.heartbeat().paused == "why (ann)"
         assert bench.book.begin(IDENTITY, {1: Place(0)}, first=False)
         with bench.database.connect("looking") as connection:
-            assert schema.table_differences(connection, bench.stream, name) == []
+            assert comparison.table_differences(connection, bench.stream, name) == []
             assert rights.missing_rights(connection, bench.stream, schemas) == []
 
 

@@ -1,0 +1,191 @@
+"""An event table compared with what a run relies on.
+
+A difference stops the stream, since rows could not be stored, or would silently become others. A remark is for people:
+what somebody has built around the table works, and may change or refuse rows.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Row, text
+
+from ..core.columns import Column, FilledBy
+from ..core.stream import COORDINATES, Stream
+from .catalog import storage_differences
+from .queries import quoted
+from .tables import primary_key_name
+
+_NO_COLUMN, _NO_TABLE = " is missing", " does not exist"
+_MICROSECONDS, _MILLISECONDS = 6, 3
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "c": "a type"}
+_TABLE = text("""
+    SELECT c.relkind, row_security_active(c.oid) AS row_security, current_user AS role,
+           pg_get_partkeydef(c.oid) AS partition_key, c.relispartition AS is_partition
+    FROM pg_class c WHERE c.oid = to_regclass(:name)""")
+_COLUMNS = text("""
+    SELECT a.attname AS name, a.atttypid::bigint AS oid, format_type(a.atttypid, a.atttypmod) AS type,
+           a.atttypmod AS modifier, (a.attnotnull OR t.typnotnull) AS not_null, a.attidentity AS identity,
+           a.attgenerated AS generated,
+           (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '') AS filled
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped""")
+_PRIMARY_KEY = text("""
+    SELECT c.conname AS name, c.condeferrable AS deferrable,
+           array(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY AS k(attnum, place)
+                 JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum ORDER BY k.place) AS columns
+    FROM pg_constraint c WHERE c.conrelid = to_regclass(:name) AND c.contype = 'p'""")
+_BELOW = text("""
+    WITH RECURSIVE tree AS (
+        SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = to_regclass(:name)
+        UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON tree.oid = i.inhparent)
+    SELECT c.oid::regclass::text AS name, c.relkind,
+           coalesce(pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT', false) AS is_default
+    FROM tree JOIN pg_class c USING (oid) ORDER BY 1""")
+_TRIGGERS = text("""
+    SELECT tgname FROM pg_trigger
+    WHERE tgrelid = to_regclass(:name) AND NOT tgisinternal AND tgtype & 7 = 7 AND tgenabled IN ('O', 'A')
+    ORDER BY 1""")
+
+
+def has_table(connection: Connection, stream: Stream, schema: str) -> bool:
+    """Whether the stream's table exists, as declared or not."""
+    return connection.execute(_TABLE, {"name": _name(stream, schema)}).one_or_none() is not None
+
+
+def column_names(connection: Connection, stream: Stream, schema: str) -> set[str]:
+    """The columns of the stream's table."""
+    return set(_columns(connection, stream, schema))
+
+
+def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:
+    """Each difference in words, with the way out. Empty when the table can take the stream's rows."""
+    name = _name(stream, schema)
+    table = connection.execute(_TABLE, {"name": name}).one_or_none()
+    if table is None:
+        return [f"table {schema}.{stream.table}{_NO_TABLE}"]
+    if table.relkind not in ("r", "p"):
+        kind = _KINDS.get(table.relkind, "no table")
+        return [f"{schema}.{stream.table} is {kind}: give the stream a table of its own, with another table= or name"]
+    differences = []
+    if table.row_security:
+        differences.append(
+            f"row-level security applies to role {table.role}, and COPY refuses such a table: ALTER TABLE {name}"
+            f" DISABLE ROW LEVEL SECURITY, or let a superuser run ALTER ROLE {quoted(table.role)} BYPASSRLS"
+        )
+    differences += _column_differences(stream, name, _columns(connection, stream, schema))
+    differences += storage_differences(connection, name, stream.allow_unlogged)
+    below = connection.execute(_BELOW, {"name": name}).all()
+    if table.partition_key is not None and not below:
+        differences.append(f"it is partitioned by {table.partition_key} and has no partition: create one for its rows")
+    for child in below:
+        if child.relkind == "f":
+            differences.append(
+                f"partition {child.name} is a foreign table, whose COMMIT is another server's: detach it"
+            )
+    return differences + _key_differences(connection, stream, name, table.partition_key)
+
+
+def in_words(differences: list[str]) -> str:
+    """The differences in one line. `ingest migrate` is advised where it helps: it makes tables and adds columns."""
+    migrate = any(difference.endswith((_NO_COLUMN, _NO_TABLE)) for difference in differences)
+    return "; ".join(differences) + (". `ingest migrate` adds what is missing" if migrate else "")
+
+
+def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[str]:
+    """What somebody has built around a table that is as declared, where it may change or refuse rows."""
+    name = _name(stream, schema)
+    table = connection.execute(_TABLE, {"name": name}).one()
+    below = connection.execute(_BELOW, {"name": name}).all()
+    columns = _columns(connection, stream, schema)
+    remarks = [
+        f"trigger {trigger} may change or drop rows before they are stored"
+        for trigger in connection.execute(_TRIGGERS, {"name": name}).scalars()
+    ]
+    remarks += [
+        f"column {column.name} is NOT NULL, so a record without a value for it becomes a dead letter"
+        for column in stream.table_columns
+        if column.nullable and column.name in columns and columns[column.name].not_null
+    ]
+    if table.partition_key is not None and not any(child.is_default for child in below):
+        remarks.append(
+            f"it is partitioned by {table.partition_key} without a DEFAULT partition: a row that fits no partition"
+            " becomes a dead letter"
+        )
+    elif table.partition_key is None and below:
+        remarks.append(f"tables inherit from it, and queries see their rows, too: {', '.join(c.name for c in below)}")
+    if table.is_partition:
+        remarks.append("it is a partition itself: a row beyond its bounds becomes a dead letter")
+    return remarks
+
+
+def declared(stream: Stream) -> dict[str, Column]:
+    """The declared columns without which a run could not store rows or find its newest ones."""
+    return {column.name: column for column in stream.table_columns}
+
+
+def _name(stream: Stream, schema: str) -> str:
+    return f"{quoted(schema)}.{quoted(stream.table)}"
+
+
+def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, Row[tuple[object, ...]]]:
+    return {row.name: row for row in connection.execute(_COLUMNS, {"name": _name(stream, schema)})}
+
+
+def _column_differences(stream: Stream, name: str, actual: dict[str, Row[tuple[object, ...]]]) -> list[str]:
+    differences = []
+    for column in declared(stream).values():
+        if column.name not in actual:
+            differences.append(f"column {column.name} {column.pg_type}{_NO_COLUMN}")
+        elif column.filled_by is not FilledBy.CLOCK and (problem := _column_problem(column, name, actual[column.name])):
+            differences.append(f"column {column.name} {problem}")
+    for row in actual.values():
+        if row.name not in stream.columns and row.not_null and not row.filled:
+            differences.append(
+                f"column {row.name} is NOT NULL without a default, and no field fills it: give it a default, or drop"
+                " NOT NULL"
+            )
+    return differences
+
+
+def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]]) -> str | None:
+    alter = f"ALTER TABLE {table} ALTER {quoted(column.name)}"
+    if actual.oid != column.pg_oid:
+        return f"is {actual.type}, declared as {column.pg_type}: alter the table by hand, or give the stream another"
+    if column.filled_by is FilledBy.SEQUENCE:
+        return None if actual.filled else f"is not filled by the database: {alter} ADD GENERATED ALWAYS AS IDENTITY"
+    if actual.generated:
+        way = f"{alter} DROP EXPRESSION" if actual.generated == "s" else "replace it by a plain column"
+        return f"is a generated column, which takes no value of a record: {way}"
+    if actual.identity == "a":
+        return f"is GENERATED ALWAYS AS IDENTITY, which refuses the record's value: {alter} SET GENERATED BY DEFAULT"
+    if _rounds(column, actual.modifier):
+        return f"is {actual.type}, which rounds values silently: {alter} TYPE {column.pg_type}"
+    return None
+
+
+def _rounds(column: Column, modifier: int) -> bool:
+    """Whether the type's modifier, such as a scale, changes values without an error. Kafka's times are milliseconds."""
+    if modifier == -1:
+        return False
+    if column.pg_type == "timestamp with time zone":
+        return modifier < (_MILLISECONDS if column.name == "kafka_timestamp" else _MICROSECONDS)
+    return True
+
+
+def _key_differences(connection: Connection, stream: Stream, name: str, partition_key: str | None) -> list[str]:
+    """A duplicate of the primary key is no record's fault: nothing else shows that a batch was written twice."""
+    key = connection.execute(_PRIMARY_KEY, {"name": name}).one_or_none()
+    own = primary_key_name(stream.table)
+    if key is None or (key.name, tuple(key.columns)) != (own, COORDINATES):
+        actual = "none" if key is None else f"{key.name} ({', '.join(key.columns)})"
+        columns = ", ".join(COORDINATES)
+        if partition_key is None:
+            way = f"ALTER TABLE {name} ADD CONSTRAINT {quoted(own)} PRIMARY KEY ({columns})"
+        else:
+            way = (
+                f"the table is partitioned by {partition_key}, and PostgreSQL wants the key to have that column:"
+                " partition by kafka_offset instead, as docs/streams.md shows"
+            )
+        return [f"the primary key is {actual}, not {own} ({columns}): {way}"]
+    if key.deferrable:
+        return [f"the primary key {own} is DEFERRABLE, which redrive and replay cannot use: create it again without"]
+    return []
