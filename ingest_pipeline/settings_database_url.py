@@ -75,7 +75,7 @@ def check_postgres_url(text: str) -> None:
     """Raises ValueError, saying why, unless SQLAlchemy and libpq would read the same parts from the URL."""
     if text != text.strip():
         raise ValueError("it begins or ends with white space, or with a line's end")
-    if text[0] in "'\"" or text[-1] in "'\"":
+    if text.startswith(("'", '"')) or text.endswith(("'", '"')):
         raise ValueError("it stands in quotation marks: leave them out")
     if (driver := _DRIVER.match(text)) is not None:
         raise ValueError(f"it starts with {driver[1]}://: write postgresql://")

@@ -65,8 +65,8 @@ class Database:
         sqlalchemy_url: `postgresql+psycopg://…`.
         pool_min: connections kept once opened; none is opened before it is needed.
         pool_max: most connections at a time, writing ones not counted.
-        synchronous_commit: of writing connections. "off" is safe here: positions are lost together with the rows they
-            cover, and Kafka still has the records; a reader may see rows that vanish for a moment.
+        synchronous_commit: of every session. "off" is safe here: positions are lost together with the rows they cover,
+            and Kafka still has the records. A reader may see rows that vanish for a moment.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ import re
 import select
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ _ANSWER_SECONDS = 5.0
 _SQLSTATE_ONLY = 3  # PQERRORS_SQLSTATE
 _STATE = re.compile(r"\S:  ([0-9A-Z]{5})$", re.MULTILINE)  # behind the severity, which may be translated
 _SERVER_LINE = re.compile(r"^.*(connection to server .*)$", re.MULTILINE)
-_TLS = (pq.ConnStatus.SSL_STARTUP,)
+_TLS_MODES = ("require", "verify-ca", "verify-full")
 _TCP = (pq.ConnStatus.STARTED, pq.ConnStatus.BAD)
 _BY_STATE = {
     "08P01": "the pooler or proxy before PostgreSQL refuses the session: its log says why",
@@ -44,7 +45,7 @@ _NO_PRIMARY = (
     "no server that DATABASE_URL names is of the kind that target_session_attrs asks for: the primary is away, or no"
     " standby has been promoted yet"
 )
-_REFUSED = "PostgreSQL answers, and ended the session before it began"
+_REFUSED = "PostgreSQL, or a proxy before it, ended the connection before there was a session; check that it runs"
 _UNKNOWN_OPTION = "DATABASE_URL has an option that PostgreSQL's client does not know"
 
 
@@ -63,7 +64,6 @@ class _Answer:
     sqlstate: str | None
     status: int
     needs_password: bool
-    asks_for_primary: bool
 
 
 def connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, Any]) -> psycopg.Connection[Any]:
@@ -74,21 +74,23 @@ def connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, A
         raise NoSession(f"{_UNREACHABLE}: {_said(error)}") from error
     except psycopg.OperationalError as error:
         answer = _answer(parameters)
-        raise NoSession(f"{_words(answer)}: {_said(error)}", answer.sqlstate) from error
+        raise NoSession(f"{_words(answer, parameters)}: {_said(error)}", answer.sqlstate) from error
     except psycopg.ProgrammingError as error:
         raise NoSession(f"{_UNKNOWN_OPTION}: {_said(error)}") from error
 
 
-def _words(answer: _Answer) -> str:
+def _words(answer: _Answer, parameters: Mapping[str, Any]) -> str:
     if answer.sqlstate is not None:
         return f"{answer.sqlstate}, {_BY_STATE.get(answer.sqlstate, _REFUSED)}"
     if answer.needs_password:
         return _NO_PASSWORD
     if answer.status in _TCP:
         return _UNREACHABLE
-    if answer.status in _TLS:
+    if answer.status == pq.ConnStatus.SSL_STARTUP and parameters.get("sslmode") in _TLS_MODES:
         return _NO_TLS
-    return _NO_PRIMARY if answer.asks_for_primary else _REFUSED
+    if answer.status != pq.ConnStatus.OK and parameters.get("target_session_attrs", "any") != "any":
+        return _NO_PRIMARY
+    return _REFUSED
 
 
 def _answer(parameters: dict[str, Any]) -> _Answer:
@@ -100,8 +102,7 @@ def _answer(parameters: dict[str, Any]) -> _Answer:
         _ask_for_sqlstate(connection)
         status = _poll(connection)
         found = _STATE.findall(connection.error_message.decode(errors="replace"))
-        by_kind = "target_session_attrs" in parameters
-        return _Answer(found[-1] if found else None, status, connection.needs_password, by_kind)
+        return _Answer(found[-1] if found else None, status, connection.needs_password)
     finally:
         connection.finish()
 
@@ -119,13 +120,15 @@ def _ask_for_sqlstate(connection: Any) -> None:
 
 
 def _poll(connection: Any) -> int:
-    """The last status before the attempt ended."""
+    """The last status before the attempt ended, or OK."""
     deadline = time.monotonic() + _ANSWER_SECONDS
     status = int(connection.status)
     while connection.status != pq.ConnStatus.BAD and time.monotonic() < deadline:
         status = int(connection.status)
         polled = connection.connect_poll()
-        if polled in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
+        if polled == pq.PollingStatus.OK:
+            return int(pq.ConnStatus.OK)
+        if polled == pq.PollingStatus.FAILED:
             break
         socket = [connection.socket]
         reading = polled == pq.PollingStatus.READING

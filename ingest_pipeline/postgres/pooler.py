@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 5.0
 _END_SOON = "SELECT set_config('idle_session_timeout', '50ms', false), pg_backend_pid()"
 REFUSAL = (
     "DATABASE_URL leads to a pooler in transaction or statement mode, which moves a run from session to session and"
