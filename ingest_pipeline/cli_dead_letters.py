@@ -16,14 +16,15 @@ from .core.stream import Stream
 from .progress_bar import progress
 
 if TYPE_CHECKING:
-    from .postgres.dead_letters import DeadLetters, LetterFilter
+    from .postgres.dead_letters import DeadLetters
+    from .postgres.letter_filter import LetterFilter
 
 _PREVIEW_BYTES = 2000
 
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Records that could not become a row: list, show, redrive, discard, allow.
+    """Records that could not become a row: list, show, redrive, discard, purge, allow.
 
     Example: ingest dead-letters list price
     """
@@ -43,7 +44,8 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         ids: tuple[int, ...],
         **rest: Any,
     ) -> Any:
-        from .postgres.dead_letters import DeadLetters, LetterFilter
+        from .postgres.dead_letters import DeadLetters
+        from .postgres.letter_filter import LetterFilter
 
         wanted = LetterFilter(stage, sqlstate, reason, since, until, ids or None)
         return command(DeadLetters(connections().database(), stream), wanted, stream, **rest)
@@ -106,14 +108,15 @@ def show(stream: Stream, letter_id: int) -> None:
     """
     from .postgres.dead_letters import DeadLetters
 
-    row = DeadLetters(connections().database(), stream).show(letter_id)
+    row = DeadLetters(connections().database(), stream).show(letter_id, _PREVIEW_BYTES)
     if row is None:
         known = f"Hint: `ingest dead-letters list {stream.name}` counts those it has."
         raise click.ClickException(f"{stream.name} has no dead letter {letter_id}\n{known}")
-    for name, value in row._mapping.items():
-        if isinstance(value, bytes) and name != "value_sha256":
-            cut = "" if len(value) <= _PREVIEW_BYTES else f" … ({len(value):,} bytes)"
-            value = repr(value[:_PREVIEW_BYTES]) + cut
+    shown = dict(row._mapping)
+    for name, length in (("key", shown.pop("key_bytes")), ("value", shown.pop("kept_bytes"))):
+        if length is not None:
+            shown[name] = repr(shown[name]) + (f" … ({length:,} bytes)" if length > _PREVIEW_BYTES else "")
+    for name, value in shown.items():
         click.echo(f"{name:<18} {value.hex() if isinstance(value, bytes) else value}")
 
 
@@ -145,12 +148,38 @@ def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run:
 @_filtered
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def discard(letters: DeadLetters, wanted: LetterFilter, stream: Stream, yes: bool) -> None:
-    """Close letters without a row. They stay in the ledger as discarded.
+    """Close letters without a row. They stay in the ledger as discarded until they are purged.
 
     Example: ingest dead-letters discard price --id 17 --yes
     """
     total = sum(row.letters for row in letters.count_by_reason(wanted))
     if total and (yes or click.confirm(f"discard {total:,} dead letters of {stream.name}?")):
-        click.echo(f"discarded {letters.discard(wanted):,}")
+        with progress(f"discarding letters of {stream.name}", total) as show:
+            discarded = letters.discard(wanted, observe=show)
+        click.echo(f"discarded {discarded:,}")
     else:
         click.echo("nothing discarded")
+
+
+@dead_letters.command()
+@click.argument("stream", type=StreamName())
+@click.option("--days", type=click.IntRange(0), help="Instead of SETTLED_LETTER_RETENTION_DAYS.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(stream: Stream, days: int | None, yes: bool) -> None:
+    """Delete letters that were redriven or discarded long ago. Open ones are never deleted.
+
+    The job maintenance does the same every day.
+
+    Example: ingest dead-letters purge price --days 7
+    """
+    from .postgres.letter_retention import SettledLetters
+
+    settled = SettledLetters(connections().database(), stream)
+    days = connections().settings.settled_letter_retention_days if days is None else days
+    total = settled.expired(days)
+    if total and (yes or click.confirm(f"delete {total:,} letters of {stream.name}, settled over {days} days ago?")):
+        with progress(f"purging letters of {stream.name}", total) as show:
+            purged = settled.purge(days, observe=show)
+        click.echo(f"purged {purged:,}")
+    else:
+        click.echo("nothing purged")

@@ -228,6 +228,12 @@ class SharedSettings(Values):
         le=1_000_000,
         description="Of each stream and each other job, this many latest runs are kept whatever their age.",
     )
+    settled_letter_retention_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Dead letters that were redriven or discarded are deleted after so many days, open ones never.",
+    )
     alert_webhook_url: Annotated[WebhookUrl | None, Shape("an address that begins with https:// or http://")] = Field(
         default=None, description="Where messages are posted when a stream begins to fail, and when it is well again."
     )

@@ -53,6 +53,7 @@ def build_definitions(
             *(_drain_job(stream, key_prefix) for stream in everything),
             maintenance_job(
                 connections,
+                everything,
                 {sensor.name for sensor in sensors},
                 [asset_key(stream, key_prefix) for stream in everything],
             ),

@@ -14,8 +14,10 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
 
+from ..core.stream import Stream
 from . import tags
 from .connections import Connections
+from .letter_retention import purge_op
 from .runs import ENDED
 
 PAGE = 500
@@ -23,13 +25,14 @@ _DAY_SECONDS = 86_400.0
 
 
 def maintenance_job(
-    connections: Connections, sensors: Collection[str], assets: Collection[dg.AssetKey]
+    connections: Connections, streams: Iterable[Stream], sensors: Collection[str], assets: Collection[dg.AssetKey]
 ) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
     newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. It deletes ticks of the same age
-    that launched a run (or failed).
+    that launched a run (or failed), and dead letters as letter_retention.py says.
 
     Args:
+        streams: the streams of this code location.
         sensors: names of this code location's sensors. Other ticks are kept.
         assets: the streams' assets. A run by hand that holds any other asset is kept.
     """
@@ -55,14 +58,18 @@ def maintenance_job(
         before = {status: now - limit * _DAY_SECONDS for status, limit in days.items()}
         purge_ticks(context.instance, sensors, repository, before)
 
+    purge_settled_letters = purge_op(connections, list(streams))
+
     @dg.job(
         name="maintenance",
         executor_def=dg.in_process_executor,
         tags={tags.JOB: "maintenance"},
-        description="Delete finished runs, with their files, and ticks that are older than the retention settings.",
+        description="Delete finished runs, with their files, ticks, and settled dead letters that are older than the"
+        " retention settings.",
     )
     def maintenance() -> None:
         delete_old_runs()
+        purge_settled_letters()
 
     return maintenance
 

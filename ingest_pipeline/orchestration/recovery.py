@@ -61,7 +61,8 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
 
     @dg.op(name="redrive_dead_letters_op", out=COUNTS)
     def redrive(context: dg.OpExecutionContext, config: RedriveConfig) -> None:
-        from ..postgres.dead_letters import DeadLetters, LetterFilter
+        from ..postgres.dead_letters import DeadLetters
+        from ..postgres.letter_filter import LetterFilter
 
         stream = stream_named(config.stream, streams)
         settings = connections.settings.for_stream(stream.name)

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, select, text
+from sqlalchemy import Connection, Row, Table, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused
 from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import COORDINATES, Stream
+from . import dead_letters_sql as sql
 from . import schema
-from .engine import Database, in_text
+from .engine import LONG_STATEMENT_SECONDS, Database
 from .errors import mapped_errors
+from .letter_filter import LetterFilter
 from .tables import event_table
 
 CHUNK = 200
-"""Letters decided in one transaction."""
+"""Letters of a page, and at most decoded again in one transaction."""
+CHUNK_BYTES = 16 << 20
+"""The bytes of the letters that one transaction handles; a letter that has more is handled alone."""
+CLOSED_CHUNK = 5000
+"""Letters at most that are discarded or purged in one transaction."""
+TOP_REASONS_OF = 10_000
+"""The newest open letters whose reasons `top_reasons` counts."""
 _COMMANDS = 10
 LetterDecode = Callable[[bytes | None], tuple[object, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class LetterFilter:
-    """Which open letters are meant; what is None does not narrow.
-
-    Attributes:
-        reason: a part of the reason's text.
-        since, until: when the record was refused; `until` is exclusive.
-        ids: of the letters.
-    """
-
-    stage: str | None = None
-    sqlstate: str | None = None
-    reason: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    ids: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +66,61 @@ class DeadLetters:
         self._doing = f"dead letters of stream {stream.name}"
 
     def count_by_reason(self, wanted: LetterFilter) -> list[Row[Any]]:
-        """(stage, reason, sqlstate, letters, first_id, newest) of the open ones, most first."""
+        """(stage, reason, sqlstate, letters, first_id, newest) of the open ones, most first. Reads all of them."""
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
+            return list(connection.execute(self._sql(sql.COUNTS), self._parameters(wanted)).all())
+
+    def top_reasons(self, limit: int) -> list[Row[Any]]:
+        """(reason, letters) of the newest TOP_REASONS_OF open letters, most first."""
         with self._database.connect(self._doing) as connection:
-            return list(connection.execute(self._sql(_COUNTS), self._parameters(wanted)).all())
+            parameters = {"stream": self._stream.name, "newest": TOP_REASONS_OF, "limit": limit}
+            return list(connection.execute(self._sql(sql.TOP_REASONS), parameters).all())
 
     def page(self, wanted: LetterFilter, after_id: int = 0, limit: int = CHUNK) -> list[Row[Any]]:
         """Open letters by id, without key, value and headers."""
-        with self._database.connect(self._doing) as connection:
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(wanted), "after": after_id, "limit": limit}
-            return list(connection.execute(self._sql(_PAGE), parameters).all())
+            return list(connection.execute(self._sql(sql.PAGE), parameters).all())
 
     def how_to_fetch(self, wanted: LetterFilter) -> str:
         """The commands that fetch again what of open letters is not kept whole; the first ones."""
-        with self._database.connect(self._doing) as connection:
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(wanted), "limit": _COMMANDS}
-            found = connection.execute(self._sql(_TRUNCATED), parameters).all()
+            found = connection.execute(self._sql(sql.TRUNCATED), parameters).all()
         lines = (f"--partition {partition} --from-offset {at} --to-offset {at + 1}" for partition, at in found)
         commands = [f"  ingest replay {self._stream.name} {line}" for line in lines]
         return "\n".join(["of the ones cut short Kafka may still have the whole value:", *commands])
 
-    def show(self, letter_id: int) -> Row[Any] | None:
-        """One letter with everything it holds, whatever its status."""
+    def show(self, letter_id: int, preview_bytes: int) -> Row[Any] | None:
+        """One letter whatever its status, with the first bytes of key and value. `key_bytes` and `kept_bytes` are what
+        the letter holds of them."""
         with self._database.connect(self._doing) as connection:
-            parameters = {"stream": self._stream.name, "id": letter_id}
-            return connection.execute(self._sql(_SHOW), parameters).one_or_none()
+            parameters = {"stream": self._stream.name, "id": letter_id, "preview": preview_bytes}
+            return connection.execute(self._sql(sql.SHOW), parameters).one_or_none()
 
-    def discard(self, wanted: LetterFilter) -> int:
-        """Close letters without a row; how many. They stay in the table as `discarded`."""
-        with self._database.connect(self._doing) as connection:
-            return connection.execute(self._sql(_DISCARD), self._parameters(wanted)).rowcount
+    def discard(self, wanted: LetterFilter, observe: Callable[[int], None] = lambda discarded: None) -> int:
+        """Close the letters that are open now, without a row. They stay in the table as `discarded` until they are
+        purged.
+
+        Args:
+            observe: called after each CLOSED_CHUNK with the sum so far, which is committed.
+
+        Returns:
+            How many were closed.
+        """
+        parameters = {**self._parameters(wanted), "limit": CLOSED_CHUNK}
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
+            newest = connection.execute(self._sql(sql.NEWEST), parameters).scalar()
+        total, after = 0, 0
+        while newest is not None:
+            with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
+                ids = connection.execute(self._sql(sql.NEXT_IDS), {**parameters, "after": after, "newest": newest})
+                if not (chunk := list(ids.scalars())):
+                    break
+                total += connection.execute(self._sql(sql.DISCARD), {"ids": chunk}).rowcount
+            after = chunk[-1]
+            observe(total)
+        return total
 
     def redrive(
         self,
@@ -139,18 +156,16 @@ class DeadLetters:
     def _redrive_chunk(
         self, wanted: LetterFilter, decode: LetterDecode, after: int, dry_run: bool
     ) -> tuple[Redriven, int | None]:
-        done = Redriven()
-        with self._database.connect(self._doing) as connection:
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(wanted), "after": after, "limit": CHUNK}
             schema.hold_table(connection, self._stream, self._database)
-            letters = connection.execute(self._sql(_LOCKED), parameters).all()
-            for letter in letters:
-                outcome, refused = self._redrive_one(connection, letter, decode)
-                done = replace(done, **{outcome: getattr(done, outcome) + 1})
-                self._settle(connection, letter.id, outcome, refused)
+            ids = within_bytes(connection.execute(self._sql(sql.NEXT_SIZES), parameters).all(), CHUNK_BYTES)
+            letters = connection.execute(self._sql(sql.LOCKED), {"ids": ids}).all() if ids else []
+            outcomes = [(letter.id, *self._redrive_one(connection, letter, decode)) for letter in letters]
+            self._settle(connection, outcomes)
             if dry_run:
                 connection.rollback()
-        return done, letters[-1].id if letters else None
+        return Redriven(**Counter(outcome for _, outcome, _ in outcomes)), ids[-1] if ids else None
 
     def _redrive_one(
         self, connection: Connection, letter: Row[Any], decode: LetterDecode
@@ -190,32 +205,37 @@ class DeadLetters:
             **dict(zip(self._stream.columns[STAMP + 1 :], values, strict=True)),
         }
 
-    def _settle(self, connection: Connection, letter_id: int, outcome: str, refused: RecordRefused | None) -> None:
-        if outcome in ("stored", "present"):
-            connection.execute(self._sql(_REDRIVEN), {"id": letter_id})
-        elif refused is not None:
+    def _settle(self, connection: Connection, outcomes: Sequence[tuple[int, str, RecordRefused | None]]) -> None:
+        """One statement for all that were redriven: it moves the counters of settled letters once, in their order."""
+        if redriven := [letter_id for letter_id, outcome, _ in outcomes if outcome in ("stored", "present")]:
+            connection.execute(self._sql(sql.REDRIVEN), {"ids": redriven})
+        refusals = [(letter_id, refused) for letter_id, _, refused in outcomes if refused is not None]
+        if refusals:
             parameters = {
-                "id": letter_id,
-                "stage": refused.stage,
-                "reason": refused.message,
-                "sqlstate": refused.sqlstate,
+                "ids": [letter_id for letter_id, _ in refusals],
+                "stages": [refused.stage for _, refused in refusals],
+                "reasons": [refused.message for _, refused in refusals],
+                "sqlstates": [refused.sqlstate for _, refused in refusals],
             }
-            connection.execute(self._sql(_REFUSED), parameters)
+            connection.execute(self._sql(sql.REFUSED), parameters)
 
     def _parameters(self, wanted: LetterFilter) -> dict[str, Any]:
-        return {
-            "stream": self._stream.name,
-            "stage": wanted.stage,
-            "sqlstate": wanted.sqlstate,
-            "reason": wanted.reason,
-            "since": wanted.since,
-            "until": wanted.until,
-            "ids": None if wanted.ids is None else list(wanted.ids),
-        }
+        return {"stream": self._stream.name, **wanted.parameters()}
 
-    def _sql(self, statement: str) -> Any:
-        ledger = in_text(self._database.schemas.ledger)
-        return text(statement.replace("{open}", _OPEN).replace("{ledger}", ledger))
+    def _sql(self, statement: str) -> TextClause:
+        return sql.rendered(statement, self._database.schemas)
+
+
+def within_bytes(sizes: Sequence[Row[Any]], limit: int) -> list[int]:
+    """The first ids of (id, bytes) whose bytes together stay within the limit, at least one."""
+    ids: list[int] = []
+    total = 0
+    for row in sizes:
+        total += row.bytes
+        if ids and total > limit:
+            break
+        ids.append(row.id)
+    return ids
 
 
 def _sum(left: Redriven, right: Redriven) -> Redriven:
@@ -225,32 +245,3 @@ def _sum(left: Redriven, right: Redriven) -> Redriven:
         left.refused + right.refused,
         left.truncated + right.truncated,
     )
-
-
-_OPEN = """{ledger}.dead_letter
-    WHERE stream = :stream AND status = 'open'
-      AND (CAST(:stage AS text) IS NULL OR stage = :stage)
-      AND (CAST(:sqlstate AS text) IS NULL OR sqlstate = :sqlstate)
-      AND (CAST(:reason AS text) IS NULL OR strpos(reason, :reason) > 0)
-      AND (CAST(:since AS timestamptz) IS NULL OR failed_at >= :since)
-      AND (CAST(:until AS timestamptz) IS NULL OR failed_at < :until)
-      AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY(:ids))"""
-_COUNTS = """
-    SELECT stage, reason, sqlstate, count(*) AS letters, min(id) AS first_id, max(failed_at) AS newest
-    FROM {open} GROUP BY 1, 2, 3 ORDER BY 4 DESC, 5"""
-_PAGE = """
-    SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
-    FROM {open} AND id > :after ORDER BY id LIMIT :limit"""
-_TRUNCATED = "SELECT kafka_partition, kafka_offset FROM {open} AND truncated ORDER BY id LIMIT :limit"
-_SHOW = "SELECT * FROM {ledger}.dead_letter WHERE stream = :stream AND id = :id"
-_LOCKED = """
-    SELECT id, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms, key, headers, value, truncated
-    FROM {open} AND id > :after ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED"""
-_DISCARD = """
-    UPDATE {ledger}.dead_letter SET status = 'discarded', resolved_at = now()
-    WHERE id IN (SELECT id FROM {open})"""
-_REDRIVEN = """
-    UPDATE {ledger}.dead_letter SET status = 'redriven', resolved_at = now(), attempts = attempts + 1 WHERE id = :id"""
-_REFUSED = """
-    UPDATE {ledger}.dead_letter SET attempts = attempts + 1, stage = :stage, reason = :reason, sqlstate = :sqlstate
-    WHERE id = :id"""

@@ -21,9 +21,26 @@ from .copy_progress import CopyLooks
 from .errors import READ_ONLY, READ_ONLY_ADVICE, mapped_errors
 from .no_session import NoSession, connect
 from .queries import quoted
-from .session_settings import FROZEN_SECONDS, QUESTION, SET_SESSION, SET_TRANSACTION, WRITING, parameters
+from .session_settings import (
+    FROZEN_SECONDS,
+    LONG_STATEMENT_SECONDS,
+    QUESTION,
+    SET_SESSION,
+    SET_TRANSACTION,
+    STATEMENT_SECONDS,
+    WRITING,
+    parameters,
+)
 
-__all__ = ["APPLICATION_PREFIX", "FROZEN_SECONDS", "Database", "Schemas", "end_writing", "in_text"]
+__all__ = [
+    "APPLICATION_PREFIX",
+    "FROZEN_SECONDS",
+    "LONG_STATEMENT_SECONDS",
+    "Database",
+    "Schemas",
+    "end_writing",
+    "in_text",
+]
 
 APPLICATION_PREFIX = "ingest "
 """`application_name` of a writing session is this and the run's id: so a run can be seen in pg_stat_activity."""
@@ -80,7 +97,7 @@ class Database:
         self.schemas = schemas or Schemas()
         self.copy_looks = CopyLooks()
         own = {"synchronous_commit": synchronous_commit}
-        self._own, self._question = own, parameters({**QUESTION, **own})
+        self._own, self._question = own, {**QUESTION, **own}
         url = make_url(sqlalchemy_url)
         self.engine: Engine = create_engine(
             url,
@@ -106,26 +123,31 @@ class Database:
         event.listen(self.engine, "handle_error", _discard_read_only)
 
     @contextmanager
-    def connect(self, doing: str) -> Iterator[Connection]:
-        """A pooled connection for a short piece of work; commits at the end, rolls back on an exception.
+    def connect(self, doing: str, statement_seconds: int = STATEMENT_SECONDS) -> Iterator[Connection]:
+        """A pooled connection for one transaction; commits at the end, rolls back on an exception.
+
+        Args:
+            statement_seconds: how long one statement may take. 0 is no limit, for migrations. Waiting for a lock is
+                limited to 5 s always.
 
         Raises: what `mapped_errors` raises, said of `doing`.
         """
-        with mapped_errors(f"{doing} at {self.where}"), self._writable() as connection:
+        with mapped_errors(f"{doing} at {self.where}"), self._writable(statement_seconds) as connection:
             yield connection
             connection.commit()
 
-    def _writable(self) -> Connection:
+    def _writable(self, statement_seconds: int) -> Connection:
         """A pooled connection in a transaction, on a server that takes writes.
 
         A pooled session may lead to a primary that another server has replaced. Its answers would be old, so the pool
         is emptied, and the second try connects to the server that is the primary now.
         """
+        settings = parameters({**self._question, "statement_timeout": f"{statement_seconds}s"})
         for _ in range(2):
             connection = self.engine.connect()
             with ExitStack() as unless_writable:
                 unless_writable.callback(connection.close)
-                if not connection.execute(SET_TRANSACTION, self._question).one().read_only:
+                if not connection.execute(SET_TRANSACTION, settings).one().read_only:
                     unless_writable.pop_all()
                     return connection
                 connection.invalidate()

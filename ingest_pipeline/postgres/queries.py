@@ -18,7 +18,7 @@ _OPEN_DEAD_LETTERS = """\
 SELECT id, failed_at, kafka_partition, kafka_offset, stage, reason, sqlstate, attempts
 FROM {ledger}.dead_letter
 WHERE stream = '{stream}' AND status = 'open'
-ORDER BY failed_at DESC, id DESC LIMIT 20;"""
+ORDER BY id DESC LIMIT 20;"""
 
 
 def quoted(name: str) -> str:

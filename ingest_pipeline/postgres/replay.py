@@ -12,7 +12,7 @@ from ..core.replay import Replayed
 from ..core.stream import Stream
 from . import schema
 from .copy import OPTION, CopyPlan
-from .engine import Database, in_text
+from .engine import LONG_STATEMENT_SECONDS, Database, in_text
 from .errors import mapped_errors
 from .isolate import store_isolated
 from .queries import quoted
@@ -57,7 +57,7 @@ class MissingRows:
         3. letters whose value was cut short, and whose row is there now, are redriven. Rows that a trigger drops count
            as skipped.
         """
-        with self._database.connect(self._doing) as connection:
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             schema.hold_table(connection, self._stream, self._database)
             letters = self._letters(connection, batch)  # 1
             rows = [row for row in batch.rows if letters.get(row[2], True)]

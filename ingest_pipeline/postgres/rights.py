@@ -14,7 +14,8 @@ MINIMUM_VERSION = 140_000
 _NEEDED = {
     "position": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "past_position": ("INSERT",),
-    "dead_letter": ("SELECT", "INSERT", "UPDATE"),
+    "dead_letter": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "settled_letters": ("SELECT", "INSERT", "UPDATE"),
     "loss": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "accounting": ("SELECT",),
     "gap": ("INSERT",),

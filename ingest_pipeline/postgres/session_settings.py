@@ -12,6 +12,10 @@ from sqlalchemy import text
 
 FROZEN_SECONDS = 20
 """After this long without a sign of life a session is ended: by the server between statements, by a waiter in COPY."""
+STATEMENT_SECONDS = 5
+"""How long a question on a pooled connection may take."""
+LONG_STATEMENT_SECONDS = 60
+"""How long a statement may take that stores or changes what was asked for, in a run or in a command."""
 
 _COMMON = {
     "lock_timeout": "5s",
@@ -27,7 +31,7 @@ _COMMON = {
 }
 WRITING = {
     **_COMMON,
-    "statement_timeout": "60s",
+    "statement_timeout": f"{LONG_STATEMENT_SECONDS}s",
     "idle_session_timeout": f"{FROZEN_SECONDS}s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -35,7 +39,7 @@ WRITING = {
     "default_transaction_isolation": "read committed",
     "plan_cache_mode": "force_generic_plan",  # the statements of a batch are always the same: plan them once
 }
-QUESTION = {**_COMMON, "statement_timeout": "5s"}
+QUESTION = {**_COMMON, "statement_timeout": f"{STATEMENT_SECONDS}s"}
 """Of one transaction, so that a pooler which hands out sessions by transaction keeps nothing of them."""
 
 _SET = """

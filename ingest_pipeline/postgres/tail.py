@@ -38,7 +38,7 @@ _RECENT = """
     GROUP BY at.kafka_partition"""
 _ROW_COUNT = """
     SELECT (SELECT coalesce(sum("rows"), 0) FROM {ledger}.accounting WHERE stream = :stream)
-         + (SELECT count(*) FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'redriven')"""
+         + (SELECT coalesce(sum(redriven), 0) FROM {ledger}.settled_letters WHERE stream = :stream)"""
 _NEWEST = """
     SELECT found.* FROM {ledger}.position AS at
     CROSS JOIN LATERAL (

@@ -17,9 +17,10 @@ from ingest_pipeline.core.record import Message, Place, Position
 from ingest_pipeline.core.replay import Replayed, ReplayStore
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.book import LedgerBook
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.engine import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.settings_values import sqlalchemy_url
 from ingest_pipeline.testing import MemoryBook, MemoryDatabase, MemoryDeadLetters, MemoryLedger, MemoryMissingRows

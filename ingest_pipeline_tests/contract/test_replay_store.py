@@ -11,7 +11,8 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, Message, Place, Position
 from ingest_pipeline.core.replay import Replayed, ReplayStore
 from ingest_pipeline.core.rows import RecordRules, decode_batch
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.dead_letters import DeadLetters
+from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.testing import MemoryDeadLetters, MemoryMissingRows
 from ingest_pipeline_tests.contract.ledger_worlds import (

@@ -14,9 +14,10 @@ from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.letters import dead_letter
 from ingest_pipeline.core.record import Batch, Move, Place, TopicIdentity
 from ingest_pipeline.postgres.book import LedgerBook
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
 from ingest_pipeline.postgres.engine import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline.testing.broker import MemoryBroker
 from ingest_pipeline.testing.source import MemorySource

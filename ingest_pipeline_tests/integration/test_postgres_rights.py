@@ -14,7 +14,9 @@ from ingest_pipeline.core.loss import Acceptance, noted_loss
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import rights
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.dead_letters import DeadLetters
+from ingest_pipeline.postgres.letter_filter import LetterFilter
+from ingest_pipeline.postgres.letter_retention import SettledLetters
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
 
@@ -88,6 +90,8 @@ def commands(bench: Bench) -> None:
     letters = DeadLetters(bench.database, bench.stream)
     letters.redrive(LetterFilter(), JsonDecoder(bench.stream).decode)
     assert letters.discard(LetterFilter()) == 1
+    settled = SettledLetters(bench.database, bench.stream)
+    assert (settled.purge(30), settled.missing()) == (0, 0)
     bench.book.allow_letters(1)
     at = bench.ledger.positions[0]
     loss = noted_loss("truncated", 0, at.incarnation, at.place.next_offset, 0, 1)

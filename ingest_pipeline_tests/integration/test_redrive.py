@@ -19,7 +19,8 @@ from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.letters import dead_letter
 from ingest_pipeline.core.record import Batch, Move, Place
 from ingest_pipeline.postgres import dead_letters
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
+from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, message
 
@@ -62,16 +63,17 @@ def lose_session(connection: Connection) -> None:
 
 def crash_at_third(patch: pytest.MonkeyPatch, crash: Callable[[Connection], None]) -> list[int]:
     """The third letter's row is in the open transaction, its new status is not. Rows seen before each status."""
-    settle = DeadLetters._settle
+    redrive_one = DeadLetters._redrive_one
     seen: list[int] = []
 
-    def settle_or_crash(letters: DeadLetters, connection: Connection, *rest: Any) -> None:
+    def redrive_and_crash(letters: DeadLetters, connection: Connection, *rest: Any) -> Any:
+        outcome = redrive_one(letters, connection, *rest)
         seen.append(connection.execute(text("SELECT count(*) FROM reading")).scalar_one())
         if len(seen) == 3:
             crash(connection)
-        settle(letters, connection, *rest)
+        return outcome
 
-    patch.setattr(DeadLetters, "_settle", settle_or_crash)
+    patch.setattr(DeadLetters, "_redrive_one", redrive_and_crash)
     return seen
 
 
@@ -189,16 +191,16 @@ def test_a_second_redrive_leaves_the_letters_that_a_first_one_has_in_hand(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "CHUNK", 10)
-    letters, settle = refused(bench, [BROKEN] * 25), DeadLetters._settle
+    letters, redrive_one = refused(bench, [BROKEN] * 25), DeadLetters._redrive_one
     held, go_on = threading.Event(), threading.Event()
 
-    def hold_the_first(letters: DeadLetters, connection: Connection, *rest: Any) -> None:
+    def hold_the_first(letters: DeadLetters, connection: Connection, *rest: Any) -> Any:
         if not held.is_set():
             held.set()
             assert go_on.wait(WAIT_SECONDS)
-        settle(letters, connection, *rest)
+        return redrive_one(letters, connection, *rest)
 
-    monkeypatch.setattr(DeadLetters, "_settle", hold_the_first)
+    monkeypatch.setattr(DeadLetters, "_redrive_one", hold_the_first)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(letters.redrive, ALL, DECODE)
         try:

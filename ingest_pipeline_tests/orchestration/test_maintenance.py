@@ -94,7 +94,7 @@ class Keeper:
         self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
         connections = Connections(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
         streams = [dg.AssetKey(name) for name in ("busy", "quiet", "broken")]
-        self.execute(maintenance.maintenance_job(connections, [SENSOR], streams), OURS)
+        self.execute(maintenance.maintenance_job(connections, [], [SENSOR], streams), OURS)
 
     def execute(self, job: dg.JobDefinition, repository: RemoteRepositoryOrigin, **more: str) -> str:
         """A run as the daemon launches it for a code location, in this process. Its id."""

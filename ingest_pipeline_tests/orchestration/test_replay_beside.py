@@ -14,7 +14,8 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.orchestration.replays import Wanted, ranges, run_replay
 from ingest_pipeline.postgres import dead_letters
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
+from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
+from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest

@@ -1,0 +1,33 @@
+"""Deletes dead letters that were redriven or discarded more than SETTLED_LETTER_RETENTION_DAYS ago."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ..core.stream import Stream
+from .connections import Connections
+from .steering import told_in_a_line
+
+
+def purge_op(connections: Connections, streams: Sequence[Stream]) -> dg.OpDefinition:
+    """The op of `maintenance` that purges settled letters of these streams. Letters of other code locations' streams
+    stay, even where they are in the same ledger."""
+    days = connections.settings.settled_letter_retention_days
+
+    @dg.op(name="purge_settled_letters", description=f"Delete dead letters that were settled over {days} days ago.")
+    def purge_settled_letters(context: dg.OpExecutionContext) -> None:
+        from ..postgres.letter_retention import SettledLetters
+
+        with told_in_a_line():
+            for stream in streams:
+                if not connections.book(stream).positions():
+                    continue
+                settled = SettledLetters(connections.database(), stream)
+                context.log.info(f"purged {settled.purge(days):,} settled dead letters of {stream.name}")
+                if missing := settled.missing():
+                    context.log.warning(
+                        f"{missing:,} settled dead letters of {stream.name} are gone though nothing purged them: the"
+                        " ledger's counters of settled letters and its rows do not add up"
+                    )
+
+    return purge_settled_letters

@@ -1,0 +1,87 @@
+"""The statements of dead_letters.py and letter_retention.py, and how they are rendered."""
+
+from __future__ import annotations
+
+from sqlalchemy import TextClause, text
+
+from .engine import Schemas, in_text
+
+_OPEN = """{ledger}.dead_letter
+    WHERE stream = :stream AND status = 'open'
+      AND (CAST(:stage AS text) IS NULL OR stage = :stage)
+      AND (CAST(:sqlstate AS text) IS NULL OR sqlstate = :sqlstate)
+      AND (CAST(:reason AS text) IS NULL OR strpos(reason, :reason) > 0)
+      AND (CAST(:since AS timestamptz) IS NULL OR failed_at >= :since)
+      AND (CAST(:until AS timestamptz) IS NULL OR failed_at < :until)
+      AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY(:ids))"""
+_BYTES = """(CASE WHEN truncated AND status = 'open' THEN 0 ELSE coalesce(octet_length(value), 0) END
+            + coalesce(octet_length(key), 0) + coalesce(pg_column_size(headers), 0))"""
+"""Of one letter, without reading it: a truncated one's value is not fetched for a redrive."""
+
+COUNTS = """
+    SELECT stage, reason, sqlstate, count(*) AS letters, min(id) AS first_id, max(failed_at) AS newest
+    FROM {open} GROUP BY 1, 2, 3 ORDER BY 4 DESC, 5"""
+TOP_REASONS = """
+    SELECT reason, count(*) AS letters
+    FROM (SELECT id, reason FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open'
+          ORDER BY id DESC LIMIT :newest) AS newest
+    GROUP BY 1 ORDER BY 2 DESC, min(id) LIMIT :limit"""
+PAGE = """
+    SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
+    FROM {open} AND id > :after ORDER BY id LIMIT :limit"""
+TRUNCATED = "SELECT kafka_partition, kafka_offset FROM {open} AND truncated ORDER BY id LIMIT :limit"
+SHOW = """
+    SELECT id, stream, topic, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms,
+           substr(key, 1, :preview) AS key, octet_length(key) AS key_bytes, substr(value, 1, :preview) AS value,
+           octet_length(value) AS kept_bytes, value_bytes, value_sha256, truncated, headers, stage, reason, sqlstate,
+           run_id, allowed, failed_at, status, attempts, resolved_at
+    FROM {ledger}.dead_letter WHERE stream = :stream AND id = :id"""
+
+NEXT_SIZES = "SELECT id, {bytes} AS bytes FROM {open} AND id > :after ORDER BY id LIMIT :limit"
+LOCKED = """
+    SELECT id, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms, key, headers, truncated,
+           CASE WHEN NOT truncated THEN value END AS value
+    FROM {ledger}.dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) AND status = 'open'
+    ORDER BY id FOR UPDATE SKIP LOCKED"""
+REDRIVEN = """
+    UPDATE {ledger}.dead_letter SET status = 'redriven', resolved_at = now(), attempts = attempts + 1
+    WHERE id = ANY(CAST(:ids AS bigint[]))"""
+REFUSED = """
+    UPDATE {ledger}.dead_letter AS d
+    SET attempts = d.attempts + 1, stage = r.stage, reason = r.reason, sqlstate = r.sqlstate
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:stages AS text[]), CAST(:reasons AS text[]), CAST(:sqlstates AS text[]))
+         AS r(id, stage, reason, sqlstate)
+    WHERE d.id = r.id"""
+
+NEWEST = "SELECT max(id) FROM {open}"
+NEXT_IDS = "SELECT id FROM {open} AND id > :after AND id <= :newest ORDER BY id LIMIT :limit"
+DISCARD = """
+    UPDATE {ledger}.dead_letter SET status = 'discarded', resolved_at = now()
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND status = 'open'"""
+
+_SETTLED = "{ledger}.dead_letter WHERE stream = :stream AND status <> 'open'"
+EXPIRED = """
+    SELECT id, {bytes} AS bytes
+    FROM {settled} AND coalesce(resolved_at, failed_at) < now() - make_interval(days => :days)
+    ORDER BY coalesce(resolved_at, failed_at) LIMIT :limit"""
+EXPIRED_COUNT = """
+    SELECT count(*) FROM {settled} AND coalesce(resolved_at, failed_at) < now() - make_interval(days => :days)"""
+PURGE = """
+    WITH purged AS (
+        DELETE FROM {ledger}.dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) AND status <> 'open'
+        RETURNING stream, kafka_incarnation, kafka_partition),
+    counted AS (
+        INSERT INTO {ledger}.settled_letters AS s (stream, kafka_incarnation, kafka_partition, purged)
+        SELECT stream, kafka_incarnation, kafka_partition, count(*) FROM purged GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        ON CONFLICT (stream, kafka_incarnation, kafka_partition) DO UPDATE SET purged = s.purged + excluded.purged)
+    SELECT count(*) FROM purged"""
+MISSING = """
+    SELECT coalesce(sum(redriven + discarded - purged), 0) - (SELECT count(*) FROM {settled})
+    FROM {ledger}.settled_letters WHERE stream = :stream"""
+
+
+def rendered(statement: str, schemas: Schemas) -> TextClause:
+    """One of the statements above, for this ledger."""
+    for name, part in (("{open}", _OPEN), ("{settled}", _SETTLED), ("{bytes}", _BYTES)):
+        statement = statement.replace(name, part)
+    return text(statement.replace("{ledger}", in_text(schemas.ledger)))

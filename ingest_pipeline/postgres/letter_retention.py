@@ -1,0 +1,61 @@
+"""Purging dead letters that were settled long ago. An open letter is never purged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult
+
+from ..core.stream import Stream
+from . import dead_letters_sql as sql
+from .dead_letters import CHUNK_BYTES, CLOSED_CHUNK, within_bytes
+from .engine import LONG_STATEMENT_SECONDS, Database
+
+_COUNT_SECONDS = 600
+
+
+class SettledLetters:
+    """The redriven and discarded letters of one stream."""
+
+    def __init__(self, database: Database, stream: Stream) -> None:
+        self._database, self._stream = database, stream
+        self._doing = f"purging settled dead letters of stream {stream.name}"
+
+    def expired(self, days: int) -> int:
+        """How many were settled more than so many days ago."""
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
+            return int(self._execute(connection, sql.EXPIRED_COUNT, days=days).scalar_one())
+
+    def purge(self, days: int, observe: Callable[[int], None] = lambda purged: None) -> int:
+        """Delete the letters that were settled more than so many days ago, in transactions of bounded size. Each moves
+        the counter of purged letters, too.
+
+        Args:
+            observe: called after each transaction with the sum so far.
+
+        Returns:
+            How many were deleted.
+        """
+        total = 0
+        while done := self._purge_chunk(days):
+            total += done
+            observe(total)
+        return total
+
+    def missing(self) -> int:
+        """Settled letters that are gone though nothing purged them: the counters less the rows. Reads the index of all
+        settled letters."""
+        with self._database.connect(self._doing, _COUNT_SECONDS) as connection:
+            return int(self._execute(connection, sql.MISSING).scalar_one())
+
+    def _purge_chunk(self, days: int) -> int:
+        with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
+            sizes = self._execute(connection, sql.EXPIRED, days=days, limit=CLOSED_CHUNK).all()
+            if not (ids := within_bytes(sizes, CHUNK_BYTES)):
+                return 0
+            return int(self._execute(connection, sql.PURGE, ids=ids).scalar_one())
+
+    def _execute(self, connection: Connection, statement: str, **parameters: Any) -> CursorResult[Any]:
+        rendered = sql.rendered(statement, self._database.schemas)
+        return connection.execute(rendered, {"stream": self._stream.name, **parameters})

@@ -1,0 +1,34 @@
+"""A process that tries the first so many letters of a stream and prints the most memory it had, in kB. Changes nothing.
+
+python -m ingest_pipeline_tests.integration.redrive_peak DATABASE_URL COUNT
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.rows import RecordRules
+from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
+from ingest_pipeline.postgres.engine import Database
+from ingest_pipeline.postgres.letter_filter import LetterFilter
+from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline_tests.samples import READING
+
+
+def main(url: str, count: int) -> None:
+    database = Database(sqlalchemy_url(url))
+    wanted = LetterFilter(ids=list(range(1, count + 1)))
+    rules = RecordRules(max_bytes=64 << 20)
+    done = DeadLetters(database, READING).redrive(wanted, JsonDecoder(READING).decode, rules, dry_run=True)
+    database.dispose()
+    assert done == Redriven(stored=count), done
+    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert peak is not None
+    print(peak[1])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
