@@ -10,6 +10,7 @@ from sqlalchemy.schema import CreateColumn, CreateSchema
 
 from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
 from ..core.stream import Stream
+from . import blockers
 from .catalog import ledger_differences
 from .comparison import column_names, declared, has_table, in_words, table_differences
 from .engine import Database, in_text
@@ -48,18 +49,26 @@ def prepare(database: Database, stream: Stream) -> None:
 def migrate(database: Database, streams: Iterable[Stream], only_create: bool = False) -> list[str]:
     """Bring ledger and event tables to what this code declares, and say in words what was done.
 
-    One session at a time; the others wait up to 5 s. Adds missing columns, never drops or retypes one.
+    One session at a time; the others wait up to 5 s. Adds missing columns, never drops or retypes one. A statement may
+    take as long as it needs, since it may have to rewrite a large table or to index millions of dead letters.
 
     Args:
         only_create: leave tables that exist as they are.
 
     Raises:
-        SchemaMismatch: a difference that adding a column does not mend.
+        SchemaMismatch: a difference that adding a column does not mend, or a ledger of newer code.
+        DatabaseUnavailable: another session kept a table for longer than 5 s; the message says which session.
     """
+    streams = list(streams)
     done: list[str] = []
-    with database.connect("migrating") as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ingest migrate', 0))"))
-        if ledger_version(connection, database.schemas.ledger) != LEDGER_VERSION:
+    with (
+        blockers.named(database, [stream.table for stream in streams]),
+        database.connect("migrating", statement_seconds=0) as connection,
+    ):
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
+        version = ledger_version(connection, database.schemas.ledger)
+        _refuse_newer(version, database)
+        if version != LEDGER_VERSION:
             _upgrade_ledger(connection, database.schemas.ledger)
             done.append(f"ledger schema {database.schemas.ledger} is at version {LEDGER_VERSION}")
         _create_schema(connection, database.schemas.events)
@@ -110,12 +119,21 @@ def ledger_version(connection: Connection, schema: str) -> str | None:
 def has_ledger(connection: Connection, database: Database) -> bool:
     """Whether there is a ledger. Raises SchemaMismatch when it is that of another version."""
     version = ledger_version(connection, database.schemas.ledger)
+    _refuse_newer(version, database)
     if version not in (None, LEDGER_VERSION):
         raise SchemaMismatch(
             f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code needs"
             f" {LEDGER_VERSION}: run `ingest migrate`"
         )
     return version is not None
+
+
+def _refuse_newer(version: str | None, database: Database) -> None:
+    if version is not None and version > LEDGER_VERSION:
+        raise SchemaMismatch(
+            f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code knows"
+            f" {LEDGER_VERSION}: newer code has migrated it, so start that code here"
+        )
 
 
 def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:

@@ -1,0 +1,58 @@
+"""Which sessions keep a migration from its locks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Row, text
+
+from ..core.errors import DatabaseUnavailable
+from .engine import Database
+
+MIGRATION_LOCK = "hashtextextended('ingest migrate', 0)"
+"""The key of the advisory lock that a migration takes first."""
+_LOCK_NOT_AVAILABLE = "55P03"
+_SHOWN = 3
+_SESSIONS = text(f"""
+    SELECT a.pid, a.usename, a.application_name, l.object,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::bigint AS seconds
+    FROM (
+        SELECT k.pid, min(coalesce(c.relname, 'the lock of ingest migrate')) AS object
+        FROM pg_locks k LEFT JOIN pg_class c ON c.oid = k.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE k.granted AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (c.relkind IN ('r', 'p') AND (n.nspname = :ledger OR n.nspname = :events AND c.relname = ANY(:tables))
+               OR k.locktype = 'advisory' AND (k.classid::bigint << 32 | k.objid::bigint) = {MIGRATION_LOCK})
+        GROUP BY k.pid
+    ) AS l JOIN pg_stat_activity a USING (pid)
+    WHERE a.pid <> pg_backend_pid() ORDER BY a.xact_start NULLS LAST, a.pid LIMIT {_SHOWN}""")  # noqa: S608 (constants)
+
+
+@contextmanager
+def named(database: Database, tables: Collection[str]) -> Iterator[None]:
+    """Around a migration: when it could not get a lock in time, the error names the sessions that hold one.
+
+    Args:
+        tables: the event tables that are migrated.
+
+    Raises:
+        DatabaseUnavailable: the migration's own, with the sessions.
+    """
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        if error.sqlstate != _LOCK_NOT_AVAILABLE:
+            raise
+        parameters = {"ledger": database.schemas.ledger, "events": database.schemas.events, "tables": list(tables)}
+        with database.connect("looking for the sessions that hold the tables") as connection:
+            sessions = connection.execute(_SESSIONS, parameters).all()
+        holders = "; ".join(map(_described, sessions)) or "a session that has let go since"
+        message = f"{error.message}. Held by {holders}. Nothing was changed: let them finish, then migrate again"
+        raise DatabaseUnavailable(message, **error.where) from error
+
+
+def _described(session: Row[Any]) -> str:
+    since = "" if session.seconds is None else f", in a transaction for {session.seconds:,} s"
+    who = f"{session.application_name or 'unnamed'}, role {session.usename}{since}"
+    return f"session {session.pid} ({who}): {session.object}"
