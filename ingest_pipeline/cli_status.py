@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli import StreamName, connections
+from .orchestration.levels import LEVELS, worst
 from .settings_streams import load_streams
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from .orchestration.status import PartitionStatus, StreamStatus
 
 _WATCH_SECONDS = 2.0
-_LEVELS = ("healthy", "degraded", "stopped")
-_STYLES = ("green", "yellow", "red")
+_STYLES = ("green", "yellow", "red", "magenta")
 _COLUMNS = (
     *("partition", "position", "end", "lag", "delay", "rows", "rows/s", "dead letters", "open", "lost"),
     *("last commit", "owner"),
@@ -43,8 +43,8 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     """Position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong; of all
     streams, or of those named.
 
-    Exit code 0 when these are healthy, 1 when one is degraded, 2 when one stands still, 3 when nobody could look:
-    a wrong setting or option.
+    Exit code 0 when these are healthy, 1 when one is degraded, 2 when one stands still, 3 when the answer is not
+    known: the ledger did not answer in time, or a setting or option is wrong. 2 comes before 3, and 3 before 1.
 
     \b
     position      next offset to be stored
@@ -79,7 +79,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
         click.echo(json.dumps([_plain(each) for each in found], indent=2, default=str))
     else:
         console.print(drawn(found, console))
-    sys.exit(max((each.level for each in found), default=0))
+    sys.exit(worst(each.level for each in found))
 
 
 def _look(streams: Sequence[Stream]) -> list[StreamStatus]:
@@ -101,7 +101,7 @@ def _plain(found: StreamStatus) -> dict[str, Any]:
     partitions = [
         {**asdict(at), "lag": at.lag, "delay": at.delay, "open_letters": at.open_letters} for at in found.partitions
     ]
-    return {**asdict(found), "level": _LEVELS[found.level], "lag": found.lag, "partitions": partitions}
+    return {**asdict(found), "level": LEVELS[found.level], "lag": found.lag, "partitions": partitions}
 
 
 def drawn(found: list[StreamStatus], console: Console) -> Group:
@@ -112,7 +112,7 @@ def drawn(found: list[StreamStatus], console: Console) -> Group:
     parts: list[RenderableType] = []
     for each in found:
         lag = "unknown" if each.lag is None else f"{each.lag:,}"
-        level = (_LEVELS[each.level], _STYLES[each.level])
+        level = (LEVELS[each.level], _STYLES[each.level])
         parts.append(Text.assemble((each.stream, "bold"), " ", level, f"  lag {lag}"))
         parts += [Text(f"  {line}") for line in each.said]
         if not each.partitions:

@@ -16,8 +16,9 @@ from ..core.stream import Stream
 from . import tags
 from .assets import asset_key
 from .connections import Connections
+from .open_letters import open_letters
 from .runs import ENDED, failed_by_hand
-from .status import open_letters, status_of
+from .status import status_of
 
 ACCOUNTED = "every_offset_accounted_for"
 NO_LOSS = "no_data_loss"

@@ -13,10 +13,10 @@ from prometheus_client.registry import Collector
 
 from ..core.stream import Stream
 from .connections import Connections
-from .status import STOPPED, PartitionStatus, StreamStatus, status_of
+from .levels import LEVELS, STOPPED, UNKNOWN
+from .status import PartitionStatus, StreamStatus, status_of
 
 _PARTITION = ("stream", "partition")
-_STATES = ("healthy", "degraded", "stopped")
 
 
 def _seconds(moment: datetime | None) -> float | None:
@@ -76,7 +76,8 @@ _OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | N
 
 class StreamCollector(Collector):
     """Asks ledger and broker at each scrape. Where Kafka does not answer, a stream has state "stopped", and what the
-    ledger says without ends, lag and delay; where PostgreSQL does not, the state alone."""
+    ledger says without ends, lag and delay; where PostgreSQL does not, the state alone. A question that PostgreSQL did
+    not answer in time makes the state "unknown", and what depends on the answer is left out."""
 
     def __init__(self, streams: Iterable[Stream], connections: Connections) -> None:
         self._streams, self._connections = list(streams), connections
@@ -102,7 +103,7 @@ class StreamCollector(Collector):
     def _states(self, found: list[StreamStatus]) -> Metric:
         family = GaugeMetricFamily("ingest_stream_state", "1 for the state it is in.", labels=("stream", "state"))
         for each in found:
-            for level, state in enumerate(_STATES):
+            for level, state in enumerate(LEVELS):
                 family.add_metric([each.stream, state], float(level == each.level))
         return family
 
@@ -114,13 +115,14 @@ class StreamCollector(Collector):
         )
         for each in found:
             for at in each.partitions:
-                for of in at.refused:
+                for of in at.refused or ():
                     family.add_metric([each.stream, str(at.partition), of.stage, of.sqlstate_class], of.letters)
         return family
 
 
 def application(streams: Iterable[Stream], connections: Connections) -> WSGIApplication:
-    """`/metrics`, and `/healthz`: 503 with the reasons when a stream stands still that nobody paused, else 200."""
+    """`/metrics` and `/healthz`. The latter answers 503 with the reasons when a stream stands still that nobody paused,
+    else 504 when the ledger did not answer in time, else 200."""
     streams = list(streams)
     registry = CollectorRegistry()
     registry.register(StreamCollector(streams, connections))
@@ -133,10 +135,15 @@ def application(streams: Iterable[Stream], connections: Connections) -> WSGIAppl
         if path != "/healthz":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"here are /metrics and /healthz\n"]
-        still = [each for each in (status_of(one, connections) for one in streams) if each.level == STOPPED]
-        well = all(each.paused for each in still)
-        start_response("200 OK" if well else "503 Service Unavailable", [("Content-Type", "text/plain")])
-        lines = [f"{each.stream}: {said}" for each in still for said in each.said] or ["ok"]
+        stands = [status_of(one, connections) for one in streams]
+        code = "200 OK"
+        if any(each.level == UNKNOWN for each in stands):
+            code = "504 Gateway Timeout"
+        if any(each.level == STOPPED and not each.paused for each in stands):
+            code = "503 Service Unavailable"
+        start_response(code, [("Content-Type", "text/plain")])
+        told = [each for each in stands if each.level in (STOPPED, UNKNOWN)]
+        lines = [f"{each.stream}: {said}" for each in told for said in each.said] or ["ok"]
         return ["\n".join([*lines, ""]).encode()]
 
     return answer

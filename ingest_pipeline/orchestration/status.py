@@ -11,17 +11,16 @@ from ..core.loss import Loss, topic_gone
 from ..core.ports import Topic
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
+from . import levels, open_letters
 from .connections import Connections
+from .levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN
 from .tags import sensor_name
 
 if TYPE_CHECKING:
     from ..postgres.book import StreamState
 
-HEALTHY, DEGRADED, STOPPED = 0, 1, 2
-"""Also the exit codes."""
 UNATTENDED_SECONDS = 60
 """Records that nobody drains for longer are told; a run takes a few seconds to start."""
-TOP_REASONS = 3
 SILENT_SECONDS = 180
 """A sensor tells the ledger once a minute that it looks. One that has not for so long, nor for three of its intervals,
 does not look any more."""
@@ -45,6 +44,7 @@ class PartitionStatus:
         next_offset: None before the stream has begun.
         end: None when Kafka does not answer, or has no such partition.
         owner, owner_since: the run that owns it, and when its session in PostgreSQL began.
+        refused, accounted: None where the ledger did not answer in time.
         newest_at: the Kafka timestamp of the newest row.
         rows_per_second: over the last minute; None where it was not asked for. See postgres.tail.rows_per_second.
     """
@@ -57,8 +57,8 @@ class PartitionStatus:
     skipped: int = 0
     absent: int = 0
     lost: int = 0
-    refused: tuple[OpenLetters, ...] = ()
-    accounted: bool = True
+    refused: tuple[OpenLetters, ...] | None = ()
+    accounted: bool | None = True
     owner: str | None = None
     owner_since: datetime | None = None
     committed_at: datetime | None = None
@@ -66,8 +66,8 @@ class PartitionStatus:
     rows_per_second: float | None = None
 
     @property
-    def open_letters(self) -> int:
-        return sum(each.letters for each in self.refused)
+    def open_letters(self) -> int | None:
+        return None if self.refused is None else sum(each.letters for each in self.refused)
 
     @property
     def lag(self) -> int | None:
@@ -88,6 +88,7 @@ class StreamStatus:
     """One stream.
 
     Attributes:
+        level: of levels.py.
         said: a sentence for everything that is not as it should be, the gravest first.
         late: those that tell of records waiting for more than MAX_DELAY_SECONDS; None where nobody can tell.
         ticked_at: when its sensor last looked, to the minute.
@@ -97,7 +98,7 @@ class StreamStatus:
     stream: str
     level: int
     said: list[str]
-    open_letters: int = 0
+    open_letters: int | None = 0
     partitions: list[PartitionStatus] = field(default_factory=list)
     ticked_at: datetime | None = None
     late: list[str] | None = None
@@ -118,6 +119,8 @@ def status_of(stream: Stream, connections: Connections, rates: bool = False) -> 
     try:
         return _status_of(stream, connections, rates)
     except IngestError as error:
+        if (sentence := levels.unanswered(error)) is not None:
+            return StreamStatus(stream.name, UNKNOWN, [sentence], open_letters=None)
         return StreamStatus(stream.name, STOPPED, [error.message])
 
 
@@ -199,16 +202,6 @@ def _silent(stream: Stream, ticked_at: datetime | None, poll_seconds: int) -> li
     ]
 
 
-def open_letters(stream: Stream, connections: Connections) -> tuple[int, str]:
-    """How many dead letters wait, and a sentence with their most frequent reasons."""
-    from ..postgres.dead_letters import DeadLetters, LetterFilter
-
-    reasons = DeadLetters(connections.database(), stream).count_by_reason(LetterFilter())
-    count = sum(row.letters for row in reasons)
-    top = "; ".join(f"{row.letters:,}x {row.reason}" for row in reasons[:TOP_REASONS])
-    return count, f"{count:,} open dead letters: {top}" if count else "no open dead letters"
-
-
 def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamStatus:
     from ..postgres.tail import newest_timestamps, rows_per_second
 
@@ -224,19 +217,24 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
             said = [*paused, f"{error.message}; the sensor waits for it"]
             return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said, paused=state.paused)
         away.append(topic_gone(error, len(known), stream.name).message)
-    except IngestError as error:  # Kafka's: PostgreSQL has answered, and is asked again
-        away.append(error.message)
-    accounts = book.accounting()
+    except IngestError as error:
+        if levels.unanswered(error) is not None:
+            raise
+        away.append(error.message)  # Kafka's: PostgreSQL has answered, and is asked again
+    unknown: list[str] = []
+    accounts = levels.in_time(book.accounting, unknown)
     partitions = range(max([0, *(p + 1 for p in (*ends, *silent, *known))]))
     owners = book.owners(partitions).holders
     newest = newest_timestamps(connections.database(), stream) if known else {}
     speeds = rows_per_second(connections.database(), stream) if known and rates else {}
-    letters = book.open_letters()
-    refused = {
-        p: tuple(OpenLetters(row.stage, row.sqlstate_class, row.letters) for row in letters if row.partition == p)
-        for p in partitions
-    }
-    wrong = {entry.kafka_partition for entry in accounts if not entry.accounted}
+    letters = levels.in_time(book.open_letters, unknown)
+    refused: dict[int, tuple[OpenLetters, ...]] = {}
+    if letters is not None:
+        refused = {
+            p: tuple(OpenLetters(row.stage, row.sqlstate_class, row.letters) for row in letters if row.partition == p)
+            for p in partitions
+        }
+    wrong = {entry.kafka_partition for entry in accounts or () if not entry.accounted}
     found = []
     for partition in partitions:
         at, owner = known.get(partition), owners.get(partition)
@@ -250,8 +248,8 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
                 at.skipped if at else 0,
                 at.absent if at else 0,
                 at.lost if at else 0,
-                refused[partition],
-                partition not in wrong,
+                refused.get(partition),
+                None if accounts is None else partition not in wrong,
                 owner.run_id if owner else None,
                 owner.since if owner else None,
                 at.updated_at if at and at.next_offset > at.first_offset else None,
@@ -280,17 +278,19 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     degraded += [] if state.failure_stops else failing
     degraded += late or []
     degraded += [] if stopped else unattended
-    level = STOPPED if stopped else DEGRADED if degraded or letters else HEALTHY
-    waiting = sum(row.letters for row in letters)
+    waiting = None if letters is None else sum(row.letters for row in letters)
+    level = STOPPED if stopped else UNKNOWN if unknown else DEGRADED if degraded or waiting else HEALTHY
     if waiting:
-        told = open_letters(stream, connections)[1]
-        degraded.append(f"{told}. To see them: ingest dead-letters list {stream.name}")
+        words = levels.in_time(lambda: open_letters.in_words(stream, connections, waiting), unknown)
+        degraded.append(
+            f"{words or f'{waiting:,} open dead letters'}. To see them: ingest dead-letters list {stream.name}"
+        )
     if state.letters_allowed:
         degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
     return StreamStatus(
         stream.name,
         level,
-        stopped + degraded,
+        stopped + unknown + degraded,
         waiting,
         found,
         state.ticked_at,
