@@ -25,7 +25,7 @@ from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings_model import StreamSettings
 from ingest_pipeline_tests.faults.fuzz_kinds import records
-from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, row_problem
+from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, needless_refusal, row_problem
 from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed
 from ingest_pipeline_tests.faults.fuzz_run import drain
 from ingest_pipeline_tests.faults.raw_producer import RawProducer
@@ -107,7 +107,7 @@ class FuzzedStream:
             problem = row_problem(self.stream, record, ms, found)
         else:
             self.stages[found["stage"]] += 1
-            problem = letter_problem(record, ms, found, LETTER_LIMIT)
+            problem = letter_problem(record, ms, found, LETTER_LIMIT) or needless_refusal(record, found)
         if problem:
             self._problem(where, record, problem)
 

@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline_tests.faults.fuzz import fuzz
 from ingest_pipeline_tests.faults.fuzz_kinds import SPOILT, records
-from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, row_problem
+from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, needless_refusal, row_problem
 from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed
 from ingest_pipeline_tests.faults.fuzz_world import FuzzWorld
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -62,3 +62,19 @@ def test_a_row_of_what_cannot_be_one_is_found(value: bytes | None) -> None:
 def test_a_healthy_record_that_was_refused_is_found() -> None:
     letter = {"stage": "decode", "reason": "why", "headers": None}
     assert letter_problem(SENT, 1000, letter, 1024) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [("20241128100530250", "row"), ("2026-12-31T23:59:59.9999999Z", "row"), ("2026-01-01 06:00:00 +0200", "letter")],
+)
+def test_a_timestamp_is_judged_without_the_products_reader(text: str, wrong: str) -> None:
+    """What fromisoformat makes of digits, what rounding makes of decimals, and a refusal of what is a timestamp."""
+    sent = replace(SENT, value=f'{{"device_id": "a", "temperature": 1.5, "timestamp": "{text}"}}'.encode())
+    if wrong == "row":
+        for stored in (datetime(2024, 11, 28, 0, 53, 2, 500_000, UTC), datetime(2027, 1, 1, tzinfo=UTC)):
+            assert row_problem(TEMPERATURE, sent, 1000, (*ROW[:3], stored)) is not None
+    else:
+        letter = {"stage": "timestamp", "reason": "not an ISO 8601 timestamp - at `$.timestamp`"}
+        assert needless_refusal(sent, letter) is not None
+        assert needless_refusal(replace(sent, value=b'{"timestamp": "soon"}'), letter) is None
