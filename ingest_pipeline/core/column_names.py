@@ -1,7 +1,8 @@
-"""Which names a table and its columns may have."""
+"""Which names a table, its indexes and its columns may have."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from .columns import COORDINATE_COLUMNS, INGESTED_AT, KAFKA_TIMESTAMP
@@ -22,6 +23,19 @@ def taken_names() -> dict[str, str]:
         **dict.fromkeys(RESERVED, "every event table has a column of that name already"),
         **dict.fromkeys(SYSTEM_COLUMNS, "every table of PostgreSQL has a system column of that name"),
     }
+
+
+def index_names(table: str) -> tuple[str, str]:
+    """The names of an event table's primary key and of the index on its event_time. Both lie in the table's schema."""
+    return _derived(table, "_pkey"), _derived(table, "_event_time_brin")
+
+
+def _derived(table: str, suffix: str) -> str:
+    """The table's name and a suffix. One too long for PostgreSQL is cut, and a hash keeps it apart from others."""
+    if len(table.encode()) + len(suffix) <= POSTGRES_NAME_BYTES:
+        return table + suffix
+    suffix = f"_{hashlib.sha256(table.encode()).hexdigest()[:8]}{suffix}"
+    return table.encode()[: POSTGRES_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
 
 
 def check_sizes(stream: str, table: str, columns: Sequence[str]) -> None:

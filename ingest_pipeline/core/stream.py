@@ -12,7 +12,7 @@ from functools import cached_property
 
 import msgspec
 
-from .column_names import check_fields, check_sizes, taken_names
+from .column_names import check_fields, check_sizes, index_names, taken_names
 from .columns import (
     COORDINATE_COLUMNS,
     INGESTED_AT,
@@ -213,7 +213,7 @@ def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
     """The streams by name.
 
     Raises:
-        SettingsError: one is no Stream, or two share a name, a topic, its asset's name or a table.
+        SettingsError: one is no Stream, or two share a name, a topic, its asset's name, a table or a table's index.
     """
     found: dict[str, Stream] = {}
     for number, stream in enumerate(streams, 1):
@@ -224,6 +224,12 @@ def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
                 if getattr(stream, what) == getattr(other, what):
                     raise SettingsError(
                         f"streams {other.name} and {stream.name} share the {what} {getattr(stream, what)!r}"
+                    )
+            for one, two in ((stream, other), (other, stream)):
+                if one.table in index_names(two.table):
+                    raise SettingsError(
+                        f"stream {one.name}: the table {one.table!r} has the name of an index of stream {two.name}'s"
+                        " table: give one of the tables another name"
                     )
             if (shared := stream.topic_asset_name) == other.topic_asset_name:
                 raise SettingsError(

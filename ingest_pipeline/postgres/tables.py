@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import psycopg
@@ -29,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
-from ..core.column_names import POSTGRES_NAME_BYTES
+from ..core.column_names import index_names
 from ..core.columns import Column as Declared
 from ..core.columns import FilledBy
 from ..core.stream import COORDINATES, Stream
@@ -77,7 +76,7 @@ def event_table(stream: Stream, schema: str, metadata: MetaData | None = None) -
         metadata if metadata is not None else MetaData(),
         *map(_column, stream.table_columns),
         PrimaryKeyConstraint(*COORDINATES, name=primary_key_name(stream.table)),
-        Index(_derived(stream.table, "_event_time_brin"), "event_time", postgresql_using="brin"),
+        Index(index_names(stream.table)[1], "event_time", postgresql_using="brin"),
         schema=schema,
         comment=stream.description or None,
     )
@@ -93,15 +92,7 @@ def _column(declared: Declared) -> Column[Any]:
 
 def primary_key_name(table: str) -> str:
     """The event table's own key, as `mapped_errors` knows it."""
-    return _derived(table, "_pkey")
-
-
-def _derived(table: str, suffix: str) -> str:
-    """The table's name and a suffix; one too long for PostgreSQL is cut, and told from others by a hash."""
-    if len(table.encode()) + len(suffix) <= POSTGRES_NAME_BYTES:
-        return table + suffix
-    suffix = f"_{hashlib.sha256(table.encode()).hexdigest()[:8]}{suffix}"
-    return table.encode()[: POSTGRES_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
+    return index_names(table)[0]
 
 
 def column_oids(stream: Stream) -> dict[str, int]:

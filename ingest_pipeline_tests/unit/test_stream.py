@@ -168,6 +168,17 @@ def test_more_columns_than_postgresql_has_are_refused() -> None:
                 Stream("readings", many)
 
 
+@pytest.mark.parametrize("suffix", ["_pkey", "_event_time_brin"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_table_is_no_other_tables_index(suffix: str, turned: bool) -> None:
+    """PostgreSQL keeps tables and indexes under the same names of a schema."""
+    streams = [Stream("one", event()), Stream("two", event(), table=f"one{suffix}")]
+    with pytest.raises(
+        SettingsError, match=f"stream two: the table 'one{suffix}' has the name of an index of stream one"
+    ):
+        by_name(reversed(streams) if turned else streams)
+
+
 def test_an_int_is_bounded_to_bigint_unless_it_is_bounded_closer() -> None:
     fields = Stream("readings", event(wide=int, narrow=Annotated[int, msgspec.Meta(ge=0, le=9)])).fields
     wide, narrow = (msgspec.json.Decoder(field.decode_type) for field in fields[1:])
