@@ -106,6 +106,9 @@ def admin_config(kafka: Mapping[str, str], client_id: str = "ingest") -> dict[st
     asked = {name: value for name, value in kafka.items() if name not in _CONSUMER_ONLY}
     return {
         "client.id": client_id,
+        # The client asks a broker that it is connected to, and asks a frozen one again until a question has been open
+        # for this long. With librdkafka's 60000, no question got an answer for a minute (2.16, measured).
+        "socket.timeout.ms": 2_000,
         "log.connection.close": False,
         **asked,
         "allow.auto.create.topics": False,
