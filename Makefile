@@ -64,7 +64,7 @@ bench: install ## Measure throughput on this machine (ARGS=--help)
 bench-quick: install ## The ratio to the plain asyncio design, in a minute; fails under 2
 	@$(BIN)/python -m benchmarks.quick $(ARGS)
 
-chaos: install ## Faults at random on real servers, and the proof that nothing is lost or twice (FAULTS=30 SEED=1)
+chaos: install ## Faults at random on real servers, and the proof that nothing is lost or twice (FAULTS=30 SEED=1 ARGS='--brokers 3')
 	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED) $(ARGS)
 
 fuzz: install ## Broken records by the thousand, each to be accounted for (RECORDS=n SEED=s)

@@ -27,7 +27,6 @@ from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
-from ingest_pipeline_tests.servers.kafka_jars import check_java
 from ingest_pipeline_tests.servers.pgbouncer import PgBouncer
 from ingest_pipeline_tests.servers.pgbouncer import program as pgbouncer_program
 from ingest_pipeline_tests.servers.prometheus import PrometheusServer, programs
@@ -139,13 +138,10 @@ def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     with ExitStack() as cleanup:
 
         def make(brokers: int) -> KafkaCluster:
-            cluster = KafkaCluster(tmp_path_factory.mktemp("kafka") / "cluster", brokers)
-            cleanup.callback(cluster.kill)
-            return cluster
+            with needed("REQUIRE_KAFKA"):
+                return cleanup.enter_context(choose.own_cluster(tmp_path_factory.mktemp("kafka") / "cluster", brokers))
 
-        with needed("REQUIRE_KAFKA"):
-            check_java()
-            yield make
+        yield make
 
 
 @pytest.fixture

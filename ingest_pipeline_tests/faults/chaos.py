@@ -22,6 +22,7 @@ from pathlib import Path
 from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.faults import chaos_oracle as oracle
 from ingest_pipeline_tests.faults import feed
+from ingest_pipeline_tests.faults.chaos_brokers import CLUSTER_FAULTS
 from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
 from ingest_pipeline_tests.faults.chaos_world import World
 from ingest_pipeline_tests.orchestration.bench import wait_for
@@ -34,6 +35,7 @@ LONGEST_SECONDS = 180.0
 PATIENCE_SECONDS = 150.0
 """How much longer it is waited for, to tell slow from stuck."""
 _END_SECONDS = 120.0
+FAULTS_OF_ALL_WORLDS = FAULTS | CLUSTER_FAULTS
 
 
 class Chaos:
@@ -56,6 +58,7 @@ class Chaos:
                     self.wrong.append(self._with_evidence(str(error)))
             self.wrong += self._at_the_end()
         self.wrong += [f"position went back: {line}" for line in watch.went_back[:5]]
+        self.wrong += [f"taken for a loss: {line}" for line in sorted(watch.losses)]
         if not watch.looks:
             self.wrong.append("nobody watched the positions")
 
@@ -73,7 +76,7 @@ class Chaos:
         self.world.producers.burst()
         time.sleep(draw.uniform(0.2, 1.2))  # the moment is the point
         began_at = time.monotonic()
-        struck = FAULTS[kind][1](self.world, draw)
+        struck = FAULTS_OF_ALL_WORLDS[kind][1](self.world, draw)
         lasted = time.monotonic() - began_at
         try:
             taken = self._fresh_rows(f"fault {number}, {kind}, {struck.target}")
@@ -117,7 +120,7 @@ class Chaos:
         yield from oracle.differences(world, log, issued)
         letters = sum(feed.kind(number) == "dead letter" for number in log.records.values())
         self.counted = f"{len(log.records):,} records, {letters:,} dead letters among them, none lost, none twice"
-        self.counted += f"; of {len(issued.aborted):,} aborted ones none seen; nothing left behind"
+        self.counted += f"; of {len(issued.aborted):,} aborted ones none seen; no loss noted; nothing left behind"
 
     def _in_vain(self, what: str, condition: Callable[[], bool], seconds: float) -> list[str]:
         try:
@@ -146,18 +149,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Faults at random, and the proof that nothing was lost or twice.")
     parser.add_argument("--faults", type=int, default=30, help="how many (default 30)")
     parser.add_argument("--seed", type=int, default=1, help="which (default 1)")
-    parser.add_argument("--only", choices=FAULTS, action="append", help="a kind; may be given again (default all)")
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="how many brokers Kafka has (default 1)")
+    parser.add_argument(
+        "--only", choices=FAULTS_OF_ALL_WORLDS, action="append", help="a kind; may be given again (default all)"
+    )
     chosen = parser.parse_args()
+    faults = FAULTS if chosen.brokers == 1 else CLUSTER_FAULTS
+    if unknown := set(chosen.only or ()) - faults.keys():
+        parser.error(f"not with {chosen.brokers} brokers: {', '.join(sorted(unknown))}")
+    if chosen.only:
+        faults = {kind: faults[kind] for kind in faults if kind in chosen.only}
     for number in (signal.SIGINT, signal.SIGTERM):  # a background job has SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     began_at = time.monotonic()
-    say(f"chaos with {chosen.faults} faults, seed {chosen.seed}; logs in {folder}")
-    with World(folder, chosen.seed) as world:
+    plan = f"{chosen.faults} faults, seed {chosen.seed}, brokers {chosen.brokers}"
+    say(f"chaos with {plan}; logs in {folder}")
+    with World(folder, chosen.seed, chosen.brokers) as world:
         chaos = Chaos(world, chosen.seed)
-        chaos.run(deck(chosen.seed, chosen.faults, chosen.only or FAULTS))
+        chaos.run(deck(chosen.seed, chosen.faults, faults))
         say("", *table(chaos.seconds), "", *chaos.wrong)
-    taken = f"{chosen.faults} faults, seed {chosen.seed}, {time.monotonic() - began_at:.0f} s"
+    taken = f"{plan}, {time.monotonic() - began_at:.0f} s"
     if chaos.wrong:
         say(f"BROKEN: {len(chaos.wrong)} things did not hold ({taken}); logs in {folder}")
         return 1

@@ -16,11 +16,14 @@ from ingest_pipeline_tests.faults.chaos_world import World
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Issued
 
 _SHOWN = 5
+_LOSSES = """select stream, kafka_partition, cause from ingest.loss
+    union all select stream, kafka_partition, 'a gap' from ingest.gap"""
 _COUNTERS = 'first_offset, next_offset, "rows", dead_letters, skipped, absent, lost'
 
 
 class Watch:
-    """Looks at the positions all the time, past the proxy; none of their numbers may ever get smaller."""
+    """Looks at the positions all the time, past the proxy. None of their numbers may ever get smaller, and the ledger
+    may never note a loss or a gap: no fault of a chaos run takes a record away."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -29,6 +32,7 @@ class Watch:
         self._seen: dict[tuple[str, int], tuple[int, ...]] = {}
         self.looks = 0
         self.went_back: list[str] = []
+        self.losses: set[str] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -56,6 +60,8 @@ class Watch:
                     f"{stream} {partition}: (next offset, rows, dead letters) {before} → {tuple(now)}"
                 )
             self._seen[stream, partition] = tuple(now)
+        for stream, partition, cause in connection.execute(_LOSSES):
+            self.losses.add(f"{stream} {partition}: {cause}")
         self.looks += 1
 
 

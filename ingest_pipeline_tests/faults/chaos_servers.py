@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 from contextlib import suppress
 
 import psycopg
@@ -107,7 +107,7 @@ def _alter(world: World, statement: str) -> None:
             time.sleep(0.05)
 
 
-FAULTS: dict[str, tuple[int, Strike]] = RUN_FAULTS | {
+SERVER_FAULTS: dict[str, tuple[int, Strike]] = {
     "crash and restart PostgreSQL": (2, crash_postgres),
     "end a run's session": (2, end_backend),
     "kill the process of a run's session": (1, kill_backend),
@@ -118,14 +118,16 @@ FAULTS: dict[str, tuple[int, Strike]] = RUN_FAULTS | {
     "an SQLSTATE of the environment": (3, refuse),
     "a lock on an event table": (1, lock_table),
 }
+FAULTS = RUN_FAULTS | SERVER_FAULTS
+"""Of the world with one broker."""
 
 
-def deck(seed: int, count: int, kinds: Collection[str] = FAULTS) -> list[str]:
-    """So many of these kinds in the order of this seed: all of them by their shares, shuffled, again and again."""
+def deck(seed: int, count: int, faults: Mapping[str, tuple[int, Strike]] = FAULTS) -> list[str]:
+    """So many kinds of these in the order of this seed: all of them by their shares, shuffled, again and again."""
     draw = random.Random(f"{seed}/deck")
     dealt: list[str] = []
     while len(dealt) < count:
-        lot = [kind for kind in FAULTS if kind in kinds for _ in range(FAULTS[kind][0])]
+        lot = [kind for kind, (share, _) in faults.items() for _ in range(share)]
         draw.shuffle(lot)
         dealt += lot
     return dealt[:count]

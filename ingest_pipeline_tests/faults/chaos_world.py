@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from ingest_pipeline.demo.local import HOST
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.engine import Database
@@ -20,7 +21,9 @@ from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Producers
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.faults.supervised import Dagster
-from ingest_pipeline_tests.servers.choose import own_kafka
+from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.choose import own_cluster, own_kafka
+from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
 PARALLELISM = 2
 USUAL_LATENCY = 0.002
@@ -34,10 +37,16 @@ _LOCKS = "select pid, classid, objid from pg_locks where locktype = 'advisory'"
 
 
 class World:
-    """Servers, producers and Dagster, running within the block."""
+    """Servers, producers and Dagster, running within the block.
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self._seed = folder, seed
+    With several brokers, the product reaches each of them through a proxy of the broker's own, in `broker_proxies`.
+    The producers and the oracle do not.
+    """
+
+    def __init__(self, folder: Path, seed: int, brokers: int = 1) -> None:
+        self.folder, self._seed, self._brokers = folder, seed, brokers
+        self.kafka: RealKafka
+        self.broker_proxies: dict[int, TcpProxy] = {}
         self._cleanup = ExitStack()
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -56,7 +65,7 @@ class World:
 
     def _start(self) -> None:
         enter = self._cleanup.enter_context
-        self.kafka = enter(own_kafka(self.folder / "kafka"))
+        bootstrap_servers = self._start_kafka()
         for stream in STREAMS:
             self.kafka.create_topic(stream.topic, PARTITIONS)
         self.postgres = enter(EmbeddedPostgres(self.folder / "postgres"))
@@ -68,11 +77,31 @@ class World:
         self._make_tables()
         environ = {
             **SETTINGS,
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "DATABASE_URL": self.url.replace(f":{port}/", f":{self.proxy.port}/"),
         }
         self.dagster = enter(Dagster(self.folder, environ))
         self.producers = Producers(self.kafka.bootstrap_servers, self._seed)
+
+    def _start_kafka(self) -> str:
+        """Start Kafka and return the bootstrap servers of the product."""
+        enter = self._cleanup.enter_context
+        if self._brokers == 1:
+            self.kafka = enter(own_kafka(self.folder / "kafka"))
+            return self.kafka.bootstrap_servers
+        self.kafka = cluster = enter(own_cluster(self.folder / "kafka", self._brokers))
+        for broker in cluster.outside:
+            proxy = enter(TcpProxy(cluster.outside_port(broker)))
+            cluster.outside[broker] = f"{HOST}:{proxy.port}"
+            self.broker_proxies[broker] = proxy
+        cluster.start()
+        return ",".join(cluster.outside.values())
+
+    @property
+    def cluster(self) -> KafkaCluster:
+        """Kafka in a world of several brokers."""
+        assert isinstance(self.kafka, KafkaCluster)
+        return self.kafka
 
     def usual_network(self) -> None:
         self.proxy.latency(USUAL_LATENCY)

@@ -77,6 +77,9 @@ class Producers:
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,  # a retry leaves no second copy in the log
             "reconnect.backoff.max.ms": 500,
+            # A frozen broker is given up so soon, and the leader that has followed it is asked for.
+            "request.timeout.ms": 4000,
+            "socket.timeout.ms": 5000,
             "linger.ms": 5,
             "log_level": 0,
         }

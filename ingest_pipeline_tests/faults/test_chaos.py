@@ -6,24 +6,37 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from unittest.mock import Mock
 
 import pytest
 
 from ingest_pipeline import progress_bar
 from ingest_pipeline_tests.faults.chaos import Chaos
+from ingest_pipeline_tests.faults.chaos_brokers import BROKER_FAULTS, CLUSTER_FAULTS
+from ingest_pipeline_tests.faults.chaos_faults import Strike
 from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
 from ingest_pipeline_tests.faults.supervised import ROOT
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 COUNT, SEED = 7, 24
+CLUSTER = ["--brokers", "3", "--faults", "4", "--seed", "4"]
+CLUSTER += [word for kind in BROKER_FAULTS for word in ("--only", kind)]
 
 
-def test_a_deck_holds_every_kind_and_is_the_same_for_a_seed() -> None:
-    whole = sum(share for share, _ in FAULTS.values())
-    assert set(deck(1, whole)) == set(FAULTS)
-    assert deck(1, 2 * whole)[:50] == deck(1, 50)
-    assert deck(1, 50) != deck(2, 50)
+@pytest.mark.parametrize("faults", [FAULTS, CLUSTER_FAULTS])
+def test_a_deck_holds_every_kind_and_is_the_same_for_a_seed(faults: Mapping[str, tuple[int, Strike]]) -> None:
+    whole = sum(share for share, _ in faults.values())
+    assert set(deck(1, whole, faults)) == set(faults)
+    assert deck(1, 2 * whole, faults)[:50] == deck(1, 50, faults)
+    assert deck(1, 50, faults) != deck(2, 50, faults)
+
+
+def test_a_world_of_one_broker_has_no_faults_of_several() -> None:
+    command = [sys.executable, "-m", "ingest_pipeline_tests.faults.chaos", "--only", "elect leaders"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "not with 1 brokers: elect leaders" in refused.stderr
 
 
 def test_how_far_it_is_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,9 +51,10 @@ def test_how_far_it_is_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_all_holds_after_some_faults(kafka_server: RealKafka) -> None:
+@pytest.mark.parametrize("arguments", [["--faults", str(COUNT), "--seed", str(SEED)], CLUSTER], ids=["one", "three"])
+def test_all_holds_after_some_faults(kafka_server: RealKafka, arguments: list[str]) -> None:
     """`kafka_server` only says whether there is one: chaos starts its own."""
-    command = [sys.executable, "-m", "ingest_pipeline_tests.faults.chaos", "--faults", str(COUNT), "--seed", str(SEED)]
+    command = [sys.executable, "-m", "ingest_pipeline_tests.faults.chaos", *arguments]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as chaos:
         try:

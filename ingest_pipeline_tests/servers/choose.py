@@ -21,7 +21,8 @@ from ingest_pipeline.demo.local import LocalServerError
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
 
 from .broker import ExternalKafka, RealKafka, ServerUnavailable
-from .kafka_jars import KafkaServer
+from .kafka_cluster import KafkaCluster
+from .kafka_jars import KafkaServer, check_java
 
 POSTGRES_IMAGE = "postgres:18"
 NO_PROPERTIES: Mapping[str, str] = {}
@@ -63,6 +64,17 @@ def own_kafka(folder: Path, properties: Mapping[str, str] = NO_PROPERTIES) -> It
     """
     with _first([lambda: _kafka_in_docker(properties), lambda: _kafka_from_jars(folder, properties)]) as kafka:
         yield kafka
+
+
+@contextmanager
+def own_cluster(folder: Path, brokers: int) -> Iterator[KafkaCluster]:
+    """Several brokers for the block, which starts them itself. Only Kafka's jars can give that."""
+    check_java()
+    cluster = KafkaCluster(folder, brokers)
+    try:
+        yield cluster
+    finally:
+        cluster.kill()
 
 
 @contextmanager

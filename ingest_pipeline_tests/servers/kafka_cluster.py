@@ -36,6 +36,7 @@ class KafkaCluster(RealKafka):
     where there are three brokers.
 
     Attributes:
+        controllers: the controllers that are no brokers. While they are frozen no leadership moves.
         outside: broker id → the address that the broker tells clients of its second listener. It may be changed
             before the first start: to a proxy in front of ``outside_port``, or to an address that leads nowhere.
         bootstrap_servers: the first listener of every broker.
@@ -54,7 +55,7 @@ class KafkaCluster(RealKafka):
         self._controller_ports = {node: free_port() for node in voters}
         self._cluster_id = new_cluster_id()
         self.brokers: dict[int, KafkaProcess] = {}
-        self._controllers: list[KafkaProcess] = []
+        self.controllers: list[KafkaProcess] = []
 
     @property
     def running(self) -> list[int]:
@@ -70,7 +71,7 @@ class KafkaCluster(RealKafka):
         if not self.brokers:
             self.brokers = {broker: self._process(broker, self._broker_settings(broker)) for broker in self._ports}
             alone = self._controller_ports.keys() - self._ports.keys()
-            self._controllers = [self._process(node, self._controller_settings(node)) for node in alone]
+            self.controllers = [self._process(node, self._controller_settings(node)) for node in alone]
         try:
             self._at_once([process.start for process in self._processes()])
             self.wait_in_sync()
@@ -81,12 +82,19 @@ class KafkaCluster(RealKafka):
     def stop(self) -> None:
         """The brokers first: each hands over what it leads, which needs a controller."""
         self._at_once([process.stop for process in self.brokers.values()])
-        for controller in self._controllers:
+        for controller in self.controllers:
             controller.stop()
 
     def kill(self) -> None:
         for process in self._processes():
             process.kill()
+
+    def heal(self) -> None:
+        """Thaw what is frozen and start what was ended. On return every replica is in sync."""
+        for process in self._processes():
+            if process.runs:
+                process.thaw()
+        self.start()
 
     def restart(self, broker: int) -> None:
         """Start a broker that was ended. On return every replica of the running brokers is in sync again."""
@@ -164,7 +172,7 @@ class KafkaCluster(RealKafka):
                     raise
 
     def _processes(self) -> list[KafkaProcess]:
-        return [*self._controllers, *self.brokers.values()]
+        return [*self.controllers, *self.brokers.values()]
 
     def _process(self, node: int, settings: Mapping[str, str]) -> KafkaProcess:
         return KafkaProcess(self._folder / str(node), settings, self._cluster_id, f"node {node} of {self.description}")
