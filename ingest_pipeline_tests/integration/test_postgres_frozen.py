@@ -1,0 +1,176 @@
+"""Owners that show no life are ended by whoever waits, and owners that move, however slowly, are not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from ingest_pipeline.postgres import engine, ownership
+from ingest_pipeline_tests.contract.ledger_worlds import wait_for
+from ingest_pipeline_tests.faults.proxy import TcpProxy
+from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.samples import good, message
+
+RECORDS, DEVICE = 200, "d" * 10_000
+
+
+@pytest.fixture
+def bench(database_url: str) -> Iterator[Bench]:
+    with Bench(database_url) as made:
+        yield made.begin()
+
+
+@pytest.fixture
+def frozen(bench: Bench) -> Iterator[psycopg.Connection[Any]]:
+    """The owner's connection, stuck in the middle of a COPY."""
+    connection = bench.ledger._driver_connection
+    copy = connection.cursor().copy("COPY reading FROM STDIN")
+    copy.__enter__()
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND wait_event = 'ClientRead'"
+    )
+    wait_for("the COPY to wait", lambda: bench.sql(waiting) == [1])
+    yield connection
+    with pytest.raises(psycopg.Error):
+        copy.__exit__(None, None, None)
+
+
+def test_a_waiter_ends_an_owner_frozen_in_copy(
+    bench: Bench, frozen: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    second = bench.new_ledger("second")
+    assert second.own([0], exact=True, wait_seconds=20.0) == {}
+
+
+def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client still sends after its COPY has failed is ignored by PostgreSQL, and ends the idle time-out."""
+    monkeypatch.setitem(engine._SESSION, "idle_in_transaction_session_timeout", "1s")
+    connection = bench.ledger._driver_connection
+    copying = connection.cursor().copy("COPY reading FROM STDIN")
+    copying.__enter__()
+    send(connection, b"not a row\n")
+    failed = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND state LIKE '%(aborted)'"
+    wait_for("the COPY to fail", lambda: bench.sql(failed) == [1])
+    send(connection, b"not a row either\n")
+    time.sleep(3)  # far more than the time-out
+    assert bench.sql(failed) == [1]
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    second = bench.new_ledger("second")
+    assert second.own([0], exact=True, wait_seconds=20.0) == {}
+    with pytest.raises(psycopg.Error):
+        copying.__exit__(None, None, None)
+
+
+def send(connection: psycopg.Connection[Any], lines: bytes) -> None:
+    """At once: psycopg's own writer keeps small pieces back."""
+    connection.pgconn.put_copy_data(lines)
+    connection.pgconn.flush()
+
+
+def test_an_owner_is_not_frozen_before_its_time(bench: Bench) -> None:
+    connection = bench.ledger._driver_connection
+    with connection.cursor().copy("COPY reading FROM STDIN"):
+        second = bench.new_ledger("second")
+        held = second.own([0], exact=True, wait_seconds=0.2, stop=lambda: "enough")
+        assert held[0].run_id == "run"
+        assert held[0].frozen is None  # one look cannot tell
+    connection.rollback()
+    bench.ledger.heartbeat()
+
+
+def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client behind a slow network: PostgreSQL waits for it nearly all the time, in one COPY."""
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 4)
+    ledger = bench.ledger
+    connection = ledger._driver_connection
+    bench.sql("CREATE TABLE moving (n int)")
+    waiter = bench.new_ledger("waiter")
+    with ThreadPoolExecutor(1) as pool, connection.cursor().copy("COPY moving FROM STDIN"):
+        asked = pool.submit(waiter.own, [0], exact=True, wait_seconds=14.0)
+        seen = set()
+        while not asked.done():
+            send(connection, b"1\n")
+            time.sleep(0.5)
+            seen.add(bench.book.owners([0]).holders[0].frozen)
+        held = asked.result()
+    assert held[0].run_id == "run"
+    assert False in seen
+    assert True not in seen
+    connection.rollback()
+    ledger.heartbeat()
+
+
+def test_a_stopped_process_in_copy_is_superseded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A COPY that has moved for long, and then stands still. A single look never says so."""
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 4)
+    connection = bench.ledger._driver_connection
+    bench.sql("CREATE TABLE moving (n int)")
+    copying = connection.cursor().copy("COPY moving FROM STDIN")
+    copying.__enter__()
+    for _ in range(10):
+        send(connection, b"1\n")
+        time.sleep(0.5)
+        assert bench.book.owners([0]).holders[0].frozen in (False, None)
+    wait_for("the book to see it", lambda: bench.book.owners([0]).holders[0].frozen is True)
+    with Bench(bench.url) as fresh:
+        assert fresh.book.owners([0]).holders[0].frozen is None
+    second = bench.new_ledger("second")
+    assert second.own([0], exact=True, wait_seconds=1.0) == {}
+    with pytest.raises(psycopg.Error):
+        copying.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_an_owner_that_shows_no_life_is_ended_whatever_its_state(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
+) -> None:
+    """The server's own timeouts were seen not to fire."""
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    if in_transaction:
+        bench.ledger._driver_connection.execute("SELECT 1")
+    assert bench.new_ledger("second").own([0], exact=True, wait_seconds=10.0) == {}
+
+
+def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    batch = bench.batch([message(0, 0)])
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND wait_event_type = 'Lock'"
+    with psycopg.connect(bench.url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("LOCK TABLE reading")
+        write = pool.submit(bench.ledger.write, batch)
+        wait_for("the write to wait", lambda: bench.sql(waiting) == [1])
+        second = bench.new_ledger("second")
+        assert second.own([0], exact=True, wait_seconds=0.2)[0].frozen is False
+        other.rollback()
+        assert write.result(20.0).rows == {0: 1}
+
+
+def test_a_batch_behind_a_slow_network_is_written_while_somebody_waits(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its COPY takes several times as long as an owner may show no life outside COPY."""
+    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 4)
+    where = urlsplit(database_url)
+    with TcpProxy(where.port or 5432, where.hostname or "") as proxy, Bench(database_url) as beside:
+        beside.begin()
+        slow = where._replace(netloc=f"{where.username}:{where.password}@127.0.0.1:{proxy.port}").geturl()
+        with Bench(slow) as bench, ThreadPoolExecutor(1) as pool:
+            batch = bench.batch([message(0, offset, good(DEVICE)) for offset in range(RECORDS)])
+            proxy.latency(0.4)  # for each piece of at most 64 kB
+            write = pool.submit(bench.ledger.write, batch)
+            waiter = beside.new_ledger("waiter")
+            seen = set()
+            while not write.done():
+                waiter.own([0], exact=True)
+                seen.add(beside.book.owners([0]).holders[0].frozen)
+                time.sleep(0.5)
+            assert write.result().rows == {0: RECORDS}
+            assert True not in seen
+            proxy.let_pass()
