@@ -13,7 +13,7 @@ from ..core.loss import Loss, noted_loss
 from ..core.record import Place, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
-from . import acceptance, book_sql, ownership, schema
+from . import acceptance, book_sql, ownership, renamed, schema
 from .engine import Database, in_text
 from .ownership import Holder
 
@@ -171,6 +171,8 @@ class LedgerBook:
             known = connection.execute(self._sql(book_sql.POSITIONS), {"stream": self._stream.name}).all()
             if first and known:
                 return False
+            if first:
+                renamed.refuse_second_reading(connection, self._database.schemas, self._stream, identity)
             incarnations = self._incarnations(connection, max((row.incarnation for row in known), default=0), places)
             connection.execute(
                 self._sql(book_sql.BEGIN),
