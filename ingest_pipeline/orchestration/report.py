@@ -23,7 +23,7 @@ class Reporter:
     """Called after each batch and each idle read: a log line for each commit, an event every REPORT_SECONDS.
 
     Args:
-        emit: takes an AssetObservation or AssetMaterialization: `context.log_event`.
+        emit: takes an AssetObservation or AssetMaterialization: `Journal.event`.
         event: the class of the event to emit.
         log: for the batch lines; stdlib, so that they land in the compute log and not in the event log.
         checks: evaluates the stream's checks and logs each; begun with each event, then one at a call: with Kafka away

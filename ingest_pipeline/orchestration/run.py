@@ -26,6 +26,7 @@ from .checks import Verdict, verdicts
 from .connections import Connections
 from .decide import AGE
 from .heap import spared_heap
+from .journal import Journal
 from .logs import run_logger
 from .losses import accept_unasked, consequence, loss_of
 from .patience import START_GRACE_SECONDS, SUCCESSOR_SECONDS, successor_seconds
@@ -58,6 +59,7 @@ class StreamRun:
         self._shard = tags.shard_of(self._run.tags)
         self._log = run_logger(connections.settings.log_format)
         self._clock = SystemClock()
+        self._journal = Journal(context, self._clock, self._log)
         self._began_at = self._clock.monotonic()
         self._opening_seconds: float | None = None
         self._progress: Progress | None = None
@@ -77,15 +79,18 @@ class StreamRun:
                 yield from self._drain(stop, cleanup)
         except Superseded as error:
             self._tag_end("superseded")
-            self._context.log.warning(error.message)
+            self._journal.warning(error.message)
+            self._journal.finish()
         except IngestError as error:
             self._tag_end(f"failed:{type(error).__name__}")
             self._note_failure(error.message, isinstance(error, StopStream))
             self._check(error.message if isinstance(error, DeadLetterLimit) else None)
+            self._journal.finish()
             raise dg.Failure(description=error.message, allow_retries=False) from None
         except Exception as error:  # a bug: it keeps its traceback
             self._tag_end(f"failed:{type(error).__name__}")
             self._note_failure(f"a bug, {type(error).__name__}: its traceback is in Dagster's log of the run", True)
+            self._journal.finish()
             raise
 
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
@@ -149,7 +154,9 @@ class StreamRun:
         if self._silent:
             metadata["not_drained"] = unanswered_words(self._silent)
         if ended == "terminated":
-            self._context.log_event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
+            self._journal.event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
+        self._journal.finish()
+        if ended == "terminated":
             raise dg.DagsterExecutionInterruptedError
         yield dg.MaterializeResult(metadata=metadata)
 
@@ -177,7 +184,7 @@ class StreamRun:
         """Stand still for what was noted, or go on and say so, as ON_DATA_LOSS wants. Raises DataLoss."""
         if self._settings.on_data_loss == "continue":
             for accepted in accept_unasked(self._connections, self._stream, topic, book, stop.reason):
-                self._context.log.warning(f"{accepted.loss.said}; {consequence(accepted)}")
+                self._journal.warning(f"{accepted.loss.said}; {consequence(accepted)}")
         elif noted := book.losses():
             raise as_error(noted, self._stream.name)
 
@@ -212,7 +219,7 @@ class StreamRun:
             self._stream.name,
             self._context.asset_key,
             dg.AssetMaterialization if as_materialization else dg.AssetObservation,
-            self._context.log_event,
+            self._journal.event,
             topic,
             self._clock,
             self._settings.report_seconds,
@@ -236,7 +243,7 @@ class StreamRun:
         try:
             self._connections.book(self._stream).note_failure(why, stops)
         except IngestError as error:
-            self._context.log.warning(f"the ledger was not told why this run failed: {error.message}")
+            self._journal.warning(f"the ledger was not told why this run failed: {error.message}")
 
     def _check(self, limit_reached: str | None = None) -> None:
         for _ in self._checks(limit_reached):
@@ -249,7 +256,7 @@ class StreamRun:
                 self._red[verdict.name] = verdict
             elif (red := self._red.get(verdict.name)) is not None:
                 verdict = replace(red, said=f"earlier in this run: {red.said}")
-            self._context.log_event(verdict.evaluation(self._context.asset_key))
+            self._journal.event(verdict.evaluation(self._context.asset_key))
             yield
 
     def _end_without_ownership(self, others: Mapping[int, Holder], stop: StopRequest) -> None:
@@ -257,7 +264,8 @@ class StreamRun:
         ended = stop.reason() or "surplus"
         self._tag_end(ended)
         owners = ", ".join(sorted({f"run {holder.run_id[:8]}" for holder in others.values()})) or "another run"
-        self._context.log.info(f"shard {self._shard} of {self._stream.name} is drained by {owners}: nothing to do here")
+        self._journal.info(f"shard {self._shard} of {self._stream.name} is drained by {owners}: nothing to do here")
+        self._journal.finish()
         if ended == "terminated":
             raise dg.DagsterExecutionInterruptedError
 
@@ -272,7 +280,7 @@ class StreamRun:
         """By hand several streams share a run: then each has its own outcome tags."""
         suffix = "" if self._shard is not None else f"/{self._stream.name}"
         shown = {name + (suffix if name in (tags.ENDED, tags.ROWS) else ""): value for name, value in found.items()}
-        self._context.instance.add_run_tags(self._run.run_id, shown)
+        self._journal.tags(self._run.run_id, shown)
 
 
 def _offsets(places: Mapping[int, Place]) -> dict[int, int]:

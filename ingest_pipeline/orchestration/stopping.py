@@ -8,6 +8,8 @@ from types import FrameType
 
 import dagster as dg
 
+from .journal import storage_errors
+
 
 class StopRequest:
     """While entered, SIGTERM and SIGINT are only remembered. Dagster's Terminate arrives as SIGINT too.
@@ -34,10 +36,16 @@ class StopRequest:
     def reason(self) -> str | None:
         """ "terminated" when Dagster is canceling the run, "signal" for a signal from elsewhere, None without any."""
         if self._received and self._reason is None:
-            run = self._instance.get_run_by_id(self._run_id)
-            canceling = run is not None and run.status == dg.DagsterRunStatus.CANCELING
-            self._reason = "terminated" if canceling else "signal"
+            self._reason = "terminated" if self._is_canceling() else "signal"
         return self._reason
+
+    def _is_canceling(self) -> bool:
+        """False as well where Dagster's storage does not answer: the run ends all the same."""
+        try:
+            run = self._instance.get_run_by_id(self._run_id)
+        except storage_errors():
+            return False
+        return run is not None and run.status == dg.DagsterRunStatus.CANCELING
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self._received = True

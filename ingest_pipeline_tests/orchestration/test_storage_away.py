@@ -1,0 +1,164 @@
+"""Dagster's own storage is full, locked or away while a run drains: rows go on, and reports come later."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+from dagster._core.storage.event_log import SqliteEventLogStorage
+
+from ingest_pipeline.core.drain import Drain
+from ingest_pipeline.orchestration import journal, tags
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.records import temperatures
+
+pytestmark = pytest.mark.kafka
+Make = Callable[..., Bench]
+
+
+@pytest.fixture(autouse=True)
+def tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "AGAIN_SECONDS", 0.2)
+
+
+@contextmanager
+def full_disk() -> Iterator[list[str]]:
+    """Every SQLite file of this process may grow no more. Yields what SQLite said."""
+    said: list[str] = []
+
+    def no_page_more(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma max_page_count = 1")  # SQLite takes the present size for less than that
+
+    def noted(context: Any) -> None:
+        if context.sqlalchemy_exception is not None:
+            said.append(str(context.original_exception))
+
+    sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", no_page_more)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "handle_error", noted)
+    try:
+        yield said
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", no_page_more)
+        sqlalchemy.event.remove(sqlalchemy.Engine, "handle_error", noted)
+
+
+@contextmanager
+def raising(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[list[str]]:
+    """Dagster's event storage and its run storage take no write. Yields a line for each."""
+    said: list[str] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        said.append("refused")
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteEventLogStorage, "store_event", refuse)
+        patch.setattr("dagster._core.storage.runs.SqliteRunStorage.add_run_tags", refuse)
+        yield said
+
+
+@contextmanager
+def locked(instance_folder: Path) -> Iterator[list[str]]:
+    """Another process holds the files of the instance's event log."""
+    files = list(instance_folder.rglob("*.db"))
+    connections = [sqlite3.connect(file, isolation_level=None) for file in files]
+    for connection in connections:
+        connection.execute("begin exclusive")
+    try:
+        yield [str(file) for file in files]
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+class Outage:
+    """Begins in the middle of a drain, when the first batch is stored, and ends when all rows but one batch are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, outage: Any, batches: int) -> None:
+        self.rows_at_end = 0
+        self.said: list[str] = []
+        written = PostgresLedger.write
+        entered: list[Any] = []
+        count = 0
+
+        def write(ledger: PostgresLedger, batch: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == 2:
+                entered.append(outage)
+                self.said = outage.__enter__()
+            if count == batches:
+                entered.pop().__exit__(None, None, None)
+            return written(ledger, batch)
+
+        monkeypatch.setattr(PostgresLedger, "write", write)
+
+
+def drained_through(here: Bench, monkeypatch: pytest.MonkeyPatch, outage: Any) -> tuple[str, list[str]]:
+    """A run of six batches whose storage is away from the second to the last one: (its id, what the storage said)."""
+    batches = 6
+    here.produce(temperatures(10 * batches, partitions=1))
+    there = Outage(monkeypatch, outage, batches)
+    slowly = Drain._store
+
+    def store(drain: Drain, *arguments: Any) -> None:
+        time.sleep(1.1)  # REPORT_SECONDS pass between two batches
+        slowly(drain, *arguments)
+
+    monkeypatch.setattr(Drain, "_store", store)
+    run_id = here.drain()
+    assert here.rows() == 10 * batches
+    return run_id, there.said
+
+
+@pytest.fixture
+def here(bench: Make) -> Bench:
+    return bench(partitions=1, REPORT_SECONDS="1", BATCH_SIZE="10", RECORDS_PER_COMMIT="1")
+
+
+def everything_is_told(here: Bench, run_id: str) -> None:
+    assert here.outcome(run_id) == ("caught-up", "60")
+    assert here.run_tags(run_id)[tags.STREAM] == "temperature"
+    events = [entry.dagster_event for entry in here.instance.all_logs(run_id) if entry.dagster_event is not None]
+    kinds = [event.event_type_value for event in events]
+    assert kinds.count("ASSET_OBSERVATION") >= 1
+    assert kinds.count("ASSET_CHECK_EVALUATION") >= 5
+    assert kinds.count("ASSET_MATERIALIZATION") == 1
+    assert kinds[-1] == "PIPELINE_SUCCESS"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlalchemy.exc.OperationalError("insert", {}, sqlite3.OperationalError("database or disk is full")),
+        sqlalchemy.exc.InterfaceError("insert", {}, Exception("the connection was closed")),
+        sqlalchemy.exc.TimeoutError("QueuePool limit reached"),
+        sqlite3.OperationalError("disk I/O error"),
+        OSError(28, "No space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_storage_that_refuses_for_a_while(here: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    run_id, said = drained_through(here, monkeypatch, raising(monkeypatch, error))
+    assert said
+    everything_is_told(here, run_id)
+
+
+def test_a_full_disk(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, said = drained_through(here, monkeypatch, full_disk())
+    assert any("database or disk is full" in line for line in said)
+    everything_is_told(here, run_id)
+
+
+def test_a_locked_file(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, files = drained_through(here, monkeypatch, locked(Path(here.instance.root_directory)))
+    assert files
+    everything_is_told(here, run_id)
