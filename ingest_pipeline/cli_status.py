@@ -50,7 +50,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     position      next offset to be stored
     end           next offset that a producer will write
     lag           offsets between the two
-    delay         seconds by which the newest row is behind while there is lag
+    delay         seconds for which records have waited while the position did not move
     rows          stored so far
     rows/s        over the last minute; of a fast partition the newest 10,000
                   rows over the time since the first of them

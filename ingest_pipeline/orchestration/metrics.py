@@ -41,7 +41,12 @@ _OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | N
     ("ingest_position_offset", "Next offset to be stored.", False, lambda at: at.next_offset),
     ("ingest_end_offset", "Next offset that a producer will write.", False, lambda at: at.end),
     ("ingest_lag_records", "Offsets between position and end.", False, lambda at: at.lag),
-    ("ingest_delay_seconds", "Age of the newest stored record while lag is left, else 0.", False, lambda at: at.delay),
+    (
+        "ingest_delay_seconds",
+        "How long the next record has waited while the position did not move.",
+        False,
+        lambda at: at.delay,
+    ),
     ("ingest_rows", "Rows stored.", True, lambda at: at.rows),
     ("ingest_dead_letters", "Records refused.", True, lambda at: at.dead_letters),
     (

@@ -29,6 +29,7 @@ from .status import paused_words
 from .unattended import Unattended
 from .view import Launch, View
 from .vigil import Vigil
+from .waiting import WaitWatch
 
 if TYPE_CHECKING:
     from ..postgres.book import Glance
@@ -43,6 +44,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     """`<stream>_sensor`, on by default. It looks every POLL_SECONDS, several times a tick where that is short."""
     poll_seconds = connections.settings.for_stream(stream.name).poll_seconds
     unattended = Unattended(stream, connections, asset_key(stream, key_prefix))
+    watch = WaitWatch(connections.settings.for_stream(stream.name).max_delay_seconds)
 
     @dg.sensor(
         name=tags.sensor_name(stream),
@@ -56,7 +58,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
         vigil = Vigil(context.instance_ref if by_daemon else None, poll_seconds)
         try:
             starting = _starting_seconds(context.instance_ref, connections.settings.run_start_seconds)
-            return tick(context, stream, connections, key_prefix, unattended, vigil, starting)
+            return tick(context, stream, connections, key_prefix, unattended, vigil, starting, watch)
         except (DataLoss, TopicChanged) as error:
             unattended.after_loss(context.instance, error)
             raise dg.Failure(description=error.message) from None
@@ -78,6 +80,7 @@ def tick(
     unattended: Unattended | None = None,
     vigil: Vigil | None = None,
     starting_seconds: float = STARTING_SECONDS,
+    watch: WaitWatch | None = None,
 ) -> dg.SensorResult | dg.SkipReason:
     """One look, one decision; now and then an observation of the topic.
 
@@ -85,6 +88,7 @@ def tick(
         unattended: to be told where no run is at work.
         vigil: what to do until the next tick where there is nothing to do; None: nothing.
         starting_seconds: how long a run may take to start, where recent ones were not slower.
+        watch: notes since when records wait; None: nobody does.
 
     Raises:
         TopicMissing: the topic of a stream that has begun is gone; one that never was is waited for.
@@ -92,7 +96,7 @@ def tick(
     """
     try:
         nobody = unattended is not None and unattended.is_well()
-        view = look(context, stream, connections, nobody, vigil, starting_seconds)
+        view = look(context, stream, connections, nobody, vigil, starting_seconds, watch)
     except TopicMissing as error:
         if known := connections.book(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
@@ -131,6 +135,7 @@ def look(
     nobody: bool = False,
     vigil: Vigil | None = None,
     starting_seconds: float = STARTING_SECONDS,
+    watch: WaitWatch | None = None,
 ) -> View:
     """Everything `decide` needs: the ledger first, then Kafka, then Dagster.
 
@@ -138,7 +143,7 @@ def look(
         nobody: no run was there a while ago. Then, while there is nothing to do, Dagster is not asked: it opens its
             storage anew for each tick that does, which is most of what an idle tick costs.
         vigil: kept while there is nothing to do; what follows is seen by another look.
-        starting_seconds: see `tick`.
+        starting_seconds, watch: see `tick`.
     """
     now = time.time()  # of what is seen: a vigil may follow, and a ghost is not older for that
     settings = connections.settings.for_stream(stream.name)
@@ -159,10 +164,12 @@ def look(
         raise as_error(lost, stream.name)
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
     lag = {p: max(0, ends[p].next_offset - starts[p]) for p in sorted(ends)}
+    if known and watch is not None and (waiting := watch.look(known, lag, state)) is not None:
+        book.note_waiting(waiting)
     idle = known.keys() >= ends.keys() and not (any(lag.values()) or owners.holders or lost)
     paused = paused_words(state)
     if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
-        return look(context, stream, connections, nobody, None, starting_seconds)
+        return look(context, stream, connections, nobody, None, starting_seconds, watch)
     runs_asked = not (nobody and idle)
     limit = RECENT_RUNS * settings.parallelism
     active, recent = views_of_runs(context.instance, stream, limit) if runs_asked else ([], [])

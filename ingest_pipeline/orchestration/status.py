@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ..core.errors import IngestError, TopicMissing
 from ..core.loss import Loss, topic_gone
-from ..core.ports import Topic
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
-from . import levels, open_letters
+from . import lateness, levels, open_letters
 from .connections import Connections
 from .levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN
-from .tags import sensor_name
 
 if TYPE_CHECKING:
     from ..postgres.book import StreamState
 
 UNATTENDED_SECONDS = 60
-"""Records that nobody drains for longer are told; a run takes a few seconds to start."""
-SILENT_SECONDS = 180
-"""A sensor tells the ledger once a minute that it looks. One that has not for so long, nor for three of its intervals,
-does not look any more."""
+"""Records that no run drains for longer are told; a run takes a few seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class PartitionStatus:
         refused, accounted: None where the ledger did not answer in time.
         newest_at: the Kafka timestamp of the newest row.
         rows_per_second: over the last minute; None where it was not asked for. See postgres.tail.rows_per_second.
+        delay: seconds for which the next record has waited while the position did not move: 0 without lag, None where
+            it is not known. See lateness.py.
     """
 
     partition: int
@@ -64,6 +61,7 @@ class PartitionStatus:
     committed_at: datetime | None = None
     newest_at: datetime | None = None
     rows_per_second: float | None = None
+    delay: float | None = None
 
     @property
     def open_letters(self) -> int | None:
@@ -72,15 +70,6 @@ class PartitionStatus:
     @property
     def lag(self) -> int | None:
         return None if self.end is None else max(0, self.end - (self.next_offset or 0))
-
-    @property
-    def delay(self) -> float | None:
-        """How far the table is behind, in seconds: 0 without lag, None where nobody can tell."""
-        if self.lag == 0:
-            return 0.0
-        if self.newest_at is None or self.lag is None:
-            return None
-        return max(0.0, (datetime.now(UTC) - self.newest_at).total_seconds())
 
 
 @dataclass(frozen=True)
@@ -124,46 +113,6 @@ def status_of(stream: Stream, connections: Connections, rates: bool = False) -> 
         return StreamStatus(stream.name, STOPPED, [error.message])
 
 
-def _unattended(stream: Stream, topic: Topic, partitions: list[PartitionStatus]) -> list[str]:
-    """Records that wait while nobody drains. Kafka is asked for their age only when nothing was stored for so long, so
-    that a stream which has just woken up is not suspected."""
-    since = datetime.now(UTC) - timedelta(seconds=UNATTENDED_SECONDS)
-    idle = [
-        at for at in partitions if at.lag and at.owner is None and (at.committed_at is None or at.committed_at < since)
-    ]
-    waiting = _waiting(topic, idle, since)
-    if not waiting:
-        return []
-    lag = sum(at.lag or 0 for at in waiting)
-    return [
-        f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is {sensor_name(stream)}"
-        " switched on, and Dagster's daemon up? Its last tick says why it launches none"
-    ]
-
-
-def _late(topic: Topic, partitions: list[PartitionStatus], allowed: int) -> list[str]:
-    """Records that wait for more than `allowed` seconds. Kafka is asked for their age only where the newest row is
-    older than that, or where there is none: a stream that wakes up after a quiet hour is not late."""
-    suspected = [at for at in partitions if at.lag and (at.delay is None or at.delay > allowed)]
-    late = _waiting(topic, suspected, datetime.now(UTC) - timedelta(seconds=allowed))
-    delays = [at.delay for at in late if at.delay is not None]
-    said = [f"the table is {max(delays):,.0f} s behind, {allowed:,} s are allowed"] if delays else []
-    if without := [at for at in late if at.delay is None]:
-        said.append(
-            f"{sum(at.lag or 0 for at in without):,} records wait, some for more than the {allowed:,} s that are"
-            f" allowed, and no row is stored of partition {', '.join(str(at.partition) for at in without)}"
-        )
-    return said
-
-
-def _waiting(topic: Topic, partitions: list[PartitionStatus], since: datetime) -> list[PartitionStatus]:
-    """Those whose next record is older than `since`."""
-    young = topic.offsets_at([at.partition for at in partitions], int(since.timestamp() * 1000))
-    return [
-        at for at in partitions if at.partition in young and (at.next_offset or 0) < young[at.partition].next_offset
-    ]
-
-
 def paused_words(state: StreamState) -> str | None:
     """Why, by whom and since when; None when it is not paused."""
     if not state.paused or state.since is None:
@@ -187,19 +136,6 @@ def _since(loss: Loss) -> str:
 
 def _moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _silent(stream: Stream, ticked_at: datetime | None, poll_seconds: int) -> list[str]:
-    """None of a stream that never had a sensor: it may be run by hand."""
-    if ticked_at is None:
-        return []
-    seconds = round((datetime.now(UTC) - ticked_at).total_seconds())
-    if seconds < max(SILENT_SECONDS, 3 * poll_seconds):
-        return []
-    return [
-        f"{sensor_name(stream)} has not looked for {timedelta(seconds=seconds)}: it is switched off, or Dagster's"
-        " daemon is down. The live run ends at its age, and no other comes"
-    ]
 
 
 def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamStatus:
@@ -235,6 +171,10 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
             for p in partitions
         }
     wrong = {entry.kafka_partition for entry in accounts or () if not entry.accounted}
+    own = connections.settings.for_stream(stream.name)
+    places = {p: known[p].next_offset if p in known else 0 for p in partitions}
+    lag = {p: max(0, ends[p].next_offset - places[p]) if p in ends else None for p in partitions}
+    waited = lateness.delays(known, lag, state, own.poll_seconds)
     found = []
     for partition in partitions:
         at, owner = known.get(partition), owners.get(partition)
@@ -255,14 +195,15 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
                 at.updated_at if at and at.next_offset > at.first_offset else None,
                 newest.get(partition),
                 speeds.get(partition, 0.0) if at and rates else None,
+                waited[partition],
             )
         )
-    own = connections.settings.for_stream(stream.name)
     late: list[str] | None = None
     unattended: list[str] = []
     try:
         if not away:
-            late, unattended = _late(topic, found, own.max_delay_seconds), _unattended(stream, topic, found)
+            late = lateness.late(topic, found, own.max_delay_seconds, state)
+            unattended = lateness.unattended(stream, topic, found, UNATTENDED_SECONDS, state)
     except IngestError as error:
         away.append(error.message)
     held_up = away + [f"{loss.said}{_since(loss)}; to go on: ingest accept-loss {stream.name}" for loss in losses]
@@ -274,7 +215,7 @@ def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamS
     frozen = sorted(p for p, owner in owners.items() if owner.frozen)
     degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
     degraded += [unanswered_words(silent)] if silent else []
-    degraded += _silent(stream, state.ticked_at, own.poll_seconds)
+    degraded += lateness.silent(stream, state, own.poll_seconds)
     degraded += [] if state.failure_stops else failing
     degraded += late or []
     degraded += [] if stopped else unattended

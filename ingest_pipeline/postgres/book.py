@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +23,8 @@ from .ownership import Holder
 class StreamState:
     """Whether a stream is paused, and who says so; how many dead letters may still pass uncounted by the limit; when an
     operator last mended something; when its sensor last looked, to the minute; when a run failed last, why, and whether
-    only somebody's action can help. `now`: PostgreSQL's time, by which the others are to be judged."""
+    only somebody's action can help. `waiting`: what note_waiting has kept. `now`:
+    PostgreSQL's time, by which the others are to be judged."""
 
     paused: bool = False
     reason: str | None = None
@@ -34,6 +36,7 @@ class StreamState:
     failed_at: datetime | None = None
     failure: str | None = None
     failure_stops: bool | None = None
+    waiting: Mapping[str, Any] | None = None
     now: datetime | None = None
 
 
@@ -125,6 +128,14 @@ class LedgerBook:
     def note_tick(self) -> None:
         """The stream's sensor has looked just now."""
         self._execute(book_sql.TICK, {})
+
+    def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
+        """The sensor sees records wait.
+
+        Args:
+            waiting: partition → incarnation, next offset, and since when, in Unix seconds by PostgreSQL's clock.
+        """
+        self._execute(book_sql.WAITING, {"waiting": json.dumps({str(p): list(at) for p, at in waiting.items()})})
 
     def note_failure(self, why: str, stops: bool) -> None:
         """A run has failed just now.

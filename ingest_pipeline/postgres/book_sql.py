@@ -6,7 +6,7 @@ POSITIONS = """
     FROM {ledger}.position WHERE stream = :stream ORDER BY kafka_partition"""
 STATE = """
     SELECT paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at, failed_at,
-           failure, failure_stops, now() AS now
+           failure, failure_stops, waiting, now() AS now
     FROM {ledger}.stream_state WHERE stream = :stream"""
 PAUSE = """
     INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)
@@ -25,6 +25,9 @@ TICK = """
 FAILED = """
     INSERT INTO {ledger}.stream_state (stream, failed_at, failure, failure_stops) VALUES (:stream, now(), :why, :stops)
     ON CONFLICT (stream) DO UPDATE SET failed_at = now(), failure = :why, failure_stops = :stops"""
+WAITING = """
+    INSERT INTO {ledger}.stream_state (stream, waiting) VALUES (:stream, CAST(:waiting AS jsonb))
+    ON CONFLICT (stream) DO UPDATE SET waiting = excluded.waiting"""
 BEGIN = """
     INSERT INTO {ledger}.position (stream, topic, kafka_partition, kafka_incarnation, cluster_id, topic_id,
         first_offset, next_offset, leader_epoch)

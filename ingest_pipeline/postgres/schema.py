@@ -18,7 +18,7 @@ from .errors import mapped_errors
 from .queries import quoted
 from .tables import event_table
 
-LEDGER_VERSION = "0005"
+LEDGER_VERSION = "0006"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 _VERSION_TABLE = text("SELECT to_regclass(:name)")

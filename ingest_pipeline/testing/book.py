@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..core.loss import Loss
@@ -218,6 +218,12 @@ class MemoryBook:
                 self._table.state = replace(
                     self._table.state, paused=False, reason=None, paused_by=None, since=now, acted_at=now
                 )
+
+    def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
+        """The sensor sees records wait."""
+        with self._database.using():
+            kept = {str(partition): list(at) for partition, at in waiting.items()}
+            self._table.state = replace(self._table.state, waiting=kept)
 
     def note_failure(self, why: str, stops: bool) -> None:
         """A run has failed just now."""

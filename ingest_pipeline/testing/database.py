@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 from uuid import uuid4
 
 from ..core.clock import SystemClock
@@ -49,7 +50,8 @@ class MemoryHolder:
 @dataclass(frozen=True, slots=True)
 class MemoryState:
     """Whether a stream is paused, and who says so; when an operator last mended something; when its sensor looked; when
-    a run failed last, why, and whether only somebody's action can help. `now`: the database's time."""
+    a run failed last, why, and whether only somebody's action can help. `waiting`: what note_waiting has kept.
+    `now`: the database's time."""
 
     paused: bool = False
     reason: str | None = None
@@ -60,6 +62,7 @@ class MemoryState:
     failed_at: datetime | None = None
     failure: str | None = None
     failure_stops: bool | None = None
+    waiting: Mapping[str, Any] | None = None
     now: datetime | None = None
 
 

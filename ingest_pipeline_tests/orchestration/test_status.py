@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from typing import Any
 
+import dagster as dg
 import pytest
+from confluent_kafka import Producer
+from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.drain import Drain
 from ingest_pipeline.core.loss import noted_loss
-from ingest_pipeline.orchestration.status import status_of
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.status import DEGRADED, status_of
 from ingest_pipeline.postgres import tail
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -22,6 +27,8 @@ from ingest_pipeline_tests.orchestration.records import temperatures, with_broke
 
 pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
+AHEAD = 3000
+"""Kafka refuses a record whose time lies more than an hour ahead, unless the topic allows it."""
 
 
 def partitions(here: Bench, code: int = 0) -> list[dict[str, Any]]:
@@ -181,6 +188,27 @@ class TestFailure:
         assert "the last run failed" not in said
 
 
+def test_runs_that_end_again_and_again_without_progress_are_told(bench: Make) -> None:
+    """Each of them is SUCCESS in Dagster."""
+    here = bench()
+    here.produce(temperatures(4))
+    here.drain()
+    here.produce(temperatures(4, first=4))
+    definition = tags.definition_of(here.stream, here.settings)
+    found = {tags.STREAM: "temperature", tags.SHARD: "0/1", tags.DEFINITION: definition, tags.ENDED: "superseded"}
+    for _ in range(3):
+        assert "the last run failed" not in ingest(here, "status")
+        create_run_for_test(here.instance, "drain_temperature", status=dg.DagsterRunStatus.SUCCESS, tags=found)
+        said = here.tick().skip_message or ""
+    assert re.fullmatch(
+        r"backing off: the last 3 runs ended without progress \(superseded\); next try in \d+ s; lag 4", said
+    )
+    why = "it ended without progress (superseded), and so did the 2 runs before it"
+    assert why in ingest(here, "status", code=1)
+    here.drain()
+    assert ingest(here, "status").startswith("temperature healthy")
+
+
 class TestDelay:
     """Records wait for more than MAX_DELAY_SECONDS."""
 
@@ -215,6 +243,61 @@ class TestDelay:
         here.produce(temperatures(4))
         here.drain()
         here.query("update temperature set kafka_timestamp = now() - interval '1 hour'")
+        here.tick()
         here.produce(temperatures(2, first=4))
         found = partitions(here)
-        assert all(at["delay"] >= 3600 for at in found)
+        assert [at["delay"] for at in found] == [0.0, 0.0]
+
+    @pytest.mark.parametrize("at", [time.time() + AHEAD, 1_577_836_800.0], ids=["ahead", "of 2020"])
+    @pytest.mark.parametrize("looks", [True, False], ids=["with a sensor", "by hand alone"])
+    def test_producers_clocks_have_no_say(self, bench: Make, at: float, looks: bool) -> None:
+        here = bench(partitions=1, MAX_DELAY_SECONDS="1")
+        here.produce(temperatures(4, partitions=1))
+        here.drain()
+        if looks:
+            here.tick()
+        dated(here, 100, at)
+
+        def late() -> list[str] | None:
+            if looks:
+                here.tick()
+            return status_of(here.stream, here.connections).late
+
+        (said,) = wait_for("the records' wait", late, every=0.2)
+        behind = re.fullmatch(r"the table is (\d+) s behind, 1 s are allowed", said)
+        assert behind is not None
+        assert int(behind[1]) < 3600
+        found = status_of(here.stream, here.connections)
+        assert (found.level, found.lag) == (DEGRADED, 100)
+        if looks:
+            delay = found.partitions[0].delay
+            assert delay is not None
+            assert 1 < delay < 3600
+
+    def test_records_of_2020_that_came_just_now_are_not_late(self, bench: Make) -> None:
+        here = bench(partitions=1)
+        here.produce(temperatures(4, partitions=1))
+        here.drain()
+        here.query("update ingest.position set updated_at = now() - interval '1 day'")
+        here.tick()
+        dated(here, 100, 1_577_836_800.0)
+        here.tick()
+        assert status_of(here.stream, here.connections).late == []
+
+    def test_a_stream_that_never_began_is_not_healthy(self, bench: Make) -> None:
+        here = bench(partitions=1)
+        dated(here, 100, time.time() + AHEAD)
+        said = " ".join(status_of(here.stream, here.connections).said)
+        assert "no run drains, and 100 records wait" in said
+
+
+def dated(here: Bench, count: int, at: float) -> None:
+    """Records whose producer's clock says that time."""
+    producer = Producer({"bootstrap.servers": here.bootstrap_servers})
+    for record in temperatures(count, partitions=1):
+        producer.produce(here.stream.topic, record.value, partition=0, timestamp=int(at * 1000), on_delivery=_delivered)
+    assert producer.flush(30) == 0
+
+
+def _delivered(error: Any, _: object) -> None:
+    assert error is None, error
