@@ -127,9 +127,9 @@ class KafkaCluster(RealKafka):
         self._create(topic)
 
     def leaders(self, topic: str) -> dict[int, int]:
-        """Partition → the broker that leads it, -1 where none does."""
-        partitions = self._metadata().topics[topic].partitions
-        return {number: partition.leader for number, partition in partitions.items()}
+        """Partition → the broker that leads it, -1 where none does. Empty while the broker asked has no such topic."""
+        found = self._metadata().topics.get(topic)
+        return {} if found is None else {number: partition.leader for number, partition in found.partitions.items()}
 
     def elect_preferred(self, topic: str) -> None:
         """Give every partition back to its first replica where that is in sync."""

@@ -1,0 +1,78 @@
+"""What the brokers acknowledged of one topic, and whether PostgreSQL holds exactly that. Read with plain SQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from ingest_pipeline_tests.orchestration.bench import Bench
+
+_VALUE = '{"device_id": "dev-%08d", "temperature": 21.5, "timestamp": "2026-01-01T00:00:00Z"}'
+_COUNTERS = "kafka_incarnation, first_offset, next_offset, rows, dead_letters, skipped, absent, lost"
+
+
+class Acknowledged:
+    """Readings for one topic, each with a device id of its own.
+
+    Attributes:
+        rows: (partition, offset, device id) of every record that the brokers acknowledged.
+    """
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._topic = topic
+        self._count = 0
+        self.rows: list[tuple[int, int, str]] = []
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "enable.idempotence": True,  # a retry leaves no second copy in the log
+                "request.timeout.ms": 4000,
+                "socket.timeout.ms": 5000,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 0,
+            }
+        )
+
+    def write(self, count: int, partitions: Collection[int]) -> None:
+        """Write so many records to each of the partitions. On return every one is acknowledged."""
+        for partition in partitions:
+            for _ in range(count):
+                self._write(partition)
+        assert self._producer.flush(120) == 0
+
+    def of(self, *partitions: int) -> int:
+        """How many records these partitions hold."""
+        return sum(partition in partitions for partition, _, _ in self.rows)
+
+    def _write(self, partition: int) -> None:
+        self._count += 1
+        name = f"dev-{self._count:08d}"
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            assert error is None, error
+            offset = message.offset()
+            assert offset is not None and offset >= 0
+            self.rows.append((partition, offset, name))
+
+        self._producer.produce(self._topic, _VALUE % self._count, partition=partition, on_delivery=delivered)
+
+
+def assert_no_loss(here: Bench) -> None:
+    """No loss was noted, none was accepted, and no record was refused."""
+    if here.query("select to_regclass('ingest.position')") == [None]:
+        return  # nothing has begun
+    assert here.query("select * from ingest.loss") == []
+    assert here.query("select * from ingest.gap") == []
+    assert here.query("select stream, kafka_partition, kafka_offset, reason from ingest.dead_letter") == []
+
+
+def assert_exactly_once(here: Bench, acknowledged: Acknowledged) -> None:
+    """Every acknowledged record is one row, there is no other row, and the counters say the same."""
+    rows = here.query(f"select kafka_partition, kafka_offset, device_id from {here.stream.table} order by 1, 2, 3")
+    assert rows == sorted(acknowledged.rows)
+    assert_no_loss(here)
+    held = Counter(partition for partition, _, _ in acknowledged.rows)
+    positions = here.query(f"select kafka_partition, {_COUNTERS} from ingest.position order by 1")
+    assert positions == [(p, 1, 0, held[p], held[p], 0, 0, 0, 0) for p in sorted(held)]

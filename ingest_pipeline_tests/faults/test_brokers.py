@@ -1,0 +1,274 @@
+"""A stream on two brokers, one of them dead, frozen or out of reach: nothing is lost, nothing is twice, and nothing is
+taken for a loss. The stream reads what the other broker leads meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ingest_pipeline.core.errors import KafkaUnavailable
+from ingest_pipeline.core.record import TopicIdentity
+from ingest_pipeline.demo.local import HOST
+from ingest_pipeline.kafka.admin import Admin
+from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline_tests.faults.acknowledged import Acknowledged, assert_exactly_once, assert_no_loss
+from ingest_pipeline_tests.faults.proxy import TcpProxy
+from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
+from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+Make = Callable[..., Bench]
+REPLICATED = [[1, 2], [2, 1], [1, 2], [2, 1]]
+ALONE = [[1], [2], [1], [2]]
+ALL, OF_FIRST, OF_SECOND = (0, 1, 2, 3), (0, 2), (1, 3)
+"""Partitions: all of them, and those of which broker 1 and broker 2 are the preferred leaders."""
+
+
+@dataclass
+class Kafka:
+    """Two brokers, and the proxies through which the product reaches them. The producers do not use the proxies."""
+
+    cluster: KafkaCluster
+    proxies: dict[int, TcpProxy]
+
+    def heal(self) -> None:
+        for proxy in self.proxies.values():
+            proxy.let_pass()
+        self.cluster.heal()
+
+
+@pytest.fixture(scope="module")
+def kafka_of_module(kafka_cluster: Callable[[int], KafkaCluster]) -> Iterator[Kafka]:
+    cluster = kafka_cluster(2)
+    with ExitStack() as cleanup:
+        proxies = {b: cleanup.enter_context(TcpProxy(cluster.outside_port(b))) for b in cluster.outside}
+        cluster.outside.update({broker: f"{HOST}:{proxy.port}" for broker, proxy in proxies.items()})
+        cluster.start()
+        yield Kafka(cluster, proxies)
+
+
+@pytest.fixture
+def kafka(kafka_of_module: Kafka) -> Iterator[Kafka]:
+    yield kafka_of_module
+    kafka_of_module.heal()
+
+
+@pytest.fixture
+def begin(kafka: Kafka, bench: Make) -> Callable[..., tuple[Bench, Acknowledged]]:
+    """``begin(replicas, **environ)``: a stream on a topic of its own, with 20 records in each of four partitions."""
+
+    def make(replicas: list[list[int]], **environ: str) -> tuple[Bench, Acknowledged]:
+        topic = f"readings-{uuid.uuid4().hex[:8]}"
+        kafka.cluster.create_topic(topic, replicas=replicas)
+        wait_for(
+            "the preferred leaders", lambda: kafka.cluster.leaders(topic) == {p: r[0] for p, r in enumerate(replicas)}
+        )
+        acknowledged = Acknowledged(kafka.cluster.bootstrap_servers, topic)
+        acknowledged.write(20, ALL)
+        servers = ",".join(kafka.cluster.outside.values())
+        here = bench([replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=servers, **environ)
+        return here, acknowledged
+
+    return make
+
+
+def tick(here: Bench) -> str:
+    """One tick of the sensor and the runs that it asks for. What the tick said."""
+    try:
+        outcome = here.tick()
+    except dg.Failure as failure:
+        return str(failure.description)
+    for request in outcome.run_requests or []:
+        more = {name: value for name, value in request.tags.items() if name not in (tags.STREAM, tags.SHARD)}
+        here.by_sensor(request.tags[tags.SHARD], **more)
+    return outcome.skip_message or "launched"
+
+
+def until(here: Bench, condition: Callable[[], bool], what: str) -> list[str]:
+    """Ticks and runs until it is so. What the ticks said; none of them may note a loss."""
+    said: list[str] = []
+
+    def so() -> bool:
+        said.append(tick(here))
+        assert_no_loss(here)
+        return condition()
+
+    wait_for(f"{what}; the sensor said {said}", so, 120, every=0.5)
+    return said
+
+
+def until_stored(here: Bench, count: int) -> list[str]:
+    return until(here, lambda: stored(here) == count, f"{count} rows")
+
+
+def during(here: Bench, strike: Callable[[], None]) -> None:
+    """Ticks and runs while `strike` happens in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        struck = pool.submit(strike)
+        until(here, struck.done, "the end of the fault")
+        struck.result()
+
+
+def stored(here: Bench) -> int:
+    """Rows there are, 0 before there is a table."""
+    return here.rows() if here.query("select to_regclass('temperature')") != [None] else 0
+
+
+def status(here: Bench, code: int) -> dict[str, Any]:
+    (stream,) = json.loads(ingest(here, "status", "--json", code=code))
+    return dict(stream)
+
+
+def lags(here: Bench, code: int) -> dict[int, int | None]:
+    """Partition → lag as `ingest status` shows it."""
+    return {at["partition"]: at["lag"] for at in status(here, code)["partitions"]}
+
+
+def test_a_dead_leader_is_no_loss_where_no_run_is_at_work(
+    kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
+) -> None:
+    here, acknowledged = begin(ALONE)
+    until_stored(here, 80)
+    kafka.cluster.brokers[1].kill()
+    said = [tick(here) for _ in range(3)]
+    assert all("partitions 0, 2" in words for words in said), said
+    assert_no_loss(here)
+    assert lags(here, code=1) == {0: None, 1: 0, 2: None, 3: 0}
+    kafka.heal()
+    acknowledged.write(20, ALL)
+    until_stored(here, 160)
+    assert_exactly_once(here, acknowledged)
+    assert lags(here, code=0) == dict.fromkeys(ALL, 0)
+
+
+def test_rows_arrive_from_the_replica_that_follows_a_killed_leader(
+    kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
+) -> None:
+    here, acknowledged = begin(REPLICATED)
+    until_stored(here, 80)
+    acknowledged.write(20, ALL)
+    kafka.cluster.brokers[1].kill()
+
+    def strike() -> None:
+        acknowledged.write(20, ALL)
+        wait_for("all rows", lambda: stored(here) == 240)
+        kafka.heal()
+        acknowledged.write(20, ALL)
+
+    during(here, strike)
+    until_stored(here, 320)
+    assert_exactly_once(here, acknowledged)
+
+
+def test_a_stream_that_begins_without_a_leader_gives_its_partitions_no_position(
+    kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
+) -> None:
+    here, acknowledged = begin(ALONE)
+    kafka.cluster.brokers[1].kill()
+
+    def strike() -> None:
+        wait_for("the rows of the living broker", lambda: stored(here) == 40)
+        assert set(here.positions()) == set(OF_SECOND)
+        kafka.heal()
+        acknowledged.write(20, ALL)
+
+    during(here, strike)
+    until_stored(here, 160)
+    assert_exactly_once(here, acknowledged)
+
+
+def test_a_stream_that_begins_at_the_end_waits_for_every_leader(
+    kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
+) -> None:
+    here, acknowledged = begin(ALONE, START_FROM="latest")
+    kafka.cluster.brokers[1].kill()
+    for _ in range(2):
+        tick(here)
+    assert here.query("select to_regclass('ingest.position')") == [None] or here.positions() == {}
+    assert_no_loss(here)
+    kafka.heal()
+    until(here, lambda: set(here.positions()) == set(ALL), "positions")
+    assert here.rows() == 0
+    acknowledged.write(20, ALL)
+    until_stored(here, 80)
+    assert here.query("select min(kafka_offset), max(kafka_offset), count(*) from temperature") == [(20, 39, 80)]
+    assert_no_loss(here)
+
+
+@pytest.mark.parametrize("known_dead", [True, False])
+def test_a_leader_that_is_frozen_for_longer_than_the_socket_time_out_costs_nothing(
+    kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]], known_dead: bool
+) -> None:
+    """The leader has no replica to move to, and it freezes while a run drains.
+
+    `known_dead`: the controller notices, and the partitions have no leader for a while.
+    """
+    here, acknowledged = begin(ALONE, KAFKA_SOCKET_TIMEOUT_MS="2000", RUN_IDLE_SECONDS="10")
+    if not known_dead:
+        kafka.cluster.controllers[0].freeze()
+
+    def strike() -> None:
+        wait_for("the first rows", lambda: stored(here) == 80)
+        kafka.cluster.brokers[1].freeze()
+        acknowledged.write(20, OF_SECOND)
+        wait_for("the rows of the other broker", lambda: stored(here) == 120)
+        time.sleep(6)  # three times the socket time-out
+        kafka.cluster.brokers[1].thaw()
+        acknowledged.write(20, ALL)
+
+    during(here, strike)
+    until_stored(here, 200)
+    assert_exactly_once(here, acknowledged)
+
+
+def test_a_frozen_broker_that_the_client_is_connected_to_is_given_up_soon(kafka: Kafka) -> None:
+    """After the restart of broker 2 the client has one connection, to broker 1, and asks nobody else for metadata."""
+    kafka.cluster.create_topic("asked", replicas=REPLICATED)
+    admin = Admin({"bootstrap.servers": kafka.cluster.bootstrap_servers})
+    topic = KafkaTopic(admin, "asked")
+    before = topic.identity()
+    kafka.cluster.brokers[2].stop()
+    kafka.cluster.restart(2)
+    wait_for("an answer of broker 1", lambda: answer(topic) == before)
+    kafka.cluster.brokers[1].freeze()
+    answers = [answer(topic) for _ in range(3)]
+    assert before in answers
+    admin.close()
+
+
+def answer(topic: KafkaTopic) -> TopicIdentity | None:
+    try:
+        return topic.identity()
+    except KafkaUnavailable:
+        return None
+
+
+def test_a_broker_that_only_the_product_cannot_reach_holds_back_its_own_partitions(
+    kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
+) -> None:
+    here, acknowledged = begin(REPLICATED)
+    until_stored(here, 80)
+    kafka.proxies[2].black_hole()
+    acknowledged.write(20, ALL)
+
+    def strike() -> None:
+        wait_for("the rows of the other broker", lambda: stored(here) == 120)
+        assert here.positions() == {0: 40, 1: 20, 2: 40, 3: 20}
+        assert lags(here, code=1) == {0: 0, 1: None, 2: 0, 3: None}
+        kafka.proxies[2].let_pass()
+
+    during(here, strike)
+    until_stored(here, 160)
+    assert_exactly_once(here, acknowledged)
