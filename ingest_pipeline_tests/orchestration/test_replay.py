@@ -156,7 +156,7 @@ def test_the_replay_job(bench: Make) -> None:
     result = job(here, "replay", partition=0, from_offset=1, to_offset=4)
     assert result.success
     assert counts(result)["stored"] == 3
-    assert "is not an ISO 8601 time" in failure(job(here, "replay", from_time="soon", to_time="later"))
+    assert "not an ISO 8601 timestamp" in failure(job(here, "replay", from_time="soon", to_time="later"))
     with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
         job(here, "replay", stream="x", from_time="2020-01-01")
     assert "a first and a last time" in failure(job(here, "replay", from_time="2020-01-01"))
