@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import getpass
 import importlib
+import io
+import os
 import sys
 import traceback
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,15 @@ _ERROR_CODES = {"status": 3}
 
 class IngestGroup(click.Group):
     """Finds the commands that live in other modules when they are asked for, and turns our errors into one line."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        """A terminal that cannot show a character gets its code instead. Words of a command line are UTF-8."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        if args is None:
+            args = [os.fsencode(word).decode(errors="backslashreplace") for word in sys.argv[1:]]
+        return super().main(args, *rest, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *_ELSEWHERE])
@@ -197,7 +209,7 @@ def _one_line(error: Exception, command: str) -> str:
         return f'{error.message}\nHint: docs/operations.md, "When a stream stops".'
     if isinstance(error, IngestError):  # its message says what to do
         return error.message
-    return f"{type(error).__name__}, which nobody expected\nHint: `ingest --traceback {command} …` shows where."
+    return f"unexpected error {type(error).__name__}\nHint: `ingest --traceback {command} …` shows where."
 
 
 def _settings() -> Settings:

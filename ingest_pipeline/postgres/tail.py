@@ -12,6 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from ..core.stream import Stream
 from .engine import Database, in_text
+from .queries import quoted
 from .tables import event_table
 
 _NEWEST_TIMES = """
@@ -51,11 +52,15 @@ _NEWEST = """
 
 
 def ddl(stream: Stream, schema: str) -> str:
-    """The statements that make the stream's table as declared."""
+    """The statements that make the stream's table as declared, as psql takes them."""
     table = event_table(stream, schema)
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    made: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]
-    return "\n".join(f"{str(each.compile(dialect=dialect)).strip()};" for each in made)
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the others double each %
+    elements: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]
+    statements = [str(element.compile(dialect=dialect)).strip() for element in elements]
+    if stream.description:
+        comment = stream.description.replace("'", "''")
+        statements.append(f"COMMENT ON TABLE {quoted(schema)}.{quoted(stream.table)} IS '{comment}'")
+    return "\n".join(f"{statement};" for statement in statements)
 
 
 def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:

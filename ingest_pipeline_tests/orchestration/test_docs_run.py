@@ -42,7 +42,7 @@ def test_the_commands_and_the_sql_run(bench: Callable[..., Bench], monkeypatch: 
         monkeypatch.setattr(streams, "STREAMS", declared)
         result = CliRunner().invoke(cli.main, words, env=dict(here.environ), input="y\n")
         assert result.exit_code in SAID.get(line.removeprefix("--traceback "), (0,)), f"{line}: {result.output}"
-        assert "nobody expected" not in result.output
+        assert "unexpected error" not in result.output
     found = [statement for text in texts for statement in statements(text)]
     assert len(found) >= 3
     for statement in found:

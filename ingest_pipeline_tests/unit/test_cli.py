@@ -108,7 +108,7 @@ def test_of_an_unexpected_error_only_the_class_is_told(monkeypatch: pytest.Monke
     result = CliRunner().invoke(cli.main, ["settings"])
     assert (result.exit_code, result.output) == (
         1,
-        "Error: LookupError, which nobody expected\nHint: `ingest --traceback settings …` shows where.\n",
+        "Error: unexpected error LookupError\nHint: `ingest --traceback settings …` shows where.\n",
     )
     shown = CliRunner().invoke(cli.main, ["--traceback", "settings"])
     assert shown.exit_code == 1 and "LookupError: hunter2" in shown.output
