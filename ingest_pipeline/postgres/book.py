@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, text
 
+from ..core.errors import LedgerConflict
 from ..core.loss import Loss, noted_loss
 from ..core.record import Place, TopicIdentity
 from ..core.start import StoredPosition
@@ -88,7 +89,18 @@ class LedgerBook:
             return self._positions(connection) if schema.has_ledger(connection, self._database) else {}
 
     def _positions(self, connection: Connection) -> dict[int, StoredPosition]:
-        rows = connection.execute(self._sql(book_sql.POSITIONS), {"stream": self._stream.name})
+        """Raises LedgerConflict for an offset that is none: an earlier version stored -1001 where a leader was away."""
+        rows = connection.execute(self._sql(book_sql.POSITIONS), {"stream": self._stream.name}).all()
+        for row in rows:
+            if row.first_offset < 0:
+                raise LedgerConflict(
+                    f"stream {self._stream.name}, partition {row.partition}: its position begins at {row.first_offset},"
+                    " which is no offset: an earlier version stored it while the partition's leader was away. If the"
+                    f" table has no row of the partition, delete this row of {self._database.schemas.ledger}.position:"
+                    " the partition begins at its beginning. Else restore the ledger and the table from one backup",
+                    stream=self._stream.name,
+                    partition=row.partition,
+                )
         return {row.partition: StoredPosition(**row._mapping) for row in rows}
 
     def owners(self, partitions: Collection[int]) -> Owners:

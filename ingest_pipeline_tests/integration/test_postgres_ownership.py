@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from ingest_pipeline.core.errors import DatabaseUnavailable, Superseded
+from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, Superseded
 from ingest_pipeline.core.record import Place, TopicIdentity
 from ingest_pipeline.postgres import engine, ownership
 from ingest_pipeline.postgres.book import LedgerBook
@@ -37,6 +37,17 @@ def test_a_run_is_seen_in_the_servers_list_of_sessions(bench: Bench) -> None:
     ledger.close()
     wait_for("the session to end", lambda: bench.sql(SESSION) == [0])
     assert bench.book.owners([0]).holders == {}
+
+
+def test_a_position_that_is_no_offset_is_named(bench: Bench) -> None:
+    bench.sql("UPDATE ingest.position SET first_offset = -1001, next_offset = -1001")
+    with pytest.raises(LedgerConflict, match=r"partition 0: its position begins at -1001, which is no offset") as named:
+        bench.book.positions()
+    assert "delete this row of ingest.position" in named.value.message
+    with pytest.raises(LedgerConflict):
+        bench.book.glance()
+    bench.sql("DELETE FROM ingest.position")
+    assert bench.book.positions() == {}
 
 
 def test_the_session_is_limited(bench: Bench) -> None:
