@@ -14,6 +14,7 @@ from .admin import Admin
 from .client import bootstrap_servers
 
 _SECONDS = 2.0
+_METADATA_SECONDS = 5.0
 _PORT = 9092
 """librdkafka's default."""
 _MOST_AT_A_TIME = 16
@@ -25,11 +26,17 @@ def bootstrap_problems(kafka: Mapping[str, str]) -> list[str]:
 
 
 def advertised_problems(admin: Admin) -> list[str]:
-    """What is wrong with the addresses that the brokers tell clients. Empty also when no broker answers."""
+    """What is wrong with the addresses that the brokers tell clients. Empty also when no broker answers.
+
+    A new client asks: one that has learned an address that leads nowhere may ask there again.
+    """
+    client = Admin(admin.kafka, admin.client_id, admin.logger)
     try:
-        metadata = admin.client().list_topics(timeout=_SECONDS)
+        metadata = client.client().list_topics(timeout=_METADATA_SECONDS)
     except KafkaException:
         return []
+    finally:
+        client.close()
     addresses = [f"{broker.host}:{broker.port}" for _, broker in sorted(metadata.brokers.items())]
     return _problems(addresses, _wants_tls(admin.kafka))
 
