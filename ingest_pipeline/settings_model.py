@@ -205,9 +205,8 @@ class SharedSettings(Values):
         default=0,
         ge=0,
         le=3600,
-        description="A run may take this many seconds from its launch to its start before another one is launched. 0 is"
-        " 30 with Dagster's default launcher and 300 with any other. Where recent starts took long, twice their time"
-        " counts instead.",
+        description="Another run is launched when a run has not started within this many seconds, or within twice the"
+        " time that recent starts took, and 0 means 30 for Dagster's default launcher and 300 for any other.",
     )
     run_retention_days: int = Field(
         default=7,

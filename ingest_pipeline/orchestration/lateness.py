@@ -120,15 +120,15 @@ def _waiting(
         standstill = _standstill(at, state)
         if at.delay is None and (standstill is None or standstill > seconds):
             suspected.append(at)
-    late |= _old_by_kafka(topic, suspected, seconds)
+    late |= _old_by_kafka(topic, suspected, seconds, ledger_time(state))
     return [at for at in behind if at.partition in late]
 
 
-def _old_by_kafka(topic: Topic, partitions: list[PartitionStatus], seconds: int) -> set[int]:
+def _old_by_kafka(topic: Topic, partitions: list[PartitionStatus], seconds: int, now: datetime) -> set[int]:
     """The partitions whose next record is older by Kafka's times, or which hold a time that cannot be true."""
     if not partitions:
         return set()
-    numbers, now = [at.partition for at in partitions], datetime.now(UTC)
+    numbers = [at.partition for at in partitions]
     young = topic.offsets_at(numbers, _milliseconds(now - timedelta(seconds=seconds)))
     ahead = topic.offsets_at(numbers, _milliseconds(now + timedelta(seconds=AHEAD_SECONDS)))
     return {

@@ -74,10 +74,10 @@ def test_a_record_larger_than_the_limit_is_a_batch_of_its_own() -> None:
 def test_in_a_hurry_one_batch_is_cut_once_all_that_waited_is_read() -> None:
     clock = SettableClock()
     script = [
-        Chunk([], {0: Place(5, -1)}),  # where a transaction's marker was thought to be a record
+        Chunk([], {0: Place(5)}),  # where a transaction's marker was thought to be a record
         Chunk(messages(1, [0, 1])),
         Chunk([*messages(1, [2]), *messages(2, [7])]),
-        Chunk(messages(1, [3]), {1: Place(4, -1)}),
+        Chunk(messages(1, [3]), {1: Place(4)}),
         Chunk(),
     ]
     found = BatchReader(Scripted(clock, *script), BatchLimits(1000, 1 << 20, 1.0), clock)

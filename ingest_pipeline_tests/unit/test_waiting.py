@@ -140,8 +140,7 @@ def judged(state: StreamState, topic: Any, known: dict[int, StoredPosition], end
     return [*late(topic, found, ALLOWED, state), *unattended(READING, topic, found, 60, state)]
 
 
-REAL_NOW = datetime.now(UTC)
-TIMES = {"two hours ahead": REAL_NOW + 2 * HOUR, "of 2020": datetime(2020, 1, 1, tzinfo=UTC), "of now": REAL_NOW}
+TIMES = {"two hours ahead": NOW + 2 * HOUR, "of 2020": datetime(2020, 1, 1, tzinfo=UTC), "of now": NOW}
 
 
 class TestWithASensor:
