@@ -28,6 +28,7 @@ _WITH_SIGINT = (
 )
 
 _RUNS = "{runsOrError(limit: 100) {... on Runs {results {runId status jobName tags {key value}}}}}"
+_TIMES = "query ($id: ID!) {runOrError(runId: $id) {... on Run {startTime endTime}}}"
 _LOCATIONS = """{workspaceOrError {... on Workspace {locationEntries {
     locationOrLoadError {__typename ... on RepositoryLocation {name} ... on PythonError {message}}}}}}"""
 _TICKS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
@@ -61,17 +62,21 @@ class DagsterDev:
 
     Args:
         arguments: what to load; our workspace.yaml when there are none.
+        settings: what our dagster.yaml gets in addition.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], arguments: Sequence[str] = (), settings: str = ""
+    ) -> None:
         self.folder, self.port = folder, free_port()
+        self._settings = settings
         self._arguments = arguments
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
         self.environ = {**kept, "PYTHONPATH": str(ROOT), **environ}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        shutil.copy(ROOT / "dagster.yaml", self.folder)
+        (self.folder / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text() + self._settings)
         if not self._arguments:
             shutil.copy(ROOT / "workspace.yaml", self.folder)
         command = [sys.executable, "-m", "dagster", "dev", "--host", HOST, "--port", str(self.port), *self._arguments]
@@ -127,6 +132,11 @@ class DagsterDev:
     def run(self, run_id: str) -> Run:
         (found,) = [run for run in self.runs() if run.run_id == run_id]
         return found
+
+    def times(self, run_id: str) -> tuple[float, float]:
+        """When the run's process started and when it ended, in Unix time."""
+        found = self.ask(_TIMES, id=run_id)["runOrError"]
+        return float(found["startTime"] or "inf"), float(found["endTime"] or "inf")
 
     def ended(self, run_id: str) -> Run:
         """The run, once it has ended."""
