@@ -46,7 +46,7 @@ check: install ## Format, lint, types, docs, tests
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
-	@$(BIN)/python -m ingest_pipeline.settings_docs --check docs/configuration.md
+	@$(BIN)/python -m ingest_pipeline.settings.docs --check docs/configuration.md
 	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 kafka: install ## Fetch Apache Kafka's jars for the tests (needs Java and Maven, once)

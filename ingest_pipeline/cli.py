@@ -18,7 +18,7 @@ from .core.errors import EnvironmentFault, IngestError, LedgerConflict, Settings
 from .core.stream import Stream, by_name
 from .core.timestamps import parse_instant
 from .settings import Settings, describe, load_settings
-from .settings_streams import load_streams
+from .settings.streams import load_streams
 
 if TYPE_CHECKING:
     from .orchestration.connections import Connections

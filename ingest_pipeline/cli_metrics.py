@@ -11,7 +11,7 @@ import click
 
 from .cli import connections
 from .core.errors import SettingsError
-from .settings_streams import load_streams
+from .settings.streams import load_streams
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -14,7 +14,7 @@ import click
 
 from .cli import StreamName, connections
 from .orchestration.levels import LEVELS, worst
-from .settings_streams import load_streams
+from .settings.streams import load_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

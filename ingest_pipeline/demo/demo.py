@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.errors import IngestError
 from ..core.stream import Stream
 from ..settings import streams_place
-from ..settings_streams import load_streams
+from ..settings.streams import load_streams
 from .children import StopSignals
 from .dagster_api import DagsterAway, LocationWatch
 from .dagster_dev import DagsterDev, choose_port, environment, write_home

@@ -6,7 +6,7 @@ from ..core.batch import BatchLimits
 from ..core.limit import LetterLimits
 from ..core.rows import RecordRules
 from ..core.stream import Stream
-from ..settings_model import StreamSettings
+from ..settings.model import StreamSettings
 
 
 def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:

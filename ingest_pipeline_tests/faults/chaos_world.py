@@ -15,7 +15,7 @@ from ingest_pipeline.demo.local import HOST
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.engine import Database
-from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Producers

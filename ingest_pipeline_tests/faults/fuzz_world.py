@@ -23,7 +23,7 @@ from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import load_settings
-from ingest_pipeline.settings_model import StreamSettings
+from ingest_pipeline.settings.model import StreamSettings
 from ingest_pipeline_tests.faults.fuzz_kinds import records
 from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, needless_refusal, row_problem
 from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed

@@ -16,7 +16,7 @@ from ingest_pipeline.postgres import server_checks
 from ingest_pipeline.postgres.engine import Database
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.tail import newest
-from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, good, message
 from ingest_pipeline_tests.servers.choose import RealPostgres

@@ -17,7 +17,7 @@ from ingest_pipeline.core.errors import DatabaseUnavailable
 from ingest_pipeline.demo.local import free_port
 from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline.postgres.engine import Database
-from ingest_pipeline.settings_values import sqlalchemy_url
+from ingest_pipeline.settings.values import sqlalchemy_url
 
 PASSWORD = "cAnArY-17"
 

@@ -23,7 +23,7 @@ from ingest_pipeline.orchestration import sensors, tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.decide import backoff_seconds
 from ingest_pipeline.settings import Settings
-from ingest_pipeline.settings_model import StreamSettings
+from ingest_pipeline.settings.model import StreamSettings
 from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING

@@ -32,9 +32,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 
 
 def part_of(module: str) -> str:
-    """``ingest_pipeline.kafka.source`` belongs to ``kafka``, a file ``settings_*.py`` to ``settings``."""
+    """``ingest_pipeline.kafka.source`` belongs to ``kafka``, a file ``cli_*.py`` to ``cli``."""
     name = module.split(".")[1] if "." in module else ""
-    return name.split("_")[0] if name.startswith(("settings_", "cli_")) else name
+    return name.split("_")[0] if name.startswith("cli_") else name
 
 
 def module_of(path: Path, root: Path) -> str:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.settings import Settings, StreamSettings, load_settings
-from ingest_pipeline.settings_model import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.model import SHARED_VARIABLES, STREAM_VARIABLES
 from ingest_pipeline_tests.unit.settings_loading import STREAMS, load, problems
 
 
@@ -184,7 +184,7 @@ def test_values_built_by_hand_read_no_environment(monkeypatch: pytest.MonkeyPatc
 
 
 def test_importing_reads_no_environment() -> None:
-    code = "import ingest_pipeline.settings, ingest_pipeline.settings_docs"
+    code = "import ingest_pipeline.settings, ingest_pipeline.settings.docs"
     bad = {**os.environ, "BATCH_SIZE": "many", "DATABASE_URL": "?", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=bad, check=True)
 

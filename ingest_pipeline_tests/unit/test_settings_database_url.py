@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg import pq
 
-from ingest_pipeline.settings_database_url import _OTHERS, LIBPQ_OPTIONS
+from ingest_pipeline.settings.database_url import _OTHERS, LIBPQ_OPTIONS
 from ingest_pipeline_tests.unit.settings_loading import CANARY, load, problems
 
 URL = f"postgresql://u:{CANARY}@h:5432/d"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ingest_pipeline.settings import load_settings
-from ingest_pipeline.settings_docs import EXAMPLE, configuration_markdown, main
-from ingest_pipeline.settings_model import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.docs import EXAMPLE, configuration_markdown, main
+from ingest_pipeline.settings.model import SHARED_VARIABLES, STREAM_VARIABLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -29,7 +29,7 @@ def test_check_says_in_one_line_what_differs(
         page.write_text(content, encoding="utf-8")
     assert main(["--check", str(page)]) == 1
     out = capsys.readouterr().out
-    assert out == f"{page} is not up to date: python -m ingest_pipeline.settings_docs > {page}\n"
+    assert out == f"{page} is not up to date: python -m ingest_pipeline.settings.docs > {page}\n"
 
 
 def test_without_arguments_the_page_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaException
 
 from ingest_pipeline.settings import KafkaProperties, load_settings
-from ingest_pipeline.settings_kafka import PROPERTIES, REFUSED, is_ignored, variable
-from ingest_pipeline.settings_kafka_login import MECHANISMS
+from ingest_pipeline.settings.kafka import PROPERTIES, REFUSED, is_ignored, variable
+from ingest_pipeline.settings.kafka_login import MECHANISMS
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 

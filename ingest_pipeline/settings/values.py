@@ -15,8 +15,8 @@ from annotated_types import Ge, Le
 from pydantic import AfterValidator, BeforeValidator, ByteSize, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from .core.timestamps import in_utc, kafka_time, parse_instant
-from .settings_database_url import MASK, check_postgres_url, masked_url, sqlalchemy_url
+from ..core.timestamps import in_utc, kafka_time, parse_instant
+from .database_url import MASK, check_postgres_url, masked_url, sqlalchemy_url
 
 __all__ = ["MASK", "sqlalchemy_url"]
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from . import settings_kafka_login
-from .settings_values import MASK, SecretText
+from . import kafka_login
+from .values import MASK, SecretText
 
 PREFIX = "KAFKA_"
 DEFAULTS: Mapping[str, str] = {"bootstrap.servers": "localhost:9092"}
@@ -49,7 +49,7 @@ REFUSED: Mapping[str, str] = {
 
 
 def _properties() -> dict[str, str]:
-    lines = importlib.resources.files(__package__).joinpath("settings_kafka_properties.tsv").read_text().splitlines()
+    lines = importlib.resources.files(__package__).joinpath("kafka_properties.tsv").read_text().splitlines()
     return dict(line.split("\t", 1) for line in lines if not line.startswith("#"))
 
 
@@ -168,11 +168,11 @@ def kafka_properties(
             problems[key] = f"is refused: {reason}"
         else:
             found[name] = _tidied(name, value)
-    return KafkaProperties(found), problems or settings_kafka_login.problems(found)
+    return KafkaProperties(found), problems or kafka_login.problems(found)
 
 
 def _unknown(key: str, names: Collection[str]) -> str:
-    if meant := settings_kafka_login.meant(key):
+    if meant := kafka_login.meant(key):
         return f"sets nothing; the name is {meant}"
     near = get_close_matches(key, names, n=1, cutoff=0.0)
     return f"names no librdkafka property of a consumer; the nearest name is {near[0]}"

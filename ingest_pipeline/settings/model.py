@@ -13,9 +13,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .core.errors import SettingsError
-from .settings_kafka import KafkaProperties
-from .settings_values import MIB, ByteCount, PostgresUrl, SchemaName, Shape, StartFrom, WebhookUrl, sqlalchemy_url
+from ..core.errors import SettingsError
+from .kafka import KafkaProperties
+from .values import MIB, ByteCount, PostgresUrl, SchemaName, Shape, StartFrom, WebhookUrl, sqlalchemy_url
 
 DAY_SECONDS = 86400
 _NAME_SHAPE = Shape("1 to 200 characters without spaces")

@@ -1,4 +1,4 @@
-"""The page about settings, made from the settings: `python -m ingest_pipeline.settings_docs` prints it.
+"""The page about settings, made from the settings: `python -m ingest_pipeline.settings.docs` prints it.
 
 With `--check FILE` it prints nothing, unless the file differs: then one line, and the exit code is 1.
 """
@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .settings import FOREIGN, Setting, describe, load_settings
-from .settings_kafka import INSECURE, REFUSED, variable
+from .kafka import INSECURE, REFUSED, variable
+from .load import FOREIGN, Setting, describe, load_settings
 
-COMMAND = "python -m ingest_pipeline.settings_docs"
+COMMAND = "python -m ingest_pipeline.settings.docs"
 _LIBRDKAFKA = "https://github.com/confluentinc/librdkafka/blob/v2.16.0/CONFIGURATION.md"
 
 _INTRO = f"""\

@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from .core.errors import SettingsError
-from .core.stream import Stream, by_name
-from .settings import streams_place
+from ..core.errors import SettingsError
+from ..core.stream import Stream, by_name
+from .load import streams_place
 
 
 def load_streams() -> list[Stream]:

@@ -12,21 +12,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource
 
-from . import settings_kafka
-from .core.errors import SettingsError
-from .settings_kafka import KafkaProperties, kafka_properties
-from .settings_model import (
-    SHARED_VARIABLES,
-    STREAM_VARIABLES,
-    Settings,
-    SharedSettings,
-    StreamSettings,
-    Values,
-    variable,
-)
-from .settings_values import allowed, shown
-
-__all__ = ["KafkaProperties", "Setting", "Settings", "StreamSettings", "describe", "load_settings", "streams_place"]
+from ..core.errors import SettingsError
+from . import kafka
+from .kafka import kafka_properties
+from .model import SHARED_VARIABLES, STREAM_VARIABLES, Settings, SharedSettings, StreamSettings, Values, variable
+from .values import allowed, shown
 
 FOREIGN = ("OTEL_", "TOKENIZERS_", "DAGSTER_", "CELERY_", "AIRFLOW_")
 """Variables of well-known software are never misspelt ones: TOKENIZERS_PARALLELISM beside a stream `tokenizer`."""
@@ -107,12 +97,12 @@ def describe(settings: Settings) -> list[Setting]:
     for name, value in settings.kafka.items():
         rows.append(
             Setting(
-                name=settings_kafka.variable(name),
-                value=settings_kafka.shown(name, value),
-                default=settings_kafka.DEFAULTS.get(name, ""),
-                meaning=settings_kafka.meaning(name),
+                name=kafka.variable(name),
+                value=kafka.shown(name, value),
+                default=kafka.DEFAULTS.get(name, ""),
+                meaning=kafka.meaning(name),
                 per_stream=False,
-                allowed=settings_kafka.allowed(name),
+                allowed=kafka.allowed(name),
             )
         )
     rows += _rows(settings.stream_defaults, StreamSettings())
@@ -235,7 +225,7 @@ def _near_setting(key: str, stream_names: Sequence[str]) -> str:
         setting = key.removeprefix(_prefix(name))
         if setting == key:
             continue
-        if setting in SHARED_VARIABLES or settings_kafka.is_property(setting):
+        if setting in SHARED_VARIABLES or kafka.is_property(setting):
             return f"cannot be set for one stream: {setting} holds for all"
         near = get_close_matches(setting, STREAM_VARIABLES, n=1, cutoff=0.75)
         if near:
