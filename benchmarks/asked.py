@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from confluent_kafka import Producer
 
-from ingest_pipeline.progress_bar import progress
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
 from .kills import accounted

@@ -9,6 +9,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.record import Row
 from ingest_pipeline.postgres.copy import OPTION
@@ -17,7 +18,6 @@ from ingest_pipeline.postgres.errors import mapped_errors
 from ingest_pipeline.postgres.isolate import store_isolated
 from ingest_pipeline.postgres.schema import migrate
 from ingest_pipeline.postgres.statements import Statements, statements
-from ingest_pipeline.progress_bar import progress
 from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 

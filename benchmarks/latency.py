@@ -15,8 +15,8 @@ from itertools import pairwise
 
 import psycopg
 
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.demo.simulate import Plan
-from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 

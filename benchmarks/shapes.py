@@ -13,8 +13,8 @@ import dagster as dg
 import msgspec
 from confluent_kafka import Producer
 
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.progress_bar import progress
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import wait_for
 

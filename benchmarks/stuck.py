@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from ingest_pipeline.progress_bar import progress
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.orchestration import killed_run
 

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit, urlunsplit
 import dagster as dg
 import psycopg
 
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.demo.local import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.engine import Database, Schemas
 from ingest_pipeline.postgres.schema import migrate
-from ingest_pipeline.progress_bar import progress
 from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults.proxy import TcpProxy

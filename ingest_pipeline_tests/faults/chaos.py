@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ingest_pipeline.progress_bar import progress
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline_tests.faults import chaos_oracle as oracle
 from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.chaos_brokers import CLUSTER_FAULTS

@@ -75,7 +75,7 @@ class World:
 
     def ingest(self, *arguments: str) -> str:
         """A command's output, which is kept with the logs."""
-        command = [sys.executable, "-m", "ingest_pipeline.cli", *arguments]
+        command = [sys.executable, "-m", "ingest_pipeline.cli.main", *arguments]
         done = subprocess.run(command, env={**bare_environ(), **self.environ}, capture_output=True, text=True)
         with (self.folder / "ingest.log").open("a") as log:
             log.write(f"{arguments}\n{done.stdout}\n{done.stderr}\n")

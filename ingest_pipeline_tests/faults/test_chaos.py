@@ -11,7 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from ingest_pipeline import progress_bar
+from ingest_pipeline.cli import progress
 from ingest_pipeline_tests.faults.chaos import Chaos
 from ingest_pipeline_tests.faults.chaos_brokers import BROKER_FAULTS, CLUSTER_FAULTS
 from ingest_pipeline_tests.faults.chaos_faults import Strike
@@ -40,7 +40,7 @@ def test_a_world_of_one_broker_has_no_faults_of_several() -> None:
 
 
 def test_how_far_it_is_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(Chaos, "_fresh_rows", lambda *_: 1.0)
     monkeypatch.setattr(Chaos, "_strike", lambda *_: None)
     Chaos(Mock(), SEED)._all(["kill", "freeze"])

@@ -21,7 +21,7 @@ class RunningDemo:
     """`ingest demo …` in a folder of its own. Remembers every process that it was seen to have."""
 
     def __init__(self, folder: Path, *arguments: str, background: bool = False, **environ: str) -> None:
-        command = [sys.executable, "-m", "ingest_pipeline.cli", "demo", "--port", "0", *arguments]
+        command = [sys.executable, "-m", "ingest_pipeline.cli.main", "demo", "--port", "0", *arguments]
         if background:
             command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
         self.folder = folder

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from ingest_pipeline.cli import main
+from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.letters import dead_letter

@@ -86,7 +86,7 @@ def test_a_dead_code_location_is_reloaded_and_a_kill_9_leaves_nothing(tmp_path: 
         demo.wait_for("Dagster's code location had died and was reloaded")
         assert demo.pids("dagster api grpc")
         second = subprocess.run(
-            [sys.executable, "-m", "ingest_pipeline.cli", "demo"],
+            [sys.executable, "-m", "ingest_pipeline.cli.main", "demo"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

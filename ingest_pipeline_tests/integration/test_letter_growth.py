@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import event
 
 from ingest_pipeline import streams
-from ingest_pipeline.cli import main
+from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.limit import LetterLimits, LetterWindow
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.postgres import dead_letters, letter_retention, schema, tail, window

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, text
 
 from ingest_pipeline import streams
-from ingest_pipeline.cli import main
+from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.letters import dead_letter

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from ingest_pipeline import streams
-from ingest_pipeline.cli import main
+from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Place, Position
 from ingest_pipeline.core.replay import Replayed

@@ -63,7 +63,7 @@ def test_it_stops_when_told(kafka: Mapping[str, str]) -> None:
 
 def run_ingest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-m", "ingest_pipeline.cli", "simulate", *arguments]
+    command = [sys.executable, "-m", "ingest_pipeline.cli.main", "simulate", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
 
 

@@ -7,7 +7,8 @@ import signal
 import pytest
 from click.testing import CliRunner, Result
 
-from ingest_pipeline import cli, streams
+from ingest_pipeline import streams
+from ingest_pipeline.cli import main
 from ingest_pipeline_tests.orchestration.bench import Bench
 
 
@@ -20,6 +21,6 @@ def ingest(bench: Bench, *words: str, code: int = 0) -> str:
     """What the command prints, both streams of output together; its exit code is compared."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "STREAMS", list(bench.streams))
-        result: Result = CliRunner().invoke(cli.main, list(words), env=dict(bench.environ))
+        result: Result = CliRunner().invoke(main.main, list(words), env=dict(bench.environ))
     assert result.exit_code == code, result.output
     return result.output

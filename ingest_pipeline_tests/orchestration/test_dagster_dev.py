@@ -142,7 +142,7 @@ def test_a_signal_commits_what_is_in_hand(here: Here, number: signal.Signals) ->
 
 
 def ingest(here: Here, *arguments: str) -> str:
-    command = [sys.executable, "-m", "ingest_pipeline.cli", *arguments]
+    command = [sys.executable, "-m", "ingest_pipeline.cli.main", *arguments]
     environ = {**here.dagster.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environ, cwd=here.dagster.folder, capture_output=True, text=True, check=True)
     return done.stdout

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from ingest_pipeline import cli
+from ingest_pipeline.cli import main
 
 ROOT = Path(__file__).parents[2]
 PLACE = "my_project.streams:STREAMS"
@@ -88,7 +88,7 @@ def test_a_wrong_value_is_a_line_and_a_hint(place: str, project: Path) -> None:
     said, text = WRONG[place]
     if text:
         (project / "my_project/streams.py").write_text(text)
-    result = CliRunner().invoke(cli.main, ["settings"], env={"INGEST_STREAMS": place})
+    result = CliRunner().invoke(main.main, ["settings"], env={"INGEST_STREAMS": place})
     assert result.exit_code == 1
     assert said in result.output
     assert result.output.splitlines()[-1].startswith("Hint: `ingest settings --help`")

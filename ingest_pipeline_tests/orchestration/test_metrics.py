@@ -79,7 +79,7 @@ def test_before_the_stream_has_begun_there_are_ends_only(bench: Make) -> None:
 @contextmanager
 def serving(here: Bench) -> Iterator[str]:
     """The command as a process; the address it prints."""
-    command = [sys.executable, "-m", "ingest_pipeline.cli", "metrics", "--port", "0"]
+    command = [sys.executable, "-m", "ingest_pipeline.cli.main", "metrics", "--port", "0"]
     environ = {**os.environ, **here.environ}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True, preexec_fn=interruptible)
     assert process.stdout is not None

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from ingest_pipeline.cli_metrics import _Handler, _Server
+from ingest_pipeline.cli.metrics import _Handler, _Server
 from ingest_pipeline.core.loss import Loss
 from ingest_pipeline.orchestration.metrics import application
 from ingest_pipeline.postgres.ledger import PostgresLedger

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ingest_pipeline import progress_bar
+from ingest_pipeline.cli import progress
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -65,7 +65,7 @@ def test_what_is_missing_is_stored_and_nothing_else_changes(bench: Make) -> None
 
 
 def test_how_far_it_is_is_said_on_the_way(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     here = drained(bench(partitions=1), *devices(0, 5), BROKEN)
     words = ("replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "6")
     assert "replaying temperature: 6 of 6, " in ingest(here, *words)

@@ -86,7 +86,7 @@ def test_watch_looks_again_until_it_is_interrupted(bench: Make) -> None:
     here.produce(temperatures(5))
     here.drain()
     control, terminal = pty.openpty()
-    command = [sys.executable, "-m", "ingest_pipeline.cli", "status", "--watch"]
+    command = [sys.executable, "-m", "ingest_pipeline.cli.main", "status", "--watch"]
     environ = {**os.environ, **here.environ, "TERM": "xterm", "COLUMNS": "160"}
     watching = subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environ, preexec_fn=interruptible)
     os.close(terminal)

@@ -14,7 +14,7 @@ import traceback
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from ingest_pipeline.progress_bar import progress
+from ingest_pipeline.cli.progress import progress
 from ingest_pipeline_tests.simulation.machine import TOLD, Simulation
 from ingest_pipeline_tests.simulation.parts import REFUSALS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ingest_pipeline.cli import main
+from ingest_pipeline.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import ingest_pipeline
-from ingest_pipeline import cli, cli_status, streams
+from ingest_pipeline import streams
+from ingest_pipeline.cli import main, status
 from ingest_pipeline.orchestration.status import PartitionStatus, StreamStatus
 
 SCRIPT = Path(sys.executable).with_name("ingest")
@@ -79,10 +80,10 @@ def test_a_mistake_in_streams_py_is_one_line(
     (tmp_path / "streams.py").write_text(text)
     monkeypatch.setattr(ingest_pipeline, "__path__", [str(tmp_path), *ingest_pipeline.__path__])
     monkeypatch.delitem(sys.modules, streams.__name__)
-    result = CliRunner().invoke(cli.main, ["pause", "price"])
+    result = CliRunner().invoke(main.main, ["pause", "price"])
     assert result.exit_code == 1
     assert said in result.output
-    assert CliRunner().invoke(cli.main, ["--help"]).exit_code == 0
+    assert CliRunner().invoke(main.main, ["--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -96,21 +97,21 @@ def test_a_mistake_in_streams_py_is_one_line(
     ],
 )
 def test_a_status_that_nobody_could_see_has_an_exit_code_of_its_own(words: list[str], environ: dict[str, str]) -> None:
-    assert CliRunner().invoke(cli.main, words, env=environ).exit_code == 3
-    assert CliRunner().invoke(cli.main, ["tail", "--jsn"]).exit_code == 2
+    assert CliRunner().invoke(main.main, words, env=environ).exit_code == 3
+    assert CliRunner().invoke(main.main, ["tail", "--jsn"]).exit_code == 2
 
 
 def test_of_an_unexpected_error_only_the_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise LookupError("hunter2")
 
-    monkeypatch.setattr(cli, "describe", fail)
-    result = CliRunner().invoke(cli.main, ["settings"])
+    monkeypatch.setattr(main, "describe", fail)
+    result = CliRunner().invoke(main.main, ["settings"])
     assert (result.exit_code, result.output) == (
         1,
         "Error: unexpected error LookupError\nHint: `ingest --traceback settings …` shows where.\n",
     )
-    shown = CliRunner().invoke(cli.main, ["--traceback", "settings"])
+    shown = CliRunner().invoke(main.main, ["--traceback", "settings"])
     assert shown.exit_code == 1 and "LookupError: hunter2" in shown.output
 
 
@@ -182,11 +183,11 @@ def test_colours_are_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("width", [80, 120, 140])
 def test_status_is_legible_in_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_status, "_moment", lambda at: "03:04:05")
+    monkeypatch.setattr(status, "_moment", lambda at: "03:04:05")
     where = PartitionStatus(12, 1_234_567, 1_234_890, 1_234_000, 400, owner="0ddba11-and-more")
     written = StringIO()
     console = Console(width=width, file=written)
-    console.print(cli_status.drawn([StreamStatus("reading", 0, [], partitions=[where])], console))
+    console.print(status.drawn([StreamStatus("reading", 0, [], partitions=[where])], console))
     title, head, line = written.getvalue().splitlines()
     assert title.rstrip() == "reading healthy  lag 323"
     assert "323" in line and "0ddba11- since 03:04:05" in line
@@ -195,4 +196,4 @@ def test_status_is_legible_in_a_narrow_terminal(width: int, monkeypatch: pytest.
 
 @pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T02:00:00+0200"])
 def test_times_are_utc_where_they_name_no_zone(text: str) -> None:
-    assert cli.Instant().convert(text, None, None) == datetime(2026, 1, 1, tzinfo=UTC)
+    assert main.Instant().convert(text, None, None) == datetime(2026, 1, 1, tzinfo=UTC)

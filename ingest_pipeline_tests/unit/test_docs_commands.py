@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from ingest_pipeline import streams
-from ingest_pipeline.cli import main
+from ingest_pipeline.cli.main import main
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.settings.streams import load_streams
 from ingest_pipeline_tests.unit.docs_commands import PAGES, ROOT, calls, check, command_of, names

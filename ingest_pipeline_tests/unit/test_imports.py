@@ -24,17 +24,15 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "testing": ({"core"}, KAFKA | DATABASE),
     "orchestration": ({"core", "kafka", "postgres", "settings"}, {"dagster"}),
     "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
-    "demo": ({"core", "kafka", "postgres", "progress_bar", "settings", "streams"}, OUTSIDE),
-    "progress_bar": (set(), set()),
-    "cli": ({"core", "demo", "kafka", "orchestration", "postgres", "progress_bar", "settings", "streams"}, set()),
+    "demo": ({"core", "kafka", "postgres", "settings", "streams"}, OUTSIDE),
+    "cli": ({"core", "demo", "kafka", "orchestration", "postgres", "settings", "streams"}, set()),
     "": ({"core", "orchestration"}, set()),
 }
 
 
 def part_of(module: str) -> str:
-    """``ingest_pipeline.kafka.source`` belongs to ``kafka``, a file ``cli_*.py`` to ``cli``."""
-    name = module.split(".")[1] if "." in module else ""
-    return name.split("_")[0] if name.startswith("cli_") else name
+    """``ingest_pipeline.kafka.source`` belongs to ``kafka``."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def module_of(path: Path, root: Path) -> str:

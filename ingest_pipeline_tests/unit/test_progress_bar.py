@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ingest_pipeline.progress_bar import LINE_SECONDS, progress
+from ingest_pipeline.cli.progress import LINE_SECONDS, progress
 from ingest_pipeline.testing.clock import SettableClock
 from ingest_pipeline_tests.unit.test_cli import on_a_terminal
 
 BAR = """
-from ingest_pipeline.progress_bar import progress
+from ingest_pipeline.cli.progress import progress
 with progress("offsets", {total}) as show:
     show(1500{more})
 """

@@ -13,8 +13,8 @@ import click
 import msgspec
 import pytest
 
-from ingest_pipeline import cli
-from ingest_pipeline.cli_loss import GoOnFrom
+from ingest_pipeline.cli import main
+from ingest_pipeline.cli.accept_loss import GoOnFrom
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
 from ingest_pipeline.core.rows import DEFAULT_RULES, decode_one
@@ -112,7 +112,7 @@ def test_each_combination_of_the_parts_is_its_instant_in_every_place() -> None:
 def test_settings_and_commands_read_the_same() -> None:
     for text in accepted():
         assert start_from(text) == instant(text), text
-        assert cli.Instant().convert(text, None, None) == instant(text), text
+        assert main.Instant().convert(text, None, None) == instant(text), text
         assert GoOnFrom().convert(text, None, None) == instant(text), text
 
 
@@ -140,7 +140,7 @@ def test_what_is_none_is_refused_everywhere(text: str) -> None:
     with pytest.raises(ValueError, match=r"^$"):
         start_from(text)
     with pytest.raises(click.BadParameter):
-        cli.Instant().convert(text, None, None)
+        main.Instant().convert(text, None, None)
     if not re.fullmatch("[0-9]+", text):  # an offset
         with pytest.raises(click.BadParameter):
             GoOnFrom().convert(text, None, None)
@@ -177,7 +177,7 @@ def test_kafka_is_never_asked_for_a_time_before_1970(text: str) -> None:
         GoOnFrom().convert(text, None, None)
     if text[0] == "1":
         with pytest.raises(SettingsError, match="before 1970"):
-            Wanted(from_time=cli.Instant().convert(text, None, None), to_time=datetime.now(UTC))
+            Wanted(from_time=main.Instant().convert(text, None, None), to_time=datetime.now(UTC))
 
 
 @pytest.mark.parametrize("text", ["2026-01-31T06:00:00Z", "20260131", "2026-W05-6", "2026-01-31 ", 20260131, None])

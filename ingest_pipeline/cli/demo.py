@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from .local import LocalServerError
+from ..demo.local import LocalServerError
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -52,7 +52,7 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
 
     Example: ingest demo --rate 1000
     """
-    from .demo import DemoOptions, run_demo
+    from ..demo.demo import DemoOptions, run_demo
 
     if headless and seconds is None:
         seconds = 45.0
@@ -99,7 +99,7 @@ def simulate(topics: str, bootstrap_servers: str | None, create_topics: bool, pa
 
     Example: ingest simulate --rate 1000 --seconds 60 --create-topics
     """
-    from .simulate_cli import run_simulate
+    from .simulate import run_simulate
 
     names = tuple(name.strip() for name in topics.split(",") if name.strip())
     sys.exit(run_simulate(bootstrap_servers, names, plan, partitions if create_topics else None))

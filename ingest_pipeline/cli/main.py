@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .core.errors import EnvironmentFault, IngestError, LedgerConflict, SettingsError, Superseded, UnknownFault
-from .core.stream import Stream, by_name
-from .core.timestamps import parse_instant
-from .settings import Settings, describe, load_settings
-from .settings.streams import load_streams
+from ..core.errors import EnvironmentFault, IngestError, LedgerConflict, SettingsError, Superseded, UnknownFault
+from ..core.stream import Stream, by_name
+from ..core.timestamps import parse_instant
+from ..settings import Settings, describe, load_settings
+from ..settings.streams import load_streams
 
 if TYPE_CHECKING:
-    from .orchestration.connections import Connections
+    from ..orchestration.connections import Connections
 
 _ELSEWHERE = {
-    "accept-loss": "ingest_pipeline.cli_loss:accept_loss",
-    "dead-letters": "ingest_pipeline.cli_dead_letters:dead_letters",
-    "demo": "ingest_pipeline.demo.commands:demo",
-    "metrics": "ingest_pipeline.cli_metrics:metrics",
-    "replay": "ingest_pipeline.cli_replay:replay",
-    "schema": "ingest_pipeline.cli_tables:schema",
-    "simulate": "ingest_pipeline.demo.commands:simulate",
-    "status": "ingest_pipeline.cli_status:status",
-    "tail": "ingest_pipeline.cli_tables:tail",
+    "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
+    "dead-letters": "ingest_pipeline.cli.dead_letters:dead_letters",
+    "demo": "ingest_pipeline.cli.demo:demo",
+    "metrics": "ingest_pipeline.cli.metrics:metrics",
+    "replay": "ingest_pipeline.cli.replay:replay",
+    "schema": "ingest_pipeline.cli.table:schema",
+    "simulate": "ingest_pipeline.cli.demo:simulate",
+    "status": "ingest_pipeline.cli.status:status",
+    "tail": "ingest_pipeline.cli.table:tail",
 }
 _ERROR_CODES = {"status": 3}
 """The exit code of an error where 1 and 2 say something else; a usage error is one, too."""
@@ -151,7 +151,7 @@ def migrate() -> None:
 
     Example: DATABASE_URL=postgresql://owner@db/events ingest migrate
     """
-    from .postgres import schema
+    from ..postgres import schema
 
     done = schema.migrate(connections().database(), load_streams())
     click.echo("\n".join(done) or "nothing to do: the ledger and all tables are as declared")
@@ -163,7 +163,7 @@ def check() -> None:
 
     Exit code 1 when something needs doing. Example: ingest check
     """
-    from .orchestration.doctor import findings
+    from ..orchestration.doctor import findings
 
     wrong = 0
     for finding in findings(connections(), load_streams()):
@@ -218,7 +218,7 @@ def _settings() -> Settings:
 
 def connections() -> Connections:
     """What the environment's settings point at; one for a command, closed at its end."""
-    from .orchestration.connections import Connections
+    from ..orchestration.connections import Connections
 
     root = click.get_current_context().find_root()
     if root.obj is None:

@@ -9,9 +9,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import click
 
-from .cli import connections
-from .core.errors import SettingsError
-from .settings.streams import load_streams
+from ..core.errors import SettingsError
+from ..settings.streams import load_streams
+from .main import connections
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -35,7 +35,7 @@ def metrics(port: int, host: str) -> None:
 
     Example: ingest metrics --port 9464
     """
-    from .orchestration.metrics import application
+    from ..orchestration.metrics import application
 
     try:
         server = make_server(host, port, application(load_streams(), connections()), _Server, _Handler)

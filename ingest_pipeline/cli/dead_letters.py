@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli import Instant, StreamName, connections
-from .core.decode import JsonDecoder
-from .core.errors import STAGES
-from .core.stream import Stream
-from .progress_bar import progress
+from ..core.decode import JsonDecoder
+from ..core.errors import STAGES
+from ..core.stream import Stream
+from .main import Instant, StreamName, connections
+from .progress import progress
 
 if TYPE_CHECKING:
-    from .postgres.dead_letters import DeadLetters
-    from .postgres.letter_filter import LetterFilter
+    from ..postgres.dead_letters import DeadLetters
+    from ..postgres.letter_filter import LetterFilter
 
 _PREVIEW_BYTES = 2000
 
@@ -44,8 +44,8 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         ids: tuple[int, ...],
         **rest: Any,
     ) -> Any:
-        from .postgres.dead_letters import DeadLetters
-        from .postgres.letter_filter import LetterFilter
+        from ..postgres.dead_letters import DeadLetters
+        from ..postgres.letter_filter import LetterFilter
 
         wanted = LetterFilter(stage, sqlstate, reason, since, until, ids or None)
         return command(DeadLetters(connections().database(), stream), wanted, stream, **rest)
@@ -106,7 +106,7 @@ def show(stream: Stream, letter_id: int) -> None:
 
     Example: ingest dead-letters show price 17
     """
-    from .postgres.dead_letters import DeadLetters
+    from ..postgres.dead_letters import DeadLetters
 
     row = DeadLetters(connections().database(), stream).show(letter_id, _PREVIEW_BYTES)
     if row is None:
@@ -128,7 +128,7 @@ def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run:
 
     Example: ingest dead-letters redrive price --reason "Expected `float`"
     """
-    from .orchestration.rules import record_rules
+    from ..orchestration.rules import record_rules
 
     settings = connections().settings.for_stream(stream.name)
     total = sum(row.letters for row in letters.count_by_reason(wanted))
@@ -172,7 +172,7 @@ def purge(stream: Stream, days: int | None, yes: bool) -> None:
 
     Example: ingest dead-letters purge price --days 7
     """
-    from .postgres.letter_retention import SettledLetters
+    from ..postgres.letter_retention import SettledLetters
 
     settled = SettledLetters(connections().database(), stream)
     days = connections().settings.settled_letter_retention_days if days is None else days

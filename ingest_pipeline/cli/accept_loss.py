@@ -7,9 +7,9 @@ from datetime import datetime
 
 import click
 
-from .cli import StreamName, connections
-from .core.stream import Stream
-from .core.timestamps import kafka_time, parse_instant
+from ..core.stream import Stream
+from ..core.timestamps import kafka_time, parse_instant
+from .main import StreamName, connections
 
 
 class GoOnFrom(click.ParamType["str | int | datetime"]):
@@ -45,8 +45,8 @@ def accept_loss(
 
     Example: ingest accept-loss price --partition 2
     """
-    from .core.start import survey, unanswered_words
-    from .orchestration import losses
+    from ..core.start import survey, unanswered_words
+    from ..orchestration import losses
 
     open_connections = connections()
     book, topic = open_connections.book(stream), open_connections.topic(stream)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..progress_bar import progress
+from ..demo.children import StopSignals
+from ..demo.simulate import Plan, Tally, ensure_topics, simulate
 from ..settings import load_settings
-from .children import StopSignals
-from .simulate import Plan, Tally, ensure_topics, simulate
+from .progress import progress
 
 
 def run_simulate(
