@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import psycopg
 
 from ingest_pipeline.cli.progress import progress
-from ingest_pipeline.demo.postgres import EmbeddedPostgres
 from ingest_pipeline.demo.simulate import Plan, Tally, simulate
+from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka

@@ -21,8 +21,8 @@ import pytest
 from confluent_kafka import KafkaException
 from psycopg import sql
 
-from ingest_pipeline.demo.broker import EmbeddedBroker
-from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.local.broker import EmbeddedBroker
+from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres

@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from ..demo.local import LocalServerError
+from ..local.server_process import LocalServerError
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..demo.children import StopSignals
 from ..demo.simulate import Plan, Tally, ensure_topics, simulate
+from ..local.child_process import StopSignals
 from ..settings import load_settings
 from .progress import progress
 

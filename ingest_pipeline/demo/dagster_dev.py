@@ -12,9 +12,9 @@ from pathlib import Path
 
 import ingest_pipeline
 
-from .children import Child
+from ..local.child_process import Child
+from ..local.server_process import HOST, LocalServerError, free_port, is_free
 from .dagster_api import DagsterApi
-from .local import HOST, LocalServerError, free_port, is_free
 
 _READY_SECONDS = 120.0
 _OURS = ("KAFKA_", "DATABASE_", "LEDGER_", "DAGSTER_")

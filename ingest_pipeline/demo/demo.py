@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..core.errors import IngestError
 from ..core.stream import Stream
+from ..local.child_process import StopSignals
+from ..local.servers import PARTITIONS, Servers
 from ..settings import streams_place
 from ..settings.streams import load_streams
-from .children import StopSignals
 from .dagster_api import DagsterAway, LocationWatch
 from .dagster_dev import DagsterDev, choose_port, environment, write_home
 from .devices import SHAPES
@@ -19,7 +20,6 @@ from .figures import Figures, FiguresUnavailable, StreamFigures
 from .inventor import why_not
 from .kill import Killer, kill_line, prove, wait_until_drained
 from .report import arrived, rows_line, welcome
-from .servers import PARTITIONS, Servers
 from .simulate import Plan
 from .simulator import Simulator
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.stream import Stream
+from ..local.postgres import binaries
 from .dagster_api import DagsterApi
 from .figures import StreamFigures
 from .kill import STREAM_TAG
-from .postgres import binaries
 
 _SENSOR_TAG = "dagster/sensor_name"
 _NEWEST = "select * from {} order by event_time desc limit 5"

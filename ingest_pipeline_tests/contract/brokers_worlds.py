@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from confluent_kafka.admin import AdminClient
 
-from ingest_pipeline.demo.mock_cluster import _library
+from ingest_pipeline.local.mock_cluster import _library
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, WireWorld
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 

@@ -8,10 +8,10 @@ import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable, TopicMissing
 from ingest_pipeline.core.record import GroupOffset, Place
-from ingest_pipeline.demo.local import HOST, free_port
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.local.server_process import HOST, free_port
 from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
 
 Answer = TypeVar("Answer")

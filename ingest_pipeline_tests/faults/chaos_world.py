@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from ingest_pipeline.demo.local import HOST
-from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.local.postgres import EmbeddedPostgres
+from ingest_pipeline.local.server_process import HOST
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.engine import Database
 from ingest_pipeline.settings.values import sqlalchemy_url

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from ingest_pipeline.cli.progress import progress
-from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline_tests.faults.fuzz_world import FuzzWorld
 from ingest_pipeline_tests.servers import choose
 

@@ -17,10 +17,10 @@ import dagster as dg
 from dagster._core.errors import DagsterUserCodeUnreachableError
 
 import ingest_pipeline
-from ingest_pipeline.demo.children import Child, Warden
 from ingest_pipeline.demo.dagster_dev import write_home
-from ingest_pipeline.demo.family import processes
-from ingest_pipeline.demo.local import HOST, LocalServerError, free_port, is_free
+from ingest_pipeline.local.child_process import Child, Warden
+from ingest_pipeline.local.process_family import processes
+from ingest_pipeline.local.server_process import HOST, LocalServerError, free_port, is_free
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.faults.signals import writers
 from ingest_pipeline_tests.orchestration.bench import wait_for

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.letters import HEADERS_UNREADABLE, dead_letter
 from ingest_pipeline.core.parts import RecordParts
-from ingest_pipeline.demo.broker import EmbeddedBroker
+from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.faults.raw_producer import RawProducer

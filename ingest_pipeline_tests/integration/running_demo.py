@@ -12,7 +12,7 @@ from typing import Self
 
 import psutil
 
-from ingest_pipeline.demo.family import Family, processes
+from ingest_pipeline.local.process_family import Family, processes
 
 ROOT = Path(__file__).parents[2]
 

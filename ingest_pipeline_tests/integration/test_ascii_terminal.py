@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.demo.broker import EmbeddedBroker
+from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.postgres.tail import ddl
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 

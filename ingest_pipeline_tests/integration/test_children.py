@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ingest_pipeline.demo.children import Child
-from ingest_pipeline.demo.family import Family, processes
-from ingest_pipeline.demo.local import LocalServerError
+from ingest_pipeline.local.child_process import Child
+from ingest_pipeline.local.process_family import Family, processes
+from ingest_pipeline.local.server_process import LocalServerError
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +44,7 @@ time.sleep(600)
 OWNER = """
 import signal, sys
 from pathlib import Path
-from ingest_pipeline.demo.children import Child, StopSignals, Warden
+from ingest_pipeline.local.child_process import Child, StopSignals, Warden
 folder = Path(sys.argv[1])
 with StopSignals() as stop:
     warden = Warden()

@@ -13,10 +13,10 @@ from confluent_kafka import Consumer
 
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.demo.local import HOST, free_port
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.local.server_process import HOST, free_port
 from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.orchestration.doctor_kafka import kafka_findings
 from ingest_pipeline.settings import load_settings

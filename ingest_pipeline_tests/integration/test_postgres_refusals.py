@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable
-from ingest_pipeline.demo.local import free_port
-from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.local.postgres import EmbeddedPostgres
+from ingest_pipeline.local.server_process import free_port
 from ingest_pipeline.postgres.engine import Database
 from ingest_pipeline.settings.values import sqlalchemy_url
 

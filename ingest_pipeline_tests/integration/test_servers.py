@@ -16,10 +16,10 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ingest_pipeline.demo import postgres
-from ingest_pipeline.demo.broker import EmbeddedBroker
-from ingest_pipeline.demo.local import HOST, LocalServerError, wait_for_pid
-from ingest_pipeline.demo.postgres import EmbeddedPostgres
+from ingest_pipeline.local import postgres
+from ingest_pipeline.local.broker import EmbeddedBroker
+from ingest_pipeline.local.postgres import EmbeddedPostgres
+from ingest_pipeline.local.server_process import HOST, LocalServerError, wait_for_pid
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.containers import check_engine
@@ -65,7 +65,7 @@ def started_by_a_killed_owner(folder: Path, before: str) -> int:
     """The pid of a PostgreSQL whose owner killed itself with SIGKILL, after one more statement."""
     owner = (
         "import os, pathlib, sys\n"
-        "from ingest_pipeline.demo.postgres import EmbeddedPostgres\n"
+        "from ingest_pipeline.local.postgres import EmbeddedPostgres\n"
         "server = EmbeddedPostgres(pathlib.Path(sys.argv[1]))\n"
         "server.start()\n"
         "print(server.pid, flush=True)\n"
@@ -171,7 +171,7 @@ class TestEmbeddedBroker:
     def test_it_ends_with_a_killed_owner(self) -> None:
         owner = (
             "import os\n"
-            "from ingest_pipeline.demo.broker import EmbeddedBroker\n"
+            "from ingest_pipeline.local.broker import EmbeddedBroker\n"
             "broker = EmbeddedBroker(['temperature'])\n"
             "broker.start()\n"
             "print(broker.pid, flush=True)\n"

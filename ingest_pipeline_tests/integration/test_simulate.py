@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from ingest_pipeline.core.errors import TopicMissing
-from ingest_pipeline.demo.broker import EmbeddedBroker
 from ingest_pipeline.demo.simulate import Plan, ensure_topics, simulate
+from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 ROOT = Path(__file__).parents[2]

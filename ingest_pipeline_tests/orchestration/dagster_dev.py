@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 from urllib.error import URLError
 
 import ingest_pipeline
-from ingest_pipeline.demo.local import HOST, end, free_port, last_lines
+from ingest_pipeline.local.server_process import HOST, end, free_port, last_lines
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]

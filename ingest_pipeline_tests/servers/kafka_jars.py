@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from ingest_pipeline.demo.local import HOST, Guard, end, free_port, last_lines
+from ingest_pipeline.local.server_process import HOST, Guard, end, free_port, last_lines
 
 from .broker import HEAP, KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
 from .jar_cache import kafka_jars

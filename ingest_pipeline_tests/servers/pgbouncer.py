@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from ingest_pipeline.demo.local import HOST, end, free_port
-from ingest_pipeline.demo.privileges import as_ordinary_user, ordinary_user
+from ingest_pipeline.local.privileges import as_ordinary_user, ordinary_user
+from ingest_pipeline.local.server_process import HOST, end, free_port
 
 from .broker import ServerUnavailable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ingest_pipeline.demo.local import HOST, Guard, end, free_port, last_lines
+from ingest_pipeline.local.server_process import HOST, Guard, end, free_port, last_lines
 
 from .broker import ServerUnavailable
 

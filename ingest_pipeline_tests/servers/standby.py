@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from ingest_pipeline.demo.local import HOST
-from ingest_pipeline.demo.postgres import EmbeddedPostgres, binaries
-from ingest_pipeline.demo.privileges import as_ordinary_user, ordinary_user
+from ingest_pipeline.local.postgres import EmbeddedPostgres, binaries
+from ingest_pipeline.local.privileges import as_ordinary_user, ordinary_user
+from ingest_pipeline.local.server_process import HOST
 
 _SECONDS = 60.0
 

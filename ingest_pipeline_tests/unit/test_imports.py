@@ -24,8 +24,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "testing": ({"core"}, KAFKA | DATABASE),
     "orchestration": ({"core", "kafka", "postgres", "settings"}, {"dagster"}),
     "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
-    "demo": ({"core", "kafka", "postgres", "settings", "streams"}, OUTSIDE),
-    "cli": ({"core", "demo", "kafka", "orchestration", "postgres", "settings", "streams"}, set()),
+    "local": (set(), KAFKA | DATABASE),
+    "demo": ({"core", "kafka", "local", "postgres", "settings", "streams"}, OUTSIDE),
+    "cli": ({"core", "demo", "kafka", "local", "orchestration", "postgres", "settings", "streams"}, set()),
     "": ({"core", "orchestration"}, set()),
 }
 
@@ -92,7 +93,7 @@ def test_arrows_point_one_way(path: Path) -> None:
         ("postgres/ledger.py", "from ..settings import load"),
         ("streams.py", "from .kafka.source import Source"),
         ("orchestration/assets.py", "from confluent_kafka import Consumer"),
-        ("orchestration/assets.py", "from ..demo.broker import EmbeddedBroker"),
+        ("orchestration/assets.py", "from ..local.broker import EmbeddedBroker"),
         ("definitions.py", "import ingest_pipeline.kafka.source"),
     ],
 )

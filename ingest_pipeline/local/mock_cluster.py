@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from confluent_kafka import cimpl
 
-from .local import LocalServerError
+from .server_process import LocalServerError
 
 _PRODUCER = 0
 

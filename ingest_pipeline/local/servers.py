@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from .broker import EmbeddedBroker
-from .children import Warden
-from .local import LocalServerError
+from .child_process import Warden
 from .postgres import EmbeddedPostgres
+from .server_process import LocalServerError
 
 PARTITIONS = 4
 

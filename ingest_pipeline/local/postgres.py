@@ -17,17 +17,8 @@ from urllib.parse import quote
 
 import psycopg
 
-from .local import (
-    HOST,
-    Guard,
-    LocalServerError,
-    end,
-    free_port,
-    is_free,
-    last_lines,
-    wait_for_pid,
-)
 from .privileges import as_ordinary_user, ordinary_user
+from .server_process import HOST, Guard, LocalServerError, end, free_port, is_free, last_lines, wait_for_pid
 
 StopMode = Literal["smart", "fast", "immediate"]
 

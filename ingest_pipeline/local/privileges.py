@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .local import LocalServerError
+from .server_process import LocalServerError
 
 ORDINARY_USER = "nobody"
 

@@ -1,6 +1,6 @@
 """A broker without Kafka: librdkafka's mock cluster in a process of its own, for the demo and quick tests.
 
-``python -m ingest_pipeline.demo.broker --topics temperature price`` prints its bootstrap address on one line
+``python -m ingest_pipeline.local.broker --topics temperature price`` prints its bootstrap address on one line
 when it is ready, and lives until SIGTERM, SIGINT, the end of its standard input or of its parent. Records are
 kept in memory (about 5 MB a partition, the oldest go first) and end with it. A topic that is not named comes
 into being on first use. It answers what producers and consumers ask, and few admin calls: what must be proved
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import IO, NoReturn, Self
 
-from .local import LocalServerError, end
+from .server_process import LocalServerError, end
 
 _READY_SECONDS = 20.0
 
@@ -119,7 +119,7 @@ def main() -> None:
     """Run a broker with the topics named on the command line until it is told to end."""
     from .mock_cluster import mock_cluster
 
-    parser = argparse.ArgumentParser(prog="python -m ingest_pipeline.demo.broker")
+    parser = argparse.ArgumentParser(prog="python -m ingest_pipeline.local.broker")
     parser.add_argument("--topics", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--partitions", type=int, default=4)
     wanted = parser.parse_args()

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from .family import Family
-from .local import LocalServerError, last_lines
+from .process_family import Family
+from .server_process import LocalServerError, last_lines
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -123,7 +123,7 @@ class Warden:
     def __init__(self, held: Sequence[int] = ()) -> None:
         with default_interrupt():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingest_pipeline.demo.warden"],
+                [sys.executable, "-m", "ingest_pipeline.local.warden"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=tuple(held),

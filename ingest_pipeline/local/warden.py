@@ -1,4 +1,4 @@
-"""``python -m ingest_pipeline.demo.warden``: ends what it guards when its standard input ends.
+"""``python -m ingest_pipeline.local.warden``: ends what it guards when its standard input ends.
 
 Standard input is a pipe whose other end only the guarded processes' owner holds: the system closes it whichever way
 the owner goes. Lines on it: ``guard PID SIGNAL`` and ``release PID``.
@@ -7,7 +7,7 @@ the owner goes. Lines on it: ``guard PID SIGNAL`` and ``release PID``.
 import signal
 import sys
 
-from .family import Family
+from .process_family import Family
 
 _GRACE_SECONDS = 15.0
 
