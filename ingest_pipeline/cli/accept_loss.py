@@ -46,7 +46,7 @@ def accept_loss(
     Example: ingest accept-loss price --partition 2
     """
     from ..core.start import survey, unanswered_words
-    from ..orchestration import losses
+    from ..operations import losses
 
     open_connections = connections()
     book, topic = open_connections.book(stream), open_connections.topic(stream)

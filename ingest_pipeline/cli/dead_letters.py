@@ -128,7 +128,7 @@ def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run:
 
     Example: ingest dead-letters redrive price --reason "Expected `float`"
     """
-    from ..orchestration.rules import record_rules
+    from ..operations.limits import record_rules
 
     settings = connections().settings.for_stream(stream.name)
     total = sum(row.letters for row in letters.count_by_reason(wanted))

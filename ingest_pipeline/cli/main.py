@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +22,7 @@ from ..settings import Settings, describe, load_settings
 from ..settings.streams import load_streams
 
 if TYPE_CHECKING:
-    from ..orchestration.connections import Connections
+    from ..operations.clients import Connections
 
 _ELSEWHERE = {
     "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
@@ -163,10 +164,12 @@ def check() -> None:
 
     Exit code 1 when something needs doing. Example: ingest check
     """
-    from ..orchestration.doctor import findings
+    from ..operations.check import findings
+    from ..orchestration.instance_check import instance_findings
 
+    clients, streams = connections(), load_streams()
     wrong = 0
-    for finding in findings(connections(), load_streams()):
+    for finding in chain(findings(clients, streams), instance_findings(clients, streams)):
         wrong += not finding.ok
         click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.message}")
     sys.exit(1 if wrong else 0)
@@ -218,7 +221,7 @@ def _settings() -> Settings:
 
 def connections() -> Connections:
     """What the environment's settings point at; one for a command, closed at its end."""
-    from ..orchestration.connections import Connections
+    from ..operations.clients import Connections
 
     root = click.get_current_context().find_root()
     if root.obj is None:

@@ -35,7 +35,7 @@ def metrics(port: int, host: str) -> None:
 
     Example: ingest metrics --port 9464
     """
-    from ..orchestration.metrics import application
+    from ..operations.metrics import application
 
     try:
         server = make_server(host, port, application(load_streams(), connections()), _Server, _Handler)

@@ -33,7 +33,7 @@ def replay(
 
     Example: ingest replay price --partition 0 --from-offset 1000 --to-offset 2000
     """
-    from ..orchestration.replays import Wanted, ranges, run_replay
+    from ..operations.replays import Wanted, ranges, run_replay
 
     wanted = Wanted(partition, from_offset, to_offset, from_time, to_time)
     found = ranges(wanted, stream, connections())

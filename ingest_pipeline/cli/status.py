@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..orchestration.levels import LEVELS, worst
+from ..operations.levels import LEVELS, worst
 from ..settings.streams import load_streams
 from .main import StreamName, connections
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..core.stream import Stream
-    from ..orchestration.status import PartitionStatus, StreamStatus
+    from ..operations.status import PartitionStatus, StreamStatus
 
 _WATCH_SECONDS = 2.0
 _STYLES = ("green", "yellow", "red", "magenta")
@@ -83,7 +83,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
 
 
 def _look(streams: Sequence[Stream]) -> list[StreamStatus]:
-    from ..orchestration.status import status_of
+    from ..operations.status import status_of
 
     return [status_of(stream, connections(), rates=True) for stream in streams]
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from ..core.stream import Stream
-from .connections import Connections
+from ..operations.clients import Connections
 from .described import freshness, table_metadata
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 
 from ..core.stream import Stream, by_name
+from ..operations.clients import Connections
 from ..settings import Settings, load_settings
 from . import tags
 from .alerts import alert_sensors
 from .assets import asset_key, stream_asset, topic_spec
 from .checks import stream_checks
-from .connections import Connections
 from .maintenance import maintenance_job, maintenance_schedule
 from .recovery import redrive_job, replay_job
 from .sensors import stream_sensor

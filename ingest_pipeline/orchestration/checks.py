@@ -13,12 +13,12 @@ from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
+from ..operations.clients import Connections
+from ..operations.open_letters import open_letters
+from ..operations.status import status_of
 from . import tags
 from .assets import asset_key
-from .connections import Connections
-from .open_letters import open_letters
 from .runs import ENDED, failed_by_hand
-from .status import status_of
 
 ACCOUNTED = "every_offset_accounted_for"
 NO_LOSS = "no_data_loss"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ..core.stream import Stream
-from .connections import Connections
+from ..operations.clients import Connections
 from .steering import told_in_a_line
 
 

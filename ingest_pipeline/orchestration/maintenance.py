@@ -15,8 +15,8 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
 
 from ..core.stream import Stream
+from ..operations.clients import Connections
 from . import tags
-from .connections import Connections
 from .letter_retention import purge_op
 from .runs import ENDED
 

@@ -13,10 +13,10 @@ from ..core.decode import JsonDecoder
 from ..core.errors import STAGES
 from ..core.stream import Stream
 from ..core.timestamps import parse_instant
+from ..operations.clients import Connections
+from ..operations.limits import record_rules
+from ..operations.replays import Wanted, ranges, run_replay
 from . import tags
-from .connections import Connections
-from .replays import Wanted, ranges, run_replay
-from .rules import record_rules
 from .steering import STREAM, stream_named, stream_names, told_in_a_line
 from .stopping import StopRequest
 

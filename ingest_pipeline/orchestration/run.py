@@ -21,17 +21,17 @@ from ..core.progress import Progress
 from ..core.record import Place
 from ..core.start import StoredPosition, begin, check_identity, unanswered_words
 from ..core.stream import Stream
+from ..operations.clients import Connections
+from ..operations.limits import batch_limits, letter_limits, record_rules
+from ..operations.losses import accept_unasked, consequence, loss_of
 from . import tags
 from .checks import Verdict, verdicts
-from .connections import Connections
 from .decide import AGE
 from .heap import spared_heap
 from .journal import Journal
 from .logs import run_logger
-from .losses import accept_unasked, consequence, loss_of
 from .patience import START_GRACE_SECONDS, SUCCESSOR_SECONDS, successor_seconds
 from .report import Reporter
-from .rules import batch_limits, letter_limits, record_rules
 from .stopping import StopRequest
 
 if TYPE_CHECKING:

@@ -17,19 +17,19 @@ from ..core.ports import Topic
 from ..core.record import Place, TopicIdentity
 from ..core.start import log_bounds, standings, unanswered
 from ..core.stream import Stream
+from ..operations.clients import Connections
+from ..operations.status import paused_words
+from ..operations.waiting import WaitWatch
 from . import tags
 from .assets import asset_key, topic_key
-from .connections import Connections
 from .cursor import by_this_clock, moved_at, runs_seen, sights, stored
 from .decide import decide
 from .observations import Look, observe
 from .patience import OTHER_STARTING_SECONDS, STARTING_SECONDS, learned, max_runtime
 from .runs import views_of_runs
-from .status import paused_words
 from .unattended import Unattended
 from .view import Launch, View
 from .vigil import Vigil
-from .waiting import WaitWatch
 
 if TYPE_CHECKING:
     from ..postgres.book import Glance

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from ..core.errors import IngestError
 from ..core.stream import Stream
+from ..operations.clients import Connections
 from . import tags
-from .connections import Connections
 
 STREAM = "Name of the stream."
 

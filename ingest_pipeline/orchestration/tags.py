@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..core.stream import Stream
+from ..operations.names import job_name as job_name
+from ..operations.names import sensor_name as sensor_name
 from ..settings import Settings
 
 STREAM = "ingest/stream"
@@ -60,11 +62,3 @@ def definition_of(stream: Stream, settings: Settings) -> str:
 def outcome_of(run_tags: Mapping[str, str], stream: Stream) -> str:
     """How the run of this stream ended, "" where none has; one launched by hand has it for each of its streams."""
     return run_tags.get(f"{ENDED}/{stream.name}") or run_tags.get(ENDED, "")
-
-
-def job_name(stream: Stream) -> str:
-    return f"drain_{stream.name}"
-
-
-def sensor_name(stream: Stream) -> str:
-    return f"{stream.name}_sensor"

@@ -21,7 +21,7 @@ from psycopg.types.json import set_json_loads
 
 from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration.connections import Connections
+from ingest_pipeline.operations.clients import Connections
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.model import StreamSettings
 from ingest_pipeline_tests.faults.fuzz_kinds import records

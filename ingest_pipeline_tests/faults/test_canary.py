@@ -15,7 +15,7 @@ import pytest
 
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.local.server_process import free_port
-from ingest_pipeline.orchestration.connections import Connections
+from ingest_pipeline.operations.clients import Connections
 from ingest_pipeline.postgres import errors
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS

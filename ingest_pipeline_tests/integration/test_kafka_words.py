@@ -17,8 +17,8 @@ from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.local.server_process import HOST, free_port
-from ingest_pipeline.orchestration.connections import Connections
-from ingest_pipeline.orchestration.doctor_kafka import kafka_findings
+from ingest_pipeline.operations.check_kafka import kafka_findings
+from ingest_pipeline.operations.clients import Connections
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.servers.broker import RealKafka

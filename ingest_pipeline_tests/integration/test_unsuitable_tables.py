@@ -15,8 +15,8 @@ from sqlalchemy.engine import make_url
 
 from ingest_pipeline.core.errors import SchemaMismatch
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration.connections import Connections
-from ingest_pipeline.orchestration.doctor import _postgres
+from ingest_pipeline.operations.check import _postgres
+from ingest_pipeline.operations.clients import Connections
 from ingest_pipeline.postgres import comparison, rights, schema
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.integration.postgres_bench import Bench

@@ -13,8 +13,8 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
 
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.clients import Connections
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import Settings
 from ingest_pipeline_tests.orchestration.records import Record, produce
 

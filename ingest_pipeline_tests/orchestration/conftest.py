@@ -13,8 +13,8 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.clients import Connections
 from ingest_pipeline.orchestration import build
-from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench

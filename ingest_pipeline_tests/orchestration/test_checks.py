@@ -13,7 +13,8 @@ import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.orchestration import status as status_module
+from ingest_pipeline.operations import status as status_module
+from ingest_pipeline.operations.status import status_of
 from ingest_pipeline.orchestration.alerts import failing
 from ingest_pipeline.orchestration.checks import (
     ACCOUNTED,
@@ -24,7 +25,6 @@ from ingest_pipeline.orchestration.checks import (
     Verdict,
     verdicts,
 )
-from ingest_pipeline.orchestration.status import status_of
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest

@@ -14,7 +14,7 @@ from confluent_kafka.admin import NewPartitions
 from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.loss import Acceptance, noted_loss
 from ingest_pipeline.core.record import Place
-from ingest_pipeline.orchestration.losses import accept
+from ingest_pipeline.operations.losses import accept
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures

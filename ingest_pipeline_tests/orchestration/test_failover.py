@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest_pipeline.orchestration.connections import Connections
-from ingest_pipeline.orchestration.metrics import application
+from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.metrics import application
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.servers.standby import Pair, query

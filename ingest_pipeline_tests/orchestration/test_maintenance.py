@@ -19,8 +19,8 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster_shared.error import SerializableErrorInfo
 
 import ingest_pipeline
+from ingest_pipeline.operations.clients import Connections
 from ingest_pipeline.orchestration import maintenance, tags
-from ingest_pipeline.orchestration.connections import Connections
 from ingest_pipeline.settings import load_settings
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]

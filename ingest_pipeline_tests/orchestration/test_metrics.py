@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ingest_pipeline.orchestration.metrics import application
+from ingest_pipeline.operations.metrics import application
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest, interruptible
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest_pipeline.cli.metrics import _Handler, _Server
 from ingest_pipeline.core.loss import Loss
-from ingest_pipeline.orchestration.metrics import application
+from ingest_pipeline.operations.metrics import application
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest

@@ -12,7 +12,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.replay import Replayed
-from ingest_pipeline.orchestration.replays import Wanted, ranges, run_replay
+from ingest_pipeline.operations.replays import Wanted, ranges, run_replay
 from ingest_pipeline.postgres import dead_letters
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
 from ingest_pipeline.postgres.letter_filter import LetterFilter

@@ -17,8 +17,8 @@ from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.drain import Drain
 from ingest_pipeline.core.loss import noted_loss
+from ingest_pipeline.operations.status import DEGRADED, status_of
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.status import DEGRADED, status_of
 from ingest_pipeline.postgres import tail
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable
-from ingest_pipeline.orchestration.levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN, unanswered, worst
-from ingest_pipeline.orchestration.metrics import application
+from ingest_pipeline.operations.levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN, unanswered, worst
+from ingest_pipeline.operations.metrics import application
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken

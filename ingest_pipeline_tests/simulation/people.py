@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import IngestError
 from ingest_pipeline.core.start import survey
-from ingest_pipeline.orchestration import losses, replays
+from ingest_pipeline.operations import losses, replays
 from ingest_pipeline.testing import MemoryDeadLetters
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.checks import LETTER, ROW

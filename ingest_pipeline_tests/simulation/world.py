@@ -44,7 +44,7 @@ QUIET.setLevel(logging.CRITICAL)
 
 
 class World:
-    """Also what orchestration.connections.Connections is to product code."""
+    """Also what operations.clients.Connections is to product code."""
 
     def __init__(self, own: StreamSettings, partitions: int = 2) -> None:
         self.count: Counter[str] = Counter()
@@ -72,10 +72,10 @@ class World:
             ("ingest_pipeline.postgres.replay.MissingRows", SimMissingRows),
             ("ingest_pipeline.orchestration.sensors.time", self.clock),
             ("ingest_pipeline.orchestration.run.SystemClock", lambda: self.clock),
-            ("ingest_pipeline.orchestration.replays.SystemClock", lambda: self.clock),
+            ("ingest_pipeline.operations.replays.SystemClock", lambda: self.clock),
             ("ingest_pipeline.orchestration.run.StopRequest", SimStop),
             ("ingest_pipeline.orchestration.run.JsonDecoder", SimDecoder),
-            ("ingest_pipeline.orchestration.replays.JsonDecoder", SimDecoder),
+            ("ingest_pipeline.operations.replays.JsonDecoder", SimDecoder),
             ("ingest_pipeline.orchestration.run.run_logger", lambda _: QUIET),
             # the checks whose answer is in the ledger's port; the others ask PostgreSQL itself
             ("ingest_pipeline.orchestration.checks._EVALUATIONS", {ACCOUNTED: accounted, NO_LOSS: no_loss}),

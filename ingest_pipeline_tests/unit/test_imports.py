@@ -22,11 +22,15 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "kafka": ({"core"}, KAFKA),
     "postgres": ({"core"}, DATABASE),
     "testing": ({"core"}, KAFKA | DATABASE),
-    "orchestration": ({"core", "kafka", "postgres", "settings"}, {"dagster"}),
+    "operations": ({"core", "kafka", "postgres", "settings"}, set()),
+    "orchestration": ({"core", "kafka", "operations", "postgres", "settings"}, {"dagster"}),
     "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
     "local": (set(), KAFKA | DATABASE),
     "demo": ({"core", "kafka", "local", "postgres", "settings", "streams"}, OUTSIDE),
-    "cli": ({"core", "demo", "kafka", "local", "orchestration", "postgres", "settings", "streams"}, set()),
+    "cli": (
+        {"core", "demo", "kafka", "local", "operations", "orchestration", "postgres", "settings", "streams"},
+        set(),
+    ),
     "": ({"core", "orchestration"}, set()),
 }
 

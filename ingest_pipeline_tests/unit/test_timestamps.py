@@ -19,7 +19,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
 from ingest_pipeline.core.rows import DEFAULT_RULES, decode_one
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration.replays import Wanted
+from ingest_pipeline.operations.replays import Wanted
 from ingest_pipeline.settings.values import start_from
 from ingest_pipeline_tests.faults.iso_times import microseconds
 

@@ -10,9 +10,9 @@ import pytest
 
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.core.start import StoredPosition
-from ingest_pipeline.orchestration.lateness import delays, late, silent, unattended
-from ingest_pipeline.orchestration.status import PartitionStatus
-from ingest_pipeline.orchestration.waiting import Waiting, WaitWatch, waiting_of
+from ingest_pipeline.operations.lateness import delays, late, silent, unattended
+from ingest_pipeline.operations.status import PartitionStatus
+from ingest_pipeline.operations.waiting import Waiting, WaitWatch, waiting_of
 from ingest_pipeline.postgres.book import StreamState
 from ingest_pipeline_tests.samples import READING
 

@@ -11,7 +11,7 @@ from ..core.loss import Loss, topic_gone
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
 from . import lateness, levels, open_letters
-from .connections import Connections
+from .clients import Connections
 from .levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.stream import Stream
-from .connections import Connections
+from .clients import Connections
 
 TOP_REASONS = 3
 

@@ -16,8 +16,8 @@ from ..core.replay import Range, Replayed, replay
 from ..core.start import StoredPosition, check_identity, unanswered_words
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time
-from .connections import Connections
-from .rules import record_rules
+from .clients import Connections
+from .limits import record_rules
 
 
 @dataclass(frozen=True, slots=True)

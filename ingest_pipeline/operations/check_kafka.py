@@ -9,7 +9,7 @@ from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import StoredPosition, unanswered, unanswered_words
 from ..core.stream import Stream
-from .connections import Connections
+from .clients import Connections
 from .finding import Finding
 
 

@@ -12,7 +12,7 @@ from ..core.ports import Topic
 from ..core.record import Place, Position, TopicIdentity
 from ..core.start import Book, survey, unanswered_words
 from ..core.stream import Stream
-from .connections import Connections
+from .clients import Connections
 
 OWN_SECONDS = 120.0
 """How long to wait for runs that drain the partitions; they are asked to let go at once."""

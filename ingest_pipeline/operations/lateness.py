@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..core.ports import Topic
 from ..core.start import StoredPosition
 from ..core.stream import Stream
-from .tags import sensor_name
+from .names import sensor_name
 from .waiting import place_of, waiting_of
 
 if TYPE_CHECKING:

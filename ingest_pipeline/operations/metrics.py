@@ -12,7 +12,7 @@ from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
 from ..core.stream import Stream
-from .connections import Connections
+from .clients import Connections
 from .levels import LEVELS, STOPPED, UNKNOWN
 from .status import PartitionStatus, StreamStatus, status_of
 

@@ -1,0 +1,1 @@
+"""What the command line and Dagster both do: plain Python over core, kafka and postgres."""

@@ -1,0 +1,49 @@
+"""`ingest check`: whether Dagster's instance is set up as the streams need it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.run_coordinator import QueuedRunCoordinator
+
+from ..core.stream import Stream
+from ..operations.clients import Connections
+from ..operations.finding import Finding
+
+
+def instance_findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
+    """Whether the instance of DAGSTER_HOME, or of the current folder, suits these streams."""
+    folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
+    what = f"Dagster instance of {'DAGSTER_HOME' if 'DAGSTER_HOME' in os.environ else 'this folder'}"
+    if not (Path(folder) / "dagster.yaml").is_file():
+        yield Finding(False, what, "no dagster.yaml there; run in the clone, or copy its dagster.yaml to DAGSTER_HOME")
+        return
+    try:
+        with dg.DagsterInstance.from_config(folder) as instance:
+            parts = (instance.run_coordinator, instance.run_launcher, instance.compute_log_manager)
+            yield Finding(True, what, ", ".join(type(part).__name__ for part in parts))
+            yield _run_limit(instance, connections, streams)
+            yield _switch("run monitoring", instance.run_monitoring_enabled, "set run_monitoring: {enabled: true}")
+            threads = bool(instance.get_settings("sensors").get("use_threads"))
+            yield _switch("sensor threads", threads, "set sensors: {use_threads: true}, or one slow tick holds up all")
+    except (dg.DagsterError, ImportError, OSError) as error:
+        yield Finding(False, what, f"dagster.yaml cannot be used: {str(error).splitlines()[0]}")
+
+
+def _run_limit(instance: dg.DagsterInstance, connections: Connections, streams: Sequence[Stream]) -> Finding:
+    shards = sum(connections.settings.for_stream(stream.name).parallelism for stream in streams)
+    needed = 2 * shards + 10
+    coordinator = instance.run_coordinator
+    limit = (
+        coordinator.get_run_queue_config().max_concurrent_runs if isinstance(coordinator, QueuedRunCoordinator) else -1
+    )
+    if limit < 0 or limit >= needed:
+        return Finding(True, "max_concurrent_runs", "no limit" if limit < 0 else f"{limit}, {needed} needed")
+    return Finding(False, "max_concurrent_runs", f"is {limit}; {shards} shards need {needed}: raise it in dagster.yaml")
+
+
+def _switch(what: str, on: bool, otherwise: str) -> Finding:
+    return Finding(on, what, "on" if on else otherwise)
