@@ -7,15 +7,8 @@ import dagster as dg
 
 from ..core.stream import Stream
 from ..operations.clients import Connections
+from .asset_keys import asset_key, topic_key
 from .described import freshness, table_metadata
-
-
-def topic_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
-    return dg.AssetKey([*key_prefix, "kafka", stream.topic_asset_name])
-
-
-def asset_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
-    return dg.AssetKey([*key_prefix, stream.name])
 
 
 def topic_spec(stream: Stream, key_prefix: Sequence[str], group: str) -> dg.AssetSpec:
@@ -48,7 +41,7 @@ def stream_asset(
         output_required=False,
     )
     def drain(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-        from .run import StreamRun
+        from .run.stream_run import StreamRun
 
         yield from StreamRun(context, stream, connections).results()
 

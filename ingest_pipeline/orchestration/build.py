@@ -10,13 +10,14 @@ from ..core.stream import Stream, by_name
 from ..operations.clients import Connections
 from ..settings import Settings, load_settings
 from . import tags
-from .alerts import alert_sensors
-from .assets import asset_key, stream_asset, topic_spec
+from .asset_keys import asset_key
+from .assets import stream_asset, topic_spec
 from .checks import stream_checks
-from .maintenance import maintenance_job, maintenance_schedule
-from .recovery import redrive_job, replay_job
-from .sensors import stream_sensor
-from .steering import pause_job, resume_job
+from .jobs.maintenance import maintenance_job, maintenance_schedule
+from .jobs.pause import pause_job, resume_job
+from .jobs.recovery import redrive_job, replay_job
+from .sensor.alerts import alert_sensors
+from .sensor.sensor import stream_sensor
 
 
 def build_definitions(

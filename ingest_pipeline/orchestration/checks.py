@@ -17,8 +17,8 @@ from ..operations.clients import Connections
 from ..operations.open_letters import open_letters
 from ..operations.status import status_of
 from . import tags
-from .assets import asset_key
-from .runs import ENDED, failed_by_hand
+from .asset_keys import asset_key
+from .run_history import ENDED, failed_by_hand
 
 ACCOUNTED = "every_offset_accounted_for"
 NO_LOSS = "no_data_loss"

@@ -14,10 +14,11 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.errors import SettingsError
-from ingest_pipeline.orchestration import alerts, tags
-from ingest_pipeline.orchestration.alerts import SENSOR, alert_sensor, failing, messages
+from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, Verdict
+from ingest_pipeline.orchestration.sensor import alerts
+from ingest_pipeline.orchestration.sensor.alerts import SENSOR, alert_sensor, failing, messages
 from ingest_pipeline.settings import describe, load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import failure

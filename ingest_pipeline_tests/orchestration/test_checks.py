@@ -15,7 +15,6 @@ from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.operations import status as status_module
 from ingest_pipeline.operations.status import status_of
-from ingest_pipeline.orchestration.alerts import failing
 from ingest_pipeline.orchestration.checks import (
     ACCOUNTED,
     AS_DECLARED,
@@ -25,6 +24,7 @@ from ingest_pipeline.orchestration.checks import (
     Verdict,
     verdicts,
 )
+from ingest_pipeline.orchestration.sensor.alerts import failing
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ingest_pipeline.orchestration.logs import LOGGER, FieldsFormatter
-from ingest_pipeline.orchestration.report import LOGGED
+from ingest_pipeline.orchestration.run.log import LOGGER, FieldsFormatter
+from ingest_pipeline.orchestration.run.report import LOGGED
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 from ingest_pipeline_tests.orchestration.test_metrics import scraped

@@ -20,7 +20,8 @@ from dagster_shared.error import SerializableErrorInfo
 
 import ingest_pipeline
 from ingest_pipeline.operations.clients import Connections
-from ingest_pipeline.orchestration import maintenance, tags
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.jobs import maintenance
 from ingest_pipeline.settings import load_settings
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]

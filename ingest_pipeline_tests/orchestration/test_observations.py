@@ -15,10 +15,10 @@ from confluent_kafka import Producer
 
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.orchestration import sensors
-from ingest_pipeline.orchestration.assets import topic_key
+from ingest_pipeline.orchestration.asset_keys import topic_key
 from ingest_pipeline.orchestration.build import build_definitions
-from ingest_pipeline.orchestration.observations import OBSERVE_SECONDS
+from ingest_pipeline.orchestration.sensor import sensor
+from ingest_pipeline.orchestration.sensor.topic_observation import OBSERVE_SECONDS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.orchestration.test_data_loss import delete_before
@@ -32,7 +32,7 @@ Make = Callable[..., Bench]
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the sensor's clock be at the next time that a look is due."""
     ahead = [0.0]
-    monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: time.time() + ahead[0]))
+    monkeypatch.setattr(sensor, "time", SimpleNamespace(time=lambda: time.time() + ahead[0]))
 
     def move() -> None:
         ahead[0] += OBSERVE_SECONDS

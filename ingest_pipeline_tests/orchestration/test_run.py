@@ -14,7 +14,7 @@ from ingest_pipeline.core.drain import RunLimits
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.run import StreamRun
+from ingest_pipeline.orchestration.run.stream_run import StreamRun
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for

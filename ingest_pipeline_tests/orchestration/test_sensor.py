@@ -18,8 +18,9 @@ from dagster._core.test_utils import create_run_for_test
 from ingest_pipeline.core.ports import Topic
 from ingest_pipeline.core.record import Place
 from ingest_pipeline.kafka import source
-from ingest_pipeline.orchestration import sensors, tags
-from ingest_pipeline.orchestration.vigil import Vigil
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.sensor import sensor
+from ingest_pipeline.orchestration.sensor.idle_poll import Vigil
 from ingest_pipeline.postgres import ownership
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -75,13 +76,13 @@ class TestLag:
     ) -> None:
         here, asked = bench(), []
         drained(here, 3)
-        runs = sensors.views_of_runs
+        runs = sensor.views_of_runs
 
         def counted(*words: Any) -> Any:
             asked.append(words)
             return runs(*words)
 
-        monkeypatch.setattr(sensors, "views_of_runs", counted)
+        monkeypatch.setattr(sensor, "views_of_runs", counted)
         for _ in range(3):
             assert here.tick().skip_message == "caught up: lag 0"
         assert len(asked) == 1
@@ -143,7 +144,7 @@ class TestVigil:
     """What a tick does until the next one; test_vigil.py has how long it does."""
 
     def tick(self, here: Bench, vigil: Vigil) -> dg.SensorResult:
-        outcome = sensors.tick(
+        outcome = sensor.tick(
             dg.build_sensor_context(instance=here.instance), here.stream, here.connections, vigil=vigil
         )
         assert isinstance(outcome, dg.SensorResult)
@@ -172,7 +173,7 @@ class TestVigil:
         drained(here, 3)
         context = dg.build_sensor_context(instance=here.instance)
         vigil = Watched(lambda: meanwhile.append(time.time()))
-        view = sensors.look(context, here.stream, here.connections, vigil=vigil)
+        view = sensor.look(context, here.stream, here.connections, vigil=vigil)
         assert [view.now <= moment for moment in meanwhile] == [True]
 
     def test_none_is_kept_where_something_is_to_do_or_nothing_may_be_done(self, bench: Make) -> None:
@@ -245,7 +246,7 @@ class TestGhosts:
         """Let the sensor's clock be ahead by so many seconds."""
 
         def move(seconds: float) -> None:
-            monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: time.time() + seconds))
+            monkeypatch.setattr(sensor, "time", SimpleNamespace(time=lambda: time.time() + seconds))
 
         return move
 

@@ -14,7 +14,8 @@ import sqlalchemy
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from ingest_pipeline.core.drain import Drain
-from ingest_pipeline.orchestration import journal, tags
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.run import journal
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.records import temperatures

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
-from ingest_pipeline.orchestration import unattended
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE
+from ingest_pipeline.orchestration.sensor import runless_checks
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -23,7 +23,7 @@ Make = Callable[..., Bench]
 
 @pytest.fixture(autouse=True)
 def at_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unattended, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(runless_checks, "LOOK_SECONDS", 0.0)
 
 
 def told(here: Bench, name: str = UP_TO_DATE) -> list[bool]:
@@ -87,7 +87,7 @@ def test_ticks_that_fail_say_that_it_cannot_be_told(bench: Make) -> None:
 
 
 def test_an_outage_of_a_moment_is_no_news(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unattended, "LOOK_SECONDS", 60.0)
+    monkeypatch.setattr(runless_checks, "LOOK_SECONDS", 60.0)
     here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     failing_tick(here)
     failing_tick(here)

@@ -11,7 +11,7 @@ import dagster as dg
 from ingest_pipeline.core.errors import EnvironmentFault
 from ingest_pipeline.core.ports import Topic
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.run import StreamRun
+from ingest_pipeline.orchestration.run.stream_run import StreamRun
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.jobs import Job, watched
 from ingest_pipeline_tests.simulation.watch import Watch
@@ -107,7 +107,7 @@ class SimContext:
 
 
 class SimStop:
-    """orchestration.stopping.StopRequest without signals."""
+    """orchestration.run.stop_signal.StopRequest without signals."""
 
     def __init__(self, instance: SimInstance, run_id: str) -> None:
         self._run = instance.runs[run_id]

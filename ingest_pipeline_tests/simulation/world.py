@@ -19,9 +19,10 @@ from ingest_pipeline.core.errors import IngestError
 from ingest_pipeline.core.loss import Loss
 from ingest_pipeline.core.start import StartPolicy
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration import sensors, tags
+from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
-from ingest_pipeline.orchestration.decide import backoff_seconds
+from ingest_pipeline.orchestration.sensor import sensor
+from ingest_pipeline.orchestration.sensor.decide import backoff_seconds
 from ingest_pipeline.settings import Settings
 from ingest_pipeline.settings.model import StreamSettings
 from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryTopic
@@ -70,13 +71,13 @@ class World:
         for target, stand_in in (
             ("ingest_pipeline.postgres.ledger.PostgresLedger", SimLedger),
             ("ingest_pipeline.postgres.replay.MissingRows", SimMissingRows),
-            ("ingest_pipeline.orchestration.sensors.time", self.clock),
-            ("ingest_pipeline.orchestration.run.SystemClock", lambda: self.clock),
+            ("ingest_pipeline.orchestration.sensor.sensor.time", self.clock),
+            ("ingest_pipeline.orchestration.run.stream_run.SystemClock", lambda: self.clock),
             ("ingest_pipeline.operations.replays.SystemClock", lambda: self.clock),
-            ("ingest_pipeline.orchestration.run.StopRequest", SimStop),
-            ("ingest_pipeline.orchestration.run.JsonDecoder", SimDecoder),
+            ("ingest_pipeline.orchestration.run.stream_run.StopRequest", SimStop),
+            ("ingest_pipeline.orchestration.run.stream_run.JsonDecoder", SimDecoder),
             ("ingest_pipeline.operations.replays.JsonDecoder", SimDecoder),
-            ("ingest_pipeline.orchestration.run.run_logger", lambda _: QUIET),
+            ("ingest_pipeline.orchestration.run.stream_run.run_logger", lambda _: QUIET),
             # the checks whose answer is in the ledger's port; the others ask PostgreSQL itself
             ("ingest_pipeline.orchestration.checks._EVALUATIONS", {ACCOUNTED: accounted, NO_LOSS: no_loss}),
             ("ingest_pipeline.postgres.tail.row_count", lambda database, stream: None),
@@ -140,7 +141,7 @@ class World:
         context: Any = SimpleNamespace(instance=self.instance, cursor=self.cursor)
         self.found = []
         try:
-            result = sensors.tick(context, READING, self.connections)
+            result = sensor.tick(context, READING, self.connections)
         except IngestError as error:
             self._refused(error)
             return

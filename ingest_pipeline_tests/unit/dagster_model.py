@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ingest_pipeline.orchestration.decide import AGE, Decision, RunView, View, decide
 from ingest_pipeline.orchestration.patience import learned, successor_seconds
+from ingest_pipeline.orchestration.sensor.decide import AGE, Decision, RunView, View, decide
 from ingest_pipeline.orchestration.tags import Shard
 from ingest_pipeline.orchestration.view import Sight
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.orchestration.decide import (
+from ingest_pipeline.orchestration.sensor.decide import (
     AGE,
     ENDING_SECONDS,
     GHOST_SECONDS,

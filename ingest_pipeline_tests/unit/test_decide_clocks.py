@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.orchestration.decide import (
+from ingest_pipeline.orchestration.sensor.decide import (
     ENDING_SECONDS,
     GHOST_SECONDS,
     START_GRACE_SECONDS,

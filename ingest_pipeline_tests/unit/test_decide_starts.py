@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ingest_pipeline.orchestration.decide import Launch, RunView, decide
 from ingest_pipeline.orchestration.patience import (
     LEAD_SECONDS,
     START_GRACE_SECONDS,
@@ -14,6 +13,7 @@ from ingest_pipeline.orchestration.patience import (
     max_runtime,
     successor_seconds,
 )
+from ingest_pipeline.orchestration.sensor.decide import Launch, RunView, decide
 from ingest_pipeline.orchestration.tags import Shard
 from ingest_pipeline_tests.unit.dagster_model import NEVER, DagsterModel
 from ingest_pipeline_tests.unit.test_decide import LAUNCH, NEW, NOW, OLD, OTHER, OWNED, RUN, WHOLE, failed, run, view

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ingest_pipeline.orchestration.journal import AGAIN_SECONDS, FINISH_SECONDS, Journal, storage_errors
+from ingest_pipeline.orchestration.run.journal import AGAIN_SECONDS, FINISH_SECONDS, Journal, storage_errors
 from ingest_pipeline.testing import SettableClock
 
 KEY = dg.AssetKey("price")

@@ -7,7 +7,7 @@ import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.core.record import Place
-from ingest_pipeline.orchestration.observations import (
+from ingest_pipeline.orchestration.sensor.topic_observation import (
     OBSERVE_SECONDS,
     TABLE_ROWS,
     Look,

@@ -12,7 +12,7 @@ import pytest
 from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import Place
-from ingest_pipeline.orchestration.report import Reporter
+from ingest_pipeline.orchestration.run.report import Reporter
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 
 

@@ -14,7 +14,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.core.fields import BIGINT_MAX
 from ingest_pipeline.core.stream import Stream, by_name
-from ingest_pipeline.orchestration.assets import topic_key
+from ingest_pipeline.orchestration.asset_keys import topic_key
 from ingest_pipeline.streams import STREAMS
 
 READINGS = msgspec.defstruct("Reading", [("event_time", datetime)])

@@ -10,8 +10,8 @@ import pytest
 from dagster._core.instance.ref import InstanceRef
 
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.orchestration import vigil
-from ingest_pipeline.orchestration.vigil import SEATS, Vigil
+from ingest_pipeline.orchestration.sensor import idle_poll
+from ingest_pipeline.orchestration.sensor.idle_poll import SEATS, Vigil
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 
 THREADS = {"use_threads": True, "num_workers": 8}
@@ -116,10 +116,10 @@ def test_only_so_many_keep_it_at_a_time(reference: Callable[..., InstanceRef]) -
     @contextmanager
     def others(number: int) -> Iterator[None]:
         for _ in range(number):
-            assert vigil._seats.acquire(blocking=False)
+            assert idle_poll._seats.acquire(blocking=False)
         yield
         for _ in range(number):
-            vigil._seats.release()
+            idle_poll._seats.release()
 
     with others(SEATS):
         assert keep(instance, 1) == (False, [])

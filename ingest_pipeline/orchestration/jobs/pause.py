@@ -9,10 +9,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ..core.errors import IngestError
-from ..core.stream import Stream
-from ..operations.clients import Connections
-from . import tags
+from ...core.errors import IngestError
+from ...core.stream import Stream
+from ...operations.clients import Connections
+from .. import tags
 
 STREAM = "Name of the stream."
 

@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from ..core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
-from ..core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
-from ..core.ports import Topic
-from ..core.record import Place, TopicIdentity
-from ..core.start import log_bounds, standings, unanswered
-from ..core.stream import Stream
-from ..operations.clients import Connections
-from ..operations.status import paused_words
-from ..operations.waiting import WaitWatch
-from . import tags
-from .assets import asset_key, topic_key
+from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
+from ...core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
+from ...core.ports import Topic
+from ...core.record import Place, TopicIdentity
+from ...core.start import log_bounds, standings, unanswered
+from ...core.stream import Stream
+from ...operations.clients import Connections
+from ...operations.status import paused_words
+from ...operations.waiting import WaitWatch
+from .. import tags
+from ..asset_keys import asset_key, topic_key
+from ..patience import OTHER_STARTING_SECONDS, STARTING_SECONDS, learned, max_runtime
+from ..run_history import views_of_runs
+from ..view import Launch, View
 from .cursor import by_this_clock, moved_at, runs_seen, sights, stored
 from .decide import decide
-from .observations import Look, observe
-from .patience import OTHER_STARTING_SECONDS, STARTING_SECONDS, learned, max_runtime
-from .runs import views_of_runs
-from .unattended import Unattended
-from .view import Launch, View
-from .vigil import Vigil
+from .idle_poll import Vigil
+from .runless_checks import Unattended
+from .topic_observation import Look, observe
 
 if TYPE_CHECKING:
-    from ..postgres.book import Glance
+    from ...postgres.book import Glance
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ..core.stream import Stream
-from ..operations.clients import Connections
-from .steering import told_in_a_line
+from ...core.stream import Stream
+from ...operations.clients import Connections
+from .pause import told_in_a_line
 
 
 def purge_op(connections: Connections, streams: Sequence[Stream]) -> dg.OpDefinition:
@@ -16,7 +16,7 @@ def purge_op(connections: Connections, streams: Sequence[Stream]) -> dg.OpDefini
 
     @dg.op(name="purge_settled_letters", description=f"Delete dead letters that were settled over {days} days ago.")
     def purge_settled_letters(context: dg.OpExecutionContext) -> None:
-        from ..postgres.letter_retention import SettledLetters
+        from ...postgres.letter_retention import SettledLetters
 
         with told_in_a_line():
             for stream in streams:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ..core.start import StoredPosition
-from .view import Decision, Sight, View
+from ...core.start import StoredPosition
+from ..view import Decision, Sight, View
 
 if TYPE_CHECKING:
-    from ..postgres.book import StreamState
+    from ...postgres.book import StreamState
 
 CLOCK_SECONDS = 5.0
 """How far two machines' clocks may be apart before a moment counts as one of the future."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from dagster._core.instance.ref import InstanceRef
 
-from ..core.clock import SystemClock
-from ..core.ports import Clock, Topic
-from ..core.record import Place
+from ...core.clock import SystemClock
+from ...core.ports import Clock, Topic
+from ...core.record import Place
 
 LOOP_SECONDS = 5.0
 """How often Dagster's daemon looks which sensors are due (MIN_INTERVAL_LOOP_TIME in dagster/_daemon/sensor.py)."""

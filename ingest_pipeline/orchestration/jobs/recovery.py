@@ -9,16 +9,16 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ..core.decode import JsonDecoder
-from ..core.errors import STAGES
-from ..core.stream import Stream
-from ..core.timestamps import parse_instant
-from ..operations.clients import Connections
-from ..operations.limits import record_rules
-from ..operations.replays import Wanted, ranges, run_replay
-from . import tags
-from .steering import STREAM, stream_named, stream_names, told_in_a_line
-from .stopping import StopRequest
+from ...core.decode import JsonDecoder
+from ...core.errors import STAGES
+from ...core.stream import Stream
+from ...core.timestamps import parse_instant
+from ...operations.clients import Connections
+from ...operations.limits import record_rules
+from ...operations.replays import Wanted, ranges, run_replay
+from .. import tags
+from ..run.stop_signal import StopRequest
+from .pause import STREAM, stream_named, stream_names, told_in_a_line
 
 COUNTS = dg.Out(dg.Nothing, description="Its metadata are the counts by outcome.")
 
@@ -61,8 +61,8 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
 
     @dg.op(name="redrive_dead_letters_op", out=COUNTS)
     def redrive(context: dg.OpExecutionContext, config: RedriveConfig) -> None:
-        from ..postgres.dead_letters import DeadLetters
-        from ..postgres.letter_filter import LetterFilter
+        from ...postgres.dead_letters import DeadLetters
+        from ...postgres.letter_filter import LetterFilter
 
         stream = stream_named(config.stream, streams)
         settings = connections.settings.for_stream(stream.name)

@@ -10,34 +10,42 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ..core.backoff import Backoff
-from ..core.clock import SystemClock
-from ..core.decode import JsonDecoder
-from ..core.drain import Drain, RunLimits
-from ..core.errors import DataLoss, DeadLetterLimit, EnvironmentFault, IngestError, StopStream, Superseded, TopicChanged
-from ..core.loss import as_error, unverified
-from ..core.ports import Topic
-from ..core.progress import Progress
-from ..core.record import Place
-from ..core.start import StoredPosition, begin, check_identity, unanswered_words
-from ..core.stream import Stream
-from ..operations.clients import Connections
-from ..operations.limits import batch_limits, letter_limits, record_rules
-from ..operations.losses import accept_unasked, consequence, loss_of
-from . import tags
-from .checks import Verdict, verdicts
-from .decide import AGE
-from .heap import spared_heap
+from ...core.backoff import Backoff
+from ...core.clock import SystemClock
+from ...core.decode import JsonDecoder
+from ...core.drain import Drain, RunLimits
+from ...core.errors import (
+    DataLoss,
+    DeadLetterLimit,
+    EnvironmentFault,
+    IngestError,
+    StopStream,
+    Superseded,
+    TopicChanged,
+)
+from ...core.loss import as_error, unverified
+from ...core.ports import Topic
+from ...core.progress import Progress
+from ...core.record import Place
+from ...core.start import StoredPosition, begin, check_identity, unanswered_words
+from ...core.stream import Stream
+from ...operations.clients import Connections
+from ...operations.limits import batch_limits, letter_limits, record_rules
+from ...operations.losses import accept_unasked, consequence, loss_of
+from .. import tags
+from ..checks import Verdict, verdicts
+from ..patience import START_GRACE_SECONDS, SUCCESSOR_SECONDS, successor_seconds
+from ..sensor.decide import AGE
+from .garbage_collector import spared_heap
 from .journal import Journal
-from .logs import run_logger
-from .patience import START_GRACE_SECONDS, SUCCESSOR_SECONDS, successor_seconds
+from .log import run_logger
 from .report import Reporter
-from .stopping import StopRequest
+from .stop_signal import StopRequest
 
 if TYPE_CHECKING:
-    from ..postgres.book import LedgerBook
-    from ..postgres.ledger import PostgresLedger
-    from ..postgres.ownership import Holder
+    from ...postgres.book import LedgerBook
+    from ...postgres.ledger import PostgresLedger
+    from ...postgres.ownership import Holder
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a run without a session bears an outage: it must not look like a ghost meanwhile."""
@@ -94,7 +102,7 @@ class StreamRun:
             raise
 
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
-        from ..postgres.ledger import PostgresLedger
+        from ...postgres.ledger import PostgresLedger
 
         book = self._connections.book(self._stream)
         topic = self._connections.topic(self._stream)
@@ -230,7 +238,7 @@ class StreamRun:
 
     def _row_count(self) -> int | None:
         """For a report alone: an outage is told by the drain."""
-        from ..postgres.tail import row_count
+        from ...postgres.tail import row_count
 
         try:
             return row_count(self._connections.database(), self._stream)

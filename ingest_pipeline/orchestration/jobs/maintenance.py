@@ -14,11 +14,11 @@ import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
 
-from ..core.stream import Stream
-from ..operations.clients import Connections
-from . import tags
+from ...core.stream import Stream
+from ...operations.clients import Connections
+from .. import tags
+from ..run_history import ENDED
 from .letter_retention import purge_op
-from .runs import ENDED
 
 PAGE = 500
 _DAY_SECONDS = 86_400.0

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from ..core.history import History
+from ...core.history import History
 
 INLINE = 1000
 """The UI shows a Markdown value with fewer characters in its place, a longer one behind a link (Dagster 1.13)."""

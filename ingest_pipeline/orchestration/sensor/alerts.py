@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from ..core.stream import Stream
-from . import tags
-from .assets import asset_key
-from .checks import CHECKS, newest_evaluation
-from .runs import ENDED, RECENT, failed_by_hand, fruitless_runs, is_fruitless
+from ...core.stream import Stream
+from .. import tags
+from ..asset_keys import asset_key
+from ..checks import CHECKS, newest_evaluation
+from ..run_history import ENDED, RECENT, failed_by_hand, fruitless_runs, is_fruitless
 
 SENSOR = "ingest_alerts"
 RUN = "run"

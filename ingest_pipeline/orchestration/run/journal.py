@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from ..core.ports import Clock
+from ...core.ports import Clock
 
 AGAIN_SECONDS = 10.0
 """How long nothing is tried after a write has failed, at least. A try may wait long for a lock or a connection, and the

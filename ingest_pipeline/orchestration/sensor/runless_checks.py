@@ -6,10 +6,10 @@ import time
 
 import dagster as dg
 
-from ..core.errors import IngestError
-from ..core.stream import Stream
-from ..operations.clients import Connections
-from .checks import NO_LOSS, UNKNOWN, UP_TO_DATE, Evaluation, Verdict, newest_evaluation, no_loss, up_to_date
+from ...core.errors import IngestError
+from ...core.stream import Stream
+from ...operations.clients import Connections
+from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, Evaluation, Verdict, newest_evaluation, no_loss, up_to_date
 
 LOOK_SECONDS = 60.0
 """How often a sensor evaluates the checks, and how long its ticks fail before it says that it cannot."""

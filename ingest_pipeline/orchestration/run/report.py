@@ -8,10 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from ..core.errors import KafkaUnavailable, NotPermitted
-from ..core.ports import Clock, Topic
-from ..core.progress import Progress
-from ..core.start import unanswered_words
+from ...core.errors import KafkaUnavailable, NotPermitted
+from ...core.ports import Clock, Topic
+from ...core.progress import Progress
+from ...core.start import unanswered_words
 from .picture import picture
 
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
