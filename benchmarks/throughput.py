@@ -20,7 +20,7 @@ import psycopg
 from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.local.server_process import HOST
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres.engine import Database, Schemas
+from ingest_pipeline.postgres.database import Database, Schemas
 from ingest_pipeline.postgres.schema import migrate
 from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS

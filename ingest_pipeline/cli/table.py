@@ -21,7 +21,7 @@ def tail(stream: Stream, rows: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..postgres.tail import newest
+    from ..postgres.table_reads import newest
 
     names, found = newest(connections().database(), stream, rows)
     table = Table(*names, box=None, pad_edge=False)
@@ -37,6 +37,6 @@ def schema(stream: Stream) -> None:
 
     Example: ingest schema price
     """
-    from ..postgres.tail import ddl
+    from ..postgres.table_reads import ddl
 
     click.echo(ddl(stream, connections().settings.database_schema))

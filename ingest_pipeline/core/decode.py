@@ -17,13 +17,13 @@ import msgspec
 
 from .documents import Documents, holds_nul
 from .errors import RecordRefused
+from .extra_fields import Undeclared
 from .fields import Field, not_numeric
 from .many import each, without_doubtful
 from .nesting import Derived, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
 from .timestamps import may_have_nanoseconds, parse_timestamp
-from .undeclared import Undeclared
 
 _BACKSLASH = 0x5C
 _NOT_ITS_OWN = (RecordRefused, MemoryError)

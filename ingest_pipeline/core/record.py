@@ -155,7 +155,7 @@ class Batch:
 
     Attributes:
         put_aside: i → the dead letter that was made of `messages[i]`, for the batch's next try: the headers of a
-            message can be asked for only once (core/letters.py).
+            message can be asked for only once (core/dead_letters.py).
     """
 
     rows: list[Row]

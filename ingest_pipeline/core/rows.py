@@ -12,10 +12,10 @@ from itertools import compress
 from operator import add, itemgetter
 from typing import Any
 
+from .dead_letters import dead_letter
 from .errors import RecordRefused, UnknownFault
-from .letters import dead_letter
-from .parts import VALUE_ALONE, RecordParts
 from .record import MAX_MS, MIN_MS, NO_TIMESTAMP_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
+from .record_columns import VALUE_ALONE, RecordParts
 
 Decode = Callable[[bytes], tuple[object, ...]]
 DecodeMany = Callable[[Sequence[bytes | None]], tuple[list[tuple[object, ...]], list[int]]]

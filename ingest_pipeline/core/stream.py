@@ -26,7 +26,7 @@ from .definition import described
 from .errors import SettingsError
 from .fields import Field
 from .nesting import Shape, shape_of
-from .parts import RecordParts
+from .record_columns import RecordParts
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The event table's primary key: unique for ever, whatever happens to the topic."""

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from ..core.errors import SettingsError, TopicMissing
 from ..kafka.client import admin_config, bootstrap_servers, open_client
-from ..kafka.faults import map_error
+from ..kafka.errors import map_error
 from ..settings.streams import load_streams
 from .devices import SHAPES, Event, Fleet
 from .inventor import Inventor

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from ..core.errors import IngestError, KafkaUnavailable
 from .client import admin_config, bootstrap_servers, open_client
-from .faults import map_error
+from .errors import map_error
 
 
 class Admin:

@@ -18,8 +18,8 @@ from ..core.ports import Clock
 from ..core.record import Chunk, Place, place_or_none
 from ..core.start import unanswered_words
 from .client import consumer_config, ledger_mark, open_client, topic_partition
-from .faults import is_corrupt, map_error
-from .group import GroupCommits
+from .errors import is_corrupt, map_error
+from .group_commits import GroupCommits
 from .topic import KafkaTopic
 
 _MAX_CONSUME = 1_000_000

@@ -20,7 +20,7 @@ from ..core.errors import KafkaUnavailable, TopicMissing
 from ..core.record import GroupOffset, Place, TopicIdentity, place_or_none
 from .admin import Admin
 from .client import bootstrap_servers, consumer_config, isolation_level, open_client
-from .faults import map_error, passes
+from .errors import map_error, passes
 
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..kafka.source import KafkaSource
     from ..kafka.topic import KafkaTopic
     from ..postgres.book import LedgerBook
-    from ..postgres.engine import Database
+    from ..postgres.database import Database
 
 
 class Connections:
@@ -28,7 +28,7 @@ class Connections:
 
     def database(self) -> Database:
         """The pooled database, made once."""
-        from ..postgres.engine import Database, Schemas
+        from ..postgres.database import Database, Schemas
 
         with self._lock:
             if self._database is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.batch import BatchLimits
-from ..core.limit import LetterLimits
+from ..core.dead_letter_limit import LetterLimits
 from ..core.rows import RecordRules
 from ..core.stream import Stream
 from ..settings.model import StreamSettings

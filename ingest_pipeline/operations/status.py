@@ -41,7 +41,7 @@ class PartitionStatus:
         owner, owner_since: the run that owns it, and when its session in PostgreSQL began.
         refused, accounted: None where the ledger did not answer in time.
         newest_at: the Kafka timestamp of the newest row.
-        rows_per_second: over the last minute; None where it was not asked for. See postgres.tail.rows_per_second.
+        rows_per_second: over the last minute. None where it was not asked for. See postgres/table_reads.py.
         delay: seconds for which the next record has waited while the position did not move: 0 without lag, None where
             it is not known. See lateness.py.
     """
@@ -139,7 +139,7 @@ def _moment(at: datetime) -> str:
 
 
 def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamStatus:
-    from ..postgres.tail import newest_timestamps, rows_per_second
+    from ..postgres.table_reads import newest_timestamps, rows_per_second
 
     book, topic = connections.book(stream), connections.topic(stream)
     state, known = book.state(), book.positions()

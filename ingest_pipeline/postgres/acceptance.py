@@ -11,7 +11,7 @@ from ..core.errors import Superseded
 from ..core.loss import Acceptance
 from ..core.record import TopicIdentity
 from ..core.stream import Stream
-from .engine import Schemas, in_text
+from .database import Schemas, in_text
 
 
 def write(

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, text
 
 from ..core.errors import DatabaseUnavailable
-from .engine import Database
+from .database import Database
 
 MIGRATION_LOCK = "hashtextextended('ingest migrate', 0)"
 """The key of the advisory lock that a migration takes first."""

@@ -15,9 +15,9 @@ from ..core.loss import Loss, noted_loss
 from ..core.record import Place, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
-from . import acceptance, book_sql, ownership, renamed, schema
-from .engine import Database, in_text
-from .ownership import Holder
+from . import acceptance, book_sql, locks, renamed, schema
+from .database import Database, in_text
+from .locks import Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,10 @@ class LedgerBook:
             return self._owners(connection, partitions)
 
     def _owners(self, connection: Connection, partitions: Collection[int]) -> Owners:
-        keys = ownership.lock_keys(connection, self._database.schemas.ledger, self._stream.name)
+        keys = locks.lock_keys(connection, self._database.schemas.ledger, self._stream.name)
         looks = self._database.copy_looks
-        held = ownership.holders(connection, keys, partitions, looks) if partitions else {}
-        return Owners(held, ownership.present_runs(connection))
+        held = locks.holders(connection, keys, partitions, looks) if partitions else {}
+        return Owners(held, locks.present_runs(connection))
 
     def state(self) -> StreamState:
         """Paused or not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from .engine import Schemas
+from .database import Schemas
 from .queries import quoted
 from .tables import letter_oids
 

@@ -18,7 +18,7 @@ from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import COORDINATES, Stream
 from . import dead_letters_sql as sql
 from . import schema
-from .engine import LONG_STATEMENT_SECONDS, Database
+from .database import LONG_STATEMENT_SECONDS, Database
 from .errors import mapped_errors
 from .letter_filter import LetterFilter
 from .tables import event_table

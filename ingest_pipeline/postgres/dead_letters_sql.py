@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import TextClause, text
 
-from .engine import Schemas, in_text
+from .database import Schemas, in_text
 
 _OPEN = """{ledger}.dead_letter
     WHERE stream = :stream AND status = 'open'

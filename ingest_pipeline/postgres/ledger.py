@@ -10,16 +10,16 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from ..core.clock import SystemClock
+from ..core.dead_letter_limit import LetterLimits, LetterWindow
 from ..core.errors import Superseded
-from ..core.limit import LetterLimits, LetterWindow
 from ..core.loss import Acceptance
 from ..core.ports import Clock
 from ..core.record import Batch, Place, Position, Requests, TopicIdentity, Written
 from ..core.stream import Stream
-from . import acceptance, ownership, schema
-from .engine import FROZEN_SECONDS, Database, end_writing
+from . import acceptance, locks, schema
+from .database import FROZEN_SECONDS, Database, end_writing
 from .errors import mapped_errors
-from .ownership import Backend, Holder
+from .locks import Backend, Holder
 from .statements import statements
 from .window import rebuilt
 from .writer import BatchWriter
@@ -69,8 +69,8 @@ class PostgresLedger:
             on_error.callback(self._drop_connection)
             with mapped_errors(self._doing), self._connection.begin():
                 schema.verify_table(self._connection, self._stream, self._database)
-                self._keys = ownership.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
-                self._backend = ownership.this_backend(self._connection)
+                self._keys = locks.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
+                self._backend = locks.this_backend(self._connection)
             on_error.pop_all()
 
     def own(
@@ -98,24 +98,24 @@ class PostgresLedger:
         judged_by = look_at + FROZEN_SECONDS
         if announce is not None:
             with self._work():
-                ownership.announce(self._connection, self._keys, partitions, announce)
+                locks.announce(self._connection, self._keys, partitions, announce)
         while True:
             with self._work():
-                owned = ownership.try_own(self._connection, self._keys, partitions, exact)
+                owned = locks.try_own(self._connection, self._keys, partitions, exact)
             missing = [partition for partition in partitions if partition not in owned]
             if owned and (not missing or not exact):
                 break
             if self._clock.monotonic() >= look_at:
                 look_at += _LOOK_FOR_FROZEN_SECONDS
                 with self._work():
-                    if ownership.end_frozen(self._connection, self._keys, partitions, self._database.copy_looks):
+                    if locks.end_frozen(self._connection, self._keys, partitions, self._database.copy_looks):
                         deadline = max(deadline, min(look_at + POLL_SECONDS, judged_by))
             if self._clock.monotonic() >= deadline or stop() is not None:
                 break
             self._clock.sleep(POLL_SECONDS)
         with self._work():
             if announce is not None:
-                ownership.withdraw(self._connection, self._keys, partitions, announce)
+                locks.withdraw(self._connection, self._keys, partitions, announce)
             held = self._holders(missing) if missing else {}
             if owned:
                 parameters = {"stream": self._stream.name, "run_id": self._run_id, "partitions": owned}
@@ -161,7 +161,7 @@ class PostgresLedger:
         self._open()
         for old in self._lost:
             with self._work():
-                ownership.end_backend(self._connection, old)
+                locks.end_backend(self._connection, old)
         self._own_again(expected)
         self._lost.clear()
         with self._work():
@@ -206,7 +206,7 @@ class PostgresLedger:
         deadline = self._clock.monotonic() + _REOWN_SECONDS
         while True:
             with self._work():
-                if ownership.try_own(self._connection, self._keys, expected, exact=True):
+                if locks.try_own(self._connection, self._keys, expected, exact=True):
                     return
                 held = self._holders(expected)
             others = {holder.run_id for holder in held.values()} - {self._run_id}
@@ -217,7 +217,7 @@ class PostgresLedger:
             self._clock.sleep(POLL_SECONDS)
 
     def _holders(self, partitions: Collection[int]) -> dict[int, Holder]:
-        return ownership.holders(self._connection, self._keys, partitions, self._database.copy_looks)
+        return locks.holders(self._connection, self._keys, partitions, self._database.copy_looks)
 
     def _window_of(self, partitions: Collection[int]) -> LetterWindow:
         return rebuilt(self._connection, self._sql, self._writer.window, partitions)

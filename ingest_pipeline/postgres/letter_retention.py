@@ -9,8 +9,8 @@ from sqlalchemy import Connection, CursorResult
 
 from ..core.stream import Stream
 from . import dead_letters_sql as sql
+from .database import LONG_STATEMENT_SECONDS, Database
 from .dead_letters import CHUNK_BYTES, CLOSED_CHUNK, within_bytes
-from .engine import LONG_STATEMENT_SECONDS, Database
 
 _COUNT_SECONDS = 600
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from ..core.errors import LedgerConflict
 from ..core.record import TopicIdentity
 from ..core.stream import Stream
-from .engine import Schemas, in_text
+from .database import Schemas, in_text
 
 _STORED_BY = """
     SELECT p.stream, p.kafka_partition, p.first_offset, p.next_offset

@@ -12,10 +12,10 @@ from ..core.replay import Replayed
 from ..core.stream import Stream
 from . import schema
 from .copy import OPTION, CopyPlan
-from .engine import LONG_STATEMENT_SECONDS, Database, in_text
+from .database import LONG_STATEMENT_SECONDS, Database, in_text
 from .errors import mapped_errors
-from .isolate import store_isolated
 from .queries import quoted
+from .refused_rows import store_isolated
 from .statements import statements
 from .tables import column_oids, primary_key_name
 

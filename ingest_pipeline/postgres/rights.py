@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from ..core.stream import Stream
-from .engine import Schemas
+from .database import Schemas
 from .queries import quoted
 
 MINIMUM_VERSION = 140_000

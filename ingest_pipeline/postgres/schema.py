@@ -13,7 +13,7 @@ from ..core.stream import Stream
 from . import blockers
 from .catalog import ledger_differences
 from .comparison import column_names, declared, has_table, in_words, table_differences
-from .engine import Database, in_text
+from .database import Database, in_text
 from .errors import mapped_errors
 from .queries import quoted
 from .tables import event_table

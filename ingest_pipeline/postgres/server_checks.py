@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, text
 
 from . import pooler
-from .engine import ENCODING, ENCODING_ADVICE, Database
+from .database import ENCODING, ENCODING_ADVICE, Database
 from .queries import quoted
 
 _FACTS = text("""

@@ -17,7 +17,7 @@ from ..core.record import STAMP, DeadLetter, Row
 from ..core.stream import Stream
 from .catalog import SIGNATURE
 from .copy import CopyPlan
-from .engine import Schemas, in_text
+from .database import Schemas, in_text
 from .queries import quoted
 from .tables import BIGINT_OID, column_oids, letter_oids
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection
 
-from ..core.limit import WINDOW, LetterWindow, Refusal
+from ..core.dead_letter_limit import WINDOW, LetterWindow, Refusal
 from .statements import Statements
 
 

@@ -9,6 +9,8 @@ from operator import itemgetter
 
 from sqlalchemy import Connection, text
 
+from ..core.dead_letter_limit import LetterTally, LetterWindow
+from ..core.dead_letters import dead_letter
 from ..core.errors import (
     DatabaseUnavailable,
     RecordRefused,
@@ -16,17 +18,15 @@ from ..core.errors import (
     Superseded,
     UnknownFault,
 )
-from ..core.letters import dead_letter
-from ..core.limit import LetterTally, LetterWindow
 from ..core.record import Batch, DeadLetter, Requests, Row, Written
 from ..core.stream import Stream
 from . import schema
-from .engine import Database
+from .database import Database
 from .errors import mapped_errors
 from .inserts import DUPLICATE_KEY, Inserts
-from .isolate import store_isolated
 from .presence import refuse_conflict, row_counts
 from .queries import quoted
+from .refused_rows import store_isolated
 from .statements import Statements
 
 _PARTITION = itemgetter(1)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
+from ..core.dead_letters import dead_letter
 from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
-from ..core.letters import dead_letter
-from ..core.limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
 from ..core.loss import Acceptance
 from ..core.record import Batch, DeadLetter, Place, Position, Requests, Row, TopicIdentity, Written
 from ..core.start import StoredPosition

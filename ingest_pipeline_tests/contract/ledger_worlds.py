@@ -13,10 +13,10 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from ingest_pipeline.core.limit import LetterLimits
+from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.record import Batch, Place, Row
 from ingest_pipeline.postgres.book import LedgerBook
-from ingest_pipeline.postgres.engine import Database
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline.testing import Fault, MemoryBook, MemoryDatabase, MemoryLedger

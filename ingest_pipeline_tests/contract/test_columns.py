@@ -17,8 +17,8 @@ from ingest_pipeline.core.record import Message, Place, Position
 from ingest_pipeline.core.replay import Replayed, ReplayStore
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.book import LedgerBook
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.engine import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from ingest_pipeline.core.dead_letter_limit import WINDOW, LetterLimits
 from ingest_pipeline.core.errors import DatabaseUnavailable, DeadLetterLimit, Superseded
-from ingest_pipeline.core.limit import WINDOW, LetterLimits
 from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
 from ingest_pipeline.core.record import Message, Place, Position, TopicIdentity
 from ingest_pipeline.testing import Fault

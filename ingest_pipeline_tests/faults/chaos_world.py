@@ -14,7 +14,7 @@ import psycopg
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.server_process import HOST
 from ingest_pipeline.postgres import schema
-from ingest_pipeline.postgres.engine import Database
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults import feed

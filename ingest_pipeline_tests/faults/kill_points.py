@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import psycopg
 
 import ingest_pipeline.core.drain
-from ingest_pipeline.kafka.group import GroupCommits
+from ingest_pipeline.kafka.group_commits import GroupCommits
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.postgres.inserts import Inserts
 from ingest_pipeline.postgres.ledger import PostgresLedger

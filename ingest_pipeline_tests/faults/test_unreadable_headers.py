@@ -7,9 +7,9 @@ import multiprocessing
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from ingest_pipeline.core.dead_letters import HEADERS_UNREADABLE, dead_letter
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
-from ingest_pipeline.core.letters import HEADERS_UNREADABLE, dead_letter
-from ingest_pipeline.core.parts import RecordParts
+from ingest_pipeline.core.record_columns import RecordParts
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline.testing.log import MemoryMessage

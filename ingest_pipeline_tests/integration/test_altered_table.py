@@ -12,9 +12,9 @@ import msgspec
 import psycopg
 import pytest
 
+from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import LedgerConflict, RecordRefused, SchemaMismatch
-from ingest_pipeline.core.letters import dead_letter
 from ingest_pipeline.core.record import Batch, Move, Place, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter

@@ -16,7 +16,7 @@ import pytest
 
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.local.broker import EmbeddedBroker
-from ingest_pipeline.postgres.tail import ddl
+from ingest_pipeline.postgres.table_reads import ddl
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 
 SCRIPT = Path(sys.executable).with_name("ingest")

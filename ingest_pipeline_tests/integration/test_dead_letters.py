@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from ingest_pipeline.cli.main import main
+from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.letters import dead_letter
 from ingest_pipeline.core.record import Batch, Move, Place, TopicIdentity
 from ingest_pipeline.postgres.book import LedgerBook
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
-from ingest_pipeline.postgres.engine import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.streams import STREAMS

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SchemaMismatch
-from ingest_pipeline.core.letters import dead_letter
 from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import Batch, Move, Place, Position
 from ingest_pipeline.core.stream import Stream

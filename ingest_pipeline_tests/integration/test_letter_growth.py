@@ -15,9 +15,9 @@ from sqlalchemy import event
 
 from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
-from ingest_pipeline.core.limit import LetterLimits, LetterWindow
+from ingest_pipeline.core.dead_letter_limit import LetterLimits, LetterWindow
 from ingest_pipeline.core.record import Place
-from ingest_pipeline.postgres import dead_letters, letter_retention, schema, tail, window
+from ingest_pipeline.postgres import dead_letters, letter_retention, schema, table_reads, window
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.letter_retention import SettledLetters
@@ -94,9 +94,9 @@ def questions(bench: Bench) -> list[tuple[str, Any]]:
     letters.count_by_reason(ALL)
     letters.page(ALL)
     letters.how_to_fetch(ALL)
-    tail.row_count(bench.database, READING)
-    tail.newest_timestamps(bench.database, READING)
-    tail.rows_per_second(bench.database, READING)
+    table_reads.row_count(bench.database, READING)
+    table_reads.newest_timestamps(bench.database, READING)
+    table_reads.rows_per_second(bench.database, READING)
     with bench.database.connect("starting a run") as connection:
         window.rebuilt(connection, sql, LetterWindow("reading", LetterLimits(0.1, 100)), range(PARTITIONS))
     event.remove(bench.database.engine, "before_cursor_execute", note)
@@ -117,7 +117,7 @@ def test_questions_read_the_open_letters_and_not_the_settled_ones(bench: Bench) 
             (plan,) = explained[0] if isinstance(explained[0], list) else json.loads(explained[0])
             assert letters_read(plan["Plan"]) <= 4 * WAITING, statement
     assert sum(row.letters for row in bench.book.open_letters()) == WAITING
-    assert tail.row_count(bench.database, READING) == MANY
+    assert table_reads.row_count(bench.database, READING) == MANY
     assert bench.sql(ACCOUNTED) == [True]
 
 

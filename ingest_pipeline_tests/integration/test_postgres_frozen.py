@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from ingest_pipeline.postgres import engine, ownership
+from ingest_pipeline.postgres import database, locks
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -44,14 +44,14 @@ def frozen(bench: Bench) -> Iterator[psycopg.Connection[Any]]:
 def test_a_waiter_ends_an_owner_frozen_in_copy(
     bench: Bench, frozen: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
     second = bench.new_ledger("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
 
 
 def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a client still sends after its COPY has failed is ignored by PostgreSQL, and ends the idle time-out."""
-    monkeypatch.setitem(engine._SESSION, "idle_in_transaction_session_timeout", "1s")
+    monkeypatch.setitem(database._SESSION, "idle_in_transaction_session_timeout", "1s")
     connection = bench.ledger._driver_connection
     copying = connection.cursor().copy("COPY reading FROM STDIN")
     copying.__enter__()
@@ -61,7 +61,7 @@ def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkey
     send(connection, b"not a row either\n")
     time.sleep(3)  # far more than the time-out
     assert bench.sql(failed) == [1]
-    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
     second = bench.new_ledger("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
     with pytest.raises(psycopg.Error):
@@ -87,7 +87,7 @@ def test_an_owner_is_not_frozen_before_its_time(bench: Bench) -> None:
 
 def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client behind a slow network: PostgreSQL waits for it nearly all the time, in one COPY."""
-    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 4)
+    monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
     ledger = bench.ledger
     connection = ledger._driver_connection
     bench.sql("CREATE TABLE moving (n int)")
@@ -109,7 +109,7 @@ def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypa
 
 def test_a_stopped_process_in_copy_is_superseded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A COPY that has moved for long, and then stands still. A single look never says so."""
-    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 4)
+    monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
     connection = bench.ledger._driver_connection
     bench.sql("CREATE TABLE moving (n int)")
     copying = connection.cursor().copy("COPY moving FROM STDIN")
@@ -132,14 +132,14 @@ def test_an_owner_that_shows_no_life_is_ended_whatever_its_state(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
 ) -> None:
     """The server's own timeouts were seen not to fire."""
-    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
     if in_transaction:
         bench.ledger._driver_connection.execute("SELECT 1")
     assert bench.new_ledger("second").own([0], exact=True, wait_seconds=10.0) == {}
 
 
 def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
     batch = bench.batch([message(0, 0)])
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND wait_event_type = 'Lock'"
     with psycopg.connect(bench.url) as other, ThreadPoolExecutor(1) as pool:
@@ -156,7 +156,7 @@ def test_a_batch_behind_a_slow_network_is_written_while_somebody_waits(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its COPY takes several times as long as an owner may show no life outside COPY."""
-    monkeypatch.setattr(ownership, "FROZEN_SECONDS", 4)
+    monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
     where = urlsplit(database_url)
     with TcpProxy(where.port or 5432, where.hostname or "") as proxy, Bench(database_url) as beside:
         beside.begin()

@@ -10,9 +10,9 @@ import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, Superseded
 from ingest_pipeline.core.record import Place, TopicIdentity
-from ingest_pipeline.postgres import engine, ownership
+from ingest_pipeline.postgres import database, locks
 from ingest_pipeline.postgres.book import LedgerBook
-from ingest_pipeline.postgres.engine import Database, Schemas
+from ingest_pipeline.postgres.database import Database, Schemas
 from ingest_pipeline.settings.values import sqlalchemy_url
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -30,7 +30,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 def test_a_run_is_seen_in_the_servers_list_of_sessions(bench: Bench) -> None:
     ledger = bench.ledger
     with bench.database.connect("looking") as connection:
-        assert ownership.present_runs(connection) == {"run"}
+        assert locks.present_runs(connection) == {"run"}
     (backend,) = bench.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'ingest run'")
     holder = bench.book.owners([0]).holders[0]
     assert (holder.run_id, holder.pid, holder.frozen) == ("run", backend, False)
@@ -53,13 +53,13 @@ def test_a_position_that_is_no_offset_is_named(bench: Bench) -> None:
 def test_the_session_is_limited(bench: Bench) -> None:
     connection = bench.ledger._driver_connection
     for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
-        assert connection.execute(f"SHOW {name}").fetchone() == (f"{engine.FROZEN_SECONDS}s",)
+        assert connection.execute(f"SHOW {name}").fetchone() == (f"{database.FROZEN_SECONDS}s",)
     assert connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
     connection.rollback()
 
 
 def test_a_session_without_a_sign_of_life_ends_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(engine._SESSION, "idle_session_timeout", "300ms")
+    monkeypatch.setitem(database._SESSION, "idle_session_timeout", "300ms")
     ledger = bench.ledger
     second = bench.new_ledger("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
@@ -93,7 +93,7 @@ def test_recovery_that_fails_half_way_forgets_no_session(bench: Bench, monkeypat
         def unreachable(*_: object) -> None:
             raise DatabaseUnavailable("cut again")
 
-        cut.setattr(ownership, "end_backend", unreachable)
+        cut.setattr(locks, "end_backend", unreachable)
         with pytest.raises(DatabaseUnavailable):
             ledger.recover(None)
     monkeypatch.setattr(ledger, "_drop_connection", drop)
@@ -143,8 +143,8 @@ def test_four_that_prepare_and_begin_an_empty_database(database_url: str) -> Non
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(begin, databases)) == [False, False, False, True]
-    for database in databases:
-        database.dispose()
+    for beginner in databases:
+        beginner.dispose()
 
 
 def test_ids_that_were_not_known_are_filled_in_once(database_url: str) -> None:

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, text
 
 from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
+from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
-from ingest_pipeline.core.letters import dead_letter
 from ingest_pipeline.core.record import Batch, Move, Place
 from ingest_pipeline.postgres import dead_letters
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven

@@ -21,7 +21,7 @@ from ingest_pipeline.kafka import source
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.sensor.idle_poll import Vigil
-from ingest_pipeline.postgres import ownership
+from ingest_pipeline.postgres import locks
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -305,13 +305,13 @@ class TestGhosts:
         self, bench: Make, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """No time-out of PostgreSQL ends it: the run that follows does."""
-        monkeypatch.setattr(ownership, "FROZEN_SECONDS", 0)
+        monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
         here = bench()
         drained(here, 2)
         here.produce(temperatures(3))
         self.started(here)
         with here.connections.database().connect("asking for the keys") as connection:
-            key = ownership.lock_keys(connection, "ingest", "temperature").key("own", 0)
+            key = locks.lock_keys(connection, "ingest", "temperature").key("own", 0)
         with psycopg.connect(here.url, autocommit=True, application_name=f"ingest {RUN}") as frozen:
             frozen.execute("select pg_advisory_lock(%s)", [key])
             frozen.execute("create temp table anything (line text)")

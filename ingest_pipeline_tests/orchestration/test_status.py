@@ -19,7 +19,7 @@ from ingest_pipeline.core.drain import Drain
 from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.operations.status import DEGRADED, status_of
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres import tail
+from ingest_pipeline.postgres import table_reads
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -64,9 +64,9 @@ class TestRate:
         assert rates(here) == [pytest.approx(25 / 60), 0.0]
 
     def test_of_many_rows_the_newest_tell(self, here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tail, "RATE_ROWS", 10)
+        monkeypatch.setattr(table_reads, "RATE_ROWS", 10)
         here.query("update temperature set ingested_at = now() - interval '20 s' where kafka_partition = 0")
-        found = tail.rows_per_second(here.connections.database(), here.stream)[0]
+        found = table_reads.rows_per_second(here.connections.database(), here.stream)[0]
         assert 10 / 60 <= found <= 10 / 20
 
     def test_a_stream_that_has_not_begun_has_none(self, bench: Make) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import (
     DatabaseUnavailable,
@@ -18,7 +19,6 @@ from ingest_pipeline.core.errors import (
     Superseded,
     UnknownFault,
 )
-from ingest_pipeline.core.limit import LetterLimits
 from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.record import Batch, Chunk, Place, Requests, TopicIdentity, Written

@@ -80,7 +80,7 @@ class World:
             ("ingest_pipeline.orchestration.run.stream_run.run_logger", lambda _: QUIET),
             # the checks whose answer is in the ledger's port; the others ask PostgreSQL itself
             ("ingest_pipeline.orchestration.checks._EVALUATIONS", {ACCOUNTED: accounted, NO_LOSS: no_loss}),
-            ("ingest_pipeline.postgres.tail.row_count", lambda database, stream: None),
+            ("ingest_pipeline.postgres.table_reads.row_count", lambda database, stream: None),
         ):
             self._patches.enter_context(mock.patch(target, stand_in))
 

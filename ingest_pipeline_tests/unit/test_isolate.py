@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.record import Row
-from ingest_pipeline.postgres.isolate import store_isolated
+from ingest_pipeline.postgres.refused_rows import store_isolated
 from ingest_pipeline_tests.samples import STEADY
 
 

@@ -15,7 +15,7 @@ from ingest_pipeline.core.errors import (
     TopicMissing,
     UnknownFault,
 )
-from ingest_pipeline.kafka.faults import map_error, passes
+from ingest_pipeline.kafka.errors import map_error, passes
 
 WHERE = "Kafka at localhost:9092, topic price"
 CODES = {name: code for name, code in vars(KafkaError).items() if isinstance(code, int) and not name.startswith("__")}

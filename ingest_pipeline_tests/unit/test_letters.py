@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from ingest_pipeline.core.dead_letters import HEADERS_UNREADABLE, dead_letter
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.letters import HEADERS_UNREADABLE, dead_letter
 from ingest_pipeline.testing.log import MemoryMessage
 
 REFUSED = RecordRefused("why", stage="insert", sqlstate="23514")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest_pipeline.core.dead_letter_limit import WINDOW, LetterLimits, LetterWindow, Refusal
+from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.errors import DeadLetterLimit, RecordRefused
-from ingest_pipeline.core.letters import dead_letter
-from ingest_pipeline.core.limit import WINDOW, LetterLimits, LetterWindow, Refusal
 from ingest_pipeline.core.record import DeadLetter
 from ingest_pipeline_tests.samples import BAD, STEADY, message
 

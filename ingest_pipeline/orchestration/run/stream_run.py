@@ -45,7 +45,7 @@ from .stop_signal import StopRequest
 if TYPE_CHECKING:
     from ...postgres.book import LedgerBook
     from ...postgres.ledger import PostgresLedger
-    from ...postgres.ownership import Holder
+    from ...postgres.locks import Holder
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a run without a session bears an outage: it must not look like a ghost meanwhile."""
@@ -238,7 +238,7 @@ class StreamRun:
 
     def _row_count(self) -> int | None:
         """For a report alone: an outage is told by the drain."""
-        from ...postgres.tail import row_count
+        from ...postgres.table_reads import row_count
 
         try:
             return row_count(self._connections.database(), self._stream)

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from ..core.stream import Stream
-from .engine import Database, in_text
+from .database import Database, in_text
 from .queries import quoted
 from .tables import event_table
 

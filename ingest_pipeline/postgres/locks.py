@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from .copy_progress import CopyLooks, CopyProgress
-from .engine import APPLICATION_PREFIX, FROZEN_SECONDS
+from .database import APPLICATION_PREFIX, FROZEN_SECONDS
 from .queries import quoted
 
 _HOLDERS = text("""

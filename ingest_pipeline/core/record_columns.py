@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .dead_letters import Headers, read_headers
 from .errors import RecordRefused
-from .letters import Headers, read_headers
 from .record import STAMP, Message
 
 

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ..core.ports import Clock
 from ..core.record import Place
-from .faults import map_error
+from .errors import map_error
 
 _EVERY_SECONDS = 1.0
 
