@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import settings
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Batch, Message, Place, Position, TopicIdentity
+from ingest_pipeline.core.record import Batch, Message, NextOffset, Position, TopicIdentity
 from ingest_pipeline.core.rows import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
@@ -61,7 +61,7 @@ def messages(partition: int, offsets: Iterable[int]) -> list[Message]:
 def make_batch(
     positions: Mapping[int, Position],
     records: list[Message],
-    ends: Mapping[int, Place] | None = None,
+    ends: Mapping[int, NextOffset] | None = None,
     *,
     stream: Stream = READING,
     decode: Decode | None = None,
@@ -72,7 +72,7 @@ def make_batch(
         ends or {},
         positions,
         decode or JsonDecoder(stream).decode,
-        RecordRules(letter_bytes=1024, parts=stream.parts),
+        RecordRules(dead_letter_max_bytes=1024, parts=stream.parts),
     )
     assert batch is not None
     return batch

@@ -22,7 +22,7 @@ from ..settings import Settings, describe, load_settings
 from ..settings.streams import load_streams
 
 if TYPE_CHECKING:
-    from ..operations.clients import Connections
+    from ..operations.clients import Clients
 
 _ELSEWHERE = {
     "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
@@ -219,15 +219,15 @@ def _settings() -> Settings:
     return load_settings(list(by_name(load_streams())))
 
 
-def connections() -> Connections:
+def connections() -> Clients:
     """What the environment's settings point at; one for a command, closed at its end."""
-    from ..operations.clients import Connections
+    from ..operations.clients import Clients
 
     root = click.get_current_context().find_root()
     if root.obj is None:
-        root.obj = Connections(_settings())
+        root.obj = Clients(_settings())
         root.call_on_close(root.obj.close)
-    found: Connections = root.obj
+    found: Clients = root.obj
     return found
 
 

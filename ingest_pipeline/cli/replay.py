@@ -33,9 +33,9 @@ def replay(
 
     Example: ingest replay price --partition 0 --from-offset 1000 --to-offset 2000
     """
-    from ..operations.replays import Wanted, ranges, run_replay
+    from ..operations.replays import ReplayRequest, ranges, run_replay
 
-    wanted = Wanted(partition, from_offset, to_offset, from_time, to_time)
+    wanted = ReplayRequest(partition, from_offset, to_offset, from_time, to_time)
     found = ranges(wanted, stream, connections())
     for each in found:
         click.echo(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}", err=True)

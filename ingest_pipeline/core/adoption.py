@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .errors import AdoptionRefused
 from .ports import Topic
-from .record import Place
+from .record import NextOffset
 
 _SHOWN = 10
 """Partitions that a sentence lists before it counts the rest."""
@@ -24,7 +24,7 @@ class Adoption:
     """
 
     group: str
-    places: dict[int, Place]
+    places: dict[int, NextOffset]
     without: list[int]
     expired: dict[int, int]
 
@@ -71,7 +71,7 @@ def adoption(topic: Topic, group: str, partitions: Collection[int], stream: str,
             " replaces, or unset ADOPT_GROUP. Nothing was read",
             stream=stream,
         )
-    places = {partition: Place(offset.next_offset) for partition, offset in sorted(offsets.items())}
+    places = {partition: NextOffset(offset.next_offset) for partition, offset in sorted(offsets.items())}
     ends, starts = topic.high_watermarks(list(places)), topic.start_offsets(list(places))
     for partition, place in places.items():
         if partition in ends and place.next_offset > ends[partition].next_offset:

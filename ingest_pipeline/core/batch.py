@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .ports import Clock, Source
-from .record import Chunk, Message, Place
+from .record import Chunk, Message, NextOffset
 
 SLICE_SECONDS = 0.25
 """The longest single wait inside a read: how late a request to stop may be noticed."""
@@ -32,7 +32,7 @@ class BatchLimits:
     records: int
     size_bytes: int
     timeout_seconds: float
-    together: int = 1
+    batches_per_commit: int = 1
 
 
 class BatchReader:
@@ -47,7 +47,7 @@ class BatchReader:
         self._limits = limits
         self._clock = clock
         self._messages: list[Message] = []
-        self._ends: dict[int, Place] = {}
+        self._ends: dict[int, NextOffset] = {}
         self._bytes = 0
         self._opened_at: float | None = None
         self._carried: Chunk | None = None
@@ -55,12 +55,12 @@ class BatchReader:
         self._awaited: dict[int, int] | None = None
         self._average_bytes = limits.size_bytes / _FIRST_READ
 
-    def hurry(self, ends: Mapping[int, int]) -> None:
+    def expect_backlog(self, ends: Mapping[int, int]) -> None:
         """The next batch of records is due, too, once all these partitions have been read up to these offsets, or to
         their end."""
         self._awaited = dict(ends)
 
-    def read(self) -> tuple[list[Message], dict[int, Place]] | None:
+    def read(self) -> tuple[list[Message], dict[int, NextOffset]] | None:
         """Wait up to SLICE_SECONDS. (messages, ends) when a batch is due, else None.
 
         A batch that only moves positions over transaction markers has no messages.
@@ -75,7 +75,7 @@ class BatchReader:
             return self.take()
         return None
 
-    def take(self) -> tuple[list[Message], dict[int, Place]] | None:
+    def take(self) -> tuple[list[Message], dict[int, NextOffset]] | None:
         """What has been collected so far, whether due or not; None when there is nothing."""
         if not self._messages and not self._ends:
             return None
@@ -121,7 +121,7 @@ class BatchReader:
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
         """How many of these records still belong to this batch."""
-        total, room = self._bytes, self._limits.records * self._limits.together - len(self._messages)
+        total, room = self._bytes, self._limits.records * self._limits.batches_per_commit - len(self._messages)
         if total + all_bytes <= self._limits.size_bytes:
             return min(len(sizes), room)
         for count, size in enumerate(sizes[:room]):
@@ -136,7 +136,7 @@ class BatchReader:
         limits = self._limits
         full = len(self._messages) >= limits.records
         return (
-            (full and not (self._more and len(self._messages) < limits.records * limits.together))
+            (full and not (self._more and len(self._messages) < limits.records * limits.batches_per_commit))
             or self._bytes >= limits.size_bytes
             or self._carried is not None
             or self._awaited == {}

@@ -20,7 +20,7 @@ from .errors import RecordRefused
 from .extra_fields import Undeclared
 from .fields import Field, not_numeric
 from .many import each, without_doubtful
-from .nesting import Derived, flat, has_checks
+from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
 from .timestamps import may_have_nanoseconds, parse_timestamp
@@ -45,8 +45,8 @@ class JsonDecoder:
         self._naive_is_utc = naive_timestamps == "utc"
         self._checks = any(map(has_checks, self._shape.structs))
         documents = self._documents = Documents(stream.fields, sent=not self._checks)
-        self._declared = Derived(self._shape, lambda item: documents.type_of(item, item.decode_type))
-        lenient = Derived(self._shape, lambda item: documents.type_of(item, item.lenient_type), checks=False)
+        self._declared = StructVariant(self._shape, lambda item: documents.type_of(item, item.decode_type))
+        lenient = StructVariant(self._shape, lambda item: documents.type_of(item, item.lenient_type), checks=False)
         self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._declared.type).decode
         self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(lenient.type).decode
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple

@@ -11,7 +11,7 @@ from .batch import BatchLimits, BatchReader
 from .errors import DataLoss, EnvironmentFault, NotPermitted
 from .ports import Clock, Ledger, Source
 from .progress import Progress
-from .record import Batch, Message, Place, Requests, Written
+from .record import Batch, CommitResult, Message, NextOffset, OwnerRequests
 from .rows import DEFAULT_RULES, Decode, DecodeMany, RecordRules, decode_batch, one_by_one
 
 BEAT_SECONDS = 1.0
@@ -80,7 +80,7 @@ class Drain:
         self._rules = rules
         self._decode_many = decode_many
         self._waiting = waiting
-        self._requests = Requests()
+        self._requests = OwnerRequests()
         self._ends: dict[int, int] = {}
         now = clock.monotonic()
         self._beat_at, self._verify_at, self._last_record_at = now + BEAT_SECONDS, now, now
@@ -99,7 +99,7 @@ class Drain:
         self.progress.own(self._ledger.positions)
         self.verified = dict(self.progress.to_offsets)
         self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
-        self._reader.hurry({p: end for p, end in self._waiting.items() if self.verified.get(p, end) < end})
+        self._reader.expect_backlog({p: end for p, end in self._waiting.items() if self.verified.get(p, end) < end})
         while True:
             self._beat()
             ended = self._why_end()
@@ -115,7 +115,7 @@ class Drain:
             if ended is not None:
                 return ended
 
-    def _store(self, messages: list[Message], ends: Mapping[int, Place]) -> None:
+    def _store(self, messages: list[Message], ends: Mapping[int, NextOffset]) -> None:
         """One batch, in this order:
 
         1. records become rows or dead letters;
@@ -141,7 +141,7 @@ class Drain:
         self.progress.database_seconds += now - decoded
         self.progress.add(batch, written, self._clock.time(), now)
 
-    def _write(self, batch: Batch) -> Written:
+    def _write(self, batch: Batch) -> CommitResult:
         backoff: Backoff | None = None
         while True:
             try:
@@ -152,7 +152,7 @@ class Drain:
             if settled is not None:
                 return settled
 
-    def _recover(self, backoff: Backoff, fault: EnvironmentFault, batch: Batch | None) -> Written | None:
+    def _recover(self, backoff: Backoff, fault: EnvironmentFault, batch: Batch | None) -> CommitResult | None:
         """Own again. Raises the fault when the backoff's time is over; what `batch` wrote, if it had been committed."""
         while True:
             backoff.wait(fault)

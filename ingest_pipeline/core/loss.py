@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from .errors import DataLoss, KafkaUnavailable, TopicChanged, TopicMissing
-from .record import Place, TopicIdentity
+from .record import NextOffset, TopicIdentity
 
 RETENTION, TRUNCATED, REWRITTEN, UNREADABLE = "retention", "truncated", "rewritten", "unreadable"
 CLUSTER, TOPIC, RENAMED, PARTITIONS = "other cluster", "other topic", "renamed", "fewer partitions"
@@ -66,7 +66,7 @@ class Acceptance:
     """
 
     loss: Loss
-    place: Place | None
+    place: NextOffset | None
     low: int | None = None
 
     @property
@@ -182,8 +182,8 @@ def find_losses(
     topic: str,
     known: Mapping[int, Standing],
     noted: Iterable[Loss],
-    starts: Mapping[int, Place],
-    highs: Mapping[int, Place],
+    starts: Mapping[int, NextOffset],
+    highs: Mapping[int, NextOffset],
 ) -> list[Loss]:
     """Every partition's loss, at most one each: another topic, what was noted before, or the log's bounds.
 

@@ -99,7 +99,7 @@ def _below(parent: Nested, shape: Shape) -> Shape:
     return Shape(shape.struct, tuple(members))
 
 
-class Derived:
+class StructVariant:
     """The user's Structs with other field types; their own checks, renames and configuration stay.
 
     Args:
@@ -112,7 +112,7 @@ class Derived:
 
     def __init__(self, shape: Shape, type_of: Callable[[Field], Any], checks: bool = True) -> None:
         self._shape = shape
-        self._nested = {member.attribute: Derived(member.shape, type_of, checks) for member in shape.nested}
+        self._nested = {member.attribute: StructVariant(member.shape, type_of, checks) for member in shape.nested}
         fields = [(each.attribute, self._type(each, type_of), _options(each)) for each in shape.members]
         silent = {"__post_init__": lambda self: None} if not checks and has_checks(shape.struct) else None
         self.type = msgspec.defstruct(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from .record import Batch, Chunk, GroupOffset, Place, Position, Requests, TopicIdentity, Written
+from .record import Batch, Chunk, CommitResult, GroupOffset, NextOffset, OwnerRequests, Position, TopicIdentity
 
 
 class Clock(Protocol):
@@ -22,7 +22,7 @@ class Clock(Protocol):
 class Source(Protocol):
     """Reads records from places the ledger named. Never resets an offset by itself."""
 
-    def assign(self, places: Mapping[int, Place]) -> None:
+    def assign(self, places: Mapping[int, NextOffset]) -> None:
         """Read on from these places; an earlier assignment is dropped, with all it had fetched."""
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
@@ -35,7 +35,7 @@ class Source(Protocol):
             KafkaUnavailable, NotPermitted, StopStream.
         """
 
-    def acknowledge(self, places: Mapping[int, Place]) -> None:
+    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
         """Commit these as the group's offsets, marked with the ledger's id, without waiting. A courtesy to lag tools:
         failures are logged and forgotten."""
 
@@ -56,20 +56,20 @@ class Topic(Protocol):
     def identity(self) -> TopicIdentity:
         """Raises TopicMissing."""
 
-    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         """Where a read_committed reader would find the end, by one request for all partitions.
 
         Raises:
             TopicMissing: the topic, or one of these partitions, does not exist.
         """
 
-    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         """Where the log ends, with the records that open transactions hold back from a read_committed reader."""
 
-    def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+    def start_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         """The first offset still held (low watermark)."""
 
-    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
+    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, NextOffset]:
         """The first offset whose record is not older than this; the end where there is none.
 
         The end is read first: a record that arrives in between is never skipped.
@@ -85,7 +85,7 @@ class Ledger(Protocol):
     positions: dict[int, Position]
     """Partition → position, for every partition owned; moves with each write."""
 
-    def write(self, batch: Batch) -> Written:
+    def write(self, batch: Batch) -> CommitResult:
         """Store rows, dead letters and positions in one transaction, or nothing.
 
         On return it is committed and `positions` has moved.
@@ -96,7 +96,7 @@ class Ledger(Protocol):
             StopStream: nothing was written.
         """
 
-    def recover(self, batch: Batch | None) -> Written | None:
+    def recover(self, batch: Batch | None) -> CommitResult | None:
         """Connect and own again after an EnvironmentFault. What was written, when `batch` turns out to be committed.
 
         Raises:
@@ -104,5 +104,5 @@ class Ledger(Protocol):
             EnvironmentFault: still not reachable.
         """
 
-    def heartbeat(self) -> Requests:
+    def heartbeat(self) -> OwnerRequests:
         """A sign of life to the server, and what others ask. Raises EnvironmentFault."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .history import History
 from .latency import LatencyHistogram
-from .record import PG_EPOCH_MS, STAMP, Batch, Position, Written
+from .record import PG_EPOCH_MS, STAMP, Batch, CommitResult, Position
 
 LATENCY_SAMPLES = 100
 """About so many rows of a batch have their latency counted: evenly spread ones, and the oldest."""
@@ -46,7 +46,7 @@ class Progress:
         self.from_offsets = {partition: at.place.next_offset for partition, at in positions.items()}
         self.to_offsets = dict(self.from_offsets)
 
-    def add(self, batch: Batch, written: Written, committed_at: float, now: float) -> None:
+    def add(self, batch: Batch, written: CommitResult, committed_at: float, now: float) -> None:
         """Count one committed batch. `committed_at` is Unix seconds, `now` the same moment in monotonic ones."""
         rows, letters = sum(written.rows.values()), sum(written.dead_letters.values())
         dropped = sum(written.dropped.values())

@@ -40,7 +40,7 @@ class _Place(NamedTuple):
     leader_epoch: int | None = None
 
 
-class Place(_Place):
+class NextOffset(_Place):
     """Where reading goes on: the next offset, and the leader epoch it was learned under (None: not known).
 
     A Kafka client uses negative numbers where it has no answer (-1001, -1, -2). None of them can become a place:
@@ -55,17 +55,17 @@ class Place(_Place):
         return super().__new__(cls, next_offset, leader_epoch)
 
 
-def place_or_none(offset: int | None, leader_epoch: int | None) -> Place | None:
+def place_or_none(offset: int | None, leader_epoch: int | None) -> NextOffset | None:
     """What a Kafka client answered, as a place. None: the client has no answer. A negative epoch is not known."""
     if offset is None or offset < 0:
         return None
-    return Place(offset, None if leader_epoch is None or leader_epoch < 0 else leader_epoch)
+    return NextOffset(offset, None if leader_epoch is None or leader_epoch < 0 else leader_epoch)
 
 
-def place_after(message: Message) -> Place:
+def next_offset_after(message: Message) -> NextOffset:
     """The place behind a record."""
     epoch = message.leader_epoch()
-    return Place(message.offset() + 1, None if epoch is None or epoch < 0 else epoch)
+    return NextOffset(message.offset() + 1, None if epoch is None or epoch < 0 else epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Chunk:
     """
 
     messages: Sequence[Message] = ()
-    ends: Mapping[int, Place] = field(default_factory=dict)
+    ends: Mapping[int, NextOffset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Position:
 
     partition: int
     incarnation: int
-    place: Place
+    place: NextOffset
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +137,12 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Advance:
     """How far one batch moves one partition: `expected` → `place.next_offset`, and how many of it were tombstones."""
 
     incarnation: int
     expected: int
-    place: Place
+    place: NextOffset
     skipped: int = 0
 
 
@@ -161,14 +161,14 @@ class Batch:
     rows: list[Row]
     messages: list[Message]
     dead_letters: list[DeadLetter]
-    moves: dict[int, Move]
+    moves: dict[int, Advance]
     records: int = 0
     rows_before: list[int] = field(default_factory=list)
     put_aside: dict[int, DeadLetter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class CommitResult:
     """What one committed transaction held, by partition, and what others ask of the owner.
 
     Attributes:
@@ -178,12 +178,12 @@ class Written:
     rows: Mapping[int, int]
     dead_letters: Mapping[int, int]
     reasons: Sequence[str] = ()
-    requests: Requests | None = None
+    requests: OwnerRequests | None = None
     dropped: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class OwnerRequests:
     """What others ask of whoever drains, as seen at one moment.
 
     Attributes:

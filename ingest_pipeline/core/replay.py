@@ -10,7 +10,7 @@ from .backoff import Backoff
 from .batch import BatchLimits, BatchReader
 from .errors import DataLoss, EnvironmentFault
 from .ports import Clock, Source
-from .record import Batch, Message, Place, Position
+from .record import Batch, Message, NextOffset, Position
 from .rows import Decode, RecordRules, decode_batch
 
 
@@ -94,7 +94,7 @@ def replay(
             present.
     """
     total, next_offset = Replayed(), wanted.start
-    source.assign({wanted.partition: Place(wanted.start)})
+    source.assign({wanted.partition: NextOffset(wanted.start)})
     reader = BatchReader(source, limits, clock)
     while next_offset < wanted.stop and stop() is None:
         if (taken := reader.read()) is None:
@@ -110,8 +110,8 @@ def replay(
         _check_epochs(messages, wanted)
         verify()
         backoff = Backoff(clock, retry_seconds, stop)
-        at = Position(wanted.partition, wanted.incarnation, Place(next_offset))
-        batch = decode_batch(messages, {wanted.partition: Place(behind)}, {wanted.partition: at}, decode, rules)
+        at = Position(wanted.partition, wanted.incarnation, NextOffset(next_offset))
+        batch = decode_batch(messages, {wanted.partition: NextOffset(behind)}, {wanted.partition: at}, decode, rules)
         assert batch is not None, "the place has moved"
         skipped = batch.moves[wanted.partition].skipped
         absent = behind - next_offset - len(messages)
@@ -130,7 +130,7 @@ def _stored(store: ReplayStore, batch: Batch, backoff: Backoff) -> Replayed:
             backoff.wait(fault)
 
 
-def _check_end(end: Place | None, wanted: Range) -> None:
+def _check_end(end: NextOffset | None, wanted: Range) -> None:
     """A range was ingested, so the log reached its end once; else its rest would be waited for. Raises DataLoss."""
     if end is not None and end.next_offset < wanted.stop:
         raise DataLoss(
@@ -155,6 +155,6 @@ def _check_epochs(messages: Sequence[Message], wanted: Range) -> None:
             )
 
 
-def _reached(messages: Sequence[Message], end: Place | None, before: int) -> int:
+def _reached(messages: Sequence[Message], end: NextOffset | None, before: int) -> int:
     last = messages[-1].offset() + 1 if messages else before
     return last if end is None else max(last, end.next_offset)

@@ -14,7 +14,18 @@ from typing import Any
 
 from .dead_letters import dead_letter
 from .errors import RecordRefused, UnknownFault
-from .record import MAX_MS, MIN_MS, NO_TIMESTAMP_MS, PG_EPOCH_MS, Batch, Message, Move, Place, Position, place_after
+from .record import (
+    MAX_MS,
+    MIN_MS,
+    NO_TIMESTAMP_MS,
+    PG_EPOCH_MS,
+    Advance,
+    Batch,
+    Message,
+    NextOffset,
+    Position,
+    next_offset_after,
+)
 from .record_columns import VALUE_ALONE, RecordParts
 
 Decode = Callable[[bytes], tuple[object, ...]]
@@ -37,7 +48,7 @@ class RecordRules:
     """
 
     max_bytes: int = 1 << 20
-    letter_bytes: int = 1 << 20
+    dead_letter_max_bytes: int = 1 << 20
     tombstones_refused: bool = False
     parts: RecordParts = VALUE_ALONE
 
@@ -52,7 +63,7 @@ def one_by_one(values: Sequence[bytes | None]) -> tuple[list[tuple[object, ...]]
 
 def decode_batch(
     messages: list[Message],
-    ends: Mapping[int, Place],
+    ends: Mapping[int, NextOffset],
     positions: Mapping[int, Position],
     decode: Decode,
     rules: RecordRules,
@@ -88,7 +99,9 @@ def decode_batch(
             else:
                 place = coordinates[i]
                 headers = place[rules.parts.headers_at]
-                batch.dead_letters.append(dead_letter(messages[i], place[0], reason, rules.letter_bytes, headers))
+                batch.dead_letters.append(
+                    dead_letter(messages[i], place[0], reason, rules.dead_letter_max_bytes, headers)
+                )
                 batch.rows_before.append(before)
         kept[i], dropped = 0, dropped + 1
     if len(rows) != (left := len(messages) - dropped):  # `map` below ends with the shorter one; the positions do not
@@ -159,17 +172,17 @@ def _last(partitions: Sequence[int], messages: Sequence[Message]) -> dict[int, M
 
 def _moves(
     last: Mapping[int, Message],
-    ends: Mapping[int, Place],
+    ends: Mapping[int, NextOffset],
     positions: Mapping[int, Position],
     skipped: Mapping[int, int],
-) -> dict[int, Move]:
+) -> dict[int, Advance]:
     """How far each partition comes: behind its last record, or to an end that lies beyond it."""
-    places = {partition: place_after(message) for partition, message in last.items()}
+    places = {partition: next_offset_after(message) for partition, message in last.items()}
     for partition, end in ends.items():
         if partition not in places or end.next_offset > places[partition].next_offset:
             places[partition] = end
     return {
-        partition: Move(positions[partition].incarnation, expected, place, skipped.get(partition, 0))
+        partition: Advance(positions[partition].incarnation, expected, place, skipped.get(partition, 0))
         for partition, place in places.items()
         if place.next_offset > (expected := positions[partition].place.next_offset)
     }

@@ -11,7 +11,7 @@ from .adoption import adoption
 from .errors import KafkaUnavailable, LedgerMissing
 from .loss import Loss, Standing, as_error, find_losses, identity_losses
 from .ports import Topic
-from .record import Place, TopicIdentity
+from .record import NextOffset, TopicIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Book(Protocol):
     def positions(self) -> dict[int, StoredPosition]:
         """Partition → row; empty when the stream has not begun or there is no ledger."""
 
-    def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
+    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
         """Store positions for these partitions in one transaction. False, and nothing stored, when `first` and another
         run has begun the stream meanwhile."""
 
@@ -85,7 +85,7 @@ class Survey:
 
     identity: TopicIdentity
     losses: list[Loss]
-    ends: dict[int, Place]
+    ends: dict[int, NextOffset]
     unanswered: list[int]
 
 
@@ -146,8 +146,8 @@ def survey(topic: Topic, book: Book) -> Survey:
 
 
 def log_bounds(
-    topic: Topic, known: Mapping[int, Standing], ends: Mapping[int, Place], partitions: Iterable[int]
-) -> tuple[dict[int, Place], dict[int, Place]]:
+    topic: Topic, known: Mapping[int, Standing], ends: Mapping[int, NextOffset], partitions: Iterable[int]
+) -> tuple[dict[int, NextOffset], dict[int, NextOffset]]:
     """First offsets and high watermarks to compare these partitions' positions with, where they are not at the end.
 
     The high watermark is asked for where a position lies beyond the end: what an open transaction holds back has been
@@ -187,7 +187,7 @@ def _first_places(
     partitions: Collection[int],
     stream: str,
     tell: Callable[[str], None],
-) -> dict[int, Place]:
+) -> dict[int, NextOffset]:
     ours = topic.group_offsets(policy.group_id)
     marks = {offset.ledger_id for offset in ours.values() if offset.ledger_id}
     if marks:
@@ -200,7 +200,7 @@ def _first_places(
             stream=stream,
         )
     awaited = book.was_awaited()
-    places: dict[int, Place] = {}
+    places: dict[int, NextOffset] = {}
     if policy.adopt_group:
         adopted = adoption(topic, policy.adopt_group, partitions, stream, awaited)
         if adopted.places:

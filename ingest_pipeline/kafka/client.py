@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ..core.errors import SettingsError
-from ..core.record import LEDGER_MARK, Place
+from ..core.record import LEDGER_MARK, NextOffset
 
 Client = TypeVar("Client")
 
@@ -75,7 +75,7 @@ def bootstrap_servers(kafka: Mapping[str, str]) -> str:
     return kafka.get("bootstrap.servers") or kafka.get("metadata.broker.list") or "(no bootstrap.servers)"
 
 
-def topic_partition(topic: str, partition: int, place: Place, metadata: str = "") -> TopicPartition:
+def topic_partition(topic: str, partition: int, place: NextOffset, metadata: str = "") -> TopicPartition:
     """A place as the client takes it; it refuses None for an epoch that is not known."""
     epoch = -1 if place.leader_epoch is None else place.leader_epoch
     return TopicPartition(topic, partition, place.next_offset, metadata, epoch)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ..core.ports import Clock
-from ..core.record import Place
+from ..core.record import NextOffset
 from .errors import map_error
 
 _EVERY_SECONDS = 1.0
@@ -24,25 +24,25 @@ class GroupCommits:
         self._where = where
         self._logger = logger
         self._clock = clock
-        self._pending: dict[int, Place] = {}
+        self._pending: dict[int, NextOffset] = {}
         self._next_at = 0.0
         self._logged: set[int] = set()
         self._permitted = True
         self.in_flight = False
         """Whether a request waits for its answer."""
 
-    def add(self, places: Mapping[int, Place]) -> None:
+    def add(self, places: Mapping[int, NextOffset]) -> None:
         """To be committed when due, unless the right to do so is missing."""
         if self._permitted:
             self._pending.update(places)
 
-    def take_due(self) -> dict[int, Place]:
+    def take_due(self) -> dict[int, NextOffset]:
         """What to send now: nothing when less than a second has passed, or an answer is still awaited."""
         if not self._pending or self.in_flight or self._clock.monotonic() < self._next_at:
             return {}
         return self.take_rest()
 
-    def take_rest(self) -> dict[int, Place]:
+    def take_rest(self) -> dict[int, NextOffset]:
         """What is left to send, whenever the last request was."""
         places, self._pending = self._pending, {}
         self._next_at = self._clock.monotonic() + _EVERY_SECONDS

@@ -15,7 +15,7 @@ from ..core.clock import SystemClock
 from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted, TopicMissing
 from ..core.loss import data_loss
 from ..core.ports import Clock
-from ..core.record import Chunk, Place, place_or_none
+from ..core.record import Chunk, NextOffset, place_or_none
 from ..core.start import unanswered_words
 from .client import consumer_config, ledger_mark, open_client, topic_partition
 from .errors import is_corrupt, map_error
@@ -65,7 +65,7 @@ class KafkaSource:
         self._clock = clock or SystemClock()
         self._mark = ledger_mark(ledger_id)
         self._group = GroupCommits(f"{topic.where}, group {group_id}", self._logger, self._clock)
-        self._assigned: dict[int, Place] = {}
+        self._assigned: dict[int, NextOffset] = {}
         self._stopped: dict[int, KafkaError] = {}  # partitions that the client reads no further
         self._open_ends: dict[int, int] = {}  # ends that lie beyond the last record, epoch not known yet
         self._fault: IngestError | None = None
@@ -77,7 +77,7 @@ class KafkaSource:
         config |= {"error_cb": self._on_error, "on_commit": self._group.on_commit}
         self._consumer = open_client(Consumer, config, self._logger)
 
-    def assign(self, places: Mapping[int, Place]) -> None:
+    def assign(self, places: Mapping[int, NextOffset]) -> None:
         first = not self._assigned
         self._assigned = dict(places)
         self._stopped, self._open_ends = {}, {}
@@ -117,7 +117,7 @@ class KafkaSource:
             return Chunk(messages)
         return self._chunk_of_events(messages)
 
-    def acknowledge(self, places: Mapping[int, Place]) -> None:
+    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
         self._group.add(places)
         self._commit(self._group.take_due())
 
@@ -138,7 +138,7 @@ class KafkaSource:
         closing.start()
         closing.join(max(0.1, deadline - self._clock.monotonic()))
 
-    def _commit(self, places: Mapping[int, Place]) -> None:
+    def _commit(self, places: Mapping[int, NextOffset]) -> None:
         if not places:
             return
         name = self._topic.name
@@ -204,13 +204,13 @@ class KafkaSource:
             raise KafkaUnavailable(f"{self._topic.where}: {unanswered_words(self._assigned)}")
         self._trouble_since = None
 
-    def _resolve_ends(self, at_end: Mapping[int, int]) -> dict[int, Place]:
+    def _resolve_ends(self, at_end: Mapping[int, int]) -> dict[int, NextOffset]:
         """Places of the ends. One that lies beyond the last record served takes its epoch from the broker.
 
         Neither the last record's epoch nor the event's may stand for it: after a change of leader, both have
         claimed a truncation that was none.
         """
-        ends: dict[int, Place] = {}
+        ends: dict[int, NextOffset] = {}
         beyond: dict[int, int] = {}
         for partition, offset in at_end.items():
             served = self._served(partition)
@@ -225,12 +225,12 @@ class KafkaSource:
             except (KafkaUnavailable, NotPermitted):
                 latest = {}
             for partition in latest:
-                ends[partition] = Place(beyond.pop(partition), latest[partition].leader_epoch)
+                ends[partition] = NextOffset(beyond.pop(partition), latest[partition].leader_epoch)
             if beyond:
                 self._ask_ends_at = self._clock.monotonic() + _ASK_AGAIN_SECONDS
         return ends
 
-    def _served(self, partition: int) -> Place:
+    def _served(self, partition: int) -> NextOffset:
         """Behind everything handed over so far, transaction markers included; at first the assigned place."""
         (position,) = self._consumer.position([TopicPartition(self._topic.name, partition)])
         return place_or_none(position.offset, position.leader_epoch) or self._assigned[partition]

@@ -17,7 +17,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ..core.errors import KafkaUnavailable, TopicMissing
-from ..core.record import GroupOffset, Place, TopicIdentity, place_or_none
+from ..core.record import GroupOffset, NextOffset, TopicIdentity, place_or_none
 from .admin import Admin
 from .client import bootstrap_servers, consumer_config, isolation_level, open_client
 from .errors import map_error, passes
@@ -72,16 +72,16 @@ class KafkaTopic:
             else:
                 return TopicIdentity(metadata.cluster_id, topic_id, len(topic.partitions))
 
-    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         return _places(self._offsets(partitions, _LATEST, self._deadline(), self._isolation))
 
-    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         return _places(self._offsets(partitions, _LATEST, self._deadline(), IsolationLevel.READ_UNCOMMITTED))
 
-    def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+    def start_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         return _places(self._offsets(partitions, _EARLIEST, self._deadline(), self._isolation))
 
-    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
+    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, NextOffset]:
         deadline = self._deadline()
         ends = _places(self._offsets(partitions, _LATEST, deadline, self._isolation))
         young = self._offsets(ends.keys(), OffsetSpec.for_timestamp(timestamp_ms), deadline, self._isolation)
@@ -173,13 +173,13 @@ class KafkaTopic:
 
     def _offsets(
         self, partitions: Collection[int], spec: OffsetSpec, deadline: float, isolation: IsolationLevel
-    ) -> dict[int, Place | None]:
+    ) -> dict[int, NextOffset | None]:
         """Partition → place; None: no record is as young as the time. Partitions without an answer are left out.
 
         A leader may be moving, so a partition without an answer is asked again until the deadline, or for
         _GRACE_SECONDS once another partition has answered.
         """
-        answers: dict[int, Place | None] = {}
+        answers: dict[int, NextOffset | None] = {}
         give_up_at = min(deadline, time.monotonic() + self._grace)
         while True:
             waiting = set(partitions) - answers.keys()
@@ -204,12 +204,12 @@ class KafkaTopic:
 
     def _ask_leaders(
         self, partitions: Collection[int], spec: OffsetSpec, deadline: float, isolation: IsolationLevel
-    ) -> dict[int, Place | None]:
+    ) -> dict[int, NextOffset | None]:
         """One request for all. A leader that cannot be reached is no error to the client: it answers offset -1001."""
         asked = {TopicPartition(self.name, partition): spec for partition in partitions}
         client = self._admin.client()
         left = max(_LEAST_SECONDS, deadline - time.monotonic())
-        answers: dict[int, Place | None] = {}
+        answers: dict[int, NextOffset | None] = {}
         try:
             futures = client.list_offsets(asked, isolation_level=isolation, request_timeout=left)
             for key, future in futures.items():
@@ -230,5 +230,5 @@ class KafkaTopic:
         return answers
 
 
-def _places(answers: dict[int, Place | None]) -> dict[int, Place]:
+def _places(answers: dict[int, NextOffset | None]) -> dict[int, NextOffset]:
     return {partition: place for partition, place in answers.items() if place is not None}

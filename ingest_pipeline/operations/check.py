@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 from ..core.errors import IngestError
 from ..core.stream import Stream
 from .check_kafka import kafka_findings
-from .clients import Connections
+from .clients import Clients
 from .finding import Finding
 
 
-def findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
+def findings(connections: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
     """Kafka, then PostgreSQL. Each is yielded as it is known."""
     for stream in streams:
         yield from kafka_findings(connections, stream)
     yield from _postgres(connections, streams)
 
 
-def _postgres(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
+def _postgres(connections: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
     from ..postgres import catalog, comparison, rights, schema, server_checks
 
     database = connections.database()

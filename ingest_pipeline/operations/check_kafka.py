@@ -9,11 +9,11 @@ from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import StoredPosition, unanswered, unanswered_words
 from ..core.stream import Stream
-from .clients import Connections
+from .clients import Clients
 from .finding import Finding
 
 
-def kafka_findings(connections: Connections, stream: Stream) -> Iterator[Finding]:
+def kafka_findings(connections: Clients, stream: Stream) -> Iterator[Finding]:
     what = f"Kafka topic {stream.topic}"
     topic = connections.topic(stream)
     try:
@@ -38,7 +38,7 @@ def kafka_findings(connections: Connections, stream: Stream) -> Iterator[Finding
         yield _adoption(connections, stream, identity.partitions)
 
 
-def _unreachable(connections: Connections) -> list[str]:
+def _unreachable(connections: Clients) -> list[str]:
     """Addresses that cannot be used, and why: those of the settings, then those that the brokers tell clients."""
     from ..kafka.reach import advertised_problems, bootstrap_problems
 
@@ -50,13 +50,13 @@ def _unreachable(connections: Connections) -> list[str]:
     ]
 
 
-def _missing(what: str, connections: Connections, stream: Stream, error: TopicMissing) -> Finding:
+def _missing(what: str, connections: Clients, stream: Stream, error: TopicMissing) -> Finding:
     if positions := _positions(connections, stream):
         return Finding(False, what, topic_gone(error, len(positions), stream.name).message)
     return Finding(True, what, "does not exist yet. The sensor waits for it, and the stream begins at its beginning")
 
 
-def _adoption(connections: Connections, stream: Stream, partitions: int) -> Finding:
+def _adoption(connections: Clients, stream: Stream, partitions: int) -> Finding:
     """What the stream's first run would take over from ADOPT_GROUP."""
     group = str(connections.start_policy(stream).adopt_group)
     what = f"ADOPT_GROUP of {stream.name}"
@@ -77,7 +77,7 @@ def _adoption(connections: Connections, stream: Stream, partitions: int) -> Find
     return Finding(True, what, f"the first run takes over offsets of {taken.summary()}")
 
 
-def _positions(connections: Connections, stream: Stream) -> dict[int, StoredPosition]:
+def _positions(connections: Clients, stream: Stream) -> dict[int, StoredPosition]:
     """The stream's positions. None while PostgreSQL does not answer: its own line says so."""
     try:
         return connections.book(stream).positions()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..postgres.database import Database
 
 
-class Connections:
+class Clients:
     """What the settings point at. Confluent's and SQLAlchemy's clients are imported on first use: they are heavy."""
 
     def __init__(self, settings: Settings) -> None:

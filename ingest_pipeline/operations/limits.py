@@ -17,8 +17,8 @@ def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:
 
 def batch_limits(own: StreamSettings, by_hand: bool) -> BatchLimits:
     """When a batch is full. A run that counts its batches, or ends at an offset, commits each by itself."""
-    together = 1 if own.run_max_batches or by_hand else max(1, own.records_per_commit // own.batch_size)
-    return BatchLimits(own.batch_size, own.batch_bytes, own.batch_timeout_seconds, together)
+    batches_per_commit = 1 if own.run_max_batches or by_hand else max(1, own.records_per_commit // own.batch_size)
+    return BatchLimits(own.batch_size, own.batch_bytes, own.batch_timeout_seconds, batches_per_commit)
 
 
 def letter_limits(own: StreamSettings) -> LetterLimits | None:

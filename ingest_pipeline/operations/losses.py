@@ -9,10 +9,10 @@ from datetime import datetime
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
 from ..core.loss import ANOTHER_TOPIC, UNREADABLE, Acceptance, Loss, noted_loss
 from ..core.ports import Topic
-from ..core.record import Place, Position, TopicIdentity
+from ..core.record import NextOffset, Position, TopicIdentity
 from ..core.start import Book, survey, unanswered_words
 from ..core.stream import Stream
-from .clients import Connections
+from .clients import Clients
 
 OWN_SECONDS = 120.0
 """How long to wait for runs that drain the partitions; they are asked to let go at once."""
@@ -37,7 +37,7 @@ def acceptances(topic: Topic, losses: Collection[Loss], wanted: str | int | date
         )
     there = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
     starts = _of_all(there, topic.start_offsets(there))
-    places: dict[int, Place] = starts
+    places: dict[int, NextOffset] = starts
     if wanted == "latest":
         places = _of_all(there, topic.end_offsets(there))
     elif isinstance(wanted, datetime):
@@ -50,7 +50,7 @@ def acceptances(topic: Topic, losses: Collection[Loss], wanted: str | int | date
                 raise SettingsError(
                     f"partition {partition}: the log holds offsets {low} to {high}, {wanted} is outside"
                 )
-        places = {partition: Place(wanted) for partition in there}
+        places = {partition: NextOffset(wanted) for partition in there}
     lows = {partition: place.next_offset for partition, place in starts.items()}
     return [Acceptance(loss, places.get(loss.partition), lows.get(loss.partition)) for loss in losses]
 
@@ -77,7 +77,7 @@ def consequence(accepted: Acceptance) -> str:
 
 
 def accept(
-    connections: Connections,
+    connections: Clients,
     stream: Stream,
     accepted: Sequence[Acceptance],
     identity: TopicIdentity,
@@ -108,7 +108,7 @@ def accept(
 
 
 def accept_unasked(
-    connections: Connections, stream: Stream, topic: Topic, book: Book, stop: Callable[[], str | None]
+    connections: Clients, stream: Stream, topic: Topic, book: Book, stop: Callable[[], str | None]
 ) -> list[Acceptance]:
     """ON_DATA_LOSS=continue: go on with what Kafka still has. What was accepted; another run may have been first.
 
@@ -129,7 +129,7 @@ def accept_unasked(
     return accepted
 
 
-def _of_all(partitions: Collection[int], answers: dict[int, Place]) -> dict[int, Place]:
+def _of_all(partitions: Collection[int], answers: dict[int, NextOffset]) -> dict[int, NextOffset]:
     if silent := set(partitions) - answers.keys():
         raise KafkaUnavailable(f"{unanswered_words(silent)}: nothing was accepted; try again when it answers")
     return answers

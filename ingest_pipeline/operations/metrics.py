@@ -12,7 +12,7 @@ from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
 from ..core.stream import Stream
-from .clients import Connections
+from .clients import Clients
 from .levels import LEVELS, STOPPED, UNKNOWN
 from .status import PartitionStatus, StreamStatus, status_of
 
@@ -84,7 +84,7 @@ class StreamCollector(Collector):
     ledger says without ends, lag and delay; where PostgreSQL does not, the state alone. A question that PostgreSQL did
     not answer in time makes the state "unknown", and what depends on the answer is left out."""
 
-    def __init__(self, streams: Iterable[Stream], connections: Connections) -> None:
+    def __init__(self, streams: Iterable[Stream], connections: Clients) -> None:
         self._streams, self._connections = list(streams), connections
 
     def collect(self) -> Iterator[Metric]:
@@ -125,7 +125,7 @@ class StreamCollector(Collector):
         return family
 
 
-def application(streams: Iterable[Stream], connections: Connections) -> WSGIApplication:
+def application(streams: Iterable[Stream], connections: Clients) -> WSGIApplication:
     """`/metrics` and `/healthz`. The latter answers 503 with the reasons when a stream stands still that nobody paused,
     else 504 when the ledger did not answer in time, else 200."""
     streams = list(streams)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from ..core.stream import Stream
-from .clients import Connections
+from .clients import Clients
 
 TOP_REASONS = 3
 
 
-def open_letters(stream: Stream, connections: Connections) -> tuple[int, str]:
+def open_letters(stream: Stream, connections: Clients) -> tuple[int, str]:
     """How many dead letters wait, and a sentence for them."""
     count = sum(row.letters for row in connections.book(stream).open_letters())
     return count, in_words(stream, connections, count)
 
 
-def in_words(stream: Stream, connections: Connections, count: int) -> str:
+def in_words(stream: Stream, connections: Clients, count: int) -> str:
     """So many open letters, with the most frequent reasons of the newest ones."""
     from ..postgres.dead_letters import TOP_REASONS_OF, DeadLetters
 

@@ -16,12 +16,12 @@ from ..core.replay import Range, Replayed, replay
 from ..core.start import StoredPosition, check_identity, unanswered_words
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time
-from .clients import Connections
+from .clients import Clients
 from .limits import record_rules
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReplayRequest:
     """What to replay: offsets of one partition, or times of one or all.
 
     Attributes:
@@ -52,7 +52,7 @@ class Wanted:
             raise SettingsError(f"a replay's time is {error}") from None
 
 
-def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Range]:
+def ranges(wanted: ReplayRequest, stream: Stream, connections: Clients) -> list[Range]:
     """The offsets meant, below what is ingested now.
 
     Raises:
@@ -88,7 +88,7 @@ def ranges(wanted: Wanted, stream: Stream, connections: Connections) -> list[Ran
 def run_replay(
     wanted: list[Range],
     stream: Stream,
-    connections: Connections,
+    connections: Clients,
     *,
     stop: Callable[[], str | None] = lambda: None,
     observe: Callable[[Replayed], None] = lambda replayed: None,
@@ -127,7 +127,7 @@ def run_replay(
     return total
 
 
-def _check_incarnation(wanted: Range, stream: Stream, connections: Connections) -> None:
+def _check_incarnation(wanted: Range, stream: Stream, connections: Clients) -> None:
     """Is it still the topic that the range belongs to? Raises TopicChanged, DataLoss."""
     known, topic = connections.book(stream).positions(), connections.topic(stream)
     check_identity(topic.identity(), known, topic.name, stream.name)
@@ -141,7 +141,7 @@ def _check_incarnation(wanted: Range, stream: Stream, connections: Connections) 
         )
 
 
-def _bounds(wanted: Wanted, topic: Topic, partitions: list[int]) -> dict[int, tuple[int, int]]:
+def _bounds(wanted: ReplayRequest, topic: Topic, partitions: list[int]) -> dict[int, tuple[int, int]]:
     if wanted.from_offset is not None and wanted.to_offset is not None:
         return {partition: (wanted.from_offset, wanted.to_offset) for partition in partitions}
     assert wanted.from_time is not None and wanted.to_time is not None

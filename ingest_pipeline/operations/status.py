@@ -11,7 +11,7 @@ from ..core.loss import Loss, topic_gone
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
 from . import lateness, levels, open_letters
-from .clients import Connections
+from .clients import Clients
 from .levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class StreamStatus:
         return None if not lags or any(lag is None for lag in lags) else sum(lag or 0 for lag in lags)
 
 
-def status_of(stream: Stream, connections: Connections, rates: bool = False) -> StreamStatus:
+def status_of(stream: Stream, connections: Clients, rates: bool = False) -> StreamStatus:
     """Never raises: a server that does not answer is part of the status. Without Kafka it is what the ledger says.
 
     Args:
@@ -138,7 +138,7 @@ def _moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _status_of(stream: Stream, connections: Connections, rates: bool) -> StreamStatus:
+def _status_of(stream: Stream, connections: Clients, rates: bool) -> StreamStatus:
     from ..postgres.table_reads import newest_timestamps, rows_per_second
 
     book, topic = connections.book(stream), connections.topic(stream)

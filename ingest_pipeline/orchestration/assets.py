@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from ..core.stream import Stream
-from ..operations.clients import Connections
+from ..operations.clients import Clients
 from .asset_keys import asset_key, topic_key
 from .described import freshness, table_metadata
 
@@ -18,9 +18,7 @@ def topic_spec(stream: Stream, key_prefix: Sequence[str], group: str) -> dg.Asse
     )
 
 
-def stream_asset(
-    stream: Stream, connections: Connections, key_prefix: Sequence[str], group: str
-) -> dg.AssetsDefinition:
+def stream_asset(stream: Stream, connections: Clients, key_prefix: Sequence[str], group: str) -> dg.AssetsDefinition:
     """The table. Materializing it drains the topic: all of it up to now by hand, a shard of it from the sensor."""
     settings = connections.settings
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 
 from ..core.stream import Stream, by_name
-from ..operations.clients import Connections
+from ..operations.clients import Clients
 from ..settings import Settings, load_settings
 from . import tags
 from .asset_keys import asset_key
@@ -38,7 +38,7 @@ def build_definitions(
         SettingsError: the settings or the streams cannot be used.
     """
     named = by_name(streams)
-    connections = Connections(settings if settings is not None else load_settings(list(named)))
+    connections = Clients(settings if settings is not None else load_settings(list(named)))
     everything = list(named.values())
     sensors = [
         *(stream_sensor(stream, connections, key_prefix) for stream in everything),

@@ -13,7 +13,7 @@ from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
-from ..operations.clients import Connections
+from ..operations.clients import Clients
 from ..operations.open_letters import open_letters
 from ..operations.status import status_of
 from . import tags
@@ -36,7 +36,7 @@ CHECKS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What one check found. `grave` is False for a warning, as when it could not be evaluated; that does not pass."""
 
     name: str
@@ -81,7 +81,7 @@ def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str)
     return None
 
 
-def verdicts(stream: Stream, connections: Connections, limit_reached: str | None = None) -> Iterator[Verdict]:
+def check_results(stream: Stream, connections: Clients, limit_reached: str | None = None) -> Iterator[CheckResult]:
     """Every check, evaluated now.
 
     Args:
@@ -91,14 +91,14 @@ def verdicts(stream: Stream, connections: Connections, limit_reached: str | None
     for name, evaluate in _EVALUATIONS.items():
         try:
             if name == WITHIN_LIMIT and limit_reached is not None:
-                yield Verdict(name, False, limit_reached)
+                yield CheckResult(name, False, limit_reached)
             else:
                 yield evaluate(stream, connections)
         except IngestError as error:
-            yield Verdict(name, False, f"{UNKNOWN}: {error.message}", grave=False)
+            yield CheckResult(name, False, f"{UNKNOWN}: {error.message}", grave=False)
 
 
-def accounted(stream: Stream, connections: Connections) -> Verdict:
+def accounted(stream: Stream, connections: Clients) -> CheckResult:
     """The ledger's parts compared with each other; never count(*) over the events."""
     entries = connections.book(stream).accounting()
     wrong = [entry for entry in entries if not entry.accounted]
@@ -108,7 +108,7 @@ def accounted(stream: Stream, connections: Connections) -> Verdict:
     }
     if not wrong:
         passed = sum(entry.next_offset - entry.first_offset for entry in entries)
-        return Verdict(ACCOUNTED, True, f"{passed:,} offsets accounted for", metadata=totals)
+        return CheckResult(ACCOUNTED, True, f"{passed:,} offsets accounted for", metadata=totals)
     first = wrong[0]
     said = (
         f"partition {first.kafka_partition}, incarnation {first.kafka_incarnation}: {first.unaccounted:,} offsets"
@@ -116,49 +116,49 @@ def accounted(stream: Stream, connections: Connections) -> Verdict:
         f" {first.lost:,} offsets lost, {first.gaps_kept:,} in gaps"
     )
     more = f" ({len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
-    return Verdict(ACCOUNTED, False, said + more, metadata=totals)
+    return CheckResult(ACCOUNTED, False, said + more, metadata=totals)
 
 
-def no_loss(stream: Stream, connections: Connections) -> Verdict:
+def no_loss(stream: Stream, connections: Clients) -> CheckResult:
     """The topic as it is, compared with the positions."""
     try:
         found = survey(connections.topic(stream), connections.book(stream))
     except TopicMissing as error:
         if known := connections.book(stream).positions():
-            return Verdict(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
-        return Verdict(NO_LOSS, True, error.message)
+            return CheckResult(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
+        return CheckResult(NO_LOSS, True, error.message)
     if found.losses:
         said = "; ".join(loss.said for loss in found.losses[:3])
-        return Verdict(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream.name}")
+        return CheckResult(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream.name}")
     if found.unanswered:
         said = f"Kafka holds the next offset of every partition that answers; {unanswered_words(found.unanswered)}"
-        return Verdict(NO_LOSS, True, said)
-    return Verdict(NO_LOSS, True, "Kafka holds the next offset of every partition")
+        return CheckResult(NO_LOSS, True, said)
+    return CheckResult(NO_LOSS, True, "Kafka holds the next offset of every partition")
 
 
-def within_limit(stream: Stream, connections: Connections) -> Verdict:
+def within_limit(stream: Stream, connections: Clients) -> CheckResult:
     """Open dead letters are no fault of the pipeline; they are shown here, most frequent reason first."""
     if not connections.book(stream).positions():
-        return Verdict(WITHIN_LIMIT, True, "the stream has not begun")
+        return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
     count, said = open_letters(stream, connections)
-    return Verdict(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
+    return CheckResult(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
 
 
-def up_to_date(stream: Stream, connections: Connections) -> Verdict:
+def up_to_date(stream: Stream, connections: Clients) -> CheckResult:
     """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
     found = status_of(stream, connections)
     if not found.partitions or found.late is None or (found.lag is None and not found.late):
-        return Verdict(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.said)}", grave=False)
+        return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.said)}", grave=False)
     allowed = connections.settings.for_stream(stream.name).max_delay_seconds
     said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
     figures = {} if found.lag is None else {"lag": found.lag}
     if None not in (delays := [at.delay for at in found.partitions]):
         figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
     lag = "unknown" if found.lag is None else f"{found.lag:,}"
-    return Verdict(UP_TO_DATE, not found.late, f"lag {lag}; {said}", grave=False, metadata=figures)
+    return CheckResult(UP_TO_DATE, not found.late, f"lag {lag}; {said}", grave=False, metadata=figures)
 
 
-def as_declared(stream: Stream, connections: Connections) -> Verdict:
+def as_declared(stream: Stream, connections: Clients) -> CheckResult:
     """The comparison that a run makes before it consumes."""
     from ..postgres.comparison import has_table, in_words, table_differences
 
@@ -166,14 +166,14 @@ def as_declared(stream: Stream, connections: Connections) -> Verdict:
     begun = bool(connections.book(stream).positions())
     with database.connect(f"comparing the table of stream {stream.name}") as connection:
         if not begun and not has_table(connection, stream, database.schemas.events):
-            return Verdict(AS_DECLARED, True, "the stream has not begun")
+            return CheckResult(AS_DECLARED, True, "the stream has not begun")
         wrong = table_differences(connection, stream, database.schemas.events)
     if wrong:
-        return Verdict(AS_DECLARED, False, in_words(wrong))
-    return Verdict(AS_DECLARED, True, f"{len(stream.table_columns)} columns as declared")
+        return CheckResult(AS_DECLARED, False, in_words(wrong))
+    return CheckResult(AS_DECLARED, True, f"{len(stream.table_columns)} columns as declared")
 
 
-_EVALUATIONS: dict[str, Callable[[Stream, Connections], Verdict]] = {
+_EVALUATIONS: dict[str, Callable[[Stream, Clients], CheckResult]] = {
     ACCOUNTED: accounted,
     NO_LOSS: no_loss,
     WITHIN_LIMIT: within_limit,
@@ -182,7 +182,7 @@ _EVALUATIONS: dict[str, Callable[[Stream, Connections], Verdict]] = {
 }
 
 
-def stream_checks(stream: Stream, connections: Connections, key_prefix: Sequence[str]) -> dg.AssetChecksDefinition:
+def stream_checks(stream: Stream, connections: Clients, key_prefix: Sequence[str]) -> dg.AssetChecksDefinition:
     """The same checks for the Execute button."""
     key = asset_key(stream, key_prefix)
 
@@ -193,7 +193,7 @@ def stream_checks(stream: Stream, connections: Connections, key_prefix: Sequence
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {check.name for check in context.selected_asset_check_keys}
-        for verdict in verdicts(stream, connections, _limit_reached(context.instance, stream)):
+        for verdict in check_results(stream, connections, _limit_reached(context.instance, stream)):
             if verdict.name in selected:
                 yield dg.AssetCheckResult(
                     asset_key=key,

@@ -10,11 +10,11 @@ import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from ..core.stream import Stream
-from ..operations.clients import Connections
+from ..operations.clients import Clients
 from ..operations.finding import Finding
 
 
-def instance_findings(connections: Connections, streams: Sequence[Stream]) -> Iterator[Finding]:
+def instance_findings(connections: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
     """Whether the instance of DAGSTER_HOME, or of the current folder, suits these streams."""
     folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
     what = f"Dagster instance of {'DAGSTER_HOME' if 'DAGSTER_HOME' in os.environ else 'this folder'}"
@@ -33,7 +33,7 @@ def instance_findings(connections: Connections, streams: Sequence[Stream]) -> It
         yield Finding(False, what, f"dagster.yaml cannot be used: {str(error).splitlines()[0]}")
 
 
-def _run_limit(instance: dg.DagsterInstance, connections: Connections, streams: Sequence[Stream]) -> Finding:
+def _run_limit(instance: dg.DagsterInstance, connections: Clients, streams: Sequence[Stream]) -> Finding:
     shards = sum(connections.settings.for_stream(stream.name).parallelism for stream in streams)
     needed = 2 * shards + 10
     coordinator = instance.run_coordinator

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from ..core.errors import LedgerConflict
 from ..core.loss import Loss, noted_loss
-from ..core.record import Place, TopicIdentity
+from ..core.record import NextOffset, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
 from . import acceptance, book_sql, locks, renamed, schema
@@ -55,7 +55,7 @@ class Owners:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class LedgerSnapshot:
     """All that a tick asks of a stream's ledger; `owners` of the partitions that have a position."""
 
     positions: dict[int, StoredPosition]
@@ -75,13 +75,15 @@ class LedgerBook:
         """Create ledger and table where they are missing. See postgres.schema.prepare."""
         schema.prepare(self._database, self._stream)
 
-    def glance(self) -> Glance:
+    def snapshot(self) -> LedgerSnapshot:
         """In one transaction, which a tick every few seconds of each stream can afford."""
         with self._database.connect(self._doing) as connection:
             if not schema.has_ledger(connection, self._database):
-                return Glance({}, StreamState(), [], Owners({}, set()))
+                return LedgerSnapshot({}, StreamState(), [], Owners({}, set()))
             known = self._positions(connection)
-            return Glance(known, self._state(connection), self._losses(connection), self._owners(connection, known))
+            return LedgerSnapshot(
+                known, self._state(connection), self._losses(connection), self._owners(connection, known)
+            )
 
     def positions(self) -> dict[int, StoredPosition]:
         """See core.start.Book."""
@@ -186,7 +188,7 @@ class LedgerBook:
         """
         self._execute(book_sql.FORGET_LOSSES, {"partition": partition})
 
-    def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
+    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
         """See core.start.Book."""
         with self._database.connect(f"beginning stream {self._stream.name}") as connection:
             lock = {"key": f"ingest begin {self._database.schemas.ledger} {self._stream.name}"}

@@ -14,7 +14,7 @@ from ..core.dead_letter_limit import LetterLimits, LetterWindow
 from ..core.errors import Superseded
 from ..core.loss import Acceptance
 from ..core.ports import Clock
-from ..core.record import Batch, Place, Position, Requests, TopicIdentity, Written
+from ..core.record import Batch, CommitResult, NextOffset, OwnerRequests, Position, TopicIdentity
 from ..core.stream import Stream
 from . import acceptance, locks, schema
 from .database import FROZEN_SECONDS, Database, end_writing
@@ -46,7 +46,7 @@ class PostgresLedger:
         stream: Stream,
         run_id: str,
         write_method: str = "copy",
-        letter_bytes: int = 1 << 20,
+        dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
         batch_size: int = 1000,
         clock: Clock | None = None,
@@ -59,7 +59,9 @@ class PostgresLedger:
         self._lost: set[Backend] = set()  # sessions of our own that may still live
         self._sql = statements(stream, database.schemas)
         window = LetterWindow(stream.name, limits)
-        self._writer = BatchWriter(stream, run_id, self._sql, write_method, letter_bytes, batch_size, window, database)
+        self._writer = BatchWriter(
+            stream, run_id, self._sql, write_method, dead_letter_max_bytes, batch_size, window, database
+        )
         self._open()
 
     def _open(self) -> None:
@@ -125,7 +127,7 @@ class PostgresLedger:
         self.positions, self._counts = _positions(rows), _counts(rows)
         return {partition: held.get(partition, Holder("unknown", 0, False)) for partition in missing}
 
-    def write(self, batch: Batch) -> Written:
+    def write(self, batch: Batch) -> CommitResult:
         """See core.ports.Ledger."""
         written = self._writer.write(self._connection, batch)
         for partition, move in batch.moves.items():
@@ -138,7 +140,7 @@ class PostgresLedger:
             )
         return written
 
-    def heartbeat(self) -> Requests:
+    def heartbeat(self) -> OwnerRequests:
         """See core.ports.Ledger."""
         with self._work():
             row = self._connection.execute(
@@ -150,9 +152,9 @@ class PostgresLedger:
                 },
             ).one()
         paused = f"{row.reason} ({row.paused_by})" if row.paused else None
-        return Requests(paused, row.successor_waits, row.yield_now)
+        return OwnerRequests(paused, row.successor_waits, row.yield_now)
 
-    def recover(self, batch: Batch | None) -> Written | None:
+    def recover(self, batch: Batch | None) -> CommitResult | None:
         """See core.ports.Ledger. In this order: a new connection, the old backend ended, the locks (granted only once
         the old transaction is settled), and only then the positions."""
         expected = self.positions
@@ -179,7 +181,7 @@ class PostgresLedger:
         if now == expected:
             return None
         added = {p: [new - old for new, old in zip(self._counts[p], before[p], strict=True)] for p in moves}
-        return Written(
+        return CommitResult(
             {p: rows for p, (rows, _, _) in added.items()},
             {p: letters for p, (_, letters, _) in added.items()},
             dropped={p: skipped - moves[p].skipped for p, (_, _, skipped) in added.items()},
@@ -244,7 +246,7 @@ class PostgresLedger:
 def _positions(rows: Sequence[Row[Any]]) -> dict[int, Position]:
     return {
         row.kafka_partition: Position(
-            row.kafka_partition, row.kafka_incarnation, Place(row.next_offset, row.leader_epoch)
+            row.kafka_partition, row.kafka_incarnation, NextOffset(row.next_offset, row.leader_epoch)
         )
         for row in rows
     }

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import Connection
 
 from ..core.errors import LedgerConflict
-from ..core.record import Move
+from ..core.record import Advance
 from .statements import Statements
 
 
-def row_counts(connection: Connection, sql: Statements, moves: Mapping[int, Move]) -> dict[int, int]:
+def row_counts(connection: Connection, sql: Statements, moves: Mapping[int, Advance]) -> dict[int, int]:
     """Partition → rows of the offsets over which the batch moves it."""
     parameters = {
         "partitions": list(moves),

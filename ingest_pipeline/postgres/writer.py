@@ -18,7 +18,7 @@ from ..core.errors import (
     Superseded,
     UnknownFault,
 )
-from ..core.record import Batch, DeadLetter, Requests, Row, Written
+from ..core.record import Batch, CommitResult, DeadLetter, OwnerRequests, Row
 from ..core.stream import Stream
 from . import schema
 from .database import Database
@@ -54,7 +54,7 @@ class BatchWriter:
         run_id: str,
         statements: Statements,
         write_method: str,
-        letter_bytes: int,
+        dead_letter_max_bytes: int,
         batch_size: int,
         window: LetterWindow,
         database: Database,
@@ -68,11 +68,11 @@ class BatchWriter:
         self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
         by_copy = write_method == "copy"
         self._inserts = Inserts(stream, run_id, statements, by_copy)
-        self._letter_bytes, self._batch_size = letter_bytes, batch_size
+        self._dead_letter_max_bytes, self._batch_size = dead_letter_max_bytes, batch_size
         self._most = sys.maxsize if by_copy else batch_size  # rows of a statement
         self._doing = f"writing stream {stream.name}"
 
-    def write(self, connection: Connection, batch: Batch) -> Written:
+    def write(self, connection: Connection, batch: Batch) -> CommitResult:
         """Commit the batch, or nothing of it.
 
         A batch in which the database refuses a record is begun again, each refused record found and put aside.
@@ -88,7 +88,7 @@ class BatchWriter:
                 self._most = max(1, min(self._most, len(batch.rows)) // 100)
             raise
 
-    def _written(self, connection: Connection, batch: Batch) -> Written:
+    def _written(self, connection: Connection, batch: Batch) -> CommitResult:
         try:
             return self._transaction(connection, batch)
         except RecordRefused as refused:
@@ -102,7 +102,7 @@ class BatchWriter:
                 sqlstate=error.sqlstate,
             ) from error
 
-    def _transaction(self, connection: Connection, batch: Batch, first: RecordRefused | None = None) -> Written:
+    def _transaction(self, connection: Connection, batch: Batch, first: RecordRefused | None = None) -> CommitResult:
         """One transaction, with `first`, the refusal that ended it when tried before, in this order:
 
         1. deferred constraints become immediate: one that failed at COMMIT could not be isolated;
@@ -131,11 +131,11 @@ class BatchWriter:
             if refused or dropped:
                 self._recount(connection, refused, dropped)
         self.window = window
-        return Written(rows, letters, self._reasons(batch, put_aside), requests, dropped)
+        return CommitResult(rows, letters, self._reasons(batch, put_aside), requests, dropped)
 
     def _move(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
-    ) -> tuple[Requests, int]:
+    ) -> tuple[OwnerRequests, int]:
         """What others ask, and how many dead letters the limit need not count."""
         moves = batch.moves
         accounted = {p: rows.get(p, 0) + letters.get(p, 0) + move.skipped for p, move in moves.items()}
@@ -165,7 +165,7 @@ class BatchWriter:
         if row.signature != self._signature:
             schema.verify_table(connection, self._stream, self._database)
             self._signature = row.signature
-        return Requests(paused=f"{row.reason} ({row.paused_by})" if row.paused else None), row.letters_allowed
+        return OwnerRequests(paused=f"{row.reason} ({row.paused_by})" if row.paused else None), row.letters_allowed
 
     def _store(
         self, connection: Connection, batch: Batch, tally: LetterTally, first: RecordRefused | None
@@ -219,7 +219,7 @@ class BatchWriter:
         """Made once, however often the batch is tried."""
         if i not in batch.put_aside:
             row, read = batch.rows[i], batch.rows[i][self._stream.parts.headers_at]
-            batch.put_aside[i] = dead_letter(batch.messages[i], row[0], refused, self._letter_bytes, read)
+            batch.put_aside[i] = dead_letter(batch.messages[i], row[0], refused, self._dead_letter_max_bytes, read)
         return batch.put_aside[i]
 
     def _recount(self, connection: Connection, refused: Mapping[int, int], dropped: Mapping[int, int]) -> None:

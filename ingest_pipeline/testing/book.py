@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..core.loss import Loss
-from ..core.record import Place, TopicIdentity
+from ..core.record import NextOffset, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
 from .database import MemoryDatabase, MemoryHolder, MemoryState
@@ -21,7 +21,7 @@ class MemoryOwners:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryGlance:
+class MemoryLedgerSnapshot:
     """All that a tick asks of a stream's ledger."""
 
     positions: dict[int, StoredPosition]
@@ -66,17 +66,17 @@ class MemoryBook:
     def prepare(self) -> None:
         """Nothing is missing here."""
 
-    def glance(self) -> MemoryGlance:
+    def snapshot(self) -> MemoryLedgerSnapshot:
         """One statement after the other, as in PostgreSQL: others may come between."""
         known = self.positions()
-        return MemoryGlance(known, self.state(), self.losses(), self.owners(known))
+        return MemoryLedgerSnapshot(known, self.state(), self.losses(), self.owners(known))
 
     def positions(self) -> dict[int, StoredPosition]:
         """See core.start.Book."""
         with self._database.using():
             return dict(self._table.positions)
 
-    def begin(self, identity: TopicIdentity, places: Mapping[int, Place], first: bool) -> bool:
+    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
         """See core.start.Book."""
         with self._database.using():
             known = self._table.positions

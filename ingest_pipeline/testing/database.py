@@ -23,7 +23,7 @@ from ..core.clock import SystemClock
 from ..core.errors import DatabaseUnavailable, Superseded
 from ..core.loss import Loss
 from ..core.ports import Clock
-from ..core.record import Batch, DeadLetter, Row, Written
+from ..core.record import Batch, CommitResult, DeadLetter, Row
 from ..core.start import StoredPosition
 
 Coordinates = tuple[int, int, int]
@@ -192,7 +192,7 @@ class MemoryDatabase:
                 for partition in session.owned.intersection(partitions)
             }
 
-    def moved(self, session: MemorySession, batch: Batch, written: Written) -> dict[int, StoredPosition]:
+    def moved(self, session: MemorySession, batch: Batch, written: CommitResult) -> dict[int, StoredPosition]:
         """The stream's positions behind the batch, by compare-and-set; stores nothing. Raises Superseded."""
         positions = dict(self.table(session.stream).positions)
         for partition, move in batch.moves.items():

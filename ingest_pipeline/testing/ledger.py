@@ -10,7 +10,7 @@ from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWi
 from ..core.dead_letters import dead_letter
 from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
 from ..core.loss import Acceptance
-from ..core.record import Batch, DeadLetter, Place, Position, Requests, Row, TopicIdentity, Written
+from ..core.record import Batch, CommitResult, DeadLetter, NextOffset, OwnerRequests, Position, Row, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
 from .acceptance import accept_one
@@ -31,14 +31,14 @@ class MemoryLedger:
         database: MemoryDatabase,
         stream: Stream,
         run_id: str,
-        letter_bytes: int = 1 << 20,
+        dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
     ) -> None:
         self._database, self._stream, self._run_id = database, stream.name, run_id
         self._parts = stream.parts
         self._topic = stream.topic
-        self._letter_bytes = letter_bytes
-        self._committed: Written | None = None
+        self._dead_letter_max_bytes = dead_letter_max_bytes
+        self._committed: CommitResult | None = None
         self._window = LetterWindow(stream.name, limits)
         self.positions: dict[int, Position] = {}
         self.session = database.open(run_id, stream.name)
@@ -72,7 +72,7 @@ class MemoryLedger:
                     return {p: held.get(p, MemoryHolder("unknown")) for p in partitions if p not in owned}
             clock.sleep(POLL_SECONDS)
 
-    def write(self, batch: Batch) -> Written:
+    def write(self, batch: Batch) -> CommitResult:
         """See core.ports.Ledger."""
         with self._database.mutex:
             self._database.require(self.session)
@@ -83,11 +83,11 @@ class MemoryLedger:
             tally = self._window.tally(batch.dead_letters, batch.rows_before, table.letters_allowed)
             rows, letters = self._judged(batch, table, tally)
             window = tally.after(len(batch.rows))
-            written = Written(
+            written = CommitResult(
                 Counter(partition for _, partition, _ in rows),
                 Counter(partition for _, partition, _ in letters),
                 [letter.reason for letter in letters.values()],
-                Requests(self._paused()),
+                OwnerRequests(self._paused()),
                 Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
             )
             positions = self._database.moved(self.session, batch, written)
@@ -102,12 +102,12 @@ class MemoryLedger:
             table.positions = positions
             self._remember(batch, letters, tally)
             self._window = window
-            self._committed = Written(written.rows, written.dead_letters, dropped=written.dropped)
+            self._committed = CommitResult(written.rows, written.dead_letters, dropped=written.dropped)
             self._break_off(fault, Fault.AFTER_COMMIT)
             self.positions.update({p: Position(p, move.incarnation, move.place) for p, move in batch.moves.items()})
             return written
 
-    def recover(self, batch: Batch | None) -> Written | None:
+    def recover(self, batch: Batch | None) -> CommitResult | None:
         """See core.ports.Ledger."""
         with self._database.mutex:
             self._database.end(self.session)
@@ -131,7 +131,7 @@ class MemoryLedger:
             self._rebuild_window()
             return self._committed if committed else None
 
-    def heartbeat(self) -> Requests:
+    def heartbeat(self) -> OwnerRequests:
         """See core.ports.Ledger."""
         with self._database.mutex:
             self._database.require(self.session)
@@ -142,7 +142,7 @@ class MemoryLedger:
                 for kind, partitions in session.waits.items()
                 if partitions & self.positions.keys()
             }
-            return Requests(self._paused(), "wait" in kinds, "wait-now" in kinds)
+            return OwnerRequests(self._paused(), "wait" in kinds, "wait-now" in kinds)
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
         """Record gaps of owned partitions and move their positions over them; see PostgresLedger.accept."""
@@ -213,7 +213,7 @@ class MemoryLedger:
                 )
                 tally.refuse(index, row[1], row[2], refused.message)
                 read = row[self._parts.headers_at]
-                letters.append(dead_letter(message, row[0], refused, self._letter_bytes, read))
+                letters.append(dead_letter(message, row[0], refused, self._dead_letter_max_bytes, read))
         return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
 
     def _break_off(self, fault: Fault | None, here: Fault) -> None:
@@ -232,4 +232,4 @@ class MemoryLedger:
 
 
 def _position(at: StoredPosition) -> Position:
-    return Position(at.partition, at.incarnation, Place(at.next_offset, at.leader_epoch))
+    return Position(at.partition, at.incarnation, NextOffset(at.next_offset, at.leader_epoch))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from ..core.errors import KafkaUnavailable
 from ..core.loss import data_loss
 from ..core.ports import Clock
-from ..core.record import LEDGER_MARK, Chunk, GroupOffset, Place, TopicIdentity
+from ..core.record import LEDGER_MARK, Chunk, GroupOffset, NextOffset, TopicIdentity
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .log import MemoryMessage, PartitionLog
@@ -30,12 +30,12 @@ class MemorySource:
         self._clock = clock or SettableClock()
         self._group_id, self._ledger_id = group_id, ledger_id
         self._patience = patience_seconds
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, NextOffset] = {}
         self._told_ends: dict[int, int] = {}
         self._away_since: float | None = None
         self._turn = 0
 
-    def assign(self, places: Mapping[int, Place]) -> None:
+    def assign(self, places: Mapping[int, NextOffset]) -> None:
         self._places = dict(places)
         self._told_ends = {}
 
@@ -46,7 +46,7 @@ class MemorySource:
             return self._away(timeout_seconds)
         self._away_since = None
         records: list[MemoryMessage] = []
-        ends: dict[int, Place] = {}
+        ends: dict[int, NextOffset] = {}
         partitions = sorted(self._places)
         self._turn += 1
         first = self._turn % len(partitions) if partitions else 0
@@ -57,7 +57,7 @@ class MemorySource:
             self._clock.sleep(timeout_seconds)
         return Chunk(records, ends)
 
-    def acknowledge(self, places: Mapping[int, Place]) -> None:
+    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
         if self._broker.available:
             commits = self._broker.groups.setdefault((self._group_id, self._topic), {})
             for partition, place in places.items():
@@ -66,7 +66,7 @@ class MemorySource:
     def close(self) -> None:
         self._places = {}
 
-    def _take(self, partition: int, room: int, records: list[MemoryMessage], ends: dict[int, Place]) -> None:
+    def _take(self, partition: int, room: int, records: list[MemoryMessage], ends: dict[int, NextOffset]) -> None:
         """Move one partition's place on, by up to `room` records and then to the end."""
         log = self._broker.log(self._topic, partition)
         if log.leader_away:
@@ -78,10 +78,10 @@ class MemorySource:
         taken = there[:room]
         if taken:
             records += taken
-            place = Place(taken[-1].offset() + 1, taken[-1].leader_epoch())
+            place = NextOffset(taken[-1].offset() + 1, taken[-1].leader_epoch())
         if len(taken) == len(there):
             if place.next_offset < log.stable_end:
-                place = Place(log.stable_end, log.epoch)
+                place = NextOffset(log.stable_end, log.epoch)
             if self._told_ends.get(partition) != place.next_offset:
                 self._told_ends[partition] = place.next_offset
                 ends[partition] = place
@@ -107,22 +107,22 @@ class MemoryTopic:
         self._ask()
         return self._broker.identity(self.name)
 
-    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        return {log.partition: Place(log.stable_end, log.epoch) for log in self._logs(partitions)}
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
+        return {log.partition: NextOffset(log.stable_end, log.epoch) for log in self._logs(partitions)}
 
-    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
-        return {log.partition: Place(log.end, log.epoch) for log in self._logs(partitions)}
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, NextOffset]:
+        return {log.partition: NextOffset(log.end, log.epoch) for log in self._logs(partitions)}
 
-    def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        return {log.partition: Place(log.start, log.epoch_at(log.start)) for log in self._logs(partitions)}
+    def start_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
+        return {log.partition: NextOffset(log.start, log.epoch_at(log.start)) for log in self._logs(partitions)}
 
-    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, Place]:
+    def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, NextOffset]:
         places = self.end_offsets(partitions)
         for log in self._logs(places):
             for message in log.records(log.start):
                 kind, ms = message.timestamp()
                 if kind and ms >= timestamp_ms:
-                    places[log.partition] = Place(message.offset(), message.leader_epoch())
+                    places[log.partition] = NextOffset(message.offset(), message.leader_epoch())
                     break
         return places
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
-from ingest_pipeline.core.record import Batch, Place, Row
+from ingest_pipeline.core.record import Batch, NextOffset, Row
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
@@ -258,7 +258,7 @@ def stale(batch: Batch, partition: int) -> Batch:
 
 def begin(book: Book, *partitions: int) -> None:
     """The stream begins at offset 0 of the partitions."""
-    assert book.begin(IDENTITY, {partition: Place(0) for partition in partitions}, first=True)
+    assert book.begin(IDENTITY, {partition: NextOffset(0) for partition in partitions}, first=True)
 
 
 @contextmanager

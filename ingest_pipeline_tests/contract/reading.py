@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable, Mapping
 
 from ingest_pipeline.core.ports import Source
-from ingest_pipeline.core.record import Message, Place
+from ingest_pipeline.core.record import Message, NextOffset
 
 SECONDS = 30.0
 
 
 def read_until(
-    source: Source, done: Callable[[list[Message], dict[int, Place]], bool], max_records: int = 1000
-) -> tuple[list[Message], dict[int, Place]]:
+    source: Source, done: Callable[[list[Message], dict[int, NextOffset]], bool], max_records: int = 1000
+) -> tuple[list[Message], dict[int, NextOffset]]:
     """Everything read, and the newest end of each partition, once `done` says so."""
     records: list[Message] = []
-    ends: dict[int, Place] = {}
+    ends: dict[int, NextOffset] = {}
     deadline = time.monotonic() + SECONDS
     while not done(records, ends):
         chunk = source.read(max_records, 0.05)
@@ -28,7 +28,9 @@ def read_until(
     return records, ends
 
 
-def read_to(source: Source, ends: Mapping[int, int], max_records: int = 1000) -> tuple[list[Message], dict[int, Place]]:
+def read_to(
+    source: Source, ends: Mapping[int, int], max_records: int = 1000
+) -> tuple[list[Message], dict[int, NextOffset]]:
     """Everything up to these ends of partition, told by the source."""
     return read_until(
         source,

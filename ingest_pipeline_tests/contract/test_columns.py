@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Message, Place, Position
+from ingest_pipeline.core.record import Message, NextOffset, Position
 from ingest_pipeline.core.replay import Replayed, ReplayStore
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.book import LedgerBook
@@ -226,7 +226,7 @@ def test_so_is_a_row_that_the_database_refused(world: World) -> None:
 def test_a_replayed_row_is_the_same(world: World) -> None:
     world.write(records())
     world.empty()
-    batch = make_batch({0: Position(0, 1, Place(0))}, records(), stream=world.stream)
+    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records(), stream=world.stream)
     assert world.missing.store(batch) == Replayed(stored=4)
     assert world.rows() == BY_BYTES
 

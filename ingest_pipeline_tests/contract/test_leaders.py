@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline_tests.contract.brokers_worlds import (
     MemoryBrokers,
     MockBrokers,
@@ -67,7 +67,7 @@ def test_records_of_the_other_partitions_arrive_meanwhile_and_none_is_lost(world
         for value in (b"a", b"b"):
             world.append(topic, partition, value)
     source = world.source(topic, patience_seconds=1.0)
-    source.assign({0: Place(0), 1: Place(0)})
+    source.assign({0: NextOffset(0), 1: NextOffset(0)})
     before, _ = read_until(source, lambda seen, _: len(seen) >= 4)
     world.set_leader_away(topic, 1, True)
     try:

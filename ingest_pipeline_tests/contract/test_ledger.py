@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, Superseded
-from ingest_pipeline.core.record import Place, Requests
+from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
@@ -35,7 +35,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
 def test_rows_dead_letters_and_positions_are_stored_together(world: LedgerWorld) -> None:
     ledger = world.owning("run")
     records = [message(0, 0), tombstone(0, 1), message(0, 2, BAD), message(0, 5), message(1, 0)]
-    written = ledger.write(make_batch(ledger.positions, records, {0: Place(8, 3)}))
+    written = ledger.write(make_batch(ledger.positions, records, {0: NextOffset(8, 3)}))
     assert world.rows() == {(0, 0): "0/0", (0, 5): "0/5", (1, 0): "1/0"}
     assert {key: letter[3] for key, letter in world.letters().items()} == {(0, 2): BAD}
     assert counters(world, 0) == (8, 2, 1, 1, 4)
@@ -43,13 +43,13 @@ def test_rows_dead_letters_and_positions_are_stored_together(world: LedgerWorld)
     assert {p: n for p, n in written.rows.items() if n} == {0: 2, 1: 1}
     assert {p: n for p, n in written.dead_letters.items() if n} == {0: 1}
     assert list(written.reasons) == [letter[1] for letter in world.letters().values()]
-    assert {p: at.place for p, at in ledger.positions.items()} == {0: Place(8, 3), 1: Place(1, 0)}
+    assert {p: at.place for p, at in ledger.positions.items()} == {0: NextOffset(8, 3), 1: NextOffset(1, 0)}
     assert world.book.positions()[0].leader_epoch == 3
 
 
 def test_a_batch_without_records_moves_the_position(world: LedgerWorld) -> None:
     ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, [], {1: Place(3, 0)}))
+    ledger.write(make_batch(ledger.positions, [], {1: NextOffset(3, 0)}))
     assert counters(world, 1) == (3, 0, 0, 0, 3)
     assert counters(world, 0) == (0, 0, 0, 0, 0)
 
@@ -175,7 +175,7 @@ def test_a_lost_session_is_noticed_by_the_heartbeat(world: LedgerWorld) -> None:
     with pytest.raises(DatabaseUnavailable):
         ledger.heartbeat()
     assert ledger.recover(None) is None
-    assert ledger.heartbeat() == Requests()
+    assert ledger.heartbeat() == OwnerRequests()
     assert set(world.ledger("second").own((0, 1), exact=True)) == {0, 1}, "it owns its partitions again"
     ledger.write(make_batch(ledger.positions, [message(0, 0)]))
     assert counters(world, 0) == (1, 1, 0, 0, 0)

@@ -12,7 +12,7 @@ import pytest
 from ingest_pipeline.core.dead_letter_limit import WINDOW, LetterLimits
 from ingest_pipeline.core.errors import DatabaseUnavailable, DeadLetterLimit, Superseded
 from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
-from ingest_pipeline.core.record import Message, Place, Position, TopicIdentity
+from ingest_pipeline.core.record import Message, NextOffset, Position, TopicIdentity
 from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
@@ -149,8 +149,8 @@ def lost(at: Position, cause: str = "retention", low: int = 9, high: int = 20) -
 def test_a_gap_is_counted_as_lost(world: LedgerWorld) -> None:
     ledger = world.owning("run")
     ledger.write(make_batch(ledger.positions, messages(0, range(4))))
-    ledger.accept([Acceptance(lost(ledger.positions[0]), Place(9, 2))], IDENTITY, "ann")
-    assert ledger.positions[0] == Position(0, 1, Place(9, 2))
+    ledger.accept([Acceptance(lost(ledger.positions[0]), NextOffset(9, 2))], IDENTITY, "ann")
+    assert ledger.positions[0] == Position(0, 1, NextOffset(9, 2))
     at = world.book.positions()[0]
     assert (at.next_offset, at.rows, at.lost, at.leader_epoch) == (9, 4, 5, 2)
     ledger.write(make_batch(ledger.positions, messages(0, [9])))
@@ -161,7 +161,7 @@ def test_used_offsets_come_again_under_a_new_incarnation(world: LedgerWorld) -> 
     ledger = world.owning("run")
     ledger.write(make_batch(ledger.positions, messages(0, range(4))))
     identity = TopicIdentity("cluster", "another", 2)
-    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 0, 2), Place(2))], identity, "ann")
+    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 0, 2), NextOffset(2))], identity, "ann")
     at = world.book.positions()[0]
     assert (at.incarnation, at.first_offset, at.next_offset, at.rows, at.topic_id) == (2, 2, 2, 0, "another")
     assert world.book.positions()[1].topic_id == IDENTITY.topic_id
@@ -172,7 +172,7 @@ def test_used_offsets_come_again_under_a_new_incarnation(world: LedgerWorld) -> 
 def test_what_a_new_incarnation_leaves_out_is_counted_as_lost(world: LedgerWorld) -> None:
     ledger = world.owning("run")
     ledger.write(make_batch(ledger.positions, messages(0, range(4))))
-    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 2, 3), Place(9), low=2)], IDENTITY, "ann")
+    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 2, 3), NextOffset(9), low=2)], IDENTITY, "ann")
     at = world.book.positions()[0]
     assert (at.incarnation, at.first_offset, at.next_offset, at.lost) == (2, 2, 9, 7)
     ledger.write(make_batch(ledger.positions, messages(0, [9])))
@@ -191,7 +191,7 @@ def test_a_partition_that_was_closed_and_is_seen_again_takes_a_new_incarnation(w
     ledger.write(make_batch(ledger.positions, messages(1, range(4))))
     ledger.accept([Acceptance(lost(ledger.positions[1], "truncated"), None)], IDENTITY, "ann")
     ledger.close()
-    world.book.begin(IDENTITY, {1: Place(0), 2: Place(0)}, first=False)
+    world.book.begin(IDENTITY, {1: NextOffset(0), 2: NextOffset(0)}, first=False)
     incarnations = {p: at.incarnation for p, at in world.book.positions().items()}
     assert incarnations[0] == incarnations[2] == 1 < incarnations[1]
     again = world.owning("again")
@@ -224,7 +224,7 @@ def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld)
 
 def test_a_position_that_moved_is_not_accepted(world: LedgerWorld) -> None:
     ledger = world.owning("run")
-    stale = [Acceptance(lost(at), Place(9)) for at in ledger.positions.values()]
+    stale = [Acceptance(lost(at), NextOffset(9)) for at in ledger.positions.values()]
     ledger.write(make_batch(ledger.positions, messages(1, [0])))
     with pytest.raises(Superseded):
         ledger.accept(stale, IDENTITY, "ann")
@@ -240,7 +240,7 @@ def test_what_was_noted_holds_until_the_position_moves(world: LedgerWorld) -> No
     ledger.write(make_batch(ledger.positions, messages(0, [0])))
     assert world.book.losses() == []
     world.book.note_loss(lost(ledger.positions[0]))
-    ledger.accept([Acceptance(lost(ledger.positions[0]), Place(9))], IDENTITY, "ann")
+    ledger.accept([Acceptance(lost(ledger.positions[0]), NextOffset(9))], IDENTITY, "ann")
     assert world.book.losses() == []
     world.book.note_loss(lost(ledger.positions[0]))
     world.book.forget_losses()

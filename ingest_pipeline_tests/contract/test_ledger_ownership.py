@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ingest_pipeline.core.errors import Superseded
-from ingest_pipeline.core.record import Place, Requests
+from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline_tests.contract.ledger_worlds import (
     WORLDS,
     Ledger,
@@ -70,12 +70,12 @@ def test_waiting_ends_when_told_to(world: LedgerWorld) -> None:
 
 @pytest.mark.parametrize(
     ("announced", "seen"),
-    [("wait", Requests(successor_waits=True)), ("wait-now", Requests(yield_now=True))],
+    [("wait", OwnerRequests(successor_waits=True)), ("wait-now", OwnerRequests(yield_now=True))],
 )
-def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: str, seen: Requests) -> None:
+def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: str, seen: OwnerRequests) -> None:
     first, second = world.owning("first"), world.ledger("second")
     first.write(make_batch(first.positions, messages(0, range(3))))
-    assert first.heartbeat() == Requests()
+    assert first.heartbeat() == OwnerRequests()
     missing: list[object] = []
     waiting = threading.Thread(
         target=lambda: missing.append(second.own((0, 1), exact=True, announce=announced, wait_seconds=30.0))
@@ -85,8 +85,8 @@ def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: 
     first.close()
     waiting.join(30.0)
     assert missing == [{}]
-    assert second.positions[0].place == Place(3, 0)
-    assert second.heartbeat() == Requests(), "the announcement is withdrawn"
+    assert second.positions[0].place == NextOffset(3, 0)
+    assert second.heartbeat() == OwnerRequests(), "the announcement is withdrawn"
 
 
 def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None:
@@ -161,14 +161,14 @@ def test_pause_is_seen_by_the_next_write_and_heartbeat(world: LedgerWorld) -> No
     state = world.book.state()
     assert (state.paused, state.reason, state.paused_by) == (True, "flood", "ann")
     world.book.resume()
-    assert ledger.heartbeat() == Requests()
+    assert ledger.heartbeat() == OwnerRequests()
     assert not world.book.state().paused
 
 
 def test_a_stream_begins_once(world: LedgerWorld) -> None:
-    assert not world.book.begin(IDENTITY, {0: Place(7), 1: Place(7)}, first=True)
+    assert not world.book.begin(IDENTITY, {0: NextOffset(7), 1: NextOffset(7)}, first=True)
     assert {p: at.next_offset for p, at in world.book.positions().items()} == {0: 0, 1: 0}
-    assert world.book.begin(IDENTITY, {1: Place(9), 2: Place(5, 1)}, first=False)
+    assert world.book.begin(IDENTITY, {1: NextOffset(9), 2: NextOffset(5, 1)}, first=False)
     found = {p: (at.first_offset, at.leader_epoch) for p, at in world.book.positions().items()}
     assert found == {0: (0, None), 1: (0, None), 2: (5, 1)}
     assert len({at.incarnation for at in world.book.positions().values()}) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Batch, Message, Place, Position
+from ingest_pipeline.core.record import Batch, Message, NextOffset, Position
 from ingest_pipeline.core.replay import Replayed, ReplayStore
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.postgres.dead_letters import DeadLetters
@@ -94,15 +94,15 @@ def drained(world: LedgerWorld, outcomes: str) -> None:
 def keep_bytes(ledger: Any, count: int) -> None:
     """Of a refused row the ledger itself makes the letter."""
     if hasattr(ledger, "_writer"):
-        ledger._writer._letter_bytes = count
+        ledger._writer._dead_letter_max_bytes = count
     else:
-        ledger._letter_bytes = count
+        ledger._dead_letter_max_bytes = count
 
 
 def again(world: LedgerWorld, outcomes: str, start: int = 0) -> Batch:
     """The same records as a replay reads them."""
     at = world.book.positions()[0]
-    return make_batch({0: Position(0, at.incarnation, Place(start))}, records(outcomes)[start:])
+    return make_batch({0: Position(0, at.incarnation, NextOffset(start))}, records(outcomes)[start:])
 
 
 def test_what_is_missing_is_stored_and_what_is_there_stays(world: LedgerWorld) -> None:
@@ -174,7 +174,7 @@ def test_a_row_that_is_there_settles_its_letter(world: LedgerWorld) -> None:
 def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> None:
     """One larger than MAX_RECORD_BYTES stays refused, and so does a tombstone that was refused."""
     ledger = world.owning("run")
-    rules = RecordRules(max_bytes=1000, letter_bytes=1 << 20, tombstones_refused=True)
+    rules = RecordRules(max_bytes=1000, dead_letter_max_bytes=1 << 20, tombstones_refused=True)
     refused: list[Message] = [message(0, 0, LONG), tombstone(0, 1)]
     batch = decode_batch(refused, {}, ledger.positions, DECODE, rules)
     assert batch is not None
@@ -201,7 +201,7 @@ def test_a_replay_says_what_a_trigger_drops(world: LedgerWorld) -> None:
     delete_row(world, 0)
     delete_row(world, 1)
     world.drop_rows()
-    batch = make_batch({0: Position(0, 1, Place(0))}, dropping(".-.-"))
+    batch = make_batch({0: Position(0, 1, NextOffset(0))}, dropping(".-.-"))
     assert store_of(world).store(batch) == Replayed(stored=1, present=2, skipped=1)
     assert [offset for _, offset in world.rows()] == [0, 2, 3]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, World
 from ingest_pipeline_tests.contract.reading import offsets, read_error, read_to, read_until, values
 
@@ -22,8 +22,8 @@ def numbered(count: int, name: str = "v") -> list[bytes]:
     return [f"{name}{number}".encode() for number in range(count)]
 
 
-def starts(*partitions: int) -> Mapping[int, Place]:
-    return {partition: Place(0) for partition in partitions}
+def starts(*partitions: int) -> Mapping[int, NextOffset]:
+    return {partition: NextOffset(0) for partition in partitions}
 
 
 class TestRecords:
@@ -69,7 +69,7 @@ class TestRecords:
         for partition in (0, 1):
             world.append_all(topic, partition, numbered(10))
         source = world.source(topic)
-        source.assign({0: Place(7), 1: Place(10)})
+        source.assign({0: NextOffset(7), 1: NextOffset(10)})
         records, _ = read_to(source, {0: 10, 1: 10})
         assert offsets(records, 0) == [7, 8, 9]
         assert offsets(records, 1) == []
@@ -81,7 +81,7 @@ class TestRecords:
         source = world.source(topic)
         source.assign(starts(0, 1))
         read_until(source, lambda records, _: len(records) >= 5, max_records=5)
-        source.assign({1: Place(50)})
+        source.assign({1: NextOffset(50)})
         records, _ = read_to(source, {1: 100})
         assert offsets(records, 0) == []
         assert offsets(records, 1) == list(range(50, 100))
@@ -104,7 +104,7 @@ class TestRecords:
         read_to(source, {0: 1})
         world.add_partitions(topic, 2)
         world.append(topic, 1, b"new")
-        source.assign({0: Place(1), 1: Place(0)})
+        source.assign({0: NextOffset(1), 1: NextOffset(0)})
         records, _ = read_to(source, {0: 1, 1: 1})
         assert values(records) == [b"new"]
 
@@ -114,7 +114,7 @@ class TestEnds:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(2))
         source = world.source(topic)
-        source.assign({0: Place(2)})
+        source.assign({0: NextOffset(2)})
         read_to(source, {0: 2})
         for _ in range(3):
             assert not source.read(10, 0.05).ends
@@ -207,7 +207,7 @@ class TestLoss:
         world.append_all(topic, 0, numbered(10))
         world.delete_records(topic, 0, 6)
         source = world.source(topic)
-        source.assign({0: Place(2)})
+        source.assign({0: NextOffset(2)})
         loss = read_error(source, DataLoss)
         assert isinstance(loss, DataLoss)
         assert (loss.partition, loss.offset) == (0, 2)
@@ -225,7 +225,7 @@ class TestLoss:
         read_error(source, DataLoss)
         with pytest.raises(DataLoss):
             source.read(10, 0.05)
-        source.assign({0: Place(6)})
+        source.assign({0: NextOffset(6)})
         records, _ = read_to(source, {0: 10})
         assert offsets(records) == [6, 7, 8, 9]
 
@@ -235,7 +235,7 @@ class TestLoss:
         world.append_all(topic, 0, numbered(4))
         world.delete_records(topic, 0, 4)
         source = world.source(topic)
-        source.assign({0: Place(4)})
+        source.assign({0: NextOffset(4)})
         records, _ = read_to(source, {0: 4})
         assert records == []
 
@@ -243,7 +243,7 @@ class TestLoss:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(3))
         source = world.source(topic)
-        source.assign({0: Place(9)})
+        source.assign({0: NextOffset(9)})
         loss = read_error(source, DataLoss)
         assert isinstance(loss, DataLoss)
         assert (loss.where["cause"], loss.offset, loss.where["high"]) == ("truncated", 9, 3)
@@ -253,9 +253,9 @@ class TestLoss:
         world.append_all(topic, 0, numbered(3))
         world.append_all(topic, 1, numbered(3))
         source = world.source(topic)
-        source.assign({0: Place(0), 1: Place(9)})
+        source.assign({0: NextOffset(0), 1: NextOffset(9)})
         read_error(source, DataLoss)
-        source.assign({0: Place(0), 1: Place(0)})
+        source.assign({0: NextOffset(0), 1: NextOffset(0)})
         records, _ = read_to(source, {0: 3, 1: 3})
         assert len(records) == 6
 
@@ -265,8 +265,8 @@ class TestAcknowledge:
         topic = world.create(2)
         source = world.source(topic, group_id=f"group-{topic}", ledger_id="ledger-1")
         source.assign(starts(0, 1))
-        source.acknowledge({0: Place(3, 0)})
-        source.acknowledge({0: Place(5, 0), 1: Place(2)})
+        source.acknowledge({0: NextOffset(3, 0)})
+        source.acknowledge({0: NextOffset(5, 0), 1: NextOffset(2)})
         source.close()
         commits = world.facts(topic).group_offsets(f"group-{topic}")
         assert {partition: commit.next_offset for partition, commit in commits.items()} == {0: 5, 1: 2}

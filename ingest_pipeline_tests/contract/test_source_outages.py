@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 )
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline_tests.conftest import needed
@@ -64,7 +64,7 @@ class TestLeaderEpochs:
         topic = leading.create(1)
         leading.transaction(topic, 0, [b"a", b"b"])(True)
         first = leading.source(topic)
-        first.assign({0: Place(0)})
+        first.assign({0: NextOffset(0)})
         _, ends = read_to(first, {0: 3})
         leading.change_leader(topic, 0)
         second = leading.source(topic)
@@ -82,9 +82,9 @@ class TestLeaderEpochs:
         for number in range(10):
             leading.append(topic, 0, b"old%d" % number)
         source = leading.source(topic)
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         records, _ = read_to(source, {0: 10})
-        place = Place(10, records[-1].leader_epoch())
+        place = NextOffset(10, records[-1].leader_epoch())
         leading.truncate(topic, 0, 4)
         for number in range(20):
             leading.append(topic, 0, b"new%d" % number)
@@ -99,7 +99,7 @@ class TestLeaderEpochs:
         for number in range(10):
             leading.append(topic, 0, b"old%d" % number)
         source = leading.source(topic)
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         read_to(source, {0: 10})
         leading.truncate(topic, 0, 4)
         for number in range(20):
@@ -127,7 +127,7 @@ class TestRights:
         topic = guarded.create(2)
         guarded.append_all(topic, 0, [b"a", b"b"])
         source = guarded.source(topic, patience_seconds=60.0)
-        source.assign({0: Place(0), 1: Place(0)})
+        source.assign({0: NextOffset(0), 1: NextOffset(0)})
         before, _ = read_until(source, lambda seen, _: len(seen) >= 2)
         self.deny(guarded, topic)
         denied = time.monotonic()
@@ -142,7 +142,7 @@ class TestRights:
     def test_one_that_stays_away_is_told_when_patience_is_over(self, guarded: RealWorld) -> None:
         topic = guarded.create(1)
         source = guarded.source(topic, patience_seconds=1.0)
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         self.deny(guarded, topic)
         assert "grant Read" in str(read_error(source, NotPermitted))
@@ -154,7 +154,7 @@ class TestOutages:
         for partition in (0, 1):
             killable.append_all(topic, partition, [b"%d" % number for number in range(3000)])
         source = killable.source(topic)
-        source.assign({0: Place(0), 1: Place(0)})
+        source.assign({0: NextOffset(0), 1: NextOffset(0)})
         records, _ = read_until(source, lambda seen, _: len(seen) >= 500, max_records=50)
         restart = threading.Thread(target=lambda: (killable.server.kill(), killable.server.start()))
         restart.start()
@@ -170,7 +170,7 @@ class TestOutages:
         """Nothing arrives on an idle topic when its broker is back: silence alone must not look like absence."""
         topic = killable.create(1)
         source = killable.source(topic, patience_seconds=1.0)
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         killable.server.kill()
         source.read(10, 0.2)
@@ -185,7 +185,7 @@ class TestOutages:
     def test_a_broker_that_stays_away_is_told(self, killable: RealWorld) -> None:
         topic = killable.create(1)
         source = killable.source(topic, patience_seconds=1.0)
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         killable.server.kill()
         started = time.monotonic()
@@ -195,11 +195,11 @@ class TestOutages:
     def test_acknowledging_and_closing_do_not_wait_for_a_dead_broker(self, killable: RealWorld) -> None:
         topic = killable.create(1)
         source = killable.source(topic)
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         killable.server.kill()
         started = time.monotonic()
-        source.acknowledge({0: Place(1)})
+        source.acknowledge({0: NextOffset(1)})
         source.close()
         assert time.monotonic() - started < 3.0
 
@@ -209,12 +209,12 @@ class TestOutages:
         facts = KafkaTopic(Admin(killable.kafka), topic, timeout_seconds=2.0)
         killable.foreign_commit(f"group-{topic}", topic, {0: 3}, "")
         source = killable.source(topic, group_id=f"group-{topic}")
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         assert facts.group_offsets(f"group-{topic}")[0].next_offset == 3
         killable.server.kill()
         with pytest.raises(KafkaUnavailable):
             facts.group_offsets(f"group-{topic}")
-        source.acknowledge({0: Place(4)})
+        source.acknowledge({0: NextOffset(4)})
         source.read(10, 0.5)
         killable.server.start()
         time.sleep(3.0)
@@ -226,7 +226,7 @@ class TestOutages:
             pytest.skip(f"{server.description} cannot be frozen from here")
         topic = killable.create(1)
         source = killable.source(topic)
-        source.assign({0: Place(0)})
+        source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         server.freeze()
         try:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable, TopicMissing
-from ingest_pipeline.core.record import GroupOffset, Place
+from ingest_pipeline.core.record import GroupOffset, NextOffset
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
@@ -17,7 +17,7 @@ from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
 Answer = TypeVar("Answer")
 
 
-def next_offsets(places: dict[int, Place]) -> dict[int, int]:
+def next_offsets(places: dict[int, NextOffset]) -> dict[int, int]:
     return {partition: place.next_offset for partition, place in places.items()}
 
 
@@ -187,12 +187,12 @@ class TestNobodyListens:
             patience_seconds=1.0,
         )
         started = time.monotonic()
-        source.assign({0: Place(5)})
+        source.assign({0: NextOffset(5)})
         with pytest.raises(KafkaUnavailable) as away:
             while time.monotonic() - started < 20.0:
                 source.read(10, 0.2)
         assert address in away.value.message
-        source.acknowledge({0: Place(5)})
+        source.acknowledge({0: NextOffset(5)})
         source.close()
         assert time.monotonic() - started < 6.0
 

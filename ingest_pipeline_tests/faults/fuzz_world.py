@@ -21,7 +21,7 @@ from psycopg.types.json import set_json_loads
 
 from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.model import StreamSettings
 from ingest_pipeline_tests.faults.fuzz_kinds import records
@@ -181,7 +181,7 @@ class FuzzWorld:
         world = cls(kafka, url, folder)
         declared = [each.stream for each in world.streams]
         settings = load_settings([stream.name for stream in declared], world.environ)
-        connections = Connections(settings)
+        connections = Clients(settings)
         for stream in declared:
             kafka.create_topic(stream.topic, PARTITIONS, _ANY_TIME)
             connections.book(stream).prepare()

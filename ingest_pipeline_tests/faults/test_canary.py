@@ -15,7 +15,7 @@ import pytest
 
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.local.server_process import free_port
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.postgres import errors
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
@@ -57,7 +57,7 @@ class World:
         return self.environ["DATABASE_URL"]
 
     def prepare(self, *statements: str) -> None:
-        connections = Connections(load_settings([self.stream.name], self.environ))
+        connections = Clients(load_settings([self.stream.name], self.environ))
         connections.book(self.stream).prepare()
         connections.close()
         for statement in statements:

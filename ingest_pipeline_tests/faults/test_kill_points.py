@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.orchestration import build, tags
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
@@ -126,8 +126,8 @@ class Place:
             query(url, NOT_COLD)
 
     @contextmanager
-    def _connections(self, environ: dict[str, str]) -> Iterator[Connections]:
-        connections = Connections(load_settings([self.world.stream.name], {**self.environ, **environ}))
+    def _connections(self, environ: dict[str, str]) -> Iterator[Clients]:
+        connections = Clients(load_settings([self.world.stream.name], {**self.environ, **environ}))
         yield connections
         connections.close()
 

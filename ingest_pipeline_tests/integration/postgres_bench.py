@@ -10,7 +10,7 @@ from typing import Any, Self
 import psycopg
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Batch, Message, Place, Written
+from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset
 from ingest_pipeline.core.rows import Decode
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.book import LedgerBook
@@ -46,7 +46,7 @@ class Bench:
     def begin(self) -> Self:
         """Make ledger and table, and begin the stream."""
         self.book.prepare()
-        assert self.book.begin(IDENTITY, {0: Place(0)}, first=True)
+        assert self.book.begin(IDENTITY, {0: NextOffset(0)}, first=True)
         return self
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
@@ -71,7 +71,7 @@ class Bench:
         decode = decode or JsonDecoder(self.stream).decode
         return make_batch(self.ledger.positions, records, stream=self.stream, decode=decode)
 
-    def write(self, values: Sequence[bytes]) -> Written:
+    def write(self, values: Sequence[bytes]) -> CommitResult:
         """Store one batch of records with these values, behind what is there."""
         start = self.ledger.positions[0].place.next_offset
         return self.ledger.write(self.batch([message(0, start + n, value) for n, value in enumerate(values)]))

@@ -15,7 +15,7 @@ import pytest
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import LedgerConflict, RecordRefused, SchemaMismatch
-from ingest_pipeline.core.record import Batch, Move, Place, Position
+from ingest_pipeline.core.record import Advance, Batch, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
 from ingest_pipeline.postgres.inserts import Inserts
@@ -209,7 +209,7 @@ def test_a_dead_letter_table_of_another_type_stops_the_next_batch(bench: Bench) 
 
 def test_a_redrive_stops_at_another_type(bench: Bench) -> None:
     letter = dead_letter(message(0, 0, value(7)), 1, RecordRefused("older code", stage="decode"), 1024)
-    bench.ledger.write(Batch([], [], [letter], {0: Move(1, 0, Place(1))}, 1, rows_before=[0]))
+    bench.ledger.write(Batch([], [], [letter], {0: Advance(1, 0, NextOffset(1))}, 1, rows_before=[0]))
     letters = DeadLetters(bench.database, METER)
     bench.sql("ALTER TABLE meter ALTER real TYPE bigint")
     with pytest.raises(SchemaMismatch, match="column real is bigint"):
@@ -226,7 +226,7 @@ def test_a_replay_stops_at_another_type(bench: Bench) -> None:
     store = MissingRows(bench.database, METER)
     bench.sql("ALTER TABLE meter ALTER whole TYPE double precision")
     records = [message(0, 0, value(7)), message(0, 1, value(8))]
-    batch = make_batch({0: Position(0, 1, Place(0))}, records, stream=METER, decode=DECODE)
+    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records, stream=METER, decode=DECODE)
     with pytest.raises(SchemaMismatch, match="column whole is double precision"):
         store.store(batch)
     assert bench.offsets() == [0]

@@ -12,7 +12,7 @@ from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.record import Batch, Move, Place, TopicIdentity
+from ingest_pipeline.core.record import Advance, Batch, NextOffset, TopicIdentity
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
@@ -43,17 +43,17 @@ def letters(database: Database) -> DeadLetters:
     for value in (GOOD, BAD, NOT_JSON, GOOD):
         broker.append("price", 0, value)
     source = MemorySource(broker, "price")
-    source.assign({0: Place(0)})
+    source.assign({0: NextOffset(0)})
     messages = list(source.read(10, 0).messages)
     book = LedgerBook(database, PRICE)
     book.prepare()
-    book.begin(TopicIdentity("cluster", "topic", 1), {0: Place(0)}, first=True)
+    book.begin(TopicIdentity("cluster", "topic", 1), {0: NextOffset(0)}, first=True)
     ledger = PostgresLedger(database, PRICE, "run-1")
     ledger.own([0], exact=True)
     limits = (1 << 20, 1 << 20, 1 << 20, 10)  # the last one is cut short
     refused = RecordRefused("refused by an older version", stage="decode")
     found = [dead_letter(message, 1, refused, limit) for message, limit in zip(messages, limits, strict=True)]
-    ledger.write(Batch([], [], found, {0: Move(1, 0, Place(4))}, 4, rows_before=[0] * 4))
+    ledger.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, 4, rows_before=[0] * 4))
     ledger.close()
     return DeadLetters(database, PRICE)
 

@@ -13,7 +13,7 @@ from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SchemaMismatch
 from ingest_pipeline.core.progress import Progress
-from ingest_pipeline.core.record import Batch, Move, Place, Position
+from ingest_pipeline.core.record import Advance, Batch, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import comparison
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
@@ -85,7 +85,7 @@ def test_dropped_rows_beside_refused_ones(bench: Bench) -> None:
 
 
 def test_dropped_rows_of_several_partitions_beside_tombstones(bench: Bench) -> None:
-    assert bench.book.begin(IDENTITY, {1: Place(0)}, first=False)
+    assert bench.book.begin(IDENTITY, {1: NextOffset(0)}, first=False)
     bench.sql(DROPS)
     ledger = bench.new_ledger()
     assert ledger.own([0, 1], exact=True) == {}
@@ -96,7 +96,7 @@ def test_dropped_rows_of_several_partitions_beside_tombstones(bench: Bench) -> N
     assert bench.sql(COUNTERS) == [(4, 2, 0, 2, 0), (7, 2, 0, 4, 1)]
     assert dict(written.dropped) == {0: 2, 1: 3}
     progress = Progress(0.0)
-    progress.own({p: Position(p, 1, Place(0)) for p in (0, 1)})
+    progress.own({p: Position(p, 1, NextOffset(0)) for p in (0, 1)})
     progress.add(batch, written, 0.0, 1.0)
     assert (progress.rows, progress.skipped, progress.dropped, progress.absent) == (4, 6, 5, 1)
 
@@ -147,7 +147,7 @@ def letters_of(bench: Bench, values: list[bytes]) -> DeadLetters:
     why = RecordRefused("older code", stage="decode")
     letters = [dead_letter(message(0, offset, value), 1, why, 1024) for offset, value in enumerate(values)]
     many = len(letters)
-    bench.ledger.write(Batch([], [], letters, {0: Move(1, 0, Place(many))}, many, rows_before=[0] * many))
+    bench.ledger.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(many))}, many, rows_before=[0] * many))
     return DeadLetters(bench.database, COUNT)
 
 
@@ -183,7 +183,7 @@ def test_a_replay_says_what_a_trigger_dropped(bench: Bench) -> None:
     bench.sql("DELETE FROM count WHERE number IN (-1, -2, 3)")
     bench.sql(DROPS)
     records: list[Any] = [message(0, n, count(number)) for n, number in enumerate(numbers)]
-    batch = make_batch({0: Position(0, 1, Place(0))}, records, stream=COUNT, decode=DECODE)
+    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records, stream=COUNT, decode=DECODE)
     done = MissingRows(bench.database, COUNT).store(batch)
     assert (done.stored, done.present, done.skipped, done.offsets) == (1, 2, 2, 5)
     assert bench.offsets() == [0, 2, 4]
@@ -194,7 +194,7 @@ def test_a_replay_leaves_the_letter_of_a_dropped_row_open(bench: Bench) -> None:
     letters_of(bench, [long, count(1) + b" " * 2000])
     bench.sql(DROPS)
     records: list[Any] = [message(0, 0, long), message(0, 1, count(1))]
-    batch = make_batch({0: Position(0, 1, Place(0))}, records, stream=COUNT, decode=DECODE)
+    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records, stream=COUNT, decode=DECODE)
     done = MissingRows(bench.database, COUNT).store(batch)
     assert (done.stored, done.skipped) == (1, 1)
     assert bench.sql("SELECT status FROM ingest.dead_letter ORDER BY kafka_offset") == ["open", "redriven"]

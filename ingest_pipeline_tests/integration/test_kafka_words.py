@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.local.server_process import HOST, free_port
 from ingest_pipeline.operations.check_kafka import kafka_findings
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -27,7 +27,7 @@ from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
 def lines(topic: str = "reading", **environ: str) -> list[tuple[bool, str]]:
     """What `ingest check` says of Kafka."""
-    connections = Connections(load_settings(["reading"], environ))
+    connections = Clients(load_settings(["reading"], environ))
     stream = Stream("reading", READING.event, topic=topic)
     try:
         return [(finding.ok, finding.message) for finding in kafka_findings(connections, stream)]
@@ -121,8 +121,8 @@ def test_a_group_in_use_is_called_that_and_reading_goes_on(
         while not member.assignment():
             member.poll(0.1)
             assert time.monotonic() < deadline
-        source.assign({0: Place(0)})
-        source.acknowledge({0: Place(0)})
+        source.assign({0: NextOffset(0)})
+        source.acknowledge({0: NextOffset(0)})
         while "another consumer is a member of this group" not in caplog.text:
             source.read(1, 0.1)
             member.poll(0)

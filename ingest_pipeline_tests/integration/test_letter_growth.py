@@ -16,7 +16,7 @@ from sqlalchemy import event
 from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letter_limit import LetterLimits, LetterWindow
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.postgres import dead_letters, letter_retention, schema, table_reads, window
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
@@ -36,7 +36,7 @@ SETTLED = "SELECT sum(redriven)::int, sum(discarded)::int, sum(purged)::int FROM
 def bench(database_url: str) -> Iterator[Bench]:
     with Bench(database_url) as made:
         made.book.prepare()
-        assert made.book.begin(IDENTITY, dict.fromkeys(range(PARTITIONS), Place(0)), first=True)
+        assert made.book.begin(IDENTITY, dict.fromkeys(range(PARTITIONS), NextOffset(0)), first=True)
         yield made
 
 
@@ -87,7 +87,7 @@ def questions(bench: Bench) -> list[tuple[str, Any]]:
             asked.append((statement, parameters))
 
     letters, sql = DeadLetters(bench.database, READING), statements(READING, bench.database.schemas)
-    bench.book.glance()
+    bench.book.snapshot()
     bench.book.accounting()
     bench.book.open_letters()
     letters.top_reasons(3)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch
-from ingest_pipeline.core.record import Place, Position
+from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter, Redriven
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -104,7 +104,7 @@ def test_a_replay_and_a_redrive_of_a_partitioned_table(bench: Bench) -> None:
     bench.write([good("a"), BAD, good("c"), BAD])
     bench.sql("DELETE FROM reading WHERE device_id = 'c'")
     records: list[Any] = [message(0, 0, good("a")), message(0, 2, good("c"))]
-    batch = make_batch({0: Position(0, 1, Place(0))}, records)
+    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records)
     done = MissingRows(bench.database, bench.stream).store(batch)
     assert (done.stored, done.present, done.skipped) == (1, 1, 0)
     bench.sql("INSERT INTO reading VALUES (1, 0, 3, 'd', 1.5, now())")

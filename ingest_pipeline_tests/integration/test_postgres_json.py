@@ -13,7 +13,7 @@ import pytest
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.record import Batch, Move, Place
+from ingest_pipeline.core.record import Advance, Batch, NextOffset
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
@@ -88,12 +88,12 @@ VALUES = [sent(text, time) for text in (*NUMBERS, *ODD) for time in TIMES]
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
 @pytest.mark.parametrize("together", [True, False])
-def test_every_digit_is_kept(database_url: str, method: str, together: bool) -> None:
+def test_every_digit_is_kept(database_url: str, method: str, batches_per_commit: bool) -> None:
     with Bench(database_url, DOCUMENTS, method=method) as bench:
         bench.begin()
         decoder = JsonDecoder(DOCUMENTS)
         records: Any = [message(0, n, value) for n, value in enumerate(VALUES)]
-        more = (decoder.decode_many,) if together else ()
+        more = (decoder.decode_many,) if batches_per_commit else ()
         batch = decode_batch(records, {}, bench.ledger.positions, decoder.decode, RecordRules(), *more)
         assert batch is not None
         bench.ledger.write(batch)
@@ -109,7 +109,9 @@ def test_a_redrive_keeps_every_digit(database_url: str) -> None:
         broken = RecordRefused("refused by an older version", stage="decode")
         letters = [dead_letter(message(0, n, value), 1, broken, 1 << 20) for n, value in enumerate(VALUES)]
         count = len(letters)
-        bench.ledger.write(Batch([], [], letters, {0: Move(1, 0, Place(count))}, count, rows_before=[0] * count))
+        bench.ledger.write(
+            Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count)
+        )
         done = DeadLetters(bench.database, DOCUMENTS).redrive(LetterFilter(), JsonDecoder(DOCUMENTS).decode)
         assert done.stored == count
         assert stored(bench) == EXPECTED

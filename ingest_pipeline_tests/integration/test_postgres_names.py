@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ingest_pipeline.core.column_names import SYSTEM_COLUMNS
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import comparison, rights, schema
 from ingest_pipeline.postgres.database import Schemas
@@ -56,7 +56,7 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         assert (at.next_offset, at.rows, at.dead_letters) == (4, 3, 1)
         bench.book.pause("why", "ann")
         assert bench.ledger.heartbeat().paused == "why (ann)"
-        assert bench.book.begin(IDENTITY, {1: Place(0)}, first=False)
+        assert bench.book.begin(IDENTITY, {1: NextOffset(0)}, first=False)
         with bench.database.connect("looking") as connection:
             assert comparison.table_differences(connection, bench.stream, name) == []
             assert rights.missing_rights(connection, bench.stream, schemas) == []

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, Superseded
-from ingest_pipeline.core.record import Place, TopicIdentity
+from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.postgres import database, locks
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database, Schemas
@@ -45,7 +45,7 @@ def test_a_position_that_is_no_offset_is_named(bench: Bench) -> None:
         bench.book.positions()
     assert "delete this row of ingest.position" in named.value.message
     with pytest.raises(LedgerConflict):
-        bench.book.glance()
+        bench.book.snapshot()
     bench.sql("DELETE FROM ingest.position")
     assert bench.book.positions() == {}
 
@@ -121,7 +121,7 @@ def test_of_four_that_begin_at_once_one_does(database_url: str) -> None:
 
         def begin(number: int) -> bool:
             book = LedgerBook(databases[number], READING)
-            return book.begin(IDENTITY, {p: Place(100 * number + p) for p in range(3)}, first=True)
+            return book.begin(IDENTITY, {p: NextOffset(100 * number + p) for p in range(3)}, first=True)
 
         with ThreadPoolExecutor(4) as pool:
             begun = list(pool.map(begin, range(4)))
@@ -139,7 +139,7 @@ def test_four_that_prepare_and_begin_an_empty_database(database_url: str) -> Non
     def begin(database: Database) -> bool:
         book = LedgerBook(database, READING)
         book.prepare()
-        return book.begin(IDENTITY, {0: Place(0)}, first=True)
+        return book.begin(IDENTITY, {0: NextOffset(0)}, first=True)
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(begin, databases)) == [False, False, False, True]
@@ -150,7 +150,7 @@ def test_four_that_prepare_and_begin_an_empty_database(database_url: str) -> Non
 def test_ids_that_were_not_known_are_filled_in_once(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.book.prepare()
-        bench.book.begin(TopicIdentity(None, None, 1), {0: Place(0)}, first=True)
+        bench.book.begin(TopicIdentity(None, None, 1), {0: NextOffset(0)}, first=True)
         for cluster, topic in ((None, None), ("c", None), ("other", "t"), ("other", "other")):
             bench.book.adopt_identity(TopicIdentity(cluster, topic, 1))
         at = bench.book.positions()[0]

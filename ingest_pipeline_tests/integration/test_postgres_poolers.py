@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.postgres import server_checks
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
@@ -68,12 +68,12 @@ def test_questions_and_operators_acts_work_in_transaction_mode(pgbouncer: Start)
     databases = [Database(sqlalchemy_url(url)) for _ in range(3)]
     books = [LedgerBook(database, READING) for database in databases]
     books[0].prepare()
-    assert books[0].begin(IDENTITY, {0: Place(0)}, first=True)
+    assert books[0].begin(IDENTITY, {0: NextOffset(0)}, first=True)
 
     def ask(number: int) -> None:
         for _ in range(12):
             books[number].pause("why", "ann")
-            assert books[number].glance().state.paused
+            assert books[number].snapshot().state.paused
             assert books[number].positions()[0].next_offset == 0
             assert newest(databases[number], READING, 5)[1] == []
             assert row_count(databases[number], READING) == 0

@@ -11,7 +11,7 @@ import pytest
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
 from ingest_pipeline.core.loss import Acceptance, noted_loss
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import rights
 from ingest_pipeline.postgres.dead_letters import DeadLetters
@@ -97,7 +97,7 @@ def commands(bench: Bench) -> None:
     loss = noted_loss("truncated", 0, at.incarnation, at.place.next_offset, 0, 1)
     bench.book.note_loss(loss)
     bench.book.forget_losses()
-    bench.ledger.accept([Acceptance(loss, Place(1))], IDENTITY, "ann")
+    bench.ledger.accept([Acceptance(loss, NextOffset(1))], IDENTITY, "ann")
     at = bench.ledger.positions[0]
     gone = noted_loss("truncated", 0, at.incarnation, at.place.next_offset, 0, 1)
     bench.ledger.accept([Acceptance(gone, None)], IDENTITY, "ann")
@@ -122,4 +122,4 @@ def test_a_stream_begins_without_reading_the_table(role: Role) -> None:
     role.owner.book.prepare()
     role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "INSERT ON reading")
     with pytest.raises(NotPermitted, match="reading"):
-        role.bench.book.begin(IDENTITY, {0: Place(0)}, first=True)
+        role.bench.book.begin(IDENTITY, {0: NextOffset(0)}, first=True)

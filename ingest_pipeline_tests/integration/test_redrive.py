@@ -17,7 +17,7 @@ from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
-from ingest_pipeline.core.record import Batch, Move, Place
+from ingest_pipeline.core.record import Advance, Batch, NextOffset
 from ingest_pipeline.postgres import dead_letters
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
 from ingest_pipeline.postgres.letter_filter import LetterFilter
@@ -42,7 +42,7 @@ def refused(bench: Bench, why: Sequence[RecordRefused]) -> DeadLetters:
     """Dead letters at offsets 0, 1, …, of records that would all be stored today."""
     letters = [dead_letter(message(0, offset), 1, each, 1024) for offset, each in enumerate(why)]
     count = len(letters)
-    bench.ledger.write(Batch([], [], letters, {0: Move(1, 0, Place(count))}, count, rows_before=[0] * count))
+    bench.ledger.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count))
     return DeadLetters(bench.database, READING)
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Place, Position
+from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.postgres import dead_letters
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
@@ -99,7 +99,7 @@ def test_a_row_may_take_longer_to_redrive_than_a_question(slow: Bench) -> None:
 
 
 def test_a_row_may_take_longer_to_replay_than_a_question(slow: Bench) -> None:
-    batch = make_batch({0: Position(0, 1, Place(0))}, [message(0, 0)])
+    batch = make_batch({0: Position(0, 1, NextOffset(0))}, [message(0, 0)])
     assert MissingRows(slow.database, READING).store(batch) == Replayed(stored=1)
 
 

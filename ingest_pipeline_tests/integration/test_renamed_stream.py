@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from ingest_pipeline.core.errors import LedgerConflict
-from ingest_pipeline.core.record import Place, TopicIdentity
+from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good
 
 RENAMED = Stream("measurement", READING.event, topic=READING.topic, table=READING.table)
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
-BEGINNING = {0: Place(0)}
+BEGINNING = {0: NextOffset(0)}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from ingest_pipeline.core.errors import SchemaMismatch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.check import _postgres
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.postgres import comparison, rights, schema
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -261,7 +261,7 @@ def test_a_database_that_is_read_only_is_refused_by_name(database_url: str) -> N
     with psycopg.connect(database_url, autocommit=True) as connection:
         database = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(database))
-    connections = Connections(load_settings(["reading"], {"DATABASE_URL": database_url}))
+    connections = Clients(load_settings(["reading"], {"DATABASE_URL": database_url}))
     try:
         findings = list(_postgres(connections, [READING]))
     finally:

@@ -13,7 +13,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.settings import Settings
 from ingest_pipeline_tests.orchestration.records import Record, produce
@@ -45,7 +45,7 @@ class Bench:
     streams: Sequence[Stream]
     environ: Mapping[str, str]
     settings: Settings
-    connections: Connections
+    connections: Clients
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     cursors: dict[str, str | None] = field(default_factory=dict)

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.orchestration import build
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
@@ -42,10 +42,10 @@ def bench(
 
     KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL may be given too; then no topic is made.
     """
-    opened: list[Connections] = []
+    opened: list[Clients] = []
 
-    def connections(*arguments: Any) -> Connections:
-        opened.append(Connections(*arguments))
+    def connections(*arguments: Any) -> Clients:
+        opened.append(Clients(*arguments))
         return opened[-1]
 
     monkeypatch.setattr(build, "Connections", connections)

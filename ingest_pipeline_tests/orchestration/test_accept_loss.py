@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ingest_pipeline.core.record import Batch, Written
+from ingest_pipeline.core.record import Batch, CommitResult
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
@@ -75,7 +75,7 @@ def test_records_that_a_run_has_in_hand_are_not_given_up(
     hold, in_hand, go_on = threading.Event(), threading.Event(), threading.Event()
     write = PostgresLedger.write
 
-    def write_late(ledger: PostgresLedger, batch: Batch) -> Written:
+    def write_late(ledger: PostgresLedger, batch: Batch) -> CommitResult:
         if hold.is_set():
             in_hand.set()
             assert go_on.wait(WAIT_SECONDS)

@@ -16,7 +16,7 @@ from dagster._core.test_utils import create_run_for_test
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
-from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, Verdict
+from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, CheckResult
 from ingest_pipeline.orchestration.sensor import alerts
 from ingest_pipeline.orchestration.sensor.alerts import SENSOR, alert_sensor, failing, messages
 from ingest_pipeline.settings import describe, load_settings
@@ -74,7 +74,7 @@ def webhook() -> Iterator[Webhook]:
 def verdict(
     instance: dg.DagsterInstance, name: str, passed: bool, said: str = "as it should be", stream: str = "temperature"
 ) -> None:
-    instance.report_runless_asset_event(Verdict(name, passed, said).evaluation(dg.AssetKey(stream)))
+    instance.report_runless_asset_event(CheckResult(name, passed, said).evaluation(dg.AssetKey(stream)))
 
 
 class Ticks:

@@ -21,8 +21,8 @@ from ingest_pipeline.orchestration.checks import (
     NO_LOSS,
     UP_TO_DATE,
     WITHIN_LIMIT,
-    Verdict,
-    verdicts,
+    CheckResult,
+    check_results,
 )
 from ingest_pipeline.orchestration.sensor.alerts import failing
 from ingest_pipeline.postgres.ledger import PostgresLedger
@@ -263,9 +263,9 @@ def test_one_that_is_planned_and_never_evaluated_stands_in_nobodys_way(bench: Ma
     assert here.tick().skip_message == "caught up: lag 0"
 
 
-def late(here: Bench) -> Verdict | None:
+def late(here: Bench) -> CheckResult | None:
     """What the check up_to_date says, unless it passes."""
-    (found,) = [verdict for verdict in verdicts(here.stream, here.connections) if verdict.name == UP_TO_DATE]
+    (found,) = [verdict for verdict in check_results(here.stream, here.connections) if verdict.name == UP_TO_DATE]
     return None if found.passed else found
 
 
@@ -303,7 +303,7 @@ def test_that_age_not_being_known_does_not_pass(bench: Make, monkeypatch: pytest
 
 def test_a_table_that_was_there_before_and_differs_is_red_from_the_first_run_on(bench: Make) -> None:
     here = bench()
-    assert [found.said for found in verdicts(here.stream, here.connections) if found.name == AS_DECLARED] == [
+    assert [found.said for found in check_results(here.stream, here.connections) if found.name == AS_DECLARED] == [
         "the stream has not begun"
     ]
     here.query("create table temperature (temperature text)")

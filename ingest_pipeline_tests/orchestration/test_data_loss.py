@@ -13,7 +13,7 @@ from confluent_kafka.admin import NewPartitions
 
 from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.loss import Acceptance, noted_loss
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.operations.losses import accept
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -323,7 +323,7 @@ def test_acceptance_is_refused_when_a_position_moved(bench: Make, kafka_server: 
     here = bench(partitions=1)
     here.produce(devices(0, 3))
     here.drain()
-    stale = Acceptance(noted_loss("retention", 0, 1, 2, 3, 3), Place(3))
+    stale = Acceptance(noted_loss("retention", 0, 1, 2, 3, 3), NextOffset(3))
     identity = here.connections.topic(here.stream).identity()
     with pytest.raises(Superseded, match="has moved meanwhile"):
         accept(here.connections, here.stream, [stale], identity, "test")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.metrics import application
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -96,7 +96,7 @@ def test_a_drain_goes_on_with_the_promoted_standby(
     here = bench(DATABASE_URL=pair.url, RUN_IDLE_SECONDS="600", BATCH_SIZE="100", RECORDS_PER_COMMIT="100")
     here.connections.book(here.stream).prepare()
     here.tick()
-    sensor = Connections(here.settings)  # as in a process of its own, whose session stays with the old primary
+    sensor = Clients(here.settings)  # as in a process of its own, whose session stays with the old primary
     assert not sensor.book(here.stream).state().paused
     if synchronous:
         pair.wait_for_streaming()
@@ -113,7 +113,7 @@ def test_a_drain_goes_on_with_the_promoted_standby(
     assert query(pair.standby, "SELECT sum(next_offset)::int FROM ingest.position") == [told.produced]
     assert query(pair.standby, "SELECT count(*) FROM ingest.loss") == [0]
     assert sensor.book(here.stream).state().paused
-    assert sum(at.next_offset for at in sensor.book(here.stream).glance().positions.values()) == told.produced
+    assert sum(at.next_offset for at in sensor.book(here.stream).snapshot().positions.values()) == told.produced
     sensor.book(here.stream).resume()
     sensor.close()
     here.produce(temperatures(1, first=told.produced))

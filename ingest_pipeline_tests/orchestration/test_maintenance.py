@@ -19,7 +19,7 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster_shared.error import SerializableErrorInfo
 
 import ingest_pipeline
-from ingest_pipeline.operations.clients import Connections
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.jobs import maintenance
 from ingest_pipeline.settings import load_settings
@@ -93,7 +93,7 @@ class Keeper:
     def maintain(self, days_later: float, keep: int = 0) -> None:
         at = time.time() + days_later * DAY
         self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
-        connections = Connections(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
+        connections = Clients(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
         streams = [dg.AssetKey(name) for name in ("busy", "quiet", "broken")]
         self.execute(maintenance.maintenance_job(connections, [], [SENSOR], streams), OURS)
 

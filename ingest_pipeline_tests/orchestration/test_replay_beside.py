@@ -12,7 +12,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.replay import Replayed
-from ingest_pipeline.operations.replays import Wanted, ranges, run_replay
+from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
 from ingest_pipeline.postgres import dead_letters
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
 from ingest_pipeline.postgres.letter_filter import LetterFilter
@@ -107,7 +107,7 @@ class Range:
 
     def replay(self) -> Replayed:
         stream, connections = self.bench.stream, self.bench.connections
-        return run_replay(ranges(Wanted(0, 0, 100), stream, connections), stream, connections)
+        return run_replay(ranges(ReplayRequest(0, 0, 100), stream, connections), stream, connections)
 
     def assert_whole(self) -> None:
         """Each row is there once, no letter waits, and the counters are as they were at ingestion."""

@@ -16,11 +16,11 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.ports import Topic
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.kafka import source
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
-from ingest_pipeline.orchestration.sensor.idle_poll import Vigil
+from ingest_pipeline.orchestration.sensor.idle_poll import IdlePoll
 from ingest_pipeline.postgres import locks
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -125,7 +125,7 @@ class TestLag:
         assert here.query("select to_regclass('ingest.position')") == [None]
 
 
-class Watched(Vigil):
+class Watched(IdlePoll):
     """Its looks are counted; the first finds news once `meanwhile` has been done, where that is given."""
 
     def __init__(self, meanwhile: Callable[[], None] | None = None) -> None:
@@ -133,7 +133,7 @@ class Watched(Vigil):
         self.kept = 0
         self._meanwhile = meanwhile
 
-    def sees_news(self, topic: Topic, ends: Mapping[int, Place]) -> bool:
+    def sees_news(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
         self.kept += 1
         if self._meanwhile is not None:
             self._meanwhile()
@@ -143,7 +143,7 @@ class Watched(Vigil):
 class TestVigil:
     """What a tick does until the next one; test_vigil.py has how long it does."""
 
-    def tick(self, here: Bench, vigil: Vigil) -> dg.SensorResult:
+    def tick(self, here: Bench, vigil: IdlePoll) -> dg.SensorResult:
         outcome = sensor.tick(
             dg.build_sensor_context(instance=here.instance), here.stream, here.connections, vigil=vigil
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, verdicts
+from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, check_results
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -46,7 +46,9 @@ def test_a_topic_that_was_deleted_is_told_like_a_loss(bench: Make, kafka_server:
     assert "the topic of its 2 positions is gone" in outcome.skip_message
     assert "ingest accept-loss temperature" in outcome.skip_message
     assert newest(here, NO_LOSS) == (False, outcome.skip_message)
-    assert {each.name: each.said for each in verdicts(here.stream, here.connections)}[NO_LOSS] == outcome.skip_message
+    assert {each.name: each.said for each in check_results(here.stream, here.connections)}[
+        NO_LOSS
+    ] == outcome.skip_message
     after = status(here, 2)
     assert (after["level"], after["said"][0], after["lag"]) == ("stopped", outcome.skip_message, None)
     assert of_ledger(after) == of_ledger(before)
@@ -79,5 +81,5 @@ def test_while_kafka_is_away_the_ledger_is_told(bench: Make) -> None:
     states = {key for key in known if key[0] == "ingest_stream_state"}
     assert told.keys() == {key for key in known if key[0] not in ends}
     assert all(told[key] == known[key] for key in told.keys() - states)
-    said = {each.name: each.said for each in verdicts(here.stream, here.connections)}[UP_TO_DATE]
+    said = {each.name: each.said for each in check_results(here.stream, here.connections)}[UP_TO_DATE]
     assert said.startswith("could not be evaluated: ")

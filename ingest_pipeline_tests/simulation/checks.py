@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ingest_pipeline.core.loss import ANOTHER_TOPIC, Acceptance
-from ingest_pipeline.core.record import Batch, Place, Written
+from ingest_pipeline.core.record import Batch, CommitResult, NextOffset
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.core.start import StoredPosition
 from ingest_pipeline_tests.simulation.jobs import current, watched
@@ -53,7 +53,7 @@ class Checks:
         for partition in partitions:
             self.owner[partition] = run_id
 
-    def acknowledged(self, places: Mapping[int, Place]) -> None:
+    def acknowledged(self, places: Mapping[int, NextOffset]) -> None:
         """Group offsets never run ahead of the ledger, within an incarnation."""
         for partition, place in places.items():
             at = self._world.table.positions.get(partition)
@@ -83,7 +83,7 @@ class Checks:
         self.unchanged()
         return streak
 
-    def settled(self, batch: Batch, written: Written | None) -> None:
+    def settled(self, batch: Batch, written: CommitResult | None) -> None:
         """A COMMIT whose answer was lost is told for what it was."""
         at = self._world.table.positions
         committed = all(at[partition].next_offset == move.place.next_offset for partition, move in batch.moves.items())

@@ -21,7 +21,7 @@ from ingest_pipeline.core.errors import (
 )
 from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.ports import Clock
-from ingest_pipeline.core.record import Batch, Chunk, Place, Requests, TopicIdentity, Written
+from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, OwnerRequests, TopicIdentity
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedger, MemoryMissingRows, MemorySource
@@ -65,7 +65,7 @@ class SimDatabase(MemoryDatabase):
 class SimSource(MemorySource):
     world: World
 
-    def assign(self, places: Mapping[int, Place]) -> None:
+    def assign(self, places: Mapping[int, NextOffset]) -> None:
         job = current()
         if job is not None:
             job.since = self.world.model.reading()
@@ -83,7 +83,7 @@ class SimSource(MemorySource):
             watch.took(chunk.messages)
         return chunk
 
-    def acknowledge(self, places: Mapping[int, Place]) -> None:
+    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
         pause("acknowledge")
         super().acknowledge(places)
         self.world.checks.acknowledged(places)
@@ -122,13 +122,13 @@ class SimLedger(MemoryLedger):
         stream: Stream,
         run_id: str,
         write_method: str = "copy",
-        letter_bytes: int = 1 << 20,
+        dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
         batch_size: int = 1000,
     ) -> None:
         self._world = database.world
         self._streak = 0
-        super().__init__(database, stream, run_id, letter_bytes, limits)
+        super().__init__(database, stream, run_id, dead_letter_max_bytes, limits)
         job = current()
         if job is not None:
             self._world.processes.ledgers[job] = self
@@ -147,7 +147,7 @@ class SimLedger(MemoryLedger):
         self._world.checks.taken(self._run_id, self.positions)
         return dict(others)
 
-    def write(self, batch: Batch) -> Written:
+    def write(self, batch: Batch) -> CommitResult:
         watch = watched()
         assert watch is not None
         watch.writes(batch)
@@ -163,7 +163,7 @@ class SimLedger(MemoryLedger):
         pause("written")
         return written
 
-    def recover(self, batch: Batch | None) -> Written | None:
+    def recover(self, batch: Batch | None) -> CommitResult | None:
         pause("recover")
         self._streak = 0
         try:
@@ -178,7 +178,7 @@ class SimLedger(MemoryLedger):
             self._world.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
         return settled
 
-    def heartbeat(self) -> Requests:
+    def heartbeat(self) -> OwnerRequests:
         pause("heartbeat")
         return super().heartbeat()
 

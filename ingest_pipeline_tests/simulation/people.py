@@ -44,7 +44,7 @@ def replay(world: World, partition: int, shares: Sequence[float], held: bool) ->
     start, stop = (low + round((at.next_offset - low) * share) for share in shares)
 
     def work() -> None:
-        wanted = replays.Wanted(partition, start, stop + 1)
+        wanted = replays.ReplayRequest(partition, start, stop + 1)
         (found,) = replays.ranges(wanted, READING, world.connections)
         done = replays.run_replay([found], READING, world.connections)
         assert done.offsets == found.stop - found.start

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits, BatchReader
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Chunk, Message, Place, Position
+from ingest_pipeline.core.record import Chunk, Message, NextOffset, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.testing import MemoryBroker, MemorySource, SettableClock
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.samples import READING, STEADY, good, make_batch, message, messages, tombstone
 
-Taken = tuple[list[Message], dict[int, Place], float]
+Taken = tuple[list[Message], dict[int, NextOffset], float]
 
 
 class Scripted:
@@ -24,8 +24,8 @@ class Scripted:
     def __init__(self, clock: SettableClock, *chunks: Chunk) -> None:
         self._clock, self._chunks, self.asked = clock, list(chunks), list[int]()
 
-    def assign(self, places: Mapping[int, Place]) -> None: ...
-    def acknowledge(self, places: Mapping[int, Place]) -> None: ...
+    def assign(self, places: Mapping[int, NextOffset]) -> None: ...
+    def acknowledge(self, places: Mapping[int, NextOffset]) -> None: ...
     def close(self) -> None: ...
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
@@ -74,14 +74,14 @@ def test_a_record_larger_than_the_limit_is_a_batch_of_its_own() -> None:
 def test_in_a_hurry_one_batch_is_cut_once_all_that_waited_is_read() -> None:
     clock = SettableClock()
     script = [
-        Chunk([], {0: Place(5)}),  # where a transaction's marker was thought to be a record
+        Chunk([], {0: NextOffset(5)}),  # where a transaction's marker was thought to be a record
         Chunk(messages(1, [0, 1])),
         Chunk([*messages(1, [2]), *messages(2, [7])]),
-        Chunk(messages(1, [3]), {1: Place(4)}),
+        Chunk(messages(1, [3]), {1: NextOffset(4)}),
         Chunk(),
     ]
     found = BatchReader(Scripted(clock, *script), BatchLimits(1000, 1 << 20, 1.0), clock)
-    found.hurry({0: 6, 1: 3, 2: 8})
+    found.expect_backlog({0: 6, 1: 3, 2: 8})
     assert found.read() is not None  # the first end alone
     assert found.read() is None
     assert offsets(found.read()) == [0, 1, 2, 7]
@@ -93,7 +93,7 @@ def test_in_a_hurry_one_batch_is_cut_once_all_that_waited_is_read() -> None:
 def test_where_nothing_waited_the_first_record_is_a_batch() -> None:
     clock = SettableClock()
     found = BatchReader(Scripted(clock, Chunk(messages(0, [4])), Chunk()), BatchLimits(1000, 1 << 20, 1.0), clock)
-    found.hurry({})
+    found.expect_backlog({})
     assert offsets(found.read()) == [4]
 
 
@@ -125,8 +125,8 @@ def test_while_records_wait_several_batches_go_together() -> None:
     for _ in range(47):
         broker.append("reading", 0, good())
     source = MemorySource(broker, "reading", clock)
-    source.assign({0: Place(0)})
-    found = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, together=3), clock)
+    source.assign({0: NextOffset(0)})
+    found = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, batches_per_commit=3), clock)
     batches = []
     while clock.monotonic() < 5:
         taken = found.read()
@@ -140,7 +140,7 @@ def test_while_records_wait_several_batches_go_together() -> None:
 def test_it_never_waits_for_more_than_a_batch() -> None:
     clock = SettableClock()
     source = Scripted(clock, Chunk(messages(0, [0])), Chunk(messages(0, range(1, 10))), Chunk())
-    found = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, together=3), clock)
+    found = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, batches_per_commit=3), clock)
     assert found.read() is None
     assert found.read() is None  # full, and as many came as were asked for: there may be more
     assert len(offsets(found.read())) == 10
@@ -158,13 +158,13 @@ def test_what_is_asked_for_follows_the_size_of_records() -> None:
 
 
 def test_ends_behind_carried_records_wait_for_them() -> None:
-    found = reader(SettableClock(), Chunk(messages(0, range(3)), {0: Place(9)}), records=2)
+    found = reader(SettableClock(), Chunk(messages(0, range(3)), {0: NextOffset(9)}), records=2)
     first, second = found.read(), found.take()
     assert first is not None and first[1] == {}
     assert second is None  # carried records are not in hand
     assert found.read() is None
     last = found.take()
-    assert last is not None and (offsets(last), last[1]) == ([2], {0: Place(9)})
+    assert last is not None and (offsets(last), last[1]) == ([2], {0: NextOffset(9)})
 
 
 def test_taking_what_is_in_hand_needs_no_limit() -> None:
@@ -182,25 +182,25 @@ def test_taking_what_is_in_hand_needs_no_limit() -> None:
     st.integers(1, 4),
 )
 def test_every_record_comes_out_once_in_order_and_within_the_limits(
-    sizes: list[list[int]], records: int, size: int, together: int
+    sizes: list[list[int]], records: int, size: int, batches_per_commit: int
 ) -> None:
     clock, offset, chunks = SettableClock(), 0, []
     for chunk in sizes:
         chunks.append(Chunk([sized(offset + place, found) for place, found in enumerate(chunk)]))
         offset += len(chunk)
-    found = BatchReader(Scripted(clock, *chunks), BatchLimits(records, size, 1.0, together), clock)
+    found = BatchReader(Scripted(clock, *chunks), BatchLimits(records, size, 1.0, batches_per_commit), clock)
     seen: list[int] = []
     for _ in range(offset + len(sizes) + 20):
         taken = found.read()
         if taken is not None:
-            assert len(taken[0]) <= records * together
+            assert len(taken[0]) <= records * batches_per_commit
             assert sum(len(one.value() or b"") for one in taken[0]) <= size or len(taken[0]) == 1
             seen += offsets(taken)
     assert seen == list(range(offset))
 
 
 def positions(*places: int) -> dict[int, Position]:
-    return {partition: Position(partition, 1, Place(place)) for partition, place in enumerate(places)}
+    return {partition: Position(partition, 1, NextOffset(place)) for partition, place in enumerate(places)}
 
 
 def test_rows_letters_tombstones_and_moves() -> None:
@@ -209,19 +209,19 @@ def test_rows_letters_tombstones_and_moves() -> None:
     assert [(row[:3], row[4]) for row in batch.rows] == [((1, 0, 4), "0/4"), ((1, 1, 2), "1/2")]
     assert [letter.offset for letter in batch.dead_letters] == [6]
     assert batch.moves[0].expected == 4
-    assert (batch.moves[0].place, batch.moves[0].skipped) == (Place(8, 0), 1)
-    assert batch.moves[1].place == Place(3, 5)
+    assert (batch.moves[0].place, batch.moves[0].skipped) == (NextOffset(8, 0), 1)
+    assert batch.moves[1].place == NextOffset(3, 5)
     assert batch.records == 4
 
 
 def test_an_end_beyond_the_last_record_moves_the_position_and_an_older_one_does_not() -> None:
-    batch = make_batch(positions(0, 5), messages(0, [0, 1]), {0: Place(1, 0), 1: Place(9, 3)})
-    assert batch.moves[0].place == Place(2, 0)
-    assert (batch.moves[1].expected, batch.moves[1].place) == (5, Place(9, 3))
+    batch = make_batch(positions(0, 5), messages(0, [0, 1]), {0: NextOffset(1, 0), 1: NextOffset(9, 3)})
+    assert batch.moves[0].place == NextOffset(2, 0)
+    assert (batch.moves[1].expected, batch.moves[1].place) == (5, NextOffset(9, 3))
 
 
 def test_nothing_moves_at_the_end() -> None:
-    assert decode_batch([], {0: Place(5)}, positions(5), JsonDecoder(READING).decode, RecordRules()) is None
+    assert decode_batch([], {0: NextOffset(5)}, positions(5), JsonDecoder(READING).decode, RecordRules()) is None
 
 
 class Stamped(MemoryMessage):
@@ -247,7 +247,7 @@ def test_reading_from_the_in_memory_broker() -> None:
     for _ in range(3):
         broker.append("reading", 0, b"x")
     source = MemorySource(broker, "reading", clock)
-    source.assign({0: Place(0)})
+    source.assign({0: NextOffset(0)})
     found = BatchReader(source, BatchLimits(2, 1000, 1.0), clock)
     seen = []
     for _ in range(10):

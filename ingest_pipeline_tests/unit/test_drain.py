@@ -355,7 +355,7 @@ def test_what_was_read_before_a_loss_is_committed() -> None:
 
 
 def test_a_record_that_is_too_large_is_not_decoded() -> None:
-    scene = Scene(rules=RecordRules(max_bytes=len(good()), letter_bytes=10))
+    scene = Scene(rules=RecordRules(max_bytes=len(good()), dead_letter_max_bytes=10))
     scene.broker.append("reading", 0, good())
     scene.broker.append("reading", 0, good("one byte more"))
     scene.drain().run()

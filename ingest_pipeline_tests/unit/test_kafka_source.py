@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted, TopicMissing, UnknownFault
-from ingest_pipeline.core.record import Place, TopicIdentity
+from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
@@ -85,25 +85,25 @@ class ScriptedTopic(KafkaTopic):
 
     def __init__(self) -> None:
         super().__init__(Admin({"bootstrap.servers": "localhost:9092"}), TOPIC)
-        self.ends: dict[int, Place] = {}
-        self.starts: dict[int, Place] = {}
-        self.highs: dict[int, Place] = {}
+        self.ends: dict[int, NextOffset] = {}
+        self.starts: dict[int, NextOffset] = {}
+        self.highs: dict[int, NextOffset] = {}
         self.away = False
         self.silent: set[int] = set()
         self.partitions = 2
         self.asked = 0
 
-    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         self.asked += 1
         if self.away:
             raise KafkaUnavailable("away")
-        return {p: self.ends.get(p, Place(0, 0)) for p in partitions if p not in self.silent}
+        return {p: self.ends.get(p, NextOffset(0, 0)) for p in partitions if p not in self.silent}
 
-    def high_watermarks(self, partitions: Collection[int]) -> dict[int, Place]:
+    def high_watermarks(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         return self.end_offsets(partitions) | {p: self.highs[p] for p in partitions if p in self.highs}
 
-    def start_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
-        return {p: self.starts.get(p, Place(0, 0)) for p in partitions if p not in self.silent}
+    def start_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
+        return {p: self.starts.get(p, NextOffset(0, 0)) for p in partitions if p not in self.silent}
 
     def identity(self) -> TopicIdentity:
         return TopicIdentity("cluster", "topic", self.partitions)
@@ -125,7 +125,7 @@ class Stage:
             clock=self.clock,
         )
         self.client: ScriptedConsumer = self.source._consumer  # type: ignore[assignment]
-        self.source.assign({0: Place(5, 1), 1: Place(0, 1)})
+        self.source.assign({0: NextOffset(5, 1), 1: NextOffset(0, 1)})
 
     def read(self, *steps: list[Message] | Callable[[], None]) -> list[Any]:
         self.client.script += steps
@@ -141,38 +141,38 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 class TestEnds:
     def test_one_that_lies_behind_the_last_record_has_that_records_epoch(self, stage: Stage) -> None:
         (chunk,) = stage.read([record(5, epoch=3), end(6)])
-        assert chunk.ends == {0: Place(6, 3)}
+        assert chunk.ends == {0: NextOffset(6, 3)}
         assert stage.topic.asked == 0
 
     def test_one_at_the_assigned_place_has_the_places_epoch(self, stage: Stage) -> None:
         (chunk,) = stage.read([end(5)])
-        assert chunk.ends == {0: Place(5, 1)}
+        assert chunk.ends == {0: NextOffset(5, 1)}
         assert stage.topic.asked == 0
 
     def test_one_beyond_the_last_record_has_the_epoch_that_the_broker_tells(self, stage: Stage) -> None:
-        stage.topic.ends = {0: Place(12, 7)}
+        stage.topic.ends = {0: NextOffset(12, 7)}
         (chunk,) = stage.read([record(5, epoch=3), end(9)])
-        assert chunk.ends == {0: Place(9, 7)}
+        assert chunk.ends == {0: NextOffset(9, 7)}
 
     def test_it_is_told_later_when_the_broker_cannot_be_asked_at_once(self, stage: Stage) -> None:
         stage.topic.away = True
         first, second = stage.read([record(5), end(9)], [])
         assert [len(first.messages), first.ends, second.ends] == [1, {}, {}]
         assert stage.topic.asked == 1, "other partitions' records wait while an end is asked for"
-        stage.topic.away, stage.topic.ends = False, {0: Place(9, 2)}
+        stage.topic.away, stage.topic.ends = False, {0: NextOffset(9, 2)}
         stage.clock.advance(5.0)
         third, fourth = stage.read([], [])
-        assert third.ends == {0: Place(9, 2)}
+        assert third.ends == {0: NextOffset(9, 2)}
         assert fourth.ends == {}
 
     def test_one_whose_leader_is_silent_is_told_later_and_the_others_at_once(self, stage: Stage) -> None:
-        stage.topic.silent, stage.topic.ends = {0}, {1: Place(7, 3)}
+        stage.topic.silent, stage.topic.ends = {0}, {1: NextOffset(7, 3)}
         (first,) = stage.read([end(9), end(7, partition=1)])
-        assert first.ends == {1: Place(7, 3)}
-        stage.topic.silent, stage.topic.ends = set(), {0: Place(9, 4)}
+        assert first.ends == {1: NextOffset(7, 3)}
+        stage.topic.silent, stage.topic.ends = set(), {0: NextOffset(9, 4)}
         stage.clock.advance(5.0)
         (second,) = stage.read([])
-        assert second.ends == {0: Place(9, 4)}
+        assert second.ends == {0: NextOffset(9, 4)}
 
     @pytest.mark.parametrize("offset", [-1001, -1, -2])
     def test_a_number_that_is_no_offset_is_no_end(self, stage: Stage, offset: int) -> None:
@@ -183,7 +183,7 @@ class TestEnds:
     def test_a_position_that_is_no_offset_is_the_assigned_place(self, stage: Stage) -> None:
         stage.client.positions[0] = TopicPartition(TOPIC, 0, -1001, "", -1)
         (chunk,) = stage.read([end(5)])
-        assert chunk.ends == {0: Place(5, 1)}
+        assert chunk.ends == {0: NextOffset(5, 1)}
 
     def test_one_that_later_records_have_passed_is_not_told(self, stage: Stage) -> None:
         (chunk,) = stage.read([record(5), end(6), record(6), record(7)])
@@ -194,14 +194,14 @@ class TestEnds:
         stage.topic.away = True
         stage.read([end(9)])
         stage.topic.away = False
-        stage.source.assign({1: Place(0)})
+        stage.source.assign({1: NextOffset(0)})
         (chunk,) = stage.read([])
         assert chunk.ends == {}
 
 
 class TestEvents:
     def test_records_are_handed_over_before_an_error_behind_them_is_raised(self, stage: Stage) -> None:
-        stage.topic.starts, stage.topic.ends = {0: Place(20)}, {0: Place(30)}
+        stage.topic.starts, stage.topic.ends = {0: NextOffset(20)}, {0: NextOffset(30)}
         (chunk,) = stage.read([record(0, partition=1), event(KafkaError._AUTO_OFFSET_RESET)])
         assert [message.partition() for message in chunk.messages] == [1]
         for _ in range(2):
@@ -214,14 +214,14 @@ class TestEvents:
         stage.topic.away = True
         with pytest.raises(KafkaUnavailable):
             stage.read([event(KafkaError._AUTO_OFFSET_RESET)])
-        stage.topic.away, stage.topic.ends = False, {0: Place(3)}
+        stage.topic.away, stage.topic.ends = False, {0: NextOffset(3)}
         with pytest.raises(DataLoss) as lost:
             stage.source.read(100, 0.1)
         assert lost.value.where["cause"] == "truncated"
 
     def test_a_place_below_the_high_watermark_was_not_truncated(self, stage: Stage) -> None:
         """An open transaction holds the end of a read_committed reader back: the log ends behind it."""
-        stage.topic.ends, stage.topic.highs = {0: Place(3)}, {0: Place(9)}
+        stage.topic.ends, stage.topic.highs = {0: NextOffset(3)}, {0: NextOffset(9)}
         with pytest.raises(DataLoss) as lost:
             stage.read([event(KafkaError._AUTO_OFFSET_RESET)])
         assert (lost.value.where["cause"], lost.value.where["high"]) == ("rewritten", 9)
@@ -232,7 +232,7 @@ class TestEvents:
         assert [len(chunk.messages) for chunk in chunks] == [0, 1]
         with pytest.raises(KafkaUnavailable, match="partition 0: its leader does not answer"):
             stage.read(*[[event(KafkaError._AUTO_OFFSET_RESET)]] * 100)
-        stage.topic.silent, stage.topic.ends = set(), {0: Place(3)}
+        stage.topic.silent, stage.topic.ends = set(), {0: NextOffset(3)}
         with pytest.raises(DataLoss):
             stage.read([])
 
@@ -266,7 +266,7 @@ class TestEvents:
             chunks = stage.read([denied], [denied], [record(5)])
         assert [len(chunk.messages) for chunk in chunks] == [0, 0, 1]
         assert len([line for line in caplog.messages if "GROUP_AUTHORIZATION_FAILED" in line]) == 1
-        stage.source.acknowledge({0: Place(6)})
+        stage.source.acknowledge({0: NextOffset(6)})
         assert stage.client.commits == []
 
 
@@ -278,7 +278,7 @@ class TestARightThatIsTakenAway:
     def test_one_that_comes_back_costs_nothing(self, stage: Stage) -> None:
         chunks = stage.read([record(5), self.DENIED], [], [self.DENIED], [], [record(6)], [end(7)])
         assert [[message.offset() for message in chunk.messages] for chunk in chunks] == [[5], [], [], [], [6], []]
-        assert chunks[-1].ends == {0: Place(7, 1)}
+        assert chunks[-1].ends == {0: NextOffset(7, 1)}
         assert stage.client.assigned[-1] == {0: 6, 1: 0}
         assert len(stage.client.assigned) == 3
 
@@ -307,7 +307,7 @@ class TestABatchThatIsCorrupt:
         self, stage: Stage, code: int
     ) -> None:
         """Behind a batch whose checksum is wrong the client asks for an offset that is none, and tells that, too."""
-        stage.topic.ends = {0: Place(30)}
+        stage.topic.ends = {0: NextOffset(30)}
         told = [event(code), event(KafkaError._AUTO_OFFSET_RESET)]
         with pytest.raises(DataLoss, match="offset 5 is corrupt") as lost:
             for offset in range(200):
@@ -360,10 +360,10 @@ class TestPatience:
 
 class TestCommits:
     def test_at_most_one_a_second_and_the_newest_places(self, stage: Stage) -> None:
-        stage.source.acknowledge({0: Place(6, 1)})
+        stage.source.acknowledge({0: NextOffset(6, 1)})
         stage.client.answer()
         for offset in range(7, 20):
-            stage.source.acknowledge({0: Place(offset, 1)})
+            stage.source.acknowledge({0: NextOffset(offset, 1)})
         assert [commit[0].offset for commit in stage.client.commits] == [6]
         stage.clock.advance(1.0)
         stage.read([])
@@ -371,18 +371,18 @@ class TestCommits:
         assert stage.client.commits[-1][0].metadata == "ingest-ledger:ledger"
 
     def test_one_at_a_time(self, stage: Stage) -> None:
-        stage.source.acknowledge({0: Place(6)})
+        stage.source.acknowledge({0: NextOffset(6)})
         stage.clock.advance(5.0)
-        stage.source.acknowledge({0: Place(7)})
+        stage.source.acknowledge({0: NextOffset(7)})
         assert len(stage.client.commits) == 1
         stage.client.answer(KafkaError._WAIT_COORD)
-        stage.source.acknowledge({1: Place(3)})
+        stage.source.acknowledge({1: NextOffset(3)})
         assert [(each.partition, each.offset) for each in stage.client.commits[1]] == [(0, 7), (1, 3)]
 
     def test_closing_sends_the_rest(self, stage: Stage) -> None:
-        stage.source.acknowledge({0: Place(6)})
+        stage.source.acknowledge({0: NextOffset(6)})
         stage.client.answer()
-        stage.source.acknowledge({0: Place(8)})
+        stage.source.acknowledge({0: NextOffset(8)})
         stage.source.close()
         assert [commit[0].offset for commit in stage.client.commits] == [6, 8]
         assert stage.client.closed
@@ -392,6 +392,6 @@ class TestCommits:
             raise KafkaException(KafkaError(KafkaError._STATE))
 
         monkeypatch.setattr(stage.client, "commit", refuse)
-        stage.source.acknowledge({0: Place(6)})
+        stage.source.acknowledge({0: NextOffset(6)})
         (chunk,) = stage.read([record(5)])
         assert len(chunk.messages) == 1

@@ -12,7 +12,7 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPar
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted, TopicMissing
-from ingest_pipeline.core.record import Place, place_or_none
+from ingest_pipeline.core.record import NextOffset, place_or_none
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
 
@@ -83,13 +83,13 @@ def test_a_number_that_is_no_offset_is_no_place(offset: int | None) -> None:
     assert place_or_none(offset, 3) is None
     if offset is not None:
         with pytest.raises(ValueError, match="no place in a log"):
-            Place(offset, 3)
+            NextOffset(offset, 3)
 
 
 def test_an_epoch_that_is_not_known_is_none() -> None:
-    assert place_or_none(4, -1) == place_or_none(4, None) == Place(4, None)
+    assert place_or_none(4, -1) == place_or_none(4, None) == NextOffset(4, None)
     with pytest.raises(ValueError, match="no place in a log"):
-        Place(4, -1)
+        NextOffset(4, -1)
 
 
 @pytest.mark.parametrize("question", ["end_offsets", "high_watermarks", "start_offsets"])
@@ -120,7 +120,7 @@ def test_one_that_answers_a_moment_later_is_there(admin: ScriptedAdmin, topic: K
     moving: dict[str, Answer] = {END: KafkaError.NOT_LEADER_FOR_PARTITION}
     settled, admin.log[1] = admin.log[1], moving
     admin.after = lambda _: admin.log.update({1: settled})
-    assert topic.end_offsets([0, 1]) == {0: Place(5, 3), 1: Place(5, 3)}
+    assert topic.end_offsets([0, 1]) == {0: NextOffset(5, 3), 1: NextOffset(5, 3)}
 
 
 def test_when_no_broker_answers_that_is_told(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
@@ -156,14 +156,14 @@ class TestATime:
                 admin.log[partition][END] = (offset + 1, epoch)
 
         admin.after = append
-        assert topic.offsets_at([0, 1], 1_000) == {0: Place(5, 3), 1: Place(5, 3)}
+        assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(5, 3), 1: NextOffset(5, 3)}
         assert admin.asked == [END, "time"]
 
     def test_no_answer_is_not_taken_for_no_such_record(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
         admin.log[1]["time"] = (-1001, None)
-        assert topic.offsets_at([0, 1], 1_000) == {0: Place(2, 1)}
+        assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(2, 1)}
 
     def test_a_partition_whose_end_is_not_told_is_left_out(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
         admin.log[0]["time"] = admin.log[1]["time"] = (-1, None)
         admin.log[1][END] = (-1001, None)
-        assert topic.offsets_at([0, 1], 1_000) == {0: Place(5, 3)}
+        assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(5, 3)}

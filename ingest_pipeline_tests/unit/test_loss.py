@@ -17,7 +17,7 @@ from ingest_pipeline.core.loss import (
     noted_loss,
     unverified,
 )
-from ingest_pipeline.core.record import Place, TopicIdentity
+from ingest_pipeline.core.record import NextOffset, TopicIdentity
 
 SAME = TopicIdentity("cluster", "topic", 2)
 
@@ -31,7 +31,7 @@ def standing(next_offset: int, **changes: str | None) -> Standing:
 def found(
     at: Standing, low: int, high: int, identity: TopicIdentity = SAME, noted: list[Loss] | None = None
 ) -> list[tuple[str, int]]:
-    losses = find_losses(identity, "t", {0: at}, noted or [], {0: Place(low)}, {0: Place(high)})
+    losses = find_losses(identity, "t", {0: at}, noted or [], {0: NextOffset(low)}, {0: NextOffset(high)})
     return [(loss.cause, loss.next_offset) for loss in losses]
 
 
@@ -75,7 +75,7 @@ def test_a_leader_that_has_been_replaced_and_does_not_know_it_tells_no_loss(
     known: int, told: int, cause: list[str]
 ) -> None:
     at = replace(standing(10), leader_epoch=known)
-    losses = find_losses(SAME, "t", {0: at}, [], {0: Place(0)}, {0: Place(7, told)})
+    losses = find_losses(SAME, "t", {0: at}, [], {0: NextOffset(0)}, {0: NextOffset(7, told)})
     assert [loss.cause for loss in losses] == cause
 
 
@@ -87,23 +87,25 @@ def test_what_was_noted_stays_though_the_log_has_regrown() -> None:
 def test_offsets_that_come_again_begin_a_new_incarnation() -> None:
     retention = noted_loss("retention", 0, 1, 10, 11, 20)
     rewritten = noted_loss("rewritten", 0, 1, 15, 11, 20)
-    assert not Acceptance(retention, Place(11)).new_incarnation
-    assert Acceptance(retention, Place(5)).new_incarnation, "rows below the position would be stored again"
-    assert Acceptance(rewritten, Place(11)).new_incarnation
+    assert not Acceptance(retention, NextOffset(11)).new_incarnation
+    assert Acceptance(retention, NextOffset(5)).new_incarnation, "rows below the position would be stored again"
+    assert Acceptance(rewritten, NextOffset(11)).new_incarnation
 
 
 def test_behind_a_corrupt_batch_the_incarnation_goes_on() -> None:
     unreadable = noted_loss("unreadable", 0, 1, 10, 0, 20)
-    assert not Acceptance(unreadable, Place(15)).new_incarnation
-    assert Acceptance(unreadable, Place(5)).new_incarnation, "rows below the position would be stored again"
+    assert not Acceptance(unreadable, NextOffset(15)).new_incarnation
+    assert Acceptance(unreadable, NextOffset(5)).new_incarnation, "rows below the position would be stored again"
     assert unreadable.said.startswith("partition 0: the record batch at offset 10 is corrupt")
 
 
 def test_what_of_a_new_log_is_left_out_is_lost_too() -> None:
     rewritten = noted_loss("rewritten", 0, 1, 15, 11, 20)
-    assert Acceptance(rewritten, Place(11), low=11).left_out == 0
-    assert Acceptance(rewritten, Place(20), low=11).left_out == 9
-    assert Acceptance(noted_loss("retention", 0, 1, 10, 11, 20), Place(15), low=11).left_out == 0, "it is in the gap"
+    assert Acceptance(rewritten, NextOffset(11), low=11).left_out == 0
+    assert Acceptance(rewritten, NextOffset(20), low=11).left_out == 9
+    assert Acceptance(noted_loss("retention", 0, 1, 10, 11, 20), NextOffset(15), low=11).left_out == 0, (
+        "it is in the gap"
+    )
     assert Acceptance(rewritten, None).left_out == 0
 
 

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.orchestration.sensor.topic_observation import (
     OBSERVE_SECONDS,
     TABLE_ROWS,
@@ -35,7 +35,7 @@ class World:
 
     def begin(self) -> World:
         identity = self.topic.identity()
-        self.book.begin(identity, {partition: Place(2) for partition in range(identity.partitions)}, first=True)
+        self.book.begin(identity, {partition: NextOffset(2) for partition in range(identity.partitions)}, first=True)
         return self
 
     def append(self, partition: int, count: int = 1) -> None:

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
-from ingest_pipeline.core.record import Place, Position
+from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.samples import BAD, READING, STEADY, Reading, good, plain
 
 ALL = {"key_column": "key", "headers_column": "headers", "extra_column": "extra", "id_column": "id"}
-POSITIONS = {0: Position(0, 1, Place(0))}
+POSITIONS = {0: Position(0, 1, NextOffset(0))}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -203,8 +203,8 @@ def test_what_is_not_declared(sent: dict[str, Any], extra: Any, time: str) -> No
     value = json.dumps({"event_time": time, **sent}).encode()
     row = JsonDecoder(OUTER).decode(value)
     assert (row[0], plain(row)[-1]) == (NOON, extra)
-    together = JsonDecoder(OUTER).decode_many([value, value])
-    assert together == (([row, row], []) if time.endswith("Z") else ([], [0, 1]))
+    batches_per_commit = JsonDecoder(OUTER).decode_many([value, value])
+    assert batches_per_commit == (([row, row], []) if time.endswith("Z") else ([], [0, 1]))
 
 
 JSON: st.SearchStrategy[Any] = st.recursive(

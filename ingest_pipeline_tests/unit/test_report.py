@@ -11,7 +11,7 @@ import pytest
 
 from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.progress import Progress
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.orchestration.run.report import Reporter
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 
@@ -23,7 +23,7 @@ class SilentTopic(MemoryTopic):
         super().__init__(MemoryBroker({"reading": 1}), "reading")
         self.error = error
 
-    def end_offsets(self, partitions: Collection[int]) -> dict[int, Place]:
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
         raise self.error
 
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import UnknownFault
-from ingest_pipeline.core.record import MAX_MS, MIN_MS, Batch, Place, Position
+from ingest_pipeline.core.record import MAX_MS, MIN_MS, Batch, NextOffset, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.samples import BAD, READING, STEADY, good
 
-POSITIONS = {0: Position(0, 1, Place(0)), 1: Position(1, 2, Place(0))}
+POSITIONS = {0: Position(0, 1, NextOffset(0)), 1: Position(1, 2, NextOffset(0))}
 DECODER = JsonDecoder(READING)
-RULES = RecordRules(max_bytes=400, letter_bytes=20)
+RULES = RecordRules(max_bytes=400, dead_letter_max_bytes=20)
 
 PIECES = [
     good(),
@@ -81,8 +81,8 @@ def messages(values: list[bytes | None], stamps: list[int | None] | None = None)
 def test_together_they_give_what_they_give_alone(odd: list[bytes | None], healthy: list[bytes]) -> None:
     values = [*healthy, *odd, *healthy]
     alone = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES)
-    together = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, DECODER.decode_many)
-    assert told(together) == told(alone)
+    batches_per_commit = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, DECODER.decode_many)
+    assert told(batches_per_commit) == told(alone)
 
 
 @settings(STEADY, max_examples=1000)

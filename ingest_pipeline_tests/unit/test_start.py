@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable, LedgerMissing, TopicChanged, TopicMissing
-from ingest_pipeline.core.record import Place, TopicIdentity
+from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.core.start import StartPolicy, begin, check_identity, survey
 from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryDatabase, MemorySource, MemoryTopic
 from ingest_pipeline_tests.samples import READING
@@ -39,7 +39,7 @@ def started(broker: MemoryBroker, book: MemoryBook, policy: StartPolicy = POLICY
 
 def commit(broker: MemoryBroker, group: str, places: dict[int, int], ledger_id: str) -> None:
     source = MemorySource(broker, "reading", group_id=group, ledger_id=ledger_id)
-    source.acknowledge({partition: Place(offset) for partition, offset in places.items()})
+    source.acknowledge({partition: NextOffset(offset) for partition, offset in places.items()})
     source.close()
 
 
@@ -117,7 +117,7 @@ def test_a_stream_waits_while_no_partition_answers(broker: MemoryBroker, book: M
 
 def test_an_adopted_partition_needs_no_leader(broker: MemoryBroker, book: MemoryBook) -> None:
     source = MemorySource(broker, "reading", group_id="theirs", ledger_id="")
-    source.acknowledge({1: Place(4)})
+    source.acknowledge({1: NextOffset(4)})
     broker.set_leader_away("reading", 1, True)
     assert started(broker, book, replace(POLICY, start_from="latest", adopt_group="theirs")) == {0: 3, 1: 4}
 
@@ -142,7 +142,7 @@ class TestSurvey:
         broker.begin_transaction("reading", 0)
         broker.append("reading", 0, b"x")
         topic = MemoryTopic(broker, "reading")
-        book.begin(topic.identity(), {0: Place(4), 1: Place(5)}, first=True)
+        book.begin(topic.identity(), {0: NextOffset(4), 1: NextOffset(5)}, first=True)
         assert topic.end_offsets([0])[0].next_offset == 3
         assert survey(topic, book).losses == []
         broker.truncate("reading", 0, 3)
@@ -220,7 +220,7 @@ def test_a_stream_that_another_run_began_meanwhile_is_taken_as_it_is(broker: Mem
         """Another run begins the stream, at the end, just before we do."""
 
         def begin(self, identity: TopicIdentity, places: object, first: bool) -> bool:
-            MemoryBook(database, READING).begin(identity, {0: Place(3), 1: Place(5)}, first=True)
+            MemoryBook(database, READING).begin(identity, {0: NextOffset(3), 1: NextOffset(5)}, first=True)
             return super().begin(identity, places, first)  # type: ignore[arg-type]
 
     assert started(broker, Racing(database, READING)) == {0: 3, 1: 5}

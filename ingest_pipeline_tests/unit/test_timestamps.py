@@ -19,7 +19,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
 from ingest_pipeline.core.rows import DEFAULT_RULES, decode_one
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.replays import Wanted
+from ingest_pipeline.operations.replays import ReplayRequest
 from ingest_pipeline.settings.values import start_from
 from ingest_pipeline_tests.faults.iso_times import microseconds
 
@@ -177,7 +177,7 @@ def test_kafka_is_never_asked_for_a_time_before_1970(text: str) -> None:
         GoOnFrom().convert(text, None, None)
     if text[0] == "1":
         with pytest.raises(SettingsError, match="before 1970"):
-            Wanted(from_time=main.Instant().convert(text, None, None), to_time=datetime.now(UTC))
+            ReplayRequest(from_time=main.Instant().convert(text, None, None), to_time=datetime.now(UTC))
 
 
 @pytest.mark.parametrize("text", ["2026-01-31T06:00:00Z", "20260131", "2026-W05-6", "2026-01-31 ", 20260131, None])

@@ -11,7 +11,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.orchestration.sensor import idle_poll
-from ingest_pipeline.orchestration.sensor.idle_poll import SEATS, Vigil
+from ingest_pipeline.orchestration.sensor.idle_poll import SEATS, IdlePoll
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 
 THREADS = {"use_threads": True, "num_workers": 8}
@@ -53,7 +53,7 @@ def keep(
     topic = MemoryTopic(broker, "reading")
     ends = topic.end_offsets([0, 1])
     clock = WatchedClock(lambda now: meanwhile(broker, now))
-    kept = Vigil(instance, poll_seconds, clock)
+    kept = IdlePoll(instance, poll_seconds, clock)
     clock.advance(0.3)
     return kept.sees_news(topic, ends), clock.woke_at
 
@@ -80,7 +80,7 @@ def test_looks_that_a_slow_broker_made_it_miss_are_not_made_up_for(reference: Ca
     topic = MemoryTopic(broker, "reading")
     ends = topic.end_offsets([0])
     clock = WatchedClock(lambda now: clock.advance(1.5) if now == 1 else None)
-    assert not Vigil(reference(**THREADS), 1, clock).sees_news(topic, ends)
+    assert not IdlePoll(reference(**THREADS), 1, clock).sees_news(topic, ends)
     assert clock.woke_at == [1, 3, 4]
 
 
@@ -90,7 +90,7 @@ def test_a_topic_that_shrinks_is_news(reference: Callable[..., InstanceRef]) -> 
     topic = MemoryTopic(broker, "reading")
     ends = topic.end_offsets([0])
     clock = WatchedClock(lambda _: broker.recreate_topic("reading"))
-    assert Vigil(reference(**THREADS), 1, clock).sees_news(topic, ends)
+    assert IdlePoll(reference(**THREADS), 1, clock).sees_news(topic, ends)
 
 
 @pytest.mark.parametrize(

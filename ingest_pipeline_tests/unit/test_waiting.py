@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.core.record import Place
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.start import StoredPosition
 from ingest_pipeline.operations.lateness import delays, late, silent, unattended
 from ingest_pipeline.operations.status import PartitionStatus
@@ -117,10 +117,10 @@ class Clocks:
         self._time, self._ends = time, ends
         self.asked = 0
 
-    def offsets_at(self, partitions: list[int], milliseconds: int) -> dict[int, Place]:
+    def offsets_at(self, partitions: list[int], milliseconds: int) -> dict[int, NextOffset]:
         self.asked += 1
         young = self._time.timestamp() * 1000 >= milliseconds
-        return {p: Place(0 if young else self._ends[p]) for p in partitions}
+        return {p: NextOffset(0 if young else self._ends[p]) for p in partitions}
 
 
 def partitions(state: StreamState, known: dict[int, StoredPosition], ends: dict[int, int]) -> list[PartitionStatus]:

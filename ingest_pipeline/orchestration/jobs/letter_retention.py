@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ...core.stream import Stream
-from ...operations.clients import Connections
+from ...operations.clients import Clients
 from .pause import told_in_a_line
 
 
-def purge_op(connections: Connections, streams: Sequence[Stream]) -> dg.OpDefinition:
+def purge_op(connections: Clients, streams: Sequence[Stream]) -> dg.OpDefinition:
     """The op of `maintenance` that purges settled letters of these streams. Letters of other code locations' streams
     stay, even where they are in the same ledger."""
     days = connections.settings.settled_letter_retention_days

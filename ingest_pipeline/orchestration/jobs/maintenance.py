@@ -15,7 +15,7 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
 
 from ...core.stream import Stream
-from ...operations.clients import Connections
+from ...operations.clients import Clients
 from .. import tags
 from ..run_history import ENDED
 from .letter_retention import purge_op
@@ -25,7 +25,7 @@ _DAY_SECONDS = 86_400.0
 
 
 def maintenance_job(
-    connections: Connections, streams: Iterable[Stream], sensors: Collection[str], assets: Collection[dg.AssetKey]
+    connections: Clients, streams: Iterable[Stream], sensors: Collection[str], assets: Collection[dg.AssetKey]
 ) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
     newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. It deletes ticks of the same age

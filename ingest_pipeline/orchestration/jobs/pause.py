@@ -11,13 +11,13 @@ from pydantic import Field
 
 from ...core.errors import IngestError
 from ...core.stream import Stream
-from ...operations.clients import Connections
+from ...operations.clients import Clients
 from .. import tags
 
 STREAM = "Name of the stream."
 
 
-def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def pause_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`pause_stream`: the stream stops within a batch and stays so."""
     names = stream_names(streams)
 
@@ -46,7 +46,7 @@ def pause_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Job
     return pause_stream
 
 
-def resume_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def resume_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`resume_stream`: lift the pause; the next tick launches a run."""
     names = stream_names(streams)
 

@@ -13,9 +13,9 @@ from ...core.decode import JsonDecoder
 from ...core.errors import STAGES
 from ...core.stream import Stream
 from ...core.timestamps import parse_instant
-from ...operations.clients import Connections
+from ...operations.clients import Clients
 from ...operations.limits import record_rules
-from ...operations.replays import Wanted, ranges, run_replay
+from ...operations.replays import ReplayRequest, ranges, run_replay
 from .. import tags
 from ..run.stop_signal import StopRequest
 from .pause import STREAM, stream_named, stream_names, told_in_a_line
@@ -50,7 +50,7 @@ class RangeConfig(dg.Config):
     to_time: str = Field(default="", description="Up to, but not including.")
 
 
-def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def redrive_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`redrive_dead_letters`: decode stored letters with today's code and store the rows."""
     names = stream_names(streams)
 
@@ -97,7 +97,7 @@ def redrive_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.J
     return redrive_dead_letters
 
 
-def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def replay_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`replay`: read a range from Kafka again and store what is missing."""
     names = stream_names(streams)
 
@@ -110,7 +110,7 @@ def replay_job(connections: Connections, streams: Mapping[str, Stream]) -> dg.Jo
     def replay_range(context: dg.OpExecutionContext, config: ReplayConfig) -> None:
         stream = stream_named(config.stream, streams)
         with told_in_a_line():
-            wanted = Wanted(
+            wanted = ReplayRequest(
                 config.partition, config.from_offset, config.to_offset, _time(config.from_time), _time(config.to_time)
             )
             found = ranges(wanted, stream, connections)

@@ -11,7 +11,7 @@ CONTAINERS = 100_000
 
 
 @contextmanager
-def spared_heap() -> Iterator[None]:
+def paused_garbage_collector() -> Iterator[None]:
     """Leave what Dagster and the imports have built out of the collector's walks, and walk less often.
 
     A batch makes thousands of tuples at once, which is what starts a collection, and a full one walks Dagster's half

@@ -26,17 +26,17 @@ from ...core.errors import (
 from ...core.loss import as_error, unverified
 from ...core.ports import Topic
 from ...core.progress import Progress
-from ...core.record import Place
+from ...core.record import NextOffset
 from ...core.start import StoredPosition, begin, check_identity, unanswered_words
 from ...core.stream import Stream
-from ...operations.clients import Connections
+from ...operations.clients import Clients
 from ...operations.limits import batch_limits, letter_limits, record_rules
 from ...operations.losses import accept_unasked, consequence, loss_of
 from .. import tags
-from ..checks import Verdict, verdicts
+from ..checks import CheckResult, check_results
 from ..patience import START_GRACE_SECONDS, SUCCESSOR_SECONDS, successor_seconds
 from ..sensor.decide import AGE
-from .garbage_collector import spared_heap
+from .garbage_collector import paused_garbage_collector
 from .journal import Journal
 from .log import run_logger
 from .report import Reporter
@@ -60,7 +60,7 @@ class StreamRun:
         context: of the asset's op.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, stream: Stream, connections: Connections) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, stream: Stream, connections: Clients) -> None:
         self._context, self._stream, self._connections = context, stream, connections
         self._settings = connections.settings.for_stream(stream.name)
         self._run = context.run
@@ -71,7 +71,7 @@ class StreamRun:
         self._began_at = self._clock.monotonic()
         self._opening_seconds: float | None = None
         self._progress: Progress | None = None
-        self._red: dict[str, Verdict] = {}
+        self._red: dict[str, CheckResult] = {}
         self._silent: list[int] = []  # by hand: partitions whose end is not known, and which are not waited for
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
@@ -144,7 +144,7 @@ class StreamRun:
         )
         self._progress = drain.progress
         try:
-            with spared_heap():
+            with paused_garbage_collector():
                 ended = drain.run()
         except DataLoss as error:
             loss = loss_of(error, ledger.positions[error.where["partition"]])
@@ -170,7 +170,7 @@ class StreamRun:
 
     def _begin(
         self, topic: Topic, book: LedgerBook, stop: StopRequest
-    ) -> tuple[dict[int, StoredPosition], dict[int, Place], int]:
+    ) -> tuple[dict[int, StoredPosition], dict[int, NextOffset], int]:
         """Tables, positions, the topic's ends and how many partitions it has.
 
         A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader is
@@ -259,7 +259,7 @@ class StreamRun:
 
     def _checks(self, limit_reached: str | None = None) -> Iterator[None]:
         """One after the other. Dagster keeps only a check's last result in a run: what was red in it ends red."""
-        for verdict in verdicts(self._stream, self._connections, limit_reached):
+        for verdict in check_results(self._stream, self._connections, limit_reached):
             if verdict.grave and not verdict.passed:
                 self._red[verdict.name] = verdict
             elif (red := self._red.get(verdict.name)) is not None:
@@ -291,7 +291,7 @@ class StreamRun:
         self._journal.tags(self._run.run_id, shown)
 
 
-def _offsets(places: Mapping[int, Place]) -> dict[int, int]:
+def _offsets(places: Mapping[int, NextOffset]) -> dict[int, int]:
     return {partition: place.next_offset for partition, place in places.items()}
 
 

@@ -9,7 +9,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from ...core.clock import SystemClock
 from ...core.ports import Clock, Topic
-from ...core.record import Place
+from ...core.record import NextOffset
 
 LOOP_SECONDS = 5.0
 """How often Dagster's daemon looks which sensors are due (MIN_INTERVAL_LOOP_TIME in dagster/_daemon/sensor.py)."""
@@ -20,7 +20,7 @@ others need some. The daemon takes sensors in random order, so with more of them
 _seats = threading.BoundedSemaphore(SEATS)
 
 
-class Vigil:
+class IdlePoll:
     """What is left of one tick's time, from the moment this is made."""
 
     def __init__(self, instance: InstanceRef | None, poll_seconds: float, clock: Clock | None = None) -> None:
@@ -29,7 +29,7 @@ class Vigil:
         self._poll_seconds = poll_seconds
         self._began = self._clock.monotonic()
 
-    def sees_news(self, topic: Topic, ends: Mapping[int, Place]) -> bool:
+    def sees_news(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
         """Whether an end moves, by a look every `poll_seconds`. False at once where no seat or no time is left.
 
         A partition whose leader does not answer is no news.

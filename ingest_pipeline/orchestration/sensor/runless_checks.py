@@ -8,8 +8,8 @@ import dagster as dg
 
 from ...core.errors import IngestError
 from ...core.stream import Stream
-from ...operations.clients import Connections
-from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, Evaluation, Verdict, newest_evaluation, no_loss, up_to_date
+from ...operations.clients import Clients
+from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, CheckResult, Evaluation, newest_evaluation, no_loss, up_to_date
 
 LOOK_SECONDS = 60.0
 """How often a sensor evaluates the checks, and how long its ticks fail before it says that it cannot."""
@@ -17,12 +17,12 @@ WELL_SECONDS = 900.0
 """How long Dagster is not asked again for the runs and the checks of a stream that has nothing to do."""
 
 
-class Unattended:
+class RunlessChecks:
     """What one sensor reports of its stream's checks while no run is at work: a change, and again what a newer
     materialization would cover up. It remembers when it looked last and since when ticks fail; what was said is in
     Dagster."""
 
-    def __init__(self, stream: Stream, connections: Connections, key: dg.AssetKey) -> None:
+    def __init__(self, stream: Stream, connections: Clients, key: dg.AssetKey) -> None:
         self._stream, self._connections, self._key = stream, connections, key
         self._looked_at: float | None = None
         self._failing_since: float | None = None
@@ -57,7 +57,7 @@ class Unattended:
     def after_loss(self, instance: dg.DagsterInstance, error: IngestError) -> None:
         """After a tick that found one."""
         self._well_at = self._looked_at = None
-        self._tell(instance, Verdict(NO_LOSS, False, error.message))
+        self._tell(instance, CheckResult(NO_LOSS, False, error.message))
 
     def after_failure(self, instance: dg.DagsterInstance, error: IngestError) -> None:
         """After a tick that could not ask everybody."""
@@ -66,7 +66,7 @@ class Unattended:
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since >= LOOK_SECONDS and self._due():
-            self._tell(instance, Verdict(UP_TO_DATE, False, f"{UNKNOWN}: {error.message}", grave=False))
+            self._tell(instance, CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {error.message}", grave=False))
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -78,7 +78,7 @@ class Unattended:
     def _newest(self, instance: dg.DagsterInstance, name: str) -> Evaluation | None:
         return newest_evaluation(instance, self._key, name)
 
-    def _tell(self, instance: dg.DagsterInstance, verdict: Verdict) -> None:
+    def _tell(self, instance: dg.DagsterInstance, verdict: CheckResult) -> None:
         before = self._newest(instance, verdict.name)
         told = None if before is None else _sense(verdict.name, before.passed, before.said)
         known = told == _sense(verdict.name, verdict.passed, verdict.said)

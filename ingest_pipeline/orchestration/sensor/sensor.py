@@ -14,10 +14,10 @@ from dagster._core.instance.ref import InstanceRef
 from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
 from ...core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
 from ...core.ports import Topic
-from ...core.record import Place, TopicIdentity
+from ...core.record import NextOffset, TopicIdentity
 from ...core.start import log_bounds, standings, unanswered
 from ...core.stream import Stream
-from ...operations.clients import Connections
+from ...operations.clients import Clients
 from ...operations.status import paused_words
 from ...operations.waiting import WaitWatch
 from .. import tags
@@ -27,12 +27,12 @@ from ..run_history import views_of_runs
 from ..view import Launch, View
 from .cursor import by_this_clock, moved_at, runs_seen, sights, stored
 from .decide import decide
-from .idle_poll import Vigil
-from .runless_checks import Unattended
+from .idle_poll import IdlePoll
+from .runless_checks import RunlessChecks
 from .topic_observation import Look, observe
 
 if TYPE_CHECKING:
-    from ...postgres.book import Glance
+    from ...postgres.book import LedgerSnapshot
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
@@ -40,10 +40,10 @@ TICK_SECONDS = 60.0
 """How often the ledger is told that the sensor looks."""
 
 
-def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
+def stream_sensor(stream: Stream, connections: Clients, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default. It looks every POLL_SECONDS, several times a tick where that is short."""
     poll_seconds = connections.settings.for_stream(stream.name).poll_seconds
-    unattended = Unattended(stream, connections, asset_key(stream, key_prefix))
+    unattended = RunlessChecks(stream, connections, asset_key(stream, key_prefix))
     watch = WaitWatch(connections.settings.for_stream(stream.name).max_delay_seconds)
 
     @dg.sensor(
@@ -55,7 +55,7 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         by_daemon = context.log_key is not None  # a test of the sensor by hand is to be answered at once
-        vigil = Vigil(context.instance_ref if by_daemon else None, poll_seconds)
+        vigil = IdlePoll(context.instance_ref if by_daemon else None, poll_seconds)
         try:
             starting = _starting_seconds(context.instance_ref, connections.settings.run_start_seconds)
             return tick(context, stream, connections, key_prefix, unattended, vigil, starting, watch)
@@ -75,10 +75,10 @@ def stream_sensor(stream: Stream, connections: Connections, key_prefix: Sequence
 def tick(
     context: dg.SensorEvaluationContext,
     stream: Stream,
-    connections: Connections,
+    connections: Clients,
     key_prefix: Sequence[str] = (),
-    unattended: Unattended | None = None,
-    vigil: Vigil | None = None,
+    unattended: RunlessChecks | None = None,
+    vigil: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
     watch: WaitWatch | None = None,
 ) -> dg.SensorResult | dg.SkipReason:
@@ -131,9 +131,9 @@ def tick(
 def look(
     context: dg.SensorEvaluationContext,
     stream: Stream,
-    connections: Connections,
+    connections: Clients,
     nobody: bool = False,
-    vigil: Vigil | None = None,
+    vigil: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
     watch: WaitWatch | None = None,
 ) -> View:
@@ -148,7 +148,7 @@ def look(
     now = time.time()  # of what is seen: a vigil may follow, and a ghost is not older for that
     settings = connections.settings.for_stream(stream.name)
     book, topic = connections.book(stream), connections.topic(stream)
-    ledger = book.glance()
+    ledger = book.snapshot()
     known, state, owners = ledger.positions, ledger.state, ledger.owners
     ticked_at = by_this_clock(state.ticked_at, state, now)
     if known and now - ticked_at >= TICK_SECONDS:
@@ -200,7 +200,9 @@ def look(
     )
 
 
-def _losses(identity: TopicIdentity, topic: Topic, ledger: Glance, ends: Mapping[int, Place]) -> list[Loss]:
+def _losses(
+    identity: TopicIdentity, topic: Topic, ledger: LedgerSnapshot, ends: Mapping[int, NextOffset]
+) -> list[Loss]:
     """Kafka is asked for the log's bounds only where nobody drains and the position is not at the end."""
     known = standings(ledger.positions)
     starts, highs = log_bounds(topic, known, ends, known.keys() - ledger.owners.holders.keys())
@@ -208,7 +210,7 @@ def _losses(identity: TopicIdentity, topic: Topic, ledger: Glance, ends: Mapping
 
 
 def _observe(
-    context: dg.SensorEvaluationContext, stream: Stream, connections: Connections, key: dg.AssetKey, now: float
+    context: dg.SensorEvaluationContext, stream: Stream, connections: Clients, key: dg.AssetKey, now: float
 ) -> tuple[list[dg.AssetObservation], Look]:
     """An outage that begins just now must not hold a launch back: the next tick looks again."""
     last = Look(**stored(context.cursor).get("look", {}))
@@ -219,7 +221,7 @@ def _observe(
         return [], last
 
 
-def _request(launch: Launch, stream: Stream, connections: Connections, view: View) -> dg.RunRequest:
+def _request(launch: Launch, stream: Stream, connections: Clients, view: View) -> dg.RunRequest:
     settings = connections.settings.for_stream(stream.name)
     lead = view.patience.lead if view.patience is not None else 0.0
     found = {
@@ -243,7 +245,7 @@ def _starting_seconds(instance: InstanceRef | None, wanted: int) -> float:
     return wanted or (STARTING_SECONDS if default else OTHER_STARTING_SECONDS)
 
 
-def _remember_absence(stream: Stream, connections: Connections) -> None:
+def _remember_absence(stream: Stream, connections: Clients) -> None:
     """START_FROM must not skip what is written between the topic's appearance and the first look at it."""
     if connections.settings.for_stream(stream.name).start_from != "earliest":
         book = connections.book(stream)
