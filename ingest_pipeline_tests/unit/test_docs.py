@@ -39,7 +39,7 @@ def test_make_targets_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_exist(page: Path) -> None:
-    folders = "core|kafka|postgres|orchestration|testing|demo"
+    folders = "cli|core|demo|kafka|local|operations|orchestration|postgres|settings|testing"
     for path in re.findall(rf"`((?:{folders})/[a-z_*/]*(?:\.py)?)`", page.read_text()):
         assert (ROOT / "ingest_pipeline" / path).exists(), path
 
@@ -56,7 +56,7 @@ def test_settings_exist(page: Path) -> None:
 def test_every_outcome_a_run_can_have_is_explained() -> None:
     sources = [
         *(ROOT / "ingest_pipeline" / "core").glob("drain.py"),
-        *(ROOT / "ingest_pipeline").glob("orchestration/*.py"),
+        *(ROOT / "ingest_pipeline" / "orchestration").rglob("*.py"),
     ]
     text = "".join(path.read_text() for path in sources)
     outcomes = set(re.findall(r'return "([a-z]+(?:-[a-z]+)?)"$', text, re.MULTILINE)) - {"starting"}
