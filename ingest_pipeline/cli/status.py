@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..core.stream import Stream
-    from ..operations.status import PartitionStatus, StreamStatus
+    from ..operations.partition_status import PartitionStatus
+    from ..operations.status import StreamStatus
 
 _WATCH_SECONDS = 2.0
 _STYLES = ("green", "yellow", "red", "magenta")

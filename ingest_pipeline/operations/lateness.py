@@ -17,7 +17,7 @@ from .waiting import place_of, waiting_of
 
 if TYPE_CHECKING:
     from ..postgres.book import StreamState
-    from .status import PartitionStatus
+    from .partition_status import PartitionStatus
 
 SILENT_SECONDS = 180
 """A sensor tells the ledger once a minute that it looks. One that has not for so long, nor for three of its intervals,

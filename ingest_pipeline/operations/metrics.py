@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from ..core.stream import Stream
 from .clients import Clients
 from .levels import LEVELS, STOPPED, UNKNOWN
-from .status import PartitionStatus, StreamStatus, status_of
+from .partition_status import PartitionStatus
+from .status import StreamStatus, status_of
 
 _PARTITION = ("stream", "partition")
 

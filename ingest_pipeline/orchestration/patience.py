@@ -6,39 +6,17 @@ A container or a busy queue needs minutes where a process needs seconds. What re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from .view import RunView
+from .view import LEAD_SECONDS, START_GRACE_SECONDS, Patience, RunView
 
-STARTING_SECONDS = 30.0
-"""How long Dagster's default launcher may take to start a run before another run is launched."""
 OTHER_STARTING_SECONDS = 300.0
 """The same of any other launcher, which may have to fetch an image or to wait for a machine."""
-START_GRACE_SECONDS = 20.0
-"""How long a started run may take to open its writing session. One that had a session and lost it is gone at once."""
-LEAD_SECONDS = 12.0
-"""How long before a run's age its successor is launched: a tick's interval and a run's start."""
 SUCCESSOR_SECONDS = 120.0
 """How long a successor waits for the owner to let go, once the owner has been asked or has reached its age."""
 _TICK_SECONDS = 10.0
 _LATELY = 5
 """The number of newest starts that are looked at. The slowest of them counts."""
 _LONGEST_START, _LONGEST_OPENING = 3600.0, 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds.
-
-    Attributes:
-        starting: from Dagster's launch of a run to its start.
-        opening: from its start to its session with PostgreSQL.
-        lead: how long before the owner's age the successor is launched.
-    """
-
-    starting: float = STARTING_SECONDS
-    opening: float = START_GRACE_SECONDS
-    lead: float = LEAD_SECONDS
 
 
 def learned(runs: Iterable[RunView], starting: float, run_max_seconds: float) -> Patience:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from .tags import Shard
 
-if TYPE_CHECKING:
-    from .patience import Patience
+STARTING_SECONDS = 30.0
+"""How long Dagster's default launcher may take to start a run before another run is launched."""
+START_GRACE_SECONDS = 20.0
+"""How long a started run may take to open its writing session. One that had a session and lost it is gone at once."""
+LEAD_SECONDS = 12.0
+"""How long before a run's age its successor is launched: a tick's interval and a run's start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,21 @@ class RunView:
     ended: str = ""
     launch_seconds: float | None = None
     opening_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds.
+
+    Attributes:
+        starting: from Dagster's launch of a run to its start.
+        opening: from its start to its session with PostgreSQL.
+        lead: how long before the owner's age the successor is launched.
+    """
+
+    starting: float = STARTING_SECONDS
+    opening: float = START_GRACE_SECONDS
+    lead: float = LEAD_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

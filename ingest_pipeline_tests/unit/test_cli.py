@@ -17,7 +17,8 @@ from rich.console import Console
 import ingest_pipeline
 from ingest_pipeline import streams
 from ingest_pipeline.cli import main, status
-from ingest_pipeline.operations.status import PartitionStatus, StreamStatus
+from ingest_pipeline.operations.partition_status import PartitionStatus
+from ingest_pipeline.operations.status import StreamStatus
 
 SCRIPT = Path(sys.executable).with_name("ingest")
 NOWHERE = "postgresql://somebody:hunter2@127.0.0.1:9/events"

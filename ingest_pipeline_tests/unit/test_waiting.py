@@ -11,7 +11,7 @@ import pytest
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.start import StoredPosition
 from ingest_pipeline.operations.lateness import delays, late, silent, unattended
-from ingest_pipeline.operations.status import PartitionStatus
+from ingest_pipeline.operations.partition_status import PartitionStatus
 from ingest_pipeline.operations.waiting import Waiting, WaitWatch, waiting_of
 from ingest_pipeline.postgres.book import StreamState
 from ingest_pipeline_tests.samples import READING

@@ -8,10 +8,12 @@ from typing import Any
 
 import dagster as dg
 
-from ...core.errors import KafkaUnavailable, NotPermitted
+from ...core.errors import EnvironmentFault, KafkaUnavailable, NotPermitted
 from ...core.ports import Clock, Topic
 from ...core.progress import Progress
 from ...core.start import unanswered_words
+from ...core.stream import Stream
+from ...operations.clients import Clients
 from .picture import picture
 
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
@@ -133,3 +135,14 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
     ]
     columns = [dg.TableColumn(name, "int") for name in ("partition", "from", "to")]
     return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns=columns))
+
+
+def known_row_count(stream: Stream, clients: Clients, log: logging.Logger) -> int | None:
+    """Rows of the table by the ledger's counters. None when the ledger does not answer: the drain tells an outage."""
+    from ...postgres.table_reads import row_count
+
+    try:
+        return row_count(clients.database(), stream)
+    except EnvironmentFault as fault:
+        log.warning("the row count is not known: %s", fault.message)
+        return None

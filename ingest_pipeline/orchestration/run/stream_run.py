@@ -34,12 +34,13 @@ from ...operations.limits import batch_limits, letter_limits, record_rules
 from ...operations.losses import accept_unasked, consequence, loss_of
 from .. import tags
 from ..checks import CheckResult, check_results
-from ..patience import START_GRACE_SECONDS, SUCCESSOR_SECONDS, successor_seconds
+from ..patience import SUCCESSOR_SECONDS, successor_seconds
 from ..sensor.decide import AGE
+from ..view import START_GRACE_SECONDS
 from .garbage_collector import paused_garbage_collector
 from .journal import Journal
 from .log import run_logger
-from .report import Reporter
+from .report import Reporter, known_row_count
 from .stop_signal import StopRequest
 
 if TYPE_CHECKING:
@@ -233,18 +234,8 @@ class StreamRun:
             self._settings.report_seconds,
             self._log,
             self._checks,
-            self._row_count,
+            lambda: known_row_count(self._stream, self._connections, self._log),
         )
-
-    def _row_count(self) -> int | None:
-        """For a report alone: an outage is told by the drain."""
-        from ...postgres.table_reads import row_count
-
-        try:
-            return row_count(self._connections.database(), self._stream)
-        except EnvironmentFault as fault:
-            self._log.warning("the row count is not known: %s", fault.message)
-            return None
 
     def _note_failure(self, why: str, stops: bool) -> None:
         """For `ingest status`. Where PostgreSQL does not answer, it says that itself."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ...core.start import unanswered_words
-from ..patience import LEAD_SECONDS, START_GRACE_SECONDS, STARTING_SECONDS, Patience
 from ..setbacks import backoff_seconds, beside, fruitless_words, is_setback, wait_words, without_progress
 from ..tags import Shard, shards
-from ..view import Decision, Launch, RunView, Sight, View
+from ..view import LEAD_SECONDS, START_GRACE_SECONDS, STARTING_SECONDS, Decision, Launch, Patience, RunView, Sight, View
 
 __all__ = [
     "AGE",

@@ -22,9 +22,9 @@ from ...operations.status import paused_words
 from ...operations.waiting import WaitWatch
 from .. import tags
 from ..asset_keys import asset_key, topic_key
-from ..patience import OTHER_STARTING_SECONDS, STARTING_SECONDS, learned, max_runtime
+from ..patience import OTHER_STARTING_SECONDS, learned, max_runtime
 from ..run_history import views_of_runs
-from ..view import Launch, View
+from ..view import STARTING_SECONDS, Launch, View
 from .cursor import by_this_clock, moved_at, runs_seen, sights, stored
 from .decide import decide
 from .idle_poll import IdlePoll
