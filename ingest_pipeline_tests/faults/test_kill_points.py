@@ -136,7 +136,7 @@ class Place:
         environ = {**self.environ, "BATCH_TIMEOUT": "0.1", "RUN_IDLE_SECONDS": "0"}
         stream = self.world.stream
         with self._connections(environ) as connections, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, "Connections", lambda settings: connections)
+            patch.setattr(build, "Clients", lambda settings: connections)
             definitions = build.build_definitions([stream], connections.settings)
             result = definitions.resolve_job_def(tags.job_name(stream)).execute_in_process(
                 instance=self.world.instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"}

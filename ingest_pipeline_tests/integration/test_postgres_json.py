@@ -87,13 +87,13 @@ VALUES = [sent(text, time) for text in (*NUMBERS, *ODD) for time in TIMES]
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-@pytest.mark.parametrize("together", [True, False])
-def test_every_digit_is_kept(database_url: str, method: str, batches_per_commit: bool) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_every_digit_is_kept(database_url: str, method: str, at_once: bool) -> None:
     with Bench(database_url, DOCUMENTS, method=method) as bench:
         bench.begin()
         decoder = JsonDecoder(DOCUMENTS)
         records: Any = [message(0, n, value) for n, value in enumerate(VALUES)]
-        more = (decoder.decode_many,) if batches_per_commit else ()
+        more = (decoder.decode_many,) if at_once else ()
         batch = decode_batch(records, {}, bench.ledger.positions, decoder.decode, RecordRules(), *more)
         assert batch is not None
         bench.ledger.write(batch)

@@ -48,7 +48,7 @@ def bench(
         opened.append(Clients(*arguments))
         return opened[-1]
 
-    monkeypatch.setattr(build, "Connections", connections)
+    monkeypatch.setattr(build, "Clients", connections)
     with ExitStack() as cleanup:
 
         def make(streams: Sequence[Stream] = (TEMPERATURE,), partitions: int = 2, **environ: str) -> Bench:

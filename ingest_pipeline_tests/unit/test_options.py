@@ -203,8 +203,8 @@ def test_what_is_not_declared(sent: dict[str, Any], extra: Any, time: str) -> No
     value = json.dumps({"event_time": time, **sent}).encode()
     row = JsonDecoder(OUTER).decode(value)
     assert (row[0], plain(row)[-1]) == (NOON, extra)
-    batches_per_commit = JsonDecoder(OUTER).decode_many([value, value])
-    assert batches_per_commit == (([row, row], []) if time.endswith("Z") else ([], [0, 1]))
+    many = JsonDecoder(OUTER).decode_many([value, value])
+    assert many == (([row, row], []) if time.endswith("Z") else ([], [0, 1]))
 
 
 JSON: st.SearchStrategy[Any] = st.recursive(

@@ -81,8 +81,8 @@ def messages(values: list[bytes | None], stamps: list[int | None] | None = None)
 def test_together_they_give_what_they_give_alone(odd: list[bytes | None], healthy: list[bytes]) -> None:
     values = [*healthy, *odd, *healthy]
     alone = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES)
-    batches_per_commit = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, DECODER.decode_many)
-    assert told(batches_per_commit) == told(alone)
+    many = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, DECODER.decode_many)
+    assert told(many) == told(alone)
 
 
 @settings(STEADY, max_examples=1000)
