@@ -317,6 +317,7 @@ class TestGhosts:
             frozen.execute("create temp table anything (line text)")
             with pytest.raises(psycopg.errors.AdminShutdown), frozen.cursor().copy("copy anything from stdin"):
                 later(30)
+                assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 3", "one look cannot tell"
                 assert len(here.tick().run_requests) == 1
                 here.drain()
                 assert here.rows() == 5
