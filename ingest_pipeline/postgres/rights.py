@@ -13,7 +13,7 @@ MINIMUM_VERSION = 140_000
 
 _NEEDED = {
     "position": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "past_position": ("INSERT",),
+    "past_position": ("SELECT", "INSERT"),
     "dead_letter": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "settled_letters": ("SELECT", "INSERT", "UPDATE"),
     "loss": ("SELECT", "INSERT", "UPDATE", "DELETE"),
