@@ -228,7 +228,7 @@ def test_dagster_dev_keeps_nothing(world: Callable[..., World]) -> None:
     location = ["-m", "ingest_pipeline_tests.orchestration.location"]
     with ProcessList() as processes, DagsterDev(here.folder, environ, location) as dagster:
         wait_for("dead letters", lambda: here.letters() == len(refused), every=0.2)
-        query(here.url, "drop trigger refuse on price; drop function quote_it; " + QUOTING.format("U0001"))
+        query(here.url, "drop trigger refuse on price; drop function quote_it; " + QUOTING.format("XX001"))
         here.produce(good)
         wait_for("a failed run", lambda: any(run.status == "FAILURE" for run in dagster.runs("price")), every=0.5)
     assert here.leaks() == []
