@@ -16,7 +16,7 @@ RECORDS ?= 100000
 STEPS ?= 100000
 SEED ?= 1
 
-.PHONY: help install demo demo-kill test ui-test check kafka lock bench bench-quick chaos fuzz simulate clean
+.PHONY: help install demo demo-kill test long-test ui-test check kafka lock bench bench-quick chaos fuzz simulate clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -38,6 +38,9 @@ demo-kill: install ## The demo with a draining run killed every 20 s, and the pr
 
 test: install ## Run the tests (ARGS='-k name')
 	@$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+long-test: install ## The tests that take minutes each (ARGS='-k name')
+	@$(BIN)/pytest -m long $(ARGS)
 
 ui-test: install ## Dagster's UI in a real browser (needs Chromium); renews the pictures in docs/images
 	@SCREENSHOTS=docs/images $(BIN)/pytest ingest_pipeline_tests/ui $(ARGS)

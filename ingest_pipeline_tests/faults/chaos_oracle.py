@@ -105,9 +105,12 @@ def broker_faults(log: Log, issued: Issued) -> list[str]:
     """Where the topics are not what the producers know of: nothing that is ours to mend."""
     known = issued.acknowledged
     lost = [at for at, number in known.items() if log.records.get(at) != number]
-    unknown = [at for at in log.records if at not in known and (at.stream, log.records[at]) not in issued.in_doubt]
+    expected = issued.in_doubt | issued.unplaced
+    unknown = [at for at in log.records if at not in known and (at.stream, log.records[at]) not in expected]
+    missing = issued.unplaced - {(at.stream, number) for at, number in log.records.items()}
     return [
         *_differ("acknowledged, but not in the topic", lost),
+        *_differ("acknowledged without an offset, but not in the topic", missing),
         *_differ("in the topic, but not acknowledged", unknown),
         *_differ("in the topic with another value", log.altered),
     ]

@@ -18,6 +18,7 @@ PARTITIONS = 4
 _PAUSE_SECONDS = 0.1
 _IN_TRANSACTION = 8
 _TRY_SECONDS = 10.0
+_NOT_TOLD = -1
 
 
 class At(NamedTuple):
@@ -33,6 +34,7 @@ class Issued:
 
     Attributes:
         acknowledged: coordinates → number. These must become a row, a dead letter or, with no value, nothing.
+        unplaced: acknowledged as well, and the broker did not tell the offset: it recognised a retry.
         aborted: must never be seen.
         in_doubt: the broker gave no answer; they may be in the log or not.
     """
@@ -41,6 +43,7 @@ class Issued:
         self._numbers = {stream: itertools.count() for stream in feed.SHAPES}
         self._lock = threading.Lock()
         self.acknowledged: dict[At, int] = {}
+        self.unplaced: set[tuple[str, int]] = set()
         self.aborted: set[tuple[str, int]] = set()
         self.in_doubt: set[tuple[str, int]] = set()
 
@@ -52,7 +55,14 @@ class Issued:
 
     def add(self, found: Iterable[tuple[At, int]]) -> None:
         with self._lock:
-            self.acknowledged.update(found)
+            self._acknowledge(found)
+
+    def _acknowledge(self, found: Iterable[tuple[At, int]]) -> None:
+        for at, number in found:
+            if at.offset == _NOT_TOLD:
+                self.unplaced.add((at.stream, number))
+            else:
+                self.acknowledged[at] = number
 
     def doubt(self, written: Iterable[tuple[str, int]]) -> None:
         with self._lock:
@@ -65,7 +75,7 @@ class Issued:
             if committed is None:
                 self.aborted.update(written)
             else:
-                self.acknowledged.update(committed)
+                self._acknowledge(committed)
 
 
 class Producers:
@@ -121,7 +131,8 @@ class Producers:
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            found.append(_at(message))
+            if (at := _at(message)).offset != _NOT_TOLD:
+                found.append(at)
 
         for stream in feed.SHAPES:
             for partition in range(PARTITIONS):
@@ -230,6 +241,7 @@ def _retried(call: Callable[[float], None]) -> None:
 
 
 def _at(message: Message) -> At:
+    """Where an acknowledged record is. A broker that recognises a retry acknowledges it without an offset."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None and partition is not None and offset is not None and offset >= 0
-    return At(topic, partition, offset)
+    assert topic is not None and partition is not None
+    return At(topic, partition, _NOT_TOLD if offset is None or offset < 0 else offset)

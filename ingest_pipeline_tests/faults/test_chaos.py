@@ -51,7 +51,11 @@ def test_how_far_it_is_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("arguments", [["--faults", str(COUNT), "--seed", str(SEED)], CLUSTER], ids=["one", "three"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--faults", str(COUNT), "--seed", str(SEED)], pytest.param(CLUSTER, marks=pytest.mark.long)],
+    ids=["one", "three"],
+)
 def test_all_holds_after_some_faults(kafka_server: RealKafka, arguments: list[str]) -> None:
     """`kafka_server` only says whether there is one: chaos starts its own."""
     command = [sys.executable, "-m", "ingest_pipeline_tests.faults.chaos", *arguments]

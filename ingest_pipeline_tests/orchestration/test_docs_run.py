@@ -17,7 +17,7 @@ from ingest_pipeline_tests.unit.docs_commands import PAGES, calls, names, statem
 
 pytestmark = pytest.mark.kafka
 ENDLESS = {"demo", "metrics", "simulate"}
-LACKING = {"accept-loss", "dead-letters allow", "pause", "replay", "resume"}
+LACKING = {"accept-loss", "dead-letters allow", "dead-letters redrive", "pause", "replay", "resume", "schema"}
 """Named in passing, without what they need."""
 SAID = {
     "check": (0, 1),  # Dagster's configuration here is not the shipped one

@@ -14,7 +14,7 @@ from ingest_pipeline_tests.orchestration.location import SUFFIX
 from ingest_pipeline_tests.orchestration.records import produce, temperatures
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kafka, pytest.mark.long, pytest.mark.timeout(600)]
 START_SECONDS = 40
 """More than Dagster's default launcher is given, and more than a run past its age waits for its successor."""
 LAUNCHER = f"""
