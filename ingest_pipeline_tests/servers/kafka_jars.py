@@ -107,7 +107,7 @@ class KafkaProcess:
 
     def _end(self, sign: signal.Signals) -> None:
         if self._process is not None:
-            end(self._process, sign, 20)
+            end(self._process, sign, 60)  # a broker that is killed instead cuts its log at damage
             self._process = None
         if self._guard is not None:
             self._guard.dismiss()
