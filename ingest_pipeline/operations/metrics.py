@@ -127,7 +127,7 @@ class StreamCollector(Collector):
 
 
 def application(streams: Iterable[Stream], connections: Clients) -> WSGIApplication:
-    """`/metrics` and `/healthz`. The latter answers 503 with the reasons when a stream stands still that nobody paused,
+    """`/metrics` and `/healthz`. The latter answers 503 with the reasons when a stream that is not paused stands still,
     else 504 when the ledger did not answer in time, else 200."""
     streams = list(streams)
     registry = CollectorRegistry()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..postgres.book import StreamState
 
 UNATTENDED_SECONDS = 60
-"""Records that no run drains for longer are told; a run takes a few seconds to start."""
+"""`ingest status` reports records that no run has drained for longer. A run takes a few seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StreamStatus:
     Attributes:
         level: of levels.py.
         said: a sentence for everything that is not as it should be, the gravest first.
-        late: those that tell of records waiting for more than MAX_DELAY_SECONDS; None where nobody can tell.
+        late: the sentences about records that wait for more than MAX_DELAY_SECONDS. None where it is not known.
         ticked_at: when its sensor last looked, to the minute.
         paused: it stands still because somebody wanted it to, and for no other reason.
     """

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from .tags import Shard
 
+AGE = "age"
+"""The successor that waits for the owner's age; every other one makes the owner end at once."""
 STARTING_SECONDS = 30.0
 """How long Dagster's default launcher may take to start a run before another run is launched."""
 START_GRACE_SECONDS = 20.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ingest_pipeline.orchestration.patience import learned, successor_seconds
-from ingest_pipeline.orchestration.sensor.decide import AGE, Decision, RunView, View, decide
+from ingest_pipeline.orchestration.sensor.decide import decide
 from ingest_pipeline.orchestration.tags import Shard
-from ingest_pipeline.orchestration.view import Sight
+from ingest_pipeline.orchestration.view import AGE, Decision, RunView, Sight, View
 
 NEVER = float("inf")
 HANDOVER_SECONDS = 15.0

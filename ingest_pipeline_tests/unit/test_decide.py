@@ -8,20 +8,10 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.orchestration.sensor.decide import (
-    AGE,
-    ENDING_SECONDS,
-    GHOST_SECONDS,
-    START_GRACE_SECONDS,
-    UNBEGUN_SECONDS,
-    Decision,
-    Launch,
-    RunView,
-    View,
-    backoff_seconds,
-    decide,
-)
+from ingest_pipeline.orchestration.sensor.decide import ENDING_SECONDS, GHOST_SECONDS, UNBEGUN_SECONDS, decide
+from ingest_pipeline.orchestration.setbacks import backoff_seconds
 from ingest_pipeline.orchestration.tags import Shard, shard_of, shards
+from ingest_pipeline.orchestration.view import AGE, START_GRACE_SECONDS, Decision, Launch, RunView, View
 
 NOW = 1_000_000.0
 LONG_AGO = NOW - 300

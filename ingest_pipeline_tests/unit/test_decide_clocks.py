@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.orchestration.sensor.decide import (
-    ENDING_SECONDS,
-    GHOST_SECONDS,
-    START_GRACE_SECONDS,
-    STARTING_SECONDS,
-    Decision,
-    Launch,
-    RunView,
-    decide,
-)
+from ingest_pipeline.orchestration.sensor.decide import ENDING_SECONDS, GHOST_SECONDS, decide
+from ingest_pipeline.orchestration.view import START_GRACE_SECONDS, STARTING_SECONDS, Decision, Launch, RunView
 from ingest_pipeline_tests.unit.dagster_model import NEVER, DagsterModel
 from ingest_pipeline_tests.unit.test_decide import LAUNCH, NOW, OTHER, OWNED, RUN, WHOLE, failed, run, view
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 
 from ingest_pipeline.orchestration.patience import learned, max_runtime, successor_seconds
-from ingest_pipeline.orchestration.sensor.decide import Launch, RunView, decide
+from ingest_pipeline.orchestration.sensor.decide import decide
 from ingest_pipeline.orchestration.tags import Shard
-from ingest_pipeline.orchestration.view import LEAD_SECONDS, START_GRACE_SECONDS, STARTING_SECONDS, Patience
+from ingest_pipeline.orchestration.view import (
+    LEAD_SECONDS,
+    START_GRACE_SECONDS,
+    STARTING_SECONDS,
+    Launch,
+    Patience,
+    RunView,
+)
 from ingest_pipeline_tests.unit.dagster_model import NEVER, DagsterModel
 from ingest_pipeline_tests.unit.test_decide import LAUNCH, NEW, NOW, OLD, OTHER, OWNED, RUN, WHOLE, failed, run, view
 

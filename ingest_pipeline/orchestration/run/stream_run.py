@@ -35,8 +35,7 @@ from ...operations.losses import accept_unasked, consequence, loss_of
 from .. import tags
 from ..checks import CheckResult, check_results
 from ..patience import SUCCESSOR_SECONDS, successor_seconds
-from ..sensor.decide import AGE
-from ..view import START_GRACE_SECONDS
+from ..view import AGE, START_GRACE_SECONDS
 from .garbage_collector import paused_garbage_collector
 from .journal import Journal
 from .log import run_logger

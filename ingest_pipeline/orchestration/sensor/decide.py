@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ...core.start import unanswered_words
-from ..setbacks import backoff_seconds, beside, fruitless_words, is_setback, wait_words, without_progress
+from ..setbacks import beside, fruitless_words, is_setback, wait_words, without_progress
 from ..tags import Shard, shards
-from ..view import LEAD_SECONDS, START_GRACE_SECONDS, STARTING_SECONDS, Decision, Launch, Patience, RunView, Sight, View
-
-__all__ = [
-    "AGE",
-    "ENDING_SECONDS",
-    "GHOST_SECONDS",
-    "LEAD_SECONDS",
-    "STARTING_SECONDS",
-    "START_GRACE_SECONDS",
-    "Decision",
-    "Launch",
-    "RunView",
-    "View",
-    "backoff_seconds",
-    "decide",
-]
+from ..view import AGE, STARTING_SECONDS, Decision, Launch, Patience, RunView, Sight, View
 
 GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
 """A run without a session is reported failed when it is seen so for this long: it may just be ending. One that has said
 how it ended needs but Dagster's own steps, and those may take a minute on a busy machine."""
-AGE = "age"
-"""The successor that waits for the owner's age; every other one makes the owner end at once."""
 UNBEGUN_SECONDS = 30.0
 """A run this old gets a successor when a partition of its shard has no position, since the leader was away when the run
 began. Not at each tick: the run may be unable to reach a broker that the sensor reaches."""

@@ -88,15 +88,15 @@ def tick(
         unattended: to be told where no run is at work.
         vigil: what to do until the next tick where there is nothing to do; None: nothing.
         starting_seconds: how long a run may take to start, where recent ones were not slower.
-        watch: notes since when records wait; None: nobody does.
+        watch: notes since when records wait. None: that is not noted.
 
     Raises:
         TopicMissing: the topic of a stream that has begun is gone; one that never was is waited for.
         IngestError: Kafka or PostgreSQL did not answer, or somebody has to act; the next tick tries again.
     """
     try:
-        nobody = unattended is not None and unattended.is_well()
-        view = look(context, stream, connections, nobody, vigil, starting_seconds, watch)
+        no_run_lately = unattended is not None and unattended.is_well()
+        view = look(context, stream, connections, no_run_lately, vigil, starting_seconds, watch)
     except TopicMissing as error:
         if known := connections.book(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
@@ -132,7 +132,7 @@ def look(
     context: dg.SensorEvaluationContext,
     stream: Stream,
     connections: Clients,
-    nobody: bool = False,
+    no_run_lately: bool = False,
     vigil: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
     watch: WaitWatch | None = None,
@@ -140,8 +140,8 @@ def look(
     """Everything `decide` needs: the ledger first, then Kafka, then Dagster.
 
     Args:
-        nobody: no run was there a while ago. Then, while there is nothing to do, Dagster is not asked: it opens its
-            storage anew for each tick that does, which is most of what an idle tick costs.
+        no_run_lately: no run was there a while ago. While there is nothing to do either, Dagster is not asked. It opens
+            its storage again for each tick that asks, which is most of what an idle tick costs.
         vigil: kept while there is nothing to do; what follows is seen by another look.
         starting_seconds, watch: see `tick`.
     """
@@ -169,8 +169,8 @@ def look(
     idle = known.keys() >= ends.keys() and not (any(lag.values()) or owners.holders or lost)
     paused = paused_words(state)
     if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
-        return look(context, stream, connections, nobody, None, starting_seconds, watch)
-    runs_asked = not (nobody and idle)
+        return look(context, stream, connections, no_run_lately, None, starting_seconds, watch)
+    runs_asked = not (no_run_lately and idle)
     limit = RECENT_RUNS * settings.parallelism
     active, recent = views_of_runs(context.instance, stream, limit) if runs_asked else ([], [])
     kept = stored(context.cursor)
@@ -203,7 +203,7 @@ def look(
 def _losses(
     identity: TopicIdentity, topic: Topic, ledger: LedgerSnapshot, ends: Mapping[int, NextOffset]
 ) -> list[Loss]:
-    """Kafka is asked for the log's bounds only where nobody drains and the position is not at the end."""
+    """Kafka is asked for the log's bounds only where no run drains and the position is not at the end."""
     known = standings(ledger.positions)
     starts, highs = log_bounds(topic, known, ends, known.keys() - ledger.owners.holders.keys())
     return find_losses(identity, topic.name, known, ledger.losses, starts, highs)
