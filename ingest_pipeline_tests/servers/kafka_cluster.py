@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from confluent_kafka import ElectionType, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import ClusterMetadata, NewTopic
+from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic
 
 from ingest_pipeline.local.server_process import HOST, free_port
 
@@ -113,7 +113,7 @@ class KafkaCluster(RealKafka):
         *,
         replicas: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Make a topic. On return every partition has a leader.
+        """Make a topic. On return every running broker knows it, and every partition has a leader.
 
         Args:
             replicas: for each partition the brokers that hold it, its preferred leader first. ``partitions`` is not
@@ -125,6 +125,17 @@ class KafkaCluster(RealKafka):
             assignment = [list(brokers) for brokers in replicas]
             topic = NewTopic(name, len(assignment), replica_assignment=assignment, config=dict(config or {}))
         self._create(topic)
+        with ThreadPoolExecutor(len(self.running)) as pool:
+            list(pool.map(lambda broker: self._wait_until_known(name, broker), self.running))
+
+    def _wait_until_known(self, topic: str, broker: int) -> None:
+        """A new client has one connection, to the broker in question. A broker learns of a new topic a moment late."""
+        deadline = time.monotonic() + 30
+        client = AdminClient({"bootstrap.servers": f"{HOST}:{self._ports[broker]}"})
+        while client.list_topics(topic, timeout=30).topics[topic].error is not None:
+            if time.monotonic() > deadline:
+                raise ServerUnavailable(f"{self.description}: broker {broker} does not know topic {topic!r} after 30 s")
+            time.sleep(0.05)
 
     def leaders(self, topic: str) -> dict[int, int]:
         """Partition → the broker that leads it, -1 where none does. Empty while the broker asked has no such topic."""
