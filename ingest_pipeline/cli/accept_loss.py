@@ -9,7 +9,7 @@ import click
 
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time, parse_instant
-from .main import StreamName, connections
+from .main import StreamName, open_clients
 
 
 class GoOnFrom(click.ParamType["str | int | datetime"]):
@@ -48,8 +48,8 @@ def accept_loss(
     from ..core.start import survey, unanswered_words
     from ..operations import losses
 
-    open_connections = connections()
-    book, topic = open_connections.book(stream), open_connections.topic(stream)
+    clients = open_clients()
+    book, topic = clients.book(stream), clients.topic(stream)
     if dismiss:
         book.forget_losses(partition)
         which = "" if partition is None else f" of partition {partition}"
@@ -69,5 +69,5 @@ def accept_loss(
         click.echo(f"  → {losses.consequence(item)}")
     if not yes:
         click.confirm("accept?", abort=True)
-    losses.accept(open_connections, stream, accepted, seen.identity, getpass.getuser())
+    losses.accept(clients, stream, accepted, seen.identity, getpass.getuser())
     click.echo(f"accepted; the sensor of {stream.name} goes on within seconds")

@@ -12,7 +12,7 @@ import click
 from ..core.decode import JsonDecoder
 from ..core.errors import STAGES
 from ..core.stream import Stream
-from .main import Instant, StreamName, connections
+from .main import Instant, StreamName, open_clients
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         from ..postgres.letter_filter import LetterFilter
 
         wanted = LetterFilter(stage, sqlstate, reason, since, until, ids or None)
-        return command(DeadLetters(connections().database(), stream), wanted, stream, **rest)
+        return command(DeadLetters(open_clients().database(), stream), wanted, stream, **rest)
 
     for option in (
         click.option("--id", "ids", type=int, multiple=True, help="Of a letter; may be repeated."),
@@ -92,7 +92,7 @@ def allow(stream: Stream, count: int) -> None:
 
     Example: ingest dead-letters allow price --count 5000
     """
-    book = connections().book(stream)
+    book = open_clients().book(stream)
     book.prepare()
     book.allow_letters(count)
     click.echo(f"the next {count:,} dead letters of {stream.name} do not count; its sensor tries again within seconds")
@@ -108,7 +108,7 @@ def show(stream: Stream, letter_id: int) -> None:
     """
     from ..postgres.dead_letters import DeadLetters
 
-    row = DeadLetters(connections().database(), stream).show(letter_id, _PREVIEW_BYTES)
+    row = DeadLetters(open_clients().database(), stream).show(letter_id, _PREVIEW_BYTES)
     if row is None:
         known = f"Hint: `ingest dead-letters list {stream.name}` counts those it has."
         raise click.ClickException(f"{stream.name} has no dead letter {letter_id}\n{known}")
@@ -130,7 +130,7 @@ def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run:
     """
     from ..operations.limits import record_rules
 
-    settings = connections().settings.for_stream(stream.name)
+    settings = open_clients().settings.for_stream(stream.name)
     total = sum(row.letters for row in letters.count_by_reason(wanted))
     decode, rules = JsonDecoder(stream, settings.naive_timestamps).decode, record_rules(settings, stream)
     with progress(f"redriving {stream.name}", total) as show:
@@ -174,8 +174,8 @@ def purge(stream: Stream, days: int | None, yes: bool) -> None:
     """
     from ..postgres.letter_retention import SettledLetters
 
-    settled = SettledLetters(connections().database(), stream)
-    days = connections().settings.settled_letter_retention_days if days is None else days
+    settled = SettledLetters(open_clients().database(), stream)
+    days = open_clients().settings.settled_letter_retention_days if days is None else days
     total = settled.expired(days)
     if total and (yes or click.confirm(f"delete {total:,} letters of {stream.name}, settled over {days} days ago?")):
         with progress(f"purging letters of {stream.name}", total) as show:

@@ -154,7 +154,7 @@ def migrate() -> None:
     """
     from ..postgres import schema
 
-    done = schema.migrate(connections().database(), load_streams())
+    done = schema.migrate(open_clients().database(), load_streams())
     click.echo("\n".join(done) or "nothing to do: the ledger and all tables are as declared")
 
 
@@ -167,7 +167,7 @@ def check() -> None:
     from ..operations.check import findings
     from ..orchestration.instance_check import instance_findings
 
-    clients, streams = connections(), load_streams()
+    clients, streams = open_clients(), load_streams()
     wrong = 0
     for finding in chain(findings(clients, streams), instance_findings(clients, streams)):
         wrong += not finding.ok
@@ -183,7 +183,7 @@ def pause(stream: Stream, reason: str) -> None:
 
     Example: ingest pause price --reason "table is being rebuilt"
     """
-    book = connections().book(stream)
+    book = open_clients().book(stream)
     book.prepare()
     book.pause(reason, getpass.getuser())
     click.echo(f"{stream.name} is paused: {reason}")
@@ -196,7 +196,7 @@ def resume(stream: Stream) -> None:
 
     Example: ingest resume price
     """
-    book = connections().book(stream)
+    book = open_clients().book(stream)
     book.prepare()
     book.resume()
     click.echo(f"{stream.name} goes on")
@@ -219,7 +219,7 @@ def _settings() -> Settings:
     return load_settings(list(by_name(load_streams())))
 
 
-def connections() -> Clients:
+def open_clients() -> Clients:
     """What the environment's settings point at; one for a command, closed at its end."""
     from ..operations.clients import Clients
 

@@ -11,7 +11,7 @@ import click
 
 from ..core.errors import SettingsError
 from ..settings.streams import load_streams
-from .main import connections
+from .main import open_clients
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -38,7 +38,7 @@ def metrics(port: int, host: str) -> None:
     from ..operations.metrics import application
 
     try:
-        server = make_server(host, port, application(load_streams(), connections()), _Server, _Handler)
+        server = make_server(host, port, application(load_streams(), open_clients()), _Server, _Handler)
     except OSError as error:
         raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from error
     with server:

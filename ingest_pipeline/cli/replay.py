@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from ..core.stream import Stream
-from .main import Instant, StreamName, connections
+from .main import Instant, StreamName, open_clients
 from .progress import progress
 
 
@@ -36,11 +36,11 @@ def replay(
     from ..operations.replays import ReplayRequest, ranges, run_replay
 
     wanted = ReplayRequest(partition, from_offset, to_offset, from_time, to_time)
-    found = ranges(wanted, stream, connections())
+    found = ranges(wanted, stream, open_clients())
     for each in found:
         click.echo(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}", err=True)
     with progress(f"replaying {stream.name}", sum(each.stop - each.start for each in found)) as show:
-        done = run_replay(found, stream, connections(), observe=lambda done: show(done.offsets))
+        done = run_replay(found, stream, open_clients(), observe=lambda done: show(done.offsets))
     click.echo(
         f"{done.stored:,} stored, {done.present:,} present, {done.absent:,} absent, {done.dead:,} dead,"
         f" {done.skipped:,} skipped, {done.refused:,} refused"

@@ -14,7 +14,7 @@ import click
 
 from ..operations.levels import LEVELS, worst
 from ..settings.streams import load_streams
-from .main import StreamName, connections
+from .main import StreamName, open_clients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
 def _look(streams: Sequence[Stream]) -> list[StreamStatus]:
     from ..operations.status import status_of
 
-    return [status_of(stream, connections(), rates=True) for stream in streams]
+    return [status_of(stream, open_clients(), rates=True) for stream in streams]
 
 
 def _watch(streams: Sequence[Stream], console: Console) -> None:

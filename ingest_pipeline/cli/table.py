@@ -7,7 +7,7 @@ import sys
 import click
 
 from ..core.stream import Stream
-from .main import StreamName, connections
+from .main import StreamName, open_clients
 
 
 @click.command()
@@ -23,7 +23,7 @@ def tail(stream: Stream, rows: int) -> None:
 
     from ..postgres.table_reads import newest
 
-    names, found = newest(connections().database(), stream, rows)
+    names, found = newest(open_clients().database(), stream, rows)
     table = Table(*names, box=None, pad_edge=False)
     for row in found:
         table.add_row(*("" if value is None else str(value) for value in row))
@@ -39,4 +39,4 @@ def schema(stream: Stream) -> None:
     """
     from ..postgres.table_reads import ddl
 
-    click.echo(ddl(stream, connections().settings.database_schema))
+    click.echo(ddl(stream, open_clients().settings.database_schema))

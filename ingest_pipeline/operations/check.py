@@ -11,17 +11,17 @@ from .clients import Clients
 from .finding import Finding
 
 
-def findings(connections: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
+def findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
     """Kafka, then PostgreSQL. Each is yielded as it is known."""
     for stream in streams:
-        yield from kafka_findings(connections, stream)
-    yield from _postgres(connections, streams)
+        yield from kafka_findings(clients, stream)
+    yield from _postgres(clients, streams)
 
 
-def _postgres(connections: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
+def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
     from ..postgres import catalog, comparison, rights, schema, server_checks
 
-    database = connections.database()
+    database = clients.database()
     what = f"PostgreSQL at {database.where}"
     try:
         with database.connect("asking for the version") as connection:

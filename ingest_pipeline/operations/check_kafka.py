@@ -13,61 +13,61 @@ from .clients import Clients
 from .finding import Finding
 
 
-def kafka_findings(connections: Clients, stream: Stream) -> Iterator[Finding]:
+def kafka_findings(clients: Clients, stream: Stream) -> Iterator[Finding]:
     what = f"Kafka topic {stream.topic}"
-    topic = connections.topic(stream)
+    topic = clients.topic(stream)
     try:
         identity = topic.identity()
         ends = topic.end_offsets(range(identity.partitions))
     except TopicMissing as error:
-        yield _missing(what, connections, stream, error)
+        yield _missing(what, clients, stream, error)
         return
     except KafkaUnavailable as error:
-        yield Finding(False, what, "; ".join([error.message, *_unreachable(connections)]))
+        yield Finding(False, what, "; ".join([error.message, *_unreachable(clients)]))
         return
     except IngestError as error:
         yield Finding(False, what, error.message)
         return
     if silent := unanswered(identity, ends):
-        yield Finding(False, what, "; ".join([unanswered_words(silent), *_unreachable(connections)]))
+        yield Finding(False, what, "; ".join([unanswered_words(silent), *_unreachable(clients)]))
         return
     total = sum(place.next_offset for place in ends.values())
     note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"
     yield Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {total:,}{note}")
-    if connections.start_policy(stream).adopt_group:
-        yield _adoption(connections, stream, identity.partitions)
+    if clients.start_policy(stream).adopt_group:
+        yield _adoption(clients, stream, identity.partitions)
 
 
-def _unreachable(connections: Clients) -> list[str]:
+def _unreachable(clients: Clients) -> list[str]:
     """Addresses that cannot be used, and why: those of the settings, then those that the brokers tell clients."""
     from ..kafka.reach import advertised_problems, bootstrap_problems
 
-    if named := bootstrap_problems(connections.settings.kafka):
+    if named := bootstrap_problems(clients.settings.kafka):
         return [f"KAFKA_BOOTSTRAP_SERVERS: {problem}" for problem in named]
     return [
         f"the brokers tell clients to connect to addresses of which {problem}: correct advertised.listeners there"
-        for problem in advertised_problems(connections.admin())
+        for problem in advertised_problems(clients.admin())
     ]
 
 
-def _missing(what: str, connections: Clients, stream: Stream, error: TopicMissing) -> Finding:
-    if positions := _positions(connections, stream):
+def _missing(what: str, clients: Clients, stream: Stream, error: TopicMissing) -> Finding:
+    if positions := _positions(clients, stream):
         return Finding(False, what, topic_gone(error, len(positions), stream.name).message)
     return Finding(True, what, "does not exist yet. The sensor waits for it, and the stream begins at its beginning")
 
 
-def _adoption(connections: Clients, stream: Stream, partitions: int) -> Finding:
+def _adoption(clients: Clients, stream: Stream, partitions: int) -> Finding:
     """What the stream's first run would take over from ADOPT_GROUP."""
-    group = str(connections.start_policy(stream).adopt_group)
+    group = str(clients.start_policy(stream).adopt_group)
     what = f"ADOPT_GROUP of {stream.name}"
-    if _positions(connections, stream):
+    if _positions(clients, stream):
         return Finding(True, what, f"not used any more: the stream has begun, and group {group} is not read again")
-    topic = connections.topic(stream)
+    topic = clients.topic(stream)
     try:
         taken = adoption(topic, group, range(partitions), stream.name)
     except IngestError as error:
         return Finding(False, what, error.message)
-    if connections.admin().has_members(group):
+    if clients.admin().has_members(group):
         return Finding(
             False,
             what,
@@ -77,9 +77,9 @@ def _adoption(connections: Clients, stream: Stream, partitions: int) -> Finding:
     return Finding(True, what, f"the first run takes over offsets of {taken.summary()}")
 
 
-def _positions(connections: Clients, stream: Stream) -> dict[int, StoredPosition]:
+def _positions(clients: Clients, stream: Stream) -> dict[int, StoredPosition]:
     """The stream's positions. None while PostgreSQL does not answer: its own line says so."""
     try:
-        return connections.book(stream).positions()
+        return clients.book(stream).positions()
     except IngestError:
         return {}

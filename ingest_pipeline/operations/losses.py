@@ -77,7 +77,7 @@ def consequence(accepted: Acceptance) -> str:
 
 
 def accept(
-    connections: Clients,
+    clients: Clients,
     stream: Stream,
     accepted: Sequence[Acceptance],
     identity: TopicIdentity,
@@ -91,7 +91,7 @@ def accept(
     """
     from ..postgres.ledger import PostgresLedger
 
-    ledger = PostgresLedger(connections.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
+    ledger = PostgresLedger(clients.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
     try:
         partitions = [item.loss.partition for item in accepted]
         others = ledger.own(partitions, exact=True, announce="wait-now", wait_seconds=OWN_SECONDS, stop=stop)
@@ -108,7 +108,7 @@ def accept(
 
 
 def accept_unasked(
-    connections: Clients, stream: Stream, topic: Topic, book: Book, stop: Callable[[], str | None]
+    clients: Clients, stream: Stream, topic: Topic, book: Book, stop: Callable[[], str | None]
 ) -> list[Acceptance]:
     """ON_DATA_LOSS=continue: go on with what Kafka still has. What was accepted; another run may have been first.
 
@@ -121,7 +121,7 @@ def accept_unasked(
         return []
     accepted = acceptances(topic, losses, None)
     try:
-        accept(connections, stream, accepted, found.identity, "ON_DATA_LOSS=continue", stop)
+        accept(clients, stream, accepted, found.identity, "ON_DATA_LOSS=continue", stop)
     except Superseded:
         if survey(topic, book).losses:
             raise

@@ -85,11 +85,11 @@ class StreamCollector(Collector):
     ledger says without ends, lag and delay; where PostgreSQL does not, the state alone. A question that PostgreSQL did
     not answer in time makes the state "unknown", and what depends on the answer is left out."""
 
-    def __init__(self, streams: Iterable[Stream], connections: Clients) -> None:
-        self._streams, self._connections = list(streams), connections
+    def __init__(self, streams: Iterable[Stream], clients: Clients) -> None:
+        self._streams, self._clients = list(streams), clients
 
     def collect(self) -> Iterator[Metric]:
-        found = [status_of(stream, self._connections) for stream in self._streams]
+        found = [status_of(stream, self._clients) for stream in self._streams]
         yield self._states(found)
         for name, meaning, of_stream in _OF_STREAMS:
             gauge = GaugeMetricFamily(name, meaning, labels=("stream",))
@@ -126,12 +126,12 @@ class StreamCollector(Collector):
         return family
 
 
-def application(streams: Iterable[Stream], connections: Clients) -> WSGIApplication:
+def application(streams: Iterable[Stream], clients: Clients) -> WSGIApplication:
     """`/metrics` and `/healthz`. The latter answers 503 with the reasons when a stream that is not paused stands still,
     else 504 when the ledger did not answer in time, else 200."""
     streams = list(streams)
     registry = CollectorRegistry()
-    registry.register(StreamCollector(streams, connections))
+    registry.register(StreamCollector(streams, clients))
     metrics: WSGIApplication = make_wsgi_app(registry)
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -141,7 +141,7 @@ def application(streams: Iterable[Stream], connections: Clients) -> WSGIApplicat
         if path != "/healthz":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"here are /metrics and /healthz\n"]
-        stands = [status_of(one, connections) for one in streams]
+        stands = [status_of(one, clients) for one in streams]
         code = "200 OK"
         if any(each.level == UNKNOWN for each in stands):
             code = "504 Gateway Timeout"

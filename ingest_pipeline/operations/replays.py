@@ -52,14 +52,14 @@ class ReplayRequest:
             raise SettingsError(f"a replay's time is {error}") from None
 
 
-def ranges(wanted: ReplayRequest, stream: Stream, connections: Clients) -> list[Range]:
+def ranges(wanted: ReplayRequest, stream: Stream, clients: Clients) -> list[Range]:
     """The offsets meant, below what is ingested now.
 
     Raises:
         SettingsError: no such partition, or nothing of the range has been ingested yet.
         DataLoss: Kafka does not hold the beginning any more; says what it still has.
     """
-    book, topic = connections.book(stream), connections.topic(stream)
+    book, topic = clients.book(stream), clients.topic(stream)
     known = book.positions()
     check_identity(topic.identity(), known, topic.name, stream.name)
     if wanted.partition is not None and wanted.partition not in known:
@@ -88,7 +88,7 @@ def ranges(wanted: ReplayRequest, stream: Stream, connections: Clients) -> list[
 def run_replay(
     wanted: list[Range],
     stream: Stream,
-    connections: Clients,
+    clients: Clients,
     *,
     stop: Callable[[], str | None] = lambda: None,
     observe: Callable[[Replayed], None] = lambda replayed: None,
@@ -96,12 +96,12 @@ def run_replay(
     """Replay the ranges one after the other; `observe` gets the sum so far."""
     from ..postgres.replay import MissingRows
 
-    settings = connections.settings.for_stream(stream.name)
-    store = MissingRows(connections.database(), stream)
+    settings = clients.settings.for_stream(stream.name)
+    store = MissingRows(clients.database(), stream)
     decode = JsonDecoder(stream, settings.naive_timestamps).decode
     limits = BatchLimits(settings.batch_size, settings.batch_bytes, SLICE_SECONDS)
     rules, clock, total = record_rules(settings, stream), SystemClock(), Replayed()
-    with closing(connections.source(stream, connections.book(stream).ledger_id())) as source:
+    with closing(clients.source(stream, clients.book(stream).ledger_id())) as source:
         for each in wanted:
             before = total
 
@@ -109,7 +109,7 @@ def run_replay(
                 observe(before + done)
 
             def verify(each: Range = each) -> None:
-                _check_incarnation(each, stream, connections)
+                _check_incarnation(each, stream, clients)
 
             total = before + replay(
                 source,
@@ -127,9 +127,9 @@ def run_replay(
     return total
 
 
-def _check_incarnation(wanted: Range, stream: Stream, connections: Clients) -> None:
+def _check_incarnation(wanted: Range, stream: Stream, clients: Clients) -> None:
     """Is it still the topic that the range belongs to? Raises TopicChanged, DataLoss."""
-    known, topic = connections.book(stream).positions(), connections.topic(stream)
+    known, topic = clients.book(stream).positions(), clients.topic(stream)
     check_identity(topic.identity(), known, topic.name, stream.name)
     at = known.get(wanted.partition)
     if at is None or at.incarnation != wanted.incarnation:

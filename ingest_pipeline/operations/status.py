@@ -49,14 +49,14 @@ class StreamStatus:
         return None if not lags or any(lag is None for lag in lags) else sum(lag or 0 for lag in lags)
 
 
-def status_of(stream: Stream, connections: Clients, rates: bool = False) -> StreamStatus:
+def status_of(stream: Stream, clients: Clients, rates: bool = False) -> StreamStatus:
     """Never raises: a server that does not answer is part of the status. Without Kafka it is what the ledger says.
 
     Args:
         rates: look at the newest rows for `rows_per_second` too.
     """
     try:
-        return _status_of(stream, connections, rates)
+        return _status_of(stream, clients, rates)
     except IngestError as error:
         if (sentence := levels.unanswered(error)) is not None:
             return StreamStatus(stream.name, UNKNOWN, [sentence], open_letters=None)
@@ -88,10 +88,10 @@ def _moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _status_of(stream: Stream, connections: Clients, rates: bool) -> StreamStatus:
+def _status_of(stream: Stream, clients: Clients, rates: bool) -> StreamStatus:
     from ..postgres.table_reads import newest_timestamps, rows_per_second
 
-    book, topic = connections.book(stream), connections.topic(stream)
+    book, topic = clients.book(stream), clients.topic(stream)
     state, known = book.state(), book.positions()
     paused = [f"paused: {paused_words(state)}; to go on: ingest resume {stream.name}"] * state.paused
     losses, ends, silent, away = book.losses(), {}, [], []
@@ -111,8 +111,8 @@ def _status_of(stream: Stream, connections: Clients, rates: bool) -> StreamStatu
     accounts = levels.in_time(book.accounting, unknown)
     partitions = range(max([0, *(p + 1 for p in (*ends, *silent, *known))]))
     owners = book.owners(partitions).holders
-    newest = newest_timestamps(connections.database(), stream) if known else {}
-    speeds = rows_per_second(connections.database(), stream) if known and rates else {}
+    newest = newest_timestamps(clients.database(), stream) if known else {}
+    speeds = rows_per_second(clients.database(), stream) if known and rates else {}
     letters = levels.in_time(book.open_letters, unknown)
     refused: dict[int, tuple[OpenLetters, ...]] = {}
     if letters is not None:
@@ -121,7 +121,7 @@ def _status_of(stream: Stream, connections: Clients, rates: bool) -> StreamStatu
             for p in partitions
         }
     wrong = {entry.kafka_partition for entry in accounts or () if not entry.accounted}
-    own = connections.settings.for_stream(stream.name)
+    own = clients.settings.for_stream(stream.name)
     places = {p: known[p].next_offset if p in known else 0 for p in partitions}
     lag = {p: max(0, ends[p].next_offset - places[p]) if p in ends else None for p in partitions}
     waited = lateness.delays(known, lag, state, own.poll_seconds)
@@ -172,7 +172,7 @@ def _status_of(stream: Stream, connections: Clients, rates: bool) -> StreamStatu
     waiting = None if letters is None else sum(row.letters for row in letters)
     level = STOPPED if stopped else UNKNOWN if unknown else DEGRADED if degraded or waiting else HEALTHY
     if waiting:
-        words = levels.in_time(lambda: open_letters.in_words(stream, connections, waiting), unknown)
+        words = levels.in_time(lambda: open_letters.in_words(stream, clients, waiting), unknown)
         degraded.append(
             f"{words or f'{waiting:,} open dead letters'}. To see them: ingest dead-letters list {stream.name}"
         )

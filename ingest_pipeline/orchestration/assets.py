@@ -18,9 +18,9 @@ def topic_spec(stream: Stream, key_prefix: Sequence[str], group: str) -> dg.Asse
     )
 
 
-def stream_asset(stream: Stream, connections: Clients, key_prefix: Sequence[str], group: str) -> dg.AssetsDefinition:
+def stream_asset(stream: Stream, clients: Clients, key_prefix: Sequence[str], group: str) -> dg.AssetsDefinition:
     """The table. Materializing it drains the topic: all of it up to now by hand, a shard of it from the sensor."""
-    settings = connections.settings
+    settings = clients.settings
 
     @dg.asset(
         key=asset_key(stream, key_prefix),
@@ -34,13 +34,13 @@ def stream_asset(stream: Stream, connections: Clients, key_prefix: Sequence[str]
         metadata={
             **table_metadata(stream, settings),
             "topic": stream.topic,
-            "group_id": connections.group_id(stream),
+            "group_id": clients.group_id(stream),
         },
         output_required=False,
     )
     def drain(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         from .run.stream_run import StreamRun
 
-        yield from StreamRun(context, stream, connections).results()
+        yield from StreamRun(context, stream, clients).results()
 
     return drain

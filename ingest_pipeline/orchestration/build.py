@@ -38,30 +38,30 @@ def build_definitions(
         SettingsError: the settings or the streams cannot be used.
     """
     named = by_name(streams)
-    connections = Clients(settings if settings is not None else load_settings(list(named)))
+    clients = Clients(settings if settings is not None else load_settings(list(named)))
     everything = list(named.values())
     sensors = [
-        *(stream_sensor(stream, connections, key_prefix) for stream in everything),
-        *alert_sensors(everything, connections.settings.webhook, key_prefix),
+        *(stream_sensor(stream, clients, key_prefix) for stream in everything),
+        *alert_sensors(everything, clients.settings.webhook, key_prefix),
     ]
     return dg.Definitions(
         assets=[
             *(topic_spec(stream, key_prefix, group) for stream in everything),
-            *(stream_asset(stream, connections, key_prefix, group) for stream in everything),
+            *(stream_asset(stream, clients, key_prefix, group) for stream in everything),
         ],
-        asset_checks=[stream_checks(stream, connections, key_prefix) for stream in everything],
+        asset_checks=[stream_checks(stream, clients, key_prefix) for stream in everything],
         jobs=[
             *(_drain_job(stream, key_prefix) for stream in everything),
             maintenance_job(
-                connections,
+                clients,
                 everything,
                 {sensor.name for sensor in sensors},
                 [asset_key(stream, key_prefix) for stream in everything],
             ),
-            pause_job(connections, named),
-            resume_job(connections, named),
-            redrive_job(connections, named),
-            replay_job(connections, named),
+            pause_job(clients, named),
+            resume_job(clients, named),
+            redrive_job(clients, named),
+            replay_job(clients, named),
         ],
         sensors=sensors,
         schedules=[maintenance_schedule()],

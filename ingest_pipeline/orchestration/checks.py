@@ -81,7 +81,7 @@ def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str)
     return None
 
 
-def check_results(stream: Stream, connections: Clients, limit_reached: str | None = None) -> Iterator[CheckResult]:
+def check_results(stream: Stream, clients: Clients, limit_reached: str | None = None) -> Iterator[CheckResult]:
     """Every check, evaluated now.
 
     Args:
@@ -93,14 +93,14 @@ def check_results(stream: Stream, connections: Clients, limit_reached: str | Non
             if name == WITHIN_LIMIT and limit_reached is not None:
                 yield CheckResult(name, False, limit_reached)
             else:
-                yield evaluate(stream, connections)
+                yield evaluate(stream, clients)
         except IngestError as error:
             yield CheckResult(name, False, f"{UNKNOWN}: {error.message}", grave=False)
 
 
-def accounted(stream: Stream, connections: Clients) -> CheckResult:
+def accounted(stream: Stream, clients: Clients) -> CheckResult:
     """The ledger's parts compared with each other; never count(*) over the events."""
-    entries = connections.book(stream).accounting()
+    entries = clients.book(stream).accounting()
     wrong = [entry for entry in entries if not entry.accounted]
     totals = {
         name: sum(getattr(entry, name) for entry in entries)
@@ -119,12 +119,12 @@ def accounted(stream: Stream, connections: Clients) -> CheckResult:
     return CheckResult(ACCOUNTED, False, said + more, metadata=totals)
 
 
-def no_loss(stream: Stream, connections: Clients) -> CheckResult:
+def no_loss(stream: Stream, clients: Clients) -> CheckResult:
     """The topic as it is, compared with the positions."""
     try:
-        found = survey(connections.topic(stream), connections.book(stream))
+        found = survey(clients.topic(stream), clients.book(stream))
     except TopicMissing as error:
-        if known := connections.book(stream).positions():
+        if known := clients.book(stream).positions():
             return CheckResult(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
         return CheckResult(NO_LOSS, True, error.message)
     if found.losses:
@@ -136,20 +136,20 @@ def no_loss(stream: Stream, connections: Clients) -> CheckResult:
     return CheckResult(NO_LOSS, True, "Kafka holds the next offset of every partition")
 
 
-def within_limit(stream: Stream, connections: Clients) -> CheckResult:
+def within_limit(stream: Stream, clients: Clients) -> CheckResult:
     """Open dead letters are no fault of the pipeline; they are shown here, most frequent reason first."""
-    if not connections.book(stream).positions():
+    if not clients.book(stream).positions():
         return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
-    count, said = open_letters(stream, connections)
+    count, said = open_letters(stream, clients)
     return CheckResult(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
 
 
-def up_to_date(stream: Stream, connections: Clients) -> CheckResult:
+def up_to_date(stream: Stream, clients: Clients) -> CheckResult:
     """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
-    found = status_of(stream, connections)
+    found = status_of(stream, clients)
     if not found.partitions or found.late is None or (found.lag is None and not found.late):
         return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.said)}", grave=False)
-    allowed = connections.settings.for_stream(stream.name).max_delay_seconds
+    allowed = clients.settings.for_stream(stream.name).max_delay_seconds
     said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
     figures = {} if found.lag is None else {"lag": found.lag}
     if None not in (delays := [at.delay for at in found.partitions]):
@@ -158,12 +158,12 @@ def up_to_date(stream: Stream, connections: Clients) -> CheckResult:
     return CheckResult(UP_TO_DATE, not found.late, f"lag {lag}; {said}", grave=False, metadata=figures)
 
 
-def as_declared(stream: Stream, connections: Clients) -> CheckResult:
+def as_declared(stream: Stream, clients: Clients) -> CheckResult:
     """The comparison that a run makes before it consumes."""
     from ..postgres.comparison import has_table, in_words, table_differences
 
-    database = connections.database()
-    begun = bool(connections.book(stream).positions())
+    database = clients.database()
+    begun = bool(clients.book(stream).positions())
     with database.connect(f"comparing the table of stream {stream.name}") as connection:
         if not begun and not has_table(connection, stream, database.schemas.events):
             return CheckResult(AS_DECLARED, True, "the stream has not begun")
@@ -182,7 +182,7 @@ _EVALUATIONS: dict[str, Callable[[Stream, Clients], CheckResult]] = {
 }
 
 
-def stream_checks(stream: Stream, connections: Clients, key_prefix: Sequence[str]) -> dg.AssetChecksDefinition:
+def stream_checks(stream: Stream, clients: Clients, key_prefix: Sequence[str]) -> dg.AssetChecksDefinition:
     """The same checks for the Execute button."""
     key = asset_key(stream, key_prefix)
 
@@ -193,7 +193,7 @@ def stream_checks(stream: Stream, connections: Clients, key_prefix: Sequence[str
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {check.name for check in context.selected_asset_check_keys}
-        for verdict in check_results(stream, connections, _limit_reached(context.instance, stream)):
+        for verdict in check_results(stream, clients, _limit_reached(context.instance, stream)):
             if verdict.name in selected:
                 yield dg.AssetCheckResult(
                     asset_key=key,

@@ -14,7 +14,7 @@ from ..operations.clients import Clients
 from ..operations.finding import Finding
 
 
-def instance_findings(connections: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
+def instance_findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
     """Whether the instance of DAGSTER_HOME, or of the current folder, suits these streams."""
     folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
     what = f"Dagster instance of {'DAGSTER_HOME' if 'DAGSTER_HOME' in os.environ else 'this folder'}"
@@ -25,7 +25,7 @@ def instance_findings(connections: Clients, streams: Sequence[Stream]) -> Iterat
         with dg.DagsterInstance.from_config(folder) as instance:
             parts = (instance.run_coordinator, instance.run_launcher, instance.compute_log_manager)
             yield Finding(True, what, ", ".join(type(part).__name__ for part in parts))
-            yield _run_limit(instance, connections, streams)
+            yield _run_limit(instance, clients, streams)
             yield _switch("run monitoring", instance.run_monitoring_enabled, "set run_monitoring: {enabled: true}")
             threads = bool(instance.get_settings("sensors").get("use_threads"))
             yield _switch("sensor threads", threads, "set sensors: {use_threads: true}, or one slow tick holds up all")
@@ -33,8 +33,8 @@ def instance_findings(connections: Clients, streams: Sequence[Stream]) -> Iterat
         yield Finding(False, what, f"dagster.yaml cannot be used: {str(error).splitlines()[0]}")
 
 
-def _run_limit(instance: dg.DagsterInstance, connections: Clients, streams: Sequence[Stream]) -> Finding:
-    shards = sum(connections.settings.for_stream(stream.name).parallelism for stream in streams)
+def _run_limit(instance: dg.DagsterInstance, clients: Clients, streams: Sequence[Stream]) -> Finding:
+    shards = sum(clients.settings.for_stream(stream.name).parallelism for stream in streams)
     needed = 2 * shards + 10
     coordinator = instance.run_coordinator
     limit = (

@@ -181,11 +181,11 @@ class FuzzWorld:
         world = cls(kafka, url, folder)
         declared = [each.stream for each in world.streams]
         settings = load_settings([stream.name for stream in declared], world.environ)
-        connections = Clients(settings)
+        clients = Clients(settings)
         for stream in declared:
             kafka.create_topic(stream.topic, PARTITIONS, _ANY_TIME)
-            connections.book(stream).prepare()
-        connections.close()
+            clients.book(stream).prepare()
+        clients.close()
         with psycopg.connect(url, autocommit=True) as connection:  # long words fit the table, but no index
             connection.execute("create index on temperature (device_id)")
         try:

@@ -57,9 +57,9 @@ class World:
         return self.environ["DATABASE_URL"]
 
     def prepare(self, *statements: str) -> None:
-        connections = Clients(load_settings([self.stream.name], self.environ))
-        connections.book(self.stream).prepare()
-        connections.close()
+        clients = Clients(load_settings([self.stream.name], self.environ))
+        clients.book(self.stream).prepare()
+        clients.close()
         for statement in statements:
             query(self.url, statement)
 

@@ -120,24 +120,24 @@ class Place:
             "RECORDS_PER_COMMIT": "1",  # so that there is a later batch to die in
             "BATCH_TIMEOUT": "60",  # a batch is cut by its size alone
         }
-        with self._connections({}) as connections:
-            connections.book(world.stream).prepare()
+        with self._clients({}) as clients:
+            clients.book(world.stream).prepare()
         if refusing:
             query(url, NOT_COLD)
 
     @contextmanager
-    def _connections(self, environ: dict[str, str]) -> Iterator[Clients]:
-        connections = Clients(load_settings([self.world.stream.name], {**self.environ, **environ}))
-        yield connections
-        connections.close()
+    def _clients(self, environ: dict[str, str]) -> Iterator[Clients]:
+        clients = Clients(load_settings([self.world.stream.name], {**self.environ, **environ}))
+        yield clients
+        clients.close()
 
     def drain(self) -> None:
         """A run to the end of the topic, in this process."""
         environ = {**self.environ, "BATCH_TIMEOUT": "0.1", "RUN_IDLE_SECONDS": "0"}
         stream = self.world.stream
-        with self._connections(environ) as connections, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, "Clients", lambda settings: connections)
-            definitions = build.build_definitions([stream], connections.settings)
+        with self._clients(environ) as clients, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "Clients", lambda settings: clients)
+            definitions = build.build_definitions([stream], clients.settings)
             result = definitions.resolve_job_def(tags.job_name(stream)).execute_in_process(
                 instance=self.world.instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"}
             )
@@ -180,8 +180,8 @@ class Place:
 
     def group_offsets(self) -> dict[int, int]:
         """What lag tools are told; nothing where nothing was committed."""
-        with self._connections({}) as connections:
-            found = connections.topic(self.world.stream).group_offsets(connections.group_id(self.world.stream))
+        with self._clients({}) as clients:
+            found = clients.topic(self.world.stream).group_offsets(clients.group_id(self.world.stream))
             return {partition: offset.next_offset for partition, offset in found.items()}
 
 

@@ -27,12 +27,12 @@ from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
 def lines(topic: str = "reading", **environ: str) -> list[tuple[bool, str]]:
     """What `ingest check` says of Kafka."""
-    connections = Clients(load_settings(["reading"], environ))
+    clients = Clients(load_settings(["reading"], environ))
     stream = Stream("reading", READING.event, topic=topic)
     try:
-        return [(finding.ok, finding.message) for finding in kafka_findings(connections, stream)]
+        return [(finding.ok, finding.message) for finding in kafka_findings(clients, stream)]
     finally:
-        connections.close()
+        clients.close()
 
 
 @pytest.fixture

@@ -261,10 +261,10 @@ def test_a_database_that_is_read_only_is_refused_by_name(database_url: str) -> N
     with psycopg.connect(database_url, autocommit=True) as connection:
         database = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(database))
-    connections = Clients(load_settings(["reading"], {"DATABASE_URL": database_url}))
+    clients = Clients(load_settings(["reading"], {"DATABASE_URL": database_url}))
     try:
-        findings = list(_postgres(connections, [READING]))
+        findings = list(_postgres(clients, [READING]))
     finally:
-        connections.close()
+        clients.close()
     assert [finding.ok for finding in findings] == [False]
     assert "default_transaction_read_only is on" in findings[0].message

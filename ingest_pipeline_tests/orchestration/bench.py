@@ -45,7 +45,7 @@ class Bench:
     streams: Sequence[Stream]
     environ: Mapping[str, str]
     settings: Settings
-    connections: Clients
+    clients: Clients
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     cursors: dict[str, str | None] = field(default_factory=dict)

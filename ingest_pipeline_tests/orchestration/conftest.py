@@ -44,11 +44,11 @@ def bench(
     """
     opened: list[Clients] = []
 
-    def connections(*arguments: Any) -> Clients:
+    def clients(*arguments: Any) -> Clients:
         opened.append(Clients(*arguments))
         return opened[-1]
 
-    monkeypatch.setattr(build, "Clients", connections)
+    monkeypatch.setattr(build, "Clients", clients)
     with ExitStack() as cleanup:
 
         def make(streams: Sequence[Stream] = (TEMPERATURE,), partitions: int = 2, **environ: str) -> Bench:

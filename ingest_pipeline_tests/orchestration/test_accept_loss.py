@@ -128,7 +128,7 @@ def test_a_run_of_another_shard_is_left_alone(bench: Make, kafka_server: RealKaf
             here.produce(in_partition(1, 1, first=11))
             wait_for_rows(here, 14)
         finally:
-            here.connections.book(here.stream).pause("it is enough", "ann")
+            here.clients.book(here.stream).pause("it is enough", "ann")
         result = run.result(WAIT_SECONDS)
     assert here.outcome(result.run_id) == ("paused", "2")
     assert here.positions() == {0: 10, 1: 7}

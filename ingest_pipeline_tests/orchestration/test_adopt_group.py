@@ -45,7 +45,7 @@ def line(here: Bench, code: int = 0) -> str:
 
 
 def has_members(here: Bench, group: str) -> bool | None:
-    return here.connections.admin().has_members(group)
+    return here.clients.admin().has_members(group)
 
 
 def test_a_misspelt_group_is_refused_before_anything_is_read(bench: Make, group: str) -> None:

@@ -105,7 +105,7 @@ def test_what_was_red_in_a_run_ends_red(bench: Make) -> None:
         here.query("delete from ingest.dead_letter")
         wait_for("red", lambda: not newest(here, ACCOUNTED)[0])
         here.query("insert into ingest.dead_letter overriding system value select * from kept")
-        here.connections.book(here.stream).pause("it is enough", "ann")
+        here.clients.book(here.stream).pause("it is enough", "ann")
         assert run.result(60).success
     passed, said = newest(here, ACCOUNTED)
     assert (passed, said.split(": ")[0]) == (False, "earlier in this run")
@@ -162,25 +162,25 @@ def test_records_that_nobody_drains_are_told(bench: Make, monkeypatch: pytest.Mo
     ((stream,),) = [status(here, 0)]
     assert (stream["lag"], stream["said"]) == (6, [])
     monkeypatch.setattr(status_module, "UNATTENDED_SECONDS", 1)
-    assert wait_for("the records' age", lambda: status_of(here.stream, here.connections).said) == [
+    assert wait_for("the records' age", lambda: status_of(here.stream, here.clients).said) == [
         "no run drains, and 6 records wait, some for more than 1 s: is temperature_sensor switched on, and Dagster's"
         " daemon up? Its last tick says why it launches none"
     ]
     status(here, 1)
-    with closing(PostgresLedger(here.connections.database(), here.stream, "some-run")) as ledger:
+    with closing(PostgresLedger(here.clients.database(), here.stream, "some-run")) as ledger:
         assert ledger.own([0, 1], exact=True) == {}
-        assert status_of(here.stream, here.connections).said == []
-    here.connections.book(here.stream).pause("index build", "ann")
-    (said,) = status_of(here.stream, here.connections).said
+        assert status_of(here.stream, here.clients).said == []
+    here.clients.book(here.stream).pause("index build", "ann")
+    (said,) = status_of(here.stream, here.clients).said
     assert said.startswith("paused: index build (ann)")
 
 
 def test_records_of_a_stream_that_never_began_are_told(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     here = bench()
     monkeypatch.setattr(status_module, "UNATTENDED_SECONDS", 1)
-    assert status_of(here.stream, here.connections).said == []
+    assert status_of(here.stream, here.clients).said == []
     here.produce(temperatures(3))
-    (said,) = wait_for("the records' age", lambda: status_of(here.stream, here.connections).said)
+    (said,) = wait_for("the records' age", lambda: status_of(here.stream, here.clients).said)
     assert said.startswith("no run drains, and 3 records wait")
 
 
@@ -234,7 +234,7 @@ def test_so_is_one_launched_by_hand_until_one_goes_well(bench: Make) -> None:
         return any(not check.passed and check.check_name == WITHIN_LIMIT for check in checked_by_hand(here))
 
     assert reached()
-    here.connections.book(here.stream).allow_letters(100)
+    here.clients.book(here.stream).allow_letters(100)
     here.drain()
     assert not reached()
 
@@ -265,7 +265,7 @@ def test_one_that_is_planned_and_never_evaluated_stands_in_nobodys_way(bench: Ma
 
 def late(here: Bench) -> CheckResult | None:
     """What the check up_to_date says, unless it passes."""
-    (found,) = [verdict for verdict in check_results(here.stream, here.connections) if verdict.name == UP_TO_DATE]
+    (found,) = [verdict for verdict in check_results(here.stream, here.clients) if verdict.name == UP_TO_DATE]
     return None if found.passed else found
 
 
@@ -303,7 +303,7 @@ def test_that_age_not_being_known_does_not_pass(bench: Make, monkeypatch: pytest
 
 def test_a_table_that_was_there_before_and_differs_is_red_from_the_first_run_on(bench: Make) -> None:
     here = bench()
-    assert [found.said for found in check_results(here.stream, here.connections) if found.name == AS_DECLARED] == [
+    assert [found.said for found in check_results(here.stream, here.clients) if found.name == AS_DECLARED] == [
         "the stream has not begun"
     ]
     here.query("create table temperature (temperature text)")

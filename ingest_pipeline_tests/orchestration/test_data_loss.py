@@ -324,7 +324,7 @@ def test_acceptance_is_refused_when_a_position_moved(bench: Make, kafka_server: 
     here.produce(devices(0, 3))
     here.drain()
     stale = Acceptance(noted_loss("retention", 0, 1, 2, 3, 3), NextOffset(3))
-    identity = here.connections.topic(here.stream).identity()
+    identity = here.clients.topic(here.stream).identity()
     with pytest.raises(Superseded, match="has moved meanwhile"):
-        accept(here.connections, here.stream, [stale], identity, "test")
+        accept(here.clients, here.stream, [stale], identity, "test")
     assert here.query(GAPS) == []

@@ -44,7 +44,7 @@ class Story(threading.Thread):
         except BaseException as error:
             self.error = error
         finally:
-            self.here.connections.book(self.here.stream).pause("the end", "the test")
+            self.here.clients.book(self.here.stream).pause("the end", "the test")
 
     def _tell(self) -> None:
         self.produce()
@@ -94,7 +94,7 @@ def test_a_drain_goes_on_with_the_promoted_standby(
     bench: Callable[..., Bench], pair: Pair, fail_over: Callable[[Story], None], synchronous: bool
 ) -> None:
     here = bench(DATABASE_URL=pair.url, RUN_IDLE_SECONDS="600", BATCH_SIZE="100", RECORDS_PER_COMMIT="100")
-    here.connections.book(here.stream).prepare()
+    here.clients.book(here.stream).prepare()
     here.tick()
     sensor = Clients(here.settings)  # as in a process of its own, whose session stays with the old primary
     assert not sensor.book(here.stream).state().paused
@@ -125,4 +125,4 @@ def test_a_drain_goes_on_with_the_promoted_standby(
 
 def exposed(here: Bench) -> str:
     asked = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}
-    return b"".join(application(here.streams, here.connections)(asked, lambda *_: None)).decode()
+    return b"".join(application(here.streams, here.clients)(asked, lambda *_: None)).decode()

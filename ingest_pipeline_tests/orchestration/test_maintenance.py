@@ -93,9 +93,9 @@ class Keeper:
     def maintain(self, days_later: float, keep: int = 0) -> None:
         at = time.time() + days_later * DAY
         self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
-        connections = Clients(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
+        clients = Clients(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
         streams = [dg.AssetKey(name) for name in ("busy", "quiet", "broken")]
-        self.execute(maintenance.maintenance_job(connections, [], [SENSOR], streams), OURS)
+        self.execute(maintenance.maintenance_job(clients, [], [SENSOR], streams), OURS)
 
     def execute(self, job: dg.JobDefinition, repository: RemoteRepositoryOrigin, **more: str) -> str:
         """A run as the daemon launches it for a code location, in this process. Its id."""

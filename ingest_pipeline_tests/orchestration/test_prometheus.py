@@ -71,7 +71,7 @@ def here(bench: Make) -> Iterator[Bench]:
     found.tick()
     found.produce(temperatures(2, first=20), temperature)
     found.produce(prices(4), price)
-    with closing(PostgresLedger(found.connections.database(), temperature, "0ddba11-and-more")) as owner:
+    with closing(PostgresLedger(found.clients.database(), temperature, "0ddba11-and-more")) as owner:
         assert owner.own([0, 1], exact=True) == {}
         yield found
 
@@ -79,7 +79,7 @@ def here(bench: Make) -> Iterator[Bench]:
 @contextmanager
 def served(here: Bench) -> Iterator[str]:
     """host:port of the bench's endpoint, as `ingest metrics` serves it."""
-    server = make_server("127.0.0.1", 0, application(here.streams, here.connections), _Server, _Handler)
+    server = make_server("127.0.0.1", 0, application(here.streams, here.clients), _Server, _Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -162,7 +162,7 @@ def test_a_real_prometheus_answers_every_query(here: Bench, prometheus: Promethe
         expected = {letters, ("IngestPaused", "price")}
         wait_for(f"{expected}", lambda: holding() == expected)
         ingest(here, "resume", "price")
-        book = here.connections.book(here.streams[1])
+        book = here.clients.book(here.streams[1])
         at = book.positions()[0]
         book.note_loss(Loss(0, at.incarnation, at.next_offset, "truncated", "the log was cut", 0, 1))
         expected = {letters, ("IngestNobodyDrains", "price")}

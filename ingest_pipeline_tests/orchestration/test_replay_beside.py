@@ -52,7 +52,7 @@ def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.Mo
         soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
         printed = ingest(here, "replay", "temperature", "--from-time", "2020-01-01", "--to-time", soon)
         assert not run.done()
-        here.connections.book(here.stream).pause("it is enough", "ann")
+        here.clients.book(here.stream).pause("it is enough", "ann")
         result = run.result(WAIT_SECONDS)
     new = 10 * len(lots)
     assert new >= 40
@@ -102,12 +102,12 @@ class Range:
         self._ledger = bench.query(LEDGER)
 
     def redrive(self) -> Redriven:
-        letters = DeadLetters(self.bench.connections.database(), self.bench.stream)
+        letters = DeadLetters(self.bench.clients.database(), self.bench.stream)
         return letters.redrive(LetterFilter(), JsonDecoder(self.bench.stream).decode)
 
     def replay(self) -> Replayed:
-        stream, connections = self.bench.stream, self.bench.connections
-        return run_replay(ranges(ReplayRequest(0, 0, 100), stream, connections), stream, connections)
+        stream, clients = self.bench.stream, self.bench.clients
+        return run_replay(ranges(ReplayRequest(0, 0, 100), stream, clients), stream, clients)
 
     def assert_whole(self) -> None:
         """Each row is there once, no letter waits, and the counters are as they were at ingestion."""

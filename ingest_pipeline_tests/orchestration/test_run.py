@@ -66,7 +66,7 @@ class TestByHand:
         here.produce(temperatures(4))
         here.drain()
         here.produce(temperatures(6))
-        owner = PostgresLedger(here.connections.database(), here.stream, "0ddba11-and-more")
+        owner = PostgresLedger(here.clients.database(), here.stream, "0ddba11-and-more")
         try:
             owner.own([1], exact=True)
             result = here.by_hand()
@@ -149,7 +149,7 @@ class TestEnds:
         here.produce(temperatures(4))
         here.drain()
         here.produce(temperatures(4))
-        owner = PostgresLedger(here.connections.database(), here.stream, "0ddba11-and-more")
+        owner = PostgresLedger(here.clients.database(), here.stream, "0ddba11-and-more")
         try:
             owner.own([0, 1], exact=True)
             result = here.by_sensor()
@@ -190,9 +190,9 @@ class TestEnds:
         here.produce(temperatures(2))
         here.drain()
         here.produce(temperatures(2))
-        here.connections.book(here.stream).pause("wait", "ann")
+        here.clients.book(here.stream).pause("wait", "ann")
         assert here.outcome(here.drain())[0] == "paused"
-        here.connections.book(here.stream).resume()
+        here.clients.book(here.stream).resume()
         here.drain()
         assert here.rows() == 4
 

@@ -41,7 +41,7 @@ def drained(bench: Bench, count: int) -> None:
 @contextmanager
 def owned_by(bench: Bench, run_id: str) -> Iterator[None]:
     """For the block a run owns every partition."""
-    with closing(PostgresLedger(bench.connections.database(), bench.stream, run_id)) as ledger:
+    with closing(PostgresLedger(bench.clients.database(), bench.stream, run_id)) as ledger:
         assert ledger.own(list(bench.positions()), exact=True) == {}
         yield
 
@@ -106,7 +106,7 @@ class TestLag:
         here = bench()
         drained(here, 2)
         here.produce(temperatures(7))
-        book = here.connections.book(here.stream)
+        book = here.clients.book(here.stream)
         book.pause("table is being rebuilt", "ann")
         said = here.tick().skip_message or ""
         assert re.fullmatch(r"paused: table is being rebuilt \(ann\), since 20[-\d]+ [\d:]+ UTC; lag 7", said)
@@ -144,9 +144,7 @@ class TestVigil:
     """What a tick does until the next one; test_vigil.py has how long it does."""
 
     def tick(self, here: Bench, vigil: IdlePoll) -> dg.SensorResult:
-        outcome = sensor.tick(
-            dg.build_sensor_context(instance=here.instance), here.stream, here.connections, vigil=vigil
-        )
+        outcome = sensor.tick(dg.build_sensor_context(instance=here.instance), here.stream, here.clients, vigil=vigil)
         assert isinstance(outcome, dg.SensorResult)
         return outcome
 
@@ -159,7 +157,7 @@ class TestVigil:
 
     def test_a_pause_that_comes_with_it_holds(self, bench: Make) -> None:
         def pause_and_produce() -> None:
-            here.connections.book(here.stream).pause("a test", "ann")
+            here.clients.book(here.stream).pause("a test", "ann")
             here.produce(temperatures(1, first=3))
 
         here = bench()
@@ -173,7 +171,7 @@ class TestVigil:
         drained(here, 3)
         context = dg.build_sensor_context(instance=here.instance)
         vigil = Watched(lambda: meanwhile.append(time.time()))
-        view = sensor.look(context, here.stream, here.connections, vigil=vigil)
+        view = sensor.look(context, here.stream, here.clients, vigil=vigil)
         assert [view.now <= moment for moment in meanwhile] == [True]
 
     def test_none_is_kept_where_something_is_to_do_or_nothing_may_be_done(self, bench: Make) -> None:
@@ -183,10 +181,10 @@ class TestVigil:
         here.drain()
         with owned_by(here, RUN):
             self.tick(here, vigil)
-        here.connections.book(here.stream).pause("a test", "ann")
+        here.clients.book(here.stream).pause("a test", "ann")
         self.tick(here, vigil)
         assert vigil.kept == 0
-        here.connections.book(here.stream).resume()
+        here.clients.book(here.stream).resume()
         self.tick(here, vigil)
         assert vigil.kept == 1
 
@@ -310,7 +308,7 @@ class TestGhosts:
         drained(here, 2)
         here.produce(temperatures(3))
         self.started(here)
-        with here.connections.database().connect("asking for the keys") as connection:
+        with here.clients.database().connect("asking for the keys") as connection:
             key = locks.lock_keys(connection, "ingest", "temperature").key("own", 0)
         with psycopg.connect(here.url, autocommit=True, application_name=f"ingest {RUN}") as frozen:
             frozen.execute("select pg_advisory_lock(%s)", [key])

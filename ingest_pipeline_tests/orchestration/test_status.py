@@ -66,7 +66,7 @@ class TestRate:
     def test_of_many_rows_the_newest_tell(self, here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(table_reads, "RATE_ROWS", 10)
         here.query("update temperature set ingested_at = now() - interval '20 s' where kafka_partition = 0")
-        found = table_reads.rows_per_second(here.connections.database(), here.stream)[0]
+        found = table_reads.rows_per_second(here.clients.database(), here.stream)[0]
         assert 10 / 60 <= found <= 10 / 20
 
     def test_a_stream_that_has_not_begun_has_none(self, bench: Make) -> None:
@@ -78,7 +78,7 @@ def test_who_owns_and_since_when(bench: Make) -> None:
     here.produce(temperatures(4))
     here.drain()
     assert [at["owner"] for at in partitions(here)] == [None, None]
-    with closing(PostgresLedger(here.connections.database(), here.stream, "0ddba11-and-more")) as owner:
+    with closing(PostgresLedger(here.clients.database(), here.stream, "0ddba11-and-more")) as owner:
         owner.own([1], exact=True)
         (began,) = here.query(
             "select backend_start from pg_stat_activity where application_name = %s", "ingest 0ddba11-and-more"
@@ -179,7 +179,7 @@ class TestFailure:
         here = bench()
         here.produce(temperatures(4))
         here.drain()
-        book = here.connections.book(here.stream)
+        book = here.clients.book(here.stream)
         at = book.positions()[0]
         book.note_loss(noted_loss("truncated", 0, at.incarnation, at.next_offset, 0, 1))
         book.note_failure("it lost something", True)
@@ -214,7 +214,7 @@ class TestDelay:
 
     def late(self, here: Bench) -> dict[str, Any]:
         """`ingest status` once it tells of them."""
-        wait_for("the records' age", lambda: status_of(here.stream, here.connections).late)
+        wait_for("the records' age", lambda: status_of(here.stream, here.clients).late)
         (stream,) = json.loads(ingest(here, "status", "--json", code=1))
         assert (stream["level"], stream["said"]) == ("degraded", stream["late"])
         return dict(stream)
@@ -261,13 +261,13 @@ class TestDelay:
         def late() -> list[str] | None:
             if looks:
                 here.tick()
-            return status_of(here.stream, here.connections).late
+            return status_of(here.stream, here.clients).late
 
         (said,) = wait_for("the records' wait", late, every=0.2)
         behind = re.fullmatch(r"the table is (\d+) s behind, 1 s are allowed", said)
         assert behind is not None
         assert int(behind[1]) < 3600
-        found = status_of(here.stream, here.connections)
+        found = status_of(here.stream, here.clients)
         assert (found.level, found.lag) == (DEGRADED, 100)
         if looks:
             delay = found.partitions[0].delay
@@ -282,12 +282,12 @@ class TestDelay:
         here.tick()
         dated(here, 100, 1_577_836_800.0)
         here.tick()
-        assert status_of(here.stream, here.connections).late == []
+        assert status_of(here.stream, here.clients).late == []
 
     def test_a_stream_that_never_began_is_not_healthy(self, bench: Make) -> None:
         here = bench(partitions=1)
         dated(here, 100, time.time() + AHEAD)
-        said = " ".join(status_of(here.stream, here.connections).said)
+        said = " ".join(status_of(here.stream, here.clients).said)
         assert "no run drains, and 100 records wait" in said
 
 

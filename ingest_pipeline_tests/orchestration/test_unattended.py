@@ -38,7 +38,7 @@ def test_a_paused_stream_turns_late_once_and_is_well_again(bench: Make) -> None:
     here = bench(MAX_DELAY_SECONDS="1")
     here.produce(temperatures(4))
     here.drain()
-    book = here.connections.book(here.stream)
+    book = here.clients.book(here.stream)
     book.pause("a test", "ann")
     here.tick()
     assert told(here) == [True]

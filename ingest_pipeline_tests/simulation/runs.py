@@ -147,7 +147,7 @@ def work_of(world: World, run: SimRun) -> None:
     run.job.watch = Watch(world)
     try:
         context: Any = SimContext(instance, run)
-        results = list(WatchedRun(context, READING, world.connections).results())
+        results = list(WatchedRun(context, READING, world.clients).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

@@ -60,7 +60,7 @@ class World:
         self._topic, self._book = MemoryTopic(self.broker, TOPIC), MemoryBook(self._database, READING)
         self.checks = Checks(self)
         self.instance = SimInstance(self)
-        self.connections: Any = self
+        self.clients: Any = self
         self.processes = Processes(self)
         self.cursor: str | None = None
         self.mended = False
@@ -141,7 +141,7 @@ class World:
         context: Any = SimpleNamespace(instance=self.instance, cursor=self.cursor)
         self.found = []
         try:
-            result = sensor.tick(context, READING, self.connections)
+            result = sensor.tick(context, READING, self.clients)
         except IngestError as error:
             self._refused(error)
             return

@@ -9,10 +9,10 @@ from ...operations.clients import Clients
 from .pause import told_in_a_line
 
 
-def purge_op(connections: Clients, streams: Sequence[Stream]) -> dg.OpDefinition:
+def purge_op(clients: Clients, streams: Sequence[Stream]) -> dg.OpDefinition:
     """The op of `maintenance` that purges settled letters of these streams. Letters of other code locations' streams
     stay, even where they are in the same ledger."""
-    days = connections.settings.settled_letter_retention_days
+    days = clients.settings.settled_letter_retention_days
 
     @dg.op(name="purge_settled_letters", description=f"Delete dead letters that were settled over {days} days ago.")
     def purge_settled_letters(context: dg.OpExecutionContext) -> None:
@@ -20,9 +20,9 @@ def purge_op(connections: Clients, streams: Sequence[Stream]) -> dg.OpDefinition
 
         with told_in_a_line():
             for stream in streams:
-                if not connections.book(stream).positions():
+                if not clients.book(stream).positions():
                     continue
-                settled = SettledLetters(connections.database(), stream)
+                settled = SettledLetters(clients.database(), stream)
                 context.log.info(f"purged {settled.purge(days):,} settled dead letters of {stream.name}")
                 if missing := settled.missing():
                     context.log.warning(

@@ -25,7 +25,7 @@ _DAY_SECONDS = 86_400.0
 
 
 def maintenance_job(
-    connections: Clients, streams: Iterable[Stream], sensors: Collection[str], assets: Collection[dg.AssetKey]
+    clients: Clients, streams: Iterable[Stream], sensors: Collection[str], assets: Collection[dg.AssetKey]
 ) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
     newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. It deletes ticks of the same age
@@ -36,7 +36,7 @@ def maintenance_job(
         sensors: names of this code location's sensors. Other ticks are kept.
         assets: the streams' assets. A run by hand that holds any other asset is kept.
     """
-    settings = connections.settings
+    settings = clients.settings
 
     @dg.op(name="delete_old_runs")
     def delete_old_runs(context: dg.OpExecutionContext) -> None:
@@ -58,7 +58,7 @@ def maintenance_job(
         before = {status: now - limit * _DAY_SECONDS for status, limit in days.items()}
         purge_ticks(context.instance, sensors, repository, before)
 
-    purge_settled_letters = purge_op(connections, list(streams))
+    purge_settled_letters = purge_op(clients, list(streams))
 
     @dg.job(
         name="maintenance",

@@ -17,7 +17,7 @@ from .. import tags
 STREAM = "Name of the stream."
 
 
-def pause_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def pause_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`pause_stream`: the stream stops within a batch and stays so."""
     names = stream_names(streams)
 
@@ -29,7 +29,7 @@ def pause_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefi
 
     @dg.op(name="pause_stream_op")
     def pause(context: dg.OpExecutionContext, config: PauseConfig) -> None:
-        book = connections.book(stream_named(config.stream, streams))
+        book = clients.book(stream_named(config.stream, streams))
         with told_in_a_line():
             book.prepare()
             book.pause(config.reason, f"run {context.run_id[:8]}")
@@ -46,7 +46,7 @@ def pause_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefi
     return pause_stream
 
 
-def resume_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def resume_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`resume_stream`: lift the pause; the next tick launches a run."""
     names = stream_names(streams)
 
@@ -58,7 +58,7 @@ def resume_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDef
     @dg.op(name="resume_stream_op")
     def resume(config: ResumeConfig) -> None:
         with told_in_a_line():
-            connections.book(stream_named(config.stream, streams)).resume()
+            clients.book(stream_named(config.stream, streams)).resume()
 
     @dg.job(
         name="resume_stream",

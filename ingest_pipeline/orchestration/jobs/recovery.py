@@ -50,7 +50,7 @@ class RangeConfig(dg.Config):
     to_time: str = Field(default="", description="Up to, but not including.")
 
 
-def redrive_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def redrive_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`redrive_dead_letters`: decode stored letters with today's code and store the rows."""
     names = stream_names(streams)
 
@@ -65,7 +65,7 @@ def redrive_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDe
         from ...postgres.letter_filter import LetterFilter
 
         stream = stream_named(config.stream, streams)
-        settings = connections.settings.for_stream(stream.name)
+        settings = clients.settings.for_stream(stream.name)
         wanted = LetterFilter(
             None if config.stage.name == _ANY else config.stage.name,
             config.sqlstate or None,
@@ -75,7 +75,7 @@ def redrive_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDe
             config.ids or None,
         )
         with told_in_a_line():
-            letters = DeadLetters(connections.database(), stream)
+            letters = DeadLetters(clients.database(), stream)
             decode = JsonDecoder(stream, settings.naive_timestamps).decode
             done = letters.redrive(wanted, decode, record_rules(settings, stream), dry_run=config.dry_run)
             if done.truncated:
@@ -97,7 +97,7 @@ def redrive_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDe
     return redrive_dead_letters
 
 
-def replay_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def replay_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
     """`replay`: read a range from Kafka again and store what is missing."""
     names = stream_names(streams)
 
@@ -113,11 +113,11 @@ def replay_job(connections: Clients, streams: Mapping[str, Stream]) -> dg.JobDef
             wanted = ReplayRequest(
                 config.partition, config.from_offset, config.to_offset, _time(config.from_time), _time(config.to_time)
             )
-            found = ranges(wanted, stream, connections)
+            found = ranges(wanted, stream, clients)
             for each in found:
                 context.log.info(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}")
             with StopRequest(context.instance, context.run_id) as stop:
-                done = run_replay(found, stream, connections, stop=stop.reason)
+                done = run_replay(found, stream, clients, stop=stop.reason)
         counts = asdict(done)
         context.log.info(", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)

@@ -1,4 +1,4 @@
-"""One Dagster run of one stream: connections, ownership, the drain, and how it is reported."""
+"""One Dagster run of one stream: clients, ownership, the drain, and how it is reported."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class StreamRun:
         context: of the asset's op.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, stream: Stream, connections: Clients) -> None:
-        self._context, self._stream, self._connections = context, stream, connections
-        self._settings = connections.settings.for_stream(stream.name)
+    def __init__(self, context: dg.AssetExecutionContext, stream: Stream, clients: Clients) -> None:
+        self._context, self._stream, self._clients = context, stream, clients
+        self._settings = clients.settings.for_stream(stream.name)
         self._run = context.run
         self._shard = tags.shard_of(self._run.tags)
-        self._log = run_logger(connections.settings.log_format)
+        self._log = run_logger(clients.settings.log_format)
         self._clock = SystemClock()
         self._journal = Journal(context, self._clock, self._log)
         self._began_at = self._clock.monotonic()
@@ -104,13 +104,13 @@ class StreamRun:
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
         from ...postgres.ledger import PostgresLedger
 
-        book = self._connections.book(self._stream)
-        topic = self._connections.topic(self._stream)
+        book = self._clients.book(self._stream)
+        topic = self._clients.topic(self._stream)
         known, ends, seen = self._begin(topic, book, stop)
         partitions = list(known) if self._shard is None else self._shard.partitions(known)
-        source = cleanup.enter_context(closing(self._connections.source(self._stream, book.ledger_id())))
+        source = cleanup.enter_context(closing(self._clients.source(self._stream, book.ledger_id())))
         ledger = PostgresLedger(
-            self._connections.database(),
+            self._clients.database(),
             self._stream,
             self._run.run_id,
             self._settings.write_method,
@@ -176,7 +176,7 @@ class StreamRun:
         A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader is
         away may be left without a position.
         """
-        policy = self._connections.start_policy(self._stream)
+        policy = self._clients.start_policy(self._stream)
         backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
         while True:
             try:
@@ -191,7 +191,7 @@ class StreamRun:
     def _settle_losses(self, topic: Topic, book: LedgerBook, stop: StopRequest) -> None:
         """Stand still for what was noted, or go on and say so, as ON_DATA_LOSS wants. Raises DataLoss."""
         if self._settings.on_data_loss == "continue":
-            for accepted in accept_unasked(self._connections, self._stream, topic, book, stop.reason):
+            for accepted in accept_unasked(self._clients, self._stream, topic, book, stop.reason):
                 self._journal.warning(f"{accepted.loss.said}; {consequence(accepted)}")
         elif noted := book.losses():
             raise as_error(noted, self._stream.name)
@@ -233,13 +233,13 @@ class StreamRun:
             self._settings.report_seconds,
             self._log,
             self._checks,
-            lambda: known_row_count(self._stream, self._connections, self._log),
+            lambda: known_row_count(self._stream, self._clients, self._log),
         )
 
     def _note_failure(self, why: str, stops: bool) -> None:
         """For `ingest status`. Where PostgreSQL does not answer, it says that itself."""
         try:
-            self._connections.book(self._stream).note_failure(why, stops)
+            self._clients.book(self._stream).note_failure(why, stops)
         except IngestError as error:
             self._journal.warning(f"the ledger was not told why this run failed: {error.message}")
 
@@ -249,7 +249,7 @@ class StreamRun:
 
     def _checks(self, limit_reached: str | None = None) -> Iterator[None]:
         """One after the other. Dagster keeps only a check's last result in a run: what was red in it ends red."""
-        for verdict in check_results(self._stream, self._connections, limit_reached):
+        for verdict in check_results(self._stream, self._clients, limit_reached):
             if verdict.grave and not verdict.passed:
                 self._red[verdict.name] = verdict
             elif (red := self._red.get(verdict.name)) is not None:

@@ -22,8 +22,8 @@ class RunlessChecks:
     materialization would cover up. It remembers when it looked last and since when ticks fail; what was said is in
     Dagster."""
 
-    def __init__(self, stream: Stream, connections: Clients, key: dg.AssetKey) -> None:
-        self._stream, self._connections, self._key = stream, connections, key
+    def __init__(self, stream: Stream, clients: Clients, key: dg.AssetKey) -> None:
+        self._stream, self._clients, self._key = stream, clients, key
         self._looked_at: float | None = None
         self._failing_since: float | None = None
         self._well_at: float | None = None
@@ -44,9 +44,9 @@ class RunlessChecks:
             return
         was_lost, was_late = (_is_red(self._newest(instance, name)) for name in (NO_LOSS, UP_TO_DATE))
         if was_lost:  # and was accepted or dismissed since, or the topic is back: no run need come of that
-            self._tell(instance, no_loss(self._stream, self._connections))
+            self._tell(instance, no_loss(self._stream, self._clients))
         if waiting or was_late:
-            self._tell(instance, up_to_date(self._stream, self._connections))
+            self._tell(instance, up_to_date(self._stream, self._clients))
         elif not was_lost:
             self._well_at = time.monotonic()
 

@@ -40,11 +40,11 @@ TICK_SECONDS = 60.0
 """How often the ledger is told that the sensor looks."""
 
 
-def stream_sensor(stream: Stream, connections: Clients, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
+def stream_sensor(stream: Stream, clients: Clients, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default. It looks every POLL_SECONDS, several times a tick where that is short."""
-    poll_seconds = connections.settings.for_stream(stream.name).poll_seconds
-    unattended = RunlessChecks(stream, connections, asset_key(stream, key_prefix))
-    watch = WaitWatch(connections.settings.for_stream(stream.name).max_delay_seconds)
+    poll_seconds = clients.settings.for_stream(stream.name).poll_seconds
+    unattended = RunlessChecks(stream, clients, asset_key(stream, key_prefix))
+    watch = WaitWatch(clients.settings.for_stream(stream.name).max_delay_seconds)
 
     @dg.sensor(
         name=tags.sensor_name(stream),
@@ -57,8 +57,8 @@ def stream_sensor(stream: Stream, connections: Clients, key_prefix: Sequence[str
         by_daemon = context.log_key is not None  # a test of the sensor by hand is to be answered at once
         vigil = IdlePoll(context.instance_ref if by_daemon else None, poll_seconds)
         try:
-            starting = _starting_seconds(context.instance_ref, connections.settings.run_start_seconds)
-            return tick(context, stream, connections, key_prefix, unattended, vigil, starting, watch)
+            starting = _starting_seconds(context.instance_ref, clients.settings.run_start_seconds)
+            return tick(context, stream, clients, key_prefix, unattended, vigil, starting, watch)
         except (DataLoss, TopicChanged) as error:
             unattended.after_loss(context.instance, error)
             raise dg.Failure(description=error.message) from None
@@ -75,7 +75,7 @@ def stream_sensor(stream: Stream, connections: Clients, key_prefix: Sequence[str
 def tick(
     context: dg.SensorEvaluationContext,
     stream: Stream,
-    connections: Clients,
+    clients: Clients,
     key_prefix: Sequence[str] = (),
     unattended: RunlessChecks | None = None,
     vigil: IdlePoll | None = None,
@@ -96,11 +96,11 @@ def tick(
     """
     try:
         no_run_lately = unattended is not None and unattended.is_well()
-        view = look(context, stream, connections, no_run_lately, vigil, starting_seconds, watch)
+        view = look(context, stream, clients, no_run_lately, vigil, starting_seconds, watch)
     except TopicMissing as error:
-        if known := connections.book(stream).positions():
+        if known := clients.book(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
-        _remember_absence(stream, connections)
+        _remember_absence(stream, clients)
         return dg.SkipReason(f"{error.message}; waiting for it")
     if unattended is not None:
         unattended.after_answer()
@@ -112,12 +112,12 @@ def tick(
                 "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never came to be.",
             )
     if decision.fruitless not in (None, view.failure):
-        connections.book(stream).note_failure(decision.fruitless, stops=False)
-    requests = [_request(launch, stream, connections, view) for launch in decision.launches]
+        clients.book(stream).note_failure(decision.fruitless, stops=False)
+    requests = [_request(launch, stream, clients, view) for launch in decision.launches]
     if unattended is not None and view.runs_asked:
         at_work = bool(requests or view.active or view.owners)
         unattended.after(context.instance, at_work, waiting=any(view.lag.values()))
-    observations, seen = _observe(context, stream, connections, topic_key(stream, key_prefix), view.now)
+    observations, seen = _observe(context, stream, clients, topic_key(stream, key_prefix), view.now)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason="; ".join(decision.said) if decision.said and not requests else None,
@@ -131,7 +131,7 @@ def tick(
 def look(
     context: dg.SensorEvaluationContext,
     stream: Stream,
-    connections: Clients,
+    clients: Clients,
     no_run_lately: bool = False,
     vigil: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
@@ -146,8 +146,8 @@ def look(
         starting_seconds, watch: see `tick`.
     """
     now = time.time()  # of what is seen: a vigil may follow, and a ghost is not older for that
-    settings = connections.settings.for_stream(stream.name)
-    book, topic = connections.book(stream), connections.topic(stream)
+    settings = clients.settings.for_stream(stream.name)
+    book, topic = clients.book(stream), clients.topic(stream)
     ledger = book.snapshot()
     known, state, owners = ledger.positions, ledger.state, ledger.owners
     ticked_at = by_this_clock(state.ticked_at, state, now)
@@ -169,7 +169,7 @@ def look(
     idle = known.keys() >= ends.keys() and not (any(lag.values()) or owners.holders or lost)
     paused = paused_words(state)
     if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
-        return look(context, stream, connections, no_run_lately, None, starting_seconds, watch)
+        return look(context, stream, clients, no_run_lately, None, starting_seconds, watch)
     runs_asked = not (no_run_lately and idle)
     limit = RECENT_RUNS * settings.parallelism
     active, recent = views_of_runs(context.instance, stream, limit) if runs_asked else ([], [])
@@ -177,7 +177,7 @@ def look(
     return View(
         now=now,
         parallelism=settings.parallelism,
-        definition=tags.definition_of(stream, connections.settings),
+        definition=tags.definition_of(stream, clients.settings),
         run_max_seconds=settings.run_max_seconds,
         lag=lag,
         begun=set(known),
@@ -210,19 +210,19 @@ def _losses(
 
 
 def _observe(
-    context: dg.SensorEvaluationContext, stream: Stream, connections: Clients, key: dg.AssetKey, now: float
+    context: dg.SensorEvaluationContext, stream: Stream, clients: Clients, key: dg.AssetKey, now: float
 ) -> tuple[list[dg.AssetObservation], Look]:
     """An outage that begins just now must not hold a launch back: the next tick looks again."""
     last = Look(**stored(context.cursor).get("look", {}))
     try:
-        return observe(connections.topic(stream), connections.book(stream), key, last, now)
+        return observe(clients.topic(stream), clients.book(stream), key, last, now)
     except EnvironmentFault as fault:
         context.log.warning(f"the topic is observed at the next tick: {fault.message}")
         return [], last
 
 
-def _request(launch: Launch, stream: Stream, connections: Clients, view: View) -> dg.RunRequest:
-    settings = connections.settings.for_stream(stream.name)
+def _request(launch: Launch, stream: Stream, clients: Clients, view: View) -> dg.RunRequest:
+    settings = clients.settings.for_stream(stream.name)
     lead = view.patience.lead if view.patience is not None else 0.0
     found = {
         tags.STREAM: stream.name,
@@ -245,9 +245,9 @@ def _starting_seconds(instance: InstanceRef | None, wanted: int) -> float:
     return wanted or (STARTING_SECONDS if default else OTHER_STARTING_SECONDS)
 
 
-def _remember_absence(stream: Stream, connections: Clients) -> None:
+def _remember_absence(stream: Stream, clients: Clients) -> None:
     """START_FROM must not skip what is written between the topic's appearance and the first look at it."""
-    if connections.settings.for_stream(stream.name).start_from != "earliest":
-        book = connections.book(stream)
+    if clients.settings.for_stream(stream.name).start_from != "earliest":
+        book = clients.book(stream)
         book.prepare()
         book.await_topic()
