@@ -85,7 +85,7 @@ def undecoded(servers: str, topic: str, records: int, url: str, table: str, batc
     from confluent_kafka import Consumer, Message, TopicPartition
 
     from ingest_pipeline.kafka.client import consumer_config
-    from ingest_pipeline.settings.model import StreamSettings
+    from ingest_pipeline.settings import StreamSettings
 
     settings = StreamSettings()
     config = consumer_config({"bootstrap.servers": servers}, "undecoded", settings.batch_bytes)

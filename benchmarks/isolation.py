@@ -18,7 +18,7 @@ from ingest_pipeline.postgres.errors import mapped_errors
 from ingest_pipeline.postgres.refused_rows import store_isolated
 from ingest_pipeline.postgres.schema import migrate
 from ingest_pipeline.postgres.statements import Statements, statements
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 
 from .system import System

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from ingest_pipeline.settings.model import StreamSettings
+from ingest_pipeline.settings import StreamSettings
 
 from . import document, latency
 from .asked import BAD, bad_records, killed_and_restarted

@@ -22,7 +22,7 @@ from ingest_pipeline.local.server_process import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.database import Database, Schemas
 from ingest_pipeline.postgres.schema import migrate
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.orchestration import killed_run

@@ -10,7 +10,7 @@ from ..core.errors import IngestError
 from ..core.stream import Stream
 from ..local.child_process import StopSignals
 from ..local.servers import PARTITIONS, Servers
-from ..settings import streams_place
+from ..settings import streams_import_path
 from ..settings.streams import load_streams
 from .dagster_api import DagsterAway, LocationWatch
 from .dagster_dev import DagsterDev, choose_port, environment, write_home
@@ -110,7 +110,7 @@ class Demo:
         home = folder / "dagster_home"
         write_home(home)
         env = environment(os.environ, self._servers.kafka["bootstrap.servers"], self._servers.postgres.url, home)
-        env["INGEST_STREAMS"] = streams_place()
+        env["INGEST_STREAMS"] = streams_import_path()
         beside = [env.get("PYTHONPATH"), os.getcwd()]  # Dagster runs in its own folder, and their module may lie here
         env["PYTHONPATH"] = os.pathsep.join(filter(None, beside))
         names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME", "INGEST_STREAMS")

@@ -6,7 +6,7 @@ from ..core.batch import BatchLimits
 from ..core.dead_letter_limit import LetterLimits
 from ..core.rows import RecordRules
 from ..core.stream import Stream
-from ..settings.model import StreamSettings
+from ..settings import StreamSettings
 
 
 def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:

@@ -1,7 +1,17 @@
 """Environment variables and `.env` → validated, frozen settings."""
 
+from .descriptions import Setting, describe
 from .kafka import KafkaProperties
-from .load import Setting, describe, load_settings, streams_place
-from .model import Settings, StreamSettings
+from .load import load_settings, streams_import_path
+from .model import Settings
+from .stream_settings import StreamSettings
 
-__all__ = ["KafkaProperties", "Setting", "Settings", "StreamSettings", "describe", "load_settings", "streams_place"]
+__all__ = [
+    "KafkaProperties",
+    "Setting",
+    "Settings",
+    "StreamSettings",
+    "describe",
+    "load_settings",
+    "streams_import_path",
+]

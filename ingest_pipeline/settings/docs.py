@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .descriptions import Setting, describe
 from .kafka import INSECURE, REFUSED, variable
-from .load import FOREIGN, Setting, describe, load_settings
+from .load import load_settings
+from .misspelt import FOREIGN
 
 COMMAND = "python -m ingest_pipeline.settings.docs"
 _LIBRDKAFKA = "https://github.com/confluentinc/librdkafka/blob/v2.16.0/CONFIGURATION.md"

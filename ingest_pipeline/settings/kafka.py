@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from . import kafka_login
-from .values import MASK, SecretText
+from .database_url import MASK
+from .values import SecretText
 
 PREFIX = "KAFKA_"
 DEFAULTS: Mapping[str, str] = {"bootstrap.servers": "localhost:9092"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.errors import SettingsError
 from ..core.stream import Stream, by_name
-from .load import streams_place
+from .load import streams_import_path
 
 
 def load_streams() -> list[Stream]:
@@ -20,7 +20,7 @@ def load_streams() -> list[Stream]:
     Raises:
         SettingsError: they cannot be had; says where and why.
     """
-    place = streams_place()
+    place = streams_import_path()
     module_name, _, name = place.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

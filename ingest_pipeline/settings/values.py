@@ -12,14 +12,22 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
-from pydantic import AfterValidator, BeforeValidator, ByteSize, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    SecretStr,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..core.timestamps import in_utc, kafka_time, parse_instant
-from .database_url import MASK, check_postgres_url, masked_url, sqlalchemy_url
+from .database_url import MASK, check_postgres_url, masked_url
 
-__all__ = ["MASK", "sqlalchemy_url"]
-
+DAY_SECONDS = 86400
 MIB = 1024 * 1024
 _UNITS = ((MIB, "MiB"), (1024, "KiB"))
 _BYTE_SIZE = TypeAdapter(ByteSize)
@@ -38,6 +46,29 @@ class InBytes:
 
 class Webhook(SecretStr):
     """An address that is secret as a whole: whoever knows it may post."""
+
+
+class Values(BaseSettings):
+    """Frozen values. Their only source is what the constructor is given."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 class SecretText(str):
@@ -102,6 +133,14 @@ SchemaName = Annotated[
     str,
     AfterValidator(schema_name),
     Shape("a PostgreSQL name of a-z, 0-9 and _, at most 63 characters, not starting with a digit or pg_"),
+]
+
+NAME_SHAPE = Shape("1 to 200 characters without spaces")
+Name = Annotated[str, StringConstraints(pattern=r"^\S{1,200}$"), NAME_SHAPE]
+ImportPath = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
+    Shape("module:name, such as my_project.streams:STREAMS"),
 ]
 
 

@@ -18,7 +18,7 @@ from ingest_pipeline.core.record import Batch, NextOffset, Row
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.testing import Fault, MemoryBook, MemoryDatabase, MemoryLedger
 from ingest_pipeline_tests.samples import IDENTITY, READING
 

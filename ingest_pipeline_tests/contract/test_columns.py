@@ -22,7 +22,7 @@ from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.testing import MemoryBook, MemoryDatabase, MemoryDeadLetters, MemoryLedger, MemoryMissingRows
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.contract.ledger_worlds import WORLDS, begin

@@ -15,7 +15,7 @@ from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.server_process import HOST
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Producers

@@ -22,8 +22,7 @@ from psycopg.types.json import set_json_loads
 from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
-from ingest_pipeline.settings import load_settings
-from ingest_pipeline.settings.model import StreamSettings
+from ingest_pipeline.settings import StreamSettings, load_settings
 from ingest_pipeline_tests.faults.fuzz_kinds import records
 from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, needless_refusal, row_problem
 from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed

@@ -16,7 +16,7 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database, Schemas
 from ingest_pipeline.postgres.ledger import PostgresLedger
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
 
 

@@ -16,7 +16,7 @@ from ingest_pipeline.postgres import server_checks
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.table_reads import newest
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, good, message
 from ingest_pipeline_tests.servers.choose import RealPostgres

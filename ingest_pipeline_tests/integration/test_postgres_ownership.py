@@ -13,7 +13,7 @@ from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.postgres import database, locks
 from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database, Schemas
-from ingest_pipeline.settings.values import sqlalchemy_url
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good, message

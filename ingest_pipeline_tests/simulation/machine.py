@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ingest_pipeline.settings.model import StreamSettings
+from ingest_pipeline.settings import StreamSettings
 from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.simulation import people
 from ingest_pipeline_tests.simulation.model import BROKEN, GOOD, REFUSED, TOMBSTONE

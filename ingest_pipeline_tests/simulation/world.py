@@ -23,8 +23,7 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.setbacks import backoff_seconds
-from ingest_pipeline.settings import Settings
-from ingest_pipeline.settings.model import StreamSettings
+from ingest_pipeline.settings import Settings, StreamSettings
 from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING

@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.docs import EXAMPLE, configuration_markdown, main
-from ingest_pipeline.settings.model import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -8,7 +8,7 @@ import pytest
 
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.settings import load_settings
-from ingest_pipeline.settings.model import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLES
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 

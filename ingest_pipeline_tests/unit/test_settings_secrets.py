@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.settings import Settings, describe, load_settings
-from ingest_pipeline.settings.model import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLES
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 

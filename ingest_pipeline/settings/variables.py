@@ -1,0 +1,19 @@
+"""The environment variables of the fields: BATCH_SIZE for `batch_size`, PRICE_BATCH_SIZE for the stream `price`."""
+
+from __future__ import annotations
+
+from .shared_settings import SharedSettings
+from .stream_settings import StreamSettings
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return "BATCH_TIMEOUT" if field == "batch_timeout_seconds" else field.upper()
+
+
+def stream_prefix(stream_name: str) -> str:
+    return f"{stream_name.upper()}_"
+
+
+STREAM_VARIABLES = {variable(name): name for name in StreamSettings.model_fields}
+SHARED_VARIABLES = {variable(name): name for name in SharedSettings.model_fields}
