@@ -49,13 +49,13 @@ def accept_loss(
     from ..operations import losses
 
     clients = open_clients()
-    book, topic = clients.book(stream), clients.topic(stream)
+    ledger, topic = clients.ledger(stream), clients.topic(stream)
     if dismiss:
-        book.forget_losses(partition)
+        ledger.forget_losses(partition)
         which = "" if partition is None else f" of partition {partition}"
         click.echo(f"{stream.name}: what was found{which} is forgotten; the next tick looks again")
         return
-    seen = survey(topic, book)
+    seen = survey(topic, ledger)
     found = [loss for loss in seen.losses if partition in (None, loss.partition)]
     if seen.unanswered:
         click.echo(f"{stream.name}: {unanswered_words(seen.unanswered)}")

@@ -92,9 +92,9 @@ def allow(stream: Stream, count: int) -> None:
 
     Example: ingest dead-letters allow price --count 5000
     """
-    book = open_clients().book(stream)
-    book.prepare()
-    book.allow_letters(count)
+    ledger = open_clients().ledger(stream)
+    ledger.prepare()
+    ledger.allow_letters(count)
     click.echo(f"the next {count:,} dead letters of {stream.name} do not count; its sensor tries again within seconds")
 
 

@@ -183,9 +183,9 @@ def pause(stream: Stream, reason: str) -> None:
 
     Example: ingest pause price --reason "table is being rebuilt"
     """
-    book = open_clients().book(stream)
-    book.prepare()
-    book.pause(reason, getpass.getuser())
+    ledger = open_clients().ledger(stream)
+    ledger.prepare()
+    ledger.pause(reason, getpass.getuser())
     click.echo(f"{stream.name} is paused: {reason}")
 
 
@@ -196,9 +196,9 @@ def resume(stream: Stream) -> None:
 
     Example: ingest resume price
     """
-    book = open_clients().book(stream)
-    book.prepare()
-    book.resume()
+    ledger = open_clients().ledger(stream)
+    ledger.prepare()
+    ledger.resume()
     click.echo(f"{stream.name} goes on")
 
 

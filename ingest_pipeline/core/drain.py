@@ -9,7 +9,7 @@ from types import MappingProxyType
 from .backoff import Backoff
 from .batch import BatchLimits, BatchReader
 from .errors import DataLoss, EnvironmentFault, NotPermitted
-from .ports import Clock, Ledger, Source
+from .ports import Clock, LedgerSession, Source
 from .progress import Progress
 from .record import Batch, CommitResult, Message, NextOffset, OwnerRequests
 from .rows import DEFAULT_RULES, Decode, DecodeMany, RecordRules, decode_batch, one_by_one
@@ -60,7 +60,7 @@ class Drain:
     def __init__(
         self,
         source: Source,
-        ledger: Ledger,
+        session: LedgerSession,
         decode: Decode,
         batch_limits: BatchLimits,
         run_limits: RunLimits,
@@ -73,7 +73,7 @@ class Drain:
         decode_many: DecodeMany = one_by_one,
         waiting: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        self._source, self._ledger, self._decode = source, ledger, decode
+        self._source, self._session, self._decode = source, session, decode
         self._reader = BatchReader(source, batch_limits, clock)
         self._limits, self._clock = run_limits, clock
         self._stop, self._verify, self._observe = stop, verify, observe
@@ -96,9 +96,9 @@ class Drain:
         Raises:
             Superseded, StopStream, EnvironmentFault (after retry_seconds): what was not committed is not lost.
         """
-        self.progress.own(self._ledger.positions)
+        self.progress.own(self._session.positions)
         self.verified = dict(self.progress.to_offsets)
-        self._source.assign({partition: at.place for partition, at in self._ledger.positions.items()})
+        self._source.assign({partition: at.place for partition, at in self._session.positions.items()})
         self._reader.expect_backlog({p: end for p, end in self._waiting.items() if self.verified.get(p, end) < end})
         while True:
             self._beat()
@@ -127,7 +127,7 @@ class Drain:
             self._last_record_at = began
         self._ends.update({partition: place.next_offset for partition, place in ends.items()})
         batch = decode_batch(  # 1
-            messages, ends, self._ledger.positions, self._decode, self._rules, self._decode_many
+            messages, ends, self._session.positions, self._decode, self._rules, self._decode_many
         )
         if batch is None:
             return
@@ -145,7 +145,7 @@ class Drain:
         backoff: Backoff | None = None
         while True:
             try:
-                return self._ledger.write(batch)
+                return self._session.write(batch)
             except EnvironmentFault as fault:
                 backoff = backoff or self._backoff()  # its time begins now: a try may have waited for a time-out
                 settled = self._recover(backoff, fault, batch)
@@ -157,7 +157,7 @@ class Drain:
         while True:
             backoff.wait(fault)
             try:
-                return self._ledger.recover(batch)
+                return self._session.recover(batch)
             except EnvironmentFault as again:
                 fault = again
 
@@ -171,7 +171,7 @@ class Drain:
             past_age = now - self.progress.started_at >= self._limits.max_seconds
             self._beat_at = now + (HANDOVER_BEAT_SECONDS if past_age else BEAT_SECONDS)
             try:
-                self._requests = self._ledger.heartbeat()
+                self._requests = self._session.heartbeat()
             except EnvironmentFault as fault:
                 self._recover(self._backoff(), fault, None)
         if now >= self._verify_at:
@@ -214,9 +214,9 @@ class Drain:
         return over >= (HANDOVER_SECONDS if alone else 0)
 
     def _reached(self, targets: Mapping[int, int]) -> bool:
-        positions = self._ledger.positions
+        positions = self._session.positions
         return all(at.place.next_offset >= targets.get(partition, 0) for partition, at in positions.items())
 
     def _at_end(self) -> bool:
-        positions = self._ledger.positions
+        positions = self._session.positions
         return all(self._ends.get(partition) == at.place.next_offset for partition, at in positions.items())

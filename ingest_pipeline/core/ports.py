@@ -79,7 +79,7 @@ class Topic(Protocol):
         """What the group has committed for this topic; partitions without a commit are left out."""
 
 
-class Ledger(Protocol):
+class LedgerSession(Protocol):
     """Positions, rows and dead letters of one shard, written through one connection that also holds its locks."""
 
     positions: dict[int, Position]

@@ -35,7 +35,7 @@ class StoredPosition:
     run_id: str | None
 
 
-class Book(Protocol):
+class Ledger(Protocol):
     """The ledger as read and begun from outside a run."""
 
     def positions(self) -> dict[int, StoredPosition]:
@@ -90,7 +90,7 @@ class Survey:
 
 
 def begin(
-    topic: Topic, book: Book, policy: StartPolicy, stream: str, tell: Callable[[str], None] = lambda line: None
+    topic: Topic, ledger: Ledger, policy: StartPolicy, stream: str, tell: Callable[[str], None] = lambda line: None
 ) -> dict[int, StoredPosition]:
     """Give every partition of the topic a position, and return the positions.
 
@@ -108,19 +108,19 @@ def begin(
     """
     while True:
         identity = topic.identity()
-        known = book.positions()
+        known = ledger.positions()
         check_identity(identity, known, topic.name, stream)
         missing = sorted(set(range(identity.partitions)) - set(known))
-        places = topic.start_offsets(missing) if known else _first_places(topic, book, policy, missing, stream, tell)
+        places = topic.start_offsets(missing) if known else _first_places(topic, ledger, policy, missing, stream, tell)
         if places:
-            book.begin(identity, places, first=not known)
+            ledger.begin(identity, places, first=not known)
         if places.keys() >= set(missing):
             if missing:
                 continue  # another run may have begun the stream meanwhile, elsewhere
             if any(at.topic_id is None or at.cluster_id is None for at in known.values()):
-                book.adopt_identity(identity)
+                ledger.adopt_identity(identity)
             return known
-        if begun := book.positions():
+        if begun := ledger.positions():
             return begun
         raise KafkaUnavailable(f"stream {stream}, topic {topic.name}: {unanswered_words(missing)}", stream=stream)
 
@@ -132,16 +132,16 @@ def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition],
         raise as_error(losses, stream)
 
 
-def survey(topic: Topic, book: Book) -> Survey:
+def survey(topic: Topic, ledger: Ledger) -> Survey:
     """The topic as it is, and what it does not hold of what the positions expect.
 
     Raises:
         TopicMissing, KafkaUnavailable, DatabaseUnavailable.
     """
-    identity, known = topic.identity(), standings(book.positions())
+    identity, known = topic.identity(), standings(ledger.positions())
     ends = topic.end_offsets(range(identity.partitions))
     starts, highs = log_bounds(topic, known, ends, known)
-    losses = find_losses(identity, topic.name, known, book.losses(), starts, highs)
+    losses = find_losses(identity, topic.name, known, ledger.losses(), starts, highs)
     return Survey(identity, losses, ends, unanswered(identity, ends))
 
 
@@ -182,7 +182,7 @@ def standings(known: Mapping[int, StoredPosition]) -> dict[int, Standing]:
 
 def _first_places(
     topic: Topic,
-    book: Book,
+    ledger: Ledger,
     policy: StartPolicy,
     partitions: Collection[int],
     stream: str,
@@ -194,12 +194,12 @@ def _first_places(
         ids = ", ".join(sorted(marks))
         raise LedgerMissing(
             f"stream {stream}: group {policy.group_id} bears the mark of ledger {ids}, but this database's ledger"
-            f" {book.ledger_id()} has no position for the stream. Restore that ledger (DATABASE_URL, LEDGER_SCHEMA);"
+            f" {ledger.ledger_id()} has no position for the stream. Restore that ledger (DATABASE_URL, LEDGER_SCHEMA);"
             f" or, to read the topic again from START_FROM, delete the group: kafka-consumer-groups.sh --delete --group"
             f" {policy.group_id}",
             stream=stream,
         )
-    awaited = book.was_awaited()
+    awaited = ledger.was_awaited()
     places: dict[int, NextOffset] = {}
     if policy.adopt_group:
         adopted = adoption(topic, policy.adopt_group, partitions, stream, awaited)

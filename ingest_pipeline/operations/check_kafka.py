@@ -80,6 +80,6 @@ def _adoption(clients: Clients, stream: Stream, partitions: int) -> Finding:
 def _positions(clients: Clients, stream: Stream) -> dict[int, StoredPosition]:
     """The stream's positions. None while PostgreSQL does not answer: its own line says so."""
     try:
-        return clients.book(stream).positions()
+        return clients.ledger(stream).positions()
     except IngestError:
         return {}

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..kafka.admin import Admin
     from ..kafka.source import KafkaSource
     from ..kafka.topic import KafkaTopic
-    from ..postgres.book import LedgerBook
     from ..postgres.database import Database
+    from ..postgres.ledger import PostgresLedger
 
 
 class Clients:
@@ -50,10 +50,10 @@ class Clients:
                 self._admin.close()
             self._database, self._admin = None, None
 
-    def book(self, stream: Stream) -> LedgerBook:
-        from ..postgres.book import LedgerBook
+    def ledger(self, stream: Stream) -> PostgresLedger:
+        from ..postgres.ledger import PostgresLedger
 
-        return LedgerBook(self.database(), stream)
+        return PostgresLedger(self.database(), stream)
 
     def admin(self) -> Admin:
         """The one client that asks Kafka for facts, made once."""

@@ -16,7 +16,7 @@ from .names import sensor_name
 from .waiting import place_of, waiting_of
 
 if TYPE_CHECKING:
-    from ..postgres.book import StreamState
+    from ..postgres.ledger import StreamState
     from .partition_status import PartitionStatus
 
 SILENT_SECONDS = 180

@@ -10,7 +10,7 @@ from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
 from ..core.loss import ANOTHER_TOPIC, UNREADABLE, Acceptance, Loss, noted_loss
 from ..core.ports import Topic
 from ..core.record import NextOffset, Position, TopicIdentity
-from ..core.start import Book, survey, unanswered_words
+from ..core.start import Ledger, survey, unanswered_words
 from ..core.stream import Stream
 from .clients import Clients
 
@@ -89,12 +89,12 @@ def accept(
     Raises:
         Superseded: a draining run did not let go, or a position moved since the losses were looked at.
     """
-    from ..postgres.ledger import PostgresLedger
+    from ..postgres.session import PostgresLedgerSession
 
-    ledger = PostgresLedger(clients.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
+    session = PostgresLedgerSession(clients.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
     try:
         partitions = [item.loss.partition for item in accepted]
-        others = ledger.own(partitions, exact=True, announce="wait-now", wait_seconds=OWN_SECONDS, stop=stop)
+        others = session.own(partitions, exact=True, announce="wait-now", wait_seconds=OWN_SECONDS, stop=stop)
         if others:
             holder = next(iter(others.values()))
             raise Superseded(
@@ -102,20 +102,20 @@ def accept(
                 " changed; end the run and try again",
                 stream=stream.name,
             )
-        ledger.accept(accepted, identity, by)
+        session.accept(accepted, identity, by)
     finally:
-        ledger.close()
+        session.close()
 
 
 def accept_unasked(
-    clients: Clients, stream: Stream, topic: Topic, book: Book, stop: Callable[[], str | None]
+    clients: Clients, stream: Stream, topic: Topic, ledger: Ledger, stop: Callable[[], str | None]
 ) -> list[Acceptance]:
     """ON_DATA_LOSS=continue: go on with what Kafka still has. What was accepted; another run may have been first.
 
     A lost partition whose leader does not answer is left for a later run, and a batch that cannot be read for an
     operator, who has to name the place behind it.
     """
-    found = survey(topic, book)
+    found = survey(topic, ledger)
     losses = [loss for loss in found.losses if loss.partition not in found.unanswered and loss.cause != UNREADABLE]
     if not losses:
         return []
@@ -123,7 +123,7 @@ def accept_unasked(
     try:
         accept(clients, stream, accepted, found.identity, "ON_DATA_LOSS=continue", stop)
     except Superseded:
-        if survey(topic, book).losses:
+        if survey(topic, ledger).losses:
             raise
         return []
     return accepted

@@ -10,7 +10,7 @@ TOP_REASONS = 3
 
 def open_letters(stream: Stream, clients: Clients) -> tuple[int, str]:
     """How many dead letters wait, and a sentence for them."""
-    count = sum(row.letters for row in clients.book(stream).open_letters())
+    count = sum(row.letters for row in clients.ledger(stream).open_letters())
     return count, in_words(stream, clients, count)
 
 

@@ -59,8 +59,8 @@ def ranges(wanted: ReplayRequest, stream: Stream, clients: Clients) -> list[Rang
         SettingsError: no such partition, or nothing of the range has been ingested yet.
         DataLoss: Kafka does not hold the beginning any more; says what it still has.
     """
-    book, topic = clients.book(stream), clients.topic(stream)
-    known = book.positions()
+    ledger, topic = clients.ledger(stream), clients.topic(stream)
+    known = ledger.positions()
     check_identity(topic.identity(), known, topic.name, stream.name)
     if wanted.partition is not None and wanted.partition not in known:
         raise SettingsError(f"stream {stream.name} has no position for partition {wanted.partition}")
@@ -101,7 +101,7 @@ def run_replay(
     decode = JsonDecoder(stream, settings.naive_timestamps).decode
     limits = BatchLimits(settings.batch_size, settings.batch_bytes, SLICE_SECONDS)
     rules, clock, total = record_rules(settings, stream), SystemClock(), Replayed()
-    with closing(clients.source(stream, clients.book(stream).ledger_id())) as source:
+    with closing(clients.source(stream, clients.ledger(stream).ledger_id())) as source:
         for each in wanted:
             before = total
 
@@ -129,7 +129,7 @@ def run_replay(
 
 def _check_incarnation(wanted: Range, stream: Stream, clients: Clients) -> None:
     """Is it still the topic that the range belongs to? Raises TopicChanged, DataLoss."""
-    known, topic = clients.book(stream).positions(), clients.topic(stream)
+    known, topic = clients.ledger(stream).positions(), clients.topic(stream)
     check_identity(topic.identity(), known, topic.name, stream.name)
     at = known.get(wanted.partition)
     if at is None or at.incarnation != wanted.incarnation:

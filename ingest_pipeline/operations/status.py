@@ -16,7 +16,7 @@ from .levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN
 from .partition_status import OpenLetters, PartitionStatus
 
 if TYPE_CHECKING:
-    from ..postgres.book import StreamState
+    from ..postgres.ledger import StreamState
 
 UNATTENDED_SECONDS = 60
 """`ingest status` reports records that no run has drained for longer. A run takes a few seconds to start."""
@@ -91,12 +91,12 @@ def _moment(at: datetime) -> str:
 def _status_of(stream: Stream, clients: Clients, rates: bool) -> StreamStatus:
     from ..postgres.table_reads import newest_timestamps, rows_per_second
 
-    book, topic = clients.book(stream), clients.topic(stream)
-    state, known = book.state(), book.positions()
+    ledger, topic = clients.ledger(stream), clients.topic(stream)
+    state, known = ledger.state(), ledger.positions()
     paused = [f"paused: {paused_words(state)}; to go on: ingest resume {stream.name}"] * state.paused
-    losses, ends, silent, away = book.losses(), {}, [], []
+    losses, ends, silent, away = ledger.losses(), {}, [], []
     try:
-        seen = survey(topic, book)
+        seen = survey(topic, ledger)
         losses, ends, silent = seen.losses, seen.ends, seen.unanswered
     except TopicMissing as error:
         if not known:
@@ -108,12 +108,12 @@ def _status_of(stream: Stream, clients: Clients, rates: bool) -> StreamStatus:
             raise
         away.append(error.message)  # Kafka's: PostgreSQL has answered, and is asked again
     unknown: list[str] = []
-    accounts = levels.in_time(book.accounting, unknown)
+    accounts = levels.in_time(ledger.accounting, unknown)
     partitions = range(max([0, *(p + 1 for p in (*ends, *silent, *known))]))
-    owners = book.owners(partitions).holders
+    owners = ledger.owners(partitions).holders
     newest = newest_timestamps(clients.database(), stream) if known else {}
     speeds = rows_per_second(clients.database(), stream) if known and rates else {}
-    letters = levels.in_time(book.open_letters, unknown)
+    letters = levels.in_time(ledger.open_letters, unknown)
     refused: dict[int, tuple[OpenLetters, ...]] = {}
     if letters is not None:
         refused = {

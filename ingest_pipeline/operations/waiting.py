@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..core.start import StoredPosition
 
 if TYPE_CHECKING:
-    from ..postgres.book import StreamState
+    from ..postgres.ledger import StreamState
 
 NOTED_SECONDS = 15.0
 """A partition that waits for less is not written into the ledger: a run needs some seconds to start."""

@@ -100,7 +100,7 @@ def check_results(stream: Stream, clients: Clients, limit_reached: str | None = 
 
 def accounted(stream: Stream, clients: Clients) -> CheckResult:
     """The ledger's parts compared with each other; never count(*) over the events."""
-    entries = clients.book(stream).accounting()
+    entries = clients.ledger(stream).accounting()
     wrong = [entry for entry in entries if not entry.accounted]
     totals = {
         name: sum(getattr(entry, name) for entry in entries)
@@ -122,9 +122,9 @@ def accounted(stream: Stream, clients: Clients) -> CheckResult:
 def no_loss(stream: Stream, clients: Clients) -> CheckResult:
     """The topic as it is, compared with the positions."""
     try:
-        found = survey(clients.topic(stream), clients.book(stream))
+        found = survey(clients.topic(stream), clients.ledger(stream))
     except TopicMissing as error:
-        if known := clients.book(stream).positions():
+        if known := clients.ledger(stream).positions():
             return CheckResult(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
         return CheckResult(NO_LOSS, True, error.message)
     if found.losses:
@@ -138,7 +138,7 @@ def no_loss(stream: Stream, clients: Clients) -> CheckResult:
 
 def within_limit(stream: Stream, clients: Clients) -> CheckResult:
     """Open dead letters are no fault of the pipeline; they are shown here, most frequent reason first."""
-    if not clients.book(stream).positions():
+    if not clients.ledger(stream).positions():
         return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
     count, said = open_letters(stream, clients)
     return CheckResult(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
@@ -163,7 +163,7 @@ def as_declared(stream: Stream, clients: Clients) -> CheckResult:
     from ..postgres.comparison import has_table, in_words, table_differences
 
     database = clients.database()
-    begun = bool(clients.book(stream).positions())
+    begun = bool(clients.ledger(stream).positions())
     with database.connect(f"comparing the table of stream {stream.name}") as connection:
         if not begun and not has_table(connection, stream, database.schemas.events):
             return CheckResult(AS_DECLARED, True, "the stream has not begun")

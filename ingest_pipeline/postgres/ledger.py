@@ -1,257 +1,270 @@
-"""The ledger of one run: ownership and positions on one writing connection."""
+"""The ledger as everybody but the drainer sees it: read, begun, paused. Uses pooled connections only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, TextClause, text
 
-from ..core.clock import SystemClock
-from ..core.dead_letter_limit import LetterLimits, LetterWindow
-from ..core.errors import Superseded
-from ..core.loss import Acceptance
-from ..core.ports import Clock
-from ..core.record import Batch, CommitResult, NextOffset, OwnerRequests, Position, TopicIdentity
+from ..core.errors import LedgerConflict
+from ..core.loss import Loss, noted_loss
+from ..core.record import NextOffset, TopicIdentity
+from ..core.start import StoredPosition
 from ..core.stream import Stream
-from . import acceptance, locks, schema
-from .database import FROZEN_SECONDS, Database, end_writing
-from .errors import mapped_errors
-from .locks import Backend, Holder
-from .statements import statements
-from .window import rebuilt
-from .writer import BatchWriter
+from . import acceptance, ledger_sql, locks, renamed, schema
+from .database import Database, in_text
+from .locks import Holder
 
-POLL_SECONDS = 0.05
-_LOOK_FOR_FROZEN_SECONDS = 2.0
-_REOWN_SECONDS = 5.0
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Whether a stream is paused, and who says so; how many dead letters may still pass uncounted by the limit; when an
+    operator last mended something; when its sensor last looked, to the minute; when a run failed last, why, and whether
+    only somebody's action can help. `waiting`: what note_waiting has kept. `now`:
+    PostgreSQL's time, by which the others are to be judged."""
+
+    paused: bool = False
+    reason: str | None = None
+    paused_by: str | None = None
+    since: datetime | None = None
+    letters_allowed: int = 0
+    acted_at: datetime | None = None
+    ticked_at: datetime | None = None
+    failed_at: datetime | None = None
+    failure: str | None = None
+    failure_stops: bool | None = None
+    waiting: Mapping[str, Any] | None = None
+    now: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Who is at work, at one moment.
+
+    Attributes:
+        holders: partition → who owns it.
+        present: run ids that have a writing session, owners or not.
+    """
+
+    holders: Mapping[int, Holder]
+    present: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSnapshot:
+    """All that a tick asks of a stream's ledger; `owners` of the partitions that have a position."""
+
+    positions: dict[int, StoredPosition]
+    state: StreamState
+    losses: list[Loss]
+    owners: Owners
 
 
 class PostgresLedger:
-    """Implements core.ports.Ledger.
+    """One stream's part of the ledger. Implements core.start.Ledger."""
 
-    Args:
-        run_id: written into every position this run owns, and checked by every write.
-        write_method: "copy" or "executemany".
-        letter_bytes: bytes of a value that a dead letter keeps.
-        limits: how many records may be refused; None for any number.
-        batch_size: most rows of one INSERT.
-    """
+    def __init__(self, database: Database, stream: Stream) -> None:
+        self._database, self._stream = database, stream
+        self._doing = f"reading the ledger of stream {stream.name}"
 
-    def __init__(
-        self,
-        database: Database,
-        stream: Stream,
-        run_id: str,
-        write_method: str = "copy",
-        dead_letter_max_bytes: int = 1 << 20,
-        limits: LetterLimits | None = None,
-        batch_size: int = 1000,
-        clock: Clock | None = None,
-    ) -> None:
-        self._database, self._stream, self._run_id = database, stream, run_id
-        self._clock: Clock = clock or SystemClock()
-        self._doing = f"owning stream {stream.name}"
-        self._counts: dict[int, tuple[int, int, int]] = {}
-        self.positions: dict[int, Position] = {}
-        self._lost: set[Backend] = set()  # sessions of our own that may still live
-        self._sql = statements(stream, database.schemas)
-        window = LetterWindow(stream.name, limits)
-        self._writer = BatchWriter(
-            stream, run_id, self._sql, write_method, dead_letter_max_bytes, batch_size, window, database
-        )
-        self._open()
+    def prepare(self) -> None:
+        """Create ledger and table where they are missing. See postgres.schema.prepare."""
+        schema.prepare(self._database, self._stream)
 
-    def _open(self) -> None:
-        self._connection: Connection = self._database.writing_connection(self._run_id)
-        self._driver_connection: Any = self._connection.connection.dbapi_connection
-        with ExitStack() as on_error:
-            on_error.callback(self._drop_connection)
-            with mapped_errors(self._doing), self._connection.begin():
-                schema.verify_table(self._connection, self._stream, self._database)
-                self._keys = locks.lock_keys(self._connection, self._database.schemas.ledger, self._stream.name)
-                self._backend = locks.this_backend(self._connection)
-            on_error.pop_all()
+    def snapshot(self) -> LedgerSnapshot:
+        """In one transaction, which a tick every few seconds of each stream can afford."""
+        with self._database.connect(self._doing) as connection:
+            if not schema.has_ledger(connection, self._database):
+                return LedgerSnapshot({}, StreamState(), [], Owners({}, set()))
+            known = self._positions(connection)
+            return LedgerSnapshot(
+                known, self._state(connection), self._losses(connection), self._owners(connection, known)
+            )
 
-    def own(
-        self,
-        partitions: Collection[int],
-        *,
-        exact: bool,
-        announce: str | None = None,
-        wait_seconds: float = 0.0,
-        stop: Callable[[], str | None] = lambda: None,
-    ) -> dict[int, Holder]:
-        """Take ownership of the partitions, write the run's id into them and read their positions.
+    def positions(self) -> dict[int, StoredPosition]:
+        """See core.start.Ledger."""
+        with self._database.connect(self._doing) as connection:
+            return self._positions(connection) if schema.has_ledger(connection, self._database) else {}
+
+    def _positions(self, connection: Connection) -> dict[int, StoredPosition]:
+        """Raises LedgerConflict for an offset that is none: an earlier version stored -1001 where a leader was away."""
+        rows = connection.execute(self._sql(ledger_sql.POSITIONS), {"stream": self._stream.name}).all()
+        for row in rows:
+            if row.first_offset < 0:
+                raise LedgerConflict(
+                    f"stream {self._stream.name}, partition {row.partition}: its position begins at {row.first_offset},"
+                    " which is no offset: an earlier version stored it while the partition's leader was away. If the"
+                    f" table has no row of the partition, delete this row of {self._database.schemas.ledger}.position:"
+                    " the partition begins at its beginning. Else restore the ledger and the table from one backup",
+                    stream=self._stream.name,
+                    partition=row.partition,
+                )
+        return {row.partition: StoredPosition(**row._mapping) for row in rows}
+
+    def owners(self, partitions: Collection[int]) -> Owners:
+        """Who owns these partitions and which runs have a session."""
+        with self._database.connect(self._doing) as connection:
+            if not schema.has_ledger(connection, self._database):
+                return Owners({}, set())
+            return self._owners(connection, partitions)
+
+    def _owners(self, connection: Connection, partitions: Collection[int]) -> Owners:
+        keys = locks.lock_keys(connection, self._database.schemas.ledger, self._stream.name)
+        looks = self._database.copy_looks
+        held = locks.holders(connection, keys, partitions, looks) if partitions else {}
+        return Owners(held, locks.present_runs(connection))
+
+    def state(self) -> StreamState:
+        """Paused or not."""
+        with self._database.connect(self._doing) as connection:
+            return self._state(connection) if schema.has_ledger(connection, self._database) else StreamState()
+
+    def _state(self, connection: Connection) -> StreamState:
+        row = connection.execute(self._sql(ledger_sql.STATE), {"stream": self._stream.name}).one_or_none()
+        return StreamState() if row is None else StreamState(**row._mapping)
+
+    def pause(self, reason: str, by: str) -> None:
+        """The stream stops within a batch, wherever it runs, and stays so until `resume`."""
+        self._execute(ledger_sql.PAUSE, {"reason": reason, "by": by})
+
+    def resume(self) -> None:
+        """Lift the pause; the next tick launches a run."""
+        self._execute(ledger_sql.RESUME, {})
+
+    def allow_letters(self, count: int) -> None:
+        """Let so many dead letters pass uncounted by the limit, whatever was allowed before; 0 for none any more."""
+        self._execute(ledger_sql.ALLOW, {"count": count})
+
+    def note_tick(self) -> None:
+        """The stream's sensor has looked just now."""
+        self._execute(ledger_sql.TICK, {})
+
+    def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
+        """The sensor sees records wait.
 
         Args:
-            exact: all or none; else whatever is free.
-            announce: "wait" or "wait-now": how to tell the owners that this run waits.
-            wait_seconds: how long to try. Longer, up to FROZEN_SECONDS, where an owner's COPY may be frozen.
-            stop: a reason to try no longer.
-
-        Returns:
-            Who owns the partitions that were not taken; empty when all were. `positions` holds those taken.
+            waiting: partition → incarnation, next offset, and since when, in Unix seconds by PostgreSQL's clock.
         """
-        deadline = self._clock.monotonic() + wait_seconds
-        look_at = self._clock.monotonic()
-        judged_by = look_at + FROZEN_SECONDS
-        if announce is not None:
-            with self._work():
-                locks.announce(self._connection, self._keys, partitions, announce)
-        while True:
-            with self._work():
-                owned = locks.try_own(self._connection, self._keys, partitions, exact)
-            missing = [partition for partition in partitions if partition not in owned]
-            if owned and (not missing or not exact):
-                break
-            if self._clock.monotonic() >= look_at:
-                look_at += _LOOK_FOR_FROZEN_SECONDS
-                with self._work():
-                    if locks.end_frozen(self._connection, self._keys, partitions, self._database.copy_looks):
-                        deadline = max(deadline, min(look_at + POLL_SECONDS, judged_by))
-            if self._clock.monotonic() >= deadline or stop() is not None:
-                break
-            self._clock.sleep(POLL_SECONDS)
-        with self._work():
-            if announce is not None:
-                locks.withdraw(self._connection, self._keys, partitions, announce)
-            held = self._holders(missing) if missing else {}
-            if owned:
-                parameters = {"stream": self._stream.name, "run_id": self._run_id, "partitions": owned}
-                self._connection.execute(self._sql.own, parameters)
-                self._writer.window = self._window_of(owned)
-            rows = self._rows(owned)
-        self.positions, self._counts = _positions(rows), _counts(rows)
-        return {partition: held.get(partition, Holder("unknown", 0, False)) for partition in missing}
+        self._execute(ledger_sql.WAITING, {"waiting": json.dumps({str(p): list(at) for p, at in waiting.items()})})
 
-    def write(self, batch: Batch) -> CommitResult:
-        """See core.ports.Ledger."""
-        written = self._writer.write(self._connection, batch)
-        for partition, move in batch.moves.items():
-            self.positions[partition] = Position(partition, move.incarnation, move.place)
-            rows, letters, skipped = self._counts[partition]
-            self._counts[partition] = (
-                rows + written.rows.get(partition, 0),
-                letters + written.dead_letters.get(partition, 0),
-                skipped + move.skipped + written.dropped.get(partition, 0),
-            )
-        return written
+    def note_failure(self, why: str, stops: bool) -> None:
+        """A run has failed just now.
 
-    def heartbeat(self) -> OwnerRequests:
-        """See core.ports.Ledger."""
-        with self._work():
-            row = self._connection.execute(
-                self._sql.beat,
-                {
-                    "stream": self._stream.name,
-                    "wait": self._keys.keys("wait", self.positions),
-                    "wait_now": self._keys.keys("wait-now", self.positions),
-                },
-            ).one()
-        paused = f"{row.reason} ({row.paused_by})" if row.paused else None
-        return OwnerRequests(paused, row.successor_waits, row.yield_now)
-
-    def recover(self, batch: Batch | None) -> CommitResult | None:
-        """See core.ports.Ledger. In this order: a new connection, the old backend ended, the locks (granted only once
-        the old transaction is settled), and only then the positions."""
-        expected = self.positions
-        self._lost.add(self._backend)
-        self._drop_connection()
-        self._open()
-        for old in self._lost:
-            with self._work():
-                locks.end_backend(self._connection, old)
-        self._own_again(expected)
-        self._lost.clear()
-        with self._work():
-            self._writer.window = self._window_of(expected)
-            rows = self._rows(list(expected))
-        if any(row.run_id != self._run_id for row in rows):
-            raise self._superseded("another run has taken the positions")
-        now = _positions(rows)
-        moves = batch.moves if batch is not None else {}
-        settled = {p: replace(at, place=moves[p].place) if p in moves else at for p, at in expected.items()}
-        if now not in (expected, settled):
-            raise self._superseded("a position is neither what it was nor what this run wrote")
-        before, self._counts = self._counts, _counts(rows)
-        self.positions = now
-        if now == expected:
-            return None
-        added = {p: [new - old for new, old in zip(self._counts[p], before[p], strict=True)] for p in moves}
-        return CommitResult(
-            {p: rows for p, (rows, _, _) in added.items()},
-            {p: letters for p, (_, letters, _) in added.items()},
-            dropped={p: skipped - moves[p].skipped for p, (_, _, skipped) in added.items()},
-        )
-
-    def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
-        """Record gaps of owned partitions and move their positions over them, in one transaction; all or nothing.
-
-        Raises:
-            Superseded: a position is not as it was when the loss was looked at.
+        Args:
+            why: one line, without a record's values.
+            stops: trying again cannot help.
         """
-        with self._work():
-            acceptance.write(
-                self._connection, self._database.schemas, self._stream, self._run_id, accepted, identity, by
+        self._execute(ledger_sql.FAILED, {"why": why, "stops": stops})
+
+    def losses(self) -> list[Loss]:
+        """What was found missing at the positions as they stand now, and is not accepted yet."""
+        with self._database.connect(self._doing) as connection:
+            return self._losses(connection) if schema.has_ledger(connection, self._database) else []
+
+    def _losses(self, connection: Connection) -> list[Loss]:
+        rows = connection.execute(self._sql(ledger_sql.LOSSES), {"stream": self._stream.name})
+        return [noted_loss(**row._mapping) for row in rows]
+
+    def note_loss(self, loss: Loss) -> None:
+        """Keep what was found first: the log's bounds may say something else by the time somebody looks."""
+        parameters = {
+            "partition": loss.partition,
+            "incarnation": loss.incarnation,
+            "next_offset": loss.next_offset,
+            "cause": loss.cause,
+            "low": loss.low,
+            "high": loss.high,
+        }
+        self._execute(ledger_sql.NOTE_LOSS, parameters)
+
+    def forget_losses(self, partition: int | None = None) -> None:
+        """What was found was a mistake: Kafka holds the next offsets after all, those of one partition or of all.
+
+        The positions forget their leader epochs, too. With them a reader would find a rewritten log once more.
+        """
+        self._execute(ledger_sql.FORGET_LOSSES, {"partition": partition})
+
+    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
+        """See core.start.Ledger."""
+        with self._database.connect(f"beginning stream {self._stream.name}") as connection:
+            lock = {"key": f"ingest begin {self._database.schemas.ledger} {self._stream.name}"}
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), lock)
+            known = connection.execute(self._sql(ledger_sql.POSITIONS), {"stream": self._stream.name}).all()
+            if first and known:
+                return False
+            if first:
+                renamed.refuse_second_reading(connection, self._database.schemas, self._stream, identity)
+            incarnations = self._incarnations(connection, max((row.incarnation for row in known), default=0), places)
+            connection.execute(
+                self._sql(ledger_sql.BEGIN),
+                [
+                    {
+                        "stream": self._stream.name,
+                        "topic": self._stream.topic,
+                        "partition": partition,
+                        "incarnation": incarnations[partition],
+                        "cluster_id": identity.cluster_id,
+                        "topic_id": identity.topic_id,
+                        "offset": place.next_offset,
+                        "leader_epoch": place.leader_epoch,
+                    }
+                    for partition, place in places.items()
+                ],
             )
-            rows = self._rows(self.positions)
-        self.positions, self._counts = _positions(rows), _counts(rows)
+            return True
 
-    def close(self) -> None:
-        """End the session; its locks go with it. Never raises: there is nothing left to lose."""
-        self._drop_connection()
+    def _incarnations(self, connection: Connection, current: int, partitions: Collection[int]) -> dict[int, int]:
+        """The stream's current one; a new one for partitions that were closed under it, whose offsets come again."""
+        rows = connection.execute(self._sql(ledger_sql.PAST_INCARNATIONS), {"stream": self._stream.name})
+        past = {row.partition: row.incarnation for row in rows}
+        used = [partition for partition in partitions if past.get(partition, 0) >= current]
+        if not used:
+            return dict.fromkeys(partitions, current)
+        new = acceptance.new_incarnation(connection, self._database.schemas, self._stream)
+        return dict.fromkeys(partitions, current) | dict.fromkeys(used, new)
 
-    def _own_again(self, expected: Collection[int]) -> None:
-        deadline = self._clock.monotonic() + _REOWN_SECONDS
-        while True:
-            with self._work():
-                if locks.try_own(self._connection, self._keys, expected, exact=True):
-                    return
-                held = self._holders(expected)
-            others = {holder.run_id for holder in held.values()} - {self._run_id}
-            if others or self._clock.monotonic() >= deadline:
-                raise self._superseded(
-                    f"run {', '.join(sorted(other[:8] for other in others)) or 'unknown'} owns them now"
-                )
-            self._clock.sleep(POLL_SECONDS)
+    def adopt_identity(self, identity: TopicIdentity) -> None:
+        """See core.start.Ledger."""
+        if identity.topic_id is not None or identity.cluster_id is not None:
+            self._execute(ledger_sql.ADOPT, {"cluster_id": identity.cluster_id, "topic_id": identity.topic_id})
 
-    def _holders(self, partitions: Collection[int]) -> dict[int, Holder]:
-        return locks.holders(self._connection, self._keys, partitions, self._database.copy_looks)
+    def ledger_id(self) -> str:
+        """See core.start.Ledger."""
+        with self._database.connect(self._doing) as connection:
+            return str(connection.execute(self._sql("SELECT id FROM {ledger}.ledger")).scalar_one())
 
-    def _window_of(self, partitions: Collection[int]) -> LetterWindow:
-        return rebuilt(self._connection, self._sql, self._writer.window, partitions)
+    def accounting(self) -> list[Row[Any]]:
+        """The stream's rows of the view accounting; empty without a ledger."""
+        with self._database.connect(self._doing) as connection:
+            if not schema.has_ledger(connection, self._database):
+                return []
+            return list(connection.execute(self._sql(ledger_sql.ACCOUNTING), {"stream": self._stream.name}).all())
 
-    def _rows(self, partitions: Collection[int]) -> Sequence[Row[Any]]:
-        parameters = {"stream": self._stream.name, "partitions": list(partitions)}
-        return self._connection.execute(self._sql.read, parameters).all()
+    def open_letters(self) -> list[Row[Any]]:
+        """(partition, stage, sqlstate_class, letters) of the dead letters that wait for somebody. The class is the
+        SQLSTATE's first two characters, empty where the database had no say."""
+        with self._database.connect(self._doing) as connection:
+            if not schema.has_ledger(connection, self._database):
+                return []
+            return list(connection.execute(self._sql(ledger_sql.OPEN_LETTERS), {"stream": self._stream.name}).all())
 
-    @contextmanager
-    def _work(self) -> Iterator[None]:
-        """A short transaction on the writing connection."""
-        with mapped_errors(self._doing), self._connection.begin():
-            yield
+    def await_topic(self) -> None:
+        """Remember that the topic did not exist: when it appears it begins at its beginning."""
+        self._execute(ledger_sql.AWAIT, {})
 
-    def _superseded(self, why: str) -> Superseded:
-        return Superseded(
-            f"stream {self._stream.name}: run {self._run_id[:8]} lost its partitions: {why}", stream=self._stream.name
-        )
+    def was_awaited(self) -> bool:
+        """See core.start.Ledger."""
+        with self._database.connect(self._doing) as connection:
+            found = connection.execute(self._sql(ledger_sql.AWAITED), {"stream": self._stream.name})
+            return bool(found.scalar())
 
-    def _drop_connection(self) -> None:
-        end_writing(self._connection, self._driver_connection)
+    def _execute(self, statement: str, parameters: dict[str, Any]) -> None:
+        with self._database.connect(f"changing the ledger of stream {self._stream.name}") as connection:
+            connection.execute(self._sql(statement), {"stream": self._stream.name, **parameters})
 
-
-def _positions(rows: Sequence[Row[Any]]) -> dict[int, Position]:
-    return {
-        row.kafka_partition: Position(
-            row.kafka_partition, row.kafka_incarnation, NextOffset(row.next_offset, row.leader_epoch)
-        )
-        for row in rows
-    }
-
-
-def _counts(rows: Sequence[Row[Any]]) -> dict[int, tuple[int, int, int]]:
-    """Partition → rows, dead letters and skipped records."""
-    return {row.kafka_partition: (row.rows, row.dead_letters, row.skipped) for row in rows}
+    def _sql(self, statement: str) -> TextClause:
+        return text(statement.replace("{ledger}", in_text(self._database.schemas.ledger)))

@@ -1,12 +1,12 @@
 """In-memory broker, database and clock: for tests of streams and of the loop, held to the real ones by one suite."""
 
-from .book import MemoryBook
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .database import Fault, MemoryDatabase
 from .ledger import MemoryLedger
 from .letters import MemoryDeadLetters
 from .replay import MemoryMissingRows
+from .session import MemoryLedgerSession
 from .source import MemorySource, MemoryTopic
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "MemoryDatabase",
     "MemoryDeadLetters",
     "MemoryLedger",
+    "MemoryLedgerSession",
     "MemoryMissingRows",
     "MemorySource",
     "MemoryTopic",

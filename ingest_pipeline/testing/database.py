@@ -91,7 +91,7 @@ class MemoryTable:
 
 
 @dataclass(eq=False, slots=True)
-class MemorySession:
+class MemoryConnection:
     """One connection of a run: what it owns, what it waits for. `alive` turns False for good when it is lost."""
 
     run_id: str
@@ -115,7 +115,7 @@ class MemoryDatabase:
         self.ledger_id = str(uuid4())
         self.reachable = True
         self.mutex = threading.RLock()
-        self.sessions: list[MemorySession] = []
+        self.connections: list[MemoryConnection] = []
         self._tables: dict[str, MemoryTable] = {}
         self._script: deque[Fault | None] = deque()
         self._pids = 0
@@ -153,56 +153,56 @@ class MemoryDatabase:
                 raise DatabaseUnavailable("connecting: the database is not reachable")
             yield
 
-    def open(self, run_id: str, stream: str) -> MemorySession:
+    def open(self, run_id: str, stream: str) -> MemoryConnection:
         """A new session."""
         with self.using():
             self._pids += 1
-            session = MemorySession(run_id, stream, self._pids)
-            self.sessions.append(session)
-            return session
+            connection = MemoryConnection(run_id, stream, self._pids)
+            self.connections.append(connection)
+            return connection
 
-    def end(self, session: MemorySession) -> None:
+    def end(self, connection: MemoryConnection) -> None:
         """What pg_terminate_backend does: the locks are free at once, and the session's next call fails."""
         with self.mutex:
-            session.alive = False
-            session.owned.clear()
-            session.waits.clear()
-            if session in self.sessions:
-                self.sessions.remove(session)
+            connection.alive = False
+            connection.owned.clear()
+            connection.waits.clear()
+            if connection in self.connections:
+                self.connections.remove(connection)
 
-    def free(self, session: MemorySession) -> None:
+    def free(self, connection: MemoryConnection) -> None:
         """Take the session's locks from it without its noticing: it goes on believing that it owns its partitions."""
         with self.mutex:
-            session.owned.clear()
+            connection.owned.clear()
 
-    def require(self, session: MemorySession) -> None:
+    def require(self, connection: MemoryConnection) -> None:
         """Raise DatabaseUnavailable when the session cannot be used."""
         if not self.reachable:
-            self.end(session)
-        if not session.alive:
-            raise DatabaseUnavailable(f"stream {session.stream}: the connection is lost", stream=session.stream)
+            self.end(connection)
+        if not connection.alive:
+            raise DatabaseUnavailable(f"stream {connection.stream}: the connection is lost", stream=connection.stream)
 
     def holders(self, stream: str, partitions: Collection[int]) -> dict[int, MemoryHolder]:
         """Partition → who owns it; free ones are left out."""
         with self.mutex:
             return {
-                partition: MemoryHolder(session.run_id, session.pid)
-                for session in self.sessions
-                if session.stream == stream
-                for partition in session.owned.intersection(partitions)
+                partition: MemoryHolder(connection.run_id, connection.pid)
+                for connection in self.connections
+                if connection.stream == stream
+                for partition in connection.owned.intersection(partitions)
             }
 
-    def moved(self, session: MemorySession, batch: Batch, written: CommitResult) -> dict[int, StoredPosition]:
+    def moved(self, connection: MemoryConnection, batch: Batch, written: CommitResult) -> dict[int, StoredPosition]:
         """The stream's positions behind the batch, by compare-and-set; stores nothing. Raises Superseded."""
-        positions = dict(self.table(session.stream).positions)
+        positions = dict(self.table(connection.stream).positions)
         for partition, move in batch.moves.items():
             at = positions.get(partition)
-            expected = (move.incarnation, move.expected, session.run_id)
+            expected = (move.incarnation, move.expected, connection.run_id)
             if at is None or (at.incarnation, at.next_offset, at.run_id) != expected:
                 raise Superseded(
-                    f"stream {session.stream}: partition {partition} is not as run {session.run_id[:8]} left it;"
+                    f"stream {connection.stream}: partition {partition} is not as run {connection.run_id[:8]} left it;"
                     " nothing of this batch was written",
-                    stream=session.stream,
+                    stream=connection.stream,
                     partition=partition,
                 )
             rows, letters = written.rows.get(partition, 0), written.dead_letters.get(partition, 0)

@@ -1,235 +1,237 @@
-"""The ledger of one run on a MemoryDatabase."""
+"""The ledger of a MemoryDatabase as everybody but the drainer sees it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
-from ..core.dead_letters import dead_letter
-from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
-from ..core.loss import Acceptance
-from ..core.record import Batch, CommitResult, DeadLetter, NextOffset, OwnerRequests, Position, Row, TopicIdentity
+from ..core.loss import Loss
+from ..core.record import NextOffset, TopicIdentity
 from ..core.start import StoredPosition
 from ..core.stream import Stream
-from .acceptance import accept_one
-from .database import Coordinates, Fault, MemoryDatabase, MemoryHolder, MemoryTable
+from .database import MemoryDatabase, MemoryHolder, MemoryState
 
-POLL_SECONDS = 0.05
+
+@dataclass(frozen=True, slots=True)
+class MemoryOwners:
+    """Partition → who owns it, and the runs that have a session."""
+
+    holders: Mapping[int, MemoryHolder]
+    present: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLedgerSnapshot:
+    """All that a tick asks of a stream's ledger."""
+
+    positions: dict[int, StoredPosition]
+    state: MemoryState
+    losses: list[Loss]
+    owners: MemoryOwners
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryAccount:
+    """What the view accounting says of one partition's incarnation."""
+
+    kafka_partition: int
+    kafka_incarnation: int
+    first_offset: int
+    next_offset: int
+    rows: int
+    dead_letters: int
+    skipped: int
+    absent: int
+    lost: int
+    letters_kept: int
+    gaps_kept: int
+
+    @property
+    def unaccounted(self) -> int:
+        counted = self.rows + self.dead_letters + self.skipped + self.absent + self.lost
+        return self.next_offset - self.first_offset - counted
+
+    @property
+    def accounted(self) -> bool:
+        return (self.unaccounted, self.letters_kept, self.gaps_kept) == (0, self.dead_letters, self.lost)
 
 
 class MemoryLedger:
-    """Implements core.ports.Ledger with the calls of the real one.
+    """Implements core.start.Ledger on a MemoryDatabase, and what else is asked of a stream from outside a run."""
 
-    Attributes:
-        session: what `MemoryDatabase.end` takes to break this ledger's connection.
-    """
+    def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
+        self._database, self._stream = database, stream
+        self._table = database.table(stream.name)
 
-    def __init__(
-        self,
-        database: MemoryDatabase,
-        stream: Stream,
-        run_id: str,
-        dead_letter_max_bytes: int = 1 << 20,
-        limits: LetterLimits | None = None,
-    ) -> None:
-        self._database, self._stream, self._run_id = database, stream.name, run_id
-        self._parts = stream.parts
-        self._topic = stream.topic
-        self._dead_letter_max_bytes = dead_letter_max_bytes
-        self._committed: CommitResult | None = None
-        self._window = LetterWindow(stream.name, limits)
-        self.positions: dict[int, Position] = {}
-        self.session = database.open(run_id, stream.name)
+    def prepare(self) -> None:
+        """Nothing is missing here."""
 
-    def own(
-        self,
-        partitions: Collection[int],
-        *,
-        exact: bool,
-        announce: str | None = None,
-        wait_seconds: float = 0.0,
-        stop: Callable[[], str | None] = lambda: None,
-    ) -> dict[int, MemoryHolder]:
-        """Take the partitions and read their positions; see PostgresLedger.own.
+    def snapshot(self) -> MemoryLedgerSnapshot:
+        """One statement after the other, as in PostgreSQL: others may come between."""
+        known = self.positions()
+        return MemoryLedgerSnapshot(known, self.state(), self.losses(), self.owners(known))
 
-        Returns:
-            Who owns the partitions that were not taken.
-        """
-        clock = self._database.clock
-        deadline = clock.monotonic() + wait_seconds
-        while True:
-            with self._database.mutex:
-                self._database.require(self.session)
-                if announce is not None:
-                    self.session.waits[announce] = frozenset(partitions)
-                held = self._database.holders(self._stream, partitions)
-                owned = set() if exact and held else set(partitions) - held.keys()
-                if owned or clock.monotonic() >= deadline or stop() is not None:
-                    self.session.waits.clear()
-                    self._take(owned)
-                    return {p: held.get(p, MemoryHolder("unknown")) for p in partitions if p not in owned}
-            clock.sleep(POLL_SECONDS)
+    def positions(self) -> dict[int, StoredPosition]:
+        """See core.start.Ledger."""
+        with self._database.using():
+            return dict(self._table.positions)
 
-    def write(self, batch: Batch) -> CommitResult:
-        """See core.ports.Ledger."""
-        with self._database.mutex:
-            self._database.require(self.session)
-            self._committed = None
-            fault = self._database.next_fault()
-            self._break_off(fault, Fault.BEFORE_WRITE)
-            table = self._database.table(self._stream)
-            tally = self._window.tally(batch.dead_letters, batch.rows_before, table.letters_allowed)
-            rows, letters = self._judged(batch, table, tally)
-            window = tally.after(len(batch.rows))
-            written = CommitResult(
-                Counter(partition for _, partition, _ in rows),
-                Counter(partition for _, partition, _ in letters),
-                [letter.reason for letter in letters.values()],
-                OwnerRequests(self._paused()),
-                Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
-            )
-            positions = self._database.moved(self.session, batch, written)
-            if twice := (table.rows.keys() & rows.keys()) | (table.dead_letters.keys() & letters.keys()):
-                raise LedgerConflict(
-                    f"stream {self._stream}: {min(twice)} was written before, though the ledger says it was not",
-                    stream=self._stream,
+    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
+        """See core.start.Ledger."""
+        with self._database.using():
+            known = self._table.positions
+            if first and known:
+                return False
+            current = max((at.incarnation for at in known.values()), default=0)
+            past = {partition: 0 for partition in places}
+            for at in self._table.past:
+                past[at.partition] = max(past.get(at.partition, 0), at.incarnation)
+            used = [partition for partition in places if past[partition] >= current]
+            self._table.incarnation += bool(used)
+            for partition, place in places.items():
+                incarnation = self._table.incarnation if partition in used else current
+                begun = StoredPosition(
+                    partition=partition,
+                    incarnation=incarnation,
+                    topic=self._stream.topic,
+                    cluster_id=identity.cluster_id,
+                    topic_id=identity.topic_id,
+                    first_offset=place.next_offset,
+                    next_offset=place.next_offset,
+                    leader_epoch=place.leader_epoch,
+                    rows=0,
+                    dead_letters=0,
+                    skipped=0,
+                    absent=0,
+                    lost=0,
+                    updated_at=self._database.now(),
+                    run_id=None,
                 )
-            self._break_off(fault, Fault.BEFORE_COMMIT)
-            table.rows.update(rows)
-            table.dead_letters.update(letters)
-            table.positions = positions
-            self._remember(batch, letters, tally)
-            self._window = window
-            self._committed = CommitResult(written.rows, written.dead_letters, dropped=written.dropped)
-            self._break_off(fault, Fault.AFTER_COMMIT)
-            self.positions.update({p: Position(p, move.incarnation, move.place) for p, move in batch.moves.items()})
-            return written
+                known.setdefault(partition, begun)
+            return True
 
-    def recover(self, batch: Batch | None) -> CommitResult | None:
-        """See core.ports.Ledger."""
+    def adopt_identity(self, identity: TopicIdentity) -> None:
+        """See core.start.Ledger."""
+        with self._database.using():
+            for partition, at in self._table.positions.items():
+                self._table.positions[partition] = replace(
+                    at, cluster_id=at.cluster_id or identity.cluster_id, topic_id=at.topic_id or identity.topic_id
+                )
+
+    def ledger_id(self) -> str:
+        """See core.start.Ledger."""
+        return self._database.ledger_id
+
+    def losses(self) -> list[Loss]:
+        """See core.start.Ledger."""
+        with self._database.using():
+            known = self._table.positions
+            noted = [loss for _, loss in sorted(self._table.losses.items()) if loss.partition in known]
+            return [
+                loss
+                for loss in noted
+                if (loss.incarnation, loss.next_offset)
+                == (known[loss.partition].incarnation, known[loss.partition].next_offset)
+            ]
+
+    def note_loss(self, loss: Loss) -> None:
+        """See core.start.Ledger."""
+        with self._database.using():
+            before = self._table.losses.get(loss.partition)
+            place = (loss.incarnation, loss.next_offset)
+            if before is None or (before.incarnation, before.next_offset) != place:
+                self._table.losses[loss.partition] = loss
+
+    def forget_losses(self, partition: int | None = None) -> None:
+        """What was found was a mistake: Kafka holds the next offsets after all, those of one partition or of all."""
+        with self._database.using():
+            for loss in self.losses():
+                if partition in (None, loss.partition):
+                    at = self._table.positions[loss.partition]
+                    self._table.positions[loss.partition] = replace(at, leader_epoch=None)
+            for noted in [p for p in self._table.losses if partition in (None, p)]:
+                del self._table.losses[noted]
+
+    def allow_letters(self, count: int) -> None:
+        """Let so many dead letters pass uncounted by the limit."""
+        with self._database.using():
+            self._table.letters_allowed = count
+            self._table.state = replace(self._table.state, acted_at=self._database.now())
+
+    def accounting(self) -> list[MemoryAccount]:
+        """Counters, dead letters and gaps side by side, of present and past positions."""
         with self._database.mutex:
-            self._database.end(self.session)
-            self.session = self._database.open(self._run_id, self._stream)
-            if others := self._database.holders(self._stream, self.positions):
-                raise self._superseded(f"run {next(iter(others.values())).run_id[:8]} owns them now")
-            there = self._database.table(self._stream).positions
-            stored = {p: there[p] for p in self.positions if p in there}
-            if any(at.run_id != self._run_id for at in stored.values()):
-                raise self._superseded("another run has taken the positions")
-            now = {p: _position(at) for p, at in stored.items()}
-            moves = {} if batch is None else batch.moves
-            settled = {
-                p: Position(p, at.incarnation, moves[p].place) if p in moves else at for p, at in self.positions.items()
-            }
-            if now not in (self.positions, settled):
-                raise self._superseded("a position is neither what it was nor what this run wrote")
-            committed = now != self.positions
-            self.session.owned.update(now)
-            self.positions = now
-            self._rebuild_window()
-            return self._committed if committed else None
+            entries = [*self._table.positions.values(), *self._table.past]
+            return [self._account(at) for at in sorted(entries, key=lambda at: (at.partition, at.incarnation))]
 
-    def heartbeat(self) -> OwnerRequests:
-        """See core.ports.Ledger."""
-        with self._database.mutex:
-            self._database.require(self.session)
-            kinds = {
-                kind
-                for session in self._database.sessions
-                if session.stream == self._stream
-                for kind, partitions in session.waits.items()
-                if partitions & self.positions.keys()
-            }
-            return OwnerRequests(self._paused(), "wait" in kinds, "wait-now" in kinds)
-
-    def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
-        """Record gaps of owned partitions and move their positions over them; see PostgresLedger.accept."""
-        with self._database.mutex:
-            self._database.require(self.session)
-            table = self._database.table(self._stream)
-            for item in accepted:
-                at, loss = table.positions.get(item.loss.partition), item.loss
-                expected = (loss.incarnation, loss.next_offset, self._run_id)
-                if at is None or (at.incarnation, at.next_offset, at.run_id) != expected:
-                    raise self._superseded("a position has moved meanwhile")
-            if any(item.new_incarnation for item in accepted):
-                table.incarnation += 1
-            for item in accepted:
-                accept_one(item, table, self._topic, identity)
-            table.state = replace(table.state, acted_at=self._database.now())
-            stored = {p: table.positions[p] for p in self.positions if p in table.positions}
-            self.positions = {p: _position(at) for p, at in stored.items()}
-
-    def close(self) -> None:
-        """End the session; its locks go with it."""
-        self._database.end(self.session)
-
-    def _take(self, partitions: Collection[int]) -> None:
-        """The locks, the run's id in the positions, and the positions."""
-        stored = self._database.table(self._stream).positions
-        self.session.owned.update(partitions)
-        known = sorted(stored.keys() & set(partitions))
-        for partition in known:
-            stored[partition] = replace(stored[partition], run_id=self._run_id)
-        self.positions = {partition: _position(stored[partition]) for partition in known}
-        self._rebuild_window()
-
-    def _remember(self, batch: Batch, letters: dict[Coordinates, DeadLetter], tally: LetterTally) -> None:
-        table = self._database.table(self._stream)
-        table.letters_allowed -= len(tally.uncounted)
-        for row in batch.rows:
-            if (row[1], row[2]) not in tally.uncounted:
-                table.history.append((row[:3], letters[row[:3]].reason if row[:3] in letters else None))
-        for letter in batch.dead_letters:
-            if (letter.partition, letter.offset) not in tally.uncounted:
-                coordinates = (letter.incarnation, letter.partition, letter.offset)
-                table.history.append((coordinates, letter.reason))
-
-    def _rebuild_window(self) -> None:
-        table = self._database.table(self._stream)
-        seen = [(at, reason) for at, reason in table.history if at[1] in self.positions]
-        newest = [(at, reason) for at, reason in seen if table.settled.get(at) != "discarded"][-WINDOW:]
-        self._window = self._window.rebuilt(
-            None if reason is None or at in table.settled else Refusal(at[1], at[2], reason) for at, reason in newest
+    def _account(self, at: StoredPosition) -> MemoryAccount:
+        place = (at.incarnation, at.partition)
+        gaps = [
+            stop - loss.next_offset for loss, stop in self._table.gaps if (loss.incarnation, loss.partition) == place
+        ]
+        return MemoryAccount(
+            at.partition,
+            at.incarnation,
+            at.first_offset,
+            at.next_offset,
+            at.rows,
+            at.dead_letters,
+            at.skipped,
+            at.absent,
+            at.lost,
+            sum(coordinates[:2] == place for coordinates in self._table.dead_letters),
+            sum(gaps),
         )
 
-    def _judged(
-        self, batch: Batch, table: MemoryTable, tally: LetterTally
-    ) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter]]:
-        """What of the batch is stored as rows, and what as dead letters."""
-        rows: dict[Coordinates, Row] = {}
-        letters = list(batch.dead_letters)
-        for index, (row, message) in enumerate(zip(batch.rows, batch.messages, strict=True)):
-            if table.drops(row):
-                continue
-            broken = next((name for name, holds in table.checks.items() if not holds(row)), None)
-            if broken is None:
-                rows[row[:3]] = row
-            else:
-                refused = RecordRefused(
-                    f"check violation (23514), constraint {broken}", stage="insert", sqlstate="23514"
+    def await_topic(self) -> None:
+        """Remember that the topic did not exist: when it appears it begins at its beginning."""
+        with self._database.using():
+            self._table.awaited = True
+
+    def was_awaited(self) -> bool:
+        """See core.start.Ledger."""
+        with self._database.using():
+            return self._table.awaited
+
+    def owners(self, partitions: Collection[int]) -> MemoryOwners:
+        """Who owns these partitions and which runs have a session."""
+        with self._database.using():
+            present = {connection.run_id for connection in self._database.connections}
+            return MemoryOwners(self._database.holders(self._stream.name, partitions), present)
+
+    def state(self) -> MemoryState:
+        """Paused or not."""
+        with self._database.using():
+            return replace(self._table.state, now=self._database.now())
+
+    def pause(self, reason: str, by: str) -> None:
+        """The stream stops within a batch, wherever it runs, and stays so until `resume`."""
+        with self._database.using():
+            now = self._database.now()
+            self._table.state = replace(self._table.state, paused=True, reason=reason, paused_by=by, since=now)
+
+    def resume(self) -> None:
+        """Lift the pause."""
+        with self._database.using():
+            if self._table.state.paused:
+                now = self._database.now()
+                self._table.state = replace(
+                    self._table.state, paused=False, reason=None, paused_by=None, since=now, acted_at=now
                 )
-                tally.refuse(index, row[1], row[2], refused.message)
-                read = row[self._parts.headers_at]
-                letters.append(dead_letter(message, row[0], refused, self._dead_letter_max_bytes, read))
-        return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
 
-    def _break_off(self, fault: Fault | None, here: Fault) -> None:
-        if fault is here:
-            self._database.end(self.session)
-            raise DatabaseUnavailable(f"stream {self._stream}: connection lost {here.value}", stream=self._stream)
+    def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
+        """The sensor sees records wait."""
+        with self._database.using():
+            kept = {str(partition): list(at) for partition, at in waiting.items()}
+            self._table.state = replace(self._table.state, waiting=kept)
 
-    def _paused(self) -> str | None:
-        state = self._database.table(self._stream).state
-        return f"{state.reason} ({state.paused_by})" if state.paused else None
+    def note_failure(self, why: str, stops: bool) -> None:
+        """A run has failed just now."""
+        with self._database.using():
+            now = self._database.now()
+            self._table.state = replace(self._table.state, failed_at=now, failure=why, failure_stops=stops)
 
-    def _superseded(self, why: str) -> Superseded:
-        return Superseded(
-            f"stream {self._stream}: run {self._run_id[:8]} lost its partitions: {why}", stream=self._stream
-        )
-
-
-def _position(at: StoredPosition) -> Position:
-    return Position(at.partition, at.incarnation, NextOffset(at.next_offset, at.leader_epoch))
+    def note_tick(self) -> None:
+        """The stream's sensor has looked just now."""
+        with self._database.using():
+            self._table.state = replace(self._table.state, ticked_at=self._database.now())

@@ -15,15 +15,15 @@ import pytest
 
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.record import Batch, NextOffset, Row
-from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline.testing import Fault, MemoryBook, MemoryDatabase, MemoryLedger
+from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedger, MemoryLedgerSession
 from ingest_pipeline_tests.samples import IDENTITY, READING
 
+LedgerSession = PostgresLedgerSession | MemoryLedgerSession
 Ledger = PostgresLedger | MemoryLedger
-Book = LedgerBook | MemoryBook
 WORLDS = ["memory", "copy", "executemany"]
 """The in-memory ledger; PostgreSQL written by COPY and by executemany."""
 Key = tuple[int, int]
@@ -45,40 +45,40 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = 20.0) -> 
 class LedgerWorld(ABC):
     """A database with an empty table that refuses readings at absolute zero."""
 
-    book: Book
+    ledger: Ledger
     limits: LetterLimits | None = None
 
     def __init__(self) -> None:
-        self._ledgers: list[Ledger] = []
+        self._open_sessions: list[LedgerSession] = []
 
-    def ledger(self, run_id: str) -> Ledger:
-        ledger = self.new_ledger(run_id)
-        self._ledgers.append(ledger)
-        return ledger
+    def session(self, run_id: str) -> LedgerSession:
+        session = self.new_session(run_id)
+        self._open_sessions.append(session)
+        return session
 
-    def owning(self, run_id: str, *partitions: int) -> Ledger:
+    def owning(self, run_id: str, *partitions: int) -> LedgerSession:
         """A ledger that owns the partitions, all when none is named."""
-        ledger = self.ledger(run_id)
-        assert ledger.own(partitions or (0, 1), exact=True) == {}
-        return ledger
+        session = self.session(run_id)
+        assert session.own(partitions or (0, 1), exact=True) == {}
+        return session
 
     def close(self) -> None:
-        for ledger in self._ledgers:
-            ledger.close()
+        for session in self._open_sessions:
+            session.close()
 
     @abstractmethod
-    def new_ledger(self, run_id: str) -> Ledger: ...
+    def new_session(self, run_id: str) -> LedgerSession: ...
 
     @abstractmethod
-    def break_write(self, ledger: Any, fault: Fault) -> None:
+    def break_write(self, session: Any, fault: Fault) -> None:
         """Let the ledger's next write break off there."""
 
     @abstractmethod
-    def end_session(self, ledger: Any) -> None:
+    def end_session(self, session: Any) -> None:
         """What an administrator's pg_terminate_backend does."""
 
     @abstractmethod
-    def free(self, ledger: Any) -> None:
+    def free(self, session: Any) -> None:
         """Take the ledger's locks from it without its noticing."""
 
     @abstractmethod
@@ -112,19 +112,19 @@ class MemoryWorld(LedgerWorld):
         self._database = MemoryDatabase()
         self._table = self._database.table(READING.name)
         self._database.check(READING.name, CONSTRAINT, lambda row: row[5] > COLDEST)
-        self.book = MemoryBook(self._database, READING)
+        self.ledger = MemoryLedger(self._database, READING)
 
-    def new_ledger(self, run_id: str) -> MemoryLedger:
-        return MemoryLedger(self._database, READING, run_id, limits=self.limits)
+    def new_session(self, run_id: str) -> MemoryLedgerSession:
+        return MemoryLedgerSession(self._database, READING, run_id, limits=self.limits)
 
-    def break_write(self, ledger: MemoryLedger, fault: Fault) -> None:
+    def break_write(self, session: MemoryLedgerSession, fault: Fault) -> None:
         self._database.script(fault)
 
-    def end_session(self, ledger: MemoryLedger) -> None:
-        self._database.end(ledger.session)
+    def end_session(self, session: MemoryLedgerSession) -> None:
+        self._database.end(session.connection)
 
-    def free(self, ledger: MemoryLedger) -> None:
-        self._database.free(ledger.session)
+    def free(self, session: MemoryLedgerSession) -> None:
+        self._database.free(session.connection)
 
     def plant(self, row: Row) -> None:
         self._table.rows[row[0], row[1], row[2]] = row
@@ -154,8 +154,8 @@ class PostgresWorld(LedgerWorld):
         super().__init__()
         self._method = write_method
         self.database = Database(sqlalchemy_url(url))
-        self.book = LedgerBook(self.database, READING)
-        self.book.prepare()
+        self.ledger = PostgresLedger(self.database, READING)
+        self.ledger.prepare()
         self.url = url
         self._other = psycopg.connect(url, autocommit=True)
         self._other.execute(f"ALTER TABLE reading ADD CONSTRAINT {CONSTRAINT} CHECK (temperature > {COLDEST})")
@@ -165,36 +165,36 @@ class PostgresWorld(LedgerWorld):
         self.database.dispose()
         self._other.close()
 
-    def new_ledger(self, run_id: str) -> PostgresLedger:
-        return PostgresLedger(self.database, READING, run_id, write_method=self._method, limits=self.limits)
+    def new_session(self, run_id: str) -> PostgresLedgerSession:
+        return PostgresLedgerSession(self.database, READING, run_id, write_method=self._method, limits=self.limits)
 
     def query(self, statement: LiteralString) -> list[tuple[Any, ...]]:
         return self._other.execute(statement).fetchall()
 
-    def break_write(self, ledger: PostgresLedger, fault: Fault) -> None:
+    def break_write(self, session: PostgresLedgerSession, fault: Fault) -> None:
         if fault is Fault.BEFORE_WRITE:
-            self.end_session(ledger)
+            self.end_session(session)
             return
-        connection: psycopg.Connection[Any] = ledger._driver_connection
+        connection: psycopg.Connection[Any] = session._driver_connection
         commit = connection.commit
 
         def break_commit() -> None:
             if fault is Fault.BEFORE_COMMIT:
-                self.end_session(ledger)
+                self.end_session(session)
                 commit()
             else:
                 lose_answer(connection, self._other)
 
         connection.commit = break_commit  # type: ignore[method-assign]
 
-    def end_session(self, ledger: PostgresLedger) -> None:
-        pid = ledger._driver_connection.info.backend_pid
+    def end_session(self, session: PostgresLedgerSession) -> None:
+        pid = session._driver_connection.info.backend_pid
         self._other.execute("SELECT pg_terminate_backend(%s)", [pid])
         wait_for("the session to end", lambda: not self._sessions(pid))
 
-    def free(self, ledger: PostgresLedger) -> None:
-        ledger._driver_connection.execute("SELECT pg_advisory_unlock_all()")
-        ledger._driver_connection.commit()
+    def free(self, session: PostgresLedgerSession) -> None:
+        session._driver_connection.execute("SELECT pg_advisory_unlock_all()")
+        session._driver_connection.commit()
 
     def plant(self, row: Row) -> None:
         self._other.execute(
@@ -256,9 +256,9 @@ def stale(batch: Batch, partition: int) -> Batch:
     return replace(batch, moves={**batch.moves, partition: replace(move, expected=move.expected - 1)})
 
 
-def begin(book: Book, *partitions: int) -> None:
+def begin(ledger: Ledger, *partitions: int) -> None:
     """The stream begins at offset 0 of the partitions."""
-    assert book.begin(IDENTITY, {partition: NextOffset(0) for partition in partitions}, first=True)
+    assert ledger.begin(IDENTITY, {partition: NextOffset(0) for partition in partitions}, first=True)
 
 
 @contextmanager
@@ -269,14 +269,14 @@ def ledger_world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
         made = MemoryWorld()
     else:
         made = PostgresWorld(request.getfixturevalue("database_url"), request.param)
-    begin(made.book, 0, 1)
+    begin(made.ledger, 0, 1)
     yield made
     made.close()
 
 
 def counters(world: LedgerWorld, partition: int) -> tuple[int, ...]:
     """(next_offset, rows, dead_letters, skipped, absent)."""
-    at = world.book.positions()[partition]
+    at = world.ledger.positions()[partition]
     assert at.next_offset - at.first_offset == at.rows + at.dead_letters + at.skipped + at.absent + at.lost
     return at.next_offset, at.rows, at.dead_letters, at.skipped, at.absent
 

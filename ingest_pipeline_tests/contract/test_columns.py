@@ -16,14 +16,20 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Message, NextOffset, Position
 from ingest_pipeline.core.replay import Replayed, ReplayStore
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline.testing import MemoryBook, MemoryDatabase, MemoryDeadLetters, MemoryLedger, MemoryMissingRows
+from ingest_pipeline.testing import (
+    MemoryDatabase,
+    MemoryDeadLetters,
+    MemoryLedger,
+    MemoryLedgerSession,
+    MemoryMissingRows,
+)
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.contract.ledger_worlds import WORLDS, begin
 from ingest_pipeline_tests.samples import make_batch, plain
@@ -106,8 +112,8 @@ class World:
         self.kind, self.stream = kind, declared
         if kind == "memory":
             self.memory = MemoryDatabase()
-            self.book: Any = MemoryBook(self.memory, declared)
-            self.ledger: Any = MemoryLedger(self.memory, declared, "run")
+            self.ledger: Any = MemoryLedger(self.memory, declared)
+            self.session: Any = MemoryLedgerSession(self.memory, declared, "run")
             self.letters: Any = MemoryDeadLetters(self.memory, declared)
             self.missing: ReplayStore = MemoryMissingRows(self.memory, declared)
             self.memory.check(declared.name, "not_seven", lambda row: row[6] != 7)
@@ -115,23 +121,23 @@ class World:
             self.database = Database(sqlalchemy_url(url))
             self.other = psycopg.connect(url, autocommit=True)
             self.other.execute("SET timezone TO 'UTC'")
-            self.book = LedgerBook(self.database, declared)
-            self.book.prepare()
-            self.ledger = PostgresLedger(self.database, declared, "run", write_method=kind)
+            self.ledger = PostgresLedger(self.database, declared)
+            self.ledger.prepare()
+            self.session = PostgresLedgerSession(self.database, declared, "run", write_method=kind)
             self.letters = DeadLetters(self.database, declared)
             self.missing = MissingRows(self.database, declared)
             self.other.execute("ALTER TABLE sensed ADD CONSTRAINT not_seven CHECK (celsius <> 7)")
-        begin(self.book, 0)
-        assert self.ledger.own([0], exact=True) == {}
+        begin(self.ledger, 0)
+        assert self.session.own([0], exact=True) == {}
 
     def close(self) -> None:
-        self.ledger.close()
+        self.session.close()
         if self.kind != "memory":
             self.database.dispose()
             self.other.close()
 
     def write(self, messages: list[Message], decode: Any = None) -> None:
-        self.ledger.write(make_batch(self.ledger.positions, messages, stream=self.stream, decode=decode))
+        self.session.write(make_batch(self.session.positions, messages, stream=self.stream, decode=decode))
 
     def rows(self) -> list[tuple[Any, ...]]:
         if self.kind == "memory":
@@ -188,7 +194,7 @@ def test_a_row_has_the_parts_of_its_record(world: World) -> None:
     world.write(records())
     assert world.rows() == BY_BYTES
     assert world.refused() == []
-    assert world.book.positions()[0].skipped == 1
+    assert world.ledger.positions()[0].skipped == 1
 
 
 def test_one_by_one_and_together_are_the_same(world: World) -> None:

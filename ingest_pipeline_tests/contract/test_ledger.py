@@ -33,9 +33,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
 
 
 def test_rows_dead_letters_and_positions_are_stored_together(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
+    session = world.owning("run")
     records = [message(0, 0), tombstone(0, 1), message(0, 2, BAD), message(0, 5), message(1, 0)]
-    written = ledger.write(make_batch(ledger.positions, records, {0: NextOffset(8, 3)}))
+    written = session.write(make_batch(session.positions, records, {0: NextOffset(8, 3)}))
     assert world.rows() == {(0, 0): "0/0", (0, 5): "0/5", (1, 0): "1/0"}
     assert {key: letter[3] for key, letter in world.letters().items()} == {(0, 2): BAD}
     assert counters(world, 0) == (8, 2, 1, 1, 4)
@@ -43,22 +43,22 @@ def test_rows_dead_letters_and_positions_are_stored_together(world: LedgerWorld)
     assert {p: n for p, n in written.rows.items() if n} == {0: 2, 1: 1}
     assert {p: n for p, n in written.dead_letters.items() if n} == {0: 1}
     assert list(written.reasons) == [letter[1] for letter in world.letters().values()]
-    assert {p: at.place for p, at in ledger.positions.items()} == {0: NextOffset(8, 3), 1: NextOffset(1, 0)}
-    assert world.book.positions()[0].leader_epoch == 3
+    assert {p: at.place for p, at in session.positions.items()} == {0: NextOffset(8, 3), 1: NextOffset(1, 0)}
+    assert world.ledger.positions()[0].leader_epoch == 3
 
 
 def test_a_batch_without_records_moves_the_position(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, [], {1: NextOffset(3, 0)}))
+    session = world.owning("run")
+    session.write(make_batch(session.positions, [], {1: NextOffset(3, 0)}))
     assert counters(world, 1) == (3, 0, 0, 0, 3)
     assert counters(world, 0) == (0, 0, 0, 0, 0)
 
 
 def test_a_refused_row_costs_itself_alone(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
+    session = world.owning("run")
     cold = good("cold", COLDEST)
     records = [message(0, 0), message(0, 1, cold), message(0, 2), message(0, 3, BAD), message(1, 0, cold)]
-    written = ledger.write(make_batch(ledger.positions, records))
+    written = session.write(make_batch(session.positions, records))
     assert list(world.rows()) == [(0, 0), (0, 2)]
     reason = f"check violation (23514), constraint {CONSTRAINT}"
     refused = ("insert", reason, "23514", cold)
@@ -73,48 +73,48 @@ def test_a_refused_row_costs_itself_alone(world: LedgerWorld) -> None:
 
 
 def test_batches_chain(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
+    session = world.owning("run")
     for start in (0, 10, 20):
-        ledger.write(make_batch(ledger.positions, messages(0, range(start, start + 10))))
+        session.write(make_batch(session.positions, messages(0, range(start, start + 10))))
     assert list(world.rows()) == [(0, offset) for offset in range(30)]
     assert counters(world, 0) == (30, 30, 0, 0, 0)
 
 
 def test_a_batch_is_not_written_twice(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    batch = make_batch(ledger.positions, messages(0, range(3)))
-    ledger.write(batch)
+    session = world.owning("run")
+    batch = make_batch(session.positions, messages(0, range(3)))
+    session.write(batch)
     with pytest.raises(Superseded):
-        ledger.write(batch)
+        session.write(batch)
     assert counters(world, 0) == (3, 3, 0, 0, 0)
 
 
 def test_one_stale_position_refuses_the_whole_batch(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, messages(1, range(2))))
-    batch = make_batch(ledger.positions, [message(0, 0), message(1, 2)])
+    session = world.owning("run")
+    session.write(make_batch(session.positions, messages(1, range(2))))
+    batch = make_batch(session.positions, [message(0, 0), message(1, 2)])
     with pytest.raises(Superseded):
-        ledger.write(stale(batch, 1))
+        session.write(stale(batch, 1))
     assert list(world.rows()) == [(1, 0), (1, 1)]
     assert counters(world, 0) == (0, 0, 0, 0, 0)
 
 
 def test_a_row_that_the_ledger_does_not_know_stops_the_stream(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    batch = make_batch(ledger.positions, [message(0, 0, BAD), message(0, 1), message(0, 2)])
+    session = world.owning("run")
+    batch = make_batch(session.positions, [message(0, 0, BAD), message(0, 1), message(0, 2)])
     world.plant(batch.rows[1])
     with pytest.raises(LedgerConflict):
-        ledger.write(batch)
+        session.write(batch)
     assert list(world.rows()) == [(0, 2)]
     assert world.letters() == {}
     assert counters(world, 0) == (0, 0, 0, 0, 0)
 
 
 def test_a_dead_letter_that_the_ledger_does_not_know_stops_the_stream(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    batch = make_batch(ledger.positions, [message(0, 0, BAD), message(0, 1)])
-    ledger.write(batch)
-    ledger.close()
+    session = world.owning("run")
+    batch = make_batch(session.positions, [message(0, 0, BAD), message(0, 1)])
+    session.write(batch)
+    session.close()
     world.rewind()
     again = world.owning("again")
     with pytest.raises(LedgerConflict):
@@ -125,18 +125,18 @@ def test_a_dead_letter_that_the_ledger_does_not_know_stops_the_stream(world: Led
 @pytest.mark.parametrize("fault", [None, *Fault])
 def test_rows_that_a_trigger_drops_are_skipped(world: LedgerWorld, fault: Fault | None) -> None:
     world.drop_rows()
-    ledger = world.owning("run")
+    session = world.owning("run")
     dropped = good(DROPPED)
     records = [message(0, 0), message(0, 1, dropped), message(0, 2, BAD), message(0, 3, good("cold", COLDEST)),
                message(1, 0, dropped), message(1, 1, dropped)]  # fmt: skip
-    batch = make_batch(ledger.positions, [*records, tombstone(1, 3)])
+    batch = make_batch(session.positions, [*records, tombstone(1, 3)])
     written = None
     if fault is not None:
-        world.break_write(ledger, fault)
+        world.break_write(session, fault)
         with pytest.raises(DatabaseUnavailable):
-            ledger.write(batch)
-        written = ledger.recover(batch)
-    written = written or ledger.write(batch)
+            session.write(batch)
+        written = session.recover(batch)
+    written = written or session.write(batch)
     assert {p: n for p, n in written.dropped.items() if n} == {0: 1, 1: 2}
     assert {p: n for p, n in written.rows.items() if n} == {0: 1}
     assert list(world.rows()) == [(0, 0)]
@@ -149,35 +149,35 @@ def test_rows_that_a_trigger_drops_are_skipped(world: LedgerWorld, fault: Fault 
 
 @pytest.mark.parametrize("fault", Fault)
 def test_after_a_fault_recovery_tells_what_was_written(world: LedgerWorld, fault: Fault) -> None:
-    ledger = world.owning("run")
+    session = world.owning("run")
     records = [message(0, 0), message(0, 1, BAD), message(0, 2, good("cold", COLDEST)), message(1, 0)]
-    batch = make_batch(ledger.positions, records)
-    world.break_write(ledger, fault)
+    batch = make_batch(session.positions, records)
+    world.break_write(session, fault)
     with pytest.raises(DatabaseUnavailable):
-        ledger.write(batch)
-    written = ledger.recover(batch)
+        session.write(batch)
+    written = session.recover(batch)
     if fault is Fault.AFTER_COMMIT:
         assert written is not None
     else:
         assert written is None
         assert untouched(world)
-        written = ledger.write(batch)
+        written = session.write(batch)
     assert {p: n for p, n in written.rows.items() if n} == {0: 1, 1: 1}
     assert {p: n for p, n in written.dead_letters.items() if n} == {0: 2}
     assert (counters(world, 0), counters(world, 1)) == ((3, 1, 2, 0, 0), (1, 1, 0, 0, 0))
-    ledger.write(make_batch(ledger.positions, [message(0, 3), message(1, 1)]))
+    session.write(make_batch(session.positions, [message(0, 3), message(1, 1)]))
     assert list(world.rows()) == [(0, 0), (0, 3), (1, 0), (1, 1)]
 
 
 def test_a_lost_session_is_noticed_by_the_heartbeat(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    world.end_session(ledger)
+    session = world.owning("run")
+    world.end_session(session)
     with pytest.raises(DatabaseUnavailable):
-        ledger.heartbeat()
-    assert ledger.recover(None) is None
-    assert ledger.heartbeat() == OwnerRequests()
-    assert set(world.ledger("second").own((0, 1), exact=True)) == {0, 1}, "it owns its partitions again"
-    ledger.write(make_batch(ledger.positions, [message(0, 0)]))
+        session.heartbeat()
+    assert session.recover(None) is None
+    assert session.heartbeat() == OwnerRequests()
+    assert set(world.session("second").own((0, 1), exact=True)) == {0, 1}, "it owns its partitions again"
+    session.write(make_batch(session.positions, [message(0, 0)]))
     assert counters(world, 0) == (1, 1, 0, 0, 0)
 
 

@@ -34,41 +34,41 @@ def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
         yield made
 
 
-def batch_of(ledger: Any, outcomes: str, partition: int = 0) -> Any:
+def batch_of(session: Any, outcomes: str, partition: int = 0) -> Any:
     """Records behind the position: "." good, "d" refused by the decoder, "p" by the database."""
-    first = ledger.positions[partition].place.next_offset
+    first = session.positions[partition].place.next_offset
     values = {".": None, "d": BAD, "p": good("cold", COLDEST)}
     records: list[Message] = [message(partition, first + i, values[kind]) for i, kind in enumerate(outcomes)]
-    return make_batch(ledger.positions, records)
+    return make_batch(session.positions, records)
 
 
 @pytest.mark.parametrize("outcomes", ["dddd", "pppp", "..dpdp", "p" * 50])
 def test_beyond_the_limit_nothing_is_committed(world: LedgerWorld, outcomes: str) -> None:
-    ledger = world.owning("run")
+    session = world.owning("run")
     with pytest.raises(DeadLetterLimit, match="4 records in a row were refused"):
-        ledger.write(batch_of(ledger, outcomes))
+        session.write(batch_of(session, outcomes))
     assert untouched(world)
-    ledger.write(batch_of(ledger, "dpd.ddd."))
+    session.write(batch_of(session, "dpd.ddd."))
     assert counters(world, 0) == (8, 2, 6, 0, 0)
 
 
 def test_the_window_goes_over_batches(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(batch_of(ledger, ".dp"))
-    ledger.write(batch_of(ledger, "d", partition=1))
+    session = world.owning("run")
+    session.write(batch_of(session, ".dp"))
+    session.write(batch_of(session, "d", partition=1))
     with pytest.raises(DeadLetterLimit):
-        ledger.write(batch_of(ledger, "p"))
-    ledger.write(batch_of(ledger, ".ddd"))
+        session.write(batch_of(session, "p"))
+    session.write(batch_of(session, ".ddd"))
     with pytest.raises(DeadLetterLimit):
-        ledger.write(batch_of(ledger, "d"))
+        session.write(batch_of(session, "d"))
 
 
 def test_the_window_goes_over_runs(world: LedgerWorld) -> None:
     """A quiet stream whose every run brings one bad record trips it too."""
     for number in range(3):
-        ledger = world.owning(f"run-{number}")
-        ledger.write(batch_of(ledger, "d", partition=number % 2))
-        ledger.close()
+        session = world.owning(f"run-{number}")
+        session.write(batch_of(session, "d", partition=number % 2))
+        session.close()
     last = world.owning("run-3")
     with pytest.raises(DeadLetterLimit):
         last.write(batch_of(last, "p"))
@@ -77,40 +77,40 @@ def test_the_window_goes_over_runs(world: LedgerWorld) -> None:
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_the_window_is_right_after_a_lost_connection(world: LedgerWorld, fault: Fault) -> None:
-    ledger = world.owning("run")
-    ledger.write(batch_of(ledger, ".d"))
-    batch = batch_of(ledger, "dd")
-    world.break_write(ledger, fault)
+    session = world.owning("run")
+    session.write(batch_of(session, ".d"))
+    batch = batch_of(session, "dd")
+    world.break_write(session, fault)
     with pytest.raises(DatabaseUnavailable):
-        ledger.write(batch)
-    if ledger.recover(batch) is None:
-        ledger.write(batch)
+        session.write(batch)
+    if session.recover(batch) is None:
+        session.write(batch)
     with pytest.raises(DeadLetterLimit):
-        ledger.write(batch_of(ledger, "d"))
+        session.write(batch_of(session, "d"))
 
 
 def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
-    world.book.allow_letters(10)
-    ledger = world.owning("run")
-    ledger.write(batch_of(ledger, "dddpppd"))
-    ledger.write(batch_of(ledger, "dddddd"))
-    ledger.close()
+    world.ledger.allow_letters(10)
+    session = world.owning("run")
+    session.write(batch_of(session, "dddpppd"))
+    session.write(batch_of(session, "dddddd"))
+    session.close()
     assert counters(world, 0) == (13, 0, 13, 0, 0)
     after = world.owning("run-2")  # what was allowed is not counted again; the three others are
     with pytest.raises(DeadLetterLimit):
         after.write(batch_of(after, "d"))
-    world.book.allow_letters(1)
+    world.ledger.allow_letters(1)
     after.write(batch_of(after, "d"))
 
 
 def test_what_another_shard_uses_up_meanwhile_is_not_allowed_again(world: LedgerWorld) -> None:
     if not isinstance(world, PostgresWorld):
         pytest.skip("one mutex: nothing happens meanwhile")
-    world.book.allow_letters(3)
-    ledger, written = world.owning("run"), []
+    world.ledger.allow_letters(3)
+    session, written = world.owning("run"), []
     with psycopg.connect(world.url) as other:
         other.execute("UPDATE ingest.stream_state SET letters_allowed = 1")
-        writing = threading.Thread(target=lambda: written.append(ledger.write(batch_of(ledger, "dd"))))
+        writing = threading.Thread(target=lambda: written.append(session.write(batch_of(session, "dd"))))
         writing.start()
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         wait_for("the writer to wait", lambda: world.query(waiting) == [(1,)])
@@ -122,11 +122,11 @@ def test_what_another_shard_uses_up_meanwhile_is_not_allowed_again(world: Ledger
 def test_the_window_holds_records_not_offsets(world: LedgerWorld) -> None:
     """In a log of small transactions half of the offsets, and more, are markers."""
     world.limits = LetterLimits(max_ratio=0.1, max_consecutive=100)
-    ledger = world.owning("run")
+    session = world.owning("run")
     for first in range(0, WINDOW, 100):
         kept = [message(0, 4 * n, None if n % 10 else BAD) for n in range(first, first + 100)]
-        ledger.write(make_batch(ledger.positions, kept))
-    ledger.close()
+        session.write(make_batch(session.positions, kept))
+    session.close()
     after = world.owning("run-2")
     with pytest.raises(DeadLetterLimit):
         after.write(make_batch(after.positions, [message(0, 4 * (WINDOW + n), BAD) for n in range(2)]))
@@ -134,8 +134,8 @@ def test_the_window_holds_records_not_offsets(world: LedgerWorld) -> None:
 
 def test_without_limits_everything_passes(world: LedgerWorld) -> None:
     world.limits = None
-    ledger = world.owning("run")
-    ledger.write(batch_of(ledger, "d" * 200 + "p" * 20))
+    session = world.owning("run")
+    session.write(batch_of(session, "d" * 200 + "p" * 20))
     assert counters(world, 0) == (220, 0, 220, 0, 0)
 
 
@@ -147,58 +147,58 @@ def lost(at: Position, cause: str = "retention", low: int = 9, high: int = 20) -
 
 
 def test_a_gap_is_counted_as_lost(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, messages(0, range(4))))
-    ledger.accept([Acceptance(lost(ledger.positions[0]), NextOffset(9, 2))], IDENTITY, "ann")
-    assert ledger.positions[0] == Position(0, 1, NextOffset(9, 2))
-    at = world.book.positions()[0]
+    session = world.owning("run")
+    session.write(make_batch(session.positions, messages(0, range(4))))
+    session.accept([Acceptance(lost(session.positions[0]), NextOffset(9, 2))], IDENTITY, "ann")
+    assert session.positions[0] == Position(0, 1, NextOffset(9, 2))
+    at = world.ledger.positions()[0]
     assert (at.next_offset, at.rows, at.lost, at.leader_epoch) == (9, 4, 5, 2)
-    ledger.write(make_batch(ledger.positions, messages(0, [9])))
+    session.write(make_batch(session.positions, messages(0, [9])))
     assert counters(world, 0) == (10, 5, 0, 0, 0)
 
 
 def test_used_offsets_come_again_under_a_new_incarnation(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, messages(0, range(4))))
+    session = world.owning("run")
+    session.write(make_batch(session.positions, messages(0, range(4))))
     identity = TopicIdentity("cluster", "another", 2)
-    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 0, 2), NextOffset(2))], identity, "ann")
-    at = world.book.positions()[0]
+    session.accept([Acceptance(lost(session.positions[0], "truncated", 0, 2), NextOffset(2))], identity, "ann")
+    at = world.ledger.positions()[0]
     assert (at.incarnation, at.first_offset, at.next_offset, at.rows, at.topic_id) == (2, 2, 2, 0, "another")
-    assert world.book.positions()[1].topic_id == IDENTITY.topic_id
-    ledger.write(make_batch(ledger.positions, messages(0, [2, 3])))
-    assert (ledger.positions[0].incarnation, world.book.positions()[0].rows) == (2, 2)
+    assert world.ledger.positions()[1].topic_id == IDENTITY.topic_id
+    session.write(make_batch(session.positions, messages(0, [2, 3])))
+    assert (session.positions[0].incarnation, world.ledger.positions()[0].rows) == (2, 2)
 
 
 def test_what_a_new_incarnation_leaves_out_is_counted_as_lost(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, messages(0, range(4))))
-    ledger.accept([Acceptance(lost(ledger.positions[0], "truncated", 2, 3), NextOffset(9), low=2)], IDENTITY, "ann")
-    at = world.book.positions()[0]
+    session = world.owning("run")
+    session.write(make_batch(session.positions, messages(0, range(4))))
+    session.accept([Acceptance(lost(session.positions[0], "truncated", 2, 3), NextOffset(9), low=2)], IDENTITY, "ann")
+    at = world.ledger.positions()[0]
     assert (at.incarnation, at.first_offset, at.next_offset, at.lost) == (2, 2, 9, 7)
-    ledger.write(make_batch(ledger.positions, messages(0, [9])))
-    assert world.book.positions()[0].next_offset == 10
+    session.write(make_batch(session.positions, messages(0, [9])))
+    assert world.ledger.positions()[0].next_offset == 10
 
 
 def test_a_partition_that_is_no_more_is_closed(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, messages(1, range(4))))
-    ledger.accept([Acceptance(lost(ledger.positions[1], "truncated"), None)], IDENTITY, "ann")
-    assert list(world.book.positions()) == list(ledger.positions) == [0]
+    session = world.owning("run")
+    session.write(make_batch(session.positions, messages(1, range(4))))
+    session.accept([Acceptance(lost(session.positions[1], "truncated"), None)], IDENTITY, "ann")
+    assert list(world.ledger.positions()) == list(session.positions) == [0]
 
 
 def test_a_partition_that_was_closed_and_is_seen_again_takes_a_new_incarnation(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, messages(1, range(4))))
-    ledger.accept([Acceptance(lost(ledger.positions[1], "truncated"), None)], IDENTITY, "ann")
-    ledger.close()
-    world.book.begin(IDENTITY, {1: NextOffset(0), 2: NextOffset(0)}, first=False)
-    incarnations = {p: at.incarnation for p, at in world.book.positions().items()}
+    session = world.owning("run")
+    session.write(make_batch(session.positions, messages(1, range(4))))
+    session.accept([Acceptance(lost(session.positions[1], "truncated"), None)], IDENTITY, "ann")
+    session.close()
+    world.ledger.begin(IDENTITY, {1: NextOffset(0), 2: NextOffset(0)}, first=False)
+    incarnations = {p: at.incarnation for p, at in world.ledger.positions().items()}
     assert incarnations[0] == incarnations[2] == 1 < incarnations[1]
     again = world.owning("again")
     again.write(make_batch(again.positions, messages(1, range(4))))
     assert counters(world, 1) == (4, 4, 0, 0, 0)
     again.accept([Acceptance(lost(again.positions[1], "truncated"), None)], IDENTITY, "ann")
-    assert list(world.book.positions()) == [0, 2]
+    assert list(world.ledger.positions()) == [0, 2]
 
 
 def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld) -> None:
@@ -219,43 +219,43 @@ def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld)
         frozen.write(batch)
     with pytest.raises(Superseded):
         frozen.recover(batch)
-    assert list(world.book.positions()) == [0]
+    assert list(world.ledger.positions()) == [0]
 
 
 def test_a_position_that_moved_is_not_accepted(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    stale = [Acceptance(lost(at), NextOffset(9)) for at in ledger.positions.values()]
-    ledger.write(make_batch(ledger.positions, messages(1, [0])))
+    session = world.owning("run")
+    stale = [Acceptance(lost(at), NextOffset(9)) for at in session.positions.values()]
+    session.write(make_batch(session.positions, messages(1, [0])))
     with pytest.raises(Superseded):
-        ledger.accept(stale, IDENTITY, "ann")
+        session.accept(stale, IDENTITY, "ann")
     assert counters(world, 0) == (0, 0, 0, 0, 0)
 
 
 def test_what_was_noted_holds_until_the_position_moves(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    first = lost(ledger.positions[0], "truncated", 0, 7)
-    world.book.note_loss(first)
-    world.book.note_loss(lost(ledger.positions[0], "truncated", 0, 30))
-    assert world.book.losses() == [first], "the bounds seen first are kept"
-    ledger.write(make_batch(ledger.positions, messages(0, [0])))
-    assert world.book.losses() == []
-    world.book.note_loss(lost(ledger.positions[0]))
-    ledger.accept([Acceptance(lost(ledger.positions[0]), NextOffset(9))], IDENTITY, "ann")
-    assert world.book.losses() == []
-    world.book.note_loss(lost(ledger.positions[0]))
-    world.book.forget_losses()
-    assert world.book.losses() == []
+    session = world.owning("run")
+    first = lost(session.positions[0], "truncated", 0, 7)
+    world.ledger.note_loss(first)
+    world.ledger.note_loss(lost(session.positions[0], "truncated", 0, 30))
+    assert world.ledger.losses() == [first], "the bounds seen first are kept"
+    session.write(make_batch(session.positions, messages(0, [0])))
+    assert world.ledger.losses() == []
+    world.ledger.note_loss(lost(session.positions[0]))
+    session.accept([Acceptance(lost(session.positions[0]), NextOffset(9))], IDENTITY, "ann")
+    assert world.ledger.losses() == []
+    world.ledger.note_loss(lost(session.positions[0]))
+    world.ledger.forget_losses()
+    assert world.ledger.losses() == []
 
 
 def test_what_is_dismissed_is_not_found_again_by_its_leader_epoch(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
+    session = world.owning("run")
     for partition in (0, 1):
-        ledger.write(make_batch(ledger.positions, [message(partition, 0, epoch=3)]))
-        world.book.note_loss(lost(ledger.positions[partition], "rewritten"))
-    assert {p: at.leader_epoch for p, at in world.book.positions().items()} == {0: 3, 1: 3}
-    world.book.forget_losses(1)
-    assert [loss.partition for loss in world.book.losses()] == [0]
-    assert {p: at.leader_epoch for p, at in world.book.positions().items()} == {0: 3, 1: None}
-    world.book.forget_losses()
-    assert world.book.losses() == []
-    assert {p: at.leader_epoch for p, at in world.book.positions().items()} == {0: None, 1: None}
+        session.write(make_batch(session.positions, [message(partition, 0, epoch=3)]))
+        world.ledger.note_loss(lost(session.positions[partition], "rewritten"))
+    assert {p: at.leader_epoch for p, at in world.ledger.positions().items()} == {0: 3, 1: 3}
+    world.ledger.forget_losses(1)
+    assert [loss.partition for loss in world.ledger.losses()] == [0]
+    assert {p: at.leader_epoch for p, at in world.ledger.positions().items()} == {0: 3, 1: None}
+    world.ledger.forget_losses()
+    assert world.ledger.losses() == []
+    assert {p: at.leader_epoch for p, at in world.ledger.positions().items()} == {0: None, 1: None}

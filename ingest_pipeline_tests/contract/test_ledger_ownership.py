@@ -11,7 +11,7 @@ from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline_tests.contract.ledger_worlds import (
     WORLDS,
-    Ledger,
+    LedgerSession,
     LedgerWorld,
     ledger_world,
     untouched,
@@ -30,40 +30,40 @@ def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
 
 
 def test_owning_names_the_run_in_the_positions(world: LedgerWorld) -> None:
-    ledger = world.owning("run", 1)
-    assert list(ledger.positions) == [1]
-    assert {p: at.run_id for p, at in world.book.positions().items()} == {0: None, 1: "run"}
-    assert {p: holder.run_id for p, holder in world.book.owners((0, 1)).holders.items()} == {1: "run"}
-    assert set(world.book.owners((0, 1)).present) == {"run"}
+    session = world.owning("run", 1)
+    assert list(session.positions) == [1]
+    assert {p: at.run_id for p, at in world.ledger.positions().items()} == {0: None, 1: "run"}
+    assert {p: holder.run_id for p, holder in world.ledger.owners((0, 1)).holders.items()} == {1: "run"}
+    assert set(world.ledger.owners((0, 1)).present) == {"run"}
 
 
 def test_exact_takes_all_or_none(world: LedgerWorld) -> None:
     world.owning("first", 1)
-    second = world.ledger("second")
+    second = world.session("second")
     missing = second.own((0, 1), exact=True)
     assert set(missing) == {0, 1}
     assert missing[1].run_id == "first"
     assert second.positions == {}
-    assert set(world.book.owners((0, 1)).holders) == {1}
+    assert set(world.ledger.owners((0, 1)).holders) == {1}
 
 
 def test_without_exact_it_takes_what_is_free(world: LedgerWorld) -> None:
     world.owning("first", 1)
-    second = world.ledger("second")
+    second = world.session("second")
     assert {p: holder.run_id for p, holder in second.own((0, 1), exact=False).items()} == {1: "first"}
     second.write(make_batch(second.positions, [message(0, 0)]))
-    assert world.book.positions()[1].run_id == "first"
+    assert world.ledger.positions()[1].run_id == "first"
 
 
 def test_closing_frees_the_partitions(world: LedgerWorld) -> None:
     world.owning("first").close()
-    second = world.ledger("second")
+    second = world.session("second")
     assert second.own((0, 1), exact=True, wait_seconds=10.0) == {}
 
 
 def test_waiting_ends_when_told_to(world: LedgerWorld) -> None:
     world.owning("first")
-    second = world.ledger("second")
+    second = world.session("second")
     missing = second.own((0, 1), exact=True, wait_seconds=60.0, stop=lambda: "terminated")
     assert {holder.run_id for holder in missing.values()} == {"first"}
 
@@ -73,7 +73,7 @@ def test_waiting_ends_when_told_to(world: LedgerWorld) -> None:
     [("wait", OwnerRequests(successor_waits=True)), ("wait-now", OwnerRequests(yield_now=True))],
 )
 def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: str, seen: OwnerRequests) -> None:
-    first, second = world.owning("first"), world.ledger("second")
+    first, second = world.owning("first"), world.session("second")
     first.write(make_batch(first.positions, messages(0, range(3))))
     assert first.heartbeat() == OwnerRequests()
     missing: list[object] = []
@@ -90,7 +90,7 @@ def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: 
 
 
 def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None:
-    zero, one, third = world.owning("zero", 0), world.owning("one", 1), world.ledger("third")
+    zero, one, third = world.owning("zero", 0), world.owning("one", 1), world.session("third")
     stop = threading.Event()
     waiting = threading.Thread(
         target=lambda: third.own(
@@ -109,21 +109,21 @@ def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None
 
 
 @pytest.fixture
-def overtaken(world: LedgerWorld) -> Ledger:
+def overtaken(world: LedgerWorld) -> LedgerSession:
     """A ledger that lost its locks without noticing, to a run that took the positions and wrote nothing yet."""
-    ledger = world.owning("first")
-    world.free(ledger)
+    session = world.owning("first")
+    world.free(session)
     world.owning("second")
-    return ledger
+    return session
 
 
-def test_an_overtaken_run_writes_nothing(world: LedgerWorld, overtaken: Ledger) -> None:
+def test_an_overtaken_run_writes_nothing(world: LedgerWorld, overtaken: LedgerSession) -> None:
     with pytest.raises(Superseded):
         overtaken.write(make_batch(overtaken.positions, [message(0, 0), message(0, 1, BAD)]))
     assert untouched(world)
 
 
-def test_an_overtaken_run_recovers_nothing(world: LedgerWorld, overtaken: Ledger) -> None:
+def test_an_overtaken_run_recovers_nothing(world: LedgerWorld, overtaken: LedgerSession) -> None:
     with pytest.raises(Superseded):
         overtaken.recover(make_batch(overtaken.positions, [message(0, 0)]))
     assert untouched(world)
@@ -148,27 +148,27 @@ def test_a_run_does_not_take_another_ones_progress_for_its_own(world: LedgerWorl
         first.recover(batch)
 
 
-# --- the book -------------------------------------------------------------------------------------------------------
+# --- the ledger -------------------------------------------------------------------------------------------------------
 
 
 def test_pause_is_seen_by_the_next_write_and_heartbeat(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    world.book.pause("flood", "ann")
-    assert ledger.heartbeat().paused == "flood (ann)"
-    written = ledger.write(make_batch(ledger.positions, [message(0, 0)]))
+    session = world.owning("run")
+    world.ledger.pause("flood", "ann")
+    assert session.heartbeat().paused == "flood (ann)"
+    written = session.write(make_batch(session.positions, [message(0, 0)]))
     assert written.requests is not None
     assert written.requests.paused == "flood (ann)"
-    state = world.book.state()
+    state = world.ledger.state()
     assert (state.paused, state.reason, state.paused_by) == (True, "flood", "ann")
-    world.book.resume()
-    assert ledger.heartbeat() == OwnerRequests()
-    assert not world.book.state().paused
+    world.ledger.resume()
+    assert session.heartbeat() == OwnerRequests()
+    assert not world.ledger.state().paused
 
 
 def test_a_stream_begins_once(world: LedgerWorld) -> None:
-    assert not world.book.begin(IDENTITY, {0: NextOffset(7), 1: NextOffset(7)}, first=True)
-    assert {p: at.next_offset for p, at in world.book.positions().items()} == {0: 0, 1: 0}
-    assert world.book.begin(IDENTITY, {1: NextOffset(9), 2: NextOffset(5, 1)}, first=False)
-    found = {p: (at.first_offset, at.leader_epoch) for p, at in world.book.positions().items()}
+    assert not world.ledger.begin(IDENTITY, {0: NextOffset(7), 1: NextOffset(7)}, first=True)
+    assert {p: at.next_offset for p, at in world.ledger.positions().items()} == {0: 0, 1: 0}
+    assert world.ledger.begin(IDENTITY, {1: NextOffset(9), 2: NextOffset(5, 1)}, first=False)
+    found = {p: (at.first_offset, at.leader_epoch) for p, at in world.ledger.positions().items()}
     assert found == {0: (0, None), 1: (0, None), 2: (5, 1)}
-    assert len({at.incarnation for at in world.book.positions().values()}) == 1
+    assert len({at.incarnation for at in world.ledger.positions().values()}) == 1

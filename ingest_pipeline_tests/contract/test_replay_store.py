@@ -85,23 +85,23 @@ def records(outcomes: str) -> list[Message]:
 
 
 def drained(world: LedgerWorld, outcomes: str) -> None:
-    ledger = world.owning("run")
-    keep_bytes(ledger, 1024)
-    ledger.write(make_batch(ledger.positions, records(outcomes)))
-    ledger.close()
+    session = world.owning("run")
+    keep_bytes(session, 1024)
+    session.write(make_batch(session.positions, records(outcomes)))
+    session.close()
 
 
-def keep_bytes(ledger: Any, count: int) -> None:
+def keep_bytes(session: Any, count: int) -> None:
     """Of a refused row the ledger itself makes the letter."""
-    if hasattr(ledger, "_writer"):
-        ledger._writer._dead_letter_max_bytes = count
+    if hasattr(session, "_writer"):
+        session._writer._dead_letter_max_bytes = count
     else:
-        ledger._dead_letter_max_bytes = count
+        session._dead_letter_max_bytes = count
 
 
 def again(world: LedgerWorld, outcomes: str, start: int = 0) -> Batch:
     """The same records as a replay reads them."""
-    at = world.book.positions()[0]
+    at = world.ledger.positions()[0]
     return make_batch({0: Position(0, at.incarnation, NextOffset(start))}, records(outcomes)[start:])
 
 
@@ -109,11 +109,11 @@ def test_what_is_missing_is_stored_and_what_is_there_stays(world: LedgerWorld) -
     drained(world, ".....")
     for offset in (1, 3):
         delete_row(world, offset)
-    before = world.book.positions()
+    before = world.ledger.positions()
     assert store_of(world).store(again(world, ".....")) == Replayed(stored=2, present=3)
     assert world.rows() == {(0, offset): f"0/{offset}" for offset in range(5)}
     assert store_of(world).store(again(world, ".....", 2)) == Replayed(present=3)
-    assert world.book.positions() == before
+    assert world.ledger.positions() == before
 
 
 def test_records_with_a_letter_are_left_to_redrive(world: LedgerWorld) -> None:
@@ -143,13 +143,13 @@ def test_a_letter_cut_short_is_tried_and_settled_with_its_row(world: LedgerWorld
 
 def test_a_redriven_letter_has_its_row_and_is_tried_no_more(world: LedgerWorld) -> None:
     drained(world, ".pd")
-    before = world.book.positions()
+    before = world.ledger.positions()
     assert redrive(world) == (0, 0, 2, 0)
     drop_constraint(world)
     assert redrive(world) == (1, 0, 1, 0)
     assert redrive(world) == (0, 0, 1, 0)
     assert world.rows() == {(0, 0): "0/0", (0, 1): "cold"}
-    assert world.book.positions() == before
+    assert world.ledger.positions() == before
     delete_row(world, 1)
     assert store_of(world).store(again(world, ".pd")) == Replayed(stored=1, present=1, dead=1)
 
@@ -173,13 +173,13 @@ def test_a_row_that_is_there_settles_its_letter(world: LedgerWorld) -> None:
 
 def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> None:
     """One larger than MAX_RECORD_BYTES stays refused, and so does a tombstone that was refused."""
-    ledger = world.owning("run")
+    session = world.owning("run")
     rules = RecordRules(max_bytes=1000, dead_letter_max_bytes=1 << 20, tombstones_refused=True)
     refused: list[Message] = [message(0, 0, LONG), tombstone(0, 1)]
-    batch = decode_batch(refused, {}, ledger.positions, DECODE, rules)
+    batch = decode_batch(refused, {}, session.positions, DECODE, rules)
     assert batch is not None
-    ledger.write(batch)
-    ledger.close()
+    session.write(batch)
+    session.close()
     letters = letters_of(world)
     drop_constraint(world)
     more = {} if isinstance(letters, MemoryDeadLetters) else {"wanted": LetterFilter()}
@@ -195,9 +195,9 @@ def dropping(outcomes: str) -> list[Message]:
 
 
 def test_a_replay_says_what_a_trigger_drops(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, dropping(".-.-")))
-    ledger.close()
+    session = world.owning("run")
+    session.write(make_batch(session.positions, dropping(".-.-")))
+    session.close()
     delete_row(world, 0)
     delete_row(world, 1)
     world.drop_rows()
@@ -207,9 +207,9 @@ def test_a_replay_says_what_a_trigger_drops(world: LedgerWorld) -> None:
 
 
 def test_a_letter_is_redriven_only_with_its_row(world: LedgerWorld) -> None:
-    ledger = world.owning("run")
-    ledger.write(make_batch(ledger.positions, [message(0, 0, BAD), message(0, 1, BAD)]))
-    ledger.close()
+    session = world.owning("run")
+    session.write(make_batch(session.positions, [message(0, 0, BAD), message(0, 1, BAD)]))
+    session.close()
     world.drop_rows()
 
     def decode(value: bytes) -> Any:

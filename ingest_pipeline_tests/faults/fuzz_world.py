@@ -183,7 +183,7 @@ class FuzzWorld:
         clients = Clients(settings)
         for stream in declared:
             kafka.create_topic(stream.topic, PARTITIONS, _ANY_TIME)
-            clients.book(stream).prepare()
+            clients.ledger(stream).prepare()
         clients.close()
         with psycopg.connect(url, autocommit=True) as connection:  # long words fit the table, but no index
             connection.execute("create index on temperature (device_id)")

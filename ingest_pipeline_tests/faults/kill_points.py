@@ -20,7 +20,7 @@ import ingest_pipeline.core.drain
 from ingest_pipeline.kafka.group_commits import GroupCommits
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.postgres.inserts import Inserts
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
@@ -42,8 +42,8 @@ class Death:
     def __init__(self, nth: int, url: str, marker: Path) -> None:
         self.nth, self.url, self._marker = nth, url, marker
         self.begun = self.written = 0
-        after(PostgresLedger, "write", self._count_written)
-        before(PostgresLedger, "write", self._count_begun)
+        after(PostgresLedgerSession, "write", self._count_written)
+        before(PostgresLedgerSession, "write", self._count_begun)
 
     def _count_begun(self, *_: Any) -> None:
         self.begun += 1
@@ -162,7 +162,7 @@ def commit_sent(death: Death) -> None:
 
 
 def committed(death: Death) -> None:
-    after(PostgresLedger, "write", lambda _: death.now() if death.written == death.nth else None)
+    after(PostgresLedgerSession, "write", lambda _: death.now() if death.written == death.nth else None)
 
 
 def before_group_commit(death: Death) -> None:

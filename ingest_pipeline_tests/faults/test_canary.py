@@ -58,7 +58,7 @@ class World:
 
     def prepare(self, *statements: str) -> None:
         clients = Clients(load_settings([self.stream.name], self.environ))
-        clients.book(self.stream).prepare()
+        clients.ledger(self.stream).prepare()
         clients.close()
         for statement in statements:
             query(self.url, statement)

@@ -121,7 +121,7 @@ class Place:
             "BATCH_TIMEOUT": "60",  # a batch is cut by its size alone
         }
         with self._clients({}) as clients:
-            clients.book(world.stream).prepare()
+            clients.ledger(world.stream).prepare()
         if refusing:
             query(url, NOT_COLD)
 

@@ -77,8 +77,8 @@ def test_a_batch_that_is_tried_again_asks_once(database_url: str, monkeypatch: p
         batch = bench.batch([message])
         with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable):
             patch.setattr(BatchWriter, "_recount", gone)
-            bench.ledger.write(batch)
-        assert bench.ledger.recover(batch) is None
-        bench.ledger.write(batch)
+            bench.session.write(batch)
+        assert bench.session.recover(batch) is None
+        bench.session.write(batch)
         assert bench.letters() == {0: ("check violation (23514), constraint warm", "23514")}
     assert message.reads == 1

@@ -13,9 +13,9 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset
 from ingest_pipeline.core.rows import Decode
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database, Schemas
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
 
@@ -30,10 +30,10 @@ class Bench:
         self._cleanup = ExitStack()
         self.database = Database(sqlalchemy_url(url), schemas)
         self._cleanup.callback(self.database.dispose)
-        self.book = LedgerBook(self.database, stream)
+        self.ledger = PostgresLedger(self.database, stream)
         self._connection = psycopg.connect(url, autocommit=True)
         self._cleanup.callback(self._connection.close)
-        self._ledger: PostgresLedger | None = None
+        self._session: PostgresLedgerSession | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -45,8 +45,8 @@ class Bench:
 
     def begin(self) -> Self:
         """Make ledger and table, and begin the stream."""
-        self.book.prepare()
-        assert self.book.begin(IDENTITY, {0: NextOffset(0)}, first=True)
+        self.ledger.prepare()
+        assert self.ledger.begin(IDENTITY, {0: NextOffset(0)}, first=True)
         return self
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
@@ -55,26 +55,26 @@ class Bench:
         rows = cursor.fetchall() if cursor.description else []
         return [row[0] if len(row) == 1 else row for row in rows]
 
-    def new_ledger(self, run_id: str = "run") -> PostgresLedger:
-        ledger = PostgresLedger(self.database, self.stream, run_id, write_method=self.method)
-        self._cleanup.callback(ledger.close)
-        return ledger
+    def new_session(self, run_id: str = "run") -> PostgresLedgerSession:
+        session = PostgresLedgerSession(self.database, self.stream, run_id, write_method=self.method)
+        self._cleanup.callback(session.close)
+        return session
 
     @property
-    def ledger(self) -> PostgresLedger:
-        if self._ledger is None:
-            self._ledger = self.new_ledger()
-            assert self._ledger.own([0], exact=True) == {}
-        return self._ledger
+    def session(self) -> PostgresLedgerSession:
+        if self._session is None:
+            self._session = self.new_session()
+            assert self._session.own([0], exact=True) == {}
+        return self._session
 
     def batch(self, records: list[Message], decode: Decode | None = None) -> Batch:
         decode = decode or JsonDecoder(self.stream).decode
-        return make_batch(self.ledger.positions, records, stream=self.stream, decode=decode)
+        return make_batch(self.session.positions, records, stream=self.stream, decode=decode)
 
     def write(self, values: Sequence[bytes]) -> CommitResult:
         """Store one batch of records with these values, behind what is there."""
-        start = self.ledger.positions[0].place.next_offset
-        return self.ledger.write(self.batch([message(0, start + n, value) for n, value in enumerate(values)]))
+        start = self.session.positions[0].place.next_offset
+        return self.session.write(self.batch([message(0, start + n, value) for n, value in enumerate(values)]))
 
     def offsets(self) -> list[int]:
         """Of the rows, in the order they were stored."""

@@ -82,8 +82,8 @@ def test_another_type_stops_the_next_batch(bench: Bench, column: str, change: st
     assert bench.letters() == {}
     assert bench.counters() == (2, 2, 0)
     bench.sql(f"ALTER TABLE meter {BACK[column]}")
-    bench.ledger.close()
-    again = bench.new_ledger("again")
+    bench.session.close()
+    again = bench.new_session("again")
     assert again.own([0], exact=True) == {}
     again.write(make_batch(again.positions, [message(0, 2, value(7)), message(0, 3, value(8))], stream=METER,
                            decode=DECODE))  # fmt: skip
@@ -200,7 +200,7 @@ def test_a_dead_letter_table_of_another_type_stops_the_next_batch(bench: Bench) 
     ):
         bench.write([value(), BAD])
     with pytest.raises(SchemaMismatch, match="kafka_timestamp_ms"):
-        bench.new_ledger("another")
+        bench.new_session("another")
     assert bench.counters() == (2, 1, 1)
     bench.sql("ALTER TABLE ingest.dead_letter ALTER kafka_timestamp_ms TYPE bigint")
     bench.write([value(), BAD])
@@ -209,7 +209,7 @@ def test_a_dead_letter_table_of_another_type_stops_the_next_batch(bench: Bench) 
 
 def test_a_redrive_stops_at_another_type(bench: Bench) -> None:
     letter = dead_letter(message(0, 0, value(7)), 1, RecordRefused("older code", stage="decode"), 1024)
-    bench.ledger.write(Batch([], [], [letter], {0: Advance(1, 0, NextOffset(1))}, 1, rows_before=[0]))
+    bench.session.write(Batch([], [], [letter], {0: Advance(1, 0, NextOffset(1))}, 1, rows_before=[0]))
     letters = DeadLetters(bench.database, METER)
     bench.sql("ALTER TABLE meter ALTER real TYPE bigint")
     with pytest.raises(SchemaMismatch, match="column real is bigint"):
@@ -292,10 +292,10 @@ def test_a_new_declared_bound_is_the_records_matter(bench: Bench) -> None:
 def test_of_two_reasons_the_row_that_is_there_counts(bench: Bench) -> None:
     """The ledger was set back. A CHECK that is newer than the rows refuses them before their key can."""
     bench.write([value(9)])
-    bench.ledger.close()
+    bench.session.close()
     bench.sql('UPDATE ingest.position SET next_offset = 0, "rows" = 0')
     bench.sql("ALTER TABLE meter ADD CONSTRAINT below_five CHECK (whole < 5) NOT VALID")
-    again = bench.new_ledger("again")
+    again = bench.new_session("again")
     again.own([0], exact=True)
     with pytest.raises(LedgerConflict, match="partition 0 offset 0: a row with these Kafka coordinates"):
         again.write(make_batch(again.positions, [message(0, 0, value(9))], stream=METER, decode=DECODE))

@@ -44,7 +44,7 @@ def bench(database_url: str) -> Iterator[Bench]:
         made.begin()
         record = {"event_time": "2026-01-01T00:00:00Z", "größe": 1.5, "ort": "äußere Küche"}
         made.write([msgspec.json.encode(record), msgspec.json.encode(record | {"ort": "x"})])
-        made.book.pause("Küche wird gestrichen …", "Jörg")
+        made.ledger.pause("Küche wird gestrichen …", "Jörg")
         yield made
 
 

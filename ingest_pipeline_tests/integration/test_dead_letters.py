@@ -13,11 +13,11 @@ from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.record import Advance, Batch, NextOffset, TopicIdentity
-from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.letter_filter import LetterFilter
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline.testing.broker import MemoryBroker
 from ingest_pipeline.testing.source import MemorySource
@@ -45,16 +45,16 @@ def letters(database: Database) -> DeadLetters:
     source = MemorySource(broker, "price")
     source.assign({0: NextOffset(0)})
     messages = list(source.read(10, 0).messages)
-    book = LedgerBook(database, PRICE)
-    book.prepare()
-    book.begin(TopicIdentity("cluster", "topic", 1), {0: NextOffset(0)}, first=True)
-    ledger = PostgresLedger(database, PRICE, "run-1")
-    ledger.own([0], exact=True)
+    ledger = PostgresLedger(database, PRICE)
+    ledger.prepare()
+    ledger.begin(TopicIdentity("cluster", "topic", 1), {0: NextOffset(0)}, first=True)
+    session = PostgresLedgerSession(database, PRICE, "run-1")
+    session.own([0], exact=True)
     limits = (1 << 20, 1 << 20, 1 << 20, 10)  # the last one is cut short
     refused = RecordRefused("refused by an older version", stage="decode")
     found = [dead_letter(message, 1, refused, limit) for message, limit in zip(messages, limits, strict=True)]
-    ledger.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, 4, rows_before=[0] * 4))
-    ledger.close()
+    session.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, 4, rows_before=[0] * 4))
+    session.close()
     return DeadLetters(database, PRICE)
 
 
@@ -105,10 +105,10 @@ def test_filters_narrow(letters: DeadLetters) -> None:
 
 
 def test_counters_say_what_happened_at_ingestion_and_do_not_change(database: Database, letters: DeadLetters) -> None:
-    before = LedgerBook(database, PRICE).positions()
+    before = PostgresLedger(database, PRICE).positions()
     letters.redrive(LetterFilter(), JsonDecoder(PRICE).decode)
     letters.discard(LetterFilter())
-    assert LedgerBook(database, PRICE).positions() == before
+    assert PostgresLedger(database, PRICE).positions() == before
 
 
 def test_the_commands(database_url: str, letters: DeadLetters) -> None:

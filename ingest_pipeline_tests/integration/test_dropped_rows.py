@@ -85,14 +85,14 @@ def test_dropped_rows_beside_refused_ones(bench: Bench) -> None:
 
 
 def test_dropped_rows_of_several_partitions_beside_tombstones(bench: Bench) -> None:
-    assert bench.book.begin(IDENTITY, {1: NextOffset(0)}, first=False)
+    assert bench.ledger.begin(IDENTITY, {1: NextOffset(0)}, first=False)
     bench.sql(DROPS)
-    ledger = bench.new_ledger()
-    assert ledger.own([0, 1], exact=True) == {}
+    session = bench.new_session()
+    assert session.own([0, 1], exact=True) == {}
     records: list[Any] = [message(p, n, count(-1 if n < 2 + p else 1)) for p in (0, 1) for n in range(4)]
     records += [tombstone(1, 4), message(1, 6, count(1))]
-    batch = make_batch(ledger.positions, records, stream=COUNT, decode=DECODE)
-    written = ledger.write(batch)
+    batch = make_batch(session.positions, records, stream=COUNT, decode=DECODE)
+    written = session.write(batch)
     assert bench.sql(COUNTERS) == [(4, 2, 0, 2, 0), (7, 2, 0, 4, 1)]
     assert dict(written.dropped) == {0: 2, 1: 3}
     progress = Progress(0.0)
@@ -114,8 +114,8 @@ def test_rows_that_a_trigger_moves_count_where_the_table_shows_them(bench: Bench
 def test_a_batch_whose_answer_was_lost_is_counted_the_same(bench: Bench) -> None:
     bench.sql(DROPS)
     batch = bench.batch([message(0, n, count(number)) for n, number in enumerate((1, -1, 2))])
-    bench.ledger._writer.write(bench.ledger._connection, batch)
-    settled = bench.ledger.recover(batch)
+    bench.session._writer.write(bench.session._connection, batch)
+    settled = bench.session.recover(batch)
     assert settled is not None
     assert (dict(settled.rows), dict(settled.dropped)) == ({0: 2}, {0: 1})
 
@@ -147,7 +147,7 @@ def letters_of(bench: Bench, values: list[bytes]) -> DeadLetters:
     why = RecordRefused("older code", stage="decode")
     letters = [dead_letter(message(0, offset, value), 1, why, 1024) for offset, value in enumerate(values)]
     many = len(letters)
-    bench.ledger.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(many))}, many, rows_before=[0] * many))
+    bench.session.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(many))}, many, rows_before=[0] * many))
     return DeadLetters(bench.database, COUNT)
 
 
@@ -214,7 +214,7 @@ def test_a_rule_on_insert_is_refused(bench: Bench, rule: str) -> None:
     with pytest.raises(SchemaMismatch, match="rule away rewrites each INSERT into the table"):
         bench.write([count(1), count(-1)])
     with pytest.raises(SchemaMismatch, match="rule away"):
-        bench.new_ledger("another")
+        bench.new_session("another")
     assert bench.sql(COUNTERS) == [(1, 1, 0, 0, 0)]
     bench.sql("DROP RULE away ON count")
     bench.write([count(1), count(-1)])
@@ -227,7 +227,7 @@ def test_an_unlogged_table_is_refused(bench: Bench) -> None:
     said = r"table count is UNLOGGED, so a crash of PostgreSQL empties it .*SET LOGGED"
     with pytest.raises(SchemaMismatch, match=said):
         bench.write([count(1)])
-    for refused in (bench.book.prepare, lambda: bench.new_ledger("another")):
+    for refused in (bench.ledger.prepare, lambda: bench.new_session("another")):
         with pytest.raises(SchemaMismatch, match=said):
             refused()
     bench.sql("ALTER TABLE count SET LOGGED")
@@ -242,13 +242,13 @@ def test_an_unlogged_table_may_be_allowed(database_url: str) -> None:
         assert bench.offsets() == [0]
         bench.sql("ALTER TABLE ingest.gap SET UNLOGGED")
         with pytest.raises(SchemaMismatch, match=r"ledger table ingest\.gap is UNLOGGED"):
-            bench.new_ledger("another")
+            bench.new_session("another")
 
 
 def test_an_unlogged_child_table_is_refused(bench: Bench) -> None:
     bench.sql("CREATE UNLOGGED TABLE child () INHERITS (count)")
     with pytest.raises(SchemaMismatch, match="table child is UNLOGGED"):
-        bench.new_ledger()
+        bench.new_session()
 
 
 def test_a_temporary_table_is_refused(bench: Bench) -> None:
@@ -265,4 +265,4 @@ def test_an_unlogged_ledger_is_refused(bench: Bench, table: str) -> None:
     with pytest.raises(
         SchemaMismatch, match=rf'ingest\.{table} is UNLOGGED.*ALTER TABLE "ingest"."{table}" SET LOGGED'
     ):
-        bench.new_ledger()
+        bench.new_session()

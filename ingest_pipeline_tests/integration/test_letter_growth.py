@@ -35,8 +35,8 @@ SETTLED = "SELECT sum(redriven)::int, sum(discarded)::int, sum(purged)::int FROM
 @pytest.fixture
 def bench(database_url: str) -> Iterator[Bench]:
     with Bench(database_url) as made:
-        made.book.prepare()
-        assert made.book.begin(IDENTITY, dict.fromkeys(range(PARTITIONS), NextOffset(0)), first=True)
+        made.ledger.prepare()
+        assert made.ledger.begin(IDENTITY, dict.fromkeys(range(PARTITIONS), NextOffset(0)), first=True)
         yield made
 
 
@@ -87,9 +87,9 @@ def questions(bench: Bench) -> list[tuple[str, Any]]:
             asked.append((statement, parameters))
 
     letters, sql = DeadLetters(bench.database, READING), statements(READING, bench.database.schemas)
-    bench.book.snapshot()
-    bench.book.accounting()
-    bench.book.open_letters()
+    bench.ledger.snapshot()
+    bench.ledger.accounting()
+    bench.ledger.open_letters()
     letters.top_reasons(3)
     letters.count_by_reason(ALL)
     letters.page(ALL)
@@ -116,7 +116,7 @@ def test_questions_read_the_open_letters_and_not_the_settled_ones(bench: Bench) 
             assert explained is not None
             (plan,) = explained[0] if isinstance(explained[0], list) else json.loads(explained[0])
             assert letters_read(plan["Plan"]) <= 4 * WAITING, statement
-    assert sum(row.letters for row in bench.book.open_letters()) == WAITING
+    assert sum(row.letters for row in bench.ledger.open_letters()) == WAITING
     assert table_reads.row_count(bench.database, READING) == MANY
     assert bench.sql(ACCOUNTED) == [True]
 

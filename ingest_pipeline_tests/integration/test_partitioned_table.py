@@ -40,7 +40,7 @@ def drained(bench: Bench, first: int) -> None:
     """Ten rows, the first at this offset; then a ledger that was set back to it."""
     bench.sql("UPDATE ingest.position SET first_offset = %s, next_offset = %s", first, first)
     bench.write([good()] * 10)
-    bench.ledger.close()
+    bench.session.close()
     bench.sql('UPDATE ingest.position SET next_offset = first_offset, "rows" = 0')
 
 
@@ -49,7 +49,7 @@ def drained(bench: Bench, first: int) -> None:
 def test_a_ledger_set_back_stops_the_stream(bench: Bench, first: int, unique: str) -> None:
     bench.sql(unique or "SELECT 1")
     drained(bench, first)
-    again = bench.new_ledger("again")
+    again = bench.new_session("again")
     assert again.own([0], exact=True) == {}
     records = [message(0, first + n, good()) for n in range(10)]
     with pytest.raises(LedgerConflict, match=rf"partition 0 offset {first}: a row with these Kafka coordinates"):
@@ -76,9 +76,9 @@ def test_a_key_of_the_users_own_is_the_records_matter(bench: Bench) -> None:
 
 def test_a_dead_letter_that_is_there_stops_the_stream(bench: Bench) -> None:
     bench.write([BAD])
-    bench.ledger.close()
+    bench.session.close()
     bench.sql("UPDATE ingest.position SET next_offset = 0, dead_letters = 0")
-    again = bench.new_ledger("again")
+    again = bench.new_session("again")
     assert again.own([0], exact=True) == {}
     with pytest.raises(LedgerConflict, match="a dead letter with these Kafka coordinates"):
         again.write(make_batch(again.positions, [message(0, 0, BAD)]))
@@ -87,7 +87,7 @@ def test_a_dead_letter_that_is_there_stops_the_stream(bench: Bench) -> None:
 def test_an_unlogged_partition_is_refused(bench: Bench) -> None:
     bench.sql("ALTER TABLE high_0 SET UNLOGGED")
     with pytest.raises(SchemaMismatch, match="table high_0 is UNLOGGED"):
-        bench.new_ledger()
+        bench.new_session()
 
 
 def test_a_partition_that_drops_rows(bench: Bench) -> None:

@@ -90,11 +90,11 @@ def test_defaults_change_nothing(home: Make, of: str, method: str) -> None:
         stored = next(dict(zip(names, row, strict=True)) for row in rows if row[names.index("kafka_offset")] == 1)
         assert (stored["device_id"], stored["temperature"]) == ("d\u20ac\\", 0.1)
         assert stored["event_time"].isoformat() == "2026-01-01T00:00:00.500000+00:00"
-        assert bench.book.snapshot().positions[0].next_offset == 3
-        assert bench.book.state().ticked_at is None
-        bench.book.note_tick()
-        assert bench.book.state().ticked_at is not None
-        connection = bench.ledger._driver_connection
+        assert bench.ledger.snapshot().positions[0].next_offset == 3
+        assert bench.ledger.state().ticked_at is None
+        bench.ledger.note_tick()
+        assert bench.ledger.state().ticked_at is not None
+        connection = bench.session._driver_connection
         for name, value in (("synchronous_commit", "on"), ("transaction_isolation", "read committed")):
             assert connection.execute(f"SHOW {name}").fetchone() == (value,)
         connection.rollback()

@@ -29,7 +29,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 @pytest.fixture
 def frozen(bench: Bench) -> Iterator[psycopg.Connection[Any]]:
     """The owner's connection, stuck in the middle of a COPY."""
-    connection = bench.ledger._driver_connection
+    connection = bench.session._driver_connection
     copy = connection.cursor().copy("COPY reading FROM STDIN")
     copy.__enter__()
     waiting = (
@@ -45,14 +45,14 @@ def test_a_waiter_ends_an_owner_frozen_in_copy(
     bench: Bench, frozen: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
-    second = bench.new_ledger("second")
+    second = bench.new_session("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
 
 
 def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a client still sends after its COPY has failed is ignored by PostgreSQL, and ends the idle time-out."""
     monkeypatch.setitem(database._SESSION, "idle_in_transaction_session_timeout", "1s")
-    connection = bench.ledger._driver_connection
+    connection = bench.session._driver_connection
     copying = connection.cursor().copy("COPY reading FROM STDIN")
     copying.__enter__()
     send(connection, b"not a row\n")
@@ -62,7 +62,7 @@ def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkey
     time.sleep(3)  # far more than the time-out
     assert bench.sql(failed) == [1]
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
-    second = bench.new_ledger("second")
+    second = bench.new_session("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
     with pytest.raises(psycopg.Error):
         copying.__exit__(None, None, None)
@@ -75,53 +75,53 @@ def send(connection: psycopg.Connection[Any], lines: bytes) -> None:
 
 
 def test_an_owner_is_not_frozen_before_its_time(bench: Bench) -> None:
-    connection = bench.ledger._driver_connection
+    connection = bench.session._driver_connection
     with connection.cursor().copy("COPY reading FROM STDIN"):
-        second = bench.new_ledger("second")
+        second = bench.new_session("second")
         held = second.own([0], exact=True, wait_seconds=0.2, stop=lambda: "enough")
         assert held[0].run_id == "run"
         assert held[0].frozen is None  # one look cannot tell
     connection.rollback()
-    bench.ledger.heartbeat()
+    bench.session.heartbeat()
 
 
 def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client behind a slow network: PostgreSQL waits for it nearly all the time, in one COPY."""
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
-    ledger = bench.ledger
-    connection = ledger._driver_connection
+    session = bench.session
+    connection = session._driver_connection
     bench.sql("CREATE TABLE moving (n int)")
-    waiter = bench.new_ledger("waiter")
+    waiter = bench.new_session("waiter")
     with ThreadPoolExecutor(1) as pool, connection.cursor().copy("COPY moving FROM STDIN"):
         asked = pool.submit(waiter.own, [0], exact=True, wait_seconds=14.0)
         seen = set()
         while not asked.done():
             send(connection, b"1\n")
             time.sleep(0.5)
-            seen.add(bench.book.owners([0]).holders[0].frozen)
+            seen.add(bench.ledger.owners([0]).holders[0].frozen)
         held = asked.result()
     assert held[0].run_id == "run"
     assert False in seen
     assert True not in seen
     connection.rollback()
-    ledger.heartbeat()
+    session.heartbeat()
 
 
 def test_a_stopped_process_in_copy_is_superseded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A COPY that has moved for long, and then stands still. A single look never says so."""
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
-    connection = bench.ledger._driver_connection
+    connection = bench.session._driver_connection
     bench.sql("CREATE TABLE moving (n int)")
     copying = connection.cursor().copy("COPY moving FROM STDIN")
     copying.__enter__()
     for _ in range(10):
         send(connection, b"1\n")
         time.sleep(0.5)
-        assert bench.book.owners([0]).holders[0].frozen in (False, None)
-    wait_for("the book to see it", lambda: bench.book.owners([0]).holders[0].frozen is True)
+        assert bench.ledger.owners([0]).holders[0].frozen in (False, None)
+    wait_for("the ledger to see it", lambda: bench.ledger.owners([0]).holders[0].frozen is True)
     with Bench(bench.url) as fresh:
-        assert fresh.book.owners([0]).holders[0].frozen is None
-    second = bench.new_ledger("second")
+        assert fresh.ledger.owners([0]).holders[0].frozen is None
+    second = bench.new_session("second")
     assert second.own([0], exact=True, wait_seconds=1.0) == {}
     with pytest.raises(psycopg.Error):
         copying.__exit__(None, None, None)
@@ -134,8 +134,8 @@ def test_an_owner_that_shows_no_life_is_ended_whatever_its_state(
     """The server's own timeouts were seen not to fire."""
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
     if in_transaction:
-        bench.ledger._driver_connection.execute("SELECT 1")
-    assert bench.new_ledger("second").own([0], exact=True, wait_seconds=10.0) == {}
+        bench.session._driver_connection.execute("SELECT 1")
+    assert bench.new_session("second").own([0], exact=True, wait_seconds=10.0) == {}
 
 
 def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,9 +144,9 @@ def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeyp
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND wait_event_type = 'Lock'"
     with psycopg.connect(bench.url) as other, ThreadPoolExecutor(1) as pool:
         other.execute("LOCK TABLE reading")
-        write = pool.submit(bench.ledger.write, batch)
+        write = pool.submit(bench.session.write, batch)
         wait_for("the write to wait", lambda: bench.sql(waiting) == [1])
-        second = bench.new_ledger("second")
+        second = bench.new_session("second")
         assert second.own([0], exact=True, wait_seconds=0.2)[0].frozen is False
         other.rollback()
         assert write.result(20.0).rows == {0: 1}
@@ -164,12 +164,12 @@ def test_a_batch_behind_a_slow_network_is_written_while_somebody_waits(
         with Bench(slow) as bench, ThreadPoolExecutor(1) as pool:
             batch = bench.batch([message(0, offset, good(DEVICE)) for offset in range(RECORDS)])
             proxy.latency(0.4)  # for each piece of at most 64 kB
-            write = pool.submit(bench.ledger.write, batch)
-            waiter = beside.new_ledger("waiter")
+            write = pool.submit(bench.session.write, batch)
+            waiter = beside.new_session("waiter")
             seen = set()
             while not write.done():
                 waiter.own([0], exact=True)
-                seen.add(beside.book.owners([0]).holders[0].frozen)
+                seen.add(beside.ledger.owners([0]).holders[0].frozen)
                 time.sleep(0.5)
             assert write.result().rows == {0: RECORDS}
             assert True not in seen

@@ -202,7 +202,7 @@ def test_a_value_that_cannot_be_sent_costs_its_record(bench: Bench) -> None:
         return datetime.fromisoformat("2026-01-01T00:00:00Z"), value.decode("utf-8", "surrogateescape"), 0
 
     values = [b"a", b"\x00", b"b", b"x\xff", b"c"]
-    bench.ledger.write(bench.batch([message(0, n, value) for n, value in enumerate(values)], decode))
+    bench.session.write(bench.batch([message(0, n, value) for n, value in enumerate(values)], decode))
     assert bench.offsets() == [0, 2, 4]
     assert bench.counters() == (5, 3, 2)
     (nul, _), (surrogate, _) = bench.letters().values()
@@ -217,7 +217,7 @@ def test_a_number_that_does_not_fit_costs_its_record(bench: Bench) -> None:
         return datetime.fromisoformat("2026-01-01T00:00:00Z"), "a", int(value)
 
     values = [b"1", b"9223372036854775808", b"2", b"-9223372036854775809", b"3"]
-    bench.ledger.write(bench.batch([message(0, n, value) for n, value in enumerate(values)], decode))
+    bench.session.write(bench.batch([message(0, n, value) for n, value in enumerate(values)], decode))
     assert bench.offsets() == [0, 2, 4]
     assert bench.sql("SELECT number FROM item ORDER BY 1") == [1, 2, 3]
 
@@ -237,10 +237,10 @@ def test_a_batch_too_slow_for_one_copy_goes_by_several(
     bench.sql(SLOW)
     batch = bench.batch([message(0, n, item("a", number)) for n, number in enumerate(numbers)])
     with pytest.raises(DatabaseUnavailable, match="57014"):
-        bench.ledger.write(batch)
+        bench.session.write(batch)
     assert bench.counters() == (0, 0, 0)
-    assert bench.ledger.recover(batch) is None
-    bench.ledger.write(batch)
+    assert bench.session.recover(batch) is None
+    bench.session.write(batch)
     assert bench.counters() == (100, numbers.count(0), numbers.count(-1))
 
 
@@ -287,7 +287,7 @@ def test_what_is_not_a_records_fault_stops_the_stream(bench: Bench, state: str, 
     assert bench.letters() == {}
     assert bench.counters() == (0, 0, 0)
     if issubclass(error, DatabaseUnavailable):
-        bench.ledger.recover(None)
+        bench.session.recover(None)
     bench.sql("DROP TRIGGER refuse ON item")
     refused(bench, [item("a"), item("b", -1)], set())
 

@@ -94,9 +94,9 @@ def test_every_digit_is_kept(database_url: str, method: str, at_once: bool) -> N
         decoder = JsonDecoder(DOCUMENTS)
         records: Any = [message(0, n, value) for n, value in enumerate(VALUES)]
         more = (decoder.decode_many,) if at_once else ()
-        batch = decode_batch(records, {}, bench.ledger.positions, decoder.decode, RecordRules(), *more)
+        batch = decode_batch(records, {}, bench.session.positions, decoder.decode, RecordRules(), *more)
         assert batch is not None
-        bench.ledger.write(batch)
+        bench.session.write(batch)
         assert bench.letters() == {}
         assert stored(bench) == EXPECTED
         scale = bench.sql("SELECT DISTINCT tree->>'k' FROM documents WHERE tree->>'k' LIKE '1.1%'")
@@ -109,7 +109,7 @@ def test_a_redrive_keeps_every_digit(database_url: str) -> None:
         broken = RecordRefused("refused by an older version", stage="decode")
         letters = [dead_letter(message(0, n, value), 1, broken, 1 << 20) for n, value in enumerate(VALUES)]
         count = len(letters)
-        bench.ledger.write(
+        bench.session.write(
             Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count)
         )
         done = DeadLetters(bench.database, DOCUMENTS).redrive(LetterFilter(), JsonDecoder(DOCUMENTS).decode)
@@ -121,9 +121,9 @@ def test_a_replay_keeps_every_digit(database_url: str) -> None:
     with Bench(database_url, DOCUMENTS) as bench:
         bench.begin()
         batch = make_batch(
-            bench.ledger.positions, [message(0, n, value) for n, value in enumerate(VALUES)], stream=DOCUMENTS
+            bench.session.positions, [message(0, n, value) for n, value in enumerate(VALUES)], stream=DOCUMENTS
         )
-        bench.ledger.write(batch)
+        bench.session.write(batch)
         bench.sql("DELETE FROM documents")
         assert MissingRows(bench.database, DOCUMENTS).store(batch).stored == len(VALUES)
         assert stored(bench) == EXPECTED

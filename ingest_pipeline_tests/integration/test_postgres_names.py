@@ -52,11 +52,11 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         bench.write([value, BAD, value])
         tables = set(bench.sql("SELECT table_schema, table_name FROM information_schema.tables"))
         assert {(name, name), (schemas.ledger, "position")} <= tables
-        at = bench.book.positions()[0]
+        at = bench.ledger.positions()[0]
         assert (at.next_offset, at.rows, at.dead_letters) == (4, 3, 1)
-        bench.book.pause("why", "ann")
-        assert bench.ledger.heartbeat().paused == "why (ann)"
-        assert bench.book.begin(IDENTITY, {1: NextOffset(0)}, first=False)
+        bench.ledger.pause("why", "ann")
+        assert bench.session.heartbeat().paused == "why (ann)"
+        assert bench.ledger.begin(IDENTITY, {1: NextOffset(0)}, first=False)
         with bench.database.connect("looking") as connection:
             assert comparison.table_differences(connection, bench.stream, name) == []
             assert rights.missing_rights(connection, bench.stream, schemas) == []

@@ -11,8 +11,8 @@ import pytest
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, Superseded
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.postgres import database, locks
-from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database, Schemas
+from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -28,30 +28,30 @@ def bench(database_url: str) -> Iterator[Bench]:
 
 
 def test_a_run_is_seen_in_the_servers_list_of_sessions(bench: Bench) -> None:
-    ledger = bench.ledger
+    session = bench.session
     with bench.database.connect("looking") as connection:
         assert locks.present_runs(connection) == {"run"}
     (backend,) = bench.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'ingest run'")
-    holder = bench.book.owners([0]).holders[0]
+    holder = bench.ledger.owners([0]).holders[0]
     assert (holder.run_id, holder.pid, holder.frozen) == ("run", backend, False)
-    ledger.close()
+    session.close()
     wait_for("the session to end", lambda: bench.sql(SESSION) == [0])
-    assert bench.book.owners([0]).holders == {}
+    assert bench.ledger.owners([0]).holders == {}
 
 
 def test_a_position_that_is_no_offset_is_named(bench: Bench) -> None:
     bench.sql("UPDATE ingest.position SET first_offset = -1001, next_offset = -1001")
     with pytest.raises(LedgerConflict, match=r"partition 0: its position begins at -1001, which is no offset") as named:
-        bench.book.positions()
+        bench.ledger.positions()
     assert "delete this row of ingest.position" in named.value.message
     with pytest.raises(LedgerConflict):
-        bench.book.snapshot()
+        bench.ledger.snapshot()
     bench.sql("DELETE FROM ingest.position")
-    assert bench.book.positions() == {}
+    assert bench.ledger.positions() == {}
 
 
 def test_the_session_is_limited(bench: Bench) -> None:
-    connection = bench.ledger._driver_connection
+    connection = bench.session._driver_connection
     for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
         assert connection.execute(f"SHOW {name}").fetchone() == (f"{database.FROZEN_SECONDS}s",)
     assert connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
@@ -60,34 +60,34 @@ def test_the_session_is_limited(bench: Bench) -> None:
 
 def test_a_session_without_a_sign_of_life_ends_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(database._SESSION, "idle_session_timeout", "300ms")
-    ledger = bench.ledger
-    second = bench.new_ledger("second")
+    session = bench.session
+    second = bench.new_session("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
     with pytest.raises(DatabaseUnavailable):
-        ledger.heartbeat()
+        session.heartbeat()
     with pytest.raises(Superseded):
-        ledger.recover(None)
+        session.recover(None)
 
 
 def test_recovery_ends_its_own_old_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the network is cut: the server still holds the old session and its locks."""
-    ledger = bench.ledger
-    lost = ledger._driver_connection
-    monkeypatch.setattr(ledger, "_drop_connection", lambda: None)
-    assert ledger.recover(None) is None
+    session = bench.session
+    lost = session._driver_connection
+    monkeypatch.setattr(session, "_drop_connection", lambda: None)
+    assert session.recover(None) is None
     assert bench.sql(SESSION) == [1]
     with pytest.raises(psycopg.OperationalError):
         lost.execute("SELECT 1")
     monkeypatch.undo()
-    ledger.write(bench.batch([message(0, 0)]))
+    session.write(bench.batch([message(0, 0)]))
     lost.close()
 
 
 def test_recovery_that_fails_half_way_forgets_no_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = bench.ledger
-    lost = ledger._driver_connection
-    drop = ledger._drop_connection
-    monkeypatch.setattr(ledger, "_drop_connection", lambda: None)
+    session = bench.session
+    lost = session._driver_connection
+    drop = session._drop_connection
+    monkeypatch.setattr(session, "_drop_connection", lambda: None)
     with monkeypatch.context() as cut:
 
         def unreachable(*_: object) -> None:
@@ -95,33 +95,33 @@ def test_recovery_that_fails_half_way_forgets_no_session(bench: Bench, monkeypat
 
         cut.setattr(locks, "end_backend", unreachable)
         with pytest.raises(DatabaseUnavailable):
-            ledger.recover(None)
-    monkeypatch.setattr(ledger, "_drop_connection", drop)
-    assert ledger.recover(None) is None
+            session.recover(None)
+    monkeypatch.setattr(session, "_drop_connection", drop)
+    assert session.recover(None) is None
     assert bench.sql(SESSION) == [1]
     lost.close()
 
 
 def test_two_ledgers_in_one_database_do_not_know_each_other(bench: Bench) -> None:
-    ledger = bench.ledger
+    session = bench.session
     with Bench(bench.url, schemas=Schemas("other", "other_ledger")) as other:
         other.begin().write([good()])
-        assert other.book.owners([0]).holders[0].run_id == "run"
-        assert bench.book.positions()[0].next_offset == 0
-    ledger.heartbeat()
+        assert other.ledger.owners([0]).holders[0].run_id == "run"
+        assert bench.ledger.positions()[0].next_offset == 0
+    session.heartbeat()
 
 
-# --- the book -------------------------------------------------------------------------------------------------------
+# --- the ledger -------------------------------------------------------------------------------------------------------
 
 
 def test_of_four_that_begin_at_once_one_does(database_url: str) -> None:
     with Bench(database_url) as bench:
-        bench.book.prepare()
+        bench.ledger.prepare()
         databases = [Database(sqlalchemy_url(database_url)) for _ in range(4)]
 
         def begin(number: int) -> bool:
-            book = LedgerBook(databases[number], READING)
-            return book.begin(IDENTITY, {p: NextOffset(100 * number + p) for p in range(3)}, first=True)
+            ledger = PostgresLedger(databases[number], READING)
+            return ledger.begin(IDENTITY, {p: NextOffset(100 * number + p) for p in range(3)}, first=True)
 
         with ThreadPoolExecutor(4) as pool:
             begun = list(pool.map(begin, range(4)))
@@ -129,7 +129,7 @@ def test_of_four_that_begin_at_once_one_does(database_url: str) -> None:
             database.dispose()
         assert sorted(begun) == [False, False, False, True]
         first = begun.index(True)
-        found = {p: at.next_offset for p, at in bench.book.positions().items()}
+        found = {p: at.next_offset for p, at in bench.ledger.positions().items()}
         assert found == {p: 100 * first + p for p in range(3)}
 
 
@@ -137,9 +137,9 @@ def test_four_that_prepare_and_begin_an_empty_database(database_url: str) -> Non
     databases = [Database(sqlalchemy_url(database_url)) for _ in range(4)]
 
     def begin(database: Database) -> bool:
-        book = LedgerBook(database, READING)
-        book.prepare()
-        return book.begin(IDENTITY, {0: NextOffset(0)}, first=True)
+        ledger = PostgresLedger(database, READING)
+        ledger.prepare()
+        return ledger.begin(IDENTITY, {0: NextOffset(0)}, first=True)
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(begin, databases)) == [False, False, False, True]
@@ -149,23 +149,23 @@ def test_four_that_prepare_and_begin_an_empty_database(database_url: str) -> Non
 
 def test_ids_that_were_not_known_are_filled_in_once(database_url: str) -> None:
     with Bench(database_url) as bench:
-        bench.book.prepare()
-        bench.book.begin(TopicIdentity(None, None, 1), {0: NextOffset(0)}, first=True)
+        bench.ledger.prepare()
+        bench.ledger.begin(TopicIdentity(None, None, 1), {0: NextOffset(0)}, first=True)
         for cluster, topic in ((None, None), ("c", None), ("other", "t"), ("other", "other")):
-            bench.book.adopt_identity(TopicIdentity(cluster, topic, 1))
-        at = bench.book.positions()[0]
+            bench.ledger.adopt_identity(TopicIdentity(cluster, topic, 1))
+        at = bench.ledger.positions()[0]
         assert (at.cluster_id, at.topic_id) == ("c", "t")
 
 
 def test_a_new_ledger_beside_an_old_table_uses_another_incarnation(bench: Bench) -> None:
     bench.write([good(), good()])
-    bench.ledger.close()
+    bench.session.close()
     bench.sql("DROP SCHEMA ingest CASCADE")
     bench.begin()
-    assert bench.book.positions()[0].incarnation == 2
-    again = bench.new_ledger("again")
+    assert bench.ledger.positions()[0].incarnation == 2
+    again = bench.new_session("again")
     again.own([0], exact=True)
-    bench._ledger = again
+    bench._session = again
     bench.write([good(), good()])
     assert bench.sql("SELECT kafka_incarnation, kafka_offset FROM reading ORDER BY 1, 2") == [
         (1, 0),
@@ -175,24 +175,24 @@ def test_a_new_ledger_beside_an_old_table_uses_another_incarnation(bench: Bench)
     ]
 
 
-def test_without_a_ledger_the_book_is_empty(database_url: str) -> None:
+def test_a_missing_ledger_reads_as_empty(database_url: str) -> None:
     with Bench(database_url) as bench:
-        assert bench.book.positions() == {}
-        assert bench.book.owners([0]).holders == {}
-        assert not bench.book.state().paused
+        assert bench.ledger.positions() == {}
+        assert bench.ledger.owners([0]).holders == {}
+        assert not bench.ledger.state().paused
 
 
 def test_the_ledgers_id_stays(bench: Bench) -> None:
-    found = bench.book.ledger_id()
-    bench.book.prepare()
-    assert bench.book.ledger_id() == found
+    found = bench.ledger.ledger_id()
+    bench.ledger.prepare()
+    assert bench.ledger.ledger_id() == found
 
 
 def test_an_awaited_topic_is_remembered(bench: Bench) -> None:
-    assert not bench.book.was_awaited()
-    bench.book.pause("why", "ann")
-    assert not bench.book.was_awaited()
-    bench.book.await_topic()
-    bench.book.await_topic()
-    assert bench.book.was_awaited()
-    assert bench.book.state().paused
+    assert not bench.ledger.was_awaited()
+    bench.ledger.pause("why", "ann")
+    assert not bench.ledger.was_awaited()
+    bench.ledger.await_topic()
+    bench.ledger.await_topic()
+    assert bench.ledger.was_awaited()
+    assert bench.ledger.state().paused

@@ -10,8 +10,8 @@ import pytest
 from ingest_pipeline.core.errors import DatabaseUnavailable
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.postgres import server_checks
-from ingest_pipeline.postgres.book import LedgerBook
 from ingest_pipeline.postgres.database import Database
+from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.table_reads import newest, row_count
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
@@ -54,27 +54,27 @@ def test_a_run_writes_through_a_pool_in_session_mode(pgbouncer: Start, database_
         bench.begin()
         bench.write([good(), good()])
         assert bench.offsets() == [0, 1]
-        assert bench.book.owners([0]).holders[0].run_id == "run"
-        bench.ledger.close()
-        wait_for("the pool to give the lock back", lambda: bench.book.owners([0]).holders == {})
+        assert bench.ledger.owners([0]).holders[0].run_id == "run"
+        bench.session.close()
+        wait_for("the pool to give the lock back", lambda: bench.ledger.owners([0]).holders == {})
         with Bench(database_url) as direct:
             assert direct.database.pooler_keeps_sessions() is None
-            assert direct.new_ledger("next").own([0], exact=True) == {}
+            assert direct.new_session("next").own([0], exact=True) == {}
 
 
 def test_questions_and_operators_acts_work_in_transaction_mode(pgbouncer: Start) -> None:
     """Many clients on one session, more often than psycopg waits before it prepares a statement."""
     url = pgbouncer("transaction", pool_size=1).url
     databases = [Database(sqlalchemy_url(url)) for _ in range(3)]
-    books = [LedgerBook(database, READING) for database in databases]
-    books[0].prepare()
-    assert books[0].begin(IDENTITY, {0: NextOffset(0)}, first=True)
+    ledgers = [PostgresLedger(database, READING) for database in databases]
+    ledgers[0].prepare()
+    assert ledgers[0].begin(IDENTITY, {0: NextOffset(0)}, first=True)
 
     def ask(number: int) -> None:
         for _ in range(12):
-            books[number].pause("why", "ann")
-            assert books[number].snapshot().state.paused
-            assert books[number].positions()[0].next_offset == 0
+            ledgers[number].pause("why", "ann")
+            assert ledgers[number].snapshot().state.paused
+            assert ledgers[number].positions()[0].next_offset == 0
             assert newest(databases[number], READING, 5)[1] == []
             assert row_count(databases[number], READING) == 0
 

@@ -56,7 +56,7 @@ def test_without_create_the_message_names_the_command(role: Role) -> None:
     with pytest.raises(
         NotPermitted, match="as a role that may create schemas and tables, run: ingest migrate"
     ) as caught:
-        role.bench.book.prepare()
+        role.bench.ledger.prepare()
     assert caught.value.sqlstate == "42501"
     assert "\n" not in caught.value.message
     assert "secret" not in caught.value.message
@@ -65,7 +65,7 @@ def test_without_create_the_message_names_the_command(role: Role) -> None:
 
 
 def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
-    role.owner.book.prepare()
+    role.owner.ledger.prepare()
     with role.bench.database.connect("looking") as connection:
         missing = rights.missing_rights(connection, role.bench.stream, role.bench.database.schemas)
     assert missing
@@ -75,10 +75,10 @@ def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
         assert rights.missing_rights(connection, role.bench.stream, role.bench.database.schemas) == []
     role.bench.begin()
     role.bench.write([good(), BAD, good()])
-    role.bench.book.pause("why", "ann")
-    role.bench.book.resume()
-    role.bench.ledger.heartbeat()
-    assert role.bench.ledger.recover(None) is None
+    role.bench.ledger.pause("why", "ann")
+    role.bench.ledger.resume()
+    role.bench.session.heartbeat()
+    assert role.bench.session.recover(None) is None
     assert role.owner.counters() == (3, 2, 1)
     commands(role.bench)
     assert role.owner.letters() != {}
@@ -92,15 +92,15 @@ def commands(bench: Bench) -> None:
     assert letters.discard(LetterFilter()) == 1
     settled = SettledLetters(bench.database, bench.stream)
     assert (settled.purge(30), settled.missing()) == (0, 0)
-    bench.book.allow_letters(1)
-    at = bench.ledger.positions[0]
+    bench.ledger.allow_letters(1)
+    at = bench.session.positions[0]
     loss = noted_loss("truncated", 0, at.incarnation, at.place.next_offset, 0, 1)
-    bench.book.note_loss(loss)
-    bench.book.forget_losses()
-    bench.ledger.accept([Acceptance(loss, NextOffset(1))], IDENTITY, "ann")
-    at = bench.ledger.positions[0]
+    bench.ledger.note_loss(loss)
+    bench.ledger.forget_losses()
+    bench.session.accept([Acceptance(loss, NextOffset(1))], IDENTITY, "ann")
+    at = bench.session.positions[0]
     gone = noted_loss("truncated", 0, at.incarnation, at.place.next_offset, 0, 1)
-    bench.ledger.accept([Acceptance(gone, None)], IDENTITY, "ann")
+    bench.session.accept([Acceptance(gone, None)], IDENTITY, "ann")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def commands(bench: Bench) -> None:
     ["INSERT ON reading", "UPDATE ON ingest.position", "INSERT ON ingest.dead_letter", "USAGE ON SCHEMA ingest"],
 )
 def test_a_right_taken_away_stops_the_stream_once(role: Role, revoked: str) -> None:
-    role.owner.book.prepare()
+    role.owner.ledger.prepare()
     role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "SELECT, INSERT ON reading")
     role.bench.begin().write([good()])
     role.owner.sql(f"REVOKE {revoked} FROM {role.name}")
@@ -119,7 +119,7 @@ def test_a_right_taken_away_stops_the_stream_once(role: Role, revoked: str) -> N
 
 def test_a_stream_begins_without_reading_the_table(role: Role) -> None:
     """A table that exists already may be write-only for the role, but for the one look at its incarnations."""
-    role.owner.book.prepare()
+    role.owner.ledger.prepare()
     role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "INSERT ON reading")
     with pytest.raises(NotPermitted, match="reading"):
-        role.bench.book.begin(IDENTITY, {0: NextOffset(0)}, first=True)
+        role.bench.ledger.begin(IDENTITY, {0: NextOffset(0)}, first=True)

@@ -71,7 +71,7 @@ def stored(url: str, method: str, size: int) -> list[Any]:
         bench.begin()
         left = records()
         while left:
-            bench.ledger.write(bench.batch(left[:size]))
+            bench.session.write(bench.batch(left[:size]))
             left = left[size:]
         assert bench.letters() == {}
         columns = ", ".join(f'"{name}", "{name}"::text' for name in FIELDS)

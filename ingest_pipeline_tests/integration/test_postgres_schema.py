@@ -89,7 +89,7 @@ def wide(database_url: str) -> Any:
 @pytest.mark.parametrize(("column", "kind"), WRONG)
 def test_a_column_of_another_type_stops_the_stream(wide: Bench, column: str, kind: str) -> None:
     wide.sql(f"ALTER TABLE wide DROP COLUMN {column} CASCADE; ALTER TABLE wide ADD COLUMN {column} {kind}")
-    for refused in (wide.new_ledger, wide.book.prepare):
+    for refused in (wide.new_session, wide.ledger.prepare):
         with pytest.raises(SchemaMismatch, match=rf"column {column} is .*by hand") as caught:
             refused()
         assert "\n" not in caught.value.message
@@ -101,19 +101,19 @@ def test_a_column_of_another_type_stops_the_stream(wide: Bench, column: str, kin
 def test_a_domain_is_another_type(wide: Bench) -> None:
     wide.sql("CREATE DOMAIN short AS text CHECK (length(value) < 5); ALTER TABLE wide ALTER text TYPE short")
     with pytest.raises(SchemaMismatch, match="column text is short"):
-        wide.new_ledger()
+        wide.new_session()
 
 
 def test_a_missing_column(wide: Bench) -> None:
     wide.sql("ALTER TABLE wide DROP COLUMN day, DROP COLUMN real")
     with pytest.raises(SchemaMismatch, match=r"column real double precision is missing; column day date is missing"):
-        wide.new_ledger()
+        wide.new_session()
 
 
 def test_a_missing_table(wide: Bench) -> None:
     wide.sql("DROP TABLE wide")
     with pytest.raises(SchemaMismatch, match="does not exist"):
-        wide.new_ledger()
+        wide.new_session()
 
 
 @pytest.mark.parametrize(
@@ -128,16 +128,16 @@ def test_another_primary_key_stops_the_stream(wide: Bench, change: str, said: st
     """Its name counts: by it a duplicate of the key is told from a record's own fault."""
     wide.sql(f"ALTER TABLE wide {change}")
     with pytest.raises(SchemaMismatch, match=said):
-        wide.new_ledger()
+        wide.new_session()
 
 
 def test_a_column_of_the_users_own(wide: Bench) -> None:
     wide.sql("ALTER TABLE wide ADD COLUMN note text, ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY")
     wide.sql("ALTER TABLE wide ADD COLUMN kind text NOT NULL DEFAULT 'raw'")
-    wide.new_ledger()
+    wide.new_session()
     wide.sql("ALTER TABLE wide ADD COLUMN must text NOT NULL")
     with pytest.raises(SchemaMismatch, match="column must is NOT NULL without a default, and no field fills it"):
-        wide.new_ledger()
+        wide.new_session()
 
 
 def test_a_column_that_changes_under_a_running_stream_stops_it(database_url: str) -> None:
@@ -182,7 +182,7 @@ def test_migrate_adds_columns_and_is_idempotent(database_url: str) -> None:
         ]
         assert schema.migrate(bench.database, [more, more]) == []
         assert bench.sql("SELECT device_id, place, floor FROM reading") == [("a", None, None)]
-        bench.ledger.close()
+        bench.session.close()
         with pytest.raises(SchemaMismatch):
             schema.migrate(bench.database, [Stream("reading", WIDE.event)])
 
@@ -204,7 +204,7 @@ def test_migrate_adds_the_columns_of_options_to_rows_that_are_there(database_url
             (1, "a", None, None, None),
             (2, "b", None, None, None),
         ]
-        bench.ledger.close()
+        bench.session.close()
         with pytest.raises(SchemaMismatch, match="column key is bytea, declared as text"):
             schema.prepare(bench.database, Stream("reading", READING.event, key_column="key", key_type=str))
 
@@ -272,13 +272,13 @@ def test_a_ledger_of_another_version(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.begin().sql("UPDATE ingest.schema_version SET version_num = '9999'")
         with pytest.raises(SchemaMismatch, match=r"has version 9999, this code knows 0006: newer code has migrated it"):
-            bench.book.prepare()
+            bench.ledger.prepare()
 
 
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.begin().write([good(), b"broken"])
-        bench.ledger.close()
+        bench.session.close()
         config = Config()
         config.set_main_option("script_location", str(schema._MIGRATIONS))
         with bench.database.connect("going back") as connection:
@@ -286,9 +286,9 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) 
             command.downgrade(config, "0001")
         assert bench.sql("SELECT to_regclass('ingest.accounting'), to_regclass('ingest.loss')") == [(None, None)]
         with pytest.raises(SchemaMismatch, match=r"has version 0001, this code needs 0006: run `ingest migrate`"):
-            bench.book.prepare()
+            bench.ledger.prepare()
         assert schema.migrate(bench.database, [READING]) == ["ledger schema ingest is at version 0006"]
-        again = bench.new_ledger("again")
+        again = bench.new_session("again")
         assert again.own([0], exact=True) == {}
         again.write(make_batch(again.positions, [message(0, 2)]))
         assert bench.sql('SELECT "rows", dead_letters, accounted FROM ingest.accounting') == [(2, 1, True)]

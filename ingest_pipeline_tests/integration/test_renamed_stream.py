@@ -24,27 +24,27 @@ BEGINNING = {0: NextOffset(0)}
 def bench(database_url: str) -> Iterator[Bench]:
     with Bench(database_url) as made:
         made.begin().write([good(), good(), b"broken", good()])
-        made.ledger.close()
+        made.session.close()
         yield made
 
 
 @pytest.fixture
 def renamed(bench: Bench) -> Iterator[Bench]:
     with Bench(bench.url, RENAMED) as made:
-        made.book.prepare()
+        made.ledger.prepare()
         yield made
 
 
 def test_it_does_not_begin_and_the_old_name_is_told(bench: Bench, renamed: Bench) -> None:
     with pytest.raises(LedgerConflict, match=r"positions of stream reading \(partition 0, offsets 0 to 3\)") as caught:
-        renamed.book.begin(IDENTITY, BEGINNING, first=True)
+        renamed.ledger.begin(IDENTITY, BEGINNING, first=True)
     assert "\n" not in caught.value.message
     assert bench.sql("SELECT DISTINCT stream FROM ingest.position") == ["reading"]
 
 
 def test_renamed_in_the_ledger_as_documented_it_goes_on(bench: Bench, renamed: Bench) -> None:
     (script,) = re.findall(r"^    BEGIN;\n(?:    .*\n)+?    COMMIT;\n", OPERATIONS.read_text(), re.MULTILINE)
-    renamed.book.note_tick()
+    renamed.ledger.note_tick()
     for statement in script.replace("'old'", "'reading'").replace("'new'", "'measurement'").split(";"):
         if statement.strip():
             bench.sql(statement)
@@ -55,17 +55,17 @@ def test_renamed_in_the_ledger_as_documented_it_goes_on(bench: Bench, renamed: B
     )
     for table in tables:
         assert bench.sql(f"SELECT count(*) FROM ingest.{table} WHERE stream = 'reading'") == [0], table
-    assert not renamed.book.begin(IDENTITY, BEGINNING, first=True)
+    assert not renamed.ledger.begin(IDENTITY, BEGINNING, first=True)
     renamed.write([good()])
     assert bench.offsets() == [0, 1, 3, 4]
 
 
 def test_a_re_created_topic_and_another_cluster_are_other_records(bench: Bench, renamed: Bench) -> None:
-    assert renamed.book.begin(replace(IDENTITY, topic_id="another"), BEGINNING, first=True)
+    assert renamed.ledger.begin(replace(IDENTITY, topic_id="another"), BEGINNING, first=True)
 
 
 def test_another_cluster_is_another_topic(bench: Bench, renamed: Bench) -> None:
-    assert renamed.book.begin(TopicIdentity("elsewhere", None, 2), BEGINNING, first=True)
+    assert renamed.ledger.begin(TopicIdentity("elsewhere", None, 2), BEGINNING, first=True)
 
 
 def test_the_closed_positions_of_the_old_name_count(bench: Bench, renamed: Bench) -> None:
@@ -77,7 +77,7 @@ def test_the_closed_positions_of_the_old_name_count(bench: Bench, renamed: Bench
     )
     bench.sql("DELETE FROM ingest.position")
     with pytest.raises(LedgerConflict):
-        renamed.book.begin(IDENTITY, BEGINNING, first=True)
+        renamed.ledger.begin(IDENTITY, BEGINNING, first=True)
 
 
 @pytest.mark.parametrize(
@@ -90,5 +90,5 @@ def test_the_closed_positions_of_the_old_name_count(bench: Bench, renamed: Bench
 )
 def test_streams_that_share_a_topic_or_a_table_begin(bench: Bench, stream: Stream) -> None:
     with Bench(bench.url, stream) as second:
-        second.book.prepare()
-        assert second.book.begin(IDENTITY, BEGINNING, first=True)
+        second.ledger.prepare()
+        assert second.ledger.begin(IDENTITY, BEGINNING, first=True)

@@ -29,7 +29,7 @@ def test_the_record_becomes_the_row(database_url: str, method: str, monkeypatch:
     with Bench(database_url, stream, method=method) as bench:
         bench.begin().sql("SET timezone TO 'UTC'")
         message = MemoryMessage(0, 0, 0, value.encode(), b"m7", [("trace", b"abc")], 1_700_000_000_000)
-        bench.ledger.write(bench.batch([message]))
+        bench.session.write(bench.batch([message]))
         (found,) = bench.sql("SELECT to_jsonb(measured) - 'kafka_timestamp' - 'ingested_at' FROM measured")
         assert found == json.loads(row)
         assert bench.sql(f"SELECT {select} FROM measured") == ["abc"]

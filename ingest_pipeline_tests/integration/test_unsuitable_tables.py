@@ -128,7 +128,7 @@ def test_a_table_that_a_run_cannot_rely_on(bench: Bench, case: str) -> None:
     (difference,) = differences(bench)
     assert said in difference
     with pytest.raises(SchemaMismatch) as refused:
-        bench.new_ledger()
+        bench.new_session()
     assert said in refused.value.message
     assert "\n" not in refused.value.message
     assert ("ingest migrate" in refused.value.message) == ("is missing" in said), "advised only where it helps"
@@ -228,7 +228,7 @@ def test_row_level_security_is_found_for_the_role_it_applies_to(owner: Bench) ->
         (difference,) = differences(bench)
         assert f"row-level security applies to role {role.name}" in difference
         with pytest.raises(SchemaMismatch, match="BYPASSRLS"):
-            bench.new_ledger()
+            bench.new_session()
         owner.sql(f"ALTER ROLE {role.name} BYPASSRLS")
         assert differences(bench) == []
         bench.write([good()])
@@ -239,7 +239,7 @@ def test_row_level_security_on_the_ledger_is_found(owner: Bench) -> None:
     role = OtherRole(owner, owner.stream)
     owner.sql("ALTER TABLE ingest.position ENABLE ROW LEVEL SECURITY")
     with role.bench as bench, pytest.raises(SchemaMismatch, match=r"applies to ledger table ingest\.position"):
-        bench.new_ledger()
+        bench.new_session()
     owner.sql(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.core.record import Batch, CommitResult
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures
@@ -73,15 +73,15 @@ def test_records_that_a_run_has_in_hand_are_not_given_up(
     """Retention takes what a run has read and not yet committed: that run ends first, and then nothing is lost."""
     here = bench(partitions=1, RUN_IDLE_SECONDS="60", BATCH_SIZE="10", BATCH_TIMEOUT="30")
     hold, in_hand, go_on = threading.Event(), threading.Event(), threading.Event()
-    write = PostgresLedger.write
+    write = PostgresLedgerSession.write
 
-    def write_late(ledger: PostgresLedger, batch: Batch) -> CommitResult:
+    def write_late(session: PostgresLedgerSession, batch: Batch) -> CommitResult:
         if hold.is_set():
             in_hand.set()
             assert go_on.wait(WAIT_SECONDS)
-        return write(ledger, batch)
+        return write(session, batch)
 
-    monkeypatch.setattr(PostgresLedger, "write", write_late)
+    monkeypatch.setattr(PostgresLedgerSession, "write", write_late)
     here.produce(devices(0, 10))
     with ThreadPoolExecutor(2) as threads:
         run = threads.submit(here.by_sensor)
@@ -128,7 +128,7 @@ def test_a_run_of_another_shard_is_left_alone(bench: Make, kafka_server: RealKaf
             here.produce(in_partition(1, 1, first=11))
             wait_for_rows(here, 14)
         finally:
-            here.clients.book(here.stream).pause("it is enough", "ann")
+            here.clients.ledger(here.stream).pause("it is enough", "ann")
         result = run.result(WAIT_SECONDS)
     assert here.outcome(result.run_id) == ("paused", "2")
     assert here.positions() == {0: 10, 1: 7}

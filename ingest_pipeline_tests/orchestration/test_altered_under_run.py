@@ -134,7 +134,7 @@ def test_an_alter_behind_a_pause_stores_no_garbage(bench: Make) -> None:
 
     def pause_and_alter() -> None:
         wait_for("rows", lambda: here.query("SELECT to_regclass('whole')") != [None] and here.rows() > 200)
-        here.clients.book(here.stream).pause("ALTER", "ann")
+        here.clients.ledger(here.stream).pause("ALTER", "ann")
         altered(here, "double precision")
 
     with numbers.flowing(), beside(pause_and_alter):
@@ -144,7 +144,7 @@ def test_an_alter_behind_a_pause_stores_no_garbage(bench: Make) -> None:
     assert here.rows() == sum(here.positions().values())
     assert here.query("SELECT DISTINCT kafka_offset = floor(number / 2) FROM whole") == [True]
     altered(here, "bigint")
-    here.clients.book(here.stream).resume()
+    here.clients.ledger(here.stream).resume()
     here = bench([here.stream], KAFKA_BOOTSTRAP_SERVERS=here.bootstrap_servers)
     here.drain()
     assert here.query("SELECT number FROM whole ORDER BY 1") == list(range(numbers.written))

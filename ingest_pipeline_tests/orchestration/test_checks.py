@@ -25,7 +25,7 @@ from ingest_pipeline.orchestration.checks import (
     check_results,
 )
 from ingest_pipeline.orchestration.sensor.alerts import failing
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
@@ -105,7 +105,7 @@ def test_what_was_red_in_a_run_ends_red(bench: Make) -> None:
         here.query("delete from ingest.dead_letter")
         wait_for("red", lambda: not newest(here, ACCOUNTED)[0])
         here.query("insert into ingest.dead_letter overriding system value select * from kept")
-        here.clients.book(here.stream).pause("it is enough", "ann")
+        here.clients.ledger(here.stream).pause("it is enough", "ann")
         assert run.result(60).success
     passed, said = newest(here, ACCOUNTED)
     assert (passed, said.split(": ")[0]) == (False, "earlier in this run")
@@ -167,10 +167,10 @@ def test_records_that_nobody_drains_are_told(bench: Make, monkeypatch: pytest.Mo
         " daemon up? Its last tick says why it launches none"
     ]
     status(here, 1)
-    with closing(PostgresLedger(here.clients.database(), here.stream, "some-run")) as ledger:
-        assert ledger.own([0, 1], exact=True) == {}
+    with closing(PostgresLedgerSession(here.clients.database(), here.stream, "some-run")) as session:
+        assert session.own([0, 1], exact=True) == {}
         assert status_of(here.stream, here.clients).said == []
-    here.clients.book(here.stream).pause("index build", "ann")
+    here.clients.ledger(here.stream).pause("index build", "ann")
     (said,) = status_of(here.stream, here.clients).said
     assert said.startswith("paused: index build (ann)")
 
@@ -234,7 +234,7 @@ def test_so_is_one_launched_by_hand_until_one_goes_well(bench: Make) -> None:
         return any(not check.passed and check.check_name == WITHIN_LIMIT for check in checked_by_hand(here))
 
     assert reached()
-    here.clients.book(here.stream).allow_letters(100)
+    here.clients.ledger(here.stream).allow_letters(100)
     here.drain()
     assert not reached()
 

@@ -44,7 +44,7 @@ class Story(threading.Thread):
         except BaseException as error:
             self.error = error
         finally:
-            self.here.clients.book(self.here.stream).pause("the end", "the test")
+            self.here.clients.ledger(self.here.stream).pause("the end", "the test")
 
     def _tell(self) -> None:
         self.produce()
@@ -94,10 +94,10 @@ def test_a_drain_goes_on_with_the_promoted_standby(
     bench: Callable[..., Bench], pair: Pair, fail_over: Callable[[Story], None], synchronous: bool
 ) -> None:
     here = bench(DATABASE_URL=pair.url, RUN_IDLE_SECONDS="600", BATCH_SIZE="100", RECORDS_PER_COMMIT="100")
-    here.clients.book(here.stream).prepare()
+    here.clients.ledger(here.stream).prepare()
     here.tick()
     sensor = Clients(here.settings)  # as in a process of its own, whose session stays with the old primary
-    assert not sensor.book(here.stream).state().paused
+    assert not sensor.ledger(here.stream).state().paused
     if synchronous:
         pair.wait_for_streaming()
         pair.commit_on_both()
@@ -112,9 +112,9 @@ def test_a_drain_goes_on_with_the_promoted_standby(
     assert query(pair.standby, BOTH) == [(told.produced, told.produced)]
     assert query(pair.standby, "SELECT sum(next_offset)::int FROM ingest.position") == [told.produced]
     assert query(pair.standby, "SELECT count(*) FROM ingest.loss") == [0]
-    assert sensor.book(here.stream).state().paused
-    assert sum(at.next_offset for at in sensor.book(here.stream).snapshot().positions.values()) == told.produced
-    sensor.book(here.stream).resume()
+    assert sensor.ledger(here.stream).state().paused
+    assert sum(at.next_offset for at in sensor.ledger(here.stream).snapshot().positions.values()) == told.produced
+    sensor.ledger(here.stream).resume()
     sensor.close()
     here.produce(temperatures(1, first=told.produced))
     assert len(wait_for("a tick that sees the new primary", lambda: here.tick().run_requests)) == 1

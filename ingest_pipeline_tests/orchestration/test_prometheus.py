@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingest_pipeline.cli.metrics import _Handler, _Server
 from ingest_pipeline.core.loss import Loss
 from ingest_pipeline.operations.metrics import application
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
@@ -71,7 +71,7 @@ def here(bench: Make) -> Iterator[Bench]:
     found.tick()
     found.produce(temperatures(2, first=20), temperature)
     found.produce(prices(4), price)
-    with closing(PostgresLedger(found.clients.database(), temperature, "0ddba11-and-more")) as owner:
+    with closing(PostgresLedgerSession(found.clients.database(), temperature, "0ddba11-and-more")) as owner:
         assert owner.own([0, 1], exact=True) == {}
         yield found
 
@@ -162,9 +162,9 @@ def test_a_real_prometheus_answers_every_query(here: Bench, prometheus: Promethe
         expected = {letters, ("IngestPaused", "price")}
         wait_for(f"{expected}", lambda: holding() == expected)
         ingest(here, "resume", "price")
-        book = here.clients.book(here.streams[1])
-        at = book.positions()[0]
-        book.note_loss(Loss(0, at.incarnation, at.next_offset, "truncated", "the log was cut", 0, 1))
+        ledger = here.clients.ledger(here.streams[1])
+        at = ledger.positions()[0]
+        ledger.note_loss(Loss(0, at.incarnation, at.next_offset, "truncated", "the log was cut", 0, 1))
         expected = {letters, ("IngestNobodyDrains", "price")}
         here.query("alter table ingest.position drop constraint accounted_for")
         here.query("update ingest.position set lost = lost + 1 where kafka_partition = 1 and stream = 'temperature'")

@@ -52,7 +52,7 @@ def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.Mo
         soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
         printed = ingest(here, "replay", "temperature", "--from-time", "2020-01-01", "--to-time", soon)
         assert not run.done()
-        here.clients.book(here.stream).pause("it is enough", "ann")
+        here.clients.ledger(here.stream).pause("it is enough", "ann")
         result = run.result(WAIT_SECONDS)
     new = 10 * len(lots)
     assert new >= 40

@@ -15,7 +15,7 @@ from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.run.stream_run import StreamRun
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 
-def books_add_up(here: Bench) -> bool:
+def ledger_adds_up(here: Bench) -> bool:
     """Every offset is accounted for, in every partition."""
     accounted = 'next_offset - first_offset = "rows" + dead_letters + skipped + absent + lost'
     return all(here.query(f"select {accounted} from ingest.position"))
@@ -43,7 +43,7 @@ class TestByHand:
         found = here.run_tags(result.run_id)
         assert found["ingest/ended/temperature"] == found["ingest/ended/price"] == "caught-up"
         assert (found["ingest/rows/temperature"], found["ingest/rows/price"]) == ("25", "40")
-        assert books_add_up(here)
+        assert ledger_adds_up(here)
 
     def test_what_comes_after_its_start_is_the_next_runs(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         here = bench(partitions=1, RUN_IDLE_SECONDS="3600", BATCH_SIZE="10", BATCH_TIMEOUT="30")
@@ -66,7 +66,7 @@ class TestByHand:
         here.produce(temperatures(4))
         here.drain()
         here.produce(temperatures(6))
-        owner = PostgresLedger(here.clients.database(), here.stream, "0ddba11-and-more")
+        owner = PostgresLedgerSession(here.clients.database(), here.stream, "0ddba11-and-more")
         try:
             owner.own([1], exact=True)
             result = here.by_hand()
@@ -110,7 +110,7 @@ class TestReports:
         assert all(value > 0 for value in found.values())
         assert here.outcome(result.run_id) == ("caught-up", "48")
         assert here.run_tags(result.run_id)[tags.PID] == str(os.getpid())
-        assert books_add_up(here)
+        assert ledger_adds_up(here)
 
     def test_a_run_that_finds_nothing_still_reports(self, bench: Make) -> None:
         here = bench()
@@ -149,7 +149,7 @@ class TestEnds:
         here.produce(temperatures(4))
         here.drain()
         here.produce(temperatures(4))
-        owner = PostgresLedger(here.clients.database(), here.stream, "0ddba11-and-more")
+        owner = PostgresLedgerSession(here.clients.database(), here.stream, "0ddba11-and-more")
         try:
             owner.own([0, 1], exact=True)
             result = here.by_sensor()
@@ -190,9 +190,9 @@ class TestEnds:
         here.produce(temperatures(2))
         here.drain()
         here.produce(temperatures(2))
-        here.clients.book(here.stream).pause("wait", "ann")
+        here.clients.ledger(here.stream).pause("wait", "ann")
         assert here.outcome(here.drain())[0] == "paused"
-        here.clients.book(here.stream).resume()
+        here.clients.ledger(here.stream).resume()
         here.drain()
         assert here.rows() == 4
 
@@ -230,14 +230,14 @@ class TestEnds:
         here.produce(temperatures(5))
         here.drain()
         here.produce(temperatures(20))
-        own = PostgresLedger.own
+        own = PostgresLedgerSession.own
 
-        def own_and_lose(ledger: PostgresLedger, *args: object, **options: object) -> object:
-            taken = own(ledger, *args, **options)  # type: ignore[arg-type]
+        def own_and_lose(session: PostgresLedgerSession, *args: object, **options: object) -> object:
+            taken = own(session, *args, **options)  # type: ignore[arg-type]
             here.query("update ingest.position set run_id = 'another'")
             return taken
 
-        monkeypatch.setattr(PostgresLedger, "own", own_and_lose)
+        monkeypatch.setattr(PostgresLedgerSession, "own", own_and_lose)
         result = here.by_sensor()
         assert result.success
         assert here.outcome(result.run_id) == ("superseded", "0")

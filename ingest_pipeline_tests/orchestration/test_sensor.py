@@ -22,7 +22,7 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.sensor.idle_poll import IdlePoll
 from ingest_pipeline.postgres import locks
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -41,8 +41,8 @@ def drained(bench: Bench, count: int) -> None:
 @contextmanager
 def owned_by(bench: Bench, run_id: str) -> Iterator[None]:
     """For the block a run owns every partition."""
-    with closing(PostgresLedger(bench.clients.database(), bench.stream, run_id)) as ledger:
-        assert ledger.own(list(bench.positions()), exact=True) == {}
+    with closing(PostgresLedgerSession(bench.clients.database(), bench.stream, run_id)) as session:
+        assert session.own(list(bench.positions()), exact=True) == {}
         yield
 
 
@@ -106,11 +106,11 @@ class TestLag:
         here = bench()
         drained(here, 2)
         here.produce(temperatures(7))
-        book = here.clients.book(here.stream)
-        book.pause("table is being rebuilt", "ann")
+        ledger = here.clients.ledger(here.stream)
+        ledger.pause("table is being rebuilt", "ann")
         said = here.tick().skip_message or ""
         assert re.fullmatch(r"paused: table is being rebuilt \(ann\), since 20[-\d]+ [\d:]+ UTC; lag 7", said)
-        book.resume()
+        ledger.resume()
         assert len(here.tick().run_requests) == 1
 
     def test_a_tick_reads_no_record_and_makes_no_consumer(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ class TestVigil:
 
     def test_a_pause_that_comes_with_it_holds(self, bench: Make) -> None:
         def pause_and_produce() -> None:
-            here.clients.book(here.stream).pause("a test", "ann")
+            here.clients.ledger(here.stream).pause("a test", "ann")
             here.produce(temperatures(1, first=3))
 
         here = bench()
@@ -181,10 +181,10 @@ class TestVigil:
         here.drain()
         with owned_by(here, RUN):
             self.tick(here, vigil)
-        here.clients.book(here.stream).pause("a test", "ann")
+        here.clients.ledger(here.stream).pause("a test", "ann")
         self.tick(here, vigil)
         assert vigil.kept == 0
-        here.clients.book(here.stream).resume()
+        here.clients.ledger(here.stream).resume()
         self.tick(here, vigil)
         assert vigil.kept == 1
 

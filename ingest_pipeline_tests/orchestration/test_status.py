@@ -20,7 +20,7 @@ from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.operations.status import DEGRADED, status_of
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres import table_reads
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
@@ -78,7 +78,7 @@ def test_who_owns_and_since_when(bench: Make) -> None:
     here.produce(temperatures(4))
     here.drain()
     assert [at["owner"] for at in partitions(here)] == [None, None]
-    with closing(PostgresLedger(here.clients.database(), here.stream, "0ddba11-and-more")) as owner:
+    with closing(PostgresLedgerSession(here.clients.database(), here.stream, "0ddba11-and-more")) as owner:
         owner.own([1], exact=True)
         (began,) = here.query(
             "select backend_start from pg_stat_activity where application_name = %s", "ingest 0ddba11-and-more"
@@ -179,10 +179,10 @@ class TestFailure:
         here = bench()
         here.produce(temperatures(4))
         here.drain()
-        book = here.clients.book(here.stream)
-        at = book.positions()[0]
-        book.note_loss(noted_loss("truncated", 0, at.incarnation, at.next_offset, 0, 1))
-        book.note_failure("it lost something", True)
+        ledger = here.clients.ledger(here.stream)
+        at = ledger.positions()[0]
+        ledger.note_loss(noted_loss("truncated", 0, at.incarnation, at.next_offset, 0, 1))
+        ledger.note_failure("it lost something", True)
         said = ingest(here, "status", code=2)
         assert re.search(r"\(the log held 0 to 1\), found 20[-\d]+ [\d:]+ UTC; to go on: ingest accept-loss", said)
         assert "the last run failed" not in said

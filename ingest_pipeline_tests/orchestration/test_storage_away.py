@@ -16,7 +16,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from ingest_pipeline.core.drain import Drain
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.run import journal
-from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.records import temperatures
 
@@ -86,11 +86,11 @@ class Outage:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, outage: Any, batches: int) -> None:
         self.rows_at_end = 0
         self.said: list[str] = []
-        written = PostgresLedger.write
+        written = PostgresLedgerSession.write
         entered: list[Any] = []
         count = 0
 
-        def write(ledger: PostgresLedger, batch: Any) -> Any:
+        def write(session: PostgresLedgerSession, batch: Any) -> Any:
             nonlocal count
             count += 1
             if count == 2:
@@ -98,9 +98,9 @@ class Outage:
                 self.said = outage.__enter__()
             if count == batches:
                 entered.pop().__exit__(None, None, None)
-            return written(ledger, batch)
+            return written(session, batch)
 
-        monkeypatch.setattr(PostgresLedger, "write", write)
+        monkeypatch.setattr(PostgresLedgerSession, "write", write)
 
 
 def drained_through(here: Bench, monkeypatch: pytest.MonkeyPatch, outage: Any) -> tuple[str, list[str]]:

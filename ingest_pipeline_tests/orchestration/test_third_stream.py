@@ -145,7 +145,7 @@ def test_it_runs_end_to_end(bench: Callable[..., Bench], method: str) -> None:
 @pytest.mark.kafka
 def test_a_redrive_and_a_replay_give_its_rows_the_same_columns(bench: Callable[..., Bench]) -> None:
     here = bench([TRIPS], partitions=1, TRIP_WRITE_METHOD="copy")
-    here.clients.book(TRIPS).prepare()
+    here.clients.ledger(TRIPS).prepare()
     here.query("alter table trips add constraint warm check (bicycle <> 'cold')")
     given = [("trace", b"x")]
     here.produce(

@@ -38,8 +38,8 @@ def test_a_paused_stream_turns_late_once_and_is_well_again(bench: Make) -> None:
     here = bench(MAX_DELAY_SECONDS="1")
     here.produce(temperatures(4))
     here.drain()
-    book = here.clients.book(here.stream)
-    book.pause("a test", "ann")
+    ledger = here.clients.ledger(here.stream)
+    ledger.pause("a test", "ann")
     here.tick()
     assert told(here) == [True]
     here.produce(temperatures(2, first=4))

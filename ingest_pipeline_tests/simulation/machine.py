@@ -174,7 +174,7 @@ class Simulation(RuleBasedStateMachine):
         if self.world.processes.alive():
             self.world.processes.freeze(self.job(which), at, ticks, points)
 
-    @precondition(lambda self: self.world.processes.ledgers)
+    @precondition(lambda self: self.world.processes.sessions)
     @step(which=JOB)
     def cut_session(self, which: int) -> None:
         self.world.processes.cut_session(self.job(which))

@@ -24,7 +24,7 @@ from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, OwnerRequests, TopicIdentity
 from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedger, MemoryMissingRows, MemorySource
+from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedgerSession, MemoryMissingRows, MemorySource
 from ingest_pipeline_tests.simulation.jobs import current, pause, watched
 from ingest_pipeline_tests.simulation.model import mended
 
@@ -113,8 +113,8 @@ class SimDecoder:
         return self._decoder.decode_many(values)
 
 
-class SimLedger(MemoryLedger):
-    """Constructed as PostgresLedger is."""
+class SimLedgerSession(MemoryLedgerSession):
+    """Constructed as PostgresLedgerSession is."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class SimLedger(MemoryLedger):
         super().__init__(database, stream, run_id, dead_letter_max_bytes, limits)
         job = current()
         if job is not None:
-            self._world.processes.ledgers[job] = self
+            self._world.processes.sessions[job] = self
 
     def own(
         self,
@@ -192,7 +192,7 @@ class SimLedger(MemoryLedger):
         """A process that dies closes nothing: the server notices, or it does not for a while."""
         job = current()
         if job is not None and job.lingers:
-            self._world.processes.lingering.append((self._world.clock.monotonic(), self.session))
+            self._world.processes.lingering.append((self._world.clock.monotonic(), self.connection))
         else:
             super().close()
 

@@ -20,8 +20,8 @@ def accept_loss(world: World, wanted: str | None = None, only: int | None = None
     """`ingest accept-loss`, begun: it waits for runs to let go."""
 
     def work() -> None:
-        topic, book = world.topic(READING), world.book(READING)
-        seen = survey(topic, book)
+        topic, ledger = world.topic(READING), world.ledger(READING)
+        seen = survey(topic, ledger)
         found = seen.losses
         for loss in found:
             assert world.checks.real_loss(world.table.positions[loss.partition]), f"none is lost: {loss.said}"
@@ -95,17 +95,17 @@ def delete_rows(world: World, every: int) -> None:
 
 def pause(world: World) -> None:
     """`ingest pause`."""
-    world.book(READING).pause("maintenance", "operator")
+    world.ledger(READING).pause("maintenance", "operator")
 
 
 def resume(world: World) -> None:
     """`ingest resume`."""
-    world.book(READING).resume()
+    world.ledger(READING).resume()
 
 
 def allow_letters(world: World, count: int = 5) -> None:
     """`ingest dead-letters allow`."""
-    world.book(READING).allow_letters(count)
+    world.ledger(READING).allow_letters(count)
     world.checks.allowance = count
 
 
@@ -117,7 +117,7 @@ def catch_up(world: World) -> None:
     world.database().reachable = True
     world.database().breaks.clear()
     world.start_seconds = 0.0
-    world.book(READING).resume()
+    world.ledger(READING).resume()
     world.topics.end_transactions()
     _settle(world)
     for partition in world.model.ends:  # a log cut and regrown to the very same end is found with its next record
@@ -136,7 +136,7 @@ def _settle(world: World) -> None:
         if world.letter_limit is not None:
             allow_letters(world, 100_000)
         world.tick(60.0)
-        if world.must_stand_still() or world.book(READING).losses():
+        if world.must_stand_still() or world.ledger(READING).losses():
             accept_loss(world)
         for job in list(world.processes.alive()):
             world.processes.go(job, 2_000)

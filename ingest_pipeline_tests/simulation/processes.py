@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.testing.database import MemorySession
+from ingest_pipeline.testing.database import MemoryConnection
 from ingest_pipeline_tests.simulation.jobs import Job
 from ingest_pipeline_tests.simulation.runs import SimRun
 
 if TYPE_CHECKING:
-    from ingest_pipeline_tests.simulation.parts import SimLedger
+    from ingest_pipeline_tests.simulation.parts import SimLedgerSession
     from ingest_pipeline_tests.simulation.world import World
 
 LINGER_SECONDS = 15.0
@@ -23,13 +23,13 @@ EXPECTED_ENDS = {
 
 
 class Processes:
-    """Attributes: ledgers: job → the ledger it has opened; lingering: sessions whose client is gone."""
+    """Attributes: sessions: job → the ledger session it has opened. lingering: connections whose client is gone."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._jobs: list[Job] = []
-        self.ledgers: dict[Job, SimLedger] = {}
-        self.lingering: list[tuple[float, MemorySession]] = []
+        self.sessions: dict[Job, SimLedgerSession] = {}
+        self.lingering: list[tuple[float, MemoryConnection]] = []
 
     def start(self, name: str, work: Callable[[], None], decoder_mended: bool) -> Job:
         job = Job(name, work)
@@ -68,12 +68,12 @@ class Processes:
             if job.point == at or job.dead:
                 break
             self.go(job, 1)
-        ledger = self.ledgers.get(job)
-        if ledger is None or not ledger.session.alive:
+        session = self.sessions.get(job)
+        if session is None or not session.connection.alive:
             return
-        self._world.database().free(ledger.session)
-        if ledger.session in self._world.database().sessions:
-            self._world.database().sessions.remove(ledger.session)
+        self._world.database().free(session.connection)
+        if session.connection in self._world.database().connections:
+            self._world.database().connections.remove(session.connection)
         job.zombie = True
         self._world.count["processes frozen"] += 1
         for _ in range(ticks):
@@ -85,9 +85,9 @@ class Processes:
 
     def cut_session(self, job: Job) -> None:
         """pg_terminate_backend."""
-        if job in self.ledgers:
+        if job in self.sessions:
             self._world.count["sessions ended"] += 1
-            self._world.database().end(self.ledgers[job].session)
+            self._world.database().end(self.sessions[job].connection)
 
     def stop(self, which: int, reason: str) -> None:
         """Terminate in the UI, or a signal."""
@@ -98,12 +98,12 @@ class Processes:
             self._world.count[f"stopped: {reason}"] += 1
 
     def end_lingering(self, before: float) -> None:
-        for _, session in [item for item in self.lingering if item[0] <= before]:
-            self._world.database().end(session)
+        for _, connection in [item for item in self.lingering if item[0] <= before]:
+            self._world.database().end(connection)
         self.lingering = [item for item in self.lingering if item[0] > before]
 
     def sessionless(self, run: SimRun) -> bool:
-        return run.run_id not in {session.run_id for session in self._world.database().sessions}
+        return run.run_id not in {connection.run_id for connection in self._world.database().connections}
 
     def close(self) -> None:
         for job in self.alive():
@@ -120,4 +120,4 @@ class Processes:
             assert watch is not None
             assert failed in {"", watch.stopped_by, *EXPECTED_ENDS}, f"{failed}: {run.said}"
             watch.ended(failed, run.stop_reason)
-        self.ledgers.pop(job, None)
+        self.sessions.pop(job, None)

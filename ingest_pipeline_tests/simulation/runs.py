@@ -125,13 +125,13 @@ class SimStop:
 class WatchedRun(StreamRun):
     """As it is shipped, and seen to ask whether the topic is still its own."""
 
-    def _verify(self, topic: Topic, book: Any, partitions: int) -> str | None:
+    def _verify(self, topic: Topic, ledger: Any, partitions: int) -> str | None:
         watch = watched()
         assert watch is not None
         watch.asks()
         answered = True
         try:
-            return super()._verify(topic, book, partitions)
+            return super()._verify(topic, ledger, partitions)
         except EnvironmentFault:
             answered = False
             raise

@@ -24,13 +24,13 @@ from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, 
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.setbacks import backoff_seconds
 from ingest_pipeline.settings import Settings, StreamSettings
-from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryTopic
+from ingest_pipeline.testing import MemoryBroker, MemoryLedger, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.checks import Checks
 from ingest_pipeline_tests.simulation.jobs import SharedClock, watched
 from ingest_pipeline_tests.simulation.model import COLDEST, Model
-from ingest_pipeline_tests.simulation.parts import SimDatabase, SimDecoder, SimLedger, SimMissingRows, SimSource
+from ingest_pipeline_tests.simulation.parts import SimDatabase, SimDecoder, SimLedgerSession, SimMissingRows, SimSource
 from ingest_pipeline_tests.simulation.processes import EXPECTED_ENDS, LINGER_SECONDS, Processes
 from ingest_pipeline_tests.simulation.runs import SimInstance, SimRun, SimStop, work_of
 from ingest_pipeline_tests.simulation.topics import TOPIC, Topics
@@ -56,7 +56,7 @@ class World:
         self._database = SimDatabase(self.clock)
         self._database.world = self
         self.table: MemoryTable = self._database.table(READING.name)
-        self._topic, self._book = MemoryTopic(self.broker, TOPIC), MemoryBook(self._database, READING)
+        self._topic, self._ledger = MemoryTopic(self.broker, TOPIC), MemoryLedger(self._database, READING)
         self.checks = Checks(self)
         self.instance = SimInstance(self)
         self.clients: Any = self
@@ -68,7 +68,7 @@ class World:
         self.set_strict(True)
         self._patches = ExitStack()
         for target, stand_in in (
-            ("ingest_pipeline.postgres.ledger.PostgresLedger", SimLedger),
+            ("ingest_pipeline.postgres.session.PostgresLedgerSession", SimLedgerSession),
             ("ingest_pipeline.postgres.replay.MissingRows", SimMissingRows),
             ("ingest_pipeline.orchestration.sensor.sensor.time", self.clock),
             ("ingest_pipeline.orchestration.run.stream_run.SystemClock", lambda: self.clock),
@@ -92,8 +92,8 @@ class World:
     def database(self) -> SimDatabase:
         return self._database
 
-    def book(self, stream: Stream) -> MemoryBook:
-        return self._book
+    def ledger(self, stream: Stream) -> MemoryLedger:
+        return self._ledger
 
     def topic(self, stream: Stream) -> MemoryTopic:
         return self._topic
@@ -158,13 +158,13 @@ class World:
         assert name in EXPECTED_ENDS, error
         if name in ("DataLoss", "TopicChanged"):
             assert self.checks.real_loss(self.table.positions[error.where["partition"]]), f"none is lost: {error}"
-            self.found = self._book.losses()
+            self.found = self._ledger.losses()
 
     def must_stand_still(self) -> str:
         """Why, where the stream has to wait for an operator; "" where it has not."""
         if not self._database.reachable:
             return ""
-        noted = {loss.partition for loss in self._book.losses()}
+        noted = {loss.partition for loss in self._ledger.losses()}
         held = self._database.holders(READING.name, list(self.table.positions))
         for partition, at in self.table.positions.items():
             if at.topic_id != self.model.topic_id:

@@ -7,7 +7,7 @@ import pytest
 from ingest_pipeline.core.errors import AdoptionRefused, LedgerMissing
 from ingest_pipeline.core.record import GroupOffset
 from ingest_pipeline.core.start import StartPolicy, begin
-from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryDatabase, MemoryTopic
+from ingest_pipeline.testing import MemoryBroker, MemoryDatabase, MemoryLedger, MemoryTopic
 from ingest_pipeline_tests.samples import READING
 
 GROUP = "connect-reading"
@@ -25,8 +25,8 @@ def broker() -> MemoryBroker:
 
 
 @pytest.fixture
-def book() -> MemoryBook:
-    return MemoryBook(MemoryDatabase(), READING)
+def ledger() -> MemoryLedger:
+    return MemoryLedger(MemoryDatabase(), READING)
 
 
 def commit(broker: MemoryBroker, offsets: dict[int, int], group: str = GROUP, metadata: str = "") -> None:
@@ -34,18 +34,18 @@ def commit(broker: MemoryBroker, offsets: dict[int, int], group: str = GROUP, me
 
 
 def started(
-    broker: MemoryBroker, book: MemoryBook, group: str = GROUP, start_from: str = "earliest"
+    broker: MemoryBroker, ledger: MemoryLedger, group: str = GROUP, start_from: str = "earliest"
 ) -> tuple[dict[int, int], str]:
     """(partition → next offset, what the run was told)."""
     lines: list[str] = []
     policy = StartPolicy(start_from, group, "ingest-reading")
-    begin(MemoryTopic(broker, "reading"), book, policy, "reading", lines.append)
-    return {partition: at.next_offset for partition, at in book.positions().items()}, "; ".join(lines)
+    begin(MemoryTopic(broker, "reading"), ledger, policy, "reading", lines.append)
+    return {partition: at.next_offset for partition, at in ledger.positions().items()}, "; ".join(lines)
 
 
-def test_the_groups_offsets_are_taken_over_and_told(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_the_groups_offsets_are_taken_over_and_told(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1, 1: 5, 2: 3})
-    positions, line = started(broker, book)
+    positions, line = started(broker, ledger)
     assert positions == {0: 1, 1: 5, 2: 3}
     assert line == (
         f"stream reading takes over offsets of group {GROUP}: partition 0 at 1, partition 1 at 5, partition 2 at 3"
@@ -54,78 +54,78 @@ def test_the_groups_offsets_are_taken_over_and_told(broker: MemoryBroker, book: 
 
 @pytest.mark.parametrize(("start_from", "rest"), [("earliest", {0: 0, 2: 2}), ("latest", {0: 5, 2: 5})])
 def test_partitions_without_an_offset_follow_start_from_and_are_named(
-    broker: MemoryBroker, book: MemoryBook, start_from: str, rest: dict[int, int]
+    broker: MemoryBroker, ledger: MemoryLedger, start_from: str, rest: dict[int, int]
 ) -> None:
     commit(broker, {1: 4})
-    positions, line = started(broker, book, start_from=start_from)
+    positions, line = started(broker, ledger, start_from=start_from)
     assert positions == {1: 4, **rest}
     assert "The group has no offset for partitions 0, 2, which follow START_FROM" in line
 
 
 @pytest.mark.parametrize("group", ["conect-reading", "ingest-reading"])
-def test_a_group_without_any_offset_is_refused(broker: MemoryBroker, book: MemoryBook, group: str) -> None:
+def test_a_group_without_any_offset_is_refused(broker: MemoryBroker, ledger: MemoryLedger, group: str) -> None:
     """A misspelt name, and the stream's own group."""
     commit(broker, {0: 1})
     with pytest.raises(AdoptionRefused) as refused:
-        started(broker, book, group)
-    assert book.positions() == {}
+        started(broker, ledger, group)
+    assert ledger.positions() == {}
     assert group in refused.value.message and "topic reading" in refused.value.message
     assert "unset ADOPT_GROUP" in refused.value.message
     assert "\n" not in refused.value.message
 
 
 def test_offsets_of_partitions_that_the_topic_does_not_have_are_no_offsets(
-    broker: MemoryBroker, book: MemoryBook
+    broker: MemoryBroker, ledger: MemoryLedger
 ) -> None:
     commit(broker, {7: 1})
     with pytest.raises(AdoptionRefused, match="no committed offset"):
-        started(broker, book)
+        started(broker, ledger)
 
 
-def test_a_topic_that_was_awaited_needs_no_offset_of_the_group(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_a_topic_that_was_awaited_needs_no_offset_of_the_group(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     """No consumer can have read a topic that has only just been created."""
-    book.await_topic()
-    assert started(broker, book) == ({0: 0, 1: 0, 2: 2}, "")
+    ledger.await_topic()
+    assert started(broker, ledger) == ({0: 0, 1: 0, 2: 2}, "")
 
 
-def test_an_offset_beyond_the_log_is_refused(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_an_offset_beyond_the_log_is_refused(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1, 1: 6})
     with pytest.raises(AdoptionRefused, match=r"partition 1 of topic reading is 6, beyond the log's end at 5") as error:
-        started(broker, book)
+        started(broker, ledger)
     assert error.value.partition == 1
-    assert book.positions() == {}
+    assert ledger.positions() == {}
 
 
-def test_the_log_ends_behind_open_transactions(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_the_log_ends_behind_open_transactions(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     """A group that reads uncommitted records may be ahead of the last stable offset."""
     broker.begin_transaction("reading", 0)
     broker.append("reading", 0, b"open")
     commit(broker, {0: 6})
-    assert started(broker, book)[0][0] == 6
+    assert started(broker, ledger)[0][0] == 6
 
 
-def test_an_offset_that_the_log_no_longer_holds_is_kept_and_told(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_an_offset_that_the_log_no_longer_holds_is_kept_and_told(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1, 1: 1, 2: 0})
-    positions, line = started(broker, book)
+    positions, line = started(broker, ledger)
     assert positions[2] == 0  # the stream stops there, or records the gap, as ON_DATA_LOSS wants
     assert "already deleted offsets that the group had not read: partition 2 to 1" in line
 
 
 @pytest.mark.parametrize("group", [GROUP, "ingest-price"])
-def test_offsets_that_follow_a_ledger_are_refused(broker: MemoryBroker, book: MemoryBook, group: str) -> None:
+def test_offsets_that_follow_a_ledger_are_refused(broker: MemoryBroker, ledger: MemoryLedger, group: str) -> None:
     commit(broker, {0: 1}, group, "ingest-ledger:theirs")
     with pytest.raises(AdoptionRefused, match="mark of ledger theirs"):
-        started(broker, book, group)
+        started(broker, ledger, group)
 
 
-def test_the_streams_own_group_with_a_mark_is_a_missing_ledger(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_the_streams_own_group_with_a_mark_is_a_missing_ledger(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1}, "ingest-reading", "ingest-ledger:lost")
     with pytest.raises(LedgerMissing, match="lost"):
-        started(broker, book, "ingest-reading")
+        started(broker, ledger, "ingest-reading")
 
 
-def test_a_stream_that_has_begun_does_not_look_at_the_group(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_a_stream_that_has_begun_does_not_look_at_the_group(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1, 1: 1, 2: 3})
-    started(broker, book)
+    started(broker, ledger)
     broker.groups.clear()
-    assert started(broker, book, "misspelt") == ({0: 1, 1: 1, 2: 3}, "")
+    assert started(broker, ledger, "misspelt") == ({0: 1, 1: 1, 2: 3}, "")

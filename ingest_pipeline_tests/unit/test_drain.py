@@ -18,10 +18,10 @@ from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.start import StartPolicy, begin
 from ingest_pipeline.testing import (
     Fault,
-    MemoryBook,
     MemoryBroker,
     MemoryDatabase,
     MemoryLedger,
+    MemoryLedgerSession,
     MemorySource,
     MemoryTopic,
     SettableClock,
@@ -49,10 +49,10 @@ class Scene:
     def __post_init__(self) -> None:
         self.broker = MemoryBroker({"reading": self.partitions})
         self.database = MemoryDatabase(self.clock)
-        self.book = MemoryBook(self.database, READING)
-        begin(MemoryTopic(self.broker, "reading"), self.book, StartPolicy("earliest", None, "g"), "reading")
-        self.ledger = MemoryLedger(self.database, READING, "mine")
-        self.ledger.own(range(self.partitions), exact=True)
+        self.ledger = MemoryLedger(self.database, READING)
+        begin(MemoryTopic(self.broker, "reading"), self.ledger, StartPolicy("earliest", None, "g"), "reading")
+        self.session = MemoryLedgerSession(self.database, READING, "mine")
+        self.session.own(range(self.partitions), exact=True)
 
     def produce(self, count: int, partition: int = 0) -> None:
         for _ in range(count):
@@ -61,7 +61,7 @@ class Scene:
     def drain(self) -> Drain:
         return Drain(
             MemorySource(self.broker, "reading", self.clock),
-            self.ledger,
+            self.session,
             JsonDecoder(READING).decode,
             self.batch,
             self.limits,
@@ -75,7 +75,7 @@ class Scene:
 
     @property
     def rows(self) -> int:
-        return self.book.positions()[0].rows
+        return self.ledger.positions()[0].rows
 
 
 def test_it_ends_caught_up_after_the_idle_time() -> None:
@@ -116,7 +116,7 @@ class TestOneLeaderIsAway:
         return scene
 
     def rows(self, scene: Scene) -> list[int]:
-        return [at.rows for at in scene.book.positions().values()]
+        return [at.rows for at in scene.ledger.positions().values()]
 
     def test_the_other_partition_is_stored_and_the_run_is_not_taken_for_caught_up(self) -> None:
         scene = self.scene()
@@ -209,7 +209,7 @@ def test_a_pause_ends_it_within_a_batch() -> None:
 
     def pause(progress: Progress) -> None:
         if progress.batches == 1:
-            scene.book.pause("index build", "somebody")
+            scene.ledger.pause("index build", "somebody")
 
     scene.observe = pause
     assert scene.drain().run() == "paused"
@@ -218,7 +218,7 @@ def test_a_pause_ends_it_within_a_batch() -> None:
 
 def test_a_pause_ends_an_idle_run_too() -> None:
     scene = Scene(limits=replace(LIMITS, idle_seconds=100))
-    scene.observe = lambda progress: scene.book.pause("why", "who") if scene.clock.monotonic() > 10 else None
+    scene.observe = lambda progress: scene.ledger.pause("why", "who") if scene.clock.monotonic() > 10 else None
     assert scene.drain().run() == "paused"
     assert scene.clock.monotonic() < 13
 
@@ -226,8 +226,8 @@ def test_a_pause_ends_an_idle_run_too() -> None:
 @pytest.mark.parametrize(("announced", "ended"), [("wait-now", "yielded"), ("wait", "caught-up")])
 def test_only_an_urgent_waiter_ends_it_before_its_age(announced: str, ended: str) -> None:
     scene = Scene()
-    other = MemoryLedger(scene.database, READING, "other")
-    other.session.waits[announced] = frozenset({0})
+    other = MemoryLedgerSession(scene.database, READING, "other")
+    other.connection.waits[announced] = frozenset({0})
     scene.produce(5)
     assert scene.drain().run() == ended
     assert scene.rows == 5
@@ -293,7 +293,7 @@ def test_a_passing_fault_costs_no_record(fault: Fault) -> None:
     scene.produce(25)
     scene.database.script(None, fault)
     assert scene.drain().run() == "caught-up"
-    assert (scene.rows, scene.book.positions()[0].dead_letters) == (25, 0)
+    assert (scene.rows, scene.ledger.positions()[0].dead_letters) == (25, 0)
 
 
 def test_a_lasting_fault_fails_the_run_after_the_retry_time_and_loses_nothing() -> None:
@@ -305,9 +305,9 @@ def test_a_lasting_fault_fails_the_run_after_the_retry_time_and_loses_nothing() 
     assert 20 < scene.clock.monotonic() <= 61
     assert scene.rows == 0
     scene.database.clear_script()
-    again = MemoryLedger(scene.database, READING, "next")
+    again = MemoryLedgerSession(scene.database, READING, "next")
     again.own([0], exact=True, wait_seconds=60)
-    scene.ledger = again
+    scene.session = again
     assert scene.drain().run() == "caught-up"
     assert scene.rows == 25
 
@@ -328,7 +328,7 @@ def test_markers_at_the_tail_bring_lag_to_zero() -> None:
     scene.broker.append_marker("reading", 0)
     drain = scene.drain()
     drain.run()
-    at = scene.book.positions()[0]
+    at = scene.ledger.positions()[0]
     assert (at.next_offset, at.rows, at.absent) == (3, 2, 1)
     assert (drain.progress.absent, drain.progress.batches) == (1, 1)
 
@@ -351,7 +351,7 @@ def test_what_was_read_before_a_loss_is_committed() -> None:
     with pytest.raises(DataLoss) as raised:
         scene.drain().run()
     assert (raised.value.where["cause"], raised.value.where["low"]) == ("retention", 8)
-    assert (scene.rows, scene.book.positions()[0].next_offset) == (4, 4)
+    assert (scene.rows, scene.ledger.positions()[0].next_offset) == (4, 4)
 
 
 def test_a_record_that_is_too_large_is_not_decoded() -> None:
@@ -370,7 +370,7 @@ def test_tombstones_are_skipped_or_kept(refused: bool, counters: tuple[int, int,
     scene.broker.append("reading", 0, None, key=b"gone")
     scene.produce(1)
     scene.drain().run()
-    at = scene.book.positions()[0]
+    at = scene.ledger.positions()[0]
     assert (at.rows, at.dead_letters, at.skipped) == counters
     assert [letter.key for letter in scene.database.table("reading").dead_letters.values()] == [b"gone"] * refused
 

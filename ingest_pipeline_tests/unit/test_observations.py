@@ -15,7 +15,7 @@ from ingest_pipeline.orchestration.sensor.topic_observation import (
     look,
     observe,
 )
-from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryDatabase, MemoryTopic
+from ingest_pipeline.testing import MemoryBroker, MemoryDatabase, MemoryLedger, MemoryTopic
 from ingest_pipeline_tests.samples import READING
 
 KEY = dg.AssetKey(["kafka", "reading"])
@@ -28,14 +28,14 @@ class World:
     def __init__(self, partitions: int = 2) -> None:
         self.broker = MemoryBroker({"reading": partitions})
         self.topic = MemoryTopic(self.broker, "reading")
-        self.book = MemoryBook(MemoryDatabase(), READING)
+        self.ledger = MemoryLedger(MemoryDatabase(), READING)
         for partition in range(partitions):
             self.append(partition, 5)
         self.last = Look()
 
     def begin(self) -> World:
         identity = self.topic.identity()
-        self.book.begin(identity, {partition: NextOffset(2) for partition in range(identity.partitions)}, first=True)
+        self.ledger.begin(identity, {partition: NextOffset(2) for partition in range(identity.partitions)}, first=True)
         return self
 
     def append(self, partition: int, count: int = 1) -> None:
@@ -44,7 +44,7 @@ class World:
 
     def observe(self, seconds: float) -> list[dg.AssetObservation]:
         """So many seconds after the start."""
-        found, self.last = observe(self.topic, self.book, KEY, self.last, START + seconds)
+        found, self.last = observe(self.topic, self.ledger, KEY, self.last, START + seconds)
         return found
 
 
@@ -134,7 +134,7 @@ def test_what_is_written_during_the_look_is_not_blocked(monkeypatch: pytest.Monk
             return asked(self, *partitions)  # type: ignore[operator]
 
         monkeypatch.setattr(MemoryTopic, question, ask)
-    assert [at.blocked for at in look(world.topic, world.book)[0]] == [0, 0]
+    assert [at.blocked for at in look(world.topic, world.ledger)[0]] == [0, 0]
 
 
 def test_of_many_partitions_those_with_the_most_lag_are_shown() -> None:

@@ -10,7 +10,7 @@ import pytest
 from ingest_pipeline.core.errors import KafkaUnavailable, LedgerMissing, TopicChanged, TopicMissing
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.core.start import StartPolicy, begin, check_identity, survey
-from ingest_pipeline.testing import MemoryBook, MemoryBroker, MemoryDatabase, MemorySource, MemoryTopic
+from ingest_pipeline.testing import MemoryBroker, MemoryDatabase, MemoryLedger, MemorySource, MemoryTopic
 from ingest_pipeline_tests.samples import READING
 
 POLICY = StartPolicy("earliest", None, "ingest-reading")
@@ -28,13 +28,13 @@ def broker() -> MemoryBroker:
 
 
 @pytest.fixture
-def book() -> MemoryBook:
-    return MemoryBook(MemoryDatabase(), READING)
+def ledger() -> MemoryLedger:
+    return MemoryLedger(MemoryDatabase(), READING)
 
 
-def started(broker: MemoryBroker, book: MemoryBook, policy: StartPolicy = POLICY) -> dict[int, int]:
-    begin(MemoryTopic(broker, "reading"), book, policy, "reading")
-    return {partition: at.next_offset for partition, at in book.positions().items()}
+def started(broker: MemoryBroker, ledger: MemoryLedger, policy: StartPolicy = POLICY) -> dict[int, int]:
+    begin(MemoryTopic(broker, "reading"), ledger, policy, "reading")
+    return {partition: at.next_offset for partition, at in ledger.positions().items()}
 
 
 def commit(broker: MemoryBroker, group: str, places: dict[int, int], ledger_id: str) -> None:
@@ -53,140 +53,144 @@ def commit(broker: MemoryBroker, group: str, places: dict[int, int], ledger_id: 
     ],
 )
 def test_a_new_stream_begins_where_start_from_says(
-    broker: MemoryBroker, book: MemoryBook, start_from: str | datetime, expected: dict[int, int]
+    broker: MemoryBroker, ledger: MemoryLedger, start_from: str | datetime, expected: dict[int, int]
 ) -> None:
-    assert started(broker, book, replace(POLICY, start_from=start_from)) == expected
+    assert started(broker, ledger, replace(POLICY, start_from=start_from)) == expected
 
 
-def test_a_begun_stream_is_left_where_it_is(broker: MemoryBroker, book: MemoryBook) -> None:
-    started(broker, book)
-    assert started(broker, book, replace(POLICY, start_from="latest")) == {0: 0, 1: 1}
+def test_a_begun_stream_is_left_where_it_is(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+    started(broker, ledger)
+    assert started(broker, ledger, replace(POLICY, start_from="latest")) == {0: 0, 1: 1}
 
 
-def test_a_topic_that_was_awaited_begins_at_its_beginning(broker: MemoryBroker, book: MemoryBook) -> None:
-    book.await_topic()
-    assert started(broker, book, replace(POLICY, start_from="latest")) == {0: 0, 1: 1}
+def test_a_topic_that_was_awaited_begins_at_its_beginning(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+    ledger.await_topic()
+    assert started(broker, ledger, replace(POLICY, start_from="latest")) == {0: 0, 1: 1}
 
 
-def test_a_partition_that_is_added_begins_at_its_beginning(broker: MemoryBroker, book: MemoryBook) -> None:
-    started(broker, book, replace(POLICY, start_from="latest"))
+def test_a_partition_that_is_added_begins_at_its_beginning(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+    started(broker, ledger, replace(POLICY, start_from="latest"))
     broker.add_partitions("reading", 3)
     broker.append("reading", 2, b"x")
-    assert started(broker, book, replace(POLICY, start_from="latest")) == {0: 3, 1: 5, 2: 0}
-    assert len({at.incarnation for at in book.positions().values()}) == 1
+    assert started(broker, ledger, replace(POLICY, start_from="latest")) == {0: 3, 1: 5, 2: 0}
+    assert len({at.incarnation for at in ledger.positions().values()}) == 1
 
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_a_partition_whose_leader_is_away_begins_at_its_beginning_when_it_answers(
-    broker: MemoryBroker, book: MemoryBook, awaited: bool
+    broker: MemoryBroker, ledger: MemoryLedger, awaited: bool
 ) -> None:
     policy = replace(POLICY, start_from="latest") if awaited else POLICY
     if awaited:
-        book.await_topic()
+        ledger.await_topic()
     broker.set_leader_away("reading", 1, True)
-    assert started(broker, book, policy) == {0: 0}
-    assert started(broker, book, policy) == {0: 0}
+    assert started(broker, ledger, policy) == {0: 0}
+    assert started(broker, ledger, policy) == {0: 0}
     broker.set_leader_away("reading", 1, False)
-    assert started(broker, book, policy) == {0: 0, 1: 1}
+    assert started(broker, ledger, policy) == {0: 0, 1: 1}
 
 
 @pytest.mark.parametrize(
     ("start_from", "expected"), [("latest", {0: 4, 1: 6}), (datetime.fromtimestamp(1002, UTC), {0: 2, 1: 2})]
 )
 def test_a_stream_that_begins_at_one_moment_waits_until_every_partition_answers(
-    broker: MemoryBroker, book: MemoryBook, start_from: str | datetime, expected: dict[int, int]
+    broker: MemoryBroker, ledger: MemoryLedger, start_from: str | datetime, expected: dict[int, int]
 ) -> None:
     policy = replace(POLICY, start_from=start_from)
     broker.set_leader_away("reading", 1, True)
     with pytest.raises(KafkaUnavailable, match=r"partition 1: its leader does not answer.*START_FROM"):
-        started(broker, book, policy)
-    assert book.positions() == {}
+        started(broker, ledger, policy)
+    assert ledger.positions() == {}
     broker.set_leader_away("reading", 1, False)
     for partition in (0, 1):
         broker.append("reading", partition, b"x", timestamp_ms=2_000_000)
-    assert started(broker, book, policy) == expected
+    assert started(broker, ledger, policy) == expected
 
 
-def test_a_stream_waits_while_no_partition_answers(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_a_stream_waits_while_no_partition_answers(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     for partition in (0, 1):
         broker.set_leader_away("reading", partition, True)
     with pytest.raises(KafkaUnavailable, match="partitions 0, 1: their leaders do not answer"):
-        started(broker, book)
-    assert book.positions() == {}
+        started(broker, ledger)
+    assert ledger.positions() == {}
 
 
-def test_an_adopted_partition_needs_no_leader(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_an_adopted_partition_needs_no_leader(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     source = MemorySource(broker, "reading", group_id="theirs", ledger_id="")
     source.acknowledge({1: NextOffset(4)})
     broker.set_leader_away("reading", 1, True)
-    assert started(broker, book, replace(POLICY, start_from="latest", adopt_group="theirs")) == {0: 3, 1: 4}
+    assert started(broker, ledger, replace(POLICY, start_from="latest", adopt_group="theirs")) == {0: 3, 1: 4}
 
 
 class TestSurvey:
     def test_a_partition_whose_leader_is_away_is_unknown_and_no_loss(
-        self, broker: MemoryBroker, book: MemoryBook
+        self, broker: MemoryBroker, ledger: MemoryLedger
     ) -> None:
-        started(broker, book)
+        started(broker, ledger)
         broker.delete_records("reading", 0, 2)
         broker.delete_records("reading", 1, 4)
         broker.set_leader_away("reading", 1, True)
-        seen = survey(MemoryTopic(broker, "reading"), book)
+        seen = survey(MemoryTopic(broker, "reading"), ledger)
         assert [(loss.partition, loss.cause) for loss in seen.losses] == [(0, "retention")]
         assert (seen.ends.keys(), seen.unanswered) == ({0}, [1])
         broker.set_leader_away("reading", 1, False)
-        seen = survey(MemoryTopic(broker, "reading"), book)
+        seen = survey(MemoryTopic(broker, "reading"), ledger)
         assert [(loss.partition, loss.cause) for loss in seen.losses] == [(0, "retention"), (1, "retention")]
 
-    def test_what_an_open_transaction_holds_back_is_not_truncated(self, broker: MemoryBroker, book: MemoryBook) -> None:
+    def test_what_an_open_transaction_holds_back_is_not_truncated(
+        self, broker: MemoryBroker, ledger: MemoryLedger
+    ) -> None:
         """The position was moved by a read_uncommitted reader, before the setting was changed."""
         broker.begin_transaction("reading", 0)
         broker.append("reading", 0, b"x")
         topic = MemoryTopic(broker, "reading")
-        book.begin(topic.identity(), {0: NextOffset(4), 1: NextOffset(5)}, first=True)
+        ledger.begin(topic.identity(), {0: NextOffset(4), 1: NextOffset(5)}, first=True)
         assert topic.end_offsets([0])[0].next_offset == 3
-        assert survey(topic, book).losses == []
+        assert survey(topic, ledger).losses == []
         broker.truncate("reading", 0, 3)
-        assert [loss.cause for loss in survey(topic, book).losses] == ["truncated"]
+        assert [loss.cause for loss in survey(topic, ledger).losses] == ["truncated"]
 
-    def test_fewer_partitions_under_the_same_id_are_waited_for(self, broker: MemoryBroker, book: MemoryBook) -> None:
-        started(broker, book)
-        known = book.positions()
+    def test_fewer_partitions_under_the_same_id_are_waited_for(
+        self, broker: MemoryBroker, ledger: MemoryLedger
+    ) -> None:
+        started(broker, ledger)
+        known = ledger.positions()
         topic = MemoryTopic(broker, "reading")
         identity = replace(topic.identity(), partitions=1)
         with pytest.raises(KafkaUnavailable, match="out of date"):
             check_identity(identity, known, "reading", "reading")
 
 
-def test_our_own_mark_without_a_ledger_stops(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_our_own_mark_without_a_ledger_stops(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, "ingest-reading", {0: 2}, "lost-ledger")
     with pytest.raises(LedgerMissing, match=r"lost-ledger.*--delete --group ingest-reading"):
-        started(broker, book)
-    assert book.positions() == {}
+        started(broker, ledger)
+    assert ledger.positions() == {}
 
 
-def test_our_own_mark_is_never_read_once_there_is_a_ledger(broker: MemoryBroker, book: MemoryBook) -> None:
-    started(broker, book)
+def test_our_own_mark_is_never_read_once_there_is_a_ledger(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+    started(broker, ledger)
     commit(broker, "ingest-reading", {0: 2}, "any-ledger")
-    assert started(broker, book) == {0: 0, 1: 1}
+    assert started(broker, ledger) == {0: 0, 1: 1}
 
 
-def test_a_topic_of_the_same_name_is_not_the_same_topic(broker: MemoryBroker, book: MemoryBook) -> None:
-    started(broker, book)
+def test_a_topic_of_the_same_name_is_not_the_same_topic(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+    started(broker, ledger)
     broker.recreate_topic("reading")
     with pytest.raises(TopicChanged, match="topic id"):
-        started(broker, book)
+        started(broker, ledger)
 
 
-def test_a_missing_topic_is_told(book: MemoryBook) -> None:
+def test_a_missing_topic_is_told(ledger: MemoryLedger) -> None:
     with pytest.raises(TopicMissing):
-        started(MemoryBroker(), book)
+        started(MemoryBroker(), ledger)
 
 
-def test_ids_that_were_not_known_are_filled_in(broker: MemoryBroker, book: MemoryBook) -> None:
+def test_ids_that_were_not_known_are_filled_in(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     topic = MemoryTopic(broker, "reading")
-    book.begin(TopicIdentity(None, None, 2), topic.start_offsets([0, 1]), first=True)
-    started(broker, book)
-    known = book.positions()[0]
+    ledger.begin(TopicIdentity(None, None, 2), topic.start_offsets([0, 1]), first=True)
+    started(broker, ledger)
+    known = ledger.positions()[0]
     assert known.topic_id == topic.identity().topic_id
 
 
@@ -200,27 +204,27 @@ def test_ids_that_were_not_known_are_filled_in(broker: MemoryBroker, book: Memor
     ],
 )
 def test_each_sign_of_another_topic_is_named(
-    broker: MemoryBroker, book: MemoryBook, identity: TopicIdentity, what: str
+    broker: MemoryBroker, ledger: MemoryLedger, identity: TopicIdentity, what: str
 ) -> None:
-    started(broker, book)
+    started(broker, ledger)
     with pytest.raises(TopicChanged, match=what):
-        check_identity(identity, book.positions(), "reading", "reading")
+        check_identity(identity, ledger.positions(), "reading", "reading")
 
 
-def test_an_id_that_either_side_lacks_says_nothing(broker: MemoryBroker, book: MemoryBook) -> None:
-    started(broker, book)
-    check_identity(TopicIdentity(None, None, 2), book.positions(), "reading", "reading")
+def test_an_id_that_either_side_lacks_says_nothing(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+    started(broker, ledger)
+    check_identity(TopicIdentity(None, None, 2), ledger.positions(), "reading", "reading")
     check_identity(TopicIdentity("any", "any", 2), {}, "reading", "reading")
 
 
 def test_a_stream_that_another_run_began_meanwhile_is_taken_as_it_is(broker: MemoryBroker) -> None:
     database = MemoryDatabase()
 
-    class Racing(MemoryBook):
+    class Racing(MemoryLedger):
         """Another run begins the stream, at the end, just before we do."""
 
         def begin(self, identity: TopicIdentity, places: object, first: bool) -> bool:
-            MemoryBook(database, READING).begin(identity, {0: NextOffset(3), 1: NextOffset(5)}, first=True)
+            MemoryLedger(database, READING).begin(identity, {0: NextOffset(3), 1: NextOffset(5)}, first=True)
             return super().begin(identity, places, first)  # type: ignore[arg-type]
 
     assert started(broker, Racing(database, READING)) == {0: 3, 1: 5}

@@ -13,7 +13,7 @@ from ingest_pipeline.core.start import StoredPosition
 from ingest_pipeline.operations.lateness import delays, late, silent, unattended
 from ingest_pipeline.operations.partition_status import PartitionStatus
 from ingest_pipeline.operations.waiting import Waiting, WaitWatch, waiting_of
-from ingest_pipeline.postgres.book import StreamState
+from ingest_pipeline.postgres.ledger import StreamState
 from ingest_pipeline_tests.samples import READING
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -20,7 +20,7 @@ def purge_op(clients: Clients, streams: Sequence[Stream]) -> dg.OpDefinition:
 
         with told_in_a_line():
             for stream in streams:
-                if not clients.book(stream).positions():
+                if not clients.ledger(stream).positions():
                     continue
                 settled = SettledLetters(clients.database(), stream)
                 context.log.info(f"purged {settled.purge(days):,} settled dead letters of {stream.name}")

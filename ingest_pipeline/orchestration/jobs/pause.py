@@ -29,10 +29,10 @@ def pause_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefiniti
 
     @dg.op(name="pause_stream_op")
     def pause(context: dg.OpExecutionContext, config: PauseConfig) -> None:
-        book = clients.book(stream_named(config.stream, streams))
+        ledger = clients.ledger(stream_named(config.stream, streams))
         with told_in_a_line():
-            book.prepare()
-            book.pause(config.reason, f"run {context.run_id[:8]}")
+            ledger.prepare()
+            ledger.pause(config.reason, f"run {context.run_id[:8]}")
 
     @dg.job(
         name="pause_stream",
@@ -58,7 +58,7 @@ def resume_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinit
     @dg.op(name="resume_stream_op")
     def resume(config: ResumeConfig) -> None:
         with told_in_a_line():
-            clients.book(stream_named(config.stream, streams)).resume()
+            clients.ledger(stream_named(config.stream, streams)).resume()
 
     @dg.job(
         name="resume_stream",

@@ -43,9 +43,9 @@ from .report import Reporter, known_row_count
 from .stop_signal import StopRequest
 
 if TYPE_CHECKING:
-    from ...postgres.book import LedgerBook
     from ...postgres.ledger import PostgresLedger
     from ...postgres.locks import Holder
+    from ...postgres.session import PostgresLedgerSession
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a run without a session bears an outage: it must not look like a ghost meanwhile."""
@@ -102,14 +102,14 @@ class StreamRun:
             raise
 
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
-        from ...postgres.ledger import PostgresLedger
+        from ...postgres.session import PostgresLedgerSession
 
-        book = self._clients.book(self._stream)
+        ledger = self._clients.ledger(self._stream)
         topic = self._clients.topic(self._stream)
-        known, ends, seen = self._begin(topic, book, stop)
+        known, ends, seen = self._begin(topic, ledger, stop)
         partitions = list(known) if self._shard is None else self._shard.partitions(known)
-        source = cleanup.enter_context(closing(self._clients.source(self._stream, book.ledger_id())))
-        ledger = PostgresLedger(
+        source = cleanup.enter_context(closing(self._clients.source(self._stream, ledger.ledger_id())))
+        session = PostgresLedgerSession(
             self._clients.database(),
             self._stream,
             self._run.run_id,
@@ -118,25 +118,25 @@ class StreamRun:
             letter_limits(self._settings),
             self._settings.batch_size,
         )
-        cleanup.callback(ledger.close)
+        cleanup.callback(session.close)
         self._opening_seconds = self._clock.monotonic() - self._began_at
-        others = self._own(ledger, partitions, stop)
-        if not ledger.positions and self._shard is not None:
+        others = self._own(session, partitions, stop)
+        if not session.positions and self._shard is not None:
             self._end_without_ownership(others, stop)
             return
-        if noted := [loss for loss in book.losses() if loss.partition in ledger.positions]:
+        if noted := [loss for loss in ledger.losses() if loss.partition in session.positions]:
             raise as_error(noted, self._stream.name)  # by whoever owned it while this run waited
         reporter = self._reporter(topic)
         decoder = JsonDecoder(self._stream, self._settings.naive_timestamps)
         drain = Drain(
             source,
-            ledger,
+            session,
             decoder.decode,
             batch_limits(self._settings, by_hand=self._shard is None),
-            self._limits(topic, ledger),
+            self._limits(topic, session),
             self._clock,
             stop=stop.reason,
-            verify=lambda: self._verify(topic, book, seen),
+            verify=lambda: self._verify(topic, ledger, seen),
             observe=reporter,
             rules=record_rules(self._settings, self._stream),
             decode_many=decoder.decode_many,
@@ -147,15 +147,15 @@ class StreamRun:
             with paused_garbage_collector():
                 ended = drain.run()
         except DataLoss as error:
-            loss = loss_of(error, ledger.positions[error.where["partition"]])
-            book.note_loss(loss)
+            loss = loss_of(error, session.positions[error.where["partition"]])
+            ledger.note_loss(loss)
             raise as_error([loss], self._stream.name) from error
         except TopicChanged as error:
             taken = unverified(drain.verified, drain.progress.to_offsets)
             raise TopicChanged(error.message + taken, **error.where) from error
         finally:
             reporter.log(drain.progress)  # of a commit that an error followed at once
-        ledger.close()
+        session.close()
         self._tag_end(ended)
         self._check()
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
@@ -169,7 +169,7 @@ class StreamRun:
         yield dg.MaterializeResult(metadata=metadata)
 
     def _begin(
-        self, topic: Topic, book: LedgerBook, stop: StopRequest
+        self, topic: Topic, ledger: PostgresLedger, stop: StopRequest
     ) -> tuple[dict[int, StoredPosition], dict[int, NextOffset], int]:
         """Tables, positions, the topic's ends and how many partitions it has.
 
@@ -180,45 +180,45 @@ class StreamRun:
         backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
         while True:
             try:
-                book.prepare()
-                self._settle_losses(topic, book, stop)
+                ledger.prepare()
+                self._settle_losses(topic, ledger, stop)
                 seen = topic.identity().partitions
-                known = begin(topic, book, policy, self._stream.name, self._context.log.warning)
+                known = begin(topic, ledger, policy, self._stream.name, self._context.log.warning)
                 return known, topic.end_offsets(known), seen
             except EnvironmentFault as fault:
                 backoff.wait(fault)
 
-    def _settle_losses(self, topic: Topic, book: LedgerBook, stop: StopRequest) -> None:
+    def _settle_losses(self, topic: Topic, ledger: PostgresLedger, stop: StopRequest) -> None:
         """Stand still for what was noted, or go on and say so, as ON_DATA_LOSS wants. Raises DataLoss."""
         if self._settings.on_data_loss == "continue":
-            for accepted in accept_unasked(self._clients, self._stream, topic, book, stop.reason):
+            for accepted in accept_unasked(self._clients, self._stream, topic, ledger, stop.reason):
                 self._journal.warning(f"{accepted.loss.said}; {consequence(accepted)}")
-        elif noted := book.losses():
+        elif noted := ledger.losses():
             raise as_error(noted, self._stream.name)
 
-    def _own(self, ledger: PostgresLedger, partitions: list[int], stop: StopRequest) -> dict[int, Holder]:
+    def _own(self, session: PostgresLedgerSession, partitions: list[int], stop: StopRequest) -> dict[int, Holder]:
         """A sensor's run takes all of its shard or nothing; one launched by hand takes what is free."""
         if self._shard is None:
-            return ledger.own(partitions, exact=False)
+            return session.own(partitions, exact=False)
         if (why := self._run.tags.get(tags.SUCCESSOR)) is not None:
             kind = "wait" if why == AGE else "wait-now"
             seconds = successor_seconds(self._settings.run_max_seconds) if why == AGE else SUCCESSOR_SECONDS
-            return ledger.own(partitions, exact=True, announce=kind, wait_seconds=seconds, stop=stop.reason)
-        return ledger.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
+            return session.own(partitions, exact=True, announce=kind, wait_seconds=seconds, stop=stop.reason)
+        return session.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
-    def _limits(self, topic: Topic, ledger: PostgresLedger) -> RunLimits:
+    def _limits(self, topic: Topic, session: PostgresLedgerSession) -> RunLimits:
         """By hand: up to the end offsets seen now, then stop."""
         own = self._settings
         targets = None
         if self._shard is None:
-            targets = _offsets(topic.end_offsets(list(ledger.positions))) if ledger.positions else {}
-            self._silent = sorted(ledger.positions.keys() - targets.keys())
+            targets = _offsets(topic.end_offsets(list(session.positions))) if session.positions else {}
+            self._silent = sorted(session.positions.keys() - targets.keys())
         return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
 
-    def _verify(self, topic: Topic, book: LedgerBook, partitions: int) -> str | None:
+    def _verify(self, topic: Topic, ledger: PostgresLedger, partitions: int) -> str | None:
         """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""
         identity = topic.identity()
-        check_identity(identity, book.positions(), topic.name, self._stream.name)
+        check_identity(identity, ledger.positions(), topic.name, self._stream.name)
         return "partitions-added" if identity.partitions > partitions else None
 
     def _reporter(self, topic: Topic) -> Reporter:
@@ -239,7 +239,7 @@ class StreamRun:
     def _note_failure(self, why: str, stops: bool) -> None:
         """For `ingest status`. Where PostgreSQL does not answer, it says that itself."""
         try:
-            self._clients.book(self._stream).note_failure(why, stops)
+            self._clients.ledger(self._stream).note_failure(why, stops)
         except IngestError as error:
             self._journal.warning(f"the ledger was not told why this run failed: {error.message}")
 

@@ -11,7 +11,7 @@ from ...core.start import StoredPosition
 from ..view import Decision, Sight, View
 
 if TYPE_CHECKING:
-    from ...postgres.book import StreamState
+    from ...postgres.ledger import StreamState
 
 CLOCK_SECONDS = 5.0
 """How far two machines' clocks may be apart before a moment counts as one of the future."""

@@ -32,7 +32,7 @@ from .runless_checks import RunlessChecks
 from .topic_observation import Look, observe
 
 if TYPE_CHECKING:
-    from ...postgres.book import LedgerSnapshot
+    from ...postgres.ledger import LedgerSnapshot
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
@@ -98,7 +98,7 @@ def tick(
         no_run_lately = unattended is not None and unattended.is_well()
         view = look(context, stream, clients, no_run_lately, vigil, starting_seconds, watch)
     except TopicMissing as error:
-        if known := clients.book(stream).positions():
+        if known := clients.ledger(stream).positions():
             raise topic_gone(error, len(known), stream.name) from error
         _remember_absence(stream, clients)
         return dg.SkipReason(f"{error.message}; waiting for it")
@@ -112,7 +112,7 @@ def tick(
                 "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never came to be.",
             )
     if decision.fruitless not in (None, view.failure):
-        clients.book(stream).note_failure(decision.fruitless, stops=False)
+        clients.ledger(stream).note_failure(decision.fruitless, stops=False)
     requests = [_request(launch, stream, clients, view) for launch in decision.launches]
     if unattended is not None and view.runs_asked:
         at_work = bool(requests or view.active or view.owners)
@@ -147,25 +147,25 @@ def look(
     """
     now = time.time()  # of what is seen: a vigil may follow, and a ghost is not older for that
     settings = clients.settings.for_stream(stream.name)
-    book, topic = clients.book(stream), clients.topic(stream)
-    ledger = book.snapshot()
-    known, state, owners = ledger.positions, ledger.state, ledger.owners
+    ledger, topic = clients.ledger(stream), clients.topic(stream)
+    snapshot = ledger.snapshot()
+    known, state, owners = snapshot.positions, snapshot.state, snapshot.owners
     ticked_at = by_this_clock(state.ticked_at, state, now)
     if known and now - ticked_at >= TICK_SECONDS:
-        book.note_tick()
+        ledger.note_tick()
     identity = topic.identity()
     partitions = range(identity.partitions)
     ends = topic.end_offsets(partitions)
-    lost = _losses(identity, topic, ledger, ends)
+    lost = _losses(identity, topic, snapshot, ends)
     if lost and settings.on_data_loss == "stop":
         for loss in lost:
             if loss.cause not in ANOTHER_TOPIC:
-                book.note_loss(loss)
+                ledger.note_loss(loss)
         raise as_error(lost, stream.name)
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
     lag = {p: max(0, ends[p].next_offset - starts[p]) for p in sorted(ends)}
     if known and watch is not None and (waiting := watch.look(known, lag, state)) is not None:
-        book.note_waiting(waiting)
+        ledger.note_waiting(waiting)
     idle = known.keys() >= ends.keys() and not (any(lag.values()) or owners.holders or lost)
     paused = paused_words(state)
     if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
@@ -201,12 +201,12 @@ def look(
 
 
 def _losses(
-    identity: TopicIdentity, topic: Topic, ledger: LedgerSnapshot, ends: Mapping[int, NextOffset]
+    identity: TopicIdentity, topic: Topic, snapshot: LedgerSnapshot, ends: Mapping[int, NextOffset]
 ) -> list[Loss]:
     """Kafka is asked for the log's bounds only where no run drains and the position is not at the end."""
-    known = standings(ledger.positions)
-    starts, highs = log_bounds(topic, known, ends, known.keys() - ledger.owners.holders.keys())
-    return find_losses(identity, topic.name, known, ledger.losses, starts, highs)
+    known = standings(snapshot.positions)
+    starts, highs = log_bounds(topic, known, ends, known.keys() - snapshot.owners.holders.keys())
+    return find_losses(identity, topic.name, known, snapshot.losses, starts, highs)
 
 
 def _observe(
@@ -215,7 +215,7 @@ def _observe(
     """An outage that begins just now must not hold a launch back: the next tick looks again."""
     last = Look(**stored(context.cursor).get("look", {}))
     try:
-        return observe(clients.topic(stream), clients.book(stream), key, last, now)
+        return observe(clients.topic(stream), clients.ledger(stream), key, last, now)
     except EnvironmentFault as fault:
         context.log.warning(f"the topic is observed at the next tick: {fault.message}")
         return [], last
@@ -248,6 +248,6 @@ def _starting_seconds(instance: InstanceRef | None, wanted: int) -> float:
 def _remember_absence(stream: Stream, clients: Clients) -> None:
     """START_FROM must not skip what is written between the topic's appearance and the first look at it."""
     if clients.settings.for_stream(stream.name).start_from != "earliest":
-        book = clients.book(stream)
-        book.prepare()
-        book.await_topic()
+        ledger = clients.ledger(stream)
+        ledger.prepare()
+        ledger.await_topic()

@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from ...core.ports import Topic
-from ...core.start import Book, unanswered, unanswered_words
+from ...core.start import Ledger, unanswered, unanswered_words
 
 OBSERVE_SECONDS = 300.0
 TABLE_ROWS = 100
@@ -55,7 +55,7 @@ class PartitionFigures:
 
 
 def observe(
-    topic: Topic, book: Book, key: dg.AssetKey, last: Look, now: float
+    topic: Topic, ledger: Ledger, key: dg.AssetKey, last: Look, now: float
 ) -> tuple[list[dg.AssetObservation], Look]:
     """What there is to tell, and the look to keep.
 
@@ -64,19 +64,19 @@ def observe(
     """
     if not last.due(now):
         return [], last
-    figures, silent = look(topic, book)
+    figures, silent = look(topic, ledger)
     told = hashlib.sha256(json.dumps([silent, *(asdict(at) for at in figures)]).encode()).hexdigest()[:16]
     observations = [] if told == last.told else [observation(key, figures, silent)]
     return observations, Look(now, told)
 
 
-def look(topic: Topic, book: Book) -> tuple[list[PartitionFigures], list[int]]:
+def look(topic: Topic, ledger: Ledger) -> tuple[list[PartitionFigures], list[int]]:
     """Every partition's figures, in order, and the partitions whose leader did not answer.
 
     Positions and high watermarks are read before the ends: what is written meanwhile makes no lag negative and is not
     taken for blocked.
     """
-    known, identity = book.positions(), topic.identity()
+    known, identity = ledger.positions(), topic.identity()
     starts = topic.start_offsets(range(identity.partitions))
     marks = topic.high_watermarks(starts.keys())
     ends = topic.end_offsets(marks.keys())
