@@ -1,4 +1,4 @@
-"""DATABASE_URL: what it may look like, how SQLAlchemy writes it, how it is shown. No message quotes a secret of it."""
+"""DATABASE_URL: the check of its form, its form for SQLAlchemy, its masked form. No message quotes a secret."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _LIBPQ_OPTIONS = """
     sslnegotiation sslpassword sslrootcert sslsni target_session_attrs tcp_user_timeout user
 """
 LIBPQ_OPTIONS = frozenset(_LIBPQ_OPTIONS.split())
-"""Of libpq 18. psycopg could tell them, and would take too long to import while Dagster loads the definitions."""
-_OTHERS = {
+"""The options of libpq 18. psycopg has the list too, but importing psycopg would slow down Dagster's code loading."""
+_FOREIGN_OPTIONS = {
     "ssl": "sslmode=require",
     "ssl_mode": "sslmode",
     "ssl_ca": "sslrootcert",
@@ -53,7 +53,7 @@ _OTHERS = {
     "max_overflow": "the setting DATABASE_POOL_MAX",
     "pool_size": "the setting DATABASE_POOL_MIN",
     "synchronous_commit": "the setting DATABASE_SYNCHRONOUS_COMMIT",
-    "pgbouncer": "nothing: leave it out, and let the URL lead to a pool in session mode",
+    "pgbouncer": "nothing: leave it out, and name a pool in session mode",
     "prepare_threshold": "nothing: leave it out",
     "preparethreshold": "nothing: leave it out",
     "statement_cache_size": "nothing: leave it out",
@@ -63,31 +63,31 @@ _OTHERS = {
     "encoding": "nothing: every session uses UTF-8",
     "applicationname": "nothing: every session sets its own",
 }
-"""Options of other clients, in small letters, and what stands for them here."""
-_CHOICES = {
+"""Options of other clients in lower case → the option or setting that replaces them."""
+_OPTION_CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
-    "target_session_attrs": ("read-write", "primary", "any"),  # the other three lead to servers that take no writes
+    "target_session_attrs": ("read-write", "primary", "any"),  # the other three choose servers that refuse writes
 }
-_NUMBERS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count")
+_NUMBER_OPTIONS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count")
 
 
 def check_postgres_url(text: str) -> None:
-    """Raises ValueError, saying why, unless SQLAlchemy and libpq would read the same parts from the URL."""
+    """Raises ValueError with the reason, unless SQLAlchemy and libpq would read the same parts from the URL."""
     if text != text.strip():
-        raise ValueError("it begins or ends with white space, or with a line's end")
+        raise ValueError("it begins or ends with white space or with a line break")
     if text.startswith(("'", '"')) or text.endswith(("'", '"')):
-        raise ValueError("it stands in quotation marks: leave them out")
+        raise ValueError("it is in quotation marks: leave them out")
     if (driver := _DRIVER.match(text)) is not None:
         raise ValueError(f"it starts with {driver[1]}://: write postgresql://")
     if not text.startswith(("postgresql://", "postgres://")):
         raise ValueError("it starts with neither postgresql:// nor postgres://")
     if re.search(r"\s", text):
-        raise ValueError("it has white space inside: a space of a name or a password is %20")
+        raise ValueError("it contains white space: write a space in a name or a password as %20")
     match = _POSTGRES_URL.fullmatch(text)
     if match is None:
         raise ValueError(
-            "special characters of user and password go percent-encoded (@ is %40), a port is a number, a socket goes"
-            " as ?host=/dir"
+            "special characters in user and password must be percent-encoded (@ is %40), a port is a number, and a"
+            " socket is written as ?host=/dir"
         )
     _check_percent(text)
     _check_login(match)
@@ -96,20 +96,20 @@ def check_postgres_url(text: str) -> None:
 
 def _check_percent(text: str) -> None:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError("a % has to be followed by two hexadecimal digits: a percent sign itself is %25")
+        raise ValueError("a % must be followed by two hexadecimal digits: a percent sign itself is %25")
     try:
         decoded = unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
-        raise ValueError("what is percent-encoded is not UTF-8") from None
+        raise ValueError("the percent-encoded text is not UTF-8") from None
     if "\0" in decoded:
-        raise ValueError("it has a NUL, %00, which PostgreSQL cannot take")
+        raise ValueError("it contains %00, a NUL, and PostgreSQL cannot store NUL")
 
 
 def _check_login(match: re.Match[str]) -> None:
     if match["user"] == "":
         raise ValueError("the user is empty")
     if match["password"] == "":
-        raise ValueError("the password is empty: give one, or leave out the colon before it")
+        raise ValueError("the password is empty: add the password or remove the colon")
     ports = re.findall(r"[\w\].-]:(\d+)(?=,|$)", match["hosts"])
     if any(not 1 <= int(port) <= 65535 for port in ports):
         raise ValueError("a port is a number from 1 to 65535")
@@ -119,31 +119,30 @@ def _check_options(query: str) -> None:
     pairs = [pair.partition("=") for pair in query.split("&") if pair]
     for name, equals, value in ((unquote(name), equals, unquote(value)) for name, equals, value in pairs):
         if not equals or _OPTION.fullmatch(name) is None:
-            raise ValueError("behind the question mark go options as name=value, with & between them")
+            raise ValueError("the question mark must be followed by options as name=value with & between them")
         if name not in LIBPQ_OPTIONS:
-            raise ValueError(_unknown(name))
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise ValueError(f"{name} has to be {' or '.join(_CHOICES[name])}")
-        if name in _NUMBERS and re.fullmatch(r"-?\d{1,9}", value) is None:
-            raise ValueError(f"{name} has to be a whole number")
+            raise ValueError(_unknown_option(name))
+        if name in _OPTION_CHOICES and value not in _OPTION_CHOICES[name]:
+            raise ValueError(f"{name} must be {' or '.join(_OPTION_CHOICES[name])}")
+        if name in _NUMBER_OPTIONS and re.fullmatch(r"-?\d{1,9}", value) is None:
+            raise ValueError(f"{name} must be a whole number")
     for name, times in Counter(name for name, _, _ in pairs).items():
         if times > 1 and name != "host":
-            raise ValueError(f"the option {name} is there {times} times")
+            raise ValueError(f"the option {name} occurs {times} times")
 
 
-def _unknown(name: str) -> str:
-    instead = _OTHERS.get(name.lower())
-    if instead is None and (near := get_close_matches(name.lower(), LIBPQ_OPTIONS, n=1, cutoff=0.75)):
-        instead = near[0]
-    hint = f"; use {instead}" if instead else "; its options are those of libpq"
-    hint = hint.replace("use nothing: ", "")
-    return f"PostgreSQL's client knows no option {name}{hint}"
+def _unknown_option(name: str) -> str:
+    replacement = _FOREIGN_OPTIONS.get(name.lower())
+    if replacement is None and (near := get_close_matches(name.lower(), LIBPQ_OPTIONS, n=1, cutoff=0.75)):
+        replacement = near[0]
+    hint = f"use {replacement}" if replacement else "libpq's manual lists the options"
+    return f"PostgreSQL's client has no option {name}: {hint.removeprefix('use nothing: ')}"
 
 
 def sqlalchemy_url(url: str) -> str:
-    """A checked PostgreSQL URL as SQLAlchemy writes it, for the psycopg driver.
+    """A checked PostgreSQL URL in SQLAlchemy's form for the psycopg driver.
 
-    Several hosts move into the query, the one place where SQLAlchemy accepts them with ports.
+    Several hosts move into the query, because SQLAlchemy accepts several hosts with ports nowhere else.
     """
     match = _POSTGRES_URL.fullmatch(url)
     if match is None:
@@ -158,7 +157,7 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def masked_url(url: str) -> str:
-    """A checked PostgreSQL URL with its password, and any parameter that may be one, masked."""
+    """A checked PostgreSQL URL. Its password and every parameter that may be a secret are masked."""
     match = _POSTGRES_URL.fullmatch(url)
     if match is None:
         return MASK

@@ -9,7 +9,7 @@ from . import kafka
 from .model import Settings
 from .shared_settings import SharedSettings
 from .stream_settings import StreamSettings
-from .values import Values, allowed, shown
+from .values import Values, allowed, display_text
 from .variables import stream_prefix, variable
 
 
@@ -31,8 +31,8 @@ def describe(settings: Settings) -> list[Setting]:
     for name, value in settings.kafka.items():
         rows.append(
             Setting(
-                name=kafka.variable(name),
-                value=kafka.shown(name, value),
+                name=kafka.property_variable(name),
+                value=kafka.display_text(name, value),
                 default=kafka.DEFAULTS.get(name, ""),
                 meaning=kafka.meaning(name),
                 per_stream=False,
@@ -50,8 +50,8 @@ def _rows(values: Values, defaults: Values, prefix: str = "") -> Iterable[Settin
     for name, field in type(defaults).model_fields.items():
         yield Setting(
             name=prefix + variable(name),
-            value=shown(field, getattr(values, name)),
-            default=shown(field, getattr(defaults, name)),
+            value=display_text(field, getattr(values, name)),
+            default=display_text(field, getattr(defaults, name)),
             meaning=field.description or "",
             per_stream=isinstance(defaults, StreamSettings),
             allowed=allowed(field),

@@ -1,6 +1,6 @@
-"""The page about settings, made from the settings: `python -m ingest_pipeline.settings.docs` prints it.
+"""`python -m ingest_pipeline.settings.docs` prints docs/configuration.md.
 
-With `--check FILE` it prints nothing, unless the file differs: then one line, and the exit code is 1.
+With `--check FILE` the command prints one line and exits with 1 if the file differs from the page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .descriptions import Setting, describe
-from .kafka import INSECURE, REFUSED, variable
+from .kafka import INSECURE, REFUSED, property_variable
 from .load import load_settings
 from .misspelt import FOREIGN
 
@@ -22,42 +22,47 @@ _INTRO = f"""\
 <!-- Written by `{COMMAND}`: change the settings there, not here. -->
 # Configuration
 
-Every setting is an environment variable. All have defaults: with none set, Kafka is looked for at
-`localhost:9092` and PostgreSQL at `localhost:5432`. A file `.env` in the current directory is read as well;
-the environment beats it. A variable that is set to nothing counts as not set.
+Every setting is an environment variable with a default. Without any, the product connects to Kafka at
+`localhost:9092` and to PostgreSQL at `localhost:5432`. A file `.env` in the current directory may hold settings
+too. The environment overrides the file. An empty variable counts as not set.
 
-`ingest settings` prints what is in force. Passwords and keys are masked there, in logs and in messages. When
-settings cannot be used, one message names all of them.
+`ingest settings` prints all settings and their values. The command, logs and messages mask passwords and keys. One
+message lists all invalid settings at once.
 """
 
 _OVERRIDES = f"""\
 ## Settings of a stream
 
-These hold for all streams. With a stream's name in front, in capitals, one holds for that stream alone:
-`PRICE_BATCH_SIZE` beats `BATCH_SIZE` for the stream `price`. A name in front that is nearly a
-stream's is an error, so that `PRCIE_BATCH_SIZE` does not go unnoticed. Other names in front, such as
-`EMBEDDING_BATCH_SIZE`, belong to other software and are ignored, and so are variables that start
-with {", ".join(f"`{prefix}`" for prefix in FOREIGN)}.
+These settings apply to all streams. A stream's name in front overrides a setting for one stream: `PRICE_BATCH_SIZE`
+overrides `BATCH_SIZE` for the stream `price`.
+
+- A misspelt stream name, as in `PRCIE_BATCH_SIZE`, is an error.
+- Other prefixes, as in `EMBEDDING_BATCH_SIZE`, belong to other software and are ignored.
+- Variables that start with {", ".join(f"`{prefix}`" for prefix in FOREIGN)} are ignored.
 """
 
 _KAFKA = f"""\
-## The Kafka client
+## Settings of the Kafka client
 
-`KAFKA_` and the name of any consumer property of [librdkafka 2.16]({_LIBRDKAFKA}),
-in capitals and with underscores for dots, sets that property: `KAFKA_SECURITY_PROTOCOL` is
-`security.protocol`. These properties hold for all streams. A name that is no property is an error.
+A variable `KAFKA_…` sets a consumer property of [librdkafka 2.16]({_LIBRDKAFKA})
+for all streams: `KAFKA_SECURITY_PROTOCOL` sets `security.protocol`. An unknown property is an error.
 
-Not looked at are the variables that Kubernetes and Docker leave for a service called `kafka` (`KAFKA_PORT…`,
-`KAFKA_SERVICE_…`, `KAFKA_…_TCP…`), and those of Kafka's own scripts and images (`KAFKA_HOME`, `KAFKA_…_OPTS`,
-`KAFKA_VERSION`, `KAFKA_SCALA_VERSION`, `KAFKA_JMX_…`).
+Two kinds of variables are ignored:
 
-Refused, because what the product promises would not hold:
+- The variables of Kubernetes and Docker for a service called `kafka`: `KAFKA_PORT…`, `KAFKA_SERVICE_…`,
+  `KAFKA_…_TCP…`.
+- The variables of Kafka's scripts and images: `KAFKA_HOME`, `KAFKA_…_OPTS`, `KAFKA_VERSION`,
+  `KAFKA_SCALA_VERSION`, `KAFKA_JMX_…`.
+
+These properties are refused, because each would break a guarantee:
 """
 
 _UNSAFE = f"""
-Refused as values: `KAFKA_ALLOW_AUTO_CREATE_TOPICS=true`, as a misspelt topic would be created and drained;
-and, unless `{INSECURE}=1`, `KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION=false` and
-`KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM=none`, as anybody could pose as the broker.
+These values are refused:
+
+- `KAFKA_ALLOW_AUTO_CREATE_TOPICS=true`: a misspelt topic would be created and read.
+- `KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION=false` and `KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM=none`: any server
+  could pose as the broker. `{INSECURE}=1` allows both.
 """
 
 EXAMPLE = """\
@@ -75,11 +80,11 @@ PRICE_START_FROM=2026-01-31T06:00:00Z
 
 
 def configuration_markdown() -> str:
-    """docs/configuration.md, from the defaults of an empty environment."""
+    """docs/configuration.md with the defaults of an empty environment."""
     rows = describe(load_settings((), environ={}))
     by_reason: dict[str, list[str]] = {}
     for name, reason in REFUSED.items():
-        by_reason.setdefault(reason, []).append(f"`{variable(name)}`")
+        by_reason.setdefault(reason, []).append(f"`{property_variable(name)}`")
     refused = "".join(f"| {', '.join(names)} | {reason} |\n" for reason, names in by_reason.items())
     return "\n".join(
         [
@@ -104,7 +109,7 @@ def _table(rows: Iterable[Setting]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the page, or compare a file with it. Returns the exit code."""
+    """Prints the page or compares a file with the page. Returns the exit code."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Print the page about settings.")
     parser.add_argument("--check", metavar="FILE", type=Path, help="compare this file instead; exit 1 if it differs")
     file: Path | None = parser.parse_args(arguments).check

@@ -1,4 +1,4 @@
-"""KAFKA_* variables → librdkafka properties by one rule: `KAFKA_SECURITY_PROTOCOL` is `security.protocol`."""
+"""KAFKA_* variables → librdkafka properties. KAFKA_SECURITY_PROTOCOL sets `security.protocol`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PREFIX = "KAFKA_"
 DEFAULTS: Mapping[str, str] = {"bootstrap.servers": "localhost:9092"}
 INSECURE = "ALLOW_INSECURE_TLS"
 
-_LEDGER = "PostgreSQL holds the positions, Kafka's offsets are only a courtesy to lag tools"
-_ASSIGNED = "partitions are assigned explicitly from the positions in PostgreSQL, there is no group membership"
-_PULLED = "BATCH_SIZE and BATCH_BYTES bound what is read at once"
-_CLIENT = "the Kafka client sets it itself"
+_LEDGER = "PostgreSQL holds the positions, and Kafka's offsets only serve lag tools"
+_ASSIGNED = "partitions are assigned explicitly from the positions in PostgreSQL, without group membership"
+_PULLED = "BATCH_SIZE and BATCH_BYTES bound each read"
+_CLIENT = "the product sets it itself"
 REFUSED: Mapping[str, str] = {
     "enable.auto.commit": _LEDGER,
     "auto.commit.enable": _LEDGER,
@@ -28,25 +28,25 @@ REFUSED: Mapping[str, str] = {
     "offset.store.method": _LEDGER,
     "offset.store.path": _LEDGER,
     "offset.store.sync.interval.ms": _LEDGER,
-    "auto.offset.reset": "START_FROM says where a new stream begins, and a lost range must stop the stream",
+    "auto.offset.reset": "START_FROM gives the first offset of a new stream, and a lost range must stop the stream",
     "group.id": "a stream's group is KAFKA_GROUP_PREFIX and the stream's name",
     "group.instance.id": _ASSIGNED,
     "group.protocol": _ASSIGNED,
     "group.protocol.type": _ASSIGNED,
     "group.remote.assignor": _ASSIGNED,
     "partition.assignment.strategy": _ASSIGNED,
-    "enable.partition.eof": "the end of a partition is always reported: lag could not reach zero without it",
+    "enable.partition.eof": "the end of a partition is always reported, or lag could not reach zero",
     "max.poll.records": _PULLED,
     "consume.callback.max.messages": _PULLED,
     "share.acknowledgement.mode": "share groups keep no position per partition",
     "metadata.broker.list": "KAFKA_BOOTSTRAP_SERVERS names the brokers",
     "default.topic.config": "topic properties are given by their own names",
-    "plugin.library.paths": "a plugin is foreign code that may alter what is read",
+    "plugin.library.paths": "a plugin is foreign code that may alter records",
     "enabled_events": _CLIENT,
     "log.queue": _CLIENT,
     "test.mock.num.brokers": "a mock cluster would be read instead of Kafka",
 }
-"""Properties that would break what the product promises, with the reason."""
+"""Properties that would break a guarantee of the product, with the reason."""
 
 
 def _properties() -> dict[str, str]:
@@ -55,7 +55,7 @@ def _properties() -> dict[str, str]:
 
 
 PROPERTIES: Mapping[str, str] = MappingProxyType(_properties())
-"""librdkafka's name → "bool", "least..greatest" of a whole number, "one|of|these", or "" for any text."""
+"""librdkafka's name → "bool", "least..greatest" for a whole number, "a|b|c" for a choice, or "" for any text."""
 
 _TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
 _BROKER = re.compile(
@@ -63,15 +63,15 @@ _BROKER = re.compile(
 )
 _SECRET = re.compile(r"password|passphrase|secret|\.pem$|oauthbearer\.config$|kinit\.cmd$")
 _USERINFO = re.compile(r":(?://)?[^/]*@")
-_IGNORED = re.compile(
+_PLATFORM_VARIABLE = re.compile(
     r"KAFKA_(?:\w+_)?(?:PORT(?:_\w+)?|SERVICE_(?:HOST|PORT)(?:_\w+)?|(?:TCP|UDP)(?:_\w+)?|OPTS|VERSION)"
     r"|KAFKA_(?:SERVICE|ENV|JMX)_\w+|KAFKA_(?:NAME|HOME|DIR|BIN|MODE|(?:LOG|CONF|CONFIG|DATA)_DIR)"
 )
-"""Names that a service called kafka, and Kafka's own scripts and images, leave in an environment."""
+"""Variables that Kubernetes and Docker set for a service called kafka, and that Kafka's scripts and images set."""
 
 
 class KafkaProperties(Mapping[str, str]):
-    """librdkafka properties by name. Unchanging; secrets are masked in `repr`, here and in `dict(...)`."""
+    """librdkafka properties by name. Immutable. `repr` masks secrets, also in a `dict` of the properties."""
 
     def __init__(self, properties: Mapping[str, str] = DEFAULTS) -> None:
         self._properties = {
@@ -91,27 +91,27 @@ class KafkaProperties(Mapping[str, str]):
         return f"KafkaProperties({self._properties!r})"
 
 
-def variable(name: str) -> str:
-    """The variable of a property: security.protocol → KAFKA_SECURITY_PROTOCOL."""
+def property_variable(name: str) -> str:
+    """security.protocol → KAFKA_SECURITY_PROTOCOL."""
     return PREFIX + re.sub(r"[.-]", "_", name).upper()
 
 
 def is_property(key: str) -> bool:
-    """Whether a KAFKA_* variable is a property's."""
-    return key in map(variable, (*PROPERTIES, *REFUSED))
+    """Whether a KAFKA_* variable sets a property."""
+    return key in map(property_variable, (*PROPERTIES, *REFUSED))
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether a property's value must not be printed: by its name, or as a URL that may hold a password."""
+    """Whether a property's value stays unprinted: its name says so, or the value is a URL with a password."""
     return _SECRET.search(name) is not None or _USERINFO.search(value) is not None
 
 
-def is_ignored(name: str) -> bool:
-    """Whether a KAFKA_* variable is the platform's or Kafka's own, and no setting."""
-    return _IGNORED.fullmatch(name) is not None
+def is_platform_variable(name: str) -> bool:
+    """Whether a KAFKA_* variable comes from the platform or from Kafka itself and is no setting."""
+    return _PLATFORM_VARIABLE.fullmatch(name) is not None
 
 
-def shown(name: str, value: str) -> str:
+def display_text(name: str, value: str) -> str:
     return MASK if is_secret(name, value) else value
 
 
@@ -122,7 +122,7 @@ def meaning(name: str) -> str:
 
 
 def allowed(name: str) -> str:
-    """What a property's value must be: the end of the sentence "X must be …"."""
+    """The form of a property's value: the end of the sentence "X must be …"."""
     shape = PROPERTIES[name]
     if name == "bootstrap.servers":
         return "host:port, or several separated by commas"
@@ -137,17 +137,16 @@ def allowed(name: str) -> str:
 def kafka_properties(
     variables: Mapping[str, str], settings: Collection[str], allow_insecure_tls: bool
 ) -> tuple[KafkaProperties, dict[str, str]]:
-    """The properties that the KAFKA_* variables set, over DEFAULTS, and what is wrong by variable.
+    """The properties that the KAFKA_* variables set, on top of DEFAULTS, and variable → problem.
 
     Args:
-        variables: without empty ones; names that do not start with KAFKA_ are not looked at.
-        settings: variables that are settings of ours (KAFKA_GROUP_PREFIX).
-        allow_insecure_tls: whether broker certificates may go unverified.
+        variables: non-empty variables. Names without KAFKA_ in front are ignored.
+        settings: names of the product's own settings, such as KAFKA_GROUP_PREFIX.
     """
-    names = {variable(name): name for name in (*PROPERTIES, *REFUSED)}
+    names = {property_variable(name): name for name in (*PROPERTIES, *REFUSED)}
     usable = [key for key, name in names.items() if name not in REFUSED]
     usable += [key for key in settings if key.startswith(PREFIX)]
-    found = dict(DEFAULTS)
+    properties = dict(DEFAULTS)
     problems: dict[str, str] = {}
     for key, value in variables.items():
         if not key.startswith(PREFIX) or key in settings:
@@ -156,36 +155,36 @@ def kafka_properties(
         if name is None:
             if key.startswith("KAFKA_TEST_MOCK_"):
                 problems[key] = f"is refused: {REFUSED['test.mock.num.brokers']}"
-            elif not is_ignored(key):
-                plain = key.removeprefix(PREFIX)
+            elif not is_platform_variable(key):
+                setting = key.removeprefix(PREFIX)
                 problems[key] = (
-                    f"sets nothing: {plain} is for all streams" if plain in settings else _unknown(key, usable)
+                    f"sets nothing: {setting} is for all streams" if setting in settings else _unknown(key, usable)
                 )
         elif name in REFUSED:
             problems[key] = f"is refused: {REFUSED[name]}"
-        elif not _fits(name, value):
+        elif not _is_valid(name, value):
             problems[key] = f"must be {allowed(name)}" + ("" if is_secret(name, value) else f", not {value[:60]!r}")
-        elif reason := _unsafe(name, value, allow_insecure_tls):
+        elif reason := _danger(name, value, allow_insecure_tls):
             problems[key] = f"is refused: {reason}"
         else:
-            found[name] = _tidied(name, value)
-    return KafkaProperties(found), problems or kafka_login.problems(found)
+            properties[name] = _normalized(name, value)
+    return KafkaProperties(properties), problems or kafka_login.combination_problems(properties)
 
 
 def _unknown(key: str, names: Collection[str]) -> str:
-    if meant := kafka_login.meant(key):
-        return f"sets nothing; the name is {meant}"
+    if intended := kafka_login.intended_variable(key):
+        return f"sets nothing: the name is {intended}"
     near = get_close_matches(key, names, n=1, cutoff=0.0)
-    return f"names no librdkafka property of a consumer; the nearest name is {near[0]}"
+    return f"names no librdkafka property of a consumer: the nearest name is {near[0]}"
 
 
-def _tidied(name: str, value: str) -> str:
-    """The value without the blanks and line ends that a list of brokers may have around each name."""
+def _normalized(name: str, value: str) -> str:
+    """The value. A list of brokers loses the blanks and line ends around its addresses."""
     return ",".join(map(str.strip, value.split(","))) if name == "bootstrap.servers" else value
 
 
-def _fits(name: str, value: str) -> bool:
-    """librdkafka's own rules, but for numbers: it would read "60s" as 60."""
+def _is_valid(name: str, value: str) -> bool:
+    """Whether librdkafka accepts the value. Numbers are held to a stricter rule: librdkafka reads "60s" as 60."""
     shape = PROPERTIES[name]
     if name == "bootstrap.servers":
         return all(_BROKER.fullmatch(broker.strip()) for broker in value.split(","))
@@ -197,12 +196,12 @@ def _fits(name: str, value: str) -> bool:
     return not shape or value.lower() in shape.lower().split("|")
 
 
-def _unsafe(name: str, value: str, allow_insecure_tls: bool) -> str:
+def _danger(name: str, value: str, allow_insecure_tls: bool) -> str:
     unverified = (name == "enable.ssl.certificate.verification" and value.lower() not in _TRUE) or (
         name == "ssl.endpoint.identification.algorithm" and value.lower() != "https"
     )
     if unverified and not allow_insecure_tls:
-        return f"anybody could pose as the broker; {INSECURE}=1 allows it for a test"
+        return f"any server could pose as the broker. {INSECURE}=1 allows this for a test"
     if name == "allow.auto.create.topics" and value.lower() not in _FALSE:
-        return "a misspelt topic would be created and drained"
+        return "a misspelt topic would be created and read"
     return ""

@@ -1,4 +1,4 @@
-"""Kafka settings that only make sense together, and names that other programs give to the same settings."""
+"""Kafka settings that depend on each other, and the names of these settings in other programs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 
 MECHANISMS = ("GSSAPI", "OAUTHBEARER", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-"""What librdkafka knows. Java's clients know others, such as AWS_MSK_IAM."""
+"""The mechanisms of librdkafka. Java's clients have others, such as AWS_MSK_IAM."""
 
-_LOGIN_NEEDED = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_PASSWORD_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
 _PROTOCOL = "KAFKA_SECURITY_PROTOCOL"
 _MECHANISM = "KAFKA_SASL_MECHANISM"
-_MEANT: tuple[tuple[str, str], ...] = (
+_FOREIGN_NAMES: tuple[tuple[str, str], ...] = (
     (
         r"(BOOTSTRAP|BOOTSTRAP_)?(URLS?|URIS?|ADDRS?|ADDRESS(ES)?|ENDPOINTS?|NODES?|HOSTS?|SERVERS?|BROKERS?)"
         r"|BOOTSTRAP(_SERVER)?|BROKERS?_(LIST|URLS?|HOSTS?|ADDR(ESS(ES)?)?)|CONNECT(ION(_STRING)?)?|HOST(NAME)?",
@@ -34,29 +34,31 @@ _MEANT: tuple[tuple[str, str], ...] = (
 )
 
 
-def meant(key: str) -> str:
-    """The variable that a KAFKA_* name of other programs stands for: KAFKA_URL is KAFKA_BOOTSTRAP_SERVERS."""
+def intended_variable(key: str) -> str:
+    """KAFKA_URL, a name of other programs → KAFKA_BOOTSTRAP_SERVERS. "" for an unknown name."""
     name = key.removeprefix("KAFKA_")
-    return next((variable for pattern, variable in _MEANT if re.fullmatch(pattern, name)), "")
+    return next((variable for pattern, variable in _FOREIGN_NAMES if re.fullmatch(pattern, name)), "")
 
 
-def problems(properties: Mapping[str, str]) -> dict[str, str]:
-    """Variable → what is wrong, where the properties are usable one by one and not together."""
-    found: dict[str, str] = {}
+def combination_problems(properties: Mapping[str, str]) -> dict[str, str]:
+    """Variable → problem, for properties that are valid alone and contradict each other."""
+    problems: dict[str, str] = {}
     protocol = properties.get("security.protocol", "plaintext").upper()
     for broker in properties["bootstrap.servers"].split(","):
         scheme, separator, _ = broker.rpartition("://")
         if separator and scheme.upper() != protocol:
-            found[_SERVERS] = f"names a broker with {scheme}://, and {_PROTOCOL} is {protocol}: they must agree"
+            problems[_SERVERS] = f"names a broker with {scheme}://, but {_PROTOCOL} is {protocol}: they must agree"
     mechanism = properties.get("sasl.mechanism") or properties.get("sasl.mechanisms") or ""
     if mechanism and mechanism not in MECHANISMS:
-        found[_MECHANISM] = f"must be {' or '.join(MECHANISMS)}, not {mechanism[:60]!r}"
+        problems[_MECHANISM] = f"must be {' or '.join(MECHANISMS)}, not {mechanism[:60]!r}"
     if not protocol.startswith("SASL_"):
-        return found
+        return problems
     if not mechanism:
-        found[_MECHANISM] = f"must be set, since {_PROTOCOL} is {protocol}: {' or '.join(_LOGIN_NEEDED)}, for example"
-    elif mechanism in _LOGIN_NEEDED:
+        problems[_MECHANISM] = (
+            f"must be set, since {_PROTOCOL} is {protocol}: for example {' or '.join(_PASSWORD_MECHANISMS)}"
+        )
+    elif mechanism in _PASSWORD_MECHANISMS:
         for name, variable in (("sasl.username", "KAFKA_SASL_USERNAME"), ("sasl.password", "KAFKA_SASL_PASSWORD")):
             if name not in properties:
-                found[variable] = f"must be set, since {_MECHANISM} is {mechanism}"
-    return found
+                problems[variable] = f"must be set, since {_MECHANISM} is {mechanism}"
+    return problems

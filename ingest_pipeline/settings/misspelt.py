@@ -33,7 +33,7 @@ def misspelt(variables: Iterable[str], own: set[str], stream_names: Sequence[str
 def _unit_in_name(key: str) -> str:
     """BATCH_TIMEOUT_SECONDS: the field has the unit in its name, its variable does not."""
     field = key.lower()
-    return f"sets nothing; the name is {variable(field)}" if field in StreamSettings.model_fields else ""
+    return f"sets nothing: the name is {variable(field)}" if field in StreamSettings.model_fields else ""
 
 
 def _misspelt_stream(key: str, stream_names: Sequence[str]) -> str:
@@ -42,7 +42,7 @@ def _misspelt_stream(key: str, stream_names: Sequence[str]) -> str:
         if key.endswith(f"_{setting}"):
             word = key.removesuffix(f"_{setting}").lower()
             if near := get_close_matches(word, stream_names, n=1, cutoff=_STREAM_SIMILARITY):
-                return f"names no stream; the nearest name is {stream_prefix(near[0])}{setting}"
+                return f"names no stream: the nearest name is {stream_prefix(near[0])}{setting}"
     return ""
 
 
@@ -56,5 +56,5 @@ def _misspelt_setting(key: str, stream_names: Sequence[str]) -> str:
             return f"cannot be set for one stream: {setting} holds for all"
         near = get_close_matches(setting, STREAM_VARIABLES, n=1, cutoff=_SETTING_SIMILARITY)
         if near:
-            return f"sets nothing; the nearest name is {stream_prefix(name)}{near[0]}"
+            return f"sets nothing: the nearest name is {stream_prefix(name)}{near[0]}"
     return ""

@@ -1,7 +1,6 @@
-"""Everything that can be set: names, defaults, ranges and meanings. Frozen values; building one reads no environment.
+"""All settings as frozen values. Building them reads no environment.
 
-A field's variable is its name in capitals (`batch_timeout_seconds` is BATCH_TIMEOUT). Its description is the
-one source of docs/configuration.md and of `ingest settings`.
+A field's description is the only source of docs/configuration.md and of `ingest settings`.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from .stream_settings import StreamSettings
 
 
 class Settings(SharedSettings):
-    """Everything that can be set.
+    """All settings.
 
     Attributes:
-        kafka: librdkafka properties by name, "bootstrap.servers" always among them.
-        stream_defaults: what a stream has that sets nothing of its own.
-        streams: by name; `for_stream` is the way to read it.
+        kafka: librdkafka properties by name, always with "bootstrap.servers".
+        stream_defaults: the settings of a stream without overrides.
+        streams: settings by stream. Use `for_stream` to read them.
     """
 
     kafka: KafkaProperties = KafkaProperties()
@@ -29,9 +28,9 @@ class Settings(SharedSettings):
     streams: Mapping[str, StreamSettings] = {}
 
     def for_stream(self, name: str) -> StreamSettings:
-        """A stream's settings, its own over the common ones. Raises SettingsError when none were loaded."""
+        """A stream's settings, with its overrides. Raises SettingsError for a stream that was not loaded."""
         if name not in self.streams:
             near = get_close_matches(name, self.streams, n=1, cutoff=0.0)
-            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            hint = f": the nearest name is {near[0]!r}" if near else ""
             raise SettingsError(f"no settings were loaded for a stream called {name!r}{hint}")
         return self.streams[name]

@@ -1,4 +1,4 @@
-"""The settings that every stream may override, and their variables."""
+"""The settings that every stream may override."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .values import DAY_SECONDS, MIB, NAME_SHAPE, ByteCount, Name, StartFrom, Va
 
 
 class StreamSettings(Values):
-    """What every stream may have of its own: `PRICE_BATCH_SIZE` beats `BATCH_SIZE` for the stream `price`."""
+    """Settings that a stream may override: `PRICE_BATCH_SIZE` overrides `BATCH_SIZE` for the stream `price`."""
 
     batch_size: int = Field(
         default=1000, ge=1, le=100_000, description="A batch is written when it holds this many records."
@@ -19,99 +19,103 @@ class StreamSettings(Values):
         default=10_000,
         ge=1,
         le=1_000_000,
-        description="While more records wait to be read, batches share one transaction, up to this many records.",
+        description="With a backlog, several batches share one transaction of at most this many records.",
     )
     batch_timeout_seconds: float = Field(
         default=1.0,
         ge=0.01,
         le=60,
-        description="A batch is written this many seconds after its first record came; the first one of a run as soon"
-        " as it has read all there is.",
+        description="A batch is written at most this many seconds after its first record arrived, and the first batch"
+        " of a run as soon as the run has read the backlog.",
     )
     batch_bytes: ByteCount = Field(
         default=16 * MIB,
         ge=MIB // 16,
         le=256 * MIB,
-        description="A batch is written when the values of its records amount to this many bytes.",
+        description="A batch is written when the values of its records reach this many bytes in total.",
     )
     run_max_seconds: int = Field(
         default=600,
         ge=10,
         le=DAY_SECONDS,
-        description="A run older than this many seconds ends, and a new one takes over.",
+        description="A run ends after this many seconds, and a new run takes over.",
     )
     run_idle_seconds: int = Field(
-        default=60, ge=0, le=DAY_SECONDS, description="A run that read no record for this many seconds ends."
+        default=60, ge=0, le=DAY_SECONDS, description="A run ends after this many seconds without a record."
     )
     run_max_batches: int = Field(
-        default=0, ge=0, le=1_000_000_000, description="A run ends after this many batches; 0 is no limit."
+        default=0, ge=0, le=1_000_000_000, description="A run ends after this many batches, and 0 means no limit."
     )
     start_from: StartFrom = Field(
         default="earliest",
-        description="The place in the topic where a stream starts for the very first time.",
+        description="The position in the topic from which a new stream reads.",
     )
     adopt_group: Annotated[Name | None, NAME_SHAPE] = Field(
         default=None,
-        description="The consumer group whose offsets a new stream takes over, refused when it has none for the topic.",
+        description="A new stream continues from the committed offsets of this consumer group, and refuses to start"
+        " if the group has none for the topic.",
     )
     parallelism: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="The number of runs that share the partitions of a stream at the same time.",
+        description="The number of runs that share the partitions of a stream.",
     )
     poll_seconds: int = Field(
         default=1,
         ge=1,
         le=300,
-        description="The sensor looks for lag every this many seconds; Dagster evaluates a sensor once in 5 s at most, "
-        "so with 1 or 2 a tick of an idle stream looks several times, for three streams at a time.",
+        description="The sensor checks for lag at this interval, and with 1 or 2 it polls up to three idle streams"
+        " between Dagster's ticks, which are at least 5 seconds apart.",
     )
     report_seconds: int = Field(
         default=60,
         ge=1,
         le=3600,
-        description="A run reports its progress to Dagster every this many seconds.",
+        description="A run reports its progress to Dagster at this interval.",
     )
     report_as: Literal["observation", "materialization"] = Field(
         default="observation",
-        description="The kind of asset event that reports progress; the end is a materialization always.",
+        description="The kind of asset event that reports progress, while the end of a run is always a"
+        " materialization.",
     )
     max_delay_seconds: int = Field(
         default=300,
         ge=1,
         le=DAY_SECONDS,
-        description="Where a record waits for longer, the check up_to_date warns and `ingest status` says degraded.",
+        description="If a record waits longer than this, the check up_to_date warns and `ingest status` reports"
+        " degraded.",
     )
     naive_timestamps: Literal["utc", "reject"] = Field(
         default="utc",
-        description="An event time without zone is taken as UTC, or its record is dead-lettered.",
+        description="An event time without a zone counts as UTC, or its record becomes a dead letter.",
     )
     write_method: Literal["copy", "executemany"] = Field(
         default="copy",
-        description="The call that SQLAlchemy's bulk insert is carried by: binary COPY, or INSERT.",
+        description="SQLAlchemy's bulk insert uses binary COPY or INSERT.",
     )
     max_record_bytes: ByteCount = Field(
         default=MIB,
         ge=1024,
         le=256 * MIB,
-        description="A record whose value is larger becomes a dead letter, undecoded.",
+        description="A record with a larger value becomes a dead letter and is not decoded.",
     )
     tombstones: Literal["skip", "dead-letter"] = Field(
         default="skip", description="A record without a value is skipped and counted, or becomes a dead letter."
     )
     dead_letter_limit: Literal["on", "off"] = Field(
-        default="on", description="A run stops when too many records are refused, or goes on whatever their number."
+        default="on", description="With on, a run stops when too many records are refused."
     )
     dead_letter_max_ratio: float = Field(
         default=0.1, ge=0.001, le=1, description="The share of the last 1,000 records that may become dead letters."
     )
     dead_letter_max_consecutive: int = Field(
-        default=100, ge=1, le=1_000_000, description="The number of records in a row that may become dead letters."
+        default=100, ge=1, le=1_000_000, description="The number of consecutive records that may become dead letters."
     )
     on_data_loss: Literal["stop", "continue"] = Field(
         default="stop",
-        description="With records lost in Kafka: stop until an operator accepts the gap, or record it and go on.",
+        description="If Kafka lost records, the stream stops until an operator accepts the gap, or it records the gap"
+        " and continues.",
     )
     dead_letter_max_bytes: ByteCount = Field(
         default=MIB,

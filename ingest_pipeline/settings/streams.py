@@ -1,4 +1,4 @@
-"""Which streams there are: the list that INGEST_STREAMS names, that of streams.py unless it is set."""
+"""The list of streams that INGEST_STREAMS names. Without the variable, the list in streams.py."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .load import streams_import_path
 
 
 def load_streams() -> list[Stream]:
-    """The streams, imported when first asked for; the current directory is looked in after what is installed.
+    """Imports the list. The current directory is searched after the installed packages.
 
     Raises:
-        SettingsError: they cannot be had; says where and why.
+        SettingsError: the import failed. The message has the file, the line and the reason.
     """
-    place = streams_import_path()
-    module_name, _, name = place.partition(":")
+    import_path = streams_import_path()
+    module_name, _, name = import_path.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -30,22 +30,26 @@ def load_streams() -> list[Stream]:
         raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            where = "neither installed nor in the current directory"
-            raise SettingsError(f"INGEST_STREAMS is {place}, but module {error.name} is {where}") from error
-        raise SettingsError(f"{_where(module_name, error)}: {type(error).__name__}: {error}") from error
+            raise SettingsError(
+                f"INGEST_STREAMS is {import_path}, but module {error.name} is neither installed nor in the current"
+                " directory"
+            ) from error
+        raise SettingsError(f"{_location(module_name, error)}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
-        raise SettingsError(f"INGEST_STREAMS is {place}, but {module_name} has no {name}")
-    found = getattr(module, name)
-    if not isinstance(found, Iterable):
-        raise SettingsError(f"INGEST_STREAMS is {place}, but that is a {type(found).__name__}, not a list of streams")
-    return list(by_name(found).values())
+        raise SettingsError(f"INGEST_STREAMS is {import_path}, but {module_name} has no {name}")
+    streams = getattr(module, name)
+    if not isinstance(streams, Iterable):
+        raise SettingsError(
+            f"INGEST_STREAMS is {import_path}, but {name} is a {type(streams).__name__}, not a list of streams"
+        )
+    return list(by_name(streams).values())
 
 
-def _where(module_name: str, error: Exception) -> str:
-    """The file of the module, and the line where it happened; the module where no line is known."""
+def _location(module_name: str, error: Exception) -> str:
+    """The module's file and the last of its lines in the traceback. Without such a line, the module's name."""
     file = module_name.rpartition(".")[2] + ".py"
-    at = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
-        at.append((error.filename or "", error.lineno))
-    lines = [line for name, line in at if Path(name).name == file]
+        frames.append((error.filename or "", error.lineno))
+    lines = [line for name, line in frames if Path(name).name == file]
     return f"{file}, line {lines[-1]}" if lines else module_name

@@ -1,7 +1,7 @@
-"""Types of setting values: how a text becomes a value, what it must look like, how it is shown.
+"""Types of setting values: how a text becomes a value, the form that it must have, how the value is printed.
 
-A validator's ValueError says why, where the shape alone does not: in words of its own, as the text may be a
-secret.
+A validator's ValueError gives the reason where the form alone does not explain the refusal. The reason never quotes
+the text, which may be a secret.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ _BYTE_SIZE = TypeAdapter(ByteSize)
 
 @dataclass(frozen=True)
 class Shape:
-    """What a value must be; the text continues the sentence "X must be …"."""
+    """The form of a value. The text ends the sentence "X must be …"."""
 
     text: str
 
 
 class InBytes:
-    """Marks a number of bytes, shown in KiB and MiB."""
+    """Marks a number of bytes that is printed in KiB and MiB."""
 
 
 class Webhook(SecretStr):
-    """An address that is secret as a whole: whoever knows it may post."""
+    """A secret address: any program that has the address may post."""
 
 
 class Values(BaseSettings):
-    """Frozen values. Their only source is what the constructor is given."""
+    """Frozen values that come from the constructor's arguments alone, never from the environment."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -72,7 +72,7 @@ class Values(BaseSettings):
 
 
 class SecretText(str):
-    """A text that containers print masked: its `repr` is a mask, its `str` is the text itself."""
+    """A text with a masked `repr`, for containers that print their items. `str` gives the text itself."""
 
     __slots__ = ()
 
@@ -81,7 +81,7 @@ class SecretText(str):
 
 
 def byte_count(value: object) -> int:
-    """16777216, "16MiB" or "512 KiB" as a number of bytes. Raises ValueError."""
+    """The number of bytes in 16777216, "16MiB" or "512 KiB". Raises ValueError."""
     try:
         return int(_BYTE_SIZE.validate_python(value))
     except ValidationError:
@@ -89,7 +89,7 @@ def byte_count(value: object) -> int:
 
 
 def start_from(value: object) -> object:
-    """ "earliest", "latest", or the instant in UTC. A time without zone is UTC. Raises ValueError."""
+    """ "earliest", "latest", or an instant in UTC. A time without a zone counts as UTC. Raises ValueError."""
     if value in ("earliest", "latest"):
         return value
     try:
@@ -100,20 +100,20 @@ def start_from(value: object) -> object:
 
 
 def postgres_url(value: SecretStr) -> SecretStr:
-    """The URL, unchanged. Raises ValueError."""
+    """Returns the URL unchanged. Raises ValueError."""
     check_postgres_url(value.get_secret_value())
     return value
 
 
 def webhook_url(value: Webhook) -> Webhook:
-    """The address, unchanged. Raises ValueError."""
+    """Returns the address unchanged. Raises ValueError."""
     if re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()) is None:
         raise ValueError
     return value
 
 
 def schema_name(value: str) -> str:
-    """The name, unchanged. Raises ValueError when it would need quotes or is PostgreSQL's own."""
+    """Returns the name unchanged. Raises ValueError for a name that needs quotes or belongs to PostgreSQL."""
     if re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value) is None:
         raise ValueError
     if value.startswith("pg_"):
@@ -157,7 +157,7 @@ def _is_bytes(field: FieldInfo) -> bool:
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field's value must be, with its range: the end of the sentence "X must be …"."""
+    """The form and range of a field's value: the end of the sentence "X must be …"."""
     for item in field.metadata:
         if isinstance(item, Shape):
             return item.text
@@ -173,8 +173,8 @@ def allowed(field: FieldInfo) -> str:
     return f"{kind} from {low} to {high}"
 
 
-def shown(field: FieldInfo, value: Any) -> str:
-    """A value as it could be written into the environment again, secrets masked; "" for none."""
+def display_text(field: FieldInfo, value: Any) -> str:
+    """The text that would set this value, with secrets masked. "" for none."""
     if value is None:
         return ""
     if isinstance(value, Webhook):

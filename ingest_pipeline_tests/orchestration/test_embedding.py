@@ -77,7 +77,7 @@ WRONG = {
     "my_projekt.streams:STREAMS": ("module my_projekt is neither installed nor in the current directory", ""),
     "my_project.steams:STREAMS": ("module my_project.steams is neither installed nor in the current directory", ""),
     "my_project.streams:STREAM": ("my_project.streams has no STREAM\n", ""),
-    "my_project.streams:field": ("that is a function, not a list of streams", ""),
+    "my_project.streams:field": ("field is a function, not a list of streams", ""),
     PLACE: ("streams.py, line 1: ModuleNotFoundError: No module named 'datetimes'", "import datetimes"),
     "my_project.streams:EVERY": ("item 1 of STREAMS is Ellipsis, not Stream(name, Struct)", "EVERY = [...]"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg import pq
 
-from ingest_pipeline.settings.database_url import _OTHERS, LIBPQ_OPTIONS
+from ingest_pipeline.settings.database_url import _FOREIGN_OPTIONS, LIBPQ_OPTIONS
 from ingest_pipeline_tests.unit.settings_loading import CANARY, load, problems
 
 URL = f"postgresql://u:{CANARY}@h:5432/d"
@@ -13,7 +13,7 @@ URL = f"postgresql://u:{CANARY}@h:5432/d"
 
 def test_the_options_are_those_of_the_installed_libpq() -> None:
     assert {option.keyword.decode() for option in pq.Conninfo.get_defaults()} == LIBPQ_OPTIONS
-    assert not LIBPQ_OPTIONS & set(_OTHERS)
+    assert not LIBPQ_OPTIONS & set(_FOREIGN_OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -21,29 +21,29 @@ def test_the_options_are_those_of_the_installed_libpq() -> None:
     [
         (
             f"{URL}?pgbouncer=true",
-            "knows no option pgbouncer; leave it out, and let the URL lead to a pool in session mode",
+            "has no option pgbouncer: leave it out, and name a pool in session mode",
         ),
-        (f"{URL}?schema=public", "knows no option schema; use the setting DATABASE_SCHEMA"),
-        (f"{URL}?currentSchema=x", "knows no option currentSchema; use the setting DATABASE_SCHEMA"),
-        (f"{URL}?ssl=true", "knows no option ssl; use sslmode=require"),
-        (f"{URL}?connection_limit=5", "knows no option connection_limit; use the setting DATABASE_POOL_MAX"),
-        (f"{URL}?connectTimeout=5", "knows no option connectTimeout; use connect_timeout"),
-        (f"{URL}?sslmod=require", "knows no option sslmod; use sslmode"),
-        (f"{URL}?prepare_threshold=0", "knows no option prepare_threshold; leave it out"),
-        (f"{URL}?autocommit=true", "knows no option autocommit; its options are those of libpq"),
-        (f"{URL}?sslmode=require&zzz=1", "knows no option zzz"),
+        (f"{URL}?schema=public", "has no option schema: use the setting DATABASE_SCHEMA"),
+        (f"{URL}?currentSchema=x", "has no option currentSchema: use the setting DATABASE_SCHEMA"),
+        (f"{URL}?ssl=true", "has no option ssl: use sslmode=require"),
+        (f"{URL}?connection_limit=5", "has no option connection_limit: use the setting DATABASE_POOL_MAX"),
+        (f"{URL}?connectTimeout=5", "has no option connectTimeout: use connect_timeout"),
+        (f"{URL}?sslmod=require", "has no option sslmod: use sslmode"),
+        (f"{URL}?prepare_threshold=0", "has no option prepare_threshold: leave it out"),
+        (f"{URL}?autocommit=true", "has no option autocommit: libpq's manual lists the options"),
+        (f"{URL}?sslmode=require&zzz=1", "has no option zzz"),
         (f"{URL}?{CANARY}", "options as name=value"),
         (f"{URL}?{CANARY}%21=1", "options as name=value"),
-        (f"{URL}?sslmode=on", "sslmode has to be disable or allow or prefer or require"),
-        (f"{URL}?target_session_attrs=standby", "target_session_attrs has to be read-write or primary or any"),
-        (f"{URL}?connect_timeout=5s", "connect_timeout has to be a whole number"),
-        (f"{URL}?sslmode=require&sslmode=disable", "the option sslmode is there 2 times"),
+        (f"{URL}?sslmode=on", "sslmode must be disable or allow or prefer or require"),
+        (f"{URL}?target_session_attrs=standby", "target_session_attrs must be read-write or primary or any"),
+        (f"{URL}?connect_timeout=5s", "connect_timeout must be a whole number"),
+        (f"{URL}?sslmode=require&sslmode=disable", "the option sslmode occurs 2 times"),
         (f"{URL} ", "begins or ends with white space"),
         (f" {URL}", "begins or ends with white space"),
-        (f"{URL}\n", "begins or ends with white space, or with a line's end"),
+        (f"{URL}\n", "begins or ends with white space or with a line break"),
         (f'"{URL}"', "quotation marks: leave them out"),
         (f"'{URL}'", "quotation marks: leave them out"),
-        (f"postgresql://u:{CANARY} x@h/d", "a space of a name or a password is %20"),
+        (f"postgresql://u:{CANARY} x@h/d", "write a space in a name or a password as %20"),
         (f"postgresql+psycopg://u:{CANARY}@h/d", "starts with postgresql+psycopg://: write postgresql://"),
         (f"jdbc:postgresql://h/d?password={CANARY}", "starts with jdbc:postgresql://: write postgresql://"),
         ("postgresql://u:@h/d", "the password is empty"),

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException
 
 from ingest_pipeline.settings import KafkaProperties, load_settings
-from ingest_pipeline.settings.kafka import PROPERTIES, REFUSED, is_ignored, variable
+from ingest_pipeline.settings.kafka import PROPERTIES, REFUSED, is_platform_variable, property_variable
 from ingest_pipeline.settings.kafka_login import MECHANISMS
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
@@ -94,7 +94,7 @@ def test_a_kafka_variable_that_cannot_be_used(variable: str, value: str, says: s
 )
 def test_names_that_other_programs_use_are_translated(others: str, ours: str) -> None:
     for name in others.split():
-        assert problems(**{f"KAFKA_{name}": "x"})[f"KAFKA_{name}"] == f"sets nothing; the name is KAFKA_{ours}"
+        assert problems(**{f"KAFKA_{name}": "x"})[f"KAFKA_{name}"] == f"sets nothing: the name is KAFKA_{ours}"
 
 
 @pytest.mark.parametrize("value", ["kafka://a:9092", "http://a:9092", "a:9092/", "a:9092 b:9092", "a:9092,"])
@@ -207,5 +207,5 @@ def test_the_client_has_the_same_range(name: str, shape: str) -> None:
 
 def test_variables_of_properties_are_distinct_and_not_ignored() -> None:
     names = {*PROPERTIES, *REFUSED}
-    assert len({variable(name) for name in names}) == len(names)
-    assert [name for name in names if is_ignored(variable(name))] == []
+    assert len({property_variable(name) for name in names}) == len(names)
+    assert [name for name in names if is_platform_variable(property_variable(name))] == []

@@ -50,8 +50,8 @@ def test_streams_whose_names_contain_each_other() -> None:
     ],
 )
 def test_a_misspelt_override_is_refused_with_the_nearest_name(variable: str, nearest: str) -> None:
-    found = problems(**{variable: "1"})
-    assert re.search(rf"the nearest name is {nearest}(,|$)", found[variable])
+    messages = problems(**{variable: "1"})
+    assert re.search(rf"the nearest name is {nearest}(,|$)", messages[variable])
 
 
 @pytest.mark.parametrize("variable", ["BATCH_TIMEOUT_SECONDS", "PRICE_BATCH_TIMEOUT_SECONDS", "batch_timeout_seconds"])
@@ -69,8 +69,8 @@ def test_a_variable_that_names_another_thing_is_left_alone(word: str, setting: s
 
 @pytest.mark.parametrize("variable", ["PRICE_DATABASE_URL", "PRICE_LOG_FORMAT", "PRICE_KAFKA_SASL_PASSWORD"])
 def test_what_all_streams_share_cannot_be_overridden(variable: str) -> None:
-    found = problems(**{variable: CANARY})
-    assert found == {variable: f"cannot be set for one stream: {variable.removeprefix('PRICE_')} holds for all"}
+    messages = problems(**{variable: CANARY})
+    assert messages == {variable: f"cannot be set for one stream: {variable.removeprefix('PRICE_')} holds for all"}
 
 
 def test_ordinary_variables_are_left_alone() -> None:
@@ -107,5 +107,5 @@ def test_full_names_are_never_overrides() -> None:
 
 
 def test_for_stream_names_the_nearest() -> None:
-    with pytest.raises(SettingsError, match="'pirce'; the nearest name is 'price'"):
+    with pytest.raises(SettingsError, match="'pirce': the nearest name is 'price'"):
         load().for_stream("pirce")
