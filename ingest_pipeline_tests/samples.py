@@ -72,7 +72,7 @@ def make_batch(
         ends or {},
         positions,
         decode or JsonDecoder(stream).decode,
-        RecordRules(dead_letter_max_bytes=1024, parts=stream.parts),
+        RecordRules(dead_letter_max_bytes=1024, record_columns=stream.record_columns),
     )
     assert batch is not None
     return batch

@@ -65,7 +65,7 @@ def accept_loss(
         return
     accepted = losses.acceptances(topic, found, wanted)
     for item in accepted:
-        click.echo(item.loss.said)
+        click.echo(item.loss.description)
         click.echo(f"  → {losses.consequence(item)}")
     if not yes:
         click.confirm("accept?", abort=True)

@@ -98,7 +98,7 @@ class Drain:
         """
         self.progress.own(self._session.positions)
         self.verified = dict(self.progress.to_offsets)
-        self._source.assign({partition: at.place for partition, at in self._session.positions.items()})
+        self._source.assign({partition: at.resume_at for partition, at in self._session.positions.items()})
         self._reader.expect_backlog({p: end for p, end in self._waiting.items() if self.verified.get(p, end) < end})
         while True:
             self._beat()
@@ -135,7 +135,7 @@ class Drain:
         written = self._write(batch)  # 2
         if written.requests is not None:
             self._requests = written.requests
-        self._source.acknowledge({partition: move.place for partition, move in batch.moves.items()})  # 3
+        self._source.acknowledge({partition: advance.resume_at for partition, advance in batch.advances.items()})  # 3
         now = self._clock.monotonic()
         self.progress.decode_seconds += decoded - began
         self.progress.database_seconds += now - decoded
@@ -215,8 +215,8 @@ class Drain:
 
     def _reached(self, targets: Mapping[int, int]) -> bool:
         positions = self._session.positions
-        return all(at.place.next_offset >= targets.get(partition, 0) for partition, at in positions.items())
+        return all(at.resume_at.next_offset >= targets.get(partition, 0) for partition, at in positions.items())
 
     def _at_end(self) -> bool:
         positions = self._session.positions
-        return all(self._ends.get(partition) == at.place.next_offset for partition, at in positions.items())
+        return all(self._ends.get(partition) == at.resume_at.next_offset for partition, at in positions.items())

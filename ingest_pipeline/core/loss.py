@@ -37,7 +37,7 @@ class Loss:
     Attributes:
         cause: one of this module's names.
         low, high: the log's bounds when it was found; None where nobody asked.
-        said: what happened, in words.
+        description: what happened, in words.
         found_at: when it was first seen, where that is kept.
     """
 
@@ -45,7 +45,7 @@ class Loss:
     incarnation: int
     next_offset: int
     cause: str
-    said: str
+    description: str
     low: int | None = None
     high: int | None = None
     found_at: datetime | None = field(default=None, compare=False)
@@ -66,21 +66,21 @@ class Acceptance:
     """
 
     loss: Loss
-    place: NextOffset | None
+    resume_at: NextOffset | None
     low: int | None = None
 
     @property
     def new_incarnation(self) -> bool:
         """Whether offsets that have been stored will be stored again."""
-        place = self.place
+        place = self.resume_at
         return self.loss.offsets_used_again or (place is not None and place.next_offset < self.loss.next_offset)
 
     @property
     def left_out(self) -> int:
         """Offsets of the log before the place where a new incarnation begins: lost as well."""
-        if not self.new_incarnation or self.place is None or self.low is None:
+        if not self.new_incarnation or self.resume_at is None or self.low is None:
             return 0
-        return max(0, self.place.next_offset - self.low)
+        return max(0, self.resume_at.next_offset - self.low)
 
 
 def bounds_loss(partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss | None:
@@ -107,7 +107,7 @@ def data_loss(where: str, partition: int, expected: int, low: int, high: int, co
     cause = RETENTION if expected < low else TRUNCATED if expected > high else within
     found = _loss(cause, partition, 0, expected, low, high)
     return DataLoss(
-        f"{where}, {found.said}. Nothing was skipped; the stream stops until an operator accepts the gap:"
+        f"{where}, {found.description}. Nothing was skipped; the stream stops until an operator accepts the gap:"
         " ingest accept-loss",
         partition=partition,
         offset=expected,
@@ -140,8 +140,8 @@ def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
     kind = TopicChanged if first.cause in ANOTHER_TOPIC else DataLoss
     more = f" (and {len(losses) - 1} more partitions)" if len(losses) > 1 else ""
     return kind(
-        f"stream {stream}: {first.said}{more}. Nothing was skipped; the stream stands still until an operator accepts"
-        f" it: ingest accept-loss {stream}",
+        f"stream {stream}: {first.description}{more}. Nothing was skipped; the stream stands still until an operator"
+        f" accepts it: ingest accept-loss {stream}",
         stream=stream,
         partition=first.partition,
         offset=first.next_offset,

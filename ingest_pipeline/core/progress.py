@@ -43,15 +43,15 @@ class Progress:
 
     def own(self, positions: Mapping[int, Position]) -> None:
         """Remember where the run starts."""
-        self.from_offsets = {partition: at.place.next_offset for partition, at in positions.items()}
+        self.from_offsets = {partition: at.resume_at.next_offset for partition, at in positions.items()}
         self.to_offsets = dict(self.from_offsets)
 
     def add(self, batch: Batch, written: CommitResult, committed_at: float, now: float) -> None:
         """Count one committed batch. `committed_at` is Unix seconds, `now` the same moment in monotonic ones."""
         rows, letters = sum(written.rows.values()), sum(written.dead_letters.values())
         dropped = sum(written.dropped.values())
-        skipped = sum(move.skipped for move in batch.moves.values()) + dropped
-        moved = sum(move.place.next_offset - move.expected for move in batch.moves.values())
+        skipped = sum(advance.skipped for advance in batch.advances.values()) + dropped
+        moved = sum(advance.resume_at.next_offset - advance.expected for advance in batch.advances.values())
         self.rows += rows
         self.dead_letters += letters
         self.skipped += skipped
@@ -59,7 +59,9 @@ class Progress:
         self.absent += moved - rows - letters - skipped
         self.batches += -(-batch.records // self.batch_size)
         self.reasons.update(written.reasons)
-        self.to_offsets.update({partition: move.place.next_offset for partition, move in batch.moves.items()})
+        self.to_offsets.update(
+            {partition: advance.resume_at.next_offset for partition, advance in batch.advances.items()}
+        )
         worst_ms = 0.0
         if stamps := [row[STAMP] for row in batch.rows if row[STAMP] is not None]:
             sample = [min(stamps), *stamps[:: len(stamps) // LATENCY_SAMPLES + 1]]

@@ -114,7 +114,7 @@ class Position:
 
     partition: int
     incarnation: int
-    place: NextOffset
+    resume_at: NextOffset
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +138,11 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far one batch moves one partition: `expected` → `place.next_offset`, and how many of it were tombstones."""
+    """One partition's step in one batch: from `expected` to `resume_at.next_offset`. `skipped` counts tombstones."""
 
     incarnation: int
     expected: int
-    place: NextOffset
+    resume_at: NextOffset
     skipped: int = 0
 
 
@@ -161,7 +161,7 @@ class Batch:
     rows: list[Row]
     messages: list[Message]
     dead_letters: list[DeadLetter]
-    moves: dict[int, Advance]
+    advances: dict[int, Advance]
     records: int = 0
     rows_before: list[int] = field(default_factory=list)
     put_aside: dict[int, DeadLetter] = field(default_factory=dict)

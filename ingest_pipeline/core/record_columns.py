@@ -15,7 +15,7 @@ from .record import STAMP, Message
 
 
 @dataclass(frozen=True, slots=True)
-class RecordParts:
+class RecordColumns:
     """What of a record goes along.
 
     Attributes:
@@ -31,7 +31,7 @@ class RecordParts:
         return self.key is not None or self.headers
 
     @property
-    def headers_at(self) -> slice:
+    def headers_slice(self) -> slice:
         """Where a Row has its headers; an empty slice when it has none."""
         start = STAMP + 1 + (self.key is not None)
         return slice(start, start + self.headers)
@@ -76,4 +76,4 @@ class RecordParts:
         return text
 
 
-VALUE_ALONE = RecordParts()
+NO_RECORD_COLUMNS = RecordColumns()

@@ -113,7 +113,7 @@ def replay(
         at = Position(wanted.partition, wanted.incarnation, NextOffset(next_offset))
         batch = decode_batch(messages, {wanted.partition: NextOffset(behind)}, {wanted.partition: at}, decode, rules)
         assert batch is not None, "the place has moved"
-        skipped = batch.moves[wanted.partition].skipped
+        skipped = batch.advances[wanted.partition].skipped
         absent = behind - next_offset - len(messages)
         total += Replayed(skipped=skipped, absent=absent) + (_stored(store, batch, backoff) if messages else Replayed())
         next_offset = behind

@@ -26,7 +26,7 @@ from .record import (
     Position,
     next_offset_after,
 )
-from .record_columns import VALUE_ALONE, RecordParts
+from .record_columns import NO_RECORD_COLUMNS, RecordColumns
 
 Decode = Callable[[bytes], tuple[object, ...]]
 DecodeMany = Callable[[Sequence[bytes | None]], tuple[list[tuple[object, ...]], list[int]]]
@@ -44,13 +44,13 @@ class RecordRules:
         max_bytes: a larger value is refused.
         letter_bytes: bytes of a value that a dead letter keeps.
         tombstones_refused: a record without a value is a dead letter; else it is skipped and counted.
-        parts: what of a record beside its value becomes columns.
+        record_columns: what of a record beside its value becomes columns.
     """
 
     max_bytes: int = 1 << 20
     dead_letter_max_bytes: int = 1 << 20
     tombstones_refused: bool = False
-    parts: RecordParts = VALUE_ALONE
+    record_columns: RecordColumns = NO_RECORD_COLUMNS
 
 
 DEFAULT_RULES = RecordRules()
@@ -78,7 +78,7 @@ def decode_batch(
     partitions = _column("partition", messages)
     incarnations = _incarnations(partitions, positions)
     offsets, values = _column("offset", messages), _column("value", messages)
-    parts, unreadable = rules.parts.read(messages) if rules.parts.any else ((), {})
+    parts, unreadable = rules.record_columns.read(messages) if rules.record_columns.any else ((), {})
     for i in unreadable:
         values[i] = None
     coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *parts, strict=True))
@@ -98,7 +98,7 @@ def decode_batch(
                 skipped[partitions[i]] += 1
             else:
                 place = coordinates[i]
-                headers = place[rules.parts.headers_at]
+                headers = place[rules.record_columns.headers_slice]
                 batch.dead_letters.append(
                     dead_letter(messages[i], place[0], reason, rules.dead_letter_max_bytes, headers)
                 )
@@ -108,8 +108,8 @@ def decode_batch(
         raise UnknownFault(f"the decoder gave {len(rows)} rows for {left} records: none was stored")
     batch.rows = list(map(add, compress(coordinates, kept) if dropped else coordinates, rows))
     batch.messages = list(compress(messages, kept)) if dropped else messages
-    batch.moves = _moves(_last(partitions, messages), ends, positions, skipped)
-    return batch if batch.moves else None
+    batch.advances = _advances(_last(partitions, messages), ends, positions, skipped)
+    return batch if batch.advances else None
 
 
 def _column(name: str, messages: Sequence[Message]) -> list[Any]:
@@ -170,7 +170,7 @@ def _last(partitions: Sequence[int], messages: Sequence[Message]) -> dict[int, M
     return last
 
 
-def _moves(
+def _advances(
     last: Mapping[int, Message],
     ends: Mapping[int, NextOffset],
     positions: Mapping[int, Position],
@@ -184,5 +184,5 @@ def _moves(
     return {
         partition: Advance(positions[partition].incarnation, expected, place, skipped.get(partition, 0))
         for partition, place in places.items()
-        if place.next_offset > (expected := positions[partition].place.next_offset)
+        if place.next_offset > (expected := positions[partition].resume_at.next_offset)
     }

@@ -26,7 +26,7 @@ from .definition import described
 from .errors import SettingsError
 from .fields import Field
 from .nesting import Shape, shape_of
-from .record_columns import RecordParts
+from .record_columns import RecordColumns
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The event table's primary key: unique for ever, whatever happens to the topic."""
@@ -114,9 +114,9 @@ class Stream:
         return self.shape.leaves
 
     @cached_property
-    def parts(self) -> RecordParts:
+    def record_columns(self) -> RecordColumns:
         """What of a record beside its value becomes columns."""
-        return RecordParts(self.key_type if self.key_column else None, bool(self.headers_column))
+        return RecordColumns(self.key_type if self.key_column else None, bool(self.headers_column))
 
     @cached_property
     def row_columns(self) -> tuple[Column, ...]:

@@ -12,7 +12,7 @@ from ..settings import StreamSettings
 def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:
     """What becomes of records before they are decoded."""
     refused = own.tombstones == "dead-letter"
-    return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, refused, stream.parts)
+    return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, refused, stream.record_columns)
 
 
 def batch_limits(own: StreamSettings, by_hand: bool) -> BatchLimits:

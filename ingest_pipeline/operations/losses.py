@@ -32,8 +32,8 @@ def acceptances(topic: Topic, losses: Collection[Loss], wanted: str | int | date
     unreadable = [loss for loss in losses if loss.cause == UNREADABLE]
     if unreadable and wanted is None:
         raise SettingsError(
-            f"{unreadable[0].said}. Where the batch ends the client cannot tell: name the offset behind it with --from"
-            " (kafka-dump-log.sh shows the last offset of each batch), or a later place"
+            f"{unreadable[0].description}. Where the batch ends the client cannot tell: name the offset behind it with"
+            " --from (kafka-dump-log.sh shows the last offset of each batch), or a later place"
         )
     there = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
     starts = _of_all(there, topic.start_offsets(there))
@@ -57,7 +57,7 @@ def acceptances(topic: Topic, losses: Collection[Loss], wanted: str | int | date
 
 def consequence(accepted: Acceptance) -> str:
     """What accepting means, in words."""
-    loss, place = accepted.loss, accepted.place
+    loss, place = accepted.loss, accepted.resume_at
     if place is None:
         return f"partition {loss.partition}: the topic has it no more; its position is closed at {loss.next_offset}"
     if accepted.new_incarnation:
@@ -138,5 +138,5 @@ def _of_all(partitions: Collection[int], answers: dict[int, NextOffset]) -> dict
 def loss_of(error: DataLoss, at: Position) -> Loss:
     """What a reader's DataLoss means for the partition's position, to be kept in the ledger."""
     where = error.where
-    place = at.place.next_offset
+    place = at.resume_at.next_offset
     return noted_loss(where["cause"], at.partition, at.incarnation, place, where["low"], where["high"])

@@ -156,7 +156,9 @@ def _status_of(stream: Stream, clients: Clients, rates: bool) -> StreamStatus:
             unattended = lateness.unattended(stream, topic, found, UNATTENDED_SECONDS, state)
     except IngestError as error:
         away.append(error.message)
-    held_up = away + [f"{loss.said}{_since(loss)}; to go on: ingest accept-loss {stream.name}" for loss in losses]
+    held_up = away + [
+        f"{loss.description}{_since(loss)}; to go on: ingest accept-loss {stream.name}" for loss in losses
+    ]
     failing = [] if held_up else _failing(state, found)
     if state.failure_stops:
         held_up += failing

@@ -128,7 +128,7 @@ def no_loss(stream: Stream, clients: Clients) -> CheckResult:
             return CheckResult(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
         return CheckResult(NO_LOSS, True, error.message)
     if found.losses:
-        said = "; ".join(loss.said for loss in found.losses[:3])
+        said = "; ".join(loss.description for loss in found.losses[:3])
         return CheckResult(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream.name}")
     if found.unanswered:
         said = f"Kafka holds the next offset of every partition that answers; {unanswered_words(found.unanswered)}"

@@ -37,7 +37,7 @@ def write(
     if any(item.new_incarnation for item in accepted):
         incarnation = new_incarnation(connection, schemas, stream)
     for item in accepted:
-        loss, place = item.loss, item.place
+        loss, place = item.loss, item.resume_at
         parameters: dict[str, Any] = {
             "stream": stream.name,
             "topic": stream.topic,

@@ -173,7 +173,7 @@ class DeadLetters:
         if letter.truncated:
             return "truncated", None
         try:
-            parts = self._stream.parts.of_letter(letter.key, letter.headers)
+            parts = self._stream.record_columns.of_letter(letter.key, letter.headers)
             values = (*parts, *decode(letter.value))
             row = self._row(letter, values)
             with mapped_errors(self._doing, of_rows=True), connection.begin_nested():

@@ -11,13 +11,13 @@ from ..core.record import Advance
 from .statements import Statements
 
 
-def row_counts(connection: Connection, sql: Statements, moves: Mapping[int, Advance]) -> dict[int, int]:
+def row_counts(connection: Connection, sql: Statements, advances: Mapping[int, Advance]) -> dict[int, int]:
     """Partition → rows of the offsets over which the batch moves it."""
     parameters = {
-        "partitions": list(moves),
-        "incarnations": [move.incarnation for move in moves.values()],
-        "starts": [move.expected for move in moves.values()],
-        "stops": [move.place.next_offset for move in moves.values()],
+        "partitions": list(advances),
+        "incarnations": [advance.incarnation for advance in advances.values()],
+        "starts": [advance.expected for advance in advances.values()],
+        "stops": [advance.resume_at.next_offset for advance in advances.values()],
     }
     return {row.kafka_partition: row.present for row in connection.execute(sql.row_counts, parameters)}
 

@@ -104,13 +104,13 @@ class MissingRows:
             connection.execute(self._sql(_REDRIVEN), {**self._coordinates(batch), "offsets": list(offsets)})
 
     def _coordinates(self, batch: Batch) -> dict[str, Any]:
-        ((partition, move),) = batch.moves.items()
+        ((partition, advance),) = batch.advances.items()
         return {
             "stream": self._stream.name,
-            "incarnation": move.incarnation,
+            "incarnation": advance.incarnation,
             "partition": partition,
-            "start": move.expected,
-            "stop": move.place.next_offset,
+            "start": advance.expected,
+            "stop": advance.resume_at.next_offset,
         }
 
     def _sql(self, statement: str) -> Any:

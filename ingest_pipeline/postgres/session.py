@@ -130,13 +130,13 @@ class PostgresLedgerSession:
     def write(self, batch: Batch) -> CommitResult:
         """See core.ports.LedgerSession."""
         written = self._writer.write(self._connection, batch)
-        for partition, move in batch.moves.items():
-            self.positions[partition] = Position(partition, move.incarnation, move.place)
+        for partition, advance in batch.advances.items():
+            self.positions[partition] = Position(partition, advance.incarnation, advance.resume_at)
             rows, letters, skipped = self._counts[partition]
             self._counts[partition] = (
                 rows + written.rows.get(partition, 0),
                 letters + written.dead_letters.get(partition, 0),
-                skipped + move.skipped + written.dropped.get(partition, 0),
+                skipped + advance.skipped + written.dropped.get(partition, 0),
             )
         return written
 
@@ -172,19 +172,21 @@ class PostgresLedgerSession:
         if any(row.run_id != self._run_id for row in rows):
             raise self._superseded("another run has taken the positions")
         now = _positions(rows)
-        moves = batch.moves if batch is not None else {}
-        settled = {p: replace(at, place=moves[p].place) if p in moves else at for p, at in expected.items()}
+        advances = batch.advances if batch is not None else {}
+        settled = {
+            p: replace(at, resume_at=advances[p].resume_at) if p in advances else at for p, at in expected.items()
+        }
         if now not in (expected, settled):
             raise self._superseded("a position is neither what it was nor what this run wrote")
         before, self._counts = self._counts, _counts(rows)
         self.positions = now
         if now == expected:
             return None
-        added = {p: [new - old for new, old in zip(self._counts[p], before[p], strict=True)] for p in moves}
+        added = {p: [new - old for new, old in zip(self._counts[p], before[p], strict=True)] for p in advances}
         return CommitResult(
             {p: rows for p, (rows, _, _) in added.items()},
             {p: letters for p, (_, letters, _) in added.items()},
-            dropped={p: skipped - moves[p].skipped for p, (_, _, skipped) in added.items()},
+            dropped={p: skipped - advances[p].skipped for p, (_, _, skipped) in added.items()},
         )
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:

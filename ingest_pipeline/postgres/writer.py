@@ -137,28 +137,30 @@ class BatchWriter:
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
     ) -> tuple[OwnerRequests, int]:
         """What others ask, and how many dead letters the limit need not count."""
-        moves = batch.moves
-        accounted = {p: rows.get(p, 0) + letters.get(p, 0) + move.skipped for p, move in moves.items()}
+        advances = batch.advances
+        accounted = {p: rows.get(p, 0) + letters.get(p, 0) + advance.skipped for p, advance in advances.items()}
         row = connection.execute(
             self._sql.move,
             {
                 "stream": self._stream.name,
                 "run_id": self._run_id,
-                "partitions": list(moves),
-                "incarnations": [move.incarnation for move in moves.values()],
-                "expected": [move.expected for move in moves.values()],
-                "next_offsets": [move.place.next_offset for move in moves.values()],
-                "leader_epochs": [move.place.leader_epoch for move in moves.values()],
-                "rows": [rows.get(p, 0) for p in moves],
-                "dead_letters": [letters.get(p, 0) for p in moves],
-                "skipped": [move.skipped for move in moves.values()],
-                "absent": [move.place.next_offset - move.expected - accounted[p] for p, move in moves.items()],
+                "partitions": list(advances),
+                "incarnations": [advance.incarnation for advance in advances.values()],
+                "expected": [advance.expected for advance in advances.values()],
+                "next_offsets": [advance.resume_at.next_offset for advance in advances.values()],
+                "leader_epochs": [advance.resume_at.leader_epoch for advance in advances.values()],
+                "rows": [rows.get(p, 0) for p in advances],
+                "dead_letters": [letters.get(p, 0) for p in advances],
+                "skipped": [advance.skipped for advance in advances.values()],
+                "absent": [
+                    advance.resume_at.next_offset - advance.expected - accounted[p] for p, advance in advances.items()
+                ],
                 **self._tables,
             },
         ).one()
-        if row.moved != len(moves):
+        if row.moved != len(advances):
             raise Superseded(
-                f"stream {self._stream.name}: {len(moves) - row.moved} of {len(moves)} positions are not as run"
+                f"stream {self._stream.name}: {len(advances) - row.moved} of {len(advances)} positions are not as run"
                 f" {self._run_id[:8]} left them: another run owns the partitions; nothing of this batch was written",
                 stream=self._stream.name,
             )
@@ -212,13 +214,13 @@ class BatchWriter:
 
     def _dropped(self, connection: Connection, batch: Batch, rows: Mapping[int, int]) -> Counter[int]:
         """Partition → rows that are not in the table, though no statement failed: a trigger returned NULL for them."""
-        present = row_counts(connection, self._sql, batch.moves)
+        present = row_counts(connection, self._sql, batch.advances)
         return Counter({p: count - present[p] for p, count in rows.items() if count > present[p]})
 
     def _put_aside(self, batch: Batch, i: int, refused: RecordRefused) -> DeadLetter:
         """Made once, however often the batch is tried."""
         if i not in batch.put_aside:
-            row, read = batch.rows[i], batch.rows[i][self._stream.parts.headers_at]
+            row, read = batch.rows[i], batch.rows[i][self._stream.record_columns.headers_slice]
             batch.put_aside[i] = dead_letter(batch.messages[i], row[0], refused, self._dead_letter_max_bytes, read)
         return batch.put_aside[i]
 

@@ -11,7 +11,7 @@ from .database import MemoryTable
 
 def accept_one(item: Acceptance, table: MemoryTable, topic: str, identity: TopicIdentity) -> None:
     """Record one partition's gap and move its position over it. The caller has compared the position."""
-    partition, place = item.loss.partition, item.place
+    partition, place = item.loss.partition, item.resume_at
     at = table.positions[partition]
     table.losses.pop(partition, None)
     table.gaps.append((item.loss, at.next_offset if item.new_incarnation or place is None else place.next_offset))

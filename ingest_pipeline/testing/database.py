@@ -195,9 +195,9 @@ class MemoryDatabase:
     def moved(self, connection: MemoryConnection, batch: Batch, written: CommitResult) -> dict[int, StoredPosition]:
         """The stream's positions behind the batch, by compare-and-set; stores nothing. Raises Superseded."""
         positions = dict(self.table(connection.stream).positions)
-        for partition, move in batch.moves.items():
+        for partition, advance in batch.advances.items():
             at = positions.get(partition)
-            expected = (move.incarnation, move.expected, connection.run_id)
+            expected = (advance.incarnation, advance.expected, connection.run_id)
             if at is None or (at.incarnation, at.next_offset, at.run_id) != expected:
                 raise Superseded(
                     f"stream {connection.stream}: partition {partition} is not as run {connection.run_id[:8]} left it;"
@@ -206,15 +206,15 @@ class MemoryDatabase:
                     partition=partition,
                 )
             rows, letters = written.rows.get(partition, 0), written.dead_letters.get(partition, 0)
-            skipped = move.skipped + written.dropped.get(partition, 0)
+            skipped = advance.skipped + written.dropped.get(partition, 0)
             positions[partition] = replace(
                 at,
-                next_offset=move.place.next_offset,
-                leader_epoch=move.place.leader_epoch,
+                next_offset=advance.resume_at.next_offset,
+                leader_epoch=advance.resume_at.leader_epoch,
                 rows=at.rows + rows,
                 dead_letters=at.dead_letters + letters,
                 skipped=at.skipped + skipped,
-                absent=at.absent + move.place.next_offset - move.expected - rows - letters - skipped,
+                absent=at.absent + advance.resume_at.next_offset - advance.expected - rows - letters - skipped,
                 updated_at=self.now(),
             )
         return positions

@@ -26,7 +26,7 @@ class MemoryDeadLetters:
     """The dead letters of one stream. `reason` narrows to letters whose reason holds that text."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
-        self._database, self._stream, self._parts = database, stream.name, stream.parts
+        self._database, self._stream, self._parts = database, stream.name, stream.record_columns
 
     def open(self, reason: str = "") -> dict[Coordinates, DeadLetter]:
         """Those that are neither redriven nor discarded."""

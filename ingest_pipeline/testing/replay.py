@@ -45,11 +45,11 @@ class MemoryMissingRows:
     def _letters(self, batch: Batch) -> dict[int, bool]:
         """Offset → whether the letter's value was cut short, for letters that are not redriven."""
         table = self._database.table(self._stream)
-        ((partition, move),) = batch.moves.items()
+        ((partition, advance),) = batch.advances.items()
         return {
             at[2]: letter.truncated and at not in table.settled
             for at, letter in table.dead_letters.items()
-            if at[:2] == (move.incarnation, partition)
-            and move.expected <= at[2] < move.place.next_offset
+            if at[:2] == (advance.incarnation, partition)
+            and advance.expected <= at[2] < advance.resume_at.next_offset
             and table.settled.get(at) != "redriven"
         }

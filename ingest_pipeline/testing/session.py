@@ -35,7 +35,7 @@ class MemoryLedgerSession:
         limits: LetterLimits | None = None,
     ) -> None:
         self._database, self._stream, self._run_id = database, stream.name, run_id
-        self._parts = stream.parts
+        self._parts = stream.record_columns
         self._topic = stream.topic
         self._dead_letter_max_bytes = dead_letter_max_bytes
         self._committed: CommitResult | None = None
@@ -104,7 +104,9 @@ class MemoryLedgerSession:
             self._window = window
             self._committed = CommitResult(written.rows, written.dead_letters, dropped=written.dropped)
             self._break_off(fault, Fault.AFTER_COMMIT)
-            self.positions.update({p: Position(p, move.incarnation, move.place) for p, move in batch.moves.items()})
+            self.positions.update(
+                {p: Position(p, advance.incarnation, advance.resume_at) for p, advance in batch.advances.items()}
+            )
             return written
 
     def recover(self, batch: Batch | None) -> CommitResult | None:
@@ -119,9 +121,10 @@ class MemoryLedgerSession:
             if any(at.run_id != self._run_id for at in stored.values()):
                 raise self._superseded("another run has taken the positions")
             now = {p: _position(at) for p, at in stored.items()}
-            moves = {} if batch is None else batch.moves
+            advances = {} if batch is None else batch.advances
             settled = {
-                p: Position(p, at.incarnation, moves[p].place) if p in moves else at for p, at in self.positions.items()
+                p: Position(p, at.incarnation, advances[p].resume_at) if p in advances else at
+                for p, at in self.positions.items()
             }
             if now not in (self.positions, settled):
                 raise self._superseded("a position is neither what it was nor what this run wrote")
@@ -212,7 +215,7 @@ class MemoryLedgerSession:
                     f"check violation (23514), constraint {broken}", stage="insert", sqlstate="23514"
                 )
                 tally.refuse(index, row[1], row[2], refused.message)
-                read = row[self._parts.headers_at]
+                read = row[self._parts.headers_slice]
                 letters.append(dead_letter(message, row[0], refused, self._dead_letter_max_bytes, read))
         return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
 

@@ -252,8 +252,8 @@ def lose_answer(connection: psycopg.Connection[Any], other: psycopg.Connection[A
 
 def stale(batch: Batch, partition: int) -> Batch:
     """The same batch, expecting another position of one partition than the ledger holds."""
-    move = batch.moves[partition]
-    return replace(batch, moves={**batch.moves, partition: replace(move, expected=move.expected - 1)})
+    advance = batch.advances[partition]
+    return replace(batch, advances={**batch.advances, partition: replace(advance, expected=advance.expected - 1)})
 
 
 def begin(ledger: Ledger, *partitions: int) -> None:

@@ -36,7 +36,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
 
 def batch_of(session: Any, outcomes: str, partition: int = 0) -> Any:
     """Records behind the position: "." good, "d" refused by the decoder, "p" by the database."""
-    first = session.positions[partition].place.next_offset
+    first = session.positions[partition].resume_at.next_offset
     values = {".": None, "d": BAD, "p": good("cold", COLDEST)}
     records: list[Message] = [message(partition, first + i, values[kind]) for i, kind in enumerate(outcomes)]
     return make_batch(session.positions, records)
@@ -143,7 +143,7 @@ def test_without_limits_everything_passes(world: LedgerWorld) -> None:
 
 
 def lost(at: Position, cause: str = "retention", low: int = 9, high: int = 20) -> Loss:
-    return noted_loss(cause, at.partition, at.incarnation, at.place.next_offset, low, high)
+    return noted_loss(cause, at.partition, at.incarnation, at.resume_at.next_offset, low, high)
 
 
 def test_a_gap_is_counted_as_lost(world: LedgerWorld) -> None:

@@ -85,7 +85,7 @@ def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: 
     first.close()
     waiting.join(30.0)
     assert missing == [{}]
-    assert second.positions[0].place == NextOffset(3, 0)
+    assert second.positions[0].resume_at == NextOffset(3, 0)
     assert second.heartbeat() == OwnerRequests(), "the announcement is withdrawn"
 
 

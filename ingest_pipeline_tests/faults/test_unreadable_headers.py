@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from ingest_pipeline.core.dead_letters import HEADERS_UNREADABLE, dead_letter
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
-from ingest_pipeline.core.record_columns import RecordParts
+from ingest_pipeline.core.record_columns import RecordColumns
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline.testing.log import MemoryMessage
@@ -31,7 +31,7 @@ def read_all(bootstrap_servers: str) -> None:
     letters = [dead_letter(message, 1, REFUSED, 100) for message in messages]
     consumer.assign([TopicPartition(TOPIC, 0, 0)])
     again = consumer.consume(3 * EACH, 30)
-    (headers,), refused = RecordParts(headers=True).read(again)
+    (headers,), refused = RecordColumns(headers=True).read(again)
     consumer.close()
     assert headers == [[["trace", "eA=="]]] * EACH + [None] * (2 * EACH)
     assert list(refused) == list(range(EACH, 3 * EACH))

@@ -73,7 +73,7 @@ class Bench:
 
     def write(self, values: Sequence[bytes]) -> CommitResult:
         """Store one batch of records with these values, behind what is there."""
-        start = self.session.positions[0].place.next_offset
+        start = self.session.positions[0].resume_at.next_offset
         return self.session.write(self.batch([message(0, start + n, value) for n, value in enumerate(values)]))
 
     def offsets(self) -> list[int]:

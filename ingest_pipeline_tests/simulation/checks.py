@@ -73,7 +73,7 @@ class Checks:
             return streak
         watch = watched()
         assert watch is not None and not watch.stopped_by, "a write that was refused, or one after it, is committed"
-        assert set(moved) == set(batch.moves), "positions move by the whole batch"
+        assert set(moved) == set(batch.advances), "positions move by the whole batch"
         for partition in moved:
             assert self.owner[partition] == run_id, f"{run_id} was fenced and wrote partition {partition}"
             self._account(partition, self.seen[partition], table.positions[partition])
@@ -86,7 +86,9 @@ class Checks:
     def settled(self, batch: Batch, written: CommitResult | None) -> None:
         """A COMMIT whose answer was lost is told for what it was."""
         at = self._world.table.positions
-        committed = all(at[partition].next_offset == move.place.next_offset for partition, move in batch.moves.items())
+        committed = all(
+            at[partition].next_offset == advance.resume_at.next_offset for partition, advance in batch.advances.items()
+        )
         assert committed == (written is not None), "in doubt, and guessed wrong"
         if written is not None:
             coordinates = {row[:3] for row in batch.rows}
@@ -97,7 +99,7 @@ class Checks:
         for item in accepted:
             partition = item.loss.partition
             old, new = before[partition], self._world.table.positions.get(partition)
-            assert self.real_loss(old), f"accepted what was none: {item.loss.said}"
+            assert self.real_loss(old), f"accepted what was none: {item.loss.description}"
             self._world.count[f"losses accepted: {item.loss.cause}"] += 1
             if new is None:
                 del self.seen[partition]
@@ -130,9 +132,11 @@ class Checks:
         assert job is not None
         added = table.rows.keys() - self.rows.keys()
         assert replayed.stored == len(added)
-        ((partition, move),) = batch.moves.items()
+        ((partition, advance),) = batch.advances.items()
         for at in added:
-            assert at[:2] == (move.incarnation, partition) and move.expected <= at[2] < move.place.next_offset
+            assert (
+                at[:2] == (advance.incarnation, partition) and advance.expected <= at[2] < advance.resume_at.next_offset
+            )
             device = table.rows[at][4]
             (found,) = [v for v in model.history[partition][at[2]] if v.device == device] or [None]
             assert found is not None and model.becomes_row(found, job.mended), "a replay made up a row"

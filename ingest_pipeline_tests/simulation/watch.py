@@ -113,5 +113,5 @@ class Watch:
 
 
 def _within(batch: Batch, partition: int, offset: int) -> bool:
-    move = batch.moves.get(partition)
-    return move is not None and offset < move.place.next_offset
+    advance = batch.advances.get(partition)
+    return advance is not None and offset < advance.resume_at.next_offset

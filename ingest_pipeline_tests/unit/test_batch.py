@@ -208,16 +208,16 @@ def test_rows_letters_tombstones_and_moves() -> None:
     batch = make_batch(positions(4, 0), list(records))
     assert [(row[:3], row[4]) for row in batch.rows] == [((1, 0, 4), "0/4"), ((1, 1, 2), "1/2")]
     assert [letter.offset for letter in batch.dead_letters] == [6]
-    assert batch.moves[0].expected == 4
-    assert (batch.moves[0].place, batch.moves[0].skipped) == (NextOffset(8, 0), 1)
-    assert batch.moves[1].place == NextOffset(3, 5)
+    assert batch.advances[0].expected == 4
+    assert (batch.advances[0].resume_at, batch.advances[0].skipped) == (NextOffset(8, 0), 1)
+    assert batch.advances[1].resume_at == NextOffset(3, 5)
     assert batch.records == 4
 
 
 def test_an_end_beyond_the_last_record_moves_the_position_and_an_older_one_does_not() -> None:
     batch = make_batch(positions(0, 5), messages(0, [0, 1]), {0: NextOffset(1, 0), 1: NextOffset(9, 3)})
-    assert batch.moves[0].place == NextOffset(2, 0)
-    assert (batch.moves[1].expected, batch.moves[1].place) == (5, NextOffset(9, 3))
+    assert batch.advances[0].resume_at == NextOffset(2, 0)
+    assert (batch.advances[1].expected, batch.advances[1].resume_at) == (5, NextOffset(9, 3))
 
 
 def test_nothing_moves_at_the_end() -> None:

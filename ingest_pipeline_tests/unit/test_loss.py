@@ -96,7 +96,7 @@ def test_behind_a_corrupt_batch_the_incarnation_goes_on() -> None:
     unreadable = noted_loss("unreadable", 0, 1, 10, 0, 20)
     assert not Acceptance(unreadable, NextOffset(15)).new_incarnation
     assert Acceptance(unreadable, NextOffset(5)).new_incarnation, "rows below the position would be stored again"
-    assert unreadable.said.startswith("partition 0: the record batch at offset 10 is corrupt")
+    assert unreadable.description.startswith("partition 0: the record batch at offset 10 is corrupt")
 
 
 def test_what_of_a_new_log_is_left_out_is_lost_too() -> None:

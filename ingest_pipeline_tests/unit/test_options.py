@@ -125,7 +125,7 @@ def test_together_they_give_what_they_give_alone(
 ) -> None:
     options = {name: ALL[name] for name in names} | ({"key_type": key_type} if "key_column" in names else {})
     stream = Stream("reading", Reading, **options)
-    rules = RecordRules(400, 20, tombstones_refused, stream.parts)
+    rules = RecordRules(400, 20, tombstones_refused, stream.record_columns)
     decoder = JsonDecoder(stream)
 
     def batch(*decode_many: Any) -> Any:
@@ -135,7 +135,7 @@ def test_together_they_give_what_they_give_alone(
         assert {message.reads for message in messages} <= {0, 1}
         assert "headers_column" not in names or {message.reads for message in messages} == {1}
         letters = [(letter.offset, letter.stage, letter.reason, letter.headers) for letter in made.dead_letters]
-        return made.rows, letters, made.rows_before, made.moves
+        return made.rows, letters, made.rows_before, made.advances
 
     alone = batch()
     assert batch(decoder.decode_many) == alone
@@ -153,7 +153,7 @@ def test_healthy_records_with_parts_are_decoded_together() -> None:
 
     messages: list[Any] = [Once(n, good(), b"k", None) for n in range(100)]
     decoder = JsonDecoder(stream)
-    rules = RecordRules(parts=stream.parts)
+    rules = RecordRules(record_columns=stream.record_columns)
     batch = decode_batch(messages, {}, POSITIONS, never, rules, decoder.decode_many)
     assert batch is not None
     assert len(batch.rows) == 100

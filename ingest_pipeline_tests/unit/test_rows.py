@@ -63,7 +63,7 @@ def told(batch: Batch | None) -> Any:
         return None
     letters = [(letter.offset, letter.stage, letter.reason, letter.value) for letter in batch.dead_letters]
     kept = [message.offset() for message in batch.messages]
-    return batch.rows, kept, letters, batch.rows_before, batch.moves
+    return batch.rows, kept, letters, batch.rows_before, batch.advances
 
 
 def messages(values: list[bytes | None], stamps: list[int | None] | None = None) -> list[Any]:

@@ -192,7 +192,7 @@ class StreamRun:
         """Stand still for what was noted, or go on and say so, as ON_DATA_LOSS wants. Raises DataLoss."""
         if self._settings.on_data_loss == "continue":
             for accepted in accept_unasked(self._clients, self._stream, topic, ledger, stop.reason):
-                self._journal.warning(f"{accepted.loss.said}; {consequence(accepted)}")
+                self._journal.warning(f"{accepted.loss.description}; {consequence(accepted)}")
         elif noted := ledger.losses():
             raise as_error(noted, self._stream.name)
 
