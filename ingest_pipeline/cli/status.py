@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -12,19 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..operations.levels import LEVELS, worst
+from ..operations.levels import worst
 from ..settings.streams import load_streams
 from .main import StreamName, open_clients
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console, Group, RenderableType
     from rich.table import Table
 
     from ..core.stream import Stream
+    from ..operations.judgement import StreamStatus
     from ..operations.partition_status import PartitionStatus
-    from ..operations.status import StreamStatus
 
 _WATCH_SECONDS = 2.0
 _STYLES = ("green", "yellow", "red", "magenta")
@@ -41,11 +40,13 @@ _ONLY_WHERE_WIDE = ("position", "end", "rows", "dead letters", "lost")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, in place, until Ctrl-C.")
 def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
-    """Position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong; of all
-    streams, or of those named.
+    """Show position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong.
 
-    Exit code 0 when these are healthy, 1 when one is degraded, 2 when one stands still, 3 when the answer is not
-    known: the ledger did not answer in time, or a setting or option is wrong. 2 comes before 3, and 3 before 1.
+    Without a STREAM it shows all streams.
+
+    The exit code is the gravest of the streams shown: 0 healthy, 1 degraded, 2 stopped, 3 unknown, where 2 counts as
+    graver than 3, and 3 as graver than 1. A stream is unknown while a question about it has no answer in time. A wrong
+    setting or option gives 3 as well.
 
     \b
     position      next offset to be stored
@@ -56,7 +57,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     rows/s        over the last minute; of a fast partition the newest 10,000
                   rows over the time since the first of them
     dead letters  records refused so far
-    open          of these, those that wait for somebody
+    open          dead letters that wait for an operator
     lost          offsets given up by accept-loss
     last commit   when the position moved last
     owner         the run that drains it, and since when its session exists
@@ -69,24 +70,24 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     from rich.console import Console
 
     if watch and as_json:
-        raise click.UsageError("--watch draws tables; for JSON call again")
+        raise click.UsageError("--watch draws tables, so it cannot be used with --json; call `ingest status --json`")
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    looked_at = streams or tuple(load_streams())
+    shown = streams or tuple(load_streams())
     if watch:
-        _watch(looked_at, console)
+        _watch(shown, console)
         return
-    found = _look(looked_at)
+    statuses = _statuses(shown)
     if as_json:
-        click.echo(json.dumps([_plain(each) for each in found], indent=2, default=str))
+        click.echo(json.dumps([_plain(stream) for stream in statuses], indent=2, default=str))
     else:
-        console.print(drawn(found, console))
-    sys.exit(worst(each.level for each in found))
+        console.print(drawn(statuses, console))
+    sys.exit(worst(stream.level for stream in statuses))
 
 
-def _look(streams: Sequence[Stream]) -> list[StreamStatus]:
-    from ..operations.status import status_of
+def _statuses(streams: Sequence[Stream]) -> list[StreamStatus]:
+    from ..operations.status import statuses
 
-    return [status_of(stream, open_clients(), rates=True) for stream in streams]
+    return statuses(streams, open_clients(), rates=True)
 
 
 def _watch(streams: Sequence[Stream], console: Console) -> None:
@@ -94,61 +95,66 @@ def _watch(streams: Sequence[Stream], console: Console) -> None:
 
     with suppress(KeyboardInterrupt), Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
-            live.update(drawn(_look(streams), console), refresh=True)
+            live.update(drawn(_statuses(streams), console), refresh=True)
             time.sleep(_WATCH_SECONDS)
 
 
-def _plain(found: StreamStatus) -> dict[str, Any]:
-    partitions = [
-        {**asdict(at), "lag": at.lag, "delay": at.delay, "open_letters": at.open_letters} for at in found.partitions
+def _plain(stream: StreamStatus) -> dict[str, Any]:
+    """The status as JSON shows it."""
+    fields = asdict(stream)
+    fields["partitions"] = [
+        {**asdict(row), "lag": row.lag, "delay": row.delay, "open_letters": row.open_letters}
+        for row in stream.partitions
     ]
-    return {**asdict(found), "level": LEVELS[found.level], "lag": found.lag, "partitions": partitions}
+    fields["said"] = fields.pop("messages")
+    return {**fields, "level": stream.level.label, "lag": stream.lag}
 
 
-def drawn(found: list[StreamStatus], console: Console) -> Group:
-    """A table for each stream that fits the console, under what there is to say of it."""
+def drawn(statuses: Sequence[StreamStatus], console: Console) -> Group:
+    """For each stream its level, its messages, and a table that fits the console."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[RenderableType] = []
-    for each in found:
-        lag = "unknown" if each.lag is None else f"{each.lag:,}"
-        level = (LEVELS[each.level], _STYLES[each.level])
-        parts.append(Text.assemble((each.stream, "bold"), " ", level, f"  lag {lag}"))
-        parts += [Text(f"  {line}") for line in each.said]
-        if not each.partitions:
+    for stream in statuses:
+        lag = "unknown" if stream.lag is None else f"{stream.lag:,}"
+        level = (stream.level.label, _STYLES[stream.level])
+        parts.append(Text.assemble((stream.stream, "bold"), " ", level, f"  lag {lag}"))
+        parts += [Text(f"  {message}") for message in stream.messages]
+        if not stream.partitions:
             continue
-        table = _table(each, _COLUMNS)
+        table = _table(stream, _COLUMNS)
         if console.measure(table, options=console.options.update(width=500)).maximum > console.width:
-            table = _table(each, [name for name in _COLUMNS if name not in _ONLY_WHERE_WIDE])
+            table = _table(stream, [name for name in _COLUMNS if name not in _ONLY_WHERE_WIDE])
         parts.append(table)
     return Group(*parts)
 
 
-def _table(found: StreamStatus, names: Sequence[str]) -> Table:
+def _table(stream: StreamStatus, names: Sequence[str]) -> Table:
     from rich.table import Table
 
     table = Table(box=None)
     for name in names:
         table.add_column(name, justify="left" if name in _TEXTS else "right")
-    for at in found.partitions:
-        cells = dict(zip(_COLUMNS, _cells(at), strict=True))
+    for row in stream.partitions:
+        cells = dict(zip(_COLUMNS, _cells(row), strict=True))
         table.add_row(*(cells[name] for name in names))
     return table
 
 
-def _cells(at: PartitionStatus) -> list[str]:
-    places = (at.next_offset, at.end, at.lag, at.delay and round(at.delay), at.rows)
-    losses = (at.dead_letters, at.open_letters, at.lost)
-    speed = None if at.rows_per_second is None else round(at.rows_per_second, 1 if at.rows_per_second < 10 else None)
-    owner = f"{at.owner[:8]} since {_moment(at.owner_since)}" if at.owner else "-"
-    numbers = ("-" if n is None else f"{n:,}" for n in (*places, speed, *losses))
-    return [str(at.partition), *numbers, _moment(at.committed_at), owner]
+def _cells(row: PartitionStatus) -> list[str]:
+    offsets = (row.next_offset, row.end, row.lag, row.delay and round(row.delay), row.rows)
+    refused = (row.dead_letters, row.open_letters, row.lost)
+    rate = row.rows_per_second
+    rate = None if rate is None else round(rate, 1 if rate < 10 else None)
+    owner = f"{row.owner[:8]} since {_moment(row.owner_since)}" if row.owner else "-"
+    numbers = ("-" if number is None else f"{number:,}" for number in (*offsets, rate, *refused))
+    return [str(row.partition), *numbers, _moment(row.committed_at), owner]
 
 
-def _moment(at: datetime | None) -> str:
-    """In this machine's zone; without the day where that is today."""
-    if at is None:
+def _moment(moment: datetime | None) -> str:
+    """In this machine's zone, without the day if that is today."""
+    if moment is None:
         return "-"
-    local = at.astimezone()
+    local = moment.astimezone()
     return f"{local:%H:%M:%S}" if local.date() == datetime.now().date() else f"{local:%Y-%m-%d %H:%M:%S}"

@@ -138,10 +138,15 @@ def survey(topic: Topic, ledger: Ledger) -> Survey:
     Raises:
         TopicMissing, KafkaUnavailable, DatabaseUnavailable.
     """
-    identity, known = topic.identity(), standings(ledger.positions())
+    return compare(topic, ledger.positions(), ledger.losses())
+
+
+def compare(topic: Topic, positions: Mapping[int, StoredPosition], noted: Iterable[Loss]) -> Survey:
+    """The same for positions and noted losses that were just read. Raises TopicMissing, KafkaUnavailable."""
+    identity, known = topic.identity(), standings(positions)
     ends = topic.end_offsets(range(identity.partitions))
     starts, highs = log_bounds(topic, known, ends, known)
-    losses = find_losses(identity, topic.name, known, ledger.losses(), starts, highs)
+    losses = find_losses(identity, topic.name, known, noted, starts, highs)
     return Survey(identity, losses, ends, unanswered(identity, ends))
 
 

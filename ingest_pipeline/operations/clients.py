@@ -64,11 +64,11 @@ class Clients:
                 self._admin = Admin(self.settings.kafka)
             return self._admin
 
-    def topic(self, stream: Stream) -> KafkaTopic:
+    def topic(self, stream: Stream, timeout_seconds: float = 5.0) -> KafkaTopic:
         """The stream's topic, asked by the one client of all."""
         from ..kafka.topic import KafkaTopic
 
-        return KafkaTopic(self.admin(), stream.topic)
+        return KafkaTopic(self.admin(), stream.topic, timeout_seconds=timeout_seconds)
 
     def source(self, stream: Stream, ledger_id: str) -> KafkaSource:
         """A new source, the caller's to close."""

@@ -1,11 +1,12 @@
-"""Whether records wait for too long, and whether anybody drains them. Judged by the ledger's clock.
+"""Whether records wait for too long, and whether a sensor and a run take care of them. Judged by the ledger's clock.
 
-A sensor notes in the ledger since when a partition waits. Where no sensor looks, the times in Kafka are all there is.
-They say that a record is old. They do not say that it is young where a producer's clock is ahead.
+A sensor notes in the ledger since when a partition waits. Without a sensor only the records' times in Kafka are left.
+They prove that a record is old. They do not prove that a record is young, because a producer's clock may be ahead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,34 +14,35 @@ from ..core.ports import Topic
 from ..core.start import StoredPosition
 from ..core.stream import Stream
 from .names import sensor_name
+from .partition_status import PartitionStatus
 from .waiting import place_of, waiting_of
 
 if TYPE_CHECKING:
     from ..postgres.ledger import StreamState
-    from .partition_status import PartitionStatus
 
+UNATTENDED_SECONDS = 60
+"""`ingest status` reports records that wait for longer without a run. A run takes a few seconds to start."""
 SILENT_SECONDS = 180
-"""A sensor tells the ledger once a minute that it looks. One that has not for so long, nor for three of its intervals,
-does not look any more."""
+"""A sensor writes to the ledger once a minute. It counts as silent after this long and after three of its intervals."""
 AHEAD_SECONDS = 5
-"""A record whose time lies so far ahead comes from a producer whose clock is wrong."""
+"""A record whose time lies further ahead comes from a producer whose clock is wrong."""
 
 
 def ledger_time(state: StreamState) -> datetime:
-    """PostgreSQL's time. Everything that the ledger dates is compared with it."""
+    """PostgreSQL's time, to compare with every time in the ledger."""
     return state.now or datetime.now(UTC)
 
 
 def silent_seconds(state: StreamState, poll_seconds: int) -> int | None:
-    """For how long the sensor has not looked. None while it looks, and of a stream that never had a sensor."""
+    """For how long the sensor has been silent. None while it looks, and of a stream that never had a sensor."""
     if state.ticked_at is None:
         return None
     seconds = round((ledger_time(state) - state.ticked_at).total_seconds())
     return seconds if seconds >= max(SILENT_SECONDS, 3 * poll_seconds) else None
 
 
-def silent(stream: Stream, state: StreamState, poll_seconds: int) -> list[str]:
-    """What to say of a sensor that does not look. Nothing of a stream that never had one: it may be run by hand."""
+def silence(stream: Stream, state: StreamState, poll_seconds: int) -> list[str]:
+    """The message about a silent sensor. A stream that never had a sensor may be run by hand, so it gets none."""
     seconds = silent_seconds(state, poll_seconds)
     if seconds is None:
         return []
@@ -51,93 +53,102 @@ def silent(stream: Stream, state: StreamState, poll_seconds: int) -> list[str]:
 
 
 def delays(
-    known: dict[int, StoredPosition], lag: dict[int, int | None], state: StreamState, poll_seconds: int
+    positions: Mapping[int, StoredPosition], lag: Mapping[int, int | None], state: StreamState, poll_seconds: int
 ) -> dict[int, float | None]:
-    """Partition → seconds for which its next record has waited while the position did not move.
+    """Partition → seconds for which its next record has waited while the position did not move. None: not known.
 
-    It is 0 without lag, and where the sensor looks and has noted no standstill. None: not known.
+    It is 0 without lag, and where a live sensor has noted no standstill.
     """
     noted, now = waiting_of(state), ledger_time(state).timestamp()
-    looks = state.ticked_at is not None and silent_seconds(state, poll_seconds) is None
-    found: dict[int, float | None] = {}
+    sensor_looks = state.ticked_at is not None and silent_seconds(state, poll_seconds) is None
+    seconds: dict[int, float | None] = {}
     for partition, records in lag.items():
-        waits = noted.get(partition)
+        waiting = noted.get(partition)
         if records == 0:
-            found[partition] = 0.0
-        elif records is not None and waits is not None and waits[:2] == place_of(known.get(partition)):
-            found[partition] = max(0.0, now - waits.since)
+            seconds[partition] = 0.0
+        elif records is not None and waiting is not None and waiting[:2] == place_of(positions.get(partition)):
+            seconds[partition] = max(0.0, now - waiting.since)
         else:
-            found[partition] = 0.0 if looks and records is not None else None
-    return found
+            seconds[partition] = 0.0 if sensor_looks and records is not None else None
+    return seconds
 
 
-def late(topic: Topic, partitions: list[PartitionStatus], allowed: int, state: StreamState) -> list[str]:
-    """What to say of records that wait for more than `allowed` seconds."""
-    found = _waiting(topic, partitions, allowed, state)
-    stuck = {at.partition: seconds for at in found if (seconds := _standstill(at, state)) is not None}
-    said = []
-    if stuck:
-        others = any(at.partition not in stuck for at in partitions)
-        where = f" (partition {', '.join(map(str, stuck))})" if others else ""
-        said.append(f"the table is {max(stuck.values()):,.0f} s behind, {allowed:,} s are allowed{where}")
-    if without := [at for at in found if at.partition not in stuck]:
-        said.append(
-            f"{sum(at.lag or 0 for at in without):,} records wait, some for more than the {allowed:,} s that are"
-            f" allowed, and no row is stored of partition {', '.join(str(at.partition) for at in without)}"
-        )
-    return said
-
-
-def unattended(
-    stream: Stream, topic: Topic, partitions: list[PartitionStatus], allowed: int, state: StreamState
+def late(
+    partitions: Sequence[PartitionStatus], old_by_kafka: Collection[int], allowed: int, state: StreamState
 ) -> list[str]:
-    """What to say of records that wait for more than `allowed` seconds while no run drains."""
-    waiting = _waiting(topic, [at for at in partitions if at.owner is None], allowed, state)
+    """The messages about records that wait for more than `allowed` seconds."""
+    waiting = _waiting(partitions, old_by_kafka, allowed)
+    behind = {row.partition: seconds for row in waiting if (seconds := _standstill(row, state)) is not None}
+    messages = []
+    if behind:
+        all_behind = all(row.partition in behind for row in partitions)
+        where = "" if all_behind else f" (partition {', '.join(map(str, behind))})"
+        messages.append(f"the table is {max(behind.values()):,.0f} s behind, {allowed:,} s are allowed{where}")
+    if never_moved := [row for row in waiting if row.partition not in behind]:
+        messages.append(
+            f"{sum(row.lag or 0 for row in never_moved):,} records wait, some for more than the {allowed:,} s that are"
+            f" allowed, and no row is stored of partition {', '.join(str(row.partition) for row in never_moved)}"
+        )
+    return messages
+
+
+def unattended(stream: Stream, partitions: Iterable[PartitionStatus], old_by_kafka: Collection[int]) -> list[str]:
+    """The message about records that wait for more than UNATTENDED_SECONDS while no run drains."""
+    waiting = _waiting([row for row in partitions if row.owner is None], old_by_kafka, UNATTENDED_SECONDS)
     if not waiting:
         return []
-    lag = sum(at.lag or 0 for at in waiting)
+    lag = sum(row.lag or 0 for row in waiting)
     return [
-        f"no run drains, and {lag:,} records wait, some for more than {allowed} s: is {sensor_name(stream)}"
+        f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is {sensor_name(stream)}"
         " switched on, and Dagster's daemon up? Its last tick says why it launches none"
     ]
 
 
-def _standstill(at: PartitionStatus, state: StreamState) -> float | None:
-    """For how long the position has not moved while there was lag, at most. None: it never moved."""
-    if at.delay is not None:
-        return at.delay
-    return None if at.committed_at is None else max(0.0, (ledger_time(state) - at.committed_at).total_seconds())
+def ask_kafka(
+    topic: Topic, partitions: Iterable[PartitionStatus], limits: Iterable[int], state: StreamState
+) -> dict[int, set[int]]:
+    """Limit in seconds → the partitions whose next record is older by Kafka's times, or whose log holds a time that
+    cannot be true. Asks only about partitions whose wait the ledger does not know."""
+    now, limits = ledger_time(state), sorted(set(limits))
+    suspects = {limit: _suspects(partitions, limit, state) for limit in limits}
+    old: dict[int, set[int]] = {limit: set() for limit in limits}
+    if not (rows := suspects[limits[0]]):  # the shortest limit has every suspect of the others
+        return old
+    numbers = [row.partition for row in rows]
+    ahead = topic.offsets_at(numbers, _milliseconds(now + timedelta(seconds=AHEAD_SECONDS)))
+    for limit in limits:
+        if not suspects[limit]:
+            continue
+        young = topic.offsets_at(numbers, _milliseconds(now - timedelta(seconds=limit)))
+        for row in suspects[limit]:
+            if (first := young.get(row.partition)) is None or (last := ahead.get(row.partition)) is None:
+                continue  # its leader did not answer both questions
+            if (row.next_offset or 0) < first.next_offset or last.next_offset < (row.end or 0):
+                old[limit].add(row.partition)
+    return old
+
+
+def _suspects(partitions: Iterable[PartitionStatus], limit: int, state: StreamState) -> list[PartitionStatus]:
+    standstills = [(row, _standstill(row, state)) for row in partitions if row.lag and row.delay is None]
+    return [row for row, seconds in standstills if seconds is None or seconds > limit]
+
+
+def _standstill(row: PartitionStatus, state: StreamState) -> float | None:
+    """For how long at most the position has not moved while there was lag. None: it never moved."""
+    if row.delay is not None:
+        return row.delay
+    return None if row.committed_at is None else max(0.0, (ledger_time(state) - row.committed_at).total_seconds())
 
 
 def _waiting(
-    topic: Topic, partitions: list[PartitionStatus], seconds: int, state: StreamState
+    partitions: Iterable[PartitionStatus], old_by_kafka: Collection[int], seconds: int
 ) -> list[PartitionStatus]:
-    """Those whose next record has waited for longer, in order."""
-    behind = [at for at in partitions if at.lag]
-    late = {at.partition for at in behind if at.delay is not None and at.delay > seconds}
-    suspected = []
-    for at in behind:
-        standstill = _standstill(at, state)
-        if at.delay is None and (standstill is None or standstill > seconds):
-            suspected.append(at)
-    late |= _old_by_kafka(topic, suspected, seconds, ledger_time(state))
-    return [at for at in behind if at.partition in late]
-
-
-def _old_by_kafka(topic: Topic, partitions: list[PartitionStatus], seconds: int, now: datetime) -> set[int]:
-    """The partitions whose next record is older by Kafka's times, or which hold a time that cannot be true."""
-    if not partitions:
-        return set()
-    numbers = [at.partition for at in partitions]
-    young = topic.offsets_at(numbers, _milliseconds(now - timedelta(seconds=seconds)))
-    ahead = topic.offsets_at(numbers, _milliseconds(now + timedelta(seconds=AHEAD_SECONDS)))
-    return {
-        at.partition
-        for at in partitions
-        if at.partition in young
-        and at.partition in ahead  # its leader has answered both times
-        and ((at.next_offset or 0) < young[at.partition].next_offset or ahead[at.partition].next_offset < (at.end or 0))
-    }
+    """The partitions whose next record has waited for longer."""
+    return [
+        row
+        for row in partitions
+        if row.lag and (row.partition in old_by_kafka if row.delay is None else row.delay > seconds)
+    ]
 
 
 def _milliseconds(moment: datetime) -> int:

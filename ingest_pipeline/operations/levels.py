@@ -1,42 +1,47 @@
-"""The level of a stream's status, and questions that the ledger does not answer in time."""
+"""The level of a stream's status, and the level that an error stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
+from enum import IntEnum
 
 from ..core.errors import DatabaseUnavailable, IngestError
 
-HEALTHY, DEGRADED, STOPPED, UNKNOWN = range(4)
-"""Also the exit codes of `ingest status`. UNKNOWN is neither well nor ill: PostgreSQL is there, but did not answer in
-time."""
-LEVELS = ("healthy", "degraded", "stopped", "unknown")
-_BY_GRAVITY = (HEALTHY, DEGRADED, UNKNOWN, STOPPED)
-_NOT_IN_TIME = {"57014": "the question was ended after 5 s", "55P03": "another session locked what was asked for"}
-T = TypeVar("T")
 
+class Level(IntEnum):
+    """How well a stream is. The values are the exit codes of `ingest status`.
 
-def worst(levels: Iterable[int]) -> int:
-    """The gravest level of several streams."""
-    return max(levels, key=_BY_GRAVITY.index, default=HEALTHY)
-
-
-def unanswered(error: IngestError) -> str | None:
-    """A sentence for a question that PostgreSQL did not answer in time. None for any other error."""
-    if not isinstance(error, DatabaseUnavailable) or error.sqlstate not in _NOT_IN_TIME:
-        return None
-    return f"unknown: the ledger did not answer in time, as {_NOT_IN_TIME[error.sqlstate]}: {error.message}"
-
-
-def in_time(question: Callable[[], T], unknown: list[str]) -> T | None:
-    """What the ledger answers. None when it did not answer in time, and then the sentence is added to `unknown`.
-
-    Raises: every other error of the question.
+    UNKNOWN says neither well nor ill: the server is there, and a question was not asked or not answered in time.
     """
-    try:
-        return question()
-    except DatabaseUnavailable as error:
-        if (sentence := unanswered(error)) is None:
-            raise
-        unknown.append(sentence)
-        return None
+
+    HEALTHY = 0
+    DEGRADED = 1
+    STOPPED = 2
+    UNKNOWN = 3
+
+    @property
+    def label(self) -> str:
+        """The word for people, JSON and metrics."""
+        return self.name.lower()
+
+
+_BY_GRAVITY = (Level.HEALTHY, Level.DEGRADED, Level.UNKNOWN, Level.STOPPED)
+_TIME_OUTS = {"57014": "the question was ended after 5 s", "55P03": "another session locked what was asked for"}
+
+
+def worst(levels: Iterable[Level]) -> Level:
+    """The gravest level of several streams."""
+    return max(levels, key=_BY_GRAVITY.index, default=Level.HEALTHY)
+
+
+def timed_out(error: IngestError) -> bool:
+    """Whether PostgreSQL is there, but did not answer in time."""
+    return isinstance(error, DatabaseUnavailable) and error.sqlstate in _TIME_OUTS
+
+
+def judge_error(error: IngestError) -> tuple[Level, str]:
+    """The level and the message of a question that ended with this error."""
+    if not timed_out(error):
+        return Level.STOPPED, error.message
+    cause = _TIME_OUTS[str(error.sqlstate)]
+    return Level.UNKNOWN, f"unknown: the ledger did not answer in time, as {cause}: {error.message}"

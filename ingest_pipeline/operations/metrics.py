@@ -1,9 +1,10 @@
-"""Where every stream stands, for Prometheus: read from ledger and broker at each scrape, so that no run has to live."""
+"""Where every stream stands, for Prometheus. Each scrape asks ledger and brokers, so no run has to be alive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry
@@ -13,122 +14,131 @@ from prometheus_client.registry import Collector
 
 from ..core.stream import Stream
 from .clients import Clients
-from .levels import LEVELS, STOPPED, UNKNOWN
+from .judgement import StreamStatus
+from .levels import Level
 from .partition_status import PartitionStatus
-from .status import StreamStatus, status_of
+from .status import statuses
 
+_STREAM = ("stream",)
 _PARTITION = ("stream", "partition")
+Samples = Iterable[tuple[Sequence[str], float | None]]
+
+
+class _OfPartition(NamedTuple):
+    """A metric with one sample for each partition. A partition whose value is None is left out."""
+
+    name: str
+    meaning: str
+    value: Callable[[PartitionStatus], float | None]
+    family: type[GaugeMetricFamily | CounterMetricFamily] = GaugeMetricFamily
 
 
 def _seconds(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
 
 
-# name, what it is, and its value; a stream without one is left out
-_OF_STREAMS: list[tuple[str, str, Callable[[StreamStatus], float | None]]] = [
-    (
-        "ingest_paused",
-        "1 while it stands still because somebody paused it, and for no other reason.",
-        lambda stream: stream.paused,
-    ),
-    (
-        "ingest_sensor_last_tick_timestamp_seconds",
-        "When the stream's sensor last looked, to the minute, in Unix time.",
-        lambda stream: _seconds(stream.ticked_at),
-    ),
-]
-# name, what it is, whether it only grows, and its value; a partition without one is left out
-_OF_PARTITIONS: list[tuple[str, str, bool, Callable[[PartitionStatus], float | None]]] = [
-    ("ingest_position_offset", "Next offset to be stored.", False, lambda at: at.next_offset),
-    ("ingest_end_offset", "Next offset that a producer will write.", False, lambda at: at.end),
-    ("ingest_lag_records", "Offsets between position and end.", False, lambda at: at.lag),
-    (
+_OF_PARTITIONS = (
+    _OfPartition("ingest_position_offset", "Next offset to be stored.", lambda row: row.next_offset),
+    _OfPartition("ingest_end_offset", "Next offset that a producer will write.", lambda row: row.end),
+    _OfPartition("ingest_lag_records", "Offsets between position and end.", lambda row: row.lag),
+    _OfPartition(
         "ingest_delay_seconds",
         "How long the next record has waited while the position did not move.",
-        False,
-        lambda at: at.delay,
+        lambda row: row.delay,
     ),
-    ("ingest_rows", "Rows stored.", True, lambda at: at.rows),
-    ("ingest_dead_letters", "Records refused.", True, lambda at: at.dead_letters),
-    (
+    _OfPartition("ingest_rows", "Rows stored.", lambda row: row.rows, CounterMetricFamily),
+    _OfPartition("ingest_dead_letters", "Records refused.", lambda row: row.dead_letters, CounterMetricFamily),
+    _OfPartition(
         "ingest_skipped_records",
         "Records without a value, and rows that a trigger dropped.",
-        True,
-        lambda at: at.skipped,
+        lambda row: row.skipped,
+        CounterMetricFamily,
     ),
-    ("ingest_absent_offsets", "Offsets that the log does not hold: markers, compaction.", True, lambda at: at.absent),
-    ("ingest_lost_offsets", "Offsets given up by accept-loss.", True, lambda at: at.lost),
-    (
-        "ingest_accounted",
-        "1 when every offset is a row, a dead letter or a known hole.",
-        False,
-        lambda at: at.accounted,
+    _OfPartition(
+        "ingest_absent_offsets",
+        "Offsets that the log does not hold: markers, compaction.",
+        lambda row: row.absent,
+        CounterMetricFamily,
     ),
-    ("ingest_owned", "1 while a run owns the partition.", False, lambda at: at.owner is not None),
-    (
+    _OfPartition("ingest_lost_offsets", "Offsets given up by accept-loss.", lambda row: row.lost, CounterMetricFamily),
+    _OfPartition(
+        "ingest_accounted", "1 when every offset is a row, a dead letter or a known hole.", lambda row: row.accounted
+    ),
+    _OfPartition("ingest_owned", "1 while a run owns the partition.", lambda row: row.owner is not None),
+    _OfPartition(
         "ingest_owner_session_start_timestamp_seconds",
         "When the session began that owns the partition, in Unix time.",
-        False,
-        lambda at: _seconds(at.owner_since),
+        lambda row: _seconds(row.owner_since),
     ),
-    (
+    _OfPartition(
         "ingest_last_commit_timestamp_seconds",
         "When the position moved last, in Unix time.",
-        False,
-        lambda at: _seconds(at.committed_at),
+        lambda row: _seconds(row.committed_at),
     ),
-]
+)
 
 
 class StreamCollector(Collector):
-    """Asks ledger and broker at each scrape. Where Kafka does not answer, a stream has state "stopped", and what the
-    ledger says without ends, lag and delay; where PostgreSQL does not, the state alone. A question that PostgreSQL did
-    not answer in time makes the state "unknown", and what depends on the answer is left out."""
+    """Asks ledger and brokers at each scrape. Figures that depend on a question without an answer are left out: without
+    Kafka the ledger's figures remain, without PostgreSQL the state."""
 
     def __init__(self, streams: Iterable[Stream], clients: Clients) -> None:
         self._streams, self._clients = list(streams), clients
 
     def collect(self) -> Iterator[Metric]:
-        found = [status_of(stream, self._clients) for stream in self._streams]
-        yield self._states(found)
-        for name, meaning, of_stream in _OF_STREAMS:
-            gauge = GaugeMetricFamily(name, meaning, labels=("stream",))
-            for each in found:
-                if (number := of_stream(each)) is not None:
-                    gauge.add_metric([each.stream], float(number))
-            yield gauge
-        yield self._open_letters(found)
-        for name, meaning, grows, value in _OF_PARTITIONS:
-            family = (CounterMetricFamily if grows else GaugeMetricFamily)(name, meaning, labels=_PARTITION)
-            for each in found:
-                for at in each.partitions:
-                    if (number := value(at)) is not None:
-                        family.add_metric([each.stream, str(at.partition)], float(number))
-            yield family
-
-    def _states(self, found: list[StreamStatus]) -> Metric:
-        family = GaugeMetricFamily("ingest_stream_state", "1 for the state it is in.", labels=("stream", "state"))
-        for each in found:
-            for level, state in enumerate(LEVELS):
-                family.add_metric([each.stream, state], float(level == each.level))
-        return family
-
-    def _open_letters(self, found: list[StreamStatus]) -> Metric:
-        family = GaugeMetricFamily(
-            "ingest_open_dead_letters",
-            "Dead letters that wait for somebody, by the stage that refused them and the class of the SQLSTATE.",
-            labels=(*_PARTITION, "stage", "sqlstate_class"),
+        streams = statuses(self._streams, self._clients)
+        partitions = [((stream.stream, str(row.partition)), row) for stream in streams for row in stream.partitions]
+        yield _filled(
+            GaugeMetricFamily("ingest_stream_state", "1 for the state it is in.", labels=(*_STREAM, "state")),
+            (((stream.stream, level.label), level == stream.level) for stream in streams for level in Level),
         )
-        for each in found:
-            for at in each.partitions:
-                for of in at.refused or ():
-                    family.add_metric([each.stream, str(at.partition), of.stage, of.sqlstate_class], of.letters)
-        return family
+        yield _filled(
+            GaugeMetricFamily(
+                "ingest_paused",
+                "1 while it stands still because somebody paused it, and for no other reason.",
+                labels=_STREAM,
+            ),
+            (((stream.stream,), stream.paused) for stream in streams),
+        )
+        yield _filled(
+            GaugeMetricFamily(
+                "ingest_sensor_last_tick_timestamp_seconds",
+                "When the stream's sensor last looked, to the minute, in Unix time.",
+                labels=_STREAM,
+            ),
+            (((stream.stream,), _seconds(stream.ticked_at)) for stream in streams),
+        )
+        yield _filled(
+            GaugeMetricFamily(
+                "ingest_open_dead_letters",
+                "Dead letters that wait for somebody, by the stage that refused them and the class of the SQLSTATE.",
+                labels=(*_PARTITION, "stage", "sqlstate_class"),
+            ),
+            (
+                ((*labels, letters.stage, letters.sqlstate_class), letters.letters)
+                for labels, row in partitions
+                for letters in row.refused or ()
+            ),
+        )
+        for metric in _OF_PARTITIONS:
+            family = metric.family(metric.name, metric.meaning, labels=_PARTITION)
+            yield _filled(family, ((labels, metric.value(row)) for labels, row in partitions))
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
+    for labels, number in samples:
+        if number is not None:
+            family.add_metric(labels, float(number))
+    return family
 
 
 def application(streams: Iterable[Stream], clients: Clients) -> WSGIApplication:
-    """`/metrics` and `/healthz`. The latter answers 503 with the reasons when a stream that is not paused stands still,
-    else 504 when the ledger did not answer in time, else 200."""
+    """`/metrics` and `/healthz`. The latter answers with the reasons and
+
+    - 503 when a stream that is not paused stands still,
+    - else 504 when a stream's state is unknown,
+    - else 200.
+    """
     streams = list(streams)
     registry = CollectorRegistry()
     registry.register(StreamCollector(streams, clients))
@@ -140,16 +150,21 @@ def application(streams: Iterable[Stream], clients: Clients) -> WSGIApplication:
             return metrics(environ, start_response)
         if path != "/healthz":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"here are /metrics and /healthz\n"]
-        stands = [status_of(one, clients) for one in streams]
-        code = "200 OK"
-        if any(each.level == UNKNOWN for each in stands):
-            code = "504 Gateway Timeout"
-        if any(each.level == STOPPED and not each.paused for each in stands):
-            code = "503 Service Unavailable"
-        start_response(code, [("Content-Type", "text/plain")])
-        told = [each for each in stands if each.level in (STOPPED, UNKNOWN)]
-        lines = [f"{each.stream}: {said}" for each in told for said in each.said] or ["ok"]
-        return ["\n".join([*lines, ""]).encode()]
+            return [b"this server has /metrics and /healthz\n"]
+        status, body = _health(statuses(streams, clients))
+        start_response(status, [("Content-Type", "text/plain")])
+        return [body.encode()]
 
     return answer
+
+
+def _health(streams: Sequence[StreamStatus]) -> tuple[str, str]:
+    """(status line, body) of /healthz."""
+    ill = [stream for stream in streams if stream.level in (Level.STOPPED, Level.UNKNOWN)]
+    status = "200 OK"
+    if any(stream.level == Level.UNKNOWN for stream in ill):
+        status = "504 Gateway Timeout"
+    if any(stream.level == Level.STOPPED and not stream.paused for stream in ill):
+        status = "503 Service Unavailable"
+    lines = [f"{stream.stream}: {message}\n" for stream in ill for message in stream.messages]
+    return status, "".join(lines) or "ok\n"

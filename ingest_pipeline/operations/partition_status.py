@@ -1,4 +1,4 @@
-"""Where one partition stands: its positions, who owns it, what was refused."""
+"""One partition of a stream's status: its positions, its owner, and the records that were refused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class OpenLetters:
-    """Dead letters that wait for somebody, of one class: the stage that refused them and, where the database did, the
-    first two characters of its SQLSTATE."""
+    """How many dead letters of one class are open. The class is the stage that refused them and, for those that the
+    database refused, the first two characters of the SQLSTATE."""
 
     stage: str
     sqlstate_class: str
@@ -26,9 +26,9 @@ class PartitionStatus:
         owner, owner_since: the run that owns it, and when its session in PostgreSQL began.
         refused, accounted: None where the ledger did not answer in time.
         newest_at: the Kafka timestamp of the newest row.
-        rows_per_second: over the last minute. None where it was not asked for. See postgres/table_reads.py.
-        delay: seconds for which the next record has waited while the position did not move: 0 without lag, None where
-            it is not known. See lateness.py.
+        rows_per_second: over the last minute, see postgres/table_reads.py. None: not asked for.
+        delay: seconds for which the next record has waited while the position did not move, see lateness.py. It is 0
+            without lag. None: not known.
     """
 
     partition: int
@@ -50,7 +50,7 @@ class PartitionStatus:
 
     @property
     def open_letters(self) -> int | None:
-        return None if self.refused is None else sum(each.letters for each in self.refused)
+        return None if self.refused is None else sum(letters.letters for letters in self.refused)
 
     @property
     def lag(self) -> int | None:

@@ -1,192 +1,127 @@
-"""Where every stream stands, read from ledger and broker: what `ingest status` prints."""
+"""Where every stream stands. Everything is asked here, and judgement.py judges the answers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..core.errors import IngestError, TopicMissing
-from ..core.loss import Loss, topic_gone
-from ..core.start import survey, unanswered_words
+from ..core.errors import IngestError, KafkaUnavailable
+from ..core.ports import Topic
+from ..core.start import Survey, compare
 from ..core.stream import Stream
-from . import lateness, levels, open_letters
+from . import lateness, open_letters
 from .clients import Clients
-from .levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN
-from .partition_status import OpenLetters, PartitionStatus
+from .judgement import StreamStatus, answered, judge, partition_statuses
+from .levels import timed_out
+from .snapshot import Answer, NotAsked, StreamSnapshot, T
 
 if TYPE_CHECKING:
-    from ..postgres.ledger import StreamState
+    from ..postgres.ledger import LedgerSnapshot
 
-UNATTENDED_SECONDS = 60
-"""`ingest status` reports records that no run has drained for longer. A run takes a few seconds to start."""
-
-
-@dataclass(frozen=True)
-class StreamStatus:
-    """One stream.
-
-    Attributes:
-        level: of levels.py.
-        said: a sentence for everything that is not as it should be, the gravest first.
-        late: the sentences about records that wait for more than MAX_DELAY_SECONDS. None where it is not known.
-        ticked_at: when its sensor last looked, to the minute.
-        paused: it stands still because somebody wanted it to, and for no other reason.
-    """
-
-    stream: str
-    level: int
-    said: list[str]
-    open_letters: int | None = 0
-    partitions: list[PartitionStatus] = field(default_factory=list)
-    ticked_at: datetime | None = None
-    late: list[str] | None = None
-    paused: bool = False
-
-    @property
-    def lag(self) -> int | None:
-        lags = [at.lag for at in self.partitions]
-        return None if not lags or any(lag is None for lag in lags) else sum(lag or 0 for lag in lags)
+KAFKA_SECONDS = 3.0
+"""How long all streams together wait for a Kafka that does not answer."""
 
 
-def status_of(stream: Stream, clients: Clients, rates: bool = False) -> StreamStatus:
-    """Never raises: a server that does not answer is part of the status. Without Kafka it is what the ledger says.
+def statuses(streams: Iterable[Stream], clients: Clients, rates: bool = False) -> list[StreamStatus]:
+    """Every stream's status. Never raises an IngestError, because a server that does not answer is part of the status.
+    Without Kafka the status is what the ledger says.
 
     Args:
         rates: look at the newest rows for `rows_per_second` too.
     """
-    try:
-        return _status_of(stream, clients, rates)
-    except IngestError as error:
-        if (sentence := levels.unanswered(error)) is not None:
-            return StreamStatus(stream.name, UNKNOWN, [sentence], open_letters=None)
-        return StreamStatus(stream.name, STOPPED, [error.message])
+    return [judge(snapshot) for snapshot in snapshots(streams, clients, rates)]
 
 
-def paused_words(state: StreamState) -> str | None:
-    """Why, by whom and since when; None when it is not paused."""
-    if not state.paused or state.since is None:
-        return None
-    return f"{state.reason} ({state.paused_by}), since {_moment(state.since)}"
+def status_of(stream: Stream, clients: Clients) -> StreamStatus:
+    """One stream's status."""
+    (status,) = statuses([stream], clients)
+    return status
 
 
-def _failing(state: StreamState, partitions: list[PartitionStatus]) -> list[str]:
-    """Why the newest failed run failed, where nothing has moved since, nor anybody done something about it."""
-    at = state.failed_at
-    if at is None or (state.acted_at is not None and state.acted_at > at):
-        return []
-    if not any(each.lag and (each.committed_at is None or each.committed_at < at) for each in partitions):
-        return []
-    return [f"the last run failed, {_moment(at)}: {state.failure}"]
+def snapshots(
+    streams: Iterable[Stream], clients: Clients, rates: bool = False, monotonic: Callable[[], float] = time.monotonic
+) -> Iterator[StreamSnapshot]:
+    """Every stream's answers. A Kafka that does not answer is waited for once, and not for each stream."""
+    kafka = _Kafka(clients, monotonic)
+    for stream in streams:
+        own = clients.settings.for_stream(stream.name)
+        try:
+            stored = clients.ledger(stream).snapshot()
+            snapshot = StreamSnapshot(stream, own.max_delay_seconds, own.poll_seconds, stored)
+            yield _with_answers(snapshot, stored, clients, kafka, rates=rates)
+        except IngestError as error:
+            yield StreamSnapshot(stream, own.max_delay_seconds, own.poll_seconds, error)
 
 
-def _since(loss: Loss) -> str:
-    return f", found {_moment(loss.found_at)}" if loss.found_at is not None else ""
-
-
-def _moment(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _status_of(stream: Stream, clients: Clients, rates: bool) -> StreamStatus:
+def _with_answers(
+    snapshot: StreamSnapshot, stored: LedgerSnapshot, clients: Clients, kafka: _Kafka, *, rates: bool
+) -> StreamSnapshot:
+    """The ledger's snapshot with the other answers. Raises the ledger's errors, but for its time-outs."""
     from ..postgres.table_reads import newest_timestamps, rows_per_second
 
-    ledger, topic = clients.ledger(stream), clients.topic(stream)
-    state, known = ledger.state(), ledger.positions()
-    paused = [f"paused: {paused_words(state)}; to go on: ingest resume {stream.name}"] * state.paused
-    losses, ends, silent, away = ledger.losses(), {}, [], []
-    try:
-        seen = survey(topic, ledger)
-        losses, ends, silent = seen.losses, seen.ends, seen.unanswered
-    except TopicMissing as error:
-        if not known:
-            said = [*paused, f"{error.message}; the sensor waits for it"]
-            return StreamStatus(stream.name, STOPPED if paused else DEGRADED, said, paused=state.paused)
-        away.append(topic_gone(error, len(known), stream.name).message)
-    except IngestError as error:
-        if levels.unanswered(error) is not None:
-            raise
-        away.append(error.message)  # Kafka's: PostgreSQL has answered, and is asked again
-    unknown: list[str] = []
-    accounts = levels.in_time(ledger.accounting, unknown)
-    partitions = range(max([0, *(p + 1 for p in (*ends, *silent, *known))]))
-    owners = ledger.owners(partitions).holders
-    newest = newest_timestamps(clients.database(), stream) if known else {}
-    speeds = rows_per_second(clients.database(), stream) if known and rates else {}
-    letters = levels.in_time(ledger.open_letters, unknown)
-    refused: dict[int, tuple[OpenLetters, ...]] = {}
-    if letters is not None:
-        refused = {
-            p: tuple(OpenLetters(row.stage, row.sqlstate_class, row.letters) for row in letters if row.partition == p)
-            for p in partitions
-        }
-    wrong = {entry.kafka_partition for entry in accounts or () if not entry.accounted}
-    own = clients.settings.for_stream(stream.name)
-    places = {p: known[p].next_offset if p in known else 0 for p in partitions}
-    lag = {p: max(0, ends[p].next_offset - places[p]) if p in ends else None for p in partitions}
-    waited = lateness.delays(known, lag, state, own.poll_seconds)
-    found = []
-    for partition in partitions:
-        at, owner = known.get(partition), owners.get(partition)
-        found.append(
-            PartitionStatus(
-                partition,
-                at.next_offset if at else None,
-                ends[partition].next_offset if partition in ends else None,
-                at.rows if at else 0,
-                at.dead_letters if at else 0,
-                at.skipped if at else 0,
-                at.absent if at else 0,
-                at.lost if at else 0,
-                refused.get(partition),
-                None if accounts is None else partition not in wrong,
-                owner.run_id if owner else None,
-                owner.since if owner else None,
-                at.updated_at if at and at.next_offset > at.first_offset else None,
-                newest.get(partition),
-                speeds.get(partition, 0.0) if at and rates else None,
-                waited[partition],
-            )
-        )
-    late: list[str] | None = None
-    unattended: list[str] = []
-    try:
-        if not away:
-            late = lateness.late(topic, found, own.max_delay_seconds, state)
-            unattended = lateness.unattended(stream, topic, found, UNATTENDED_SECONDS, state)
-    except IngestError as error:
-        away.append(error.message)
-    held_up = away + [
-        f"{loss.description}{_since(loss)}; to go on: ingest accept-loss {stream.name}" for loss in losses
-    ]
-    failing = [] if held_up else _failing(state, found)
-    if state.failure_stops:
-        held_up += failing
-    stopped = held_up + paused
-    degraded = [f"partition {p}: the ledger's counters, dead letters and gaps do not add up" for p in sorted(wrong)]
-    frozen = sorted(p for p, owner in owners.items() if owner.frozen)
-    degraded += [f"partition {p}: the owning run is frozen; the next one ends its session" for p in frozen]
-    degraded += [unanswered_words(silent)] if silent else []
-    degraded += lateness.silent(stream, state, own.poll_seconds)
-    degraded += [] if state.failure_stops else failing
-    degraded += late or []
-    degraded += [] if stopped else unattended
-    waiting = None if letters is None else sum(row.letters for row in letters)
-    level = STOPPED if stopped else UNKNOWN if unknown else DEGRADED if degraded or waiting else HEALTHY
-    if waiting:
-        words = levels.in_time(lambda: open_letters.in_words(stream, clients, waiting), unknown)
-        degraded.append(
-            f"{words or f'{waiting:,} open dead letters'}. To see them: ingest dead-letters list {stream.name}"
-        )
-    if state.letters_allowed:
-        degraded.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
-    return StreamStatus(
-        stream.name,
-        level,
-        stopped + unknown + degraded,
-        waiting,
-        found,
-        state.ticked_at,
-        late,
-        paused=state.paused and not held_up,
+    stream = snapshot.stream
+    ledger, database = clients.ledger(stream), clients.database()
+    # The topic comes right after the positions: what a run reads in between may be deleted, and that is no loss.
+    topic = kafka.ask(stream, lambda topic: compare(topic, stored.positions, stored.losses))
+    letters = _in_time(ledger.open_letters)
+    count = sum(row.letters for row in answered(letters) or ())
+    snapshot = replace(
+        snapshot,
+        topic=topic,
+        accounting=_in_time(ledger.accounting),
+        open_letters=letters,
+        letter_reasons=_in_time(lambda: open_letters.in_words(stream, clients, count)) if count else "",
+        newest_at=_in_time(lambda: newest_timestamps(database, stream)) if stored.positions else {},
+        rows_per_second=_in_time(lambda: rows_per_second(database, stream) if stored.positions else {})
+        if rates
+        else None,
     )
+    if not isinstance(topic, Survey):
+        return snapshot
+    partitions, limits = partition_statuses(snapshot, stored), (snapshot.max_delay_seconds, lateness.UNATTENDED_SECONDS)
+    old = kafka.ask(stream, lambda topic: lateness.ask_kafka(topic, partitions, limits, stored.state))
+    return replace(snapshot, old_by_kafka=old)
+
+
+def _in_time(question: Callable[[], T]) -> T | IngestError:
+    """The answer, or the error of a ledger that did not answer in time. Raises every other error."""
+    try:
+        return question()
+    except IngestError as error:
+        if timed_out(error):
+            return error
+        raise
+
+
+class _Kafka:
+    """Asks Kafka about one stream after the other, and waits for one time-out at most."""
+
+    def __init__(self, clients: Clients, monotonic: Callable[[], float]) -> None:
+        self._clients, self._monotonic = clients, monotonic
+        self._has_answered = False
+        self._silence: KafkaUnavailable | None = None
+
+    def ask(self, stream: Stream, question: Callable[[Topic], T]) -> Answer[T]:
+        """The answer. After a time-out no question is asked any more:
+
+        - While Kafka has answered no question, it is silent for every stream.
+        - Otherwise it may have an answer about this topic, so that the topic's state is unknown.
+        """
+        if self._silence is not None:
+            if self._has_answered:
+                return NotAsked(f"topic {stream.topic} was not asked for after a time-out: {self._silence.message}")
+            return KafkaUnavailable(f"asked once for all streams: {self._silence.message}")
+        began = self._monotonic()
+        try:
+            answer = question(self._clients.topic(stream, KAFKA_SECONDS))
+        except KafkaUnavailable as error:
+            if self._monotonic() - began >= KAFKA_SECONDS / 2:  # a quick refusal is about this topic alone
+                self._silence = error
+            return error
+        except IngestError as error:
+            self._has_answered = True
+            return error
+        self._has_answered = True
+        return answer

@@ -148,7 +148,7 @@ def up_to_date(stream: Stream, clients: Clients) -> CheckResult:
     """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
     found = status_of(stream, clients)
     if not found.partitions or found.late is None or (found.lag is None and not found.late):
-        return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.said)}", grave=False)
+        return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.messages)}", grave=False)
     allowed = clients.settings.for_stream(stream.name).max_delay_seconds
     said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
     figures = {} if found.lag is None else {"lag": found.lag}

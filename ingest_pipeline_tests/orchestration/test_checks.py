@@ -13,7 +13,7 @@ import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.operations import status as status_module
+from ingest_pipeline.operations import lateness
 from ingest_pipeline.operations.status import status_of
 from ingest_pipeline.orchestration.checks import (
     ACCOUNTED,
@@ -161,26 +161,26 @@ def test_records_that_nobody_drains_are_told(bench: Make, monkeypatch: pytest.Mo
     here.produce(temperatures(6))
     ((stream,),) = [status(here, 0)]
     assert (stream["lag"], stream["said"]) == (6, [])
-    monkeypatch.setattr(status_module, "UNATTENDED_SECONDS", 1)
-    assert wait_for("the records' age", lambda: status_of(here.stream, here.clients).said) == [
+    monkeypatch.setattr(lateness, "UNATTENDED_SECONDS", 1)
+    assert wait_for("the records' age", lambda: status_of(here.stream, here.clients).messages) == [
         "no run drains, and 6 records wait, some for more than 1 s: is temperature_sensor switched on, and Dagster's"
         " daemon up? Its last tick says why it launches none"
     ]
     status(here, 1)
     with closing(PostgresLedgerSession(here.clients.database(), here.stream, "some-run")) as session:
         assert session.own([0, 1], exact=True) == {}
-        assert status_of(here.stream, here.clients).said == []
+        assert status_of(here.stream, here.clients).messages == []
     here.clients.ledger(here.stream).pause("index build", "ann")
-    (said,) = status_of(here.stream, here.clients).said
+    (said,) = status_of(here.stream, here.clients).messages
     assert said.startswith("paused: index build (ann)")
 
 
 def test_records_of_a_stream_that_never_began_are_told(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     here = bench()
-    monkeypatch.setattr(status_module, "UNATTENDED_SECONDS", 1)
-    assert status_of(here.stream, here.clients).said == []
+    monkeypatch.setattr(lateness, "UNATTENDED_SECONDS", 1)
+    assert status_of(here.stream, here.clients).messages == []
     here.produce(temperatures(3))
-    (said,) = wait_for("the records' age", lambda: status_of(here.stream, here.clients).said)
+    (said,) = wait_for("the records' age", lambda: status_of(here.stream, here.clients).messages)
     assert said.startswith("no run drains, and 3 records wait")
 
 

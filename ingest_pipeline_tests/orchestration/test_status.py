@@ -17,7 +17,8 @@ from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.drain import Drain
 from ingest_pipeline.core.loss import noted_loss
-from ingest_pipeline.operations.status import DEGRADED, status_of
+from ingest_pipeline.operations.levels import Level
+from ingest_pipeline.operations.status import status_of
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres import table_reads
 from ingest_pipeline.postgres.session import PostgresLedgerSession
@@ -268,7 +269,7 @@ class TestDelay:
         assert behind is not None
         assert int(behind[1]) < 3600
         found = status_of(here.stream, here.clients)
-        assert (found.level, found.lag) == (DEGRADED, 100)
+        assert (found.level, found.lag) == (Level.DEGRADED, 100)
         if looks:
             delay = found.partitions[0].delay
             assert delay is not None
@@ -287,7 +288,7 @@ class TestDelay:
     def test_a_stream_that_never_began_is_not_healthy(self, bench: Make) -> None:
         here = bench(partitions=1)
         dated(here, 100, time.time() + AHEAD)
-        said = " ".join(status_of(here.stream, here.clients).said)
+        said = " ".join(status_of(here.stream, here.clients).messages)
         assert "no run drains, and 100 records wait" in said
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable
-from ingest_pipeline.operations.levels import DEGRADED, HEALTHY, STOPPED, UNKNOWN, unanswered, worst
+from ingest_pipeline.operations.levels import Level, judge_error, worst
 from ingest_pipeline.operations.metrics import application
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -59,7 +59,7 @@ def test_what_the_ledger_did_not_answer_is_unknown_and_the_rest_is_told(bench: M
     here.produce(with_broken(temperatures(20), 7))
     here.drain()
     with delay(here):  # type: ignore[operator]
-        (stream,) = json.loads(ingest(here, "status", "--json", code=UNKNOWN))
+        (stream,) = json.loads(ingest(here, "status", "--json", code=Level.UNKNOWN))
         status, body = get(here, "/healthz")
         _, metrics = get(here, "/metrics")
     assert stream["level"] == "unknown"
@@ -72,7 +72,7 @@ def test_what_the_ledger_did_not_answer_is_unknown_and_the_rest_is_told(bench: M
     assert 'ingest_stream_state{state="stopped",stream="temperature"} 0.0' in metrics
     assert "ingest_accounted{" not in metrics
     assert 'ingest_rows_total{partition="0",stream="temperature"}' in metrics
-    ingest(here, "status", code=DEGRADED)
+    ingest(here, "status", code=Level.DEGRADED)
 
 
 @pytest.mark.kafka
@@ -81,19 +81,20 @@ def test_a_ledger_that_answers_nothing_is_unknown_and_one_that_is_not_there_is_s
     here.produce(temperatures(4))
     here.drain()
     with locked_positions(here):
-        assert "unknown: the ledger did not answer in time" in ingest(here, "status", code=UNKNOWN)
-    ingest(here, "status", code=HEALTHY)
+        assert "unknown: the ledger did not answer in time" in ingest(here, "status", code=Level.UNKNOWN)
+    ingest(here, "status", code=Level.HEALTHY)
     away = bench(DATABASE_URL="postgresql://x@127.0.0.1:9/x")
-    ingest(away, "status", code=STOPPED)
+    ingest(away, "status", code=Level.STOPPED)
 
 
 def test_a_stream_that_stands_still_comes_before_one_that_is_unknown() -> None:
-    assert worst([]) == HEALTHY
-    assert worst([HEALTHY, DEGRADED]) == DEGRADED
-    assert worst([DEGRADED, UNKNOWN, HEALTHY]) == UNKNOWN
-    assert worst([UNKNOWN, STOPPED]) == STOPPED
+    assert worst([]) == Level.HEALTHY
+    assert worst([Level.HEALTHY, Level.DEGRADED]) == Level.DEGRADED
+    assert worst([Level.DEGRADED, Level.UNKNOWN, Level.HEALTHY]) == Level.UNKNOWN
+    assert worst([Level.UNKNOWN, Level.STOPPED]) == Level.STOPPED
 
 
 @pytest.mark.parametrize(("sqlstate", "in_time"), [("57014", False), ("55P03", False), ("57P01", True), (None, True)])
 def test_only_a_time_out_leaves_a_question_unanswered(sqlstate: str | None, in_time: bool) -> None:
-    assert (unanswered(DatabaseUnavailable("reading", sqlstate=sqlstate)) is None) == in_time
+    level, _ = judge_error(DatabaseUnavailable("reading", sqlstate=sqlstate))
+    assert level == (Level.STOPPED if in_time else Level.UNKNOWN)

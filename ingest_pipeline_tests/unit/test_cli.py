@@ -17,8 +17,9 @@ from rich.console import Console
 import ingest_pipeline
 from ingest_pipeline import streams
 from ingest_pipeline.cli import main, status
+from ingest_pipeline.operations.judgement import StreamStatus
+from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.partition_status import PartitionStatus
-from ingest_pipeline.operations.status import StreamStatus
 
 SCRIPT = Path(sys.executable).with_name("ingest")
 NOWHERE = "postgresql://somebody:hunter2@127.0.0.1:9/events"
@@ -188,7 +189,7 @@ def test_status_is_legible_in_a_narrow_terminal(width: int, monkeypatch: pytest.
     where = PartitionStatus(12, 1_234_567, 1_234_890, 1_234_000, 400, owner="0ddba11-and-more")
     written = StringIO()
     console = Console(width=width, file=written)
-    console.print(status.drawn([StreamStatus("reading", 0, [], partitions=[where])], console))
+    console.print(status.drawn([StreamStatus("reading", Level.HEALTHY, [], partitions=[where])], console))
     title, head, line = written.getvalue().splitlines()
     assert title.rstrip() == "reading healthy  lag 323"
     assert "323" in line and "0ddba11- since 03:04:05" in line

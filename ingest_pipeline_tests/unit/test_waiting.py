@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.start import StoredPosition
-from ingest_pipeline.operations.lateness import delays, late, silent, unattended
+from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS, ask_kafka, delays, late, silence, unattended
 from ingest_pipeline.operations.partition_status import PartitionStatus
 from ingest_pipeline.operations.waiting import Waiting, WaitWatch, waiting_of
 from ingest_pipeline.postgres.ledger import StreamState
@@ -137,7 +137,8 @@ def partitions(state: StreamState, known: dict[int, StoredPosition], ends: dict[
 
 def judged(state: StreamState, topic: Any, known: dict[int, StoredPosition], ends: dict[int, int]) -> list[str]:
     found = partitions(state, known, ends)
-    return [*late(topic, found, ALLOWED, state), *unattended(READING, topic, found, 60, state)]
+    old = ask_kafka(topic, found, (ALLOWED, UNATTENDED_SECONDS), state)
+    return [*late(found, old[ALLOWED], ALLOWED, state), *unattended(READING, found, old[UNATTENDED_SECONDS])]
 
 
 TIMES = {"two hours ahead": NOW + 2 * HOUR, "of 2020": datetime(2020, 1, 1, tzinfo=UTC), "of now": NOW}
@@ -165,9 +166,7 @@ class TestWithASensor:
     def test_the_stuck_partition_is_named(self) -> None:
         state = StreamState(ticked_at=NOW, now=NOW, waiting={"1": [1, 3, EPOCH - 400]})
         found = partitions(state, {0: position(), 1: position(3, 1)}, {0: 99, 1: 7})
-        assert late(Clocks(NOW, {}), found, ALLOWED, state) == [  # type: ignore[arg-type]
-            "the table is 400 s behind, 300 s are allowed (partition 1)"
-        ]
+        assert late(found, (), ALLOWED, state) == ["the table is 400 s behind, 300 s are allowed (partition 1)"]
 
     def test_without_lag_nothing_is_late(self) -> None:
         state = StreamState(ticked_at=NOW, now=NOW, waiting={"0": [1, 10, EPOCH - 400]})
@@ -203,6 +202,6 @@ class TestWithoutASensor:
 
     def test_the_sensors_silence_is_judged_by_the_ledgers_clock(self) -> None:
         state = StreamState(ticked_at=NOW - HOUR, now=NOW)
-        assert silent(READING, state, 1)[0].startswith("reading_sensor has not looked for 1:00:00")
-        assert silent(READING, replace(state, ticked_at=NOW - timedelta(seconds=100)), 1) == []
-        assert silent(READING, StreamState(now=NOW), 1) == []
+        assert silence(READING, state, 1)[0].startswith("reading_sensor has not looked for 1:00:00")
+        assert silence(READING, replace(state, ticked_at=NOW - timedelta(seconds=100)), 1) == []
+        assert silence(READING, StreamState(now=NOW), 1) == []

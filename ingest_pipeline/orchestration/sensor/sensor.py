@@ -18,7 +18,7 @@ from ...core.record import NextOffset, TopicIdentity
 from ...core.start import log_bounds, standings, unanswered
 from ...core.stream import Stream
 from ...operations.clients import Clients
-from ...operations.status import paused_words
+from ...operations.judgement import paused_words
 from ...operations.waiting import WaitWatch
 from .. import tags
 from ..asset_keys import asset_key, topic_key

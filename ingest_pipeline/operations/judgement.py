@@ -1,0 +1,221 @@
+"""What a stream's snapshot means: its level and its messages. No server, no clock: snapshot in, status out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import IngestError, TopicMissing
+from ..core.loss import Loss, topic_gone
+from ..core.start import Survey, unanswered_words
+from . import lateness
+from .levels import Level, judge_error
+from .partition_status import OpenLetters, PartitionStatus
+from .snapshot import Answer, NotAsked, StreamSnapshot, T
+
+if TYPE_CHECKING:
+    from ..postgres.ledger import LedgerSnapshot, StreamState
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """One stream.
+
+    Attributes:
+        messages: a sentence for everything that is not as it should be, the gravest first.
+        open_letters: None: not known.
+        ticked_at: when its sensor last looked, to the minute.
+        late: the messages about records that wait for more than MAX_DELAY_SECONDS. None: not known.
+        paused: the stream stands still because an operator paused it, and for no other reason.
+    """
+
+    stream: str
+    level: Level
+    messages: list[str]
+    open_letters: int | None = None
+    partitions: list[PartitionStatus] = field(default_factory=list)
+    ticked_at: datetime | None = None
+    late: list[str] | None = None
+    paused: bool = False
+
+    @property
+    def lag(self) -> int | None:
+        lags = [partition.lag for partition in self.partitions]
+        return None if not lags or None in lags else sum(lag or 0 for lag in lags)
+
+
+def judge(snapshot: StreamSnapshot) -> StreamStatus:
+    """One stream's status. Its level is the gravest one that has a message."""
+    stream, ledger, topic = snapshot.stream, snapshot.ledger, snapshot.topic
+    if isinstance(ledger, IngestError):
+        level, message = judge_error(ledger)
+        return StreamStatus(stream.name, level, [message])
+    state, partitions = ledger.state, partition_statuses(snapshot, ledger)
+    late, unattended = _waiting_records(snapshot, partitions, state)
+    no_answer = {level: [text for of, text in _without_answer(snapshot, ledger) if of == level] for level in Level}
+    held_up = [*no_answer[Level.STOPPED], *_losses(snapshot, ledger)]
+    failed = [] if held_up else _failed_run(state, partitions)
+    if state.failure_stops:
+        held_up, failed = held_up + failed, []
+    pause = paused_words(state)
+    stopped = held_up + ([] if pause is None else [f"paused: {pause}; to go on: ingest resume {stream.name}"])
+    letters = answered(snapshot.open_letters)
+    open_letters = None if letters is None else sum(row.letters for row in letters)
+    messages = {
+        Level.STOPPED: stopped,
+        Level.UNKNOWN: no_answer[Level.UNKNOWN],
+        Level.DEGRADED: [
+            *no_answer[Level.DEGRADED],
+            *_ledger_faults(partitions, ledger),
+            *([unanswered_words(topic.unanswered)] if isinstance(topic, Survey) and topic.unanswered else []),
+            *lateness.silence(stream, state, snapshot.poll_seconds),
+            *failed,
+            *(late or []),
+            *([] if stopped else unattended),
+            *(_open_letters(snapshot, open_letters) if open_letters else []),
+        ],
+    }
+    remarks = []
+    if state.letters_allowed:
+        remarks.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
+    return StreamStatus(
+        stream.name,
+        next((level for level, texts in messages.items() if texts), Level.HEALTHY),
+        [text for texts in (*messages.values(), remarks) for text in texts],
+        open_letters=open_letters,
+        partitions=partitions,
+        ticked_at=state.ticked_at,
+        late=late,
+        paused=state.paused and not held_up,
+    )
+
+
+def partition_statuses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[PartitionStatus]:
+    """Every partition that the topic or the ledger has."""
+    topic, accounting = snapshot.topic, answered(snapshot.accounting)
+    letters, rates = answered(snapshot.open_letters), answered(snapshot.rows_per_second or {})
+    ends = {p: end.next_offset for p, end in topic.ends.items()} if isinstance(topic, Survey) else {}
+    unanswered = topic.unanswered if isinstance(topic, Survey) else []
+    count = max([0, *(partition + 1 for partition in (*ends, *unanswered, *ledger.positions))])
+    next_offsets = {partition: position.next_offset for partition, position in ledger.positions.items()}
+    lag = {p: max(0, ends[p] - next_offsets.get(p, 0)) if p in ends else None for p in range(count)}
+    delays = lateness.delays(ledger.positions, lag, ledger.state, snapshot.poll_seconds)
+    unaccounted = {row.kafka_partition for row in accounting or () if not row.accounted}
+    newest_at = answered(snapshot.newest_at) or {}
+    statuses = []
+    for partition in range(count):
+        position, owner = ledger.positions.get(partition), ledger.owners.holders.get(partition)
+        status = PartitionStatus(
+            partition,
+            next_offsets.get(partition),
+            ends.get(partition),
+            refused=None if letters is None else _refused(letters, partition),
+            accounted=None if accounting is None else partition not in unaccounted,
+            owner=owner.run_id if owner else None,
+            owner_since=owner.since if owner else None,
+            newest_at=newest_at.get(partition),
+            delay=delays[partition],
+        )
+        if position is not None:
+            status = replace(
+                status,
+                rows=position.rows,
+                dead_letters=position.dead_letters,
+                skipped=position.skipped,
+                absent=position.absent,
+                lost=position.lost,
+                committed_at=position.updated_at if position.next_offset > position.first_offset else None,
+                rows_per_second=None
+                if snapshot.rows_per_second is None or rates is None
+                else rates.get(partition, 0.0),
+            )
+        statuses.append(status)
+    return statuses
+
+
+def answered(answer: Answer[T]) -> T | None:
+    """The answer. None where there is none."""
+    return None if isinstance(answer, (IngestError, NotAsked)) else answer
+
+
+def paused_words(state: StreamState) -> str | None:
+    """Why, by whom and since when a stream is paused. None when it is not paused."""
+    if not state.paused or state.since is None:
+        return None
+    return f"{state.reason} ({state.paused_by}), since {_moment(state.since)}"
+
+
+def _without_answer(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[tuple[Level, str]]:
+    """(level, message) of every question that has no answer."""
+    for answer in (
+        snapshot.topic,
+        snapshot.old_by_kafka,
+        snapshot.accounting,
+        snapshot.newest_at,
+        snapshot.rows_per_second,
+        snapshot.open_letters,
+        snapshot.letter_reasons,
+    ):
+        if isinstance(answer, NotAsked):
+            yield Level.UNKNOWN, f"unknown: {answer.reason}"
+        elif isinstance(answer, TopicMissing) and ledger.positions:
+            yield Level.STOPPED, topic_gone(answer, len(ledger.positions), snapshot.stream.name).message
+        elif isinstance(answer, TopicMissing):
+            yield Level.DEGRADED, f"{answer.message}; the sensor waits for it"
+        elif isinstance(answer, IngestError):
+            yield judge_error(answer)
+
+
+def _losses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[str]:
+    losses = snapshot.topic.losses if isinstance(snapshot.topic, Survey) else ledger.losses
+    return [f"{loss.description}{_since(loss)}; to go on: ingest accept-loss {snapshot.stream.name}" for loss in losses]
+
+
+def _since(loss: Loss) -> str:
+    return f", found {_moment(loss.found_at)}" if loss.found_at is not None else ""
+
+
+def _failed_run(state: StreamState, partitions: Sequence[PartitionStatus]) -> list[str]:
+    """Why the newest failed run failed. Nothing once a position has moved or an operator has acted since."""
+    failed_at = state.failed_at
+    if failed_at is None or (state.acted_at is not None and state.acted_at > failed_at):
+        return []
+    if not any(row.lag and (row.committed_at is None or row.committed_at < failed_at) for row in partitions):
+        return []
+    return [f"the last run failed, {_moment(failed_at)}: {state.failure}"]
+
+
+def _ledger_faults(partitions: Sequence[PartitionStatus], ledger: LedgerSnapshot) -> Iterator[str]:
+    for row in partitions:
+        if row.accounted is False:
+            yield f"partition {row.partition}: the ledger's counters, dead letters and gaps do not add up"
+    for partition, owner in sorted(ledger.owners.holders.items()):
+        if owner.frozen:
+            yield f"partition {partition}: the owning run is frozen; the next one ends its session"
+
+
+def _waiting_records(
+    snapshot: StreamSnapshot, partitions: Sequence[PartitionStatus], state: StreamState
+) -> tuple[list[str] | None, list[str]]:
+    """The messages about late records, and about records that no run drains. (None, []) when Kafka did not answer."""
+    old, allowed = answered(snapshot.old_by_kafka), snapshot.max_delay_seconds
+    if old is None or not isinstance(snapshot.topic, Survey):
+        return None, []
+    unattended = lateness.unattended(snapshot.stream, partitions, old.get(lateness.UNATTENDED_SECONDS, ()))
+    return lateness.late(partitions, old.get(allowed, ()), allowed, state), unattended
+
+
+def _open_letters(snapshot: StreamSnapshot, count: int) -> list[str]:
+    reasons = answered(snapshot.letter_reasons) or f"{count:,} open dead letters"
+    return [f"{reasons}. To see them: ingest dead-letters list {snapshot.stream.name}"]
+
+
+def _refused(letters: Sequence[Any], partition: int) -> tuple[OpenLetters, ...]:
+    rows = [row for row in letters if row.partition == partition]
+    return tuple(OpenLetters(row.stage, row.sqlstate_class, row.letters) for row in rows)
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,251 @@
+"""What status makes of the answers, as a table: snapshot → level and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.core.errors import DatabaseUnavailable, KafkaUnavailable, NotPermitted, TopicMissing
+from ingest_pipeline.core.loss import Loss
+from ingest_pipeline.core.record import NextOffset
+from ingest_pipeline.core.start import StoredPosition, Survey
+from ingest_pipeline.operations.judgement import judge
+from ingest_pipeline.operations.levels import Level
+from ingest_pipeline.operations.metrics import _health
+from ingest_pipeline.operations.snapshot import NotAsked, StreamSnapshot
+from ingest_pipeline.postgres.ledger import LedgerSnapshot, Owners, StreamState
+from ingest_pipeline.postgres.locks import Holder
+from ingest_pipeline_tests.samples import IDENTITY, READING
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ALLOWED = 300
+RUN = "1a2b3c4d-0000"
+
+
+def position(partition: int) -> StoredPosition:
+    """Of partition 0 or 1, which stands at offset 10 and moved an hour ago."""
+    return StoredPosition(partition, 1, "reading", None, None, 0, 10, None, 10, 0, 0, 0, 0, NOW - HOUR, None)
+
+
+BEGUN = {0: position(0), 1: position(1)}
+LOOKING = StreamState(ticked_at=NOW, now=NOW)
+PAUSED = replace(LOOKING, paused=True, reason="index build", paused_by="ann", since=NOW)
+OWNED = Owners({0: Holder(RUN, 1, False), 1: Holder(RUN, 1, False)}, {RUN})
+NOBODY = Owners({}, ())
+FROZEN = Owners({0: Holder(RUN, 1, False), 1: Holder(RUN, 1, True)}, {RUN})
+FAILED = replace(LOOKING, failed_at=NOW, failure="disk full", failure_stops=False)
+LOSS = Loss(1, 1, 10, "retention", "partition 1: offsets 10 to 19 were deleted", 20, 30, NOW)
+LOST = "partition 1: offsets 10 to 19 were deleted, found 2026-01-01 12:00 UTC; to go on: ingest accept-loss reading"
+PAUSE = "paused: index build (ann), since 2026-01-01 12:00 UTC; to go on: ingest resume reading"
+LATE = DatabaseUnavailable("reading the ledger", sqlstate="57014")
+NOT_IN_TIME = "unknown: the ledger did not answer in time, as the question was ended after 5 s: reading the ledger"
+NO_KAFKA = KafkaUnavailable("Kafka does not answer")
+
+
+def ledger(state: StreamState = LOOKING, positions: Any = BEGUN, losses: Any = (), owners: Owners = OWNED) -> Any:
+    return LedgerSnapshot(dict(positions), state, list(losses), owners)
+
+
+def survey(ends: dict[int, int] | None = None, losses: Sequence[Loss] = (), unanswered: Sequence[int] = ()) -> Survey:
+    """Two partitions without lag."""
+    ends = {0: 10, 1: 10} if ends is None else ends
+    return Survey(IDENTITY, list(losses), {p: NextOffset(end) for p, end in ends.items()}, list(unanswered))
+
+
+BEHIND = survey({0: 10, 1: 17})
+
+
+def letters(count: int) -> list[Any]:
+    return [SimpleNamespace(partition=1, stage="decode", sqlstate_class="", letters=count)]
+
+
+def snapshot(**changes: Any) -> StreamSnapshot:
+    """A stream that a sensor watches and a run drains, without lag."""
+    usual = dict(stream=READING, max_delay_seconds=ALLOWED, poll_seconds=1, ledger=ledger(), topic=survey())
+    return StreamSnapshot(**{**usual, **changes})
+
+
+@dataclass(frozen=True)
+class Case:
+    """`messages` are compared whole."""
+
+    name: str
+    snapshot: StreamSnapshot
+    level: Level
+    messages: Sequence[str] = ()
+    health: str = "200"
+
+
+def stopped(name: str, view: StreamSnapshot, *messages: str, health: str = "503") -> Case:
+    return Case(name, view, Level.STOPPED, messages, health)
+
+
+def unknown(name: str, view: StreamSnapshot, *messages: str) -> Case:
+    return Case(name, view, Level.UNKNOWN, messages, "504")
+
+
+def degraded(name: str, view: StreamSnapshot, *messages: str) -> Case:
+    return Case(name, view, Level.DEGRADED, messages)
+
+
+def healthy(name: str, view: StreamSnapshot, *messages: str) -> Case:
+    return Case(name, view, Level.HEALTHY, messages)
+
+
+WAITS = replace(LOOKING, waiting={"1": [1, 10, NOW.timestamp() - 400]})
+BEHIND_BY = "the table is 400 s behind, 300 s are allowed (partition 1)"
+NO_RUN = (
+    "no run drains, and 7 records wait, some for more than 60 s: is reading_sensor switched on, and Dagster's daemon"
+    " up? Its last tick says why it launches none"
+)
+CASES = [
+    healthy("all is well", snapshot()),
+    healthy("a backlog that is drained", snapshot(topic=BEHIND)),
+    healthy("a stream that has not begun", snapshot(ledger=ledger(positions={}), topic=survey({0: 0}))),
+    healthy(
+        "letters are allowed",
+        snapshot(ledger=ledger(replace(LOOKING, letters_allowed=5000))),
+        "the next 5,000 dead letters do not count against the limit",
+    ),
+    healthy("a failure behind which the positions are at the end", snapshot(ledger=ledger(FAILED))),
+    healthy(
+        "a failure before an operator acted",
+        snapshot(ledger=ledger(replace(FAILED, acted_at=NOW + HOUR)), topic=BEHIND),
+    ),
+    # what was asked and shows a fault
+    degraded("late", snapshot(ledger=ledger(WAITS), topic=BEHIND), BEHIND_BY),
+    degraded("late and without a run", snapshot(ledger=ledger(WAITS, owners=NOBODY), topic=BEHIND), BEHIND_BY, NO_RUN),
+    degraded(
+        "old by Kafka's times where no sensor ever looked",
+        snapshot(ledger=ledger(StreamState(now=NOW), owners=NOBODY), topic=BEHIND, old_by_kafka={60: {1}, ALLOWED: ()}),
+        NO_RUN,
+    ),
+    degraded(
+        "a silent sensor",
+        snapshot(ledger=ledger(replace(LOOKING, ticked_at=NOW - HOUR))),
+        "reading_sensor has not looked for 1:00:00: it is switched off, or Dagster's daemon is down. The live run ends"
+        " at its age, and no other comes",
+    ),
+    degraded(
+        "a frozen owner",
+        snapshot(ledger=ledger(owners=FROZEN)),
+        "partition 1: the owning run is frozen; the next one ends its session",
+    ),
+    degraded(
+        "a leader away",
+        snapshot(topic=survey({0: 10}, unanswered=[1])),
+        "partition 1: its leader does not answer, its state is unknown",
+    ),
+    degraded(
+        "counters that do not add up",
+        snapshot(accounting=[SimpleNamespace(kafka_partition=1, accounted=False)]),
+        "partition 1: the ledger's counters, dead letters and gaps do not add up",
+    ),
+    degraded(
+        "open dead letters",
+        snapshot(open_letters=letters(2), letter_reasons="2 open dead letters: 2x why"),
+        "2 open dead letters: 2x why. To see them: ingest dead-letters list reading",
+    ),
+    degraded(
+        "a failure that may pass",
+        snapshot(ledger=ledger(FAILED), topic=BEHIND),
+        "the last run failed, 2026-01-01 12:00 UTC: disk full",
+    ),
+    degraded(
+        "a topic that never was",
+        snapshot(ledger=ledger(positions={}), topic=TopicMissing("there is no topic reading")),
+        "there is no topic reading; the sensor waits for it",
+    ),
+    # what needs an operator
+    stopped(
+        "a failure that does not pass",
+        snapshot(ledger=ledger(replace(FAILED, failure_stops=True)), topic=BEHIND),
+        "the last run failed, 2026-01-01 12:00 UTC: disk full",
+    ),
+    stopped("a loss", snapshot(topic=survey(losses=[LOSS])), LOST),
+    stopped("a loss, told once", snapshot(ledger=ledger(FAILED), topic=survey({0: 10, 1: 17}, [LOSS])), LOST),
+    stopped("paused", snapshot(ledger=ledger(PAUSED)), PAUSE, health="200"),
+    stopped("paused, with a loss", snapshot(ledger=ledger(PAUSED), topic=survey(losses=[LOSS])), LOST, PAUSE),
+    stopped(
+        "paused, and no run is missed",
+        snapshot(
+            ledger=ledger(replace(PAUSED, waiting=WAITS.waiting), owners=NOBODY),
+            topic=BEHIND,
+        ),
+        PAUSE,
+        BEHIND_BY,
+        health="200",
+    ),
+    stopped(
+        "a topic that is gone",
+        snapshot(topic=TopicMissing("there is no topic reading")),
+        "stream reading: the topic of its 2 positions is gone: there is no topic reading. Nothing was skipped; the"
+        " stream stands still until it is there again. Where it was re-created: ingest accept-loss reading; where the"
+        " settings point at the wrong cluster, correct them",
+    ),
+    # servers that were asked and do not answer
+    stopped("no PostgreSQL", snapshot(ledger=DatabaseUnavailable("no server")), "no server"),
+    stopped("no Kafka", snapshot(topic=NO_KAFKA), "Kafka does not answer"),
+    stopped("no right on the topic", snapshot(topic=NotPermitted("no right")), "no right"),
+    stopped("no Kafka, and a loss", snapshot(ledger=ledger(losses=[LOSS]), topic=NO_KAFKA), NO_KAFKA.message, LOST),
+    stopped("no Kafka for the records' times", snapshot(old_by_kafka=NO_KAFKA), "Kafka does not answer"),
+    # questions that were not asked, or not answered in time
+    unknown("positions not in time", snapshot(ledger=LATE), NOT_IN_TIME),
+    unknown("accounting not in time", snapshot(accounting=LATE), NOT_IN_TIME),
+    unknown("open letters not in time", snapshot(open_letters=LATE), NOT_IN_TIME),
+    unknown(
+        "reasons not in time",
+        snapshot(open_letters=letters(2), letter_reasons=LATE),
+        NOT_IN_TIME,
+        "2 open dead letters. To see them: ingest dead-letters list reading",
+    ),
+    unknown("newest rows not in time", snapshot(newest_at=LATE), NOT_IN_TIME),
+    unknown("rates not in time", snapshot(rows_per_second=LATE), NOT_IN_TIME),
+    unknown("Kafka was not asked", snapshot(topic=NotAsked("no time left")), "unknown: no time left"),
+    unknown("Kafka was not asked for times", snapshot(old_by_kafka=NotAsked("no time left")), "unknown: no time left"),
+    stopped("graver than unknown", snapshot(topic=NO_KAFKA, accounting=LATE), NO_KAFKA.message, NOT_IN_TIME),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_snapshot_has_one_judgement(case: Case) -> None:
+    status = judge(case.snapshot)
+    assert (status.level, status.messages) == (case.level, list(case.messages))
+    assert _health([status])[0].split()[0] == case.health
+
+
+def of_partitions(*names: str) -> Any:
+    return lambda status: [getattr(row, name) for row in status.partitions for name in names]
+
+
+NOT_KNOWN = {
+    "positions": (snapshot(ledger=LATE), lambda status: [status.lag, status.open_letters, status.late]),
+    "ends": (snapshot(topic=NO_KAFKA), lambda status: [status.lag, status.late]),
+    "ends of partitions": (snapshot(topic=NO_KAFKA), of_partitions("end", "lag", "delay")),
+    "ends that were not asked": (snapshot(topic=NotAsked("")), of_partitions("end", "lag", "delay")),
+    "records' times": (snapshot(old_by_kafka=NO_KAFKA), lambda status: [status.late]),
+    "letters": (snapshot(open_letters=LATE), lambda status: [status.open_letters]),
+    "letters of partitions": (snapshot(open_letters=LATE), of_partitions("refused", "open_letters")),
+    "accounts": (snapshot(accounting=LATE), of_partitions("accounted")),
+    "rates": (snapshot(rows_per_second=LATE), of_partitions("rows_per_second")),
+}
+
+
+@pytest.mark.parametrize(("view", "figures"), NOT_KNOWN.values(), ids=NOT_KNOWN)
+def test_a_figure_without_an_answer_is_none(view: StreamSnapshot, figures: Any) -> None:
+    assert set(figures(judge(view))) == {None}
+
+
+def test_figures_without_lag_are_zero() -> None:
+    status = judge(snapshot(rows_per_second={0: 2.5}))
+    assert (status.lag, status.late, status.open_letters, status.paused) == (0, [], 0, False)
+    assert [(row.delay, row.accounted, row.rows_per_second, row.owner) for row in status.partitions] == [
+        (0.0, True, 2.5, RUN),
+        (0.0, True, 0.0, RUN),
+    ]
