@@ -1,1 +1,1 @@
-"""Everything that touches Kafka's client."""
+"""All code that uses Kafka's client."""

@@ -1,4 +1,4 @@
-"""The client that asks for facts. One for all topics of a process: each has threads and connections of its own."""
+"""The AdminClient. All topics of a process share it, because every client has its own threads and connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import map_error
 
 
 class Admin:
-    """Opened at its first use; may be used by several threads.
+    """Connects on first use. Safe for several threads.
 
     Args:
         kafka: the user's librdkafka properties.
@@ -30,7 +30,7 @@ class Admin:
         self.where = f"Kafka at {bootstrap_servers(kafka)}"
         self._lock = threading.Lock()
         self._client: AdminClient | None = None
-        self._hint: KafkaError | None = None  # why the brokers do not answer, when the client has said so
+        self._hint: KafkaError | None = None  # the client's last explanation for silent brokers
 
     def client(self) -> AdminClient:
         """Raises SettingsError when librdkafka refuses a property."""
@@ -41,16 +41,16 @@ class Admin:
             return self._client
 
     def close(self) -> None:
-        """Drop the connections without waiting for anything. The next call opens others."""
+        """Drop the connections without waiting. The next call connects again."""
         with self._lock:
             self._client = None
 
     def answered(self) -> None:
-        """The brokers have answered: what the client said before explains nothing any more."""
+        """A broker has answered, so the client's earlier explanation for silence is void."""
         self._hint = None
 
     def has_members(self, group: str, timeout_seconds: float = 5.0) -> bool | None:
-        """Whether consumers are members of the group at this moment. None when the broker does not tell."""
+        """Whether the group has members now. None when the broker does not answer."""
         states = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
         try:
             answer = self.client().list_consumer_groups(request_timeout=timeout_seconds)
@@ -60,8 +60,8 @@ class Admin:
         return any(listing.group_id == group and listing.state not in states for listing in listed)
 
     def fault(self, error: KafkaException, where: str) -> IngestError:
-        """What a failed request means: a refused login, for one, shows itself only as silence."""
-        self.client().poll(0)  # calls _on_error
+        """The error for a failed request. The client's own report explains a silence, such as a refused login."""
+        self.client().poll(0)  # runs _on_error
         mapped = map_error(error, where)
         if self._hint is not None and isinstance(mapped, KafkaUnavailable):
             return map_error(self._hint, where)

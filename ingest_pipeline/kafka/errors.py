@@ -1,4 +1,4 @@
-"""librdkafka's error codes → our errors, by code and never by text. A code in no table stops the stream."""
+"""librdkafka's error codes → the product's errors. A code that is in no table stops the stream."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from confluent_kafka import KafkaError, KafkaException
 from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted, TopicMissing, UnknownFault
 
 _UNREACHABLE = (
-    "does not answer; check that the brokers run, that KAFKA_BOOTSTRAP_SERVERS names them, and that"
-    " KAFKA_SECURITY_PROTOCOL is what they speak there. `ingest check` tries each address"
+    "does not answer. Check that the brokers run, and check KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL."
+    " `ingest check` tests every address"
 )
 _NAME = (
-    "a broker's host name does not resolve; check KAFKA_BOOTSTRAP_SERVERS, and advertised.listeners of the brokers."
+    "a broker's host name does not resolve. Check KAFKA_BOOTSTRAP_SERVERS and the brokers' advertised.listeners."
     " `ingest check` names the address"
 )
-_LISTENER = "a broker has no listener of the name that clients ask for; check advertised.listeners of every broker"
-_LATER = "cannot answer now; the request may be repeated"
-_TLS = "TLS could not be set up; check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA_LOCATION and the broker's certificate"
+_LISTENER = "a broker lacks the listener that clients ask for. Check advertised.listeners of every broker"
+_LATER = "cannot answer now. The request may be repeated"
+_TLS = "TLS could not be set up. Check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA_LOCATION and the broker's certificate"
 _LOGIN = (
-    "the login was refused; check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and"
+    "the login was refused. Check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and"
     " KAFKA_SASL_PASSWORD"
 )
-_TOPIC_RIGHT = "a right on the topic is missing; grant Read (it includes Describe)"
-_GROUP_RIGHT = "a right on the consumer group is missing; grant Read on the group"
+_TOPIC_RIGHT = "a right on the topic is missing. Grant Read, which includes Describe"
+_GROUP_RIGHT = "a right on the consumer group is missing. Grant Read on the group"
 _GROUP_IN_USE = (
-    "another consumer is a member of this group, so Kafka refuses the stream's commits; give that consumer a group of"
-    " its own, or set KAFKA_GROUP_PREFIX"
+    "another consumer is a member of this group, so Kafka refuses the stream's commits. Give that consumer another"
+    " group, or set KAFKA_GROUP_PREFIX"
 )
-_MARK = "Kafka refuses the mark that group commits carry; raise offset.metadata.max.bytes of the brokers to 100 or more"
+_MARK = "Kafka refuses the mark in the group's commits. Raise offset.metadata.max.bytes of the brokers to 100 or more"
 _DAMAGED = (
-    "the client cannot read a record batch or an answer: it is damaged, or compressed in a way that the client does"
-    " not know. kafka-dump-log.sh finds a damaged batch"
+    "the client cannot read a record batch or an answer. The data is damaged, or its compression is unknown to the"
+    " client. kafka-dump-log.sh finds a damaged batch"
 )
 _OTHER_SERVER = (
-    "the server does not know the request; check that it is a broker and no controller, and Kafka 2.1 or newer"
+    "the server does not know the request. Check that the server is a broker, not a controller, and Kafka 2.1 or newer"
 )
-_HERE = "this machine lacks memory, threads, file handles or the right to a file; its system log says which"
-_BROKER_BUG = "the broker met an error that it did not expect; its log says which"
-_CLUSTER_RIGHT = "a right on the cluster is missing; grant it to this user"
-_NO_TOPIC = "the topic or partition does not exist; create it, or correct the stream's topic"
-_LOST = "the log no longer holds the next offset; an operator has to accept the gap"
-_TOO_LARGE = "a record is larger than a fetch may be; raise KAFKA_RECEIVE_MESSAGE_MAX_BYTES and KAFKA_FETCH_MAX_BYTES"
+_HERE = "this machine lacks memory, threads, file handles or the right to a file. Its system log has the cause"
+_BROKER_BUG = "the broker met an unexpected error. Its log has the cause"
+_CLUSTER_RIGHT = "a right on the cluster is missing. Grant the right to this user"
+_NO_TOPIC = "the topic or partition does not exist. Create it, or correct the stream's topic"
+_LOST = "the log no longer holds the next offset. An operator must accept the gap"
+_TOO_LARGE = "a record is larger than a fetch may be. Raise KAFKA_RECEIVE_MESSAGE_MAX_BYTES and KAFKA_FETCH_MAX_BYTES"
 
 _TABLE: dict[str, tuple[type[IngestError], str]] = {
     **dict.fromkeys(
@@ -180,24 +180,24 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
 _BY_CODE = {getattr(KafkaError, name): outcome for name, outcome in _TABLE.items()}
 
 
-def passes(error: KafkaException) -> bool:
-    """Whether the same question may be answered a moment later: a leader or a coordinator is moving."""
+def is_transient(error: KafkaException) -> bool:
+    """Whether a leader or a coordinator is moving, so that the same question may succeed a moment later."""
     inner = error.args[0] if error.args else None
     outcome = _BY_CODE.get(inner.code()) if isinstance(inner, KafkaError) else None
     return outcome is not None and outcome[1] is _LATER
 
 
 def is_corrupt(error: KafkaError) -> bool:
-    """Whether the client cannot read a record batch that the log holds."""
+    """Whether the log holds a record batch that the client cannot read."""
     return _BY_CODE.get(error.code()) == (DataLoss, _DAMAGED)
 
 
 def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any) -> IngestError:
-    """The error of ours that a Kafka error means, to be raised `from` it.
+    """The product's error for a Kafka error. The caller raises the result `from` the Kafka error.
 
     Args:
-        where: what was asked of whom, as the message begins: "Kafka at localhost:9092, topic price".
-        attributes: kept on the error: partition, offset.
+        where: the beginning of the message: "Kafka at localhost:9092, topic price".
+        attributes: of the result: partition, offset.
     """
     if isinstance(error, KafkaException):
         inner = error.args[0] if error.args else None
@@ -206,10 +206,10 @@ def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any)
         error = inner
     outcome = _BY_CODE.get(error.code())
     if outcome is None:
-        # The code's own description, not this occurrence's text, which may quote anything.
+        # The description of the code, never the text of this error, which may quote a payload.
         meaning = f"{error.name()} ({KafkaError(error.code()).str()})"
         return UnknownFault(
-            f"{where}: unexpected error {meaning}. It is not repeated blindly; the brokers' logs may say more",
+            f"{where}: unexpected error {meaning}. The request is not repeated. The brokers' logs may have the cause",
             **attributes,
         )
     kind, advice = outcome

@@ -1,4 +1,4 @@
-"""The group's offsets in Kafka: written after the ledger, for lag tools only, never a place to go on from."""
+"""The group's offsets in Kafka. They follow the ledger and only serve lag tools. No run starts from them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from ..core.ports import Clock
 from ..core.record import NextOffset
 from .errors import map_error
 
-_EVERY_SECONDS = 1.0
+_INTERVAL_SECONDS = 1.0
 
 
 class GroupCommits:
-    """What to commit, and when: the newest places, at most once a second, one request at a time.
+    """The newest offsets to commit. At most one request a second is sent, and one at a time.
 
-    A failure is logged once and forgotten: no record depends on it.
+    A failure is logged once and has no other consequence.
+
+    Attributes:
+        in_flight: a request waits for its answer.
     """
 
     def __init__(self, where: str, logger: logging.Logger, clock: Clock) -> None:
@@ -29,36 +32,34 @@ class GroupCommits:
         self._logged: set[int] = set()
         self._permitted = True
         self.in_flight = False
-        """Whether a request waits for its answer."""
 
-    def add(self, places: Mapping[int, NextOffset]) -> None:
-        """To be committed when due, unless the right to do so is missing."""
+    def add(self, offsets: Mapping[int, NextOffset]) -> None:
+        """Keep these offsets for the next request. Without the right to commit, the offsets are dropped."""
         if self._permitted:
-            self._pending.update(places)
+            self._pending.update(offsets)
 
     def take_due(self) -> dict[int, NextOffset]:
-        """What to send now: nothing when less than a second has passed, or an answer is still awaited."""
+        """Offsets to send now. Empty within a second of the last request and while an answer is outstanding."""
         if not self._pending or self.in_flight or self._clock.monotonic() < self._next_at:
             return {}
         return self.take_rest()
 
     def take_rest(self) -> dict[int, NextOffset]:
-        """What is left to send, whenever the last request was."""
-        places, self._pending = self._pending, {}
-        self._next_at = self._clock.monotonic() + _EVERY_SECONDS
-        self.in_flight = bool(places)
-        return places
+        """All unsent offsets, however recent the last request is."""
+        offsets, self._pending = self._pending, {}
+        self._next_at = self._clock.monotonic() + _INTERVAL_SECONDS
+        self.in_flight = bool(offsets)
+        return offsets
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """The client's callback: a request was answered, or given up."""
+        """The client's callback after the answer or the time-out of a request."""
         self.in_flight = False
-        errors = [error, *(partition.error for partition in partitions)]
-        for refused in errors:
-            if refused is not None:
-                self.refuse(refused)
+        for refusal in (error, *(partition.error for partition in partitions)):
+            if refusal is not None:
+                self.refuse(refusal)
 
     def refuse(self, error: KafkaError | KafkaException) -> None:
-        """Log why lag tools stay behind, once for each kind of error."""
+        """Log once for each error code why lag tools show an old position."""
         self.in_flight = False
         code = error.args[0].code() if isinstance(error, KafkaException) else error.code()
         if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
@@ -66,4 +67,4 @@ class GroupCommits:
         if code not in self._logged:
             self._logged.add(code)
             reason = map_error(error, self._where).message
-            self._logger.warning("Lag tools do not see the position, ingestion goes on: %s", reason)
+            self._logger.warning("Lag tools do not see the position. Ingestion continues: %s", reason)

@@ -1,4 +1,4 @@
-"""Why brokers do not answer: each address is resolved, connected to and asked for TLS. For `ingest check` only."""
+"""Tests the brokers' addresses for `ingest check`: name resolution, connection and TLS."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .client import bootstrap_servers
 _SECONDS = 2.0
 _METADATA_SECONDS = 5.0
 _PORT = 9092
-"""librdkafka's default."""
-_MOST_AT_A_TIME = 16
+"""librdkafka's default port."""
+_MAX_PARALLEL = 16
 
 
 def bootstrap_problems(kafka: Mapping[str, str]) -> list[str]:
-    """What is wrong with the addresses that the settings name. Empty when all of them can be connected to."""
+    """Problems with the addresses in the settings. Empty when every address accepts a connection."""
     return _problems((server.strip() for server in bootstrap_servers(kafka).split(",")), _wants_tls(kafka))
 
 
 def advertised_problems(admin: Admin) -> list[str]:
-    """What is wrong with the addresses that the brokers tell clients. Empty also when no broker answers.
+    """Problems with the addresses that brokers advertise to clients. Also empty when no broker answers.
 
-    A new client asks: one that has learned an address that leads nowhere may ask there again.
+    A new client asks, because a client with a wrong advertised address may ask that address again.
     """
     client = Admin(admin.kafka, admin.client_id, admin.logger)
     try:
@@ -46,7 +46,7 @@ def _wants_tls(kafka: Mapping[str, str]) -> bool:
 
 
 def _problems(addresses: Iterable[str], wants_tls: bool) -> list[str]:
-    with ThreadPoolExecutor(_MOST_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(_MAX_PARALLEL) as pool:
         return [problem for problem in pool.map(lambda address: _problem(address, wants_tls), addresses) if problem]
 
 
@@ -59,29 +59,29 @@ def _problem(address: str, wants_tls: bool) -> str | None:
         return f"{address} does not resolve on this machine"
     try:
         with socket.create_connection((host, port), _SECONDS) as connection:
-            speaks_tls = _speaks_tls(connection)
+            uses_tls = _uses_tls(connection)
     except TimeoutError:
         return f"{address} does not accept a connection within {_SECONDS:g} s"
     except OSError as error:
-        return f"{address} cannot be connected to ({error.strerror or type(error).__name__})"
-    if speaks_tls is True and not wants_tls:
-        return f"{address} speaks TLS: set KAFKA_SECURITY_PROTOCOL to SSL, or to SASL_SSL where clients log in"
-    if speaks_tls is False and wants_tls:
+        return f"{address} cannot be reached ({error.strerror or type(error).__name__})"
+    if uses_tls is True and not wants_tls:
+        return f"{address} uses TLS: set KAFKA_SECURITY_PROTOCOL to SSL, or to SASL_SSL if clients log in"
+    if uses_tls is False and wants_tls:
         return (
-            f"{address} does not speak TLS: name the port of a TLS listener, or set KAFKA_SECURITY_PROTOCOL to"
+            f"{address} does not use TLS: use the port of a TLS listener, or set KAFKA_SECURITY_PROTOCOL to"
             " PLAINTEXT or SASL_PLAINTEXT"
         )
     return None
 
 
-def _speaks_tls(connection: socket.socket) -> bool | None:
-    """Whether a TLS handshake is answered as such, whatever the certificate. None when nothing comes in time.
+def _uses_tls(connection: socket.socket) -> bool | None:
+    """Whether the server answers a TLS handshake, whatever its certificate. None without an answer in time.
 
-    A plaintext broker takes the greeting for a request of 350 MB and closes the connection.
+    A plaintext broker takes the handshake for a request of 350 MB and closes the connection.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is sent: only whether the other side speaks TLS is asked
+    context.verify_mode = ssl.CERT_NONE  # no data is sent after the handshake
     try:
         with context.wrap_socket(connection, do_handshake_on_connect=True):
             return True

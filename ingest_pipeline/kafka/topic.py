@@ -1,4 +1,4 @@
-"""One topic's facts, by an AdminClient: identity, offsets, a group's commits. Creates no topic."""
+"""Facts about one topic: its identity, its offsets and a group's commits. Creates no topic."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from ..core.errors import KafkaUnavailable, TopicMissing
 from ..core.record import GroupOffset, NextOffset, TopicIdentity, place_or_none
 from .admin import Admin
 from .client import bootstrap_servers, consumer_config, isolation_level, open_client
-from .errors import map_error, passes
+from .errors import is_transient, map_error
 
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _NO_TOPIC_ID = "A" * 22
-"""A Uuid of zeros: what a broker before 2.8 says."""
+"""A Uuid of zeros, the answer of a broker before 2.8."""
 _URL_SAFE = str.maketrans("+/", "-_")
-"""As Kafka's own tools write a Uuid."""
+"""Kafka's tools print a Uuid with these characters."""
 _TRIES = 4
 _RETRY_SECONDS = 0.1
-_LEAST_SECONDS = 0.1
+_MIN_TIMEOUT_SECONDS = 0.1
 _GRACE_SECONDS = 1.0
-"""How long a question that some leaders have answered waits for the others, whose leaders may just be moving."""
+"""After the first leader's answer, the others get this long, because a leader may be moving."""
 _NO_RECORD = -1
-"""The offset in an answer about a time when no record is as young as that."""
-_tells_topic_ids: dict[str, bool] = {}
-"""Bootstrap servers → whether they have answered for a topic id. False: they name no controller and did not answer, so
-this process asks them only while they name one."""
+"""The offset in an answer about a time when every record is older."""
+_has_topic_ids: dict[str, bool] = {}
+"""Bootstrap servers → whether they answer questions about topic ids. False: the servers named no controller and did not
+answer. The process asks such servers again only while they name a controller."""
 
 
 class KafkaTopic:
-    """The `Topic` port. May be used by several threads.
+    """The `Topic` port. Safe for several threads.
 
-    Every call ends within `timeout_seconds` and about a second: with an answer, KafkaUnavailable, NotPermitted or
+    Every call ends at most about a second after `timeout_seconds`, with an answer, KafkaUnavailable, NotPermitted or
     TopicMissing.
     """
 
@@ -73,35 +73,36 @@ class KafkaTopic:
                 return TopicIdentity(metadata.cluster_id, topic_id, len(topic.partitions))
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        return _places(self._offsets(partitions, _LATEST, self._deadline(), self._isolation))
+        return _answered(self._offsets(partitions, _LATEST, self._deadline(), self._isolation))
 
     def high_watermarks(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        return _places(self._offsets(partitions, _LATEST, self._deadline(), IsolationLevel.READ_UNCOMMITTED))
+        return _answered(self._offsets(partitions, _LATEST, self._deadline(), IsolationLevel.READ_UNCOMMITTED))
 
     def start_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        return _places(self._offsets(partitions, _EARLIEST, self._deadline(), self._isolation))
+        return _answered(self._offsets(partitions, _EARLIEST, self._deadline(), self._isolation))
 
     def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, NextOffset]:
         deadline = self._deadline()
-        ends = _places(self._offsets(partitions, _LATEST, deadline, self._isolation))
-        young = self._offsets(ends.keys(), OffsetSpec.for_timestamp(timestamp_ms), deadline, self._isolation)
-        return {partition: place or ends[partition] for partition, place in young.items()}
+        ends = _answered(self._offsets(partitions, _LATEST, deadline, self._isolation))
+        spec = OffsetSpec.for_timestamp(timestamp_ms)
+        offsets = self._offsets(ends.keys(), spec, deadline, self._isolation)
+        return {partition: offset or ends[partition] for partition, offset in offsets.items()}
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
         deadline = self._deadline()
         _, topic = self._metadata(deadline)
-        asked = [TopicPartition(self.name, partition) for partition in topic.partitions]
+        partitions = [TopicPartition(self.name, partition) for partition in topic.partitions]
         where = f"{self.where}, group {group}"
-        # A consumer asks, not the AdminClient: librdkafka 2.16 aborts the process when a coordinator goes away
-        # while an AdminClient asks for a group's offsets (confluentinc/librdkafka#5397).
+        # A consumer asks, because librdkafka 2.16 aborts the process when a coordinator goes away while an AdminClient
+        # asks for a group's offsets (confluentinc/librdkafka#5397).
         config = consumer_config(self._admin.kafka, group, 0, self._admin.client_id)
         consumer = open_client(Consumer, config, self._admin.logger)
         try:
-            committed = consumer.committed(asked, timeout=max(_LEAST_SECONDS, deadline - time.monotonic()))
+            committed = consumer.committed(partitions, timeout=max(_MIN_TIMEOUT_SECONDS, deadline - time.monotonic()))
         except KafkaException as error:
-            event = consumer.poll(0)  # a missing right is told as an event, while the request just times out
-            told = event.error() if event is not None else None
-            raise map_error(error if told is None else told, where) from error
+            event = consumer.poll(0)  # the client reports a missing right as an event, and the request times out
+            reported = event.error() if event is not None else None
+            raise map_error(error if reported is None else reported, where) from error
         finally:
             consumer.close()
         offsets: dict[int, GroupOffset] = {}
@@ -113,56 +114,56 @@ class KafkaTopic:
         return offsets
 
     def _metadata(self, deadline: float) -> tuple[Any, Any]:
-        """The client asks any broker. One that is frozen costs a try and not the answer."""
+        """Metadata from any broker. A frozen broker costs one try, not the answer."""
         client = self._admin.client()
         try_seconds = (deadline - time.monotonic()) / _TRIES
         while True:
             try:
-                metadata = client.list_topics(self.name, timeout=max(_LEAST_SECONDS, try_seconds))
+                metadata = client.list_topics(self.name, timeout=max(_MIN_TIMEOUT_SECONDS, try_seconds))
                 break
             except KafkaException as error:
                 fault = self._admin.fault(error, self.where)
                 if not isinstance(fault, KafkaUnavailable) or time.monotonic() + _RETRY_SECONDS > deadline:
                     raise fault from error
             finally:
-                client.poll(0)  # hands the client's log lines on; nothing else would
+                client.poll(0)  # the client hands over its log lines only here
             time.sleep(_RETRY_SECONDS)
         self._admin.answered()
         topic = metadata.topics[self.name]
         if topic.error is not None:
             raise map_error(topic.error, self.where)
         if not topic.partitions:
-            raise TopicMissing(f"{self.where}: it has no partitions; create it, or correct the stream's topic")
+            raise TopicMissing(f"{self.where}: the topic has no partitions. Create it, or correct the stream's topic")
         return metadata, topic
 
     def _topic_id(self, has_controller: bool, deadline: float) -> str | None:
         servers = bootstrap_servers(self._admin.kafka)
-        if not has_controller and _tells_topic_ids.get(servers) is False:
+        if not has_controller and _has_topic_ids.get(servers) is False:
             return None
         while True:
             try:
-                described = self._describe(deadline)
+                description = self._describe(deadline)
                 break
             except KafkaException as error:
                 code = error.args[0].code()
                 if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
                     return None
-                if not has_controller and code == KafkaError._TIMED_OUT and servers not in _tells_topic_ids:
-                    _tells_topic_ids[servers] = False
+                if not has_controller and code == KafkaError._TIMED_OUT and servers not in _has_topic_ids:
+                    _has_topic_ids[servers] = False
                     return None
-                if not passes(error) or time.monotonic() + _RETRY_SECONDS > deadline:
+                if not is_transient(error) or time.monotonic() + _RETRY_SECONDS > deadline:
                     raise self._admin.fault(error, self.where) from error
             time.sleep(_RETRY_SECONDS)
-        _tells_topic_ids[servers] = True
-        topic_id = str(described.topic_id).translate(_URL_SAFE)
+        _has_topic_ids[servers] = True
+        topic_id = str(description.topic_id).translate(_URL_SAFE)
         return None if topic_id == _NO_TOPIC_ID else topic_id
 
     def _describe(self, deadline: float) -> Any:
         client = self._admin.client()
-        left = max(_LEAST_SECONDS, deadline - time.monotonic())
+        timeout_seconds = max(_MIN_TIMEOUT_SECONDS, deadline - time.monotonic())
         try:
-            (future,) = client.describe_topics(TopicCollection([self.name]), request_timeout=left).values()
-            return future.result(left + 1.0)
+            (future,) = client.describe_topics(TopicCollection([self.name]), request_timeout=timeout_seconds).values()
+            return future.result(timeout_seconds + 1.0)
         except TimeoutError as error:
             raise KafkaUnavailable(f"{self.where}: no answer within {self._timeout:g} s") from error
         finally:
@@ -174,13 +175,13 @@ class KafkaTopic:
     def _offsets(
         self, partitions: Collection[int], spec: OffsetSpec, deadline: float, isolation: IsolationLevel
     ) -> dict[int, NextOffset | None]:
-        """Partition → place; None: no record is as young as the time. Partitions without an answer are left out.
+        """Partition → offset, or None where every record is older than the time. Silent partitions are left out.
 
-        A leader may be moving, so a partition without an answer is asked again until the deadline, or for
-        _GRACE_SECONDS once another partition has answered.
+        A leader may be moving, so the question is repeated until the deadline, or until _GRACE_SECONDS after the
+        question began if another partition has answered.
         """
         answers: dict[int, NextOffset | None] = {}
-        give_up_at = min(deadline, time.monotonic() + self._grace)
+        grace_end = min(deadline, time.monotonic() + self._grace)
         while True:
             waiting = set(partitions) - answers.keys()
             if not waiting:
@@ -196,7 +197,7 @@ class KafkaTopic:
                     raise
                 return answers
             missing = sorted(waiting - topic.partitions.keys())
-            if time.monotonic() + _RETRY_SECONDS > (give_up_at if answers or missing else deadline):
+            if time.monotonic() + _RETRY_SECONDS > (grace_end if answers or missing else deadline):
                 if missing:
                     raise TopicMissing(f"{self.where}: there is no partition {missing[0]}", partition=missing[0])
                 return answers
@@ -205,16 +206,16 @@ class KafkaTopic:
     def _ask_leaders(
         self, partitions: Collection[int], spec: OffsetSpec, deadline: float, isolation: IsolationLevel
     ) -> dict[int, NextOffset | None]:
-        """One request for all. A leader that cannot be reached is no error to the client: it answers offset -1001."""
-        asked = {TopicPartition(self.name, partition): spec for partition in partitions}
+        """One request for all partitions. For an unreachable leader the client returns offset -1001 and no error."""
+        specs = {TopicPartition(self.name, partition): spec for partition in partitions}
         client = self._admin.client()
-        left = max(_LEAST_SECONDS, deadline - time.monotonic())
+        timeout_seconds = max(_MIN_TIMEOUT_SECONDS, deadline - time.monotonic())
         answers: dict[int, NextOffset | None] = {}
         try:
-            futures = client.list_offsets(asked, isolation_level=isolation, request_timeout=left)
+            futures = client.list_offsets(specs, isolation_level=isolation, request_timeout=timeout_seconds)
             for key, future in futures.items():
                 try:
-                    told = future.result(left + 1.0)
+                    result = future.result(timeout_seconds + 1.0)
                 except TimeoutError:
                     continue
                 except KafkaException as error:
@@ -222,13 +223,13 @@ class KafkaTopic:
                     if not isinstance(fault, (KafkaUnavailable, TopicMissing)):
                         raise fault from error
                     continue
-                place = place_or_none(told.offset, told.leader_epoch)
-                if place is not None or (told.offset == _NO_RECORD and spec not in (_LATEST, _EARLIEST)):
-                    answers[key.partition] = place
+                offset = place_or_none(result.offset, result.leader_epoch)
+                if offset is not None or (result.offset == _NO_RECORD and spec not in (_LATEST, _EARLIEST)):
+                    answers[key.partition] = offset
         finally:
-            client.poll(0)  # hands the client's log lines on
+            client.poll(0)  # the client hands over its log lines only here
         return answers
 
 
-def _places(answers: dict[int, NextOffset | None]) -> dict[int, NextOffset]:
-    return {partition: place for partition, place in answers.items() if place is not None}
+def _answered(answers: dict[int, NextOffset | None]) -> dict[int, NextOffset]:
+    return {partition: offset for partition, offset in answers.items() if offset is not None}

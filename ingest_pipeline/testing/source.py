@@ -24,12 +24,12 @@ class MemorySource:
         *,
         group_id: str = "ingest",
         ledger_id: str = "memory-ledger",
-        patience_seconds: float = 30.0,
+        retry_seconds: float = 30.0,
     ) -> None:
         self._broker, self._topic = broker, topic
         self._clock = clock or SettableClock()
         self._group_id, self._ledger_id = group_id, ledger_id
-        self._patience = patience_seconds
+        self._patience = retry_seconds
         self._places: dict[int, NextOffset] = {}
         self._told_ends: dict[int, int] = {}
         self._away_since: float | None = None

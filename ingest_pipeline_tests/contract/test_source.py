@@ -282,7 +282,7 @@ class TestAbsence:
     def test_a_broker_that_stays_away_is_told_once_patience_is_over(self) -> None:
         world = MemoryWorld()
         topic = world.create(1)
-        source = world.source(topic, patience_seconds=2.0)
+        source = world.source(topic, retry_seconds=2.0)
         source.assign(starts(0))
         world.broker.set_unavailable(True)
         assert not source.read(10, 1.0).messages

@@ -126,7 +126,7 @@ class TestRights:
     def test_one_that_is_taken_away_and_given_back_costs_no_record(self, guarded: RealWorld) -> None:
         topic = guarded.create(2)
         guarded.append_all(topic, 0, [b"a", b"b"])
-        source = guarded.source(topic, patience_seconds=60.0)
+        source = guarded.source(topic, retry_seconds=60.0)
         source.assign({0: NextOffset(0), 1: NextOffset(0)})
         before, _ = read_until(source, lambda seen, _: len(seen) >= 2)
         self.deny(guarded, topic)
@@ -141,11 +141,11 @@ class TestRights:
 
     def test_one_that_stays_away_is_told_when_patience_is_over(self, guarded: RealWorld) -> None:
         topic = guarded.create(1)
-        source = guarded.source(topic, patience_seconds=1.0)
+        source = guarded.source(topic, retry_seconds=1.0)
         source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         self.deny(guarded, topic)
-        assert "grant Read" in str(read_error(source, NotPermitted))
+        assert "Grant Read" in str(read_error(source, NotPermitted))
 
 
 class TestOutages:
@@ -169,7 +169,7 @@ class TestOutages:
     def test_an_idle_topic_outlives_an_outage_longer_than_patience(self, killable: RealWorld) -> None:
         """Nothing arrives on an idle topic when its broker is back: silence alone must not look like absence."""
         topic = killable.create(1)
-        source = killable.source(topic, patience_seconds=1.0)
+        source = killable.source(topic, retry_seconds=1.0)
         source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         killable.server.kill()
@@ -184,7 +184,7 @@ class TestOutages:
 
     def test_a_broker_that_stays_away_is_told(self, killable: RealWorld) -> None:
         topic = killable.create(1)
-        source = killable.source(topic, patience_seconds=1.0)
+        source = killable.source(topic, retry_seconds=1.0)
         source.assign({0: NextOffset(0)})
         read_to(source, {0: 0})
         killable.server.kill()

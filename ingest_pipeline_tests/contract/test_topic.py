@@ -184,7 +184,7 @@ class TestNobodyListens:
             group_id="g",
             ledger_id="l",
             batch_bytes=1 << 20,
-            patience_seconds=1.0,
+            retry_seconds=1.0,
         )
         started = time.monotonic()
         source.assign({0: NextOffset(5)})

@@ -37,7 +37,7 @@ def lines(topic: str = "reading", **environ: str) -> list[tuple[bool, str]]:
 
 @pytest.fixture
 def tls_port(tmp_path: Path) -> Iterator[int]:
-    """A port that speaks TLS and nothing of Kafka."""
+    """A port that uses TLS but not Kafka's protocol."""
     key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", free_port()
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
     subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
@@ -53,7 +53,7 @@ def tls_port(tmp_path: Path) -> Iterator[int]:
 def test_a_tls_port_that_is_spoken_to_in_plain_text(tls_port: int) -> None:
     ((ok, message),) = lines(KAFKA_BOOTSTRAP_SERVERS=f"{HOST}:{tls_port}")
     assert not ok
-    assert f"{HOST}:{tls_port} speaks TLS: set KAFKA_SECURITY_PROTOCOL to SSL" in message
+    assert f"{HOST}:{tls_port} uses TLS: set KAFKA_SECURITY_PROTOCOL to SSL" in message
 
 
 @pytest.mark.parametrize(
@@ -72,20 +72,20 @@ def test_a_plain_port_that_is_spoken_to_in_tls(kafka_server: RealKafka, environ:
     address = kafka_server.bootstrap_servers
     ((ok, message),) = lines(KAFKA_BOOTSTRAP_SERVERS=address, **environ)
     assert not ok
-    assert f"{address} does not speak TLS" in message
+    assert f"{address} does not use TLS" in message
 
 
 def test_addresses_that_lead_nowhere_are_told_apart() -> None:
     refused = f"{HOST}:{free_port()}"
     ((ok, message),) = lines(KAFKA_BOOTSTRAP_SERVERS=f"{refused},kafka.invalid:9092")
     assert not ok
-    assert f"KAFKA_BOOTSTRAP_SERVERS: {refused} cannot be connected to" in message
+    assert f"KAFKA_BOOTSTRAP_SERVERS: {refused} cannot be reached" in message
     assert "KAFKA_BOOTSTRAP_SERVERS: kafka.invalid:9092 does not resolve on this machine" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("advertised", "problem"), [("kafka.invalid:9092", "does not resolve"), (f"{HOST}:1", "cannot be connected to")]
+    ("advertised", "problem"), [("kafka.invalid:9092", "does not resolve"), (f"{HOST}:1", "cannot be reached")]
 )
 def test_an_advertised_address_that_leads_nowhere_is_named(
     kafka_cluster: Callable[[int], KafkaCluster], advertised: str, problem: str
@@ -128,7 +128,7 @@ def test_a_group_in_use_is_called_that_and_reading_goes_on(
             member.poll(0)
             assert time.monotonic() < deadline
         assert f"group group-{name}" in caplog.text
-        assert "ingestion goes on" in caplog.text
+        assert "Ingestion continues" in caplog.text
     finally:
         source.close()
         member.close()

@@ -100,9 +100,7 @@ class World:
 
     def source(self, stream: Stream, ledger_id: str) -> SimSource:
         patience = float(self.own.retry_seconds)
-        source = SimSource(
-            self.broker, TOPIC, self.clock, group_id=GROUP, ledger_id=ledger_id, patience_seconds=patience
-        )
+        source = SimSource(self.broker, TOPIC, self.clock, group_id=GROUP, ledger_id=ledger_id, retry_seconds=patience)
         source.world = self
         if (watch := watched()) is not None:
             watch.compared()  # a run has looked at the topic just before

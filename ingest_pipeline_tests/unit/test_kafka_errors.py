@@ -15,7 +15,7 @@ from ingest_pipeline.core.errors import (
     TopicMissing,
     UnknownFault,
 )
-from ingest_pipeline.kafka.errors import map_error, passes
+from ingest_pipeline.kafka.errors import is_transient, map_error
 
 WHERE = "Kafka at localhost:9092, topic price"
 CODES = {name: code for name, code in vars(KafkaError).items() if isinstance(code, int) and not name.startswith("__")}
@@ -121,11 +121,11 @@ def test_an_exception_is_taken_for_the_error_it_carries() -> None:
 
 
 def test_only_a_moving_leader_or_coordinator_is_asked_again_at_once() -> None:
-    assert passes(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
-    assert passes(KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)))
-    assert not passes(KafkaException(KafkaError(KafkaError._TRANSPORT)))
-    assert not passes(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
-    assert not passes(KafkaException())
+    assert is_transient(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
+    assert is_transient(KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)))
+    assert not is_transient(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+    assert not is_transient(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    assert not is_transient(KafkaException())
 
 
 def test_they_can_be_sent_between_processes() -> None:

@@ -121,7 +121,7 @@ class Stage:
             group_id="g",
             ledger_id="ledger",
             batch_bytes=1 << 20,
-            patience_seconds=30.0,
+            retry_seconds=30.0,
             clock=self.clock,
         )
         self.client: ScriptedConsumer = self.source._consumer  # type: ignore[assignment]
@@ -283,7 +283,7 @@ class TestARightThatIsTakenAway:
         assert len(stage.client.assigned) == 3
 
     def test_one_that_stays_away_is_told_when_patience_is_over(self, stage: Stage) -> None:
-        with pytest.raises(NotPermitted, match="grant Read") as denied:
+        with pytest.raises(NotPermitted, match="Grant Read") as denied:
             stage.read(*[[self.DENIED]] * 100)
         assert stage.clock.monotonic() >= 20
         assert (denied.value.partition, denied.value.offset) == (0, 5)
