@@ -183,7 +183,7 @@ def _key_differences(connection: Connection, stream: Stream, name: str, partitio
         else:
             way = (
                 f"the table is partitioned by {partition_key}, and PostgreSQL wants the key to have that column:"
-                " partition by kafka_offset instead, as docs/streams.md shows"
+                " partition by kafka_offset instead, as docs/tables.md shows"
             )
         return [f"the primary key is {actual}, not {own} ({columns}): {way}"]
     if key.deferrable:

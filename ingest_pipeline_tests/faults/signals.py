@@ -23,7 +23,7 @@ def freeze(pid: int, storage: Path) -> None:
     """SIGSTOP, at any moment but while it writes to Dagster's SQLite files.
 
     There a frozen process holds back every other that writes to them, daemon and code server included, until it wakes
-    up or ends: no run can be launched, whoever is free to drain. See "Not covered" in docs/reliability.md.
+    up or ends: no run can be launched, whoever is free to drain. See "Limits" in docs/reliability.md.
     """
 
     def stopped() -> bool:
