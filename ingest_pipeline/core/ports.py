@@ -20,27 +20,26 @@ class Clock(Protocol):
 
 
 class Source(Protocol):
-    """Reads records from places the ledger named. Never resets an offset by itself."""
+    """Reads records from the ledger's offsets. Never resets an offset by itself."""
 
-    def assign(self, places: Mapping[int, NextOffset]) -> None:
-        """Read on from these places; an earlier assignment is dropped, with all it had fetched."""
+    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
+        """Read from these offsets. An earlier assignment and its fetched records are dropped."""
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
-        """Up to `max_records` records; returns early when that many are there, else after the time-out.
+        """Up to `max_records` records. Returns when that many have arrived, or after the time-out.
 
-        A call that finds nothing may return an empty chunk; one that finds an end of partition returns it once.
+        The chunk may be empty. An end of partition is returned once.
 
         Raises:
-            DataLoss: an assigned place is not in the log any more, or the log behind it was rewritten.
+            DataLoss: the log no longer holds an assigned offset, or was truncated and rewritten.
             KafkaUnavailable, NotPermitted, StopStream.
         """
 
-    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
-        """Commit these as the group's offsets, marked with the ledger's id, without waiting. A courtesy to lag tools:
-        failures are logged and forgotten."""
+    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
+        """Commit the group's offsets with the ledger's mark, without waiting. A failure is only logged."""
 
     def close(self) -> None:
-        """Release everything. The last acknowledged places are committed if the broker answers within 2 s."""
+        """Release everything. The last acknowledged offsets are committed if the broker answers within 2 s."""
 
 
 class Topic(Protocol):

@@ -67,7 +67,7 @@ _CONSUMER_ONLY = frozenset(
 
 
 def ledger_mark(ledger_id: str) -> str:
-    """The metadata of this product's group commits. A stream never starts from an offset with this mark."""
+    """The metadata of the product's group commits. No stream starts from an offset with this mark."""
     return LEDGER_MARK + ledger_id
 
 
@@ -77,7 +77,7 @@ def bootstrap_servers(kafka: Mapping[str, str]) -> str:
 
 
 def topic_partition(topic: str, partition: int, offset: NextOffset, metadata: str = "") -> TopicPartition:
-    """The client's form of an offset. The client expects -1, not None, for an unknown epoch."""
+    """An offset for the client, with -1 for an unknown epoch."""
     epoch = -1 if offset.leader_epoch is None else offset.leader_epoch
     return TopicPartition(topic, partition, offset.next_offset, metadata, epoch)
 
@@ -90,7 +90,7 @@ def consumer_config(
     The consumer prefetches about `batch_bytes` (at least 1 MiB, at most 64 MiB) plus one fetch response.
 
     Args:
-        kafka: the user's librdkafka properties, validated. They override defaults, not fixed properties.
+        kafka: the user's librdkafka properties, validated. User values override defaults, not fixed properties.
         batch_bytes: BATCH_BYTES of the stream.
     """
     prefetch_bytes = min(max(batch_bytes, _MIB), 64 * _MIB)

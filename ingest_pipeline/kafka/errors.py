@@ -181,7 +181,7 @@ _BY_CODE = {getattr(KafkaError, name): outcome for name, outcome in _TABLE.items
 
 
 def is_transient(error: KafkaException) -> bool:
-    """Whether a leader or a coordinator is moving, so that the same question may succeed a moment later."""
+    """Whether a leader or a coordinator is moving. The same question may succeed a moment later."""
     inner = error.args[0] if error.args else None
     outcome = _BY_CODE.get(inner.code()) if isinstance(inner, KafkaError) else None
     return outcome is not None and outcome[1] is _LATER

@@ -1,4 +1,4 @@
-"""The group's offsets in Kafka. They follow the ledger and only serve lag tools. No run starts from them."""
+"""The group's offsets in Kafka, which follow the ledger and only serve lag tools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTERVAL_SECONDS = 1.0
 
 
 class GroupCommits:
-    """The newest offsets to commit. At most one request a second is sent, and one at a time.
+    """The newest offsets to commit. Requests are at least a second apart and never overlap.
 
     A failure is logged once and has no other consequence.
 

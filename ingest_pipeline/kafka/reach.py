@@ -28,7 +28,7 @@ def bootstrap_problems(kafka: Mapping[str, str]) -> list[str]:
 def advertised_problems(admin: Admin) -> list[str]:
     """Problems with the addresses that brokers advertise to clients. Also empty when no broker answers.
 
-    A new client asks, because a client with a wrong advertised address may ask that address again.
+    A new client asks, because an old client may ask a wrong advertised address again.
     """
     client = Admin(admin.kafka, admin.client_id, admin.logger)
     try:

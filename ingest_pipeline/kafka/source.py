@@ -33,8 +33,8 @@ class KafkaSource:
 
     - The client reconnects by itself. `read` raises KafkaUnavailable when no message has arrived for `retry_seconds`
       after the first sign of trouble and the brokers do not answer a question about the ends either.
-    - The client stops reading a partition after a missing right (librdkafka 2.16, seen on its mock cluster). `read`
-      assigns the partitions again for `retry_seconds`, because the right may be granted again.
+    - The client stops reading a partition after a missing right (librdkafka 2.16, on the mock cluster). `read` assigns
+      the partitions again for `retry_seconds`, because the right may be granted again.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class KafkaSource:
         config |= {"error_cb": self._on_error, "on_commit": self._group.on_commit}
         self._consumer = open_client(Consumer, config, self._logger)
 
-    def assign(self, places: Mapping[int, NextOffset]) -> None:
+    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
         first = not self._assigned
-        self._assigned = dict(places)
+        self._assigned = dict(offsets)
         self._stopped.errors, self._ends.pending = {}, {}
         try:
-            self._consumer.assign([topic_partition(self._topic.name, *item) for item in places.items()])
+            self._consumer.assign([topic_partition(self._topic.name, *item) for item in offsets.items()])
         except KafkaException as error:
             raise map_error(error, self._topic.where) from error
         if first:
@@ -89,7 +89,7 @@ class KafkaSource:
     def _request_metadata(self) -> None:
         """Learn the leaders at once. An idle client asks at the next tick of its 1 s timer (2.16, measured).
 
-        The request follows `assign`: the client does not check the epoch with a leader that it knew before, and would
+        The request follows `assign`: the client does not check the epoch with an already known leader, and would
         overlook a log that was truncated and has grown again.
         """
         with suppress(KafkaException):  # `read` waits for brokers that do not answer
@@ -115,8 +115,8 @@ class KafkaSource:
             return Chunk(messages)
         return self._chunk_of_events(messages)
 
-    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
-        self._group.add(places)
+    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
+        self._group.add(offsets)
         self._commit(self._group.take_due())
 
     def close(self) -> None:
@@ -136,13 +136,13 @@ class KafkaSource:
         closing.start()
         closing.join(max(0.1, deadline - self._clock.monotonic()))
 
-    def _commit(self, places: Mapping[int, NextOffset]) -> None:
-        if not places:
+    def _commit(self, offsets: Mapping[int, NextOffset]) -> None:
+        if not offsets:
             return
         name = self._topic.name
         try:
             self._consumer.commit(
-                offsets=[topic_partition(name, *item, self._mark) for item in places.items()], asynchronous=True
+                offsets=[topic_partition(name, *item, self._mark) for item in offsets.items()], asynchronous=True
             )
         except KafkaException as error:
             self._group.refuse(error)

@@ -1,4 +1,4 @@
-"""Partitions that the client stopped reading after an error, and the retries until each can be read again."""
+"""Partitions that the client stopped reading after an error, and the retries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoppedPartitions:
         next_offset: partition → offset at which reading goes on.
 
     Attributes:
-        errors: partition → error. The first error counts, because later ones may be its consequence.
+        errors: partition → error. The first error counts, because later errors may be its consequence.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class StoppedPartitions:
             )
         return data_loss(
             self._topic.where,
-            partition,
+            partition=partition,
             expected=offset,
             low=low.next_offset,
             high=high.next_offset,

@@ -36,8 +36,8 @@ _GRACE_SECONDS = 1.0
 _NO_RECORD = -1
 """The offset in an answer about a time when every record is older."""
 _has_topic_ids: dict[str, bool] = {}
-"""Bootstrap servers → whether they answer questions about topic ids. False: the servers named no controller and did not
-answer. The process asks such servers again only while they name a controller."""
+"""Bootstrap servers → whether the brokers answer questions about topic ids. False: the brokers named no controller and
+did not answer. The process asks such brokers again only if their metadata names a controller."""
 
 
 class KafkaTopic:

@@ -63,7 +63,7 @@ _FOREIGN_OPTIONS = {
     "encoding": "nothing: every session uses UTF-8",
     "applicationname": "nothing: every session sets its own",
 }
-"""Options of other clients in lower case → the option or setting that replaces them."""
+"""Options of other clients in lower case → the replacement."""
 _OPTION_CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "target_session_attrs": ("read-write", "primary", "any"),  # the other three choose servers that refuse writes

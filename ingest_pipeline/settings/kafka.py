@@ -137,7 +137,7 @@ def allowed(name: str) -> str:
 def kafka_properties(
     variables: Mapping[str, str], settings: Collection[str], allow_insecure_tls: bool
 ) -> tuple[KafkaProperties, dict[str, str]]:
-    """The properties that the KAFKA_* variables set, on top of DEFAULTS, and variable → problem.
+    """The properties from DEFAULTS and from KAFKA_* variables, and variable → problem.
 
     Args:
         variables: non-empty variables. Names without KAFKA_ in front are ignored.

@@ -1,4 +1,4 @@
-"""Kafka settings that depend on each other, and the names of these settings in other programs."""
+"""Checks across several Kafka settings, and the names of Kafka settings in other programs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def intended_variable(key: str) -> str:
 
 
 def combination_problems(properties: Mapping[str, str]) -> dict[str, str]:
-    """Variable → problem, for properties that are valid alone and contradict each other."""
+    """Variable → problem, for properties that are valid alone and contradict another property."""
     problems: dict[str, str] = {}
     protocol = properties.get("security.protocol", "plaintext").upper()
     for broker in properties["bootstrap.servers"].split(","):

@@ -25,17 +25,17 @@ _SECRET_FIELDS = ("database_url", "alert_webhook_url")
 def load_settings(
     stream_names: Sequence[str], environ: Mapping[str, str] | None = None, env_file: str | None = ".env"
 ) -> Settings:
-    """The settings of the named streams, and the settings they share.
+    """The settings of the named streams and of the deployment.
 
     `<STREAM>_X` beats `X` beats the default. An empty variable counts as not set.
 
     Args:
         stream_names: of all streams. Without any, no variable counts as an override or as a misspelt name.
         environ: replaces both the process's environment and `env_file`.
-        env_file: a file in the current directory that may be absent. The process's environment beats the file.
+        env_file: an optional file in the current directory. The process's environment beats the file.
 
     Raises:
-        SettingsError: one line for every variable that cannot be used. No line quotes a secret.
+        SettingsError: a line for every unusable variable. No line quotes a secret.
     """
     variables = _variables(environ, env_file)
     problems: dict[str, str] = {}

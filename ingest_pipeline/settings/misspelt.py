@@ -1,4 +1,4 @@
-"""Variables that were meant to set something and do not, with the name that was probably meant."""
+"""Misspelt settings: variables without an effect whose names resemble a setting."""
 
 from __future__ import annotations
 

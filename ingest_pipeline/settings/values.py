@@ -1,7 +1,7 @@
-"""Types of setting values: how a text becomes a value, the form that it must have, how the value is printed.
+"""Types of setting values: parsing, form and display.
 
-A validator's ValueError gives the reason where the form alone does not explain the refusal. The reason never quotes
-the text, which may be a secret.
+A validator's ValueError has a reason if the form alone does not explain the refusal. The reason never quotes the text,
+which may be a secret.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Shape:
 
 
 class InBytes:
-    """Marks a number of bytes that is printed in KiB and MiB."""
+    """Marks a number of bytes, printed in KiB and MiB."""
 
 
 class Webhook(SecretStr):
@@ -174,7 +174,7 @@ def allowed(field: FieldInfo) -> str:
 
 
 def display_text(field: FieldInfo, value: Any) -> str:
-    """The text that would set this value, with secrets masked. "" for none."""
+    """The value as text for the environment, with secrets masked. "" for None."""
     if value is None:
         return ""
     if isinstance(value, Webhook):

@@ -35,8 +35,8 @@ class MemorySource:
         self._away_since: float | None = None
         self._turn = 0
 
-    def assign(self, places: Mapping[int, NextOffset]) -> None:
-        self._places = dict(places)
+    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
+        self._places = dict(offsets)
         self._told_ends = {}
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
@@ -57,11 +57,11 @@ class MemorySource:
             self._clock.sleep(timeout_seconds)
         return Chunk(records, ends)
 
-    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
+    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
         if self._broker.available:
             commits = self._broker.groups.setdefault((self._group_id, self._topic), {})
-            for partition, place in places.items():
-                commits[partition] = GroupOffset(place.next_offset, LEDGER_MARK + self._ledger_id)
+            for partition, offset in offsets.items():
+                commits[partition] = GroupOffset(offset.next_offset, LEDGER_MARK + self._ledger_id)
 
     def close(self) -> None:
         self._places = {}

@@ -65,13 +65,13 @@ class SimDatabase(MemoryDatabase):
 class SimSource(MemorySource):
     world: World
 
-    def assign(self, places: Mapping[int, NextOffset]) -> None:
+    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
         job = current()
         if job is not None:
             job.since = self.world.model.reading()
             if job.watch is not None:
                 job.watch.starts()
-        super().assign(places)
+        super().assign(offsets)
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
         watch = watched()
@@ -83,10 +83,10 @@ class SimSource(MemorySource):
             watch.took(chunk.messages)
         return chunk
 
-    def acknowledge(self, places: Mapping[int, NextOffset]) -> None:
+    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
         pause("acknowledge")
-        super().acknowledge(places)
-        self.world.checks.acknowledged(places)
+        super().acknowledge(offsets)
+        self.world.checks.acknowledged(offsets)
 
 
 @cache
