@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -24,71 +24,72 @@ _PREVIEW_BYTES = 2000
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Records that could not become a row: list, show, redrive, discard, purge, allow.
+    """List, show, redrive, discard, purge or allow records that could not become a row.
 
     Example: ingest dead-letters list price
     """
 
 
 def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds STREAM and the options that narrow, and hands the command (letters, wanted, stream, …)."""
+    """Adds STREAM and the options that select letters. The command takes (letters, selected, stream, …)."""
 
     @wraps(command)
-    def run(
-        stream: Stream,
-        stage: str | None,
-        sqlstate: str | None,
-        reason: str | None,
-        since: datetime | None,
-        until: datetime | None,
-        ids: tuple[int, ...],
-        **rest: Any,
-    ) -> Any:
+    def run(stream: Stream, ids: tuple[int, ...], **options: Any) -> Any:
         from ..postgres.dead_letters import DeadLetters
         from ..postgres.letter_filter import LetterFilter
 
-        wanted = LetterFilter(stage, sqlstate, reason, since, until, ids or None)
-        return command(DeadLetters(open_clients().database(), stream), wanted, stream, **rest)
+        selection = {name: options.pop(name) for name in ("stage", "sqlstate", "reason", "since", "until")}
+        selected = LetterFilter(**selection, ids=ids or None)
+        return command(DeadLetters(open_clients().database(), stream), selected, stream, **options)
 
     for option in (
-        click.option("--id", "ids", type=int, multiple=True, help="Of a letter; may be repeated."),
-        click.option("--until", type=Instant(), help="Refused before; UTC where it names no zone."),
-        click.option("--since", type=Instant(), help="Refused at or after."),
-        click.option("--reason", help="A part of the reason's text."),
-        click.option("--sqlstate", help="For example 23514."),
-        click.option("--stage", type=click.Choice(STAGES)),
+        click.option("--id", "ids", type=int, multiple=True, help="Only the letter with this id; may be repeated."),
+        click.option("--until", type=Instant(), help="Only letters refused before this time; UTC without a zone."),
+        click.option("--since", type=Instant(), help="Only letters refused at this time or later; UTC without a zone."),
+        click.option("--reason", help="Only letters whose reason contains this text."),
+        click.option("--sqlstate", help="Only letters with this SQLSTATE, for example 23514."),
+        click.option("--stage", type=click.Choice(STAGES), help="Only letters that this stage refused."),
         click.argument("stream", type=StreamName()),
     ):
         run = option(run)
     return run
 
 
+def _count(letters: DeadLetters, selected: LetterFilter) -> int:
+    return sum(row.letters for row in letters.count_by_reason(selected))
+
+
+def _confirmed(total: int, question: str, yes: bool) -> bool:
+    """Whether there is something to do and the user agrees."""
+    return total > 0 and (yes or click.confirm(question))
+
+
 @dead_letters.command("list")
 @_filtered
-@click.option("--limit", default=20, show_default=True, help="Letters listed below the counts.")
-def list_letters(letters: DeadLetters, wanted: LetterFilter, stream: Stream, limit: int) -> None:
-    """Open letters: counts by reason first, then the oldest.
+@click.option("--limit", default=20, show_default=True, help="How many letters to list below the counts.")
+def list_letters(letters: DeadLetters, selected: LetterFilter, stream: Stream, limit: int) -> None:
+    """Count the open letters by reason, and list the oldest.
 
     Example: ingest dead-letters list price --stage decode
     """
-    counts = letters.count_by_reason(wanted)
+    counts = letters.count_by_reason(selected)
     if not counts:
         click.echo(f"{stream.name} has no such open dead letter")
         return
     for row in counts:
         click.echo(f"{row.letters:>9,}  {row.stage:<9}  {row.reason}")
     click.echo()
-    for row in letters.page(wanted, limit=limit):
+    for row in letters.page(selected, limit=limit):
         where = f"partition {row.kafka_partition} offset {row.kafka_offset}"
-        at = row.failed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        click.echo(f"id {row.id}  {where}  {at}  tries {row.attempts}  {row.reason}")
+        failed_at = row.failed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        click.echo(f"id {row.id}  {where}  {failed_at}  tries {row.attempts}  {row.reason}")
 
 
 @dead_letters.command()
 @click.argument("stream", type=StreamName())
-@click.option("--count", type=click.IntRange(min=0), required=True, help="How many; 0 takes it back.")
+@click.option("--count", type=click.IntRange(min=0), required=True, help="How many letters; 0 for none any more.")
 def allow(stream: Stream, count: int) -> None:
-    """Let the next dead letters pass uncounted by the limit, once; then it holds again.
+    """Let the next dead letters of a stream pass without counting against the limit.
 
     Example: ingest dead-letters allow price --count 5000
     """
@@ -102,7 +103,7 @@ def allow(stream: Stream, count: int) -> None:
 @click.argument("stream", type=StreamName())
 @click.argument("letter_id", type=int)
 def show(stream: Stream, letter_id: int) -> None:
-    """One letter with its key, headers and bytes. This prints the payload.
+    """Print one letter with its key, headers and bytes. This shows the payload.
 
     Example: ingest dead-letters show price 17
     """
@@ -110,8 +111,8 @@ def show(stream: Stream, letter_id: int) -> None:
 
     row = DeadLetters(open_clients().database(), stream).show(letter_id, _PREVIEW_BYTES)
     if row is None:
-        known = f"Hint: `ingest dead-letters list {stream.name}` counts those it has."
-        raise click.ClickException(f"{stream.name} has no dead letter {letter_id}\n{known}")
+        hint = f"Hint: `ingest dead-letters list {stream.name}` shows the ids of its open letters."
+        raise click.ClickException(f"{stream.name} has no dead letter {letter_id}\n{hint}")
     shown = dict(row._mapping)
     for name, length in (("key", shown.pop("key_bytes")), ("value", shown.pop("kept_bytes"))):
         if length is not None:
@@ -122,48 +123,47 @@ def show(stream: Stream, letter_id: int) -> None:
 
 @dead_letters.command()
 @_filtered
-@click.option("--dry-run", is_flag=True, help="Try everything, change nothing.")
-def redrive(letters: DeadLetters, wanted: LetterFilter, stream: Stream, dry_run: bool) -> None:
-    """Decode the stored bytes with today's code and store the rows under their own coordinates.
+@click.option("--dry-run", is_flag=True, help="Try every letter and change nothing.")
+def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_run: bool) -> None:
+    """Decode the stored bytes with the present code, and store the rows under the records' own Kafka coordinates.
 
     Example: ingest dead-letters redrive price --reason "Expected `float`"
     """
     from ..operations.limits import record_rules
 
     settings = open_clients().settings.for_stream(stream.name)
-    total = sum(row.letters for row in letters.count_by_reason(wanted))
     decode, rules = JsonDecoder(stream, settings.naive_timestamps).decode, record_rules(settings, stream)
-    with progress(f"redriving {stream.name}", total) as show:
-        done = letters.redrive(wanted, decode, rules, dry_run=dry_run, observe=lambda done: show(done.tried))
+    with progress(f"redriving {stream.name}", _count(letters, selected)) as show:
+        done = letters.redrive(selected, decode, rules, dry_run=dry_run, observe=lambda done: show(done.tried))
     would = "would be " if dry_run else ""
     click.echo(
         f"{done.stored:,} {would}stored, {done.present:,} were there already, {done.refused:,} refused again,"
         f" {done.truncated:,} cut short and not tried"
     )
     if done.truncated:
-        click.echo(letters.how_to_fetch(wanted))
+        click.echo(letters.how_to_fetch(selected))
 
 
 @dead_letters.command()
 @_filtered
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def discard(letters: DeadLetters, wanted: LetterFilter, stream: Stream, yes: bool) -> None:
+def discard(letters: DeadLetters, selected: LetterFilter, stream: Stream, yes: bool) -> None:
     """Close letters without a row. They stay in the ledger as discarded until they are purged.
 
     Example: ingest dead-letters discard price --id 17 --yes
     """
-    total = sum(row.letters for row in letters.count_by_reason(wanted))
-    if total and (yes or click.confirm(f"discard {total:,} dead letters of {stream.name}?")):
-        with progress(f"discarding letters of {stream.name}", total) as show:
-            discarded = letters.discard(wanted, observe=show)
-        click.echo(f"discarded {discarded:,}")
-    else:
+    total = _count(letters, selected)
+    if not _confirmed(total, f"discard {total:,} dead letters of {stream.name}?", yes):
         click.echo("nothing discarded")
+        return
+    with progress(f"discarding letters of {stream.name}", total) as show:
+        discarded = letters.discard(selected, observe=show)
+    click.echo(f"discarded {discarded:,}")
 
 
 @dead_letters.command()
 @click.argument("stream", type=StreamName())
-@click.option("--days", type=click.IntRange(0), help="Instead of SETTLED_LETTER_RETENTION_DAYS.")
+@click.option("--days", type=click.IntRange(0), help="How long ago; SETTLED_LETTER_RETENTION_DAYS if not given.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(stream: Stream, days: int | None, yes: bool) -> None:
     """Delete letters that were redriven or discarded long ago. Open ones are never deleted.
@@ -174,12 +174,12 @@ def purge(stream: Stream, days: int | None, yes: bool) -> None:
     """
     from ..postgres.letter_retention import SettledLetters
 
-    settled = SettledLetters(open_clients().database(), stream)
+    letters = SettledLetters(open_clients().database(), stream)
     days = open_clients().settings.settled_letter_retention_days if days is None else days
-    total = settled.expired(days)
-    if total and (yes or click.confirm(f"delete {total:,} letters of {stream.name}, settled over {days} days ago?")):
-        with progress(f"purging letters of {stream.name}", total) as show:
-            purged = settled.purge(days, observe=show)
-        click.echo(f"purged {purged:,}")
-    else:
+    total = letters.expired(days)
+    if not _confirmed(total, f"delete {total:,} letters of {stream.name}, settled over {days} days ago?", yes):
         click.echo("nothing purged")
+        return
+    with progress(f"purging letters of {stream.name}", total) as show:
+        purged = letters.purge(days, observe=show)
+    click.echo(f"purged {purged:,}")

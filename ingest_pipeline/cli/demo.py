@@ -16,7 +16,7 @@ _MOST_EVENTS = 5000.0
 
 
 def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
-    """A server of this machine that fails is one line, like every error of ours."""
+    """Turns the failure of a local server into one line, as the other errors are."""
 
     @wraps(command)
     def run(*args: Args.args, **kwargs: Args.kwargs) -> Result:
@@ -31,24 +31,28 @@ def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="Of the UI; 0 is any.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="Port of the UI; 0 for any free one."
+)
 @click.option(
     "--rate",
     type=click.FloatRange(0.1, _MOST_EVENTS),
     default=200,
     show_default=True,
-    help="Events a second over all topics; the embedded broker keeps 5 MB a partition.",
+    help="Events per second over all topics. The embedded broker keeps 5 MB per partition.",
 )
-@click.option("--seconds", type=click.FloatRange(1), help="End this long after Dagster's start-up.")
-@click.option("--headless", is_flag=True, help="End with a verdict after --seconds (then 45 if not given).")
-@click.option("--kill-every", type=click.FloatRange(1), help="SIGKILL a draining run every so many seconds.")
+@click.option("--seconds", type=click.FloatRange(1), help="End this many seconds after Dagster's start.")
+@click.option("--headless", is_flag=True, help="End with a verdict after --seconds (default 45).")
+@click.option(
+    "--kill-every", type=click.FloatRange(1), help="Kill a draining run with SIGKILL at this interval in seconds."
+)
 @_one_line
 def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_every: float | None) -> None:
-    """Broker, PostgreSQL, simulated devices and Dagster on this machine; Ctrl-C ends it.
+    """Run a broker, PostgreSQL, simulated devices and Dagster on this machine until Ctrl-C.
 
-    Everything is kept in .demo of the current directory, which is emptied at the start.
+    The demo keeps its files in .demo of the current directory, and empties that folder at the start.
 
-    With --kill-every it ends with the proof that nothing was lost, and exit code 1 when something was.
+    With --kill-every it ends with a proof that no record was lost. The exit code is 1 if a record was lost.
 
     Example: ingest demo --rate 1000
     """
@@ -61,41 +65,49 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
 
 @click.command()
 @click.option(
-    "--rate", type=click.FloatRange(0), default=200, show_default=True, help="Events a second; 0 is all it takes."
+    "--rate",
+    type=click.FloatRange(0),
+    default=200,
+    show_default=True,
+    help="Events per second; 0 for as many as possible.",
 )
-@click.option("--seconds", type=click.FloatRange(0.1), help="End after this long.")
-@click.option("--records", type=click.IntRange(1), help="End after this many.")
+@click.option("--seconds", type=click.FloatRange(0.1), help="End after this many seconds.")
+@click.option("--records", type=click.IntRange(1), help="End after this many records.")
 @click.option(
     "--topics",
     default="temperature,price",
     show_default=True,
-    help="Separated by commas. For those of other streams in streams.py events are made up.",
+    help="Topics, separated by commas. Events for other streams of streams.py are generated from their declaration.",
 )
-@click.option("--devices", type=click.IntRange(1, 10_000), default=100, show_default=True)
-@click.option("--symbols", type=click.IntRange(1, 17_576), default=20, show_default=True)
+@click.option("--devices", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many devices.")
+@click.option(
+    "--symbols", type=click.IntRange(1, 17_576), default=20, show_default=True, help="How many symbols have a price."
+)
 @click.option(
     "--broken-every",
     type=click.IntRange(0, 100_000),
     default=1000,
     show_default=True,
-    help="One event in so many is broken; 0 is none.",
+    help="Break one event in this many; 0 for none.",
 )
 @click.option(
     "--tombstone-every",
     type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
-    help="One record in so many has no value.",
+    help="Leave out the value of one record in this many; 0 for none.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same events.")
 @click.option("--bootstrap-servers", help="Default: KAFKA_BOOTSTRAP_SERVERS.")
-@click.option("--create-topics", is_flag=True, help="Create topics that do not exist.")
-@click.option("--partitions", type=click.IntRange(1), default=4, show_default=True, help="Of a topic it creates.")
+@click.option("--create-topics", is_flag=True, help="Create the topics that do not exist.")
+@click.option(
+    "--partitions", type=click.IntRange(1), default=4, show_default=True, help="Partitions of a created topic."
+)
 @_one_line
 def simulate(topics: str, bootstrap_servers: str | None, create_topics: bool, partitions: int, **plan: Any) -> None:
-    """Send simulated events to a broker, at a rate, until Ctrl-C or the end.
+    """Send simulated events to a broker at a rate, until Ctrl-C or the end.
 
-    KAFKA_* settings are honoured, as by the pipeline itself.
+    It uses the same KAFKA_* settings as the pipeline.
 
     Example: ingest simulate --rate 1000 --seconds 60 --create-topics
     """

@@ -1,4 +1,4 @@
-"""`ingest …`: thin calls into the folders. An error is one line on stderr and a hint, exit code 1, no traceback."""
+"""`ingest …`. An error is one line on stderr with a hint, and exit code 1. A traceback is shown only on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..settings.streams import load_streams
 if TYPE_CHECKING:
     from ..operations.clients import Clients
 
-_ELSEWHERE = {
+_COMMANDS = {
     "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
     "dead-letters": "ingest_pipeline.cli.dead_letters:dead_letters",
     "demo": "ingest_pipeline.cli.demo:demo",
@@ -36,14 +36,14 @@ _ELSEWHERE = {
     "tail": "ingest_pipeline.cli.table:tail",
 }
 _ERROR_CODES = {"status": 3}
-"""The exit code of an error where 1 and 2 say something else; a usage error is one, too."""
+"""Command → the exit code of its errors, usage errors included, where 1 and 2 have another meaning."""
 
 
 class IngestGroup(click.Group):
-    """Finds the commands that live in other modules when they are asked for, and turns our errors into one line."""
+    """Imports a command's module when the command is used, and turns errors into one line."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
-        """A terminal that cannot show a character gets its code instead. Words of a command line are UTF-8."""
+        """Writes the code of a character that the terminal cannot show. Takes the command line for UTF-8."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -52,18 +52,18 @@ class IngestGroup(click.Group):
         return super().main(args, *rest, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+        return sorted([*super().list_commands(ctx), *_COMMANDS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _ELSEWHERE:
-            module, _, name = _ELSEWHERE[cmd_name].partition(":")
+        if cmd_name in _COMMANDS:
+            module, _, name = _COMMANDS[cmd_name].partition(":")
             command: click.Command = getattr(importlib.import_module(module), name)
             return command
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return self._told(ctx)
+            return self._invoke_with_hints(ctx)
         except click.ClickException as error:
             code = _ERROR_CODES.get(str(ctx.invoked_subcommand))
             if code is None:
@@ -71,11 +71,11 @@ class IngestGroup(click.Group):
             error.show()
             raise click.exceptions.Exit(code) from None
 
-    def _told(self, ctx: click.Context) -> Any:
+    def _invoke_with_hints(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click's own; and it knows what to do when `| head` has gone
+            raise  # click handles these itself, a closed pipe (`| head`) included
         except Exception as error:
             if ctx.params.get("traceback"):
                 traceback.print_exc()
@@ -84,28 +84,28 @@ class IngestGroup(click.Group):
 
 
 class StreamName(click.ParamType[Stream]):
-    """The name of a stream; completes in the shell."""
+    """A stream's name, which the shell completes."""
 
     name = "stream"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Stream:
-        known = by_name(load_streams())
-        if value not in known:
-            self.fail(f"there is no stream {value!r}; streams: {', '.join(known)}", param, ctx)
-        return known[value]
+        streams = by_name(load_streams())
+        if value not in streams:
+            self.fail(f"there is no stream {value!r}; streams: {', '.join(streams)}", param, ctx)
+        return streams[value]
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[click.shell_completion.CompletionItem]:
         try:
             names = list(by_name(load_streams()))
-        except IngestError:  # in the middle of a line is no place to say so; the command itself will
+        except IngestError:  # no error while a line is typed: the command itself reports it
             return []
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 class Instant(click.ParamType[datetime]):
-    """A time as docs/streams.md describes timestamps. UTC where it names no zone."""
+    """A time in the form that docs/streams.md describes for timestamps. A time without a zone is UTC."""
 
     name = "time"
 
@@ -119,18 +119,18 @@ class Instant(click.ParamType[datetime]):
 @click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error: ingest --traceback status.")
 def main(**_: bool) -> None:
-    """Kafka topics into PostgreSQL tables, exactly once, run by Dagster.
+    """Copy Kafka topics into PostgreSQL tables, exactly once, run by Dagster.
 
-    Settings come from the environment and .env: `ingest settings` lists them.
+    Settings come from the environment and from .env. `ingest settings` lists them.
 
     Example: ingest status
     """
 
 
 @main.command()
-@click.option("--set-only", is_flag=True, help="Only those that differ from their default.")
+@click.option("--set-only", is_flag=True, help="Only the settings that differ from their default.")
 def settings(set_only: bool) -> None:
-    """All settings with value, default and meaning; secrets masked.
+    """List all settings with value, default and meaning. Secrets are masked.
 
     Example: BATCH_SIZE=500 ingest settings --set-only
     """
@@ -146,38 +146,40 @@ def settings(set_only: bool) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Create or bring up to date the ledger and every stream's table.
+    """Create the ledger and every stream's table, or bring them up to date.
 
-    Adds columns that a stream declares and its table lacks; never drops or retypes one.
+    It adds columns that a stream declares and its table lacks. It never drops a column or changes its type.
 
     Example: DATABASE_URL=postgresql://owner@db/events ingest migrate
     """
     from ..postgres import schema
 
-    done = schema.migrate(open_clients().database(), load_streams())
-    click.echo("\n".join(done) or "nothing to do: the ledger and all tables are as declared")
+    changes = schema.migrate(open_clients().database(), load_streams())
+    click.echo("\n".join(changes) or "nothing to do: the ledger and all tables are as declared")
 
 
 @main.command()
 def check() -> None:
-    """Look at Kafka, PostgreSQL, tables, rights and Dagster's configuration: a line each, OK or what to do.
+    """Check Kafka, PostgreSQL, tables, rights and Dagster's configuration. Each line says OK or what to do.
 
-    Exit code 1 when something needs doing. Example: ingest check
+    The exit code is 1 when something needs doing. Example: ingest check
     """
     from ..operations.check import findings
     from ..orchestration.instance_check import instance_findings
 
     clients, streams = open_clients(), load_streams()
-    wrong = 0
+    problems = 0
     for finding in chain(findings(clients, streams), instance_findings(clients, streams)):
-        wrong += not finding.ok
+        problems += not finding.ok
         click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.message}")
-    sys.exit(1 if wrong else 0)
+    sys.exit(1 if problems else 0)
 
 
 @main.command()
 @click.argument("stream", type=StreamName())
-@click.option("--reason", default="paused by hand", show_default=True, help="Shown by the sensor and in status.")
+@click.option(
+    "--reason", default="paused by hand", show_default=True, help="The reason that the sensor and `ingest status` show."
+)
 def pause(stream: Stream, reason: str) -> None:
     """Stop a stream within a batch, wherever it runs, until `ingest resume`.
 
@@ -192,7 +194,7 @@ def pause(stream: Stream, reason: str) -> None:
 @main.command()
 @click.argument("stream", type=StreamName())
 def resume(stream: Stream) -> None:
-    """Let a paused stream go on; its sensor launches a run within seconds.
+    """Let a paused stream go on. Its sensor launches a run within seconds.
 
     Example: ingest resume price
     """
@@ -203,7 +205,7 @@ def resume(stream: Stream) -> None:
 
 
 def _one_line(error: Exception, command: str) -> str:
-    """What happened, and a hint. Of an error that is not ours only the class: its text may hold anything."""
+    """The error's message and a hint. An unexpected error shows only its class, since its text may hold a payload."""
     if isinstance(error, SettingsError):
         return f"{error.message}\nHint: `ingest {command} --help`; every setting is in docs/configuration.md."
     if isinstance(error, EnvironmentFault):
@@ -220,15 +222,15 @@ def _settings() -> Settings:
 
 
 def open_clients() -> Clients:
-    """What the environment's settings point at; one for a command, closed at its end."""
+    """The clients of the environment's settings, made once for a command and closed at its end."""
     from ..operations.clients import Clients
 
     root = click.get_current_context().find_root()
     if root.obj is None:
         root.obj = Clients(_settings())
         root.call_on_close(root.obj.close)
-    found: Clients = root.obj
-    return found
+    clients: Clients = root.obj
+    return clients
 
 
 if __name__ == "__main__":

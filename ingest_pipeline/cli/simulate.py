@@ -1,4 +1,4 @@
-"""`ingest simulate`: what it shows while it sends, and at the end."""
+"""`ingest simulate`: progress while it sends, and a summary at the end."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,18 +14,17 @@ from .progress import progress
 def run_simulate(
     bootstrap_servers: str | None, topics: Sequence[str], plan: Mapping[str, Any], create_partitions: int | None
 ) -> int:
-    """Send until the plan is done or a signal comes; 1 when the broker did not take everything.
+    """Send until the plan is done or a signal comes. The exit code is 1 when the broker did not take every record.
 
     Raises:
-        IngestError: settings, topics or the broker.
+        IngestError: about settings, topics or the broker.
     """
     chosen = Plan(topics=topics, **plan)
     kafka = dict(load_settings([]).kafka)
     if bootstrap_servers is not None:
         kafka["bootstrap.servers"] = bootstrap_servers
-    made = ensure_topics(kafka, chosen.topics, create_partitions)
-    if made:
-        print(f"created {', '.join(made)} with {create_partitions} partitions each")
+    if created := ensure_topics(kafka, chosen.topics, create_partitions):
+        print(f"created {', '.join(created)} with {create_partitions} partitions each")
     with StopSignals() as stop, _shown(chosen) as report:
         tally = simulate(kafka, chosen, lambda: stop.count > 0, report)
     print(_summary(tally))
@@ -43,7 +42,7 @@ def _summary(tally: Tally) -> str:
 
 @contextmanager
 def _shown(plan: Plan) -> Iterator[Callable[[Tally], None]]:
-    """What to report to."""
+    """Yields the function that shows a tally."""
     with progress("sent", plan.total) as show:
 
         def report(tally: Tally) -> None:

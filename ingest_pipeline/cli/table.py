@@ -1,4 +1,4 @@
-"""`ingest tail` and `ingest schema`: what is in a stream's table, and what it looks like."""
+"""`ingest tail` and `ingest schema`: a stream's newest rows, and the statements that create its table."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .main import StreamName, open_clients
 
 @click.command()
 @click.argument("stream", type=StreamName())
-@click.option("-n", "rows", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many.")
+@click.option("-n", "rows", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many rows.")
 def tail(stream: Stream, rows: int) -> None:
-    """The newest rows of a stream, the newest first.
+    """Print the newest rows of a stream, the newest first.
 
     Example: ingest tail temperature -n 5
     """
@@ -23,9 +23,9 @@ def tail(stream: Stream, rows: int) -> None:
 
     from ..postgres.table_reads import newest
 
-    names, found = newest(open_clients().database(), stream, rows)
+    names, newest_rows = newest(open_clients().database(), stream, rows)
     table = Table(*names, box=None, pad_edge=False)
-    for row in found:
+    for row in newest_rows:
         table.add_row(*("" if value is None else str(value) for value in row))
     Console(width=None if sys.stdout.isatty() else 240, markup=False, highlight=False).print(table)
 
@@ -33,7 +33,7 @@ def tail(stream: Stream, rows: int) -> None:
 @click.command()
 @click.argument("stream", type=StreamName())
 def schema(stream: Stream) -> None:
-    """The statements that make a stream's table as it is declared. Needs no server.
+    """Print the statements that create a stream's table as declared. Needs no server.
 
     Example: ingest schema price
     """
