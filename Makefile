@@ -2,14 +2,14 @@
 
 PYTHONS = python3 python3.13 python3.12 python3.11
 SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-# Leaves the first supported Python on PATH in $$python, or ends the recipe.
+# Sets $$python to the first supported Python on PATH, or ends the recipe.
 FIND_PYTHON = python=; for name in $(PYTHONS); do \
 	if "$$name" -c '$(SUPPORTED)' >/dev/null 2>&1; then python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then echo "Python 3.11, 3.12 or 3.13 is needed, none is on PATH" >&2; exit 1; fi
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed
-# Two at a time: much of the suite waits for servers. A file's tests stay together and share theirs.
+# Two processes, because tests often wait for servers. The tests of a file share their servers.
 PARALLEL = -n 2 --dist loadfile
 FAULTS ?= 30
 RECORDS ?= 100000
@@ -30,10 +30,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
-demo: install ## Broker, PostgreSQL, devices and Dagster on this machine; Ctrl-C ends it (ARGS=--help)
+demo: install ## Broker, PostgreSQL, devices and Dagster on this machine. Ctrl-C ends it (ARGS=--help)
 	@$(BIN)/ingest demo $(ARGS)
 
-demo-kill: install ## The demo with a draining run killed every 20 s, and the proof at its end (ARGS=...)
+demo-kill: install ## The demo kills a run every 20 s and counts at its end what was stored (ARGS=...)
 	@$(BIN)/ingest demo --kill-every 20 $(ARGS)
 
 test: install ## Run the tests (ARGS='-k name')
@@ -42,7 +42,7 @@ test: install ## Run the tests (ARGS='-k name')
 long-test: install ## The tests that take minutes each (ARGS='-k name')
 	@$(BIN)/pytest -m long $(ARGS)
 
-ui-test: install ## Dagster's UI in a real browser (needs Chromium); renews the pictures in docs/images
+ui-test: install ## Test Dagster's UI in a real browser (needs Chromium) and renew docs/images
 	@SCREENSHOTS=docs/images $(BIN)/pytest ingest_pipeline_tests/ui $(ARGS)
 
 check: install ## Format, lint, types, docs, tests
@@ -64,16 +64,16 @@ lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for ne
 bench: install ## Measure throughput on this machine (ARGS=--help)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-bench-quick: install ## The ratio to the plain asyncio design, in a minute; fails under 2
+bench-quick: install ## The ratio to the plain asyncio design, in a minute. Fails below 2
 	@$(BIN)/python -m benchmarks.quick $(ARGS)
 
-chaos: install ## Faults at random on real servers, and the proof that nothing is lost or twice (FAULTS=30 SEED=1 ARGS='--brokers 3')
+chaos: install ## Random faults on real servers. Fails if a record is lost or stored twice (FAULTS=30 SEED=1 ARGS='--brokers 3')
 	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED) $(ARGS)
 
-fuzz: install ## Broken records by the thousand, each to be accounted for (RECORDS=n SEED=s)
+fuzz: install ## Random broken records. Fails if a record is not accounted for (RECORDS=n SEED=s)
 	@$(BIN)/python -m ingest_pipeline_tests.faults.fuzz --records $(RECORDS) --seed $(SEED)
 
-simulate: install ## The real loop over in-memory servers, any order of faults, checked after each step (STEPS=n SEED=s)
+simulate: install ## The real loop on in-memory servers with random faults, checked after each step (STEPS=n SEED=s)
 	@$(BIN)/python -m ingest_pipeline_tests.simulation --steps $(STEPS) --seed $(SEED)
 
 clean: ## Remove .venv, caches and the demo's files
