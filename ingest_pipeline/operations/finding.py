@@ -1,4 +1,4 @@
-"""What `ingest check` says: one line for each thing it looked at."""
+"""The lines of `ingest check`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Finding:
 
     Attributes:
         ok: nothing needs doing.
-        what: the thing that was looked at.
-        message: how it is, or what to do.
+        what: the topic, server, table or right that was checked.
+        message: its state, or what to do.
     """
 
     ok: bool

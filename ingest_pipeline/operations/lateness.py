@@ -15,7 +15,7 @@ from ..core.start import StoredPosition
 from ..core.stream import Stream
 from .names import sensor_name
 from .partition_status import PartitionStatus
-from .waiting import place_of, waiting_of
+from .waiting import resume_at, waiting_of
 
 if TYPE_CHECKING:
     from ..postgres.ledger import StreamState
@@ -66,7 +66,7 @@ def delays(
         waiting = noted.get(partition)
         if records == 0:
             seconds[partition] = 0.0
-        elif records is not None and waiting is not None and waiting[:2] == place_of(positions.get(partition)):
+        elif records is not None and waiting is not None and waiting[:2] == resume_at(positions.get(partition)):
             seconds[partition] = max(0.0, now - waiting.since)
         else:
             seconds[partition] = 0.0 if sensor_looks and records is not None else None
