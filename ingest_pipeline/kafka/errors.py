@@ -1,7 +1,11 @@
-"""librdkafka's error codes → the product's errors. A code that is in no table stops the stream."""
+"""librdkafka's error codes → the product's errors. A code that is in no table stops the stream.
+
+Only the address of a broker whose host name does not resolve comes from librdkafka's text.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -177,6 +181,9 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
     "MSG_SIZE_TOO_LARGE": (UnknownFault, _TOO_LARGE),
 }
 
+_BROKER = re.compile(r"(?:[a-z_]+://)?(?P<address>[^/\s]+)/(?P<id>\d+): ")
+"""How librdkafka begins what it says of a broker that has told its address. One of the settings is no number there."""
+
 _BY_CODE = {getattr(KafkaError, name): outcome for name, outcome in _TABLE.items()}
 
 
@@ -213,4 +220,9 @@ def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any)
             **attributes,
         )
     kind, advice = outcome
+    if advice is _NAME and (broker := _BROKER.match(error.str())) is not None:
+        advice = (
+            f"broker {broker['id']} tells clients to connect to {broker['address']}, which does not resolve on this"
+            " machine; correct advertised.listeners there"
+        )
     return kind(f"{where}: {advice} ({error.name()})", **attributes)

@@ -132,3 +132,18 @@ def test_they_can_be_sent_between_processes() -> None:
     error = map_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), WHERE, partition=1)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.message, again.partition) == (NotPermitted, error.message, 1)
+
+
+@pytest.mark.parametrize("protocol", ["", "sasl_ssl://", "ssl://"])
+@pytest.mark.parametrize("address", ["kafka.invalid:9092", "kafka:9092", "[fe80::1]:9092"])
+def test_an_advertised_address_that_does_not_resolve_is_named(protocol: str, address: str) -> None:
+    said = f"{protocol}{address}/7: Failed to resolve '{address}': Name or service not known (after 2ms in CONNECT)"
+    message = map_error(KafkaError(KafkaError._RESOLVE, said), WHERE).message
+    assert f"{WHERE}: broker 7 tells clients to connect to {address}, which does not resolve" in message
+    assert "advertised.listeners" in message
+
+
+@pytest.mark.parametrize("said", ["kafka.invalid:9092/bootstrap: Failed to resolve 'kafka.invalid:9092'", "", "?"])
+def test_an_address_of_the_settings_is_not_called_advertised(said: str) -> None:
+    message = map_error(KafkaError(KafkaError._RESOLVE, said), WHERE).message
+    assert "check KAFKA_BOOTSTRAP_SERVERS" in message

@@ -1,0 +1,38 @@
+"""The settings lead to a broker, and the broker tells clients an address that does not resolve here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+
+from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline_tests.orchestration.bench import Bench, failure
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
+from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def test_sensor_run_and_status_name_the_address(
+    kafka_cluster: Callable[[int], KafkaCluster], bench: Callable[..., Bench]
+) -> None:
+    cluster = kafka_cluster(1)
+    cluster.outside[1] = "kafka.invalid:9092"
+    with cluster:
+        cluster.create_topic("reading", 2)
+        servers = f"{HOST}:{cluster.outside_port(1)}"
+        here = bench([replace(TEMPERATURE, topic="reading")], KAFKA_BOOTSTRAP_SERVERS=servers)
+        with pytest.raises(dg.Failure) as tick:
+            here.tick()
+        run = here.by_sensor()
+        assert not run.success
+        message = (
+            f"Kafka at {servers}, topic reading: broker 1 tells clients to connect to kafka.invalid:9092, which does"
+            " not resolve on this machine; correct advertised.listeners there (_RESOLVE)"
+        )
+        assert tick.value.description == failure(run) == message
+        assert "kafka.invalid:9092" in ingest(here, "status", code=2)
