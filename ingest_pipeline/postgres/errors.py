@@ -28,6 +28,8 @@ _ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58"
 _NEVER_A_RECORD = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "55006", "55P", "72", "F0",
                    "HV", "XX")  # fmt: skip
 """What even inside a trigger speaks of the server, the session or the code, such as an internal error."""
+_ONLY_INSIDE = ("24", "55")
+"""What outside a function speaks of the session or of the table. A trigger may raise it of a row."""
 READ_ONLY = "25006"
 READ_ONLY_ADVICE = (
     "the server takes no writes: it is a standby, or default_transaction_read_only is on; where DATABASE_URL names"
@@ -57,7 +59,8 @@ def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
 
     Args:
         doing: what was tried and where, for the message: "writing temperature".
-        of_rows: the statement stores rows in an event table, so what its triggers raise is a record's fault.
+        of_rows: the statement stores rows in an event table, so what its triggers raise is a record's fault. A trigger
+            written in C leaves no line in PostgreSQL's context, so a state alone has to do.
     """
     try:
         yield
@@ -99,7 +102,8 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
     if _is(state, _ENVIRONMENT):
         return DatabaseUnavailable(f"{doing}: {state} {said}", sqlstate=state)
     inside = _inside_function(error)
-    if _is(state, _RECORD) or (of_rows and inside and not _is(state, _NEVER_A_RECORD)):
+    of_a_row = of_rows and not _is(state, _NEVER_A_RECORD) and (inside or not _is(state, _ONLY_INSIDE))
+    if _is(state, _RECORD) or of_a_row:
         diag = getattr(error, "diag", None)
         return RecordRefused(
             _template(error, state),

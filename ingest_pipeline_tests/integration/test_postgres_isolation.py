@@ -34,6 +34,12 @@ TRIGGER = """
     CREATE {kind} TRIGGER refuse {when} INSERT ON item {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()"""
 
 
+IN_C = """
+    CREATE TRIGGER refuse BEFORE INSERT ON item FOR EACH ROW WHEN (NEW.number < 0)
+    EXECUTE FUNCTION suppress_redundant_updates_trigger()"""
+"""PostgreSQL's own function refuses an INSERT. PostgreSQL's context has no line of a function written in C."""
+
+
 def before(state: str) -> str:
     return TRIGGER.format(state=state, kind="", when="BEFORE", deferred="")
 
@@ -104,6 +110,7 @@ CASES: dict[str, tuple[str, Callable[[int], bytes], str, str]] = {
     "trigger 22": (before("22023"), lambda n: item("secret", -1), "22023", "invalid parameter value (22023)"),
     "trigger 23": (before("23514"), lambda n: item("secret", -1), "23514", "check violation (23514)"),
     "trigger P0001": (before("P0001"), lambda n: item("secret", -1), "P0001", "raise exception (P0001)"),
+    "trigger written in C": (IN_C, lambda n: item("secret", -1), "39P01", "trigger protocol violated (39P01)"),
     "trigger P0002": (before("P0002"), lambda n: item("secret", -1), "P0002", "no data found (P0002)"),
     "trigger P0004": (before("P0004"), lambda n: item("secret", -1), "P0004", "assert failure (P0004)"),
     "trigger 21000": (before("21000"), lambda n: item("secret", -1), "21000", "cardinality violation (21000)"),

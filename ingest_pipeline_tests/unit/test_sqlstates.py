@@ -176,11 +176,24 @@ def test_what_a_trigger_raises_for_a_row_is_the_records_fault(state: str) -> Non
 
 
 @pytest.mark.parametrize("state", ["P0002", "P0004", "21000", *OWN_STATES])
-@pytest.mark.parametrize(("of_rows", "context"), [(False, INSIDE), (True, None), (True, "COPY item, line 4")])
-def test_elsewhere_such_a_state_stops_and_is_named(state: str, of_rows: bool, context: str | None) -> None:
-    found = raised_inside(state, of_rows, context)
+def test_elsewhere_such_a_state_stops_and_is_named(state: str) -> None:
+    found = raised_inside(state, of_rows=False)
     assert type(found) is UnknownFault
     assert state in found.message
+
+
+@pytest.mark.parametrize("state", ["09000", "27000", "38000", "39P01", "P0002", "21000", *OWN_STATES])
+@pytest.mark.parametrize("context", [None, "COPY item, line 4"])
+def test_a_trigger_written_in_c_leaves_no_line_in_the_context(state: str, context: str | None) -> None:
+    found = raised_inside(state, True, context)
+    assert isinstance(found, RecordRefused)
+    assert found.message == f"thrown ({state})"
+
+
+@pytest.mark.parametrize("state", ["24000", "55000", *NEVER_A_RECORD])
+@pytest.mark.parametrize("context", [None, "COPY item, line 4"])
+def test_what_speaks_of_session_or_table_is_no_records_fault(state: str, context: str | None) -> None:
+    assert not isinstance(raised_inside(state, True, context), RecordRefused)
 
 
 def test_a_reason_of_an_own_state_names_it_and_its_line() -> None:
