@@ -183,7 +183,7 @@ class DeadLetters:
                     .returning(self._table.c.kafka_offset),
                     row,
                 ).first()
-                if stored is None and not self._is_present(connection, letter):
+                if not self._is_present(connection, letter):  # also a trigger that deletes or moves a stored row
                     raise RecordRefused("a trigger of the table drops the row", stage="insert")
         except RecordRefused as refused:
             return "refused", refused
