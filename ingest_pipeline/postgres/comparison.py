@@ -41,8 +41,11 @@ _BELOW = text("""
            coalesce(pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT', false) AS is_default
     FROM tree JOIN pg_class c USING (oid) ORDER BY 1""")
 _TRIGGERS = text("""
-    SELECT tgname FROM pg_trigger
-    WHERE tgrelid = to_regclass(:name) AND NOT tgisinternal AND tgtype & 7 = 7 AND tgenabled IN ('O', 'A')
+    SELECT t.tgname || CASE WHEN c.oid = to_regclass(:name) THEN '' ELSE ' of ' || c.oid::regclass END
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE (c.oid = to_regclass(:name)
+           OR c.relispartition AND c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass(:name))))
+      AND t.tgparentid = 0 AND NOT t.tgisinternal AND t.tgtype & 7 = 7 AND t.tgenabled IN ('O', 'A')
     ORDER BY 1""")
 
 

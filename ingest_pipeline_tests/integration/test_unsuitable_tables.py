@@ -195,6 +195,14 @@ def test_a_row_that_fits_no_partition_is_one_dead_letter_that_says_so(database_u
         assert bench.counters() == (4, 2, 2)
 
 
+def test_a_trigger_of_a_partition_is_mentioned(bench: Bench) -> None:
+    partitioned(bench)
+    bench.sql(REMARKS["trigger stamp may change or drop rows"])
+    bench.sql("CREATE TRIGGER own BEFORE INSERT ON low FOR EACH ROW EXECUTE FUNCTION stamp()")
+    found = [remark for remark in remarks(bench) if remark.startswith("trigger")]
+    assert [remark.split(" may change or drop rows")[0] for remark in found] == ["trigger own of low", "trigger stamp"]
+
+
 def test_other_checks_keep_their_words(bench: Bench) -> None:
     bench.sql("ALTER TABLE sale ADD CONSTRAINT dear CHECK (price > 100)")
     bench.write([VALUE])
