@@ -96,7 +96,7 @@ def tick(here: Bench) -> str:
     return outcome.skip_message or "launched"
 
 
-def until(here: Bench, condition: Callable[[], bool], what: str) -> list[str]:
+def until(here: Bench, condition: Callable[[], bool], what: str, seconds: float = 120) -> list[str]:
     """Ticks and runs until it is so. What the ticks said; none of them may note a loss."""
     said: list[str] = []
 
@@ -105,7 +105,7 @@ def until(here: Bench, condition: Callable[[], bool], what: str) -> list[str]:
         assert_no_loss(here)
         return condition()
 
-    wait_for(f"{what}; the sensor said {said}", so, 120, every=0.5)
+    wait_for(f"{what}; the sensor said {said}", so, seconds, every=0.5)
     return said
 
 
@@ -113,11 +113,11 @@ def until_stored(here: Bench, count: int) -> list[str]:
     return until(here, lambda: stored(here) == count, f"{count} rows")
 
 
-def during(here: Bench, strike: Callable[[], None]) -> None:
+def during(here: Bench, strike: Callable[[], None], seconds: float = 120) -> None:
     """Ticks and runs while `strike` happens in a thread of its own."""
     with ThreadPoolExecutor(1) as pool:
         struck = pool.submit(strike)
-        until(here, struck.done, "the end of the fault")
+        until(here, struck.done, "the end of the fault", seconds)
         struck.result()
 
 
