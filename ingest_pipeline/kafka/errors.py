@@ -223,6 +223,6 @@ def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any)
     if advice is _NAME and (broker := _BROKER.match(error.str())) is not None:
         advice = (
             f"broker {broker['id']} tells clients to connect to {broker['address']}, which does not resolve on this"
-            " machine; correct advertised.listeners there"
+            " machine. Correct advertised.listeners there"
         )
     return kind(f"{where}: {advice} ({error.name()})", **attributes)

@@ -32,7 +32,7 @@ def test_sensor_run_and_status_name_the_address(
         assert not run.success
         message = (
             f"Kafka at {servers}, topic reading: broker 1 tells clients to connect to kafka.invalid:9092, which does"
-            " not resolve on this machine; correct advertised.listeners there (_RESOLVE)"
+            " not resolve on this machine. Correct advertised.listeners there (_RESOLVE)"
         )
         assert tick.value.description == failure(run) == message
         assert "kafka.invalid:9092" in ingest(here, "status", code=2)

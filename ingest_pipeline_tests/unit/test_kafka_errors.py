@@ -146,4 +146,4 @@ def test_an_advertised_address_that_does_not_resolve_is_named(protocol: str, add
 @pytest.mark.parametrize("said", ["kafka.invalid:9092/bootstrap: Failed to resolve 'kafka.invalid:9092'", "", "?"])
 def test_an_address_of_the_settings_is_not_called_advertised(said: str) -> None:
     message = map_error(KafkaError(KafkaError._RESOLVE, said), WHERE).message
-    assert "check KAFKA_BOOTSTRAP_SERVERS" in message
+    assert "Check KAFKA_BOOTSTRAP_SERVERS" in message
