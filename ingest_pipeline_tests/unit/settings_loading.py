@@ -1,4 +1,4 @@
-"""Loading settings from a given environment, for the tests of settings."""
+"""Loads settings from a given environment, for the tests of settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load(**environ: str) -> Settings:
 
 
 def problems(**environ: str) -> dict[str, str]:
-    """Variable → what the one error says about it; nothing else is behind that error."""
+    """Variable → its line in the error. The error has no cause."""
     with pytest.raises(SettingsError) as caught:
         load_settings(STREAMS, environ)
     assert caught.value.__cause__ is None

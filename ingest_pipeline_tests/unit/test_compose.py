@@ -1,4 +1,4 @@
-"""docker-compose.yml and its Dockerfile name things that exist and settings that are accepted."""
+"""docker-compose.yml and the Dockerfile name existing files, modules and valid settings."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ OURS = ("migrate", "code", "webserver", "daemon", "simulator")
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    return found
+    compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return compose
 
 
-def test_all_parts_of_the_system_are_there(compose: dict[str, Any]) -> None:
+def test_every_service_is_declared(compose: dict[str, Any]) -> None:
     assert set(compose["services"]) == {"kafka", "postgres", *OURS}
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_services_start_after_what_they_need(compose: dict[str, Any], name: str) -> None:
+def test_services_start_after_their_dependencies(compose: dict[str, Any], name: str) -> None:
     services = compose["services"]
     for other, how in services[name]["depends_on"].items():
         if how["condition"] == "service_healthy":

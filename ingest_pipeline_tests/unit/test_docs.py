@@ -1,4 +1,4 @@
-"""What README and docs/ name exists: make targets, links, settings, modules, outcome tags."""
+"""README and docs/ name existing make targets, links, settings, modules and outcome tags."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ OTHER_NAMES = {"COMMIT", "CHECK", "COPY", "SIGTERM", "SIGINT", "STREAMS", "CANCE
 
 
 def code(page: Path) -> list[str]:
-    """Indented blocks' lines and `inline` code."""
+    """Lines of indented blocks, and `inline` code."""
     text = page.read_text()
     blocks = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     return blocks + re.findall(r"`([^`\n]+)`", text)
 
 
+def anchors(page: Path) -> list[str]:
+    """The anchors that Markdown viewers give the headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+def test_links_have_a_target(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            linked = page.parent / target if target else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -53,7 +61,7 @@ def test_settings_exist(page: Path) -> None:
     assert not {name for name in unknown if not any(name.endswith(f"_{setting}") for setting in SETTINGS)}
 
 
-def test_every_outcome_a_run_can_have_is_explained() -> None:
+def test_every_outcome_of_a_run_is_explained() -> None:
     sources = [
         *(ROOT / "ingest_pipeline" / "core").glob("drain.py"),
         *(ROOT / "ingest_pipeline" / "orchestration").rglob("*.py"),

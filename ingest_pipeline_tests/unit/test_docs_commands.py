@@ -1,4 +1,4 @@
-"""Every `ingest …` in README, docs/ and the helps is one that click takes; what README adds to streams.py works."""
+"""click accepts every `ingest …` of README, docs/ and the helps. The streams that pages add to streams.py work."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ingest_pipeline_tests.unit.docs_commands import PAGES, ROOT, calls, check, 
 
 @pytest.fixture(autouse=True)
 def _declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the stream that docs/streams.md declares."""
+    """Adds the stream of docs/streams.md."""
     reading = replace(streams.STREAMS[0], name="reading", topic="", table="")
     monkeypatch.setattr(streams, "STREAMS", [*streams.STREAMS, reading])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_take_what_they_are_given(page: Path) -> None:
+def test_commands_accept_their_arguments(page: Path) -> None:
     text = page.read_text()
     for words in names(text):
         command_of(words)
@@ -35,8 +35,7 @@ def test_commands_take_what_they_are_given(page: Path) -> None:
         check(words)
 
 
-def test_so_many_are_looked_at() -> None:
-    """Else the pages are read wrongly."""
+def test_the_commands_of_the_pages_are_found() -> None:
     readme, operations = ROOT / "README.md", ROOT / "docs/operations.md"
     assert ["replay", "price", "--partition", "0", "--from-offset", "1000", "--to-offset", "2000"] in calls(
         readme.read_text()
@@ -50,34 +49,34 @@ def test_so_many_are_looked_at() -> None:
     "text",
     ["`ingest tail price -m 5`", "    ingest stats  # all", "`ingest status now`", "`ingest dead-letters show price`"],
 )
-def test_a_wrong_one_is_found(text: str) -> None:
+def test_a_wrong_command_is_found(text: str) -> None:
     with pytest.raises(click.UsageError):
         for words in calls(text):
             check(words)
 
 
 def commands(group: click.Group, path: str) -> list[tuple[str, click.Command]]:
-    """The group and all that is in it."""
+    """The group and all of its commands."""
     context = click.Context(group)
-    found: list[tuple[str, click.Command]] = [(path, group)]
+    members: list[tuple[str, click.Command]] = [(path, group)]
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         inner = f"{path} {name}"
-        found += commands(command, inner) if isinstance(command, click.Group) else [(inner, command)]
-    return found
+        members += commands(command, inner) if isinstance(command, click.Group) else [(inner, command)]
+    return members
 
 
 @pytest.mark.parametrize(("path", "command"), commands(main, "ingest"), ids=lambda value: str(value))
-def test_every_help_has_an_example_that_works(path: str, command: click.Command) -> None:
+def test_the_example_of_every_help_works(path: str, command: click.Command) -> None:
     (example,) = re.findall(r"Example: (?:[A-Z_]+=\S+ )*(ingest .*)", command.help or "")
     assert example.startswith(path)
     check(shlex.split(example)[1:])
 
 
 @pytest.mark.parametrize(("page", "name"), [("README.md", "humidity"), ("docs/streams.md", "reading")])
-def test_the_stream_that_a_page_adds(page: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first block pasted at the end of streams.py, as it stands there."""
+def test_the_stream_of_a_page(page: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's first block at the end of streams.py."""
     block = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0]
     shipped = Path(streams.__file__).read_text().replace("from .core.", "from ingest_pipeline.core.")
     (tmp_path / f"with_{name}.py").write_text(shipped + "\n\n" + block)

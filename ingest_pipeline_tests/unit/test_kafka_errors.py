@@ -1,4 +1,4 @@
-"""Every error code of librdkafka is in a table on purpose, or stops the stream by its name."""
+"""Every error code of librdkafka is in a table, or stops the stream by its name."""
 
 import pickle
 
@@ -55,13 +55,13 @@ EXPECTED: dict[str, type[IngestError]] = {
 }
 
 
-def test_the_table_here_names_only_codes_that_exist() -> None:
+def test_the_expected_codes_exist() -> None:
     assert set(EXPECTED) <= set(CODES)
     assert len(CODES) > 180
 
 
 @pytest.mark.parametrize("name", sorted(CODES))
-def test_each_code(name: str) -> None:
+def test_the_error_for_every_code(name: str) -> None:
     error = map_error(KafkaError(CODES[name], "the client's own words"), WHERE, partition=3)
     assert type(error) is EXPECTED.get(name, UnknownFault)
     assert error.partition == 3
@@ -72,7 +72,7 @@ def test_each_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(CODES) - set(EXPECTED)))
-def test_each_code_that_stops_the_stream_reads_like_a_sentence(name: str) -> None:
+def test_the_message_for_every_code_that_stops_the_stream(name: str) -> None:
     message = map_error(KafkaError(CODES[name]), WHERE).message
     assert "nobody" not in message and "classified" not in message
     described = "unexpected error" in message and KafkaError(CODES[name]).str() in message
@@ -87,7 +87,7 @@ GROUP_IN_USE = words("""
 
 
 @pytest.mark.parametrize("name", GROUP_IN_USE)
-def test_a_group_with_members_is_called_that(name: str) -> None:
+def test_the_message_for_a_group_with_members(name: str) -> None:
     assert "another consumer is a member of this group" in map_error(KafkaError(CODES[name]), WHERE).message
 
 
@@ -103,7 +103,7 @@ def test_a_group_with_members_is_called_that(name: str) -> None:
         ("MSG_SIZE_TOO_LARGE", "KAFKA_RECEIVE_MESSAGE_MAX_BYTES"),
     ],
 )
-def test_what_to_change_is_named_as_it_is_set(name: str, variable: str) -> None:
+def test_messages_name_the_variable_to_change(name: str, variable: str) -> None:
     assert variable in map_error(KafkaError(CODES[name]), WHERE).message
 
 
@@ -114,13 +114,13 @@ def test_unknown_codes_stop_the_stream_and_are_not_retried() -> None:
     assert not isinstance(error, EnvironmentFault)
 
 
-def test_an_exception_is_taken_for_the_error_it_carries() -> None:
+def test_an_exception_maps_like_its_error() -> None:
     assert type(map_error(KafkaException(KafkaError(KafkaError._TRANSPORT)), WHERE)) is KafkaUnavailable
     assert type(map_error(KafkaException("no error inside"), WHERE)) is UnknownFault
     assert type(map_error(KafkaException(), WHERE)) is UnknownFault
 
 
-def test_only_a_moving_leader_or_coordinator_is_asked_again_at_once() -> None:
+def test_only_a_moving_leader_or_coordinator_is_transient() -> None:
     assert is_transient(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
     assert is_transient(KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)))
     assert not is_transient(KafkaException(KafkaError(KafkaError._TRANSPORT)))
@@ -128,7 +128,7 @@ def test_only_a_moving_leader_or_coordinator_is_asked_again_at_once() -> None:
     assert not is_transient(KafkaException())
 
 
-def test_they_can_be_sent_between_processes() -> None:
+def test_errors_can_be_pickled() -> None:
     error = map_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), WHERE, partition=1)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.message, again.partition) == (NotPermitted, error.message, 1)

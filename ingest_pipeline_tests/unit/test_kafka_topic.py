@@ -1,4 +1,4 @@
-"""What a topic's answerer makes of the AdminClient's answers, scripted: the numbers that are none, and the order."""
+"""KafkaTopic on a scripted AdminClient: negative numbers in answers, and the order of questions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Answer = tuple[int, int | None] | int
 
 
 class ScriptedAdmin:
-    """Answers from `log`: partition → what is told of its begin, its end, or of a time: (offset, epoch), or an error.
+    """Answers from `log`: partition → kind of question (begin, end, time) → (offset, epoch) or an error code.
 
     Attributes:
         after: called after each question about offsets, with its kind.
-        asked: the kinds of all questions about offsets.
+        kinds: of all questions about offsets.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class ScriptedAdmin:
         self.log: dict[int, dict[str, Answer]] = {p: {BEGIN: (0, 0), END: (5, 3), "time": (2, 1)} for p in (0, 1)}
         self.away = False
         self.after: Callable[[str], None] = lambda _: None
-        self.asked: list[str] = []
+        self.kinds: list[str] = []
 
     def list_topics(self, topic: str, timeout: float) -> Any:
         if self.away:
@@ -48,10 +48,10 @@ class ScriptedAdmin:
         )
 
     def list_offsets(
-        self, asked: Mapping[TopicPartition, OffsetSpec], isolation_level: IsolationLevel, request_timeout: float
+        self, specs: Mapping[TopicPartition, OffsetSpec], isolation_level: IsolationLevel, request_timeout: float
     ) -> dict[TopicPartition, Future[Any]]:
-        futures = {key: Future[Any]() for key in asked}
-        for key, spec in asked.items():
+        futures = {key: Future[Any]() for key in specs}
+        for key, spec in specs.items():
             kind = {-1: END, -2: BEGIN}.get(spec._value, "time")
             answer = self.log[key.partition][kind]
             if isinstance(answer, int):
@@ -59,7 +59,7 @@ class ScriptedAdmin:
             else:
                 offset, epoch = answer
                 futures[key].set_result(SimpleNamespace(offset=offset, leader_epoch=epoch, timestamp=-1))
-        self.asked.append(kind)
+        self.kinds.append(kind)
         self.after(kind)
         return futures
 
@@ -79,14 +79,14 @@ def topic(admin: ScriptedAdmin) -> KafkaTopic:
 
 
 @pytest.mark.parametrize("offset", [-1001, -1, -2, -1000, None])
-def test_a_number_that_is_no_offset_is_no_place(offset: int | None) -> None:
+def test_a_negative_number_is_no_offset(offset: int | None) -> None:
     assert place_or_none(offset, 3) is None
     if offset is not None:
         with pytest.raises(ValueError, match="no place in a log"):
             NextOffset(offset, 3)
 
 
-def test_an_epoch_that_is_not_known_is_none() -> None:
+def test_an_unknown_epoch_is_none() -> None:
     assert place_or_none(4, -1) == place_or_none(4, None) == NextOffset(4, None)
     with pytest.raises(ValueError, match="no place in a log"):
         NextOffset(4, -1)
@@ -116,37 +116,37 @@ def test_a_partition_without_an_answer_is_left_out(
     assert getattr(topic, question)([1]) == {}
 
 
-def test_one_that_answers_a_moment_later_is_there(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+def test_a_late_answer_counts(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
     moving: dict[str, Answer] = {END: KafkaError.NOT_LEADER_FOR_PARTITION}
     settled, admin.log[1] = admin.log[1], moving
     admin.after = lambda _: admin.log.update({1: settled})
     assert topic.end_offsets([0, 1]) == {0: NextOffset(5, 3), 1: NextOffset(5, 3)}
 
 
-def test_when_no_broker_answers_that_is_told(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+def test_without_any_answer_kafka_is_unavailable(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
     admin.away = True
     admin.log = {p: {END: (-1001, None)} for p in (0, 1)}
     with pytest.raises(KafkaUnavailable, match="localhost:9092"):
         topic.end_offsets([0, 1])
 
 
-def test_a_right_that_is_missing_is_told(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+def test_a_missing_right_is_raised(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
     admin.log[1] = {END: KafkaError.TOPIC_AUTHORIZATION_FAILED}
     with pytest.raises(NotPermitted):
         topic.end_offsets([0, 1])
 
 
-def test_a_partition_that_the_topic_does_not_have_is_told(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+def test_a_missing_partition_is_raised(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
     admin.log[7] = {END: KafkaError._UNKNOWN_PARTITION}
     with pytest.raises(TopicMissing, match="there is no partition 7"):
         topic.end_offsets([0, 7])
 
 
-class TestATime:
-    def test_a_record_that_comes_between_the_two_questions_is_not_skipped(
+class TestOffsetsAtATime:
+    def test_a_record_that_arrives_between_the_questions_is_not_skipped(
         self, admin: ScriptedAdmin, topic: KafkaTopic
     ) -> None:
-        """No record is as young as the time. While that is asked, one comes: it stands at the end that was seen."""
+        """Every record is older than the time. During the second question a record arrives at the end of the first."""
         for partition in (0, 1):
             admin.log[partition]["time"] = (-1, None)
 
@@ -157,13 +157,13 @@ class TestATime:
 
         admin.after = append
         assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(5, 3), 1: NextOffset(5, 3)}
-        assert admin.asked == [END, "time"]
+        assert admin.kinds == [END, "time"]
 
-    def test_no_answer_is_not_taken_for_no_such_record(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+    def test_no_answer_differs_from_no_such_record(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
         admin.log[1]["time"] = (-1001, None)
         assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(2, 1)}
 
-    def test_a_partition_whose_end_is_not_told_is_left_out(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+    def test_a_partition_without_an_end_is_left_out(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
         admin.log[0]["time"] = admin.log[1]["time"] = (-1, None)
         admin.log[1][END] = (-1001, None)
         assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(5, 3)}

@@ -1,4 +1,4 @@
-"""Environment → values: what is read, from where, and what is refused."""
+"""Environment → settings: sources, ranges, refusals."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
     ],
 )
 def test_text_of_a_stream_setting(variable: str, text: str, value: object) -> None:
-    found = getattr(load(**{variable: text}).for_stream("price"), STREAM_VARIABLES[variable])
-    assert found == value
-    if isinstance(found, datetime):
-        assert found.utcoffset() == timedelta(0)
+    setting = getattr(load(**{variable: text}).for_stream("price"), STREAM_VARIABLES[variable])
+    assert setting == value
+    if isinstance(setting, datetime):
+        assert setting.utcoffset() == timedelta(0)
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_text_of_a_stream_setting(variable: str, text: str, value: object) -> No
         ("LOG_FORMAT", "xml"),
     ],
 )
-def test_a_value_out_of_shape_or_range_is_refused_by_name(variable: str, text: str) -> None:
+def test_an_invalid_value_is_refused_by_name(variable: str, text: str) -> None:
     assert list(problems(**{variable: text})) == [variable]
 
 
-def test_the_message_says_shape_range_and_value() -> None:
+def test_the_message_has_form_range_and_value() -> None:
     assert problems(BATCH_SIZE="many", REPORT_AS="both", BATCH_BYTES="1", DATABASE_POOL_MIN="30") == {
         "BATCH_BYTES": "must be a size from 64 KiB to 256 MiB, such as 1048576, 1MiB or 512 KiB, not '1'",
         "BATCH_SIZE": "must be a whole number from 1 to 100000, not 'many'",
@@ -162,15 +162,15 @@ def test_every_bad_setting_is_named_at_once() -> None:
 
 
 def test_a_bad_setting_hides_no_other() -> None:
-    """ALLOW_INSECURE_TLS is honoured although a neighbour is wrong, and two bad overrides are two lines."""
-    found = problems(
+    """ALLOW_INSECURE_TLS applies although another setting is invalid, and two bad overrides are two lines."""
+    messages = problems(
         ALLOW_INSECURE_TLS="1",
         KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION="false",
         DATABASE_POOL_MIN="30",
         PRICE_BATCH_SIZE="0",
         TEMPERATURE_BATCH_SIZE="0",
     )
-    assert sorted(found) == ["DATABASE_POOL_MAX", "PRICE_BATCH_SIZE", "TEMPERATURE_BATCH_SIZE"]
+    assert sorted(messages) == ["DATABASE_POOL_MAX", "PRICE_BATCH_SIZE", "TEMPERATURE_BATCH_SIZE"]
 
 
 def test_values_built_by_hand_read_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_importing_reads_no_environment() -> None:
     subprocess.run([sys.executable, "-c", code], env=bad, check=True)
 
 
-def test_env_file_lies_beneath_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_overrides_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in (*SHARED_VARIABLES, *STREAM_VARIABLES):
         monkeypatch.delenv(name, raising=False)
@@ -226,15 +226,15 @@ def test_values_are_frozen(value: Any, field: str) -> None:
         setattr(value, field, getattr(value, field))
 
 
-def test_a_time_without_zone_is_utc_wherever_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_without_zone_is_utc_in_every_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        found = load(START_FROM="2026-01-31T06:00:00").stream_defaults.start_from
+        start_from = load(START_FROM="2026-01-31T06:00:00").stream_defaults.start_from
     finally:
         monkeypatch.undo()
         time.tzset()
-    assert found == datetime(2026, 1, 31, 6, tzinfo=UTC)
+    assert start_from == datetime(2026, 1, 31, 6, tzinfo=UTC)
 
 
 def test_start_from_by_hand_is_in_utc() -> None:

@@ -1,4 +1,4 @@
-"""DATABASE_URL: each mistake is named when the settings load, with what to write instead, and without the secret."""
+"""DATABASE_URL: loading names each mistake and its correction, never the secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_options_are_those_of_the_installed_libpq() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "why"),
+    ("url", "reason"),
     [
         (
             f"{URL}?pgbouncer=true",
@@ -58,9 +58,9 @@ def test_the_options_are_those_of_the_installed_libpq() -> None:
         (f"postgresql://u:{CANARY}@h:port/d", "a port is a number"),
     ],
 )
-def test_a_mistake_is_named(url: str, why: str) -> None:
+def test_a_mistake_is_named(url: str, reason: str) -> None:
     message = problems(DATABASE_URL=url)["DATABASE_URL"]
-    assert why in message
+    assert reason in message
     assert CANARY not in message
 
 
@@ -73,5 +73,5 @@ def test_a_mistake_is_named(url: str, why: str) -> None:
         "postgresql://",
     ],
 )
-def test_what_libpq_knows_is_taken(url: str) -> None:
+def test_libpq_options_are_accepted(url: str) -> None:
     assert load(DATABASE_URL=url).database_url.get_secret_value() == url

@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the settings say."""
+"""docs/configuration.md matches the settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_page_in_the_repository_is_up_to_date(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("content", [None, "", configuration_markdown() + "\n"])
-def test_check_says_in_one_line_what_differs(
+def test_check_reports_a_difference_in_one_line(
     content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "configuration.md"

@@ -1,4 +1,4 @@
-"""KAFKA_* variables → properties: what is passed on, refused and ignored, and that the client agrees."""
+"""KAFKA_* variables → properties: accepted, refused and ignored names, compared with the client."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, p
 )
 def test_a_property_by_its_variable(variable: str, name: str, value: str) -> None:
     login = {"KAFKA_SASL_MECHANISM": "GSSAPI"} if value == "SASL_SSL" else {}
-    found = dict(load(**login, **{variable: value}).kafka)
+    properties = dict(load(**login, **{variable: value}).kafka)
     if login:
-        assert found.pop("sasl.mechanism") == "GSSAPI"
-    assert found == {"bootstrap.servers": "localhost:9092", name: value}
+        assert properties.pop("sasl.mechanism") == "GSSAPI"
+    assert properties == {"bootstrap.servers": "localhost:9092", name: value}
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "says"),
+    ("variable", "value", "message"),
     [
         ("KAFKA_SOCKET_TIMEOUT_MS", "60s", "must be a whole number from 10 to 300000, not '60s'"),
         ("KAFKA_SOCKET_TIMEOUT_MS", "9", "must be a whole number from 10 to 300000, not '9'"),
@@ -70,10 +70,10 @@ def test_a_property_by_its_variable(variable: str, name: str, value: str) -> Non
         ("KAFKA_ALLOW_AUTO_CREATE_TOPICS", "T", "is refused: a misspelt topic"),
     ],
 )
-def test_a_kafka_variable_that_cannot_be_used(variable: str, value: str, says: str) -> None:
-    found = problems(**{variable: value})
-    assert list(found) == [variable]
-    assert says in found[variable]
+def test_a_kafka_variable_that_cannot_be_used(variable: str, value: str, message: str) -> None:
+    messages = problems(**{variable: value})
+    assert list(messages) == [variable]
+    assert message in messages[variable]
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_a_kafka_variable_that_cannot_be_used(variable: str, value: str, says: s
         ("GROUP CONSUMER_GROUP", "GROUP_PREFIX"),
     ],
 )
-def test_names_that_other_programs_use_are_translated(others: str, ours: str) -> None:
+def test_names_of_other_programs_are_explained(others: str, ours: str) -> None:
     for name in others.split():
         assert problems(**{f"KAFKA_{name}": "x"})[f"KAFKA_{name}"] == f"sets nothing: the name is KAFKA_{ours}"
 
 
 @pytest.mark.parametrize("value", ["kafka://a:9092", "http://a:9092", "a:9092/", "a:9092 b:9092", "a:9092,"])
-def test_a_list_of_brokers_has_no_scheme_of_others_no_path_and_commas(value: str) -> None:
+def test_a_malformed_list_of_brokers_is_refused(value: str) -> None:
     assert "host:port" in problems(KAFKA_BOOTSTRAP_SERVERS=value)["KAFKA_BOOTSTRAP_SERVERS"]
 
 
@@ -108,7 +108,7 @@ def test_blanks_around_brokers_are_dropped(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "variable", "says"),
+    ("environ", "variable", "message"),
     [
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM", "must be set, since KAFKA_SECURITY_PROTOCOL"),
         ({"KAFKA_SASL_MECHANISM": "AWS_MSK_IAM"}, "KAFKA_SASL_MECHANISM", "must be GSSAPI or"),
@@ -126,10 +126,10 @@ def test_blanks_around_brokers_are_dropped(value: str) -> None:
         ({"KAFKA_BOOTSTRAP_SERVERS": "SSL://a:1"}, "KAFKA_BOOTSTRAP_SERVERS", "they must agree"),
     ],
 )
-def test_settings_that_only_make_sense_together(environ: dict[str, str], variable: str, says: str) -> None:
-    found = problems(**environ)
-    assert list(found) == [variable]
-    assert says in found[variable]
+def test_settings_that_contradict_each_other(environ: dict[str, str], variable: str, message: str) -> None:
+    messages = problems(**environ)
+    assert list(messages) == [variable]
+    assert message in messages[variable]
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -156,7 +156,7 @@ def test_unverified_certificates_need_consent(variable: str, value: str) -> None
     assert value in load(**{variable: value, "ALLOW_INSECURE_TLS": "1"}).kafka.values()
 
 
-def test_what_platforms_and_kafka_itself_leave_behind_is_ignored() -> None:
+def test_variables_of_platforms_and_of_kafka_are_ignored() -> None:
     left_behind = (
         *("KAFKA_PORT", "KAFKA_PORT_9092_TCP", "KAFKA_PORT_9092_TCP_ADDR", "KAFKA_PORT_9092_TCP_PORT"),
         *(
@@ -185,14 +185,14 @@ def test_kafka_properties_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("name", sorted(PROPERTIES))
 def test_the_client_knows_the_property(name: str) -> None:
-    """The last, impossible property keeps a client from being made; an unknown one is told of first."""
+    """An invalid second property keeps the client from starting. An unknown property is reported first."""
     with pytest.raises(KafkaException) as caught:
         Consumer({name: "1", "group.id": "x", "socket.timeout.ms": "0"})
     assert "No such configuration property" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["no.such.property", "builtin.feature"])
-def test_the_client_would_complain(name: str) -> None:
+def test_the_client_refuses_an_unknown_property(name: str) -> None:
     with pytest.raises(KafkaException, match="No such configuration property"):
         Consumer({name: "1", "group.id": "x", "socket.timeout.ms": "0"})
 

@@ -1,4 +1,4 @@
-"""A stream's own settings: what beats what, and that no misspelt name goes unnoticed."""
+"""A stream's own settings: precedence and misspelt names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLE
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 
-def test_own_beats_common_beats_default() -> None:
+def test_an_override_beats_the_common_value_and_the_default() -> None:
     settings = load(BATCH_SIZE="10", PRICE_BATCH_SIZE="20", PRICE_BATCH_TIMEOUT="2", TEMPERATURE_START_FROM="latest")
     price, temperature = settings.for_stream("price"), settings.for_stream("temperature")
     assert (price.batch_size, temperature.batch_size, settings.stream_defaults.batch_size) == (20, 10, 10)
@@ -55,7 +55,7 @@ def test_a_misspelt_override_is_refused_with_the_nearest_name(variable: str, nea
 
 
 @pytest.mark.parametrize("variable", ["BATCH_TIMEOUT_SECONDS", "PRICE_BATCH_TIMEOUT_SECONDS", "batch_timeout_seconds"])
-def test_the_unit_that_a_name_lacks(variable: str) -> None:
+def test_a_name_with_the_unit_is_corrected(variable: str) -> None:
     assert "BATCH_TIMEOUT" in problems(**{variable: "2"})[variable]
 
 
@@ -63,17 +63,17 @@ def test_the_unit_that_a_name_lacks(variable: str) -> None:
 @pytest.mark.parametrize(
     "word", ["EMBEDDING", "CELERY_TASK", "DB", "WORKER", "BULK_INSERT", "HUMIDITY", "TEMP", "EU_PRICE", "MODEL"]
 )
-def test_a_variable_that_names_another_thing_is_left_alone(word: str, setting: str) -> None:
+def test_a_variable_of_other_software_is_ignored(word: str, setting: str) -> None:
     assert load(**{f"{word}_{setting}": "not for us"}) == load()
 
 
 @pytest.mark.parametrize("variable", ["PRICE_DATABASE_URL", "PRICE_LOG_FORMAT", "PRICE_KAFKA_SASL_PASSWORD"])
-def test_what_all_streams_share_cannot_be_overridden(variable: str) -> None:
+def test_a_shared_setting_cannot_be_overridden(variable: str) -> None:
     messages = problems(**{variable: CANARY})
     assert messages == {variable: f"cannot be set for one stream: {variable.removeprefix('PRICE_')} holds for all"}
 
 
-def test_ordinary_variables_are_left_alone() -> None:
+def test_ordinary_variables_are_ignored() -> None:
     ordinary = {
         name: "tcp://10.0.0.1:1"
         for name in (
@@ -96,12 +96,12 @@ def test_ordinary_variables_are_left_alone() -> None:
     assert load_settings(STREAMS, ordinary) == load()
 
 
-def test_without_streams_nothing_is_taken_for_an_override() -> None:
+def test_without_streams_there_are_no_overrides() -> None:
     assert load_settings((), {"PRICE_BATCH_SIZE": "x", "HUMIDITY_BATCH_SIZE": "1"}).streams == {}
 
 
 def test_full_names_are_never_overrides() -> None:
-    """No name ends in an underscore and a stream's setting: none can be taken for an override."""
+    """No setting's name ends in an underscore and a stream setting's name."""
     for name in (*SHARED_VARIABLES, *STREAM_VARIABLES):
         assert not any(name.endswith(f"_{setting}") for setting in STREAM_VARIABLES)
 

@@ -1,4 +1,4 @@
-"""The database's URL and every other secret: read right, printed masked, in no error."""
+"""Secrets, such as DATABASE_URL: parsed correctly, printed masked, in no error."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_sqlalchemy_url(url: str, sqlalchemy: str) -> None:
     ],
 )
 def test_a_url_that_could_be_misread_is_refused_unquoted(url: str) -> None:
-    found = problems(DATABASE_URL=url)
-    assert found["DATABASE_URL"].startswith("must be postgresql://user:password@host:port/database: ")
-    assert CANARY not in str(found)
+    messages = problems(DATABASE_URL=url)
+    assert messages["DATABASE_URL"].startswith("must be postgresql://user:password@host:port/database: ")
+    assert CANARY not in str(messages)
 
 
 SECRETS = {
@@ -124,8 +124,8 @@ def test_describe_has_every_setting_once() -> None:
         assert "None" not in row.allowed
 
 
-def test_what_describe_shows_can_be_written_back() -> None:
-    """Every shown value, secrets apart, is a text that load_settings reads as the same value."""
+def test_described_values_can_be_loaded_again() -> None:
+    """load_settings reads every described value, secrets excepted, as the same value."""
     environ: dict[str, str] = {
         "BATCH_SIZE": "10",
         "PRICE_BATCH_BYTES": "1000000",
