@@ -55,7 +55,7 @@ class NextOffset(_Place):
         return super().__new__(cls, next_offset, leader_epoch)
 
 
-def place_or_none(offset: int | None, leader_epoch: int | None) -> NextOffset | None:
+def next_offset_or_none(offset: int | None, leader_epoch: int | None) -> NextOffset | None:
     """What a Kafka client answered, as a place. None: the client has no answer. A negative epoch is not known."""
     if offset is None or offset < 0:
         return None

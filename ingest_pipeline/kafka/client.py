@@ -79,7 +79,7 @@ def bootstrap_servers(kafka: Mapping[str, str]) -> str:
 def topic_partition(topic: str, partition: int, offset: NextOffset, metadata: str = "") -> TopicPartition:
     """An offset for the client, with -1 for an unknown epoch."""
     epoch = -1 if offset.leader_epoch is None else offset.leader_epoch
-    return TopicPartition(topic, partition, offset.next_offset, metadata, epoch)
+    return TopicPartition(topic, partition, offset.next_offset, metadata=metadata, leader_epoch=epoch)
 
 
 def consumer_config(

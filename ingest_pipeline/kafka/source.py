@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from ..core.clock import SystemClock
 from ..core.errors import IngestError, KafkaUnavailable
 from ..core.ports import Clock
-from ..core.record import Chunk, NextOffset, place_or_none
+from ..core.record import Chunk, NextOffset, next_offset_or_none
 from ..core.start import unanswered_words
 from .client import consumer_config, ledger_mark, open_client, topic_partition
 from .errors import map_error
@@ -156,7 +156,7 @@ class KafkaSource:
             if error is None:
                 records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
-                if (end := place_or_none(message.offset(), None)) is not None:
+                if (end := next_offset_or_none(message.offset(), None)) is not None:
                     reported[message.partition()] = end.next_offset
             else:
                 self._note_event(message, error)
@@ -204,4 +204,4 @@ class KafkaSource:
     def _served(self, partition: int) -> NextOffset:
         """The next offset after every returned record and transaction marker. At first, the assigned offset."""
         (position,) = self._consumer.position([TopicPartition(self._topic.name, partition)])
-        return place_or_none(position.offset, position.leader_epoch) or self._assigned[partition]
+        return next_offset_or_none(position.offset, position.leader_epoch) or self._assigned[partition]

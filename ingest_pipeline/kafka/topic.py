@@ -17,7 +17,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ..core.errors import KafkaUnavailable, TopicMissing
-from ..core.record import GroupOffset, NextOffset, TopicIdentity, place_or_none
+from ..core.record import GroupOffset, NextOffset, TopicIdentity, next_offset_or_none
 from .admin import Admin
 from .client import bootstrap_servers, consumer_config, isolation_level, open_client
 from .errors import is_transient, map_error
@@ -32,7 +32,7 @@ _TRIES = 4
 _RETRY_SECONDS = 0.1
 _MIN_TIMEOUT_SECONDS = 0.1
 _GRACE_SECONDS = 1.0
-"""After the first leader's answer, the others get this long, because a leader may be moving."""
+"""Once a leader has answered, the question ends this long after its start. The other leaders may be moving."""
 _NO_RECORD = -1
 """The offset in an answer about a time when every record is older."""
 _has_topic_ids: dict[str, bool] = {}
@@ -223,7 +223,7 @@ class KafkaTopic:
                     if not isinstance(fault, (KafkaUnavailable, TopicMissing)):
                         raise fault from error
                     continue
-                offset = place_or_none(result.offset, result.leader_epoch)
+                offset = next_offset_or_none(result.offset, result.leader_epoch)
                 if offset is not None or (result.offset == _NO_RECORD and spec not in (_LATEST, _EARLIEST)):
                     answers[key.partition] = offset
         finally:

@@ -12,7 +12,7 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPar
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted, TopicMissing
-from ingest_pipeline.core.record import NextOffset, place_or_none
+from ingest_pipeline.core.record import NextOffset, next_offset_or_none
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
 
@@ -80,14 +80,14 @@ def topic(admin: ScriptedAdmin) -> KafkaTopic:
 
 @pytest.mark.parametrize("offset", [-1001, -1, -2, -1000, None])
 def test_a_negative_number_is_no_offset(offset: int | None) -> None:
-    assert place_or_none(offset, 3) is None
+    assert next_offset_or_none(offset, 3) is None
     if offset is not None:
         with pytest.raises(ValueError, match="no place in a log"):
             NextOffset(offset, 3)
 
 
 def test_an_unknown_epoch_is_none() -> None:
-    assert place_or_none(4, -1) == place_or_none(4, None) == NextOffset(4, None)
+    assert next_offset_or_none(4, -1) == next_offset_or_none(4, None) == NextOffset(4, None)
     with pytest.raises(ValueError, match="no place in a log"):
         NextOffset(4, -1)
 
