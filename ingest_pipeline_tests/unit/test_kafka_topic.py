@@ -27,12 +27,16 @@ class ScriptedAdmin:
     Attributes:
         after: called after each question about offsets, with its kind.
         kinds: of all questions about offsets.
+        controller: the controller's id, -1 while the cluster has none.
+        described: the topic id that brokers tell, or an error's code.
     """
 
     def __init__(self) -> None:
         self.partitions: Mapping[int, int] = {0: 1, 1: 2}
         self.log: dict[int, dict[str, Answer]] = {p: {BEGIN: (0, 0), END: (5, 3), "time": (2, 1)} for p in (0, 1)}
         self.away = False
+        self.controller = 1
+        self.described: str | int = "topic+id/"
         self.after: Callable[[str], None] = lambda _: None
         self.kinds: list[str] = []
 
@@ -42,7 +46,7 @@ class ScriptedAdmin:
         partitions = {p: SimpleNamespace(leader=leader, error=None) for p, leader in self.partitions.items()}
         return SimpleNamespace(
             cluster_id="cluster",
-            controller_id=1,
+            controller_id=self.controller,
             brokers={1: None, 2: None},
             topics={topic: SimpleNamespace(error=None, partitions=partitions)},
         )
@@ -62,6 +66,14 @@ class ScriptedAdmin:
         self.kinds.append(kind)
         self.after(kind)
         return futures
+
+    def describe_topics(self, topics: Any, request_timeout: float) -> dict[str, Future[Any]]:
+        future = Future[Any]()
+        if isinstance(self.described, int):
+            future.set_exception(KafkaException(KafkaError(self.described)))
+        else:
+            future.set_result(SimpleNamespace(topic_id=self.described))
+        return {TOPIC: future}
 
     def poll(self, timeout: float) -> None: ...
 
@@ -167,3 +179,27 @@ class TestOffsetsAtATime:
         admin.log[0]["time"] = admin.log[1]["time"] = (-1, None)
         admin.log[1][END] = (-1001, None)
         assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(5, 3)}
+
+
+class TestTopicId:
+    """Without the id a topic that was created again passes for the old one."""
+
+    @pytest.fixture(autouse=True)
+    def no_answer_yet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ingest_pipeline.kafka.topic._has_topic_ids", {})
+
+    def test_a_moment_without_a_controller_leaves_the_check_on(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+        assert topic.identity().topic_id == "topic-id_"
+        admin.controller, admin.described = -1, KafkaError._TIMED_OUT
+        with pytest.raises(KafkaUnavailable):
+            topic.identity()
+        admin.controller, admin.described = 1, "another"
+        assert topic.identity().topic_id == "another"
+
+    def test_an_old_cluster_is_asked_again_once_it_names_a_controller(
+        self, admin: ScriptedAdmin, topic: KafkaTopic
+    ) -> None:
+        admin.controller, admin.described = -1, KafkaError._TIMED_OUT
+        assert topic.identity().topic_id is None
+        admin.controller, admin.described = 1, "topic"
+        assert topic.identity().topic_id == "topic"
