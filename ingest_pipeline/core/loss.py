@@ -11,23 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from .errors import DataLoss, KafkaUnavailable, TopicChanged, TopicMissing
-from .record import NextOffset, TopicIdentity
+from .record import NextOffset, StoredPosition, TopicIdentity
 
 RETENTION, TRUNCATED, REWRITTEN, UNREADABLE = "retention", "truncated", "rewritten", "unreadable"
 CLUSTER, TOPIC, RENAMED, PARTITIONS = "other cluster", "other topic", "renamed", "fewer partitions"
 ANOTHER_TOPIC = (CLUSTER, TOPIC, RENAMED, PARTITIONS)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What of a stored position tells whether Kafka still is where the ledger left it."""
-
-    topic: str
-    cluster_id: str | None
-    topic_id: str | None
-    incarnation: int
-    next_offset: int
-    leader_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +105,7 @@ def data_loss(where: str, partition: int, expected: int, low: int, high: int, co
     )
 
 
-def identity_losses(identity: TopicIdentity, topic: str, known: Mapping[int, Standing]) -> list[Loss]:
+def identity_losses(identity: TopicIdentity, topic: str, known: Mapping[int, StoredPosition]) -> list[Loss]:
     """Positions that belong to another topic than this one. An id that either side lacks says nothing.
 
     Raises:
@@ -180,7 +168,7 @@ def unverified(verified: Mapping[int, int], reached: Mapping[int, int]) -> str:
 def find_losses(
     identity: TopicIdentity,
     topic: str,
-    known: Mapping[int, Standing],
+    known: Mapping[int, StoredPosition],
     noted: Iterable[Loss],
     starts: Mapping[int, NextOffset],
     highs: Mapping[int, NextOffset],
@@ -206,7 +194,7 @@ def find_losses(
     return [found[partition] for partition in sorted(found)]
 
 
-def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, str] | None:
+def _another(identity: TopicIdentity, topic: str, at: StoredPosition) -> tuple[str, str] | None:
     if at.topic != topic:
         return RENAMED, f"the stream reads topic {topic}, its positions belong to topic {at.topic}"
     for cause, what, seen, stored in (
@@ -221,7 +209,7 @@ def _another(identity: TopicIdentity, topic: str, at: Standing) -> tuple[str, st
     return None
 
 
-def _no_partition(identity: TopicIdentity, partition: int, at: Standing, known: int) -> tuple[str, str] | None:
+def _no_partition(identity: TopicIdentity, partition: int, at: StoredPosition, known: int) -> tuple[str, str] | None:
     if partition < identity.partitions:
         return None
     if identity.topic_id is not None and identity.topic_id == at.topic_id:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol, Self
 
 Row = tuple[Any, ...]
@@ -110,11 +111,32 @@ class GroupOffset:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One partition's row in the ledger, as read when ownership was taken."""
+    """Where a run stands in a partition that it owns."""
 
     partition: int
     incarnation: int
     resume_at: NextOffset
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPosition:
+    """One partition's whole row in the ledger. `updated_at`: when a batch last moved the position."""
+
+    partition: int
+    incarnation: int
+    topic: str
+    cluster_id: str | None
+    topic_id: str | None
+    first_offset: int
+    next_offset: int
+    leader_epoch: int | None
+    rows: int
+    dead_letters: int
+    skipped: int
+    absent: int
+    lost: int
+    updated_at: datetime
+    run_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,43 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol
+from dataclasses import dataclass
 
 from .backoff import Backoff
 from .batch import BatchLimits, BatchReader
 from .errors import DataLoss, EnvironmentFault
-from .ports import Clock, Source
+from .ledger import Replayed
+from .ports import Clock, ReplayStore, Source
 from .record import Batch, Message, NextOffset, Position
 from .rows import Decode, RecordRules, decode_batch
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What became of the offsets of a range.
-
-    Attributes:
-        stored: rows that were missing.
-        present: rows that were there already; they stay as they are.
-        dead: records with a dead letter, left to redrive; one whose stored value was cut short is tried instead.
-        refused: records that cannot become a row today and have no dead letter.
-        skipped: tombstones, and rows that a trigger of the table dropped.
-        absent: offsets that the log does not hold: transaction markers, compaction.
-    """
-
-    stored: int = 0
-    present: int = 0
-    dead: int = 0
-    refused: int = 0
-    skipped: int = 0
-    absent: int = 0
-
-    def __add__(self, other: Replayed) -> Replayed:
-        return Replayed(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Replayed)))
-
-    @property
-    def offsets(self) -> int:
-        return sum(getattr(self, item.name) for item in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +27,6 @@ class Range:
     start: int
     stop: int
     leader_epoch: int | None = None
-
-
-class ReplayStore(Protocol):
-    """Stores what is missing of a batch, in one transaction. Raises EnvironmentFault, StopStream."""
-
-    def store(self, batch: Batch) -> Replayed:
-        """Counts stored, present, dead, refused, and as skipped what a trigger drops. The rest is the caller's."""
 
 
 def replay(

@@ -5,58 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from .adoption import adoption
 from .errors import KafkaUnavailable, LedgerMissing
-from .loss import Loss, Standing, as_error, find_losses, identity_losses
-from .ports import Topic
-from .record import NextOffset, TopicIdentity
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPosition:
-    """One partition's row in the ledger, as anybody may read it. `updated_at` is when rows last moved it."""
-
-    partition: int
-    incarnation: int
-    topic: str
-    cluster_id: str | None
-    topic_id: str | None
-    first_offset: int
-    next_offset: int
-    leader_epoch: int | None
-    rows: int
-    dead_letters: int
-    skipped: int
-    absent: int
-    lost: int
-    updated_at: datetime
-    run_id: str | None
-
-
-class Ledger(Protocol):
-    """The ledger as read and begun from outside a run."""
-
-    def positions(self) -> dict[int, StoredPosition]:
-        """Partition → row; empty when the stream has not begun or there is no ledger."""
-
-    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
-        """Store positions for these partitions in one transaction. False, and nothing stored, when `first` and another
-        run has begun the stream meanwhile."""
-
-    def adopt_identity(self, identity: TopicIdentity) -> None:
-        """Fill in ids that were not known when the stream began."""
-
-    def ledger_id(self) -> str: ...
-    def losses(self) -> list[Loss]:
-        """What was found missing at the positions as they stand now, and is not accepted yet."""
-
-    def note_loss(self, loss: Loss) -> None:
-        """Keep what was found first: the log's bounds may say something else by the time somebody looks."""
-
-    def was_awaited(self) -> bool:
-        """Whether the topic was looked for before it existed."""
+from .loss import Loss, as_error, find_losses, identity_losses
+from .ports import Ledger, Topic
+from .record import NextOffset, StoredPosition, TopicIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +81,7 @@ def begin(
 
 def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition], topic: str, stream: str) -> None:
     """Raise TopicChanged when the positions belong to another topic. An id that either side lacks says nothing."""
-    losses = identity_losses(identity, topic, standings(known))
+    losses = identity_losses(identity, topic, known)
     if losses:
         raise as_error(losses, stream)
 
@@ -143,7 +97,7 @@ def survey(topic: Topic, ledger: Ledger) -> Survey:
 
 def compare(topic: Topic, positions: Mapping[int, StoredPosition], noted: Iterable[Loss]) -> Survey:
     """The same for positions and noted losses that were just read. Raises TopicMissing, KafkaUnavailable."""
-    identity, known = topic.identity(), standings(positions)
+    identity, known = topic.identity(), positions
     ends = topic.end_offsets(range(identity.partitions))
     starts, highs = log_bounds(topic, known, ends, known)
     losses = find_losses(identity, topic.name, known, noted, starts, highs)
@@ -151,7 +105,7 @@ def compare(topic: Topic, positions: Mapping[int, StoredPosition], noted: Iterab
 
 
 def log_bounds(
-    topic: Topic, known: Mapping[int, Standing], ends: Mapping[int, NextOffset], partitions: Iterable[int]
+    topic: Topic, known: Mapping[int, StoredPosition], ends: Mapping[int, NextOffset], partitions: Iterable[int]
 ) -> tuple[dict[int, NextOffset], dict[int, NextOffset]]:
     """First offsets and high watermarks to compare these partitions' positions with, where they are not at the end.
 
@@ -175,14 +129,6 @@ def unanswered_words(partitions: Collection[int]) -> str:
     if len(partitions) == 1:
         return f"partition {numbers}: its leader does not answer, its state is unknown"
     return f"partitions {numbers}: their leaders do not answer, their state is unknown"
-
-
-def standings(known: Mapping[int, StoredPosition]) -> dict[int, Standing]:
-    """The positions as core.loss looks at them."""
-    return {
-        partition: Standing(at.topic, at.cluster_id, at.topic_id, at.incarnation, at.next_offset, at.leader_epoch)
-        for partition, at in known.items()
-    }
 
 
 def _first_places(

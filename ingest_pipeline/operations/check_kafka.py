@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from ..core.adoption import adoption
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import topic_gone
-from ..core.start import StoredPosition, unanswered, unanswered_words
+from ..core.record import StoredPosition
+from ..core.start import unanswered, unanswered_words
 from ..core.stream import Stream
 from .clients import Clients
 from .finding import Finding

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from ..core.errors import IngestError, TopicMissing
+from ..core.ledger import LedgerSnapshot, LetterCount, StreamState
 from ..core.loss import Loss, topic_gone
 from ..core.start import Survey, unanswered_words
 from . import lateness
 from .levels import Level, judge_error
 from .partition_status import OpenLetters, PartitionStatus
 from .snapshot import Answer, NotAsked, StreamSnapshot, T
-
-if TYPE_CHECKING:
-    from ..postgres.ledger import LedgerSnapshot, StreamState
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def partition_statuses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list
     next_offsets = {partition: position.next_offset for partition, position in ledger.positions.items()}
     lag = {p: max(0, ends[p] - next_offsets.get(p, 0)) if p in ends else None for p in range(count)}
     delays = lateness.delays(ledger.positions, lag, ledger.state, snapshot.poll_seconds)
-    unaccounted = {row.kafka_partition for row in accounting or () if not row.accounted}
+    unaccounted = {row.partition for row in accounting or () if not row.accounted}
     newest_at = answered(snapshot.newest_at) or {}
     statuses = []
     for partition in range(count):
@@ -212,7 +209,7 @@ def _open_letters(snapshot: StreamSnapshot, count: int) -> list[str]:
     return [f"{reasons}. To see them: ingest dead-letters list {snapshot.stream.name}"]
 
 
-def _refused(letters: Sequence[Any], partition: int) -> tuple[OpenLetters, ...]:
+def _refused(letters: Sequence[LetterCount], partition: int) -> tuple[OpenLetters, ...]:
     rows = [row for row in letters if row.partition == partition]
     return tuple(OpenLetters(row.stage, row.sqlstate_class, row.letters) for row in rows)
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
+from ..core.ledger import StreamState
 from ..core.ports import Topic
-from ..core.start import StoredPosition
+from ..core.record import StoredPosition
 from ..core.stream import Stream
 from .names import sensor_name
 from .partition_status import PartitionStatus
 from .waiting import resume_at, waiting_of
-
-if TYPE_CHECKING:
-    from ..postgres.ledger import StreamState
 
 UNATTENDED_SECONDS = 60
 """`ingest status` reports records that wait for longer without a run. A run takes a few seconds to start."""

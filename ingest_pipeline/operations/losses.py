@@ -8,9 +8,9 @@ from datetime import datetime
 
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
 from ..core.loss import ANOTHER_TOPIC, UNREADABLE, Acceptance, Loss, noted_loss
-from ..core.ports import Topic
+from ..core.ports import Ledger, Topic
 from ..core.record import NextOffset, Position, TopicIdentity
-from ..core.start import Ledger, survey, unanswered_words
+from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
 from .clients import Clients
 

@@ -11,9 +11,11 @@ from ..core.batch import SLICE_SECONDS, BatchLimits
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError
+from ..core.ledger import Replayed
 from ..core.ports import Topic
-from ..core.replay import Range, Replayed, replay
-from ..core.start import StoredPosition, check_identity, unanswered_words
+from ..core.record import StoredPosition
+from ..core.replay import Range, replay
+from ..core.start import check_identity, unanswered_words
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time
 from .clients import Clients

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from ..core.errors import IngestError
+from ..core.ledger import Account, LedgerSnapshot, LetterCount
 from ..core.start import Survey
 from ..core.stream import Stream
-
-if TYPE_CHECKING:
-    from ..postgres.ledger import LedgerSnapshot
 
 T = TypeVar("T")
 
@@ -36,8 +34,6 @@ class StreamSnapshot:
         topic: the topic compared with the positions.
         old_by_kafka: seconds → partitions whose next record is older than that by Kafka's times. Kafka is asked only
             for partitions whose wait the ledger does not know.
-        accounting: rows of the view accounting.
-        open_letters: rows of (partition, stage, sqlstate_class, letters).
         letter_reasons: a sentence with the most frequent reasons of open dead letters.
         newest_at: partition → the Kafka timestamp of its newest row.
         rows_per_second: partition → rate. None: not wanted.
@@ -49,8 +45,8 @@ class StreamSnapshot:
     ledger: LedgerSnapshot | IngestError
     topic: Answer[Survey] = NotAsked("the ledger did not answer")
     old_by_kafka: Answer[Mapping[int, Collection[int]]] = field(default_factory=dict)
-    accounting: Answer[Sequence[Any]] = ()
-    open_letters: Answer[Sequence[Any]] = ()
+    accounting: Answer[Sequence[Account]] = ()
+    open_letters: Answer[Sequence[LetterCount]] = ()
     letter_reasons: Answer[str] = ""
     newest_at: Answer[Mapping[int, datetime]] = field(default_factory=dict)
     rows_per_second: Answer[Mapping[int, float]] | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..core.errors import IngestError, KafkaUnavailable
+from ..core.ledger import LedgerSnapshot
 from ..core.ports import Topic
 from ..core.start import Survey, compare
 from ..core.stream import Stream
@@ -16,9 +16,6 @@ from .clients import Clients
 from .judgement import StreamStatus, answered, judge, partition_statuses
 from .levels import timed_out
 from .snapshot import Answer, NotAsked, StreamSnapshot, T
-
-if TYPE_CHECKING:
-    from ..postgres.ledger import LedgerSnapshot
 
 KAFKA_SECONDS = 3.0
 """How long all streams together wait for a Kafka that does not answer."""

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ..core.start import StoredPosition
-
-if TYPE_CHECKING:
-    from ..postgres.ledger import StreamState
+from ..core.ledger import StreamState
+from ..core.record import StoredPosition
 
 NOTED_SECONDS = 15.0
 """A shorter wait is not written to the ledger, because a run needs some seconds to start."""

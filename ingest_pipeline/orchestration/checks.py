@@ -111,7 +111,7 @@ def accounted(stream: Stream, clients: Clients) -> CheckResult:
         return CheckResult(ACCOUNTED, True, f"{passed:,} offsets accounted for", metadata=totals)
     first = wrong[0]
     said = (
-        f"partition {first.kafka_partition}, incarnation {first.kafka_incarnation}: {first.unaccounted:,} offsets"
+        f"partition {first.partition}, incarnation {first.incarnation}: {first.unaccounted:,} offsets"
         f" unaccounted for; {first.dead_letters:,} dead letters counted, {first.letters_kept:,} kept;"
         f" {first.lost:,} offsets lost, {first.gaps_kept:,} in gaps"
     )

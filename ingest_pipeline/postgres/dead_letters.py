@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from sqlalchemy import Connection, Row, Table, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused
+from ..core.ledger import Redriven
 from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import COORDINATES, Stream
@@ -34,27 +34,6 @@ TOP_REASONS_OF = 10_000
 _COMMANDS = 10
 LetterDecode = Callable[[bytes | None], tuple[object, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Redriven:
-    """What became of the letters that were tried.
-
-    Attributes:
-        stored: a row was written.
-        present: the row was there already; counts as redriven.
-        refused: failed again, stays open.
-        truncated: the stored value is not whole, so it cannot be decoded; stays open.
-    """
-
-    stored: int = 0
-    present: int = 0
-    refused: int = 0
-    truncated: int = 0
-
-    @property
-    def tried(self) -> int:
-        return self.stored + self.present + self.refused + self.truncated
 
 
 class DeadLetters:
@@ -150,7 +129,7 @@ class DeadLetters:
             )
             if last is None:
                 return total
-            total, after = _sum(total, done), last
+            total, after = total + done, last
             observe(total)
 
     def _redrive_chunk(
@@ -236,12 +215,3 @@ def within_bytes(sizes: Sequence[Row[Any]], limit: int) -> list[int]:
             break
         ids.append(row.id)
     return ids
-
-
-def _sum(left: Redriven, right: Redriven) -> Redriven:
-    return Redriven(
-        left.stored + right.stored,
-        left.present + right.present,
-        left.refused + right.refused,
-        left.truncated + right.truncated,
-    )

@@ -41,7 +41,9 @@ ADOPT = """
     SET cluster_id = coalesce(cluster_id, :cluster_id), topic_id = coalesce(topic_id, :topic_id)
     WHERE stream = :stream AND (cluster_id IS NULL OR topic_id IS NULL)"""
 ACCOUNTING = """
-    SELECT * FROM {ledger}.accounting WHERE stream = :stream ORDER BY kafka_partition, kafka_incarnation"""
+    SELECT kafka_partition AS partition, kafka_incarnation AS incarnation, first_offset, next_offset, "rows",
+           dead_letters, skipped, absent, lost, letters_kept, gaps_kept
+    FROM {ledger}.accounting WHERE stream = :stream ORDER BY kafka_partition, kafka_incarnation"""
 OPEN_LETTERS = """
     SELECT kafka_partition AS partition, stage, coalesce(left(sqlstate, 2), '') AS sqlstate_class, count(*) AS letters
     FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from ..core.ledger import Holder
 from .copy_progress import CopyLooks, CopyProgress
 from .database import APPLICATION_PREFIX, FROZEN_SECONDS
 from .queries import quoted
@@ -38,22 +38,6 @@ _PRESENT = text("""
     SELECT application_name FROM pg_stat_activity
     WHERE datname = current_database() AND starts_with(application_name, :prefix)""")
 _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who owns a partition.
-
-    Attributes:
-        frozen: the server has waited for its client for too long, see `_is_frozen`. None where that is not known yet:
-            the session is in a COPY, and this process has not looked at its progress for long enough.
-        since: when the session began that owns it. None where that is not known.
-    """
-
-    run_id: str
-    pid: int
-    frozen: bool | None
-    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

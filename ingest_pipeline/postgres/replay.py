@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from ..core.ledger import Replayed
+from ..core.ports import ReplayStore
 from ..core.record import Batch, Row
-from ..core.replay import Replayed
 from ..core.stream import Stream
 from . import schema
 from .copy import OPTION, CopyPlan
@@ -22,8 +23,8 @@ from .tables import column_oids, primary_key_name
 _TEMPORARY = "ingest_replay"
 
 
-class MissingRows:
-    """Implements core.replay.ReplayStore on pooled connections; a drain may go on beside it.
+class MissingRows(ReplayStore):
+    """Stores missing rows on pooled connections.
 
     Raises:
         SchemaMismatch: the table is not as declared.
@@ -50,7 +51,7 @@ class MissingRows:
             schema.verify_table(connection, stream, database)
 
     def store(self, batch: Batch) -> Replayed:
-        """See core.replay.ReplayStore. In one transaction:
+        """In one transaction:
 
         1. records with a dead letter are left out, unless the letter's value was cut short;
         2. the others go by COPY into a temporary table and from there, where missing, into the event table;

@@ -12,14 +12,15 @@ from sqlalchemy import Connection, Row
 from ..core.clock import SystemClock
 from ..core.dead_letter_limit import LetterLimits, LetterWindow
 from ..core.errors import Superseded
+from ..core.ledger import Holder
 from ..core.loss import Acceptance
-from ..core.ports import Clock
+from ..core.ports import Clock, LedgerSession
 from ..core.record import Batch, CommitResult, NextOffset, OwnerRequests, Position, TopicIdentity
 from ..core.stream import Stream
 from . import acceptance, locks, schema
 from .database import FROZEN_SECONDS, Database, end_writing
 from .errors import mapped_errors
-from .locks import Backend, Holder
+from .locks import Backend
 from .statements import statements
 from .window import rebuilt
 from .writer import BatchWriter
@@ -29,13 +30,13 @@ _LOOK_FOR_FROZEN_SECONDS = 2.0
 _REOWN_SECONDS = 5.0
 
 
-class PostgresLedgerSession:
-    """Implements core.ports.LedgerSession.
+class PostgresLedgerSession(LedgerSession):
+    """One writing connection, with its locks and the positions that the run owns.
 
     Args:
         run_id: written into every position this run owns, and checked by every write.
         write_method: "copy" or "executemany".
-        letter_bytes: bytes of a value that a dead letter keeps.
+        dead_letter_max_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused; None for any number.
         batch_size: most rows of one INSERT.
     """
@@ -84,17 +85,6 @@ class PostgresLedgerSession:
         wait_seconds: float = 0.0,
         stop: Callable[[], str | None] = lambda: None,
     ) -> dict[int, Holder]:
-        """Take ownership of the partitions, write the run's id into them and read their positions.
-
-        Args:
-            exact: all or none; else whatever is free.
-            announce: "wait" or "wait-now": how to tell the owners that this run waits.
-            wait_seconds: how long to try. Longer, up to FROZEN_SECONDS, where an owner's COPY may be frozen.
-            stop: a reason to try no longer.
-
-        Returns:
-            Who owns the partitions that were not taken; empty when all were. `positions` holds those taken.
-        """
         deadline = self._clock.monotonic() + wait_seconds
         look_at = self._clock.monotonic()
         judged_by = look_at + FROZEN_SECONDS
@@ -125,10 +115,9 @@ class PostgresLedgerSession:
                 self._writer.window = self._window_of(owned)
             rows = self._rows(owned)
         self.positions, self._counts = _positions(rows), _counts(rows)
-        return {partition: held.get(partition, Holder("unknown", 0, False)) for partition in missing}
+        return {partition: held.get(partition, Holder("unknown")) for partition in missing}
 
     def write(self, batch: Batch) -> CommitResult:
-        """See core.ports.LedgerSession."""
         written = self._writer.write(self._connection, batch)
         for partition, advance in batch.advances.items():
             self.positions[partition] = Position(partition, advance.incarnation, advance.resume_at)
@@ -141,7 +130,6 @@ class PostgresLedgerSession:
         return written
 
     def heartbeat(self) -> OwnerRequests:
-        """See core.ports.LedgerSession."""
         with self._work():
             row = self._connection.execute(
                 self._sql.beat,
@@ -155,8 +143,13 @@ class PostgresLedgerSession:
         return OwnerRequests(paused, row.successor_waits, row.yield_now)
 
     def recover(self, batch: Batch | None) -> CommitResult | None:
-        """See core.ports.LedgerSession. In this order: a new connection, the old backend ended, the locks (granted only
-        once the old transaction is settled), and only then the positions."""
+        """In this order:
+
+        1. a new connection
+        2. the end of the old backend
+        3. the locks, which PostgreSQL grants only after the old transaction has ended
+        4. the positions
+        """
         expected = self.positions
         self._lost.add(self._backend)
         self._drop_connection()
@@ -190,11 +183,6 @@ class PostgresLedgerSession:
         )
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
-        """Record gaps of owned partitions and move their positions over them, in one transaction; all or nothing.
-
-        Raises:
-            Superseded: a position is not as it was when the loss was looked at.
-        """
         with self._work():
             acceptance.write(
                 self._connection, self._database.schemas, self._stream, self._run_id, accepted, identity, by
@@ -203,7 +191,6 @@ class PostgresLedgerSession:
         self.positions, self._counts = _positions(rows), _counts(rows)
 
     def close(self) -> None:
-        """End the session; its locks go with it. Never raises: there is nothing left to lose."""
         self._drop_connection()
 
     def _own_again(self, expected: Collection[int]) -> None:

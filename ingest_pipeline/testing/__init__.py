@@ -1,5 +1,6 @@
 """In-memory broker, database and clock: for tests of streams and of the loop, held to the real ones by one suite."""
 
+from ..core.ports import Ledger, LedgerSession, ReplayStore, Source, Topic
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .database import Fault, MemoryDatabase
@@ -22,3 +23,12 @@ __all__ = [
     "MemoryTopic",
     "SettableClock",
 ]
+
+PORTS: tuple[type[Ledger], type[LedgerSession], type[ReplayStore], type[Source], type[Topic]] = (
+    MemoryLedger,
+    MemoryLedgerSession,
+    MemoryMissingRows,
+    MemorySource,
+    MemoryTopic,
+)
+"""The type says which port each class implements, so mypy compares them."""

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
 from uuid import uuid4
 
 from ..core.clock import SystemClock
 from ..core.errors import DatabaseUnavailable, Superseded
+from ..core.ledger import Holder, StreamState
 from ..core.loss import Loss
 from ..core.ports import Clock
-from ..core.record import Batch, CommitResult, DeadLetter, Row
-from ..core.start import StoredPosition
+from ..core.record import Batch, CommitResult, DeadLetter, Row, StoredPosition
 
 Coordinates = tuple[int, int, int]
 """(incarnation, partition, offset)."""
@@ -38,34 +37,6 @@ class Fault(Enum):
     AFTER_COMMIT = "after commit, before acknowledgement"
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryHolder:
-    """Who owns a partition."""
-
-    run_id: str
-    pid: int = 0
-    frozen: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryState:
-    """Whether a stream is paused, and who says so; when an operator last mended something; when its sensor looked; when
-    a run failed last, why, and whether only somebody's action can help. `waiting`: what note_waiting has kept.
-    `now`: the database's time."""
-
-    paused: bool = False
-    reason: str | None = None
-    paused_by: str | None = None
-    since: datetime | None = None
-    acted_at: datetime | None = None
-    ticked_at: datetime | None = None
-    failed_at: datetime | None = None
-    failure: str | None = None
-    failure_stops: bool | None = None
-    waiting: Mapping[str, Any] | None = None
-    now: datetime | None = None
-
-
 @dataclass(slots=True)
 class MemoryTable:
     """What is committed of one stream; rows and dead letters by coordinates, in the order they were stored."""
@@ -75,13 +46,12 @@ class MemoryTable:
     settled: dict[Coordinates, str] = field(default_factory=dict)
     """Dead letters that are open no more: "redriven" or "discarded". They stay in `dead_letters`."""
     positions: dict[int, StoredPosition] = field(default_factory=dict)
-    state: MemoryState = MemoryState()
+    state: StreamState = field(default_factory=StreamState)
     awaited: bool = False
     losses: dict[int, Loss] = field(default_factory=dict)
     gaps: list[tuple[Loss, int]] = field(default_factory=list)
     """What was accepted, and the offset behind it."""
     past: list[StoredPosition] = field(default_factory=list)
-    letters_allowed: int = 0
     history: list[tuple[Coordinates, str | None]] = field(default_factory=list)
     """Every record in the order it was stored, with the reason where it became a dead letter the limit counts."""
     incarnation: int = 0
@@ -97,6 +67,7 @@ class MemoryConnection:
     run_id: str
     stream: str
     pid: int
+    since: datetime
     alive: bool = True
     owned: set[int] = field(default_factory=set)
     waits: dict[str, frozenset[int]] = field(default_factory=dict)
@@ -157,7 +128,7 @@ class MemoryDatabase:
         """A new session."""
         with self.using():
             self._pids += 1
-            connection = MemoryConnection(run_id, stream, self._pids)
+            connection = MemoryConnection(run_id, stream, self._pids, self.now())
             self.connections.append(connection)
             return connection
 
@@ -182,11 +153,11 @@ class MemoryDatabase:
         if not connection.alive:
             raise DatabaseUnavailable(f"stream {connection.stream}: the connection is lost", stream=connection.stream)
 
-    def holders(self, stream: str, partitions: Collection[int]) -> dict[int, MemoryHolder]:
+    def holders(self, stream: str, partitions: Collection[int]) -> dict[int, Holder]:
         """Partition → who owns it; free ones are left out."""
         with self.mutex:
             return {
-                partition: MemoryHolder(connection.run_id, connection.pid)
+                partition: Holder(connection.run_id, connection.pid, since=connection.since)
                 for connection in self.connections
                 if connection.stream == stream
                 for partition in connection.owned.intersection(partitions)

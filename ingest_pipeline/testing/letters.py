@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..core.errors import RecordRefused
+from ..core.ledger import Redriven
 from ..core.record import PG_EPOCH_MS, DeadLetter, Row
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import Stream
 from .database import Coordinates, MemoryDatabase
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryRedriven:
-    """What became of the letters that were tried; see postgres.dead_letters.Redriven."""
-
-    stored: int = 0
-    present: int = 0
-    refused: int = 0
-    truncated: int = 0
 
 
 class MemoryDeadLetters:
@@ -44,13 +35,13 @@ class MemoryDeadLetters:
         self._database.table(self._stream).settled.update(dict.fromkeys(found, "discarded"))
         return len(found)
 
-    def redrive(self, decode: Decode, reason: str = "", rules: RecordRules = DEFAULT_RULES) -> MemoryRedriven:
+    def redrive(self, decode: Decode, reason: str = "", rules: RecordRules = DEFAULT_RULES) -> Redriven:
         """Decode every open letter again and store its row under its original coordinates. No position or counter
         changes; a letter that is refused again stays open."""
         outcomes: Counter[str] = Counter()
         for at, letter in self.open(reason).items():
             outcomes[self._redrive_one(at, letter, decode, rules)] += 1
-        return MemoryRedriven(**outcomes)
+        return Redriven(**outcomes)
 
     def _redrive_one(self, at: Coordinates, letter: DeadLetter, decode: Decode, rules: RecordRules) -> str:
         if letter.truncated:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from ..core.ledger import Replayed
+from ..core.ports import ReplayStore
 from ..core.record import Batch
-from ..core.replay import Replayed
 from ..core.stream import Stream
 from .database import MemoryDatabase
 
 
-class MemoryMissingRows:
-    """Implements core.replay.ReplayStore; a drain may go on beside it."""
+class MemoryMissingRows(ReplayStore):
+    """Stores missing rows in a MemoryDatabase."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
         self._database, self._stream = database, stream.name
 
     def store(self, batch: Batch) -> Replayed:
-        """See core.replay.ReplayStore. Records with a dead letter are left out, unless the letter's value was cut
-        short; then the letter is redriven with the row."""
         with self._database.using():
             table = self._database.table(self._stream)
             letters = self._letters(batch)

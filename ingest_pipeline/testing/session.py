@@ -9,18 +9,29 @@ from dataclasses import replace
 from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
 from ..core.dead_letters import dead_letter
 from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
+from ..core.ledger import Holder
 from ..core.loss import Acceptance
-from ..core.record import Batch, CommitResult, DeadLetter, NextOffset, OwnerRequests, Position, Row, TopicIdentity
-from ..core.start import StoredPosition
+from ..core.ports import LedgerSession
+from ..core.record import (
+    Batch,
+    CommitResult,
+    DeadLetter,
+    NextOffset,
+    OwnerRequests,
+    Position,
+    Row,
+    StoredPosition,
+    TopicIdentity,
+)
 from ..core.stream import Stream
 from .acceptance import accept_one
-from .database import Coordinates, Fault, MemoryDatabase, MemoryHolder, MemoryTable
+from .database import Coordinates, Fault, MemoryDatabase, MemoryTable
 
 POLL_SECONDS = 0.05
 
 
-class MemoryLedgerSession:
-    """Implements core.ports.LedgerSession with the calls of the real one.
+class MemoryLedgerSession(LedgerSession):
+    """One run's connection to a MemoryDatabase, with its locks and the positions that the run owns.
 
     Attributes:
         connection: `MemoryDatabase.end` takes it to break this session.
@@ -51,12 +62,7 @@ class MemoryLedgerSession:
         announce: str | None = None,
         wait_seconds: float = 0.0,
         stop: Callable[[], str | None] = lambda: None,
-    ) -> dict[int, MemoryHolder]:
-        """Take the partitions and read their positions; see PostgresLedgerSession.own.
-
-        Returns:
-            Who owns the partitions that were not taken.
-        """
+    ) -> dict[int, Holder]:
         clock = self._database.clock
         deadline = clock.monotonic() + wait_seconds
         while True:
@@ -69,18 +75,17 @@ class MemoryLedgerSession:
                 if owned or clock.monotonic() >= deadline or stop() is not None:
                     self.connection.waits.clear()
                     self._take(owned)
-                    return {p: held.get(p, MemoryHolder("unknown")) for p in partitions if p not in owned}
+                    return {p: held.get(p, Holder("unknown")) for p in partitions if p not in owned}
             clock.sleep(POLL_SECONDS)
 
     def write(self, batch: Batch) -> CommitResult:
-        """See core.ports.LedgerSession."""
         with self._database.mutex:
             self._database.require(self.connection)
             self._committed = None
             fault = self._database.next_fault()
             self._break_off(fault, Fault.BEFORE_WRITE)
             table = self._database.table(self._stream)
-            tally = self._window.tally(batch.dead_letters, batch.rows_before, table.letters_allowed)
+            tally = self._window.tally(batch.dead_letters, batch.rows_before, table.state.letters_allowed)
             rows, letters = self._judged(batch, table, tally)
             window = tally.after(len(batch.rows))
             written = CommitResult(
@@ -110,7 +115,6 @@ class MemoryLedgerSession:
             return written
 
     def recover(self, batch: Batch | None) -> CommitResult | None:
-        """See core.ports.LedgerSession."""
         with self._database.mutex:
             self._database.end(self.connection)
             self.connection = self._database.open(self._run_id, self._stream)
@@ -135,7 +139,6 @@ class MemoryLedgerSession:
             return self._committed if committed else None
 
     def heartbeat(self) -> OwnerRequests:
-        """See core.ports.LedgerSession."""
         with self._database.mutex:
             self._database.require(self.connection)
             kinds = {
@@ -148,7 +151,6 @@ class MemoryLedgerSession:
             return OwnerRequests(self._paused(), "wait" in kinds, "wait-now" in kinds)
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
-        """Record gaps of owned partitions and move their positions over them; see PostgresLedgerSession.accept."""
         with self._database.mutex:
             self._database.require(self.connection)
             table = self._database.table(self._stream)
@@ -166,7 +168,6 @@ class MemoryLedgerSession:
             self.positions = {p: _position(at) for p, at in stored.items()}
 
     def close(self) -> None:
-        """End the session; its locks go with it."""
         self._database.end(self.connection)
 
     def _take(self, partitions: Collection[int]) -> None:
@@ -181,7 +182,8 @@ class MemoryLedgerSession:
 
     def _remember(self, batch: Batch, letters: dict[Coordinates, DeadLetter], tally: LetterTally) -> None:
         table = self._database.table(self._stream)
-        table.letters_allowed -= len(tally.uncounted)
+        allowed = table.state.letters_allowed - len(tally.uncounted)
+        table.state = replace(table.state, letters_allowed=allowed)
         for row in batch.rows:
             if (row[1], row[2]) not in tally.uncounted:
                 table.history.append((row[:3], letters[row[:3]].reason if row[:3] in letters else None))

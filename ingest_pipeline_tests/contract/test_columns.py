@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.ledger import Replayed
+from ingest_pipeline.core.ports import ReplayStore
 from ingest_pipeline.core.record import Message, NextOffset, Position
-from ingest_pipeline.core.replay import Replayed, ReplayStore
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters

@@ -93,7 +93,9 @@ def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
     world.ledger.allow_letters(10)
     session = world.owning("run")
     session.write(batch_of(session, "dddpppd"))
+    assert world.ledger.state().letters_allowed == 3
     session.write(batch_of(session, "dddddd"))
+    assert world.ledger.state().letters_allowed == 0
     session.close()
     assert counters(world, 0) == (13, 0, 13, 0, 0)
     after = world.owning("run-2")  # what was allowed is not counted again; the three others are

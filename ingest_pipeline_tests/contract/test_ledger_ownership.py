@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from ingest_pipeline.core.errors import Superseded
+from ingest_pipeline.core.ledger import Account, LetterCount
+from ingest_pipeline.core.loss import TRUNCATED, Loss
 from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline_tests.contract.ledger_worlds import (
+    COLDEST,
     WORLDS,
     LedgerSession,
     LedgerWorld,
@@ -17,7 +21,7 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
     untouched,
     wait_for,
 )
-from ingest_pipeline_tests.samples import BAD, IDENTITY, make_batch, message, messages
+from ingest_pipeline_tests.samples import BAD, IDENTITY, good, make_batch, message, messages, tombstone
 
 
 @pytest.fixture(params=WORLDS)
@@ -35,6 +39,9 @@ def test_owning_names_the_run_in_the_positions(world: LedgerWorld) -> None:
     assert {p: at.run_id for p, at in world.ledger.positions().items()} == {0: None, 1: "run"}
     assert {p: holder.run_id for p, holder in world.ledger.owners((0, 1)).holders.items()} == {1: "run"}
     assert set(world.ledger.owners((0, 1)).present) == {"run"}
+    owner = world.ledger.owners((0, 1)).holders[1]
+    assert owner.since is not None
+    assert not owner.frozen
 
 
 def test_exact_takes_all_or_none(world: LedgerWorld) -> None:
@@ -172,3 +179,49 @@ def test_a_stream_begins_once(world: LedgerWorld) -> None:
     found = {p: (at.first_offset, at.leader_epoch) for p, at in world.ledger.positions().items()}
     assert found == {0: (0, None), 1: (0, None), 2: (5, 1)}
     assert len({at.incarnation for at in world.ledger.positions().values()}) == 1
+
+
+def test_a_snapshot_holds_what_the_single_questions_answer(world: LedgerWorld) -> None:
+    world.owning("run", 1)
+    world.ledger.note_tick()
+    world.ledger.note_loss(Loss(0, 1, 0, TRUNCATED, "cut", 0, 7))
+    snapshot = world.ledger.snapshot()
+    assert snapshot.positions == world.ledger.positions()
+    assert snapshot.losses == world.ledger.losses()
+    assert snapshot.owners == world.ledger.owners((0, 1))
+    assert replace(snapshot.state, now=None) == replace(world.ledger.state(), now=None)
+    assert snapshot.state.ticked_at is not None
+
+
+def test_accounts_compare_counters_with_what_is_kept(world: LedgerWorld) -> None:
+    session = world.owning("run")
+    session.write(
+        make_batch(session.positions, [message(0, 0), message(0, 1, BAD), tombstone(0, 2)], {0: NextOffset(5)})
+    )
+    account = Account(0, 1, 0, 5, 1, 1, 1, 2, 0, letters_kept=1, gaps_kept=0)
+    assert world.ledger.accounting() == [account, Account(1, 1, *[0] * 9)]
+    assert (account.accounted, replace(account, letters_kept=0).accounted) == (True, False)
+
+
+def test_open_letters_are_counted_by_stage_and_class(world: LedgerWorld) -> None:
+    session = world.owning("run")
+    session.write(
+        make_batch(session.positions, [message(0, 0, BAD), message(0, 1, BAD), message(1, 0, good("a", COLDEST))])
+    )
+    decoded, inserted = world.ledger.open_letters()
+    assert decoded == LetterCount(0, "decode", "", 2)
+    assert inserted == LetterCount(1, "insert", "23", 1)
+
+
+def test_the_topic_was_awaited_only_after_the_note(world: LedgerWorld) -> None:
+    assert not world.ledger.was_awaited()
+    world.ledger.await_topic()
+    assert world.ledger.was_awaited()
+
+
+def test_the_last_failure_and_the_waiting_records_are_noted(world: LedgerWorld) -> None:
+    world.ledger.note_failure("the server is away", stops=False)
+    world.ledger.note_waiting({1: (1, 0, 1000.5)})
+    state = world.ledger.state()
+    assert (state.failure, state.failure_stops, state.waiting) == ("the server is away", False, {"1": [1, 0, 1000.5]})
+    assert state.failed_at is not None

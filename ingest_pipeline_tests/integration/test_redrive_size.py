@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.core.record import NextOffset, Position
-from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.postgres import dead_letters
-from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench

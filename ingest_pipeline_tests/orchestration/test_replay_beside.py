@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.replay import Replayed
+from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
 from ingest_pipeline.postgres import dead_letters
-from ingest_pipeline.postgres.dead_letters import DeadLetters, Redriven
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.loss import ANOTHER_TOPIC, Acceptance
-from ingest_pipeline.core.record import Batch, CommitResult, NextOffset
-from ingest_pipeline.core.replay import Replayed
-from ingest_pipeline.core.start import StoredPosition
+from ingest_pipeline.core.record import Batch, CommitResult, NextOffset, StoredPosition
 from ingest_pipeline_tests.simulation.jobs import current, watched
 from ingest_pipeline_tests.simulation.model import ABSENT, GAP, TOMBSTONE, Key, Version
 

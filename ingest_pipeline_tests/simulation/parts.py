@@ -19,10 +19,10 @@ from ingest_pipeline.core.errors import (
     Superseded,
     UnknownFault,
 )
+from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, OwnerRequests, TopicIdentity
-from ingest_pipeline.core.replay import Replayed
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedgerSession, MemoryMissingRows, MemorySource
 from ingest_pipeline_tests.simulation.jobs import current, pause, watched

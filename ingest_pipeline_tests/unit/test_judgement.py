@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, KafkaUnavailable, NotPermitted, TopicMissing
+from ingest_pipeline.core.ledger import Holder, LedgerSnapshot, Owners, StreamState
 from ingest_pipeline.core.loss import Loss
-from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline.core.start import StoredPosition, Survey
+from ingest_pipeline.core.record import NextOffset, StoredPosition
+from ingest_pipeline.core.start import Survey
 from ingest_pipeline.operations.judgement import judge
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.metrics import _health
 from ingest_pipeline.operations.snapshot import NotAsked, StreamSnapshot
-from ingest_pipeline.postgres.ledger import LedgerSnapshot, Owners, StreamState
-from ingest_pipeline.postgres.locks import Holder
 from ingest_pipeline_tests.samples import IDENTITY, READING
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -144,7 +143,7 @@ CASES = [
     ),
     degraded(
         "counters that do not add up",
-        snapshot(accounting=[SimpleNamespace(kafka_partition=1, accounted=False)]),
+        snapshot(accounting=[SimpleNamespace(partition=1, accounted=False)]),
         "partition 1: the ledger's counters, dead letters and gaps do not add up",
     ),
     degraded(

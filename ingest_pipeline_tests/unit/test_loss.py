@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, TopicChanged
-from ingest_pipeline.core.loss import (
-    Acceptance,
-    Loss,
-    Standing,
-    as_error,
-    find_losses,
-    identity_losses,
-    noted_loss,
-    unverified,
-)
-from ingest_pipeline.core.record import NextOffset, TopicIdentity
+from ingest_pipeline.core.loss import Acceptance, Loss, as_error, find_losses, identity_losses, noted_loss, unverified
+from ingest_pipeline.core.record import NextOffset, StoredPosition, TopicIdentity
 
 SAME = TopicIdentity("cluster", "topic", 2)
 
 
-def standing(next_offset: int, **changes: str | None) -> Standing:
-    return Standing(
-        **{**dict(topic="t", cluster_id="cluster", topic_id="topic"), **changes}, incarnation=1, next_offset=next_offset
+def position(next_offset: int, **changes: str | None) -> StoredPosition:
+    return StoredPosition(
+        **{**dict(topic="t", cluster_id="cluster", topic_id="topic"), **changes},
+        **dict.fromkeys(("partition", "first_offset", "rows", "dead_letters", "skipped", "absent", "lost"), 0),
+        incarnation=1,
+        next_offset=next_offset,
+        leader_epoch=None,
+        updated_at=datetime.now(UTC),
+        run_id=None,
     )  # type: ignore[arg-type]
 
 
 def found(
-    at: Standing, low: int, high: int, identity: TopicIdentity = SAME, noted: list[Loss] | None = None
+    at: StoredPosition, low: int, high: int, identity: TopicIdentity = SAME, noted: list[Loss] | None = None
 ) -> list[tuple[str, int]]:
     losses = find_losses(identity, "t", {0: at}, noted or [], {0: NextOffset(low)}, {0: NextOffset(high)})
     return [(loss.cause, loss.next_offset) for loss in losses]
@@ -37,51 +35,51 @@ def found(
 
 @pytest.mark.parametrize(("low", "high"), [(0, 10), (10, 10), (10, 20), (0, 20)])
 def test_inside_the_log_and_at_its_bounds_nothing_is_lost(low: int, high: int) -> None:
-    assert found(standing(10), low, high) == []
+    assert found(position(10), low, high) == []
 
 
 @pytest.mark.parametrize(
     ("at", "low", "high", "identity", "cause"),
     [
-        (standing(10), 11, 20, SAME, "retention"),
-        (standing(10), 0, 9, SAME, "truncated"),
-        (standing(10, cluster_id="old"), 0, 20, SAME, "other cluster"),
-        (standing(10, topic_id="old"), 0, 20, SAME, "other topic"),
-        (standing(10, topic="old"), 0, 20, SAME, "renamed"),
-        (standing(10, topic="old", topic_id="old"), 0, 20, SAME, "renamed"),
-        (standing(10, topic_id=None), 0, 20, TopicIdentity("cluster", "topic", 0), "fewer partitions"),
-        (standing(10, topic_id="old"), 0, 20, TopicIdentity("cluster", "topic", 0), "other topic"),
-        (standing(10, topic_id="old"), 11, 20, SAME, "other topic"),
+        (position(10), 11, 20, SAME, "retention"),
+        (position(10), 0, 9, SAME, "truncated"),
+        (position(10, cluster_id="old"), 0, 20, SAME, "other cluster"),
+        (position(10, topic_id="old"), 0, 20, SAME, "other topic"),
+        (position(10, topic="old"), 0, 20, SAME, "renamed"),
+        (position(10, topic="old", topic_id="old"), 0, 20, SAME, "renamed"),
+        (position(10, topic_id=None), 0, 20, TopicIdentity("cluster", "topic", 0), "fewer partitions"),
+        (position(10, topic_id="old"), 0, 20, TopicIdentity("cluster", "topic", 0), "other topic"),
+        (position(10, topic_id="old"), 11, 20, SAME, "other topic"),
     ],
 )
-def test_each_cause_is_named(at: Standing, low: int, high: int, identity: TopicIdentity, cause: str) -> None:
+def test_each_cause_is_named(at: StoredPosition, low: int, high: int, identity: TopicIdentity, cause: str) -> None:
     assert found(at, low, high, identity) == [(cause, 10)]
 
 
 def test_an_id_that_either_side_lacks_says_nothing() -> None:
-    assert found(standing(10, topic_id=None, cluster_id=None), 0, 20) == []
-    assert found(standing(10), 0, 20, TopicIdentity(None, None, 2)) == []
+    assert found(position(10, topic_id=None, cluster_id=None), 0, 20) == []
+    assert found(position(10), 0, 20, TopicIdentity(None, None, 2)) == []
 
 
 def test_fewer_partitions_under_the_same_topic_id_are_metadata_that_is_out_of_date() -> None:
     with pytest.raises(KafkaUnavailable, match="position for partition 0 under the same topic id"):
-        found(standing(10), 0, 20, TopicIdentity("cluster", "topic", 0))
+        found(position(10), 0, 20, TopicIdentity("cluster", "topic", 0))
     with pytest.raises(KafkaUnavailable):
-        identity_losses(TopicIdentity("cluster", "topic", 2), "t", {p: standing(10) for p in range(3)})
+        identity_losses(TopicIdentity("cluster", "topic", 2), "t", {p: position(10) for p in range(3)})
 
 
 @pytest.mark.parametrize(("known", "told", "cause"), [(5, 4, []), (5, 5, ["truncated"]), (5, 6, ["truncated"])])
 def test_a_leader_that_has_been_replaced_and_does_not_know_it_tells_no_loss(
     known: int, told: int, cause: list[str]
 ) -> None:
-    at = replace(standing(10), leader_epoch=known)
+    at = replace(position(10), leader_epoch=known)
     losses = find_losses(SAME, "t", {0: at}, [], {0: NextOffset(0)}, {0: NextOffset(7, told)})
     assert [loss.cause for loss in losses] == cause
 
 
 def test_what_was_noted_stays_though_the_log_has_regrown() -> None:
     noted = noted_loss("truncated", 0, 1, 10, 0, 4)
-    assert found(standing(10), 0, 50, noted=[noted]) == [("truncated", 10)]
+    assert found(position(10), 0, 50, noted=[noted]) == [("truncated", 10)]
 
 
 def test_offsets_that_come_again_begin_a_new_incarnation() -> None:
@@ -126,5 +124,5 @@ def test_the_error_says_what_and_what_to_do() -> None:
         " ingest accept-loss price"
     )
     assert (error.partition, error.offset) == (0, 10)
-    renamed = find_losses(SAME, "new", {0: standing(10)}, [], {}, {})
+    renamed = find_losses(SAME, "new", {0: position(10)}, [], {}, {})
     assert isinstance(as_error(renamed, "price"), TopicChanged)

@@ -7,8 +7,9 @@ import pytest
 from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable
+from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.record import Batch
-from ingest_pipeline.core.replay import Range, Replayed, replay
+from ingest_pipeline.core.replay import Range, replay
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.testing import MemoryBroker, MemorySource, SettableClock
 from ingest_pipeline_tests.samples import READING, good

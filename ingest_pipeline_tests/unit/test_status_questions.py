@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, IngestError, KafkaUnavailable, TopicMissing
+from ingest_pipeline.core.ledger import LedgerSnapshot, Owners, StreamState
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.judgement import judge
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.status import KAFKA_SECONDS, snapshots
-from ingest_pipeline.postgres.ledger import LedgerSnapshot, Owners, StreamState
 from ingest_pipeline_tests.samples import READING, Reading
 
 STREAMS = [Stream(f"reading_{number}", Reading) for number in range(50)]

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline.core.start import StoredPosition
+from ingest_pipeline.core.ledger import StreamState
+from ingest_pipeline.core.record import NextOffset, StoredPosition
 from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS, ask_kafka, delays, late, silence, unattended
 from ingest_pipeline.operations.partition_status import PartitionStatus
 from ingest_pipeline.operations.waiting import Waiting, WaitWatch, waiting_of
-from ingest_pipeline.postgres.ledger import StreamState
 from ingest_pipeline_tests.samples import READING
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

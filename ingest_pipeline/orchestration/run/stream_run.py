@@ -23,11 +23,12 @@ from ...core.errors import (
     Superseded,
     TopicChanged,
 )
+from ...core.ledger import Holder
 from ...core.loss import as_error, unverified
 from ...core.ports import Topic
 from ...core.progress import Progress
-from ...core.record import NextOffset
-from ...core.start import StoredPosition, begin, check_identity, unanswered_words
+from ...core.record import NextOffset, StoredPosition
+from ...core.start import begin, check_identity, unanswered_words
 from ...core.stream import Stream
 from ...operations.clients import Clients
 from ...operations.limits import batch_limits, letter_limits, record_rules
@@ -44,7 +45,6 @@ from .stop_signal import StopRequest
 
 if TYPE_CHECKING:
     from ...postgres.ledger import PostgresLedger
-    from ...postgres.locks import Holder
     from ...postgres.session import PostgresLedgerSession
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...core.start import StoredPosition
+from ...core.ledger import StreamState
+from ...core.record import StoredPosition
 from ..view import Decision, Sight, View
-
-if TYPE_CHECKING:
-    from ...postgres.ledger import StreamState
 
 CLOCK_SECONDS = 5.0
 """How far two machines' clocks may be apart before a moment counts as one of the future."""

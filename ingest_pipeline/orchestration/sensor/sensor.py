@@ -6,16 +6,16 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
+from ...core.ledger import LedgerSnapshot
 from ...core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
 from ...core.ports import Topic
 from ...core.record import NextOffset, TopicIdentity
-from ...core.start import log_bounds, standings, unanswered
+from ...core.start import log_bounds, unanswered
 from ...core.stream import Stream
 from ...operations.clients import Clients
 from ...operations.judgement import paused_words
@@ -30,9 +30,6 @@ from .decide import decide
 from .idle_poll import IdlePoll
 from .runless_checks import RunlessChecks
 from .topic_observation import Look, observe
-
-if TYPE_CHECKING:
-    from ...postgres.ledger import LedgerSnapshot
 
 RECENT_RUNS = 12
 """For each shard: enough failures in a row to reach the longest back-off."""
@@ -204,7 +201,7 @@ def _losses(
     identity: TopicIdentity, topic: Topic, snapshot: LedgerSnapshot, ends: Mapping[int, NextOffset]
 ) -> list[Loss]:
     """Kafka is asked for the log's bounds only where no run drains and the position is not at the end."""
-    known = standings(snapshot.positions)
+    known = snapshot.positions
     starts, highs = log_bounds(topic, known, ends, known.keys() - snapshot.owners.holders.keys())
     return find_losses(identity, topic.name, known, snapshot.losses, starts, highs)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import dagster as dg
 
-from ...core.ports import Topic
-from ...core.start import Ledger, unanswered, unanswered_words
+from ...core.ports import Ledger, Topic
+from ...core.start import unanswered, unanswered_words
 
 OBSERVE_SECONDS = 300.0
 TABLE_ROWS = 100
