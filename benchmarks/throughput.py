@@ -18,7 +18,7 @@ import dagster as dg
 import psycopg
 
 from ingest_pipeline.cli.progress import progress
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.database import Database, Schemas
 from ingest_pipeline.postgres.schema import migrate

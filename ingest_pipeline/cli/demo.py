@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from ..local.server_process import LocalServerError
+from ..local.server import LocalServerError
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..local.server_process import HOST, LocalServerError
+from ..local.server import HOST, LocalServerError
 
 _UNREACHABLE = "DagsterUserCodeUnreachableError"
 _WATCH_SECONDS = 3.0

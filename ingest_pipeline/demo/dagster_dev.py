@@ -7,13 +7,13 @@ import socket
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ingest_pipeline
 
 from ..local.child_process import Child
-from ..local.server_process import HOST, LocalServerError, free_port, is_free
+from ..local.server import HOST, LocalServerError, free_port, is_free
 from .dagster_api import DagsterApi
 
 _READY_SECONDS = 120.0
@@ -61,11 +61,11 @@ def write_home(home: Path) -> None:
 class DagsterDev:
     """Dagster's web server, daemon and code server, and the runs they start. Files go to `folder`."""
 
-    def __init__(self, folder: Path, port: int, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, port: int, env: Mapping[str, str], held_fds: Sequence[int] = ()) -> None:
         # Not in the user's folder: `dagster dev` would read its .env and mention its dagster.yaml.
         command = [sys.executable, "-m", "dagster", "dev", "-m", "ingest_pipeline.definitions"]
         command += ["-h", HOST, "-p", str(port)]
-        self._child = Child("Dagster", command, folder / "dagster.log", env=env, cwd=folder)
+        self._child = Child("Dagster", command, folder / "dagster.log", env=env, cwd=folder, held_fds=held_fds)
         self.api = DagsterApi(port)
 
     @property

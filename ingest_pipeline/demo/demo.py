@@ -9,7 +9,6 @@ from pathlib import Path
 from ..core.errors import IngestError
 from ..core.stream import Stream
 from ..local.child_process import StopSignals
-from ..local.servers import PARTITIONS, Servers
 from ..settings import streams_import_path
 from ..settings.streams import load_streams
 from .dagster_api import DagsterAway, LocationWatch
@@ -20,6 +19,7 @@ from .figures import Figures, FiguresUnavailable, StreamFigures
 from .inventor import why_not
 from .kill import Killer, kill_line, prove, wait_until_drained
 from .report import arrived, rows_line, welcome
+from .servers import PARTITIONS, Servers
 from .simulate import Plan
 from .simulator import Simulator
 
@@ -85,10 +85,11 @@ class Demo:
         self._live.say("starting PostgreSQL, the broker and Dagster …")
         folder = Path.cwd() / FOLDER
         self._servers = self._stack.enter_context(Servers(folder, [stream.topic for stream in self._streams]))
+        self._kafka = {"bootstrap.servers": self._servers.broker.bootstrap_servers}
         if self._stop.wait(0):
             return self._stopped_early()
         self._start_simulator()
-        figures = Figures(self._servers.postgres.url, self._servers.kafka, self._streams)
+        figures = Figures(self._servers.postgres.url, self._kafka, self._streams)
         self._figures = self._stack.enter_context(figures)
         self._dagster = self._start_dagster(folder, port)
         self._dagster.wait_until_ready(self._stop.wait)
@@ -102,23 +103,21 @@ class Demo:
 
     def _start_simulator(self) -> None:
         topics = tuple(stream.topic for stream in self._simulated)
-        self._simulator = Simulator(self._servers.kafka, Plan(topics, self._options.rate))
+        self._simulator = Simulator(self._kafka, Plan(topics, self._options.rate))
         self._stack.callback(self._simulator.stop)
         self._simulator.start()
 
     def _start_dagster(self, folder: Path, port: int) -> DagsterDev:
         home = folder / "dagster_home"
         write_home(home)
-        env = environment(os.environ, self._servers.kafka["bootstrap.servers"], self._servers.postgres.url, home)
+        env = environment(os.environ, self._kafka["bootstrap.servers"], self._servers.postgres.url, home)
         env["INGEST_STREAMS"] = streams_import_path()
         beside = [env.get("PYTHONPATH"), os.getcwd()]  # Dagster runs in its own folder, and their module may lie here
         env["PYTHONPATH"] = os.pathsep.join(filter(None, beside))
         names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME", "INGEST_STREAMS")
         self._servers.write_env({name: env[name] for name in names})
-        dagster = DagsterDev(folder, port, env)
-        self._stack.callback(self._servers.release, dagster.pid)
+        dagster = DagsterDev(folder, port, env, [self._servers.lock])
         self._stack.callback(dagster.stop)
-        self._servers.guard(dagster.pid)
         return dagster
 
     def _until_stopped(self, killer: Killer | None) -> None:

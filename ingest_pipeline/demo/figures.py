@@ -12,7 +12,7 @@ from psycopg import sql
 from ..core.stream import Stream
 from ..kafka.admin import Admin
 from ..kafka.topic import KafkaTopic
-from ..local.server_process import LocalServerError
+from ..local.server import LocalServerError
 
 # No setting reaches the demo's PostgreSQL that would change these.
 _EVENTS, _LEDGER = "public", "ingest"

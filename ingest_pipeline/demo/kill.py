@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..core.errors import IngestError
 from ..core.stream import Stream
 from ..local.child_process import StopSignals
-from ..local.servers import PARTITIONS
 from .dagster_api import DagsterApi, DagsterRun
 from .dagster_dev import DagsterDev
 from .display import LiveLine
 from .figures import Figures, FiguresUnavailable, Proof, StreamFigures, proof_sql
+from .servers import PARTITIONS
 from .simulate import Tally
 
 # The tags a run bears; orchestration/tags.py gives them.

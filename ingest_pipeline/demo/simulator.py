@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 
 from ..core.errors import IngestError
-from ..local.server_process import LocalServerError
+from ..local.server import LocalServerError
 from .simulate import Plan, Tally, simulate
 
 

@@ -1,66 +1,60 @@
-"""Child processes that are all gone when we are, however we go.
+"""Child processes that end with this process, however it ends.
 
-Each leads a session of its own, so that Ctrl-C in the terminal reaches us alone and we end them in order. A process
-that watches us (`Warden`) does it in our place when we are killed.
+Every child leads a session of its own. Ctrl-C in the terminal therefore reaches this process alone, which ends its
+children in order. When this process is killed, a `Watcher` ends them.
 """
 
-import os
-import select
 import signal
 import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+from typing import IO, Self
 
 from .process_family import Family
-from .server_process import LocalServerError, last_lines
+from .server import LocalServerError
+from .watcher import ENDING, GRACE_SECONDS, Watcher
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_POLL_SECONDS = 0.05
 
 
 class StopSignals:
-    """While entered, SIGINT, SIGTERM and SIGHUP are only remembered, also where they had been ignored: the shell
-    starts background jobs with SIGINT ignored. To be entered on the main thread."""
+    """Counts SIGINT, SIGTERM and SIGHUP while entered, instead of ending the process.
+
+    Signals that were ignored count too: a shell starts background jobs with SIGINT ignored. Enter on the main thread.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        for number in _ENDING:
-            self._before[number] = signal.signal(number, self._remember)
+        self._handlers = {number: signal.signal(number, self._add) for number in ENDING}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        os.close(self._read)
-        os.close(self._write)
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def wait(self, seconds: float) -> bool:
-        """Wait that long, or until a signal comes; whether one has come, now or before."""
-        if self.count == 0:
-            select.select([self._read], [], [], seconds)
+        """Wait for `seconds`, or until a signal has come. Whether one has come."""
+        deadline = time.monotonic() + seconds
+        while self.count == 0 and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
         return self.count > 0
 
-    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+    def _add(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
-        with suppress(BlockingIOError):  # full: the waiter is awake long since
-            os.write(self._write, b".")
 
 
 @contextmanager
-def default_interrupt() -> Iterator[None]:
-    """What is started within has SIGINT at its default, even when we ignore it: an ignored signal is inherited, a
-    handled one is not. Does nothing off the main thread, where handlers cannot be set."""
+def _default_interrupt() -> Iterator[None]:
+    """Start children with the default action for SIGINT, also where this process ignores SIGINT.
+
+    A child inherits an ignored signal, but not a handler. Does nothing off the main thread, which alone sets handlers.
+    """
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     if not ignored or threading.current_thread() is not threading.main_thread():
         yield
@@ -73,82 +67,74 @@ def default_interrupt() -> Iterator[None]:
 
 
 class Child:
-    """A program in a session of its own, its output in a file."""
+    """A program that runs from its construction to `stop`.
+
+    Args:
+        log_path: gets the program's output. With None, `stdout` has its standard output and this process's standard
+            error its errors.
+        end_signal: the first signal to the program when it is ended.
+        held_fds: stay open until the program has ended, even when this process is killed.
+    """
 
     def __init__(
         self,
         name: str,
         command: Sequence[str],
-        log_path: Path,
+        log_path: Path | None,
         *,
         env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
+        cwd: str | Path | None = None,
+        end_signal: signal.Signals = signal.SIGINT,
+        held_fds: Sequence[int] = (),
     ) -> None:
-        self.name, self.log_path = name, log_path
-        with log_path.open("ab") as log, default_interrupt():
+        self.name, self.log_path, self._end_signal = name, log_path, end_signal
+        with ExitStack() as stack:
+            log = None if log_path is None else stack.enter_context(log_path.open("ab"))
+            stack.enter_context(_default_interrupt())
             self._process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log or subprocess.PIPE,
                 stderr=log,
-                env=None if env is None else dict(env),
+                env=env,
                 cwd=cwd,
                 start_new_session=True,
             )
-        self.family = Family(self._process.pid)
+            self._watcher = Watcher(self.pid, end_signal, held_fds)
+        self.family = Family(self.pid)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
     def check(self) -> None:
         """Raise LocalServerError, with the log's last lines, when the program has ended."""
-        code = self._process.poll()
-        if code is not None:
-            said = last_lines(self.log_path) or "nothing"
-            raise LocalServerError(f"{self.name} ended with code {code}, see {self.log_path}: {said}")
+        if not self.runs:
+            output = "" if self.log_path is None else f", see {self.log_path}: {_last_lines(self.log_path)}"
+            raise LocalServerError(f"{self.name} ended with code {self._process.returncode}{output}")
 
-    def stop(self, polite: signal.Signals = signal.SIGINT, grace_seconds: float = 15.0) -> None:
-        """End it; on return neither it nor anything that came of it runs."""
-        self.family.end(polite, grace_seconds)
-        self._process.wait()
+    def stop(
+        self,
+        sign: signal.Signals | None = None,
+        grace_seconds: float = GRACE_SECONDS,
+        left_seconds: float = 8.0,
+    ) -> None:
+        """End the program and its family, see `Family.end`. On return none of it runs."""
+        self.family.end(sign or self._end_signal, grace_seconds, left_seconds)
+        self._process.communicate()
+        self._watcher.dismiss()
 
 
-class Warden:
-    """A process that ends what it guards when we end without having released it, a SIGKILL included.
-
-    `held` are file descriptors it keeps open as long as it lives, such as a locked folder's.
-    """
-
-    def __init__(self, held: Sequence[int] = ()) -> None:
-        with default_interrupt():
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingest_pipeline.local.warden"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=tuple(held),
-                start_new_session=True,
-            )
-
-    def guard(self, pid: int, polite: signal.Signals) -> None:
-        """End this process and its family as `Family.end` does, the last one guarded first."""
-        self._tell(f"guard {pid} {polite.name}")
-
-    def release(self, pid: int) -> None:
-        """It ended, or may live on."""
-        self._tell(f"release {pid}")
-
-    def close(self) -> None:
-        """Let the warden end whatever is still guarded, and itself. On return it is gone."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
-
-    def _tell(self, words: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(f"{words}\n".encode())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise LocalServerError("the process that watches this one is gone") from None
+def _last_lines(path: Path, count: int = 3) -> str:
+    """The log's last lines that are not empty, joined to one."""
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-count:]) or "nothing"

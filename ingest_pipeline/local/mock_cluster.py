@@ -1,9 +1,7 @@
-"""librdkafka's mock cluster, the one its own tests use, called through the client library that is loaded
-anyway.
+"""librdkafka's mock cluster, the one its own tests use, called through the client library that is loaded anyway.
 
-confluent-kafka for Python exposes the cluster only as a client setting (``test.mock.num.brokers``), which
-cannot make a topic with a given number of partitions. The C functions can, and the client's extension module
-leads to them.
+confluent-kafka for Python offers the cluster only as a client setting (``test.mock.num.brokers``), which cannot make a
+topic with a given number of partitions. The C functions can, and the client's extension module leads to them.
 """
 
 import ctypes
@@ -12,21 +10,21 @@ from contextlib import contextmanager
 
 from confluent_kafka import cimpl
 
-from .server_process import LocalServerError
+from .server import LocalServerError
 
 _PRODUCER = 0
 
 
 @contextmanager
 def mock_cluster(topics: list[str], partitions: int) -> Iterator[str]:
-    """One mock broker on 127.0.0.1 for as long as the block lasts; yields its bootstrap address.
+    """One mock broker on 127.0.0.1 for as long as the block lasts. Yields its bootstrap address.
 
     The topics exist, empty, with that many partitions. Raises LocalServerError when the library refuses one.
     """
-    library = _library()
+    library = load_library()
     reason = ctypes.create_string_buffer(512)
     settings = library.rd_kafka_conf_new()
-    # The client that the cluster lives in talks to no broker; at level 4 it does not warn about that.
+    # The client that owns the cluster talks to no broker. At log level 4 it does not warn about that.
     library.rd_kafka_conf_set(settings, b"log_level", b"4", reason, len(reason))
     client = library.rd_kafka_new(_PRODUCER, settings, reason, len(reason))
     if not client:
@@ -36,10 +34,9 @@ def mock_cluster(topics: list[str], partitions: int) -> Iterator[str]:
         if not cluster:
             raise LocalServerError("the embedded broker did not start: no mock cluster in this client library")
         for topic in topics:
-            code = library.rd_kafka_mock_topic_create(cluster, topic.encode(), partitions, 1)
-            if code:
-                said = library.rd_kafka_err2str(code).decode()
-                raise LocalServerError(f"the embedded broker refused topic {topic!r}: {said}")
+            if code := library.rd_kafka_mock_topic_create(cluster, topic.encode(), partitions, 1):
+                error = library.rd_kafka_err2str(code).decode()
+                raise LocalServerError(f"the embedded broker refused topic {topic!r}: {error}")
         yield library.rd_kafka_mock_cluster_bootstraps(cluster).decode()
     finally:
         if cluster:
@@ -47,8 +44,8 @@ def mock_cluster(topics: list[str], partitions: int) -> Iterator[str]:
         library.rd_kafka_destroy(client)
 
 
-def _library() -> ctypes.CDLL:
-    """The functions used here with their C signatures; a lookup covers the extension's dependencies too."""
+def load_library() -> ctypes.CDLL:
+    """The functions used here with their C signatures. The lookup covers the extension's dependencies too."""
     library = ctypes.CDLL(cimpl.__file__)
     pointer, text, integer = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
     signatures: dict[str, tuple[object, list[object]]] = {

@@ -8,30 +8,30 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .server_process import LocalServerError
+from .server import LocalServerError
 
 ORDINARY_USER = "nobody"
 
-# Tried in this order. Programs and files may lie below folders that only root may enter (a home directory, a
-# temporary folder); opening those folders to everybody would outlast us, a capability ends with the program.
+# Tried in this order. Programs and files may lie below folders that only root may enter, such as a home directory or a
+# temporary folder. Opening such a folder to every user would outlast the program, a capability ends with it.
 _CAPABILITIES = (None, "dac_read_search", "dac_override")
 
 
 @functools.cache
 def ordinary_user() -> tuple[int, int] | None:
-    """(user id, group id) that must own what such a program writes; None when we are not root."""
+    """(user id, group id) that must own the files such a program writes. None when this process is not root."""
     if os.geteuid() != 0:
         return None
     entry = pwd.getpwnam(ORDINARY_USER)
     return entry.pw_uid, entry.pw_gid
 
 
-def as_ordinary_user(reachable: Sequence[Path]) -> list[str]:
-    """What to put before a command line so that it runs as an ordinary user who can reach these paths.
+def as_ordinary_user(paths: Sequence[Path]) -> list[str]:
+    """The words before a command line that make it run as an ordinary user who can reach the paths.
 
-    Empty when we are not root. Otherwise a ``setpriv`` call with the least privilege that reaches the paths:
-    none at all where their folders are open, else the one Linux capability that lets a program pass them.
-    Raises LocalServerError when no way is found.
+    Empty when this process is not root. Otherwise a ``setpriv`` call with the least privilege that reaches the paths:
+    none where their folders are open, else one Linux capability that lets a program pass them.
+    Raises LocalServerError when no privilege is enough.
     """
     user = ordinary_user()
     if user is None:
@@ -40,11 +40,10 @@ def as_ordinary_user(reachable: Sequence[Path]) -> list[str]:
         raise LocalServerError("PostgreSQL refuses to run as root and setpriv is not here: run as an ordinary user")
     for capability in _CAPABILITIES:
         prefix = _setpriv(*user, capability)
-        if _reaches(prefix, reachable):
+        if _reaches(prefix, paths):
             return prefix
-    paths = " or ".join(map(str, reachable))
     raise LocalServerError(
-        f"PostgreSQL refuses to run as root, and user {ORDINARY_USER} cannot reach {paths}: "
+        f"PostgreSQL refuses to run as root, and user {ORDINARY_USER} cannot reach {' or '.join(map(str, paths))}: "
         "run as an ordinary user, or from a folder open to others"
     )
 
@@ -54,8 +53,7 @@ def _setpriv(uid: int, gid: int, capability: str | None) -> list[str]:
     if capability is None:
         return prefix
     kept = f"-all,+{capability}"
-    # no_setuid_fixup: without it access(2), which PostgreSQL asks about its own binary, ignores the
-    # capability.
+    # Without no_setuid_fixup access(2), by which PostgreSQL checks its own binary, ignores the capability.
     prefix += ["--securebits=+no_setuid_fixup", f"--inh-caps={kept}"]
     return [*prefix, f"--ambient-caps={kept}", f"--bounding-set={kept}"]
 

@@ -1,8 +1,4 @@
-"""A started process and every process that came of it.
-
-A family is the session of the process that leads it, and every descendant of its members, also one that has a session
-of its own. A member that was seen once stays known when its parents are gone.
-"""
+"""A started process and every process that came of it."""
 
 import os
 import signal
@@ -12,19 +8,22 @@ from contextlib import suppress
 
 import psutil
 
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 def processes() -> list[psutil.Process]:
-    """Every process that runs now. One that has ended and waits to be reaped is left out."""
+    """Every process that runs now, without those that have ended and wait to be reaped."""
     return [process for process in psutil.process_iter(["status"]) if process.info["status"] not in _ENDED]
 
 
 class Family:
-    """The family of the process `leader`, which leads a session of its own and runs now.
+    """The session of the process `leader` and every descendant of its members, in whatever session.
+
+    A member that was seen once stays known when its parents are gone.
 
     Args:
+        leader: leads a session of its own and runs now.
         running: lists the system's processes.
     """
 
@@ -41,16 +40,15 @@ class Family:
         """The members that run now."""
         running = self._running()
         members = self._seen.intersection(running)
-        pid_taken_over = any(process.pid == self.leader and process not in members for process in running)
-        if not (
-            self._seen and pid_taken_over
-        ):  # a stranger with the leader's old pid may lead a session of that number
+        # The system may give the leader's old pid to a stranger, who may lead a session of that number.
+        is_stranger = self._seen and any(process.pid == self.leader and process not in members for process in running)
+        if not is_stranger:
             members |= {process for process in running if self.leader in (process.pid, _session(process))}
-        while True:
-            pids = {process.pid for process in members}
-            children = {process for process in running if _parent(process) in pids} - members
-            if not children:
-                break
+        parents = {process: _parent(process) for process in running}
+        children = members
+        while children:
+            pids = {process.pid for process in children}
+            children = {process for process, parent in parents.items() if parent in pids} - members
             members |= children
         self._seen |= members
         return members
@@ -63,26 +61,26 @@ class Family:
                 member.send_signal(sign)
         return bool(members)
 
-    def end(self, polite: signal.Signals, grace_seconds: float, left_seconds: float = 8.0) -> None:
+    def end(self, sign: signal.Signals, grace_seconds: float, left_seconds: float = 8.0) -> None:
         """End the family. On return none of it runs.
 
-        1. The leader gets `polite` and ends the others in its own order, within `grace_seconds`.
-        2. Whoever is left gets SIGTERM and `left_seconds`. Dagster leaves its runs behind, and they finish a batch.
+        1. The leader gets `sign` and ends the others in its own order, within `grace_seconds`.
+        2. The members that are left get SIGTERM and `left_seconds`: runs that Dagster leaves behind finish a batch.
         3. The rest gets SIGKILL.
         """
-        if any(member.pid == self.leader for member in self.members()):
-            with suppress(ProcessLookupError):
-                os.kill(self.leader, polite)
+        for leader in [member for member in self.members() if member.pid == self.leader]:
+            with suppress(psutil.NoSuchProcess):
+                leader.send_signal(sign)
             self._wait(grace_seconds, lambda: all(member.pid != self.leader for member in self.members()))
         if self.send(signal.SIGTERM):
             self._wait(left_seconds, lambda: not self.members())
         while self.send(signal.SIGKILL):
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
-    def _wait(self, seconds: float, over: Callable[[], bool]) -> None:
+    def _wait(self, seconds: float, is_over: Callable[[], bool]) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not over():
-            time.sleep(_LOOK_SECONDS)
+        while time.monotonic() < deadline and not is_over():
+            time.sleep(_POLL_SECONDS)
 
 
 def _session(process: psutil.Process) -> int | None:

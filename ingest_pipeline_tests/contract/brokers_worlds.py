@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from confluent_kafka.admin import AdminClient
 
-from ingest_pipeline.local.mock_cluster import _library
+from ingest_pipeline.local.mock_cluster import load_library
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, WireWorld
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
@@ -38,7 +38,7 @@ class MockBrokers(WireWorld):
 
 @contextmanager
 def mock_brokers() -> Iterator[MockBrokers]:
-    library, reason = _library(), ctypes.create_string_buffer(512)
+    library, reason = load_library(), ctypes.create_string_buffer(512)
     pointer, number = ctypes.c_void_p, ctypes.c_int
     library.rd_kafka_mock_partition_set_leader.argtypes = [pointer, ctypes.c_char_p, number, number]
     library.rd_kafka_mock_broker_set_down.argtypes = library.rd_kafka_mock_broker_set_up.argtypes = [pointer, number]

@@ -11,7 +11,7 @@ from ingest_pipeline.core.record import GroupOffset, NextOffset
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.local.server_process import HOST, free_port
+from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
 
 Answer = TypeVar("Answer")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from ingest_pipeline.local.postgres import EmbeddedPostgres
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.settings.database_url import sqlalchemy_url

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 import psycopg
 
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.faults.location import NAMES, SUFFIX
 from ingest_pipeline_tests.faults.proxy import TcpProxy

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Self, TypeVar
 
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 
 _CHUNK = 1 << 16
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close discards what is unsent and sends RST

@@ -18,9 +18,9 @@ from dagster._core.errors import DagsterUserCodeUnreachableError
 
 import ingest_pipeline
 from ingest_pipeline.demo.dagster_dev import write_home
-from ingest_pipeline.local.child_process import Child, Warden
+from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.process_family import processes
-from ingest_pipeline.local.server_process import HOST, LocalServerError, free_port, is_free
+from ingest_pipeline.local.server import HOST, LocalServerError, free_port, is_free
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.faults.signals import writers
 from ingest_pipeline_tests.orchestration.bench import wait_for
@@ -48,8 +48,7 @@ class Supervised:
     def restarts(self) -> int:
         return len(self._children) - 1
 
-    def start(self, warden: Warden) -> None:
-        self._warden = warden
+    def start(self) -> None:
         self._launch()
         self._thread.start()
 
@@ -72,12 +71,9 @@ class Supervised:
             while child.family.send(signal.SIGKILL):
                 time.sleep(_LOOK_SECONDS)
             child.stop()
-            self._warden.release(child.pid)
 
     def _launch(self) -> None:
-        child = Child(self.name, self._command, self.log_path, env=self._environ, cwd=self._folder)
-        self._warden.guard(child.pid, signal.SIGINT)
-        self._children.append(child)
+        self._children.append(Child(self.name, self._command, self.log_path, env=self._environ, cwd=self._folder))
 
     def _supervise(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):
@@ -109,12 +105,11 @@ class Dagster:
         self.daemon = Supervised("daemon", daemon, folder, {**kept, **own, **environ})
 
     def __enter__(self) -> Self:
-        self._warden = Warden()
         self.instance = dg.DagsterInstance.from_config(str(self.home))
         try:
-            self.code_server.start(self._warden)
+            self.code_server.start()
             wait_for("the code server", lambda: not is_free(self._port), _START_SECONDS)
-            self.daemon.start(self._warden)
+            self.daemon.start()
         except BaseException:
             self.__exit__()
             raise
@@ -123,7 +118,6 @@ class Dagster:
     def __exit__(self, *_: object) -> None:
         for part in (self.daemon, self.code_server):
             part.stop()
-        self._warden.close()
         self.instance.dispose()
 
     def live_runs(self) -> list[dg.DagsterRun]:

@@ -19,7 +19,7 @@ from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.core.record import TopicIdentity
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.faults.acknowledged import Acknowledged, assert_exactly_once, assert_no_loss
 from ingest_pipeline_tests.faults.proxy import TcpProxy

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.local.server_process import free_port
+from ingest_pipeline.local.server import free_port
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.postgres import errors
 from ingest_pipeline.settings import load_settings

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 
 SILENCE_SECONDS = 0.3

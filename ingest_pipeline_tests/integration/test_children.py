@@ -13,7 +13,7 @@ import pytest
 
 from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.process_family import Family, processes
-from ingest_pipeline.local.server_process import LocalServerError
+from ingest_pipeline.local.server import LocalServerError
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,12 +44,10 @@ time.sleep(600)
 OWNER = """
 import signal, sys
 from pathlib import Path
-from ingest_pipeline.local.child_process import Child, StopSignals, Warden
+from ingest_pipeline.local.child_process import Child, StopSignals
 folder = Path(sys.argv[1])
 with StopSignals() as stop:
-    warden = Warden()
     child = Child("tree", [sys.executable, str(folder / "leader.py"), str(folder)], folder / "log")
-    warden.guard(child.pid, signal.SIGINT)
     try:
         while "fail" in sys.argv:
             if all((folder / f"{name}.pid").exists() for name in ("same", "other", "orphan", "leader")):
@@ -57,10 +55,7 @@ with StopSignals() as stop:
         if stop.wait(600):
             (folder / "stopped").touch()
     finally:
-        child.family.end(signal.SIGINT, 5.0, left_seconds=0.2)
-        child.stop()
-        warden.release(child.pid)
-        warden.close()
+        child.stop(grace_seconds=5.0, left_seconds=0.2)
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ingest_pipeline.demo.dagster_dev import choose_port, environment
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline_tests.integration.running_demo import ROOT, RunningDemo
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.integration.test_servers import end_offset, produce
 from ingest_pipeline_tests.orchestration.bench import wait_for

@@ -16,7 +16,7 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.local.server_process import HOST, free_port
+from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline.operations.check_kafka import kafka_findings
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.settings import load_settings

@@ -15,7 +15,7 @@ import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable
 from ingest_pipeline.local.postgres import EmbeddedPostgres
-from ingest_pipeline.local.server_process import free_port
+from ingest_pipeline.local.server import free_port
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 

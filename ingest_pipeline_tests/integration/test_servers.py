@@ -19,7 +19,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from ingest_pipeline.local import postgres
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.local.postgres import EmbeddedPostgres
-from ingest_pipeline.local.server_process import HOST, LocalServerError, wait_for_pid
+from ingest_pipeline.local.process_family import processes
+from ingest_pipeline.local.server import HOST, LocalServerError
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.containers import check_engine
@@ -59,6 +60,15 @@ def query(url: str, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(url) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+def ends_within(seconds: float, pid: int) -> bool:
+    deadline = time.monotonic() + seconds
+    while is_running := any(process.pid == pid for process in processes()):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return not is_running
 
 
 def started_by_a_killed_owner(folder: Path, before: str) -> int:
@@ -122,13 +132,13 @@ class TestEmbeddedPostgres:
             server.stop()
 
     def test_it_ends_with_a_killed_owner(self, tmp_path: Path) -> None:
-        assert wait_for_pid(started_by_a_killed_owner(tmp_path, ""), 10)
+        assert ends_within(10, started_by_a_killed_owner(tmp_path, ""))
 
     def test_a_server_left_behind_is_replaced(self, tmp_path: Path) -> None:
-        left = started_by_a_killed_owner(tmp_path, "server._guard.dismiss()")
+        left = started_by_a_killed_owner(tmp_path, "server._child._watcher.dismiss()")
         os.kill(left, 0)
         with EmbeddedPostgres(tmp_path) as server:
-            assert wait_for_pid(left, 5)
+            assert ends_within(5, left)
             assert server.pid != left
             assert query(server.url, "select 1") == [(1,)]
 
@@ -164,7 +174,7 @@ class TestEmbeddedBroker:
         broker.start()
         pid = broker.pid
         broker.stop()
-        assert wait_for_pid(pid, 0.1)
+        assert ends_within(0.1, pid)
         with pytest.raises(LocalServerError, match="does not run"):
             _ = broker.pid
 
@@ -178,7 +188,7 @@ class TestEmbeddedBroker:
             "os.kill(os.getpid(), 9)\n"
         )
         killed = subprocess.run([sys.executable, "-c", owner], stdout=subprocess.PIPE, check=False)
-        assert wait_for_pid(int(killed.stdout), 5)
+        assert ends_within(5, int(killed.stdout))
 
     def test_a_topic_name_it_refuses_is_an_error(self, capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(LocalServerError, match="ended at its start"):

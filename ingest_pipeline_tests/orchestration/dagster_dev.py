@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.error import URLError
 
 import ingest_pipeline
-from ingest_pipeline.local.server_process import HOST, end, free_port, last_lines
+from ingest_pipeline.local.child_process import Child
+from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]
 START_SECONDS = 90.0
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
-# A child of a background job inherits SIGINT ignored, and so would Dagster and its runs.
-_WITH_SIGINT = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-)
 
 _RUNS = "{runsOrError(limit: 100) {... on Runs {results {runId status jobName tags {key value}}}}}"
 _TIMES = "query ($id: ID!) {runOrError(runId: $id) {... on Run {startTime endTime}}}"
@@ -73,23 +67,14 @@ class DagsterDev:
         self._arguments = arguments
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
         self.environ = {**kept, "PYTHONPATH": str(ROOT), **environ}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Self:
         (self.folder / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text() + self._settings)
         if not self._arguments:
             shutil.copy(ROOT / "workspace.yaml", self.folder)
         command = [sys.executable, "-m", "dagster", "dev", "--host", HOST, "--port", str(self.port), *self._arguments]
-        with (self.folder / "dagster.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _WITH_SIGINT, *command],
-                cwd=self.folder,
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._child = Child("Dagster", command, self.folder / "dagster.log", env=self.environ, cwd=self.folder)
         try:
             wait_for("the code location", self._loaded, START_SECONDS, every=0.2)
         except BaseException:
@@ -98,17 +83,15 @@ class DagsterDev:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends it as Ctrl-C does; whatever is left of its session is killed."""
-        assert self._process is not None
-        end(self._process, signal.SIGINT, 60)
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End Dagster as Ctrl-C does, and then kill what is left of it."""
+        assert self._child is not None
+        self._child.stop(grace_seconds=60, left_seconds=0)
 
     @property
     def session(self) -> int:
         """The id of the session that all of its processes are in."""
-        assert self._process is not None
-        return self._process.pid
+        assert self._child is not None
+        return self._child.pid
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The `data` of a GraphQL answer."""
@@ -206,8 +189,8 @@ class DagsterDev:
         return {"repositoryName": "__repository__", "repositoryLocationName": self._location}
 
     def _loaded(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, last_lines(self.folder / "dagster.log")
+        assert self._child is not None
+        self._child.check()
         try:
             entries = self.ask(_LOCATIONS)["workspaceOrError"]["locationEntries"]
         except (URLError, ConnectionError, TimeoutError):

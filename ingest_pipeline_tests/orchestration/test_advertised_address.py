@@ -8,7 +8,7 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE

@@ -1,13 +1,13 @@
 """What every real broker of the tests offers, wherever it runs."""
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from ingest_pipeline.local.server import LocalServer
 
 KAFKA_VERSION = "4.4.0"
 
@@ -41,7 +41,7 @@ class ServerUnavailable(Exception):
     """This way of having a server does not work here; the message says why in one line."""
 
 
-class RealKafka(ABC):
+class RealKafka(LocalServer):
     """A running Apache Kafka. ``description`` says in a few words which one, for the test report."""
 
     description: str
@@ -49,15 +49,6 @@ class RealKafka(ABC):
 
     def __init__(self) -> None:
         self._admin: AdminClient | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @abstractmethod
     def start(self) -> None:

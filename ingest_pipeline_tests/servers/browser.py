@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, Error, sync_playwright
 
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 
 from .broker import ServerUnavailable
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from ingest_pipeline.local.postgres import EmbeddedPostgres
-from ingest_pipeline.local.server_process import LocalServerError
+from ingest_pipeline.local.server import LocalServerError
 
 from .broker import ExternalKafka, RealKafka, ServerUnavailable
 from .kafka_cluster import KafkaCluster

@@ -8,7 +8,7 @@ from pathlib import Path
 from confluent_kafka import ElectionType, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic
 
-from ingest_pipeline.local.server_process import HOST, free_port
+from ingest_pipeline.local.server import HOST, free_port
 
 from .broker import KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
 from .kafka_jars import KafkaProcess, new_cluster_id

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from testcontainers.core.container import DockerContainer
 
-from ingest_pipeline.local.server_process import HOST, free_port
+from ingest_pipeline.local.server import HOST, free_port
 
 from .broker import HEAP, KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
 from .containers import start_container

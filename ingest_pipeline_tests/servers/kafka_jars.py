@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from ingest_pipeline.local.server_process import HOST, Guard, end, free_port, last_lines
+from ingest_pipeline.local.child_process import Child
+from ingest_pipeline.local.server import HOST, LocalServerError, free_port
 
 from .broker import HEAP, KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
 from .jar_cache import kafka_jars
@@ -38,8 +39,6 @@ def check_java() -> None:
 class KafkaProcess:
     """One node's Java process, with its files in a folder of its own.
 
-    The process has its own session: it outlives Ctrl-C in the terminal and ends with ``stop`` or ``kill``.
-
     Args:
         settings: the content of server.properties, written at the first start.
     """
@@ -50,20 +49,19 @@ class KafkaProcess:
         self.description = description
         self._settings = settings
         self._cluster_id = cluster_id
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
+        self._child: Child | None = None
 
     @property
     def pid(self) -> int:
         """The Java process. Raises ServerUnavailable when it does not run."""
-        if not self.runs or self._process is None:
+        if self._child is None or not self._child.runs:
             raise ServerUnavailable(f"{self.description} does not run")
-        return self._process.pid
+        return self._child.pid
 
     @property
     def runs(self) -> bool:
         """Whether the process is there, frozen or not."""
-        return self._process is not None and self._process.poll() is None
+        return self._child is not None and self._child.runs
 
     def start(self) -> None:
         """Start the process. On return it does not answer clients yet."""
@@ -75,15 +73,8 @@ class KafkaProcess:
         properties = self.folder / "server.properties"
         if not properties.exists():
             self._format(java, properties)
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*java, "kafka.Kafka", str(properties)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._guard = Guard(self._process.pid, signal.SIGKILL)
+        command = [*java, "kafka.Kafka", str(properties)]
+        self._child = Child(self.description, command, self.log_path, end_signal=signal.SIGKILL)
 
     def stop(self) -> None:
         """End the process with SIGTERM: a broker hands its leaderships over first."""
@@ -102,16 +93,16 @@ class KafkaProcess:
 
     def check_alive(self) -> None:
         """Raise ServerUnavailable when the process has ended although nobody ended it."""
-        if self._process is not None and self._process.poll() is not None:
-            raise ServerUnavailable(f"{self.description} ended by itself: {last_lines(self.log_path)}")
+        try:
+            if self._child is not None:
+                self._child.check()
+        except LocalServerError as error:
+            raise ServerUnavailable(str(error)) from None
 
     def _end(self, sign: signal.Signals) -> None:
-        if self._process is not None:
-            end(self._process, sign, 60)  # a broker that is killed instead cuts its log at damage
-            self._process = None
-        if self._guard is not None:
-            self._guard.dismiss()
-            self._guard = None
+        if self._child is not None:
+            self._child.stop(sign, 60)  # a broker that is killed instead cuts its log at damage
+            self._child = None
 
     def _format(self, java: list[str], properties: Path) -> None:
         """Write the settings and make an empty log folder, once in this folder's life."""

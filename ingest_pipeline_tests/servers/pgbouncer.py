@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
-from typing import Self
 from urllib.parse import urlsplit
 
+from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.privileges import as_ordinary_user, ordinary_user
-from ingest_pipeline.local.server_process import HOST, end, free_port
+from ingest_pipeline.local.server import HOST, LocalServer, free_port
 
 from .broker import ServerUnavailable
 
@@ -37,8 +36,8 @@ def program() -> str:
     return path
 
 
-class PgBouncer:
-    """In one of its pool modes: session, transaction or statement."""
+class PgBouncer(LocalServer):
+    """Runs in one of its pool modes: session, transaction or statement."""
 
     def __init__(self, folder: Path, database_url: str, mode: str, pool_size: int = 20) -> None:
         self._target = urlsplit(database_url)
@@ -46,7 +45,7 @@ class PgBouncer:
         self.port = free_port()
         self.url = f"postgresql://{self._target.username}@{HOST}:{self.port}{self._target.path}"
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         file = self._folder / f"{self._mode}.ini"
         file.write_text(
             _CONFIGURATION.format(
@@ -64,20 +63,12 @@ class PgBouncer:
             shutil.chown(file, *user)
             shutil.chown(self._folder, *user)
         prefix = as_ordinary_user([Path(program()), self._folder])
-        with (self._folder / "pgbouncer.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*prefix, program(), str(file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-            )
+        command = [*prefix, program(), str(file)]
+        self._child = Child("PgBouncer", command, self._folder / "pgbouncer.log", cwd="/", end_signal=signal.SIGTERM)
         self._wait_until_it_listens()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        end(self._process, signal.SIGTERM, 10.0)
+    def stop(self) -> None:
+        self._child.stop(grace_seconds=10.0)
 
     def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + 30.0
@@ -86,7 +77,7 @@ class PgBouncer:
                 socket.create_connection((HOST, self.port), timeout=1.0).close()
                 return
             except OSError as error:
-                if self._process.poll() is not None or time.monotonic() > deadline:
+                if not self._child.runs or time.monotonic() > deadline:
                     log = (self._folder / "pgbouncer.log").read_text()
                     raise ServerUnavailable(f"PgBouncer does not listen: {log[-300:]}") from error
                 time.sleep(0.05)

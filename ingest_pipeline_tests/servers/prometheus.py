@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from ingest_pipeline.local.server_process import HOST, Guard, end, free_port, last_lines
+from ingest_pipeline.local.child_process import Child
+from ingest_pipeline.local.server import HOST, LocalServer, LocalServerError, free_port
 
 from .broker import ServerUnavailable
 
@@ -31,7 +30,7 @@ def programs() -> tuple[str, str]:
     return str(found["prometheus"]), str(found["promtool"])
 
 
-class PrometheusServer:
+class PrometheusServer(LocalServer):
     """Runs inside `with`; scrapes `target` (host:port) every SCRAPE_SECONDS and evaluates the rules of a file."""
 
     def __init__(self, folder: Path, target: str, rules: Path) -> None:
@@ -42,25 +41,25 @@ class PrometheusServer:
             "scrape_configs": [{"job_name": "ingest", "static_configs": [{"targets": [target]}]}],
         }
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         config, log = self._folder / "prometheus.yml", self._folder / "prometheus.log"
         config.write_text(json.dumps(self._config))  # JSON is YAML
         command = [programs()[0], f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'tsdb'}"]
         command += [f"--web.listen-address={HOST}:{self._port}", "--log.level=warn"]
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        self._guard = Guard(self._process.pid, signal.SIGTERM)
+        self._child = Child("prometheus", command, log, end_signal=signal.SIGTERM)
         deadline = time.monotonic() + _START_SECONDS
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__(None, None, None)
-                raise ServerUnavailable(f"prometheus did not start: {last_lines(log)}")
-            time.sleep(0.1)
-        return self
+        try:
+            while not self._ready():
+                self._child.check()
+                if time.monotonic() > deadline:
+                    raise LocalServerError(f"prometheus was not ready in {_START_SECONDS:g} s, see {log}")
+                time.sleep(0.1)
+        except LocalServerError as error:
+            self.stop()
+            raise ServerUnavailable(str(error)) from None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        end(self._process, signal.SIGTERM, _END_SECONDS)
-        self._guard.dismiss()
+    def stop(self) -> None:
+        self._child.stop(grace_seconds=_END_SECONDS)
 
     def query(self, expression: str) -> list[dict[str, str]]:
         """The labels of every series that the expression gives now. Raises AssertionError with what is wrong in it."""

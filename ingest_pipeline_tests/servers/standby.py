@@ -14,7 +14,7 @@ import psycopg
 
 from ingest_pipeline.local.postgres import EmbeddedPostgres, binaries
 from ingest_pipeline.local.privileges import as_ordinary_user, ordinary_user
-from ingest_pipeline.local.server_process import HOST
+from ingest_pipeline.local.server import HOST
 
 _SECONDS = 60.0
 
@@ -31,16 +31,6 @@ class Standby(EmbeddedPostgres):
         prefix = as_ordinary_user([binaries() / "pg_basebackup", data_dir])
         command = [*prefix, str(binaries() / "pg_basebackup"), "-D", str(data_dir / "cluster"), "-d", primary.url]
         subprocess.run([*command, "-R", "-X", "stream", "-c", "fast", "--no-sync"], check=True, cwd="/")
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], timeout_seconds: float = 60.0) -> None:
-        """A standby never calls itself ready, it calls itself a standby."""
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
-            lines = self._pid_file()
-            if len(lines) > 7 and lines[0] == str(process.pid) and lines[7] in ("ready", "standby"):
-                return
-            time.sleep(0.01)
-        super()._wait_until_ready(process, 0.0)
 
 
 class Pair:

@@ -1,0 +1,69 @@
+"""The demo's folder and the two servers in it: PostgreSQL and the broker."""
+
+import fcntl
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from ..local.broker import EmbeddedBroker
+from ..local.postgres import EmbeddedPostgres
+from ..local.server import LocalServerError
+
+PARTITIONS = 4
+
+
+class Servers:
+    """A fresh PostgreSQL and a fresh broker while entered. Afterwards neither runs, and the folder stays.
+
+    Entering empties the folder. The broker of an earlier demo has forgotten its records, so the positions in that
+    demo's PostgreSQL point at nothing. One demo at a time has the folder, until the last of its processes has ended.
+    """
+
+    def __init__(self, folder: Path, topics: Sequence[str]) -> None:
+        self.folder, self._topics = folder, topics
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.lock = self._take_folder()
+            stack.callback(os.close, self.lock)
+            held = [self.lock]
+            self.postgres = stack.enter_context(EmbeddedPostgres(self.folder / "postgres", held_fds=held))
+            self.broker = stack.enter_context(EmbeddedBroker(self._topics, PARTITIONS, held_fds=held))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def check(self) -> None:
+        """Raise LocalServerError when one of the servers has ended."""
+        _ = self.postgres.pid, self.broker.pid
+
+    def write_env(self, variables: dict[str, str]) -> None:
+        """Write a file that a shell can source. It holds a password, so only its owner may read it."""
+        path = self.folder / "env"
+        path.touch(0o600, exist_ok=False)
+        path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
+
+    def _take_folder(self) -> int:
+        """Lock the folder, empty it, and return the lock's file descriptor."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            lock = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise LocalServerError(f"{self.folder} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in self.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        except BlockingIOError:
+            os.close(lock)
+            raise LocalServerError(f"a demo runs in {self.folder}, or is about to end: end it first") from None
+        except OSError as error:
+            os.close(lock)
+            raise LocalServerError(f"{self.folder} cannot be emptied: {error.strerror}: {error.filename}") from None
+        return lock
