@@ -1,1 +1,1 @@
-"""What ``ingest demo`` runs on one machine without Docker: PostgreSQL, a broker, simulated devices."""
+"""``ingest demo`` on one machine without Docker: PostgreSQL, a broker, simulated devices and Dagster."""

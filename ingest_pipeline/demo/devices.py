@@ -1,89 +1,102 @@
-"""What simulated devices and exchanges say, and in which ways a broken one among them goes wrong.
+"""The events of simulated devices and exchanges, and the ways in which some of them are broken.
 
-The n-th event of a topic depends on the seed, the topic and n alone, but for its time, which the caller gives.
+The n-th event of a topic depends on the seed, the topic and n alone, except for its time, which the caller gives.
 """
 
-import json
 import math
 import random
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_SECONDS = 86_400.0
+_NUMBER = rb'": -?[\d.]+'
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One record to send. `value` is None for a tombstone; `broken` names the way in which it is no event."""
+class Event(NamedTuple):
+    """One record to send. `value` is None for a tombstone. `broken` names the way in which the value is broken."""
 
     key: bytes
     value: bytes | None
     broken: str | None = None
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """The JSON keys of a topic's event, and how its time zone is written."""
 
     source: str
     number: str
     zone: str
 
-    def event(self, source: str, number: object, time: str) -> dict[str, object]:
-        return {self.source: source, self.number: number, "timestamp": time}
 
-
-SHAPES = {
-    "temperature": Shape("device_id", "temperature", "+00:00"),
-    "price": Shape("symbol", "price", "Z"),
-}
+SHAPES = {"temperature": Shape("device_id", "temperature", "+00:00"), "price": Shape("symbol", "price", "Z")}
 """The topics that have devices of their own."""
 
-Break = Callable[[Shape, str, float, str], bytes]
-
-
-def _text(event: dict[str, object]) -> bytes:
-    return json.dumps(event).encode()
-
-
-def _without(shape: Shape, source: str, time: str) -> bytes:
-    return _text({shape.source: source, "timestamp": time})
-
-
-BROKEN: dict[str, Break] = {
-    "not JSON": lambda shape, source, number, time: f"{source}={number} at {time}".encode(),
-    "cut off": lambda shape, source, number, time: _text(shape.event(source, number, time))[:-20],
-    "not UTF-8": lambda shape, source, number, time: _text(shape.event(source, number, time)).replace(
-        source.encode(), b"\xff\xfe" + source.encode()
-    ),
-    "wrong type": lambda shape, source, number, time: _text(shape.event(source, "high", time)),
-    "missing field": lambda shape, source, number, time: _without(shape, source, time),
-    "bad timestamp": lambda shape, source, number, time: _text(shape.event(source, number, "yesterday")),
-    "no such date": lambda shape, source, number, time: _text(
-        shape.event(source, number, "2026-02-30T12:00:00" + shape.zone)
-    ),
-    "NaN": lambda shape, source, number, time: _text(shape.event(source, math.nan, time)),
-    "NUL": lambda shape, source, number, time: _text(shape.event(source + "\0", number, time)),
+BROKEN: dict[str, Callable[[bytes], bytes]] = {
+    "not JSON": lambda event: b"no " + event,
+    "cut off": lambda event: event[: len(event) // 2],
+    "not UTF-8": lambda event: event.replace(b'": "', b'": "\xff\xfe', 1),
+    "wrong type": lambda event: re.sub(_NUMBER, b'": "high"', event, count=1),
+    "missing field": lambda event: re.sub(rb'"\w+' + _NUMBER + b", ", b"", event, count=1),
+    "bad timestamp": lambda event: re.sub(rb'"timestamp": "[^"]*', b'"timestamp": "yesterday', event),
+    "no such date": lambda event: re.sub(rb'"timestamp": "[^T]*', b'"timestamp": "2026-02-30', event),
+    "NaN": lambda event: re.sub(_NUMBER, b'": NaN', event, count=1),
+    "NUL": lambda event: event.replace(b'", ', rb'\u0000", ', 1),
 }
-"""Way of being broken → the bytes. Every one of them must become a dead letter."""
+"""Way of being broken → what it makes of an event. Every such value must become a dead letter."""
 
 
 def source_names(topic: str, devices: int, symbols: int) -> list[str]:
-    """``dev-0000`` … for temperature; three letters each for price, different ones, at most 17,576."""
+    """``dev-0000`` … for temperature. For price different names of three letters, at most 17,576."""
     if topic == "temperature":
         return [f"dev-{number:04d}" for number in range(devices)]
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return [letters[n % 26] + letters[(n // 26 + 7 * n + 1) % 26] + letters[n // 676 % 26] for n in range(symbols)]
 
 
-class Fleet:
+class Fleet(ABC):
     """All sources of one topic.
 
-    In every `broken_every` events one is broken, at a place of its own in each such block, in ways that take
-    turns; 0 is none. `tombstone_every` likewise: a record without a value, which is nobody's mistake.
+    Args:
+        ways: of being broken. They take turns.
+        broken_every: one event in every block of so many is broken, at a random place. 0: none.
+        tombstone_every: likewise for records without a value, which are no mistake.
     """
+
+    def __init__(
+        self, topic: str, ways: Sequence[str], *, broken_every: int = 1000, tombstone_every: int = 0, seed: int = 0
+    ) -> None:
+        self.topic = topic
+        self._random = random.Random(f"{seed}/{topic}")
+        # Each sequence has its own random numbers, so that one setting does not shift another's places.
+        self._broken = _one_in(broken_every, random.Random(f"{seed}/{topic}/broken"))
+        self._tombstones = _one_in(tombstone_every, random.Random(f"{seed}/{topic}/tombstones"))
+        self._ways = _turns(ways, random.Random(f"{seed}/{topic}/ways"))
+        self._last_us = 0
+
+    def event(self, time_us: int) -> Event:
+        """The next event, of `time_us` (microseconds since 1970) or one microsecond after the one before.
+
+        Every event of a topic has a time of its own, which tells it from all others.
+        """
+        self._last_us = max(time_us, self._last_us + 1)
+        key, value = self._good(_EPOCH + timedelta(microseconds=self._last_us))
+        is_broken, is_tombstone = next(self._broken), next(self._tombstones)
+        if is_broken:
+            way = next(self._ways)
+            return Event(key, BROKEN[way](value), way)
+        return Event(key, None if is_tombstone else value)
+
+    @abstractmethod
+    def _good(self, time: datetime) -> tuple[bytes, bytes]:
+        """(key, value) of an event that is not broken."""
+
+
+class Devices(Fleet):
+    """The sources of a topic in SHAPES."""
 
     def __init__(
         self,
@@ -95,58 +108,37 @@ class Fleet:
         tombstone_every: int = 0,
         seed: int = 0,
     ) -> None:
-        self.topic = topic
+        super().__init__(topic, list(BROKEN), broken_every=broken_every, tombstone_every=tombstone_every, seed=seed)
         self._shape = SHAPES[topic]
         self._sources = source_names(topic, devices, symbols)
-        self._random = random.Random(f"{seed}/{topic}")
-        self._levels = [self._first_level() for _ in self._sources]
-        self._broken = one_in(broken_every, random.Random(f"{seed}/{topic}/broken"))
-        self._tombstones = one_in(tombstone_every, random.Random(f"{seed}/{topic}/tombstones"))
-        self._ways = _turns(list(BROKEN), random.Random(f"{seed}/{topic}/ways"))
-        self._last_us = 0
+        low, high = (12, 28) if topic == "temperature" else (5, 400)
+        self._levels = [self._random.uniform(low, high) for _ in self._sources]
 
-    def event(self, time_us: int) -> Event:
-        """The next event, of `time_us` (microseconds since 1970) or one microsecond after the one before:
-        every event of a topic has a time of its own, by which it can be told from all others."""
-        self._last_us = max(time_us, self._last_us + 1)
-        at = self._random.randrange(len(self._sources))
-        source, number = self._sources[at], self._reading(at, self._last_us / 1e6)
-        key = source.encode()
-        # All three sequences advance with every event, so that one setting does not shift another's places.
-        broken, tombstone = next(self._broken), next(self._tombstones)
-        if broken:
-            way = next(self._ways)
-            return Event(key, BROKEN[way](self._shape, source, number, self._time()), way)
-        if tombstone:
-            return Event(key, None)
-        shape = self._shape
-        text = f'{{"{shape.source}": "{source}", "{shape.number}": {number}, "timestamp": "{self._time()}"}}'
-        return Event(key, text.encode())
+    def _good(self, time: datetime) -> tuple[bytes, bytes]:
+        index = self._random.randrange(len(self._sources))
+        source, shape = self._sources[index], self._shape
+        timestamp = time.isoformat(timespec="microseconds").removesuffix("+00:00") + shape.zone
+        number = self._number(index, time.timestamp())
+        text = f'{{"{shape.source}": "{source}", "{shape.number}": {number}, "timestamp": "{timestamp}"}}'
+        return source.encode(), text.encode()
 
-    def _time(self) -> str:
-        time = _EPOCH + timedelta(microseconds=self._last_us)
-        return time.isoformat(timespec="microseconds").removesuffix("+00:00") + self._shape.zone
-
-    def _first_level(self) -> float:
-        return self._random.uniform(12, 28) if self.topic == "temperature" else self._random.uniform(5, 400)
-
-    def _reading(self, at: int, seconds: float) -> float:
-        """A day's wave around a device's own level; a random walk of a price."""
+    def _number(self, index: int, seconds: float) -> float:
+        """A day's wave around a device's own level, or a random walk of a price."""
         noise = self._random.gauss(0, 1)
         if self.topic == "temperature":
             wave = 4 * math.sin(2 * math.pi * (seconds % _DAY_SECONDS) / _DAY_SECONDS)
-            return round(self._levels[at] + wave + 0.2 * noise, 2)
-        self._levels[at] = max(0.05, self._levels[at] * (1 + 0.0005 * noise))
-        return round(self._levels[at], 2)
+            return round(self._levels[index] + wave + 0.2 * noise, 2)
+        self._levels[index] = max(0.05, self._levels[index] * (1 + 0.0005 * noise))
+        return round(self._levels[index], 2)
 
 
-def one_in(count: int, draw: random.Random) -> Iterator[bool]:
-    """True once in every block of `count`, at a random place; never when count is 0."""
+def _one_in(count: int, draw: random.Random) -> Iterator[bool]:
+    """True once in every block of `count`, at a random place. Never when count is 0."""
     while count == 0:
         yield False
     while True:
         place = draw.randrange(count)
-        yield from (at == place for at in range(count))
+        yield from (index == place for index in range(count))
 
 
 def _turns(ways: Sequence[str], draw: random.Random) -> Iterator[str]:

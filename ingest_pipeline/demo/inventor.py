@@ -1,10 +1,7 @@
-"""Events of any stream, made up from its Struct: a stream that was just declared has something to show."""
+"""Events of any stream, made up from its Struct, so that a newly declared stream has something to show."""
 
 import base64
-import random
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from itertools import cycle
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,50 +11,29 @@ from msgspec import inspect
 from ..core.decode import JsonDecoder
 from ..core.errors import RecordRefused
 from ..core.stream import Stream
-from .devices import Event, one_in
+from .devices import Fleet
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAMPLES = 100
+_SOURCES = 20
 _LOW, _HIGH = 0, 100
-BROKEN: dict[str, Callable[[bytes], bytes]] = {
-    "not JSON": lambda event: b"no " + event,
-    "cut off": lambda event: event[: len(event) // 2],
-}
+WAYS = ("not JSON", "cut off")
+"""The ways of being broken that every Struct refuses."""
 
 
-class Inventor:
-    """Sources of one topic, whose fields say whatever their types and bounds allow; all times are that of the event.
+class Inventor(Fleet):
+    """Sources of one stream's topic. Their fields have any value that type and bounds allow, and the event's time."""
 
-    Args:
-        broken_every, tombstone_every: as in devices.Fleet.
-    """
+    def __init__(self, stream: Stream, *, broken_every: int = 1000, tombstone_every: int = 0, seed: int = 0) -> None:
+        super().__init__(stream.topic, WAYS, broken_every=broken_every, tombstone_every=tombstone_every, seed=seed)
+        self._name, self._type = stream.name, inspect.type_info(stream.event)
 
-    def __init__(
-        self, stream: Stream, *, sources: int = 20, broken_every: int = 1000, tombstone_every: int = 0, seed: int = 0
-    ) -> None:
-        self._name, self._sources = stream.name, sources
-        self._type = inspect.type_info(stream.event)
-        self._random = random.Random(f"{seed}/{stream.topic}")
-        self._broken = one_in(broken_every, random.Random(f"{seed}/{stream.topic}/broken"))
-        self._tombstones = one_in(tombstone_every, random.Random(f"{seed}/{stream.topic}/tombstones"))
-        self._ways = cycle(BROKEN)
-        self._last_us = 0
-
-    def event(self, time_us: int) -> Event:
-        """The next event, of `time_us` (microseconds since 1970) or one microsecond after the one before."""
-        self._last_us = max(time_us, self._last_us + 1)
-        source = self._random.randrange(self._sources)
-        time = (_EPOCH + timedelta(microseconds=self._last_us)).isoformat()
-        value = msgspec.json.encode(self._make("", self._type, source, time))
-        key = f"{self._name}-{source:03d}".encode()
-        broken, tombstone = next(self._broken), next(self._tombstones)
-        if broken:
-            way = next(self._ways)
-            return Event(key, BROKEN[way](value), way)
-        return Event(key, None if tombstone else value)
+    def _good(self, time: datetime) -> tuple[bytes, bytes]:
+        source = self._random.randrange(_SOURCES)
+        value = msgspec.json.encode(self._make("", self._type, source, time.isoformat()))
+        return f"{self._name}-{source:03d}".encode(), value
 
     def _make(self, name: str, kind: inspect.Type, source: int, time: str) -> Any:
-        """What msgspec decodes as this kind; `name` is that of the field."""
+        """A value that msgspec decodes as this kind, for the field `name`."""
         draw = self._random
         match kind:
             case inspect.Metadata():
@@ -67,7 +43,7 @@ class Inventor:
             case inspect.NoneType():
                 return None
             case inspect.StructType():
-                return {f.encode_name: self._make(f.name, f.type, source, time) for f in kind.fields}
+                return {field.encode_name: self._make(field.name, field.type, source, time) for field in kind.fields}
             case inspect.StrType():
                 return f"{name}-{source:03d}".ljust(kind.min_length or 0, "x")[: kind.max_length]
             case inspect.BoolType():
@@ -95,7 +71,7 @@ class Inventor:
 
 
 def why_not(stream: Stream) -> str | None:
-    """Why no event of the stream can be made up: a pattern, or a `__post_init__`, that chance does not meet."""
+    """Why no event of the stream can be made up, such as a pattern that chance does not meet. None when it can."""
     inventor, decode = Inventor(stream, broken_every=0), JsonDecoder(stream).decode
     for number in range(_SAMPLES):
         try:
@@ -106,7 +82,7 @@ def why_not(stream: Stream) -> str | None:
 
 
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> tuple[float, float]:
-    """Both inclusive; an open bound is one away from its number."""
+    """Both inclusive. An open bound is one away from its number."""
     low = kind.ge if kind.ge is not None else None if kind.gt is None else kind.gt + 1
     high = kind.le if kind.le is not None else None if kind.lt is None else kind.lt - 1
     if low is None:

@@ -1,7 +1,7 @@
-"""Sends simulated events to a broker: at a rate, in real time, or as fast as it takes them.
+"""Sends simulated events to a broker: at a rate, or as fast as the broker takes them.
 
-A record counts when the broker has acknowledged it, by its delivery report. The producer is idempotent, so that a
-record acknowledged is in the topic once; what is broken is counted per topic: produced = rows + dead letters.
+A record counts when the broker has acknowledged it. The producer is idempotent, so an acknowledged record is in the
+topic once. Broken events are counted per topic, so that produced = rows + dead letters can be checked.
 """
 
 import logging
@@ -18,7 +18,7 @@ from ..core.errors import SettingsError, TopicMissing
 from ..kafka.client import admin_config, bootstrap_servers, open_client
 from ..kafka.errors import map_error
 from ..settings.streams import load_streams
-from .devices import SHAPES, Event, Fleet
+from .devices import SHAPES, Devices, Event, Fleet
 from .inventor import Inventor
 
 _POOL_EVENTS = 10_000
@@ -40,11 +40,11 @@ class Plan:
     """What to send.
 
     Attributes:
-        topics: those of `SHAPES`, and of the streams that are declared; they take turns.
-        rate: events a second over all topics; 0 is as fast as possible, from a pool of prepared payloads: then
-            events repeat, their times too.
-        seconds: end after this long; None: never.
-        records: end after this many; None: never.
+        topics: of `SHAPES` and of declared streams. They take turns.
+        rate: events a second over all topics. 0 is as fast as possible, from a pool of prepared events, which repeat
+            with their times.
+        seconds: end after this long. None: never.
+        records: end after this many. None: never.
     """
 
     topics: Sequence[str] = tuple(SHAPES)
@@ -58,15 +58,15 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = list(dict.fromkeys([*SHAPES, *(stream.topic for stream in load_streams())]))
-        unknown = [topic for topic in self.topics if topic not in known]
+        possible = list(dict.fromkeys([*SHAPES, *(stream.topic for stream in load_streams())]))
+        unknown = [topic for topic in self.topics if topic not in possible]
         if unknown or not self.topics:
-            said = f"not {', '.join(map(repr, unknown))}" if unknown else "name one"
-            raise SettingsError(f"only these topics can be simulated: {', '.join(known)}; {said}")
+            problem = f"not {', '.join(map(repr, unknown))}" if unknown else "name one"
+            raise SettingsError(f"only these topics can be simulated: {', '.join(possible)}; {problem}")
 
     @property
     def total(self) -> int | None:
-        """How many records that is, where it is known before."""
+        """How many records the plan sends. None where that is not known before."""
         if self.records is not None:
             return self.records
         return round(self.rate * self.seconds) if self.rate and self.seconds is not None else None
@@ -74,7 +74,7 @@ class Plan:
 
 @dataclass
 class Count:
-    """Records of one topic. `broken` and `tombstones` are among the acknowledged."""
+    """Records of one topic. `broken` and `tombstones` are part of `acknowledged`."""
 
     acknowledged: int = 0
     broken: int = 0
@@ -98,7 +98,7 @@ class Count:
 
 @dataclass
 class Tally:
-    """What has been sent so far. `unsettled`: sent, and the broker has not yet said whether it has them."""
+    """What has been sent so far. `unsettled` records have no answer of the broker yet."""
 
     topics: dict[str, Count] = field(default_factory=dict)
     unsettled: int = 0
@@ -126,11 +126,11 @@ def simulate(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Send what the plan says until it is done or `stop()`; on return everything sent is settled, or 10 s have passed.
+    """Send the plan's events until all are sent or `stop()`. On return none is unsettled, or 10 s have passed.
 
     Args:
         kafka: librdkafka properties by name.
-        report: called several times a second with what was sent so far; always the same object.
+        report: called several times a second with the tally, always the same object.
 
     Raises:
         SettingsError: librdkafka refuses a property.
@@ -163,10 +163,10 @@ def simulate(
 
 
 def ensure_topics(kafka: Mapping[str, str], topics: Sequence[str], create_partitions: int | None = None) -> list[str]:
-    """Make sure that the topics exist; the names of those that were created.
+    """Create the topics that do not exist, and return their names.
 
     Raises:
-        TopicMissing: one does not exist and `create_partitions` is None.
+        TopicMissing: a topic does not exist and `create_partitions` is None.
         KafkaUnavailable, NotPermitted: the broker does not answer or refuses.
     """
     where = f"Kafka at {bootstrap_servers(kafka)}"
@@ -175,9 +175,9 @@ def ensure_topics(kafka: Mapping[str, str], topics: Sequence[str], create_partit
         missing = sorted(set(topics) - set(admin.list_topics(timeout=_ANSWER_SECONDS).topics))
         if missing and create_partitions is None:
             raise TopicMissing(f"{where} has no topic {' and no topic '.join(missing)}; --create-topics makes it")
-        wanted = [NewTopic(topic, create_partitions or 1) for topic in missing]
-        made = admin.create_topics(wanted, request_timeout=_ANSWER_SECONDS) if wanted else {}
-        for future in made.values():
+        topics_to_create = [NewTopic(topic, create_partitions or 1) for topic in missing]
+        futures = admin.create_topics(topics_to_create, request_timeout=_ANSWER_SECONDS) if missing else {}
+        for future in futures.values():
             future.result(_ANSWER_SECONDS + 1)
     except KafkaException as error:
         raise map_error(error, where) from error
@@ -185,7 +185,7 @@ def ensure_topics(kafka: Mapping[str, str], topics: Sequence[str], create_partit
 
 
 def _due(plan: Plan, sent: int, elapsed: float) -> tuple[int, bool]:
-    """(how many records should be sent by now, whether those are the last)."""
+    """(how many records should be sent by now, whether they are the last)."""
     if plan.rate:
         due = int(elapsed * plan.rate) + 1
         over = plan.total is not None and due >= plan.total
@@ -198,7 +198,7 @@ def _due(plan: Plan, sent: int, elapsed: float) -> tuple[int, bool]:
 
 
 def _send(producer: Producer, events: Iterator[Sending], stop: Callable[[], bool]) -> int:
-    """Hand events to the producer, waiting for room in its queue; fewer than given only after `stop()`."""
+    """Hand events to the producer, waiting for room in its queue. How many, which is fewer only after `stop()`."""
     sent = 0
     for topic, event, delivered in events:
         while True:
@@ -218,12 +218,12 @@ def _send(producer: Producer, events: Iterator[Sending], stop: Callable[[], bool
     return sent
 
 
-def _fleet(plan: Plan, topic: str) -> Fleet | Inventor:
-    often = {"broken_every": plan.broken_every, "tombstone_every": plan.tombstone_every, "seed": plan.seed}
+def _fleet(plan: Plan, topic: str) -> Fleet:
+    options = {"broken_every": plan.broken_every, "tombstone_every": plan.tombstone_every, "seed": plan.seed}
     if topic in SHAPES:
-        return Fleet(topic, devices=plan.devices, symbols=plan.symbols, **often)
+        return Devices(topic, devices=plan.devices, symbols=plan.symbols, **options)
     (stream,) = [stream for stream in load_streams() if stream.topic == topic]
-    return Inventor(stream, **often)
+    return Inventor(stream, **options)
 
 
 def _sending(topic: str, event: Event, count: Count) -> Sending:
@@ -233,13 +233,13 @@ def _sending(topic: str, event: Event, count: Count) -> Sending:
 
 
 def _fresh(plan: Plan, tally: Tally) -> Iterator[Sending]:
-    """Events of this moment, one topic after the other."""
+    """Events with the present time, one topic after the other."""
     fleets = [(topic, _fleet(plan, topic), tally.topics[topic]) for topic in plan.topics]
     for topic, fleet, count in cycle(fleets):
         yield _sending(topic, fleet.event(time.time_ns() // 1000), count)
 
 
 def _pooled(plan: Plan, tally: Tally) -> Iterator[Sending]:
-    """The same prepared events again and again. The pool holds whole blocks of `broken_every`, so the share is kept."""
+    """The same prepared events again and again. Whole blocks of `broken_every` keep the share of broken events."""
     size = plan.broken_every * -(-_POOL_EVENTS // plan.broken_every) if plan.broken_every else _POOL_EVENTS
     return cycle(list(islice(_fresh(plan, tally), size * len(plan.topics))))

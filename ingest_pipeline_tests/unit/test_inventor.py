@@ -15,7 +15,7 @@ from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.nesting import AsJson
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.demo.devices import Event
-from ingest_pipeline.demo.inventor import BROKEN, Inventor, why_not
+from ingest_pipeline.demo.inventor import WAYS, Inventor, why_not
 from ingest_pipeline.demo.simulate import Plan
 
 START_US = 1_767_225_600_123_456
@@ -69,7 +69,7 @@ def test_the_decoder_takes_all_that_are_not_broken_and_refuses_the_rest() -> Non
             assert event.broken is None
         except RecordRefused:
             refused.add(event.broken)
-    assert refused == set(BROKEN)
+    assert refused == set(WAYS)
 
 
 def test_times_are_those_of_the_events_and_differ() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
-from ingest_pipeline.demo.devices import BROKEN, SHAPES, Event, Fleet, source_names
+from ingest_pipeline.demo.devices import BROKEN, SHAPES, Devices, Event, source_names
 from ingest_pipeline.demo.simulate import Plan
 from ingest_pipeline.streams import STREAMS
 
@@ -15,7 +15,7 @@ TOPICS = sorted(SHAPES)
 
 
 def events(topic: str, count: int, **options: int) -> list[Event]:
-    fleet = Fleet(topic, **options)
+    fleet = Devices(topic, **options)
     return [fleet.event(START_US + 5_000 * number) for number in range(count)]
 
 
@@ -75,7 +75,7 @@ def test_tombstones_are_not_counted_as_broken(topic: str) -> None:
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_every_event_has_a_time_of_its_own(topic: str) -> None:
-    fleet = Fleet(topic, broken_every=0)
+    fleet = Devices(topic, broken_every=0)
     values = [fleet.event(START_US).value for _ in range(1000)]
     times = [DECODERS[topic](value)[2] for value in values if value is not None]
     assert times == sorted(set(times)) and len(times) == 1000
