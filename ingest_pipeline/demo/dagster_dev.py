@@ -1,44 +1,55 @@
 """``dagster dev`` as a child process, with an environment and a DAGSTER_HOME of the demo's own."""
 
+from __future__ import annotations
+
 import importlib.resources
 import os
-import signal
 import socket
 import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import requests
 
 import ingest_pipeline
 
 from ..local.child_process import Child
 from ..local.server import HOST, LocalServerError, free_port, is_free
-from .dagster_api import DagsterApi
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, DagsterRun
 
 _READY_SECONDS = 120.0
+_RELOAD_PAUSE_SECONDS = 15.0
 _OURS = ("KAFKA_", "DATABASE_", "LEDGER_", "DAGSTER_")
+_RELOAD = "mutation { reloadWorkspace { __typename } }"
 
 
-def choose_port(wanted: int) -> int:
-    """The port wanted, or the next one that is free; any free one for 0."""
-    if wanted == 0:
+def choose_port(first: int) -> int:
+    """The first free port from `first` on. Any free one for 0."""
+    if first == 0:
         return free_port()
-    for port in range(wanted, min(wanted + 100, 65_536)):
+    for port in range(first, min(first + 100, 65_536)):
         if is_free(port) and not _is_answered(port):
             return port
-    raise LocalServerError(f"no free port from {wanted} on; choose another with --port")
+    raise LocalServerError(f"no free port from {first} on; choose another with --port")
 
 
 def _is_answered(port: int) -> bool:
-    """Whether somebody listens there on all addresses, which does not keep macOS from giving us one of them."""
+    """Whether a server answers there. On macOS a port is free on 127.0.0.1 while a server has it on all addresses."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((HOST, port)) == 0
 
 
 def environment(outer: Mapping[str, str], kafka: str, database_url: str, home: Path) -> dict[str, str]:
-    """The environment of Dagster: the demo's servers whatever the outer one names, other settings (BATCH_SIZE) kept."""
+    """The environment of Dagster: the demo's servers in place of the outer ones, other settings (BATCH_SIZE) kept."""
     kept = {name: value for name, value in outer.items() if not name.startswith(_OURS)}
     package_parent = str(Path(ingest_pipeline.__file__).parents[1])
     if package_parent not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
@@ -59,43 +70,93 @@ def write_home(home: Path) -> None:
 
 
 class DagsterDev:
-    """Dagster's web server, daemon and code server, and the runs they start. Files go to `folder`."""
+    """Dagster's web server, daemon and code server, and the runs they start. Files go to `folder`.
 
-    def __init__(self, folder: Path, port: int, env: Mapping[str, str], held_fds: Sequence[int] = ()) -> None:
+    Args:
+        env: names a DAGSTER_HOME.
+        held_fds: as for `Child`.
+    """
+
+    def __init__(self, folder: Path, port: int, env: Mapping[str, str], held_fds: Sequence[int]) -> None:
         # Not in the user's folder: `dagster dev` would read its .env and mention its dagster.yaml.
         command = [sys.executable, "-m", "dagster", "dev", "-m", "ingest_pipeline.definitions"]
         command += ["-h", HOST, "-p", str(port)]
         self._child = Child("Dagster", command, folder / "dagster.log", env=env, cwd=folder, held_fds=held_fds)
-        self.api = DagsterApi(port)
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
+        self.url = f"http://{HOST}:{port}"
+        self._home = env["DAGSTER_HOME"]
+        self._next_reload_seconds = 0.0
 
     def check(self) -> None:
-        """Raise LocalServerError when it has ended."""
+        """Raise LocalServerError when Dagster has ended."""
         self._child.check()
 
-    def wait_until_ready(self, stopped: Callable[[float], bool]) -> None:
-        """Return when the UI answers, or when `stopped(seconds)`, which waits that long, says to stop."""
+    def wait_until_ready(self, wait: Callable[[float], bool]) -> None:
+        """Return when the UI answers, or when `wait(seconds)` says to stop."""
         deadline = time.monotonic() + _READY_SECONDS
-        while not self.api.answers():
+        while not self._answers():
             self.check()
             if time.monotonic() > deadline:
                 raise LocalServerError(f"Dagster did not start within {_READY_SECONDS:g} s, see {self._child.log_path}")
-            if stopped(0.2):
+            if wait(0.2):
                 return
 
+    def started_runs(self) -> list[DagsterRun]:
+        """Runs that Dagster shows as started."""
+        from dagster import DagsterRunStatus, RunsFilter
+
+        return list(self._instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])))
+
+    def runs_of(self, sensor_name: str) -> list[DagsterRun]:
+        """Runs that the sensor launched."""
+        from dagster import RunsFilter
+
+        return list(self._instance.get_runs(RunsFilter(tags={"dagster/sensor_name": sensor_name})))
+
     def kill_member(self, pid: int) -> bool:
-        """SIGKILL one process of Dagster's, a run; False, and nothing done, for a pid that is not one of its own."""
-        if not any(member.pid == pid for member in self._child.family.members()):
+        """SIGKILL a process of Dagster's, such as a run. False when Dagster has no such process."""
+        for member in self._child.family.members():
+            if member.pid == pid:
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
+                    return True
+        return False
+
+    def revive_code_server(self) -> bool:
+        """Have the code location reloaded when its process has died, at most once in 15 s. Whether it was.
+
+        `dagster dev` does not start that process again, and without it no sensor ticks.
+        Raises LocalServerError when Dagster does not answer.
+        """
+        if self._has_code_server() or time.monotonic() < self._next_reload_seconds:
             return False
         try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
+            requests.post(f"{self.url}/graphql", json={"query": _RELOAD}, timeout=60).raise_for_status()
+        except requests.RequestException as error:
+            raise LocalServerError(f"Dagster at {self.url} gave no answer: {type(error).__name__}") from error
+        self._next_reload_seconds = time.monotonic() + _RELOAD_PAUSE_SECONDS
         return True
 
     def stop(self) -> None:
         """End web server, daemon and code server, then the runs, which finish their batch."""
-        self._child.stop(signal.SIGINT, grace_seconds=15.0)
+        self._child.stop()
+        if "_instance" in self.__dict__:
+            self._instance.dispose()
+
+    @cached_property
+    def _instance(self) -> DagsterInstance:
+        from dagster import DagsterInstance
+
+        return DagsterInstance.from_config(self._home)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/server_info", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def _has_code_server(self) -> bool:
+        for member in self._child.family.members():
+            with suppress(psutil.NoSuchProcess):
+                if "grpc" in member.cmdline():
+                    return True
+        return False

@@ -1,43 +1,47 @@
-"""The demo: broker, PostgreSQL, simulated devices and Dagster on this machine, and numbers until somebody stops it."""
+"""The demo: broker, PostgreSQL, simulated devices and Dagster on this machine, and numbers until a signal ends it."""
 
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import IngestError
 from ..core.stream import Stream
 from ..local.child_process import StopSignals
-from ..settings import streams_import_path
+from ..local.server import LocalServerError
+from ..operations.clients import Clients
+from ..operations.judgement import StreamStatus
+from ..operations.status import statuses
+from ..settings import load_settings, streams_import_path
 from ..settings.streams import load_streams
-from .dagster_api import DagsterAway, LocationWatch
 from .dagster_dev import DagsterDev, choose_port, environment, write_home
 from .devices import SHAPES
 from .display import LiveLine
-from .figures import Figures, FiguresUnavailable, StreamFigures
 from .inventor import why_not
-from .kill import Killer, kill_line, prove, wait_until_drained
-from .report import arrived, rows_line, welcome
-from .servers import PARTITIONS, Servers
+from .kill import Killer, prove, wait_until_drained
+from .proof import count
+from .report import arrived, rows, rows_line, welcome
+from .servers import Servers
 from .simulate import Plan
 from .simulator import Simulator
 
 FOLDER = Path(".demo")
-_LOOK_SECONDS = 1.0
-_TIMES_THE_COST, _LONGEST_PAUSE_SECONDS = 20, 5.0
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 5.0
+_PAUSE_FACTOR = 20
+"""A look at the numbers may use a twentieth of the time."""
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What `ingest demo` was asked for.
+    """The options of `ingest demo`.
 
     Attributes:
-        port: of Dagster's UI; the next free one when it is taken, any free one for 0.
+        port: of Dagster's UI. The next free one when it is taken, any free one for 0.
         rate: events a second over all topics.
-        seconds: end this long after the UI answered; None: when a signal comes.
+        seconds: end this long after the UI answered. None: when a signal comes.
         headless: end with a verdict: did rows arrive in every table through runs that sensors launched?
-        kill_every: SIGKILL a draining run every so many seconds, and end with a proof; None: never.
+        kill_every: seconds between two SIGKILLs for a draining run. The demo then ends with a proof. None: never.
     """
 
     port: int = 3000
@@ -54,24 +58,23 @@ def run_demo(options: DemoOptions) -> int:
     Returns the exit code: 1 when a verdict or a proof was asked for and fails. Must be called on the main thread.
 
     Raises:
-        LocalServerError: something could not be started, or ended by itself.
+        LocalServerError: a server did not start, or ended by itself.
     """
-    with StopSignals() as stop, ExitStack() as stack:
-        return Demo(options, stop, stack).run()
+    with StopSignals() as stop, LiveLine() as live, ExitStack() as stack:
+        return Demo(options, stop, live, stack).run()
 
 
 class Demo:
-    """One demo; what it starts is ended by the stack."""
+    """One demo. The stack ends what it starts."""
 
-    def __init__(self, options: DemoOptions, stop: StopSignals, stack: ExitStack) -> None:
-        self._options, self._stop, self._stack = options, stop, stack
+    def __init__(self, options: DemoOptions, stop: StopSignals, live: LiveLine, stack: ExitStack) -> None:
+        self._options, self._stop, self._live, self._stack = options, stop, live, stack
         self._started = time.monotonic()
-        self._live = LiveLine()
         self._streams = load_streams()
         self._refusals = {stream.name: why_not(stream) for stream in self._streams if stream.topic not in SHAPES}
         self._simulated: list[Stream] = [stream for stream in self._streams if self._refusals.get(stream.name) is None]
+        self._killer: Killer | None = None
         self._have_rows = False
-        self._reloads = 0
 
     def run(self) -> int:
         """Start everything, show numbers, end with the exit code."""
@@ -79,95 +82,88 @@ class Demo:
         port = choose_port(options.port)
         if options.port not in (0, port):
             self._live.say(f"port {options.port} is taken: Dagster's UI is on {port}")
-        for name, why in self._refusals.items():
-            how = "are made up from its Struct" if why is None else f"cannot be made up, so send some: {why}"
+        for name, reason in self._refusals.items():
+            how = "are made up from its Struct" if reason is None else f"cannot be made up, so send some: {reason}"
             self._live.say(f"events of {name} {how}")
         self._live.say("starting PostgreSQL, the broker and Dagster …")
         folder = Path.cwd() / FOLDER
         self._servers = self._stack.enter_context(Servers(folder, [stream.topic for stream in self._streams]))
-        self._kafka = {"bootstrap.servers": self._servers.broker.bootstrap_servers}
+        if not self._stop.wait(0):
+            self._start(folder, port)
         if self._stop.wait(0):
-            return self._stopped_early()
-        self._start_simulator()
-        figures = Figures(self._servers.postgres.url, self._kafka, self._streams)
-        self._figures = self._stack.enter_context(figures)
-        self._dagster = self._start_dagster(folder, port)
-        self._dagster.wait_until_ready(self._stop.wait)
-        if self._stop.wait(0):
-            return self._stopped_early()
-        self._watch = self._stack.enter_context(LocationWatch(self._dagster.api))
-        self._live.say(welcome(self._dagster.api.url, FOLDER, self._simulated, time.monotonic() - self._started))
-        killer = Killer(self._dagster, self._simulated, options.kill_every) if options.kill_every else None
-        self._until_stopped(killer)
-        return self._end(killer)
+            self._live.say("stopped before everything had started")
+            return 1 if options.headless or options.kill_every else 0
+        seconds = time.monotonic() - self._started
+        self._live.say(welcome(self._dagster.url, FOLDER, self._simulated, seconds))
+        if options.kill_every:
+            self._killer = Killer(self._dagster, options.kill_every)
+        self._until_stopped()
+        return 0 if self._is_good() else 1
 
-    def _start_simulator(self) -> None:
-        topics = tuple(stream.topic for stream in self._simulated)
-        self._simulator = Simulator(self._kafka, Plan(topics, self._options.rate))
-        self._stack.callback(self._simulator.stop)
-        self._simulator.start()
-
-    def _start_dagster(self, folder: Path, port: int) -> DagsterDev:
-        home = folder / "dagster_home"
-        write_home(home)
-        env = environment(os.environ, self._kafka["bootstrap.servers"], self._servers.postgres.url, home)
+    def _start(self, folder: Path, port: int) -> None:
+        """Start the simulator and Dagster. On return the UI answers, or a signal has come."""
+        kafka, home = self._servers.broker.bootstrap_servers, folder / "dagster_home"
+        env = environment(os.environ, kafka, self._servers.postgres.url, home)
         env["INGEST_STREAMS"] = streams_import_path()
-        beside = [env.get("PYTHONPATH"), os.getcwd()]  # Dagster runs in its own folder, and their module may lie here
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, beside))
+        # Dagster runs in its own folder, but the module of the streams may lie in the current one.
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), os.getcwd()]))
         names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME", "INGEST_STREAMS")
         self._servers.write_env({name: env[name] for name in names})
-        dagster = DagsterDev(folder, port, env, [self._servers.lock])
-        self._stack.callback(dagster.stop)
-        return dagster
+        settings = load_settings([stream.name for stream in self._streams], env)
+        self._clients = self._stack.enter_context(closing(Clients(settings)))
+        topics = tuple(stream.topic for stream in self._simulated)
+        self._simulator = Simulator({"bootstrap.servers": kafka}, Plan(topics, self._options.rate))
+        self._stack.callback(self._simulator.stop)
+        write_home(home)
+        self._dagster = DagsterDev(folder, port, env, [self._servers.lock])
+        self._stack.callback(self._dagster.stop)
+        self._dagster.wait_until_ready(self._stop.wait)
 
-    def _until_stopped(self, killer: Killer | None) -> None:
+    def _until_stopped(self) -> None:
         """Show the live line until the time is over or a signal comes. Raises LocalServerError when a part ends."""
-        over = None if self._options.seconds is None else time.monotonic() + self._options.seconds
-        while not self._stop.count and (over is None or time.monotonic() < over):
+        end = None if self._options.seconds is None else time.monotonic() + self._options.seconds
+        while not self._stop.count and (end is None or time.monotonic() < end):
             self._servers.check()
             self._dagster.check()
             self._simulator.check()
-            looked = time.monotonic()
+            began = time.monotonic()
             try:
-                self._show(killer)
-            except (IngestError, FiguresUnavailable, DagsterAway) as error:
+                self._show(self._statuses())
+            except (IngestError, LocalServerError) as error:
                 self._live.show(str(error))
-            pause = min(max(_LOOK_SECONDS, _TIMES_THE_COST * (time.monotonic() - looked)), _LONGEST_PAUSE_SECONDS)
-            self._stop.wait(pause if over is None else max(0.0, min(pause, over - time.monotonic())))
+            pause = min(max(_PAUSE_SECONDS, _PAUSE_FACTOR * (time.monotonic() - began)), _LONGEST_PAUSE_SECONDS)
+            self._stop.wait(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
 
-    def _show(self, killer: Killer | None) -> None:
-        found = self._figures.look(count_events=killer is not None)
-        self._say_news(found)
-        if killer is not None:
-            self._live.show(kill_line(killer.killed, self._simulator.tally, found))
-            killer.kill_when_due(found)
-        else:
-            self._live.show(rows_line(found, self._figures.lag(found, PARTITIONS)))
-
-    def _say_news(self, found: dict[str, StreamFigures]) -> None:
-        if not self._have_rows and all(found[stream.name].rows for stream in self._simulated):
+    def _show(self, streams: list[StreamStatus]) -> None:
+        simulated = {stream.name for stream in self._simulated}
+        if not self._have_rows and all(rows(status) for status in streams if status.stream in simulated):
             self._have_rows = True
             self._live.say(f"rows in every table {time.monotonic() - self._started:.1f} s after the start")
-        if self._reloads != self._watch.reloads:
-            self._reloads = self._watch.reloads
+        if self._killer is None:
+            self._live.show(rows_line(streams))
+        else:
+            counts = [count(self._servers.postgres.url, stream) for stream in self._streams]
+            self._live.show(self._killer.line(self._simulator.tally, counts))
+            self._killer.kill_when_due(streams)
+        if self._dagster.revive_code_server():
             self._live.say("Dagster's code location had died and was reloaded")
 
-    def _end(self, killer: Killer | None) -> int:
-        good = True
+    def _is_good(self) -> bool:
+        """Say the verdict and the proof that the options ask for. Whether they hold."""
+        is_good = True
         if self._options.headless:
-            said, good = arrived(self._figures.look(), self._dagster.api, self._simulated)
-            self._live.say(said)
-        if killer is not None:
+            verdict, is_good = arrived(self._statuses(), self._clients, self._dagster, self._simulated)
+            self._live.say(verdict)
+        if self._killer is not None:
             tally = self._simulator.stop()
             self._live.say("The devices are silent now; waiting until everything is drained.")
-            drained = wait_until_drained(self._figures, killer.killed, tally, self._live, self._stop)
-            if not drained:
+            is_drained = wait_until_drained(self._clients, self._streams, self._live, self._stop)
+            if not is_drained:
                 self._live.say("Not everything was drained, so the numbers cannot agree.")
-            good = prove(self._figures, self._simulated, tally, self._live) and drained and good
+            is_good = prove(self._servers.postgres.url, self._simulated, tally, self._live) and is_drained and is_good
         if not self._options.headless:
             self._live.say("Stopping Dagster, broker and PostgreSQL.")
-        return 0 if good else 1
+        return is_good
 
-    def _stopped_early(self) -> int:
-        self._live.say("stopped before everything had started")
-        return 1 if self._options.headless or self._options.kill_every else 0
+    def _statuses(self) -> list[StreamStatus]:
+        return statuses(self._streams, self._clients)

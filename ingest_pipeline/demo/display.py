@@ -1,34 +1,39 @@
 """One line that changes on a terminal, and a plain line now and then elsewhere."""
 
-import shutil
-import sys
 import time
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 _PLAIN_SECONDS = 5.0
 
 
 class LiveLine:
-    """Writes to standard output."""
+    """Writes to standard output while entered."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._shown = False
-        self._last = -_PLAIN_SECONDS
+        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._next_seconds = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
 
     def show(self, text: str) -> None:
-        """Put the text in place of the one shown before; without a terminal, at most one line in 5 s."""
-        if self._terminal:
-            width = shutil.get_terminal_size().columns - 1
-            sys.stdout.write(f"\r{text[:width]}\x1b[K")
-            self._shown = True
-        elif time.monotonic() - self._last >= _PLAIN_SECONDS:
-            self._last = time.monotonic()
-            sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        """Put the text in place of the last one shown. Without a terminal print at most one line in 5 s."""
+        if self._console.is_terminal:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif time.monotonic() >= self._next_seconds:
+            self._next_seconds = time.monotonic() + _PLAIN_SECONDS
+            self.say(text)
 
     def say(self, text: str) -> None:
-        """A line that stays, under what was shown."""
-        above = "\n" if self._shown else ""
-        sys.stdout.write(f"{above}{text}\n")
-        sys.stdout.flush()
-        self._shown = False
+        """Print a line that stays."""
+        self._console.print(text)

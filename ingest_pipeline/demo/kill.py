@@ -1,113 +1,93 @@
-"""SIGKILL for the run that drains, again and again, and the proof that nothing was lost or written twice."""
+"""SIGKILL for the run that drains, again and again, and the proof that nothing was lost or stored twice."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from ..core.errors import IngestError
 from ..core.stream import Stream
 from ..local.child_process import StopSignals
-from .dagster_api import DagsterApi, DagsterRun
+from ..operations.clients import Clients
+from ..operations.judgement import StreamStatus
+from ..operations.status import statuses
+from ..orchestration import tags
 from .dagster_dev import DagsterDev
 from .display import LiveLine
-from .figures import Figures, FiguresUnavailable, Proof, StreamFigures, proof_sql
-from .servers import PARTITIONS
+from .proof import Counts, count, proof_sql
 from .simulate import Tally
 
-# The tags a run bears; orchestration/tags.py gives them.
-STREAM_TAG, PID_TAG = "ingest/stream", "ingest/pid"
 _DRAIN_SECONDS = 120.0
-_TRY_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 class Killer:
-    """Kills one draining run every so many seconds, of each stream in turn."""
+    """Kills one draining run every `every_seconds`, of each stream in turn."""
 
-    def __init__(self, dagster: DagsterDev, streams: Sequence[Stream], every_seconds: float) -> None:
-        self.killed = 0
-        self._dagster, self._api = dagster, dagster.api
-        self._turns = [stream.name for stream in streams]
-        self._every = every_seconds
+    def __init__(self, dagster: DagsterDev, every_seconds: float) -> None:
+        self._dagster, self._every_seconds = dagster, every_seconds
         self._due = time.monotonic() + every_seconds
         self._killed_runs: set[str] = set()
+        self._kills = Counter[str]()
 
-    def kill_when_due(self, found: Mapping[str, StreamFigures]) -> None:
-        """Kill a run that owns positions if it is time; when none does, at the next call. Raises DagsterAway."""
+    def kill_when_due(self, streams: Iterable[StreamStatus]) -> None:
+        """Kill a run that owns partitions when it is time. Without such a run the next call tries again."""
         if time.monotonic() < self._due:
             return
-        owning = frozenset().union(*(one.run_ids for one in found.values())) - self._killed_runs
-        runs = [run for run in started_runs(self._api) if run.run_id in owning]
-        for run in sorted(runs, key=lambda run: self._turn(run.tags.get(STREAM_TAG, ""))):
-            if self._dagster.kill_member(int(run.tags[PID_TAG])):
-                self.killed += 1
+        owners = {partition.owner for stream in streams for partition in stream.partitions} - self._killed_runs
+        runs = [run for run in self._dagster.started_runs() if run.run_id in owners and tags.STREAM in run.tags]
+        for run in sorted(runs, key=lambda run: self._kills[run.tags[tags.STREAM]]):
+            if self._dagster.kill_member(int(run.tags.get(tags.PID, 0))):
+                self._kills[run.tags[tags.STREAM]] += 1
                 self._killed_runs.add(run.run_id)
-                name = self._turns.pop(self._turn(run.tags[STREAM_TAG]))
-                self._turns.append(name)
-                self._due = time.monotonic() + self._every
+                self._due = time.monotonic() + self._every_seconds
                 return
 
-    def _turn(self, stream: str) -> int:
-        return self._turns.index(stream) if stream in self._turns else len(self._turns) - 1
+    def line(self, tally: Tally, counts: Iterable[Counts]) -> str:
+        """``killed 7 · produced 24,310 · rows 24,286 · dead letters 24 · lost 0 · twice 0``.
+
+        A record that was not read yet counts as neither lost nor twice.
+        """
+        counts = list(counts)
+        numbers = {
+            "killed": self._kills.total(),
+            "produced": tally.acknowledged,
+            "rows": sum(stream.rows for stream in counts),
+            "dead letters": sum(stream.dead_letters for stream in counts),
+            "lost": sum(stream.lost(stream.read) for stream in counts),
+            "twice": sum(stream.twice for stream in counts),
+        }
+        return " · ".join(f"{name} {number:,}" for name, number in numbers.items())
 
 
-def started_runs(api: DagsterApi) -> list[DagsterRun]:
-    """Runs that Dagster shows as started and whose process is known. Raises DagsterAway."""
-    return [run for run in api.runs(statuses=["STARTED"]) if run.tags.get(PID_TAG, "").isdigit()]
-
-
-def kill_line(killed: int, tally: Tally, found: Mapping[str, StreamFigures]) -> str:
-    """``killed 7 · produced 24,310 · rows 24,286 · dead letters 24 · lost 0 · twice 0``; what is still to be read
-    counts as neither."""
-    numbers = {
-        "killed": killed,
-        "produced": tally.acknowledged,
-        "rows": sum(one.rows for one in found.values()),
-        "dead letters": sum(one.dead_letters for one in found.values()),
-        "lost": sum(one.lost for one in found.values()),
-        "twice": sum(one.twice for one in found.values()),
-    }
-    return " · ".join(f"{name} {number:,}" for name, number in numbers.items())
-
-
-def wait_until_drained(figures: Figures, killed: int, tally: Tally, live: LiveLine, stop: StopSignals) -> bool:
-    """Wait, with nothing killed and nothing sent any more, until the lag is 0; False when it was not in time or a
-    second signal came."""
+def wait_until_drained(clients: Clients, streams: Sequence[Stream], live: LiveLine, stop: StopSignals) -> bool:
+    """Wait until the lag of every stream is 0. False after 120 s, or when a second signal came."""
     deadline = time.monotonic() + _DRAIN_SECONDS
     signals = stop.count
     while time.monotonic() < deadline and stop.count <= max(1, signals):
-        try:
-            found = figures.look(count_events=True)
-            live.show(kill_line(killed, tally, found))
-            if not any(figures.lag(found, PARTITIONS).values()):
-                return True
-        except (IngestError, FiguresUnavailable) as error:
-            live.say(str(error))
-        time.sleep(_TRY_SECONDS)
+        lags = {status.stream: status.lag for status in statuses(streams, clients)}
+        if all(lag == 0 for lag in lags.values()):
+            return True
+        live.show(" · ".join(f"{name} lag {'unknown' if lag is None else f'{lag:,}'}" for name, lag in lags.items()))
+        time.sleep(_POLL_SECONDS)
     return False
 
 
-def prove(figures: Figures, streams: Iterable[Stream], tally: Tally, live: LiveLine) -> bool:
-    """Print the SQL that proves it with its results; whether it does. Raises FiguresUnavailable."""
-    holds = True
+def prove(database_url: str, streams: Iterable[Stream], tally: Tally, live: LiveLine) -> bool:
+    """Print the SQL of the proof with its results. Whether it proves that every record was stored once.
+
+    Raises:
+        LocalServerError: PostgreSQL gave no answer.
+    """
+    is_proved = True
     for stream in streams:
-        count = tally.topics.get(stream.topic)
-        if count is None:
-            continue
-        proof = figures.prove(stream, count.acknowledged, count.broken)
+        sent, counts = tally.topics[stream.topic], count(database_url, stream)
         live.say(f"\n{proof_sql(stream)};")
-        live.say(_result(proof))
-        if count.failed:
-            live.say(f"  the broker refused {count.failed:,}, which count as not produced")
-        holds = holds and proof.holds
-    live.say("")
-    live.say("Nothing lost, nothing twice." if holds else "This does not add up: see the numbers above.")
-    return holds
-
-
-def _result(proof: Proof) -> str:
-    columns = ("rows", "events", "dead_letters", "in_both", "read")
-    shown = " · ".join(f"{name} {getattr(proof, name):,}" for name in columns)
-    return (
-        f"  {shown}\n"
-        f"  the broker acknowledged {proof.produced:,} to topic {proof.stream}, {proof.broken:,} of them broken on"
-        f" purpose: lost {proof.lost:,}, twice {proof.twice:,}"
-    )
+        live.say("  " + " · ".join(f"{name} {number:,}" for name, number in counts._asdict().items()))
+        live.say(
+            f"  the broker acknowledged {sent.acknowledged:,} to topic {stream.topic}, {sent.broken:,} of them broken"
+            f" on purpose: lost {counts.lost(sent.acknowledged):,}, twice {counts.twice:,}"
+        )
+        if sent.failed:
+            live.say(f"  the broker refused {sent.failed:,}, which count as not produced")
+        is_proved = counts.prove(sent.acknowledged, sent.broken) and is_proved
+    live.say("\nNothing lost, nothing twice." if is_proved else "\nThis does not add up: see the numbers above.")
+    return is_proved

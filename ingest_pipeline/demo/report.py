@@ -2,65 +2,70 @@
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..core.stream import Stream
 from ..local.postgres import binaries
-from .dagster_api import DagsterApi
-from .figures import StreamFigures
-from .kill import STREAM_TAG
+from ..operations.clients import Clients
+from ..operations.judgement import StreamStatus
+from ..operations.names import sensor_name
+from .dagster_dev import DagsterDev
 
-_SENSOR_TAG = "dagster/sensor_name"
 _NEWEST = "select * from {} order by event_time desc limit 5"
 
 
 def welcome(url: str, folder: Path, streams: Sequence[Stream], seconds: float) -> str:
     """How to look at the demo."""
     psql = "psql" if shutil.which("psql") else str(binaries() / "psql")
-    table = streams[0].table if streams else "temperature"
-    query = _NEWEST.format(table)
+    query = _NEWEST.format(streams[0].table if streams else "temperature")
+    # The command as the user called it works also where it is not on PATH.
+    ingest = sys.argv[0] if Path(sys.argv[0]).name == "ingest" else "ingest"
     return "\n".join(
         [
             f"Dagster's UI  {url}  (up after {seconds:.0f} s; its log is {folder / 'dagster.log'})",
             f'rows          . {folder / "env"} && {psql} "$DATABASE_URL" -c "{query}"',
-            f"commands      . {folder / 'env'} && {_ingest()} check",
+            f"commands      . {folder / 'env'} && {ingest} check",
             "Ctrl-C ends it. The next start begins with empty topics and tables: the broker keeps nothing.",
         ]
     )
 
 
-def _ingest() -> str:
-    """The command as it was called, so that it is found again without being on PATH."""
-    called = Path(sys.argv[0])
-    return str(called) if called.name == "ingest" else "ingest"
-
-
-def rows_line(found: Mapping[str, StreamFigures], lag: Mapping[str, int]) -> str:
+def rows_line(statuses: Sequence[StreamStatus]) -> str:
     """``temperature 1,234 rows, lag 5 · price 1,230 rows, lag 0 · dead letters 2``."""
-    parts = [f"{name} {one.rows:,} rows, lag {lag[name]:,}" for name, one in found.items()]
-    return " · ".join([*parts, f"dead letters {sum(one.dead_letters for one in found.values()):,}"])
+    parts = [f"{status.stream} {rows(status):,} rows, lag {_lag(status)}" for status in statuses]
+    return " · ".join([*parts, f"dead letters {sum(map(_dead_letters, statuses)):,}"])
 
 
-def arrived(found: Mapping[str, StreamFigures], api: DagsterApi, streams: Sequence[Stream]) -> tuple[str, bool]:
-    """A line for each stream, and whether each has rows written by a run that its sensor launched.
+def rows(status: StreamStatus) -> int:
+    return sum(partition.rows for partition in status.partitions)
 
-    Raises DagsterAway.
-    """
-    lines, good = [], True
+
+def arrived(
+    statuses: Iterable[StreamStatus], clients: Clients, dagster: DagsterDev, streams: Iterable[Stream]
+) -> tuple[str, bool]:
+    """A line for each stream, and whether each has rows written by a run that its sensor launched."""
+    lines, all_arrived = [], True
+    by_name = {status.stream: status for status in statuses}
     for stream in streams:
-        one = found[stream.name]
-        by_sensor = {
-            run.run_id: run
-            for run in api.runs({STREAM_TAG: stream.name})
-            if run.tags.get(_SENSOR_TAG) == f"{stream.name}_sensor"
-        }
-        writers = sorted(one.run_ids & by_sensor.keys())
-        said = ", ".join(f"{run_id[:8]} ({by_sensor[run_id].status})" for run_id in writers)
+        status, sensor = by_name[stream.name], sensor_name(stream)
+        launched = {run.run_id: run for run in dagster.runs_of(sensor)}
+        run_ids = {position.run_id for position in clients.ledger(stream).positions().values()}
+        writers = ", ".join(f"{name[:8]} ({run.status.value})" for name, run in launched.items() if name in run_ids)
         lines.append(
-            f"{stream.name}: {one.rows:,} rows, {one.dead_letters:,} dead letters,"
-            f" written by {said or 'no run'} of {len(by_sensor)} that {stream.name}_sensor launched"
+            f"{stream.name}: {rows(status):,} rows, {_dead_letters(status):,} dead letters,"
+            f" written by {writers or 'no run'} of {len(launched)} that {sensor} launched"
         )
-        good = good and one.rows > 0 and bool(writers)
-    verdict = "rows arrived in every table" if good else "rows did not arrive in every table through a sensor's run"
-    return "\n".join([*lines, verdict]), good
+        all_arrived = all_arrived and rows(status) > 0 and bool(writers)
+    verdict = (
+        "rows arrived in every table" if all_arrived else "rows did not arrive in every table through a sensor's run"
+    )
+    return "\n".join([*lines, verdict]), all_arrived
+
+
+def _dead_letters(status: StreamStatus) -> int:
+    return sum(partition.dead_letters for partition in status.partitions)
+
+
+def _lag(status: StreamStatus) -> str:
+    return "unknown" if status.lag is None else f"{status.lag:,}"

@@ -1,7 +1,8 @@
-"""The simulator on a thread of its own, beside whatever else a process does."""
+"""The simulator on a thread of its own."""
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from ..core.errors import IngestError
 from ..local.server import LocalServerError
@@ -9,35 +10,27 @@ from .simulate import Plan, Tally, simulate
 
 
 class Simulator:
-    """Sends what the plan says from `start` on until `stop`."""
+    """Sends the plan's events from its construction until `stop`."""
 
     def __init__(self, kafka: Mapping[str, str], plan: Plan) -> None:
         self.tally = Tally()
-        self._kafka, self._plan = kafka, plan
-        self._over = threading.Event()
-        self._error: IngestError | None = None
-        self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        self._is_over = threading.Event()
+        self._pool = ThreadPoolExecutor(1, "simulator")
+        self._simulation = self._pool.submit(simulate, kafka, plan, self._is_over.is_set, self._report)
 
     def stop(self) -> Tally:
-        """End it; on return everything sent is settled, as the tally says. May be called again."""
-        self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        """End the simulator. On return the tally has every record it sent. May be called again."""
+        self._is_over.set()
+        self._pool.shutdown()
         return self.tally
 
     def check(self) -> None:
-        """Raise LocalServerError when it could not go on."""
-        if self._error is not None:
-            raise LocalServerError(f"the simulator ended: {self._error.message}")
-
-    def _run(self) -> None:
-        try:
-            self.tally = simulate(self._kafka, self._plan, self._over.is_set, self._report)
-        except IngestError as error:
-            self._error = error
+        """Raise LocalServerError when the simulator has failed."""
+        if self._simulation.done():
+            try:
+                self._simulation.result()
+            except IngestError as error:
+                raise LocalServerError(f"the simulator ended: {error.message}") from error
 
     def _report(self, tally: Tally) -> None:
         self.tally = tally

@@ -26,7 +26,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "orchestration": ({"core", "kafka", "operations", "postgres", "settings"}, {"dagster"}),
     "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
     "local": (set(), KAFKA | DATABASE),
-    "demo": ({"core", "kafka", "local", "postgres", "settings", "streams"}, OUTSIDE),
+    "demo": ({"core", "kafka", "local", "operations", "orchestration", "settings"}, OUTSIDE),
     "cli": (
         {"core", "demo", "kafka", "local", "operations", "orchestration", "postgres", "settings", "streams"},
         set(),
