@@ -14,13 +14,13 @@ PACKAGES = ("dagster", "confluent-kafka", "SQLAlchemy", "psycopg", "msgspec")
 _HEAD = """\
 # Benchmarks
 
-Written by `make bench`; each section says when, and on what, it was measured. Kafka, PostgreSQL, Dagster and the runs
-share the machine, so only ratios within one section mean anything elsewhere.
+`make bench` writes this page. Each section names its date and machine. Kafka, PostgreSQL, Dagster and the runs share
+the machine, so only ratios within one section can be compared with other machines.
 """
 
 
 def write(title: str, servers: str, body: str, order: Sequence[str]) -> None:
-    """Put a section in its place; those of other measurements stay."""
+    """Replace one section. The others stay."""
     sections = _read()
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
@@ -37,7 +37,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def bars(plots: Mapping[str, Mapping[str, float]]) -> str:
-    """An SVG with a bar for each value, under a heading for each plot; all to one scale."""
+    """An SVG with a bar for each value, under a heading for each plot, all to one scale."""
     wide, high, left = 640, 22, 100
     largest = max(max(values.values()) for values in plots.values())
     parts, y = [], 0

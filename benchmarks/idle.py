@@ -1,4 +1,4 @@
-"""What streams cost on which nothing comes, beside sensors that only skip, and what those cost on which little does."""
+"""The cost of idle streams, beside sensors that only skip, and of streams with little traffic."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import click
 from confluent_kafka import Producer
 
 from ingest_pipeline.cli.progress import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
+from . import document
+from .effort import Effort
 from .processes import cpu_seconds, rss_mib, session
 from .system import System, dagster_dev
 
@@ -24,11 +27,44 @@ _SESSIONS = "SELECT count(*)::int FROM pg_stat_activity WHERE application_name L
 
 @dataclass(frozen=True)
 class Cost:
-    """Cores used by all of `dagster dev` and its runs; on the average our sessions in PostgreSQL, and resident MiB."""
+    """Cores that `dagster dev` and its runs used, and on average their PostgreSQL sessions and resident MiB."""
 
     cores: float
     sessions: float
     mib: float
+
+
+def idle_section(running: System, effort: Effort) -> str:
+    streams, seconds = effort.of(100), 120.0 * effort.scale
+    make_topics(running, streams)
+    rows = []
+    for poll_seconds in (1, 60):
+        for skip in (True, False):
+            cost = idle(running, streams, poll_seconds, seconds, skip=skip)
+            name = f"{streams} {'sensors that only skip' if skip else 'streams of 4 partitions'}"
+            click.echo(f"  {name}, POLL_SECONDS={poll_seconds}: {cost}")
+            rows.append((name, str(poll_seconds), f"{cost.cores:.2f}", f"{cost.sessions:.0f}"))
+    return f"CPU of all of `dagster dev` over {seconds:.0f} s without a record.\n\n" + document.table(
+        ["location", "POLL_SECONDS", "cores", "PostgreSQL sessions"], rows
+    )
+
+
+def trickle_section(running: System, effort: Effort) -> str:
+    streams, seconds = effort.of(10), 120.0 * effort.scale
+    make_topics(running, streams)
+    rows = []
+    for every_seconds in (120, 30):
+        for run_idle_seconds in (0, 60):
+            cost = trickle(running, streams, every_seconds, run_idle_seconds, seconds)
+            name = f"a record every {every_seconds} s"
+            click.echo(f"  {name}, RUN_IDLE_SECONDS={run_idle_seconds}: {cost}")
+            figures = (1000 * cost.cores / streams, cost.mib / streams, cost.sessions / streams)
+            rows.append((name, str(run_idle_seconds), f"{figures[0]:.0f}", f"{figures[1]:.0f}", f"{figures[2]:.1f}"))
+    head = ["traffic", "RUN_IDLE_SECONDS", "thousandths of a core", "MiB", "PostgreSQL sessions"]
+    return (
+        f"{streams} streams of 4 partitions with little traffic. The figures are one stream's share of\n"
+        f"`dagster dev` and its runs, over {seconds:.0f} s.\n\n"
+    ) + document.table(head, rows)
 
 
 def make_topics(running: System, streams: int) -> None:
@@ -37,8 +73,7 @@ def make_topics(running: System, streams: int) -> None:
 
 
 def idle(running: System, streams: int, poll_seconds: int, seconds: float, *, skip: bool = False) -> Cost:
-    """So many streams of 4 partitions, each with its sensor on and its first run behind it; or, to `skip`, sensors that
-    do nothing."""
+    """Streams of 4 partitions with their sensors on and their first runs ended. With `skip` sensors that only skip."""
     settings = {"IDLE_STREAMS": str(streams), "POLL_SECONDS": str(poll_seconds), "RUN_IDLE_SECONDS": "0"}
     if skip:
         settings["IDLE_SKIP_SECONDS"] = str(poll_seconds)
@@ -53,7 +88,7 @@ def idle(running: System, streams: int, poll_seconds: int, seconds: float, *, sk
 
 
 def trickle(running: System, streams: int, every_seconds: float, run_idle_seconds: int, seconds: float) -> Cost:
-    """So many streams to each of which a record comes so often, one stream after the other."""
+    """Send each stream a record every `every_seconds`, one stream after the other."""
     settings = {"IDLE_STREAMS": str(streams), "RUN_IDLE_SECONDS": str(run_idle_seconds)}
     producer = Producer({"bootstrap.servers": running.bootstrap_servers, "linger.ms": 0})
     count = 0
@@ -77,7 +112,7 @@ def trickle(running: System, streams: int, every_seconds: float, run_idle_second
 def _cost(
     running: System, dagster: DagsterDev, seconds: float, act: Callable[[], None] = lambda: None, pause: float = 1.0
 ) -> Cost:
-    """From now on; `act` is called after every pause."""
+    """Measure for `seconds`, and call `act` after every pause."""
     before, since = _cpu(dagster), time.monotonic()
     mib, sessions = [], []
     with progress("seconds", round(seconds)) as show:

@@ -1,4 +1,4 @@
-"""Rows that only the database refuses: finding them by the line that COPY names, beside halving the batch."""
+"""Rows that only the database refuses, identified by the line that COPY names or by halving the batch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,27 @@ from ingest_pipeline.postgres.statements import Statements, statements
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 
+from . import document
+from .effort import Effort
 from .system import System
 
 BATCH = 1000
 
 
+def section(running: System, effort: Effort) -> str:
+    rows = []
+    plain, _ = seconds_a_batch(running, 0, 50)
+    for refused in (1, 10, 100):
+        by_line, halving = seconds_a_batch(running, refused, 20)
+        rows.append((str(refused), f"{by_line / plain:.1f}", f"{halving / plain:.1f}", f"{halving / by_line:.1f}"))
+    return (
+        f"Time for a batch of {BATCH:,} rows of which some break a CHECK, as a multiple of one that breaks none.\n\n"
+        + document.table(["refused", "by the line COPY names", "by halving", "ratio of the two"], rows)
+    )
+
+
 def seconds_a_batch(running: System, refused: int, batches: int) -> tuple[float, float]:
-    """(by COPY's line, by halving): seconds for a batch of 1,000 of which so many rows break a CHECK."""
+    """(by COPY's line, by halving): seconds for a batch of 1,000 rows of which `refused` break a CHECK."""
     stream = STREAMS[0]
     schemas = Schemas("isolation", "isolation_ledger")
     database = Database(sqlalchemy_url(running.database_url), schemas)
@@ -35,8 +49,8 @@ def seconds_a_batch(running: System, refused: int, batches: int) -> tuple[float,
     table = f"isolation.{stream.table}"
     running.execute(f"ALTER TABLE {table} ADD CHECK (device_id <> 'bad')")
     sql = statements(stream, schemas)
-    at, bad = datetime(2026, 1, 1, tzinfo=UTC), set(random.Random(refused).sample(range(BATCH), refused))
-    rows: list[Row] = [(1, 0, i, 0, "bad" if i in bad else "dev-0001", 21.5, at) for i in range(BATCH)]
+    time_of_event, bad = datetime(2026, 1, 1, tzinfo=UTC), set(random.Random(refused).sample(range(BATCH), refused))
+    rows: list[Row] = [(1, 0, i, 0, "bad" if i in bad else "dev-0001", 21.5, time_of_event) for i in range(BATCH)]
     spent = {True: 0.0, False: 0.0}
     with progress(f"batches with {refused} refused", 2 * batches) as show:
         for number in range(2 * batches):

@@ -9,11 +9,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+import click
+
 from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
+from .effort import Effort
 from .system import TOPICS, System, dagster_dev
 
 _OWNERS = """
@@ -48,8 +51,16 @@ class Survived:
         )
 
 
+def section(running: System, effort: Effort) -> str:
+    survived = survive(running, effort.of(400_000), effort.of(20), seed=1)
+    click.echo(str(survived))
+    if survived.lost or survived.twice or survived.dead_letters != survived.broken:
+        raise SystemExit("records were lost or doubled")
+    return str(survived)
+
+
 def survive(running: System, records: int, kills: int, seed: int) -> Survived:
-    """The records are spread over the kills; each waits until a run owns positions, and then for a moment."""
+    """Spread the records over the kills. Each kill waits until a run owns positions, and then for a moment."""
     chance = random.Random(seed)
     broken = produced = 0
     with dagster_dev(running, {}) as dagster, progress("kills", kills) as show:
@@ -65,7 +76,7 @@ def survive(running: System, records: int, kills: int, seed: int) -> Survived:
 
 
 def accounted(running: System, ledger: str = "ingest") -> int:
-    """Offsets below the positions, over all partitions; 0 before there is a ledger."""
+    """Offsets below the positions, over all partitions. 0 before there is a ledger."""
     if running.query(f"SELECT to_regclass('{ledger}.position')") == [(None,)]:
         return 0
     return int(str(running.query(f"SELECT coalesce(sum(next_offset), 0)::bigint FROM {ledger}.position")[0][0]))
@@ -86,7 +97,7 @@ def _kill_owner(running: System, dagster: DagsterDev, chance: random.Random) -> 
 
 
 def _pids_of_owners(running: System, dagster: DagsterDev) -> list[int]:
-    """The processes behind the sessions that own positions: the run's tag ingest/pid says which."""
+    """The processes of the runs whose sessions own positions, by the runs' tag ingest/pid."""
     if running.query("SELECT to_regclass('ingest.position')") == [(None,)]:
         return []
     owners = {row[0] for row in running.query(_OWNERS)}
@@ -98,6 +109,6 @@ def stored(running: System) -> tuple[int, int]:
     key = "(kafka_incarnation, kafka_partition, kafka_offset)"
     rows = distinct = 0
     for table in TOPICS:
-        found = running.query(f"SELECT count(*), count(DISTINCT {key}) FROM {table}")[0]
-        rows, distinct = rows + int(str(found[0])), distinct + int(str(found[1]))
+        counts = running.query(f"SELECT count(*), count(DISTINCT {key}) FROM {table}")[0]
+        rows, distinct = rows + int(str(counts[0])), distinct + int(str(counts[1]))
     return rows, distinct

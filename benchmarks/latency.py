@@ -1,9 +1,7 @@
-"""How long a record takes from Kafka to a committed row: at a constant rate through hand-overs, and from idle."""
+"""How long a record takes from Kafka to a committed row, at a constant rate through hand-overs between runs."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from bisect import bisect_right
@@ -13,32 +11,33 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
+import click
 import psycopg
 
-from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.demo.simulate import Plan
-from ingest_pipeline_tests.orchestration.bench import wait_for
+from ingest_pipeline.settings import StreamSettings
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
+from . import document
+from .effort import Effort
 from .rates import quantile
-from .system import TOPICS, System, dagster_dev
+from .system import TOPICS, System, dagster_dev, send_all
 
 _LOOK_SECONDS = 0.01
-_NEWEST = "{runsOrError(limit: 1) {... on Runs {results {creationTime stepStats {startTime}}}}}"
 Seen = dict[tuple[str, int], list[tuple[int, float]]]
 """(stream, partition) → (next offset, when it was first seen committed), in order."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds from the record's Kafka timestamp until its row was seen by another connection.
+    """Seconds from a record's Kafka timestamp until another connection saw its row.
 
     Attributes:
         hand_overs: how often a partition's next batch came from another run.
         hand_over_seconds: the longest time between the last commit of a run and the first of its successor.
-        between_commits: the same between two commits of one run: 99 % of them are within it.
-        runs: whose commits were seen.
-        dagster_mib: what Dagster's storage grew by.
+        between_commits: the time between two commits of one run that 99 % do not exceed.
+        runs: how many runs committed.
+        dagster_mib: growth of Dagster's storage.
     """
 
     records: int
@@ -54,7 +53,7 @@ class Latency:
 
 
 class Watch:
-    """Looks at the positions from a connection of its own, a hundred times a second."""
+    """Reads the positions by its own connection, a hundred times a second."""
 
     def __init__(self, url: str) -> None:
         self._url, self._stop = url, threading.Event()
@@ -84,85 +83,55 @@ class Watch:
                         self.runs[stream, partition].append((now, run_id))
 
 
-def steady_load(running: System, seconds: float, rate: float, settings: Mapping[str, str]) -> Latency:
-    """So many records a second over both topics, drained by sensor-launched runs as they come."""
-    with dagster_dev(running, settings) as dagster, Watch(running.database_url) as watch:
-        _send(running, Plan(topics=TOPICS, rate=rate, seconds=15, broken_every=0))  # both streams have a run
-        before, since = _storage_mib(dagster), time.time()
-        _send(running, Plan(topics=TOPICS, rate=rate, seconds=seconds, broken_every=0))
-        time.sleep(2.0)
-        took, after = time.time() - since, _storage_mib(dagster)
-    found = list(_latencies(running, watch.seen, since))
-    changes = [gap for gap, change in _gaps(watch, since) if change]
-    others = [gap for gap, change in _gaps(watch, since) if not change]
-    return Latency(
-        len(found),
-        took,
-        quantile(found, 0.5),
-        quantile(found, 0.99),
-        max(found),
-        len(changes),
-        max(changes, default=0.0),
-        quantile(others, 0.99),
-        len({run for commits in watch.runs.values() for at, run in commits if at >= since}),
-        after - before,
+def section(running: System, effort: Effort) -> str:
+    rows, growths = [], []
+    for name, seconds, settings in (
+        ("default settings, RUN_MAX_SECONDS=150", 600.0, {"RUN_MAX_SECONDS": "150"}),
+        ("BATCH_TIMEOUT=0.1, RUN_MAX_SECONDS=60", 180.0, {"RUN_MAX_SECONDS": "60", "BATCH_TIMEOUT": "0.1"}),
+    ):
+        load = steady_load(running, seconds * effort.scale, 1000, settings)
+        click.echo(f"  {name}: {load}")
+        figures = (load.p50, load.p99, load.longest, load.between_commits, load.hand_over_seconds)
+        rows.append((name, f"{load.records:,}", *(f"{value:.3f}" for value in figures), str(load.hand_overs)))
+        growths.append(f"{load.dagster_mib:.1f} MiB in {load.seconds:.0f} s with {load.runs} runs ({name})")
+    head = ["settings", "records", "p50", "p99", "longest", "between two commits, p99"]
+    head += ["between the commits of two runs, longest", "hand-overs"]
+    runs_a_day = 86_400 // StreamSettings().run_max_seconds
+    return "\n\n".join(
+        [
+            "1,000 records a second over both topics, drained by sensor-launched runs. Seconds from a record's Kafka\n"
+            "timestamp until another connection sees it committed. Commits and hand-overs are counted for each\n"
+            "partition.",
+            document.table(head, rows),
+            f"Dagster's storage grew by {' and by '.join(growths)}.\nAt constant traffic and default settings a stream"
+            f" has {runs_a_day} runs a day.",
+        ]
     )
 
 
-@dataclass(frozen=True)
-class ColdStart:
-    """Seconds from a record's Kafka timestamp until its row is there, while no run of the stream lives.
-
-    Attributes:
-        launch: of these, from the run's creation until its op begins: Dagster's own.
-        own: from there until the first batch's transaction.
-    """
-
-    whole: float
-    launch: float
-    own: float
-
-
-def cold_starts(running: System, tries: int) -> list[ColdStart]:
-    """One record at a time to one stream, each after the run before has ended."""
-    found: list[ColdStart] = []
-    plan = Plan(topics=TOPICS[:1], rate=0, records=1, broken_every=0)
-    count = f"SELECT count(*) FROM {TOPICS[0]}"
-    times = f"SELECT extract(epoch FROM max(kafka_timestamp)), extract(epoch FROM max(ingested_at)) FROM {TOPICS[0]}"
-    with dagster_dev(running, {"RUN_IDLE_SECONDS": "1"}) as dagster, progress("cold starts", tries) as show:
-        _send(running, plan)
-        wait_for("the table", lambda: running.query(f"SELECT to_regclass('{TOPICS[0]}')") != [(None,)], 60)
-        for number in range(1, tries + 1):
-            _wait_for_rows(running, count, number)
-            wait_for("the run's end", lambda: all(run.ended for run in dagster.runs()), 60)
-            time.sleep(number % 5)  # not in step with the sensor's ticks
-            _send(running, plan)
-            _wait_for_rows(running, count, number + 1)
-            seen = time.time()
-            (run,) = dagster.ask(_NEWEST)["runsOrError"]["results"]
-            began = run["stepStats"][0]["startTime"]
-            sent, stored = (float(str(at)) for at in running.query(times)[0])
-            found.append(ColdStart(seen - sent, began - run["creationTime"], stored - began))
-            show(number)
-    return found
-
-
-def import_seconds() -> float:
-    """What a new process takes to import Dagster, the least of five: most of a run's start, and the machine's speed."""
-    took = []
-    for _ in range(5):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import dagster"], check=True)
-        took.append(time.monotonic() - began)
-    return min(took)
-
-
-def _wait_for_rows(running: System, count: str, rows: int) -> None:
-    wait_for("a row", lambda: running.query(count) == [(rows,)], 60, every=0.01)
-
-
-def _send(running: System, plan: Plan) -> None:
-    assert running.send(plan).acknowledged == plan.total, "the broker did not take every record"
+def steady_load(running: System, seconds: float, rate: float, settings: Mapping[str, str]) -> Latency:
+    """Send `rate` records a second over both topics, while sensor-launched runs drain them."""
+    with dagster_dev(running, settings) as dagster, Watch(running.database_url) as watch:
+        send_all(running, Plan(topics=TOPICS, rate=rate, seconds=15, broken_every=0))  # both streams have a run
+        before, since = _storage_mib(dagster), time.time()
+        send_all(running, Plan(topics=TOPICS, rate=rate, seconds=seconds, broken_every=0))
+        time.sleep(2.0)
+        took, after = time.time() - since, _storage_mib(dagster)
+    latencies = list(_latencies(running, watch.seen, since))
+    changes = [gap for gap, change in _gaps(watch, since) if change]
+    others = [gap for gap, change in _gaps(watch, since) if not change]
+    return Latency(
+        len(latencies),
+        took,
+        quantile(latencies, 0.5),
+        quantile(latencies, 0.99),
+        max(latencies),
+        len(changes),
+        max(changes, default=0.0),
+        quantile(others, 0.99),
+        len({run for commits in watch.runs.values() for seconds, run in commits if seconds >= since}),
+        after - before,
+    )
 
 
 def _latencies(running: System, seen: Seen, since: float) -> Iterator[float]:

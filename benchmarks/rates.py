@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from math import ceil
 
+SPREAD = ("min", "median", "max")
 Samples = Sequence[tuple[float, int]]
 """(monotonic seconds, records accounted for so far), in order."""
 

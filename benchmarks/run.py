@@ -8,28 +8,28 @@ from pathlib import Path
 
 import click
 
-from . import document, sections
-from .sections import Effort
+from . import cold_start, comparison, database_outage, document, idle, isolation, kills, latency, shapes, throughput
+from .effort import Effort
 from .system import System, system
 
 PARTS: dict[str, tuple[str, Callable[[System, Effort], str]]] = {
-    "throughput": ("A backlog, drained by sensor-launched runs", sections.throughput),
-    "latency": ("Latency, run hand-overs included", sections.latencies),
-    "cold": ("From idle to the first row", sections.cold),
-    "memory": ("Memory", sections.memory),
-    "idle": ("Streams on which nothing comes", sections.idling),
-    "trickle": ("Streams on which little comes", sections.trickling),
-    "shape": ("What records and batches look like", sections.shape),
-    "refused": ("Rows that only the database refuses", sections.refused),
-    "kills": ("kill -9", sections.killed),
-    "asked": ("As others were asked", sections.asked),
+    "throughput": ("A backlog, drained by sensor-launched runs", throughput.section),
+    "latency": ("Latency, run hand-overs included", latency.section),
+    "cold": ("From idle to the first row", cold_start.section),
+    "memory": ("Memory", database_outage.section),
+    "idle": ("Idle streams", idle.idle_section),
+    "trickle": ("Streams with little traffic", idle.trickle_section),
+    "shape": ("What records and batches look like", shapes.section),
+    "refused": ("Rows that only the database refuses", isolation.section),
+    "kills": ("kill -9", kills.section),
+    "comparison": ("The scenarios of the comparison", comparison.section),
 }
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--repeats", default=3, help="Of the throughput's designs.")
-@click.option("--scale", default=1.0, help="Of all amounts; below 1 to try the bench itself.")
+@click.option("--scale", default=1.0, help="Of all amounts. Less than 1 tries the bench itself.")
 @click.option("--write/--no-write", default=True, help=f"Write {document.DOCUMENT.name}.")
 def main(parts: tuple[str, ...], repeats: int, scale: float, write: bool) -> None:
     """Measure these PARTS, or all, each on new servers."""

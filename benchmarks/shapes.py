@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
+import click
 import dagster as dg
 import msgspec
 from confluent_kafka import Producer
@@ -18,6 +19,8 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
+from . import document
+from .effort import Effort
 from .processes import rss_mib
 from .rates import rate, window
 from .system import System
@@ -28,7 +31,7 @@ DEFAULT_SIZE, DEFAULT_COLUMNS, DEFAULT_PARTITIONS = 100, 3, 4
 
 @dataclass(frozen=True)
 class Shape:
-    """Records of about `size` bytes with `columns` fields over `partitions`, `refused` of each 1,000 by the decoder."""
+    """Records of about `size` bytes with `columns` fields over `partitions`. The decoder refuses `refused` of 1,000."""
 
     size: int = DEFAULT_SIZE
     columns: int = DEFAULT_COLUMNS
@@ -38,6 +41,43 @@ class Shape:
     @property
     def topic(self) -> str:
         return f"shape-{self.size}-{self.columns}-{self.partitions}-{self.refused}"
+
+
+def section(running: System, effort: Effort) -> str:
+    base, records, produced = Shape(), effort.of(1_000_000), set[str]()
+    tables, plots = [], {}
+    for name, cases in (
+        ("BATCH_SIZE", [(str(size), base, {"BATCH_SIZE": str(size)}) for size in (100, 1000, 5000, 20_000)]),
+        ("bytes a record", _cases(base, "size", (100, 1000, 10_000, 100_000))),
+        ("columns", _cases(base, "columns", (3, 10, 50))),
+        ("partitions", _cases(base, "partitions", (1, 4, 16, 64))),
+        ("refused by the decoder, per 1,000", _cases(base, "refused", (0, 1, 10, 100))),
+    ):
+        rates = {}
+        for label, shape, settings in cases:
+            count = min(records, 1_000_000_000 // max(shape.size, 1000))
+            if shape.topic not in produced:
+                produced.add(shape.topic)
+                produce(running, shape, count)
+            rates[label] = drain(running, shape, count, settings)[0]
+            click.echo(f"  {name} {label}: {rates[label]:,.0f} rows/s")
+        tables.append(document.table([name, "rows/s"], [(label, f"{rate:,.0f}") for label, rate in rates.items()]))
+        plots[name] = rates
+    image = document.DOCUMENT.parent / "images" / "shape.svg"
+    if effort.write:
+        image.write_text(document.bars(plots))
+    return "\n\n".join(
+        [
+            "One stream, one run in its own process. Default settings, 3 columns, 4 partitions and 100 bytes, unless"
+            " the table says otherwise.",
+            f"![rows a second](images/{image.name})",
+            *tables,
+        ]
+    )
+
+
+def _cases(base: Shape, name: str, values: tuple[int, ...]) -> list[tuple[str, Shape, dict[str, str]]]:
+    return [(f"{value:,}", replace(base, **{name: value}), {}) for value in values]
 
 
 def stream_of(shape: Shape) -> Stream:
@@ -64,7 +104,7 @@ def produce(running: System, shape: Shape, records: int) -> None:
 
 
 def _produce(producer: Producer, shape: Shape, number: int, value: bytes) -> None:
-    """Wait for room in the producer's queue where there is none."""
+    """Send one record, after a wait for room in the producer's queue where needed."""
     while True:
         try:
             producer.produce(shape.topic, value, partition=number % shape.partitions)
@@ -85,7 +125,7 @@ def drain(running: System, shape: Shape, records: int, settings: Mapping[str, st
         "DEAD_LETTER_LIMIT": "off",
         "DATABASE_SCHEMA": "shape",
         "LEDGER_SCHEMA": "shape_ledger",
-        "KAFKA_GROUP_PREFIX": f"{folder.name}-",  # a group bears the mark of its ledger
+        "KAFKA_GROUP_PREFIX": f"{folder.name}-",  # a ledger refuses the group of another one
         **settings,
     }
     context = multiprocessing.get_context("forkserver")
@@ -97,8 +137,8 @@ def drain(running: System, shape: Shape, records: int, settings: Mapping[str, st
     statement = "SELECT extract(epoch FROM clock_timestamp())::float8, coalesce(sum(next_offset), 0)::bigint"
     with progress("draining", records) as show:
         while not samples or samples[-1][1] < records:
-            at, count = running.query(f"{statement} FROM shape_ledger.position")[0]
-            samples.append((float(str(at)), int(str(count))))
+            seconds, count = running.query(f"{statement} FROM shape_ledger.position")[0]
+            samples.append((float(str(seconds)), int(str(count))))
             memory = max(memory, rss_mib(process.pid or 0))
             assert process.is_alive() or count == records, (folder / "run.log").read_text()[-2000:]
             show(samples[-1][1])
@@ -106,8 +146,3 @@ def drain(running: System, shape: Shape, records: int, settings: Mapping[str, st
     for schema in ("shape", "shape_ledger"):
         running.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
     return rate({"shape": samples}, *window({"shape": samples})), memory
-
-
-def each(base: Shape, name: str, values: Iterable[int]) -> list[Shape]:
-    """The base with these values of one attribute."""
-    return [replace(base, **{name: value}) for value in values]

@@ -24,7 +24,7 @@ PARTITIONS = 4
 
 @dataclass
 class System:
-    """Addresses of what runs, and where its files are."""
+    """Addresses of the running servers, and the folder of their files."""
 
     folder: Path
     bootstrap_servers: str
@@ -36,15 +36,15 @@ class System:
         return urlsplit(self.database_url).port or 5432
 
     def fresh_folder(self, name: str) -> Path:
-        """A new folder whose name begins so."""
+        """A new folder whose name begins with `name`."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
     def produce(self, records: int, broken_every: int = 1000) -> Tally:
-        """As fast as the broker takes them; returns once all are acknowledged."""
+        """Send records to both topics as fast as the broker takes them. On return all are acknowledged."""
         return self.send(Plan(topics=TOPICS, rate=0, records=records, broken_every=broken_every))
 
     def send(self, plan: Plan) -> Tally:
-        """Returns once the plan is carried out."""
+        """Carry out the plan."""
         with progress("producing", plan.total) as show:
             return simulate(
                 {"bootstrap.servers": self.bootstrap_servers}, plan, report=lambda tally: show(tally.acknowledged)
@@ -62,9 +62,14 @@ class System:
         return f"{self.kafka.description}; PostgreSQL {self.query('SHOW server_version')[0][0]}, fsync on"
 
 
+def send_all(running: System, plan: Plan) -> None:
+    """Carry out the plan, and fail when the broker did not take every record."""
+    assert running.send(plan).acknowledged == plan.total, "the broker did not take every record"
+
+
 @contextmanager
 def system(folder: Path) -> Iterator[System]:
-    """Kafka with both topics, and an empty database; both end with the block."""
+    """Kafka with both topics and an empty PostgreSQL, for the block."""
     with ExitStack() as stack:
         kafka = stack.enter_context(choose.own_kafka(folder / "kafka"))
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
@@ -77,8 +82,7 @@ def system(folder: Path) -> Iterator[System]:
 def dagster_dev(
     running: System, settings: Mapping[str, str], arguments: Sequence[str] = (), folder: Path | None = None
 ) -> Iterator[DagsterDev]:
-    """`dagster dev` on these servers, as a user starts it, in this folder or a new one; it and its runs end with the
-    block."""
+    """`dagster dev` on these servers, as a user starts it, for the block. It runs in `folder` or a new one."""
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,
         "DATABASE_URL": running.database_url,

@@ -1,4 +1,4 @@
-"""What docs/comparison.md asks of every sink, asked of ours: three bad records, and a `kill -9` with a restart."""
+"""The scenarios of docs/comparison.md on this pipeline: three bad records, and a `kill -9` with a restart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import signal
 import time
 from contextlib import suppress
 
+import click
 from confluent_kafka import Producer
 
 from ingest_pipeline.cli.progress import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
-from .kills import accounted
+from . import document
+from .effort import Effort
+from .kills import accounted, stored
 from .processes import session
 from .system import PARTITIONS, TOPICS, System, dagster_dev
 
@@ -25,8 +28,30 @@ BAD = {
 }
 
 
+def section(running: System, effort: Effort) -> str:
+    few, many = effort.of(10_000), effort.of(600_000)
+    rows, reasons = bad_records(running, few)
+    loaded, first_row = killed_and_restarted(running, many)
+    everything, distinct = stored(running)
+    lost, twice = few + many - distinct - len(reasons), everything - distinct
+    click.echo(f"  {rows:,} rows, {len(reasons)} dead letters; {lost} lost, {twice} twice; {first_row:.1f} s")
+    if rows != few - len(BAD) or len(reasons) != len(BAD) or lost or twice:
+        raise SystemExit("records were lost or doubled")
+    return "The scenarios of [the comparison](comparison.md) on this pipeline, default settings.\n\n" + document.table(
+        ["scenario", "result"],
+        [
+            (f"{few:,} records, among them {', '.join(BAD)}: good rows stored", f"{rows:,}"),
+            ("the bad records kept, with the reason", "; ".join(f"`` {reason} ``" for reason in reasons)),
+            (f"`kill -9` of Dagster and its runs in the middle of {many:,} records, then a restart: rows doubled", "0"),
+            ("the same: records lost", "0"),
+            ("first new row after the command that restarts it", f"{first_row:.1f} s"),
+            ("of these, until Dagster had loaded the code", f"{loaded:.1f} s"),
+        ],
+    )
+
+
 def bad_records(running: System, records: int) -> tuple[int, list[str]]:
-    """(rows, reasons of the dead letters) of so many records, of which the three BAD ones stand among the others."""
+    """(rows, reasons of the dead letters) of `records` records, the three BAD ones among them."""
     topic = TOPICS[0]
     values = [json.dumps(_GOOD).encode()] * records
     for number, value in enumerate(BAD.values(), 1):
@@ -44,7 +69,7 @@ def bad_records(running: System, records: int) -> tuple[int, list[str]]:
 
 
 def killed_and_restarted(running: System, records: int) -> tuple[float, float]:
-    """SIGKILL for Dagster and its runs, all at once, when half of these records are drained; then the same command.
+    """SIGKILL Dagster and its runs, all at once, when half of the records are drained. Then start Dagster again.
 
     Returns:
         Seconds from the second start until its code is loaded, and until a new row is there.
@@ -66,7 +91,7 @@ def killed_and_restarted(running: System, records: int) -> tuple[float, float]:
 
 
 def _show_drained(running: System, records: int, every: float = 0.2) -> None:
-    """Until so many records are accounted for."""
+    """Return when `records` records are drained."""
     with progress("draining", records) as show:
 
         def done() -> bool:
