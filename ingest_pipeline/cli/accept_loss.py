@@ -1,4 +1,4 @@
-"""`ingest accept-loss`: look at what Kafka no longer holds, and let the stream go on."""
+"""`ingest accept-loss`: show the offsets lost in Kafka, and let the stream continue."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..core.timestamps import kafka_time, parse_instant
 from .main import StreamName, open_clients
 
 
-class GoOnFrom(click.ParamType["str | int | datetime"]):
+class StartOffset(click.ParamType["str | int | datetime"]):
     """earliest, latest, an offset, or an ISO time."""
 
-    name = "place"
+    name = "offset"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int | datetime:
         text = str(value)
@@ -31,17 +31,17 @@ class GoOnFrom(click.ParamType["str | int | datetime"]):
 
 @click.command("accept-loss")
 @click.argument("stream", type=StreamName())
-@click.option("--partition", type=int, help="Only this one; else all that are affected.")
-@click.option("--from", "wanted", type=GoOnFrom(), help="earliest, latest, an offset or a time; else what is left.")
-@click.option("--dismiss", is_flag=True, help="It was a mistake: forget what was found and go on at the position.")
+@click.option("--partition", type=int, help="Only this partition; default: all that lost offsets.")
+@click.option("--from", "start", type=StartOffset(), help="earliest (default), latest, an offset or a time.")
+@click.option("--dismiss", is_flag=True, help="Forget the loss, which was a mistake, and continue at the position.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def accept_loss(
-    stream: Stream, partition: int | None, wanted: str | int | datetime | None, dismiss: bool, yes: bool
+    stream: Stream, partition: int | None, start: str | int | datetime | None, dismiss: bool, yes: bool
 ) -> None:
-    """Show what Kafka no longer holds of a stream, record it as a gap, and let the stream go on.
+    """Show the offsets lost in Kafka, record a gap for each partition, and let the stream continue.
 
-    Where the topic was re-created or cut, or --from lies before the position, the partition begins anew under another
-    kafka_incarnation, as its offsets will be used again.
+    A partition begins again under another kafka_incarnation when its offsets will be used again: the topic was
+    re-created or cut, or --from lies before the position.
 
     Example: ingest accept-loss price --partition 2
     """
@@ -53,21 +53,21 @@ def accept_loss(
     if dismiss:
         ledger.forget_losses(partition)
         which = "" if partition is None else f" of partition {partition}"
-        click.echo(f"{stream.name}: what was found{which} is forgotten; the next tick looks again")
+        click.echo(f"{stream.name}: the loss{which} is forgotten. The next tick of the sensor looks again")
         return
-    seen = survey(topic, ledger)
-    found = [loss for loss in seen.losses if partition in (None, loss.partition)]
-    if seen.unanswered:
-        click.echo(f"{stream.name}: {unanswered_words(seen.unanswered)}")
-    if not found:
-        rest = "" if not seen.unanswered else " of the other partitions"
-        click.echo(f"{stream.name}: Kafka holds everything that the positions{rest} expect; nothing to accept")
+    topic_survey = survey(topic, ledger)
+    found_losses = [loss for loss in topic_survey.losses if partition in (None, loss.partition)]
+    if topic_survey.unanswered:
+        click.echo(f"{stream.name}: {unanswered_words(topic_survey.unanswered)}")
+    if not found_losses:
+        rest = "" if not topic_survey.unanswered else " of the other partitions"
+        click.echo(f"{stream.name}: Kafka holds everything that the positions{rest} expect: nothing to accept")
         return
-    accepted = losses.acceptances(topic, found, wanted)
-    for item in accepted:
-        click.echo(item.loss.description)
-        click.echo(f"  → {losses.consequence(item)}")
+    accepted = losses.acceptances(topic, found_losses, start)
+    for acceptance in accepted:
+        click.echo(acceptance.loss.description)
+        click.echo(f"  → {losses.consequence(acceptance)}")
     if not yes:
         click.confirm("accept?", abort=True)
-    losses.accept(clients, stream, accepted, seen.identity, getpass.getuser())
-    click.echo(f"accepted; the sensor of {stream.name} goes on within seconds")
+    losses.accept(clients, stream, accepted, topic_survey.identity, getpass.getuser())
+    click.echo(f"accepted: the sensor of {stream.name} launches a run within seconds")

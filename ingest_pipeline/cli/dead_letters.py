@@ -1,4 +1,4 @@
-"""`ingest dead-letters …`: look at refused records, try them again, or close them."""
+"""`ingest dead-letters …`: look at refused records, and redrive or close their letters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PREVIEW_BYTES = 2000
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List, show, redrive, discard, purge or allow records that could not become a row.
+    """List, show, redrive, discard, purge or allow dead letters, the records refused by decoder or table.
 
     Example: ingest dead-letters list price
     """
 
 
 def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds STREAM and the options that select letters. The command takes (letters, selected, stream, …)."""
+    """Adds STREAM and the options to select letters. The command takes (letters, selected, stream, …)."""
 
     @wraps(command)
     def run(stream: Stream, ids: tuple[int, ...], **options: Any) -> Any:
@@ -60,7 +60,7 @@ def _count(letters: DeadLetters, selected: LetterFilter) -> int:
 
 
 def _confirmed(total: int, question: str, yes: bool) -> bool:
-    """Whether there is something to do and the user agrees."""
+    """Whether any letter is selected and the user agrees."""
     return total > 0 and (yes or click.confirm(question))
 
 
@@ -103,7 +103,7 @@ def allow(stream: Stream, count: int) -> None:
 @click.argument("stream", type=StreamName())
 @click.argument("letter_id", type=int)
 def show(stream: Stream, letter_id: int) -> None:
-    """Print one letter with its key, headers and bytes. This shows the payload.
+    """Print a letter with its key, headers and bytes, the payload included.
 
     Example: ingest dead-letters show price 17
     """
@@ -148,7 +148,7 @@ def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_ru
 @_filtered
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def discard(letters: DeadLetters, selected: LetterFilter, stream: Stream, yes: bool) -> None:
-    """Close letters without a row. They stay in the ledger as discarded until they are purged.
+    """Close letters without a row. The ledger keeps discarded letters until the purge.
 
     Example: ingest dead-letters discard price --id 17 --yes
     """
@@ -166,7 +166,7 @@ def discard(letters: DeadLetters, selected: LetterFilter, stream: Stream, yes: b
 @click.option("--days", type=click.IntRange(0), help="How long ago; SETTLED_LETTER_RETENTION_DAYS if not given.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(stream: Stream, days: int | None, yes: bool) -> None:
-    """Delete letters that were redriven or discarded long ago. Open ones are never deleted.
+    """Delete letters redriven or discarded long ago. Open letters are never deleted.
 
     The job maintenance does the same every day.
 

@@ -16,7 +16,7 @@ _MOST_EVENTS = 5000.0
 
 
 def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
-    """Turns the failure of a local server into one line, as the other errors are."""
+    """Turns the failure of a local server into a line, like other errors."""
 
     @wraps(command)
     def run(*args: Args.args, **kwargs: Args.kwargs) -> Result:
@@ -48,11 +48,11 @@ def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
 )
 @_one_line
 def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_every: float | None) -> None:
-    """Run a broker, PostgreSQL, simulated devices and Dagster on this machine until Ctrl-C.
+    """Run a broker, PostgreSQL, simulated devices and Dagster on the local machine until Ctrl-C.
 
-    The demo keeps its files in .demo of the current directory, and empties that folder at the start.
+    The demo keeps its files in .demo of the current directory, and empties the folder at the start.
 
-    With --kill-every it ends with a proof that no record was lost. The exit code is 1 if a record was lost.
+    With --kill-every the demo counts every record at its end. The exit code is 1 if a record was lost.
 
     Example: ingest demo --rate 1000
     """
@@ -107,7 +107,7 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
 def simulate(topics: str, bootstrap_servers: str | None, create_topics: bool, partitions: int, **plan: Any) -> None:
     """Send simulated events to a broker at a rate, until Ctrl-C or the end.
 
-    It uses the same KAFKA_* settings as the pipeline.
+    The KAFKA_* settings are shared with the pipeline.
 
     Example: ingest simulate --rate 1000 --seconds 60 --create-topics
     """

@@ -1,4 +1,4 @@
-"""`ingest …`. An error is one line on stderr with a hint, and exit code 1. A traceback is shown only on demand."""
+"""`ingest …`. An error is a line on stderr with a hint, and exit code 1. Tracebacks are shown only on demand."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _ERROR_CODES = {"status": 3}
 
 
 class IngestGroup(click.Group):
-    """Imports a command's module when the command is used, and turns errors into one line."""
+    """Imports a command's module when the command is used, and turns errors into a line with a hint."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
-        """Writes the code of a character that the terminal cannot show. Takes the command line for UTF-8."""
+        """Writes the code of a character unknown to the terminal. Takes the command line for UTF-8."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -84,7 +84,7 @@ class IngestGroup(click.Group):
 
 
 class StreamName(click.ParamType[Stream]):
-    """A stream's name, which the shell completes."""
+    """A stream's name, completed by the shell."""
 
     name = "stream"
 
@@ -105,7 +105,7 @@ class StreamName(click.ParamType[Stream]):
 
 
 class Instant(click.ParamType[datetime]):
-    """A time in the form that docs/streams.md describes for timestamps. A time without a zone is UTC."""
+    """A time in the form of timestamps, see docs/streams.md. A time without a zone is UTC."""
 
     name = "time"
 
@@ -121,7 +121,7 @@ class Instant(click.ParamType[datetime]):
 def main(**_: bool) -> None:
     """Copy Kafka topics into PostgreSQL tables, exactly once, run by Dagster.
 
-    Settings come from the environment and from .env. `ingest settings` lists them.
+    Settings come from the environment and from .env. `ingest settings` lists all settings.
 
     Example: ingest status
     """
@@ -146,9 +146,9 @@ def settings(set_only: bool) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Create the ledger and every stream's table, or bring them up to date.
+    """Create or update the ledger and every stream's table.
 
-    It adds columns that a stream declares and its table lacks. It never drops a column or changes its type.
+    Declared columns missing in a table are added. No column is dropped, and no type is changed.
 
     Example: DATABASE_URL=postgresql://owner@db/events ingest migrate
     """
@@ -160,7 +160,7 @@ def migrate() -> None:
 
 @main.command()
 def check() -> None:
-    """Check Kafka, PostgreSQL, tables, rights and Dagster's configuration. Each line says OK or what to do.
+    """Check Kafka, PostgreSQL, tables, rights and Dagster's configuration. A line says OK, or DO with the remedy.
 
     The exit code is 1 when something needs doing. Example: ingest check
     """
@@ -181,7 +181,7 @@ def check() -> None:
     "--reason", default="paused by hand", show_default=True, help="The reason that the sensor and `ingest status` show."
 )
 def pause(stream: Stream, reason: str) -> None:
-    """Stop a stream within a batch, wherever it runs, until `ingest resume`.
+    """Stop a stream's runs within a batch, on every machine, until `ingest resume`.
 
     Example: ingest pause price --reason "table is being rebuilt"
     """

@@ -15,7 +15,7 @@ from .main import open_clients
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A scrape that waits for a server does not hold up a probe."""
+    """A probe does not wait for a slow scrape."""
 
     daemon_threads = True
 
@@ -31,7 +31,7 @@ class _Handler(WSGIRequestHandler):
 def metrics(port: int, host: str) -> None:
     """Serve /metrics for Prometheus and /healthz for probes, until Ctrl-C.
 
-    Everything is read from ledger and broker when asked for, so it holds whatever runs come and go.
+    Every request reads ledger and brokers, so no run has to be alive.
 
     Example: ingest metrics --port 9464
     """

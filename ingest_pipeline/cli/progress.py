@@ -1,4 +1,4 @@
-"""Shows work while it lasts: on a terminal a bar with rate and time left, elsewhere a line every few seconds."""
+"""Shows running work: on a terminal a bar with rate and time left, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Show(Protocol):
 
     Args:
         done: how much is done. The rate is `done` over the time since the beginning.
-        share: the share of the whole from 0 to 1, unless it is `done` of the total.
+        share: the share of the whole from 0 to 1, if other than `done` of the total.
         more: text for the end of the line.
     """
 
@@ -61,7 +61,7 @@ def progress(label: str, total: int | None = None, clock: Callable[[], float] = 
 
 
 class _Line:
-    """The text of the line, and when it was written last."""
+    """The text of the line, and the time of the last write."""
 
     def __init__(self, label: str, total: int | None, clock: Callable[[], float]) -> None:
         self._label, self._total, self._clock = label, total, clock

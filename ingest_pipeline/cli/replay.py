@@ -1,4 +1,4 @@
-"""`ingest replay`: read a range from Kafka again and store what is missing."""
+"""`ingest replay`: read a range from Kafka again and store the missing rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .progress import progress
 
 @click.command()
 @click.argument("stream", type=StreamName())
-@click.option("--partition", type=click.IntRange(min=0), help="Needed with offsets; with times all when not given.")
-@click.option("--from-offset", type=click.IntRange(min=0), help="The first offset.")
-@click.option("--to-offset", type=click.IntRange(min=0), help="The offset behind the last one.")
-@click.option("--from-time", type=Instant(), help="By Kafka's timestamps; UTC where it names no zone.")
-@click.option("--to-time", type=Instant(), help="Up to, but not including.")
+@click.option("--partition", type=click.IntRange(min=0), help="Needed with offsets. With times the default is all.")
+@click.option("--from-offset", type=click.IntRange(min=0), help="The first offset to replay.")
+@click.option("--to-offset", type=click.IntRange(min=0), help="The offset behind the last one to replay.")
+@click.option("--from-time", type=Instant(), help="Replay records from this Kafka timestamp on; UTC without a zone.")
+@click.option("--to-time", type=Instant(), help="Replay records before this Kafka timestamp; UTC without a zone.")
 def replay(
     stream: Stream,
     partition: int | None,
@@ -26,21 +26,21 @@ def replay(
     from_time: datetime | None,
     to_time: datetime | None,
 ) -> None:
-    """Read a range from Kafka again and store the rows that are missing, while the drain goes on.
+    """Read a range from Kafka again and store the missing rows, while ingestion continues.
 
-    Rows that are there stay as they are, and neither position nor counters change. Only what was ingested before is
-    replayed; records with a dead letter are left to `ingest dead-letters redrive`.
+    Existing rows, positions and counters do not change. Only offsets ingested before are replayed.
+    Records with a dead letter are left to `ingest dead-letters redrive`.
 
     Example: ingest replay price --partition 0 --from-offset 1000 --to-offset 2000
     """
     from ..operations.replays import ReplayRequest, ranges, run_replay
 
-    wanted = ReplayRequest(partition, from_offset, to_offset, from_time, to_time)
-    found = ranges(wanted, stream, open_clients())
-    for each in found:
-        click.echo(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}", err=True)
-    with progress(f"replaying {stream.name}", sum(each.stop - each.start for each in found)) as show:
-        done = run_replay(found, stream, open_clients(), observe=lambda done: show(done.offsets))
+    request = ReplayRequest(partition, from_offset, to_offset, from_time=from_time, to_time=to_time)
+    chosen = ranges(request, stream, open_clients())
+    for offsets in chosen:
+        click.echo(f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}", err=True)
+    with progress(f"replaying {stream.name}", sum(offsets.stop - offsets.start for offsets in chosen)) as show:
+        done = run_replay(chosen, stream, open_clients(), observe=lambda done: show(done.offsets))
     click.echo(
         f"{done.stored:,} stored, {done.present:,} present, {done.absent:,} absent, {done.dead:,} dead,"
         f" {done.skipped:,} skipped, {done.refused:,} refused"

@@ -1,4 +1,4 @@
-"""`ingest simulate`: progress while it sends, and a summary at the end."""
+"""`ingest simulate`: progress while sending, and a summary at the end."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ def _summary(tally: Tally) -> str:
 
 @contextmanager
 def _shown(plan: Plan) -> Iterator[Callable[[Tally], None]]:
-    """Yields the function that shows a tally."""
+    """Yields the function to show a tally."""
     with progress("sent", plan.total) as show:
 
         def report(tally: Tally) -> None:

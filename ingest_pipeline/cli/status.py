@@ -1,4 +1,4 @@
-"""`ingest status`: where every stream stands; for people, cron and probes."""
+"""`ingest status`: every stream's position and health, for people, cron and probes."""
 
 from __future__ import annotations
 
@@ -40,30 +40,29 @@ _ONLY_WHERE_WIDE = ("position", "end", "rows", "dead letters", "lost")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, in place, until Ctrl-C.")
 def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
-    """Show position, lag, dead letters, gaps and owner of every partition, and what to do about what is wrong.
+    """Show position, lag, dead letters, gaps and owner of every partition, and the remedy for every fault.
 
-    Without a STREAM it shows all streams.
+    Without a STREAM all streams are shown.
 
-    The exit code is the gravest of the streams shown: 0 healthy, 1 degraded, 2 stopped, 3 unknown, where 2 counts as
-    graver than 3, and 3 as graver than 1. A stream is unknown while a question about it has no answer in time. A wrong
-    setting or option gives 3 as well.
+    The exit code is the gravest level shown, in the order 0 healthy, 1 degraded, 3 unknown, 2 stopped. A stream is
+    unknown while a server leaves a question about the stream unanswered. A wrong setting or option gives 3 as well.
 
     \b
     position      next offset to be stored
-    end           next offset that a producer will write
+    end           next offset to be written by a producer
     lag           offsets between the two
     delay         seconds for which records have waited while the position did not move
     rows          stored so far
-    rows/s        over the last minute; of a fast partition the newest 10,000
-                  rows over the time since the first of them
+    rows/s        over the last minute, or over the newest 10,000 rows of a
+                  fast partition
     dead letters  records refused so far
-    open          dead letters that wait for an operator
+    open          dead letters waiting for an operator
     lost          offsets given up by accept-loss
     last commit   when the position moved last
-    owner         the run that drains it, and since when its session exists
+    owner         the draining run, and since when its session exists
 
     A terminal too narrow for all columns shows lag, delay, rows/s, open, last
-    commit and owner; --json has everything.
+    commit and owner. --json has everything.
 
     Example: ingest status --json
     """
@@ -100,7 +99,7 @@ def _watch(streams: Sequence[Stream], console: Console) -> None:
 
 
 def _plain(stream: StreamStatus) -> dict[str, Any]:
-    """The status as JSON shows it."""
+    """The status for JSON."""
     fields = asdict(stream)
     fields["partitions"] = [
         {**asdict(row), "lag": row.lag, "delay": row.delay, "open_letters": row.open_letters}
@@ -111,7 +110,7 @@ def _plain(stream: StreamStatus) -> dict[str, Any]:
 
 
 def drawn(statuses: Sequence[StreamStatus], console: Console) -> Group:
-    """For each stream its level, its messages, and a table that fits the console."""
+    """Every stream's level and messages, and a table to fit the console."""
     from rich.console import Group
     from rich.text import Text
 
@@ -153,7 +152,7 @@ def _cells(row: PartitionStatus) -> list[str]:
 
 
 def _moment(moment: datetime | None) -> str:
-    """In this machine's zone, without the day if that is today."""
+    """In the machine's zone. Today's day is left out."""
     if moment is None:
         return "-"
     local = moment.astimezone()

@@ -1,4 +1,4 @@
-"""`ingest tail` and `ingest schema`: a stream's newest rows, and the statements that create its table."""
+"""`ingest tail` and `ingest schema`: a stream's newest rows, and the statements to create its table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tail(stream: Stream, rows: int) -> None:
 @click.command()
 @click.argument("stream", type=StreamName())
 def schema(stream: Stream) -> None:
-    """Print the statements that create a stream's table as declared. Needs no server.
+    """Print the statements to create a stream's table as declared. Needs no server.
 
     Example: ingest schema price
     """

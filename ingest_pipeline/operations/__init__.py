@@ -1,1 +1,1 @@
-"""What the command line and Dagster both do: plain Python over core, kafka and postgres."""
+"""Plain Python over core, kafka and postgres, shared by the command line and Dagster."""

@@ -1,4 +1,4 @@
-"""`ingest check`: whether Kafka and PostgreSQL work, and what to do where they do not."""
+"""`ingest check`: whether Kafka and PostgreSQL work, with a remedy for every fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .finding import Finding
 
 
 def findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
-    """Kafka, then PostgreSQL. Each is yielded as it is known."""
+    """Kafka's lines, then PostgreSQL's, as soon as the server answers."""
     for stream in streams:
         yield from kafka_findings(clients, stream)
     yield from _postgres(clients, streams)

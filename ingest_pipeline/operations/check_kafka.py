@@ -1,4 +1,4 @@
-"""The lines of `ingest check` about a stream's topic and about the group whose offsets the stream takes over."""
+"""The lines of `ingest check` about a stream's topic, and about ADOPT_GROUP."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def kafka_findings(clients: Clients, stream: Stream) -> Iterator[Finding]:
 
 
 def _unreachable(clients: Clients) -> list[str]:
-    """Addresses that cannot be used, and why: those of the settings, then those that the brokers tell clients."""
+    """Why addresses cannot be used: the addresses of the settings, else the advertised addresses of the brokers."""
     from ..kafka.reach import advertised_problems, bootstrap_problems
 
     if named := bootstrap_problems(clients.settings.kafka):
@@ -58,7 +58,7 @@ def _missing(what: str, clients: Clients, stream: Stream, error: TopicMissing) -
 
 
 def _adoption(clients: Clients, stream: Stream, partitions: int) -> Finding:
-    """What the stream's first run would take over from ADOPT_GROUP."""
+    """The offsets for the stream's first run to take over from ADOPT_GROUP."""
     group = str(clients.start_policy(stream).adopt_group)
     what = f"ADOPT_GROUP of {stream.name}"
     if _positions(clients, stream):
@@ -79,7 +79,7 @@ def _adoption(clients: Clients, stream: Stream, partitions: int) -> Finding:
 
 
 def _positions(clients: Clients, stream: Stream) -> dict[int, StoredPosition]:
-    """The stream's positions. None while PostgreSQL does not answer: its own line says so."""
+    """The stream's positions. Empty while PostgreSQL does not answer, because PostgreSQL has a line of its own."""
     try:
         return clients.ledger(stream).positions()
     except IngestError:

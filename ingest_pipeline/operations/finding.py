@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line.
+    """A line.
 
     Attributes:
         ok: nothing needs doing.
-        what: the topic, server, table or right that was checked.
-        message: its state, or what to do.
+        what: the topic, server, table or right.
+        message: its state, or the remedy.
     """
 
     ok: bool

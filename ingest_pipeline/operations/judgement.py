@@ -1,4 +1,4 @@
-"""What a stream's snapshot means: its level and its messages. No server, no clock: snapshot in, status out."""
+"""A stream's level and messages, as a function of its snapshot: no server, no clock."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .snapshot import Answer, NotAsked, StreamSnapshot, T
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """One stream.
+    """A stream's state.
 
     Attributes:
-        messages: a sentence for everything that is not as it should be, the gravest first.
+        messages: a sentence for every fault, the gravest first.
         open_letters: None: not known.
-        ticked_at: when its sensor last looked, to the minute.
-        late: the messages about records that wait for more than MAX_DELAY_SECONDS. None: not known.
-        paused: the stream stands still because an operator paused it, and for no other reason.
+        ticked_at: the sensor's last tick, to the minute.
+        late: the messages about records waiting for more than MAX_DELAY_SECONDS. None: not known.
+        paused: an operator's pause is the only reason for the standstill.
     """
 
     stream: str
@@ -44,7 +44,7 @@ class StreamStatus:
 
 
 def judge(snapshot: StreamSnapshot) -> StreamStatus:
-    """One stream's status. Its level is the gravest one that has a message."""
+    """A stream's status. Its level is the gravest level with a message."""
     stream, ledger, topic = snapshot.stream, snapshot.ledger, snapshot.topic
     if isinstance(ledger, IngestError):
         level, message = judge_error(ledger)
@@ -90,7 +90,7 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
 
 
 def partition_statuses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[PartitionStatus]:
-    """Every partition that the topic or the ledger has."""
+    """Every partition of the topic and of the ledger."""
     topic, accounting = snapshot.topic, answered(snapshot.accounting)
     letters, rates = answered(snapshot.open_letters), answered(snapshot.rows_per_second or {})
     ends = {p: end.next_offset for p, end in topic.ends.items()} if isinstance(topic, Survey) else {}
@@ -133,19 +133,19 @@ def partition_statuses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list
 
 
 def answered(answer: Answer[T]) -> T | None:
-    """The answer. None where there is none."""
+    """The answer, or None."""
     return None if isinstance(answer, (IngestError, NotAsked)) else answer
 
 
 def paused_words(state: StreamState) -> str | None:
-    """Why, by whom and since when a stream is paused. None when it is not paused."""
+    """Why, by whom and since when the stream is paused. None: not paused."""
     if not state.paused or state.since is None:
         return None
     return f"{state.reason} ({state.paused_by}), since {_moment(state.since)}"
 
 
 def _without_answer(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[tuple[Level, str]]:
-    """(level, message) of every question that has no answer."""
+    """(level, message) of every question without an answer."""
     for answer in (
         snapshot.topic,
         snapshot.old_by_kafka,
@@ -196,7 +196,7 @@ def _ledger_faults(partitions: Sequence[PartitionStatus], ledger: LedgerSnapshot
 def _waiting_records(
     snapshot: StreamSnapshot, partitions: Sequence[PartitionStatus], state: StreamState
 ) -> tuple[list[str] | None, list[str]]:
-    """The messages about late records, and about records that no run drains. (None, []) when Kafka did not answer."""
+    """The messages about late records, and about records without a run. (None, []) when Kafka did not answer."""
     old, allowed = answered(snapshot.old_by_kafka), snapshot.max_delay_seconds
     if old is None or not isinstance(snapshot.topic, Survey):
         return None, []

@@ -1,7 +1,7 @@
-"""Whether records wait for too long, and whether a sensor and a run take care of them. Judged by the ledger's clock.
+"""Whether records wait for too long, and whether a sensor and a run are at work. Judged by the ledger's clock.
 
 A sensor notes in the ledger since when a partition waits. Without a sensor only the records' times in Kafka are left.
-They prove that a record is old. They do not prove that a record is young, because a producer's clock may be ahead.
+These times can prove a record old, but not young, because a producer's clock may be ahead.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .partition_status import PartitionStatus
 from .waiting import resume_at, waiting_of
 
 UNATTENDED_SECONDS = 60
-"""`ingest status` reports records that wait for longer without a run. A run takes a few seconds to start."""
+"""`ingest status` reports records waiting for longer without a run. A run takes a few seconds to start."""
 SILENT_SECONDS = 180
-"""A sensor writes to the ledger once a minute. It counts as silent after this long and after three of its intervals."""
+"""A sensor writes to the ledger once a minute. The sensor is silent after this long and three intervals."""
 AHEAD_SECONDS = 5
-"""A record whose time lies further ahead comes from a producer whose clock is wrong."""
+"""A record's time further ahead comes from a wrong clock of its producer."""
 
 
 def ledger_time(state: StreamState) -> datetime:
@@ -31,7 +31,7 @@ def ledger_time(state: StreamState) -> datetime:
 
 
 def silent_seconds(state: StreamState, poll_seconds: int) -> int | None:
-    """For how long the sensor has been silent. None while it looks, and of a stream that never had a sensor."""
+    """For how long the sensor has been silent. None: the sensor looks, or the stream never had a sensor."""
     if state.ticked_at is None:
         return None
     seconds = round((ledger_time(state) - state.ticked_at).total_seconds())
@@ -39,7 +39,7 @@ def silent_seconds(state: StreamState, poll_seconds: int) -> int | None:
 
 
 def silence(stream: Stream, state: StreamState, poll_seconds: int) -> list[str]:
-    """The message about a silent sensor. A stream that never had a sensor may be run by hand, so it gets none."""
+    """The message about a silent sensor. A stream without any tick may be run by hand, and gets no message."""
     seconds = silent_seconds(state, poll_seconds)
     if seconds is None:
         return []
@@ -52,9 +52,9 @@ def silence(stream: Stream, state: StreamState, poll_seconds: int) -> list[str]:
 def delays(
     positions: Mapping[int, StoredPosition], lag: Mapping[int, int | None], state: StreamState, poll_seconds: int
 ) -> dict[int, float | None]:
-    """Partition → seconds for which its next record has waited while the position did not move. None: not known.
+    """Partition → seconds of waiting for the next record while the position did not move. None: not known.
 
-    It is 0 without lag, and where a live sensor has noted no standstill.
+    0 without lag, and where a live sensor has noted no standstill.
     """
     noted, now = waiting_of(state), ledger_time(state).timestamp()
     sensor_looks = state.ticked_at is not None and silent_seconds(state, poll_seconds) is None
@@ -73,7 +73,7 @@ def delays(
 def late(
     partitions: Sequence[PartitionStatus], old_by_kafka: Collection[int], allowed: int, state: StreamState
 ) -> list[str]:
-    """The messages about records that wait for more than `allowed` seconds."""
+    """The messages about records waiting for more than `allowed` seconds."""
     waiting = _waiting(partitions, old_by_kafka, allowed)
     behind = {row.partition: seconds for row in waiting if (seconds := _standstill(row, state)) is not None}
     messages = []
@@ -90,7 +90,7 @@ def late(
 
 
 def unattended(stream: Stream, partitions: Iterable[PartitionStatus], old_by_kafka: Collection[int]) -> list[str]:
-    """The message about records that wait for more than UNATTENDED_SECONDS while no run drains."""
+    """The message about records waiting for more than UNATTENDED_SECONDS without a run."""
     waiting = _waiting([row for row in partitions if row.owner is None], old_by_kafka, UNATTENDED_SECONDS)
     if not waiting:
         return []
@@ -104,8 +104,8 @@ def unattended(stream: Stream, partitions: Iterable[PartitionStatus], old_by_kaf
 def ask_kafka(
     topic: Topic, partitions: Iterable[PartitionStatus], limits: Iterable[int], state: StreamState
 ) -> dict[int, set[int]]:
-    """Limit in seconds → the partitions whose next record is older by Kafka's times, or whose log holds a time that
-    cannot be true. Asks only about partitions whose wait the ledger does not know."""
+    """Limit in seconds → partitions with an older next record by Kafka's times, or with an impossible time in the log.
+    Asks only about partitions without a known wait in the ledger."""
     now, limits = ledger_time(state), sorted(set(limits))
     suspects = {limit: _suspects(partitions, limit, state) for limit in limits}
     old: dict[int, set[int]] = {limit: set() for limit in limits}
@@ -131,7 +131,7 @@ def _suspects(partitions: Iterable[PartitionStatus], limit: int, state: StreamSt
 
 
 def _standstill(row: PartitionStatus, state: StreamState) -> float | None:
-    """For how long at most the position has not moved while there was lag. None: it never moved."""
+    """For how long at most the position has not moved while records waited. None: never moved."""
     if row.delay is not None:
         return row.delay
     return None if row.committed_at is None else max(0.0, (ledger_time(state) - row.committed_at).total_seconds())
@@ -140,7 +140,7 @@ def _standstill(row: PartitionStatus, state: StreamState) -> float | None:
 def _waiting(
     partitions: Iterable[PartitionStatus], old_by_kafka: Collection[int], seconds: int
 ) -> list[PartitionStatus]:
-    """The partitions whose next record has waited for longer."""
+    """The partitions with a next record waiting for longer."""
     return [
         row
         for row in partitions

@@ -1,4 +1,4 @@
-"""The level of a stream's status, and the level that an error stands for."""
+"""The level of a stream's status, and of an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.errors import DatabaseUnavailable, IngestError
 class Level(IntEnum):
     """How well a stream is. The values are the exit codes of `ingest status`.
 
-    UNKNOWN says neither well nor ill: the server is there, and a question was not asked or not answered in time.
+    UNKNOWN is neither well nor ill: a running server was not asked, or did not answer in time.
     """
 
     HEALTHY = 0
@@ -35,12 +35,12 @@ def worst(levels: Iterable[Level]) -> Level:
 
 
 def timed_out(error: IngestError) -> bool:
-    """Whether PostgreSQL is there, but did not answer in time."""
+    """Whether a running PostgreSQL did not answer in time."""
     return isinstance(error, DatabaseUnavailable) and error.sqlstate in _TIME_OUTS
 
 
 def judge_error(error: IngestError) -> tuple[Level, str]:
-    """The level and the message of a question that ended with this error."""
+    """The level and the message of a question with an error for an answer."""
     if not timed_out(error):
         return Level.STOPPED, error.message
     cause = _TIME_OUTS[str(error.sqlstate)]

@@ -1,4 +1,4 @@
-"""Settings → the core's own values."""
+"""Settings as core's own values."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..settings import StreamSettings
 
 
 def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:
-    """What becomes of records before they are decoded."""
+    """The rules for refusing or skipping records before decoding."""
     refused = own.tombstones == "dead-letter"
     return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, refused, stream.record_columns)
 
 
 def batch_limits(own: StreamSettings, by_hand: bool) -> BatchLimits:
-    """When a batch is full. A run that counts its batches, or ends at an offset, commits each by itself."""
+    """When a batch is full. A run with a number of batches or an end offset commits every batch alone."""
     batches_per_commit = 1 if own.run_max_batches or by_hand else max(1, own.records_per_commit // own.batch_size)
     return BatchLimits(own.batch_size, own.batch_bytes, own.batch_timeout_seconds, batches_per_commit)
 
 
 def letter_limits(own: StreamSettings) -> LetterLimits | None:
-    """How many records may be refused; None for any number."""
+    """How many records may be refused. None: any number."""
     if own.dead_letter_limit == "off":
         return None
     return LetterLimits(own.dead_letter_max_ratio, own.dead_letter_max_consecutive)

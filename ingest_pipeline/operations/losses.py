@@ -1,4 +1,4 @@
-"""Losses as sensor, run and CLI deal with them: found, shown, and accepted under ownership."""
+"""How run and CLI show losses to an operator, and accept losses under ownership."""
 
 from __future__ import annotations
 
@@ -15,48 +15,46 @@ from ..core.stream import Stream
 from .clients import Clients
 
 OWN_SECONDS = 120.0
-"""How long to wait for runs that drain the partitions; they are asked to let go at once."""
+"""How long to wait until draining runs release the partitions. The request goes out at once."""
 
 
-def acceptances(topic: Topic, losses: Collection[Loss], wanted: str | int | datetime | None) -> list[Acceptance]:
-    """Each lost partition with the place where it goes on.
+def acceptances(topic: Topic, losses: Collection[Loss], start: str | int | datetime | None) -> list[Acceptance]:
+    """Every lost partition with its offset to continue at.
 
     Args:
-        wanted: "earliest", "latest", a time, an offset; None for all that Kafka still has, also of a log that was cut:
-            where it ended when that was noticed is not where it was cut, and what lies between was never read.
+        start: "earliest", "latest", a time or an offset. None: read everything left in Kafka, also after a cut. The
+            cut may lie before the end seen at the discovery, and records in between were never read.
 
     Raises:
-        SettingsError: the log does not hold the offset, or none is named for a batch that cannot be read.
-        KafkaUnavailable: the leader of a lost partition does not answer, so there is no place to go on from.
+        SettingsError: the log does not hold the offset, or no offset is given behind an unreadable batch.
+        KafkaUnavailable: the leader of a lost partition does not answer.
     """
     unreadable = [loss for loss in losses if loss.cause == UNREADABLE]
-    if unreadable and wanted is None:
+    if unreadable and start is None:
         raise SettingsError(
-            f"{unreadable[0].description}. Where the batch ends the client cannot tell: name the offset behind it with"
-            " --from (kafka-dump-log.sh shows the last offset of each batch), or a later place"
+            f"{unreadable[0].description}. The client cannot tell where the batch ends: name the offset behind it with"
+            " --from (kafka-dump-log.sh shows the last offset of each batch), or a later offset"
         )
     there = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
     starts = _of_all(there, topic.start_offsets(there))
     places: dict[int, NextOffset] = starts
-    if wanted == "latest":
+    if start == "latest":
         places = _of_all(there, topic.end_offsets(there))
-    elif isinstance(wanted, datetime):
-        places = _of_all(there, topic.offsets_at(there, int(wanted.timestamp() * 1000)))
-    elif isinstance(wanted, int):
+    elif isinstance(start, datetime):
+        places = _of_all(there, topic.offsets_at(there, int(start.timestamp() * 1000)))
+    elif isinstance(start, int):
         ends = _of_all(there, topic.high_watermarks(there))
         for partition in there:
             low, high = starts[partition].next_offset, ends[partition].next_offset
-            if not low <= wanted <= high:
-                raise SettingsError(
-                    f"partition {partition}: the log holds offsets {low} to {high}, {wanted} is outside"
-                )
-        places = {partition: NextOffset(wanted) for partition in there}
+            if not low <= start <= high:
+                raise SettingsError(f"partition {partition}: the log holds offsets {low} to {high}, {start} is outside")
+        places = {partition: NextOffset(start) for partition in there}
     lows = {partition: place.next_offset for partition, place in starts.items()}
     return [Acceptance(loss, places.get(loss.partition), lows.get(loss.partition)) for loss in losses]
 
 
 def consequence(accepted: Acceptance) -> str:
-    """What accepting means, in words."""
+    """The effect of accepting the loss, in words."""
     loss, place = accepted.loss, accepted.resume_at
     if place is None:
         return f"partition {loss.partition}: the topic has it no more; its position is closed at {loss.next_offset}"
@@ -87,7 +85,7 @@ def accept(
     """Own the partitions, record the gaps and move the positions.
 
     Raises:
-        Superseded: a draining run did not let go, or a position moved since the losses were looked at.
+        Superseded: a draining run did not release the partitions, or a position has moved since the survey.
     """
     from ..postgres.session import PostgresLedgerSession
 
@@ -110,18 +108,22 @@ def accept(
 def accept_unasked(
     clients: Clients, stream: Stream, topic: Topic, ledger: Ledger, stop: Callable[[], str | None]
 ) -> list[Acceptance]:
-    """ON_DATA_LOSS=continue: go on with what Kafka still has. What was accepted; another run may have been first.
+    """ON_DATA_LOSS=continue: accept losses and continue with the records left in Kafka. Empty if another run was first.
 
-    A lost partition whose leader does not answer is left for a later run, and a batch that cannot be read for an
-    operator, who has to name the place behind it.
+    - A lost partition without an answer of its leader is left to a later run.
+    - An unreadable batch is left to an operator, who has to name the offset behind the batch.
     """
-    found = survey(topic, ledger)
-    losses = [loss for loss in found.losses if loss.partition not in found.unanswered and loss.cause != UNREADABLE]
+    topic_survey = survey(topic, ledger)
+    losses = [
+        loss
+        for loss in topic_survey.losses
+        if loss.partition not in topic_survey.unanswered and loss.cause != UNREADABLE
+    ]
     if not losses:
         return []
     accepted = acceptances(topic, losses, None)
     try:
-        accept(clients, stream, accepted, found.identity, "ON_DATA_LOSS=continue", stop)
+        accept(clients, stream, accepted, topic_survey.identity, "ON_DATA_LOSS=continue", stop)
     except Superseded:
         if survey(topic, ledger).losses:
             raise
@@ -136,7 +138,7 @@ def _of_all(partitions: Collection[int], answers: dict[int, NextOffset]) -> dict
 
 
 def loss_of(error: DataLoss, at: Position) -> Loss:
-    """What a reader's DataLoss means for the partition's position, to be kept in the ledger."""
+    """A reader's DataLoss as a loss at the partition's position, to be kept in the ledger."""
     where = error.where
     place = at.resume_at.next_offset
     return noted_loss(where["cause"], at.partition, at.incarnation, place, where["low"], where["high"])

@@ -1,4 +1,4 @@
-"""Where every stream stands, for Prometheus. Each scrape asks ledger and brokers, so no run has to be alive."""
+"""Every stream's position and health for Prometheus. A scrape asks ledger and brokers, so no run has to be alive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Samples = Iterable[tuple[Sequence[str], float | None]]
 
 
 class _OfPartition(NamedTuple):
-    """A metric with one sample for each partition. A partition whose value is None is left out."""
+    """A metric with a sample for every partition. None as value leaves the partition out."""
 
     name: str
     meaning: str
@@ -79,8 +79,8 @@ _OF_PARTITIONS = (
 
 
 class StreamCollector(Collector):
-    """Asks ledger and brokers at each scrape. Figures that depend on a question without an answer are left out: without
-    Kafka the ledger's figures remain, without PostgreSQL the state."""
+    """Asks ledger and brokers at every scrape. Figures without an answer are left out: without Kafka the ledger's
+    figures remain, without PostgreSQL the state."""
 
     def __init__(self, streams: Iterable[Stream], clients: Clients) -> None:
         self._streams, self._clients = list(streams), clients
@@ -135,7 +135,7 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -
 def application(streams: Iterable[Stream], clients: Clients) -> WSGIApplication:
     """`/metrics` and `/healthz`. The latter answers with the reasons and
 
-    - 503 when a stream that is not paused stands still,
+    - 503 when a stream is stopped without being paused,
     - else 504 when a stream's state is unknown,
     - else 200.
     """

@@ -1,4 +1,4 @@
-"""What a stream's job and sensor are called in Dagster."""
+"""The names of a stream's job and sensor in Dagster."""
 
 from __future__ import annotations
 

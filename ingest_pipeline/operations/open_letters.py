@@ -1,4 +1,4 @@
-"""The dead letters of a stream that wait for somebody, in words."""
+"""A stream's open dead letters, in words."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ TOP_REASONS = 3
 
 
 def open_letters(stream: Stream, clients: Clients) -> tuple[int, str]:
-    """How many dead letters wait, and a sentence for them."""
+    """The number of open dead letters, and a sentence with their reasons."""
     count = sum(row.letters for row in clients.ledger(stream).open_letters())
     return count, in_words(stream, clients, count)
 
 
 def in_words(stream: Stream, clients: Clients, count: int) -> str:
-    """So many open letters, with the most frequent reasons of the newest ones."""
+    """The number of open letters, with the most frequent reasons of the newest letters."""
     from ..postgres.dead_letters import TOP_REASONS_OF, DeadLetters
 
     if not count:

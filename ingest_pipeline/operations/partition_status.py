@@ -1,4 +1,4 @@
-"""One partition of a stream's status: its positions, its owner, and the records that were refused."""
+"""A partition in a stream's status: its position, owner and refused records."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class OpenLetters:
-    """How many dead letters of one class are open. The class is the stage that refused them and, for those that the
-    database refused, the first two characters of the SQLSTATE."""
+    """Open dead letters of a class: the refusing stage and, for letters of the database, the first two characters of
+    the SQLSTATE."""
 
     stage: str
     sqlstate_class: str
@@ -18,17 +18,16 @@ class OpenLetters:
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """One partition.
+    """A partition's figures.
 
     Attributes:
         next_offset: None before the stream has begun.
-        end: None when Kafka does not answer, or has no such partition.
-        owner, owner_since: the run that owns it, and when its session in PostgreSQL began.
+        end: None: Kafka does not answer, or does not have the partition.
+        owner, owner_since: the owning run, and the beginning of its session in PostgreSQL.
         refused, accounted: None where the ledger did not answer in time.
         newest_at: the Kafka timestamp of the newest row.
         rows_per_second: over the last minute, see postgres/table_reads.py. None: not asked for.
-        delay: seconds for which the next record has waited while the position did not move, see lateness.py. It is 0
-            without lag. None: not known.
+        delay: see lateness.delays.
     """
 
     partition: int

@@ -1,4 +1,4 @@
-"""Everything that was asked about one stream, at one moment. Values only: status.py asks, judgement.py judges."""
+"""All answers about a stream at a moment. Values only: status.py asks, judgement.py judges."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class NotAsked:
-    """Stands for the answer to a question that was left out, and says why."""
+    """Stands for an answer: the reason why the question was left out."""
 
     reason: str
 
 
 Answer: TypeAlias = T | IngestError | NotAsked
-"""The answer to a question, or the reason why there is none."""
+"""The answer to a question, or the reason for its absence."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSnapshot:
-    """One stream's answers.
+    """A stream's answers.
 
     Attributes:
         topic: the topic compared with the positions.
-        old_by_kafka: seconds → partitions whose next record is older than that by Kafka's times. Kafka is asked only
-            for partitions whose wait the ledger does not know.
+        old_by_kafka: see lateness.ask_kafka.
         letter_reasons: a sentence with the most frequent reasons of open dead letters.
         newest_at: partition → the Kafka timestamp of its newest row.
         rows_per_second: partition → rate. None: not wanted.

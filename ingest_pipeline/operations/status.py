@@ -1,4 +1,4 @@
-"""Where every stream stands. Everything is asked here, and judgement.py judges the answers."""
+"""Every stream's status: the questions are asked here, and judgement.py judges the answers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .levels import timed_out
 from .snapshot import Answer, NotAsked, StreamSnapshot, T
 
 KAFKA_SECONDS = 3.0
-"""How long all streams together wait for a Kafka that does not answer."""
+"""How long all streams together wait for a silent Kafka."""
 
 
 def statuses(streams: Iterable[Stream], clients: Clients, rates: bool = False) -> list[StreamStatus]:
-    """Every stream's status. Never raises an IngestError, because a server that does not answer is part of the status.
-    Without Kafka the status is what the ledger says.
+    """Every stream's status. Never raises an IngestError, because a silent server is part of the status. Without Kafka
+    the ledger's figures remain.
 
     Args:
         rates: look at the newest rows for `rows_per_second` too.
@@ -32,7 +32,6 @@ def statuses(streams: Iterable[Stream], clients: Clients, rates: bool = False) -
 
 
 def status_of(stream: Stream, clients: Clients) -> StreamStatus:
-    """One stream's status."""
     (status,) = statuses([stream], clients)
     return status
 
@@ -40,7 +39,7 @@ def status_of(stream: Stream, clients: Clients) -> StreamStatus:
 def snapshots(
     streams: Iterable[Stream], clients: Clients, rates: bool = False, monotonic: Callable[[], float] = time.monotonic
 ) -> Iterator[StreamSnapshot]:
-    """Every stream's answers. A Kafka that does not answer is waited for once, and not for each stream."""
+    """Every stream's answers. All streams together wait for a silent Kafka once."""
     kafka = _Kafka(clients, monotonic)
     for stream in streams:
         own = clients.settings.for_stream(stream.name)
@@ -83,7 +82,7 @@ def _with_answers(
 
 
 def _in_time(question: Callable[[], T]) -> T | IngestError:
-    """The answer, or the error of a ledger that did not answer in time. Raises every other error."""
+    """The answer, or the error of a ledger's time-out. Raises every other error."""
     try:
         return question()
     except IngestError as error:
@@ -93,7 +92,7 @@ def _in_time(question: Callable[[], T]) -> T | IngestError:
 
 
 class _Kafka:
-    """Asks Kafka about one stream after the other, and waits for one time-out at most."""
+    """Asks Kafka about the streams in order, until a time-out."""
 
     def __init__(self, clients: Clients, monotonic: Callable[[], float]) -> None:
         self._clients, self._monotonic = clients, monotonic
@@ -103,8 +102,8 @@ class _Kafka:
     def ask(self, stream: Stream, question: Callable[[Topic], T]) -> Answer[T]:
         """The answer. After a time-out no question is asked any more:
 
-        - While Kafka has answered no question, it is silent for every stream.
-        - Otherwise it may have an answer about this topic, so that the topic's state is unknown.
+        - A Kafka without any answer before is silent for every stream.
+        - After other answers Kafka may know the topic, and the topic's state is unknown.
         """
         if self._silence is not None:
             if self._has_answered:

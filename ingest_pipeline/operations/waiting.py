@@ -17,7 +17,7 @@ NOTED_SECONDS = 15.0
 
 
 class Waiting(NamedTuple):
-    """One partition's standstill. It ends when the partition's incarnation or next offset changes.
+    """A partition's standstill. A change of the incarnation or the next offset ends the standstill.
 
     Attributes:
         since: in Unix seconds, by PostgreSQL's clock.
@@ -29,15 +29,15 @@ class Waiting(NamedTuple):
 
 
 def waiting_of(state: StreamState) -> dict[int, Waiting]:
-    """Partition → its standstill, as the sensor wrote it last."""
+    """Partition → standstill, as last written by the sensor."""
     return {int(partition): Waiting(*values) for partition, values in (state.waiting or {}).items()}
 
 
 class WaitWatch:
-    """Remembers for one sensor since when each partition waits at the same next offset.
+    """A sensor's memory: since when every partition waits at the same next offset.
 
     Args:
-        max_delay_seconds: the wait after which the stream counts as late.
+        max_delay_seconds: longer waits make the stream late.
     """
 
     def __init__(self, max_delay_seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -48,10 +48,10 @@ class WaitWatch:
     def look(
         self, positions: Mapping[int, StoredPosition], lag: Mapping[int, int], state: StreamState
     ) -> dict[int, Waiting] | None:
-        """The standstills to write to the ledger. None: the ledger has them already.
+        """The standstills to write to the ledger. None: the ledger is up to date.
 
         Args:
-            lag: partition → records. A partition that is left out keeps the standstill of the ledger.
+            lag: partition → records. A missing partition keeps the standstill of the ledger.
         """
         now = state.now.timestamp() if state.now is not None else time.time()
         written = waiting_of(state)
@@ -78,5 +78,5 @@ class WaitWatch:
 
 
 def resume_at(position: StoredPosition | None) -> tuple[int, int]:
-    """(incarnation, next offset). Zeros for a partition that has not begun."""
+    """(incarnation, next offset). Zeros before the partition's beginning."""
     return (position.incarnation, position.next_offset) if position is not None else (0, 0)

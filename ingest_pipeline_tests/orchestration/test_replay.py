@@ -85,7 +85,7 @@ def test_a_replay_by_time_takes_all_partitions(bench: Make) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--from-offset", "0", "--to-offset", "3"], "offsets are those of one partition"),
+        (["--from-offset", "0", "--to-offset", "3"], "offsets belong to one partition"),
         (["--partition", "0", "--from-offset", "0"], "a first and a last offset, or a first and a last time"),
         (["--partition", "9", "--from-offset", "0", "--to-offset", "3"], "no position for partition 9"),
         (["--partition", "0", "--from-offset", "30", "--to-offset", "50"], "nothing of that range has been ingested"),
@@ -104,9 +104,11 @@ def test_a_range_that_kafka_no_longer_holds(bench: Make, kafka_server: RealKafka
     delete_before(kafka_server, here.stream.topic, 6)
     words = ("replay", "temperature", "--partition", "0", "--to-offset", "8", "--from-offset")
     printed = ingest(here, *words, "3", code=1)
-    assert "Kafka holds offsets 6 to 9; 3 is gone. Replay from offset 6" in printed
+    assert "Kafka holds offsets 6 to 9, and offset 3 is gone. Replay from offset 6" in printed
     by_time = ("replay", "temperature", "--from-time", "2020-01-01", "--to-time", "2100-01-01")
-    assert "Kafka holds offsets 6 to 9; 5 is gone" in ingest(here, *by_time, code=1), "it may be of that time"
+    assert "Kafka holds offsets 6 to 9, and offset 5 is gone" in ingest(here, *by_time, code=1), (
+        "it may be of that time"
+    )
     assert "0 stored, 2 present" in ingest(here, *words, "6")
 
 

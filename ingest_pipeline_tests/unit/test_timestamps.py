@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from ingest_pipeline.cli import main
-from ingest_pipeline.cli.accept_loss import GoOnFrom
+from ingest_pipeline.cli.accept_loss import StartOffset
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
 from ingest_pipeline.core.rows import DEFAULT_RULES, decode_one
@@ -113,7 +113,7 @@ def test_settings_and_commands_read_the_same() -> None:
     for text in accepted():
         assert start_from(text) == instant(text), text
         assert main.Instant().convert(text, None, None) == instant(text), text
-        assert GoOnFrom().convert(text, None, None) == instant(text), text
+        assert StartOffset().convert(text, None, None) == instant(text), text
 
 
 OTHERS = [
@@ -143,7 +143,7 @@ def test_what_is_none_is_refused_everywhere(text: str) -> None:
         main.Instant().convert(text, None, None)
     if not re.fullmatch("[0-9]+", text):  # an offset
         with pytest.raises(click.BadParameter):
-            GoOnFrom().convert(text, None, None)
+            StartOffset().convert(text, None, None)
 
 
 def test_cut_zone_or_not_the_instant_is_one() -> None:
@@ -174,7 +174,7 @@ def test_kafka_is_never_asked_for_a_time_before_1970(text: str) -> None:
     with pytest.raises(ValueError, match=r"^$|before 1970"):
         start_from(text)
     with pytest.raises(click.BadParameter):
-        GoOnFrom().convert(text, None, None)
+        StartOffset().convert(text, None, None)
     if text[0] == "1":
         with pytest.raises(SettingsError, match="before 1970"):
             ReplayRequest(from_time=main.Instant().convert(text, None, None), to_time=datetime.now(UTC))
