@@ -1,6 +1,7 @@
 """Which part may import which: folders are outside systems, and the arrows between them point one way."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def forbidden(path: Path, root: Path = ROOT) -> list[str]:
 
 
 FILES = sorted(ROOT.rglob("*.py"))
+ARCHITECTURE = ROOT.parent / "docs" / "architecture.md"
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    section = ARCHITECTURE.read_text().split("## Folders")[1].split("\n## ")[0]
+    documented = {
+        part: set(re.findall(r"\w+", imports)) - {"nothing"}
+        for part, imports in re.findall(r"^\| `(\w+)[^|]*\|[^|]*\|([^|]*)\|$", section, re.MULTILINE)
+    }
+    assert documented == {part: own for part, (own, _) in ALLOWED.items() if part}
 
 
 def test_every_part_is_in_the_table() -> None:
