@@ -1,8 +1,8 @@
 """Kafka topics into PostgreSQL tables, exactly once, in micro-batches run by Dagster.
 
-The folders are the outside systems: ``kafka``, ``postgres``, ``orchestration`` (Dagster). ``core`` is plain
-Python and knows none of them. A new stream is added in ``streams.py``; ``definitions.py`` is what Dagster loads.
-Another project builds its own: ``from ingest_pipeline import Stream, build_definitions``.
+``kafka``, ``postgres`` and ``orchestration`` (Dagster) each wrap one outside system. ``core`` is plain Python and
+imports none of them. ``streams.py`` declares the streams. Dagster loads ``definitions.py``. Other projects use
+``from ingest_pipeline import Stream, build_definitions``.
 """
 
 from importlib import import_module
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .orchestration.build import build_definitions as build_definitions
 
 __all__ = ["AsJson", "Stream", "build_definitions"]
-_WHERE = {
+_MODULES = {
     "AsJson": ".core.fields",
     "Stream": ".core.stream",
     "build_definitions": ".orchestration.build",
@@ -22,7 +22,7 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Found when asked for: nothing of Dagster is imported for a command that does without it."""
-    if name not in _WHERE:
+    """Import a public name on first use. A command that does not need Dagster does not import it."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name], __name__), name)
+    return getattr(import_module(_MODULES[name], __name__), name)

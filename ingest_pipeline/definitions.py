@@ -1,4 +1,4 @@
-"""Dagster's entry point: assembles, nothing else. Reads the environment once, when Dagster loads it."""
+"""Dagster's entry point. Loading this module reads the environment."""
 
 import dagster as dg
 

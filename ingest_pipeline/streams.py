@@ -1,6 +1,6 @@
-"""The streams. A third one is a Struct and a line in STREAMS; asset, sensor, job, table and group id follow from it.
+"""The streams. To add a stream, write a Struct and a line in STREAMS. Asset, sensor, job, table and group id follow.
 
-A field's name is its column; `field(name=...)` gives the JSON key where it differs. Types: str, int, float, bool,
+A field is a column of the same name. `field(name=...)` gives a different JSON key. Types: str, int, float, bool,
 datetime, date, Decimal, UUID, dict or list (jsonb), bytes (base64 in JSON), a Struct of these (columns
 `parent_child`), and `| None` for a nullable column. docs/streams.md has the rest.
 """

@@ -1,6 +1,6 @@
 """librdkafka's error codes → the product's errors. A code that is in no table stops the stream.
 
-Only the address of a broker whose host name does not resolve comes from librdkafka's text.
+Only an advertised address that does not resolve is taken from librdkafka's text.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ _TABLE: dict[str, tuple[type[IngestError], str]] = {
 }
 
 _BROKER = re.compile(r"(?:[a-z_]+://)?(?P<address>[^/\s]+)/(?P<id>\d+): ")
-"""How librdkafka begins what it says of a broker that has told its address. One of the settings is no number there."""
+"""The prefix of librdkafka's text about an advertised address. A bootstrap server has no number in this place."""
 
 _BY_CODE = {getattr(KafkaError, name): outcome for name, outcome in _TABLE.items()}
 
