@@ -13,10 +13,11 @@ from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.record import Row
 from ingest_pipeline.postgres.copy import OPTION
-from ingest_pipeline.postgres.database import Database, Schemas
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.errors import mapped_errors
 from ingest_pipeline.postgres.refused_rows import store_isolated
 from ingest_pipeline.postgres.schema import migrate
+from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.postgres.statements import Statements, statements
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS

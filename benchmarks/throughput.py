@@ -21,8 +21,9 @@ import psycopg
 from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.local.server import HOST
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres.database import Database, Schemas
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.schema import migrate
+from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults.proxy import TcpProxy

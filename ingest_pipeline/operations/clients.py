@@ -28,7 +28,8 @@ class Clients:
 
     def database(self) -> Database:
         """The pooled database, made once."""
-        from ..postgres.database import Database, Schemas
+        from ..postgres.database import Database
+        from ..postgres.sql import Schemas
 
         with self._lock:
             if self._database is None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ..core.errors import Superseded
 from ..core.loss import Acceptance
 from ..core.record import TopicIdentity
 from ..core.stream import Stream
-from .database import Schemas, in_text
+from .sql import Schemas
 
 
 def write(
@@ -57,7 +57,7 @@ def write(
         }
 
         def run(statement: str, parameters: dict[str, Any] = parameters) -> int:
-            return connection.execute(_sql(statement, schemas), parameters).rowcount
+            return connection.execute(schemas.sql(statement, mine=_MINE), parameters).rowcount
 
         run(_GAP)  # 1
         if item.left_out:
@@ -72,19 +72,14 @@ def write(
                 partition=loss.partition,
             )
         run(_FORGET)
-    connection.execute(_sql(_ACTED, schemas), {"stream": stream.name})
+    connection.execute(schemas.sql(_ACTED), {"stream": stream.name})
 
 
 def new_incarnation(connection: Connection, schemas: Schemas, stream: Stream) -> int:
     """The next number for the event table; above any that its rows bear."""
-    table = f"{in_text(schemas.events)}.{in_text(stream.table)}"
-    used = connection.execute(text(f"SELECT max(kafka_incarnation) FROM {table}")).scalar() or 0  # noqa: S608 (quoted)
+    used = connection.execute(schemas.sql("SELECT max(kafka_incarnation) FROM {table}", stream)).scalar() or 0
     parameters = {"event_table": f"{schemas.events}.{stream.table}", "used": used}
-    return int(connection.execute(_sql(_INCARNATION, schemas), parameters).scalar_one())
-
-
-def _sql(statement: str, schemas: Schemas) -> Any:
-    return text(statement.replace("{ledger}", in_text(schemas.ledger)).replace("{mine}", _MINE))
+    return int(connection.execute(schemas.sql(_INCARNATION), parameters).scalar_one())
 
 
 _MINE = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from .database import Schemas
 from .queries import quoted
+from .sql import Schemas
 from .tables import letter_oids
 
 SIGNATURE = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -20,7 +19,6 @@ from . import copy, pooler
 from .copy_progress import CopyLooks
 from .errors import READ_ONLY, READ_ONLY_ADVICE, mapped_errors
 from .no_session import NoSession, connect
-from .queries import quoted
 from .session_settings import (
     FROZEN_SECONDS,
     LONG_STATEMENT_SECONDS,
@@ -31,15 +29,14 @@ from .session_settings import (
     WRITING,
     parameters,
 )
+from .sql import Schemas
 
 __all__ = [
     "APPLICATION_PREFIX",
     "FROZEN_SECONDS",
     "LONG_STATEMENT_SECONDS",
     "Database",
-    "Schemas",
     "end_writing",
-    "in_text",
 ]
 
 APPLICATION_PREFIX = "ingest "
@@ -60,19 +57,6 @@ ENCODING = "UTF8"
 ENCODING_ADVICE = (
     "text of another language could not be stored: make a database with ENCODING 'UTF8' TEMPLATE template0"
 )
-
-
-def in_text(name: str) -> str:
-    """A name as an identifier inside SQLAlchemy's `text`, which takes `:word` for a parameter."""
-    return quoted(name).replace(":", "\\:")
-
-
-@dataclass(frozen=True)
-class Schemas:
-    """Names of the schema that holds the event tables and of the ledger's."""
-
-    events: str = "public"
-    ledger: str = "ingest"
 
 
 class Database:

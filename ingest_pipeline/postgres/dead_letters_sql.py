@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause
 
-from .database import Schemas, in_text
+from .sql import Schemas
 
 _OPEN = """{ledger}.dead_letter
     WHERE stream = :stream AND status = 'open'
@@ -81,7 +81,5 @@ MISSING = """
 
 
 def rendered(statement: str, schemas: Schemas) -> TextClause:
-    """One of the statements above, for this ledger."""
-    for name, part in (("{open}", _OPEN), ("{settled}", _SETTLED), ("{bytes}", _BYTES)):
-        statement = statement.replace(name, part)
-    return text(statement.replace("{ledger}", in_text(schemas.ledger)))
+    """A statement of this module for one ledger."""
+    return schemas.sql(statement, open=_OPEN, settled=_SETTLED, bytes=_BYTES)

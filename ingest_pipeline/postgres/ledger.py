@@ -15,7 +15,7 @@ from ..core.ports import Ledger
 from ..core.record import NextOffset, StoredPosition, TopicIdentity
 from ..core.stream import Stream
 from . import acceptance, ledger_sql, locks, renamed, schema
-from .database import Database, in_text
+from .database import Database
 
 
 class PostgresLedger(Ledger):
@@ -189,4 +189,4 @@ class PostgresLedger(Ledger):
             connection.execute(self._sql(statement), {"stream": self._stream.name, **parameters})
 
     def _sql(self, statement: str) -> TextClause:
-        return text(statement.replace("{ledger}", in_text(self._database.schemas.ledger)))
+        return self._database.schemas.sql(statement)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ..core.errors import LedgerConflict
 from ..core.record import TopicIdentity
 from ..core.stream import Stream
-from .database import Schemas, in_text
+from .sql import Schemas
 
 _STORED_BY = """
     SELECT p.stream, p.kafka_partition, p.first_offset, p.next_offset
@@ -32,15 +32,13 @@ def refuse_second_reading(connection: Connection, schemas: Schemas, stream: Stre
     Raises:
         LedgerConflict: the table holds rows of this topic under another stream's positions.
     """
-    table = f"{in_text(schemas.events)}.{in_text(stream.table)}"
-    statement = _STORED_BY.replace("{ledger}", in_text(schemas.ledger)).replace("{table}", table)
     parameters = {
         "stream": stream.name,
         "topic": stream.topic,
         "cluster_id": identity.cluster_id,
         "topic_id": identity.topic_id,
     }
-    other = connection.execute(text(statement), parameters).first()
+    other = connection.execute(schemas.sql(_STORED_BY, stream), parameters).first()
     if other is not None:
         raise LedgerConflict(
             f"stream {stream.name}: table {schemas.events}.{stream.table} holds rows of topic {stream.topic} already,"

@@ -13,10 +13,11 @@ from ..core.record import Batch, Row
 from ..core.stream import Stream
 from . import schema
 from .copy import OPTION, CopyPlan
-from .database import LONG_STATEMENT_SECONDS, Database, in_text
+from .database import LONG_STATEMENT_SECONDS, Database
 from .errors import mapped_errors
 from .queries import quoted
 from .refused_rows import store_isolated
+from .sql import in_text
 from .statements import statements
 from .tables import column_oids, primary_key_name
 
@@ -34,7 +35,7 @@ class MissingRows(ReplayStore):
         self._database, self._stream = database, stream
         self._doing = f"replaying stream {stream.name}"
         columns = ", ".join(in_text(name) for name in column_oids(stream))
-        table = f"{in_text(database.schemas.events)}.{in_text(stream.table)}"
+        table = database.schemas.table(stream)
         self._create = text(
             f"CREATE TEMPORARY TABLE {_TEMPORARY} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"  # noqa: S608
         )
@@ -97,12 +98,14 @@ class MissingRows(ReplayStore):
 
     def _letters(self, connection: Connection, batch: Batch) -> dict[int, bool]:
         """Offset → whether the letter's value was cut short, for letters that are not redriven."""
-        found = connection.execute(self._sql(_LETTERS), self._coordinates(batch))
+        found = connection.execute(self._database.schemas.sql(_LETTERS), self._coordinates(batch))
         return {row.kafka_offset: row.cut for row in found}
 
     def _redriven(self, connection: Connection, batch: Batch, offsets: Collection[int]) -> None:
         if offsets:
-            connection.execute(self._sql(_REDRIVEN), {**self._coordinates(batch), "offsets": list(offsets)})
+            connection.execute(
+                self._database.schemas.sql(_REDRIVEN), {**self._coordinates(batch), "offsets": list(offsets)}
+            )
 
     def _coordinates(self, batch: Batch) -> dict[str, Any]:
         ((partition, advance),) = batch.advances.items()
@@ -113,9 +116,6 @@ class MissingRows(ReplayStore):
             "start": advance.expected,
             "stop": advance.resume_at.next_offset,
         }
-
-    def _sql(self, statement: str) -> Any:
-        return text(statement.replace("{ledger}", in_text(self._database.schemas.ledger)))
 
 
 _RANGE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from ..core.stream import Stream
-from .database import Schemas
 from .queries import quoted
+from .sql import Schemas
 
 MINIMUM_VERSION = 140_000
 """PostgreSQL 14: the first with idle_session_timeout."""

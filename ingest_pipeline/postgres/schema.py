@@ -13,9 +13,10 @@ from ..core.stream import Stream
 from . import blockers
 from .catalog import ledger_differences
 from .comparison import column_names, declared, has_table, in_words, table_differences
-from .database import Database, in_text
+from .database import Database
 from .errors import mapped_errors
 from .queries import quoted
+from .sql import in_text
 from .tables import event_table
 
 LEDGER_VERSION = "0006"
@@ -104,7 +105,7 @@ def hold_table(connection: Connection, stream: Stream, database: Database) -> No
     Raises:
         SchemaMismatch: see verify_table.
     """
-    table = f"{in_text(database.schemas.events)}.{in_text(stream.table)}"
+    table = database.schemas.table(stream)
     connection.execute(text(f"SELECT FROM ONLY {table} WHERE false"))
     verify_table(connection, stream, database)
 

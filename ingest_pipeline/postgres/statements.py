@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,18 +10,17 @@ from typing import Any
 
 from msgspec import Raw
 from psycopg.types.json import Jsonb
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause
 
 from ..core.record import STAMP, DeadLetter, Row
 from ..core.stream import Stream
 from .catalog import SIGNATURE
 from .copy import CopyPlan
-from .database import Schemas, in_text
 from .queries import quoted
+from .sql import Schemas
 from .tables import BIGINT_OID, column_oids, letter_oids
 
 _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_NAME = re.compile(r"\{(ledger|table|signature)\}")
 _letter_values = attrgetter(*DeadLetter.__slots__)
 
 
@@ -50,14 +48,9 @@ class Statements:
 
 def statements(stream: Stream, schemas: Schemas) -> Statements:
     """All names quoted."""
-    names = {
-        "ledger": in_text(schemas.ledger),
-        "table": f"{in_text(schemas.events)}.{in_text(stream.table)}",
-        "signature": SIGNATURE,
-    }
 
-    def rendered(template: str) -> TextClause:
-        return text(_NAME.sub(lambda name: names[name[1]], template))
+    def rendered(statement: str) -> TextClause:
+        return schemas.sql(statement, stream, signature=SIGNATURE)
 
     oids = {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
     insert, copy = _carried(f"{quoted(schemas.events)}.{quoted(stream.table)}", oids)

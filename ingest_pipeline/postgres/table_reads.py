@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import TextClause, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from ..core.stream import Stream
-from .database import Database, in_text
+from .database import Database
 from .queries import quoted
+from .sql import in_text
 from .tables import event_table
 
 _NEWEST_TIMES = """
@@ -70,7 +69,7 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
         StopStream: there is no table yet.
     """
     names = [column.name for column in stream.table_columns]
-    statement = _sql(_NEWEST, database, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
+    statement = database.schemas.sql(_NEWEST, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
         found = connection.execute(statement, {"stream": stream.name, "rows": rows})
         return list(names), [tuple(row) for row in found]
@@ -79,7 +78,7 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
 def newest_timestamps(database: Database, stream: Stream) -> dict[int, datetime]:
     """Partition → the Kafka timestamp of its newest row, where it has one."""
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
-        found = connection.execute(_sql(_NEWEST_TIMES, database, stream), {"stream": stream.name})
+        found = connection.execute(database.schemas.sql(_NEWEST_TIMES, stream), {"stream": stream.name})
         return {row.partition: row.kafka_timestamp for row in found if row.kafka_timestamp is not None}
 
 
@@ -91,7 +90,7 @@ def rows_per_second(database: Database, stream: Stream) -> dict[int, float]:
     """
     parameters = {"stream": stream.name, "seconds": RATE_SECONDS, "most": RATE_ROWS}
     with database.connect(f"reading the rate of stream {stream.name}") as connection:
-        found = connection.execute(_sql(_RECENT, database, stream), parameters).all()
+        found = connection.execute(database.schemas.sql(_RECENT, stream), parameters).all()
     return {row.partition: _rate(row.looked_at, row.recent, row.oldest_seconds) for row in found}
 
 
@@ -104,14 +103,4 @@ def _rate(looked_at: int, recent: int, oldest_seconds: float) -> float:
 def row_count(database: Database, stream: Stream) -> int:
     """Rows that were stored, by the ledger's counters and the redriven dead letters; the table is not counted."""
     with database.connect(f"counting the rows of stream {stream.name}") as connection:
-        return int(connection.execute(_sql(_ROW_COUNT, database, stream), {"stream": stream.name}).scalar_one())
-
-
-def _sql(statement: str, database: Database, stream: Stream, **more: str) -> TextClause:
-    schemas = database.schemas
-    parts = {
-        "ledger": in_text(schemas.ledger),
-        "table": f"{in_text(schemas.events)}.{in_text(stream.table)}",
-        **more,
-    }
-    return text(re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], statement))
+        return int(connection.execute(database.schemas.sql(_ROW_COUNT, stream), {"stream": stream.name}).scalar_one())

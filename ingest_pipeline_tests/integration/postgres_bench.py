@@ -13,9 +13,10 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset
 from ingest_pipeline.core.rows import Decode
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.database import Database, Schemas
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
 

@@ -11,7 +11,7 @@ from ingest_pipeline.core.column_names import SYSTEM_COLUMNS
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import comparison, rights, schema
-from ingest_pipeline.postgres.database import Schemas
+from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY
 

@@ -11,8 +11,9 @@ import pytest
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, Superseded
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.postgres import database, locks
-from ingest_pipeline.postgres.database import Database, Schemas
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench

@@ -16,7 +16,8 @@ from alembic.config import Config
 from ingest_pipeline.core.errors import SchemaMismatch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import schema
-from ingest_pipeline.postgres.database import Database, Schemas
+from ingest_pipeline.postgres.database import Database
+from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, good, make_batch, message

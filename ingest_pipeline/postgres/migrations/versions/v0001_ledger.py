@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ingest_pipeline.postgres.database import in_text
+from ingest_pipeline.postgres.sql import in_text
 
 revision = "0001"
 down_revision = None

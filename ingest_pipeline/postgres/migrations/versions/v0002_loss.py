@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import context, op
 
-from ingest_pipeline.postgres.database import in_text
+from ingest_pipeline.postgres.sql import in_text
 
 revision = "0002"
 down_revision = "0001"
