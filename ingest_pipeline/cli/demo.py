@@ -60,7 +60,7 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
 
     if headless and seconds is None:
         seconds = 45.0
-    sys.exit(run_demo(DemoOptions(port, rate, seconds, headless, kill_every)))
+    sys.exit(run_demo(DemoOptions(port=port, rate=rate, seconds=seconds, headless=headless, kill_every=kill_every)))
 
 
 @click.command()

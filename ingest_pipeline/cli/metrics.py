@@ -38,7 +38,9 @@ def metrics(port: int, host: str) -> None:
     from ..operations.metrics import application
 
     try:
-        server = make_server(host, port, application(load_streams(), open_clients()), _Server, _Handler)
+        server = make_server(
+            host, port, application(load_streams(), open_clients()), server_class=_Server, handler_class=_Handler
+        )
     except OSError as error:
         raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from error
     with server:

@@ -49,14 +49,14 @@ def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
         yield Finding(False, what, error.message)
 
 
-def _ledger(version: str | None, wanted: str, creates: bool, schema: str) -> Finding:
+def _ledger(version: str | None, needed: str, creates: bool, schema: str) -> Finding:
     what = f"ledger {schema}"
-    if version == wanted:
+    if version == needed:
         return Finding(True, what, f"version {version}")
     if version is None and creates:
         return Finding(True, what, "does not exist yet. The first run creates it")
-    needed = f"version {version or 'none'}, and this code needs {wanted}"
-    return Finding(False, what, f"{needed}: run `ingest migrate` as a role that may create schemas and tables")
+    versions = f"version {version or 'none'}, and this code needs {needed}"
+    return Finding(False, what, f"{versions}: run `ingest migrate` as a role that may create schemas and tables")
 
 
 def _table(stream: Stream, differences: list[str], remarks: list[str], may_come: bool) -> Finding:

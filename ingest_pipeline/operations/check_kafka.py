@@ -32,7 +32,7 @@ def kafka_findings(clients: Clients, stream: Stream) -> Iterator[Finding]:
     if silent := unanswered(identity, ends):
         yield Finding(False, what, "; ".join([unanswered_words(silent), *_unreachable(clients)]))
         return
-    total = sum(place.next_offset for place in ends.values())
+    total = sum(end.next_offset for end in ends.values())
     note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"
     yield Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {total:,}{note}")
     if clients.start_policy(stream).adopt_group:

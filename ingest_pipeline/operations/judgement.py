@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..core.errors import IngestError, TopicMissing
@@ -14,6 +14,8 @@ from . import lateness
 from .levels import Level, judge_error
 from .partition_status import OpenLetters, PartitionStatus
 from .snapshot import Answer, NotAsked, StreamSnapshot, T
+
+_COUNTERS = ("rows", "dead_letters", "skipped", "absent", "lost")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
     state, partitions = ledger.state, partition_statuses(snapshot, ledger)
     late, unattended = _waiting_records(snapshot, partitions, state)
     no_answer = {level: [text for of, text in _without_answer(snapshot, ledger) if of == level] for level in Level}
-    held_up = [*no_answer[Level.STOPPED], *_losses(snapshot, ledger)]
+    losses = topic.losses if isinstance(topic, Survey) else ledger.losses
+    held_up = [*no_answer[Level.STOPPED], *(_lost(loss, stream.name) for loss in losses)]
     failed = [] if held_up else _failed_run(state, partitions)
     if state.failure_stops:
         held_up, failed = held_up + failed, []
@@ -71,9 +74,11 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
             *failed,
             *(late or []),
             *([] if stopped else unattended),
-            *(_open_letters(snapshot, open_letters) if open_letters else []),
         ],
     }
+    if open_letters:
+        reasons = answered(snapshot.letter_reasons) or f"{open_letters:,} open dead letters"
+        messages[Level.DEGRADED].append(f"{reasons}. To see them: ingest dead-letters list {stream.name}")
     remarks = []
     if state.letters_allowed:
         remarks.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
@@ -92,7 +97,7 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
 def partition_statuses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[PartitionStatus]:
     """Every partition of the topic and of the ledger."""
     topic, accounting = snapshot.topic, answered(snapshot.accounting)
-    letters, rates = answered(snapshot.open_letters), answered(snapshot.rows_per_second or {})
+    letters, rates = answered(snapshot.open_letters), answered(snapshot.rows_per_second)
     ends = {p: end.next_offset for p, end in topic.ends.items()} if isinstance(topic, Survey) else {}
     unanswered = topic.unanswered if isinstance(topic, Survey) else []
     count = max([0, *(partition + 1 for partition in (*ends, *unanswered, *ledger.positions))])
@@ -104,31 +109,23 @@ def partition_statuses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list
     statuses = []
     for partition in range(count):
         position, owner = ledger.positions.get(partition), ledger.owners.holders.get(partition)
-        status = PartitionStatus(
-            partition,
-            next_offsets.get(partition),
-            ends.get(partition),
-            refused=None if letters is None else _refused(letters, partition),
-            accounted=None if accounting is None else partition not in unaccounted,
-            owner=owner.run_id if owner else None,
-            owner_since=owner.since if owner else None,
-            newest_at=newest_at.get(partition),
-            delay=delays[partition],
-        )
-        if position is not None:
-            status = replace(
-                status,
-                rows=position.rows,
-                dead_letters=position.dead_letters,
-                skipped=position.skipped,
-                absent=position.absent,
-                lost=position.lost,
-                committed_at=position.updated_at if position.next_offset > position.first_offset else None,
-                rows_per_second=None
-                if snapshot.rows_per_second is None or rates is None
-                else rates.get(partition, 0.0),
+        moved = position is not None and position.next_offset > position.first_offset
+        statuses.append(
+            PartitionStatus(
+                partition,
+                next_offsets.get(partition),
+                ends.get(partition),
+                **({} if position is None else {name: getattr(position, name) for name in _COUNTERS}),
+                refused=None if letters is None else _refused(letters, partition),
+                accounted=None if accounting is None else partition not in unaccounted,
+                owner=owner.run_id if owner else None,
+                owner_since=owner.since if owner else None,
+                committed_at=position.updated_at if position and moved else None,
+                newest_at=newest_at.get(partition),
+                rows_per_second=None if rates is None or position is None else rates.get(partition, 0.0),
+                delay=delays[partition],
             )
-        statuses.append(status)
+        )
     return statuses
 
 
@@ -165,13 +162,9 @@ def _without_answer(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterato
             yield judge_error(answer)
 
 
-def _losses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[str]:
-    losses = snapshot.topic.losses if isinstance(snapshot.topic, Survey) else ledger.losses
-    return [f"{loss.description}{_since(loss)}; to go on: ingest accept-loss {snapshot.stream.name}" for loss in losses]
-
-
-def _since(loss: Loss) -> str:
-    return f", found {_moment(loss.found_at)}" if loss.found_at is not None else ""
+def _lost(loss: Loss, stream: str) -> str:
+    since = "" if loss.found_at is None else f", found {_moment(loss.found_at)}"
+    return f"{loss.description}{since}; to go on: ingest accept-loss {stream}"
 
 
 def _failed_run(state: StreamState, partitions: Sequence[PartitionStatus]) -> list[str]:
@@ -202,11 +195,6 @@ def _waiting_records(
         return None, []
     unattended = lateness.unattended(snapshot.stream, partitions, old.get(lateness.UNATTENDED_SECONDS, ()))
     return lateness.late(partitions, old.get(allowed, ()), allowed, state), unattended
-
-
-def _open_letters(snapshot: StreamSnapshot, count: int) -> list[str]:
-    reasons = answered(snapshot.letter_reasons) or f"{count:,} open dead letters"
-    return [f"{reasons}. To see them: ingest dead-letters list {snapshot.stream.name}"]
 
 
 def _refused(letters: Sequence[LetterCount], partition: int) -> tuple[OpenLetters, ...]:

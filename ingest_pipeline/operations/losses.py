@@ -35,43 +35,47 @@ def acceptances(topic: Topic, losses: Collection[Loss], start: str | int | datet
             f"{unreadable[0].description}. The client cannot tell where the batch ends: name the offset behind it with"
             " --from (kafka-dump-log.sh shows the last offset of each batch), or a later offset"
         )
-    there = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
-    starts = _of_all(there, topic.start_offsets(there))
-    places: dict[int, NextOffset] = starts
+    partitions = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
+    starts = _of_all(partitions, topic.start_offsets(partitions))
+    offsets: dict[int, NextOffset] = starts
     if start == "latest":
-        places = _of_all(there, topic.end_offsets(there))
+        offsets = _of_all(partitions, topic.end_offsets(partitions))
     elif isinstance(start, datetime):
-        places = _of_all(there, topic.offsets_at(there, int(start.timestamp() * 1000)))
+        offsets = _of_all(partitions, topic.offsets_at(partitions, int(start.timestamp() * 1000)))
     elif isinstance(start, int):
-        ends = _of_all(there, topic.high_watermarks(there))
-        for partition in there:
+        ends = _of_all(partitions, topic.high_watermarks(partitions))
+        for partition in partitions:
             low, high = starts[partition].next_offset, ends[partition].next_offset
             if not low <= start <= high:
-                raise SettingsError(f"partition {partition}: the log holds offsets {low} to {high}, {start} is outside")
-        places = {partition: NextOffset(start) for partition in there}
-    lows = {partition: place.next_offset for partition, place in starts.items()}
-    return [Acceptance(loss, places.get(loss.partition), lows.get(loss.partition)) for loss in losses]
+                raise SettingsError(
+                    f"partition {partition}: the log holds offsets {low} to {high}, and {start} is outside"
+                )
+        offsets = {partition: NextOffset(start) for partition in partitions}
+    lows = {partition: first.next_offset for partition, first in starts.items()}
+    return [Acceptance(loss, offsets.get(loss.partition), lows.get(loss.partition)) for loss in losses]
 
 
 def consequence(accepted: Acceptance) -> str:
     """The effect of accepting the loss, in words."""
-    loss, place = accepted.loss, accepted.resume_at
-    if place is None:
-        return f"partition {loss.partition}: the topic has it no more; its position is closed at {loss.next_offset}"
-    if accepted.new_incarnation:
-        more = "" if loss.cause in ANOTHER_TOPIC else "; what is left of records that are rows already is stored again"
-        if accepted.left_out:
-            low = place.next_offset - accepted.left_out
-            more += f"; offsets {low} to {place.next_offset - 1} ({accepted.left_out:,}) are recorded as lost"
+    loss, partition = accepted.loss, f"partition {accepted.loss.partition}"
+    if accepted.resume_at is None:
+        return f"{partition}: the topic no longer has the partition. Its position is closed at {loss.next_offset}"
+    start = accepted.resume_at.next_offset
+    if not accepted.new_incarnation:
         return (
-            f"partition {loss.partition}: begins anew at offset {place.next_offset}, under a new kafka_incarnation;"
-            f" the old position is kept at {loss.next_offset}{more}"
+            f"{partition}: offsets {loss.next_offset} to {start - 1} ({start - loss.next_offset:,}) are recorded as"
+            f" lost. Reading continues at {start}"
         )
-    lost = place.next_offset - loss.next_offset
-    return (
-        f"partition {loss.partition}: offsets {loss.next_offset} to {place.next_offset - 1} ({lost:,}) are recorded as"
-        f" lost; goes on at {place.next_offset}"
-    )
+    sentences = [
+        f"{partition}: begins again at offset {start}, under a new kafka_incarnation",
+        f"The old position is kept at {loss.next_offset}",
+    ]
+    if loss.cause not in ANOTHER_TOPIC:
+        sentences.append("Records that are still in Kafka and are rows already will be stored again")
+    if accepted.left_out:
+        first = start - accepted.left_out
+        sentences.append(f"Offsets {first} to {start - 1} ({accepted.left_out:,}) are recorded as lost")
+    return ". ".join(sentences)
 
 
 def accept(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry
@@ -16,66 +15,28 @@ from ..core.stream import Stream
 from .clients import Clients
 from .judgement import StreamStatus
 from .levels import Level
-from .partition_status import PartitionStatus
 from .status import statuses
 
-_STREAM = ("stream",)
 _PARTITION = ("stream", "partition")
-Samples = Iterable[tuple[Sequence[str], float | None]]
-
-
-class _OfPartition(NamedTuple):
-    """A metric with a sample for every partition. None as value leaves the partition out."""
-
-    name: str
-    meaning: str
-    value: Callable[[PartitionStatus], float | None]
-    family: type[GaugeMetricFamily | CounterMetricFamily] = GaugeMetricFamily
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
-
-
-_OF_PARTITIONS = (
-    _OfPartition("ingest_position_offset", "Next offset to be stored.", lambda row: row.next_offset),
-    _OfPartition("ingest_end_offset", "Next offset that a producer will write.", lambda row: row.end),
-    _OfPartition("ingest_lag_records", "Offsets between position and end.", lambda row: row.lag),
-    _OfPartition(
-        "ingest_delay_seconds",
-        "How long the next record has waited while the position did not move.",
-        lambda row: row.delay,
-    ),
-    _OfPartition("ingest_rows", "Rows stored.", lambda row: row.rows, CounterMetricFamily),
-    _OfPartition("ingest_dead_letters", "Records refused.", lambda row: row.dead_letters, CounterMetricFamily),
-    _OfPartition(
-        "ingest_skipped_records",
-        "Records without a value, and rows that a trigger dropped.",
-        lambda row: row.skipped,
-        CounterMetricFamily,
-    ),
-    _OfPartition(
-        "ingest_absent_offsets",
-        "Offsets that the log does not hold: markers, compaction.",
-        lambda row: row.absent,
-        CounterMetricFamily,
-    ),
-    _OfPartition("ingest_lost_offsets", "Offsets given up by accept-loss.", lambda row: row.lost, CounterMetricFamily),
-    _OfPartition(
-        "ingest_accounted", "1 when every offset is a row, a dead letter or a known hole.", lambda row: row.accounted
-    ),
-    _OfPartition("ingest_owned", "1 while a run owns the partition.", lambda row: row.owner is not None),
-    _OfPartition(
-        "ingest_owner_session_start_timestamp_seconds",
-        "When the session began that owns the partition, in Unix time.",
-        lambda row: _seconds(row.owner_since),
-    ),
-    _OfPartition(
-        "ingest_last_commit_timestamp_seconds",
-        "When the position moved last, in Unix time.",
-        lambda row: _seconds(row.committed_at),
-    ),
+# name, meaning, attribute of PartitionStatus. None as value leaves the partition out.
+_GAUGES = (
+    ("ingest_position_offset", "Next offset to be stored.", "next_offset"),
+    ("ingest_end_offset", "Next offset that a producer will write.", "end"),
+    ("ingest_lag_records", "Offsets between position and end.", "lag"),
+    ("ingest_delay_seconds", "How long the next record has waited while the position did not move.", "delay"),
+    ("ingest_accounted", "1 when every offset is a row, a dead letter or a known hole.", "accounted"),
+    ("ingest_owned", "1 while a run owns the partition.", "owned"),
+    ("ingest_owner_session_start_timestamp_seconds", "When the owner's session began, in Unix time.", "owner_since"),
+    ("ingest_last_commit_timestamp_seconds", "When the position moved last, in Unix time.", "committed_at"),
 )
+_COUNTERS = (
+    ("ingest_rows", "Rows stored.", "rows"),
+    ("ingest_dead_letters", "Records refused.", "dead_letters"),
+    ("ingest_skipped_records", "Records without a value, and rows that a trigger dropped.", "skipped"),
+    ("ingest_absent_offsets", "Offsets that the log does not hold: markers, compaction.", "absent"),
+    ("ingest_lost_offsets", "Offsets given up by accept-loss.", "lost"),
+)
+Samples = Iterable[tuple[Sequence[str], float | datetime | None]]
 
 
 class StreamCollector(Collector):
@@ -89,46 +50,38 @@ class StreamCollector(Collector):
         streams = statuses(self._streams, self._clients)
         partitions = [((stream.stream, str(row.partition)), row) for stream in streams for row in stream.partitions]
         yield _filled(
-            GaugeMetricFamily("ingest_stream_state", "1 for the state it is in.", labels=(*_STREAM, "state")),
+            GaugeMetricFamily("ingest_stream_state", "1 for the state it is in.", labels=("stream", "state")),
             (((stream.stream, level.label), level == stream.level) for stream in streams for level in Level),
         )
+        meaning = "1 while it stands still because somebody paused it, and for no other reason."
         yield _filled(
-            GaugeMetricFamily(
-                "ingest_paused",
-                "1 while it stands still because somebody paused it, and for no other reason.",
-                labels=_STREAM,
-            ),
+            GaugeMetricFamily("ingest_paused", meaning, labels=("stream",)),
             (((stream.stream,), stream.paused) for stream in streams),
         )
+        meaning = "When the stream's sensor last looked, to the minute, in Unix time."
         yield _filled(
-            GaugeMetricFamily(
-                "ingest_sensor_last_tick_timestamp_seconds",
-                "When the stream's sensor last looked, to the minute, in Unix time.",
-                labels=_STREAM,
-            ),
-            (((stream.stream,), _seconds(stream.ticked_at)) for stream in streams),
+            GaugeMetricFamily("ingest_sensor_last_tick_timestamp_seconds", meaning, labels=("stream",)),
+            (((stream.stream,), stream.ticked_at) for stream in streams),
         )
+        meaning = "Dead letters that wait for somebody, by the stage that refused them and the class of the SQLSTATE."
         yield _filled(
-            GaugeMetricFamily(
-                "ingest_open_dead_letters",
-                "Dead letters that wait for somebody, by the stage that refused them and the class of the SQLSTATE.",
-                labels=(*_PARTITION, "stage", "sqlstate_class"),
-            ),
+            GaugeMetricFamily("ingest_open_dead_letters", meaning, labels=(*_PARTITION, "stage", "sqlstate_class")),
             (
                 ((*labels, letters.stage, letters.sqlstate_class), letters.letters)
                 for labels, row in partitions
                 for letters in row.refused or ()
             ),
         )
-        for metric in _OF_PARTITIONS:
-            family = metric.family(metric.name, metric.meaning, labels=_PARTITION)
-            yield _filled(family, ((labels, metric.value(row)) for labels, row in partitions))
+        for kind, families in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, meaning, attribute in families:
+                samples = ((labels, getattr(row, attribute)) for labels, row in partitions)
+                yield _filled(kind(name, meaning, labels=_PARTITION), samples)
 
 
 def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
     for labels, number in samples:
         if number is not None:
-            family.add_metric(labels, float(number))
+            family.add_metric(labels, number.timestamp() if isinstance(number, datetime) else float(number))
     return family
 
 

@@ -48,6 +48,10 @@ class PartitionStatus:
     delay: float | None = None
 
     @property
+    def owned(self) -> bool:
+        return self.owner is not None
+
+    @property
     def open_letters(self) -> int | None:
         return None if self.refused is None else sum(letters.letters for letters in self.refused)
 

@@ -133,7 +133,7 @@ def _check_incarnation(offsets: Range, stream: Stream, clients: Clients) -> None
     position = positions.get(offsets.partition)
     if position is None or position.incarnation != offsets.incarnation:
         raise DataLoss(
-            f"stream {stream.name}, partition {offsets.partition} began anew meanwhile: the rest of the range was not"
+            f"stream {stream.name}, partition {offsets.partition} began again meanwhile. The rest of the range was not"
             " replayed",
             stream=stream.name,
             partition=offsets.partition,

@@ -52,7 +52,7 @@ def test_a_run_that_drains_the_partition_yields(bench: Make) -> None:
         assert not run.done()
         printed = ingest(new, *ACCEPT)
         result = run.result(WAIT_SECONDS)
-    assert "begins anew at offset 0, under a new kafka_incarnation; the old position is kept at 5" in printed
+    assert "begins again at offset 0, under a new kafka_incarnation. The old position is kept at 5" in printed
     assert old.outcome(result.run_id) == ("yielded", "5")
     old.produce(devices(5, 2))
     new.drain()
@@ -121,7 +121,7 @@ def test_a_run_of_another_shard_is_left_alone(bench: Make, kafka_server: RealKaf
             delete_before(kafka_server, here.stream.topic, 8)
             assert "partition 0: offsets 5 to 7 were deleted" in failure(here.by_sensor("0/2"))
             assert "partition 0: offsets 5 to 7 were deleted" in refused(here)
-            assert "offsets 5 to 7 (3) are recorded as lost; goes on at 8" in ingest(here, *ACCEPT)
+            assert "offsets 5 to 7 (3) are recorded as lost. Reading continues at 8" in ingest(here, *ACCEPT)
             assert [request.tags[tags.SHARD] for request in here.tick().run_requests or []] == ["0/2"]
             by_hand = here.by_hand()
             assert "partition 1: run " in metadata(by_hand, here.stream)["drained_by_others"]
@@ -147,7 +147,7 @@ def test_only_the_named_partition_is_accepted(bench: Make, kafka_server: RealKaf
     assert_still(here, "partition 0: offsets 5 to 6 were deleted", "(and 1 more partitions)")
     assert "nothing to accept" in ingest(here, *ACCEPT, "--partition", "2")
     printed = ingest(here, *ACCEPT, "--partition", "1")
-    assert "partition 1: offsets 5 to 7 (3) are recorded as lost; goes on at 8" in printed
+    assert "partition 1: offsets 5 to 7 (3) are recorded as lost. Reading continues at 8" in printed
     assert "partition 0" not in printed
     assert here.positions() == {0: 5, 1: 8}
     assert here.query(GAPS) == [(1, 1, 5, 8, "retention")]

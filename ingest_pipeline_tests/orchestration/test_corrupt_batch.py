@@ -69,7 +69,7 @@ def test_an_operator_gets_past_a_batch_that_the_client_cannot_read(bench: Make, 
     assert words in failure(again.by_sensor()), "nobody but an operator knows where the batch ends"
 
     printed = ingest(here, "accept-loss", "temperature", "--yes", "--from", "10")
-    assert "offsets 5 to 9 (5) are recorded as lost; goes on at 10" in printed
+    assert "offsets 5 to 9 (5) are recorded as lost. Reading continues at 10" in printed
     here.drain()
     assert [offset for offset, _ in stored(here)] == [*range(5), *range(10, 15)]
     assert here.query(GAPS) == [(0, 1, 5, 10, "unreadable")]

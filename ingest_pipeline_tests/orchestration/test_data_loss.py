@@ -93,7 +93,7 @@ def test_retention_overtook_the_position(bench: Make, kafka_server: RealKafka) -
     delete_before(kafka_server, here.stream.topic, 15)
     assert_still(here, "partition 0: offsets 10 to 14 were deleted before they were read")
     printed = ingest(here, "accept-loss", "temperature", "--yes")
-    assert "offsets 10 to 14 (5) are recorded as lost; goes on at 15" in printed
+    assert "offsets 10 to 14 (5) are recorded as lost. Reading continues at 15" in printed
     assert len(here.tick().run_requests) == 1
     here.drain()
     assert stored(here) == [(n, f"dev-{n:04}") for n in (*range(10), *range(15, 20))]
@@ -110,7 +110,7 @@ def test_going_on_at_a_place_of_the_operators_choice(bench: Make, kafka_server: 
     here.produce(devices(10, 10))
     delete_before(kafka_server, here.stream.topic, 15)
     outside = ingest(here, "accept-loss", "temperature", "--yes", "--from", "14", code=1)
-    assert outside.splitlines()[0] == "Error: partition 0: the log holds offsets 15 to 20, 14 is outside"
+    assert outside.splitlines()[0] == "Error: partition 0: the log holds offsets 15 to 20, and 14 is outside"
     assert "neither earliest, latest" in ingest(here, "accept-loss", "temperature", "--from", "soon", code=2)
     ingest(here, "accept-loss", "temperature", "--from", "18", code=1)  # nobody says yes
     assert here.query(GAPS) == []
@@ -146,7 +146,7 @@ def test_a_topic_created_again_with_more_records_and_other_partitions(bench: Mak
     here.produce(devices(100, 30))
     assert_still(here, "has topic id")
     printed = ingest(here, "accept-loss", "temperature", "--yes")
-    assert "partition 1: the topic has it no more; its position is closed at 2" in printed
+    assert "partition 1: the topic no longer has the partition. Its position is closed at 2" in printed
     here.drain()
     assert here.rows() == 34
     assert here.positions() == {0: 30}
