@@ -48,9 +48,9 @@ async def by_asyncio(servers: str, topic: str, records: int, url: str, table: st
     await consumer.start()
     samples, done = [(time.monotonic(), 0)], 0
     while done < records:
-        found = await consumer.getmany(timeout_ms=1000, max_records=batch)
+        polled = await consumer.getmany(timeout_ms=1000, max_records=batch)
         rows = []
-        for messages in found.values():
+        for messages in polled.values():
             for message in messages:
                 done += 1
                 try:
@@ -72,10 +72,10 @@ async def by_asyncio(servers: str, topic: str, records: int, url: str, table: st
 
 def by_copy_alone(topic: str, records: int, url: str, table: str, batch: int) -> Samples:
     """Ready-made rows of the same shape by binary COPY, a commit a batch: no Kafka, no decoding, no positions."""
-    at = datetime(2026, 1, 1, tzinfo=UTC)
+    event_time = datetime(2026, 1, 1, tzinfo=UTC)
 
     def rows(done: int) -> Rows:
-        return [(1, i % 4, i // 4, 10**15, "dev-0042", 21.5, at) for i in range(done, done + batch)]
+        return [(1, i % 4, i // 4, 10**15, "dev-0042", 21.5, event_time) for i in range(done, done + batch)]
 
     return _copied(rows, topic, records, url, table)
 
@@ -91,12 +91,12 @@ def undecoded(servers: str, topic: str, records: int, url: str, table: str, batc
     config = consumer_config({"bootstrap.servers": servers}, "undecoded", settings.batch_bytes)
     consumer = Consumer(config)
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(4)])
-    at = datetime(2026, 1, 1, tzinfo=UTC)
+    event_time = datetime(2026, 1, 1, tzinfo=UTC)
 
     def rows(_: int) -> Rows:
-        found = [one for one in consumer.consume(batch, 1.0) if one.error() is None]
-        places = zip(map(Message.partition, found), map(Message.offset, found), strict=True)
-        return [(1, partition, offset, 10**15, "dev-0042", 21.5, at) for partition, offset in places]
+        messages = [message for message in consumer.consume(batch, 1.0) if message.error() is None]
+        places = zip(map(Message.partition, messages), map(Message.offset, messages), strict=True)
+        return [(1, partition, offset, 10**15, "dev-0042", 21.5, event_time) for partition, offset in places]
 
     try:
         return _copied(rows, topic, records, url, table)
@@ -128,7 +128,7 @@ def _copied(rows: Callable[[int], Rows], topic: str, records: int, url: str, tab
 
 def _most_resident_mib() -> float:
     """This program's own: `ru_maxrss` is also that of the process which started it."""
-    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM:"))
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 
 
@@ -141,12 +141,12 @@ def main(arguments: list[str]) -> None:
     else:
         samples = by_copy_alone(topic, int(records), url, table, int(batch))
     used = resource.getrusage(resource.RUSAGE_SELF)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "samples": samples,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "rss_mib": _most_resident_mib(),
     }
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

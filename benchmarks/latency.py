@@ -141,9 +141,9 @@ def _latencies(running: System, seen: Seen, since: float) -> Iterator[float]:
             " WHERE kafka_timestamp >= %s"
         )
         with psycopg.connect(running.database_url) as connection:
-            for partition, offset, at in connection.execute(statement, [datetime.fromtimestamp(since, UTC)]):
+            for partition, offset, produced_at in connection.execute(statement, [datetime.fromtimestamp(since, UTC)]):
                 commits = seen[topic, partition]
-                yield commits[bisect_right(commits, offset, key=lambda commit: commit[0])][1] - at
+                yield commits[bisect_right(commits, offset, key=lambda commit: commit[0])][1] - produced_at
 
 
 def _gaps(watch: Watch, since: float) -> Iterator[tuple[float, bool]]:

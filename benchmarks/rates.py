@@ -12,22 +12,22 @@ Samples = Sequence[tuple[float, int]]
 """(monotonic seconds, records accounted for so far), in order."""
 
 
-def window(each: Mapping[str, Samples]) -> tuple[float, float]:
+def window(by_topic: Mapping[str, Samples]) -> tuple[float, float]:
     """(from, to): while every topic drains, between 10 % and 90 % of its own records.
 
     Raises:
         SystemExit: the topics did not drain at the same time.
     """
-    since = max(_when(samples, 0.1)[0] for samples in each.values())
-    until = min(_when(samples, 0.9)[0] for samples in each.values())
+    since = max(_when(samples, 0.1)[0] for samples in by_topic.values())
+    until = min(_when(samples, 0.9)[0] for samples in by_topic.values())
     if until - since < 0.5:
         raise SystemExit("the topics were hardly drained at the same time: measure more records")
     return since, until
 
 
-def rate(each: Mapping[str, Samples], since: float, until: float) -> float:
+def rate(by_topic: Mapping[str, Samples], since: float, until: float) -> float:
     """Rows a second of all topics together."""
-    rows = sum(_at(samples, until) - _at(samples, since) for samples in each.values())
+    rows = sum(_at(samples, until) - _at(samples, since) for samples in by_topic.values())
     return rows / (until - since)
 
 
@@ -47,9 +47,9 @@ def _when(samples: Samples, share: float) -> tuple[float, int]:
 
 
 def _at(samples: Samples, moment: float) -> float:
-    """The count at a moment, on the line between the samples around it: commits come in steps."""
+    """The count at a moment, interpolated between two samples, because commits come in steps."""
     i = min(bisect_left(samples, moment, key=lambda sample: sample[0]), len(samples) - 1)
-    (at, count), (before_at, before) = samples[i], samples[max(i - 1, 0)]
-    if at <= moment or at == before_at:
+    (time, count), (time_before, before) = samples[i], samples[max(i - 1, 0)]
+    if time <= moment or time == time_before:
         return count
-    return before + (count - before) * (moment - before_at) / (at - before_at)
+    return before + (count - before) * (moment - time_before) / (time - time_before)

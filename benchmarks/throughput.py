@@ -121,17 +121,17 @@ def _cells(rates: Sequence[Rate]) -> tuple[str, str, str]:
 
 def measure(running: System, records: int, names: Sequence[str]) -> dict[str, Rate]:
     """Each design on the backlog that stands in the topics, `records` over both."""
-    found: dict[str, Rate] = {}
+    rates: dict[str, Rate] = {}
     for name in names:
-        schema = f"bench_{len(found)}"
+        schema = f"bench_{len(rates)}"
         if name in VARIANTS:
-            found[name] = _ours(running, records, schema, VARIANTS[name])
+            rates[name] = _ours(running, records, schema, VARIANTS[name])
         else:
-            found[name] = _others(running, records, schema, *OTHERS[name])
-        print(f"  {name:<42} {found[name]}", flush=True)
+            rates[name] = _others(running, records, schema, *OTHERS[name])
+        print(f"  {name:<42} {rates[name]}", flush=True)
         for statement in (f"DROP SCHEMA {schema} CASCADE", f"DROP SCHEMA {schema}_ledger CASCADE", "CHECKPOINT"):
             running.execute(statement)
-    return found
+    return rates
 
 
 def _others(running: System, records: int, schema: str, kind: str, batch: int) -> Rate:
@@ -157,10 +157,13 @@ def _others(running: System, records: int, schema: str, kind: str, batch: int) -
         ends = [pool.submit(process.communicate, timeout=GIVE_UP_SECONDS) for process in started]
         while wait(ends, _LOOK_SECONDS).not_done:
             show(int(str(running.query(stored)[0][0])))
-    told = [json.loads(end.result()[0]) for end in ends]
-    each = {topic: [(at, count) for at, count in one["samples"]] for topic, one in zip(TOPICS, told, strict=True)}
-    cpu_us = sum(one["cpu_seconds"] for one in told) / records * 1e6
-    return Rate(rate(each, *window(each)), cpu_us, max(one["rss_mib"] for one in told))
+    outputs = [json.loads(end.result()[0]) for end in ends]
+    by_topic = {
+        topic: [(seconds, count) for seconds, count in output["samples"]]
+        for topic, output in zip(TOPICS, outputs, strict=True)
+    }
+    cpu_us = sum(output["cpu_seconds"] for output in outputs) / records * 1e6
+    return Rate(rate(by_topic, *window(by_topic)), cpu_us, max(output["rss_mib"] for output in outputs))
 
 
 def _ours(running: System, records: int, schema: str, variant: Variant) -> Rate:
@@ -188,10 +191,10 @@ def without_dagster(running: System, records: int, settings: Mapping[str, str]) 
     }
     processes = [killed_run.start(topic, topic, environ, folder) for topic in TOPICS]
     pids = [process.pid for process in processes if process.pid is not None]
-    found = watched(running, records, "quick", lambda: pids)
+    measured = watched(running, records, "quick", lambda: pids)
     for process in processes:
         process.join()
-    return found
+    return measured
 
 
 def through(proxy: TcpProxy, url: str) -> str:
@@ -203,7 +206,7 @@ def through(proxy: TcpProxy, url: str) -> str:
 
 def watched(running: System, records: int, schema: str, find_pids: Callable[[], list[int]]) -> Rate:
     """Looks at the positions, and at the runs' processes, until all records are accounted for."""
-    each: dict[str, list[tuple[float, int]]] = {topic: [] for topic in TOPICS}
+    by_topic: dict[str, list[tuple[float, int]]] = {topic: [] for topic in TOPICS}
     cpu: list[tuple[float, float]] = []
     last: dict[int, float] = {}
     memory = 0.0
@@ -213,7 +216,7 @@ def watched(running: System, records: int, schema: str, find_pids: Callable[[], 
         psycopg.connect(running.database_url, autocommit=True) as connection,
         progress("draining", records) as show,
     ):
-        while sum(samples[-1][1] for samples in each.values() if samples) < records:
+        while sum(samples[-1][1] for samples in by_topic.values() if samples) < records:
             if time.monotonic() > deadline:
                 raise SystemExit(f"not all of {records:,} records after {GIVE_UP_SECONDS:.0f} s")
             time.sleep(0.05)
@@ -221,21 +224,21 @@ def watched(running: System, records: int, schema: str, find_pids: Callable[[], 
                 continue
             now = time.monotonic()
             for topic, count in connection.execute(statement):
-                each[topic].append((now, count))
-            show(sum(samples[-1][1] for samples in each.values() if samples))
+                by_topic[topic].append((now, count))
+            show(sum(samples[-1][1] for samples in by_topic.values() if samples))
             if len(last) < len(TOPICS):
                 last = dict.fromkeys(find_pids(), 0.0)
             last = {pid: before if (used := cpu_seconds(pid)) is None else used for pid, before in last.items()}
             cpu.append((now, sum(last.values())))
             memory = max(memory, *map(rss_mib, last), 0.0)
-    since, until = window(each)
-    (low_at, low), (high_at, high) = (next(one for one in cpu if one[0] >= at) for at in (since, until))
-    rows = rate(each, low_at, high_at) * (high_at - low_at)
-    return Rate(rate(each, since, until), (high - low) / rows * 1e6, memory)
+    since, until = window(by_topic)
+    (low_at, low), (high_at, high) = (next(sample for sample in cpu if sample[0] >= edge) for edge in (since, until))
+    rows = rate(by_topic, low_at, high_at) * (high_at - low_at)
+    return Rate(rate(by_topic, since, until), (high - low) / rows * 1e6, memory)
 
 
 def own_names(schema: str) -> dict[str, str]:
-    """Settings. A group bears the mark of its ledger, which is made anew at each repeat."""
+    """Settings. The consumer group is new at each repeat, like its ledger."""
     group = f"{schema}-{uuid.uuid4().hex}-"
     return {"DATABASE_SCHEMA": schema, "LEDGER_SCHEMA": f"{schema}_ledger", "KAFKA_GROUP_PREFIX": group}
 
