@@ -42,14 +42,14 @@ def choose_port(first: int) -> int:
 
 
 def _is_answered(port: int) -> bool:
-    """Whether a server answers there. On macOS a port is free on 127.0.0.1 while a server has it on all addresses."""
+    """Whether a server answers. On macOS a port is free on 127.0.0.1 while a server listens on all addresses."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((HOST, port)) == 0
 
 
 def environment(outer: Mapping[str, str], kafka: str, database_url: str, home: Path) -> dict[str, str]:
-    """The environment of Dagster: the demo's servers in place of the outer ones, other settings (BATCH_SIZE) kept."""
+    """Dagster's environment: the demo's servers replace the outer servers, other settings (BATCH_SIZE) stay."""
     kept = {name: value for name, value in outer.items() if not name.startswith(_OURS)}
     package_parent = str(Path(ingest_pipeline.__file__).parents[1])
     if package_parent not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
@@ -63,14 +63,14 @@ def environment(outer: Mapping[str, str], kafka: str, database_url: str, home: P
 
 
 def write_home(home: Path) -> None:
-    """Make the folder that DAGSTER_HOME names, with the configuration shipped for it."""
+    """Make the folder of DAGSTER_HOME, with the configuration shipped for the demo."""
     home.mkdir()
     shipped = importlib.resources.files(__package__).joinpath("dagster.yaml")
     home.joinpath("dagster.yaml").write_text(shipped.read_text())
 
 
 class DagsterDev:
-    """Dagster's web server, daemon and code server, and the runs they start. Files go to `folder`.
+    """Dagster's web server, daemon, code server and runs. Files go to `folder`.
 
     Args:
         env: names a DAGSTER_HOME.
@@ -91,7 +91,7 @@ class DagsterDev:
         self._child.check()
 
     def wait_until_ready(self, wait: Callable[[float], bool]) -> None:
-        """Return when the UI answers, or when `wait(seconds)` says to stop."""
+        """Return when the UI answers, or when `wait(seconds)` is true."""
         deadline = time.monotonic() + _READY_SECONDS
         while not self._answers():
             self.check()
@@ -101,19 +101,19 @@ class DagsterDev:
                 return
 
     def started_runs(self) -> list[DagsterRun]:
-        """Runs that Dagster shows as started."""
+        """Runs with the status STARTED."""
         from dagster import DagsterRunStatus, RunsFilter
 
         return list(self._instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])))
 
     def runs_of(self, sensor_name: str) -> list[DagsterRun]:
-        """Runs that the sensor launched."""
+        """Runs launched by the sensor."""
         from dagster import RunsFilter
 
         return list(self._instance.get_runs(RunsFilter(tags={"dagster/sensor_name": sensor_name})))
 
     def kill_member(self, pid: int) -> bool:
-        """SIGKILL a process of Dagster's, such as a run. False when Dagster has no such process."""
+        """SIGKILL a process of Dagster's, for example a run. False when the pid belongs to no process of Dagster's."""
         for member in self._child.family.members():
             if member.pid == pid:
                 with suppress(psutil.NoSuchProcess):
@@ -122,9 +122,9 @@ class DagsterDev:
         return False
 
     def revive_code_server(self) -> bool:
-        """Have the code location reloaded when its process has died, at most once in 15 s. Whether it was.
+        """Reload the code location when its process has died, at most once in 15 s. True after a reload.
 
-        `dagster dev` does not start that process again, and without it no sensor ticks.
+        `dagster dev` does not restart the process, and without a code location no sensor ticks.
         Raises LocalServerError when Dagster does not answer.
         """
         if self._has_code_server() or time.monotonic() < self._next_reload_seconds:
@@ -137,7 +137,7 @@ class DagsterDev:
         return True
 
     def stop(self) -> None:
-        """End web server, daemon and code server, then the runs, which finish their batch."""
+        """End web server, daemon and code server, then the runs, after their batch."""
         self._child.stop()
         if "_instance" in self.__dict__:
             self._instance.dispose()

@@ -37,10 +37,10 @@ class DemoOptions:
     """The options of `ingest demo`.
 
     Attributes:
-        port: of Dagster's UI. The next free one when it is taken, any free one for 0.
+        port: of Dagster's UI. The next free port when taken, any free port for 0.
         rate: events a second over all topics.
-        seconds: end this long after the UI answered. None: when a signal comes.
-        headless: end with a verdict: did rows arrive in every table through runs that sensors launched?
+        seconds: duration, from the UI's first answer. None: until a signal comes.
+        headless: end with a verdict: did rows arrive in every table through sensor-launched runs?
         kill_every: seconds between two SIGKILLs for a draining run. The demo then ends with a proof. None: never.
     """
 
@@ -54,7 +54,7 @@ class DemoOptions:
 def run_demo(options: DemoOptions) -> int:
     """Run the demo in `.demo` of the current directory until its time is over or SIGINT, SIGTERM or SIGHUP comes.
 
-    On return nothing it started runs: Dagster and its runs end first, then the broker, then PostgreSQL.
+    Before the return Dagster and its runs end first, then the broker, then PostgreSQL.
     Returns the exit code: 1 when a verdict or a proof was asked for and fails. Must be called on the main thread.
 
     Raises:
@@ -65,7 +65,7 @@ def run_demo(options: DemoOptions) -> int:
 
 
 class Demo:
-    """One demo. The stack ends what it starts."""
+    """The demo's parts. The stack ends all of them."""
 
     def __init__(self, options: DemoOptions, stop: StopSignals, live: LiveLine, stack: ExitStack) -> None:
         self._options, self._stop, self._live, self._stack = options, stop, live, stack
@@ -149,7 +149,7 @@ class Demo:
             self._live.say("Dagster's code location had died and was reloaded")
 
     def _is_good(self) -> bool:
-        """Say the verdict and the proof that the options ask for. Whether they hold."""
+        """Print verdict and proof, as the options require. True when both are good."""
         is_good = True
         if self._options.headless:
             verdict, is_good = arrived(self._statuses(), self._clients, self._dagster, self._simulated)

@@ -1,6 +1,6 @@
-"""The events of simulated devices and exchanges, and the ways in which some of them are broken.
+"""The events of simulated devices and exchanges, broken events included.
 
-The n-th event of a topic depends on the seed, the topic and n alone, except for its time, which the caller gives.
+Seed, topic and n determine the n-th event of a topic, except for its time. The caller gives the time.
 """
 
 import math
@@ -17,7 +17,7 @@ _NUMBER = rb'": -?[\d.]+'
 
 
 class Event(NamedTuple):
-    """One record to send. `value` is None for a tombstone. `broken` names the way in which the value is broken."""
+    """A record to send. `value` is None for a tombstone. `broken` names the way of being broken, from BROKEN."""
 
     key: bytes
     value: bytes | None
@@ -33,7 +33,7 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"temperature": Shape("device_id", "temperature", "+00:00"), "price": Shape("symbol", "price", "Z")}
-"""The topics that have devices of their own."""
+"""The topics with simulated devices."""
 
 BROKEN: dict[str, Callable[[bytes], bytes]] = {
     "not JSON": lambda event: b"no " + event,
@@ -46,7 +46,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
     "NaN": lambda event: re.sub(_NUMBER, b'": NaN', event, count=1),
     "NUL": lambda event: event.replace(b'", ', rb'\u0000", ', 1),
 }
-"""Way of being broken → what it makes of an event. Every such value must become a dead letter."""
+"""Way of being broken → the change to a good event. Every changed event must become a dead letter."""
 
 
 def source_names(topic: str, devices: int, symbols: int) -> list[str]:
@@ -61,9 +61,9 @@ class Fleet(ABC):
     """All sources of one topic.
 
     Args:
-        ways: of being broken. They take turns.
-        broken_every: one event in every block of so many is broken, at a random place. 0: none.
-        tombstone_every: likewise for records without a value, which are no mistake.
+        ways: of being broken, used in turns.
+        broken_every: block size. Every block has a broken event at a random place. 0: no broken events.
+        tombstone_every: block size for records without a value. Tombstones are no mistake.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class Fleet(ABC):
         self._last_us = 0
 
     def event(self, time_us: int) -> Event:
-        """The next event, of `time_us` (microseconds since 1970) or one microsecond after the one before.
+        """The next event, at `time_us` (microseconds since 1970) or a microsecond after the last event.
 
-        Every event of a topic has a time of its own, which tells it from all others.
+        No two events of a topic have the same time.
         """
         self._last_us = max(time_us, self._last_us + 1)
         key, value = self._good(_EPOCH + timedelta(microseconds=self._last_us))
@@ -92,7 +92,7 @@ class Fleet(ABC):
 
     @abstractmethod
     def _good(self, time: datetime) -> tuple[bytes, bytes]:
-        """(key, value) of an event that is not broken."""
+        """(key, value) of a good event."""
 
 
 class Devices(Fleet):

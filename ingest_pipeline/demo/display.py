@@ -1,4 +1,4 @@
-"""One line that changes on a terminal, and a plain line now and then elsewhere."""
+"""A line that changes on a terminal, and a plain line every 5 s elsewhere."""
 
 import time
 from typing import Self
@@ -15,7 +15,7 @@ class LiveLine:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._live = Live(console=self._console, auto_refresh=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._next_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -27,7 +27,7 @@ class LiveLine:
         self._live.stop()
 
     def show(self, text: str) -> None:
-        """Put the text in place of the last one shown. Without a terminal print at most one line in 5 s."""
+        """Replace the text shown. Without a terminal print a line at most every 5 s."""
         if self._console.is_terminal:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif time.monotonic() >= self._next_seconds:
@@ -35,5 +35,5 @@ class LiveLine:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._console.print(text)

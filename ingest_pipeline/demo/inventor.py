@@ -1,4 +1,4 @@
-"""Events of any stream, made up from its Struct, so that a newly declared stream has something to show."""
+"""Events of any stream, made up from its Struct, for the demo of a newly declared stream."""
 
 import base64
 from datetime import datetime
@@ -17,11 +17,11 @@ _SAMPLES = 100
 _SOURCES = 20
 _LOW, _HIGH = 0, 100
 WAYS = ("not JSON", "cut off")
-"""The ways of being broken that every Struct refuses."""
+"""The ways of being broken refused by every Struct."""
 
 
 class Inventor(Fleet):
-    """Sources of one stream's topic. Their fields have any value that type and bounds allow, and the event's time."""
+    """Sources of a stream's topic. Fields have random values within type and bounds, and the event's time."""
 
     def __init__(self, stream: Stream, *, broken_every: int = 1000, tombstone_every: int = 0, seed: int = 0) -> None:
         super().__init__(stream.topic, WAYS, broken_every=broken_every, tombstone_every=tombstone_every, seed=seed)
@@ -33,7 +33,7 @@ class Inventor(Fleet):
         return f"{self._name}-{source:03d}".encode(), value
 
     def _make(self, name: str, kind: inspect.Type, source: int, time: str) -> Any:
-        """A value that msgspec decodes as this kind, for the field `name`."""
+        """A value of this kind for the field `name`, before msgspec encodes the event."""
         draw = self._random
         match kind:
             case inspect.Metadata():
@@ -71,7 +71,7 @@ class Inventor(Fleet):
 
 
 def why_not(stream: Stream) -> str | None:
-    """Why no event of the stream can be made up, such as a pattern that chance does not meet. None when it can."""
+    """Why no event of the stream can be made up, for example a pattern. None when events can be made up."""
     inventor, decode = Inventor(stream, broken_every=0), JsonDecoder(stream).decode
     for number in range(_SAMPLES):
         try:
@@ -82,7 +82,7 @@ def why_not(stream: Stream) -> str | None:
 
 
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> tuple[float, float]:
-    """Both inclusive. An open bound is one away from its number."""
+    """Both inclusive. An open bound is moved inwards by 1."""
     low = kind.ge if kind.ge is not None else None if kind.gt is None else kind.gt + 1
     high = kind.le if kind.le is not None else None if kind.lt is None else kind.lt - 1
     if low is None:

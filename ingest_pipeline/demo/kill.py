@@ -1,4 +1,4 @@
-"""SIGKILL for the run that drains, again and again, and the proof that nothing was lost or stored twice."""
+"""SIGKILL for draining runs, again and again, and the proof of no lost and no doubled record."""
 
 import time
 from collections import Counter
@@ -29,7 +29,7 @@ class Killer:
         self._kills = Counter[str]()
 
     def kill_when_due(self, streams: Iterable[StreamStatus]) -> None:
-        """Kill a run that owns partitions when it is time. Without such a run the next call tries again."""
+        """Kill a run with partitions when the time has come. Without a run to kill the next call tries again."""
         if time.monotonic() < self._due:
             return
         owners = {partition.owner for stream in streams for partition in stream.partitions} - self._killed_runs
@@ -44,7 +44,7 @@ class Killer:
     def line(self, tally: Tally, counts: Iterable[Counts]) -> str:
         """``killed 7 · produced 24,310 · rows 24,286 · dead letters 24 · lost 0 · twice 0``.
 
-        A record that was not read yet counts as neither lost nor twice.
+        Unread records count as neither lost nor twice.
         """
         counts = list(counts)
         numbers = {
@@ -64,15 +64,15 @@ def wait_until_drained(clients: Clients, streams: Sequence[Stream], live: LiveLi
     signals = stop.count
     while time.monotonic() < deadline and stop.count <= max(1, signals):
         lags = {status.stream: status.lag for status in statuses(streams, clients)}
+        live.show(" · ".join(f"{name} lag {'unknown' if lag is None else f'{lag:,}'}" for name, lag in lags.items()))
         if all(lag == 0 for lag in lags.values()):
             return True
-        live.show(" · ".join(f"{name} lag {'unknown' if lag is None else f'{lag:,}'}" for name, lag in lags.items()))
         time.sleep(_POLL_SECONDS)
     return False
 
 
 def prove(database_url: str, streams: Iterable[Stream], tally: Tally, live: LiveLine) -> bool:
-    """Print the SQL of the proof with its results. Whether it proves that every record was stored once.
+    """Print the SQL of the proof with its results. True when every record was stored once.
 
     Raises:
         LocalServerError: PostgreSQL gave no answer.

@@ -1,4 +1,4 @@
-"""The proof that no record was lost or stored twice, by SQL that a user can repeat in psql."""
+"""The proof of no lost and no doubled record, by SQL for psql."""
 
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ _PROOF = """select count(*) as rows,
 
 
 class Counts(NamedTuple):
-    """One stream at one moment.
+    """A stream's counts in PostgreSQL.
 
     Attributes:
         events: rows with different times. The simulator gives every event its own time.
-        in_both: offsets that have a row and a dead letter.
+        in_both: offsets with both a row and a dead letter.
         read: offsets below the positions.
     """
 
@@ -41,13 +41,13 @@ class Counts(NamedTuple):
         return self.rows - self.events + self.in_both
 
     def prove(self, produced: int, broken: int) -> bool:
-        """Whether every record produced is a row or a dead letter once, and the dead letters are the broken ones."""
+        """Whether every record became a row or a dead letter once, and only broken records became dead letters."""
         all_read = self.read == produced > 0
         return all_read and self.lost(produced) == self.twice == 0 and self.dead_letters == broken
 
 
 def proof_sql(stream: Stream) -> str:
-    """SQL to paste into psql: one line of counts of a drained stream."""
+    """SQL to paste into psql. The result is a line of counts."""
     return _PROOF.format(stream=stream.name, table=sql.Identifier("public", stream.table).as_string())
 
 

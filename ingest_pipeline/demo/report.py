@@ -1,4 +1,4 @@
-"""What the demo says: how to look at it, its numbers in a line, and the verdict of a headless one."""
+"""The demo's texts: the welcome, the numbers in a line, and the verdict of a headless demo."""
 
 import shutil
 import sys
@@ -44,7 +44,7 @@ def rows(status: StreamStatus) -> int:
 def arrived(
     statuses: Iterable[StreamStatus], clients: Clients, dagster: DagsterDev, streams: Iterable[Stream]
 ) -> tuple[str, bool]:
-    """A line for each stream, and whether each has rows written by a run that its sensor launched."""
+    """A line per stream, and whether all streams have rows from sensor-launched runs."""
     lines, all_arrived = [], True
     by_name = {status.stream: status for status in statuses}
     for stream in streams:

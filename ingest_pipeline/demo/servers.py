@@ -19,8 +19,8 @@ PARTITIONS = 4
 class Servers:
     """A fresh PostgreSQL and a fresh broker while entered. Afterwards neither runs, and the folder stays.
 
-    Entering empties the folder. The broker of an earlier demo has forgotten its records, so the positions in that
-    demo's PostgreSQL point at nothing. One demo at a time has the folder, until the last of its processes has ended.
+    Entering empties the folder, because an earlier demo's broker has forgotten the records of the stored positions. A
+    demo holds the folder until the last of its processes has ended.
     """
 
     def __init__(self, folder: Path, topics: Sequence[str]) -> None:
@@ -40,17 +40,17 @@ class Servers:
         self._stack.close()
 
     def check(self) -> None:
-        """Raise LocalServerError when one of the servers has ended."""
+        """Raise LocalServerError when a server has ended."""
         _ = self.postgres.pid, self.broker.pid
 
     def write_env(self, variables: dict[str, str]) -> None:
-        """Write a file that a shell can source. It holds a password, so only its owner may read it."""
+        """Write a file for a shell to source. Only the owner may read the file, because of the password."""
         path = self.folder / "env"
         path.touch(0o600, exist_ok=False)
         path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
 
     def _take_folder(self) -> int:
-        """Lock the folder, empty it, and return the lock's file descriptor."""
+        """Lock and empty the folder, and return the lock's file descriptor."""
         try:
             self.folder.mkdir(exist_ok=True)
             lock = os.open(self.folder, os.O_RDONLY)

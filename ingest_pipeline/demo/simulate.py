@@ -1,7 +1,7 @@
 """Sends simulated events to a broker: at a rate, or as fast as the broker takes them.
 
-A record counts when the broker has acknowledged it. The producer is idempotent, so an acknowledged record is in the
-topic once. Broken events are counted per topic, so that produced = rows + dead letters can be checked.
+Only acknowledged records count. The producer is idempotent, and an acknowledged record is in the topic once. Broken
+events are counted per topic, for the check produced = rows + dead letters.
 """
 
 import logging
@@ -40,11 +40,11 @@ class Plan:
     """What to send.
 
     Attributes:
-        topics: of `SHAPES` and of declared streams. They take turns.
-        rate: events a second over all topics. 0 is as fast as possible, from a pool of prepared events, which repeat
-            with their times.
-        seconds: end after this long. None: never.
-        records: end after this many. None: never.
+        topics: of `SHAPES` and of declared streams, in turns.
+        rate: events a second over all topics. 0 is as fast as possible, from a pool of prepared events. Events and
+            times then repeat.
+        seconds: duration. None: endless.
+        records: how many to send. None: endless.
     """
 
     topics: Sequence[str] = tuple(SHAPES)
@@ -66,7 +66,7 @@ class Plan:
 
     @property
     def total(self) -> int | None:
-        """How many records the plan sends. None where that is not known before."""
+        """How many records the plan sends, if known before."""
         if self.records is not None:
             return self.records
         return round(self.rate * self.seconds) if self.rate and self.seconds is not None else None
@@ -74,7 +74,7 @@ class Plan:
 
 @dataclass
 class Count:
-    """Records of one topic. `broken` and `tombstones` are part of `acknowledged`."""
+    """Records of a topic. `broken` and `tombstones` are part of `acknowledged`."""
 
     acknowledged: int = 0
     broken: int = 0
@@ -98,7 +98,7 @@ class Count:
 
 @dataclass
 class Tally:
-    """What has been sent so far. `unsettled` records have no answer of the broker yet."""
+    """The records sent so far. The broker has not answered for `unsettled` records."""
 
     topics: dict[str, Count] = field(default_factory=dict)
     unsettled: int = 0
@@ -163,7 +163,7 @@ def simulate(
 
 
 def ensure_topics(kafka: Mapping[str, str], topics: Sequence[str], create_partitions: int | None = None) -> list[str]:
-    """Create the topics that do not exist, and return their names.
+    """Create missing topics, and return their names.
 
     Raises:
         TopicMissing: a topic does not exist and `create_partitions` is None.
@@ -185,7 +185,7 @@ def ensure_topics(kafka: Mapping[str, str], topics: Sequence[str], create_partit
 
 
 def _due(plan: Plan, sent: int, elapsed: float) -> tuple[int, bool]:
-    """(how many records should be sent by now, whether they are the last)."""
+    """(records due by now, whether the plan ends with them)."""
     if plan.rate:
         due = int(elapsed * plan.rate) + 1
         over = plan.total is not None and due >= plan.total
@@ -198,7 +198,7 @@ def _due(plan: Plan, sent: int, elapsed: float) -> tuple[int, bool]:
 
 
 def _send(producer: Producer, events: Iterator[Sending], stop: Callable[[], bool]) -> int:
-    """Hand events to the producer, waiting for room in its queue. How many, which is fewer only after `stop()`."""
+    """Hand events to the producer, and wait for room in its queue. The number, lower only after `stop()`."""
     sent = 0
     for topic, event, delivered in events:
         while True:
@@ -233,7 +233,7 @@ def _sending(topic: str, event: Event, count: Count) -> Sending:
 
 
 def _fresh(plan: Plan, tally: Tally) -> Iterator[Sending]:
-    """Events with the present time, one topic after the other."""
+    """Events with the present time, from all topics in turns."""
     fleets = [(topic, _fleet(plan, topic), tally.topics[topic]) for topic in plan.topics]
     for topic, fleet, count in cycle(fleets):
         yield _sending(topic, fleet.event(time.time_ns() // 1000), count)

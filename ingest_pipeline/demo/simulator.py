@@ -1,4 +1,4 @@
-"""The simulator on a thread of its own."""
+"""The simulator on its own thread."""
 
 import threading
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Simulator:
         self._simulation = self._pool.submit(simulate, kafka, plan, self._is_over.is_set, self._report)
 
     def stop(self) -> Tally:
-        """End the simulator. On return the tally has every record it sent. May be called again."""
+        """End the simulator. On return the tally is complete. May be called again."""
         self._is_over.set()
         self._pool.shutdown()
         return self.tally

@@ -1,9 +1,9 @@
 """A broker without Kafka: librdkafka's mock cluster in a process of its own, for the demo and quick tests.
 
-``python -m ingest_pipeline.local.broker --topics temperature price`` prints its bootstrap address on one line when it
-is ready, and runs until a signal ends it. Records are kept in memory (about 5 MB a partition, the oldest go first) and
-end with the process. A topic that is not named is created on first use. The broker answers producers and consumers and
-few admin calls, so every guarantee is proved on a real Kafka.
+``python -m ingest_pipeline.local.broker --topics temperature price`` prints its bootstrap address when ready,
+and runs until a signal comes. Records are kept in memory (about 5 MB a partition, the oldest go first) and end with the
+process. Unnamed topics are created on first use. The broker answers producers, consumers and few admin calls. The
+guarantees are tested on a real Kafka.
 """
 
 import argparse
@@ -19,9 +19,9 @@ _READY_SECONDS = 20.0
 
 
 class EmbeddedBroker(LocalServer):
-    """The broker as a child process. It ends with ``stop`` or with this process, however this process ends.
+    """The broker as a child process. ``stop`` or any end of this process ends the broker.
 
-    A stopped broker that is started again is a new one: other port, no records.
+    After a restart the broker has another port and no records.
 
     Args:
         held_fds: as for `Child`.
@@ -38,7 +38,7 @@ class EmbeddedBroker(LocalServer):
 
     @property
     def pid(self) -> int:
-        """The broker's process id. Raises LocalServerError when it does not run."""
+        """The broker's process id. Raises LocalServerError when the broker does not run."""
         if self._child is None or not self._child.runs:
             raise LocalServerError("the embedded broker does not run")
         return self._child.pid
@@ -51,7 +51,7 @@ class EmbeddedBroker(LocalServer):
         return self._bootstrap_servers
 
     def start(self) -> None:
-        """Start the broker. On return every topic exists and has no records. Does nothing while it runs."""
+        """Start the broker. On return every topic exists and has no records. Does nothing while the broker runs."""
         if self._child is not None and self._child.runs:
             return
         command = [sys.executable, "-m", __name__, "--partitions", str(self.partitions), "--topics", *self.topics]
@@ -78,7 +78,7 @@ def _first_line(child: Child) -> str:
 
 
 def main() -> None:
-    """Run a broker with the topics named on the command line until a signal ends it."""
+    """Run a broker with the topics of the command line until a signal comes."""
     from .mock_cluster import mock_cluster
 
     parser = argparse.ArgumentParser(prog="python -m ingest_pipeline.local.broker")

@@ -1,7 +1,7 @@
-"""Child processes that end with this process, however it ends.
+"""Child processes that end with this process, also after SIGKILL.
 
-Every child leads a session of its own. Ctrl-C in the terminal therefore reaches this process alone, which ends its
-children in order. When this process is killed, a `Watcher` ends them.
+Every child leads its own session. Ctrl-C in the terminal reaches only this process, and this process ends its children
+in order. When this process is killed, a `Watcher` ends the children.
 """
 
 import signal
@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.05
 class StopSignals:
     """Counts SIGINT, SIGTERM and SIGHUP while entered, instead of ending the process.
 
-    Signals that were ignored count too: a shell starts background jobs with SIGINT ignored. Enter on the main thread.
+    Ignored signals count too, because a shell starts background jobs with SIGINT ignored. Enter on the main thread.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for `seconds`, or until a signal has come. Whether one has come."""
+        """Wait for `seconds` or a signal. Whether a signal has come."""
         deadline = time.monotonic() + seconds
         while self.count == 0 and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_SECONDS))
@@ -53,7 +53,7 @@ class StopSignals:
 def _default_interrupt() -> Iterator[None]:
     """Start children with the default action for SIGINT, also where this process ignores SIGINT.
 
-    A child inherits an ignored signal, but not a handler. Does nothing off the main thread, which alone sets handlers.
+    A child inherits an ignored signal, but not a handler. Does nothing off the main thread: Python sets no handlers.
     """
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     if not ignored or threading.current_thread() is not threading.main_thread():
@@ -67,12 +67,12 @@ def _default_interrupt() -> Iterator[None]:
 
 
 class Child:
-    """A program that runs from its construction to `stop`.
+    """A program, run from construction to `stop`.
 
     Args:
         log_path: gets the program's output. With None, `stdout` has its standard output and this process's standard
             error its errors.
-        end_signal: the first signal to the program when it is ended.
+        end_signal: the program's first signal at its end.
         held_fds: stay open until the program has ended, even when this process is killed.
     """
 
@@ -128,13 +128,13 @@ class Child:
         grace_seconds: float = GRACE_SECONDS,
         left_seconds: float = 8.0,
     ) -> None:
-        """End the program and its family, see `Family.end`. On return none of it runs."""
+        """End the program and its family, see `Family.end`. On return the family has ended."""
         self.family.end(sign or self._end_signal, grace_seconds, left_seconds)
         self._process.communicate()
         self._watcher.dismiss()
 
 
 def _last_lines(path: Path, count: int = 3) -> str:
-    """The log's last lines that are not empty, joined to one."""
+    """The log's last non-empty lines, joined."""
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     return " | ".join(lines[-count:]) or "nothing"

@@ -1,7 +1,7 @@
-"""librdkafka's mock cluster, the one its own tests use, called through the client library that is loaded anyway.
+"""librdkafka's own mock cluster, called in the library of the loaded client.
 
-confluent-kafka for Python offers the cluster only as a client setting (``test.mock.num.brokers``), which cannot make a
-topic with a given number of partitions. The C functions can, and the client's extension module leads to them.
+confluent-kafka for Python offers the cluster only as a client setting (``test.mock.num.brokers``), without a choice of
+partitions per topic. The C functions offer the choice, and the client's extension module leads to the functions.
 """
 
 import ctypes
@@ -17,9 +17,9 @@ _PRODUCER = 0
 
 @contextmanager
 def mock_cluster(topics: list[str], partitions: int) -> Iterator[str]:
-    """One mock broker on 127.0.0.1 for as long as the block lasts. Yields its bootstrap address.
+    """A mock broker on 127.0.0.1 for the block, with empty topics. Yields the bootstrap address.
 
-    The topics exist, empty, with that many partitions. Raises LocalServerError when the library refuses one.
+    Raises LocalServerError when the library refuses a topic.
     """
     library = load_library()
     reason = ctypes.create_string_buffer(512)

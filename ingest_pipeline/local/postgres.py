@@ -43,13 +43,13 @@ def binaries() -> Path:
 
 
 class EmbeddedPostgres(LocalServer):
-    """One PostgreSQL server whose files live in ``data_dir`` and outlive this object.
+    """A PostgreSQL server with its files in ``data_dir``. The files outlive this object.
 
     The server listens on 127.0.0.1 only. Its port stays the same across restarts, and while the port is free also for
     later objects on the same folder. The password is kept in ``data_dir``, readable by its owner alone.
 
-    One object at a time may serve a folder. The server ends with ``stop`` or with this process. A server that is left
-    behind all the same is ended before the new one starts.
+    One object at a time may serve a folder. The server ends with ``stop`` or with this process. `start` ends a server
+    left behind in the folder.
 
     Args:
         options: PostgreSQL settings, such as ``{"max_connections": "200"}``.
@@ -91,10 +91,10 @@ class EmbeddedPostgres(LocalServer):
         return f"postgresql://{_SUPERUSER}:{password}@{HOST}:{self._port}/{quote(database, safe='')}"
 
     def start(self) -> None:
-        """Start the server, and make its files first when there are none. On return it answers queries.
+        """Start the server, and make missing files first. On return the server answers queries.
 
-        Does nothing while it runs. Raises LocalServerError when another process serves the folder, when the wheel is
-        not installed, or when PostgreSQL ended by itself (with the last lines of its log).
+        Does nothing while the server runs. Raises LocalServerError when another process serves the folder, when the
+        wheel is not installed, or when PostgreSQL ended by itself (with the last lines of its log).
         """
         if self._child is not None and self._child.runs:
             return
@@ -119,8 +119,7 @@ class EmbeddedPostgres(LocalServer):
     def stop(self, mode: StopMode = "fast", timeout_seconds: float = 30.0) -> None:
         """End the server as ``pg_ctl stop`` does: ``smart`` waits for clients, ``fast`` disconnects them.
 
-        On return the postmaster is gone, killed when it took longer than the timeout. Does nothing when it does not
-        run.
+        On return the postmaster is gone, killed after the timeout. Does nothing when the server does not run.
         """
         if self._child is not None:
             self._child.stop(_SIGNALS[mode], timeout_seconds)
@@ -144,7 +143,7 @@ class EmbeddedPostgres(LocalServer):
             raise LocalServerError(f"another process already serves PostgreSQL from {self.data_dir}") from None
 
     def _make_cluster(self, prefix: list[str], bin_dir: Path) -> None:
-        """Run initdb beside the final folder, so that an interrupted initdb leaves no half cluster."""
+        """Run initdb beside the final folder, because an interrupted initdb would leave half a cluster."""
         unfinished = self.data_dir / "cluster.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -180,14 +179,14 @@ class EmbeddedPostgres(LocalServer):
         return len(lines) > 7 and lines[0] == str(pid) and lines[7] in ("ready", "standby")
 
     def _end_leftover(self) -> None:
-        """End a postmaster whose owner is gone. This object holds the folder's lock, so no other one uses it."""
+        """End a postmaster without an owner. This object's lock on the folder keeps other objects away."""
         pid = int(next(iter(self._pid_file()), 0))
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if pid and psutil.Process(pid).cwd() == str(self._cluster.resolve()):
                 Family(pid).end(signal.SIGINT, 30.0)
 
     def _choose_port(self) -> int:
-        """This object's port, else the one used last if it is free, else a new one, remembered in a file."""
+        """This object's port, else the folder's last port if free, else a new port, remembered in a file."""
         if self._port is not None:
             return self._port
         remembered = self.data_dir / "port"

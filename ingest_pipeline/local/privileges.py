@@ -1,4 +1,4 @@
-"""How root starts a program that refuses to run as root, such as PostgreSQL."""
+"""How root starts a program that refuses to run as root, for example PostgreSQL."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ _CAPABILITIES = (None, "dac_read_search", "dac_override")
 
 @functools.cache
 def ordinary_user() -> tuple[int, int] | None:
-    """(user id, group id) that must own the files such a program writes. None when this process is not root."""
+    """(user id, group id) of the program's files. None when this process is not root."""
     if os.geteuid() != 0:
         return None
     entry = pwd.getpwnam(ORDINARY_USER)
@@ -27,10 +27,10 @@ def ordinary_user() -> tuple[int, int] | None:
 
 
 def as_ordinary_user(paths: Sequence[Path]) -> list[str]:
-    """The words before a command line that make it run as an ordinary user who can reach the paths.
+    """The words before a command line to run as an ordinary user with access to the paths.
 
-    Empty when this process is not root. Otherwise a ``setpriv`` call with the least privilege that reaches the paths:
-    none where their folders are open, else one Linux capability that lets a program pass them.
+    Empty when this process is not root. Otherwise a ``setpriv`` call with the least privilege for the paths:
+    none for open folders, else one Linux capability to pass closed folders.
     Raises LocalServerError when no privilege is enough.
     """
     user = ordinary_user()

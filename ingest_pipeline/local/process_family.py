@@ -1,4 +1,4 @@
-"""A started process and every process that came of it."""
+"""A started process with all of its descendants."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ _ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 def processes() -> list[psutil.Process]:
-    """Every process that runs now, without those that have ended and wait to be reaped."""
+    """Every running process, without zombies."""
     return [process for process in psutil.process_iter(["status"]) if process.info["status"] not in _ENDED]
 
 
 class Family:
-    """The session of the process `leader` and every descendant of its members, in whatever session.
+    """The session of the process `leader`, and every descendant of a member, also in other sessions.
 
-    A member that was seen once stays known when its parents are gone.
+    A member seen once stays a member when its parents are gone.
 
     Args:
         leader: leads a session of its own and runs now.
@@ -37,7 +37,7 @@ class Family:
         return f"Family({self.leader})"
 
     def members(self) -> set[psutil.Process]:
-        """The members that run now."""
+        """The running members."""
         running = self._running()
         members = self._seen.intersection(running)
         # The system may give the leader's old pid to a stranger, who may lead a session of that number.
@@ -54,7 +54,7 @@ class Family:
         return members
 
     def send(self, sign: signal.Signals) -> bool:
-        """Send a signal to every member. Whether there was a member."""
+        """Send a signal to every member. False without members."""
         members = self.members()
         for member in members:
             with suppress(psutil.NoSuchProcess):
@@ -62,10 +62,10 @@ class Family:
         return bool(members)
 
     def end(self, sign: signal.Signals, grace_seconds: float, left_seconds: float = 8.0) -> None:
-        """End the family. On return none of it runs.
+        """End the family. On return no member runs.
 
         1. The leader gets `sign` and ends the others in its own order, within `grace_seconds`.
-        2. The members that are left get SIGTERM and `left_seconds`: runs that Dagster leaves behind finish a batch.
+        2. The other members get SIGTERM and `left_seconds`. Dagster's runs finish a batch in this time.
         3. The rest gets SIGKILL.
         """
         for leader in [member for member in self.members() if member.pid == self.leader]:

@@ -1,4 +1,4 @@
-"""What the servers that the demo and the tests start on this machine share: their address, ports, start and stop."""
+"""The base of the servers of demo and tests on this machine: address, ports, start and stop."""
 
 import random
 import socket
@@ -17,7 +17,7 @@ class LocalServerError(Exception):
 
 
 class LocalServer(ABC):
-    """A server that runs within a `with` block, or from `start` to `stop`."""
+    """A server, run within a `with` block or from `start` to `stop`."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -28,11 +28,11 @@ class LocalServer(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start the server. On return clients can use it. Does nothing while it runs."""
+        """Start the server. On return clients can connect. Does nothing while the server runs."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End the server. On return its process is gone. Does nothing when it does not run."""
+        """End the server. On return its process is gone. Does nothing for an ended server."""
 
 
 def is_free(port: int) -> bool:
@@ -47,7 +47,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listened on a moment ago."""
+    """A port of 127.0.0.1, free a moment ago."""
     for _ in range(200):
         port = random.choice(_PORTS)
         if is_free(port):

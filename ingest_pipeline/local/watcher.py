@@ -1,7 +1,7 @@
-"""Ends a child process when its parent ends without having done so, by SIGKILL or a crash in C code too.
+"""Ends a child process after its parent's end, also after SIGKILL or a crash in C code.
 
 ``python -m ingest_pipeline.local.watcher PID SIGNAL`` waits for the end of its standard input. Only the parent holds
-the other end of that pipe, and the system closes it however the parent ends.
+the pipe's other end, and the system closes the pipe after any end of the parent.
 """
 
 import signal
@@ -16,11 +16,11 @@ GRACE_SECONDS = 15.0
 
 
 class Watcher:
-    """Watches the process ``pid``, which leads a session of its own, for as long as this process lives.
+    """Watches the process ``pid``, a session leader, for this process.
 
     Args:
         sign: the first signal to ``pid``, see `Family.end`.
-        held_fds: file descriptors that stay open until the watched family has ended, such as a folder's lock.
+        held_fds: file descriptors to hold open until the end of the watched family, for example a folder's lock.
     """
 
     def __init__(self, pid: int, sign: signal.Signals, held_fds: Sequence[int] = ()) -> None:
@@ -39,7 +39,7 @@ class Watcher:
 
 
 def main() -> None:
-    """Watch the process that the command line names."""
+    """Watch the process of the command line."""
     pid, sign = sys.argv[1:]
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
