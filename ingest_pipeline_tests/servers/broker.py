@@ -11,7 +11,7 @@ from ingest_pipeline.local.server import LocalServer
 
 KAFKA_VERSION = "4.4.0"
 
-# What makes one node enough, and start, restart, compaction and group joins quick.
+# Settings that make one node enough, and start, restart, compaction and group joins quick.
 QUICK_SINGLE_NODE = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -38,11 +38,11 @@ HEAP = "-Xms256m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
 class ServerUnavailable(Exception):
-    """This way of having a server does not work here; the message says why in one line."""
+    """A server cannot be started in this way here. The message is one line with the reason."""
 
 
 class RealKafka(LocalServer):
-    """A running Apache Kafka. ``description`` says in a few words which one, for the test report."""
+    """A running Apache Kafka. ``description`` names it in the test report."""
 
     description: str
     bootstrap_servers: str
@@ -52,22 +52,22 @@ class RealKafka(LocalServer):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it, or start it again with the same topics and address. On return it can be written to."""
+        """Start the broker, also again with the same topics and address. On return it accepts records."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End it in order. On return it is gone; its data stay for the next start."""
+        """End the broker in order. On return it is gone, and its data stay for the next start."""
 
     @abstractmethod
     def kill(self) -> None:
-        """End it with SIGKILL. On return it is gone; its data stay as they were."""
+        """End the broker with SIGKILL. On return it is gone, and its data stay as they were."""
 
     @property
     def admin(self) -> AdminClient:
         """One admin client for this broker, quiet while the broker is away."""
         if self._admin is None:
             settings = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 200}
-            # The client asks a frozen broker again and again until one question has been open for this long.
+            # The client sends requests to a frozen broker until one request has been open for this long.
             self._admin = AdminClient(settings | {"socket.timeout.ms": 2000})
         return self._admin
 
@@ -82,7 +82,7 @@ class RealKafka(LocalServer):
                 self.admin.create_topics([topic], request_timeout=30)[topic.topic].result(30)
                 break
             except KafkaException as error:
-                # Said by a node that its controller has not let in again yet, after a start or a freeze.
+                # After a start or a freeze a node answers this until its controller lets it in again.
                 fenced = error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
                 if not fenced or time.monotonic() > deadline:
                     raise
@@ -90,7 +90,7 @@ class RealKafka(LocalServer):
         self.wait_for_leaders(topic.topic)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic. On return the broker has accepted it; the name can be used again a moment later."""
+        """Delete a topic. On return the broker has accepted the request. A moment later the name is free again."""
         self.admin.delete_topics([name], request_timeout=30)[name].result(30)
 
     def wait_for_leaders(self, topic: str | None = None, timeout_seconds: float = 60.0) -> None:
@@ -100,12 +100,13 @@ class RealKafka(LocalServer):
         while time.monotonic() < deadline:
             self.check_alive()
             try:
-                found = self.admin.list_topics(topic, timeout=1) if topic else self.admin.list_topics(timeout=1)
+                metadata = self.admin.list_topics(topic, timeout=1) if topic else self.admin.list_topics(timeout=1)
             except KafkaException as error:
                 problem = error.args[0].str()
                 continue
-            partitions = [one for each in found.topics.values() for one in each.partitions.values()]
-            if found.brokers and all(one.leader >= 0 for one in partitions) and (partitions or topic is None):
+            partitions = [p for topic_metadata in metadata.topics.values() for p in topic_metadata.partitions.values()]
+            have_leaders = all(partition.leader >= 0 for partition in partitions)
+            if metadata.brokers and have_leaders and (partitions or topic is None):
                 return
             problem = "a partition without a leader"
             time.sleep(0.05)
@@ -113,11 +114,11 @@ class RealKafka(LocalServer):
 
     @abstractmethod
     def check_alive(self) -> None:
-        """Raise ServerUnavailable when it is known to have ended; the wait for it is then cut short."""
+        """Raise ServerUnavailable when the broker has ended, which cuts a wait for it short."""
 
 
 class ExternalKafka(RealKafka):
-    """A broker that somebody else runs, named in the environment. It is used, never started or stopped."""
+    """A broker named in the environment, which the tests never start or stop."""
 
     def __init__(self, bootstrap_servers: str) -> None:
         super().__init__()
@@ -134,4 +135,4 @@ class ExternalKafka(RealKafka):
         raise ServerUnavailable("a broker named in the environment is not ours to kill")
 
     def check_alive(self) -> None:
-        """Nothing is known about it but its answers."""
+        """Its process is not visible here."""

@@ -1,4 +1,4 @@
-"""A browser that a test drives: the system's Chromium, since playwright's own would have to be downloaded."""
+"""The browser of the tests: the system's Chromium, because playwright's own would have to be downloaded."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from ingest_pipeline.local.server import HOST
 from .broker import ServerUnavailable
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# A container has no GPU and often only root; the rest keeps the browser from asking its maker's servers for anything.
+# A container has no GPU and often only root. The other options keep the browser from calling its vendor's servers.
 _ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -27,7 +27,7 @@ _ARGUMENTS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A running browser for the block; no name but this machine's address resolves in it.
+    """A running browser for the block. In it no host name resolves except this machine's address.
 
     Raises ServerUnavailable when there is none on PATH or it does not start.
     """

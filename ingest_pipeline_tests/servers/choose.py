@@ -1,9 +1,9 @@
-"""Which servers the tests run on. The first way that works is taken.
+"""Chooses the servers of the tests: the first in this order that can be started.
 
 Kafka: the one named in TEST_KAFKA_BOOTSTRAP_SERVERS, Docker, Apache Kafka's jars.
 PostgreSQL: the one named in TEST_DATABASE_URL (its role makes databases), the embedded wheel, Docker.
 
-A server named in the environment must work: nothing else is tried then. The embedded PostgreSQL comes before
+A server named in the environment must work, because then no other is tried. The embedded PostgreSQL comes before
 Docker because it is the same real PostgreSQL and ready in a second.
 """
 
@@ -31,7 +31,7 @@ Server = TypeVar("Server")
 
 @dataclass(frozen=True)
 class RealPostgres:
-    """A running PostgreSQL; ``url`` is a ``postgresql://`` URL of a role that may make databases."""
+    """A running PostgreSQL. ``url`` is a ``postgresql://`` URL of a role that may make databases."""
 
     url: str
     description: str
@@ -45,7 +45,7 @@ class RealPostgres:
 def real_kafka(folder: Path) -> Iterator[RealKafka]:
     """A running Kafka for the block, with its files in ``folder`` where it has files.
 
-    Raises ServerUnavailable with the reason of every way that did not work.
+    Raises ServerUnavailable with the reason of every failed way.
     """
     named = os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS")
     if named:
@@ -58,7 +58,7 @@ def real_kafka(folder: Path) -> Iterator[RealKafka]:
 
 @contextmanager
 def own_kafka(folder: Path, properties: Mapping[str, str] = NO_PROPERTIES) -> Iterator[RealKafka]:
-    """As ``real_kafka``, but never one that somebody else runs: it may be killed and started again.
+    """As ``real_kafka``, but started here, so that a test may kill and restart it.
 
     ``properties`` are added to the broker's settings.
     """
@@ -68,7 +68,7 @@ def own_kafka(folder: Path, properties: Mapping[str, str] = NO_PROPERTIES) -> It
 
 @contextmanager
 def own_cluster(folder: Path, brokers: int) -> Iterator[KafkaCluster]:
-    """Several brokers for the block, which starts them itself. Only Kafka's jars can give that."""
+    """Several brokers from Kafka's jars, for the block, which starts them itself."""
     check_java()
     cluster = KafkaCluster(folder, brokers)
     try:

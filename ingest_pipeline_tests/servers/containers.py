@@ -14,9 +14,9 @@ _ENGINE_SECONDS = 2
 
 
 def check_engine() -> None:
-    """Return when a Docker engine answers within two seconds; raise ServerUnavailable when none does."""
+    """Raise ServerUnavailable when no Docker engine answers within two seconds."""
     with warnings.catch_warnings():
-        # The client leaves a socket to a dead engine open; it is collected here, where nobody minds.
+        # The client leaves a socket to a dead engine open. The warning of its collection is ignored here.
         warnings.simplefilter("ignore", ResourceWarning)
         problem = _engine_problem()
         gc.collect()
@@ -37,9 +37,9 @@ def _engine_problem() -> str | None:
 
 
 def start_container(container: DockerContainer, image: str) -> None:
-    """Start it, pulling the image when needed. Raises ServerUnavailable when the engine refuses.
+    """Start the container, and pull its image when needed. Raises ServerUnavailable when the engine refuses.
 
-    testcontainers also starts its reaper, a container that removes ours when we are killed, unless
+    testcontainers also starts a reaper, a container that removes the others when this process is killed, unless
     TESTCONTAINERS_RYUK_DISABLED=true.
     """
     try:

@@ -42,9 +42,9 @@ def cache_dir() -> Path:
 
 
 def kafka_jars(timeout_seconds: float = 600.0) -> Path:
-    """The folder with Kafka's jars, fetched first when they are not there.
+    """The folder with Kafka's jars, fetched first when they are missing.
 
-    Of several processes that ask at once, one fetches and the others wait. Raises ServerUnavailable without
+    Of several processes at once, one fetches and the others wait. Raises ServerUnavailable without
     Maven, or with Maven's own first error line.
     """
     folder = cache_dir()
@@ -74,8 +74,8 @@ def _fetch(folder: Path, jars: Path, timeout_seconds: float) -> None:
     except subprocess.TimeoutExpired:
         raise ServerUnavailable(f"Maven did not fetch Kafka's jars in {timeout_seconds:g} s") from None
     if fetched.returncode != 0:
-        said = (fetched.stdout + fetched.stderr).strip().splitlines() or ["nothing said"]
-        raise ServerUnavailable(f"Maven could not fetch Kafka's jars: {said[0]}")
+        output = (fetched.stdout + fetched.stderr).strip().splitlines() or ["no output"]
+        raise ServerUnavailable(f"Maven could not fetch Kafka's jars: {output[0]}")
     unfinished.rename(jars)
 
 

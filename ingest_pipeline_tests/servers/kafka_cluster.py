@@ -59,11 +59,11 @@ class KafkaCluster(RealKafka):
 
     @property
     def running(self) -> list[int]:
-        """The brokers whose process is there, frozen or not."""
+        """The brokers whose process exists, frozen or not."""
         return [broker for broker, process in self.brokers.items() if process.runs]
 
     def outside_port(self, broker: int) -> int:
-        """Where the broker's second listener listens, whatever address it tells."""
+        """The port of the broker's second listener, whatever address it advertises."""
         return self._outside_ports[broker]
 
     def start(self) -> None:
@@ -80,7 +80,7 @@ class KafkaCluster(RealKafka):
             raise
 
     def stop(self) -> None:
-        """The brokers first: each hands over what it leads, which needs a controller."""
+        """End the brokers first, because handing their leaderships over needs a controller."""
         self._at_once([process.stop for process in self.brokers.values()])
         for controller in self.controllers:
             controller.stop()
@@ -90,7 +90,7 @@ class KafkaCluster(RealKafka):
             process.kill()
 
     def heal(self) -> None:
-        """Thaw what is frozen and start what was ended. On return every replica is in sync."""
+        """Thaw frozen nodes and start ended ones. On return every replica is in sync."""
         for process in self._processes():
             if process.runs:
                 process.thaw()
@@ -138,12 +138,12 @@ class KafkaCluster(RealKafka):
             time.sleep(0.05)
 
     def leaders(self, topic: str) -> dict[int, int]:
-        """Partition → the broker that leads it, -1 where none does. Empty while the broker asked has no such topic."""
-        found = self._metadata().topics.get(topic)
-        return {} if found is None else {number: partition.leader for number, partition in found.partitions.items()}
+        """Partition → its leader, -1 for none. Empty while the broker that answers does not know the topic."""
+        metadata = self._metadata().topics.get(topic)
+        return {} if metadata is None else {number: p.leader for number, p in metadata.partitions.items()}
 
     def elect_preferred(self, topic: str) -> None:
-        """Give every partition back to its first replica where that is in sync."""
+        """Give every partition back to its first replica, if that replica is in sync."""
         partitions = [TopicPartition(topic, partition) for partition in self.leaders(topic)]
         # Without a time-out of its own: the client refuses that argument with a SystemError (2.16).
         outcomes = self.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(60)
@@ -172,7 +172,7 @@ class KafkaCluster(RealKafka):
         raise ServerUnavailable(f"{self.description}: not in sync in {timeout_seconds:g} s: {problem}")
 
     def _metadata(self) -> ClusterMetadata:
-        """One broker's view. The client asks any broker, so a frozen one costs a try, not the answer."""
+        """One broker's view. The client asks any broker, so a frozen one costs a try but not the answer."""
         deadline = time.monotonic() + 60
         while True:
             self.check_alive()

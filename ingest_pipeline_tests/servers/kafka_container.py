@@ -15,8 +15,8 @@ IMAGE = f"apache/kafka:{KAFKA_VERSION}"
 class KafkaInContainer(RealKafka):
     """Kafka by testcontainers. The published port is chosen once, so clients find it again after a restart.
 
-    testcontainers' own KafkaContainer is made for another vendor's image and gets a new port at every start;
-    this is its generic container.
+    testcontainers' KafkaContainer is made for another vendor's image and gets a new port at every start, so this
+    class uses the generic container.
     """
 
     def __init__(self, properties: Mapping[str, str]) -> None:
@@ -33,7 +33,7 @@ class KafkaInContainer(RealKafka):
         self._container = DockerContainer(IMAGE).with_env("KAFKA_HEAP_OPTS", HEAP)
         for key, value in settings.items():
             self._container.with_env("KAFKA_" + key.upper().replace(".", "_"), value)
-        # Not with_bind_ports, which publishes on every interface of this machine.
+        # with_bind_ports would publish on every interface of this machine.
         self._container.ports["9092/tcp"] = (HOST, port)
         self._started = False
 
@@ -58,15 +58,15 @@ class KafkaInContainer(RealKafka):
             self._container.get_wrapped_container().kill()
 
     def remove(self) -> None:
-        """End it and remove the container with its data."""
+        """End the broker and remove its container with the data."""
         if self._started:
             self._container.stop()
             self._started = False
 
     def check_alive(self) -> None:
         if self._status() == "exited":
-            said = self._container.get_wrapped_container().logs(tail=3).decode(errors="replace")
-            raise ServerUnavailable(f"{self.description} ended by itself: {' | '.join(said.splitlines())}")
+            log = self._container.get_wrapped_container().logs(tail=3).decode(errors="replace")
+            raise ServerUnavailable(f"{self.description} ended by itself: {' | '.join(log.splitlines())}")
 
     def _status(self) -> str:
         wrapped = self._container.get_wrapped_container()

@@ -85,14 +85,14 @@ class KafkaProcess:
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop the process from running without ending it, as a long pause would; ``thaw`` lets it go on."""
+        """Pause the process with SIGSTOP, until ``thaw``."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     def check_alive(self) -> None:
-        """Raise ServerUnavailable when the process has ended although nobody ended it."""
+        """Raise ServerUnavailable when the process has ended by itself."""
         try:
             if self._child is not None:
                 self._child.check()
@@ -101,7 +101,7 @@ class KafkaProcess:
 
     def _end(self, sign: signal.Signals) -> None:
         if self._child is not None:
-            self._child.stop(sign, 60)  # a broker that is killed instead cuts its log at damage
+            self._child.stop(sign, 60)  # a killed broker truncates its log at damaged records
             self._child = None
 
     def _format(self, java: list[str], properties: Path) -> None:
@@ -111,12 +111,12 @@ class KafkaProcess:
         settings = {**self._settings, "log.dirs": str(self.folder / "logs")}
         unfinished = properties.with_suffix(".unfinished")
         unfinished.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        # One word: an id that begins with a hyphen would be taken for an option.
+        # With "=", because an id that begins with a hyphen would be taken for an option.
         command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster_id}"]
         formatted = subprocess.run([*command, "-c", str(unfinished)], capture_output=True, text=True, check=False)
         if formatted.returncode != 0:
-            said = (formatted.stdout + formatted.stderr).strip().splitlines() or ["nothing said"]
-            raise ServerUnavailable(f"Kafka's storage could not be formatted: {said[-1]}")
+            output = (formatted.stdout + formatted.stderr).strip().splitlines() or ["no output"]
+            raise ServerUnavailable(f"Kafka's storage could not be formatted: {output[-1]}")
         unfinished.rename(properties)
 
 
@@ -163,7 +163,7 @@ class KafkaServer(RealKafka):
         self._process.kill()
 
     def freeze(self) -> None:
-        """Stop it from running without ending it, as a long pause would; ``thaw`` lets it go on."""
+        """Pause the process as SIGSTOP does, until ``thaw``."""
         self._process.freeze()
 
     def thaw(self) -> None:

@@ -1,4 +1,4 @@
-"""A real PgBouncer of a test's own on 127.0.0.1, in front of a running PostgreSQL."""
+"""A real PgBouncer on 127.0.0.1 for one test, in front of a running PostgreSQL."""
 
 from __future__ import annotations
 

@@ -24,14 +24,14 @@ _END_SECONDS = 20.0
 
 def programs() -> tuple[str, str]:
     """(prometheus, promtool). Raises ServerUnavailable when one is not on PATH."""
-    found = {name: shutil.which(name) for name in ("prometheus", "promtool")}
-    if absent := [name for name, path in found.items() if path is None]:
+    paths = {name: shutil.which(name) for name in ("prometheus", "promtool")}
+    if absent := [name for name, path in paths.items() if path is None]:
         raise ServerUnavailable(f"{' and '.join(absent)} not on PATH; Debian's package prometheus has both")
-    return str(found["prometheus"]), str(found["promtool"])
+    return str(paths["prometheus"]), str(paths["promtool"])
 
 
 class PrometheusServer(LocalServer):
-    """Runs inside `with`; scrapes `target` (host:port) every SCRAPE_SECONDS and evaluates the rules of a file."""
+    """Scrapes `target` (host:port) every SCRAPE_SECONDS and evaluates the rules of a file."""
 
     def __init__(self, folder: Path, target: str, rules: Path) -> None:
         self._folder, self._port = folder, free_port()
@@ -62,9 +62,9 @@ class PrometheusServer(LocalServer):
         self._child.stop(grace_seconds=_END_SECONDS)
 
     def query(self, expression: str) -> list[dict[str, str]]:
-        """The labels of every series that the expression gives now. Raises AssertionError with what is wrong in it."""
+        """The labels of every series that the expression gives now. Raises AssertionError with the server's error."""
         answer = self._ask(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
-        return [found["metric"] for found in answer["data"]["result"]]
+        return [series["metric"] for series in answer["data"]["result"]]
 
     def rules(self) -> list[dict[str, Any]]:
         """The loaded rules, with `name`, `health`, `state`."""

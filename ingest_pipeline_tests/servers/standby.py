@@ -34,7 +34,7 @@ class Standby(EmbeddedPostgres):
 
 
 class Pair:
-    """`primary` and `standby`, running, the one streaming to the other."""
+    """A running `primary` that streams to a running `standby`."""
 
     def __init__(self, folder: Path) -> None:
         self.primary = EmbeddedPostgres(folder / "primary")
@@ -58,22 +58,22 @@ class Pair:
 
     @property
     def url(self) -> str:
-        """Both servers in one URL, of which the client takes the primary."""
-        one, other = urlsplit(self.primary.url), urlsplit(self.standby.url)
-        servers = f"{one.username}:{one.password}@{HOST}:{one.port},{HOST}:{other.port}"
-        return one._replace(netloc=servers, query="target_session_attrs=read-write").geturl()
+        """A URL with both servers, from which the client chooses the primary."""
+        primary, standby = urlsplit(self.primary.url), urlsplit(self.standby.url)
+        servers = f"{primary.username}:{primary.password}@{HOST}:{primary.port},{HOST}:{standby.port}"
+        return primary._replace(netloc=servers, query="target_session_attrs=read-write").geturl()
 
     def wait_for_streaming(self) -> None:
         self._wait(self.primary, "SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'")
 
     def commit_on_both(self) -> None:
-        """From now on a COMMIT waits for the standby."""
+        """Make every COMMIT wait for the standby."""
         query(self.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'")
         query(self.primary, "SELECT pg_reload_conf()")
         self._wait(self.primary, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
 
     def fence_primary(self) -> None:
-        """It stays alive and takes no writes; what it has committed reaches the standby."""
+        """Make the primary refuse writes. On return the standby has everything that the primary committed."""
         query(self.primary, "ALTER SYSTEM SET default_transaction_read_only = on")
         query(self.primary, "SELECT pg_reload_conf()")
         self._wait(self.primary, "SHOW default_transaction_read_only", "on")
