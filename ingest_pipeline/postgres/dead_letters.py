@@ -37,10 +37,24 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DeadLetters:
-    """The dead letters of one stream."""
+    """The dead letters of one stream.
 
-    def __init__(self, database: Database, stream: Stream) -> None:
+    Args:
+        chunk, chunk_bytes: most letters that one transaction redrives, and most bytes of them.
+        closed_chunk: most letters that one transaction discards.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        stream: Stream,
+        *,
+        chunk: int = CHUNK,
+        chunk_bytes: int = CHUNK_BYTES,
+        closed_chunk: int = CLOSED_CHUNK,
+    ) -> None:
         self._database, self._stream = database, stream
+        self._chunk, self._chunk_bytes, self._closed_chunk = chunk, chunk_bytes, closed_chunk
         self._table: Table = event_table(stream, database.schemas.events)
         self._doing = f"dead letters of stream {stream.name}"
 
@@ -49,10 +63,10 @@ class DeadLetters:
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             return list(connection.execute(self._sql(sql.COUNTS), self._parameters(wanted)).all())
 
-    def top_reasons(self, limit: int) -> list[Row[Any]]:
-        """(reason, letters) of the newest TOP_REASONS_OF open letters, most first."""
+    def top_reasons(self, limit: int, newest: int = TOP_REASONS_OF) -> list[Row[Any]]:
+        """(reason, letters) of the newest open letters, most frequent first."""
         with self._database.connect(self._doing) as connection:
-            parameters = {"stream": self._stream.name, "newest": TOP_REASONS_OF, "limit": limit}
+            parameters = {"stream": self._stream.name, "newest": newest, "limit": limit}
             return list(connection.execute(self._sql(sql.TOP_REASONS), parameters).all())
 
     def page(self, wanted: LetterFilter, after_id: int = 0, limit: int = CHUNK) -> list[Row[Any]]:
@@ -82,12 +96,12 @@ class DeadLetters:
         purged.
 
         Args:
-            observe: called after each CLOSED_CHUNK with the sum so far, which is committed.
+            observe: called after each transaction with the committed sum so far.
 
         Returns:
             How many were closed.
         """
-        parameters = {**self._parameters(wanted), "limit": CLOSED_CHUNK}
+        parameters = {**self._parameters(wanted), "limit": self._closed_chunk}
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             newest = connection.execute(self._sql(sql.NEWEST), parameters).scalar()
         total, after = 0, 0
@@ -117,7 +131,7 @@ class DeadLetters:
         Args:
             rules: those of the drain.
             dry_run: try everything, commit nothing.
-            observe: called after each CHUNK with the sum so far.
+            observe: called after each transaction with the sum so far.
 
         Raises:
             SchemaMismatch, DatabaseUnavailable, StopStream: what was done before stays done.
@@ -136,9 +150,9 @@ class DeadLetters:
         self, wanted: LetterFilter, decode: LetterDecode, after: int, dry_run: bool
     ) -> tuple[Redriven, int | None]:
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
-            parameters = {**self._parameters(wanted), "after": after, "limit": CHUNK}
+            parameters = {**self._parameters(wanted), "after": after, "limit": self._chunk}
             schema.hold_table(connection, self._stream, self._database)
-            ids = within_bytes(connection.execute(self._sql(sql.NEXT_SIZES), parameters).all(), CHUNK_BYTES)
+            ids = within_bytes(connection.execute(self._sql(sql.NEXT_SIZES), parameters).all(), self._chunk_bytes)
             letters = connection.execute(self._sql(sql.LOCKED), {"ids": ids}).all() if ids else []
             outcomes = [(letter.id, *self._redrive_one(connection, letter, decode)) for letter in letters]
             self._settle(connection, outcomes)

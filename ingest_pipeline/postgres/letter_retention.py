@@ -16,10 +16,16 @@ _COUNT_SECONDS = 600
 
 
 class SettledLetters:
-    """The redriven and discarded letters of one stream."""
+    """The redriven and discarded letters of one stream.
 
-    def __init__(self, database: Database, stream: Stream) -> None:
-        self._database, self._stream = database, stream
+    Args:
+        chunk, chunk_bytes: most letters that one transaction purges, and most bytes of them.
+    """
+
+    def __init__(
+        self, database: Database, stream: Stream, *, chunk: int = CLOSED_CHUNK, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        self._database, self._stream, self._chunk, self._chunk_bytes = database, stream, chunk, chunk_bytes
         self._doing = f"purging settled dead letters of stream {stream.name}"
 
     def expired(self, days: int) -> int:
@@ -51,8 +57,8 @@ class SettledLetters:
 
     def _purge_chunk(self, days: int) -> int:
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
-            sizes = self._execute(connection, sql.EXPIRED, days=days, limit=CLOSED_CHUNK).all()
-            if not (ids := within_bytes(sizes, CHUNK_BYTES)):
+            sizes = self._execute(connection, sql.EXPIRED, days=days, limit=self._chunk).all()
+            if not (ids := within_bytes(sizes, self._chunk_bytes)):
                 return 0
             return int(self._execute(connection, sql.PURGE, ids=ids).scalar_one())
 

@@ -17,7 +17,7 @@ from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letter_limit import LetterLimits, LetterWindow
 from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline.postgres import dead_letters, letter_retention, schema, table_reads, window
+from ingest_pipeline.postgres import schema, table_reads, window
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.letter_retention import SettledLetters
@@ -121,11 +121,10 @@ def test_questions_read_the_open_letters_and_not_the_settled_ones(bench: Bench) 
     assert bench.sql(ACCOUNTED) == [True]
 
 
-def test_top_reasons_are_those_of_the_newest_letters(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_top_reasons_are_those_of_the_newest_letters(bench: Bench) -> None:
     refuse(bench, 30)
     bench.sql("UPDATE ingest.dead_letter SET reason = 'new' WHERE id > 22")
-    monkeypatch.setattr(dead_letters, "TOP_REASONS_OF", 10)
-    found = DeadLetters(bench.database, READING).top_reasons(1)
+    found = DeadLetters(bench.database, READING).top_reasons(1, newest=10)
     assert [(row.reason, row.letters) for row in found] == [("new", 8)]
 
 
@@ -162,22 +161,19 @@ class TestCounters:
         assert bench.sql(SETTLED) == [(2, 3, 0)]
         assert bench.sql(ACCOUNTED) == [True]
 
-    def test_many_are_discarded_in_bounded_transactions(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_many_are_discarded_in_bounded_transactions(self, bench: Bench) -> None:
         refuse(bench, 25)
-        monkeypatch.setattr(dead_letters, "CLOSED_CHUNK", 10)
+        letters = DeadLetters(bench.database, READING, closed_chunk=10)
         told: list[int] = []
-        assert DeadLetters(bench.database, READING).discard(LetterFilter(reason="reason 1"), told.append) == 8
-        assert DeadLetters(bench.database, READING).discard(ALL, told.append) == 17
+        assert letters.discard(LetterFilter(reason="reason 1"), told.append) == 8
+        assert letters.discard(ALL, told.append) == 17
         assert told == [8, 10, 17]
         assert bench.sql(SETTLED) == [(0, 25, 0)]
         assert bench.sql("SELECT count(DISTINCT resolved_at) FROM ingest.dead_letter") == [3]
 
-    def test_letters_that_come_while_others_are_discarded_stay_open(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_letters_that_come_while_others_are_discarded_stay_open(self, bench: Bench) -> None:
         refuse(bench, 10)
-        monkeypatch.setattr(dead_letters, "CLOSED_CHUNK", 5)
-        letters = DeadLetters(bench.database, READING)
+        letters = DeadLetters(bench.database, READING, closed_chunk=5)
         late = iter([10])
         assert letters.discard(ALL, lambda _: [refuse(bench, 2, start=at) for at in late]) == 10  # type: ignore[arg-type,return-value]
         assert bench.sql("SELECT count(*) FROM ingest.dead_letter WHERE status = 'open'") == [2]
@@ -213,21 +209,15 @@ class TestPurge:
         assert settled.purge(0) == 12
         assert bench.sql("SELECT count(*) FROM ingest.dead_letter WHERE stream = 'another'") == [3]
 
-    def test_one_transaction_takes_so_many_letters(
-        self, bench: Bench, settled: SettledLetters, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(letter_retention, "CLOSED_CHUNK", 4)
+    def test_one_transaction_takes_so_many_letters(self, bench: Bench, settled: SettledLetters) -> None:
         told: list[int] = []
-        assert settled.purge(30, told.append) == 9
+        assert SettledLetters(bench.database, READING, chunk=4).purge(30, told.append) == 9
         assert told == [4, 8, 9]
 
-    def test_one_transaction_takes_so_many_bytes(
-        self, bench: Bench, settled: SettledLetters, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_transaction_takes_so_many_bytes(self, bench: Bench, settled: SettledLetters) -> None:
         bench.sql("UPDATE ingest.dead_letter SET value = convert_to(repeat('x', 600), 'UTF8')")
-        monkeypatch.setattr(letter_retention, "CHUNK_BYTES", 1500)
         told: list[int] = []
-        assert settled.purge(30, told.append) == 9
+        assert SettledLetters(bench.database, READING, chunk_bytes=1500).purge(30, told.append) == 9
         assert told == [2, 4, 6, 8, 9]
 
     def test_a_settled_letter_that_nothing_purged_is_missed(self, bench: Bench, settled: SettledLetters) -> None:

@@ -19,8 +19,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.ledger import Redriven
 from ingest_pipeline.core.record import Advance, Batch, NextOffset
-from ingest_pipeline.postgres import dead_letters
-from ingest_pipeline.postgres.dead_letters import DeadLetters
+from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, message
@@ -39,12 +38,12 @@ def bench(database_url: str) -> Iterator[Bench]:
         yield made.begin()
 
 
-def refused(bench: Bench, why: Sequence[RecordRefused]) -> DeadLetters:
+def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> DeadLetters:
     """Dead letters at offsets 0, 1, …, of records that would all be stored today."""
     letters = [dead_letter(message(0, offset), 1, each, 1024) for offset, each in enumerate(why)]
     count = len(letters)
     bench.session.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count))
-    return DeadLetters(bench.database, READING)
+    return DeadLetters(bench.database, READING, chunk=chunk)
 
 
 def day(number: int) -> datetime:
@@ -97,9 +96,8 @@ def test_a_crash_between_row_and_status_changes_nothing(
 
 
 def test_what_was_committed_before_a_crash_stays_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = refused(bench, [BROKEN] * 4)
+    letters = refused(bench, [BROKEN] * 4, chunk=2)
     told: list[Redriven] = []
-    monkeypatch.setattr(dead_letters, "CHUNK", 2)
     with monkeypatch.context() as patch:
         crash_at_third(patch, fail)
         with pytest.raises(RuntimeError):
@@ -191,8 +189,7 @@ def test_the_command_has_an_option_for_each(
 def test_a_second_redrive_leaves_the_letters_that_a_first_one_has_in_hand(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "CHUNK", 10)
-    letters, redrive_one = refused(bench, [BROKEN] * 25), DeadLetters._redrive_one
+    letters, redrive_one = refused(bench, [BROKEN] * 25, chunk=10), DeadLetters._redrive_one
     held, go_on = threading.Event(), threading.Event()
 
     def hold_the_first(letters: DeadLetters, connection: Connection, *rest: Any) -> Any:
@@ -215,9 +212,8 @@ def test_a_second_redrive_leaves_the_letters_that_a_first_one_has_in_hand(
     assert bench.sql(STATES) == [REDRIVEN] * 25
 
 
-def test_redrives_that_race_try_every_letter_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "CHUNK", 3)
-    letters, start = refused(bench, [BROKEN] * 200), threading.Barrier(2)
+def test_redrives_that_race_try_every_letter_once(bench: Bench) -> None:
+    letters, start = refused(bench, [BROKEN] * 200, chunk=3), threading.Barrier(2)
 
     def redrive(_number: int) -> Redriven:
         start.wait(WAIT_SECONDS)

@@ -14,8 +14,7 @@ from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.core.record import NextOffset, Position
-from ingest_pipeline.postgres import dead_letters
-from ingest_pipeline.postgres.dead_letters import DeadLetters
+from ingest_pipeline.postgres.dead_letters import CHUNK_BYTES, DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -32,7 +31,9 @@ def bench(database_url: str) -> Iterator[Bench]:
         yield made.begin()
 
 
-def refuse(bench: Bench, count: int, size: int, *, truncated: bool = False) -> DeadLetters:
+def refuse(
+    bench: Bench, count: int, size: int, *, truncated: bool = False, chunk_bytes: int = CHUNK_BYTES
+) -> DeadLetters:
     """Open letters, whose values would be rows and have `size` bytes and a few more."""
     bench.sql(
         """INSERT INTO ingest.dead_letter (stream, topic, kafka_incarnation, kafka_partition, kafka_offset, value,
@@ -47,7 +48,7 @@ def refuse(bench: Bench, count: int, size: int, *, truncated: bool = False) -> D
         truncated,
         count,
     )
-    return DeadLetters(bench.database, READING)
+    return DeadLetters(bench.database, READING, chunk_bytes=chunk_bytes)
 
 
 def peak(url: str, count: int) -> int:
@@ -61,25 +62,20 @@ def test_ten_times_the_letters_take_no_more_memory(bench: Bench) -> None:
     assert many < 1.3 * few, f"{few:,} kB for 30 letters of 1 MiB, {many:,} kB for 300"
 
 
-def test_a_transaction_takes_so_many_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = refuse(bench, 5, 1000)
-    monkeypatch.setattr(dead_letters, "CHUNK_BYTES", 2500)
+def test_a_transaction_takes_so_many_bytes(bench: Bench) -> None:
+    letters = refuse(bench, 5, 1000, chunk_bytes=2500)
     told: list[Redriven] = []
     assert letters.redrive(ALL, DECODE, observe=told.append) == Redriven(stored=5)
     assert told == [Redriven(stored=2), Redriven(stored=4), Redriven(stored=5)]
 
 
-def test_a_letter_larger_than_a_transaction_takes_is_redriven_alone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    letters = refuse(bench, 3, 1000)
-    monkeypatch.setattr(dead_letters, "CHUNK_BYTES", 10)
+def test_a_letter_larger_than_a_transaction_takes_is_redriven_alone(bench: Bench) -> None:
+    letters = refuse(bench, 3, 1000, chunk_bytes=10)
     assert letters.redrive(ALL, DECODE) == Redriven(stored=3)
 
 
-def test_values_that_are_not_whole_are_not_fetched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = refuse(bench, 4, 1000, truncated=True)
-    monkeypatch.setattr(dead_letters, "CHUNK_BYTES", 2500)
+def test_values_that_are_not_whole_are_not_fetched(bench: Bench) -> None:
+    letters = refuse(bench, 4, 1000, truncated=True, chunk_bytes=2500)
     told: list[Redriven] = []
     assert letters.redrive(ALL, DECODE, observe=told.append) == Redriven(truncated=4)
     assert told == [Redriven(truncated=4)]

@@ -13,8 +13,7 @@ import pytest
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
-from ingest_pipeline.postgres import dead_letters
-from ingest_pipeline.postgres.dead_letters import DeadLetters
+from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -101,8 +100,8 @@ class Range:
         self.missing = 80 - self.left
         self._ledger = bench.query(LEDGER)
 
-    def redrive(self) -> Redriven:
-        letters = DeadLetters(self.bench.clients.database(), self.bench.stream)
+    def redrive(self, chunk: int = CHUNK) -> Redriven:
+        letters = DeadLetters(self.bench.clients.database(), self.bench.stream, chunk=chunk)
         return letters.redrive(LetterFilter(), JsonDecoder(self.bench.stream).decode)
 
     def replay(self) -> Replayed:
@@ -150,13 +149,12 @@ def test_a_redrive_does_not_wait_for_a_replay(found: Range, monkeypatch: pytest.
 
 
 def test_a_replay_and_a_redrive_that_race_store_each_row_once(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "CHUNK", 2)
     held = Held(monkeypatch, MissingRows, "_redriven")
     with ThreadPoolExecutor(1) as threads:
         replay = threads.submit(found.replay)
         with held:
             pass
-        assert found.redrive() == Redriven(stored=20)
+        assert found.redrive(chunk=2) == Redriven(stored=20)
         done = replay.result(WAIT_SECONDS)
     assert done.stored == found.missing
     assert done.present + done.dead == found.left + 20
