@@ -9,7 +9,7 @@ import click
 
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time, parse_instant
-from .main import StreamName, open_clients
+from .main import StreamName, context_of
 
 
 class StartOffset(click.ParamType["str | int | datetime"]):
@@ -48,8 +48,8 @@ def accept_loss(
     from ..core.start import survey, unanswered_words
     from ..operations import losses
 
-    clients = open_clients()
-    ledger, topic = clients.ledger(stream), clients.topic(stream)
+    context = context_of(stream)
+    ledger, topic = context.ledger, context.topic
     if dismiss:
         ledger.forget_losses(partition)
         which = "" if partition is None else f" of partition {partition}"
@@ -69,5 +69,5 @@ def accept_loss(
         click.echo(f"  → {losses.consequence(acceptance)}")
     if not yes:
         click.confirm("accept?", abort=True)
-    losses.accept(clients, stream, accepted, topic_survey.identity, getpass.getuser())
+    losses.accept(context, accepted, topic_survey.identity, getpass.getuser())
     click.echo(f"accepted: the sensor of {stream.name} launches a run within seconds")

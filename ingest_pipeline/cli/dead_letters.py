@@ -12,7 +12,7 @@ import click
 from ..core.decode import JsonDecoder
 from ..core.errors import STAGES
 from ..core.stream import Stream
-from .main import Instant, StreamName, open_clients
+from .main import Instant, StreamName, context_of, open_clients
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def allow(stream: Stream, count: int) -> None:
 
     Example: ingest dead-letters allow price --count 5000
     """
-    ledger = open_clients().ledger(stream)
+    ledger = context_of(stream).ledger
     ledger.prepare()
     ledger.allow_letters(count)
     click.echo(f"the next {count:,} dead letters of {stream.name} do not count; its sensor tries again within seconds")
@@ -131,7 +131,7 @@ def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_ru
     """
     from ..operations.limits import record_rules
 
-    settings = open_clients().settings.for_stream(stream.name)
+    settings = context_of(stream).settings
     decode, rules = JsonDecoder(stream, settings.naive_timestamps).decode, record_rules(settings, stream)
     with progress(f"redriving {stream.name}", _count(letters, selected)) as show:
         done = letters.redrive(selected, decode, rules, dry_run=dry_run, observe=lambda done: show(done.tried))

@@ -23,6 +23,7 @@ from ..settings.streams import load_streams
 
 if TYPE_CHECKING:
     from ..operations.clients import Clients
+    from ..operations.stream_context import StreamContext
 
 _COMMANDS = {
     "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
@@ -185,7 +186,7 @@ def pause(stream: Stream, reason: str) -> None:
 
     Example: ingest pause price --reason "table is being rebuilt"
     """
-    ledger = open_clients().ledger(stream)
+    ledger = context_of(stream).ledger
     ledger.prepare()
     ledger.pause(reason, getpass.getuser())
     click.echo(f"{stream.name} is paused: {reason}")
@@ -198,7 +199,7 @@ def resume(stream: Stream) -> None:
 
     Example: ingest resume price
     """
-    ledger = open_clients().ledger(stream)
+    ledger = context_of(stream).ledger
     ledger.prepare()
     ledger.resume()
     click.echo(f"{stream.name} goes on")
@@ -231,6 +232,12 @@ def open_clients() -> Clients:
         root.call_on_close(root.obj.close)
     clients: Clients = root.obj
     return clients
+
+
+def context_of(stream: Stream) -> StreamContext:
+    from ..operations.stream_context import StreamContext
+
+    return StreamContext(stream, open_clients())
 
 
 if __name__ == "__main__":

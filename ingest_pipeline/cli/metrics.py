@@ -11,7 +11,7 @@ import click
 
 from ..core.errors import SettingsError
 from ..settings.streams import load_streams
-from .main import open_clients
+from .main import context_of
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -37,10 +37,9 @@ def metrics(port: int, host: str) -> None:
     """
     from ..operations.metrics import application
 
+    contexts = [context_of(stream) for stream in load_streams()]
     try:
-        server = make_server(
-            host, port, application(load_streams(), open_clients()), server_class=_Server, handler_class=_Handler
-        )
+        server = make_server(host, port, application(contexts), server_class=_Server, handler_class=_Handler)
     except OSError as error:
         raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from error
     with server:

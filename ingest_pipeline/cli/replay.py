@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from ..core.stream import Stream
-from .main import Instant, StreamName, open_clients
+from .main import Instant, StreamName, context_of
 from .progress import progress
 
 
@@ -36,11 +36,12 @@ def replay(
     from ..operations.replays import ReplayRequest, ranges, run_replay
 
     request = ReplayRequest(partition, from_offset, to_offset, from_time=from_time, to_time=to_time)
-    chosen = ranges(request, stream, open_clients())
+    context = context_of(stream)
+    chosen = ranges(request, context)
     for offsets in chosen:
         click.echo(f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}", err=True)
     with progress(f"replaying {stream.name}", sum(offsets.stop - offsets.start for offsets in chosen)) as show:
-        done = run_replay(chosen, stream, open_clients(), observe=lambda done: show(done.offsets))
+        done = run_replay(chosen, context, observe=lambda done: show(done.offsets))
     click.echo(
         f"{done.stored:,} stored, {done.present:,} present, {done.absent:,} absent, {done.dead:,} dead,"
         f" {done.skipped:,} skipped, {done.refused:,} refused"

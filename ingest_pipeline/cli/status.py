@@ -15,7 +15,7 @@ import click
 
 from ..operations.levels import worst
 from ..settings.streams import load_streams
-from .main import StreamName, open_clients
+from .main import StreamName, context_of
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -86,7 +86,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
 def _statuses(streams: Sequence[Stream]) -> list[StreamStatus]:
     from ..operations.status import statuses
 
-    return statuses(streams, open_clients(), rates=True)
+    return statuses(map(context_of, streams), rates=True)
 
 
 def _watch(streams: Sequence[Stream], console: Console) -> None:

@@ -13,6 +13,7 @@ from ..local.server import LocalServerError
 from ..operations.clients import Clients
 from ..operations.judgement import StreamStatus
 from ..operations.status import statuses
+from ..operations.stream_context import StreamContext
 from ..settings import load_settings, streams_import_path
 from ..settings.streams import load_streams
 from .dagster_dev import DagsterDev, choose_port, environment, write_home
@@ -157,7 +158,7 @@ class Demo:
         if self._killer is not None:
             tally = self._simulator.stop()
             self._live.say("The devices are silent now; waiting until everything is drained.")
-            is_drained = wait_until_drained(self._clients, self._streams, self._live, self._stop)
+            is_drained = wait_until_drained(self._contexts(), self._live, self._stop)
             if not is_drained:
                 self._live.say("Not everything was drained, so the numbers cannot agree.")
             is_good = prove(self._servers.postgres.url, self._simulated, tally, self._live) and is_drained and is_good
@@ -166,4 +167,7 @@ class Demo:
         return is_good
 
     def _statuses(self) -> list[StreamStatus]:
-        return statuses(self._streams, self._clients)
+        return statuses(self._contexts())
+
+    def _contexts(self) -> list[StreamContext]:
+        return [StreamContext(stream, self._clients) for stream in self._streams]

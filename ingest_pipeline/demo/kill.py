@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from ..core.stream import Stream
 from ..local.child_process import StopSignals
-from ..operations.clients import Clients
 from ..operations.judgement import StreamStatus
 from ..operations.status import statuses
+from ..operations.stream_context import StreamContext
 from ..orchestration import tags
 from .dagster_dev import DagsterDev
 from .display import LiveLine
@@ -58,12 +58,12 @@ class Killer:
         return " · ".join(f"{name} {number:,}" for name, number in numbers.items())
 
 
-def wait_until_drained(clients: Clients, streams: Sequence[Stream], live: LiveLine, stop: StopSignals) -> bool:
+def wait_until_drained(contexts: Sequence[StreamContext], live: LiveLine, stop: StopSignals) -> bool:
     """Wait until the lag of every stream is 0. False after 120 s, or when a second signal came."""
     deadline = time.monotonic() + _DRAIN_SECONDS
     signals = stop.count
     while time.monotonic() < deadline and stop.count <= max(1, signals):
-        lags = {status.stream: status.lag for status in statuses(streams, clients)}
+        lags = {status.stream: status.lag for status in statuses(contexts)}
         live.show(" · ".join(f"{name} lag {'unknown' if lag is None else f'{lag:,}'}" for name, lag in lags.items()))
         if all(lag == 0 for lag in lags.values()):
             return True

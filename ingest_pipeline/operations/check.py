@@ -9,12 +9,13 @@ from ..core.stream import Stream
 from .check_kafka import kafka_findings
 from .clients import Clients
 from .finding import Finding
+from .stream_context import StreamContext
 
 
 def findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
     """Kafka's lines, then PostgreSQL's, as soon as the server answers."""
     for stream in streams:
-        yield from kafka_findings(clients, stream)
+        yield from kafka_findings(StreamContext(stream, clients))
     yield from _postgres(clients, streams)
 
 

@@ -9,34 +9,34 @@ from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import topic_gone
 from ..core.record import StoredPosition
 from ..core.start import unanswered, unanswered_words
-from ..core.stream import Stream
 from .clients import Clients
 from .finding import Finding
+from .stream_context import StreamContext
 
 
-def kafka_findings(clients: Clients, stream: Stream) -> Iterator[Finding]:
-    what = f"Kafka topic {stream.topic}"
-    topic = clients.topic(stream)
+def kafka_findings(context: StreamContext) -> Iterator[Finding]:
+    topic = context.topic
+    what = f"Kafka topic {topic.name}"
     try:
         identity = topic.identity()
         ends = topic.end_offsets(range(identity.partitions))
     except TopicMissing as error:
-        yield _missing(what, clients, stream, error)
+        yield _missing(what, context, error)
         return
     except KafkaUnavailable as error:
-        yield Finding(False, what, "; ".join([error.message, *_unreachable(clients)]))
+        yield Finding(False, what, "; ".join([error.message, *_unreachable(context.clients)]))
         return
     except IngestError as error:
         yield Finding(False, what, error.message)
         return
     if silent := unanswered(identity, ends):
-        yield Finding(False, what, "; ".join([unanswered_words(silent), *_unreachable(clients)]))
+        yield Finding(False, what, "; ".join([unanswered_words(silent), *_unreachable(context.clients)]))
         return
     total = sum(end.next_offset for end in ends.values())
     note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"
     yield Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {total:,}{note}")
-    if clients.start_policy(stream).adopt_group:
-        yield _adoption(clients, stream, identity.partitions)
+    if context.settings.adopt_group:
+        yield _adoption(context, identity.partitions)
 
 
 def _unreachable(clients: Clients) -> list[str]:
@@ -51,24 +51,23 @@ def _unreachable(clients: Clients) -> list[str]:
     ]
 
 
-def _missing(what: str, clients: Clients, stream: Stream, error: TopicMissing) -> Finding:
-    if positions := _positions(clients, stream):
-        return Finding(False, what, topic_gone(error, len(positions), stream.name).message)
+def _missing(what: str, context: StreamContext, error: TopicMissing) -> Finding:
+    if positions := _positions(context):
+        return Finding(False, what, topic_gone(error, len(positions), context.stream.name).message)
     return Finding(True, what, "does not exist yet. The sensor waits for it, and the stream begins at its beginning")
 
 
-def _adoption(clients: Clients, stream: Stream, partitions: int) -> Finding:
+def _adoption(context: StreamContext, partitions: int) -> Finding:
     """The offsets for the stream's first run to take over from ADOPT_GROUP."""
-    group = str(clients.start_policy(stream).adopt_group)
-    what = f"ADOPT_GROUP of {stream.name}"
-    if _positions(clients, stream):
+    group, name = str(context.settings.adopt_group), context.stream.name
+    what = f"ADOPT_GROUP of {name}"
+    if _positions(context):
         return Finding(True, what, f"not used any more: the stream has begun, and group {group} is not read again")
-    topic = clients.topic(stream)
     try:
-        taken = adoption(topic, group, range(partitions), stream.name)
+        taken = adoption(context.topic, group, range(partitions), name)
     except IngestError as error:
         return Finding(False, what, error.message)
-    if clients.admin().has_members(group):
+    if context.clients.admin().has_members(group):
         return Finding(
             False,
             what,
@@ -78,9 +77,9 @@ def _adoption(clients: Clients, stream: Stream, partitions: int) -> Finding:
     return Finding(True, what, f"the first run takes over offsets of {taken.summary()}")
 
 
-def _positions(clients: Clients, stream: Stream) -> dict[int, StoredPosition]:
+def _positions(context: StreamContext) -> dict[int, StoredPosition]:
     """The stream's positions. Empty while PostgreSQL does not answer, because PostgreSQL has a line of its own."""
     try:
-        return clients.ledger(stream).positions()
+        return context.ledger.positions()
     except IngestError:
         return {}

@@ -11,8 +11,7 @@ from ..core.loss import ANOTHER_TOPIC, UNREADABLE, Acceptance, Loss, noted_loss
 from ..core.ports import Ledger, Topic
 from ..core.record import NextOffset, Position, TopicIdentity
 from ..core.start import survey, unanswered_words
-from ..core.stream import Stream
-from .clients import Clients
+from .stream_context import StreamContext
 
 OWN_SECONDS = 120.0
 """How long to wait until draining runs release the partitions. The request goes out at once."""
@@ -79,8 +78,7 @@ def consequence(accepted: Acceptance) -> str:
 
 
 def accept(
-    clients: Clients,
-    stream: Stream,
+    context: StreamContext,
     accepted: Sequence[Acceptance],
     identity: TopicIdentity,
     by: str,
@@ -93,7 +91,8 @@ def accept(
     """
     from ..postgres.session import PostgresLedgerSession
 
-    session = PostgresLedgerSession(clients.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
+    stream = context.stream
+    session = PostgresLedgerSession(context.clients.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
     try:
         partitions = [item.loss.partition for item in accepted]
         others = session.own(partitions, exact=True, announce="wait-now", wait_seconds=OWN_SECONDS, stop=stop)
@@ -110,7 +109,7 @@ def accept(
 
 
 def accept_unasked(
-    clients: Clients, stream: Stream, topic: Topic, ledger: Ledger, stop: Callable[[], str | None]
+    context: StreamContext, topic: Topic, ledger: Ledger, stop: Callable[[], str | None]
 ) -> list[Acceptance]:
     """ON_DATA_LOSS=continue: accept losses and continue with the records left in Kafka. Empty if another run was first.
 
@@ -127,7 +126,7 @@ def accept_unasked(
         return []
     accepted = acceptances(topic, losses, None)
     try:
-        accept(clients, stream, accepted, topic_survey.identity, "ON_DATA_LOSS=continue", stop)
+        accept(context, accepted, topic_survey.identity, "ON_DATA_LOSS=continue", stop)
     except Superseded:
         if survey(topic, ledger).losses:
             raise

@@ -11,11 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import make_wsgi_app
 from prometheus_client.registry import Collector
 
-from ..core.stream import Stream
-from .clients import Clients
 from .judgement import StreamStatus
 from .levels import Level
 from .status import statuses
+from .stream_context import StreamContext
 
 _PARTITION = ("stream", "partition")
 # name, meaning, attribute of PartitionStatus. None as value leaves the partition out.
@@ -43,11 +42,11 @@ class StreamCollector(Collector):
     """Asks ledger and brokers at every scrape. Figures without an answer are left out: without Kafka the ledger's
     figures remain, without PostgreSQL the state."""
 
-    def __init__(self, streams: Iterable[Stream], clients: Clients) -> None:
-        self._streams, self._clients = list(streams), clients
+    def __init__(self, contexts: Iterable[StreamContext]) -> None:
+        self._contexts = list(contexts)
 
     def collect(self) -> Iterator[Metric]:
-        streams = statuses(self._streams, self._clients)
+        streams = statuses(self._contexts)
         partitions = [((stream.stream, str(row.partition)), row) for stream in streams for row in stream.partitions]
         yield _filled(
             GaugeMetricFamily("ingest_stream_state", "1 for the state it is in.", labels=("stream", "state")),
@@ -85,16 +84,16 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -
     return family
 
 
-def application(streams: Iterable[Stream], clients: Clients) -> WSGIApplication:
+def application(contexts: Iterable[StreamContext]) -> WSGIApplication:
     """`/metrics` and `/healthz`. The latter answers with the reasons and
 
     - 503 when a stream is stopped without being paused,
     - else 504 when a stream's state is unknown,
     - else 200.
     """
-    streams = list(streams)
+    contexts = list(contexts)
     registry = CollectorRegistry()
-    registry.register(StreamCollector(streams, clients))
+    registry.register(StreamCollector(contexts))
     metrics: WSGIApplication = make_wsgi_app(registry)
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -104,7 +103,7 @@ def application(streams: Iterable[Stream], clients: Clients) -> WSGIApplication:
         if path != "/healthz":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"this server has /metrics and /healthz\n"]
-        status, body = _health(statuses(streams, clients))
+        status, body = _health(statuses(contexts))
         start_response(status, [("Content-Type", "text/plain")])
         return [body.encode()]
 

@@ -18,8 +18,8 @@ from ..core.replay import Range, replay
 from ..core.start import check_identity, unanswered_words
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time
-from .clients import Clients
 from .limits import record_rules
+from .stream_context import StreamContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class ReplayRequest:
             raise SettingsError(f"a replay's time is {error}") from None
 
 
-def ranges(request: ReplayRequest, stream: Stream, clients: Clients) -> list[Range]:
+def ranges(request: ReplayRequest, context: StreamContext) -> list[Range]:
     """The offsets to replay, up to the positions.
 
     Raises:
         SettingsError: the partition does not exist, or nothing of the range has been ingested yet.
         DataLoss: Kafka no longer holds the beginning. The message names the remaining offsets.
     """
-    topic, positions = clients.topic(stream), clients.ledger(stream).positions()
+    stream, topic, positions = context.stream, context.topic, context.ledger.positions()
     check_identity(topic.identity(), positions, topic.name, stream.name)
     if request.partition is not None and request.partition not in positions:
         raise SettingsError(f"stream {stream.name} has no position for partition {request.partition}")
@@ -90,8 +90,7 @@ def ranges(request: ReplayRequest, stream: Stream, clients: Clients) -> list[Ran
 
 def run_replay(
     chosen: list[Range],
-    stream: Stream,
-    clients: Clients,
+    context: StreamContext,
     *,
     stop: Callable[[], str | None] = lambda: None,
     observe: Callable[[Replayed], None] = lambda replayed: None,
@@ -99,12 +98,12 @@ def run_replay(
     """Replay the ranges in order. `observe` receives the sum so far."""
     from ..postgres.replay import MissingRows
 
-    settings, total = clients.settings.for_stream(stream.name), Replayed()
+    stream, clients, settings, total = context.stream, context.clients, context.settings, Replayed()
     store, decode = (
         MissingRows(clients.database(), stream),
         JsonDecoder(stream, settings.naive_timestamps).decode,
     )
-    with closing(clients.source(stream, clients.ledger(stream).ledger_id())) as source:
+    with closing(clients.source(stream, context.ledger.ledger_id())) as source:
         for offsets in chosen:
             total += replay(
                 source,
@@ -116,7 +115,7 @@ def run_replay(
                 clock=SystemClock(),
                 retry_seconds=settings.retry_seconds,
                 stop=stop,
-                verify=partial(_check_incarnation, offsets, stream, clients),
+                verify=partial(_check_incarnation, offsets, context),
                 observe=partial(_observe_sum, observe, total),
             )
     return total
@@ -126,9 +125,9 @@ def _observe_sum(observe: Callable[[Replayed], None], before: Replayed, done: Re
     observe(before + done)
 
 
-def _check_incarnation(offsets: Range, stream: Stream, clients: Clients) -> None:
+def _check_incarnation(offsets: Range, context: StreamContext) -> None:
     """Raises TopicChanged or DataLoss when the range belongs to an earlier topic."""
-    topic, positions = clients.topic(stream), clients.ledger(stream).positions()
+    stream, topic, positions = context.stream, context.topic, context.ledger.positions()
     check_identity(topic.identity(), positions, topic.name, stream.name)
     position = positions.get(offsets.partition)
     if position is None or position.incarnation != offsets.incarnation:

@@ -10,57 +10,55 @@ from ..core.errors import IngestError, KafkaUnavailable
 from ..core.ledger import LedgerSnapshot
 from ..core.ports import Topic
 from ..core.start import Survey, compare
-from ..core.stream import Stream
 from . import lateness, open_letters
-from .clients import Clients
 from .judgement import StreamStatus, answered, judge, partition_statuses
 from .levels import timed_out
 from .snapshot import Answer, NotAsked, StreamSnapshot, T
+from .stream_context import StreamContext
 
 KAFKA_SECONDS = 3.0
 """How long all streams together wait for a silent Kafka."""
 
 
-def statuses(streams: Iterable[Stream], clients: Clients, rates: bool = False) -> list[StreamStatus]:
+def statuses(contexts: Iterable[StreamContext], rates: bool = False) -> list[StreamStatus]:
     """Every stream's status. Never raises an IngestError, because a silent server is part of the status. Without Kafka
     the ledger's figures remain.
 
     Args:
         rates: look at the newest rows for `rows_per_second` too.
     """
-    return [judge(snapshot) for snapshot in snapshots(streams, clients, rates)]
+    return [judge(snapshot) for snapshot in snapshots(contexts, rates)]
 
 
-def status_of(stream: Stream, clients: Clients) -> StreamStatus:
-    (status,) = statuses([stream], clients)
+def status_of(context: StreamContext) -> StreamStatus:
+    (status,) = statuses([context])
     return status
 
 
 def snapshots(
-    streams: Iterable[Stream], clients: Clients, rates: bool = False, monotonic: Callable[[], float] = time.monotonic
+    contexts: Iterable[StreamContext], rates: bool = False, monotonic: Callable[[], float] = time.monotonic
 ) -> Iterator[StreamSnapshot]:
     """Every stream's answers. All streams together wait for a silent Kafka once."""
-    kafka = _Kafka(clients, monotonic)
-    for stream in streams:
-        own = clients.settings.for_stream(stream.name)
+    kafka = _Kafka(monotonic)
+    for context in contexts:
+        stream, own = context.stream, context.settings
         try:
-            stored = clients.ledger(stream).snapshot()
+            stored = context.ledger.snapshot()
             snapshot = StreamSnapshot(stream, own.max_delay_seconds, own.poll_seconds, stored)
-            yield _with_answers(snapshot, stored, clients, kafka, rates=rates)
+            yield _with_answers(snapshot, stored, context, kafka, rates=rates)
         except IngestError as error:
             yield StreamSnapshot(stream, own.max_delay_seconds, own.poll_seconds, error)
 
 
 def _with_answers(
-    snapshot: StreamSnapshot, stored: LedgerSnapshot, clients: Clients, kafka: _Kafka, *, rates: bool
+    snapshot: StreamSnapshot, stored: LedgerSnapshot, context: StreamContext, kafka: _Kafka, *, rates: bool
 ) -> StreamSnapshot:
     """The ledger's snapshot with the other answers. Raises the ledger's errors, but for its time-outs."""
     from ..postgres.table_reads import newest_timestamps, rows_per_second
 
-    stream = snapshot.stream
-    ledger, database = clients.ledger(stream), clients.database()
+    stream, ledger, database = context.stream, context.ledger, context.clients.database()
     # The topic comes right after the positions: what a run reads in between may be deleted, and that is no loss.
-    topic = kafka.ask(stream, lambda topic: compare(topic, stored.positions, stored.losses))
+    topic = kafka.ask(context, lambda topic: compare(topic, stored.positions, stored.losses))
     letters = _in_time(ledger.open_letters)
     count = sum(row.letters for row in answered(letters) or ())
     snapshot = replace(
@@ -68,7 +66,7 @@ def _with_answers(
         topic=topic,
         accounting=_in_time(ledger.accounting),
         open_letters=letters,
-        letter_reasons=_in_time(lambda: open_letters.in_words(stream, clients, count)) if count else "",
+        letter_reasons=_in_time(lambda: open_letters.in_words(context, count)) if count else "",
         newest_at=_in_time(lambda: newest_timestamps(database, stream)) if stored.positions else {},
         rows_per_second=_in_time(lambda: rows_per_second(database, stream) if stored.positions else {})
         if rates
@@ -77,7 +75,7 @@ def _with_answers(
     if not isinstance(topic, Survey):
         return snapshot
     partitions, limits = partition_statuses(snapshot, stored), (snapshot.max_delay_seconds, lateness.UNATTENDED_SECONDS)
-    old = kafka.ask(stream, lambda topic: lateness.ask_kafka(topic, partitions, limits, stored.state))
+    old = kafka.ask(context, lambda topic: lateness.ask_kafka(topic, partitions, limits, stored.state))
     return replace(snapshot, old_by_kafka=old)
 
 
@@ -94,12 +92,12 @@ def _in_time(question: Callable[[], T]) -> T | IngestError:
 class _Kafka:
     """Asks Kafka about the streams in order, until a time-out."""
 
-    def __init__(self, clients: Clients, monotonic: Callable[[], float]) -> None:
-        self._clients, self._monotonic = clients, monotonic
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._has_answered = False
         self._silence: KafkaUnavailable | None = None
 
-    def ask(self, stream: Stream, question: Callable[[Topic], T]) -> Answer[T]:
+    def ask(self, context: StreamContext, question: Callable[[Topic], T]) -> Answer[T]:
         """The answer. After a time-out no question is asked any more:
 
         - A Kafka without any answer before is silent for every stream.
@@ -107,11 +105,13 @@ class _Kafka:
         """
         if self._silence is not None:
             if self._has_answered:
-                return NotAsked(f"topic {stream.topic} was not asked for after a time-out: {self._silence.message}")
+                return NotAsked(
+                    f"topic {context.stream.topic} was not asked for after a time-out: {self._silence.message}"
+                )
             return KafkaUnavailable(f"asked once for all streams: {self._silence.message}")
         began = self._monotonic()
         try:
-            answer = question(self._clients.topic(stream, KAFKA_SECONDS))
+            answer = question(context.clients.topic(context.stream, KAFKA_SECONDS))
         except KafkaUnavailable as error:
             if self._monotonic() - began >= KAFKA_SECONDS / 2:  # a quick refusal is about this topic alone
                 self._silence = error

@@ -1,15 +1,13 @@
 """The asset keys of a stream: its table and its topic."""
 
-from collections.abc import Sequence
-
 import dagster as dg
 
-from ..core.stream import Stream
+from ..operations.stream_context import StreamContext
 
 
-def topic_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
-    return dg.AssetKey([*key_prefix, "kafka", stream.topic_asset_name])
+def topic_key(stream_context: StreamContext) -> dg.AssetKey:
+    return dg.AssetKey([*stream_context.key_prefix, "kafka", stream_context.stream.topic_asset_name])
 
 
-def asset_key(stream: Stream, key_prefix: Sequence[str]) -> dg.AssetKey:
-    return dg.AssetKey([*key_prefix, stream.name])
+def asset_key(stream_context: StreamContext) -> dg.AssetKey:
+    return dg.AssetKey([*stream_context.key_prefix, stream_context.stream.name])

@@ -1,38 +1,36 @@
 """One asset a stream, downstream of an external asset for its topic."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from ..core.stream import Stream
-from ..operations.clients import Clients
+from ..operations.stream_context import StreamContext
 from .asset_keys import asset_key, topic_key
 from .described import freshness, table_metadata
 
 
-def topic_spec(stream: Stream, key_prefix: Sequence[str], group: str) -> dg.AssetSpec:
+def topic_spec(stream_context: StreamContext, group: str) -> dg.AssetSpec:
     """The topic, which somebody else fills."""
-    return dg.AssetSpec(
-        topic_key(stream, key_prefix), group_name=group, kinds={"kafka"}, description=f"Kafka topic {stream.topic}."
-    )
+    description = f"Kafka topic {stream_context.stream.topic}."
+    return dg.AssetSpec(topic_key(stream_context), group_name=group, kinds={"kafka"}, description=description)
 
 
-def stream_asset(stream: Stream, clients: Clients, key_prefix: Sequence[str], group: str) -> dg.AssetsDefinition:
+def stream_asset(stream_context: StreamContext, group: str) -> dg.AssetsDefinition:
     """The table. Materializing it drains the topic: all of it up to now by hand, a shard of it from the sensor."""
-    settings = clients.settings
+    stream, clients = stream_context.stream, stream_context.clients
 
     @dg.asset(
-        key=asset_key(stream, key_prefix),
-        deps=[topic_key(stream, key_prefix)],
+        key=asset_key(stream_context),
+        deps=[topic_key(stream_context)],
         group_name=group,
         kinds={"kafka", "postgres"},
         owners=list(stream.owners) or None,
         tags=dict(stream.tags),
-        freshness_policy=freshness(stream, settings),
+        freshness_policy=freshness(stream, clients.settings),
         description=stream.description or f"Events of topic {stream.topic}.",
         metadata={
-            **table_metadata(stream, settings),
+            **table_metadata(stream, clients.settings),
             "topic": stream.topic,
             "group_id": clients.group_id(stream),
         },
@@ -41,6 +39,6 @@ def stream_asset(stream: Stream, clients: Clients, key_prefix: Sequence[str], gr
     def drain(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         from .run.stream_run import StreamRun
 
-        yield from StreamRun(context, stream, clients).results()
+        yield from StreamRun(context, stream_context).results()
 
     return drain

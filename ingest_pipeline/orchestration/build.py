@@ -8,6 +8,7 @@ import dagster as dg
 
 from ..core.stream import Stream, by_name
 from ..operations.clients import Clients
+from ..operations.stream_context import StreamContext
 from ..settings import Settings, load_settings
 from . import tags
 from .asset_keys import asset_key
@@ -39,39 +40,33 @@ def build_definitions(
     """
     named = by_name(streams)
     clients = Clients(settings if settings is not None else load_settings(list(named)))
-    everything = list(named.values())
-    sensors = [
-        *(stream_sensor(stream, clients, key_prefix) for stream in everything),
-        *alert_sensors(everything, clients.settings.webhook, key_prefix),
-    ]
+    contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
+    everything = list(contexts.values())
+    sensors = [*map(stream_sensor, everything), *alert_sensors(everything, clients.settings.webhook)]
     return dg.Definitions(
         assets=[
-            *(topic_spec(stream, key_prefix, group) for stream in everything),
-            *(stream_asset(stream, clients, key_prefix, group) for stream in everything),
+            *(topic_spec(stream_context, group) for stream_context in everything),
+            *(stream_asset(stream_context, group) for stream_context in everything),
         ],
-        asset_checks=[stream_checks(stream, clients, key_prefix) for stream in everything],
+        asset_checks=[stream_checks(stream_context) for stream_context in everything],
         jobs=[
-            *(_drain_job(stream, key_prefix) for stream in everything),
-            maintenance_job(
-                clients,
-                everything,
-                {sensor.name for sensor in sensors},
-                [asset_key(stream, key_prefix) for stream in everything],
-            ),
-            pause_job(clients, named),
-            resume_job(clients, named),
-            redrive_job(clients, named),
-            replay_job(clients, named),
+            *map(_drain_job, everything),
+            maintenance_job(clients, everything, {sensor.name for sensor in sensors}),
+            pause_job(contexts),
+            resume_job(contexts),
+            redrive_job(contexts),
+            replay_job(contexts),
         ],
         sensors=sensors,
         schedules=[maintenance_schedule()],
     )
 
 
-def _drain_job(stream: Stream, key_prefix: Sequence[str]) -> dg.JobDefinition:
+def _drain_job(stream_context: StreamContext) -> dg.JobDefinition:
+    stream = stream_context.stream
     job = dg.define_asset_job(
         tags.job_name(stream),
-        selection=dg.AssetSelection.assets(asset_key(stream, key_prefix)).without_checks(),
+        selection=dg.AssetSelection.assets(asset_key(stream_context)).without_checks(),
         executor_def=dg.in_process_executor,
         description=f"Drain topic {stream.topic}. The sensor launches it; by hand it drains what is free, up to now.",
     )

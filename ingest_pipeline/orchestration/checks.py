@@ -1,6 +1,6 @@
 """Asset checks of a stream: evaluated by its runs, by its sensor when something is wrong, and by hand in the UI."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,9 @@ from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
-from ..operations.clients import Clients
 from ..operations.open_letters import open_letters
 from ..operations.status import status_of
+from ..operations.stream_context import StreamContext
 from . import tags
 from .asset_keys import asset_key
 from .run_history import ENDED, failed_by_hand
@@ -81,7 +81,7 @@ def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str)
     return None
 
 
-def check_results(stream: Stream, clients: Clients, limit_reached: str | None = None) -> Iterator[CheckResult]:
+def check_results(stream_context: StreamContext, limit_reached: str | None = None) -> Iterator[CheckResult]:
     """Every check, evaluated now.
 
     Args:
@@ -93,14 +93,14 @@ def check_results(stream: Stream, clients: Clients, limit_reached: str | None = 
             if name == WITHIN_LIMIT and limit_reached is not None:
                 yield CheckResult(name, False, limit_reached)
             else:
-                yield evaluate(stream, clients)
+                yield evaluate(stream_context)
         except IngestError as error:
             yield CheckResult(name, False, f"{UNKNOWN}: {error.message}", grave=False)
 
 
-def accounted(stream: Stream, clients: Clients) -> CheckResult:
+def accounted(stream_context: StreamContext) -> CheckResult:
     """The ledger's parts compared with each other; never count(*) over the events."""
-    entries = clients.ledger(stream).accounting()
+    entries = stream_context.ledger.accounting()
     wrong = [entry for entry in entries if not entry.accounted]
     totals = {
         name: sum(getattr(entry, name) for entry in entries)
@@ -119,37 +119,37 @@ def accounted(stream: Stream, clients: Clients) -> CheckResult:
     return CheckResult(ACCOUNTED, False, said + more, metadata=totals)
 
 
-def no_loss(stream: Stream, clients: Clients) -> CheckResult:
+def no_loss(stream_context: StreamContext) -> CheckResult:
     """The topic as it is, compared with the positions."""
     try:
-        found = survey(clients.topic(stream), clients.ledger(stream))
+        found = survey(stream_context.topic, stream_context.ledger)
     except TopicMissing as error:
-        if known := clients.ledger(stream).positions():
-            return CheckResult(NO_LOSS, False, topic_gone(error, len(known), stream.name).message)
+        if known := stream_context.ledger.positions():
+            return CheckResult(NO_LOSS, False, topic_gone(error, len(known), stream_context.stream.name).message)
         return CheckResult(NO_LOSS, True, error.message)
     if found.losses:
         said = "; ".join(loss.description for loss in found.losses[:3])
-        return CheckResult(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream.name}")
+        return CheckResult(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream_context.stream.name}")
     if found.unanswered:
         said = f"Kafka holds the next offset of every partition that answers; {unanswered_words(found.unanswered)}"
         return CheckResult(NO_LOSS, True, said)
     return CheckResult(NO_LOSS, True, "Kafka holds the next offset of every partition")
 
 
-def within_limit(stream: Stream, clients: Clients) -> CheckResult:
+def within_limit(stream_context: StreamContext) -> CheckResult:
     """Open dead letters are no fault of the pipeline; they are shown here, most frequent reason first."""
-    if not clients.ledger(stream).positions():
+    if not stream_context.ledger.positions():
         return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
-    count, said = open_letters(stream, clients)
+    count, said = open_letters(stream_context)
     return CheckResult(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
 
 
-def up_to_date(stream: Stream, clients: Clients) -> CheckResult:
+def up_to_date(stream_context: StreamContext) -> CheckResult:
     """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
-    found = status_of(stream, clients)
+    found = status_of(stream_context)
     if not found.partitions or found.late is None or (found.lag is None and not found.late):
         return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.messages)}", grave=False)
-    allowed = clients.settings.for_stream(stream.name).max_delay_seconds
+    allowed = stream_context.settings.max_delay_seconds
     said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
     figures = {} if found.lag is None else {"lag": found.lag}
     if None not in (delays := [at.delay for at in found.partitions]):
@@ -158,12 +158,12 @@ def up_to_date(stream: Stream, clients: Clients) -> CheckResult:
     return CheckResult(UP_TO_DATE, not found.late, f"lag {lag}; {said}", grave=False, metadata=figures)
 
 
-def as_declared(stream: Stream, clients: Clients) -> CheckResult:
+def as_declared(stream_context: StreamContext) -> CheckResult:
     """The comparison that a run makes before it consumes."""
     from ..postgres.comparison import has_table, in_words, table_differences
 
-    database = clients.database()
-    begun = bool(clients.ledger(stream).positions())
+    stream, database = stream_context.stream, stream_context.clients.database()
+    begun = bool(stream_context.ledger.positions())
     with database.connect(f"comparing the table of stream {stream.name}") as connection:
         if not begun and not has_table(connection, stream, database.schemas.events):
             return CheckResult(AS_DECLARED, True, "the stream has not begun")
@@ -173,7 +173,7 @@ def as_declared(stream: Stream, clients: Clients) -> CheckResult:
     return CheckResult(AS_DECLARED, True, f"{len(stream.table_columns)} columns as declared")
 
 
-_EVALUATIONS: dict[str, Callable[[Stream, Clients], CheckResult]] = {
+_EVALUATIONS: dict[str, Callable[[StreamContext], CheckResult]] = {
     ACCOUNTED: accounted,
     NO_LOSS: no_loss,
     WITHIN_LIMIT: within_limit,
@@ -182,9 +182,9 @@ _EVALUATIONS: dict[str, Callable[[Stream, Clients], CheckResult]] = {
 }
 
 
-def stream_checks(stream: Stream, clients: Clients, key_prefix: Sequence[str]) -> dg.AssetChecksDefinition:
+def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
     """The same checks for the Execute button."""
-    key = asset_key(stream, key_prefix)
+    stream, key = stream_context.stream, asset_key(stream_context)
 
     @dg.multi_asset_check(
         name=f"{stream.name}_checks",
@@ -193,7 +193,7 @@ def stream_checks(stream: Stream, clients: Clients, key_prefix: Sequence[str]) -
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {check.name for check in context.selected_asset_check_keys}
-        for verdict in check_results(stream, clients, _limit_reached(context.instance, stream)):
+        for verdict in check_results(stream_context, _limit_reached(context.instance, stream)):
             if verdict.name in selected:
                 yield dg.AssetCheckResult(
                     asset_key=key,

@@ -19,6 +19,7 @@ from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline.operations.check_kafka import kafka_findings
 from ingest_pipeline.operations.clients import Clients
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -30,7 +31,7 @@ def lines(topic: str = "reading", **environ: str) -> list[tuple[bool, str]]:
     clients = Clients(load_settings(["reading"], environ))
     stream = Stream("reading", READING.event, topic=topic)
     try:
-        return [(finding.ok, finding.message) for finding in kafka_findings(clients, stream)]
+        return [(finding.ok, finding.message) for finding in kafka_findings(StreamContext(stream, clients))]
     finally:
         clients.close()
 

@@ -14,6 +14,7 @@ from dagster._core.execution.execute_in_process_result import ExecuteInProcessRe
 
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.settings import Settings
 from ingest_pipeline_tests.orchestration.records import Record, produce
@@ -53,6 +54,14 @@ class Bench:
     @property
     def stream(self) -> Stream:
         return self.streams[0]
+
+    @property
+    def contexts(self) -> list[StreamContext]:
+        return [StreamContext(stream, self.clients) for stream in self.streams]
+
+    @property
+    def context(self) -> StreamContext:
+        return self.contexts[0]
 
     @property
     def url(self) -> str:

@@ -14,16 +14,20 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.errors import SettingsError
+from ingest_pipeline.operations.clients import Clients
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, CheckResult
 from ingest_pipeline.orchestration.sensor import alerts
 from ingest_pipeline.orchestration.sensor.alerts import SENSOR, alert_sensor, failing, messages
-from ingest_pipeline.settings import describe, load_settings
+from ingest_pipeline.settings import Settings, describe, load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import failure
 
 PRICE = STREAMS[1]
+CONTEXTS = [StreamContext(stream, Clients(Settings())) for stream in STREAMS]
+PRICE_CONTEXT = CONTEXTS[1]
 SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 NAMES = [stream.name for stream in STREAMS]
 
@@ -81,7 +85,7 @@ class Ticks:
     """The sensor on an instance of its own, its cursor kept from tick to tick."""
 
     def __init__(self, instance: dg.DagsterInstance, address: str) -> None:
-        self.instance, self._sensor, self._cursor = instance, alert_sensor(STREAMS, address), None
+        self.instance, self._sensor, self._cursor = instance, alert_sensor(CONTEXTS, address), None
 
     def __call__(self) -> None:
         context = dg.build_sensor_context(instance=self.instance, cursor=self._cursor)
@@ -183,7 +187,7 @@ class TestShards:
         return create_run_for_test(instance, "drain_price", status=status, tags=found)
 
     def found(self, instance: dg.DagsterInstance) -> set[str]:
-        return set(failing(instance, PRICE, ()))
+        return set(failing(instance, PRICE_CONTEXT))
 
     def test_one_that_fails_is_not_hidden_by_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(alerts, "RECENT", 3)
@@ -221,7 +225,7 @@ def test_a_failed_run_is_told_with_the_line_it_failed_with() -> None:
         result = job.execute_in_process(instance=instance, tags=found, raise_on_error=False)
         line = failure(result)
         assert "127.0.0.1:9" in line
-        said = failing(instance, PRICE, ())["run"]
+        said = failing(instance, PRICE_CONTEXT)["run"]
     assert said == f"run {result.run_id[:8]} failed: DatabaseUnavailable: {line}"
 
 
@@ -237,16 +241,16 @@ def test_by_hand_each_stream_has_its_own_line() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         found = {tags.STREAM: "price", **{f"{tags.ENDED}/{name}": "failed:DataLoss" for name in NAMES}}
         run_id = job.execute_in_process(instance=instance, tags=found, raise_on_error=False).run_id
-        for stream in STREAMS:
-            line = f"run {run_id[:8]} failed: DataLoss: {stream.name} cannot"
-            assert failing(instance, stream, ()) == {"run by hand": line}
+        for context in CONTEXTS:
+            line = f"run {run_id[:8]} failed: DataLoss: {context.stream.name} cannot"
+            assert failing(instance, context) == {"run by hand": line}
 
 
 def test_of_a_run_that_died_it_is_told_who_said_so() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         run = create_run_for_test(instance, "drain_price", status=dg.DagsterRunStatus.STARTED)
         instance.report_run_failed(run, "The run has no session with PostgreSQL.")
-        said = failing(instance, PRICE, ())["run"]
+        said = failing(instance, PRICE_CONTEXT)["run"]
     assert said == f"run {run.run_id[:8]} failed: The run has no session with PostgreSQL."
 
 
@@ -256,9 +260,9 @@ def test_one_by_hand_is_told_until_a_run_of_the_stream_goes_well() -> None:
         run = create_run_for_test(instance, "__ASSET_JOB", status=FAILURE, tags=found)
         create_run_for_test(instance, "__ASSET_JOB", status=FAILURE, tags={"somebody": "else"})
         said = {"run by hand": f"run {run.run_id[:8]} failed: DataLoss"}
-        assert failing(instance, PRICE, ()) == said
+        assert failing(instance, PRICE_CONTEXT) == said
         create_run_for_test(instance, "drain_price", status=SUCCESS, tags={tags.SHARD: "0/1"})
-        assert failing(instance, PRICE, ()) == {}
+        assert failing(instance, PRICE_CONTEXT) == {}
 
 
 @pytest.mark.parametrize("ended", ["superseded", "surplus", "signal"])
@@ -272,14 +276,14 @@ def test_runs_that_end_again_and_again_without_a_row_are_told(ended: str) -> Non
 
         for _ in range(2):
             end(ended, "0")
-        assert failing(instance, PRICE, ()) == {}
+        assert failing(instance, PRICE_CONTEXT) == {}
         run = end(ended, "0")
         said = f"run {run.run_id[:8]} ended {ended} without a row, and so did the 2 runs before it"
-        assert failing(instance, PRICE, ()) == {"run": said}
+        assert failing(instance, PRICE_CONTEXT) == {"run": said}
         end(ended, "5")
-        assert failing(instance, PRICE, ()) == {}
+        assert failing(instance, PRICE_CONTEXT) == {}
         end("caught-up", "0")
-        assert failing(instance, PRICE, ()) == {}
+        assert failing(instance, PRICE_CONTEXT) == {}
 
 
 def test_a_job_that_failed_is_told_until_it_goes_well(webhook: Webhook) -> None:

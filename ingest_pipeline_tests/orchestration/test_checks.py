@@ -162,25 +162,25 @@ def test_records_that_nobody_drains_are_told(bench: Make, monkeypatch: pytest.Mo
     ((stream,),) = [status(here, 0)]
     assert (stream["lag"], stream["said"]) == (6, [])
     monkeypatch.setattr(lateness, "UNATTENDED_SECONDS", 1)
-    assert wait_for("the records' age", lambda: status_of(here.stream, here.clients).messages) == [
+    assert wait_for("the records' age", lambda: status_of(here.context).messages) == [
         "no run drains, and 6 records wait, some for more than 1 s: is temperature_sensor switched on, and Dagster's"
         " daemon up? Its last tick says why it launches none"
     ]
     status(here, 1)
     with closing(PostgresLedgerSession(here.clients.database(), here.stream, "some-run")) as session:
         assert session.own([0, 1], exact=True) == {}
-        assert status_of(here.stream, here.clients).messages == []
+        assert status_of(here.context).messages == []
     here.clients.ledger(here.stream).pause("index build", "ann")
-    (said,) = status_of(here.stream, here.clients).messages
+    (said,) = status_of(here.context).messages
     assert said.startswith("paused: index build (ann)")
 
 
 def test_records_of_a_stream_that_never_began_are_told(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     here = bench()
     monkeypatch.setattr(lateness, "UNATTENDED_SECONDS", 1)
-    assert status_of(here.stream, here.clients).messages == []
+    assert status_of(here.context).messages == []
     here.produce(temperatures(3))
-    (said,) = wait_for("the records' age", lambda: status_of(here.stream, here.clients).messages)
+    (said,) = wait_for("the records' age", lambda: status_of(here.context).messages)
     assert said.startswith("no run drains, and 3 records wait")
 
 
@@ -259,13 +259,13 @@ def test_one_that_is_planned_and_never_evaluated_stands_in_nobodys_way(bench: Ma
     here.instance.create_run_for_job(job)
     (record,) = history(here, NO_LOSS)
     assert record.status.value == "PLANNED"
-    assert failing(here.instance, here.stream, ()) == {}
+    assert failing(here.instance, here.context) == {}
     assert here.tick().skip_message == "caught up: lag 0"
 
 
 def late(here: Bench) -> CheckResult | None:
     """What the check up_to_date says, unless it passes."""
-    (found,) = [verdict for verdict in check_results(here.stream, here.clients) if verdict.name == UP_TO_DATE]
+    (found,) = [verdict for verdict in check_results(here.context) if verdict.name == UP_TO_DATE]
     return None if found.passed else found
 
 
@@ -303,7 +303,7 @@ def test_that_age_not_being_known_does_not_pass(bench: Make, monkeypatch: pytest
 
 def test_a_table_that_was_there_before_and_differs_is_red_from_the_first_run_on(bench: Make) -> None:
     here = bench()
-    assert [found.said for found in check_results(here.stream, here.clients) if found.name == AS_DECLARED] == [
+    assert [found.said for found in check_results(here.context) if found.name == AS_DECLARED] == [
         "the stream has not begun"
     ]
     here.query("create table temperature (temperature text)")

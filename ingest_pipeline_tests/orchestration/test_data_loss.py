@@ -326,5 +326,5 @@ def test_acceptance_is_refused_when_a_position_moved(bench: Make, kafka_server: 
     stale = Acceptance(noted_loss("retention", 0, 1, 2, 3, 3), NextOffset(3))
     identity = here.clients.topic(here.stream).identity()
     with pytest.raises(Superseded, match="has moved meanwhile"):
-        accept(here.clients, here.stream, [stale], identity, "test")
+        accept(here.context, [stale], identity, "test")
     assert here.query(GAPS) == []

@@ -125,4 +125,4 @@ def test_a_drain_goes_on_with_the_promoted_standby(
 
 def exposed(here: Bench) -> str:
     asked = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}
-    return b"".join(application(here.streams, here.clients)(asked, lambda *_: None)).decode()
+    return b"".join(application(here.contexts)(asked, lambda *_: None)).decode()

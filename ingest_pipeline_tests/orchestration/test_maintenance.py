@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -19,10 +20,14 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster_shared.error import SerializableErrorInfo
 
 import ingest_pipeline
+from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.jobs import maintenance
 from ingest_pipeline.settings import load_settings
+from ingest_pipeline.testing import MemoryDatabase, MemoryLedger
+from ingest_pipeline_tests.samples import READING
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]
 DAY = 86_400.0
@@ -75,6 +80,13 @@ DEFINITIONS = dg.Definitions(
 )
 
 
+class ClientsWithoutServers(Clients):
+    """The ledger is empty and in memory."""
+
+    def ledger(self, stream: Stream) -> Any:
+        return MemoryLedger(MemoryDatabase(), stream)
+
+
 class Keeper:
     """Runs jobs on the instance, and the maintenance job so many days later."""
 
@@ -93,9 +105,9 @@ class Keeper:
     def maintain(self, days_later: float, keep: int = 0) -> None:
         at = time.time() + days_later * DAY
         self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
-        clients = Clients(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
-        streams = [dg.AssetKey(name) for name in ("busy", "quiet", "broken")]
-        self.execute(maintenance.maintenance_job(clients, [], [SENSOR], streams), OURS)
+        clients = ClientsWithoutServers(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
+        contexts = [StreamContext(Stream(name, READING.event), clients) for name in ("busy", "quiet", "broken")]
+        self.execute(maintenance.maintenance_job(clients, contexts, [SENSOR]), OURS)
 
     def execute(self, job: dg.JobDefinition, repository: RemoteRepositoryOrigin, **more: str) -> str:
         """A run as the daemon launches it for a code location, in this process. Its id."""

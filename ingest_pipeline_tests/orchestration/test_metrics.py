@@ -29,7 +29,7 @@ def exposed(here: Bench) -> str:
     """The endpoint's own text."""
     status: list[str] = []
     asked = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}
-    answer = application(here.streams, here.clients)(asked, lambda line, *_: status.append(line))
+    answer = application(here.contexts)(asked, lambda line, *_: status.append(line))
     assert status == ["200 OK"]
     return b"".join(answer).decode()
 

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,7 +45,7 @@ def observed(here: Bench) -> list[dict[str, Any]]:
     """The plain values of what one tick told of the topic."""
     events = here.tick().asset_events
     assert all(isinstance(event, dg.AssetObservation) for event in events)
-    assert {event.asset_key for event in events} <= {topic_key(here.stream, ())}
+    assert {event.asset_key for event in events} <= {topic_key(here.context)}
     return [{name: value.value for name, value in event.metadata.items() if name != "partitions"} for event in events]
 
 
@@ -100,7 +101,7 @@ def test_the_key_has_the_projects_prefix(bench: Make) -> None:
     here = bench()
     here.definitions = build_definitions(here.streams, here.settings, key_prefix=["shop"])
     (event,) = here.tick().asset_events
-    assert event.asset_key == topic_key(here.stream, ["shop"])
+    assert event.asset_key == topic_key(replace(here.context, key_prefix=("shop",)))
     assert event.asset_key in here.definitions.resolve_all_asset_keys()
 
 

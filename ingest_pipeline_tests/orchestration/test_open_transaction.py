@@ -33,7 +33,7 @@ def test_what_the_transaction_holds_back_is_no_truncation(bench: Make) -> None:
     here = bench(streams=before.streams, **{**before.environ, "KAFKA_ISOLATION_LEVEL": "read_committed"})
     assert here.clients.topic(here.stream).end_offsets([0])[0].next_offset == 4
     assert here.tick().skip_message == "caught up: lag 0"
-    assert {each.name: each.passed for each in check_results(here.stream, here.clients)}[NO_LOSS]
+    assert {each.name: each.passed for each in check_results(here.context)}[NO_LOSS]
     assert "nothing to accept" in ingest(here, "accept-loss", "temperature", "--yes")
     replay = ("replay", "temperature", "--partition", "0", "--from-offset", "0")
     assert "an open transaction holds back the offsets from 4 on" in ingest(here, *replay, "--to-offset", "7", code=1)

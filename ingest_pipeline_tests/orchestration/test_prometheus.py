@@ -79,7 +79,7 @@ def here(bench: Make) -> Iterator[Bench]:
 @contextmanager
 def served(here: Bench) -> Iterator[str]:
     """host:port of the bench's endpoint, as `ingest metrics` serves it."""
-    server = make_server("127.0.0.1", 0, application(here.streams, here.clients), _Server, _Handler)
+    server = make_server("127.0.0.1", 0, application(here.contexts), _Server, _Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -105,8 +105,8 @@ class Range:
         return letters.redrive(LetterFilter(), JsonDecoder(self.bench.stream).decode)
 
     def replay(self) -> Replayed:
-        stream, clients = self.bench.stream, self.bench.clients
-        return run_replay(ranges(ReplayRequest(0, 0, 100), stream, clients), stream, clients)
+        context = self.bench.context
+        return run_replay(ranges(ReplayRequest(0, 0, 100), context), context)
 
     def assert_whole(self) -> None:
         """Each row is there once, no letter waits, and the counters are as they were at ingestion."""

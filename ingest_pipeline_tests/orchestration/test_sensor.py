@@ -144,7 +144,7 @@ class TestVigil:
     """What a tick does until the next one; test_vigil.py has how long it does."""
 
     def tick(self, here: Bench, vigil: IdlePoll) -> dg.SensorResult:
-        outcome = sensor.tick(dg.build_sensor_context(instance=here.instance), here.stream, here.clients, vigil=vigil)
+        outcome = sensor.tick(dg.build_sensor_context(instance=here.instance), here.context, vigil=vigil)
         assert isinstance(outcome, dg.SensorResult)
         return outcome
 
@@ -171,7 +171,7 @@ class TestVigil:
         drained(here, 3)
         context = dg.build_sensor_context(instance=here.instance)
         vigil = Watched(lambda: meanwhile.append(time.time()))
-        view = sensor.look(context, here.stream, here.clients, vigil=vigil)
+        view = sensor.look(context, here.context, vigil=vigil)
         assert [view.now <= moment for moment in meanwhile] == [True]
 
     def test_none_is_kept_where_something_is_to_do_or_nothing_may_be_done(self, bench: Make) -> None:

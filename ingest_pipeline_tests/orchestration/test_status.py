@@ -215,7 +215,7 @@ class TestDelay:
 
     def late(self, here: Bench) -> dict[str, Any]:
         """`ingest status` once it tells of them."""
-        wait_for("the records' age", lambda: status_of(here.stream, here.clients).late)
+        wait_for("the records' age", lambda: status_of(here.context).late)
         (stream,) = json.loads(ingest(here, "status", "--json", code=1))
         assert (stream["level"], stream["said"]) == ("degraded", stream["late"])
         return dict(stream)
@@ -262,13 +262,13 @@ class TestDelay:
         def late() -> list[str] | None:
             if looks:
                 here.tick()
-            return status_of(here.stream, here.clients).late
+            return status_of(here.context).late
 
         (said,) = wait_for("the records' wait", late, every=0.2)
         behind = re.fullmatch(r"the table is (\d+) s behind, 1 s are allowed", said)
         assert behind is not None
         assert int(behind[1]) < 3600
-        found = status_of(here.stream, here.clients)
+        found = status_of(here.context)
         assert (found.level, found.lag) == (Level.DEGRADED, 100)
         if looks:
             delay = found.partitions[0].delay
@@ -283,12 +283,12 @@ class TestDelay:
         here.tick()
         dated(here, 100, 1_577_836_800.0)
         here.tick()
-        assert status_of(here.stream, here.clients).late == []
+        assert status_of(here.context).late == []
 
     def test_a_stream_that_never_began_is_not_healthy(self, bench: Make) -> None:
         here = bench(partitions=1)
         dated(here, 100, time.time() + AHEAD)
-        said = " ".join(status_of(here.stream, here.clients).messages)
+        said = " ".join(status_of(here.context).messages)
         assert "no run drains, and 100 records wait" in said
 
 

@@ -48,7 +48,7 @@ def get(here: Bench, path: str) -> tuple[str, str]:
     """(status line, body) of `ingest metrics`."""
     status: list[str] = []
     asked = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
-    answer = application(here.streams, here.clients)(asked, lambda line, *_: status.append(line))
+    answer = application(here.contexts)(asked, lambda line, *_: status.append(line))
     return status[0], b"".join(answer).decode()
 
 

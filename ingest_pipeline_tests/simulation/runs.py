@@ -12,7 +12,6 @@ from ingest_pipeline.core.errors import EnvironmentFault
 from ingest_pipeline.core.ports import Topic
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.run.stream_run import StreamRun
-from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.jobs import Job, watched
 from ingest_pipeline_tests.simulation.watch import Watch
 
@@ -147,7 +146,7 @@ def work_of(world: World, run: SimRun) -> None:
     run.job.watch = Watch(world)
     try:
         context: Any = SimContext(instance, run)
-        results = list(WatchedRun(context, READING, world.clients).results())
+        results = list(WatchedRun(context, world.context).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

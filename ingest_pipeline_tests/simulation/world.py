@@ -19,6 +19,7 @@ from ingest_pipeline.core.errors import IngestError
 from ingest_pipeline.core.loss import Loss
 from ingest_pipeline.core.start import StartPolicy
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.sensor import sensor
@@ -44,7 +45,7 @@ QUIET.setLevel(logging.CRITICAL)
 
 
 class World:
-    """Also what operations.clients.Connections is to product code."""
+    """Also what operations.clients.Clients is to product code."""
 
     def __init__(self, own: StreamSettings, partitions: int = 2) -> None:
         self.count: Counter[str] = Counter()
@@ -59,7 +60,8 @@ class World:
         self._topic, self._ledger = MemoryTopic(self.broker, TOPIC), MemoryLedger(self._database, READING)
         self.checks = Checks(self)
         self.instance = SimInstance(self)
-        self.clients: Any = self
+        clients: Any = self
+        self.context = StreamContext(READING, clients)
         self.processes = Processes(self)
         self.cursor: str | None = None
         self.mended = False
@@ -138,7 +140,7 @@ class World:
         context: Any = SimpleNamespace(instance=self.instance, cursor=self.cursor)
         self.found = []
         try:
-            result = sensor.tick(context, READING, self.clients)
+            result = sensor.tick(context, self.context)
         except IngestError as error:
             self._refused(error)
             return

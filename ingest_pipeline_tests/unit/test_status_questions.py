@@ -16,6 +16,7 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.judgement import judge
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.status import KAFKA_SECONDS, snapshots
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline_tests.samples import READING, Reading
 
 STREAMS = [Stream(f"reading_{number}", Reading) for number in range(50)]
@@ -69,7 +70,8 @@ class Servers:
         return SimpleNamespace(name=stream.name, identity=identity, end_offsets=lambda _: {0: NextOffset(0)})
 
     def statuses(self, streams: list[Stream] = STREAMS) -> list[tuple[Level, list[str]]]:
-        answers = snapshots(streams, self, monotonic=lambda: self.seconds)  # type: ignore[arg-type]
+        contexts = [StreamContext(stream, self) for stream in streams]  # type: ignore[arg-type]
+        answers = snapshots(contexts, monotonic=lambda: self.seconds)
         return [(status.level, status.messages) for status in map(judge, answers)]
 
 

@@ -14,7 +14,10 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.core.fields import BIGINT_MAX
 from ingest_pipeline.core.stream import Stream, by_name
+from ingest_pipeline.operations.clients import Clients
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration.asset_keys import topic_key
+from ingest_pipeline.settings import Settings
 from ingest_pipeline.streams import STREAMS
 
 READINGS = msgspec.defstruct("Reading", [("event_time", datetime)])
@@ -135,7 +138,7 @@ def test_two_topics_are_not_one_asset_and_the_message_names_the_way_out() -> Non
         by_name([eu, Stream("two", event(), topic="orders-eu")])
     apart = Stream("two", event(), topic="orders-eu", topic_asset="orders_eu_2")
     assert [stream.topic_asset_name for stream in by_name([eu, apart]).values()] == ["orders_eu", "orders_eu_2"]
-    assert topic_key(apart, ()).path == ["kafka", "orders_eu_2"]
+    assert topic_key(StreamContext(apart, Clients(Settings()))).path == ["kafka", "orders_eu_2"]
 
 
 @pytest.mark.parametrize("name", ["orders-eu", "orders.eu", "a b", "a/b", "é"])

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ...core.stream import Stream
 from ...operations.clients import Clients
+from ...operations.stream_context import StreamContext
 from .pause import told_in_a_line
 
 
-def purge_op(clients: Clients, streams: Sequence[Stream]) -> dg.OpDefinition:
+def purge_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefinition:
     """The op of `maintenance` that purges settled letters of these streams. Letters of other code locations' streams
     stay, even where they are in the same ledger."""
     days = clients.settings.settled_letter_retention_days
@@ -19,14 +19,15 @@ def purge_op(clients: Clients, streams: Sequence[Stream]) -> dg.OpDefinition:
         from ...postgres.letter_retention import SettledLetters
 
         with told_in_a_line():
-            for stream in streams:
-                if not clients.ledger(stream).positions():
+            for stream_context in contexts:
+                if not stream_context.ledger.positions():
                     continue
-                settled = SettledLetters(clients.database(), stream)
-                context.log.info(f"purged {settled.purge(days):,} settled dead letters of {stream.name}")
+                name = stream_context.stream.name
+                settled = SettledLetters(clients.database(), stream_context.stream)
+                context.log.info(f"purged {settled.purge(days):,} settled dead letters of {name}")
                 if missing := settled.missing():
                     context.log.warning(
-                        f"{missing:,} settled dead letters of {stream.name} are gone though nothing purged them: the"
+                        f"{missing:,} settled dead letters of {name} are gone though nothing purged them: the"
                         " ledger's counters of settled letters and its rows do not add up"
                     )
 

@@ -7,16 +7,17 @@ disk, so both are removed here, by the deleted run's id.
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
 
-from ...core.stream import Stream
 from ...operations.clients import Clients
+from ...operations.stream_context import StreamContext
 from .. import tags
+from ..asset_keys import asset_key
 from ..run_history import ENDED
 from .letter_retention import purge_op
 
@@ -24,19 +25,16 @@ PAGE = 500
 _DAY_SECONDS = 86_400.0
 
 
-def maintenance_job(
-    clients: Clients, streams: Iterable[Stream], sensors: Collection[str], assets: Collection[dg.AssetKey]
-) -> dg.JobDefinition:
+def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors: Collection[str]) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
     newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. It deletes ticks of the same age
     that launched a run (or failed), and dead letters as letter_retention.py says.
 
     Args:
-        streams: the streams of this code location.
+        contexts: the streams of this code location. A run by hand that holds any other asset is kept.
         sensors: names of this code location's sensors. Other ticks are kept.
-        assets: the streams' assets. A run by hand that holds any other asset is kept.
     """
-    settings = clients.settings
+    settings, assets = clients.settings, [asset_key(stream_context) for stream_context in contexts]
 
     @dg.op(name="delete_old_runs")
     def delete_old_runs(context: dg.OpExecutionContext) -> None:
@@ -58,7 +56,7 @@ def maintenance_job(
         before = {status: now - limit * _DAY_SECONDS for status, limit in days.items()}
         purge_ticks(context.instance, sensors, repository, before)
 
-    purge_settled_letters = purge_op(clients, list(streams))
+    purge_settled_letters = purge_op(clients, contexts)
 
     @dg.job(
         name="maintenance",

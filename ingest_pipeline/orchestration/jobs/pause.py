@@ -1,7 +1,7 @@
 """Jobs that pause and resume a stream, for people who work in the UI. The CLI does the same by the same ledger call."""
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -10,16 +10,15 @@ import dagster as dg
 from pydantic import Field
 
 from ...core.errors import IngestError
-from ...core.stream import Stream
-from ...operations.clients import Clients
+from ...operations.stream_context import StreamContext
 from .. import tags
 
 STREAM = "Name of the stream."
 
 
-def pause_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def pause_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
     """`pause_stream`: the stream stops within a batch and stays so."""
-    names = stream_names(streams)
+    names = stream_names(contexts)
 
     class PauseConfig(dg.Config):
         """Which stream, and why."""
@@ -29,7 +28,7 @@ def pause_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefiniti
 
     @dg.op(name="pause_stream_op")
     def pause(context: dg.OpExecutionContext, config: PauseConfig) -> None:
-        ledger = clients.ledger(stream_named(config.stream, streams))
+        ledger = context_of(config.stream, contexts).ledger
         with told_in_a_line():
             ledger.prepare()
             ledger.pause(config.reason, f"run {context.run_id[:8]}")
@@ -46,9 +45,9 @@ def pause_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefiniti
     return pause_stream
 
 
-def resume_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def resume_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
     """`resume_stream`: lift the pause; the next tick launches a run."""
-    names = stream_names(streams)
+    names = stream_names(contexts)
 
     class ResumeConfig(dg.Config):
         """Which stream."""
@@ -58,7 +57,7 @@ def resume_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinit
     @dg.op(name="resume_stream_op")
     def resume(config: ResumeConfig) -> None:
         with told_in_a_line():
-            clients.ledger(stream_named(config.stream, streams)).resume()
+            context_of(config.stream, contexts).ledger.resume()
 
     @dg.job(
         name="resume_stream",
@@ -81,14 +80,15 @@ def told_in_a_line() -> Iterator[None]:
         raise dg.Failure(description=error.message, allow_retries=False) from None
 
 
-def stream_names(streams: Mapping[str, Stream]) -> Any:
+def stream_names(streams: Iterable[str]) -> Any:
     """What `stream` may be in a run's config: the launchpad offers these, and refuses another before it launches.
 
     Dagster 1.13 takes two enums of one name in a process for the same one: other streams, another name.
     """
-    return Enum(f"Stream_{zlib.crc32(' '.join(streams).encode()):08x}", {name: name for name in streams})
+    names = list(streams)
+    return Enum(f"Stream_{zlib.crc32(' '.join(names).encode()):08x}", {name: name for name in names})
 
 
-def stream_named(chosen: Any, streams: Mapping[str, Stream]) -> Stream:
+def context_of(chosen: Any, contexts: Mapping[str, StreamContext]) -> StreamContext:
     """The stream that a run's config has chosen of those names."""
-    return streams[chosen.value]
+    return contexts[chosen.value]

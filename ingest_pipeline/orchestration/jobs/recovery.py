@@ -11,14 +11,13 @@ from pydantic import Field
 
 from ...core.decode import JsonDecoder
 from ...core.errors import STAGES
-from ...core.stream import Stream
 from ...core.timestamps import parse_instant
-from ...operations.clients import Clients
 from ...operations.limits import record_rules
 from ...operations.replays import ReplayRequest, ranges, run_replay
+from ...operations.stream_context import StreamContext
 from .. import tags
 from ..run.stop_signal import StopRequest
-from .pause import STREAM, stream_named, stream_names, told_in_a_line
+from .pause import STREAM, context_of, stream_names, told_in_a_line
 
 COUNTS = dg.Out(dg.Nothing, description="Its metadata are the counts by outcome.")
 
@@ -50,9 +49,9 @@ class RangeConfig(dg.Config):
     to_time: str = Field(default="", description="Up to, but not including.")
 
 
-def redrive_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
     """`redrive_dead_letters`: decode stored letters with today's code and store the rows."""
-    names = stream_names(streams)
+    names = stream_names(contexts)
 
     class RedriveConfig(LetterConfig):
         """Of one stream."""
@@ -64,8 +63,8 @@ def redrive_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefini
         from ...postgres.dead_letters import DeadLetters
         from ...postgres.letter_filter import LetterFilter
 
-        stream = stream_named(config.stream, streams)
-        settings = clients.settings.for_stream(stream.name)
+        stream_context = context_of(config.stream, contexts)
+        stream, settings = stream_context.stream, stream_context.settings
         wanted = LetterFilter(
             None if config.stage.name == _ANY else config.stage.name,
             config.sqlstate or None,
@@ -75,7 +74,7 @@ def redrive_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefini
             config.ids or None,
         )
         with told_in_a_line():
-            letters = DeadLetters(clients.database(), stream)
+            letters = DeadLetters(stream_context.clients.database(), stream)
             decode = JsonDecoder(stream, settings.naive_timestamps).decode
             done = letters.redrive(wanted, decode, record_rules(settings, stream), dry_run=config.dry_run)
             if done.truncated:
@@ -97,9 +96,9 @@ def redrive_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefini
     return redrive_dead_letters
 
 
-def replay_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinition:
+def replay_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
     """`replay`: read a range from Kafka again and store what is missing."""
-    names = stream_names(streams)
+    names = stream_names(contexts)
 
     class ReplayConfig(RangeConfig):
         """Of one stream."""
@@ -108,16 +107,16 @@ def replay_job(clients: Clients, streams: Mapping[str, Stream]) -> dg.JobDefinit
 
     @dg.op(name="replay_op", out=COUNTS)
     def replay_range(context: dg.OpExecutionContext, config: ReplayConfig) -> None:
-        stream = stream_named(config.stream, streams)
+        stream_context = context_of(config.stream, contexts)
         with told_in_a_line():
             wanted = ReplayRequest(
                 config.partition, config.from_offset, config.to_offset, _time(config.from_time), _time(config.to_time)
             )
-            found = ranges(wanted, stream, clients)
+            found = ranges(wanted, stream_context)
             for each in found:
                 context.log.info(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}")
             with StopRequest(context.instance, context.run_id) as stop:
-                done = run_replay(found, stream, clients, stop=stop.reason)
+                done = run_replay(found, stream_context, stop=stop.reason)
         counts = asdict(done)
         context.log.info(", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)

@@ -12,8 +12,7 @@ from ...core.errors import EnvironmentFault, KafkaUnavailable, NotPermitted
 from ...core.ports import Clock, Topic
 from ...core.progress import Progress
 from ...core.start import unanswered_words
-from ...core.stream import Stream
-from ...operations.clients import Clients
+from ...operations.stream_context import StreamContext
 from .picture import picture
 
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
@@ -137,12 +136,12 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns=columns))
 
 
-def known_row_count(stream: Stream, clients: Clients, log: logging.Logger) -> int | None:
+def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int | None:
     """Rows of the table by the ledger's counters. None when the ledger does not answer: the drain tells an outage."""
     from ...postgres.table_reads import row_count
 
     try:
-        return row_count(clients.database(), stream)
+        return row_count(stream_context.clients.database(), stream_context.stream)
     except EnvironmentFault as fault:
         log.warning("the row count is not known: %s", fault.message)
         return None

@@ -29,10 +29,9 @@ from ...core.ports import Topic
 from ...core.progress import Progress
 from ...core.record import NextOffset, StoredPosition
 from ...core.start import begin, check_identity, unanswered_words
-from ...core.stream import Stream
-from ...operations.clients import Clients
 from ...operations.limits import batch_limits, letter_limits, record_rules
 from ...operations.losses import accept_unasked, consequence, loss_of
+from ...operations.stream_context import StreamContext
 from .. import tags
 from ..checks import CheckResult, check_results
 from ..patience import SUCCESSOR_SECONDS, successor_seconds
@@ -60,12 +59,13 @@ class StreamRun:
         context: of the asset's op.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, stream: Stream, clients: Clients) -> None:
-        self._context, self._stream, self._clients = context, stream, clients
-        self._settings = clients.settings.for_stream(stream.name)
+    def __init__(self, context: dg.AssetExecutionContext, stream_context: StreamContext) -> None:
+        self._context, self._stream_context = context, stream_context
+        self._stream, self._clients = stream_context.stream, stream_context.clients
+        self._settings = stream_context.settings
         self._run = context.run
         self._shard = tags.shard_of(self._run.tags)
-        self._log = run_logger(clients.settings.log_format)
+        self._log = run_logger(self._clients.settings.log_format)
         self._clock = SystemClock()
         self._journal = Journal(context, self._clock, self._log)
         self._began_at = self._clock.monotonic()
@@ -104,8 +104,8 @@ class StreamRun:
     def _drain(self, stop: StopRequest, cleanup: ExitStack) -> Iterator[dg.MaterializeResult[Any]]:
         from ...postgres.session import PostgresLedgerSession
 
-        ledger = self._clients.ledger(self._stream)
-        topic = self._clients.topic(self._stream)
+        ledger = self._stream_context.ledger
+        topic = self._stream_context.topic
         known, ends, seen = self._begin(topic, ledger, stop)
         partitions = list(known) if self._shard is None else self._shard.partitions(known)
         source = cleanup.enter_context(closing(self._clients.source(self._stream, ledger.ledger_id())))
@@ -191,7 +191,7 @@ class StreamRun:
     def _settle_losses(self, topic: Topic, ledger: PostgresLedger, stop: StopRequest) -> None:
         """Stand still for what was noted, or go on and say so, as ON_DATA_LOSS wants. Raises DataLoss."""
         if self._settings.on_data_loss == "continue":
-            for accepted in accept_unasked(self._clients, self._stream, topic, ledger, stop.reason):
+            for accepted in accept_unasked(self._stream_context, topic, ledger, stop.reason):
                 self._journal.warning(f"{accepted.loss.description}; {consequence(accepted)}")
         elif noted := ledger.losses():
             raise as_error(noted, self._stream.name)
@@ -233,13 +233,13 @@ class StreamRun:
             self._settings.report_seconds,
             self._log,
             self._checks,
-            lambda: known_row_count(self._stream, self._clients, self._log),
+            lambda: known_row_count(self._stream_context, self._log),
         )
 
     def _note_failure(self, why: str, stops: bool) -> None:
         """For `ingest status`. Where PostgreSQL does not answer, it says that itself."""
         try:
-            self._clients.ledger(self._stream).note_failure(why, stops)
+            self._stream_context.ledger.note_failure(why, stops)
         except IngestError as error:
             self._journal.warning(f"the ledger was not told why this run failed: {error.message}")
 
@@ -249,7 +249,7 @@ class StreamRun:
 
     def _checks(self, limit_reached: str | None = None) -> Iterator[None]:
         """One after the other. Dagster keeps only a check's last result in a run: what was red in it ends red."""
-        for verdict in check_results(self._stream, self._clients, limit_reached):
+        for verdict in check_results(self._stream_context, limit_reached):
             if verdict.grave and not verdict.passed:
                 self._red[verdict.name] = verdict
             elif (red := self._red.get(verdict.name)) is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
 from ...core.stream import Stream
+from ...operations.stream_context import StreamContext
 from .. import tags
 from ..asset_keys import asset_key
 from ..checks import CHECKS, newest_evaluation
@@ -32,7 +33,7 @@ class Message:
     told: dict[str, str]
 
 
-def alert_sensor(streams: Sequence[Stream], webhook: str, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
+def alert_sensor(contexts: Sequence[StreamContext], webhook: str) -> dg.SensorDefinition:
     """Looks at every stream's newest check results and ended runs; its cursor holds what was posted to fail.
 
     Args:
@@ -47,7 +48,7 @@ def alert_sensor(streams: Sequence[Stream], webhook: str, key_prefix: Sequence[s
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         told: Failing = json.loads(context.cursor or "{}")
-        now = {stream.name: failing(context.instance, stream, key_prefix) for stream in streams}
+        now = {item.stream.name: failing(context.instance, item) for item in contexts}
         now |= {f"job {job}": failing_job(context.instance, job) for job in tags.OTHER_JOBS}
         now = {name: found for name, found in now.items() if found}
         posted = 0
@@ -68,11 +69,12 @@ def alert_sensor(streams: Sequence[Stream], webhook: str, key_prefix: Sequence[s
     return watch
 
 
-def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[str]) -> dict[str, str]:
+def failing(instance: dg.DagsterInstance, stream_context: StreamContext) -> dict[str, str]:
     """What of a stream fails now, with what it says."""
+    stream, key = stream_context.stream, asset_key(stream_context)
     found: dict[str, str] = {}
     for name in CHECKS:
-        newest = newest_evaluation(instance, asset_key(stream, key_prefix), name)
+        newest = newest_evaluation(instance, key, name)
         if newest is not None and not newest.passed:
             found[name] = newest.said or "failed"
     for run in newest_ended(instance, stream):
@@ -83,8 +85,8 @@ def failing(instance: dg.DagsterInstance, stream: Stream, key_prefix: Sequence[s
         elif shard is not None and is_fruitless(run) and (why := fruitless_runs(instance, stream, shard)) is not None:
             found[name] = why
     if (by_hand := failed_by_hand(instance, stream)) is not None:
-        step = asset_key(stream, key_prefix).to_python_identifier()
-        found[f"{RUN} by hand"] = _told(instance, by_hand, tags.outcome_of(by_hand.tags, stream), step)
+        outcome = tags.outcome_of(by_hand.tags, stream)
+        found[f"{RUN} by hand"] = _told(instance, by_hand, outcome, key.to_python_identifier())
     return found
 
 
@@ -176,8 +178,6 @@ def post(webhook: str, text: str) -> None:
         raise dg.Failure(description=f"ALERT_WEBHOOK_URL cannot be posted to: {failed}", allow_retries=False) from None
 
 
-def alert_sensors(
-    streams: Iterable[Stream], webhook: str | None, key_prefix: Sequence[str]
-) -> list[dg.SensorDefinition]:
+def alert_sensors(contexts: Sequence[StreamContext], webhook: str | None) -> list[dg.SensorDefinition]:
     """None without a webhook."""
-    return [] if webhook is None else [alert_sensor(list(streams), webhook, key_prefix)]
+    return [] if webhook is None else [alert_sensor(contexts, webhook)]

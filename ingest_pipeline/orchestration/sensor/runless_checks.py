@@ -7,8 +7,8 @@ import time
 import dagster as dg
 
 from ...core.errors import IngestError
-from ...core.stream import Stream
-from ...operations.clients import Clients
+from ...operations.stream_context import StreamContext
+from ..asset_keys import asset_key
 from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, CheckResult, Evaluation, newest_evaluation, no_loss, up_to_date
 
 LOOK_SECONDS = 60.0
@@ -22,8 +22,8 @@ class RunlessChecks:
     materialization would cover up. It remembers when it looked last and since when ticks fail; what was said is in
     Dagster."""
 
-    def __init__(self, stream: Stream, clients: Clients, key: dg.AssetKey) -> None:
-        self._stream, self._clients, self._key = stream, clients, key
+    def __init__(self, stream_context: StreamContext) -> None:
+        self._stream_context, self._key = stream_context, asset_key(stream_context)
         self._looked_at: float | None = None
         self._failing_since: float | None = None
         self._well_at: float | None = None
@@ -44,9 +44,9 @@ class RunlessChecks:
             return
         was_lost, was_late = (_is_red(self._newest(instance, name)) for name in (NO_LOSS, UP_TO_DATE))
         if was_lost:  # and was accepted or dismissed since, or the topic is back: no run need come of that
-            self._tell(instance, no_loss(self._stream, self._clients))
+            self._tell(instance, no_loss(self._stream_context))
         if waiting or was_late:
-            self._tell(instance, up_to_date(self._stream, self._clients))
+            self._tell(instance, up_to_date(self._stream_context))
         elif not was_lost:
             self._well_at = time.monotonic()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import dagster as dg
@@ -16,12 +16,11 @@ from ...core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
 from ...core.ports import Topic
 from ...core.record import NextOffset, TopicIdentity
 from ...core.start import log_bounds, unanswered
-from ...core.stream import Stream
-from ...operations.clients import Clients
 from ...operations.judgement import paused_words
+from ...operations.stream_context import StreamContext
 from ...operations.waiting import WaitWatch
 from .. import tags
-from ..asset_keys import asset_key, topic_key
+from ..asset_keys import topic_key
 from ..patience import OTHER_STARTING_SECONDS, learned, max_runtime
 from ..run_history import views_of_runs
 from ..view import STARTING_SECONDS, Launch, View
@@ -37,25 +36,25 @@ TICK_SECONDS = 60.0
 """How often the ledger is told that the sensor looks."""
 
 
-def stream_sensor(stream: Stream, clients: Clients, key_prefix: Sequence[str] = ()) -> dg.SensorDefinition:
+def stream_sensor(stream_context: StreamContext) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default. It looks every POLL_SECONDS, several times a tick where that is short."""
-    poll_seconds = clients.settings.for_stream(stream.name).poll_seconds
-    unattended = RunlessChecks(stream, clients, asset_key(stream, key_prefix))
-    watch = WaitWatch(clients.settings.for_stream(stream.name).max_delay_seconds)
+    stream, settings = stream_context.stream, stream_context.settings
+    unattended = RunlessChecks(stream_context)
+    watch = WaitWatch(settings.max_delay_seconds)
 
     @dg.sensor(
         name=tags.sensor_name(stream),
         job_name=tags.job_name(stream),
-        minimum_interval_seconds=poll_seconds,
+        minimum_interval_seconds=settings.poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Launches a run for every shard of topic {stream.topic} that has lag and no live drainer.",
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         by_daemon = context.log_key is not None  # a test of the sensor by hand is to be answered at once
-        vigil = IdlePoll(context.instance_ref if by_daemon else None, poll_seconds)
+        vigil = IdlePoll(context.instance_ref if by_daemon else None, settings.poll_seconds)
         try:
-            starting = _starting_seconds(context.instance_ref, clients.settings.run_start_seconds)
-            return tick(context, stream, clients, key_prefix, unattended, vigil, starting, watch)
+            starting = _starting_seconds(context.instance_ref, stream_context.clients.settings.run_start_seconds)
+            return tick(context, stream_context, unattended, vigil, starting, watch)
         except (DataLoss, TopicChanged) as error:
             unattended.after_loss(context.instance, error)
             raise dg.Failure(description=error.message) from None
@@ -71,9 +70,7 @@ def stream_sensor(stream: Stream, clients: Clients, key_prefix: Sequence[str] = 
 
 def tick(
     context: dg.SensorEvaluationContext,
-    stream: Stream,
-    clients: Clients,
-    key_prefix: Sequence[str] = (),
+    stream_context: StreamContext,
     unattended: RunlessChecks | None = None,
     vigil: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
@@ -93,11 +90,11 @@ def tick(
     """
     try:
         no_run_lately = unattended is not None and unattended.is_well()
-        view = look(context, stream, clients, no_run_lately, vigil, starting_seconds, watch)
+        view = look(context, stream_context, no_run_lately, vigil, starting_seconds, watch)
     except TopicMissing as error:
-        if known := clients.ledger(stream).positions():
-            raise topic_gone(error, len(known), stream.name) from error
-        _remember_absence(stream, clients)
+        if known := stream_context.ledger.positions():
+            raise topic_gone(error, len(known), stream_context.stream.name) from error
+        _remember_absence(stream_context)
         return dg.SkipReason(f"{error.message}; waiting for it")
     if unattended is not None:
         unattended.after_answer()
@@ -109,12 +106,12 @@ def tick(
                 "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never came to be.",
             )
     if decision.fruitless not in (None, view.failure):
-        clients.ledger(stream).note_failure(decision.fruitless, stops=False)
-    requests = [_request(launch, stream, clients, view) for launch in decision.launches]
+        stream_context.ledger.note_failure(decision.fruitless, stops=False)
+    requests = [_request(launch, stream_context, view) for launch in decision.launches]
     if unattended is not None and view.runs_asked:
         at_work = bool(requests or view.active or view.owners)
         unattended.after(context.instance, at_work, waiting=any(view.lag.values()))
-    observations, seen = _observe(context, stream, clients, topic_key(stream, key_prefix), view.now)
+    observations, seen = _observe(context, stream_context, view.now)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason="; ".join(decision.said) if decision.said and not requests else None,
@@ -127,8 +124,7 @@ def tick(
 
 def look(
     context: dg.SensorEvaluationContext,
-    stream: Stream,
-    clients: Clients,
+    stream_context: StreamContext,
     no_run_lately: bool = False,
     vigil: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
@@ -143,8 +139,8 @@ def look(
         starting_seconds, watch: see `tick`.
     """
     now = time.time()  # of what is seen: a vigil may follow, and a ghost is not older for that
-    settings = clients.settings.for_stream(stream.name)
-    ledger, topic = clients.ledger(stream), clients.topic(stream)
+    stream, settings = stream_context.stream, stream_context.settings
+    ledger, topic = stream_context.ledger, stream_context.topic
     snapshot = ledger.snapshot()
     known, state, owners = snapshot.positions, snapshot.state, snapshot.owners
     ticked_at = by_this_clock(state.ticked_at, state, now)
@@ -166,7 +162,7 @@ def look(
     idle = known.keys() >= ends.keys() and not (any(lag.values()) or owners.holders or lost)
     paused = paused_words(state)
     if vigil is not None and idle and paused is None and vigil.sees_news(topic, ends):
-        return look(context, stream, clients, no_run_lately, None, starting_seconds, watch)
+        return look(context, stream_context, no_run_lately, None, starting_seconds, watch)
     runs_asked = not (no_run_lately and idle)
     limit = RECENT_RUNS * settings.parallelism
     active, recent = views_of_runs(context.instance, stream, limit) if runs_asked else ([], [])
@@ -174,7 +170,7 @@ def look(
     return View(
         now=now,
         parallelism=settings.parallelism,
-        definition=tags.definition_of(stream, clients.settings),
+        definition=tags.definition_of(stream, stream_context.clients.settings),
         run_max_seconds=settings.run_max_seconds,
         lag=lag,
         begun=set(known),
@@ -207,22 +203,22 @@ def _losses(
 
 
 def _observe(
-    context: dg.SensorEvaluationContext, stream: Stream, clients: Clients, key: dg.AssetKey, now: float
+    context: dg.SensorEvaluationContext, stream_context: StreamContext, now: float
 ) -> tuple[list[dg.AssetObservation], Look]:
     """An outage that begins just now must not hold a launch back: the next tick looks again."""
     last = Look(**stored(context.cursor).get("look", {}))
     try:
-        return observe(clients.topic(stream), clients.ledger(stream), key, last, now)
+        return observe(stream_context.topic, stream_context.ledger, topic_key(stream_context), last, now)
     except EnvironmentFault as fault:
         context.log.warning(f"the topic is observed at the next tick: {fault.message}")
         return [], last
 
 
-def _request(launch: Launch, stream: Stream, clients: Clients, view: View) -> dg.RunRequest:
-    settings = clients.settings.for_stream(stream.name)
+def _request(launch: Launch, stream_context: StreamContext, view: View) -> dg.RunRequest:
+    settings = stream_context.settings
     lead = view.patience.lead if view.patience is not None else 0.0
     found = {
-        tags.STREAM: stream.name,
+        tags.STREAM: stream_context.stream.name,
         tags.SHARD: str(launch.shard),
         tags.DEFINITION: view.definition,
         tags.MAX_RUNTIME: str(max_runtime(settings.run_max_seconds, lead)),
@@ -242,9 +238,9 @@ def _starting_seconds(instance: InstanceRef | None, wanted: int) -> float:
     return wanted or (STARTING_SECONDS if default else OTHER_STARTING_SECONDS)
 
 
-def _remember_absence(stream: Stream, clients: Clients) -> None:
+def _remember_absence(stream_context: StreamContext) -> None:
     """START_FROM must not skip what is written between the topic's appearance and the first look at it."""
-    if clients.settings.for_stream(stream.name).start_from != "earliest":
-        ledger = clients.ledger(stream)
+    if stream_context.settings.start_from != "earliest":
+        ledger = stream_context.ledger
         ledger.prepare()
         ledger.await_topic()
