@@ -75,4 +75,4 @@ def _store(connection: Connection, sql: Statements, by_line: bool, rows: list[Ro
     except RecordRefused as error:
         if by_line:
             raise
-        raise RecordRefused(error.message, stage="database") from error
+        raise RecordRefused(error.message, stage="insert") from error

@@ -71,8 +71,8 @@ def make_batch(
         records,
         ends or {},
         positions,
-        decode or JsonDecoder(stream).decode,
-        RecordRules(dead_letter_max_bytes=1024, record_columns=stream.record_columns),
+        decode=decode or JsonDecoder(stream).decode,
+        rules=RecordRules(dead_letter_max_bytes=1024, record_columns=stream.record_columns),
     )
     assert batch is not None
     return batch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.decode import JsonDecoder
-from ..core.errors import STAGES
+from ..core.errors import RefusalStage
 from ..core.stream import Stream
 from .main import Instant, StreamName, context_of, open_clients
 from .progress import progress
@@ -48,7 +48,11 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--since", type=Instant(), help="Only letters refused at this time or later; UTC without a zone."),
         click.option("--reason", help="Only letters whose reason contains this text."),
         click.option("--sqlstate", help="Only letters with this SQLSTATE, for example 23514."),
-        click.option("--stage", type=click.Choice(STAGES), help="Only letters that this stage refused."),
+        click.option(
+            "--stage",
+            type=click.Choice([stage.value for stage in RefusalStage]),
+            help="Only letters that this stage refused.",
+        ),
         click.argument("stream", type=StreamName()),
     ):
         run = option(run)

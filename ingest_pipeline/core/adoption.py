@@ -10,7 +10,7 @@ from .ports import Topic
 from .record import NextOffset
 
 _SHOWN = 10
-"""Partitions that a sentence lists before it counts the rest."""
+"""A sentence lists up to this many partitions and counts the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +18,19 @@ class Adoption:
     """What a stream takes over from a group.
 
     Attributes:
-        places: partition → the group's offset.
-        without: partitions for which the group has no offset. They follow START_FROM.
-        expired: partition → where the log begins, for offsets that the log no longer holds.
+        next_offsets: partition → the group's offset.
+        without: partitions for which the group has no offset. These partitions follow START_FROM.
+        expired: partition → first offset of the log, where the log no longer holds the group's offset.
     """
 
     group: str
-    places: dict[int, NextOffset]
+    next_offsets: dict[int, NextOffset]
     without: list[int]
     expired: dict[int, int]
 
     def summary(self) -> str:
         """One line for people."""
-        offsets = [f"partition {partition} at {place.next_offset}" for partition, place in self.places.items()]
+        offsets = [f"partition {p} at {adopted.next_offset}" for p, adopted in self.next_offsets.items()]
         sentences = [f"group {self.group}: {_listed(offsets)}"]
         if self.without:
             sentences.append(f"The group has no offset for partitions {_listed(map(str, self.without))}")
@@ -42,17 +42,16 @@ class Adoption:
         return ". ".join(sentences)
 
 
-def adoption(topic: Topic, group: str, partitions: Collection[int], stream: str, awaited: bool = False) -> Adoption:
+def adoption(topic: Topic, group: str, *, partitions: Collection[int], stream: str, awaited: bool = False) -> Adoption:
     """The group's offsets for these partitions.
 
-    An offset that the log no longer holds is taken over as it is: the stream then finds the loss, names it, and skips
-    nothing silently.
+    An expired offset is taken over unchanged, so that the stream reports the gap as a loss.
 
     Args:
-        awaited: the topic was created after the stream first looked for it. Such a group may have no offset yet.
+        awaited: the topic was created after the stream first looked for it, so the group may have no offsets yet.
 
     Raises:
-        AdoptionRefused: the group has no offset, an offset beyond the log's end, or offsets of this product's own.
+        AdoptionRefused: the group has no offset, or an offset beyond the log's end, or belongs to a stream of ours.
         TopicMissing, KafkaUnavailable, NotPermitted.
     """
     where = f"stream {stream}: ADOPT_GROUP names group {group}"
@@ -71,20 +70,20 @@ def adoption(topic: Topic, group: str, partitions: Collection[int], stream: str,
             " replaces, or unset ADOPT_GROUP. Nothing was read",
             stream=stream,
         )
-    places = {partition: NextOffset(offset.next_offset) for partition, offset in sorted(offsets.items())}
-    ends, starts = topic.high_watermarks(list(places)), topic.start_offsets(list(places))
-    for partition, place in places.items():
-        if partition in ends and place.next_offset > ends[partition].next_offset:
+    next_offsets = {partition: NextOffset(offset.next_offset) for partition, offset in sorted(offsets.items())}
+    ends, starts = topic.high_watermarks(list(next_offsets)), topic.start_offsets(list(next_offsets))
+    for partition, adopted in next_offsets.items():
+        if partition in ends and adopted.next_offset > ends[partition].next_offset:
             raise AdoptionRefused(
-                f"{where}, whose offset for partition {partition} of topic {topic.name} is {place.next_offset}, beyond"
-                f" the log's end at {ends[partition].next_offset}: the topic was re-created or cut. Reset the group's"
-                " offsets with kafka-consumer-groups.sh, or unset ADOPT_GROUP. Nothing was read",
+                f"{where}, whose offset for partition {partition} of topic {topic.name} is {adopted.next_offset},"
+                f" beyond the log's end at {ends[partition].next_offset}: the topic was re-created or cut. Reset the"
+                " group's offsets with kafka-consumer-groups.sh, or unset ADOPT_GROUP. Nothing was read",
                 stream=stream,
                 partition=partition,
             )
     lows = {partition: start.next_offset for partition, start in starts.items()}
-    expired = {partition: low for partition, low in lows.items() if places[partition].next_offset < low}
-    return Adoption(group, places, sorted(set(partitions) - set(places)), expired)
+    expired = {partition: low for partition, low in lows.items() if next_offsets[partition].next_offset < low}
+    return Adoption(group, next_offsets, sorted(set(partitions) - set(next_offsets)), expired)
 
 
 def _listed(words: Iterable[str]) -> str:

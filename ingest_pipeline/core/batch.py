@@ -1,4 +1,4 @@
-"""Cutting the log into batches: when one is full."""
+"""Cuts a partition's log into batches."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from .ports import Clock, Source
 from .record import Chunk, Message, NextOffset
 
 SLICE_SECONDS = 0.25
-"""The longest single wait inside a read: how late a request to stop may be noticed."""
-_HURRIED_SECONDS = 0.05
+"""The longest wait inside one read. A request to stop is noticed after this time at the latest."""
+_BACKLOG_WAIT_SECONDS = 0.05
 _FIRST_READ = 100
 _LARGE_KEY = 256
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """A batch is cut at the first of these.
+    """A batch ends at the first of these limits.
 
     Attributes:
-        records: count.
-        size_bytes: sum of the values' bytes, and of the keys' where these are large; one larger record still makes a
-            batch of its own. Headers are not counted: the client does not tell their size.
-        timeout_seconds: counted from the batch's first record.
-        together: while records wait to be read, so many times `records` go into one transaction; it never waits for
-            more. What a commit costs is shared by more rows, and nothing else changes.
+        records: number of records.
+        size_bytes: bytes of the values, and of the keys if keys are large. A single larger record makes a batch of its
+            own. Headers do not count, because the client does not report their size.
+        timeout_seconds: seconds since the batch's first record.
+        batches_per_commit: with a backlog, one transaction takes up to this many times `records`, so that more rows
+            share the cost of a commit. A batch never waits for this.
     """
 
     records: int
@@ -36,10 +36,10 @@ class BatchLimits:
 
 
 class BatchReader:
-    """Collects messages from a source until a limit is reached, carrying what was read beyond it.
+    """Collects messages from a source until a limit is reached, and carries surplus messages to the next batch.
 
-    Bounded: `consume(n)` is not bounded in bytes, so a read asks for as many records as are expected to fit, from the
-    average size seen so far, starting small.
+    A read of n records is not bounded in bytes. To bound memory, a read asks for as many records of average size as
+    fit, and starts small.
     """
 
     def __init__(self, source: Source, limits: BatchLimits, clock: Clock) -> None:
@@ -56,14 +56,13 @@ class BatchReader:
         self._average_bytes = limits.size_bytes / _FIRST_READ
 
     def expect_backlog(self, ends: Mapping[int, int]) -> None:
-        """The next batch of records is due, too, once all these partitions have been read up to these offsets, or to
-        their end."""
+        """End the next batch early, when every partition has been read to its offset in `ends` or to its end."""
         self._awaited = dict(ends)
 
     def read(self) -> tuple[list[Message], dict[int, NextOffset]] | None:
-        """Wait up to SLICE_SECONDS. (messages, ends) when a batch is due, else None.
+        """Wait up to SLICE_SECONDS. Returns (messages, ends) if a batch is due, else None.
 
-        A batch that only moves positions over transaction markers has no messages.
+        Without messages, the batch only moves positions over transaction markers.
         """
         chunk, self._carried = self._carried, None
         if chunk is None:
@@ -76,7 +75,7 @@ class BatchReader:
         return None
 
     def take(self) -> tuple[list[Message], dict[int, NextOffset]] | None:
-        """What has been collected so far, whether due or not; None when there is nothing."""
+        """The collected messages and ends, due or not. None without any."""
         if not self._messages and not self._ends:
             return None
         taken = self._messages, self._ends
@@ -87,7 +86,7 @@ class BatchReader:
 
     def _room(self) -> int:
         if self._opened_at is None:
-            return 1  # returns as the first record comes: the time-out counts from it
+            return 1  # return with the first record, because the time-out starts there
         by_bytes = (self._limits.size_bytes - self._bytes) / max(self._average_bytes, 1.0)
         return max(1, min(self._limits.records - len(self._messages) % self._limits.records, int(by_bytes)))
 
@@ -95,9 +94,9 @@ class BatchReader:
         if self._opened_at is None:
             return SLICE_SECONDS
         if len(self._messages) >= self._limits.records:
-            return 0.0  # due already: only what is there goes along
+            return 0.0  # due already: take only records that have arrived
         left = self._opened_at + self._limits.timeout_seconds - self._clock.monotonic()
-        return min(SLICE_SECONDS if self._awaited is None else _HURRIED_SECONDS, max(0.0, left))
+        return min(SLICE_SECONDS if self._awaited is None else _BACKLOG_WAIT_SECONDS, max(0.0, left))
 
     def _add(self, chunk: Chunk) -> None:
         messages = list(chunk.messages)
@@ -120,7 +119,7 @@ class BatchReader:
             self._awaited = {p: end for p, end in self._awaited.items() if reached.get(p, 0) < end}
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
-        """How many of these records still belong to this batch."""
+        """How many of these records fit into this batch."""
         total, room = self._bytes, self._limits.records * self._limits.batches_per_commit - len(self._messages)
         if total + all_bytes <= self._limits.size_bytes:
             return min(len(sizes), room)
@@ -145,7 +144,7 @@ class BatchReader:
 
 
 def _sizes(messages: Sequence[Message]) -> list[int]:
-    """Bytes of the values; of the keys too where the last one is large. To ask for each key costs time in the loop."""
+    """Bytes per message: the value, and the key if the last message's key is large. Reading every key costs time."""
     if len(messages[-1].key() or b"") < _LARGE_KEY:
         return list(map(len, messages))
     return [len(message) + len(message.key() or b"") for message in messages]

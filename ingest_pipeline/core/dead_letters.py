@@ -1,4 +1,4 @@
-"""Message → dead letter: the original bytes and coordinates, and why no row could be made of them."""
+"""Message → dead letter: the original bytes, the coordinates and the reason of the refusal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .errors import RecordRefused
 from .record import NO_TIMESTAMP_MS, DeadLetter, Message
 
 Headers = list[list[str | None]]
-"""[key, base64 of the value] pairs, in order and with repeats."""
+"""[key, base64 of the value] pairs in order. A key may repeat."""
 _NO_TIMESTAMP = 0
-# Not `message.headers()`: Python's specialised call of a C method takes what it returns unlooked at, and
-# confluent-kafka 2.16 returns a list with NULL pointers beside its error. Using them ends the process.
+# Not `message.headers()`: confluent-kafka 2.16 returns a list with NULL pointers together with an error. Python's
+# specialised call of a C method does not check for the error, and using the list kills the process.
 _read_headers = methodcaller("headers")
 HEADERS_UNREADABLE = "; its headers could not be read (a key is not UTF-8)"
 
@@ -23,14 +23,15 @@ def dead_letter(
     message: Message,
     incarnation: int,
     refused: RecordRefused,
+    *,
     value_limit: int,
     headers_read: Sequence[Headers | None] = (),
 ) -> DeadLetter:
     """A dead letter for a refused message.
 
     Args:
-        value_limit: bytes of the value to keep; a longer one is cut, with its full length and SHA-256 beside it.
-        headers_read: what came of asking for the headers, where that has been done: a second time would be fatal.
+        value_limit: bytes of the value to keep. The full length and the SHA-256 of a longer value are stored, too.
+        headers_read: [the headers], if they have been read already. Reading them twice may kill the process.
     """
     value = message.value()
     kind, timestamp_ms = message.timestamp()
@@ -53,10 +54,10 @@ def dead_letter(
 
 
 def read_headers(message: Message) -> tuple[Headers | None, bool]:
-    """(the headers, None when there are none, whether they could be read).
+    """Returns (headers or None, whether the headers could be read).
 
-    Called once a message: confluent-kafka 2.16 raises SystemError for a key that is not UTF-8, and a second call for
-    the same message hands out NULL pointers.
+    Call this once per message. confluent-kafka 2.16 raises SystemError for a key that is not UTF-8, and a second call
+    for the same message returns NULL pointers.
     """
     try:
         headers = _read_headers(message)

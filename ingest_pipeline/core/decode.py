@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from .documents import Documents, holds_nul
-from .errors import RecordRefused
+from .errors import RecordRefused, RefusalStage
 from .extra_fields import Undeclared
 from .fields import Field, not_numeric
 from .many import each, without_doubtful
@@ -78,7 +78,7 @@ class JsonDecoder:
                 self._check_year(time, self._fields[i])
         for i in self._decimals:
             if values[i] is not None and (why := not_numeric(values[i], len(value))):
-                raise RecordRefused(f"{why} - at `$.{self._fields[i].path}`", stage="value")
+                raise RecordRefused(f"{why} - at `$.{self._fields[i].path}`", stage=RefusalStage.VALUE)
         if _BACKSLASH in value:
             self._check_nul(values)
         return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
@@ -123,9 +123,11 @@ class JsonDecoder:
         try:
             found = undeclared.of(value)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise RecordRefused(f"in an undeclared field: {reason_of(error)}", stage="decode") from None
+            raise RecordRefused(f"in an undeclared field: {reason_of(error)}", stage=RefusalStage.DECODE) from None
         if _BACKSLASH in value and holds_nul(found):
-            raise RecordRefused("NUL character in an undeclared field, which PostgreSQL cannot store", stage="value")
+            raise RecordRefused(
+                "NUL character in an undeclared field, which PostgreSQL cannot store", stage=RefusalStage.VALUE
+            )
         return found
 
     def _decode_leniently(self, value: bytes) -> tuple[Any, ...]:
@@ -134,7 +136,7 @@ class JsonDecoder:
         except MemoryError:
             raise
         except Exception as error:
-            raise RecordRefused(self._as_declared(refusal(error)), stage="decode") from None
+            raise RecordRefused(self._as_declared(refusal(error)), stage=RefusalStage.DECODE) from None
         values = list(self._leaves(event))
         for i in self._times:
             if values[i] is not None:
@@ -148,7 +150,7 @@ class JsonDecoder:
         except MemoryError:
             raise
         except Exception as error:
-            raise RecordRefused(by_its_check(error), stage="decode") from None
+            raise RecordRefused(by_its_check(error), stage=RefusalStage.DECODE) from None
         return self._leaves(event)
 
     def _as_jsonb(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -161,7 +163,7 @@ class JsonDecoder:
             for i in self._structs:
                 dressed[i] = msgspec.to_builtins(dressed[i])
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
-            raise RecordRefused(inside(reason_of(error), self._fields[i].path), stage="decode") from None
+            raise RecordRefused(inside(reason_of(error), self._fields[i].path), stage=RefusalStage.DECODE) from None
         return tuple(dressed)
 
     def _as_declared(self, reason: str) -> str:
@@ -176,24 +178,30 @@ class JsonDecoder:
         try:
             time = parse_timestamp(text)
         except ValueError:
-            raise RecordRefused(f"not an ISO 8601 timestamp - at `$.{item.path}`", stage="timestamp") from None
+            raise RecordRefused(
+                f"not an ISO 8601 timestamp - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP
+            ) from None
         if time.tzinfo is not None:
             return time
         if self._naive_is_utc:
             return time.replace(tzinfo=UTC)
-        raise RecordRefused(f"timestamp without a time zone - at `$.{item.path}`", stage="timestamp")
+        raise RecordRefused(f"timestamp without a time zone - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP)
 
     def _check_year(self, time: datetime, item: Field) -> None:
         """Year 1 and 9999 may leave what can be read back once they are converted to UTC."""
         try:
             time.astimezone(UTC)
         except OverflowError:
-            raise RecordRefused(f"timestamp outside years 1 to 9999 - at `$.{item.path}`", stage="value") from None
+            raise RecordRefused(
+                f"timestamp outside years 1 to 9999 - at `$.{item.path}`", stage=RefusalStage.VALUE
+            ) from None
 
     def _check_nul(self, values: tuple[Any, ...]) -> None:
         for item, value in zip(self._fields, values, strict=True):
             if holds_nul(value):
-                raise RecordRefused(f"NUL character, which PostgreSQL cannot store - at `$.{item.path}`", stage="value")
+                raise RecordRefused(
+                    f"NUL character, which PostgreSQL cannot store - at `$.{item.path}`", stage=RefusalStage.VALUE
+                )
 
 
 def _merged(odd: list[int], refused: list[int]) -> list[int]:

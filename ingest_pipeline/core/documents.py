@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import RecordRefused
+from .errors import RecordRefused, RefusalStage
 from .fields import Field
 from .reasons import inside, reason_of
 
@@ -49,7 +49,7 @@ class Documents:
                 try:
                     value = decode(row[i])
                 except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-                    raise RecordRefused(inside(reason_of(error), path), stage="decode") from None
+                    raise RecordRefused(inside(reason_of(error), path), stage=RefusalStage.DECODE) from None
                 if value is None:
                     row = (*row[:i], None, *row[i + 1 :])
         return row

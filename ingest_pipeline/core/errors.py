@@ -25,6 +25,7 @@ All of them can be pickled, with their attributes.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 
@@ -69,23 +70,26 @@ class SettingsError(IngestError):
     """A setting or a stream declaration that cannot be used. The message may have a line for each."""
 
 
-STAGES = ("size", "decode", "timestamp", "value", "insert")
+class RefusalStage(StrEnum):
+    """Where a record was refused, as stored with its dead letter."""
+
+    SIZE = "size"
+    DECODE = "decode"
+    TIMESTAMP = "timestamp"
+    VALUE = "value"
+    INSERT = "insert"
 
 
 class RecordRefused(IngestError):
-    """One record cannot become a row.
-
-    `stage` is one of STAGES; the message is the dead letter's reason: a template,
-    never a value. `index` is the record's place in the list that was being written, where the driver or the server
-    told it.
-    """
+    """One record cannot become a row. The message is the dead letter's reason and holds no value of the record."""
 
     @property
-    def stage(self) -> str:
-        return str(self.where.get("stage", "insert"))
+    def stage(self) -> RefusalStage:
+        return RefusalStage(self.where.get("stage", RefusalStage.INSERT))
 
     @property
     def index(self) -> int | None:
+        """Index of the record in the list that was written. None: neither driver nor server named it."""
         return self.where.get("index")
 
 

@@ -1,21 +1,44 @@
-"""What Kafka no longer holds of what the ledger expects next: told, named, and what going on would mean.
+"""Data loss: Kafka no longer holds the next offset that the ledger expects.
 
-Holes inside the log (transaction markers, compaction) are no loss; these are: the log begins beyond the next offset,
-ends before it, was cut and regrew, or the topic is another one than the ledger's positions are of.
+Holes inside the log (transaction markers, compaction) are no loss. A loss is one of:
+
+- The log begins behind the next offset, or ends before it.
+- The log was truncated and has grown again.
+- The positions in the ledger belong to another topic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from .errors import DataLoss, KafkaUnavailable, TopicChanged, TopicMissing
 from .record import NextOffset, StoredPosition, TopicIdentity
 
-RETENTION, TRUNCATED, REWRITTEN, UNREADABLE = "retention", "truncated", "rewritten", "unreadable"
-CLUSTER, TOPIC, RENAMED, PARTITIONS = "other cluster", "other topic", "renamed", "fewer partitions"
-ANOTHER_TOPIC = (CLUSTER, TOPIC, RENAMED, PARTITIONS)
+
+class LossCause(StrEnum):
+    """Why Kafka does not hold a next offset, as stored in the ledger."""
+
+    RETENTION = "retention"
+    TRUNCATED = "truncated"
+    REWRITTEN = "rewritten"
+    UNREADABLE = "unreadable"
+    CLUSTER = "other cluster"
+    TOPIC = "other topic"
+    RENAMED = "renamed"
+    PARTITIONS = "fewer partitions"
+
+    @property
+    def is_another_topic(self) -> bool:
+        """Whether the positions belong to another topic than the one that Kafka has now."""
+        return self in (LossCause.CLUSTER, LossCause.TOPIC, LossCause.RENAMED, LossCause.PARTITIONS)
+
+    @property
+    def reuses_offsets(self) -> bool:
+        """Whether stored offsets can return with other records. Only a new incarnation tells the records apart."""
+        return self not in (LossCause.RETENTION, LossCause.UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +46,28 @@ class Loss:
     """One partition's next offset that Kafka does not hold.
 
     Attributes:
-        cause: one of this module's names.
-        low, high: the log's bounds when it was found; None where nobody asked.
-        description: what happened, in words.
-        found_at: when it was first seen, where that is kept.
+        description: one sentence for people.
+        low, high: the log's bounds when the loss was first seen. None: the bounds were not compared.
+        found_at: when the ledger recorded the loss. None: not recorded yet.
     """
 
     partition: int
     incarnation: int
     next_offset: int
-    cause: str
+    cause: LossCause
     description: str
     low: int | None = None
     high: int | None = None
     found_at: datetime | None = field(default=None, compare=False)
 
-    @property
-    def offsets_used_again(self) -> bool:
-        """Whether offsets that have been stored will come again with other records: only a new incarnation tells
-        them apart."""
-        return self.cause not in (RETENTION, UNREADABLE)
-
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """An operator's word that a loss is borne, and the place to go on from; None closes the partition.
+    """An operator accepts a loss.
 
     Attributes:
-        low: where the log begins, if that was asked.
+        resume_at: where reading resumes. None closes the partition.
+        low: where the log begins. None: not asked.
     """
 
     loss: Loss
@@ -59,43 +76,51 @@ class Acceptance:
 
     @property
     def new_incarnation(self) -> bool:
-        """Whether offsets that have been stored will be stored again."""
-        place = self.resume_at
-        return self.loss.offsets_used_again or (place is not None and place.next_offset < self.loss.next_offset)
+        """Whether offsets that are stored already will be stored again."""
+        resume_at = self.resume_at
+        goes_back = resume_at is not None and resume_at.next_offset < self.loss.next_offset
+        return self.loss.cause.reuses_offsets or goes_back
 
     @property
     def left_out(self) -> int:
-        """Offsets of the log before the place where a new incarnation begins: lost as well."""
+        """Number of offsets between the log's beginning and the start of a new incarnation. They count as lost."""
         if not self.new_incarnation or self.resume_at is None or self.low is None:
             return 0
         return max(0, self.resume_at.next_offset - self.low)
 
 
-def bounds_loss(partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss | None:
-    """A next offset outside the log; None when it is inside or at its end."""
-    if low <= expected <= high:
-        return None
-    return _loss(RETENTION if expected < low else TRUNCATED, partition, incarnation, expected, low, high)
-
-
 def noted_loss(
-    cause: str, partition: int, incarnation: int, expected: int, low: int, high: int, found_at: datetime | None = None
+    *,
+    cause: str,
+    partition: int,
+    incarnation: int,
+    expected: int,
+    low: int,
+    high: int,
+    found_at: datetime | None = None,
 ) -> Loss:
-    """One that was found before, from what was kept of it."""
-    return replace(_loss(cause, partition, incarnation, expected, low, high), found_at=found_at)
+    """A loss inside one topic, such as the ledger or an error recorded it."""
+    kind = LossCause(cause)
+    words = {
+        LossCause.RETENTION: f"offsets {expected} to {low - 1} were deleted before they were read",
+        LossCause.TRUNCATED: f"the log ended at {high}, before the next offset {expected}: it was cut or re-created",
+        LossCause.UNREADABLE: f"the record batch at offset {expected} is corrupt, the client cannot read it",
+        LossCause.REWRITTEN: f"the records before offset {expected} were replaced: the log was cut and regrew",
+    }[kind]
+    description = f"partition {partition}: {words} (the log held {low} to {high})"
+    return Loss(partition, incarnation, expected, kind, description, low, high, found_at)
 
 
-def data_loss(where: str, partition: int, expected: int, low: int, high: int, corrupt: bool = False) -> DataLoss:
-    """What a reader found at its next offset. `.where` holds partition, offset, low, high and cause.
+def data_loss(where: str, *, partition: int, expected: int, low: int, high: int, corrupt: bool = False) -> DataLoss:
+    """The error of a reader whose next offset is missing. `.where` holds partition, offset, low, high and cause.
 
     Args:
-        corrupt: the log holds the offset, and the client cannot read the record batch there.
+        corrupt: the log holds the offset, but the client cannot read the record batch there.
     """
-    within = UNREADABLE if corrupt else REWRITTEN
-    cause = RETENTION if expected < low else TRUNCATED if expected > high else within
-    found = _loss(cause, partition, 0, expected, low, high)
+    cause = _outside(expected, low, high) or (LossCause.UNREADABLE if corrupt else LossCause.REWRITTEN)
+    loss = noted_loss(cause=cause, partition=partition, incarnation=0, expected=expected, low=low, high=high)
     return DataLoss(
-        f"{where}, {found.description}. Nothing was skipped; the stream stops until an operator accepts the gap:"
+        f"{where}, {loss.description}. Nothing was skipped. The stream stops until an operator accepts the gap:"
         " ingest accept-loss",
         partition=partition,
         offset=expected,
@@ -105,31 +130,32 @@ def data_loss(where: str, partition: int, expected: int, low: int, high: int, co
     )
 
 
-def identity_losses(identity: TopicIdentity, topic: str, known: Mapping[int, StoredPosition]) -> list[Loss]:
-    """Positions that belong to another topic than this one. An id that either side lacks says nothing.
+def identity_losses(identity: TopicIdentity, topic: str, positions: Mapping[int, StoredPosition]) -> list[Loss]:
+    """A loss for each position that belongs to another topic. An id that either side lacks is not compared.
 
     Raises:
-        KafkaUnavailable: the metadata shows fewer partitions under the same topic id. Kafka never takes a partition
-            away, so the metadata is out of date.
+        KafkaUnavailable: the metadata shows fewer partitions under the same topic id. Kafka never removes partitions,
+            so the metadata is out of date.
     """
-    found = []
-    for partition, at in known.items():
-        said = _another(identity, topic, at) or _no_partition(identity, partition, at, len(known))
-        if said is not None:
-            cause, words = said
-            words += f"; partition {partition} stands at offset {at.next_offset} of the old one"
-            found.append(Loss(partition, at.incarnation, at.next_offset, cause, words))
-    return found
+    losses = []
+    for partition, position in positions.items():
+        difference = _another_topic(identity, topic, position)
+        difference = difference or _no_partition(identity, partition, position, len(positions))
+        if difference is not None:
+            cause, words = difference
+            words += f"; partition {partition} stands at offset {position.next_offset} of the old one"
+            losses.append(Loss(partition, position.incarnation, position.next_offset, cause, words))
+    return losses
 
 
 def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
-    """The error for these, of which there is at least one."""
+    """The error for one or more losses."""
     first = losses[0]
-    kind = TopicChanged if first.cause in ANOTHER_TOPIC else DataLoss
+    kind = TopicChanged if first.cause.is_another_topic else DataLoss
     more = f" (and {len(losses) - 1} more partitions)" if len(losses) > 1 else ""
     return kind(
-        f"stream {stream}: {first.description}{more}. Nothing was skipped; the stream stands still until an operator"
-        f" accepts it: ingest accept-loss {stream}",
+        f"stream {stream}: {first.description}{more}. Nothing was skipped. The stream stops until an operator accepts"
+        f" the loss: ingest accept-loss {stream}",
         stream=stream,
         partition=first.partition,
         offset=first.next_offset,
@@ -140,93 +166,105 @@ def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
 
 
 def topic_gone(error: TopicMissing, positions: int, stream: str) -> TopicMissing:
-    """The error for a stream that has begun: a topic that never was is only waited for."""
+    """The error for a stream that has positions but no topic. A stream without positions waits for its topic."""
     return TopicMissing(
-        f"stream {stream}: the topic of its {positions} positions is gone: {error.message}. Nothing was skipped; the"
-        f" stream stands still until it is there again. Where it was re-created: ingest accept-loss {stream}; where the"
-        " settings point at the wrong cluster, correct them",
+        f"stream {stream}: the topic of its {positions} positions is gone: {error.message}. Nothing was skipped. The"
+        f" stream stops until the topic is there again. If the topic was re-created: ingest accept-loss {stream}. If"
+        " the settings name the wrong cluster, correct them",
         stream=stream,
     )
 
 
 def unverified(verified: Mapping[int, int], reached: Mapping[int, int]) -> str:
-    """What to add to a TopicChanged that a draining run meets: records it stored since it last saw the old topic.
+    """The sentence to add to a TopicChanged: which records the run stored since it last saw the old topic.
 
     Args:
         verified, reached: partition → next offset, then and now.
     """
-    found = [
+    ranges = [
         f"partition {partition} offsets {verified[partition]} to {now - 1}"
         for partition, now in sorted(reached.items())
         if verified.get(partition, now) < now
     ]
-    if not found:
+    if not ranges:
         return ""
-    return f". Stored since it was last seen to be the old one: {', '.join(found)}; of the new topic they come again"
+    return (
+        f". Stored since the old topic was last seen: {', '.join(ranges)}. Records of the new topic among them will be"
+        " stored again"
+    )
 
 
 def find_losses(
     identity: TopicIdentity,
     topic: str,
-    known: Mapping[int, StoredPosition],
+    positions: Mapping[int, StoredPosition],
+    *,
     noted: Iterable[Loss],
     starts: Mapping[int, NextOffset],
     highs: Mapping[int, NextOffset],
 ) -> list[Loss]:
-    """Every partition's loss, at most one each: another topic, what was noted before, or the log's bounds.
+    """At most one loss per partition. Another topic comes first, then a noted loss, then the log's bounds.
 
     Args:
-        noted: found earlier, at the positions as they stand.
-        starts, highs: the log's bounds: first offsets and high watermarks. A partition that is in only one of them is
-            not compared, nor is one whose position was learned from a later leader than the one that answered: such a
-            leader has been replaced and does not know it yet.
+        noted: losses that the ledger recorded at the current positions.
+        starts, highs: first offsets and high watermarks. Two kinds of partition are not compared: a partition that
+            `starts` or `highs` lacks, and a partition whose position has a later leader epoch than the answer. A
+            leader with an older epoch has been replaced and does not know it yet.
     """
-    found = {loss.partition: loss for loss in noted}
-    for partition in starts.keys() & highs.keys() & known.keys():
-        at, top = known[partition], highs[partition]
-        if at.leader_epoch is not None and top.leader_epoch is not None and top.leader_epoch < at.leader_epoch:
+    losses = {loss.partition: loss for loss in noted}
+    for partition in starts.keys() & highs.keys() & positions.keys():
+        position, high = positions[partition], highs[partition]
+        epoch, answered_epoch = position.leader_epoch, high.leader_epoch
+        if epoch is not None and answered_epoch is not None and answered_epoch < epoch:
             continue
-        low, high = starts[partition].next_offset, top.next_offset
-        loss = bounds_loss(partition, at.incarnation, at.next_offset, low, high)
-        if loss is not None:
-            found.setdefault(partition, loss)
-    found |= {loss.partition: loss for loss in identity_losses(identity, topic, known)}
-    return [found[partition] for partition in sorted(found)]
+        expected, bounds = position.next_offset, (starts[partition].next_offset, high.next_offset)
+        if partition not in losses and (cause := _outside(expected, *bounds)) is not None:
+            losses[partition] = noted_loss(
+                cause=cause,
+                partition=partition,
+                incarnation=position.incarnation,
+                expected=expected,
+                low=bounds[0],
+                high=bounds[1],
+            )
+    losses |= {loss.partition: loss for loss in identity_losses(identity, topic, positions)}
+    return [losses[partition] for partition in sorted(losses)]
 
 
-def _another(identity: TopicIdentity, topic: str, at: StoredPosition) -> tuple[str, str] | None:
-    if at.topic != topic:
-        return RENAMED, f"the stream reads topic {topic}, its positions belong to topic {at.topic}"
-    for cause, what, seen, stored in (
-        (CLUSTER, "cluster", identity.cluster_id, at.cluster_id),
-        (TOPIC, "topic", identity.topic_id, at.topic_id),
+def _another_topic(identity: TopicIdentity, topic: str, position: StoredPosition) -> tuple[LossCause, str] | None:
+    if position.topic != topic:
+        return LossCause.RENAMED, f"the stream reads topic {topic}, its positions belong to topic {position.topic}"
+    for cause, what, current, stored in (
+        (LossCause.CLUSTER, "cluster", identity.cluster_id, position.cluster_id),
+        (LossCause.TOPIC, "topic", identity.topic_id, position.topic_id),
     ):
-        if seen is not None and stored is not None and seen != stored:
+        if current is not None and stored is not None and current != stored:
             return cause, (
-                f"topic {topic} has {what} id {seen}, its positions belong to {stored}:"
+                f"topic {topic} has {what} id {current}, its positions belong to {stored}:"
                 f" the {what} is another one of the same name"
             )
     return None
 
 
-def _no_partition(identity: TopicIdentity, partition: int, at: StoredPosition, known: int) -> tuple[str, str] | None:
+def _no_partition(
+    identity: TopicIdentity, partition: int, position: StoredPosition, positions: int
+) -> tuple[LossCause, str] | None:
     if partition < identity.partitions:
         return None
-    if identity.topic_id is not None and identity.topic_id == at.topic_id:
+    if identity.topic_id is not None and identity.topic_id == position.topic_id:
         raise KafkaUnavailable(
-            f"topic {at.topic}: a broker shows {identity.partitions} partitions and the ledger has a position for"
-            f" partition {partition} under the same topic id: the broker's metadata is out of date, it is asked again",
+            f"topic {position.topic}: a broker shows {identity.partitions} partitions, but the ledger has a position"
+            f" for partition {partition} under the same topic id. The broker's metadata is out of date and is asked for"
+            " again",
             partition=partition,
         )
-    return PARTITIONS, (f"the topic has {identity.partitions} partitions, the ledger knows {known}: it was re-created")
+    return LossCause.PARTITIONS, (
+        f"the topic has {identity.partitions} partitions, the ledger knows {positions}: it was re-created"
+    )
 
 
-def _loss(cause: str, partition: int, incarnation: int, expected: int, low: int, high: int) -> Loss:
-    words = {
-        RETENTION: f"offsets {expected} to {low - 1} were deleted before they were read",
-        TRUNCATED: f"the log ended at {high}, before the next offset {expected}: it was cut or re-created",
-        UNREADABLE: f"the record batch at offset {expected} is corrupt, the client cannot read it",
-        REWRITTEN: f"what stood before offset {expected} was replaced: the log was cut and regrew",
-    }[cause]
-    said = f"partition {partition}: {words} (the log held {low} to {high})"
-    return Loss(partition, incarnation, expected, cause, said, low, high)
+def _outside(expected: int, low: int, high: int) -> LossCause | None:
+    """The cause if a next offset is outside the log. A next offset at the log's end is inside."""
+    if low <= expected <= high:
+        return None
+    return LossCause.RETENTION if expected < low else LossCause.TRUNCATED

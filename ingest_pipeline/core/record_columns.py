@@ -1,7 +1,4 @@
-"""The parts of a record beside its value that a stream may have as columns: its key, its headers.
-
-They stand in a Row behind kafka_timestamp, before the event's own columns.
-"""
+"""Columns for a record's key and headers. In a Row they follow kafka_timestamp and precede the event's columns."""
 
 from __future__ import annotations
 
@@ -10,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from .dead_letters import Headers, read_headers
-from .errors import RecordRefused
+from .errors import RecordRefused, RefusalStage
 from .record import STAMP, Message
 
 
 @dataclass(frozen=True, slots=True)
 class RecordColumns:
-    """What of a record goes along.
+    """Which of a record's key and headers are columns.
 
     Attributes:
-        key: bytes or str, the type of the key's column; None leaves the key out.
-        headers: whether the headers go along, in the form that dead letters keep them in.
+        key: bytes or str, the type of the key's column. None: no column.
+        headers: whether a column holds the headers, in the same form as in a dead letter.
     """
 
     key: type[bytes] | type[str] | None = None
@@ -32,14 +29,14 @@ class RecordColumns:
 
     @property
     def headers_slice(self) -> slice:
-        """Where a Row has its headers; an empty slice when it has none."""
+        """The headers' slice of a Row. Empty without a headers column."""
         start = STAMP + 1 + (self.key is not None)
         return slice(start, start + self.headers)
 
     def read(self, messages: Sequence[Message]) -> tuple[list[list[Any]], dict[int, RecordRefused]]:
-        """(a list of values for each part, index of a message → why it cannot become a row, if it is no tombstone).
+        """Returns (a list of values per column, index of a message → why the message cannot become a row).
 
-        Headers are asked for here, once a message: whoever needs them again finds them in the row.
+        Headers may be read only once per message. Later readers take the headers from the row.
         """
         columns: list[list[Any]] = []
         refused: dict[int, RecordRefused] = {}
@@ -56,13 +53,13 @@ class RecordColumns:
             for i, message in enumerate(messages):
                 columns[-1][i], readable = read_headers(message)
                 if not readable:
-                    refused[i] = RecordRefused("headers cannot be read: a key is not UTF-8", stage="decode")
-        return columns, {i: why for i, why in refused.items() if messages[i].value() is not None}
+                    refused[i] = RecordRefused("headers cannot be read: a key is not UTF-8", stage=RefusalStage.DECODE)
+        return columns, {i: error for i, error in refused.items() if messages[i].value() is not None}
 
     def of_letter(self, key: bytes | None, headers: Headers | None) -> tuple[Any, ...]:
-        """The parts from what a dead letter holds. Raises RecordRefused for a key that its column cannot hold."""
-        parts: list[Any] = [] if self.key is None else [self._key(key)]
-        return (*parts, headers) if self.headers else tuple(parts)
+        """The columns' values from a dead letter. Raises RecordRefused for a key that its column cannot hold."""
+        values: list[Any] = [] if self.key is None else [self._key(key)]
+        return (*values, headers) if self.headers else tuple(values)
 
     def _key(self, key: bytes | None) -> bytes | str | None:
         if key is None or self.key is bytes:
@@ -70,9 +67,11 @@ class RecordColumns:
         try:
             text = key.decode()
         except UnicodeDecodeError:
-            raise RecordRefused("key is not UTF-8, which its text column needs", stage="decode") from None
+            raise RecordRefused("key is not UTF-8, which its text column needs", stage=RefusalStage.DECODE) from None
         if "\0" in text:
-            raise RecordRefused("NUL character in the key, which PostgreSQL cannot store as text", stage="value")
+            raise RecordRefused(
+                "NUL character in the key, which PostgreSQL cannot store as text", stage=RefusalStage.VALUE
+            )
         return text
 
 

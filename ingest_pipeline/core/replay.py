@@ -1,4 +1,4 @@
-"""Reading a range of one partition again, beside the live drain: what is missing is stored, nothing else is touched."""
+"""Replay: read a range of one partition again, beside the live drain, and store only missing rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .rows import Decode, RecordRules, decode_batch
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Offsets `start` up to, but not including, `stop` of one partition, and the incarnation they belong to.
+    """Offsets of one partition under one incarnation, from `start` up to but not including `stop`.
 
     Attributes:
-        leader_epoch: of a position at or behind `stop`: no record before it was written under a later one.
+        leader_epoch: of a position at or behind `stop`. No record of the range has a later leader epoch.
     """
 
     partition: int
@@ -32,62 +32,66 @@ class Range:
 def replay(
     source: Source,
     store: ReplayStore,
+    *,
     decode: Decode,
     rules: RecordRules,
-    wanted: Range,
+    offsets: Range,
     limits: BatchLimits,
     clock: Clock,
-    *,
     retry_seconds: float,
     stop: Callable[[], str | None] = lambda: None,
     verify: Callable[[], None] = lambda: None,
     observe: Callable[[Replayed], None] = lambda replayed: None,
 ) -> Replayed:
-    """Read the range and store what is missing. Never moves a position or a counter.
+    """Read the range and store missing rows. Positions, counters and the group's offsets stay as they are.
 
     Args:
-        limits: how much is in hand at a time.
-        retry_seconds: how long it bears an EnvironmentFault.
-        source: assigned here; its group's commits are not touched.
+        limits: bound the records in memory.
+        retry_seconds: how long to retry after an EnvironmentFault.
         stop: a reason to end early.
-        verify: called between reading and storing; raises when what was read may be another topic's.
+        verify: called between reading and storing. Raises when the records may belong to another topic.
         observe: called after each batch with the sum so far.
 
     Raises:
-        DataLoss: the log does not hold the range any more, or holds other records there.
-        EnvironmentFault (after retry_seconds), StopStream: what was stored before stays; a second replay finds it
-            present.
+        DataLoss: the log no longer holds the range, or holds other records there.
+        EnvironmentFault (after retry_seconds), StopStream: rows stored before the error stay. A second replay counts
+            these rows as present.
     """
-    total, next_offset = Replayed(), wanted.start
-    source.assign({wanted.partition: NextOffset(wanted.start)})
+    total, next_offset = Replayed(), offsets.start
+    source.assign({offsets.partition: NextOffset(offsets.start)})
     reader = BatchReader(source, limits, clock)
-    while next_offset < wanted.stop and stop() is None:
+    while next_offset < offsets.stop and stop() is None:
         if (taken := reader.read()) is None:
             continue
-        read, ends = taken
-        end = ends.get(wanted.partition)
-        _check_end(end, wanted)
-        messages = [message for message in read if message.offset() < wanted.stop]
-        reached = _reached(read, end, next_offset)
-        behind = min(reached, wanted.stop)
-        if behind == next_offset:
+        records, ends = taken
+        end = ends.get(offsets.partition)
+        _check_end(end, offsets)
+        messages = [message for message in records if message.offset() < offsets.stop]
+        after = min(_reached(records, end, next_offset), offsets.stop)
+        if after == next_offset:
             continue
-        _check_epochs(messages, wanted)
+        _check_epochs(messages, offsets)
         verify()
         backoff = Backoff(clock, retry_seconds, stop)
-        at = Position(wanted.partition, wanted.incarnation, NextOffset(next_offset))
-        batch = decode_batch(messages, {wanted.partition: NextOffset(behind)}, {wanted.partition: at}, decode, rules)
-        assert batch is not None, "the place has moved"
-        skipped = batch.advances[wanted.partition].skipped
-        absent = behind - next_offset - len(messages)
+        position = Position(offsets.partition, offsets.incarnation, NextOffset(next_offset))
+        batch = decode_batch(
+            messages,
+            {offsets.partition: NextOffset(after)},
+            {offsets.partition: position},
+            decode=decode,
+            rules=rules,
+        )
+        assert batch is not None, "the next offset has advanced"
+        skipped = batch.advances[offsets.partition].skipped
+        absent = after - next_offset - len(messages)
         total += Replayed(skipped=skipped, absent=absent) + (_stored(store, batch, backoff) if messages else Replayed())
-        next_offset = behind
+        next_offset = after
         observe(total)
     return total
 
 
 def _stored(store: ReplayStore, batch: Batch, backoff: Backoff) -> Replayed:
-    """Tried again as often as the backoff allows: what a first try may have committed is present then."""
+    """Retry until the backoff ends. Rows that an earlier try committed count as present."""
     while True:
         try:
             return store.store(batch)
@@ -95,27 +99,27 @@ def _stored(store: ReplayStore, batch: Batch, backoff: Backoff) -> Replayed:
             backoff.wait(fault)
 
 
-def _check_end(end: NextOffset | None, wanted: Range) -> None:
-    """A range was ingested, so the log reached its end once; else its rest would be waited for. Raises DataLoss."""
-    if end is not None and end.next_offset < wanted.stop:
+def _check_end(end: NextOffset | None, offsets: Range) -> None:
+    """Raise DataLoss if the log ends inside the range. The rest of the range would never arrive."""
+    if end is not None and end.next_offset < offsets.stop:
         raise DataLoss(
-            f"partition {wanted.partition}: the log ends at {end.next_offset} now, before offset {wanted.stop - 1} of"
+            f"partition {offsets.partition}: the log ends at {end.next_offset} now, before offset {offsets.stop - 1} of"
             " the range: it was cut. What was stored before stays",
-            partition=wanted.partition,
+            partition=offsets.partition,
             offset=end.next_offset,
         )
 
 
-def _check_epochs(messages: Sequence[Message], wanted: Range) -> None:
-    """A log that was cut and regrew shows its new records by their leader epoch. Raises DataLoss."""
-    if wanted.leader_epoch is None:
+def _check_epochs(messages: Sequence[Message], offsets: Range) -> None:
+    """Raise DataLoss for a record with a later leader epoch. The log was truncated and has grown again."""
+    if offsets.leader_epoch is None:
         return
     for message in messages:
-        if (message.leader_epoch() or 0) > wanted.leader_epoch:
+        if (message.leader_epoch() or 0) > offsets.leader_epoch:
             raise DataLoss(
-                f"partition {wanted.partition}: the record at offset {message.offset()} is another one than was"
+                f"partition {offsets.partition}: the record at offset {message.offset()} is another one than was"
                 " ingested: the log was cut and regrew. Nothing of it was stored",
-                partition=wanted.partition,
+                partition=offsets.partition,
                 offset=message.offset(),
             )
 

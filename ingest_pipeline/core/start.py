@@ -1,4 +1,4 @@
-"""Where a stream begins, and whether the topic is still the one whose positions the ledger holds."""
+"""Where a stream begins, and whether the topic is still the one that the ledger's positions belong to."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from .record import NextOffset, StoredPosition, TopicIdentity
 
 @dataclass(frozen=True, slots=True)
 class StartPolicy:
-    """Where a stream that has no position begins.
+    """Where a stream without positions begins.
 
     Attributes:
         start_from: "earliest", "latest" or a time.
-        adopt_group: a foreign consumer group whose offsets to take over. Partitions without one follow `start_from`.
-        group_id: our own group.
+        adopt_group: a foreign consumer group whose offsets the stream takes over. Partitions for which the group has
+            no offset follow `start_from`.
+        group_id: the stream's own group.
     """
 
     start_from: str | datetime
@@ -33,8 +34,8 @@ class Survey:
     """A topic compared with a stream's positions, at one moment.
 
     Attributes:
-        ends: partition → end, of the partitions whose leader answered.
-        unanswered: the other partitions of the topic. Nothing is known of them.
+        ends: partition → end. Partitions whose leader did not answer are missing.
+        unanswered: the missing partitions.
     """
 
     identity: TopicIdentity
@@ -44,50 +45,58 @@ class Survey:
 
 
 def begin(
-    topic: Topic, ledger: Ledger, policy: StartPolicy, stream: str, tell: Callable[[str], None] = lambda line: None
+    topic: Topic,
+    ledger: Ledger,
+    *,
+    policy: StartPolicy,
+    stream: str,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> dict[int, StoredPosition]:
     """Give every partition of the topic a position, and return the positions.
 
-    The partitions of a new stream begin together, whatever the shard, and a partition that is added later begins at its
-    beginning. A partition whose leader does not answer has no position yet:
+    All partitions of a new stream begin together, in whatever shard. A partition that is added later begins at its
+    first offset. A partition whose leader does not answer gets no position yet:
 
-    - Where it will begin at its beginning, the others begin now and it begins as soon as its leader answers.
-    - Where START_FROM is "latest" or a time, the stream waits: a later moment would be another place.
+    - If the partition begins at its first offset, the other partitions begin now.
+    - If START_FROM is "latest" or a time, the whole stream waits. A later moment would be another offset.
 
     Args:
-        tell: called with one line about the offsets that the stream takes over from `adopt_group`.
+        warn: gets one line about offsets that the stream takes over from `adopt_group`.
 
     Raises:
         TopicMissing, TopicChanged, LedgerMissing, AdoptionRefused, KafkaUnavailable, DatabaseUnavailable.
     """
     while True:
         identity = topic.identity()
-        known = ledger.positions()
-        check_identity(identity, known, topic.name, stream)
-        missing = sorted(set(range(identity.partitions)) - set(known))
-        places = topic.start_offsets(missing) if known else _first_places(topic, ledger, policy, missing, stream, tell)
-        if places:
-            ledger.begin(identity, places, first=not known)
-        if places.keys() >= set(missing):
+        positions = ledger.positions()
+        check_identity(identity, positions, topic.name, stream)
+        missing = sorted(set(range(identity.partitions)) - set(positions))
+        if positions:
+            starts = topic.start_offsets(missing)
+        else:
+            starts = _first_offsets(topic, ledger, policy=policy, partitions=missing, stream=stream, warn=warn)
+        if starts:
+            ledger.begin(identity, starts, first=not positions)
+        if starts.keys() >= set(missing):
             if missing:
-                continue  # another run may have begun the stream meanwhile, elsewhere
-            if any(at.topic_id is None or at.cluster_id is None for at in known.values()):
+                continue  # another run may have begun the stream at other offsets
+            if any(position.topic_id is None or position.cluster_id is None for position in positions.values()):
                 ledger.adopt_identity(identity)
-            return known
-        if begun := ledger.positions():
-            return begun
+            return positions
+        if positions := ledger.positions():
+            return positions
         raise KafkaUnavailable(f"stream {stream}, topic {topic.name}: {unanswered_words(missing)}", stream=stream)
 
 
-def check_identity(identity: TopicIdentity, known: Mapping[int, StoredPosition], topic: str, stream: str) -> None:
-    """Raise TopicChanged when the positions belong to another topic. An id that either side lacks says nothing."""
-    losses = identity_losses(identity, topic, known)
+def check_identity(identity: TopicIdentity, positions: Mapping[int, StoredPosition], topic: str, stream: str) -> None:
+    """Raise TopicChanged if the positions belong to another topic. An id that either side lacks is not compared."""
+    losses = identity_losses(identity, topic, positions)
     if losses:
         raise as_error(losses, stream)
 
 
 def survey(topic: Topic, ledger: Ledger) -> Survey:
-    """The topic as it is, and what it does not hold of what the positions expect.
+    """Compare the topic with the stream's positions.
 
     Raises:
         TopicMissing, KafkaUnavailable, DatabaseUnavailable.
@@ -96,26 +105,27 @@ def survey(topic: Topic, ledger: Ledger) -> Survey:
 
 
 def compare(topic: Topic, positions: Mapping[int, StoredPosition], noted: Iterable[Loss]) -> Survey:
-    """The same for positions and noted losses that were just read. Raises TopicMissing, KafkaUnavailable."""
-    identity, known = topic.identity(), positions
+    """Compare the topic with positions and noted losses that were just read. Raises TopicMissing, KafkaUnavailable."""
+    identity = topic.identity()
     ends = topic.end_offsets(range(identity.partitions))
-    starts, highs = log_bounds(topic, known, ends, known)
-    losses = find_losses(identity, topic.name, known, noted, starts, highs)
+    starts, highs = log_bounds(topic, positions, ends, positions)
+    losses = find_losses(identity, topic.name, positions, noted=noted, starts=starts, highs=highs)
     return Survey(identity, losses, ends, unanswered(identity, ends))
 
 
 def log_bounds(
-    topic: Topic, known: Mapping[int, StoredPosition], ends: Mapping[int, NextOffset], partitions: Iterable[int]
+    topic: Topic, positions: Mapping[int, StoredPosition], ends: Mapping[int, NextOffset], partitions: Iterable[int]
 ) -> tuple[dict[int, NextOffset], dict[int, NextOffset]]:
-    """First offsets and high watermarks to compare these partitions' positions with, where they are not at the end.
+    """First offsets and high watermarks of the partitions whose position is not at the end.
 
-    The high watermark is asked for where a position lies beyond the end: what an open transaction holds back has been
-    stored by a read_uncommitted reader, and is no truncation.
+    A position may lie beyond the end that a read_committed reader sees, because a read_uncommitted reader also stores
+    records of open transactions. For such a position the high watermark is asked for, so that no truncation is seen.
     """
-    behind = [p for p in partitions if p in ends and p in known and known[p].next_offset != ends[p].next_offset]
-    beyond = [p for p in behind if known[p].next_offset > ends[p].next_offset]
-    highs = {p: ends[p] for p in behind if p not in beyond}
-    return (topic.start_offsets(behind), highs | topic.high_watermarks(beyond)) if behind else ({}, {})
+    next_offsets = {p: positions[p].next_offset for p in partitions if p in ends and p in positions}
+    elsewhere = [p for p, next_offset in next_offsets.items() if next_offset != ends[p].next_offset]
+    beyond = [p for p in elsewhere if next_offsets[p] > ends[p].next_offset]
+    highs = {p: ends[p] for p in elsewhere if p not in beyond}
+    return (topic.start_offsets(elsewhere), highs | topic.high_watermarks(beyond)) if elsewhere else ({}, {})
 
 
 def unanswered(identity: TopicIdentity, answers: Collection[int]) -> list[int]:
@@ -124,50 +134,50 @@ def unanswered(identity: TopicIdentity, answers: Collection[int]) -> list[int]:
 
 
 def unanswered_words(partitions: Collection[int]) -> str:
-    """What to tell people of partitions whose leader did not answer."""
+    """The sentence for partitions whose leader did not answer."""
     numbers = ", ".join(map(str, sorted(partitions)))
     if len(partitions) == 1:
         return f"partition {numbers}: its leader does not answer, its state is unknown"
     return f"partitions {numbers}: their leaders do not answer, their state is unknown"
 
 
-def _first_places(
+def _first_offsets(
     topic: Topic,
     ledger: Ledger,
+    *,
     policy: StartPolicy,
     partitions: Collection[int],
     stream: str,
-    tell: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> dict[int, NextOffset]:
-    ours = topic.group_offsets(policy.group_id)
-    marks = {offset.ledger_id for offset in ours.values() if offset.ledger_id}
-    if marks:
-        ids = ", ".join(sorted(marks))
+    own_offsets = topic.group_offsets(policy.group_id)
+    ledger_ids = {offset.ledger_id for offset in own_offsets.values() if offset.ledger_id}
+    if ledger_ids:
         raise LedgerMissing(
-            f"stream {stream}: group {policy.group_id} bears the mark of ledger {ids}, but this database's ledger"
-            f" {ledger.ledger_id()} has no position for the stream. Restore that ledger (DATABASE_URL, LEDGER_SCHEMA);"
-            f" or, to read the topic again from START_FROM, delete the group: kafka-consumer-groups.sh --delete --group"
-            f" {policy.group_id}",
+            f"stream {stream}: group {policy.group_id} bears the mark of ledger {', '.join(sorted(ledger_ids))}, but"
+            f" this database's ledger {ledger.ledger_id()} has no position for the stream. Restore that ledger"
+            " (DATABASE_URL, LEDGER_SCHEMA). Or, to read the topic again from START_FROM, delete the group:"
+            f" kafka-consumer-groups.sh --delete --group {policy.group_id}",
             stream=stream,
         )
     awaited = ledger.was_awaited()
-    places: dict[int, NextOffset] = {}
+    starts: dict[int, NextOffset] = {}
     if policy.adopt_group:
-        adopted = adoption(topic, policy.adopt_group, partitions, stream, awaited)
-        if adopted.places:
-            tell(f"stream {stream} takes over offsets of {adopted.summary()}")
-        places |= adopted.places
-    rest = [partition for partition in partitions if partition not in places]
+        adopted = adoption(topic, policy.adopt_group, partitions=partitions, stream=stream, awaited=awaited)
+        if adopted.next_offsets:
+            warn(f"stream {stream} takes over offsets of {adopted.summary()}")
+        starts |= adopted.next_offsets
+    rest = [partition for partition in partitions if partition not in starts]
     if policy.start_from == "earliest" or awaited:
-        return places | topic.start_offsets(rest)
+        return starts | topic.start_offsets(rest)
     if isinstance(policy.start_from, datetime):
-        places |= topic.offsets_at(rest, int(policy.start_from.timestamp() * 1000))
+        starts |= topic.offsets_at(rest, int(policy.start_from.timestamp() * 1000))
     else:
-        places |= topic.end_offsets(rest)
-    if silent := set(partitions) - places.keys():
+        starts |= topic.end_offsets(rest)
+    if silent := set(partitions) - starts.keys():
         raise KafkaUnavailable(
             f"stream {stream}, topic {topic.name}: {unanswered_words(silent)}. START_FROM names one moment for all"
             " partitions, so the stream begins when all of them answer",
             stream=stream,
         )
-    return places
+    return starts

@@ -64,7 +64,7 @@ def _adoption(context: StreamContext, partitions: int) -> Finding:
     if _positions(context):
         return Finding(True, what, f"not used any more: the stream has begun, and group {group} is not read again")
     try:
-        taken = adoption(context.topic, group, range(partitions), name)
+        taken = adoption(context.topic, group, partitions=range(partitions), stream=name)
     except IngestError as error:
         return Finding(False, what, error.message)
     if context.clients.admin().has_members(group):

@@ -11,8 +11,7 @@ from ..settings import StreamSettings
 
 def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:
     """The rules for refusing or skipping records before decoding."""
-    refused = own.tombstones == "dead-letter"
-    return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, refused, stream.record_columns)
+    return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, own.tombstones, stream.record_columns)
 
 
 def batch_limits(own: StreamSettings, by_hand: bool) -> BatchLimits:

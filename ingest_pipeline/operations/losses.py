@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
-from ..core.loss import ANOTHER_TOPIC, UNREADABLE, Acceptance, Loss, noted_loss
+from ..core.loss import Acceptance, Loss, LossCause, noted_loss
 from ..core.ports import Ledger, Topic
 from ..core.record import NextOffset, Position, TopicIdentity
 from ..core.start import survey, unanswered_words
@@ -28,7 +28,7 @@ def acceptances(topic: Topic, losses: Collection[Loss], start: str | int | datet
         SettingsError: the log does not hold the offset, or no offset is given behind an unreadable batch.
         KafkaUnavailable: the leader of a lost partition does not answer.
     """
-    unreadable = [loss for loss in losses if loss.cause == UNREADABLE]
+    unreadable = [loss for loss in losses if loss.cause == LossCause.UNREADABLE]
     if unreadable and start is None:
         raise SettingsError(
             f"{unreadable[0].description}. The client cannot tell where the batch ends: name the offset behind it with"
@@ -69,7 +69,7 @@ def consequence(accepted: Acceptance) -> str:
         f"{partition}: begins again at offset {start}, under a new kafka_incarnation",
         f"The old position is kept at {loss.next_offset}",
     ]
-    if loss.cause not in ANOTHER_TOPIC:
+    if not loss.cause.is_another_topic:
         sentences.append("Records that are still in Kafka and are rows already will be stored again")
     if accepted.left_out:
         first = start - accepted.left_out
@@ -120,7 +120,7 @@ def accept_unasked(
     losses = [
         loss
         for loss in topic_survey.losses
-        if loss.partition not in topic_survey.unanswered and loss.cause != UNREADABLE
+        if loss.partition not in topic_survey.unanswered and loss.cause != LossCause.UNREADABLE
     ]
     if not losses:
         return []
@@ -144,4 +144,11 @@ def loss_of(error: DataLoss, at: Position) -> Loss:
     """A reader's DataLoss as a loss at the partition's position, to be kept in the ledger."""
     where = error.where
     place = at.resume_at.next_offset
-    return noted_loss(where["cause"], at.partition, at.incarnation, place, where["low"], where["high"])
+    return noted_loss(
+        cause=where["cause"],
+        partition=at.partition,
+        incarnation=at.incarnation,
+        expected=place,
+        low=where["low"],
+        high=where["high"],
+    )

@@ -110,7 +110,7 @@ def run_replay(
                 store,
                 decode=decode,
                 rules=record_rules(settings, stream),
-                wanted=offsets,
+                offsets=offsets,
                 limits=BatchLimits(settings.batch_size, settings.batch_bytes, SLICE_SECONDS),
                 clock=SystemClock(),
                 retry_seconds=settings.retry_seconds,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..core.end_reasons import EndReason
 from .tags import Shard
 from .view import RunView, View
 
-FRUITLESS_ENDS = ("superseded", "surplus", "signal")
+FRUITLESS_ENDS = (EndReason.SUPERSEDED, EndReason.SURPLUS, EndReason.SIGNAL)
 """Ends without a failure and, where no position moved, without any use. Such a run is SUCCESS in Dagster."""
 FRUITLESS_RUNS = 3
 """So many of them in a row are told in `ingest status` and by the alerts."""

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 
-from ..core.errors import RecordRefused
+from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import Redriven
 from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
@@ -139,7 +139,7 @@ class DeadLetters:
         total, after = Redriven(), 0
         while True:
             done, last = self._redrive_chunk(
-                wanted, partial(decode_one, decode=decode, max_bytes=rules.max_bytes), after, dry_run
+                wanted, partial(decode_one, decode=decode, max_bytes=rules.max_record_bytes), after, dry_run
             )
             if last is None:
                 return total
@@ -177,7 +177,7 @@ class DeadLetters:
                     row,
                 ).first()
                 if not self._is_present(connection, letter):  # also a trigger that deletes or moves a stored row
-                    raise RecordRefused("a trigger of the table drops the row", stage="insert")
+                    raise RecordRefused("a trigger of the table drops the row", stage=RefusalStage.INSERT)
         except RecordRefused as refused:
             return "refused", refused
         return ("present" if stored is None else "stored"), None

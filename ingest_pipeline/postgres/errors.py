@@ -17,6 +17,7 @@ from ..core.errors import (
     IngestError,
     NotPermitted,
     RecordRefused,
+    RefusalStage,
     SchemaMismatch,
     UnknownFault,
 )
@@ -81,7 +82,7 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
     state = getattr(error, "sqlstate", None)
     said = _first_line(error)
     if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
-        return RecordRefused(_cannot_send(error), stage="insert")
+        return RecordRefused(_cannot_send(error), stage=RefusalStage.INSERT)
     if state is None:
         hint = "check that it runs and that DATABASE_URL names it"
         return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable; {hint}: {said}", sqlstate=state)
@@ -107,7 +108,7 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
         diag = getattr(error, "diag", None)
         return RecordRefused(
             _template(error, state),
-            stage="insert",
+            stage=RefusalStage.INSERT,
             sqlstate=state,
             index=_copy_index(error),
             column=diag.column_name if diag is not None and not inside else None,
@@ -177,7 +178,7 @@ def _not_sent(error: RowNotSent, doing: str) -> IngestError:
     cause = error.__cause__
     if isinstance(cause, _CLIENT_REFUSALS):
         return RecordRefused(
-            f"value cannot be sent to PostgreSQL ({type(cause).__name__})", stage="insert", index=error.index
+            f"value cannot be sent to PostgreSQL ({type(cause).__name__})", stage=RefusalStage.INSERT, index=error.index
         )
     return UnknownFault(f"{doing}: a row could not be sent ({type(cause).__name__})")
 

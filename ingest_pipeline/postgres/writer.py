@@ -221,7 +221,9 @@ class BatchWriter:
         """Made once, however often the batch is tried."""
         if i not in batch.put_aside:
             row, read = batch.rows[i], batch.rows[i][self._stream.record_columns.headers_slice]
-            batch.put_aside[i] = dead_letter(batch.messages[i], row[0], refused, self._dead_letter_max_bytes, read)
+            batch.put_aside[i] = dead_letter(
+                batch.messages[i], row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=read
+            )
         return batch.put_aside[i]
 
     def _recount(self, connection: Connection, refused: Mapping[int, int], dropped: Mapping[int, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ..core.errors import RecordRefused
+from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import Redriven
 from ..core.record import PG_EPOCH_MS, DeadLetter, Row
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
@@ -49,12 +49,19 @@ class MemoryDeadLetters:
         table = self._database.table(self._stream)
         try:
             parts = self._parts.of_letter(letter.key, letter.headers)
-            row: Row = (*at, _stamp(letter.timestamp_ms), *parts, *decode_one(letter.value, decode, rules.max_bytes))
+            row: Row = (
+                *at,
+                _stamp(letter.timestamp_ms),
+                *parts,
+                *decode_one(letter.value, decode, rules.max_record_bytes),
+            )
         except RecordRefused as refused:
             table.dead_letters[at] = replace(letter, stage=refused.stage, reason=refused.message)
             return "refused"
         if table.drops(row) and at not in table.rows:
-            table.dead_letters[at] = replace(letter, stage="insert", reason="a trigger of the table drops the row")
+            table.dead_letters[at] = replace(
+                letter, stage=RefusalStage.INSERT, reason="a trigger of the table drops the row"
+            )
             return "refused"
         if not all(holds(row) for holds in table.checks.values()):
             return "refused"

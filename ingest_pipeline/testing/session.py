@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
 from ..core.dead_letters import dead_letter
-from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, Superseded
+from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, RefusalStage, Superseded
 from ..core.ledger import Holder
 from ..core.loss import Acceptance
 from ..core.ports import LedgerSession
@@ -214,11 +214,13 @@ class MemoryLedgerSession(LedgerSession):
                 rows[row[:3]] = row
             else:
                 refused = RecordRefused(
-                    f"check violation (23514), constraint {broken}", stage="insert", sqlstate="23514"
+                    f"check violation (23514), constraint {broken}", stage=RefusalStage.INSERT, sqlstate="23514"
                 )
                 tally.refuse(index, row[1], row[2], refused.message)
                 read = row[self._parts.headers_slice]
-                letters.append(dead_letter(message, row[0], refused, self._dead_letter_max_bytes, read))
+                letters.append(
+                    dead_letter(message, row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=read)
+                )
         return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
 
     def _break_off(self, fault: Fault | None, here: Fault) -> None:

@@ -73,7 +73,9 @@ class MemorySource:
             return
         place = self._places[partition]
         if not log.holds(*place):
-            raise data_loss(f"topic {self._topic}", partition, place.next_offset, log.start, log.end)
+            raise data_loss(
+                f"topic {self._topic}", partition=partition, expected=place.next_offset, low=log.start, high=log.end
+            )
         there = log.records(place.next_offset)
         taken = there[:room]
         if taken:

@@ -145,7 +145,14 @@ def test_without_limits_everything_passes(world: LedgerWorld) -> None:
 
 
 def lost(at: Position, cause: str = "retention", low: int = 9, high: int = 20) -> Loss:
-    return noted_loss(cause, at.partition, at.incarnation, at.resume_at.next_offset, low, high)
+    return noted_loss(
+        cause=cause,
+        partition=at.partition,
+        incarnation=at.incarnation,
+        expected=at.resume_at.next_offset,
+        low=low,
+        high=high,
+    )
 
 
 def test_a_gap_is_counted_as_lost(world: LedgerWorld) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.ledger import Account, LetterCount
-from ingest_pipeline.core.loss import TRUNCATED, Loss
+from ingest_pipeline.core.loss import Loss, LossCause
 from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
@@ -184,7 +184,7 @@ def test_a_stream_begins_once(world: LedgerWorld) -> None:
 def test_a_snapshot_holds_what_the_single_questions_answer(world: LedgerWorld) -> None:
     world.owning("run", 1)
     world.ledger.note_tick()
-    world.ledger.note_loss(Loss(0, 1, 0, TRUNCATED, "cut", 0, 7))
+    world.ledger.note_loss(Loss(0, 1, 0, LossCause.TRUNCATED, "cut", 0, 7))
     snapshot = world.ledger.snapshot()
     assert snapshot.positions == world.ledger.positions()
     assert snapshot.losses == world.ledger.losses()

@@ -175,9 +175,9 @@ def test_a_row_that_is_there_settles_its_letter(world: LedgerWorld) -> None:
 def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> None:
     """One larger than MAX_RECORD_BYTES stays refused, and so does a tombstone that was refused."""
     session = world.owning("run")
-    rules = RecordRules(max_bytes=1000, dead_letter_max_bytes=1 << 20, tombstones_refused=True)
+    rules = RecordRules(max_record_bytes=1000, dead_letter_max_bytes=1 << 20, tombstones="dead-letter")
     refused: list[Message] = [message(0, 0, LONG), tombstone(0, 1)]
-    batch = decode_batch(refused, {}, session.positions, DECODE, rules)
+    batch = decode_batch(refused, {}, session.positions, decode=DECODE, rules=rules)
     assert batch is not None
     session.write(batch)
     session.close()

@@ -28,14 +28,14 @@ def read_all(bootstrap_servers: str) -> None:
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "headers"})
     consumer.assign([TopicPartition(TOPIC, 0, 0)])
     messages = consumer.consume(3 * EACH, 30)
-    letters = [dead_letter(message, 1, REFUSED, 100) for message in messages]
+    letters = [dead_letter(message, 1, REFUSED, value_limit=100) for message in messages]
     consumer.assign([TopicPartition(TOPIC, 0, 0)])
     again = consumer.consume(3 * EACH, 30)
     (headers,), refused = RecordColumns(headers=True).read(again)
     consumer.close()
     assert headers == [[["trace", "eA=="]]] * EACH + [None] * (2 * EACH)
     assert list(refused) == list(range(EACH, 3 * EACH))
-    kept = [dead_letter(message, 1, refused[EACH], 100, [None]) for message in again[EACH:]]
+    kept = [dead_letter(message, 1, refused[EACH], value_limit=100, headers_read=[None]) for message in again[EACH:]]
     assert {letter.reason for letter in kept} == {"headers cannot be read: a key is not UTF-8"}
     assert [letter.headers for letter in letters[:EACH]] == [[["trace", "eA=="]]] * EACH
     assert [(letter.headers, letter.reason) for letter in letters[EACH:]] == [(None, "why" + HEADERS_UNREADABLE)] * (

@@ -22,7 +22,7 @@ from ingest_pipeline_tests.samples import READING
 def main(url: str, count: int) -> None:
     database = Database(sqlalchemy_url(url))
     wanted = LetterFilter(ids=list(range(1, count + 1)))
-    rules = RecordRules(max_bytes=64 << 20)
+    rules = RecordRules(max_record_bytes=64 << 20)
     done = DeadLetters(database, READING).redrive(wanted, JsonDecoder(READING).decode, rules, dry_run=True)
     database.dispose()
     assert done == Redriven(stored=count), done

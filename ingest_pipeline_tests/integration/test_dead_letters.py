@@ -53,7 +53,9 @@ def letters(database: Database) -> DeadLetters:
     session.own([0], exact=True)
     limits = (1 << 20, 1 << 20, 1 << 20, 10)  # the last one is cut short
     refused = RecordRefused("refused by an older version", stage="decode")
-    found = [dead_letter(message, 1, refused, limit) for message, limit in zip(messages, limits, strict=True)]
+    found = [
+        dead_letter(message, 1, refused, value_limit=limit) for message, limit in zip(messages, limits, strict=True)
+    ]
     session.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, 4, rows_before=[0] * 4))
     session.close()
     return DeadLetters(database, PRICE)

@@ -154,7 +154,7 @@ def test_a_ledger_that_drops_dead_letters_stops_the_stream(bench: Bench, ddl: st
 
 def letters_of(bench: Bench, values: list[bytes]) -> DeadLetters:
     why = RecordRefused("older code", stage="decode")
-    letters = [dead_letter(message(0, offset, value), 1, why, 1024) for offset, value in enumerate(values)]
+    letters = [dead_letter(message(0, offset, value), 1, why, value_limit=1024) for offset, value in enumerate(values)]
     many = len(letters)
     bench.session.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(many))}, many, rows_before=[0] * many))
     return DeadLetters(bench.database, COUNT)

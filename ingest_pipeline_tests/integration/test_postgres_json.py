@@ -93,8 +93,8 @@ def test_every_digit_is_kept(database_url: str, method: str, at_once: bool) -> N
         bench.begin()
         decoder = JsonDecoder(DOCUMENTS)
         records: Any = [message(0, n, value) for n, value in enumerate(VALUES)]
-        more = (decoder.decode_many,) if at_once else ()
-        batch = decode_batch(records, {}, bench.session.positions, decoder.decode, RecordRules(), *more)
+        more: Any = {"decode_many": decoder.decode_many} if at_once else {}
+        batch = decode_batch(records, {}, bench.session.positions, decode=decoder.decode, rules=RecordRules(), **more)
         assert batch is not None
         bench.session.write(batch)
         assert bench.letters() == {}
@@ -107,7 +107,7 @@ def test_a_redrive_keeps_every_digit(database_url: str) -> None:
     with Bench(database_url, DOCUMENTS) as bench:
         bench.begin()
         broken = RecordRefused("refused by an older version", stage="decode")
-        letters = [dead_letter(message(0, n, value), 1, broken, 1 << 20) for n, value in enumerate(VALUES)]
+        letters = [dead_letter(message(0, n, value), 1, broken, value_limit=1 << 20) for n, value in enumerate(VALUES)]
         count = len(letters)
         bench.session.write(
             Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count)

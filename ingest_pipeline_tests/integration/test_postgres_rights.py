@@ -94,12 +94,16 @@ def commands(bench: Bench) -> None:
     assert (settled.purge(30), settled.missing()) == (0, 0)
     bench.ledger.allow_letters(1)
     at = bench.session.positions[0]
-    loss = noted_loss("truncated", 0, at.incarnation, at.resume_at.next_offset, 0, 1)
+    loss = noted_loss(
+        cause="truncated", partition=0, incarnation=at.incarnation, expected=at.resume_at.next_offset, low=0, high=1
+    )
     bench.ledger.note_loss(loss)
     bench.ledger.forget_losses()
     bench.session.accept([Acceptance(loss, NextOffset(1))], IDENTITY, "ann")
     at = bench.session.positions[0]
-    gone = noted_loss("truncated", 0, at.incarnation, at.resume_at.next_offset, 0, 1)
+    gone = noted_loss(
+        cause="truncated", partition=0, incarnation=at.incarnation, expected=at.resume_at.next_offset, low=0, high=1
+    )
     bench.session.accept([Acceptance(gone, None)], IDENTITY, "ann")
 
 

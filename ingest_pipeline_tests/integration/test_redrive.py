@@ -40,7 +40,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 
 def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> DeadLetters:
     """Dead letters at offsets 0, 1, …, of records that would all be stored today."""
-    letters = [dead_letter(message(0, offset), 1, each, 1024) for offset, each in enumerate(why)]
+    letters = [dead_letter(message(0, offset), 1, each, value_limit=1024) for offset, each in enumerate(why)]
     count = len(letters)
     bench.session.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count))
     return DeadLetters(bench.database, READING, chunk=chunk)

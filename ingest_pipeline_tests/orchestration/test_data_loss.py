@@ -323,7 +323,9 @@ def test_acceptance_is_refused_when_a_position_moved(bench: Make, kafka_server: 
     here = bench(partitions=1)
     here.produce(devices(0, 3))
     here.drain()
-    stale = Acceptance(noted_loss("retention", 0, 1, 2, 3, 3), NextOffset(3))
+    stale = Acceptance(
+        noted_loss(cause="retention", partition=0, incarnation=1, expected=2, low=3, high=3), NextOffset(3)
+    )
     identity = here.clients.topic(here.stream).identity()
     with pytest.raises(Superseded, match="has moved meanwhile"):
         accept(here.context, [stale], identity, "test")

@@ -182,7 +182,11 @@ class TestFailure:
         here.drain()
         ledger = here.clients.ledger(here.stream)
         at = ledger.positions()[0]
-        ledger.note_loss(noted_loss("truncated", 0, at.incarnation, at.next_offset, 0, 1))
+        ledger.note_loss(
+            noted_loss(
+                cause="truncated", partition=0, incarnation=at.incarnation, expected=at.next_offset, low=0, high=1
+            )
+        )
         ledger.note_failure("it lost something", True)
         said = ingest(here, "status", code=2)
         assert re.search(r"\(the log held 0 to 1\), found 20[-\d]+ [\d:]+ UTC; to go on: ingest accept-loss", said)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ingest_pipeline.core.ledger import Replayed
-from ingest_pipeline.core.loss import ANOTHER_TOPIC, Acceptance
+from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.record import Batch, CommitResult, NextOffset, StoredPosition
 from ingest_pipeline_tests.simulation.jobs import current, watched
 from ingest_pipeline_tests.simulation.model import ABSENT, GAP, TOMBSTONE, Key, Version
@@ -114,7 +114,7 @@ class Checks:
             if not same:
                 assert new.lost == new.next_offset - new.first_offset
                 self.begun[partition] = self._world.model.reading(), new.next_offset
-                if item.loss.cause not in ANOTHER_TOPIC:
+                if not item.loss.cause.is_another_topic:
                     self._world.model.store_again(partition, new.first_offset, new.incarnation)
             self.seen[partition] = new
         self.unchanged()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.core.loss import RETENTION, noted_loss
+from ingest_pipeline.core.loss import LossCause, noted_loss
 from ingest_pipeline.operations.losses import acceptances
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic
 
@@ -19,7 +19,10 @@ def test_a_partition_whose_leader_is_away_is_not_accepted(place: str | int | dat
         for _ in range(5):
             broker.append("t", partition, b"x")
         broker.delete_records("t", partition, 3)
-    losses = [noted_loss(RETENTION, partition, 1, 1, 3, 5) for partition in (0, 1)]
+    losses = [
+        noted_loss(cause=LossCause.RETENTION, partition=partition, incarnation=1, expected=1, low=3, high=5)
+        for partition in (0, 1)
+    ]
     topic = MemoryTopic(broker, "t")
     broker.set_leader_away("t", 1, True)
     with pytest.raises(KafkaUnavailable, match=r"partition 1: .*nothing was accepted"):

@@ -39,7 +39,7 @@ def started(
     """(partition → next offset, what the run was told)."""
     lines: list[str] = []
     policy = StartPolicy(start_from, group, "ingest-reading")
-    begin(MemoryTopic(broker, "reading"), ledger, policy, "reading", lines.append)
+    begin(MemoryTopic(broker, "reading"), ledger, policy=policy, stream="reading", warn=lines.append)
     return {partition: at.next_offset for partition, at in ledger.positions().items()}, "; ".join(lines)
 
 

@@ -221,7 +221,10 @@ def test_an_end_beyond_the_last_record_moves_the_position_and_an_older_one_does_
 
 
 def test_nothing_moves_at_the_end() -> None:
-    assert decode_batch([], {0: NextOffset(5)}, positions(5), JsonDecoder(READING).decode, RecordRules()) is None
+    assert (
+        decode_batch([], {0: NextOffset(5)}, positions(5), decode=JsonDecoder(READING).decode, rules=RecordRules())
+        is None
+    )
 
 
 class Stamped(MemoryMessage):

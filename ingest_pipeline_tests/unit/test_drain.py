@@ -50,7 +50,12 @@ class Scene:
         self.broker = MemoryBroker({"reading": self.partitions})
         self.database = MemoryDatabase(self.clock)
         self.ledger = MemoryLedger(self.database, READING)
-        begin(MemoryTopic(self.broker, "reading"), self.ledger, StartPolicy("earliest", None, "g"), "reading")
+        begin(
+            MemoryTopic(self.broker, "reading"),
+            self.ledger,
+            policy=StartPolicy("earliest", None, "g"),
+            stream="reading",
+        )
         self.session = MemoryLedgerSession(self.database, READING, "mine")
         self.session.own(range(self.partitions), exact=True)
 
@@ -62,10 +67,10 @@ class Scene:
         return Drain(
             MemorySource(self.broker, "reading", self.clock),
             self.session,
-            JsonDecoder(READING).decode,
-            self.batch,
-            self.limits,
-            self.clock,
+            decode=JsonDecoder(READING).decode,
+            batch_limits=self.batch,
+            run_limits=self.limits,
+            clock=self.clock,
             stop=lambda: self.stop(),
             verify=lambda: self.verify(),
             observe=lambda progress: self.observe(progress),
@@ -355,7 +360,7 @@ def test_what_was_read_before_a_loss_is_committed() -> None:
 
 
 def test_a_record_that_is_too_large_is_not_decoded() -> None:
-    scene = Scene(rules=RecordRules(max_bytes=len(good()), dead_letter_max_bytes=10))
+    scene = Scene(rules=RecordRules(max_record_bytes=len(good()), dead_letter_max_bytes=10))
     scene.broker.append("reading", 0, good())
     scene.broker.append("reading", 0, good("one byte more"))
     scene.drain().run()
@@ -364,15 +369,15 @@ def test_a_record_that_is_too_large_is_not_decoded() -> None:
     assert letter.reason == f"larger than MAX_RECORD_BYTES, {len(good())} bytes"
 
 
-@pytest.mark.parametrize(("refused", "counters"), [(False, (1, 0, 1)), (True, (1, 1, 0))])
-def test_tombstones_are_skipped_or_kept(refused: bool, counters: tuple[int, int, int]) -> None:
-    scene = Scene(rules=RecordRules(tombstones_refused=refused))
+@pytest.mark.parametrize(("tombstones", "counters"), [("skip", (1, 0, 1)), ("dead-letter", (1, 1, 0))])
+def test_tombstones_are_skipped_or_kept(tombstones: Any, counters: tuple[int, int, int]) -> None:
+    scene = Scene(rules=RecordRules(tombstones=tombstones))
     scene.broker.append("reading", 0, None, key=b"gone")
     scene.produce(1)
     scene.drain().run()
     at = scene.ledger.positions()[0]
     assert (at.rows, at.dead_letters, at.skipped) == counters
-    assert [letter.key for letter in scene.database.table("reading").dead_letters.values()] == [b"gone"] * refused
+    assert [letter.key for letter in scene.database.table("reading").dead_letters.values()] == [b"gone"] * counters[1]
 
 
 def test_nothing_is_read_while_the_writer_is_stuck() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, KafkaUnavailable, NotPermitted, TopicMissing
 from ingest_pipeline.core.ledger import Holder, LedgerSnapshot, Owners, StreamState
-from ingest_pipeline.core.loss import Loss
+from ingest_pipeline.core.loss import Loss, LossCause
 from ingest_pipeline.core.record import NextOffset, StoredPosition
 from ingest_pipeline.core.start import Survey
 from ingest_pipeline.operations.judgement import judge
@@ -39,7 +39,7 @@ OWNED = Owners({0: Holder(RUN, 1, False), 1: Holder(RUN, 1, False)}, {RUN})
 NOBODY = Owners({}, ())
 FROZEN = Owners({0: Holder(RUN, 1, False), 1: Holder(RUN, 1, True)}, {RUN})
 FAILED = replace(LOOKING, failed_at=NOW, failure="disk full", failure_stops=False)
-LOSS = Loss(1, 1, 10, "retention", "partition 1: offsets 10 to 19 were deleted", 20, 30, NOW)
+LOSS = Loss(1, 1, 10, LossCause.RETENTION, "partition 1: offsets 10 to 19 were deleted", 20, 30, NOW)
 LOST = "partition 1: offsets 10 to 19 were deleted, found 2026-01-01 12:00 UTC; to go on: ingest accept-loss reading"
 PAUSE = "paused: index build (ann), since 2026-01-01 12:00 UTC; to go on: ingest resume reading"
 LATE = DatabaseUnavailable("reading the ledger", sqlstate="57014")
@@ -184,9 +184,9 @@ CASES = [
     stopped(
         "a topic that is gone",
         snapshot(topic=TopicMissing("there is no topic reading")),
-        "stream reading: the topic of its 2 positions is gone: there is no topic reading. Nothing was skipped; the"
-        " stream stands still until it is there again. Where it was re-created: ingest accept-loss reading; where the"
-        " settings point at the wrong cluster, correct them",
+        "stream reading: the topic of its 2 positions is gone: there is no topic reading. Nothing was skipped. The"
+        " stream stops until the topic is there again. If the topic was re-created: ingest accept-loss reading. If the"
+        " settings name the wrong cluster, correct them",
     ),
     # servers that were asked and do not answer
     stopped("no PostgreSQL", snapshot(ledger=DatabaseUnavailable("no server")), "no server"),

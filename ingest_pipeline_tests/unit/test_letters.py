@@ -32,7 +32,7 @@ class WithHeaders(MemoryMessage):
 
 
 def test_everything_is_kept() -> None:
-    letter = dead_letter(MemoryMessage(3, 7, 0, b"value", b"\xff", timestamp_ms=5), 2, REFUSED, 100)
+    letter = dead_letter(MemoryMessage(3, 7, 0, b"value", b"\xff", timestamp_ms=5), 2, REFUSED, value_limit=100)
     assert (letter.partition, letter.offset, letter.incarnation, letter.timestamp_ms) == (3, 7, 2, 5)
     assert (letter.key, letter.value, letter.value_bytes, letter.truncated) == (b"\xff", b"value", 5, False)
     assert letter.value_sha256 == hashlib.sha256(b"value").digest()
@@ -41,19 +41,19 @@ def test_everything_is_kept() -> None:
 
 @pytest.mark.parametrize(("sent", "kept"), [(None, None), (-1, None), (-2, -2), (2**62, 2**62)])
 def test_a_producer_may_have_given_no_time(sent: int | None, kept: int | None) -> None:
-    assert dead_letter(MemoryMessage(0, 0, 0, b"", timestamp_ms=sent), 1, REFUSED, 10).timestamp_ms == kept
+    assert dead_letter(MemoryMessage(0, 0, 0, b"", timestamp_ms=sent), 1, REFUSED, value_limit=10).timestamp_ms == kept
 
 
 def test_a_long_value_is_cut_with_its_length_and_hash_kept() -> None:
     value = b"x" * 1000
-    letter = dead_letter(MemoryMessage(0, 0, 0, value), 1, REFUSED, 10)
+    letter = dead_letter(MemoryMessage(0, 0, 0, value), 1, REFUSED, value_limit=10)
     assert (letter.value, letter.value_bytes, letter.truncated) == (b"x" * 10, 1000, True)
     assert letter.value_sha256 == hashlib.sha256(value).digest()
 
 
 def test_headers_keep_order_repeats_and_null() -> None:
     message = WithHeaders([("a", b"\xff"), ("a", None), ("", b"")])
-    assert dead_letter(message, 1, REFUSED, 10).headers == [
+    assert dead_letter(message, 1, REFUSED, value_limit=10).headers == [
         ["a", base64.b64encode(b"\xff").decode()],
         ["a", None],
         ["", ""],
@@ -65,14 +65,14 @@ def test_headers_keep_order_repeats_and_null() -> None:
 def test_unreadable_headers_are_noted_and_never_asked_for_again(error: type[Exception]) -> None:
     raised = UnicodeDecodeError("utf-8", b"", 0, 1, "bad") if error is UnicodeDecodeError else error()
     message = WithHeaders(None, raised)  # type: ignore[arg-type]
-    letter = dead_letter(message, 1, REFUSED, 10)
+    letter = dead_letter(message, 1, REFUSED, value_limit=10)
     assert (letter.headers, letter.reason, message.reads) == (None, "why" + HEADERS_UNREADABLE, 1)
 
 
 def test_a_nul_in_a_header_key_does_not_keep_the_letter_out_of_jsonb() -> None:
-    assert dead_letter(WithHeaders([("a\0b", b"")]), 1, REFUSED, 10).headers == [["a\ufffdb", ""]]
+    assert dead_letter(WithHeaders([("a\0b", b"")]), 1, REFUSED, value_limit=10).headers == [["a\ufffdb", ""]]
 
 
 def test_a_tombstone_has_no_bytes() -> None:
-    letter = dead_letter(MemoryMessage(0, 0, 0, None), 1, REFUSED, 10)
+    letter = dead_letter(MemoryMessage(0, 0, 0, None), 1, REFUSED, value_limit=10)
     assert (letter.value, letter.value_bytes, letter.truncated) == (None, 0, False)

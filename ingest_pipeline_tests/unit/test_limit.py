@@ -21,7 +21,7 @@ def window(limits: LetterLimits | None = LIMITS) -> LetterWindow:
 
 def letters(count: int, first: int = 0, reason: str = "broken") -> list[DeadLetter]:
     refused = RecordRefused(reason, stage="decode")
-    return [dead_letter(message(0, first + i, BAD), 1, refused, 100) for i in range(count)]
+    return [dead_letter(message(0, first + i, BAD), 1, refused, value_limit=100) for i in range(count)]
 
 
 def passed(before: LetterWindow, outcomes: str, allowed: int = 0) -> LetterWindow:

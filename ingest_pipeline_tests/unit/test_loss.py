@@ -29,7 +29,9 @@ def position(next_offset: int, **changes: str | None) -> StoredPosition:
 def found(
     at: StoredPosition, low: int, high: int, identity: TopicIdentity = SAME, noted: list[Loss] | None = None
 ) -> list[tuple[str, int]]:
-    losses = find_losses(identity, "t", {0: at}, noted or [], {0: NextOffset(low)}, {0: NextOffset(high)})
+    losses = find_losses(
+        identity, "t", {0: at}, noted=noted or [], starts={0: NextOffset(low)}, highs={0: NextOffset(high)}
+    )
     return [(loss.cause, loss.next_offset) for loss in losses]
 
 
@@ -73,37 +75,42 @@ def test_a_leader_that_has_been_replaced_and_does_not_know_it_tells_no_loss(
     known: int, told: int, cause: list[str]
 ) -> None:
     at = replace(position(10), leader_epoch=known)
-    losses = find_losses(SAME, "t", {0: at}, [], {0: NextOffset(0)}, {0: NextOffset(7, told)})
+    losses = find_losses(SAME, "t", {0: at}, noted=[], starts={0: NextOffset(0)}, highs={0: NextOffset(7, told)})
     assert [loss.cause for loss in losses] == cause
 
 
 def test_what_was_noted_stays_though_the_log_has_regrown() -> None:
-    noted = noted_loss("truncated", 0, 1, 10, 0, 4)
+    noted = noted_loss(cause="truncated", partition=0, incarnation=1, expected=10, low=0, high=4)
     assert found(position(10), 0, 50, noted=[noted]) == [("truncated", 10)]
 
 
 def test_offsets_that_come_again_begin_a_new_incarnation() -> None:
-    retention = noted_loss("retention", 0, 1, 10, 11, 20)
-    rewritten = noted_loss("rewritten", 0, 1, 15, 11, 20)
+    retention = noted_loss(cause="retention", partition=0, incarnation=1, expected=10, low=11, high=20)
+    rewritten = noted_loss(cause="rewritten", partition=0, incarnation=1, expected=15, low=11, high=20)
     assert not Acceptance(retention, NextOffset(11)).new_incarnation
     assert Acceptance(retention, NextOffset(5)).new_incarnation, "rows below the position would be stored again"
     assert Acceptance(rewritten, NextOffset(11)).new_incarnation
 
 
 def test_behind_a_corrupt_batch_the_incarnation_goes_on() -> None:
-    unreadable = noted_loss("unreadable", 0, 1, 10, 0, 20)
+    unreadable = noted_loss(cause="unreadable", partition=0, incarnation=1, expected=10, low=0, high=20)
     assert not Acceptance(unreadable, NextOffset(15)).new_incarnation
     assert Acceptance(unreadable, NextOffset(5)).new_incarnation, "rows below the position would be stored again"
     assert unreadable.description.startswith("partition 0: the record batch at offset 10 is corrupt")
 
 
 def test_what_of_a_new_log_is_left_out_is_lost_too() -> None:
-    rewritten = noted_loss("rewritten", 0, 1, 15, 11, 20)
+    rewritten = noted_loss(cause="rewritten", partition=0, incarnation=1, expected=15, low=11, high=20)
     assert Acceptance(rewritten, NextOffset(11), low=11).left_out == 0
     assert Acceptance(rewritten, NextOffset(20), low=11).left_out == 9
-    assert Acceptance(noted_loss("retention", 0, 1, 10, 11, 20), NextOffset(15), low=11).left_out == 0, (
-        "it is in the gap"
-    )
+    assert (
+        Acceptance(
+            noted_loss(cause="retention", partition=0, incarnation=1, expected=10, low=11, high=20),
+            NextOffset(15),
+            low=11,
+        ).left_out
+        == 0
+    ), "it is in the gap"
     assert Acceptance(rewritten, None).left_out == 0
 
 
@@ -115,14 +122,17 @@ def test_a_run_tells_what_it_stored_since_it_last_saw_the_old_topic() -> None:
 
 
 def test_the_error_says_what_and_what_to_do() -> None:
-    losses = [noted_loss("retention", 0, 1, 10, 15, 20), noted_loss("truncated", 1, 1, 9, 0, 5)]
+    losses = [
+        noted_loss(cause="retention", partition=0, incarnation=1, expected=10, low=15, high=20),
+        noted_loss(cause="truncated", partition=1, incarnation=1, expected=9, low=0, high=5),
+    ]
     error = as_error(losses, "price")
     assert isinstance(error, DataLoss)
     assert error.message == (
         "stream price: partition 0: offsets 10 to 14 were deleted before they were read (the log held 15 to 20) (and 1"
-        " more partitions). Nothing was skipped; the stream stands still until an operator accepts it:"
+        " more partitions). Nothing was skipped. The stream stops until an operator accepts the loss:"
         " ingest accept-loss price"
     )
     assert (error.partition, error.offset) == (0, 10)
-    renamed = find_losses(SAME, "new", {0: position(10)}, [], {}, {})
+    renamed = find_losses(SAME, "new", {0: position(10)}, noted=[], starts={}, highs={})
     assert isinstance(as_error(renamed, "price"), TopicChanged)

@@ -117,20 +117,20 @@ RECORDS = st.tuples(st.sampled_from(VALUES), st.sampled_from(KEYS), st.sampled_f
 @given(
     st.lists(RECORDS, max_size=40),
     st.sampled_from([bytes, str]),
-    st.booleans(),
+    st.sampled_from(["skip", "dead-letter"]),
     st.sets(st.sampled_from(sorted(ALL))),
 )
 def test_together_they_give_what_they_give_alone(
-    records: list[Any], key_type: Any, tombstones_refused: bool, names: set[str]
+    records: list[Any], key_type: Any, tombstones: Any, names: set[str]
 ) -> None:
     options = {name: ALL[name] for name in names} | ({"key_type": key_type} if "key_column" in names else {})
     stream = Stream("reading", Reading, **options)
-    rules = RecordRules(400, 20, tombstones_refused, stream.record_columns)
+    rules = RecordRules(400, 20, tombstones, stream.record_columns)
     decoder = JsonDecoder(stream)
 
-    def batch(*decode_many: Any) -> Any:
+    def batch(**decode_many: Any) -> Any:
         messages: list[Any] = [Once(n, *record) for n, record in enumerate([*records, *[(good(), b"k", None)] * 9])]
-        made = decode_batch(messages, {}, POSITIONS, decoder.decode, rules, *decode_many)
+        made = decode_batch(messages, {}, POSITIONS, decode=decoder.decode, rules=rules, **decode_many)
         assert made is not None
         assert {message.reads for message in messages} <= {0, 1}
         assert "headers_column" not in names or {message.reads for message in messages} == {1}
@@ -138,7 +138,7 @@ def test_together_they_give_what_they_give_alone(
         return made.rows, letters, made.rows_before, made.advances
 
     alone = batch()
-    assert batch(decoder.decode_many) == alone
+    assert batch(decode_many=decoder.decode_many) == alone
     assert {len(row) for row in alone[0]} == {len(stream.columns)}
     unfit = {n for n, (_, key, _) in enumerate(records) if key in (b"\xff", b"a\0b")}
     if "key_column" in names and key_type is str:
@@ -154,7 +154,7 @@ def test_healthy_records_with_parts_are_decoded_together() -> None:
     messages: list[Any] = [Once(n, good(), b"k", None) for n in range(100)]
     decoder = JsonDecoder(stream)
     rules = RecordRules(record_columns=stream.record_columns)
-    batch = decode_batch(messages, {}, POSITIONS, never, rules, decoder.decode_many)
+    batch = decode_batch(messages, {}, POSITIONS, decode=never, rules=rules, decode_many=decoder.decode_many)
     assert batch is not None
     assert len(batch.rows) == 100
 
@@ -168,7 +168,9 @@ def test_streams_without_parts_never_ask_for_key_or_headers() -> None:
 
     messages: list[Any] = [Silent(0, n, 0, good()) for n in range(3)]
     decoder = JsonDecoder(READING)
-    batch = decode_batch(messages, {}, POSITIONS, decoder.decode, RecordRules(), decoder.decode_many)
+    batch = decode_batch(
+        messages, {}, POSITIONS, decode=decoder.decode, rules=RecordRules(), decode_many=decoder.decode_many
+    )
     assert batch is not None
     assert len(batch.rows) == 3
 

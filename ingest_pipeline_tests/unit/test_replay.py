@@ -38,7 +38,16 @@ def replayed(store: Store) -> Replayed:
     limits = BatchLimits(records=20, size_bytes=10 * len(RECORD), timeout_seconds=SLICE_SECONDS)
     source = MemorySource(broker, "reading", clock)
     decode, wanted = JsonDecoder(READING).decode, Range(0, 1, 5, 45)
-    return replay(source, store, decode, RecordRules(), wanted, limits, clock, retry_seconds=60.0)
+    return replay(
+        source,
+        store,
+        decode=decode,
+        rules=RecordRules(),
+        offsets=wanted,
+        limits=limits,
+        clock=clock,
+        retry_seconds=60.0,
+    )
 
 
 def test_a_batch_is_within_the_limits_of_a_drain() -> None:

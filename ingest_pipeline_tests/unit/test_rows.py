@@ -23,7 +23,7 @@ from ingest_pipeline_tests.samples import BAD, READING, STEADY, good
 
 POSITIONS = {0: Position(0, 1, NextOffset(0)), 1: Position(1, 2, NextOffset(0))}
 DECODER = JsonDecoder(READING)
-RULES = RecordRules(max_bytes=400, dead_letter_max_bytes=20)
+RULES = RecordRules(max_record_bytes=400, dead_letter_max_bytes=20)
 
 PIECES = [
     good(),
@@ -80,8 +80,10 @@ def messages(values: list[bytes | None], stamps: list[int | None] | None = None)
 @example([good() + b'{"device_id": "a", "x": {}', b', "y": {}}'], [good()])
 def test_together_they_give_what_they_give_alone(odd: list[bytes | None], healthy: list[bytes]) -> None:
     values = [*healthy, *odd, *healthy]
-    alone = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES)
-    many = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, DECODER.decode_many)
+    alone = decode_batch(messages(values), {}, POSITIONS, decode=DECODER.decode, rules=RULES)
+    many = decode_batch(
+        messages(values), {}, POSITIONS, decode=DECODER.decode, rules=RULES, decode_many=DECODER.decode_many
+    )
     assert told(many) == told(alone)
 
 
@@ -98,7 +100,9 @@ def test_healthy_records_are_decoded_together() -> None:
     def never(value: bytes) -> tuple[Any, ...]:
         raise AssertionError("decoded alone")
 
-    batch = decode_batch(messages([good()] * 100), {}, POSITIONS, never, RULES, DECODER.decode_many)
+    batch = decode_batch(
+        messages([good()] * 100), {}, POSITIONS, decode=never, rules=RULES, decode_many=DECODER.decode_many
+    )
     assert batch is not None
     assert len(batch.rows) == 100
 
@@ -111,7 +115,7 @@ def test_a_refused_record_is_the_only_one_looked_at_alone() -> None:
         return DECODER.decode(value)
 
     values: list[bytes | None] = [*[good()] * 300, BAD, good("nul\0"), *[good("\\")] * 300]
-    batch = decode_batch(messages(values), {}, POSITIONS, counted, RULES, DECODER.decode_many)
+    batch = decode_batch(messages(values), {}, POSITIONS, decode=counted, rules=RULES, decode_many=DECODER.decode_many)
     assert batch is not None
     assert (len(batch.rows), len(batch.dead_letters), alone) == (600, 2, values[300:302])
 
@@ -122,7 +126,7 @@ def test_what_is_too_large_is_not_decoded() -> None:
         return DECODER.decode_many(values)
 
     values: list[bytes | None] = [good(), good("a" * 500), None, good()]
-    batch = decode_batch(messages(values), {}, POSITIONS, DECODER.decode, RULES, many)
+    batch = decode_batch(messages(values), {}, POSITIONS, decode=DECODER.decode, rules=RULES, decode_many=many)
     assert batch is not None
     assert (len(batch.rows), [letter.stage for letter in batch.dead_letters], batch.rows_before) == (2, ["size"], [1])
 
@@ -133,7 +137,7 @@ def test_a_decoder_that_loses_count_stores_nothing(rows: int) -> None:
         return [(1,)] * rows, []
 
     with pytest.raises(UnknownFault, match=f"{rows} rows for 3 records"):
-        decode_batch(messages([good()] * 3), {}, POSITIONS, DECODER.decode, RULES, many)
+        decode_batch(messages([good()] * 3), {}, POSITIONS, decode=DECODER.decode, rules=RULES, decode_many=many)
 
 
 class Mood(msgspec.Struct):
@@ -156,7 +160,9 @@ def test_an_event_that_makes_something_else_of_itself_is_one_dead_letter() -> No
     values: list[bytes | None] = [
         b'{"event_time": "2026-01-01T00:00:00Z", "mood": {"number": %d}}' % number for number in (1, 2, 1, 3, 1)
     ]
-    batch = decode_batch(messages(values), {}, POSITIONS, decoder.decode, RULES, decoder.decode_many)
+    batch = decode_batch(
+        messages(values), {}, POSITIONS, decode=decoder.decode, rules=RULES, decode_many=decoder.decode_many
+    )
     assert batch is not None
     assert ([letter.reason for letter in batch.dead_letters], batch.rows_before, len(batch.rows)) == (
         ["cannot be decoded (AttributeError)"] * 2,
@@ -169,7 +175,7 @@ def test_an_event_that_makes_something_else_of_itself_is_one_dead_letter() -> No
     "stamps", [[None, 5], [MIN_MS, MAX_MS], [MIN_MS - 1, 0], [0, MAX_MS + 1], [2**62, -(2**62)], [0, 1]]
 )
 def test_times_that_postgres_cannot_store_are_none(stamps: list[int | None]) -> None:
-    batch = decode_batch(messages([good()] * 2, stamps), {}, POSITIONS, DECODER.decode, RULES)
+    batch = decode_batch(messages([good()] * 2, stamps), {}, POSITIONS, decode=DECODER.decode, rules=RULES)
     assert batch is not None
     expected = [(ms - 946_684_800_000) * 1000 if ms is not None and MIN_MS <= ms <= MAX_MS else None for ms in stamps]
     assert [row[3] for row in batch.rows] == expected

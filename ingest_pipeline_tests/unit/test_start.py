@@ -33,7 +33,7 @@ def ledger() -> MemoryLedger:
 
 
 def started(broker: MemoryBroker, ledger: MemoryLedger, policy: StartPolicy = POLICY) -> dict[int, int]:
-    begin(MemoryTopic(broker, "reading"), ledger, policy, "reading")
+    begin(MemoryTopic(broker, "reading"), ledger, policy=policy, stream="reading")
     return {partition: at.next_offset for partition, at in ledger.positions().items()}
 
 

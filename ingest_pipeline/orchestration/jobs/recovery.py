@@ -10,7 +10,8 @@ import dagster as dg
 from pydantic import Field
 
 from ...core.decode import JsonDecoder
-from ...core.errors import STAGES
+from ...core.end_reasons import EndReason
+from ...core.errors import RefusalStage
 from ...core.timestamps import parse_instant
 from ...operations.limits import record_rules
 from ...operations.replays import ReplayRequest, ranges, run_replay
@@ -23,7 +24,7 @@ COUNTS = dg.Out(dg.Nothing, description="Its metadata are the counts by outcome.
 
 
 _ANY = "any"
-Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *STAGES)])  # type: ignore[misc]
+Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *(stage.value for stage in RefusalStage))])  # type: ignore[misc]
 """Members by name: one is called value."""
 
 
@@ -120,7 +121,7 @@ def replay_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         counts = asdict(done)
         context.log.info(", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)
-        if stop.reason() == "terminated":
+        if stop.reason() == EndReason.TERMINATED:
             raise dg.DagsterExecutionInterruptedError
 
     @dg.job(

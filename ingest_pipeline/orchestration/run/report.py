@@ -109,7 +109,7 @@ class Reporter:
         if (drawn := picture(progress.history)) is not None:
             found["over_time"] = drawn
         if ended is not None:
-            found["ended"] = ended
+            found["ended"] = str(ended)
         return found
 
     def lag(self, positions: Mapping[int, int]) -> int | None:

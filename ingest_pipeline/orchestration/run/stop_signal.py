@@ -8,6 +8,7 @@ from types import FrameType
 
 import dagster as dg
 
+from ...core.end_reasons import EndReason
 from .journal import storage_errors
 
 
@@ -20,7 +21,7 @@ class StopRequest:
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
         self._instance, self._run_id = instance, run_id
         self._received = False
-        self._reason: str | None = None
+        self._reason: EndReason | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -33,10 +34,10 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def reason(self) -> str | None:
-        """ "terminated" when Dagster is canceling the run, "signal" for a signal from elsewhere, None without any."""
+    def reason(self) -> EndReason | None:
+        """TERMINATED when Dagster is canceling the run, SIGNAL for a signal from elsewhere, None without a signal."""
         if self._received and self._reason is None:
-            self._reason = "terminated" if self._is_canceling() else "signal"
+            self._reason = EndReason.TERMINATED if self._is_canceling() else EndReason.SIGNAL
         return self._reason
 
     def _is_canceling(self) -> bool:

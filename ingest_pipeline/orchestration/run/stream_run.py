@@ -14,6 +14,7 @@ from ...core.backoff import Backoff
 from ...core.clock import SystemClock
 from ...core.decode import JsonDecoder
 from ...core.drain import Drain, RunLimits
+from ...core.end_reasons import EndReason
 from ...core.errors import (
     DataLoss,
     DeadLetterLimit,
@@ -86,7 +87,7 @@ class StreamRun:
             with StopRequest(self._context.instance, self._run.run_id) as stop, ExitStack() as cleanup:
                 yield from self._drain(stop, cleanup)
         except Superseded as error:
-            self._tag_end("superseded")
+            self._tag_end(EndReason.SUPERSEDED)
             self._journal.warning(error.message)
             self._journal.finish()
         except IngestError as error:
@@ -131,10 +132,10 @@ class StreamRun:
         drain = Drain(
             source,
             session,
-            decoder.decode,
-            batch_limits(self._settings, by_hand=self._shard is None),
-            self._limits(topic, session),
-            self._clock,
+            decode=decoder.decode,
+            batch_limits=batch_limits(self._settings, by_hand=self._shard is None),
+            run_limits=self._limits(topic, session),
+            clock=self._clock,
             stop=stop.reason,
             verify=lambda: self._verify(topic, ledger, seen),
             observe=reporter,
@@ -161,10 +162,10 @@ class StreamRun:
         metadata = {**reporter.metadata(drain.progress, ended), **_owned_by(others)}
         if self._silent:
             metadata["not_drained"] = unanswered_words(self._silent)
-        if ended == "terminated":
+        if ended == EndReason.TERMINATED:
             self._journal.event(dg.AssetMaterialization(self._context.asset_key, metadata=metadata))
         self._journal.finish()
-        if ended == "terminated":
+        if ended == EndReason.TERMINATED:
             raise dg.DagsterExecutionInterruptedError
         yield dg.MaterializeResult(metadata=metadata)
 
@@ -183,7 +184,7 @@ class StreamRun:
                 ledger.prepare()
                 self._settle_losses(topic, ledger, stop)
                 seen = topic.identity().partitions
-                known = begin(topic, ledger, policy, self._stream.name, self._context.log.warning)
+                known = begin(topic, ledger, policy=policy, stream=self._stream.name, warn=self._context.log.warning)
                 return known, topic.end_offsets(known), seen
             except EnvironmentFault as fault:
                 backoff.wait(fault)
@@ -213,13 +214,19 @@ class StreamRun:
         if self._shard is None:
             targets = _offsets(topic.end_offsets(list(session.positions))) if session.positions else {}
             self._silent = sorted(session.positions.keys() - targets.keys())
-        return RunLimits(own.run_max_seconds, own.run_idle_seconds, own.run_max_batches, own.retry_seconds, targets)
+        return RunLimits(
+            max_seconds=own.run_max_seconds,
+            idle_seconds=own.run_idle_seconds,
+            max_batches=own.run_max_batches,
+            retry_seconds=own.retry_seconds,
+            targets=targets,
+        )
 
-    def _verify(self, topic: Topic, ledger: PostgresLedger, partitions: int) -> str | None:
+    def _verify(self, topic: Topic, ledger: PostgresLedger, partitions: int) -> EndReason | None:
         """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""
         identity = topic.identity()
         check_identity(identity, ledger.positions(), topic.name, self._stream.name)
-        return "partitions-added" if identity.partitions > partitions else None
+        return EndReason.PARTITIONS_ADDED if identity.partitions > partitions else None
 
     def _reporter(self, topic: Topic) -> Reporter:
         as_materialization = self._settings.report_as == "materialization"
@@ -259,17 +266,17 @@ class StreamRun:
 
     def _end_without_ownership(self, others: Mapping[int, Holder], stop: StopRequest) -> None:
         """Surplus, or asked to stop while it waited."""
-        ended = stop.reason() or "surplus"
+        ended = stop.reason() or EndReason.SURPLUS
         self._tag_end(ended)
         owners = ", ".join(sorted({f"run {holder.run_id[:8]}" for holder in others.values()})) or "another run"
         self._journal.info(f"shard {self._shard} of {self._stream.name} is drained by {owners}: nothing to do here")
         self._journal.finish()
-        if ended == "terminated":
+        if ended == EndReason.TERMINATED:
             raise dg.DagsterExecutionInterruptedError
 
     def _tag_end(self, why: str) -> None:
         """Why the run ended, and the rows it committed, whatever the end."""
-        found = {tags.ENDED: why, tags.ROWS: str(self._progress.rows if self._progress else 0)}
+        found = {tags.ENDED: str(why), tags.ROWS: str(self._progress.rows if self._progress else 0)}
         if self._shard is not None and self._opening_seconds is not None:
             found[tags.OPENING] = f"{self._opening_seconds:.1f}"
         self._tag(found)

@@ -12,7 +12,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
 from ...core.ledger import LedgerSnapshot
-from ...core.loss import ANOTHER_TOPIC, Loss, as_error, find_losses, topic_gone
+from ...core.loss import Loss, as_error, find_losses, topic_gone
 from ...core.ports import Topic
 from ...core.record import NextOffset, TopicIdentity
 from ...core.start import log_bounds, unanswered
@@ -152,7 +152,7 @@ def look(
     lost = _losses(identity, topic, snapshot, ends)
     if lost and settings.on_data_loss == "stop":
         for loss in lost:
-            if loss.cause not in ANOTHER_TOPIC:
+            if not loss.cause.is_another_topic:
                 ledger.note_loss(loss)
         raise as_error(lost, stream.name)
     starts = {p: known[p].next_offset if p in known else 0 for p in partitions}
@@ -199,7 +199,7 @@ def _losses(
     """Kafka is asked for the log's bounds only where no run drains and the position is not at the end."""
     known = snapshot.positions
     starts, highs = log_bounds(topic, known, ends, known.keys() - snapshot.owners.holders.keys())
-    return find_losses(identity, topic.name, known, snapshot.losses, starts, highs)
+    return find_losses(identity, topic.name, known, noted=snapshot.losses, starts=starts, highs=highs)
 
 
 def _observe(
