@@ -1,4 +1,4 @@
-"""Waiting between tries, with a deadline."""
+"""Waits between retries, up to a deadline."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.2, 5.0
 
 
 class Backoff:
-    """Doubling waits with jitter; one object is one deadline, shared by all tries at the same thing.
+    """Doubling waits with jitter. All retries of one operation share one object and thereby one deadline.
 
     Args:
-        limit_seconds: how long after its creation tries may begin.
-        stop: a reason to give up at once, or None.
+        limit_seconds: deadline for the start of a retry, counted from the creation of this object.
+        stop: returns a reason to give up at once, or None.
     """
 
     def __init__(self, clock: Clock, limit_seconds: float, stop: Callable[[], str | None]) -> None:
@@ -25,7 +25,7 @@ class Backoff:
         self._seconds = FIRST_SECONDS
 
     def wait(self, fault: IngestError) -> None:
-        """Sleep until the next try, or raise `fault` when there is no time for one or the run is to stop."""
+        """Sleep until the next retry. Raises `fault` when the deadline would pass or `stop` gives a reason."""
         if self._stop() is not None or self._clock.monotonic() + self._seconds > self._deadline:
             raise fault
         self._clock.sleep(self._seconds * random.uniform(0.5, 1.0))  # noqa: S311 (jitter, not a secret)

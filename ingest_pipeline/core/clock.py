@@ -1,4 +1,4 @@
-"""The machine's clock, as the `Clock` port."""
+"""The machine's clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class SystemClock:
-    """Durations from the monotonic clock, Unix time for people, and real sleeping."""
+    """The `Clock` port on the machine's clock."""
 
     def monotonic(self) -> float:
         return time.monotonic()

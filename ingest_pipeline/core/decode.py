@@ -1,8 +1,8 @@
-"""Record → row. One typed msgspec decode a record. Whatever that refuses gets a second, slower try.
+"""Record → row: one typed msgspec decode per record, and a slower second try for refused records.
 
-The second try reads timestamps by the grammar of core/timestamps.py, of which msgspec knows a part. A value that may
-hold more than six decimals takes the second way at once, since msgspec would round them. Reasons are templates: they
-name a type or a JSON path, never a value.
+The second try reads timestamps by the grammar of core/timestamps.py, which accepts more forms than msgspec. A value
+with more than six decimals goes straight to the second try, because msgspec rounds such decimals. A reason names a
+type or a JSON path, never a value.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .documents import Documents, holds_nul
 from .errors import RecordRefused, RefusalStage
 from .extra_fields import Undeclared
 from .fields import Field, not_numeric
-from .many import each, without_doubtful
+from .many import try_map, without_doubtful
 from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
 from .timestamps import may_have_nanoseconds, parse_timestamp
 
 _BACKSLASH = 0x5C
-_NOT_ITS_OWN = (RecordRefused, MemoryError)
-"""Refused already, or no record's fault. Any other exception is the record's: an event's own check may raise anything,
-on purpose or by calculating with what it did not expect, such as a NaN."""
+_RAISED_UNCHANGED = (RecordRefused, MemoryError)
+"""Every other exception is the record's fault. An event's own check may raise any exception, for example when it
+calculates with a NaN."""
 _FIRST_YEAR, _LAST_YEAR = 1, 9999
 
 
@@ -37,7 +37,7 @@ class JsonDecoder:
 
     Args:
         stream: whose event type to decode into.
-        naive_timestamps: "utc" takes a timestamp without a zone as UTC, "reject" refuses it.
+        naive_timestamps: "utc" reads a timestamp without a zone as UTC, "reject" refuses the record.
     """
 
     def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
@@ -63,9 +63,7 @@ class JsonDecoder:
             self._values = lambda event: self._as_jsonb(self._leaves(event))
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
-        """The event's values in the order of its columns, and what it does not declare where the stream keeps that.
-
-        Every datetime is aware.
+        """The values of the event's columns and, with an extra column, the undeclared keys. Every datetime is aware.
 
         Raises:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
@@ -84,51 +82,51 @@ class JsonDecoder:
         return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
 
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
-        """(rows in the order of the values, indices of the values that have none): many at once, in less time.
+        """Returns (rows in the order of the values, indices of values without a row).
 
-        What has no row here needs the closer look of `decode`, and may well become one.
+        Faster than `decode` per value. `decode` may still make rows of the values without a row.
         """
         none: tuple[list[tuple[Any, ...]], list[int]] = ([], list(range(len(values))))
         if not self._plain:
             return none
         values = without_doubtful(values)
-        events, odd = each(self._fast, values)
+        events, odd = try_map(self._fast, values)
         try:
             for year in self._years:
                 if not all(_FIRST_YEAR < number < _LAST_YEAR for number in set(map(year, events))):
                     return none
             rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
             if self._structs or self._documents.any:
-                rows, refused = each(self._as_jsonb, rows)
+                rows, refused = try_map(self._as_jsonb, rows)
                 odd = _merged(odd, refused)
             if self._undeclared is not None:
-                left_out = set(odd)
-                read = (value for i, value in enumerate(values) if i not in left_out and value is not None)
-                rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, read, strict=True)]
+                odd_set = set(odd)
+                decoded = (value for i, value in enumerate(values) if i not in odd_set and value is not None)
+                rows = [(*row, self._extra(value, self._undeclared)) for row, value in zip(rows, decoded, strict=True)]
         except MemoryError:
             raise
-        except Exception:  # of one record, whose check made a field something else: `decode` finds which
+        except Exception:  # one record's check changed a field's type, and `decode` finds that record
             return none
         return rows, odd
 
     def _decode_fast(self, value: bytes) -> tuple[Any, ...]:
         try:
             return self._values(self._fast(value))
-        except _NOT_ITS_OWN:
+        except _RAISED_UNCHANGED:
             raise
         except Exception:
             return self._decode_leniently(value)
 
     def _extra(self, value: bytes, undeclared: Undeclared) -> msgspec.Raw | None:
         try:
-            found = undeclared.of(value)
+            extra = undeclared.of(value)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise RecordRefused(f"in an undeclared field: {reason_of(error)}", stage=RefusalStage.DECODE) from None
-        if _BACKSLASH in value and holds_nul(found):
+        if _BACKSLASH in value and holds_nul(extra):
             raise RecordRefused(
                 "NUL character in an undeclared field, which PostgreSQL cannot store", stage=RefusalStage.VALUE
             )
-        return found
+        return extra
 
     def _decode_leniently(self, value: bytes) -> tuple[Any, ...]:
         try:
@@ -144,7 +142,7 @@ class JsonDecoder:
         return self._as_jsonb(self._checked(event, values) if self._checks else tuple(values))
 
     def _checked(self, lenient: Any, values: list[Any]) -> tuple[Any, ...]:
-        """The event's own checks, which the lenient try left out: they expect the declared types."""
+        """Run the event's own checks. The lenient decode skips the checks, because they expect the declared types."""
         try:
             event = self._declared.rebuilt(lenient, iter(values))
         except MemoryError:
@@ -154,20 +152,20 @@ class JsonDecoder:
         return self._leaves(event)
 
     def _as_jsonb(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What is jsonb as the driver can write it: JSON as it was sent is checked, Structs become dicts."""
+        """Values that the driver can write to jsonb: JSON text is checked, Structs become dicts."""
         values = self._documents.checked(values)
         if not self._structs:
             return values
-        dressed = list(values)
+        converted = list(values)
         try:
             for i in self._structs:
-                dressed[i] = msgspec.to_builtins(dressed[i])
+                converted[i] = msgspec.to_builtins(converted[i])
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
             raise RecordRefused(inside(reason_of(error), self._fields[i].path), stage=RefusalStage.DECODE) from None
-        return tuple(dressed)
+        return tuple(converted)
 
     def _as_declared(self, reason: str) -> str:
-        """The lenient try reads a timestamp as str; its refusal is told in the declared type."""
+        """The refusal with the declared type, because the lenient decode reads a timestamp as str."""
         if any(reason.endswith(f"`$.{self._fields[i].path}`") for i in self._times):
             return reason.replace("Expected `str", "Expected `datetime")
         return reason
@@ -188,7 +186,7 @@ class JsonDecoder:
         raise RecordRefused(f"timestamp without a time zone - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP)
 
     def _check_year(self, time: datetime, item: Field) -> None:
-        """Year 1 and 9999 may leave what can be read back once they are converted to UTC."""
+        """Conversion to UTC can move a time of year 1 or 9999 out of the range that Python reads back."""
         try:
             time.astimezone(UTC)
         except OverflowError:
@@ -205,12 +203,12 @@ class JsonDecoder:
 
 
 def _merged(odd: list[int], refused: list[int]) -> list[int]:
-    """Indices of values without a row: `odd`, and the refused ones of the rows that the other values gave."""
+    """Indices of values without a row: `odd`, and the values of the refused rows. `refused` are indices of rows."""
     if not refused:
         return odd
-    rest = set(odd)
-    given = [i for i in range(len(odd) + refused[-1] + 1) if i not in rest]
-    return sorted([*odd, *(given[i] for i in refused)])
+    odd_set = set(odd)
+    value_of_row = [i for i in range(len(odd) + refused[-1] + 1) if i not in odd_set]
+    return sorted([*odd, *(value_of_row[i] for i in refused)])
 
 
 def _is_time(item: Field) -> bool:

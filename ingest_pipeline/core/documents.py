@@ -1,8 +1,8 @@
-"""Columns of jsonb that take their JSON as it was sent: with every digit of its numbers.
+"""jsonb columns that store a field's JSON text, so that numbers keep every digit.
 
-Python would make a double of 12345678901234567.89 and write 1.2345678901234568e+16. So the text itself goes to
-PostgreSQL, whose jsonb keeps numbers exactly. The text is decoded all the same: msgspec does not look for broken UTF-8
-in what it skips, and the declared type has to hold.
+Python would turn 12345678901234567.89 into a double and write 1.2345678901234568e+16. PostgreSQL's jsonb keeps numbers
+exactly, so PostgreSQL gets the text. The text is also decoded, to check the declared type and the UTF-8, because
+msgspec does not check UTF-8 in skipped text.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .reasons import inside, reason_of
 
 ESCAPED_NUL = b"\\u0000"
 _anything = msgspec.json.Decoder(float_hook=str)
-"""A number with a point or an exponent may have any size: only its form is looked at."""
+"""`float_hook` takes numbers of any size."""
 
 
 class Documents:
-    """Which of a row's values are such JSON, and what it has to be.
+    """Finds and checks a row's values of JSON text.
 
     Args:
-        fields: the row's, in its order.
-        sent: False when none is, since the event's own check has to see the values and may change them.
+        fields: the event's fields, in a row's order.
+        sent: False decodes all fields instead, because an event's own check reads the values and may change them.
     """
 
     def __init__(self, fields: Sequence[Field], sent: bool) -> None:
@@ -39,11 +39,11 @@ class Documents:
         self.any = bool(self._checks)
 
     def type_of(self, item: Field, otherwise: Any) -> Any:
-        """What a field is decoded as: its text, for one of these."""
+        """The type to decode a field as: Raw for JSON text."""
         return msgspec.Raw if self.any and is_document(item) else otherwise
 
     def checked(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The row, with None for a JSON null. Raises RecordRefused for JSON that is not of the declared type."""
+        """The row, with None for a JSON null. Raises RecordRefused if JSON does not have the declared type."""
         for i, path, decode in self._checks:
             if isinstance(row[i], msgspec.Raw):
                 try:
@@ -56,22 +56,22 @@ class Documents:
 
 
 def is_document(item: Field) -> bool:
-    """Whether the field is jsonb without a Struct inside, whose defaults and names JSON as it was sent would lack."""
+    """Whether the field is jsonb without a Struct. A Struct adds defaults and renames keys, so the text differs."""
     return item.python_type in (dict, list) and not item.holds_structs
 
 
 def check_json(text: msgspec.Raw) -> None:
-    """Raises MsgspecError, UnicodeError or RecursionError for what is not JSON that jsonb takes."""
+    """Raises MsgspecError, UnicodeError or RecursionError if jsonb would refuse the text."""
     _anything.decode(text)
 
 
 def json_text(value: Any) -> str | bytes:
-    """What the driver sends of a value for jsonb: the JSON itself, where it is that."""
+    """The text that the driver sends for a jsonb value."""
     return bytes(value) if isinstance(value, msgspec.Raw) else json.dumps(value)
 
 
 def holds_nul(value: Any) -> bool:
-    """Whether a string in it has U+0000, however deep. Not by recursion: msgspec reads deeper than Python calls."""
+    """Whether a string at any depth holds U+0000. Without recursion, because msgspec nests deeper than Python calls."""
     left = [value]
     while left:
         item = left.pop()

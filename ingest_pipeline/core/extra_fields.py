@@ -1,4 +1,4 @@
-"""What of a JSON object the event does not declare."""
+"""The keys of a JSON object that the event does not declare."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _objects = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 class Undeclared:
-    """Finds the keys that neither an event nor a Struct inside it declares.
+    """Finds keys that neither an event nor a Struct inside the event declares.
 
-    An object inside whose fields are columns is looked into; what is found there stands under its key.
+    Undeclared keys of a nested Struct stay under the Struct's key.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -28,22 +28,22 @@ class Undeclared:
         self._nested = [(name, inner) for name, inner in self._declared.items() if inner is not None]
 
     def of(self, value: bytes | msgspec.Raw) -> msgspec.Raw | None:
-        """A JSON object of the undeclared keys, each with its value as it was sent; None when there are none.
+        """A JSON object of the undeclared keys with their original text. None without undeclared keys.
 
         Args:
-            value: a JSON object that was decoded as the event before.
+            value: a JSON object that the event's decoder has accepted.
 
         Raises:
-            MsgspecError, UnicodeError, RecursionError: something undeclared is not JSON that jsonb takes.
+            MsgspecError, UnicodeError, RecursionError: jsonb would refuse an undeclared value.
         """
-        found: Mapping[str, msgspec.Raw] | None = _objects.decode(value)
-        if found is None:
+        members: Mapping[str, msgspec.Raw] | None = _objects.decode(value)
+        if members is None:
             return None
-        more = {key: raw for key, raw in found.items() if key not in self._declared}
-        for raw in more.values():
+        extra = {key: raw for key, raw in members.items() if key not in self._declared}
+        for raw in extra.values():
             check_json(raw)
         for key, inner in self._nested:
-            if key in found and (below := inner.of(found[key])) is not None:
-                more[key] = below
-        pairs = [msgspec.json.encode(key) + b":" + bytes(raw) for key, raw in more.items()]
+            if key in members and (below := inner.of(members[key])) is not None:
+                extra[key] = below
+        pairs = [msgspec.json.encode(key) + b":" + bytes(raw) for key, raw in extra.items()]
         return msgspec.Raw(b"{" + b",".join(pairs) + b"}") if pairs else None

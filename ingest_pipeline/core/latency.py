@@ -10,7 +10,7 @@ _GROWTH = 1.1
 
 
 class LatencyHistogram:
-    """Counts milliseconds in buckets that grow by 10 %: a percentile is right to within 10 %."""
+    """Counts milliseconds in buckets that grow by 10 %, so a percentile is accurate to 10 %."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
@@ -18,7 +18,7 @@ class LatencyHistogram:
         self.maximum_ms = 0.0
 
     def add(self, committed_at_ms: float, appended_at_ms: Iterable[int]) -> None:
-        """Count records appended at these Unix times and committed at one; a clock ahead of ours counts as 0 ms."""
+        """Count records by the Unix times of append and commit. With clock skew, the delay counts as 0 ms."""
         for appended, count in Counter(appended_at_ms).items():
             delay = max(0.0, committed_at_ms - appended)
             self.maximum_ms = max(self.maximum_ms, delay)
@@ -26,10 +26,10 @@ class LatencyHistogram:
             self._count += count
 
     def percentile_ms(self, share: float) -> float | None:
-        """The delay that `share` (0 to 1) of the records did not exceed; None when nothing was counted."""
-        left = share * self._count
+        """The delay that `share` (0 to 1) of the records did not exceed. None before the first record."""
+        remaining = share * self._count
         for bucket in sorted(self._buckets):
-            left -= self._buckets[bucket]
-            if left <= 0:
+            remaining -= self._buckets[bucket]
+            if remaining <= 0:
                 return float(min(_GROWTH**bucket, self.maximum_ms)) if self._count else None
         return None

@@ -1,4 +1,4 @@
-"""Steps over many records at a time, without a line of Python for each."""
+"""Functions over many records that run no Python bytecode per record."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from .documents import ESCAPED_NUL
 from .timestamps import may_have_nanoseconds
 
 _JOINED = 256
-"""Values searched at a time. Their text stays in the processor's cache."""
+"""Values that are searched together. Their joined text fits the processor's cache."""
 
 
 def _doubtful(json: bytes) -> bool:
-    """Whether the text may hold what the typed decode stores wrongly: U+0000, or a timestamp that it rounds."""
+    """Whether the text may hold U+0000 or a timestamp that msgspec rounds. Decoding stores both wrongly."""
     return (b"\\" in json and ESCAPED_NUL in json) or may_have_nanoseconds(json)
 
 
 def without_doubtful(values: Sequence[bytes | None]) -> Sequence[bytes | None]:
-    """None in place of doubtful values. Searches many values joined, since a search for each would cost more."""
+    """The values, with None instead of doubtful ones. One search in joined values is cheaper than many."""
     doubtful: list[int] = []
     for start in range(0, len(values), _JOINED):
-        some = values[start : start + _JOINED]
-        if _doubtful(b"".join(filter(None, some))):
-            doubtful += [start + i for i, value in enumerate(some) if value is not None and _doubtful(value)]
+        chunk = values[start : start + _JOINED]
+        if _doubtful(b"".join(filter(None, chunk))):
+            doubtful += [start + i for i, value in enumerate(chunk) if value is not None and _doubtful(value)]
     if doubtful:
         values = list(values)
         for i in doubtful:
@@ -31,24 +31,23 @@ def without_doubtful(values: Sequence[bytes | None]) -> Sequence[bytes | None]:
     return values
 
 
-def each(function: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[Any], list[int]]:
-    """(what comes of the items, the indices of those that are refused): each item is in one of the two.
+def try_map(function: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """Returns the results, and the indices of the items for which the function raised.
 
-    Item by item without a line of Python for each: an error ends `extend` behind what there was, and it goes on from
-    there; a StopIteration ends it without a sound, before the last item. 0.17 µs an event of 90 bytes, and 1 µs more
-    for one that is refused.
+    `extend` stops at an exception, and iteration resumes behind the item. StopIteration stops `extend` silently, so
+    the lengths are compared. Costs 0.17 µs per event of 90 bytes, and 1 µs more per exception.
     """
-    coming = map(function, items)
+    results = map(function, items)
     done: list[Any] = []
     refused: list[int] = []
     while True:
         try:
-            done.extend(coming)
-        except MemoryError:  # may be the list's own: no item is at fault
+            done.extend(results)
+        except MemoryError:  # perhaps from the list, so no item is at fault
             raise
         except Exception:
             refused.append(len(done) + len(refused))
         else:
-            if (seen := len(done) + len(refused)) == len(items):
+            if (count := len(done) + len(refused)) == len(items):
                 return done, refused
-            refused.append(seen)
+            refused.append(count)

@@ -1,4 +1,4 @@
-"""What a run has done so far, for its reports."""
+"""Counts of a run, for its reports."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from .latency import LatencyHistogram
 from .record import PG_EPOCH_MS, STAMP, Batch, CommitResult, Position
 
 LATENCY_SAMPLES = 100
-"""About so many rows of a batch have their latency counted: evenly spread ones, and the oldest."""
+"""Latency is measured for about this many evenly spread rows of a batch, and for the oldest row."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counts since the run took ownership, which was at `started_at`, monotonic seconds.
+    """Counts since the run took ownership at `started_at`, in monotonic seconds.
 
     Attributes:
-        dropped: of `skipped`, the rows that a trigger of the table dropped. The others are tombstones.
+        skipped: tombstones, and rows that a trigger of the table dropped.
+        dropped: rows that a trigger dropped.
     """
 
     started_at: float
@@ -43,13 +44,13 @@ class Progress:
 
     def own(self, positions: Mapping[int, Position]) -> None:
         """Remember where the run starts."""
-        self.from_offsets = {partition: at.resume_at.next_offset for partition, at in positions.items()}
+        self.from_offsets = {p: position.resume_at.next_offset for p, position in positions.items()}
         self.to_offsets = dict(self.from_offsets)
 
-    def add(self, batch: Batch, written: CommitResult, committed_at: float, now: float) -> None:
-        """Count one committed batch. `committed_at` is Unix seconds, `now` the same moment in monotonic ones."""
-        rows, letters = sum(written.rows.values()), sum(written.dead_letters.values())
-        dropped = sum(written.dropped.values())
+    def add(self, batch: Batch, result: CommitResult, committed_at: float, now: float) -> None:
+        """Count a committed batch. `committed_at` is in Unix seconds, `now` in monotonic seconds."""
+        rows, letters = sum(result.rows.values()), sum(result.dead_letters.values())
+        dropped = sum(result.dropped.values())
         skipped = sum(advance.skipped for advance in batch.advances.values()) + dropped
         moved = sum(advance.resume_at.next_offset - advance.expected for advance in batch.advances.values())
         self.rows += rows
@@ -58,7 +59,7 @@ class Progress:
         self.dropped += dropped
         self.absent += moved - rows - letters - skipped
         self.batches += -(-batch.records // self.batch_size)
-        self.reasons.update(written.reasons)
+        self.reasons.update(result.reasons)
         self.to_offsets.update(
             {partition: advance.resume_at.next_offset for partition, advance in batch.advances.items()}
         )

@@ -1,4 +1,4 @@
-"""Why a record was refused, as a template: it names a type or a JSON path, never a value."""
+"""Reasons of refusals. A reason names a type or a JSON path, never a value."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import msgspec
 
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
 _QUOTED = re.compile(r"(unknown field|Invalid (?:enum )?value) (?:`.*`|'.*'|\".*\"|-?\d+)(?= - at|$)", re.DOTALL)
-_PLACE = " - at `$"
+_PATH = " - at `$"
 
 
 def refusal(error: Exception) -> str:
-    """Why msgspec refused a value: by itself, or since a Struct's own check did, whose words may quote the record.
+    """The reason of an exception from msgspec's decoder, which may come from a Struct's own check.
 
-    msgspec makes a ValidationError of a check's ValueError and TypeError, with their text and with them as its cause;
-    what else a check raises comes as it is, through a frame of its own.
+    A check's message may quote the record and is left out. msgspec turns a check's ValueError or TypeError into a
+    ValidationError with a cause. Other exceptions of a check arrive unchanged, with a second traceback frame.
     """
     frames = error.__traceback__
     if error.__cause__ is not None or (frames is not None and frames.tb_next is not None):
@@ -28,7 +28,7 @@ def by_its_check(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The error as a template. msgspec names types and paths; Python's texts may quote: only the class is kept."""
+    """msgspec's message without values. Other messages may quote a value, so only the exception's class is named."""
     if isinstance(error, msgspec.MsgspecError):
         return _QUOTED.sub(r"\1", _BYTE_POSITION.sub("", str(error)))
     if isinstance(error, UnicodeError):
@@ -39,6 +39,6 @@ def reason_of(error: BaseException) -> str:
 
 
 def inside(reason: str, path: str) -> str:
-    """A reason found in one field's JSON, told with that field's path."""
-    what, _, below = reason.partition(_PLACE)
-    return f"{what}{_PLACE}.{path}{below or '`'}"
+    """The reason with the path from the event's root. `reason` names a path below the field."""
+    message, _, below = reason.partition(_PATH)
+    return f"{message}{_PATH}.{path}{below or '`'}"

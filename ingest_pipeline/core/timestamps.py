@@ -1,7 +1,7 @@
-"""Text → time, by one grammar for records, settings and commands. docs/streams.md shows it as a table.
+"""Text → time, by one grammar for records, settings and commands. docs/streams.md shows the grammar as a table.
 
-`datetime.fromisoformat` alone cannot judge a text: it takes any character between date and time, a digit or a sign too,
-and what it accepts differs between versions of Python.
+`datetime.fromisoformat` alone is not enough. Python's versions accept different texts, and any character may separate
+date and time, even a digit or a sign.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _GRAMMAR = re.compile(
 _SEVEN_DECIMALS = re.compile(rb"\.[0-9]{7}")
 _NANOSECONDS = re.compile(rb"\.(?<=[0-9]:[0-9][0-9]\.)[0-9]{7}")
 _ESCAPED_DIGIT = re.compile(rb"\\u00(?:2[eE]|3[0-9aA])")
-"""A digit, a full stop or a colon that JSON escapes."""
+"""An escaped digit, full stop or colon in JSON."""
 
 
 def parse_timestamp(text: str) -> datetime:
-    """The time, naive where the text names no zone. Decimals beyond the sixth are cut, never rounded.
+    """The time, naive if the text has no zone. Decimals beyond the sixth are cut, not rounded.
 
     Raises:
-        ValueError: the text is not of the grammar, or its date is in no calendar. The message never quotes the text.
+        ValueError: the text does not follow the grammar, or the date does not exist. The message never quotes the text.
     """
     match = _GRAMMAR.fullmatch(text)
     if match is None:
@@ -49,7 +49,7 @@ def parse_instant(text: str) -> datetime:
 
 
 def in_utc(time: datetime) -> datetime:
-    """The same instant in UTC. A naive time is UTC. Raises ValueError when that is outside the years 1 to 9999."""
+    """The same instant in UTC. A naive time is UTC. Raises ValueError outside the years 1 to 9999."""
     if time.tzinfo is None:
         return time.replace(tzinfo=UTC)
     try:
@@ -59,16 +59,16 @@ def in_utc(time: datetime) -> datetime:
 
 
 def kafka_time(instant: datetime) -> datetime:
-    """The instant, which Kafka may be asked for. Raises ValueError before 1970: to Kafka -1 ms means the log's end."""
+    """The instant, if Kafka can look it up. Raises ValueError before 1970, as -1 ms is Kafka's code for the end."""
     if instant.timestamp() < 0:
         raise ValueError("before 1970, where Kafka's timestamps begin")
     return instant
 
 
 def may_have_nanoseconds(json: bytes) -> bool:
-    """Whether a timestamp in the text may have more than six decimals, which msgspec rounds and this grammar cuts.
+    """Whether a timestamp in the text may have more than six decimals. msgspec rounds such decimals, this grammar cuts.
 
-    True for some texts without one: whoever asks then takes the slower way, which has the same outcome.
+    Some texts without such a timestamp give True. The caller's slower path gives the same result.
     """
     if _SEVEN_DECIMALS.search(json) is not None and _NANOSECONDS.search(json) is not None:
         return True
