@@ -254,7 +254,7 @@ def _no_partition(
     if identity.topic_id is not None and identity.topic_id == position.topic_id:
         raise KafkaUnavailable(
             f"topic {position.topic}: a broker shows {identity.partitions} partitions, but the ledger has a position"
-            f" for partition {partition} under the same topic id. The broker's metadata is out of date and is asked for"
+            f" for partition {partition} under the same topic id: the broker's metadata is out of date and is asked for"
             " again",
             partition=partition,
         )
