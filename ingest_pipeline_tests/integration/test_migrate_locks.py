@@ -13,6 +13,8 @@ from ingest_pipeline.postgres import schema
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, Reading
 
+pytestmark = pytest.mark.empty_database
+
 SLOW_ALTER = """
     CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(6); END';
     CREATE EVENT TRIGGER slow ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION slow()"""

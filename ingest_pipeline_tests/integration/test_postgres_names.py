@@ -15,6 +15,8 @@ from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY
 
+pytestmark = pytest.mark.empty_database
+
 ODD = [
     'a"b',
     "select",

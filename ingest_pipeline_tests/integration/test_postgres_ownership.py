@@ -19,6 +19,8 @@ from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good, message
 
+pytestmark = pytest.mark.empty_database
+
 SESSION = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run'"
 
 

@@ -19,6 +19,8 @@ from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good
 from ingest_pipeline_tests.servers.pgbouncer import PgBouncer
 
+pytestmark = pytest.mark.empty_database
+
 Start = Callable[..., PgBouncer]
 
 

@@ -20,6 +20,8 @@ from ingest_pipeline.postgres.letter_retention import SettledLetters
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
 
+pytestmark = pytest.mark.empty_database
+
 NUMBERED = Stream("reading", READING.event, key_column="key", headers_column="headers", id_column="id")
 """The database's own sequence asks for no right of its own."""
 WRITER = ("USAGE ON SCHEMA public", "USAGE ON SCHEMA ingest", "SELECT ON ingest.schema_version")

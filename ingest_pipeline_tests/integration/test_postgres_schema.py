@@ -22,6 +22,8 @@ from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, good, make_batch, message
 
+pytestmark = pytest.mark.empty_database
+
 
 class Wide(msgspec.Struct):
     """One of each."""

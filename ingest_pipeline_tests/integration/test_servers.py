@@ -25,6 +25,8 @@ from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.containers import check_engine
 
+pytestmark = pytest.mark.empty_database
+
 
 def produce(bootstrap_servers: str, topic: str, count: int) -> None:
     """Write ``count`` records to partition 0 and see each acknowledged."""

@@ -14,6 +14,8 @@ import pytest
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 
+pytestmark = pytest.mark.empty_database
+
 PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
 
 

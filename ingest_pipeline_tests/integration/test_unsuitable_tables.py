@@ -22,6 +22,8 @@ from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, good
 
+pytestmark = pytest.mark.empty_database
+
 
 class Sale(msgspec.Struct):
     event_time: datetime

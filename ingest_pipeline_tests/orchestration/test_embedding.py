@@ -14,6 +14,8 @@ from click.testing import CliRunner
 
 from ingest_pipeline.cli import main
 
+pytestmark = pytest.mark.empty_database
+
 ROOT = Path(__file__).parents[2]
 PLACE = "my_project.streams:STREAMS"
 

@@ -21,7 +21,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, 
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
 Make = Callable[..., Bench]
 
 

@@ -27,7 +27,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
 RUN = "1a2b3c4d-1111-4222-8333-444455556666"
 Make = Callable[..., Bench]
 

@@ -26,7 +26,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
 Make = Callable[..., Bench]
 AHEAD = 3000
 """Kafka refuses a record whose time lies more than an hour ahead, unless the topic allows it."""
