@@ -1,5 +1,5 @@
 """`bench` of the orchestration tests, for tests that strike the servers below it."""
 
-from ingest_pipeline_tests.orchestration.conftest import bench
+from ingest_pipeline_tests.orchestration.conftest import bench, dagster_storage
 
-__all__ = ["bench"]
+__all__ = ["bench", "dagster_storage"]
