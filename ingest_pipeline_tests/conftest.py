@@ -16,10 +16,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from confluent_kafka import KafkaException
-from psycopg import sql
 
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.local.postgres import EmbeddedPostgres
@@ -102,7 +100,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pyte
 @pytest.fixture(scope="session")
 def migrated_database(postgres_server: RealPostgres) -> Iterator[str]:
     """The name of a database with an empty ledger. A copy takes a third of the migrations' time."""
-    with _new_database(postgres_server, "template1") as name:
+    with postgres_server.new_database() as name:
         database = Database(sqlalchemy_url(postgres_server.url_of(name)))
         migrate(database, [])
         database.dispose()
@@ -117,19 +115,8 @@ def database_url(request: pytest.FixtureRequest, postgres_server: RealPostgres) 
     """
     empty = request.node.get_closest_marker("empty_database")
     template = "template1" if empty else request.getfixturevalue("migrated_database")
-    with _new_database(postgres_server, template) as name:
+    with postgres_server.new_database(template) as name:
         yield postgres_server.url_of(name)
-
-
-@contextmanager
-def _new_database(server: RealPostgres, template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        words = sql.Identifier(name), sql.Identifier(template)
-        connection.execute(sql.SQL("create database {} template {}").format(*words))
-    yield name
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import dagster as dg
-import psycopg
 import pytest
-from psycopg import sql
 
 from ingest_pipeline_tests.faults.ownership_world import LARGE, World
 from ingest_pipeline_tests.faults.supervised import pid_of
@@ -51,13 +49,12 @@ class Story:
 def world(
     kafka_server: RealKafka, postgres_server: RealPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    name = f"ownership_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        folder = tmp_path_factory.mktemp("ownership")
-        with World(kafka_server, postgres_server.url_of(name), folder, f"-{uuid.uuid4().hex[:8]}") as made:
-            yield made
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    folder = tmp_path_factory.mktemp("ownership")
+    with (
+        postgres_server.new_database() as name,
+        World(kafka_server, postgres_server.url_of(name), folder, f"-{uuid.uuid4().hex[:8]}") as world,
+    ):
+        yield world
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
@@ -81,9 +78,7 @@ class Here:
 def here(
     own_kafka: RealKafka, postgres_server: RealPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Here]:
-    database = f"dev_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+    with postgres_server.new_database() as database:
         for name in ("temperature", "price"):
             own_kafka.create_topic(name, 2)
         environ = {
@@ -96,7 +91,6 @@ def here(
         }
         with DagsterDev(tmp_path_factory.mktemp("dagster"), environ) as dagster:
             yield Here(dagster, own_kafka.bootstrap_servers, environ["DATABASE_URL"])
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database)))
 
 
 def test_sensors_launch_runs_that_drain_both_streams(here: Here) -> None:

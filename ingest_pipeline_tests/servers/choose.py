@@ -8,6 +8,7 @@ Docker because it is the same real PostgreSQL and ready in a second.
 """
 
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg import sql
 
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.server import LocalServerError
@@ -41,6 +43,17 @@ class RealPostgres:
     def url_of(self, database: str) -> str:
         """The same server's URL with another database."""
         return urlsplit(self.url)._replace(path=f"/{database}").geturl()
+
+    @contextmanager
+    def new_database(self, template: str = "template1") -> Iterator[str]:
+        """The name of a new copy of ``template``. Its end drops the copy and every session in it."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        identifiers = sql.Identifier(name), sql.Identifier(template)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(sql.SQL("create database {} template {}").format(*identifiers))
+        yield name
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(sql.SQL("drop database {} with (force)").format(identifiers[0]))
 
 
 @contextmanager
