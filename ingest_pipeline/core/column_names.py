@@ -1,4 +1,4 @@
-"""Which names a table, its indexes and its columns may have."""
+"""Allowed names of a table, its indexes and its columns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .fields import Field
 
 RESERVED = (*(column.name for column in COORDINATE_COLUMNS), KAFKA_TIMESTAMP.name, INGESTED_AT.name)
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
-"""Every table of PostgreSQL has these, in lower case, beside the ones that it declares."""
+"""PostgreSQL adds these columns to every table."""
 POSTGRES_NAME_BYTES = 63
 MOST_COLUMNS = 1600
-"""PostgreSQL's limit of columns in a table."""
+"""PostgreSQL's limit per table."""
 
 
 def taken_names() -> dict[str, str]:
-    """Name → why no column can have it."""
+    """Reserved name → the reason."""
     return {
         **dict.fromkeys(RESERVED, "every event table has a column of that name already"),
         **dict.fromkeys(SYSTEM_COLUMNS, "every table of PostgreSQL has a system column of that name"),
@@ -26,12 +26,12 @@ def taken_names() -> dict[str, str]:
 
 
 def index_names(table: str) -> tuple[str, str]:
-    """The names of an event table's primary key and of the index on its event_time. Both lie in the table's schema."""
+    """Names of an event table's primary key and of the index on event_time. Both share the table's schema."""
     return _derived(table, "_pkey"), _derived(table, "_event_time_brin")
 
 
 def _derived(table: str, suffix: str) -> str:
-    """The table's name and a suffix. One too long for PostgreSQL is cut, and a hash keeps it apart from others."""
+    """The table's name and a suffix. A name too long for PostgreSQL is cut and made unique by a hash."""
     if len(table.encode()) + len(suffix) <= POSTGRES_NAME_BYTES:
         return table + suffix
     suffix = f"_{hashlib.sha256(table.encode()).hexdigest()[:8]}{suffix}"
@@ -39,7 +39,7 @@ def _derived(table: str, suffix: str) -> str:
 
 
 def check_sizes(stream: str, table: str, columns: Sequence[str]) -> None:
-    """Raises SettingsError for a name that PostgreSQL would cut, and for more columns than it allows."""
+    """Raises SettingsError for a name that PostgreSQL would cut, and for too many columns."""
     for name in (table, *columns):
         if "\0" in name or not 1 <= len(name.encode()) <= POSTGRES_NAME_BYTES:
             raise SettingsError(
@@ -53,15 +53,15 @@ def check_sizes(stream: str, table: str, columns: Sequence[str]) -> None:
 
 
 def check_fields(stream: str, owner: str, fields: Iterable[Field]) -> None:
-    """Raises SettingsError for fields whose columns would bear a name that is taken, or the same name."""
+    """Raises SettingsError for fields with a reserved column name, or with the same column name."""
     by_name: dict[str, Field] = {}
     taken = taken_names()
     for why in dict.fromkeys(taken.values()):
-        if those := [item for item in fields if taken.get(item.name) == why]:
-            one = those[0]
+        if reserved := [item for item in fields if taken.get(item.name) == why]:
+            first = reserved[0]
             raise SettingsError(
-                f"{', '.join(f'{owner}.{item.dotted}' for item in those)}: {why}; rename the field and keep its JSON"
-                f' key: `{one.attribute}_value: ... = field(name="{one.json_name}")`'
+                f"{', '.join(f'{owner}.{item.dotted}' for item in reserved)}: {why}; rename the field and keep its JSON"
+                f' key: `{first.attribute}_value: ... = field(name="{first.json_name}")`'
             )
     for item in fields:
         if (other := by_name.setdefault(item.name, item)) is not item:

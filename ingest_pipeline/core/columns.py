@@ -1,4 +1,4 @@
-"""An event table's columns: one list, which the table, COPY, the checks and the asset are made from."""
+"""An event table's columns. CREATE TABLE, COPY, the checks and the asset use the same list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .fields import PG_TYPES, Field
 
 
 class FilledBy(Enum):
-    """Who gives a column its value."""
+    """Source of a column's value."""
 
     ROW = "row"
     CLOCK = "the database's clock"
@@ -19,7 +19,7 @@ class FilledBy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `pg_type` and `pg_oid` are PostgreSQL's name and OID of its type."""
+    """A column. `pg_type` and `pg_oid` are PostgreSQL's name and OID of the type."""
 
     name: str
     pg_type: str
@@ -33,7 +33,7 @@ COORDINATE_COLUMNS = (
     Column("kafka_partition", "integer", 23),
     Column("kafka_offset", "bigint", 20),
 )
-"""The primary key: unique for ever, whatever happens to the topic."""
+"""The primary key. Re-creating the topic does not repeat a key."""
 KAFKA_TIMESTAMP = Column("kafka_timestamp", *PG_TYPES[datetime], nullable=True)
 INGESTED_AT = Column("ingested_at", *PG_TYPES[datetime], filled_by=FilledBy.CLOCK)
 

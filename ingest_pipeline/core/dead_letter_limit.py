@@ -1,4 +1,4 @@
-"""How many records may be refused before a run stops: a wrong deployment must not drain a topic into dead letters."""
+"""Limits for refused records. A wrong deployment stops the run instead of draining a topic into dead letters."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .errors import DeadLetterLimit
 from .record import DeadLetter
 
 WINDOW = 1000
-"""Records looked back on. A tombstone is none, and neither is an offset that the log does not hold."""
+"""Number of latest records that count. Tombstones and offsets that the log does not hold are not counted."""
 TOP_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class LetterLimits:
-    """What of the last WINDOW records may be refused, and how many in a row. Reached is allowed, exceeded is not."""
+    """The largest allowed ratio of refused records within WINDOW, and the largest allowed number in a row."""
 
     max_ratio: float
     max_consecutive: int
@@ -24,7 +24,7 @@ class LetterLimits:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refused record that the window still sees."""
+    """A refused record within the window."""
 
     partition: int
     offset: int
@@ -33,7 +33,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class LetterWindow:
-    """Which of the last WINDOW records were refused. A value: a batch makes a new one, kept once it is committed.
+    """Which of the last WINDOW records were refused. A batch makes a new window and keeps it after the commit.
 
     Attributes:
         limits: None switches the limit off.
@@ -49,7 +49,7 @@ class LetterWindow:
     streak: int = 0
 
     def rebuilt(self, outcomes: Iterable[Refusal | None]) -> LetterWindow:
-        """As it stands after these records of earlier runs, oldest first; None is a record that was stored."""
+        """The window after these records of earlier runs, oldest first. None stands for a stored record."""
         seen, streak = 0, 0
         refused: list[tuple[int, Refusal]] = []
         for outcome in outcomes:
@@ -60,19 +60,19 @@ class LetterWindow:
         return LetterWindow(self.stream, self.limits, seen, tuple(refused), streak)
 
     def tally(self, decoded: Sequence[DeadLetter], rows_before: Sequence[int], allowed: int) -> LetterTally:
-        """For one batch.
+        """The tally for one batch.
 
         Args:
-            decoded: what the decoder refused, in order.
-            rows_before: for each of `decoded`, how many rows of the batch came before it.
-            allowed: refusals that an operator lets pass uncounted.
+            decoded: the decoder's refusals, in order.
+            rows_before: `rows_before[i]` rows of the batch came before `decoded[i]`.
+            allowed: number of refusals that an operator lets pass uncounted.
         """
         return LetterTally(self, decoded, rows_before, allowed)
 
 
 @dataclass(slots=True)
 class LetterTally:
-    """Counts one batch's refusals against the limits, in the order of the records, while they become known.
+    """Counts a batch's refusals against the limits, in the order of the records.
 
     Attributes:
         uncounted: (partition, offset) of refusals that used up the operator's allowance.
@@ -83,7 +83,7 @@ class LetterTally:
     rows_before: Sequence[int]
     allowed: int
     uncounted: set[tuple[int, int]] = field(default_factory=set)
-    _told: int = 0
+    _counted: int = 0
     _streak: int = 0
     _refused: deque[tuple[int, Refusal]] = field(default_factory=deque)
 
@@ -92,30 +92,30 @@ class LetterTally:
         self._streak = self.window.streak
 
     def refuse(self, row: int, partition: int, offset: int, reason: str) -> None:
-        """The database refuses the batch's `row`-th row; rows are told in their order.
+        """Count the batch's `row`-th row as refused by the database. Calls come in the order of the rows.
 
         Raises:
-            DeadLetterLimit: nothing of the batch may be committed.
+            DeadLetterLimit: the batch must not be committed.
         """
-        self._tell_decoded(row)
-        self._tell(row + self._told, Refusal(partition, offset, reason))
+        self._count_decoded(row)
+        self._count(row + self._counted, Refusal(partition, offset, reason))
 
     def after(self, rows: int) -> LetterWindow:
-        """The window behind a batch that had so many rows, refused ones included. Raises DeadLetterLimit."""
-        self._tell_decoded(rows)
+        """The window after the batch. `rows` includes refused rows. Raises DeadLetterLimit."""
+        self._count_decoded(rows)
         seen = self.window.seen + rows + len(self.decoded)
         kept = tuple(item for item in self._refused if item[0] >= seen - WINDOW)
         return LetterWindow(self.window.stream, self.window.limits, seen, kept, self._streak)
 
-    def _tell_decoded(self, row: int) -> None:
-        """The decoder's refusals up to this row; their reasons are told already."""
-        while self._told < len(self.decoded) and self.rows_before[self._told] <= row:
-            letter = self.decoded[self._told]
-            index = self.rows_before[self._told] + self._told
-            self._told += 1
-            self._tell(index, Refusal(letter.partition, letter.offset, letter.reason))
+    def _count_decoded(self, row: int) -> None:
+        """Count the decoder's refusals up to this row."""
+        while self._counted < len(self.decoded) and self.rows_before[self._counted] <= row:
+            letter = self.decoded[self._counted]
+            index = self.rows_before[self._counted] + self._counted
+            self._counted += 1
+            self._count(index, Refusal(letter.partition, letter.offset, letter.reason))
 
-    def _tell(self, index: int, refusal: Refusal) -> None:
+    def _count(self, index: int, refusal: Refusal) -> None:
         if len(self.uncounted) < self.allowed:
             self.uncounted.add((refusal.partition, refusal.offset))
             return
@@ -129,23 +129,23 @@ class LetterTally:
         if limits is None:
             return
         if self._streak > limits.max_consecutive:
-            raise self._reached(f"{self._streak:,} records in a row were refused")
+            raise self._exceeded(f"{self._streak:,} records in a row were refused")
         if len(self._refused) > limits.max_ratio * WINDOW:
-            raise self._reached(f"{len(self._refused):,} of the last {WINDOW:,} records were refused")
+            raise self._exceeded(f"{len(self._refused):,} of the last {WINDOW:,} records were refused")
 
-    def _reached(self, what: str) -> DeadLetterLimit:
+    def _exceeded(self, problem: str) -> DeadLetterLimit:
         stream = self.window.stream
-        found = [refusal for _, refusal in self._refused]
-        reasons = Counter(refusal.reason for refusal in found).most_common(TOP_REASONS)
+        refusals = [refusal for _, refusal in self._refused]
+        reasons = Counter(refusal.reason for refusal in refusals).most_common(TOP_REASONS)
         offsets = defaultdict(list)
-        for refusal in found:
+        for refusal in refusals:
             offsets[refusal.partition].append(refusal.offset)
         where = ", ".join(f"partition {p} offsets {min(o)} to {max(o)}" for p, o in sorted(offsets.items()))
         why = "; ".join(f"{count:,}x {reason}" for reason, count in reasons)
         return DeadLetterLimit(
-            f"stream {stream}: {what}: {why} ({where}). Nothing of this batch was committed. Mend the producer or"
+            f"stream {stream}: {problem}: {why} ({where}). Nothing of this batch was committed. Mend the producer or"
             f" the stream's declaration; or let them pass: ingest dead-letters allow {stream} --count N",
             stream=stream,
-            partition=found[-1].partition,
-            offset=found[-1].offset,
+            partition=refusals[-1].partition,
+            offset=refusals[-1].offset,
         )

@@ -1,7 +1,7 @@
-"""What an event type means, as a text that is equal in every process for equal code.
+"""The meaning of an event type as a text. Equal code gives equal text in every process.
 
-Two texts differ when a record may fare differently: by a type, a constraint, a default, an option of the Struct, or the
-code of its checks and of what they use. Words for people (docstrings, descriptions, comments) are left out.
+The text changes with everything that decides about a record: types, constraints, defaults, options of the Struct, the
+code of checks and everything that the checks use. Docstrings, descriptions and comments are left out.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _CONTAINERS = (tuple, list, set, frozenset, dict)
 
 
 def described(event: type[msgspec.Struct]) -> str:
-    """The text of a Struct, with the Structs inside it. It holds no address and no order that a hash decides."""
+    """The text of a Struct and its nested Structs, without addresses and without an order that a hash decides."""
     return _Description(event.__module__).text(event)
 
 
 class _Description:
-    """Describes each class and function once: one that comes again, or contains itself, is only named.
+    """Describes a class or function the first time and only names it later, so a recursive class ends.
 
     Args:
-        module: of the event. What belongs to the same top-level package is described, everything else is named.
+        module: of the event. Code of the same top-level package is described, other code is only named.
     """
 
     def __init__(self, module: str) -> None:
@@ -103,7 +103,7 @@ class _Description:
         return f"{self._code(value.__code__, value.__doc__)} {self._all(parts)}"
 
     def _class(self, kind: type) -> str:
-        """Options and fields of a Struct, members of an Enum, and of any class what it and its own bases define."""
+        """Options and fields of a Struct, members of an Enum, and the attributes of the class and its own bases."""
         texts = [self.text([(member.name, member.value) for member in kind])] if issubclass(kind, Enum) else []
         if issubclass(kind, msgspec.Struct):
             config = kind.__struct_config__
@@ -127,16 +127,16 @@ class _Description:
         return f"{[getattr(code, name) for name in _CODE]} {self._all(constants)}"
 
     def _used(self, function: types.FunctionType) -> list[Any]:
-        """The module's names that the function uses, and those of the functions inside it, with their values."""
+        """Global names that the function and its inner functions use, with their values."""
         names, codes = set[str](), [function.__code__]
         while codes:
             code = codes.pop()
             names.update(code.co_names)
             codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-        there = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
-        modules = [value for value in there.values() if isinstance(value, types.ModuleType) and self._is_own(value)]
+        used = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+        modules = [value for value in used.values() if isinstance(value, types.ModuleType) and self._is_own(value)]
         inside = [(name, vars(module)[name]) for module in modules for name in sorted(names) if name in vars(module)]
-        return [*there.items(), *inside]
+        return [*used.items(), *inside]
 
     def _is_own(self, value: Any) -> bool:
         module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)

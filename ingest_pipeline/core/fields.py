@@ -1,7 +1,6 @@
-"""Which types an event's field may have, and the PostgreSQL type each becomes.
+"""Types of an event's fields and their PostgreSQL types.
 
-A column is known by the type's OID as well: binary COPY checks no types, so the writer compares OIDs before its first
-batch (postgres/schema.py).
+Binary COPY checks no types, so the writer compares the columns' OIDs before its first batch (postgres/schema.py).
 """
 
 from __future__ import annotations
@@ -33,34 +32,34 @@ PG_TYPES: dict[type, tuple[str, int]] = {
     list: ("jsonb", 3802),
     bytes: ("bytea", 17),
 }
-"""Python type → PostgreSQL's name and OID (pg_type.dat; fixed for built-in types)."""
+"""Python type → PostgreSQL's name and OID (pg_type.dat, fixed for built-in types)."""
 
 
 _DIGITS_BEFORE, _DIGITS_BEHIND = 131_072, 16_383
-"""Most decimal digits of PostgreSQL's numeric, before and behind the point."""
+"""Maximum decimal digits of PostgreSQL's numeric, before and behind the point."""
 _ORDINARY_EXPONENT = 300
 
 
 class AsJson:
-    """`Annotated[Address, AsJson]`: this Struct is one jsonb column instead of a column for each of its fields."""
+    """`Annotated[Address, AsJson]` makes a Struct one jsonb column instead of a column per field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an event, which is one column of its table.
+    """A field of an event and its column.
 
     Attributes:
-        name: the column: the Struct's field; `parent_child` for a field of a Struct inside the event.
-        json_name: the key in its JSON object.
+        name: the column's name. `parent_child` for a field of a nested Struct.
+        json_name: the key in the JSON object.
         python_type: a key of PG_TYPES.
-        nullable: declared `| None`, or in a Struct that is.
-        decode_type: what the fast decoder is given: bounds on int, a zone demanded of datetime.
-        lenient_type: what the second try is given: str in place of datetime.
+        nullable: whether the field or a Struct around the field is declared `| None`.
+        decode_type: type for the fast decoder, with bounds on int and a required zone on datetime.
+        lenient_type: type for the second try, with str in place of datetime.
         attribute: the field's name in its Struct.
-        path: where it is in the JSON, below `$.`.
-        dotted: where it is in the decoded event.
-        holds_structs: for jsonb: the decoded value is made of Structs and has to be turned into dicts.
-        description: of the field's `Meta(description=...)`; None where it has none.
+        path: path in the JSON, below `$.`.
+        dotted: path in the decoded event.
+        holds_structs: a jsonb value contains decoded Structs, to be turned into dicts.
+        description: text of the field's `Meta(description=...)`, or None.
     """
 
     name: str
@@ -87,7 +86,7 @@ class Field:
 
 
 def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
-    """The Field for a Struct's field. Raises SettingsError, naming it, when no column type fits."""
+    """The Field for a Struct's field. Raises SettingsError when no column type fits."""
     base, metas, nullable = unwrap(info.type)
     python_type = get_origin(base) or base
     if AsJson in metas and not is_struct(base):
@@ -104,7 +103,7 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
             f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list,"
             " Any or a Struct of these"
         )
-    said = (meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description)
+    descriptions = (meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description)
     strict: Any = base
     lenient: Any = base
     if python_type is datetime:
@@ -129,12 +128,12 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         path=info.encode_name,
         dotted=info.name,
         holds_structs=python_type in (dict, list) and _holds_structs(base),
-        description=next(said, None),
+        description=next(descriptions, None),
     )
 
 
 def not_numeric(number: Decimal, most_digits: int) -> str | None:
-    """Why PostgreSQL's numeric cannot hold the number; None when it can. The number has at most so many digits."""
+    """Why PostgreSQL's numeric cannot hold a number of up to `most_digits` digits. None: the number fits."""
     if not number.is_finite():
         return "not a finite number"
     magnitude = number.adjusted()
@@ -152,7 +151,7 @@ def is_struct(declared: Any) -> bool:
 
 
 def unwrap(declared: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """(the bare type, its Meta annotations and AsJson, whether None is allowed)."""
+    """Returns (bare type, Meta annotations and AsJson, whether None is allowed)."""
     nullable = False
     metas: tuple[Any, ...] = ()
     while True:
@@ -170,7 +169,7 @@ def unwrap(declared: Any) -> tuple[Any, tuple[Any, ...], bool]:
 
 
 def _is_json(declared: Any, seen: Collection[Any] = ()) -> bool:
-    """Whether everything in a dict, list or Struct of this type is what JSON holds, as it was decoded."""
+    """Whether a dict, list or Struct of this type decodes to plain JSON values only."""
     origin = get_origin(declared)
     if origin is Annotated:
         return _is_json(get_args(declared)[0], seen)
@@ -178,7 +177,7 @@ def _is_json(declared: Any, seen: Collection[Any] = ()) -> bool:
         return all(_is_json(arg, seen) for arg in get_args(declared))
     if is_struct(declared):
         inside = (*seen, declared)
-        return declared in seen or all(_is_json(each.type, inside) for each in msgspec.structs.fields(declared))
+        return declared in seen or all(_is_json(field.type, inside) for field in msgspec.structs.fields(declared))
     return origin is Literal or declared in (str, int, float, bool, dict, list, Any, types.NoneType)
 
 

@@ -1,6 +1,6 @@
-"""Structs inside an event: declared as a tree, decoded as a tree, stored as one flat row.
+"""Nested Structs of an event: declared and decoded as a tree, stored as a flat row.
 
-The leaves of the tree are the columns: a field `child` of a Struct that stands under `parent` is `parent_child`.
+The leaves of the tree are the columns. Field `child` of the Struct in field `parent` is column `parent_child`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .fields import AsJson, Field, field_of, is_struct, unwrap
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A field whose fields are columns.
+    """A field that holds a Struct, whose fields are columns.
 
     Attributes:
         attribute: the field's name in the Struct around it.
         json_name: the key in the JSON object around it.
-        nullable: may be null or, with a default, absent: then all its columns are null.
+        nullable: whether null is allowed. All columns below are null then.
     """
 
     attribute: str
@@ -36,7 +36,7 @@ class Nested:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Struct and what its fields are, in declared order."""
+    """A Struct and its fields, in declared order."""
 
     struct: type[msgspec.Struct]
     members: tuple[Field | Nested, ...]
@@ -44,10 +44,10 @@ class Shape:
     @property
     def leaves(self) -> tuple[Field, ...]:
         """The columns, in a row's order."""
-        found: list[Field] = []
+        leaves: list[Field] = []
         for member in self.members:
-            found += member.shape.leaves if isinstance(member, Nested) else (member,)
-        return tuple(found)
+            leaves += member.shape.leaves if isinstance(member, Nested) else (member,)
+        return tuple(leaves)
 
     @property
     def nested(self) -> tuple[Nested, ...]:
@@ -55,12 +55,12 @@ class Shape:
 
     @property
     def structs(self) -> tuple[type[msgspec.Struct], ...]:
-        """This Struct and those inside it whose fields are columns."""
+        """This Struct and the nested Structs whose fields are columns."""
         return (self.struct, *(struct for member in self.nested for struct in member.shape.structs))
 
 
 def shape_of(struct: type[msgspec.Struct], above: tuple[type[msgspec.Struct], ...] = ()) -> Shape:
-    """Raises SettingsError, naming the field, for a type that has no column and for a Struct that contains itself."""
+    """The tree of a Struct. Raises SettingsError for a type without a column and for a Struct that contains itself."""
     owner, members = struct.__name__, list[Field | Nested]()
     for info in msgspec.structs.fields(struct):
         inner, annotations, nullable = unwrap(info.type)
@@ -81,7 +81,7 @@ def shape_of(struct: type[msgspec.Struct], above: tuple[type[msgspec.Struct], ..
 
 
 def _below(parent: Nested, shape: Shape) -> Shape:
-    """The shape with its columns named as they are under `parent`."""
+    """The shape, with column names and paths prefixed by `parent`."""
     members = list[Field | Nested]()
     for member in shape.members:
         if isinstance(member, Nested):
@@ -100,11 +100,11 @@ def _below(parent: Nested, shape: Shape) -> Shape:
 
 
 class StructVariant:
-    """The user's Structs with other field types; their own checks, renames and configuration stay.
+    """The user's Structs with other field types, but the same checks, renames and configuration.
 
     Args:
-        type_of: the type each leaf shall have.
-        checks: False leaves their `__post_init__` out.
+        type_of: returns a leaf's type.
+        checks: False leaves `__post_init__` out.
 
     Attributes:
         type: the Struct to decode into.
@@ -113,7 +113,7 @@ class StructVariant:
     def __init__(self, shape: Shape, type_of: Callable[[Field], Any], checks: bool = True) -> None:
         self._shape = shape
         self._nested = {member.attribute: StructVariant(member.shape, type_of, checks) for member in shape.nested}
-        fields = [(each.attribute, self._type(each, type_of), _options(each)) for each in shape.members]
+        fields = [(member.attribute, self._type(member, type_of), _options(member)) for member in shape.members]
         silent = {"__post_init__": lambda self: None} if not checks and has_checks(shape.struct) else None
         self.type = msgspec.defstruct(
             shape.struct.__name__, fields, bases=(shape.struct,), namespace=silent, kw_only=True, gc=False
@@ -125,16 +125,16 @@ class StructVariant:
         inner: Any = self._nested[member.attribute].type
         return inner | None if member.nullable else inner
 
-    def rebuilt(self, found: Any, leaves: Iterator[Any]) -> Any:
-        """An event of this type: with the Structs that are there in `found`, and with these leaves. Runs its checks."""
-        given = {}
+    def rebuilt(self, decoded: Any, leaves: Iterator[Any]) -> Any:
+        """An event of this type with new leaves, null where `decoded` has no Struct. Runs the event's checks."""
+        values = {}
         for member in self._shape.members:
             if isinstance(member, Nested):
-                inner = None if found is None else getattr(found, member.attribute)
-                given[member.attribute] = self._nested[member.attribute].rebuilt(inner, leaves)
+                inner = None if decoded is None else getattr(decoded, member.attribute)
+                values[member.attribute] = self._nested[member.attribute].rebuilt(inner, leaves)
             else:
-                given[member.attribute] = next(leaves)
-        return None if found is None else self.type(**given)
+                values[member.attribute] = next(leaves)
+        return None if decoded is None else self.type(**values)
 
 
 def has_checks(struct: type[msgspec.Struct]) -> bool:
@@ -142,7 +142,7 @@ def has_checks(struct: type[msgspec.Struct]) -> bool:
 
 
 def flat(shape: Shape, events: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """The events' leaves: a tuple for each, made column by column."""
+    """A tuple of leaves per event, made column by column."""
     return list(zip(*_columns(shape, events, nullable=False), strict=True))
 
 
@@ -150,7 +150,7 @@ def _columns(shape: Shape, events: Sequence[Any], nullable: bool) -> list[list[A
     columns: list[list[Any]] = []
     for member in shape.members:
         get = attrgetter(member.attribute)
-        values = [None if each is None else get(each) for each in events] if nullable else list(map(get, events))
+        values = [None if event is None else get(event) for event in events] if nullable else list(map(get, events))
         if isinstance(member, Nested):
             columns += _columns(member.shape, values, nullable or member.nullable)
         else:

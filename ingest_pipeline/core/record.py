@@ -1,7 +1,6 @@
-"""What the loop passes around. Offsets are next offsets: "+1" is written once, here.
+"""Records, offsets, positions and batches, as the drain loop passes them around.
 
-A message is whatever the Kafka client hands out, used through the `Message` protocol so that the hot loop copies
-nothing; `confluent_kafka.Message` and the in-memory broker's message both satisfy it.
+The hot loop copies no record: the Kafka client's own messages and the in-memory broker's satisfy `Message`.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from typing import Any, NamedTuple, Protocol, Self
 Row = tuple[Any, ...]
 """(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
 STAMP = 3
-"""kafka_timestamp's place in a Row: microseconds since 2000-01-01, PostgreSQL's timestamp zero; or None."""
+"""Index of kafka_timestamp in a Row: microseconds since 2000-01-01, PostgreSQL's epoch, or None."""
 PG_EPOCH_MS = 946_684_800_000
 MIN_MS, MAX_MS = -62_135_596_800_000, 253_402_300_799_999
-"""Unix milliseconds of years 1 to 9999: what PostgreSQL stores and Python reads back."""
+"""Unix milliseconds of years 1 to 9999. PostgreSQL stores this range and Python reads it back."""
 
 NO_TIMESTAMP_MS = -1
-"""What Kafka keeps for a record whose producer gave no time; the client hands it out as if it were one."""
+"""Kafka's value for a record without a time from its producer. The client returns it like a real timestamp."""
 
 
 class Message(Protocol):
-    """One Kafka record as the client hands it out. Its length is the value's, in bytes; 0 without a value."""
+    """One Kafka record of the client. `len` counts the value's bytes, 0 without a value."""
 
     def __len__(self) -> int: ...
     def value(self) -> bytes | None: ...
@@ -36,47 +35,47 @@ class Message(Protocol):
     def timestamp(self) -> tuple[int, int]: ...
 
 
-class _Place(NamedTuple):
+class _NextOffset(NamedTuple):
     next_offset: int
     leader_epoch: int | None = None
 
 
-class NextOffset(_Place):
-    """Where reading goes on: the next offset, and the leader epoch it was learned under (None: not known).
+class NextOffset(_NextOffset):
+    """The next offset to read, and the leader epoch under which the client learned the offset. None: unknown.
 
-    A Kafka client uses negative numbers where it has no answer (-1001, -1, -2). None of them can become a place:
-    the constructor raises ValueError.
+    A Kafka client without an answer returns a negative number (-1001, -1, -2). The constructor raises ValueError for
+    negative numbers.
     """
 
     __slots__ = ()
 
     def __new__(cls, next_offset: int, leader_epoch: int | None = None) -> Self:
         if next_offset < 0 or (leader_epoch is not None and leader_epoch < 0):
-            raise ValueError(f"offset {next_offset} with leader epoch {leader_epoch} is no place in a log")
+            raise ValueError(f"offset {next_offset} with leader epoch {leader_epoch} is no position in a log")
         return super().__new__(cls, next_offset, leader_epoch)
 
 
 def next_offset_or_none(offset: int | None, leader_epoch: int | None) -> NextOffset | None:
-    """What a Kafka client answered, as a place. None: the client has no answer. A negative epoch is not known."""
+    """A Kafka client's answer as a NextOffset. None: the client has no answer. A negative epoch means unknown."""
     if offset is None or offset < 0:
         return None
     return NextOffset(offset, None if leader_epoch is None or leader_epoch < 0 else leader_epoch)
 
 
 def next_offset_after(message: Message) -> NextOffset:
-    """The place behind a record."""
+    """The next offset after a record."""
     epoch = message.leader_epoch()
     return NextOffset(message.offset() + 1, None if epoch is None or epoch < 0 else epoch)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one read returned.
+    """Result of one read.
 
     Attributes:
-        messages: records in the order of each partition's log.
-        ends: partition → place of an end of partition that was served behind all of that partition's `messages`;
-            it lies beyond last offset + 1 where the log ends in transaction markers or was compacted.
+        messages: records, per partition in log order.
+        ends: partition → end, for partitions that were read to the end, behind `messages`. An end lies beyond last
+            offset + 1 if the log ends in transaction markers or was compacted.
     """
 
     messages: Sequence[Message] = ()
@@ -85,7 +84,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
-    """What tells a topic from another of the same name. None: the broker cannot tell (before Kafka 2.8)."""
+    """Ids that differ between topics of the same name. None: a broker before Kafka 2.8 has no ids."""
 
     cluster_id: str | None
     topic_id: str | None
@@ -93,25 +92,25 @@ class TopicIdentity:
 
 
 LEDGER_MARK = "ingest-ledger:"
-"""The metadata of our group commits: this and the ledger's id. It tells them from a foreign consumer's commits."""
+"""Our group commits carry this mark and the ledger's id as metadata. A foreign consumer's commits do not."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupOffset:
-    """A consumer group's committed offset of one partition, with the metadata its writer left."""
+    """A consumer group's committed offset of one partition, with the committer's metadata."""
 
     next_offset: int
     metadata: str
 
     @property
     def ledger_id(self) -> str | None:
-        """The ledger whose position this offset follows. None for a foreign consumer's offset."""
+        """Id of the ledger that the offset was committed for. None for a foreign consumer's offset."""
         return self.metadata.removeprefix(LEDGER_MARK) if self.metadata.startswith(LEDGER_MARK) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run stands in a partition that it owns."""
+    """Position of a run in an owned partition."""
 
     partition: int
     incarnation: int
@@ -120,7 +119,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class StoredPosition:
-    """One partition's whole row in the ledger. `updated_at`: when a batch last moved the position."""
+    """A partition's row in the ledger. `updated_at` is when a batch last advanced the position."""
 
     partition: int
     incarnation: int
@@ -141,7 +140,7 @@ class StoredPosition:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One record that cannot become a row, with everything needed to try again."""
+    """A record that cannot become a row, with everything needed to try again."""
 
     partition: int
     offset: int
@@ -160,7 +159,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """One partition's step in one batch: from `expected` to `resume_at.next_offset`. `skipped` counts tombstones."""
+    """A partition's step within a batch, from `expected` to `resume_at.next_offset`. `skipped` counts tombstones."""
 
     incarnation: int
     expected: int
@@ -170,14 +169,14 @@ class Advance:
 
 @dataclass(slots=True)
 class Batch:
-    """Everything one transaction writes.
+    """Everything that a transaction writes.
 
-    `rows[i]` came from `messages[i]`; both are in log order per partition. A batch without rows still moves positions.
+    `rows[i]` came from `messages[i]`, both in log order per partition. A batch without rows still moves positions.
     `rows_before[i]` rows came before `dead_letters[i]`.
 
     Attributes:
-        put_aside: i → the dead letter that was made of `messages[i]`, for the batch's next try: the headers of a
-            message can be asked for only once (core/dead_letters.py).
+        put_aside: i → dead letter of `messages[i]`, kept for a retry of the batch, because the headers of a message
+            can be read only once (core/dead_letters.py).
     """
 
     rows: list[Row]
@@ -191,7 +190,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What one committed transaction held, by partition, and what others ask of the owner.
+    """Counts of a committed transaction by partition, and the requests to the owner.
 
     Attributes:
         dropped: rows that a trigger of the table dropped. The ledger counts them as skipped.
@@ -206,12 +205,12 @@ class CommitResult:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRequests:
-    """What others ask of whoever drains, as seen at one moment.
+    """Requests to the run that owns the partitions, at one moment.
 
     Attributes:
-        paused: the reason and who, in words, when the stream is paused.
-        successor_waits: a run waits to take over once this one is past its age.
-        yield_now: a run waits that must not wait for this one's age (other code, other number of shards).
+        paused: the reason and the person, in words, when the stream is paused.
+        successor_waits: another run waits to take over after this run's maximum age.
+        yield_now: another run waits and has other code or another number of shards, so this run ends now.
     """
 
     paused: str | None = None

@@ -1,4 +1,4 @@
-"""A stream: topic → event type → table. A plain value that anything may build."""
+"""A stream: topic → event type → table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .nesting import Shape, shape_of
 from .record_columns import RecordColumns
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
-"""The event table's primary key: unique for ever, whatever happens to the topic."""
+"""The event table's primary key. Re-creating the topic does not repeat a key."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _ASSET = re.compile(r"[A-Za-z0-9_]+")
@@ -45,25 +45,25 @@ class Stream:
 
     Attributes:
         name: of the asset, the sensor (`<name>_sensor`), the job (`drain_<name>`) and the consumer group
-            (`<KAFKA_GROUP_PREFIX><name>`); upper-cased it prefixes the stream's own settings (`PRICE_BATCH_SIZE`).
-        event: a msgspec Struct whose fields are the table's columns. It has `event_time: datetime`; a field whose JSON
-            key differs says so: `event_time: datetime = field(name="timestamp")`.
+            (`<KAFKA_GROUP_PREFIX><name>`). In upper case, the prefix of the stream's settings (`PRICE_BATCH_SIZE`).
+        event: a msgspec Struct. Its fields are the table's columns, and `event_time: datetime` is required. For another
+            JSON key: `event_time: datetime = field(name="timestamp")`.
         topic: defaults to the name.
-        table: defaults to the name; lives in DATABASE_SCHEMA.
+        table: a table in DATABASE_SCHEMA. Defaults to the name.
         owners: Dagster owners of the asset ("team:x" or an e-mail address).
-        key_column: a column for the record's key; none unless it is named. So with the three below.
-        key_type: bytes, or str for a text column: then a key that is not UTF-8 is a dead letter.
-        headers_column: for the headers, as a jsonb list of [key, base64 of the value].
-        extra_column: for the JSON keys that the event does not declare, as a jsonb object; null when there are none.
-        id_column: for a number that the database gives each row.
+        key_column: optional column for the record's key.
+        key_type: bytes, or str for a text column. With str, a record whose key is not UTF-8 becomes a dead letter.
+        headers_column: optional column for the headers, as a jsonb list of [key, base64 of the value].
+        extra_column: optional column for undeclared JSON keys, as a jsonb object. Null without such keys.
+        id_column: optional column for a row number from a sequence of the database.
         tags: Dagster tags of the asset.
-        allow_unlogged: the table may be UNLOGGED. A crash of PostgreSQL empties it, and its rows are not read again.
-        max_silence: the asset turns stale when it has not been materialized for so long; None: an idle topic is fine.
-        topic_asset: last part of the topic's asset key. By default it is the topic with _ in place of . and -, so two
-            topics that differ only there need one of their own.
+        allow_unlogged: permits an UNLOGGED table. A crash of PostgreSQL empties the table for good.
+        max_silence: the asset turns stale after this time without a materialization. None: an idle topic is fine.
+        topic_asset: last part of the topic's asset key. Defaults to the topic with _ in place of . and -. Topics that
+            differ only in these signs need different values.
 
     Raises:
-        SettingsError: a name or a field cannot be used; says which and why.
+        SettingsError: a name or a field cannot be used. The message gives the reason.
     """
 
     name: str
@@ -95,17 +95,17 @@ class Stream:
 
     @property
     def description(self) -> str:
-        """The Struct's docstring without its indentation; "" where it has none."""
+        """The Struct's docstring without its indentation, or ""."""
         return inspect.cleandoc(self.event.__doc__ or "")
 
     @property
     def topic_asset_name(self) -> str:
-        """The last part of the topic's asset key, of the signs that Dagster allows there."""
+        """The last part of the topic's asset key, in the characters that Dagster allows."""
         return self.topic_asset or re.sub(r"[^A-Za-z0-9_]", "_", self.topic)
 
     @cached_property
     def shape(self) -> Shape:
-        """The event's fields as they are declared, Structs inside it included."""
+        """The event's declared fields, including nested Structs."""
         return shape_of(self.event)
 
     @cached_property
@@ -115,7 +115,7 @@ class Stream:
 
     @cached_property
     def record_columns(self) -> RecordColumns:
-        """What of a record beside its value becomes columns."""
+        """Which of a record's key and headers become columns."""
         return RecordColumns(self.key_type if self.key_column else None, bool(self.headers_column))
 
     @cached_property
@@ -128,24 +128,27 @@ class Stream:
 
     @cached_property
     def table_columns(self) -> tuple[Column, ...]:
-        """All columns of the table in their order there: those that the database fills, too."""
+        """All columns in the table's order, including columns that the database fills."""
         number = [identity_column(self.id_column)] if self.id_column else []
-        place, (time, *parts_and_event) = self.row_columns[: len(COORDINATES)], self.row_columns[len(COORDINATES) :]
-        return (*place, *number, *parts_and_event, time, INGESTED_AT)
+        coordinates, (time, *record_and_event) = (
+            self.row_columns[: len(COORDINATES)],
+            self.row_columns[len(COORDINATES) :],
+        )
+        return (*coordinates, *number, *record_and_event, time, INGESTED_AT)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The names of `row_columns`."""
         return tuple(column.name for column in self.row_columns)
 
-    def definition(self, *more: object) -> str:
-        """A short hash of what becomes of a record, and of whatever else is given: equal in all processes.
+    def definition(self, *extra: object) -> str:
+        """A short hash of the rules that turn a record into a row, and of `extra`. Equal in all processes.
 
-        A mended check has another one, so a stream whose run failed is tried again at once.
+        A changed check changes the hash, so a failed stream is retried at once.
         """
         shape = [(item.name, item.path, item.pg_type, item.nullable) for item in self.fields]
         added = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
-        text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, more))
+        text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
@@ -213,28 +216,29 @@ def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
     """The streams by name.
 
     Raises:
-        SettingsError: one is no Stream, or two share a name, a topic, its asset's name, a table or a table's index.
+        SettingsError: an item is no Stream, or two streams share a name, a topic, a topic asset, a table or the name
+            of a table and an index.
     """
-    found: dict[str, Stream] = {}
+    accepted: dict[str, Stream] = {}
     for number, stream in enumerate(streams, 1):
         if not isinstance(stream, Stream):
             raise SettingsError(f"item {number} of STREAMS is {stream!r:.80}, not Stream(name, Struct)")
-        for other in found.values():
-            for what in ("name", "topic", "table"):
-                if getattr(stream, what) == getattr(other, what):
+        for other in accepted.values():
+            for attribute in ("name", "topic", "table"):
+                if getattr(stream, attribute) == getattr(other, attribute):
                     raise SettingsError(
-                        f"streams {other.name} and {stream.name} share the {what} {getattr(stream, what)!r}"
+                        f"streams {other.name} and {stream.name} share the {attribute} {getattr(stream, attribute)!r}"
                     )
-            for one, two in ((stream, other), (other, stream)):
-                if one.table in index_names(two.table):
+            for first, second in ((stream, other), (other, stream)):
+                if first.table in index_names(second.table):
                     raise SettingsError(
-                        f"stream {one.name}: the table {one.table!r} has the name of an index of stream {two.name}'s"
-                        " table: give one of the tables another name"
+                        f"stream {first.name}: the table {first.table!r} has the name of an index of stream"
+                        f" {second.name}'s table: give one of the tables another name"
                     )
             if (shared := stream.topic_asset_name) == other.topic_asset_name:
                 raise SettingsError(
                     f"streams {other.name} and {stream.name} share the topic asset {shared!r}: give one of them"
                     f' another, such as Stream(..., topic_asset="{shared}_2")'
                 )
-        found[stream.name] = stream
-    return found
+        accepted[stream.name] = stream
+    return accepted
