@@ -1,4 +1,4 @@
-"""In-memory broker, database and clock: for tests of streams and of the loop, held to the real ones by one suite."""
+"""In-memory broker, database and clock for fast tests. The contract suite runs on these fakes and on real servers."""
 
 from ..core.ports import Ledger, LedgerSession, ReplayStore, Source, Topic
 from .broker import MemoryBroker
@@ -12,7 +12,6 @@ from .source import MemorySource, MemoryTopic
 
 __all__ = [
     "Fault",
-    "MemoryBook",
     "MemoryBroker",
     "MemoryDatabase",
     "MemoryDeadLetters",
@@ -31,4 +30,4 @@ PORTS: tuple[type[Ledger], type[LedgerSession], type[ReplayStore], type[Source],
     MemorySource,
     MemoryTopic,
 )
-"""The type says which port each class implements, so mypy compares them."""
+"""The annotation lets mypy compare every fake with the port of core."""

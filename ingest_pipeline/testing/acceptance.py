@@ -1,4 +1,4 @@
-"""Going on after a loss, on a MemoryDatabase."""
+"""Accepting a data loss on a MemoryDatabase."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from .database import MemoryTable
 
 
 def accept_one(item: Acceptance, table: MemoryTable, topic: str, identity: TopicIdentity) -> None:
-    """Record one partition's gap and move its position over it. The caller has compared the position."""
-    partition, place = item.loss.partition, item.resume_at
-    at = table.positions[partition]
+    """Record the gap of a partition and move its position past the gap. The caller has compared the position before."""
+    partition, resume_at = item.loss.partition, item.resume_at
+    stored = table.positions[partition]
     table.losses.pop(partition, None)
-    table.gaps.append((item.loss, at.next_offset if item.new_incarnation or place is None else place.next_offset))
-    if item.left_out and place is not None:
-        anew = replace(item.loss, incarnation=table.incarnation, next_offset=place.next_offset - item.left_out)
-        table.gaps.append((anew, place.next_offset))
+    table.gaps.append(
+        (item.loss, stored.next_offset if item.new_incarnation or resume_at is None else resume_at.next_offset)
+    )
+    if item.left_out and resume_at is not None:
+        skipped_loss = replace(
+            item.loss, incarnation=table.incarnation, next_offset=resume_at.next_offset - item.left_out
+        )
+        table.gaps.append((skipped_loss, resume_at.next_offset))
     if item.new_incarnation:
-        table.past.append(at)
-    if place is None:
+        table.past.append(stored)
+    if resume_at is None:
         del table.positions[partition]
         return
-    moved = replace(at, next_offset=place.next_offset, leader_epoch=place.leader_epoch)
+    advanced = replace(stored, next_offset=resume_at.next_offset, leader_epoch=resume_at.leader_epoch)
     if not item.new_incarnation:
-        table.positions[partition] = replace(moved, lost=at.lost + place.next_offset - at.next_offset)
+        table.positions[partition] = replace(advanced, lost=stored.lost + resume_at.next_offset - stored.next_offset)
         return
     table.positions[partition] = replace(
-        moved,
+        advanced,
         incarnation=table.incarnation,
         topic=topic,
         cluster_id=identity.cluster_id,
         topic_id=identity.topic_id,
-        first_offset=place.next_offset - item.left_out,
+        first_offset=resume_at.next_offset - item.left_out,
         rows=0,
         dead_letters=0,
         skipped=0,

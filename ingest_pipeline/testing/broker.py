@@ -1,9 +1,9 @@
-"""An in-memory Kafka: the broker's side. `source.py` has the reader's.
+"""An in-memory Kafka broker. `source.py` has its readers.
 
 broker = MemoryBroker({"price": 2})
 broker.append("price", 0, b'{"symbol": "A", ...}')
 source = MemorySource(broker, "price", SettableClock())
-source.assign({0: Place(0), 1: Place(0)})
+source.assign({0: NextOffset(0), 1: NextOffset(0)})
 source.read(100, 0.25)
 """
 
@@ -25,9 +25,9 @@ class _Topic:
 
 
 class MemoryBroker:
-    """Topics of partition logs, and groups' commits. Several threads may use it.
+    """Topics with partition logs, and the commits of consumer groups. Methods are thread-safe.
 
-    Offsets are handed out as Kafka does: markers, aborted and compacted records keep theirs and are never read.
+    As in Kafka, transaction markers, aborted and compacted records take up offsets and are never read.
     """
 
     def __init__(self, topics: Mapping[str, int] | None = None, cluster_id: str = "memory-cluster") -> None:
@@ -54,7 +54,7 @@ class MemoryBroker:
             del self._topics[topic]
 
     def recreate_topic(self, topic: str, partitions: int | None = None) -> None:
-        """Another topic of the same name: another id, no records, offsets from 0."""
+        """Replace the topic by an empty one of the same name, with a new topic id and offsets from 0."""
         with self.lock:
             self.create_topic(topic, partitions or len(self._state(topic).logs))
 
@@ -73,25 +73,25 @@ class MemoryBroker:
         headers: Sequence[tuple[str, bytes | None]] | None = None,
         timestamp_ms: int | None = None,
     ) -> int:
-        """Write one record, None being a tombstone, and return its offset."""
+        """Write a record and return its offset. None as value writes a tombstone."""
         with self.lock:
             log = self.log(topic, partition)
             message = MemoryMessage(partition, log.end, log.epoch, value, key, headers, timestamp_ms)
             return log.append(message)
 
     def append_marker(self, topic: str, partition: int) -> int:
-        """Write a transaction's marker: an offset that is never delivered."""
+        """Write a transaction marker, which takes up an offset and is never read."""
         with self.lock:
             return self.log(topic, partition).append(None)
 
     def begin_transaction(self, topic: str, partition: int) -> None:
-        """What is appended from now on is held back until `end_transaction`."""
+        """Hold back all following records until `end_transaction`."""
         with self.lock:
             log = self.log(topic, partition)
             log.unstable_from = log.end
 
     def end_transaction(self, topic: str, partition: int, *, commit: bool) -> None:
-        """Write the marker; aborted records keep their offsets and are never delivered."""
+        """Write the marker. Records of an aborted transaction are never read."""
         with self.lock:
             log = self.log(topic, partition)
             if not commit and log.unstable_from is not None:
@@ -110,22 +110,22 @@ class MemoryBroker:
             self.log(topic, partition).delete_before(before)
 
     def truncate(self, topic: str, partition: int, end: int) -> None:
-        """Lose the records from `end` on under a new leader, as an unclean election does."""
+        """Delete the records from `end` on and begin a new leader epoch, as an unclean election does."""
         with self.lock:
             self.log(topic, partition).truncate(end)
 
     def change_leader(self, topic: str, partition: int) -> None:
-        """A new leader epoch that loses nothing."""
+        """Begin a new leader epoch without loss."""
         with self.lock:
             self.log(topic, partition).new_epoch()
 
     def set_leader_away(self, topic: str, partition: int, away: bool) -> None:
-        """While set, nobody learns this partition's offsets or reads its records. Other partitions go on."""
+        """Make one partition unreadable, and leave its offsets unanswered. Other partitions go on."""
         with self.lock:
             self.log(topic, partition).leader_away = away
 
     def set_unavailable(self, unavailable: bool) -> None:
-        """While set, every question raises KafkaUnavailable and reads bring nothing."""
+        """Make every question raise KafkaUnavailable and every read return no records."""
         self._available = not unavailable
 
     @property

@@ -1,12 +1,12 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that only a test moves."""
 
 from __future__ import annotations
 
 
 class SettableClock:
-    """The `Clock` port. `sleep` takes no time and moves the clock by what was asked for.
+    """Implements the `Clock` port. `sleep` returns at once and moves the clock by the given seconds.
 
-    `monotonic` starts at 0; `time` is the same clock shown as Unix time.
+    `monotonic` starts at 0. `time` shows the same clock as Unix time.
     """
 
     def __init__(self, unix_time: float = 1_700_000_000.0) -> None:
@@ -23,7 +23,7 @@ class SettableClock:
         self.advance(max(0.0, seconds))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Going back is refused: durations never do."""
+        """Move the clock forward. Raises ValueError for a negative duration."""
         if seconds < 0:
             raise ValueError(f"a monotonic clock cannot go back by {-seconds:g} s")
         self._elapsed += seconds

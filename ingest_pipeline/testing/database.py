@@ -1,6 +1,6 @@
-"""An in-memory database with the ledger's rules: one transaction or none, fencing by run id, counters that add up.
+"""An in-memory database with the ledger's rules: atomic commits, fencing by run id, and exact counters.
 
-Faults are scripted, so that a test reads as a story:
+Tests script the faults of coming writes:
 
     database = MemoryDatabase()
     database.script(Fault.AFTER_COMMIT)                           # the next write commits, and its answer is lost
@@ -30,7 +30,7 @@ Coordinates = tuple[int, int, int]
 
 
 class Fault(Enum):
-    """Where a write breaks off. The session is lost each time; only the last one leaves the batch committed."""
+    """The point where a write loses its session. Only AFTER_COMMIT leaves the batch committed."""
 
     BEFORE_WRITE = "before write"
     BEFORE_COMMIT = "after write, before commit"
@@ -39,30 +39,30 @@ class Fault(Enum):
 
 @dataclass(slots=True)
 class MemoryTable:
-    """What is committed of one stream; rows and dead letters by coordinates, in the order they were stored."""
+    """The committed data of one stream. Rows and dead letters are keyed by coordinates, in commit order."""
 
     rows: dict[Coordinates, Row] = field(default_factory=dict)
     dead_letters: dict[Coordinates, DeadLetter] = field(default_factory=dict)
     settled: dict[Coordinates, str] = field(default_factory=dict)
-    """Dead letters that are open no more: "redriven" or "discarded". They stay in `dead_letters`."""
+    """Coordinates → "redriven" or "discarded". Settled letters stay in `dead_letters`."""
     positions: dict[int, StoredPosition] = field(default_factory=dict)
     state: StreamState = field(default_factory=StreamState)
     awaited: bool = False
     losses: dict[int, Loss] = field(default_factory=dict)
     gaps: list[tuple[Loss, int]] = field(default_factory=list)
-    """What was accepted, and the offset behind it."""
+    """Accepted losses, each with the offset after its gap."""
     past: list[StoredPosition] = field(default_factory=list)
     history: list[tuple[Coordinates, str | None]] = field(default_factory=list)
-    """Every record in the order it was stored, with the reason where it became a dead letter the limit counts."""
+    """All records in commit order. A dead letter that counts towards the limit has its reason here."""
     incarnation: int = 0
     checks: dict[str, Callable[[Row], bool]] = field(default_factory=dict)
     drops: Callable[[Row], bool] = lambda row: False
-    """What a BEFORE trigger would return NULL for."""
+    """True for rows that a BEFORE trigger would drop."""
 
 
 @dataclass(eq=False, slots=True)
 class MemoryConnection:
-    """One connection of a run: what it owns, what it waits for. `alive` turns False for good when it is lost."""
+    """A connection of a run, with owned and awaited partitions. A lost connection is never alive again."""
 
     run_id: str
     stream: str
@@ -74,10 +74,10 @@ class MemoryConnection:
 
 
 class MemoryDatabase:
-    """What was committed, the sessions with their locks, and the faults to come. Several threads may use it.
+    """Committed data, open sessions with their locks, and scripted faults. Methods are thread-safe.
 
     Attributes:
-        mutex: held by each call; hold it to look at several things of one moment.
+        mutex: held during every call. Hold it to read several values at one moment.
         reachable: while False, every call raises DatabaseUnavailable.
     """
 
@@ -92,33 +92,33 @@ class MemoryDatabase:
         self._pids = 0
 
     def table(self, stream: str) -> MemoryTable:
-        """What is committed of the stream."""
+        """The committed data of the stream."""
         with self.mutex:
             return self._tables.setdefault(stream, MemoryTable())
 
     def script(self, *faults: Fault | None) -> None:
-        """Break the next writes, one entry each; None lets one pass."""
+        """Set the faults of the next writes, in order. None lets a write pass."""
         self._script.extend(faults)
 
     def clear_script(self) -> None:
-        """Forget the faults that have not happened."""
+        """Delete the scripted faults that have not happened."""
         self._script.clear()
 
     def next_fault(self) -> Fault | None:
-        """What the write that begins now will meet."""
+        """Take the next scripted fault, or None."""
         return self._script.popleft() if self._script else None
 
     def check(self, stream: str, constraint: str, holds: Callable[[Row], bool]) -> None:
-        """Refuse rows for which `holds` is False, as a CHECK constraint of that name would."""
+        """Refuse rows for which `holds` returns False, as a CHECK constraint of this name would."""
         self.table(stream).checks[constraint] = holds
 
     def drop(self, stream: str, drops: Callable[[Row], bool]) -> None:
-        """Drop rows for which `drops` is True, as a BEFORE trigger would that returns NULL."""
+        """Drop rows for which `drops` returns True, as a BEFORE trigger that returns NULL would."""
         self.table(stream).drops = drops
 
     @contextmanager
     def using(self) -> Iterator[None]:
-        """One transaction of a pooled connection. Raises DatabaseUnavailable."""
+        """A transaction on a pooled connection. Raises DatabaseUnavailable."""
         with self.mutex:
             if not self.reachable:
                 raise DatabaseUnavailable("connecting: the database is not reachable")
@@ -133,7 +133,7 @@ class MemoryDatabase:
             return connection
 
     def end(self, connection: MemoryConnection) -> None:
-        """What pg_terminate_backend does: the locks are free at once, and the session's next call fails."""
+        """End a session as pg_terminate_backend does: release its locks and let its next call fail."""
         with self.mutex:
             connection.alive = False
             connection.owned.clear()
@@ -142,19 +142,19 @@ class MemoryDatabase:
                 self.connections.remove(connection)
 
     def free(self, connection: MemoryConnection) -> None:
-        """Take the session's locks from it without its noticing: it goes on believing that it owns its partitions."""
+        """Release a session's locks behind its back. The session still lists the partitions as its own."""
         with self.mutex:
             connection.owned.clear()
 
     def require(self, connection: MemoryConnection) -> None:
-        """Raise DatabaseUnavailable when the session cannot be used."""
+        """Raise DatabaseUnavailable for a lost session or an unreachable database."""
         if not self.reachable:
             self.end(connection)
         if not connection.alive:
             raise DatabaseUnavailable(f"stream {connection.stream}: the connection is lost", stream=connection.stream)
 
     def holders(self, stream: str, partitions: Collection[int]) -> dict[int, Holder]:
-        """Partition → who owns it; free ones are left out."""
+        """Partition → owner. Free partitions are left out."""
         with self.mutex:
             return {
                 partition: Holder(connection.run_id, connection.pid, since=connection.since)
@@ -164,12 +164,16 @@ class MemoryDatabase:
             }
 
     def moved(self, connection: MemoryConnection, batch: Batch, written: CommitResult) -> dict[int, StoredPosition]:
-        """The stream's positions behind the batch, by compare-and-set; stores nothing. Raises Superseded."""
+        """Compare the stored positions with the batch and return the positions after the batch. Stores nothing.
+
+        Raises:
+            Superseded: a position differs from the batch's expected one, or another run owns it.
+        """
         positions = dict(self.table(connection.stream).positions)
         for partition, advance in batch.advances.items():
-            at = positions.get(partition)
+            position = positions.get(partition)
             expected = (advance.incarnation, advance.expected, connection.run_id)
-            if at is None or (at.incarnation, at.next_offset, at.run_id) != expected:
+            if position is None or (position.incarnation, position.next_offset, position.run_id) != expected:
                 raise Superseded(
                     f"stream {connection.stream}: partition {partition} is not as run {connection.run_id[:8]} left it;"
                     " nothing of this batch was written",
@@ -179,13 +183,13 @@ class MemoryDatabase:
             rows, letters = written.rows.get(partition, 0), written.dead_letters.get(partition, 0)
             skipped = advance.skipped + written.dropped.get(partition, 0)
             positions[partition] = replace(
-                at,
+                position,
                 next_offset=advance.resume_at.next_offset,
                 leader_epoch=advance.resume_at.leader_epoch,
-                rows=at.rows + rows,
-                dead_letters=at.dead_letters + letters,
-                skipped=at.skipped + skipped,
-                absent=at.absent + advance.resume_at.next_offset - advance.expected - rows - letters - skipped,
+                rows=position.rows + rows,
+                dead_letters=position.dead_letters + letters,
+                skipped=position.skipped + skipped,
+                absent=position.absent + advance.resume_at.next_offset - advance.expected - rows - letters - skipped,
                 updated_at=self.now(),
             )
         return positions

@@ -22,12 +22,12 @@ class MemoryLedger(Ledger):
         self._table = database.table(stream.name)
 
     def prepare(self) -> None:
-        """Nothing is missing here."""
+        """Do nothing: a MemoryDatabase has its tables from the start."""
 
     def snapshot(self) -> LedgerSnapshot:
-        """One statement after the other, as in PostgreSQL: others may come between."""
-        known = self.positions()
-        return LedgerSnapshot(known, self.state(), self.losses(), self.owners(known))
+        """Read the parts in separate statements, as PostgresLedger does, so another session may write in between."""
+        positions = self.positions()
+        return LedgerSnapshot(positions, self.state(), self.losses(), self.owners(positions))
 
     def positions(self) -> dict[int, StoredPosition]:
         with self._database.using():
@@ -35,16 +35,16 @@ class MemoryLedger(Ledger):
 
     def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
         with self._database.using():
-            known = self._table.positions
-            if first and known:
+            positions = self._table.positions
+            if first and positions:
                 return False
-            current = max((at.incarnation for at in known.values()), default=0)
+            current = max((position.incarnation for position in positions.values()), default=0)
             past = {partition: 0 for partition in places}
-            for at in self._table.past:
-                past[at.partition] = max(past.get(at.partition, 0), at.incarnation)
+            for closed in self._table.past:
+                past[closed.partition] = max(past.get(closed.partition, 0), closed.incarnation)
             used = [partition for partition in places if past[partition] >= current]
             self._table.incarnation += bool(used)
-            for partition, place in places.items():
+            for partition, offset in places.items():
                 incarnation = self._table.incarnation if partition in used else current
                 begun = StoredPosition(
                     partition=partition,
@@ -52,9 +52,9 @@ class MemoryLedger(Ledger):
                     topic=self._stream.topic,
                     cluster_id=identity.cluster_id,
                     topic_id=identity.topic_id,
-                    first_offset=place.next_offset,
-                    next_offset=place.next_offset,
-                    leader_epoch=place.leader_epoch,
+                    first_offset=offset.next_offset,
+                    next_offset=offset.next_offset,
+                    leader_epoch=offset.leader_epoch,
                     rows=0,
                     dead_letters=0,
                     skipped=0,
@@ -63,14 +63,16 @@ class MemoryLedger(Ledger):
                     updated_at=self._database.now(),
                     run_id=None,
                 )
-                known.setdefault(partition, begun)
+                positions.setdefault(partition, begun)
             return True
 
     def adopt_identity(self, identity: TopicIdentity) -> None:
         with self._database.using():
-            for partition, at in self._table.positions.items():
+            for partition, position in self._table.positions.items():
                 self._table.positions[partition] = replace(
-                    at, cluster_id=at.cluster_id or identity.cluster_id, topic_id=at.topic_id or identity.topic_id
+                    position,
+                    cluster_id=position.cluster_id or identity.cluster_id,
+                    topic_id=position.topic_id or identity.topic_id,
                 )
 
     def ledger_id(self) -> str:
@@ -78,28 +80,28 @@ class MemoryLedger(Ledger):
 
     def losses(self) -> list[Loss]:
         with self._database.using():
-            known = self._table.positions
-            noted = [loss for _, loss in sorted(self._table.losses.items()) if loss.partition in known]
+            positions = self._table.positions
+            noted = [loss for _, loss in sorted(self._table.losses.items()) if loss.partition in positions]
             return [
                 loss
                 for loss in noted
                 if (loss.incarnation, loss.next_offset)
-                == (known[loss.partition].incarnation, known[loss.partition].next_offset)
+                == (positions[loss.partition].incarnation, positions[loss.partition].next_offset)
             ]
 
     def note_loss(self, loss: Loss) -> None:
         with self._database.using():
             before = self._table.losses.get(loss.partition)
-            place = (loss.incarnation, loss.next_offset)
-            if before is None or (before.incarnation, before.next_offset) != place:
+            key = (loss.incarnation, loss.next_offset)
+            if before is None or (before.incarnation, before.next_offset) != key:
                 self._table.losses[loss.partition] = loss
 
     def forget_losses(self, partition: int | None = None) -> None:
         with self._database.using():
             for loss in self.losses():
                 if partition in (None, loss.partition):
-                    at = self._table.positions[loss.partition]
-                    self._table.positions[loss.partition] = replace(at, leader_epoch=None)
+                    position = self._table.positions[loss.partition]
+                    self._table.positions[loss.partition] = replace(position, leader_epoch=None)
             for noted in [p for p in self._table.losses if partition in (None, p)]:
                 del self._table.losses[noted]
 
@@ -110,24 +112,23 @@ class MemoryLedger(Ledger):
     def accounting(self) -> list[Account]:
         with self._database.mutex:
             entries = [*self._table.positions.values(), *self._table.past]
-            return [self._account(at) for at in sorted(entries, key=lambda at: (at.partition, at.incarnation))]
+            entries.sort(key=lambda entry: (entry.partition, entry.incarnation))
+            return [self._account(entry) for entry in entries]
 
-    def _account(self, at: StoredPosition) -> Account:
-        place = (at.incarnation, at.partition)
-        gaps = [
-            stop - loss.next_offset for loss, stop in self._table.gaps if (loss.incarnation, loss.partition) == place
-        ]
+    def _account(self, entry: StoredPosition) -> Account:
+        key = (entry.incarnation, entry.partition)
+        gaps = [stop - loss.next_offset for loss, stop in self._table.gaps if (loss.incarnation, loss.partition) == key]
         return Account(
-            at.partition,
-            at.incarnation,
-            at.first_offset,
-            at.next_offset,
-            at.rows,
-            at.dead_letters,
-            at.skipped,
-            at.absent,
-            at.lost,
-            sum(coordinates[:2] == place for coordinates in self._table.dead_letters),
+            entry.partition,
+            entry.incarnation,
+            entry.first_offset,
+            entry.next_offset,
+            entry.rows,
+            entry.dead_letters,
+            entry.skipped,
+            entry.absent,
+            entry.lost,
+            sum(coordinates[:2] == key for coordinates in self._table.dead_letters),
             sum(gaps),
         )
 
@@ -172,8 +173,8 @@ class MemoryLedger(Ledger):
 
     def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
         with self._database.using():
-            kept = {str(partition): list(at) for partition, at in waiting.items()}
-            self._table.state = replace(self._table.state, waiting=kept)
+            as_json = {str(partition): list(values) for partition, values in waiting.items()}
+            self._table.state = replace(self._table.state, waiting=as_json)
 
     def note_failure(self, why: str, stops: bool) -> None:
         with self._database.using():

@@ -1,4 +1,4 @@
-"""Dead letters after the fact, in a MemoryDatabase: decoded again, or discarded."""
+"""Redriving and discarding the dead letters of a MemoryDatabase."""
 
 from __future__ import annotations
 
@@ -17,57 +17,58 @@ class MemoryDeadLetters:
     """The dead letters of one stream. `reason` narrows to letters whose reason holds that text."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
-        self._database, self._stream, self._parts = database, stream.name, stream.record_columns
+        self._database, self._stream, self._record_columns = database, stream.name, stream.record_columns
 
     def open(self, reason: str = "") -> dict[Coordinates, DeadLetter]:
-        """Those that are neither redriven nor discarded."""
+        """Coordinates → dead letter, for letters that are neither redriven nor discarded."""
         with self._database.using():
             table = self._database.table(self._stream)
             return {
-                at: letter
-                for at, letter in table.dead_letters.items()
-                if at not in table.settled and reason in letter.reason
+                coordinates: letter
+                for coordinates, letter in table.dead_letters.items()
+                if coordinates not in table.settled and reason in letter.reason
             }
 
     def discard(self, reason: str = "") -> int:
-        """Close letters without a row; how many."""
-        found = self.open(reason)
-        self._database.table(self._stream).settled.update(dict.fromkeys(found, "discarded"))
-        return len(found)
+        """Close open letters without storing a row. Returns the number of letters."""
+        letters = self.open(reason)
+        self._database.table(self._stream).settled.update(dict.fromkeys(letters, "discarded"))
+        return len(letters)
 
     def redrive(self, decode: Decode, reason: str = "", rules: RecordRules = DEFAULT_RULES) -> Redriven:
-        """Decode every open letter again and store its row under its original coordinates. No position or counter
-        changes; a letter that is refused again stays open."""
+        """Decode every open letter again and store its row under the original coordinates.
+
+        A letter that is refused again stays open. Positions and counters do not change."""
         outcomes: Counter[str] = Counter()
-        for at, letter in self.open(reason).items():
-            outcomes[self._redrive_one(at, letter, decode, rules)] += 1
+        for coordinates, letter in self.open(reason).items():
+            outcomes[self._redrive_one(coordinates, letter, decode, rules)] += 1
         return Redriven(**outcomes)
 
-    def _redrive_one(self, at: Coordinates, letter: DeadLetter, decode: Decode, rules: RecordRules) -> str:
+    def _redrive_one(self, coordinates: Coordinates, letter: DeadLetter, decode: Decode, rules: RecordRules) -> str:
         if letter.truncated:
             return "truncated"
         table = self._database.table(self._stream)
         try:
-            parts = self._parts.of_letter(letter.key, letter.headers)
+            column_values = self._record_columns.of_letter(letter.key, letter.headers)
             row: Row = (
-                *at,
+                *coordinates,
                 _stamp(letter.timestamp_ms),
-                *parts,
+                *column_values,
                 *decode_one(letter.value, decode, rules.max_record_bytes),
             )
         except RecordRefused as refused:
-            table.dead_letters[at] = replace(letter, stage=refused.stage, reason=refused.message)
+            table.dead_letters[coordinates] = replace(letter, stage=refused.stage, reason=refused.message)
             return "refused"
-        if table.drops(row) and at not in table.rows:
-            table.dead_letters[at] = replace(
+        if table.drops(row) and coordinates not in table.rows:
+            table.dead_letters[coordinates] = replace(
                 letter, stage=RefusalStage.INSERT, reason="a trigger of the table drops the row"
             )
             return "refused"
         if not all(holds(row) for holds in table.checks.values()):
             return "refused"
-        outcome = "present" if at in table.rows else "stored"
-        table.rows.setdefault(at, row)
-        table.settled[at] = "redriven"
+        outcome = "present" if coordinates in table.rows else "stored"
+        table.rows.setdefault(coordinates, row)
+        table.settled[coordinates] = "redriven"
         return outcome
 
 

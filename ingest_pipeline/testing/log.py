@@ -1,4 +1,4 @@
-"""One partition's log in memory: what a Kafka broker would keep, and what a reader would meet in it."""
+"""The log of a partition in memory, with the gaps that a reader of Kafka can meet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class MemoryMessage:
-    """A record of the in-memory broker, as `core.record.Message` describes one."""
+    """Implements `core.record.Message` for the in-memory broker."""
 
     __slots__ = ("_epoch", "_headers", "_key", "_offset", "_partition", "_timestamp_ms", "_value")
 
@@ -50,18 +50,18 @@ class MemoryMessage:
         return self._epoch
 
     def timestamp(self) -> tuple[int, int]:
-        """(kind, milliseconds): kind 1 is the producer's time, 0 means that there is none."""
+        """(kind, milliseconds). Kind 1 is the producer's time. Kind 0 means no time."""
         return (0, 0) if self._timestamp_ms is None else (1, self._timestamp_ms)
 
 
 @dataclass(slots=True)
 class PartitionLog:
-    """`slots[i]` is what stands at offset `start + i`; None for what no reader is ever handed.
+    """`slots[i]` holds the record at offset `start + i`. None stands for markers, aborted and compacted records.
 
     Attributes:
-        epoch_starts: leader epoch → the log's end when it began.
-        unstable_from: first offset of the open transaction, if one is open.
-        leader_away: the broker that leads the partition does not answer.
+        epoch_starts: leader epoch → the log's end at the beginning of the epoch.
+        unstable_from: first offset of the open transaction, or None.
+        leader_away: True while the partition's leader does not answer.
     """
 
     partition: int
@@ -79,11 +79,11 @@ class PartitionLog:
 
     @property
     def stable_end(self) -> int:
-        """Where a read_committed reader finds the end."""
+        """The last stable offset: the end for a read_committed reader."""
         return self.end if self.unstable_from is None else self.unstable_from
 
     def records(self, next_offset: int) -> list[MemoryMessage]:
-        """What a read_committed reader is handed from here on."""
+        """The records that a read_committed reader receives from `next_offset` on."""
         slots = self.slots[next_offset - self.start : self.stable_end - self.start]
         return [message for message in slots if message is not None]
 
@@ -92,7 +92,7 @@ class PartitionLog:
         return self.end - 1
 
     def hide(self, offsets: Sequence[int]) -> None:
-        """Compacted away or aborted: the offsets stay, the records do not."""
+        """Remove records but keep their offsets, as compaction and aborted transactions do."""
         for offset in offsets:
             self.slots[offset - self.start] = None
 
@@ -104,7 +104,7 @@ class PartitionLog:
             self.unstable_from = max(self.unstable_from, offset)
 
     def truncate(self, end: int) -> None:
-        """Lose what stands at and after `end`, as an unclean leader election does; a new epoch begins there."""
+        """Delete the log from `end` on and begin a new epoch, as an unclean leader election does."""
         del self.slots[max(0, end - self.start) :]
         if self.unstable_from is not None and self.unstable_from >= self.end:
             self.unstable_from = None
@@ -115,14 +115,14 @@ class PartitionLog:
         self.epoch_starts[self.epoch] = self.end
 
     def epoch_at(self, offset: int) -> int:
-        """The leader epoch that an offset was written under."""
+        """The leader epoch of the record at `offset`."""
         return max((epoch for epoch, start in self.epoch_starts.items() if start <= offset), default=0)
 
     def holds(self, next_offset: int, epoch: int | None) -> bool:
-        """Whether a reader that learned `next_offset` under `epoch` may go on from it."""
+        """Whether a reader with `next_offset` from `epoch` may continue without loss."""
         if not self.start <= next_offset <= self.end:
             return False
         if epoch is None:
             return True
-        later = [start for known, start in self.epoch_starts.items() if known > epoch]
+        later = [start for newer, start in self.epoch_starts.items() if newer > epoch]
         return epoch <= self.epoch and next_offset <= min(later, default=self.end)

@@ -1,4 +1,4 @@
-"""Storing what is missing of a range that was ingested before, in a MemoryDatabase."""
+"""Storing the missing rows of a replayed range in a MemoryDatabase."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ class MemoryMissingRows(ReplayStore):
                 if row[2] in letters:
                     table.settled[row[:3]] = "redriven"
             undecoded = {letter.offset for letter in batch.dead_letters}
-            known = sum(offset in letters for offset in refused | undecoded)
+            known_letters = sum(offset in letters for offset in refused | undecoded)
             return Replayed(
                 stored=stored,
                 present=len(rows) - len(refused) - len(dropped) - stored,
-                dead=len(batch.rows) - len(rows) + known,
-                refused=len(refused) + len(undecoded) - known,
+                dead=len(batch.rows) - len(rows) + known_letters,
+                refused=len(refused) + len(undecoded) - known_letters,
                 skipped=len(dropped),
             )
 
     def _letters(self, batch: Batch) -> dict[int, bool]:
-        """Offset → whether the letter's value was cut short, for letters that are not redriven."""
+        """Offset → True for an open letter with a truncated value. Redriven letters are left out."""
         table = self._database.table(self._stream)
         ((partition, advance),) = batch.advances.items()
         return {
-            at[2]: letter.truncated and at not in table.settled
-            for at, letter in table.dead_letters.items()
-            if at[:2] == (advance.incarnation, partition)
-            and advance.expected <= at[2] < advance.resume_at.next_offset
-            and table.settled.get(at) != "redriven"
+            coordinates[2]: letter.truncated and coordinates not in table.settled
+            for coordinates, letter in table.dead_letters.items()
+            if coordinates[:2] == (advance.incarnation, partition)
+            and advance.expected <= coordinates[2] < advance.resume_at.next_offset
+            and table.settled.get(coordinates) != "redriven"
         }

@@ -31,10 +31,10 @@ POLL_SECONDS = 0.05
 
 
 class MemoryLedgerSession(LedgerSession):
-    """One run's connection to a MemoryDatabase, with its locks and the positions that the run owns.
+    """Implements the port: the connection of one run, its locks, and the positions that the run owns.
 
     Attributes:
-        connection: `MemoryDatabase.end` takes it to break this session.
+        connection: pass it to `MemoryDatabase.end` to break the session.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class MemoryLedgerSession(LedgerSession):
         limits: LetterLimits | None = None,
     ) -> None:
         self._database, self._stream, self._run_id = database, stream.name, run_id
-        self._parts = stream.record_columns
+        self._record_columns = stream.record_columns
         self._topic = stream.topic
         self._dead_letter_max_bytes = dead_letter_max_bytes
         self._committed: CommitResult | None = None
@@ -120,15 +120,15 @@ class MemoryLedgerSession(LedgerSession):
             self.connection = self._database.open(self._run_id, self._stream)
             if others := self._database.holders(self._stream, self.positions):
                 raise self._superseded(f"run {next(iter(others.values())).run_id[:8]} owns them now")
-            there = self._database.table(self._stream).positions
-            stored = {p: there[p] for p in self.positions if p in there}
-            if any(at.run_id != self._run_id for at in stored.values()):
+            positions = self._database.table(self._stream).positions
+            stored = {p: positions[p] for p in self.positions if p in positions}
+            if any(position.run_id != self._run_id for position in stored.values()):
                 raise self._superseded("another run has taken the positions")
-            now = {p: _position(at) for p, at in stored.items()}
+            now = {p: _position(position) for p, position in stored.items()}
             advances = {} if batch is None else batch.advances
             settled = {
-                p: Position(p, at.incarnation, advances[p].resume_at) if p in advances else at
-                for p, at in self.positions.items()
+                p: Position(p, position.incarnation, advances[p].resume_at) if p in advances else position
+                for p, position in self.positions.items()
             }
             if now not in (self.positions, settled):
                 raise self._superseded("a position is neither what it was nor what this run wrote")
@@ -155,9 +155,9 @@ class MemoryLedgerSession(LedgerSession):
             self._database.require(self.connection)
             table = self._database.table(self._stream)
             for item in accepted:
-                at, loss = table.positions.get(item.loss.partition), item.loss
+                position, loss = table.positions.get(item.loss.partition), item.loss
                 expected = (loss.incarnation, loss.next_offset, self._run_id)
-                if at is None or (at.incarnation, at.next_offset, at.run_id) != expected:
+                if position is None or (position.incarnation, position.next_offset, position.run_id) != expected:
                     raise self._superseded("a position has moved meanwhile")
             if any(item.new_incarnation for item in accepted):
                 table.incarnation += 1
@@ -165,19 +165,19 @@ class MemoryLedgerSession(LedgerSession):
                 accept_one(item, table, self._topic, identity)
             table.state = replace(table.state, acted_at=self._database.now())
             stored = {p: table.positions[p] for p in self.positions if p in table.positions}
-            self.positions = {p: _position(at) for p, at in stored.items()}
+            self.positions = {p: _position(position) for p, position in stored.items()}
 
     def close(self) -> None:
         self._database.end(self.connection)
 
     def _take(self, partitions: Collection[int]) -> None:
-        """The locks, the run's id in the positions, and the positions."""
+        """Take the locks, write the run's id into the stored positions and read them."""
         stored = self._database.table(self._stream).positions
         self.connection.owned.update(partitions)
-        known = sorted(stored.keys() & set(partitions))
-        for partition in known:
+        begun = sorted(stored.keys() & set(partitions))
+        for partition in begun:
             stored[partition] = replace(stored[partition], run_id=self._run_id)
-        self.positions = {partition: _position(stored[partition]) for partition in known}
+        self.positions = {partition: _position(stored[partition]) for partition in begun}
         self._rebuild_window()
 
     def _remember(self, batch: Batch, letters: dict[Coordinates, DeadLetter], tally: LetterTally) -> None:
@@ -194,16 +194,17 @@ class MemoryLedgerSession(LedgerSession):
 
     def _rebuild_window(self) -> None:
         table = self._database.table(self._stream)
-        seen = [(at, reason) for at, reason in table.history if at[1] in self.positions]
-        newest = [(at, reason) for at, reason in seen if table.settled.get(at) != "discarded"][-WINDOW:]
+        owned = [(where, reason) for where, reason in table.history if where[1] in self.positions]
+        newest = [(where, reason) for where, reason in owned if table.settled.get(where) != "discarded"][-WINDOW:]
         self._window = self._window.rebuilt(
-            None if reason is None or at in table.settled else Refusal(at[1], at[2], reason) for at, reason in newest
+            None if reason is None or where in table.settled else Refusal(where[1], where[2], reason)
+            for where, reason in newest
         )
 
     def _judged(
         self, batch: Batch, table: MemoryTable, tally: LetterTally
     ) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter]]:
-        """What of the batch is stored as rows, and what as dead letters."""
+        """Divide the batch into rows and dead letters, as the table's checks and triggers would."""
         rows: dict[Coordinates, Row] = {}
         letters = list(batch.dead_letters)
         for index, (row, message) in enumerate(zip(batch.rows, batch.messages, strict=True)):
@@ -217,16 +218,16 @@ class MemoryLedgerSession(LedgerSession):
                     f"check violation (23514), constraint {broken}", stage=RefusalStage.INSERT, sqlstate="23514"
                 )
                 tally.refuse(index, row[1], row[2], refused.message)
-                read = row[self._parts.headers_slice]
+                headers = row[self._record_columns.headers_slice]
                 letters.append(
-                    dead_letter(message, row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=read)
+                    dead_letter(message, row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=headers)
                 )
         return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
 
-    def _break_off(self, fault: Fault | None, here: Fault) -> None:
-        if fault is here:
+    def _break_off(self, fault: Fault | None, point: Fault) -> None:
+        if fault is point:
             self._database.end(self.connection)
-            raise DatabaseUnavailable(f"stream {self._stream}: connection lost {here.value}", stream=self._stream)
+            raise DatabaseUnavailable(f"stream {self._stream}: connection lost {point.value}", stream=self._stream)
 
     def _paused(self) -> str | None:
         state = self._database.table(self._stream).state
@@ -238,5 +239,5 @@ class MemoryLedgerSession(LedgerSession):
         )
 
 
-def _position(at: StoredPosition) -> Position:
-    return Position(at.partition, at.incarnation, NextOffset(at.next_offset, at.leader_epoch))
+def _position(stored: StoredPosition) -> Position:
+    return Position(stored.partition, stored.incarnation, NextOffset(stored.next_offset, stored.leader_epoch))

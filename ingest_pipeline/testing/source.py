@@ -1,4 +1,4 @@
-"""The in-memory broker as its readers see it: `MemorySource` and `MemoryTopic` fulfil the ports."""
+"""The `Source` and `Topic` ports on a MemoryBroker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .log import MemoryMessage, PartitionLog
 
 
 class MemorySource:
-    """The `Source` port. A read that finds no record moves the clock by its time-out and does not wait."""
+    """Implements the `Source` port. A read without records moves the clock by the time-out and returns at once."""
 
     def __init__(
         self,
@@ -29,25 +29,25 @@ class MemorySource:
         self._broker, self._topic = broker, topic
         self._clock = clock or SettableClock()
         self._group_id, self._ledger_id = group_id, ledger_id
-        self._patience = retry_seconds
-        self._places: dict[int, NextOffset] = {}
-        self._told_ends: dict[int, int] = {}
+        self._retry_seconds = retry_seconds
+        self._next_offsets: dict[int, NextOffset] = {}
+        self._reported_ends: dict[int, int] = {}
         self._away_since: float | None = None
         self._turn = 0
 
     def assign(self, offsets: Mapping[int, NextOffset]) -> None:
-        self._places = dict(offsets)
-        self._told_ends = {}
+        self._next_offsets = dict(offsets)
+        self._reported_ends = {}
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
         with self._broker.lock:
-            answering = [p for p in self._places if not self._broker.log(self._topic, p).leader_away]
-        if not self._broker.available or (self._places and not answering):
+            reachable = [p for p in self._next_offsets if not self._broker.log(self._topic, p).leader_away]
+        if not self._broker.available or (self._next_offsets and not reachable):
             return self._away(timeout_seconds)
         self._away_since = None
         records: list[MemoryMessage] = []
         ends: dict[int, NextOffset] = {}
-        partitions = sorted(self._places)
+        partitions = sorted(self._next_offsets)
         self._turn += 1
         first = self._turn % len(partitions) if partitions else 0
         with self._broker.lock:
@@ -64,42 +64,42 @@ class MemorySource:
                 commits[partition] = GroupOffset(offset.next_offset, LEDGER_MARK + self._ledger_id)
 
     def close(self) -> None:
-        self._places = {}
+        self._next_offsets = {}
 
     def _take(self, partition: int, room: int, records: list[MemoryMessage], ends: dict[int, NextOffset]) -> None:
-        """Move one partition's place on, by up to `room` records and then to the end."""
+        """Read up to `room` records of a partition, and report its end when the last record is read."""
         log = self._broker.log(self._topic, partition)
         if log.leader_away:
             return
-        place = self._places[partition]
-        if not log.holds(*place):
+        resume_at = self._next_offsets[partition]
+        if not log.holds(*resume_at):
             raise data_loss(
-                f"topic {self._topic}", partition=partition, expected=place.next_offset, low=log.start, high=log.end
+                f"topic {self._topic}", partition=partition, expected=resume_at.next_offset, low=log.start, high=log.end
             )
-        there = log.records(place.next_offset)
-        taken = there[:room]
+        readable = log.records(resume_at.next_offset)
+        taken = readable[:room]
         if taken:
             records += taken
-            place = NextOffset(taken[-1].offset() + 1, taken[-1].leader_epoch())
-        if len(taken) == len(there):
-            if place.next_offset < log.stable_end:
-                place = NextOffset(log.stable_end, log.epoch)
-            if self._told_ends.get(partition) != place.next_offset:
-                self._told_ends[partition] = place.next_offset
-                ends[partition] = place
-        self._places[partition] = place
+            resume_at = NextOffset(taken[-1].offset() + 1, taken[-1].leader_epoch())
+        if len(taken) == len(readable):
+            if resume_at.next_offset < log.stable_end:
+                resume_at = NextOffset(log.stable_end, log.epoch)
+            if self._reported_ends.get(partition) != resume_at.next_offset:
+                self._reported_ends[partition] = resume_at.next_offset
+                ends[partition] = resume_at
+        self._next_offsets[partition] = resume_at
 
     def _away(self, timeout_seconds: float) -> Chunk:
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
         self._clock.sleep(timeout_seconds)
-        if self._clock.monotonic() - self._away_since >= self._patience:
+        if self._clock.monotonic() - self._away_since >= self._retry_seconds:
             raise KafkaUnavailable(f"topic {self._topic}: no leader of the assigned partitions answers")
         return Chunk()
 
 
 class MemoryTopic:
-    """The `Topic` port."""
+    """Implements the `Topic` port."""
 
     def __init__(self, broker: MemoryBroker, name: str) -> None:
         self.name = name
@@ -119,14 +119,14 @@ class MemoryTopic:
         return {log.partition: NextOffset(log.start, log.epoch_at(log.start)) for log in self._logs(partitions)}
 
     def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, NextOffset]:
-        places = self.end_offsets(partitions)
-        for log in self._logs(places):
+        offsets = self.end_offsets(partitions)
+        for log in self._logs(offsets):
             for message in log.records(log.start):
                 kind, ms = message.timestamp()
                 if kind and ms >= timestamp_ms:
-                    places[log.partition] = NextOffset(message.offset(), message.leader_epoch())
+                    offsets[log.partition] = NextOffset(message.offset(), message.leader_epoch())
                     break
-        return places
+        return offsets
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
         self._ask()
@@ -134,7 +134,7 @@ class MemoryTopic:
         return dict(self._broker.groups.get((group, self.name), {}))
 
     def _logs(self, partitions: Collection[int]) -> list[PartitionLog]:
-        """Those whose leader answers."""
+        """The logs of the partitions whose leader answers."""
         self._ask()
         logs = [self._broker.log(self.name, partition) for partition in partitions]
         return [log for log in logs if not log.leader_away]
