@@ -1,1 +1,1 @@
-"""Faults on purpose: kills at every step, chaos on real servers, odd bytes, and secrets looked for everywhere."""
+"""Deliberate faults: kills at every step, chaos on real servers, malformed bytes, and a search for leaked secrets."""

@@ -1,4 +1,4 @@
-"""What the brokers acknowledged of one topic, and whether PostgreSQL holds exactly that. Read with plain SQL."""
+"""Compares the records that the brokers acknowledged with the rows in PostgreSQL, by plain SQL."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Acknowledged:
         )
 
     def write(self, count: int, partitions: Collection[int]) -> None:
-        """Write so many records to each of the partitions. On return every one is acknowledged."""
+        """Write this number of records to each partition. Returns after all acknowledgements."""
         for partition in partitions:
             for _ in range(count):
                 self._write(partition)
         assert self._producer.flush(120) == 0
 
     def of(self, *partitions: int) -> int:
-        """How many records these partitions hold."""
+        """The number of acknowledged records in these partitions."""
         return sum(partition in partitions for partition, _, _ in self.rows)
 
     def _write(self, partition: int) -> None:
@@ -60,7 +60,7 @@ class Acknowledged:
 
 
 def assert_no_loss(here: Bench) -> None:
-    """No loss was noted, none was accepted, and no record was refused."""
+    """No loss was noted or accepted, and no record was refused."""
     if here.query("select to_regclass('ingest.position')") == [None]:
         return  # nothing has begun
     assert here.query("select * from ingest.loss") == []
@@ -69,7 +69,7 @@ def assert_no_loss(here: Bench) -> None:
 
 
 def assert_exactly_once(here: Bench, acknowledged: Acknowledged) -> None:
-    """Every acknowledged record is one row, there is no other row, and the counters say the same."""
+    """Every acknowledged record is exactly one row, no other row exists, and the counters agree."""
     rows = here.query(f"select kafka_partition, kafka_offset, device_id from {here.stream.table} order by 1, 2, 3")
     stored_at = {name: offset for _, offset, name in rows}
     assert rows == sorted(

@@ -1,4 +1,5 @@
-"""A word that stands in every secret and every payload, and the search for it wherever a run leaves something."""
+"""Puts a canary word into every secret and payload, and searches for the word in everything that a run leaves
+behind."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ CONTEXT_BYTES = 120
 
 
 class Canary:
-    """One word, made anew for each world. `word("place")` says where it was put, for whoever finds it."""
+    """A word, new for each world. `word("place")` adds the place, so that a failure names the leaking source."""
 
     def __init__(self) -> None:
         self._word = f"cnry{secrets.token_hex(8)}"
@@ -38,7 +39,7 @@ class Canary:
         return f"{self._word}-{place}"
 
     def in_bytes(self, text: bytes) -> list[str]:
-        """What stands around each occurrence, plain, in hex or in base64."""
+        """The text around each occurrence of the word, plain, in hex or in base64."""
         found = []
         for needle in self._needles:
             at = text.find(needle)
@@ -48,7 +49,7 @@ class Canary:
         return found
 
     def in_folder(self, folder: Path) -> list[str]:
-        """In every file's bytes and, as a page may end within a word, in what SQLite reads from its own."""
+        """Search the bytes of every file. SQLite pages may split a word, so search the values of SQLite files too."""
         found = []
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             texts = [path.read_bytes()]
@@ -64,7 +65,7 @@ def dump(path: Path) -> Iterator[str]:
 
 
 class ProcessList:
-    """All that `ps` shows of command lines while the block runs."""
+    """The command lines that `ps` shows while the block runs."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -89,7 +90,7 @@ class ProcessList:
 
 @contextmanager
 def secret_environ(canary: Canary, url: str) -> Iterator[dict[str, str]]:
-    """A role of its own, whose password is the word, as the database's URL; and secrets of Kafka that go unused."""
+    """The URL of a new database role whose password is the word, and unused Kafka secrets."""
     role, password = f"canary_{secrets.token_hex(4)}", canary.word("database-password")
     query(url, f"create role {role} superuser login password '{password}'")
     place = url.rpartition("@")[2]
@@ -110,7 +111,8 @@ CONSTRAINTS = """
     create function quote_it() returns trigger language plpgsql as $$
         begin raise exception 'no such symbol: %', new.symbol; end $$;
     create trigger refuse before insert on price for each row when (new.price = 9) execute function quote_it()"""
-"""What refuses prices in every way in which PostgreSQL quotes a row: in its message, its DETAIL, its CONTEXT."""
+"""Constraints and triggers that refuse prices. Together they make PostgreSQL quote a row in MESSAGE, DETAIL and
+CONTEXT."""
 
 REFUSED_BY_DATABASE = {
     "check": -1.0,
@@ -131,7 +133,7 @@ def good_prices(canary: Canary) -> list[Record]:
 
 
 def refused_prices(canary: Canary) -> list[Record]:
-    """By the decoder first, then by PostgreSQL."""
+    """Values that the decoder refuses, then values that PostgreSQL refuses."""
     word = canary.word
     by_decoder = [
         word("no-json").encode(),
@@ -152,14 +154,14 @@ def refused_prices(canary: Canary) -> list[Record]:
 
 
 def dressed(canary: Canary, values: Iterable[bytes]) -> Iterator[Record]:
-    """With the word in key and headers too."""
+    """Records with the word in key and headers too."""
     for value in values:
         headers = ((canary.word("header-name"), canary.word("header").encode()), ("empty", None))
         yield Record(value, 0, canary.word("key").encode(), headers)
 
 
 class Ticket(Struct, forbid_unknown_fields=True):
-    """One ticket: types whose refusals could quote what they refuse."""
+    """A ticket. Its types produce errors that could quote the value."""
 
     holder: str
     event_time: datetime
@@ -176,7 +178,7 @@ class Ticket(Struct, forbid_unknown_fields=True):
 
 
 def refused_tickets(canary: Canary) -> list[Record]:
-    """A good ticket first."""
+    """Values of tickets: a valid one first."""
     good = {
         "holder": canary.word("good-ticket"),
         "event_time": "2026-01-01T00:00:00Z",
@@ -195,5 +197,5 @@ def refused_tickets(canary: Canary) -> list[Record]:
 
 
 def bare_environ() -> dict[str, str]:
-    """What a program needs of this process's environment, and no more."""
+    """The environment variables that a child process needs, and no others."""
     return {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "PYTHONPATH") if name in os.environ}

@@ -1,4 +1,4 @@
-"""One tick of a stream's sensor and one run, in a process of its own whose every word lands in a file."""
+"""One sensor tick and one run in a child process, with all output in a file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LOG = "run.log"
 
 
 def run(stream: Stream, environ: Mapping[str, str], folder: Path, leak: str | None = None) -> None:
-    """On return the process has ended.
+    """Returns after the process has ended.
 
     Args:
         folder: of the Dagster instance and of the log.
-        leak: "module:function" that is called first, to make the product say too much.
+        leak: "module:function" to call first. The function makes the product leak on purpose.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([killed_run.__name__, __name__])

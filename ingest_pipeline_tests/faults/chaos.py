@@ -1,8 +1,9 @@
-"""Faults at random on a whole system that runs, and at the end the proof: nothing lost, nothing twice.
+"""Random faults on a running system, and a proof at the end: no record is lost or stored twice.
 
     python -m ingest_pipeline_tests.faults.chaos --faults 30 --seed 1
 
-The seed chooses the faults, their order and lengths; what they hit depends on the moment. Exit code 0 only if all held.
+The seed chooses the faults, their order and their lengths. What a fault hits depends on the moment. The exit code is 0
+only if everything held.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from ingest_pipeline_tests.faults.chaos_world import World
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
 PROMISED_SECONDS = 60.0
-"""A record written after a fault has struck is a row within this time, though the fault may last. Where the machine is
-so busy that the very start takes long, within STARTS times that, and never more than LONGEST_SECONDS."""
+"""A record written after the beginning of a fault must become a row within this time, even while the fault lasts. On a
+busy machine the limit is STARTS times the duration of a start, and never more than LONGEST_SECONDS.
+"""
 STARTS = 3
 LONGEST_SECONDS = 180.0
 PATIENCE_SECONDS = 150.0
-"""How much longer it is waited for, to tell slow from stuck."""
+"""Extra time that distinguishes a slow system from a stuck one."""
 _END_SECONDS = 120.0
 FAULTS_OF_ALL_WORLDS = FAULTS | CLUSTER_FAULTS
 
@@ -88,7 +90,7 @@ class Chaos:
         self.world.producers.check()
 
     def _fresh_rows(self, after: str) -> float:
-        """How long it takes from now until a new record of every partition is a row."""
+        """Seconds from now until a new record of every partition is a row."""
         began_at = time.monotonic()
         wanted = self.world.producers.fresh()
         late = False
@@ -105,11 +107,11 @@ class Chaos:
         return time.monotonic() - began_at
 
     def _with_evidence(self, said: str) -> str:
-        """What the sensors, Dagster, the files of its storage and PostgreSQL's sessions show at this moment."""
+        """The current state of sensors, Dagster, its storage files and PostgreSQL's sessions."""
         return "\n     ".join([said, *self.world.dagster.said(), *self.world.left_behind()])
 
     def _at_the_end(self) -> Iterator[str]:
-        """With the producers at rest: lag 0, then every run ended and nothing left, then record by record."""
+        """Stop the producers, wait for lag 0 and the end of all runs, then compare every record."""
         world, issued = self.world, self.world.producers.issued
         log = oracle.read_log(world.kafka.bootstrap_servers)
         yield from self._in_vain("lag 0", lambda: self._lag(log) == 0, _END_SECONDS)

@@ -1,4 +1,4 @@
-"""The faults of a chaos run in a world of three brokers, replication factor 3 and min.insync.replicas 2."""
+"""The faults of a chaos run with three brokers, replication factor 3 and min.insync.replicas 2."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def a_broker(world: World, draw: random.Random) -> int:
 
 
 def leads(world: World, broker: int) -> str:
-    """The broker's name and how much of what the streams read it leads."""
+    """The broker's name and the number of partitions that it leads."""
     led = sum(list(world.cluster.leaders(stream).values()).count(broker) for stream in feed.SHAPES)
     return f"broker {broker}, leader of {led} partitions"
 
 
 def kill_until_rows(world: World, draw: random.Random) -> Struck:
-    """Rows arrive while the broker is dead."""
+    """Kill a broker. Rows must arrive while the broker is dead."""
     broker = a_broker(world, draw)
     target = leads(world, broker)
     world.cluster.brokers[broker].kill()
@@ -30,7 +30,7 @@ def kill_until_rows(world: World, draw: random.Random) -> Struck:
 
 
 def kill_and_restart(world: World, draw: random.Random) -> Struck:
-    """Often back before the controller has given its partitions to others."""
+    """Kill and restart a broker at once, often before the controller has moved its partitions."""
     broker = a_broker(world, draw)
     target, away = leads(world, broker), draw.uniform(0, 4)
     world.cluster.brokers[broker].kill()
@@ -40,7 +40,8 @@ def kill_and_restart(world: World, draw: random.Random) -> Struck:
 
 
 def freeze_until_rows(world: World, draw: random.Random) -> Struck:
-    """Rows arrive while the broker is frozen. When it wakes up it takes itself for the leader until it is told."""
+    """Freeze a broker. Rows must arrive meanwhile. After the thaw the broker still believes that it leads its
+    partitions."""
     broker = a_broker(world, draw)
     target = leads(world, broker)
     world.cluster.brokers[broker].freeze()
@@ -63,7 +64,7 @@ def freeze_briefly(world: World, draw: random.Random) -> Struck:
 
 
 def rolling_restart(world: World, draw: random.Random) -> Struck:
-    """As an upgrade does it: one broker after the other, each in order and waited for."""
+    """Restart the brokers one after another, as an upgrade does."""
     order = draw.sample(list(world.cluster.brokers), len(world.cluster.brokers))
     for broker in order:
         world.cluster.brokers[broker].stop()
@@ -72,7 +73,7 @@ def rolling_restart(world: World, draw: random.Random) -> Struck:
 
 
 def elect_leaders(world: World, draw: random.Random) -> Struck:
-    """A broker's partitions move to the others when it stops, and back by an election."""
+    """Move a broker's partitions to the others by a stop, and back by an election."""
     broker = a_broker(world, draw)
     target = leads(world, broker)
     world.cluster.brokers[broker].stop()
@@ -83,7 +84,7 @@ def elect_leaders(world: World, draw: random.Random) -> Struck:
 
 
 def cut_off_broker(world: World, draw: random.Random) -> Struck:
-    """The broker is there for everybody but the product, whose connections to it lead nowhere."""
+    """Cut a broker off from the product alone. The producers still reach the broker."""
     broker, seconds = a_broker(world, draw), draw.uniform(1, 20)
     target = leads(world, broker)
     world.broker_proxies[broker].black_hole()

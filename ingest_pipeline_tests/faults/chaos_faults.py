@@ -1,4 +1,4 @@
-"""The faults of a chaos run, those of Dagster and its runs; the servers' are in chaos_servers.py."""
+"""The faults of a chaos run that hit Dagster and its runs. chaos_servers.py has the faults of the servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ingest_pipeline_tests.orchestration.bench import wait_for
 
 @dataclass(frozen=True)
 class Struck:
-    """What a fault hit, in words, and what ends it once the fresh records have arrived in spite of it."""
+    """What a fault hit, in words, and how to end the fault after the fresh records have arrived."""
 
     target: str
     heal: Callable[[], object] = lambda: None
@@ -29,7 +29,7 @@ Strike = Callable[[World, random.Random], Struck]
 
 
 def a_run(world: World, draw: random.Random) -> dg.DagsterRun:
-    """A draining run; any is as good as another."""
+    """Any draining run."""
     return draw.choice(wait_for("a live run", world.dagster.live_runs))
 
 
@@ -59,14 +59,14 @@ def freeze_run_briefly(world: World, draw: random.Random) -> Struck:
 
 
 def freeze_run_for_long(world: World, draw: random.Random) -> Struck:
-    """It wakes up when another has taken its place."""
+    """Freeze a run, and thaw it after another run has replaced it."""
     run = a_run(world, draw)
     freeze(pid_of(run), world.dagster.home)
     return Struck(named(run), lambda: send(pid_of(run), signal.SIGCONT))
 
 
 def terminate_run(world: World, draw: random.Random) -> Struck:
-    """A run that the code server no longer knows, being older than it, can only be marked; it lives on."""
+    """End a run through Dagster. A run that is older than the code server can only be marked as ended, and lives on."""
     run = a_run(world, draw)
     if world.dagster.terminate(run.run_id):
         return Struck(named(run))
@@ -88,7 +88,7 @@ def kill_code_server(world: World, draw: random.Random) -> Struck:
 
 
 def kill_code_server_and_runs(world: World, draw: random.Random) -> Struck:
-    """As the end of a container would."""
+    """Kill a run and the processes around it, as the end of a container would."""
     runs = world.dagster.live_runs()
     for run in runs:
         send(pid_of(run), signal.SIGSTOP)  # so that no server is left to see one of them end
@@ -104,7 +104,7 @@ def kill_daemon(world: World, draw: random.Random) -> Struck:
 
 
 def cut_off_run(world: World, draw: random.Random) -> Struck:
-    """Its connections lead nowhere until others have done its work, those of everybody else pass."""
+    """Block the network of one run until other runs have done its work. All other connections pass."""
     run = a_run(world, draw)
     statement = "select client_port from pg_stat_activity where application_name = %s"
     ports = {port for (port,) in world.sql(statement, f"ingest {run.run_id}")}
@@ -124,4 +124,4 @@ RUN_FAULTS: dict[str, tuple[int, Strike]] = {
     "kill the daemon": (2, kill_daemon),
     "cut off a run": (1, cut_off_run),
 }
-"""Kind → how often it comes in a deck of all, and how it strikes."""
+"""Kind → number of cards in a full deck, and the function that strikes."""

@@ -1,4 +1,4 @@
-"""What must hold at the end of a chaos run: what Kafka holds against what PostgreSQL holds, record by record."""
+"""The checks at the end of a chaos run: Kafka's records compared with PostgreSQL's, one by one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ _COUNTERS = 'first_offset, next_offset, "rows", dead_letters, skipped, absent, l
 
 
 class Watch:
-    """Looks at the positions all the time, past the proxy. None of their numbers may ever get smaller, and the ledger
-    may never note a loss or a gap: no fault of a chaos run takes a record away."""
+    """Reads the positions continuously, past the proxy. No offset and no counter may decrease, and the ledger may not
+    note
+    a loss or a gap, since no fault of a chaos run removes a record.
+
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -67,7 +70,7 @@ class Watch:
 
 @dataclass
 class Log:
-    """What a reader of committed records finds in both topics, from beginning to end. The number of each is its key."""
+    """The records that a read_committed consumer reads from both topics. The key of a record is its number."""
 
     records: dict[At, int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -102,7 +105,7 @@ def read_log(bootstrap_servers: str) -> Log:
 
 
 def broker_faults(log: Log, issued: Issued) -> list[str]:
-    """Where the topics are not what the producers know of: nothing that is ours to mend."""
+    """Differences between the topics and the producers' own lists. Such a difference is a fault of the test."""
     known = issued.acknowledged
     lost = [at for at, number in known.items() if log.records.get(at) != number]
     expected = issued.in_doubt | issued.unplaced
@@ -117,7 +120,7 @@ def broker_faults(log: Log, issued: Issued) -> list[str]:
 
 
 def differences(world: World, log: Log, issued: Issued) -> Iterator[str]:
-    """One line for every way in which PostgreSQL does not hold exactly what the topics do."""
+    """One line for every difference between PostgreSQL and the topics."""
     for stream in feed.SHAPES:
         of_stream = {(at.partition, at.offset): number for at, number in log.records.items() if at.stream == stream}
         rows, letters = _rows(world, stream), _letters(world, stream)

@@ -1,4 +1,4 @@
-"""The faults of the servers and of the network between PostgreSQL and those who use it."""
+"""The faults of PostgreSQL and of the network between PostgreSQL and its clients."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ingest_pipeline_tests.faults.chaos_faults import RUN_FAULTS, Strike, Struck
 from ingest_pipeline_tests.faults.chaos_world import World
 
 STATES = ("53100", "40001", "40P01", "57014", "55P03", "53200", "53300", "58030", "25006")
-"""Of a full disk, a lost serialization, a deadlock, a cancel, a lock not had, no memory, no connection, a failing
-disk, a server that is read-only: the environment's, all of them."""
+"""SQLSTATEs of the environment: disk full, serialization failure, deadlock, query canceled, lock not available, out of
+memory, too many connections, I/O error, read-only server.
+"""
 _BACKEND = "select pid from pg_stat_activity where application_name = %s"
 _MAKE_FUNCTION = """create or replace function refuse() returns trigger language plpgsql as
     $$ begin raise exception 'refused by the test' using errcode = tg_argv[0]; end $$"""
@@ -38,7 +39,7 @@ def end_backend(world: World, draw: random.Random) -> Struck:
 
 
 def kill_backend(world: World, draw: random.Random) -> Struck:
-    """PostgreSQL ends every session and recovers when one of its processes dies so."""
+    """Kill a backend. PostgreSQL then ends all sessions and recovers."""
     run = a_run(world, draw)
     for (pid,) in world.sql(_BACKEND, f"ingest {run.run_id}"):
         with suppress(ProcessLookupError):
@@ -77,7 +78,7 @@ def reset(world: World, draw: random.Random) -> Struck:
 
 
 def refuse(world: World, draw: random.Random) -> Struck:
-    """Every write to one stream's table fails for a while, for no record's fault."""
+    """Let every write to one table fail for a while with an error of the environment."""
     stream, state = draw.choice(list(feed.SHAPES)), draw.choice(STATES)
     _alter(world, _MAKE_FUNCTION)
     _alter(
@@ -98,7 +99,7 @@ def lock_table(world: World, draw: random.Random) -> Struck:
 
 
 def _alter(world: World, statement: str) -> None:
-    """Past writers that hold the table for a moment, and without making them wait behind us."""
+    """Lock a table without making writers queue behind the lock request."""
     while True:
         try:
             world.sql(f"set lock_timeout = '200ms'; {statement}; reset lock_timeout")
@@ -119,11 +120,11 @@ SERVER_FAULTS: dict[str, tuple[int, Strike]] = {
     "a lock on an event table": (1, lock_table),
 }
 FAULTS = RUN_FAULTS | SERVER_FAULTS
-"""Of the world with one broker."""
+"""Faults of the world with one broker."""
 
 
 def deck(seed: int, count: int, faults: Mapping[str, tuple[int, Strike]] = FAULTS) -> list[str]:
-    """So many kinds of these in the order of this seed: all of them by their shares, shuffled, again and again."""
+    """Endless sequence of fault kinds for this seed: full decks with all kinds by their shares, each shuffled."""
     draw = random.Random(f"{seed}/deck")
     dealt: list[str] = []
     while len(dealt) < count:

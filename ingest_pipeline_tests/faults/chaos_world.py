@@ -1,4 +1,4 @@
-"""Everything a chaos run runs on: its own Kafka, PostgreSQL behind a proxy, and Dagster; and one look at the ledger."""
+"""The system under a chaos run: its own Kafka, PostgreSQL behind a proxy, and Dagster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
 PARALLELISM = 2
 USUAL_LATENCY = 0.002
-"""Seconds each way: a transaction then takes long enough to be hit in its middle."""
+"""Delay in seconds in each direction, so that a fault can hit the middle of a transaction."""
 SETTINGS = {"PARALLELISM": str(PARALLELISM), "BATCH_SIZE": "25", "RUN_IDLE_SECONDS": "10"}
 _SESSIONS = """select coalesce(nullif(application_name, ''), backend_type),
     concat_ws(', ', state, wait_event, format('for %s s', round(extract(epoch from now() - state_change))))
@@ -39,8 +39,8 @@ _LOCKS = "select pid, classid, objid from pg_locks where locktype = 'advisory'"
 class World:
     """Servers, producers and Dagster, running within the block.
 
-    With several brokers, the product reaches each of them through a proxy of the broker's own, in `broker_proxies`.
-    The producers and the oracle do not.
+    With several brokers, the product reaches each broker through a proxy, see `broker_proxies`. The producers and the
+    oracle connect directly.
     """
 
     def __init__(self, folder: Path, seed: int, brokers: int = 1) -> None:
@@ -84,7 +84,7 @@ class World:
         self.producers = Producers(self.kafka.bootstrap_servers, self._seed)
 
     def _start_kafka(self) -> str:
-        """Start Kafka and return the bootstrap servers of the product."""
+        """Start Kafka and return the product's bootstrap servers."""
         enter = self._cleanup.enter_context
         if self._brokers == 1:
             self.kafka = enter(own_kafka(self.folder / "kafka"))
@@ -99,7 +99,7 @@ class World:
 
     @property
     def cluster(self) -> KafkaCluster:
-        """Kafka in a world of several brokers."""
+        """The Kafka cluster of a world with several brokers."""
         assert isinstance(self.kafka, KafkaCluster)
         return self.kafka
 
@@ -114,7 +114,7 @@ class World:
             self.sql(f"alter table {shape.stream} add constraint plausible check ({shape.check})")
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Asked past the proxy. A server that is coming up is waited for. To be called from the main thread."""
+        """Query PostgreSQL past the proxy, and wait for a starting server. Call this function from the main thread."""
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -128,7 +128,7 @@ class World:
                 time.sleep(0.1)
 
     def missing(self, wanted: Collection[At]) -> list[At]:
-        """Which of these have not become a row."""
+        """The records among these that are no rows yet."""
         left = []
         for stream in feed.SHAPES:
             here = [at for at in wanted if at.stream == stream]
@@ -139,7 +139,7 @@ class World:
         return left
 
     def torn(self) -> list[str]:
-        """Positions whose counters are not what the tables hold, all seen in one snapshot."""
+        """Positions whose counters differ from the tables, read in one snapshot."""
         wrong = []
         for stream in feed.SHAPES:
             statement = f"""select kafka_partition, "rows", dead_letters,
@@ -157,7 +157,7 @@ class World:
         return wrong
 
     def left_behind(self) -> list[str]:
-        """Sessions of runs, transactions that idle and advisory locks there are now."""
+        """The current numbers of run sessions, idle transactions and advisory locks."""
         sessions = [f"session {name}: {state}" for name, state in self.sql(_SESSIONS)]
         locks = [f"advisory lock ({high}, {low}) of backend {pid}" for pid, high, low in self.sql(_LOCKS)]
         return sessions + locks

@@ -1,6 +1,6 @@
-"""The records of a chaos run: every one is told by its stream and a number, good, poison or a tombstone.
+"""The records of a chaos run: valid ones, poison and tombstones, each with a number.
 
-The number is the record's key, so that whatever Kafka or PostgreSQL shows can be compared with what was made.
+The number is the record's key, so that Kafka and PostgreSQL can be compared record by record.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Literal
 Kind = Literal["row", "dead letter", "tombstone"]
 _FIRST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 _EVERY = 100
-"""One record in so many is poison: evenly, so that it stays one in a hundred in any stretch of the topic."""
+"""Every POISON-th record is poison, at even intervals, so that every stretch of the topic has the same share."""
 _TOMBSTONE_EVERY = 250
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How one stream's records look. `refused`: a value that the table's CHECK constraint does not let in."""
+    """The records of one stream. `refused` is a value that violates the table's CHECK constraint."""
 
     stream: str
     name: str
@@ -80,10 +80,10 @@ def value(stream: str, record: int) -> bytes | None:
 
 
 def row(stream: str, record: int) -> tuple[str, float, datetime]:
-    """What the table must hold of a good record."""
+    """The row of a valid record."""
     return SHAPES[stream].text(record), measured(record), event_time(record)
 
 
 def digest(stream: str, record: int) -> bytes:
-    """What a dead letter must bear."""
+    """The expected contents of a dead letter."""
     return sha256(value(stream, record) or b"").digest()

@@ -1,6 +1,6 @@
-"""`make fuzz RECORDS=n SEED=s`: is every record, however broken, a row, a dead letter or a skipped tombstone?
+"""`make fuzz RECORDS=n SEED=s`: does every malformed record become a row, a dead letter or a skipped tombstone?
 
-Needs Kafka and PostgreSQL as the tests do. The last line is the verdict; the exit code is 0 only if nothing was wrong.
+Needs Kafka and PostgreSQL as the tests do. The last line gives the result. The exit code is 0 only without problems.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN = 20
 
 
 def fuzz(world: FuzzWorld, count: int, seed: int) -> list[str]:
-    """Blocks until `count` records are through, or something is wrong; what is wrong."""
+    """Write and drain blocks until `count` records are done or a problem appears. Returns the problems."""
     with progress("records", count) as show:
         for first in range(0, count, BLOCK):
             world.block(f"{seed}/{first}", min(BLOCK, count - first), lambda done, first=first: show(first + done))

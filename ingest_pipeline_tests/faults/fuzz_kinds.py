@@ -1,4 +1,4 @@
-"""How a valid record is spoilt, and what goes beside its value: key, headers, timestamp."""
+"""Ways to damage a valid record, and the key, headers and timestamp beside the value."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def missing_field(dice: random.Random, stream: Stream) -> bytes:
 
 
 def repeated_and_unknown(dice: random.Random, stream: Stream) -> bytes:
-    """Duplicate names, foreign ones, any order."""
+    """Duplicate and foreign names, in any order."""
     fields = [*good(dice, stream.shape).items(), *good(dice, stream.shape).items(), ("foreign", any_json(dice))]
     for nested in stream.shape.nested:
         inside = [*good(dice, nested.shape).items(), ("föreign", any_json(dice))]
@@ -128,7 +128,7 @@ HEALTHY_SHARE, RAW_SHARE = 0.5, 0.003
 
 
 def records(seed: str, stream: Stream, count: int, partitions: int) -> list[Fuzzed]:
-    """The same ones for the same seed."""
+    """The same headers for the same seed."""
     dice = random.Random(seed)
     return [_record(dice, stream, partitions) for _ in range(count)]
 
@@ -163,7 +163,7 @@ def _headers(dice: random.Random) -> list[tuple[str, bytes | None]] | None:
 
 
 def _timestamp_ms(dice: random.Random) -> int | None:
-    """None is most usual; microseconds, nanoseconds and what no calendar holds are not refused by the broker."""
+    """Mostly None. The broker also accepts microseconds, nanoseconds and values outside any calendar."""
     if dice.random() < 0.6:
         return None
     now = 1_767_225_600_000

@@ -1,4 +1,4 @@
-"""What a row must hold, worked out again from the record's bytes: by Python's library, timestamps by iso_times.py."""
+"""Works out the expected row from the record's bytes, with Python's library and the timestamps of iso_times.py."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ingest_pipeline_tests.faults.iso_times import microseconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN_MS = -62_135_596_800_000
 _NONE_MS = -1
-"""What Kafka calls no timestamp."""
+"""Kafka's value for a missing timestamp."""
 
 
 def stamp(ms: int) -> datetime | None:
-    """The column `kafka_timestamp`."""
+    """The expected value of the column `kafka_timestamp`."""
     return _EPOCH + timedelta(milliseconds=ms) if _MIN_MS <= ms <= MAX_MS and ms != _NONE_MS else None
 
 
 def row_problem(stream: Stream, record: Fuzzed, ms: int, row: Sequence[Any]) -> str | None:
-    """What is wrong with a row (its columns from kafka_timestamp on); None when nothing is."""
+    """The problem of a row, from column kafka_timestamp on, or None."""
     if record.value is None:
         return "a row of a tombstone"
     if row[0] != stamp(ms):
@@ -118,7 +118,7 @@ def _same(kind: type, sent: Any, stored: Any) -> bool:
 
 
 def _same_json(sent: Any, stored: Any) -> bool:
-    """Equal, numbers by every digit: both were read with Decimal for all of them."""
+    """Exact equality. Numbers are compared digit by digit, since both sides read numbers as Decimal."""
     left = [(sent, stored)]
     while left:
         one, other = left.pop()
@@ -144,7 +144,7 @@ def _unreadable(record: Fuzzed) -> bool:
 
 
 def needless_refusal(record: Fuzzed, letter: dict[str, Any]) -> str | None:
-    """Why a dead letter should have been a row: its timestamp is one by the tests' own reader."""
+    """The reason why a dead letter should have been a row: the tests' own reader accepts the timestamp."""
     place = re.search(r"at `\$\.(.*)`$", letter["reason"])
     if letter["stage"] != "timestamp" or place is None or record.value is None:
         return None
@@ -153,7 +153,7 @@ def needless_refusal(record: Fuzzed, letter: dict[str, Any]) -> str | None:
 
 
 def letter_problem(record: Fuzzed, ms: int, letter: dict[str, Any], limit: int) -> str | None:
-    """What is wrong with a dead letter; None when nothing is."""
+    """The problem of a dead letter, or None."""
     if record.healthy and not (_unreadable(record) and letter["reason"].startswith("headers cannot be read")):
         return f"a healthy record was refused: {letter['stage']}: {letter['reason']}"
     if record.value is None:

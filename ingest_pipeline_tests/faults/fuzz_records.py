@@ -1,4 +1,4 @@
-"""Records made to break things: what they are made of, all of it chosen by one seeded generator."""
+"""Generates malformed records with one seeded generator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Inner(Struct):
 
 
 class Everything(Struct):
-    """Every type that a field may have."""
+    """All types of a field."""
 
     event_time: datetime = field(name="at")
     word: str
@@ -63,9 +63,13 @@ FUZZED = (
 
 @dataclass(slots=True)
 class Fuzzed:
-    """One record. `raw_headers`: written through the C library; `timestamp_ms` None: the client's own time.
+    """One record.
 
-    `kind` names how it was made; `healthy` ones must become rows.
+    Attributes:
+        kind: how the record was made.
+        healthy: the record must become a row.
+        raw_headers: written through the C library.
+        timestamp_ms: None for the client's own time.
     """
 
     kind: str
@@ -181,7 +185,7 @@ ODD: dict[type, list[str]] = {
     dict: ['{"a":' + text + "}" for text in (*NUMBERS, *TEXTS)],
     list: [f"[{text}]" for text in (*NUMBERS, *TEXTS)],
 }
-"""What comes near a type, and may still be none of its values."""
+"""Text that resembles a value of a type without always being one."""
 
 
 def odd_json(dice: random.Random, kind: type) -> str:
@@ -189,7 +193,7 @@ def odd_json(dice: random.Random, kind: type) -> str:
 
 
 def any_json(dice: random.Random) -> str:
-    """A value of any type; often one that no type allows."""
+    """A value of any type, or often of no type."""
     if dice.random() < 0.02:
         depth = dice.choice((50, 400, 1_000, 2_000, 9_000, 60_000))
         opening, closing = dice.choice((("[", "]"), ('{"a":', "}")))

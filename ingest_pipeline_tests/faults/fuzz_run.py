@@ -1,4 +1,4 @@
-"""A sensor's run to the end of a topic, in a process of its own: what ends that one is told, and ends nothing else."""
+"""A run to the end of a topic in a child process, so that a crash ends nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG = "run.log"
 
 
 def drain(stream: Stream, environ: Mapping[str, str], folder: Path) -> str | None:
-    """Returns when the run has ended: None, or what it failed with.
+    """Returns after the end of the run: None, or the failure.
 
     Args:
         folder: of the Dagster instance and of the log.

@@ -1,4 +1,4 @@
-"""Blocks of fuzzed records written to Kafka, drained by real runs, and found again in PostgreSQL one by one."""
+"""Writes blocks of fuzzed records to Kafka, drains them by real runs, and looks up every record in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Where = tuple[int, int]
 
 
 class FuzzedStream:
-    """One stream, what was written to it so far, and what became of it."""
+    """One stream, its written records and their results."""
 
     def __init__(self, stream: Stream, world: FuzzWorld) -> None:
         self.stream, self.world = stream, world
@@ -50,7 +50,8 @@ class FuzzedStream:
         self.problems: list[str] = []
 
     def write(self, fuzzed: list[Fuzzed]) -> dict[Where, tuple[Fuzzed, int]]:
-        """Each record's place and its timestamp. The C library's records come first: their places are counted."""
+        """Coordinates and timestamp of each record. The records of the C library come first, and their coordinates
+        are counted."""
         placed: dict[Where, tuple[Fuzzed, int]] = {}
         refused: list[KafkaError] = []
         by_library = [record for record in fuzzed if record.raw_headers is not None]
@@ -79,7 +80,7 @@ class FuzzedStream:
         return placed
 
     def check(self, placed: dict[Where, tuple[Fuzzed, int]], starts: dict[int, int]) -> None:
-        """Every record of the block is a row, a dead letter or a skipped tombstone, and nothing else is there."""
+        """Every record of the block is a row, a dead letter or a skipped tombstone, and nothing else exists."""
         left = dict(placed)
         with psycopg.connect(self.world.url, autocommit=True) as connection:
             connection.execute("set timezone to 'UTC'")
@@ -111,7 +112,7 @@ class FuzzedStream:
             self._problem(where, record, problem)
 
     def _rows(self, connection: psycopg.Connection, partition: int, start: int) -> Iterator[Any]:
-        """Whatever psycopg cannot read is a problem of that row alone."""
+        """A value that psycopg cannot read is a problem of that row alone."""
         columns = ["kafka_offset", *self.stream.columns[STAMP:]]
         select = sql.SQL("select {} from {} where kafka_partition = %s and kafka_offset >= %s").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.stream.table)
@@ -136,7 +137,7 @@ class FuzzedStream:
         self.problems.append(f"{self.stream.name} {where} {record.kind}: {what}; value {sent}")
 
     def check_counters(self) -> None:
-        """The ledger's own sums against what was found."""
+        """Compare the ledger's own sums with the counted results."""
         with psycopg.connect(self.world.url) as connection:
             counted = connection.execute(
                 """select sum(next_offset)::int, sum("rows")::int, sum(dead_letters)::int, sum(skipped)::int,
@@ -150,7 +151,7 @@ class FuzzedStream:
 
 
 class FuzzWorld:
-    """Two streams on a Kafka and an empty database."""
+    """Two streams on Kafka and an empty database."""
 
     def __init__(self, kafka: RealKafka, url: str, folder: Path) -> None:
         self.kafka, self.url, self.folder = kafka, url, folder
@@ -195,7 +196,7 @@ class FuzzWorld:
                 kafka.delete_topic(stream.topic)
 
     def block(self, seed: str, count: int, observe: Callable[[int], None] = lambda _: None) -> None:
-        """`count` more records in all, drained and checked; `observe` gets how many of them are."""
+        """Write, drain and check `count` more records. `observe` receives the number of finished records."""
         checked = 0
         for each in self.streams:
             starts = dict(each.ends)
@@ -220,7 +221,8 @@ class FuzzWorld:
         self.producer.poll(0)
 
     def own_time(self, stream: Stream, where: Where) -> int:
-        """The timestamp that the C library gave a record: told by what was stored, it is no fuzzed one."""
+        """The timestamp that the C library gave to a record. The stored row shows it, since no fuzzed timestamp was
+        set."""
         statement = sql.SQL(
             """select (extract(epoch from kafka_timestamp) * 1000)::bigint from {}
                where kafka_partition = %s and kafka_offset = %s union all

@@ -1,6 +1,6 @@
-"""Timestamps read a second time, by a regular expression and calendar arithmetic of the tests' own.
+"""A second timestamp reader, with a regular expression and calendar arithmetic of its own.
 
-The oracle compares what was stored with this, so nothing here calls datetime's or the product's parsers.
+The oracle compares stored values with this reader. The module calls neither datetime's nor the product's parsers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TIMES = [
     ),
     *("infinity", "-infinity", "now", "epoch", "", "1767225600", "2026-01-01T00:00:00,5Z", "0001-01-01", "9999-12-31"),
 ]
-"""What is a timestamp, nearly is one, or is none."""
+"""Texts that are timestamps, nearly timestamps, or none."""
 
 _MONTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _DATES = (
@@ -66,7 +66,8 @@ _FORMS = [re.compile(f"{date}([Tt ]{clock}{_ZONE})?") for date in _DATES for clo
 
 
 def microseconds(text: str) -> int | None:
-    """Microseconds since 1970 in UTC, decimals cut; None for what is no timestamp. Without a zone it is UTC."""
+    """Microseconds since 1970 in UTC, with further decimals cut. None for text that is no timestamp. No zone means
+    UTC."""
     matches = [match.groupdict() for form in _FORMS if (match := form.fullmatch(text))]
     return next((moment for match in matches if (moment := _moment(match)) is not None), None)
 
@@ -90,7 +91,7 @@ def _moment(match: dict[str, str | None]) -> int | None:
 
 
 def _days(number: dict[str, int]) -> int | None:
-    """Days since 1970-01-01; None for a date that no calendar has."""
+    """Days since 1970-01-01, or None for a date that does not exist."""
     year = number["year"]
     if year < 1:
         return None
@@ -103,7 +104,7 @@ def _days(number: dict[str, int]) -> int | None:
 
 
 def _days_of_week(year: int, week: int, weekday: int) -> int | None:
-    """Week 1 is the one with the year's first Thursday. 1970-01-01 was a Thursday."""
+    """Week 1 has the year's first Thursday. 1970-01-01 was a Thursday."""
     weeks = 53 if _weekday(_before(year)) == 4 or (_leap(year) and _weekday(_before(year)) == 3) else 52
     if not 1 <= week <= weeks or not 1 <= weekday <= 7:
         return None
@@ -113,13 +114,13 @@ def _days_of_week(year: int, week: int, weekday: int) -> int | None:
 
 
 def _before(year: int) -> int:
-    """Days from 1970-01-01 to the year's first day."""
+    """Days from 1970-01-01 to the first day of the year."""
     past = year - 1
     return past * 365 + past // 4 - past // 100 + past // 400 - 719_162
 
 
 def _weekday(days: int) -> int:
-    """1 is Monday."""
+    """Monday is 1."""
     return (days + 3) % 7 + 1
 
 

@@ -1,6 +1,6 @@
-"""A sensor's run that ends itself, as `kill -9` would, at a named step of a chosen batch.
+"""A run that ends itself, as `kill -9` would, at a named step of a chosen batch.
 
-The steps are wrapped from outside, in the process that is to die: the product has no switch for it.
+The test wraps the steps from outside, in the process that will die. The product has no switch for this.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
 
 KILLED = 137
-"""What a shell says of a process that SIGKILL ended."""
+"""A shell's exit code for a process that SIGKILL ended."""
 _PSYCOPG_BUFFER_BYTES = 1 << 15
 
 
@@ -34,9 +34,9 @@ class Death:
     """When and how the process ends.
 
     Args:
-        nth: the batch to die in, or the group commit to die at, counted from 1.
-        url: of the database, for a second look at what the first connection does.
-        marker: where the last words go: proof that the step was reached.
+        nth: the batch, or the group commit, to die at, counted from 1.
+        url: of the database. A second connection looks at what the first one does.
+        marker: file for the last words, which prove that the step was reached.
     """
 
     def __init__(self, nth: int, url: str, marker: Path) -> None:
@@ -53,7 +53,7 @@ class Death:
 
     @property
     def reading(self) -> bool:
-        """Between the batch before the chosen one and the chosen one's transaction."""
+        """Between the transactions of the previous batch and of the chosen batch."""
         return self.begun == self.nth - 1
 
     @property
@@ -67,7 +67,7 @@ class Death:
 
 
 def before(owner: Any, name: str, look: Callable[..., None]) -> None:
-    """`look` is called with the arguments, then the original."""
+    """Call `look` with the arguments, then call the original."""
     original = getattr(owner, name)
 
     @wraps(original)
@@ -79,7 +79,7 @@ def before(owner: Any, name: str, look: Callable[..., None]) -> None:
 
 
 def after(owner: Any, name: str, look: Callable[[Any], None]) -> None:
-    """The original is called, then `look` with what it returned; not when it raised."""
+    """Call the original, then call `look` with the result. An exception skips `look`."""
     original = getattr(owner, name)
 
     @wraps(original)
@@ -92,7 +92,7 @@ def after(owner: Any, name: str, look: Callable[[Any], None]) -> None:
 
 
 def flush(connection: psycopg.Connection) -> None:
-    """On return all has been handed to the kernel."""
+    """Write the last words. On return the kernel has all bytes."""
     while connection.pgconn.flush():
         pass
 
@@ -110,7 +110,7 @@ def position_moved(death: Death) -> None:
 
 
 def mid_copy(death: Death) -> None:
-    """Dies when the server itself tells that it has read rows of a COPY still under way."""
+    """Die while the server itself reports that a COPY in progress has read rows."""
     sent: dict[int, int] = {}
 
     def look(copy: Any, row: tuple[Any, ...]) -> None:
@@ -125,7 +125,7 @@ def mid_copy(death: Death) -> None:
 
 
 def savepoint_open(death: Death) -> None:
-    """The second piece of a batch that PostgreSQL refused as a whole is stored, its savepoint not released."""
+    """Die after the second piece of a refused batch is stored and before its savepoint is released."""
     stored = 0
 
     def look(_: Any) -> None:
@@ -150,7 +150,7 @@ def before_commit(death: Death) -> None:
 
 
 def commit_sent(death: Death) -> None:
-    """The request has left, its answer is never read."""
+    """Die between sending the request and reading the answer."""
 
     def look(connection: psycopg.Connection) -> None:
         if death.writing:
@@ -206,11 +206,11 @@ POINTS: dict[str, Callable[[Death], None]] = {
         after_group_commit,
     )
 }
-"""In the order in which a batch comes by."""
+"""The kill points, in the order of a batch."""
 
 
 def start(point: str, nth: int, marker: Path, topic: str, environ: Mapping[str, str], folder: Path) -> BaseProcess:
-    """A run of the stream `temperature` that will die at this point, on the Dagster instance in this folder."""
+    """Run the stream `temperature` on the Dagster instance in this folder, and die at this point."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([killed_run.__name__, __name__])
     process = context.Process(target=_run, args=(point, nth, marker, topic, dict(environ), folder))

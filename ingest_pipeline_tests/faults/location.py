@@ -1,5 +1,7 @@
-"""A code location with one stream for every way in which a run's process can lose touch; topics are named alike, but
-for what TEST_TOPIC_SUFFIX adds."""
+"""A code location with one stream for every way in which a run's process can lose contact. TEST_TOPIC_SUFFIX is
+appended
+to every topic name.
+"""
 
 import os
 from datetime import datetime
@@ -13,7 +15,7 @@ SUFFIX = "TEST_TOPIC_SUFFIX"
 
 
 class Reading(Struct):
-    """What all of these streams carry."""
+    """The event type of all these streams."""
 
     device_id: str
     temperature: float

@@ -1,4 +1,4 @@
-"""Five streams, each with a draining run at default settings that can be stopped at a chosen point."""
+"""Five streams with a draining run each, at default settings. A test can stop each run at a chosen point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ingest_pipeline_tests.orchestration.records import Record, produce
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 LARGE = 16_000
-"""Records of a kilobyte: one COPY of them takes a while through a slow network."""
+"""Records of a kilobyte, so that a COPY takes a while through a slow network."""
 _LATENCY = 0.03
 _SETTLE_SECONDS = 1.0
 _SESSION = """select pid, client_port, state, coalesce(wait_event, ''), query from pg_stat_activity
@@ -32,7 +32,7 @@ _SESSION = """select pid, client_port, state, coalesce(wait_event, ''), query fr
 
 
 class World:
-    """Entered, every stream's run drains and stands at the end of its topic."""
+    """On entry, every stream's run drains and has reached the end of its topic."""
 
     def __init__(self, kafka: RealKafka, url: str, folder: Path, suffix: str) -> None:
         self.kafka, self.url, self._suffix = kafka, url, suffix
@@ -74,7 +74,7 @@ class World:
             wait_for(f"the rows of {name}", lambda name=name: self.complete(name), 120, every=0.2)
 
     def produce(self, name: str, count: int = 2, padding: str = "") -> None:
-        """Records that are all different, for both partitions; acknowledged on return."""
+        """Write distinct records to both partitions. Returns after all acknowledgements."""
         first = self.produced[name]
         value = '{"device_id": "dev-%08d' + padding + '", "temperature": 21.5, "timestamp": "2026-01-01T00:00:00Z"}'
         records = [Record((value % number).encode(), number % 2) for number in range(first, first + count)]
@@ -82,12 +82,12 @@ class World:
         produce(self.kafka.bootstrap_servers, name + self._suffix, records)
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
-        """Asked past the proxy. Rows of one column as that column."""
+        """Query PostgreSQL past the proxy. Rows with one column come back as plain values."""
         cursor = self._connection.execute(statement, values or None)
         return [row[0] if len(row) == 1 else row for row in cursor.fetchall()]
 
     def complete(self, name: str) -> bool:
-        """Whether exactly what was produced is in the table, each record once."""
+        """Whether the table holds exactly the produced records, each once."""
         if self.sql("select to_regclass(%s)", name) == [None]:
             return False
         return self.sql(f'select count(*), count(distinct device_id) from "{name}"') == [(self.produced[name],) * 2]
@@ -104,14 +104,14 @@ class World:
         return found
 
     def session(self, run: dg.DagsterRun) -> tuple[int, int, str, str, str]:
-        """(backend's pid, its client's port, state, wait event, statement) of the run's writing session."""
+        """(backend pid, client port, state, wait event, statement) of the run's writing session."""
         found: tuple[int, int, str, str, str] = wait_for(
             "the run's session", lambda: self.sql(_SESSION, f"ingest {run.run_id}")
         )[0]
         return found
 
     def freeze(self, name: str, wanted: Callable[[str, str, str], bool]) -> dg.DagsterRun:
-        """SIGSTOP the stream's run at a moment when its session is, and stays, as wanted."""
+        """Send SIGSTOP to the run at a moment when its session is in the given state and stays there."""
         run = self.run(name)
 
         def stopped() -> bool:
@@ -134,7 +134,7 @@ class World:
         os.kill(pid_of(run), signal.SIGCONT)
 
     def outcome(self, run: dg.DagsterRun) -> str:
-        """How the run's process says it ended, once it is gone."""
+        """How the run's process reports its end, after the process is gone."""
         wait_for(f"the end of run {run.run_id}", lambda: is_gone(pid_of(run)), every=0.2)
         found = self.dagster.instance.get_run_by_id(run.run_id)
         assert found is not None

@@ -1,4 +1,4 @@
-"""Those who write to the topics while faults happen, and the list of what the broker acknowledged."""
+"""Producers that write to the topics during faults, and lists of acknowledged records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_TOLD = -1
 
 
 class At(NamedTuple):
-    """A record's coordinates."""
+    """Coordinates of a record."""
 
     stream: str
     partition: int
@@ -30,13 +30,13 @@ class At(NamedTuple):
 
 
 class Issued:
-    """What became of every record that was ever written, by number.
+    """The outcome of every written record, by number.
 
     Attributes:
-        acknowledged: coordinates → number. These must become a row, a dead letter or, with no value, nothing.
-        unplaced: acknowledged as well, and the broker did not tell the offset: it recognised a retry.
-        aborted: must never be seen.
-        in_doubt: the broker gave no answer; they may be in the log or not.
+        acknowledged: coordinates → number. Each of these must become a row, a dead letter, or a skipped tombstone.
+        unplaced: acknowledged without an offset, because the broker recognised a retry.
+        aborted: must never be read.
+        in_doubt: the broker gave no answer. The log may or may not hold these records.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Issued:
             self.in_doubt.update(written)
 
     def settle(self, written: Iterable[tuple[str, int]], committed: Iterable[tuple[At, int]] | None) -> None:
-        """How a transaction ended. None: it was aborted."""
+        """How a transaction ended. None means aborted."""
         with self._lock:
             self.in_doubt.difference_update(written)
             if committed is None:
@@ -79,8 +79,10 @@ class Issued:
 
 
 class Producers:
-    """Three threads that write to both topics until the end of the block: one plainly, one in transactions that
-    commit, one in transactions that abort. On leaving it nothing is under way any more."""
+    """Three threads that write to both topics until the end of the block: without transactions, in transactions that
+    commit, and in transactions that abort. On exit nothing is in progress.
+
+    """
 
     def __init__(self, bootstrap_servers: str, seed: int) -> None:
         self._settings = {
@@ -117,16 +119,16 @@ class Producers:
             assert producer.flush(120) == 0
 
     def check(self) -> None:
-        """Raise what has ended a thread."""
+        """Raise the error that ended a thread."""
         if self._failed:
             raise self._failed[0]
 
     def burst(self) -> None:
-        """Soon there will be a lag of many batches."""
+        """Write fast, so that a lag of many batches builds up."""
         self._burst.release()
 
     def fresh(self) -> list[At]:
-        """One good record for every partition of every stream, acknowledged when this returns."""
+        """Write one valid record to every partition of every stream. Returns after all acknowledgements."""
         found: list[At] = []
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
@@ -190,7 +192,7 @@ class Producers:
         self._transactions("aborts", Producer.abort_transaction)
 
     def _transactions(self, name: str, end: Callable[[Producer, float], None]) -> None:
-        """Ends when it is to stop and no transaction is open: one left open would hide what comes after it."""
+        """End only between transactions, since an open transaction would hide all later records."""
         choose = random.Random(f"{self._seed}/{name}")
         settled = False
         while not (settled and self._stop.is_set()):
@@ -203,7 +205,7 @@ class Producers:
                 settled = True
 
     def _transaction(self, producer: Producer, choose: random.Random, end: Callable[[Producer, float], None]) -> None:
-        """Its records are acknowledged or aborted by how it ends, in doubt when it has none."""
+        """The end of a transaction decides about its records: acknowledged, aborted, or in doubt without an answer."""
         chosen = choose.choices(list(feed.SHAPES), k=_IN_TRANSACTION)
         written = [(stream, self.issued.next(stream)) for stream in chosen]
         delivered: list[tuple[At, int]] = []
@@ -229,7 +231,7 @@ class Producers:
 
 
 def _retried(call: Callable[[float], None]) -> None:
-    """Until it is done, or fails in a way that no retry mends."""
+    """Retry until success or an error that no retry can fix."""
     while True:
         try:
             call(_TRY_SECONDS)
@@ -241,7 +243,7 @@ def _retried(call: Callable[[float], None]) -> None:
 
 
 def _at(message: Message) -> At:
-    """Where an acknowledged record is. A broker that recognises a retry acknowledges it without an offset."""
+    """The coordinates of an acknowledged record. The acknowledgement of a recognised retry has no offset."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None
     return At(topic, partition, _NOT_TOLD if offset is None or offset < 0 else offset)

@@ -1,6 +1,6 @@
-"""A TCP proxy on 127.0.0.1 that lets through, delays, swallows or resets what passes between client and server.
+"""A TCP proxy on 127.0.0.1 that passes, delays, swallows or resets traffic between client and server.
 
-A link is known by the port from which the proxy reached the server: PostgreSQL shows it as `client_port`.
+A link is identified by the proxy's local port towards the server. PostgreSQL shows this port as `client_port`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class _Link:
-    """One client's connection, the proxy's own to the server, and whether bytes pass between them."""
+    """A client's connection, the proxy's connection to the server, and whether bytes pass."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter, open_: bool) -> None:
         self.sides = (client, server)
@@ -37,8 +37,11 @@ class _Link:
 
 
 class TcpProxy:
-    """Between `port` and a server, in a thread of its own. Verbs may be called from any thread; on
-    return they hold."""
+    """Listens on `port` and forwards to a server, in a thread of its own. Methods are thread-safe and have taken effect
+    on
+    return.
+
+    """
 
     def __init__(self, target_port: int, target_host: str = HOST) -> None:
         self._target_port, self._target_host = target_port, target_host
@@ -61,23 +64,23 @@ class TcpProxy:
         self._loop.close()
 
     def links(self) -> set[int]:
-        """The ports of those that are connected."""
+        """The ports of the connected links."""
         return self._call(lambda: set(self._links))
 
     def let_pass(self) -> None:
-        """No delay, nothing held back; what a black hole has swallowed arrives now, late and in order."""
+        """End delays and black holes. Swallowed bytes arrive now, late and in order."""
         self._call(lambda: self._set(0.0, True, None))
 
     def latency(self, seconds: float) -> None:
-        """Let everything pass, each piece so much later in each direction."""
+        """Pass everything, each piece delayed in both directions."""
         self._call(lambda: self._set(seconds, True, None))
 
     def black_hole(self, ports: Collection[int] | None = None) -> None:
-        """Links stay connected and nothing passes, also no end of one. None: all there are and all to come."""
+        """Keep links connected but pass nothing, not even their end. None selects all present and future links."""
         self._call(lambda: self._set(self._delay_seconds, self._new_links_pass and ports is not None, ports))
 
     def reset(self, ports: Collection[int] | None = None) -> None:
-        """End links with RST to both sides; None: all there are."""
+        """Reset links on both sides by RST. None selects all links."""
         self._call(lambda: [link.reset() for link in self._chosen(ports)])
 
     def _chosen(self, ports: Collection[int] | None) -> list[_Link]:

@@ -1,6 +1,7 @@
-"""A producer for header names that are not UTF-8, or hold a NUL: confluent-kafka can read such a record, not write one.
+"""A producer for header names with NUL or bytes outside UTF-8. confluent-kafka can read such records but not write
+them.
 
-It calls the C functions of the client library that is loaded anyway.
+The producer calls the C functions of the loaded client library.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RawProducer:
         self._library.rd_kafka_destroy(self._client)
 
     def produce(self, topic: str, partition: int, value: bytes, key: bytes, headers: RawHeaders) -> None:
-        """Hand over a record; `flush` says when it has arrived."""
+        """Queue a record. `flush` waits for its arrival."""
         listed = self._library.rd_kafka_headers_new(len(headers))
         for name, content in headers:
             size = -1 if content is None else len(content)
@@ -56,7 +57,7 @@ class RawProducer:
         self._check(self._library.rd_kafka_producev(self._client, *arguments))
 
     def flush(self) -> None:
-        """On return every record is acknowledged."""
+        """Returns after all acknowledgements."""
         self._check(self._library.rd_kafka_flush(self._client, _FLUSH_MS))
 
     def _check(self, code: int) -> None:
@@ -64,7 +65,7 @@ class RawProducer:
 
 
 def _library() -> ctypes.CDLL:
-    """The functions used here with their C signatures; a lookup covers the extension's dependencies too."""
+    """The C functions in use, with their signatures. A lookup also searches the extension's dependencies."""
     library = ctypes.CDLL(cimpl.__file__)
     pointer, text, whole, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_ssize_t
     signatures: dict[str, tuple[object, list[object]]] = {

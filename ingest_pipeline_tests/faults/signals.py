@@ -1,4 +1,4 @@
-"""Signals to processes of a run, and who holds a lock on which file. The latter is known on Linux alone."""
+"""Signals to the processes of a run, and the holders of file locks (Linux only)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ _LOCKS = Path("/proc/locks")
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """To a process that may just have ended."""
+    """Send a signal to a process that may have ended already."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def freeze(pid: int, storage: Path) -> None:
-    """SIGSTOP, at any moment but while it writes to Dagster's SQLite files.
+    """Send SIGSTOP at a moment when the process does not write to Dagster's SQLite files.
 
-    There a frozen process holds back every other that writes to them, daemon and code server included, until it wakes
-    up or ends: no run can be launched, whoever is free to drain. See "Limits" in docs/reliability.md.
+    A process frozen in such a write blocks all other writers, daemon and code server included, until it wakes up or
+    ends.
+    No run can be launched meanwhile. See "Limits" in docs/reliability.md.
+
     """
 
     def stopped() -> bool:
@@ -38,8 +40,7 @@ def freeze(pid: int, storage: Path) -> None:
 
 
 def writers(folder: Path) -> Iterator[tuple[int, Path]]:
-    """(pid, file) for each lock on a file below the folder that keeps others from writing to it. None where there is no
-    /proc/locks."""
+    """(pid, file) for each exclusive lock on a file below the folder. None on a machine without /proc/locks."""
     if not _LOCKS.exists():
         return
     files = {path.stat().st_ino: path for path in folder.rglob("*") if path.is_file()}
@@ -50,7 +51,7 @@ def writers(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _state(pid: int) -> str:
-    """As the kernel shows it: T while it is stopped, Z once it has ended."""
+    """The kernel's state letter: T for stopped, Z for ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

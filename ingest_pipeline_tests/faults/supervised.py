@@ -1,5 +1,6 @@
-"""Dagster's code server and daemon as two programs of their own, each started again when it has ended, as a supervisor
-does; `dagster dev` would leave a dead code server dead."""
+"""Dagster's code server and daemon as separate programs, each restarted after its end as by a supervisor. `dagster dev`
+does not restart a dead code server.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ _START_SECONDS = 90.0
 
 
 class Supervised:
-    """One program, from `start` to `stop` always running but for a second after its end."""
+    """One program that runs from `start` to `stop`, except for a second after each end."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
         self.name, self.log_path = name, folder / f"{name}.log"
@@ -53,17 +54,17 @@ class Supervised:
         self._thread.start()
 
     def kill(self) -> None:
-        """SIGKILL to it alone: what it has started lives on. On return it has been started again."""
+        """Send SIGKILL to the program alone, and leave its children. Returns after the restart."""
         before = self.restarts
         os.kill(self.pid, signal.SIGKILL)
         wait_for(f"another {self.name}", lambda: self.restarts > before)
 
     def members(self) -> set[int]:
-        """It, whatever came of it, and what came of those before it."""
+        """The program, its descendants, and the descendants of its earlier incarnations."""
         return {process.pid for child in self._children for process in child.family.members()}
 
     def stop(self) -> None:
-        """On return nothing of it runs. By SIGKILL: whatever it leaves is in a folder that nobody needs any more."""
+        """Kill all processes by SIGKILL. Files may be left half written, since the folder is deleted afterwards."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -85,10 +86,10 @@ class Supervised:
 
 
 class Dagster:
-    """Code server, daemon and their storage in a folder; asked and steered through a DagsterInstance of this process.
+    """Code server, daemon and storage in a folder, controlled through a DagsterInstance of this process.
 
     Args:
-        module: what the code server loads.
+        module: the code server's module.
     """
 
     def __init__(self, folder: Path, environ: Mapping[str, str], module: str = "ingest_pipeline.definitions") -> None:
@@ -127,12 +128,15 @@ class Dagster:
         return [run for run in reversed(started) if pid_of(run) in running]
 
     def run_processes(self) -> set[int]:
-        """Of every drain there has been, those whose process still runs."""
+        """All drains whose process still runs."""
         running = self.code_server.members()
         return {pid for run in self.instance.get_runs() if (pid := pid_of(run)) in running}
 
     def terminate(self, run_id: str) -> bool:
-        """As the button does, and again while a new code server is not up yet; False when it does not know the run."""
+        """Terminate a run as the button does, with retries while a new code server starts. False if the server does not
+        know
+        the run.
+        """
         answers: list[bool] = []
 
         def ask() -> list[bool]:
@@ -144,7 +148,7 @@ class Dagster:
         return answers[0]
 
     def said(self) -> Iterator[str]:
-        """What the sensors said last, and which runs Dagster shows as not ended: for the report of a failure."""
+        """The last messages of the sensors and the unfinished runs, for the report of a failure."""
         for state in self.instance.all_instigator_state():
             for tick in self.instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2):
                 text = tick.skip_reason or (tick.error.message.strip() if tick.error else "") or tick.run_ids
@@ -159,7 +163,7 @@ class Dagster:
 
 
 def pid_of(run: dg.DagsterRun) -> int:
-    """The run's process; 0 when it has not said it yet."""
+    """The pid of the run's process, or 0 before the run has reported it."""
     return int(run.tags.get(tags.PID, 0))
 
 

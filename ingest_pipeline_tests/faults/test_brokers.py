@@ -1,5 +1,6 @@
-"""A stream on two brokers, one of them dead, frozen or out of reach: nothing is lost, nothing is twice, and nothing is
-taken for a loss. The stream reads what the other broker leads meanwhile."""
+"""A stream on two brokers, with one broker dead, frozen or unreachable. No record is lost or doubled, no loss is noted,
+and the stream reads the partitions of the other broker meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +34,12 @@ Make = Callable[..., Bench]
 REPLICATED = [[1, 2], [2, 1], [1, 2], [2, 1]]
 ALONE = [[1], [2], [1], [2]]
 ALL, OF_FIRST, OF_SECOND = (0, 1, 2, 3), (0, 2), (1, 3)
-"""Partitions: all of them, and those of which broker 1 and broker 2 are the preferred leaders."""
+"""All partitions, and those with broker 1 or broker 2 as preferred leader."""
 
 
 @dataclass
 class Kafka:
-    """Two brokers, and the proxies through which the product reaches them. The producers do not use the proxies."""
+    """Two brokers, and the proxies between them and the product. The producers connect directly."""
 
     cluster: KafkaCluster
     proxies: dict[int, TcpProxy]
@@ -85,7 +86,7 @@ def begin(kafka: Kafka, bench: Make) -> Callable[..., tuple[Bench, Acknowledged]
 
 
 def tick(here: Bench) -> str:
-    """One tick of the sensor and the runs that it asks for. What the tick said."""
+    """Run one sensor tick and the requested runs. Returns the message of the tick."""
     try:
         outcome = here.tick()
     except dg.Failure as failure:
@@ -97,7 +98,7 @@ def tick(here: Bench) -> str:
 
 
 def until(here: Bench, condition: Callable[[], bool], what: str, seconds: float = 120) -> list[str]:
-    """Ticks and runs until it is so. What the ticks said; none of them may note a loss."""
+    """Repeat ticks and runs until the condition holds. Returns the messages, none of which may name a loss."""
     said: list[str] = []
 
     def so() -> bool:
@@ -114,7 +115,7 @@ def until_stored(here: Bench, count: int) -> list[str]:
 
 
 def during(here: Bench, strike: Callable[[], None], seconds: float = 120) -> None:
-    """Ticks and runs while `strike` happens in a thread of its own."""
+    """Repeat ticks and runs while `strike` runs in a thread."""
     with ThreadPoolExecutor(1) as pool:
         struck = pool.submit(strike)
         until(here, struck.done, "the end of the fault", seconds)
@@ -122,7 +123,7 @@ def during(here: Bench, strike: Callable[[], None], seconds: float = 120) -> Non
 
 
 def stored(here: Bench) -> int:
-    """Rows there are, 0 before there is a table."""
+    """Number of rows, 0 before the table exists."""
     return here.rows() if here.query("select to_regclass('temperature')") != [None] else 0
 
 
@@ -211,9 +212,10 @@ def test_a_stream_that_begins_at_the_end_waits_for_every_leader(
 def test_a_leader_that_is_frozen_for_longer_than_the_socket_time_out_costs_nothing(
     kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]], known_dead: bool
 ) -> None:
-    """The leader has no replica to move to, and it freezes while a run drains.
+    """The leader has no other replica and freezes while a run drains.
 
     `known_dead`: the controller notices, and the partitions have no leader for a while.
+
     """
     here, acknowledged = begin(ALONE, KAFKA_SOCKET_TIMEOUT_MS="2000", RUN_IDLE_SECONDS="10")
     if not known_dead:
@@ -234,7 +236,8 @@ def test_a_leader_that_is_frozen_for_longer_than_the_socket_time_out_costs_nothi
 
 
 def test_a_frozen_broker_that_the_client_is_connected_to_is_given_up_soon(kafka: Kafka) -> None:
-    """After the restart of broker 2 the client has one connection, to broker 1, and asks nobody else for metadata."""
+    """After the restart of broker 2 the client has one connection, to broker 1, and asks only that broker for
+    metadata."""
     kafka.cluster.create_topic("asked", replicas=REPLICATED)
     admin = Admin({"bootstrap.servers": kafka.cluster.bootstrap_servers})
     topic = KafkaTopic(admin, "asked")

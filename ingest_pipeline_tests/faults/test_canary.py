@@ -1,4 +1,4 @@
-"""No secret and no payload in anything that Dagster keeps, a log holds, an exception says or `ps` shows."""
+"""No secret and no payload appears in Dagster's storage, in logs, in exceptions or in `ps`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PRICE = STREAMS[1]
 
 @dataclass
 class World:
-    """A topic, a database and a folder for all that is left behind, with one word in every secret and payload."""
+    """A topic, a database and a folder for everything left behind, with the word in every secret and payload."""
 
     canary: Canary
     kafka: RealKafka
@@ -67,14 +67,14 @@ class World:
         produce(self.kafka.bootstrap_servers, self.stream.topic, records)
 
     def run(self, leak: str | None = None, **environ: str) -> str:
-        """A tick and a run; how the run ended."""
+        """One tick and one run. Returns the end of the run."""
         canary_run.run(self.stream, {**self.environ, **environ}, self.folder, leak)
         with dg.DagsterInstance.local_temp(str(self.folder)) as instance:
             (run,) = instance.get_runs(limit=1)
         return run.tags["ingest/ended"]
 
     def ingest(self, *arguments: str) -> str:
-        """A command's output, which is kept with the logs."""
+        """The output of a command. A copy goes to the logs."""
         command = [sys.executable, "-m", "ingest_pipeline.cli.main", *arguments]
         done = subprocess.run(command, env={**bare_environ(), **self.environ}, capture_output=True, text=True)
         with (self.folder / "ingest.log").open("a") as log:
@@ -93,7 +93,7 @@ class World:
 def world(
     kafka_server: RealKafka, database_url: str, topic: Callable[..., str], tmp_path: Path
 ) -> Iterator[Callable[..., World]]:
-    """``world(stream)``: everything made but the tables."""
+    """``world(stream)``: a prepared world without tables."""
 
     canary, folder = Canary(), tmp_path / "left"
     folder.mkdir()
@@ -191,12 +191,12 @@ def test_a_failed_login_tells_no_password(world: Callable[..., World], environ: 
 
 
 def quote_rows() -> None:
-    """A product whose reasons tell what PostgreSQL says in its DETAIL."""
+    """A product whose reasons quote PostgreSQL's DETAIL."""
     errors._template = lambda error, state: f"{state} {error}"  # type: ignore[assignment]
 
 
 def log_rows() -> None:
-    """A product that prints what it sends."""
+    """A product that prints every value."""
     original = psycopg.Copy.write_row
 
     def write_row(copy: psycopg.Copy, row: tuple[object, ...]) -> None:
@@ -218,7 +218,7 @@ def test_a_leak_is_found(world: Callable[..., World], leak: Callable[[], None]) 
 
 @pytest.mark.timeout(300)
 def test_dagster_dev_keeps_nothing(world: Callable[..., World]) -> None:
-    """Daemon, code server, run workers: their command lines, logs and storage."""
+    """Command lines, logs and storage of daemon, code server and run workers."""
     here = world()
     here.prepare(CONSTRAINTS)
     good, refused = good_prices(here.canary), refused_prices(here.canary)

@@ -1,4 +1,4 @@
-"""A few faults of a chaos run, as `make chaos` does by the hundred."""
+"""A short chaos run. `make chaos` runs longer ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_how_far_it_is_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     ids=["one", "three"],
 )
 def test_all_holds_after_some_faults(kafka_server: RealKafka, arguments: list[str]) -> None:
-    """`kafka_server` only says whether there is one: chaos starts its own."""
+    """`kafka_server` only shows that Kafka can run here. Chaos starts its own."""
     command = [sys.executable, "-m", "ingest_pipeline_tests.faults.chaos", *arguments]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as chaos:

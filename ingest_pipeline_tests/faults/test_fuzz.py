@@ -1,4 +1,4 @@
-"""A short `make fuzz`, with one seed; and that it can fail."""
+"""A short `make fuzz` with one seed, and proof that the oracle can fail."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_healthy_record_that_was_refused_is_found() -> None:
     [("20241128100530250", "row"), ("2026-12-31T23:59:59.9999999Z", "row"), ("2026-01-01 06:00:00 +0200", "letter")],
 )
 def test_a_timestamp_is_judged_without_the_products_reader(text: str, wrong: str) -> None:
-    """What fromisoformat makes of digits, what rounding makes of decimals, and a refusal of what is a timestamp."""
+    """The oracle rejects fromisoformat's reading of digits, rounded decimals, and a refused valid timestamp."""
     sent = replace(SENT, value=f'{{"device_id": "a", "temperature": 1.5, "timestamp": "{text}"}}'.encode())
     if wrong == "row":
         for stored in (datetime(2024, 11, 28, 0, 53, 2, 500_000, UTC), datetime(2027, 1, 1, tzinfo=UTC)):

@@ -1,4 +1,4 @@
-"""A run killed at any step, and another after it, leave what one run leaves that nobody killed."""
+"""A run killed at any step, and a second run after it, leave the same result as one undisturbed run."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ CONTENTS = {
         next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost from ingest.position order by 3""",
     "gaps": "select * from ingest.gap",
 }
-"""All that a run leaves, but what names the run, the moment or the order of writing."""
+"""Everything that a run leaves, without run ids, times and the order of writes."""
 
 
 class Case(NamedTuple):
-    """What the ledger holds after a death in batch (or at group commit) `nth`."""
+    """The ledger's contents after a death in batch, or at group commit, `nth`."""
 
     point: str
     nth: int
@@ -62,7 +62,7 @@ def cases() -> Iterator[Case]:
 
 
 def records() -> list[Record]:
-    """Good ones, and in every batch some of each other kind."""
+    """Valid records, and in every batch some of each other kind."""
     found = []
     for number in range(BATCH * BATCHES):
         degrees = -999.0 if number % 17 == 5 else number / 8
@@ -77,7 +77,7 @@ def records() -> list[Record]:
 
 
 class World:
-    """One topic, filled once, and what a run that nobody kills makes of it."""
+    """A topic, filled once, and the result of an undisturbed run."""
 
     def __init__(self, kafka: RealKafka, postgres: RealPostgres, topic: str, folder: Path) -> None:
         self.kafka, self.postgres, self.topic, self.folder = kafka, postgres, topic, folder
@@ -87,7 +87,7 @@ class World:
 
     @contextmanager
     def place(self, refusing: bool) -> Iterator[Place]:
-        """A new database and a new consumer group, the tables made."""
+        """A new database with tables, and a new consumer group."""
         name = f"kill_point_{uuid.uuid4().hex[:12]}"
         query(self.postgres.url, f"create database {name}")
         try:
@@ -104,10 +104,10 @@ class World:
 
 
 class Place:
-    """One database, one consumer group.
+    """A database and a consumer group.
 
     Args:
-        refusing: whether the table has a constraint that some records break.
+        refusing: the table gets a constraint that some records violate.
     """
 
     def __init__(self, world: World, url: str, refusing: bool) -> None:
@@ -146,7 +146,7 @@ class Place:
         assert run.tags[tags.ENDED] == "caught-up"
 
     def die(self, case: Case, marker: Path) -> dict[str, int]:
-        """A run that dies; its last words, told once PostgreSQL has settled what it left."""
+        """A run that dies. Returns its last words after PostgreSQL has ended its session."""
         environ = {**self.environ, "RUN_IDLE_SECONDS": "60"}
         process = kill_points.start(case.point, case.nth, marker, self.world.topic, environ, self.world.folder)
         process.join(60)
@@ -166,7 +166,7 @@ class Place:
         return {name: query(self.url, statement) for name, statement in CONTENTS.items()}
 
     def accounted(self) -> dict[int, tuple[int, int]]:
-        """Partition → (offsets that the ledger has behind it, records found in the tables or told as skipped)."""
+        """Partition → (offsets that the ledger has passed, records found in the tables or counted as skipped)."""
         return {
             partition: (moved, stored)
             for partition, moved, stored in query(
@@ -179,7 +179,7 @@ class Place:
         }
 
     def group_offsets(self) -> dict[int, int]:
-        """What lag tools are told; nothing where nothing was committed."""
+        """The committed group offsets. Empty without a commit."""
         with self._clients({}) as clients:
             found = clients.topic(self.world.stream).group_offsets(clients.group_id(self.world.stream))
             return {partition: offset.next_offset for partition, offset in found.items()}
@@ -217,7 +217,7 @@ def test_killed_is_as_good_as_not_killed(world: World, case: Case, tmp_path: Pat
 
 
 def check_last_words(case: Case, words: dict[str, int]) -> None:
-    """The run died in the batch that was meant, and at the step."""
+    """The run died in the chosen batch at the chosen step."""
     if "group" in case.point:
         assert words["written"] >= case.nth
         return
@@ -229,7 +229,7 @@ def check_last_words(case: Case, words: dict[str, int]) -> None:
 
 
 def test_the_unharmed_run_has_everything(world: World) -> None:
-    """What the others are compared with is no empty table."""
+    """The reference result is not empty."""
 
     def count(refusing: bool, what: str) -> int:
         return len(world.unharmed(refusing)[what])

@@ -1,6 +1,6 @@
-"""Runs that lose touch in a real Dagster on real servers: the stream moves again, the run writes no more.
+"""Runs lose contact in a real Dagster on real servers. The stream continues, and the old run writes nothing more.
 
-Waiting for a time-out of PostgreSQL takes half a minute, so all of them lose touch at once.
+A time-out of PostgreSQL takes half a minute, so all runs lose contact at the same time.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from ingest_pipeline_tests.servers.choose import RealPostgres
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(420)]
 PROMISED_SECONDS = 45.0
-"""From the moment a run loses touch until its successor is asked for. On an idle machine the rows are there by then;
-how long a start takes on a busy one is nobody's promise."""
+"""Limit from the loss of contact to the request for a successor. On an idle machine the rows arrive within it. The test
+does not limit the successor's start, which is slow on a busy machine.
+"""
 BETWEEN_SECONDS = 5.0
 LOST = ("idle", "between", "copying", "cut")
 
 
 @dataclass
 class Story:
-    """What became of each stream whose run lost touch: the run, when by the clock, how long until its successor was
-    asked for and its stream moved, and how the run ended when it was back."""
+    """The result for each stream: the run, the time, the seconds until a successor was requested and until the stream
+    moved, and how the run ended afterwards.
+
+    """
 
     runs: dict[str, dg.DagsterRun] = field(default_factory=dict)
     lost_at: dict[str, float] = field(default_factory=dict)
@@ -59,8 +62,11 @@ def world(
 
 @pytest.fixture(scope="module")
 def story(world: World) -> Story:
-    """Four runs lose touch, the fifth is reported failed; records are written meanwhile; then all of them are back,
-    each when Dagster shows it as failed."""
+    """Four runs lose contact, the fifth is reported as failed, and producers go on writing. Each old run comes back
+    after
+    Dagster shows it as failed.
+
+    """
     told = Story()
     lose_touch(world, told)
     disowned = world.run("disowned")
@@ -79,7 +85,7 @@ def story(world: World) -> Story:
 
 
 def lose_touch(world: World, told: Story) -> None:
-    """One after the other, so that not all of the next runs have to start in the same second."""
+    """One after the other, so that the next runs do not all start in the same second."""
     world.slow_network()
     world.produce("copying", LARGE, padding="x" * 1000)
     copying = world.freeze("copying", lambda state, wait, text: text.startswith("COPY") and wait == "ClientRead")
@@ -99,7 +105,7 @@ def lose_touch(world: World, told: Story) -> None:
 
 
 def moved(world: World, told: Story) -> bool:
-    """Whether every stream has all its rows; notes when each has."""
+    """Whether every stream has all rows. Notes the time for each."""
     for name in LOST:
         if name not in told.moved_after and world.complete(name):
             told.moved_after[name] = time.time() - told.lost_at[name]
@@ -127,7 +133,7 @@ def test_it_was_stopped_where_it_should(story: Story, name: str, state: str, sta
 
 @pytest.mark.parametrize("name", LOST)
 def test_it_ends_when_it_is_back_and_owns_nothing(story: Story, world: World, name: str) -> None:
-    """One that was away in mid-write for longer than RETRY_SECONDS does not even try to own again."""
+    """A run that was away during a write for longer than RETRY_SECONDS does not try to own its partitions again."""
     assert story.outcomes[name] in ("superseded", "failed:DatabaseUnavailable")
     owners = set(world.sql("select run_id from ingest.position where stream = %s", name))
     assert len(owners) == 1
@@ -158,7 +164,7 @@ def status(world: World, run: dg.DagsterRun) -> str:
 
 
 def test_killed_servers_of_dagster_stop_no_run_and_the_next_ones_follow(story: Story, world: World) -> None:
-    """Nobody is left who saw the runs' end: their missing sessions tell."""
+    """Dagster saw no end of these runs. Their missing sessions show it."""
     runs = {name: world.run(name) for name in ("idle", "cut")}
     world.dagster.code_server.kill()
     world.dagster.daemon.kill()

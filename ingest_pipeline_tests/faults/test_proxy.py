@@ -1,4 +1,4 @@
-"""The proxy's verbs, seen by a client of a plain echo server."""
+"""The proxy's verbs, as a client of an echo server sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three brokers are restarted in turn and leaders are elected, while records are written and drained."""
+"""Three brokers restart in turn and leaders are elected, while records are written and drained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Header names that are not UTF-8, from a real client: a dead letter says so, and the process lives."""
+"""Header names outside UTF-8, written by a real client, make a dead letter, and the process survives."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ingest_pipeline_tests.samples import good
 
 TOPIC = "headers"
 EACH = 40
-"""Python calls a C method in another way once it has done so some ten times."""
+"""Python switches to another way of calling a C method after about ten calls."""
 REFUSED = RecordRefused("why", stage="decode")
 
 
 def read_all(bootstrap_servers: str) -> None:
-    """In a process of its own: what goes wrong here is no exception."""
+    """Runs in a child process, since the fault would be a crash."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "headers"})
     consumer.assign([TopicPartition(TOPIC, 0, 0)])
     messages = consumer.consume(3 * EACH, 30)
