@@ -1,7 +1,7 @@
 """Kafka topics into PostgreSQL tables, exactly once, in micro-batches run by Dagster.
 
-``kafka``, ``postgres`` and ``orchestration`` (Dagster) each wrap one outside system. ``core`` is plain Python and
-imports none of them. ``streams.py`` declares the streams. Dagster loads ``definitions.py``. Other projects use
+``kafka``, ``postgres`` and ``orchestration`` (Dagster) wrap the outside systems. ``core`` is plain Python and
+imports no client. ``streams.py`` declares the streams. Dagster loads ``definitions.py``. Other projects use
 ``from ingest_pipeline import Stream, build_definitions``.
 """
 

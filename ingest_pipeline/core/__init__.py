@@ -1,1 +1,1 @@
-"""The drain loop and what it needs, in plain Python: nothing here knows Kafka's, PostgreSQL's or Dagster's client."""
+"""The drain loop in plain Python. No module of core imports a client of Kafka, PostgreSQL or Dagster."""

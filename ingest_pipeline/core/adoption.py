@@ -15,12 +15,12 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What a stream takes over from a group.
+    """Offsets that a stream takes over from a group.
 
     Attributes:
         next_offsets: partition → the group's offset.
-        without: partitions for which the group has no offset. These partitions follow START_FROM.
-        expired: partition → first offset of the log, where the log no longer holds the group's offset.
+        without: partitions without an offset of the group. They follow START_FROM.
+        expired: partition → first offset of the log, if the log no longer holds the group's offset.
     """
 
     group: str
@@ -43,9 +43,9 @@ class Adoption:
 
 
 def adoption(topic: Topic, group: str, *, partitions: Collection[int], stream: str, awaited: bool = False) -> Adoption:
-    """The group's offsets for these partitions.
+    """The group's offsets for the partitions.
 
-    An expired offset is taken over unchanged, so that the stream reports the gap as a loss.
+    An expired offset is taken over unchanged, and the stream reports the gap as a loss.
 
     Args:
         awaited: the topic was created after the stream first looked for it, so the group may have no offsets yet.

@@ -12,10 +12,10 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.2, 5.0
 
 
 class Backoff:
-    """Doubling waits with jitter. All retries of one operation share one object and thereby one deadline.
+    """Doubling waits with jitter. The retries of an operation share one Backoff and its deadline.
 
     Args:
-        limit_seconds: deadline for the start of a retry, counted from the creation of this object.
+        limit_seconds: deadline for the start of a retry, counted from the creation of the Backoff.
         stop: returns a reason to give up at once, or None.
     """
 

@@ -2,25 +2,25 @@
 
     IngestError
     ├── SettingsError            the user's mistake in settings or in streams.py
-    ├── RecordRefused            one record's own fault       → dead letter, its neighbours go on
-    ├── EnvironmentFault         nobody's record is at fault  → retry within the run, then fail the run
+    ├── RecordRefused            the fault of one record      → dead letter, other records go on
+    ├── EnvironmentFault         no record is at fault        → retry within the run, then fail the run
     │   ├── DatabaseUnavailable
     │   └── KafkaUnavailable
-    ├── Superseded               another run owns the partitions → this run writes nothing more and ends
-    └── StopStream               retrying cannot help         → the run fails, its message says what to do
+    ├── Superseded               another run owns the partitions → the run stops writing and ends
+    └── StopStream               retrying cannot help         → the run fails, the message says what to do
         ├── NotPermitted         a right or a credential is missing
         ├── SchemaMismatch       table or ledger is not as declared: `ingest migrate`
         ├── LedgerConflict       rows and ledger contradict each other
         ├── LedgerMissing        Kafka shows our mark, the database shows no position
-        ├── AdoptionRefused      the group of ADOPT_GROUP has no offsets that a stream could begin at
-        ├── DeadLetterLimit      too many records in too short a time were refused
+        ├── AdoptionRefused      the group of ADOPT_GROUP has no usable offsets
+        ├── DeadLetterLimit      too many of the last records were refused
         ├── DataLoss             Kafka no longer holds what the ledger expects next
-        ├── TopicChanged         topic or cluster is not the one the ledger knows
+        ├── TopicChanged         the ledger knows another topic or cluster
         ├── TopicMissing         the topic does not exist
-        └── UnknownFault         an error that no table of ours knows
+        └── UnknownFault         an error that no error table lists
 
 A message is one line: what happened, where, what to do. It never quotes a record's value, key or headers.
-All of them can be pickled, with their attributes.
+All errors can be pickled, with their attributes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from typing import Any
 
 
 class IngestError(Exception):
-    """Base of all. `stream`, `partition`, `offset`, `sqlstate` are set where they are known.
+    """Base of all errors. `stream`, `partition`, `offset`, `sqlstate` are None where unknown.
 
     Args:
-        message: one line without values of a record.
-        where: attributes to keep, from the names above.
+        message: one line without a record's values.
+        where: attributes by name.
     """
 
     def __init__(self, message: str, **where: Any) -> None:
@@ -67,11 +67,11 @@ def _rebuild(cls: type[IngestError], message: str, where: dict[str, Any]) -> Ing
 
 
 class SettingsError(IngestError):
-    """A setting or a stream declaration that cannot be used. The message may have a line for each."""
+    """A setting or a stream declaration cannot be used. The message may have several lines."""
 
 
 class RefusalStage(StrEnum):
-    """Where a record was refused, as stored with its dead letter."""
+    """Stage at which a record was refused, as stored with the dead letter."""
 
     SIZE = "size"
     DECODE = "decode"
@@ -89,7 +89,7 @@ class RecordRefused(IngestError):
 
     @property
     def index(self) -> int | None:
-        """Index of the record in the list that was written. None: neither driver nor server named it."""
+        """Index of the record in the written list. None: neither driver nor server named a record."""
         return self.where.get("index")
 
 
@@ -106,11 +106,11 @@ class KafkaUnavailable(EnvironmentFault):
 
 
 class Superseded(IngestError):
-    """The partitions belong to another run: a position did not move, or the lock is another's."""
+    """Another run owns the partitions: a position did not move, or another session holds the lock."""
 
 
 class StopStream(IngestError):
-    """Retrying cannot help: somebody has to act first."""
+    """Retrying cannot help before somebody acts."""
 
 
 class NotPermitted(StopStream):
@@ -122,7 +122,7 @@ class SchemaMismatch(StopStream):
 
 
 class LedgerConflict(StopStream):
-    """A row stands where the ledger says nothing was written yet."""
+    """The table holds a row that the ledger does not count yet."""
 
 
 class LedgerMissing(StopStream):
@@ -130,11 +130,11 @@ class LedgerMissing(StopStream):
 
 
 class AdoptionRefused(StopStream):
-    """The group that ADOPT_GROUP names has no offsets that a stream could begin at."""
+    """The group of ADOPT_GROUP has no usable offsets."""
 
 
 class DeadLetterLimit(StopStream):
-    """Too many of the last records were refused: rather a wrong deployment than bad records."""
+    """Too many of the last records were refused. A wrong deployment is more likely than bad records."""
 
 
 class DataLoss(StopStream):
@@ -142,7 +142,7 @@ class DataLoss(StopStream):
 
 
 class TopicChanged(StopStream):
-    """Topic id, cluster id or partition count say that this is not the topic whose positions the ledger holds."""
+    """Topic id, cluster id or partition count show that the ledger's positions belong to another topic."""
 
 
 class TopicMissing(StopStream):
@@ -150,4 +150,4 @@ class TopicMissing(StopStream):
 
 
 class UnknownFault(StopStream):
-    """An error that no table of ours knows, or that no repetition mends. No record is blamed for it."""
+    """An error that no error table lists, or that retries do not mend. No record is blamed."""

@@ -1,4 +1,4 @@
-"""Values that cross the ledger's ports: a snapshot, owners, accounts, and what a replay or a redrive did."""
+"""Values of the ledger's ports: snapshot, owners, accounts, and the counts of a replay or redrive."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Holder:
     """The run that owns a partition.
 
     Attributes:
-        frozen: PostgreSQL has waited too long for this run's client. None while a COPY is too young to tell.
-        since: when the run's session began. None where unknown.
+        frozen: PostgreSQL has waited too long for the run's client. None while a COPY is too young to tell.
+        since: beginning of the run's session, or None if unknown.
     """
 
     run_id: str
@@ -31,8 +31,8 @@ class Owners:
     """Owners and sessions at one moment.
 
     Attributes:
-        holders: partition → its owner. Free partitions are absent.
-        present: ids of the runs that have a session, with or without a partition.
+        holders: partition → owner. Free partitions are absent.
+        present: ids of the runs with a session, with or without a partition.
     """
 
     holders: Mapping[int, Holder]
@@ -45,12 +45,12 @@ class StreamState:
 
     Attributes:
         paused, reason, paused_by, since: whether the stream is paused, why, by whom and since when.
-        letters_allowed: dead letters that may still be stored without counting towards the limit.
+        letters_allowed: remaining dead letters that do not count towards the limit.
         acted_at: when an operator last resumed the stream, allowed dead letters or accepted a loss.
         ticked_at: when the sensor last ticked, to the minute.
         failed_at, failure, failure_stops: when a run last failed, why, and whether only an operator can help.
-        waiting: what `note_waiting` stored.
-        now: the database's time, to compare the other times with.
+        waiting: as stored by `note_waiting`.
+        now: the database's time, for comparison with the other times.
     """
 
     paused: bool = False
@@ -69,7 +69,7 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSnapshot:
-    """A stream's ledger, read in one transaction. `owners` covers the partitions that have a position."""
+    """A stream's ledger, read in one transaction. `owners` covers partitions with a position."""
 
     positions: dict[int, StoredPosition]
     state: StreamState
@@ -79,7 +79,7 @@ class LedgerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The counters of one partition's incarnation beside the dead letters and gaps that the ledger keeps of it."""
+    """Counters of a partition's incarnation, and the stored dead letters and gaps to compare with."""
 
     partition: int
     incarnation: int
@@ -95,7 +95,7 @@ class Account:
 
     @property
     def unaccounted(self) -> int:
-        """Offsets that no counter explains."""
+        """Number of offsets that no counter explains."""
         counted = self.rows + self.dead_letters + self.skipped + self.absent + self.lost
         return self.next_offset - self.first_offset - counted
 
@@ -121,15 +121,15 @@ class LetterCount:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Offsets of a replayed range, counted by what became of them.
+    """Numbers of offsets of a replayed range, by outcome.
 
     Attributes:
         stored: rows that were missing.
-        present: rows that were there already. They stay as they are.
-        dead: records with a dead letter, which a redrive can store. A letter without its whole value is tried here.
-        refused: records that cannot become a row today and have no dead letter.
+        present: rows that the table already held. They stay unchanged.
+        dead: records with a whole dead letter. A redrive can store them.
+        refused: records without a dead letter that cannot become a row today.
         skipped: tombstones, and rows that a trigger of the table dropped.
-        absent: offsets that the log does not hold: transaction markers, compaction.
+        absent: offsets without a record in the log: transaction markers, compaction.
     """
 
     stored: int = 0
@@ -149,11 +149,11 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """Dead letters that were tried again, counted by what became of them.
+    """Numbers of retried dead letters, by outcome.
 
     Attributes:
         stored: a row was written.
-        present: the row was there already. The letter counts as redriven.
+        present: the table already held the row. The letter counts as redriven.
         refused: the record failed again. The letter stays open.
         truncated: the letter lacks part of its value, so the record cannot be decoded. The letter stays open.
     """

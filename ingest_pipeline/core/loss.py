@@ -1,6 +1,6 @@
 """Data loss: Kafka no longer holds the next offset that the ledger expects.
 
-Holes inside the log (transaction markers, compaction) are no loss. A loss is one of:
+Holes inside the log (transaction markers, compaction) are no loss. Three cases are a loss:
 
 - The log begins behind the next offset, or ends before it.
 - The log was truncated and has grown again.
@@ -32,18 +32,18 @@ class LossCause(StrEnum):
 
     @property
     def is_another_topic(self) -> bool:
-        """Whether the positions belong to another topic than the one that Kafka has now."""
+        """Whether the positions belong to another topic than Kafka's current topic."""
         return self in (LossCause.CLUSTER, LossCause.TOPIC, LossCause.RENAMED, LossCause.PARTITIONS)
 
     @property
     def reuses_offsets(self) -> bool:
-        """Whether stored offsets can return with other records. Only a new incarnation tells the records apart."""
+        """Whether stored offsets can return with other records. A new incarnation then keeps the rows apart."""
         return self not in (LossCause.RETENTION, LossCause.UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One partition's next offset that Kafka does not hold.
+    """A partition's next offset is missing in Kafka.
 
     Attributes:
         description: one sentence for people.
@@ -76,14 +76,14 @@ class Acceptance:
 
     @property
     def new_incarnation(self) -> bool:
-        """Whether offsets that are stored already will be stored again."""
+        """Whether stored offsets will be stored again."""
         resume_at = self.resume_at
         goes_back = resume_at is not None and resume_at.next_offset < self.loss.next_offset
         return self.loss.cause.reuses_offsets or goes_back
 
     @property
     def left_out(self) -> int:
-        """Number of offsets between the log's beginning and the start of a new incarnation. They count as lost."""
+        """Lost offsets between the log's beginning and the start of a new incarnation."""
         if not self.new_incarnation or self.resume_at is None or self.low is None:
             return 0
         return max(0, self.resume_at.next_offset - self.low)
@@ -99,7 +99,7 @@ def noted_loss(
     high: int,
     found_at: datetime | None = None,
 ) -> Loss:
-    """A loss inside one topic, such as the ledger or an error recorded it."""
+    """A loss inside one topic, from the values in the ledger or in an error."""
     kind = LossCause(cause)
     words = {
         LossCause.RETENTION: f"offsets {expected} to {low - 1} were deleted before they were read",
@@ -131,11 +131,11 @@ def data_loss(where: str, *, partition: int, expected: int, low: int, high: int,
 
 
 def identity_losses(identity: TopicIdentity, topic: str, positions: Mapping[int, StoredPosition]) -> list[Loss]:
-    """A loss for each position that belongs to another topic. An id that either side lacks is not compared.
+    """Losses of positions that belong to another topic. An id that either side lacks is not compared.
 
     Raises:
         KafkaUnavailable: the metadata shows fewer partitions under the same topic id. Kafka never removes partitions,
-            so the metadata is out of date.
+            so the metadata is stale.
     """
     losses = []
     for partition, position in positions.items():
@@ -149,7 +149,7 @@ def identity_losses(identity: TopicIdentity, topic: str, positions: Mapping[int,
 
 
 def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
-    """The error for one or more losses."""
+    """The error that reports losses."""
     first = losses[0]
     kind = TopicChanged if first.cause.is_another_topic else DataLoss
     more = f" (and {len(losses) - 1} more partitions)" if len(losses) > 1 else ""
@@ -166,7 +166,7 @@ def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
 
 
 def topic_gone(error: TopicMissing, positions: int, stream: str) -> TopicMissing:
-    """The error for a stream that has positions but no topic. A stream without positions waits for its topic."""
+    """The error for a stream with positions but no topic. A stream without positions waits for the topic."""
     return TopicMissing(
         f"stream {stream}: the topic of its {positions} positions is gone: {error.message}. Nothing was skipped. The"
         f" stream stops until the topic is there again. If the topic was re-created: ingest accept-loss {stream}. If"
@@ -176,7 +176,7 @@ def topic_gone(error: TopicMissing, positions: int, stream: str) -> TopicMissing
 
 
 def unverified(verified: Mapping[int, int], reached: Mapping[int, int]) -> str:
-    """The sentence to add to a TopicChanged: which records the run stored since it last saw the old topic.
+    """The sentence in a TopicChanged about records that were stored since the run last saw the old topic.
 
     Args:
         verified, reached: partition → next offset, then and now.
@@ -207,9 +207,8 @@ def find_losses(
 
     Args:
         noted: losses that the ledger recorded at the current positions.
-        starts, highs: first offsets and high watermarks. Two kinds of partition are not compared: a partition that
-            `starts` or `highs` lacks, and a partition whose position has a later leader epoch than the answer. A
-            leader with an older epoch has been replaced and does not know it yet.
+        starts, highs: first offsets and high watermarks. A partition without both is not compared. A partition whose
+            position has a later leader epoch is not compared either, because a replaced leader answered.
     """
     losses = {loss.partition: loss for loss in noted}
     for partition in starts.keys() & highs.keys() & positions.keys():

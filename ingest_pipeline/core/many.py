@@ -13,12 +13,12 @@ _JOINED = 256
 
 
 def _doubtful(json: bytes) -> bool:
-    """Whether the text may hold U+0000 or a timestamp that msgspec rounds. Decoding stores both wrongly."""
+    """Whether a fast decode may go wrong: the text may hold U+0000 or a timestamp that msgspec rounds."""
     return (b"\\" in json and ESCAPED_NUL in json) or may_have_nanoseconds(json)
 
 
 def without_doubtful(values: Sequence[bytes | None]) -> Sequence[bytes | None]:
-    """The values, with None instead of doubtful ones. One search in joined values is cheaper than many."""
+    """The values, with None instead of doubtful values. Searching joined values is cheaper."""
     doubtful: list[int] = []
     for start in range(0, len(values), _JOINED):
         chunk = values[start : start + _JOINED]

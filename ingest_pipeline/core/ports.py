@@ -1,6 +1,6 @@
-"""Ports: what the product needs of Kafka, PostgreSQL and the clock.
+"""Ports to Kafka, PostgreSQL and the clock.
 
-kafka/ and postgres/ implement the ports, testing/ does so in memory. One contract suite tests both.
+kafka/ and postgres/ implement the ports, and testing/ implements them in memory. One contract suite tests both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .record import (
 
 
 class Clock(Protocol):
-    """Seconds. Durations come from `monotonic`, only timestamps shown to people from `time`."""
+    """Seconds. `monotonic` measures durations, `time` gives timestamps for people."""
 
     def monotonic(self) -> float: ...
     def time(self) -> float: ...
@@ -32,13 +32,13 @@ class Clock(Protocol):
 
 
 class Source(Protocol):
-    """Reads records from the ledger's offsets. Never resets an offset by itself."""
+    """Reads records from the ledger's offsets. Never resets an offset."""
 
     def assign(self, offsets: Mapping[int, NextOffset]) -> None:
-        """Read from these offsets. An earlier assignment and its fetched records are dropped."""
+        """Read from `offsets`. Drops an earlier assignment and its fetched records."""
 
     def read(self, max_records: int, timeout_seconds: float) -> Chunk:
-        """Up to `max_records` records. Returns when that many have arrived, or after the time-out.
+        """Returns `max_records` records, or fewer after the time-out.
 
         The chunk may be empty. An end of partition is returned once.
 
@@ -55,11 +55,10 @@ class Source(Protocol):
 
 
 class Topic(Protocol):
-    """Answers about one topic. Reads no record. Every call raises KafkaUnavailable when there is no answer in time.
+    """Answers about one topic. Reads no record. Every call raises KafkaUnavailable without an answer in time.
 
-    A partition is absent from the answer to a question about offsets when its leader did not answer. Nothing is known
-    of that partition then: callers leave it out of lag, of losses and of every decision, and ask again later. The
-    answer may be empty. KafkaUnavailable means that no broker answered at all.
+    Answers about offsets leave out partitions whose leader did not answer, and may be empty. Callers leave such
+    partitions out of lag, losses and decisions, and ask again later. KafkaUnavailable means that no broker answered.
     """
 
     name: str
@@ -68,31 +67,33 @@ class Topic(Protocol):
         """Raises TopicMissing."""
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        """Where a read_committed reader would find the end, by one request for all partitions.
+        """Ends for a read_committed reader, by a single request for all partitions.
 
         Raises:
-            TopicMissing: the topic, or one of these partitions, does not exist.
+            TopicMissing: the topic or a partition does not exist.
         """
 
     def high_watermarks(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        """Where the log ends, with the records that open transactions hold back from a read_committed reader."""
+        """Ends of the log. Includes records of open transactions, which a read_committed reader does not get."""
 
     def start_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        """The first offset still held (low watermark)."""
+        """First offsets of the log (low watermarks)."""
 
     def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, NextOffset]:
-        """The first offset whose record is not older than this; the end where there is none.
+        """First offsets at or after a time. Without such a record, the end.
 
-        The end is read first: a record that arrives in between is never skipped.
+        The end is read first, so a record that arrives meanwhile is never skipped.
         """
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
-        """What the group has committed for this topic; partitions without a commit are left out."""
+        """The group's committed offsets for this topic, without partitions that lack a commit."""
 
 
 class Ledger(Protocol):
-    """One stream's part of the ledger, read and changed from outside a run. Every call raises DatabaseUnavailable when
-    the database does not answer."""
+    """One stream's part of the ledger, read and changed from outside a run.
+
+    Every call raises DatabaseUnavailable when the database does not answer.
+    """
 
     def prepare(self) -> None:
         """Create ledger and event table where missing. Raises SchemaMismatch."""
@@ -100,13 +101,13 @@ class Ledger(Protocol):
     def ledger_id(self) -> str: ...
 
     def snapshot(self) -> LedgerSnapshot:
-        """All facts that a sensor tick needs. Empty without a ledger."""
+        """The facts for a sensor tick. Empty without a ledger."""
 
     def positions(self) -> dict[int, StoredPosition]:
         """Partition → position. Empty before the stream has begun, and without a ledger."""
 
     def owners(self, partitions: Collection[int]) -> Owners:
-        """Owners of these partitions, and the runs that have a session."""
+        """Owners of the partitions, and the runs with a session."""
 
     def state(self) -> StreamState: ...
 
@@ -117,8 +118,10 @@ class Ledger(Protocol):
         """Open dead letters, counted by partition, stage and class of SQLSTATE."""
 
     def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
-        """Store positions for these partitions in one transaction. False, and nothing stored, when `first` and another
-        run has begun the stream meanwhile."""
+        """Store positions for the partitions in one transaction.
+
+        With `first`, returns False and stores nothing if another run has begun the stream meanwhile.
+        """
 
     def adopt_identity(self, identity: TopicIdentity) -> None:
         """Fill in the topic's ids in positions that lack them."""
@@ -136,20 +139,20 @@ class Ledger(Protocol):
         """Lift the pause. The next tick launches a run."""
 
     def allow_letters(self, count: int) -> None:
-        """Set how many dead letters may be stored without counting towards the limit. 0 ends an earlier permission."""
+        """Allow `count` dead letters that do not count towards the limit. 0 ends an earlier permission."""
 
     def note_tick(self) -> None:
-        """Note that the sensor has ticked just now."""
+        """Note the time of a sensor tick."""
 
     def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
         """Note since when records wait.
 
         Args:
-            waiting: partition → incarnation, next offset, and since when, in Unix seconds by the database's clock.
+            waiting: partition → (incarnation, next offset, start of the wait in Unix seconds of the database's clock).
         """
 
     def note_failure(self, why: str, stops: bool) -> None:
-        """Note that a run has failed just now.
+        """Note that a run has failed.
 
         Args:
             why: one line, without a record's values.
@@ -157,23 +160,23 @@ class Ledger(Protocol):
         """
 
     def losses(self) -> list[Loss]:
-        """Losses noted at the present positions and not accepted yet."""
+        """Noted losses at the current positions, without accepted losses."""
 
     def note_loss(self, loss: Loss) -> None:
-        """Note a loss. The first note of a position stays, because the log's bounds change later."""
+        """Note a loss. A position's first note stays, because the log's bounds change later."""
 
     def forget_losses(self, partition: int | None = None) -> None:
-        """Delete notes that were mistaken, of one partition or of all, with the leader epochs of their positions.
+        """Delete mistaken notes of a partition, or of all, and the leader epochs of the positions.
 
-        With its old leader epoch, a reader would report a rewritten log again.
+        With the old leader epoch, a reader would report a rewritten log again.
         """
 
 
 class LedgerSession(Protocol):
-    """Positions, rows and dead letters of one shard, written through one connection that also holds its locks."""
+    """Writes rows, dead letters and positions of a shard. The same connection holds the shard's locks."""
 
     positions: dict[int, Position]
-    """Partition → position, for every partition owned; moves with each write."""
+    """Owned partition → position, updated by every write."""
 
     def own(
         self,
@@ -184,42 +187,42 @@ class LedgerSession(Protocol):
         wait_seconds: float = 0.0,
         stop: Callable[[], str | None] = lambda: None,
     ) -> dict[int, Holder]:
-        """Take ownership of the partitions, write the run's id into them and read their positions.
+        """Take ownership of partitions, store the run's id as the owner and read the positions.
 
         Args:
-            exact: take all partitions or none. Otherwise take the free ones.
-            announce: "wait" or "wait-now": how to tell the owners that this run waits.
-            wait_seconds: how long to try. A frozen COPY of an owner may extend this.
-            stop: a reason to stop trying.
+            exact: take all partitions or none. Otherwise take free partitions.
+            announce: "wait" or "wait-now", shown to the owners while this run waits.
+            wait_seconds: time to keep trying. A frozen COPY of an owner may extend the time.
+            stop: returns a reason to stop trying, or None.
 
         Returns:
-            The owners of the partitions that were not taken. `positions` holds the taken ones.
+            Owners of the partitions that were not taken. `positions` holds the taken partitions.
         """
 
     def write(self, batch: Batch) -> CommitResult:
         """Store rows, dead letters and positions in one transaction, or nothing.
 
-        On return it is committed and `positions` has moved.
+        On return, the transaction is committed and `positions` is updated.
 
         Raises:
-            Superseded: the positions are not ours any more. Nothing was written.
-            EnvironmentFault: not known whether it was written: call `recover`.
+            Superseded: another run owns the positions. Nothing was written.
+            EnvironmentFault: the outcome of the transaction is unknown. Call `recover`.
             StopStream: nothing was written.
         """
 
     def recover(self, batch: Batch | None) -> CommitResult | None:
-        """Connect and own again after an EnvironmentFault. What was written, when `batch` turns out to be committed.
+        """Connect and own again after an EnvironmentFault. Returns the result if `batch` was committed after all.
 
         Raises:
-            Superseded: somebody else owns or has moved the positions.
-            EnvironmentFault: still not reachable.
+            Superseded: another run owns or has moved the positions.
+            EnvironmentFault: the database is still unreachable.
         """
 
     def heartbeat(self) -> OwnerRequests:
-        """A sign of life to the server, and what others ask. Raises EnvironmentFault."""
+        """Keep the session alive and read requests to the owner. Raises EnvironmentFault."""
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
-        """Record gaps of owned partitions and move their positions over the gaps, all in one transaction.
+        """Record gaps of owned partitions and move the positions over the gaps, in one transaction.
 
         Raises:
             Superseded: a position has moved since the loss was examined.
@@ -230,11 +233,13 @@ class LedgerSession(Protocol):
 
 
 class ReplayStore(Protocol):
-    """Stores the missing rows of a batch in one transaction. A drain may go on beside it."""
+    """Stores the missing rows of a batch in one transaction, beside a running drain."""
 
     def store(self, batch: Batch) -> Replayed:
-        """Store missing rows. A record with a dead letter is left out, unless the letter lacks part of the value:
-        such a letter is redriven with its row. Counts `skipped` only for rows that a trigger dropped.
+        """Store missing rows. `skipped` counts only rows that a trigger dropped.
+
+        A record with a dead letter is left out. If the letter lacks part of the value, the row is stored and the
+        letter is marked as redriven.
 
         Raises:
             EnvironmentFault, StopStream.

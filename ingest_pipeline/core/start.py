@@ -1,4 +1,4 @@
-"""Where a stream begins, and whether the topic is still the one that the ledger's positions belong to."""
+"""Finds where a stream begins, and compares the topic with the ledger's positions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .record import NextOffset, StoredPosition, TopicIdentity
 
 @dataclass(frozen=True, slots=True)
 class StartPolicy:
-    """Where a stream without positions begins.
+    """Decides where a stream without positions begins.
 
     Attributes:
         start_from: "earliest", "latest" or a time.
-        adopt_group: a foreign consumer group whose offsets the stream takes over. Partitions for which the group has
-            no offset follow `start_from`.
+        adopt_group: a foreign consumer group whose offsets the stream takes over. Partitions without an offset of the
+            group follow `start_from`.
         group_id: the stream's own group.
     """
 
@@ -54,11 +54,11 @@ def begin(
 ) -> dict[int, StoredPosition]:
     """Give every partition of the topic a position, and return the positions.
 
-    All partitions of a new stream begin together, in whatever shard. A partition that is added later begins at its
+    All partitions of a new stream begin together, also across shards. A partition that is added later begins at its
     first offset. A partition whose leader does not answer gets no position yet:
 
     - If the partition begins at its first offset, the other partitions begin now.
-    - If START_FROM is "latest" or a time, the whole stream waits. A later moment would be another offset.
+    - If START_FROM is "latest" or a time, the whole stream waits, because a later moment would give another offset.
 
     Args:
         warn: gets one line about offsets that the stream takes over from `adopt_group`.
@@ -89,7 +89,7 @@ def begin(
 
 
 def check_identity(identity: TopicIdentity, positions: Mapping[int, StoredPosition], topic: str, stream: str) -> None:
-    """Raise TopicChanged if the positions belong to another topic. An id that either side lacks is not compared."""
+    """Raise TopicChanged if the positions belong to another topic."""
     losses = identity_losses(identity, topic, positions)
     if losses:
         raise as_error(losses, stream)
@@ -105,7 +105,7 @@ def survey(topic: Topic, ledger: Ledger) -> Survey:
 
 
 def compare(topic: Topic, positions: Mapping[int, StoredPosition], noted: Iterable[Loss]) -> Survey:
-    """Compare the topic with positions and noted losses that were just read. Raises TopicMissing, KafkaUnavailable."""
+    """Compare the topic with fresh positions and noted losses. Raises TopicMissing, KafkaUnavailable."""
     identity = topic.identity()
     ends = topic.end_offsets(range(identity.partitions))
     starts, highs = log_bounds(topic, positions, ends, positions)
@@ -116,10 +116,10 @@ def compare(topic: Topic, positions: Mapping[int, StoredPosition], noted: Iterab
 def log_bounds(
     topic: Topic, positions: Mapping[int, StoredPosition], ends: Mapping[int, NextOffset], partitions: Iterable[int]
 ) -> tuple[dict[int, NextOffset], dict[int, NextOffset]]:
-    """First offsets and high watermarks of the partitions whose position is not at the end.
+    """First offsets and high watermarks of partitions that have not been read to the end.
 
-    A position may lie beyond the end that a read_committed reader sees, because a read_uncommitted reader also stores
-    records of open transactions. For such a position the high watermark is asked for, so that no truncation is seen.
+    A read_uncommitted reader stores records of open transactions, so its position may lie beyond a read_committed end.
+    Such positions are compared with the high watermark, and do not look like a truncation.
     """
     next_offsets = {p: positions[p].next_offset for p in partitions if p in ends and p in positions}
     elsewhere = [p for p, next_offset in next_offsets.items() if next_offset != ends[p].next_offset]
@@ -129,7 +129,7 @@ def log_bounds(
 
 
 def unanswered(identity: TopicIdentity, answers: Collection[int]) -> list[int]:
-    """The topic's partitions that an answer leaves out."""
+    """Partitions of the topic that are missing in an answer."""
     return [partition for partition in range(identity.partitions) if partition not in answers]
 
 
