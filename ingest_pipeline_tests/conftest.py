@@ -1,11 +1,10 @@
-"""Servers for the tests: real ones, started when a test first asks, ended by pid with the session.
+"""Real servers for the tests, started on first use and ended by pid with the session.
 
-Use ``database_url`` for a database with an empty ledger, ``kafka_server`` and ``topic`` for a real broker,
-``embedded_broker`` where speed matters more than proof, and ``own_kafka`` or ``own_postgres`` to kill and
-restart one; ``chromium`` for a browser, ``prometheus`` for a real Prometheus,
-``pgbouncer`` for a pooler before ``database_url``. The report's last lines say which were
-used. With REQUIRE_KAFKA=1 (REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1, REQUIRE_PGBOUNCER=1) a
-missing one is a failure instead of a skip.
+Fixtures: ``database_url`` for a database with an empty ledger, ``kafka_server`` and ``topic`` for a real broker,
+``embedded_broker`` for speed, ``own_kafka`` and ``own_postgres`` to kill and restart a server, ``chromium`` for a
+browser, ``prometheus`` for a real Prometheus, and ``pgbouncer`` for a pooler (requested before ``database_url``). The
+report's last lines list the servers in use. A missing server skips the test. With REQUIRE_KAFKA=1, REQUIRE_POSTGRES=1,
+REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1 or REQUIRE_PGBOUNCER=1 it is a failure.
 """
 
 import os
@@ -49,7 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> list[str]:
     named = [name for name in ("TEST_KAFKA_BOOTSTRAP_SERVERS", "TEST_DATABASE_URL") if os.environ.get(name)]
     required = [name for name in _REQUIRE if os.environ.get(name) == "1"]
-    return [f"servers: named by {', '.join(named) or 'nobody'}, required by {', '.join(required) or 'nobody'}"]
+    return [
+        f"servers: named by {', '.join(named) or 'no variable'}, required by {', '.join(required) or 'no variable'}"
+    ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist tells the main process which servers it used."""
+    """A worker of pytest-xdist reports its servers to the main process."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["servers"] = session.config.stash[_USED]
 
@@ -80,7 +81,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @contextmanager
 def needed(variable: str) -> Iterator[None]:
-    """Turn an unavailable server into a skip with the reason, or into a failure where it is required."""
+    """Turn an unavailable server into a skip with the reason, or into a failure if the server is required."""
     try:
         yield
     except ServerUnavailable as error:
@@ -91,7 +92,7 @@ def needed(variable: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RealPostgres]:
-    """One PostgreSQL for the session, shared: leave it running."""
+    """A PostgreSQL shared by the session. Do not stop it."""
     with needed("REQUIRE_POSTGRES"), choose.real_postgres(tmp_path_factory.mktemp("postgres")) as server:
         pytestconfig.stash[_USED].append(server.description)
         yield server
@@ -109,9 +110,10 @@ def migrated_database(postgres_server: RealPostgres) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, postgres_server: RealPostgres) -> Iterator[str]:
-    """URL of a database of the test's own with an empty ledger. Dropped with all its sessions after the test.
+    """URL of a database for one test, with an empty ledger. The database and its sessions end with the test.
 
     The mark ``empty_database`` gives a database without a ledger.
+
     """
     empty = request.node.get_closest_marker("empty_database")
     template = "template1" if empty else request.getfixturevalue("migrated_database")
@@ -121,14 +123,14 @@ def database_url(request: pytest.FixtureRequest, postgres_server: RealPostgres) 
 
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL of the test's own, running, that may be crashed, stopped and started."""
+    """A running PostgreSQL for one test, which may crash, stop and start it."""
     with EmbeddedPostgres(tmp_path / "postgres") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RealKafka]:
-    """One real Kafka for the session, shared: leave it running."""
+    """A real Kafka shared by the session. Do not stop it."""
     with needed("REQUIRE_KAFKA"), choose.real_kafka(tmp_path_factory.mktemp("kafka") / "server") as server:
         pytestconfig.stash[_USED].append(server.description)
         yield server
@@ -136,14 +138,14 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
 
 @pytest.fixture(scope="module")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    """A real Kafka of the test module's own that may be killed, stopped and started; leave it running."""
+    """A real Kafka for one test module, which may kill, stop and start it. Leave it running."""
     with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "own") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], KafkaCluster]]:
-    """``kafka_cluster(brokers)`` makes a cluster of the test module's own, whose brokers may be killed. Start it."""
+    """``kafka_cluster(brokers)`` makes a cluster for one test module, which starts it and may kill brokers."""
     with ExitStack() as cleanup:
 
         def make(brokers: int) -> KafkaCluster:
@@ -172,8 +174,7 @@ def topic(kafka_server: RealKafka) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(scope="session")
 def embedded_broker(pytestconfig: pytest.Config) -> Iterator[EmbeddedBroker]:
-    """librdkafka's mock cluster in a process of its own; a topic comes into being, with 4 partitions, on
-    first use."""
+    """librdkafka's mock cluster in a child process. A topic appears on first use, with 4 partitions."""
     with EmbeddedBroker([]) as broker:
         pytestconfig.stash[_USED].append("the embedded broker (librdkafka's mock cluster)")
         yield broker
@@ -181,7 +182,7 @@ def embedded_broker(pytestconfig: pytest.Config) -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture(scope="module")
 def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
-    """The system's Chromium, headless, for pages of this machine."""
+    """The system's Chromium, headless. Pages of other machines are blocked."""
     from ingest_pipeline_tests.servers import browser
 
     with needed("REQUIRE_CHROMIUM"), browser.chromium() as found:
@@ -191,7 +192,7 @@ def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
 
 @pytest.fixture
 def pgbouncer(tmp_path: Path, database_url: str) -> Iterator[Callable[..., PgBouncer]]:
-    """``pgbouncer("transaction", pool_size=1)`` starts one in that mode before the test's own database."""
+    """``pgbouncer("transaction", pool_size=1)`` starts a PgBouncer in this mode, before the test's database exists."""
     with needed("REQUIRE_PGBOUNCER"), ExitStack() as running:
         pgbouncer_program()
 
@@ -205,14 +206,14 @@ def pgbouncer(tmp_path: Path, database_url: str) -> Iterator[Callable[..., PgBou
 
 @pytest.fixture
 def promtool() -> str:
-    """Prometheus' own tool, where Prometheus is installed."""
+    """promtool, if Prometheus is installed."""
     with needed("REQUIRE_PROMETHEUS"):
         return programs()[1]
 
 
 @pytest.fixture
 def prometheus(promtool: str, tmp_path: Path) -> Callable[[str, Path], PrometheusServer]:
-    """``with prometheus(target, rules) as server``: a real one of the test's own that scrapes host:port."""
+    """``with prometheus(target, rules) as server``: a real Prometheus for one test, which scrapes host:port."""
 
     def make(target: str, rules: Path) -> PrometheusServer:
         folder = tmp_path / "prometheus"

@@ -1,4 +1,4 @@
-"""A small stream, records for it, and batches made of them: what the tests of the loop and of the ledger share."""
+"""A small stream, its records and batches, for tests of the loop and the ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
 
 STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=100)
-"""For Hypothesis: the same examples each time, so that a red test is never luck."""
+"""Settings for Hypothesis: the same examples in every run, so that a failure is reproducible."""
 
 IDENTITY = TopicIdentity("cluster", "topic", 2)
 STAMP_MS = 1_700_000_000_000
@@ -33,19 +33,19 @@ READING = Stream("reading", Reading)
 
 
 def plain(row: Sequence[Any]) -> tuple[Any, ...]:
-    """The row with its JSON decoded, where it has it as it was sent."""
+    """The row with its JSON parsed."""
     return tuple(msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value for value in row)
 
 
 def good(device: str = "a", temperature: float = 20.5) -> bytes:
-    """A record's value that becomes a row."""
+    """The value of a valid record."""
     return msgspec.json.encode(
         {"device_id": device, "temperature": temperature, "timestamp": "2026-01-01T00:00:00.5+00:00"}
     )
 
 
 def message(partition: int, offset: int, value: bytes | None = None, *, epoch: int = 0) -> MemoryMessage:
-    """A good record, unless `value` says otherwise; for a tombstone use `tombstone`."""
+    """A valid record, or one with this `value`. For a tombstone use `tombstone`."""
     value = good(f"{partition}/{offset}") if value is None else value
     return MemoryMessage(partition, offset, epoch, value, timestamp_ms=STAMP_MS + offset)
 
@@ -66,7 +66,7 @@ def make_batch(
     stream: Stream = READING,
     decode: Decode | None = None,
 ) -> Batch:
-    """The batch the loop would make of these records."""
+    """The batch that the loop would make of these records."""
     batch = decode_batch(
         records,
         ends or {},

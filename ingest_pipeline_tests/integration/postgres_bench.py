@@ -1,4 +1,4 @@
-"""One stream in a real PostgreSQL: ledger and table made, begun, and open to questions."""
+"""A begun stream in a real PostgreSQL, with ledger, table and plain queries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
 
 
 class Bench:
-    """Partition 0 has begun at offset 0. `ledger` owns it, from the first time it is asked for."""
+    """Partition 0 begins at offset 0. The session owns it from its first use on."""
 
     def __init__(
         self, url: str, stream: Stream = READING, *, schemas: Schemas | None = None, method: str = "copy"
@@ -45,13 +45,13 @@ class Bench:
         self._cleanup.close()
 
     def begin(self) -> Self:
-        """Make ledger and table, and begin the stream."""
+        """Create ledger and table, and begin the stream."""
         self.ledger.prepare()
         assert self.ledger.begin(IDENTITY, {0: NextOffset(0)}, first=True)
         return self
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
-        """Rows as tuples; rows of one column as that column."""
+        """Rows as tuples. Rows with one column come back as plain values."""
         cursor = self._connection.execute(statement, values or None)
         rows = cursor.fetchall() if cursor.description else []
         return [row[0] if len(row) == 1 else row for row in rows]
@@ -73,12 +73,12 @@ class Bench:
         return make_batch(self.session.positions, records, stream=self.stream, decode=decode)
 
     def write(self, values: Sequence[bytes]) -> CommitResult:
-        """Store one batch of records with these values, behind what is there."""
+        """Store one batch of records with these values after the stored ones."""
         start = self.session.positions[0].resume_at.next_offset
         return self.session.write(self.batch([message(0, start + n, value) for n, value in enumerate(values)]))
 
     def offsets(self) -> list[int]:
-        """Of the rows, in the order they were stored."""
+        """The rows' values, in the order of storage."""
         return self.sql(f'SELECT kafka_offset FROM "{self.stream.table}" ORDER BY ctid')
 
     def letters(self) -> dict[int, tuple[str, str | None]]:

@@ -1,4 +1,4 @@
-"""A process that tries the first so many letters of a stream and prints the most memory it had, in kB. Changes nothing.
+"""Redrives the first COUNT letters of a stream without changing anything, and prints the peak memory in kB.
 
 python -m ingest_pipeline_tests.integration.redrive_peak DATABASE_URL COUNT
 """

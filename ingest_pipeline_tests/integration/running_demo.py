@@ -1,4 +1,4 @@
-"""`ingest demo` as a child process, as a user starts it."""
+"""`ingest demo` as a child process."""
 
 import os
 import re
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class RunningDemo:
-    """`ingest demo …` in a folder of its own. Remembers every process that it was seen to have."""
+    """`ingest demo …` in a folder of its own. Remembers all its processes."""
 
     def __init__(self, folder: Path, *arguments: str, background: bool = False, **environ: str) -> None:
         command = [sys.executable, "-m", "ingest_pipeline.cli.main", "demo", "--port", "0", *arguments]
@@ -53,7 +53,7 @@ class RunningDemo:
         return self._output.read_text()
 
     def wait_for(self, pattern: str, seconds: float = 180.0) -> None:
-        """Return when the output matches."""
+        """Wait until the output matches."""
         deadline = time.monotonic() + seconds
         while not re.search(pattern, self.said):
             assert self._process.poll() is None, f"ended with {self._process.returncode}: {self.said}"
@@ -71,7 +71,7 @@ class RunningDemo:
         self._process.send_signal(sign)
 
     def end(self, seconds: float = 240.0) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the end of the demo and return the exit code."""
         deadline = time.monotonic() + seconds
         while self._process.poll() is None:
             assert time.monotonic() < deadline, f"did not end in {seconds:g} s: {self.said}"
@@ -80,12 +80,12 @@ class RunningDemo:
         return self._process.returncode
 
     def left(self) -> set[psutil.Process]:
-        """Processes of it that still run."""
+        """The demo's processes that still run."""
         assert self._seen
         return self._seen.intersection(processes())
 
     def pids(self, words: str) -> list[int]:
-        """Those of its processes whose command line has the words."""
+        """The demo's processes whose command line contains these words."""
         listed = subprocess.run(["ps", "-axww", "-o", "pid=,args="], capture_output=True, text=True, check=True)
         own = {member.pid for member in self.look()}
         lines = (line.split(None, 1) for line in listed.stdout.splitlines())

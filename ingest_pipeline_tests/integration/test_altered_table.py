@@ -1,4 +1,4 @@
-"""Somebody alters a table between two batches of a running stream, or while a batch is being written."""
+"""A table is altered between two batches of a running stream, or during a batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Meter(msgspec.Struct):
 METER = Stream("meter", Meter)
 DECODE = JsonDecoder(METER).decode
 WARM = 15
-"""Batches after which the client has prepared the statement and the server has a generic plan for it."""
+"""After this many batches the client has prepared the statement, and the server has a generic plan for it."""
 
 
 def value(whole: int = 3) -> bytes:
@@ -142,7 +142,7 @@ def test_a_table_that_is_replaced_by_its_equal_is_written_to(bench: Bench) -> No
 
 @pytest.mark.parametrize("batches", [1, WARM])
 def test_a_batch_that_waits_for_an_alter_sees_it(bench: Bench, batches: int) -> None:
-    """The batch's statement waits for the lock. What it compares then is the table after the ALTER."""
+    """The batch's statement waits for the lock. It then compares the table as the ALTER left it."""
     for _ in range(batches):
         bench.write([value()])
     outcome: list[Any] = []
@@ -290,7 +290,7 @@ def test_a_new_declared_bound_is_the_records_matter(bench: Bench) -> None:
 
 
 def test_of_two_reasons_the_row_that_is_there_counts(bench: Bench) -> None:
-    """The ledger was set back. A CHECK that is newer than the rows refuses them before their key can."""
+    """The ledger was set back. A new CHECK refuses the stored rows before their key can."""
     bench.write([value(9)])
     bench.session.close()
     bench.sql('UPDATE ingest.position SET next_offset = 0, "rows" = 0')

@@ -1,4 +1,4 @@
-"""The commands on a terminal that knows ASCII only, and the SQL that `ingest schema` prints."""
+"""The commands on a terminal that knows ASCII only, and the SQL of `ingest schema`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STREAMS = [Stream("messung", Messung, table="messung_küche")]
 
 @pytest.fixture
 def bench(database_url: str) -> Iterator[Bench]:
-    """A row, a dead letter, and a pause with a reason, all of which hold more than ASCII."""
+    """A row, a dead letter, and a pause with a reason. Each contains characters outside ASCII."""
     with Bench(database_url, STREAMS[0]) as made:
         made.begin()
         record = {"event_time": "2026-01-01T00:00:00Z", "größe": 1.5, "ort": "äußere Küche"}
@@ -118,7 +118,7 @@ CATALOG = """
 
 @pytest.mark.parametrize("table", ["hum%:x", "hum%%s", 'a"b', "100 %(x)s", "küche", "x'y", "back\\slash"])
 def test_the_printed_sql_makes_the_declared_table(database_url: str, table: str) -> None:
-    """As psql sends it: the text as it is, by the simple protocol."""
+    """Send the text unchanged by the simple protocol, as psql does."""
     stream = Stream("odd", Odd, table=table, id_column="id")
     with Bench(database_url, stream) as bench:
         bench.begin()

@@ -1,4 +1,4 @@
-"""Nothing that was started remains, whichever way its owner ends."""
+"""No child process survives its owner, however the owner ends."""
 
 import os
 import signal
@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def start_owner(folder: Path, *words: str, background: bool = False) -> "subprocess.Popen[bytes]":
-    """Start the owner of the tree; in the background as a shell does it: with SIGINT ignored."""
+    """Start the owner of the tree. In the background, with SIGINT ignored, as a shell does."""
     command = [sys.executable, str(folder / "owner.py"), str(folder), *words]
     if background:
         command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
@@ -89,7 +89,7 @@ def start_owner(folder: Path, *words: str, background: bool = False) -> "subproc
 
 
 def tree(folder: Path) -> set[int]:
-    """The pids of the leader and its three sleepers, once all run."""
+    """The pids of the leader and its three sleepers, after all have started."""
     paths = [folder / f"{name}.pid" for name in ("same", "other", "orphan", "leader")]
     until(lambda: all(path.exists() and path.read_text() for path in paths), "the tree of processes")
     pids = {int(path.read_text()) for path in paths}
@@ -134,7 +134,7 @@ def test_a_program_that_ended_is_told_with_its_last_words(tmp_path: Path) -> Non
 
 
 def test_a_stranger_with_a_known_pid_is_left_alone() -> None:
-    """A process is its pid and its start time, so the stranger is made of an ended process's pid and a later start."""
+    """A process is identified by pid and start time. The stranger has an ended process's pid and a later start time."""
     leader = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     ours = psutil.Process(leader.pid)
     running = [ours]

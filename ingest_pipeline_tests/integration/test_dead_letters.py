@@ -1,4 +1,4 @@
-"""Redrive on a real PostgreSQL: what was refused becomes a row under its own coordinates, once."""
+"""Redrive on a real PostgreSQL: a dead letter becomes a row under its own coordinates, once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def letters(database: Database) -> DeadLetters:
-    """Four dead letters, whatever their bytes hold: as if an older version had refused them all."""
+    """Four dead letters with valid and invalid values, as if an older version had refused all of them."""
     broker = MemoryBroker()
     broker.create_topic("price", partitions=1)
     for value in (GOOD, BAD, NOT_JSON, GOOD):

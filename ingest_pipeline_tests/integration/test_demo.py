@@ -1,4 +1,4 @@
-"""`ingest demo` as a user starts it: rows through sensors' runs, killed runs, and nothing left of it."""
+"""`ingest demo` as a user starts it: rows arrive through sensor runs, runs are killed, and no process remains."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Rows that a trigger drops or moves are counted as what they are, and tables that a crash empties are refused."""
+"""Rows that a trigger drops or moves are counted correctly, and tables that a crash would empty are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clusters under the other tests: they live on without a broker, and the broker comes back with its records."""
+"""The clusters under other tests: they survive the loss of a broker, and the broker returns with its records."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 def write(cluster: KafkaCluster, before: int) -> None:
-    """Write ten records to the topic, whoever leads it now, and see that it holds them behind those before."""
+    """Write ten records to the topic, and check that its leader holds them after the earlier ones."""
     produce(cluster.bootstrap_servers, "shared", 10)
     wait_for("the records", lambda: end(cluster) == before + 10)
 
 
 def end(cluster: KafkaCluster) -> int | None:
-    """None while the leader is new and does not know it yet."""
+    """The number of records, or None from a new leader that does not know it yet."""
     try:
         return end_offset(cluster.bootstrap_servers, "shared")
     except KafkaException as error:

@@ -1,4 +1,4 @@
-"""What Kafka's own trouble is called: addresses that brokers advertise, TLS on one side only, a group in use."""
+"""Messages about trouble with Kafka: unresolvable advertised addresses, TLS on one side only, a group in use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
 
 def lines(topic: str = "reading", **environ: str) -> list[tuple[bool, str]]:
-    """What `ingest check` says of Kafka."""
+    """The lines of `ingest check` about Kafka."""
     clients = Clients(load_settings(["reading"], environ))
     stream = Stream("reading", READING.event, topic=topic)
     try:
@@ -38,7 +38,7 @@ def lines(topic: str = "reading", **environ: str) -> list[tuple[bool, str]]:
 
 @pytest.fixture
 def tls_port(tmp_path: Path) -> Iterator[int]:
-    """A port that uses TLS but not Kafka's protocol."""
+    """A port that speaks TLS but not Kafka's protocol."""
     key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", free_port()
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
     subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)

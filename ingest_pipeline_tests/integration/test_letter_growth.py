@@ -1,4 +1,4 @@
-"""A ledger that holds many settled dead letters: what is asked of it reads the open ones only, and old ones go."""
+"""With many settled dead letters, statements read only open letters, and old settled letters are deleted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 
 
 def refuse(bench: Bench, count: int, *, start: int = 0) -> None:
-    """Open letters behind `start` letters, spread over the partitions, and the positions that have passed them."""
+    """Open letters after `start` letters, spread over the partitions, and positions that have passed them."""
     bench.sql(
         """INSERT INTO ingest.dead_letter (stream, topic, kafka_incarnation, kafka_partition, kafka_offset, value,
                value_bytes, value_sha256, truncated, stage, reason, run_id)
@@ -69,7 +69,7 @@ def settle(bench: Bench, *, days_ago: int, where: str = "status = 'open'", statu
 
 
 def letters_read(plan: dict[str, Any]) -> float:
-    """Rows of dead_letter that the plan's scans read, kept or thrown away, and index entries with them."""
+    """Rows of dead_letter that the plan's scans read, discarded rows and index entries included."""
     rows = sum(letters_read(part) for part in plan.get("Plans", ()))
     if plan.get("Relation Name") == "dead_letter":
         removed = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
@@ -78,7 +78,7 @@ def letters_read(plan: dict[str, Any]) -> float:
 
 
 def questions(bench: Bench) -> list[tuple[str, Any]]:
-    """The statements of everything that ticks, reports, status, metrics, checks and starting runs ask of letters."""
+    """The statements about letters of ticks, reports, status, metrics, checks and starting runs."""
     asked: list[tuple[str, Any]] = []
 
     @event.listens_for(bench.database.engine, "before_cursor_execute")

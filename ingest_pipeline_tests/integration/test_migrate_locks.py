@@ -1,4 +1,4 @@
-"""`ingest migrate` on tables that are large or in use: no statement is cut short, and who holds a lock is named."""
+"""`ingest migrate` on large or busy tables: no statement is cut short, and a message names the lock's holder."""
 
 from __future__ import annotations
 

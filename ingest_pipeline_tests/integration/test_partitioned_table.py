@@ -1,4 +1,4 @@
-"""Event tables that somebody partitioned by hand: their partitions have keys of other names."""
+"""Event tables partitioned by hand, whose partitions have keys of other names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bench(request: pytest.FixtureRequest, database_url: str) -> Iterator[Bench]:
 
 
 def drained(bench: Bench, first: int) -> None:
-    """Ten rows, the first at this offset; then a ledger that was set back to it."""
+    """Ten rows from this offset on, in a ledger that was set back to it afterwards."""
     bench.sql("UPDATE ingest.position SET first_offset = %s, next_offset = %s", first, first)
     bench.write([good()] * 10)
     bench.session.close()

@@ -1,5 +1,7 @@
-"""Defaults of a role or a database that differ from PostgreSQL's own: sessions set what they rely on, the check names
-what cannot work."""
+"""Roles and databases with other defaults than PostgreSQL's. Sessions set the values they rely on, and `ingest check`
+names
+defaults that cannot work.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ _SLOW_TRIGGER = """
 
 @pytest.fixture
 def home(postgres_server: RealPostgres) -> Iterator[Make]:
-    """`home("DateStyle = 'SQL, DMY'", encoding="LATIN1")`: the URL of a role that owns a database of its own."""
+    """`home("DateStyle = 'SQL, DMY'", encoding="LATIN1")`: the URL of a role that owns a database."""
     with psycopg.connect(postgres_server.url, autocommit=True) as connection:
         names = []
 
@@ -55,7 +57,7 @@ def home(postgres_server: RealPostgres) -> Iterator[Make]:
 @pytest.mark.parametrize("of", ["ROLE", "DATABASE"])
 @pytest.mark.parametrize("method", ["copy", "executemany"])
 def test_defaults_change_nothing(home: Make, of: str, method: str) -> None:
-    """With each of these some release of psycopg, or this package, has read or written something else."""
+    """With each of these some release of psycopg, or this package, read or wrote a wrong value."""
     url = home(
         "DateStyle = 'SQL, DMY'",
         "IntervalStyle = 'sql_standard'",
@@ -138,7 +140,7 @@ def test_triggers_that_are_switched_off_are_named(home: Make, postgres_server: R
 
 @pytest.mark.parametrize("of", ["ROLE", "DATABASE"])
 def test_a_database_that_takes_no_writes_is_named(home: Make, of: str) -> None:
-    """It may be a primary that was fenced off: nothing here overrides it."""
+    """The database may be a fenced primary, so sessions do not override its read-only default."""
     database = Database(sqlalchemy_url(home("default_transaction_read_only = on", of=of)))
     for use in (lambda: database.connect("asking").__enter__(), lambda: database.writing_connection("run")):
         with pytest.raises(DatabaseUnavailable, match="takes no writes: it is a standby, or default_trans") as caught:

@@ -1,4 +1,4 @@
-"""Owners that show no life are ended by whoever waits, and owners that move, however slowly, are not."""
+"""A waiting run ends an owner without signs of life. An owner that makes progress, however slow, keeps its session."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_waiter_ends_an_owner_frozen_in_copy(
 
 
 def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a client still sends after its COPY has failed is ignored by PostgreSQL, and ends the idle time-out."""
+    """PostgreSQL ignores data that a client sends after a failed COPY, but the data ends the idle time-out."""
     monkeypatch.setitem(database._SESSION, "idle_in_transaction_session_timeout", "1s")
     connection = bench.session._driver_connection
     copying = connection.cursor().copy("COPY reading FROM STDIN")
@@ -69,7 +69,7 @@ def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkey
 
 
 def send(connection: psycopg.Connection[Any], lines: bytes) -> None:
-    """At once: psycopg's own writer keeps small pieces back."""
+    """Send at once, since psycopg's own writer keeps small pieces back."""
     connection.pgconn.put_copy_data(lines)
     connection.pgconn.flush()
 
@@ -86,7 +86,7 @@ def test_an_owner_is_not_frozen_before_its_time(bench: Bench) -> None:
 
 
 def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client behind a slow network: PostgreSQL waits for it nearly all the time, in one COPY."""
+    """A client behind a slow network. PostgreSQL waits for the client nearly all the time, in one COPY."""
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
     session = bench.session
     connection = session._driver_connection
@@ -108,7 +108,7 @@ def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypa
 
 
 def test_a_stopped_process_in_copy_is_superseded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A COPY that has moved for long, and then stands still. A single look never says so."""
+    """A COPY that moves for long and then stops. One look cannot tell."""
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
     connection = bench.session._driver_connection
     bench.sql("CREATE TABLE moving (n int)")
@@ -131,7 +131,7 @@ def test_a_stopped_process_in_copy_is_superseded(bench: Bench, monkeypatch: pyte
 def test_an_owner_that_shows_no_life_is_ended_whatever_its_state(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
 ) -> None:
-    """The server's own timeouts were seen not to fire."""
+    """The server's own time-outs have not fired."""
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
     if in_transaction:
         bench.session._driver_connection.execute("SELECT 1")
@@ -155,7 +155,7 @@ def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeyp
 def test_a_batch_behind_a_slow_network_is_written_while_somebody_waits(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its COPY takes several times as long as an owner may show no life outside COPY."""
+    """The COPY takes several times as long as an owner may show no life outside COPY."""
     monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
     where = urlsplit(database_url)
     with TcpProxy(where.port or 5432, where.hostname or "") as proxy, Bench(database_url) as beside:

@@ -1,4 +1,4 @@
-"""Exactly the records that PostgreSQL refuses become dead letters; the others are stored, in order, and counted."""
+"""Exactly the refused records become dead letters. All others are stored, in order, and counted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def bench(request: pytest.FixtureRequest, database_url: str) -> Iterator[Bench]:
 
 
 def refused(bench: Bench, values: list[bytes], bad: set[int]) -> dict[int, tuple[str, str | None]]:
-    """Write one batch and check that exactly `bad` of it became dead letters; their reasons and states."""
+    """Write one batch and check that exactly `bad` became dead letters. Returns their reasons and SQLSTATEs."""
     written = bench.write(values)
     good = [offset for offset in range(len(values)) if offset not in bad]
     letters = bench.letters()
@@ -203,7 +203,7 @@ def test_dead_letters_of_both_kinds_in_one_batch(bench: Bench) -> None:
 
 
 def test_a_value_that_cannot_be_sent_costs_its_record(bench: Bench) -> None:
-    """A decoder that lets NUL and lone surrogates pass; the shipped one refuses them."""
+    """A decoder that accepts NUL and lone surrogates. The shipped decoder refuses both."""
 
     def decode(value: bytes) -> tuple[Any, ...]:
         return datetime.fromisoformat("2026-01-01T00:00:00Z"), value.decode("utf-8", "surrogateescape"), 0
@@ -218,7 +218,7 @@ def test_a_value_that_cannot_be_sent_costs_its_record(bench: Bench) -> None:
 
 
 def test_a_number_that_does_not_fit_costs_its_record(bench: Bench) -> None:
-    """A decoder without bounds; the shipped one has them."""
+    """A decoder without bounds. The shipped decoder has bounds."""
 
     def decode(value: bytes) -> tuple[Any, ...]:
         return datetime.fromisoformat("2026-01-01T00:00:00Z"), "a", int(value)

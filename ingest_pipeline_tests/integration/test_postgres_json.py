@@ -1,4 +1,4 @@
-"""jsonb holds what was sent, number by number and digit by digit, by every way that a row can take."""
+"""jsonb holds every number as sent, digit by digit, on every way into the table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ODD = ['{"a": 1, "a": 2.50}', '"\\u00e9\\ud83d\\ude00\\/\\n"', '"\\\\u0000"', "n
 
 
 def sent(tree: str, time: str = TIMES[0]) -> bytes:
-    """The JSON in every place that keeps it."""
+    """The JSON in all columns that keep it."""
     return (
         f'{{"event_time": "{time}", "tree": {{"k": {tree}}}, "path": [{tree} , 1], "more": {tree},'
         f' "inner": {{"tree": {{"é": {tree}}}, "below": [{tree}]}}}}'
@@ -70,7 +70,7 @@ COLUMNS = [item.name for item in DOCUMENTS.fields if item.name != "event_time"] 
 
 
 def stored(bench: Bench) -> list[dict[str, Any]]:
-    """The rows' JSON by its text, which psycopg does not read."""
+    """The rows' JSON as text, which psycopg does not parse."""
     texts = ", ".join(f'"{name}"::text' for name in COLUMNS)
     rows = bench.sql(f"SELECT {texts} FROM documents ORDER BY kafka_offset")
     return [

@@ -1,4 +1,4 @@
-"""Names of tables, columns and schemas are only ever identifiers, whatever they look like."""
+"""Names of tables, columns and schemas are quoted as identifiers everywhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ODD = [
 
 
 def named(name: str) -> Stream:
-    """A column can only be called as a Python name can."""
+    """A column name must be a Python name."""
     fields = [(name if name.isidentifier() else "text", str, msgspec.field(name="value")), ("event_time", datetime)]
     return Stream("odd", msgspec.defstruct("Odd", fields), table=name)
 

@@ -1,4 +1,4 @@
-"""A number that its column cannot hold is refused, and the reason names where it stands."""
+"""A number outside its column's range is refused, and the reason names the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions that own partitions: how they look from outside, how they end, and who may take over."""
+"""Sessions that own partitions: how others see them, how they end, and who may take over."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_session_without_a_sign_of_life_ends_by_itself(bench: Bench, monkeypat
 
 
 def test_recovery_ends_its_own_old_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the network is cut: the server still holds the old session and its locks."""
+    """As after a network cut: the server still holds the old session and its locks."""
     session = bench.session
     lost = session._driver_connection
     monkeypatch.setattr(session, "_drop_connection", lambda: None)

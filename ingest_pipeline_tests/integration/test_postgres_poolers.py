@@ -1,4 +1,4 @@
-"""PgBouncer between us and PostgreSQL: session mode serves a run, the other modes are refused by name."""
+"""PgBouncer in front of PostgreSQL: session mode serves a run, and the other modes are refused by name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_run_writes_through_a_pool_in_session_mode(pgbouncer: Start, database_
 
 
 def test_questions_and_operators_acts_work_in_transaction_mode(pgbouncer: Start) -> None:
-    """Many clients on one session, more often than psycopg waits before it prepares a statement."""
+    """Many clients share one session, each with more statements than psycopg runs before it prepares one."""
     url = pgbouncer("transaction", pool_size=1).url
     databases = [Database(sqlalchemy_url(url)) for _ in range(3)]
     ledgers = [PostgresLedger(database, READING) for database in databases]

@@ -1,4 +1,4 @@
-"""A session that PostgreSQL does not give: each reason is named for what it is, and says what to do."""
+"""PostgreSQL refuses a session: each reason has its own message with a way out."""
 
 from __future__ import annotations
 

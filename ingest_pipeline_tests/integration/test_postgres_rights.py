@@ -1,4 +1,4 @@
-"""A role needs no more rights than it is told to; one that lacks a right is told what to run."""
+"""The printed GRANTs are enough for a role, and a missing right is named with the statement that grants it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
 pytestmark = pytest.mark.empty_database
 
 NUMBERED = Stream("reading", READING.event, key_column="key", headers_column="headers", id_column="id")
-"""The database's own sequence asks for no right of its own."""
+"""The event table's identity column needs no right on its sequence."""
 WRITER = ("USAGE ON SCHEMA public", "USAGE ON SCHEMA ingest", "SELECT ON ingest.schema_version")
 
 
 class Role:
-    """A role of the server, with no right but to connect; `bench` is connected as it, `owner` as its maker."""
+    """A role with only the right to connect. `bench` connects as this role, and `owner` as the tables' owner."""
 
     def __init__(self, owner: Bench) -> None:
         self.owner, self.name = owner, f"writer_{uuid.uuid4().hex[:8]}"
@@ -88,7 +88,8 @@ def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
 
 
 def commands(bench: Bench) -> None:
-    """What is done beside the drains: redrive, discard, allow, accept-loss and its --dismiss, closing a partition."""
+    """The operations beside the drains: redrive, discard, allow, accept-loss, its --dismiss, and closing a
+    partition."""
     letters = DeadLetters(bench.database, bench.stream)
     letters.redrive(LetterFilter(), JsonDecoder(bench.stream).decode)
     assert letters.discard(LetterFilter()) == 1
@@ -124,7 +125,7 @@ def test_a_right_taken_away_stops_the_stream_once(role: Role, revoked: str) -> N
 
 
 def test_a_stream_begins_without_reading_the_table(role: Role) -> None:
-    """A table that exists already may be write-only for the role, but for the one look at its incarnations."""
+    """The role may only INSERT into an existing table, and SELECT the incarnations."""
     role.owner.ledger.prepare()
     role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "INSERT ON reading")
     with pytest.raises(NotPermitted, match="reading"):

@@ -1,4 +1,4 @@
-"""COPY and executemany store the same rows, one by one and together, of every type a field may have."""
+"""COPY and executemany store the same rows of all field types, singly and in batches."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ KAFKA_TIMES = [None, 0, -62_135_596_800_000, 253_402_300_799_999, 1_700_000_000_
 
 
 def records() -> list[Any]:
-    """Every event, with the Kafka timestamps dealt out in turn."""
+    """Every event, with the Kafka timestamps in turn."""
     return [
         MemoryMessage(0, n, 0, msgspec.json.encode(event), timestamp_ms=KAFKA_TIMES[n % len(KAFKA_TIMES)])
         for n, event in enumerate(EVENTS)
@@ -66,7 +66,7 @@ def records() -> list[Any]:
 
 
 def stored(url: str, method: str, size: int) -> list[Any]:
-    """Everything in the table after batches of that size, with types and exact text forms."""
+    """The table's contents after batches of this size, with types and exact text."""
     with Bench(url, EVERYTHING, method=method) as bench:
         bench.begin()
         left = records()
@@ -100,7 +100,7 @@ def test_both_methods_store_the_same_one_by_one_and_together(database_url: str) 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
 def test_what_postgresql_or_the_driver_cannot_hold_costs_its_record(database_url: str, method: str) -> None:
-    """Numbers beyond `numeric`, and nesting that the decoder reads but the driver cannot write."""
+    """Numbers outside `numeric`, and nesting that the decoder can read but the driver cannot write."""
 
     def event(name: str, text: str) -> bytes:
         return f'{{"event_time": "2026-01-01T00:00:00Z", "{name}": {text}}}'.encode()

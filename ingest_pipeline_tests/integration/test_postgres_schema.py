@@ -1,4 +1,4 @@
-"""Tables are made and added to, compared with the declared ones, and never changed behind anybody's back."""
+"""Tables are created, extended, and compared with their declarations. Nothing else about a table changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.empty_database
 
 
 class Wide(msgspec.Struct):
-    """One of each."""
+    """One field of each type."""
 
     event_time: datetime
     text: str
@@ -128,7 +128,7 @@ def test_a_missing_table(wide: Bench) -> None:
     ],
 )
 def test_another_primary_key_stops_the_stream(wide: Bench, change: str, said: str) -> None:
-    """Its name counts: by it a duplicate of the key is told from a record's own fault."""
+    """The key's name matters: it distinguishes a duplicate from a record's own fault."""
     wide.sql(f"ALTER TABLE wide {change}")
     with pytest.raises(SchemaMismatch, match=said):
         wide.new_session()

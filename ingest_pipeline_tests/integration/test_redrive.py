@@ -1,4 +1,4 @@
-"""Redrive cut short, narrowed, and twice at once, on a real PostgreSQL: a letter moves with its row, once, or stays."""
+"""Redrive interrupted, filtered, and in two processes at once. A letter and its row change together, once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 
 
 def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> DeadLetters:
-    """Dead letters at offsets 0, 1, …, of records that would all be stored today."""
+    """Dead letters at offsets 0, 1, …, whose records the stream would store today."""
     letters = [dead_letter(message(0, offset), 1, each, value_limit=1024) for offset, each in enumerate(why)]
     count = len(letters)
     bench.session.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count))
@@ -62,7 +62,7 @@ def lose_session(connection: Connection) -> None:
 
 
 def crash_at_third(patch: pytest.MonkeyPatch, crash: Callable[[Connection], None]) -> list[int]:
-    """The third letter's row is in the open transaction, its new status is not. Rows seen before each status."""
+    """The open transaction has the third letter's row, but not its new status. The rows before each status update."""
     redrive_one = DeadLetters._redrive_one
     seen: list[int] = []
 
@@ -123,7 +123,7 @@ REASONS = [
 
 @pytest.fixture
 def letters(bench: Bench) -> DeadLetters:
-    """One for each reason, refused on the first of January and the days after it."""
+    """One letter for each reason, refused on consecutive days from the first of January."""
     made = refused(bench, REASONS)
     bench.sql("UPDATE ingest.dead_letter SET failed_at = %s + kafka_offset * interval '1 day'", day(1))
     return made

@@ -1,4 +1,4 @@
-"""Redrive of large letters and of slow tables, on a real PostgreSQL: bounded by bytes, never cut short by its size."""
+"""Redrive of large letters and into slow tables: bounded by bytes, and never cut short by its size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 def refuse(
     bench: Bench, count: int, size: int, *, truncated: bool = False, chunk_bytes: int = CHUNK_BYTES
 ) -> DeadLetters:
-    """Open letters, whose values would be rows and have `size` bytes and a few more."""
+    """Open letters with valid values of a little more than `size` bytes."""
     bench.sql(
         """INSERT INTO ingest.dead_letter (stream, topic, kafka_incarnation, kafka_partition, kafka_offset, value,
                value_bytes, value_sha256, truncated, stage, reason, run_id)

@@ -1,4 +1,4 @@
-"""A stream that was renamed and keeps its table, on a real PostgreSQL: its rows are not stored a second time."""
+"""A renamed stream that keeps its table does not store its rows a second time."""
 
 from __future__ import annotations
 

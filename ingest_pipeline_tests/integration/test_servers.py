@@ -1,4 +1,4 @@
-"""The servers under the demo and the other tests: they start, stop, crash, and come back with their files."""
+"""The servers under the demo and other tests start, stop, crash, and come back with their files."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.empty_database
 
 
 def produce(bootstrap_servers: str, topic: str, count: int) -> None:
-    """Write ``count`` records to partition 0 and see each acknowledged."""
+    """Write ``count`` records to partition 0. Returns after all acknowledgements."""
     producer = Producer({"bootstrap.servers": bootstrap_servers, "acks": "all"})
     refused: list[object] = []
     for number in range(count):
@@ -53,7 +53,7 @@ def end_offset(bootstrap_servers: str, topic: str, partition: int = 0) -> int:
 
 @contextmanager
 def refusing(reason: str) -> Iterator[str]:
-    """A way of having a server that does not work."""
+    """A server source that does not work."""
     raise ServerUnavailable(reason)
     yield ""
 
@@ -74,7 +74,7 @@ def ends_within(seconds: float, pid: int) -> bool:
 
 
 def started_by_a_killed_owner(folder: Path, before: str) -> int:
-    """The pid of a PostgreSQL whose owner killed itself with SIGKILL, after one more statement."""
+    """The pid of a PostgreSQL whose owner ran one more statement and then killed itself by SIGKILL."""
     owner = (
         "import os, pathlib, sys\n"
         "from ingest_pipeline.local.postgres import EmbeddedPostgres\n"

@@ -1,4 +1,4 @@
-"""The simulator on brokers: what it counts is what the broker has."""
+"""The simulator's count equals the number of records in the broker."""
 
 import os
 import re
@@ -23,7 +23,7 @@ TOPICS = ("temperature", "price")
 
 @pytest.fixture
 def kafka() -> Mapping[str, str]:
-    """A broker of the test's own: the topics' names are given."""
+    """A broker for one test, because the topics' names are fixed."""
     with EmbeddedBroker(TOPICS) as broker:
         yield {"bootstrap.servers": broker.bootstrap_servers}
 

@@ -1,4 +1,4 @@
-"""The example in docs/streams.md: its stream, its record and its row, as they stand there."""
+"""The example in docs/streams.md: stream, record and row, exactly as printed there."""
 
 from __future__ import annotations
 

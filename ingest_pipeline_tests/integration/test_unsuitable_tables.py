@@ -212,7 +212,7 @@ def test_other_checks_keep_their_words(bench: Bench) -> None:
 
 
 class OtherRole:
-    """A role that owns nothing and may do what is granted to it."""
+    """A role that owns nothing and has only granted rights."""
 
     def __init__(self, owner: Bench, stream: Stream) -> None:
         self.name = f"other_{secrets.token_hex(4)}"

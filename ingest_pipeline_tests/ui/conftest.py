@@ -1,4 +1,4 @@
-"""The demo with its UI in a browser, once for a test module, in a clone to which README's third stream was added."""
+"""A demo with its UI in a browser, for one test module, in a clone with README's third stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WAIT_SECONDS = 90
 
 @pytest.fixture(scope="module")
 def demo(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
-    """Rows are in every table, of which one record in a thousand was refused."""
+    """Every table has rows. One record in a thousand was refused."""
     clone = _with_third_stream(tmp_path_factory.mktemp("clone"))
     with RunningDemo(clone, "--rate", "300", PYTHONPATH=str(clone), **_SETTINGS) as running:
         running.wait_for("rows in every table", 300)
@@ -33,7 +33,7 @@ def demo(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _with_third_stream(folder: Path) -> Path:
-    """The package there, its streams.py edited as README has it."""
+    """A copy of the package whose streams.py has README's edit."""
     package = folder / "ingest_pipeline"
     shutil.copytree(ROOT / "ingest_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -45,14 +45,14 @@ def _with_third_stream(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures of the pages go: the folder that SCREENSHOTS names, by default one that nobody keeps."""
+    """The folder for pictures: the value of SCREENSHOTS, or a temporary folder."""
     named = os.environ.get("SCREENSHOTS")
     return Path(named) if named else tmp_path_factory.mktemp("screenshots")
 
 
 @pytest.fixture(scope="module")
 def context(chromium: Browser) -> Iterator[BrowserContext]:
-    """One for all pages, so that the UI's scripts are loaded once."""
+    """One browser context for all pages, so that the UI's scripts load once."""
     expect.set_options(timeout=_WAIT_SECONDS * 1000)
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-US", timezone_id="UTC")
     context.set_default_timeout(_WAIT_SECONDS * 1000)
@@ -62,7 +62,7 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext, demo: RunningDemo) -> Iterator[Page]:
-    """An empty page. Fails the test afterwards if it asked for anything that is not the UI's."""
+    """An empty page. The test fails afterwards if the page requested anything outside the UI."""
     page, asked = context.new_page(), list[str]()
     page.on("request", lambda request: asked.append(request.url))
     yield page
@@ -77,7 +77,7 @@ def ui(page: Page, demo: RunningDemo, images: Path) -> Ui:
 
 @pytest.fixture
 def database_url(demo: RunningDemo) -> str:
-    """Of the demo's PostgreSQL, as a shell reads it from the file that the demo writes."""
+    """The URL of the demo's PostgreSQL, read by a shell from the file that the demo writes."""
     said = subprocess.run(
         ["sh", "-c", '. .demo/env && printf %s "$DATABASE_URL"'],
         cwd=demo.folder,

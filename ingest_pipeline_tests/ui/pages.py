@@ -1,4 +1,4 @@
-"""Dagster's pages as a person uses them: by what they say, never by their markup's classes."""
+"""Dagster's pages, found by their visible text and never by CSS classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ui:
         self.page.goto(self.url + path, wait_until="domcontentloaded")
 
     def open_until(self, path: str, wanted: Locator) -> None:
-        """Load the page again and again until it shows what has yet to come about."""
+        """Reload the page until it shows the expected content."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             self.open(path)
@@ -43,7 +43,7 @@ class Ui:
                     raise
 
     def row(self, name: str) -> Locator:
-        """A row of a table, by its first cell."""
+        """A table row, found by its first cell."""
         return self.page.get_by_role("row", name=re.compile(rf"^{re.escape(name)} "))
 
     def text(self, said: str | re.Pattern[str]) -> Locator:
@@ -53,14 +53,14 @@ class Ui:
         return self.page.get_by_role("button", name=name)
 
     def run_of(self, job: str) -> str:
-        """Open the newest run that the job's page lists and has begun; the first characters of its id."""
+        """Open the newest started run on the job's page. Returns the first characters of its id."""
         self.open_until(f"/locations/ingest_pipeline.definitions/jobs/{job}/runs", self.text("Started"))
         self.page.get_by_role("link", name="View", exact=True).first.click()
         self.page.wait_for_url("**/runs/*")
         return self.page.url.rpartition("/runs/")[2][:8]
 
     def picture(self, name: str, at: Locator | None = None) -> None:
-        """Keep what is seen now, with a place of the page at the top if one is named."""
+        """Save a screenshot, scrolled to a place of the page if one is named."""
         if at is not None:
             at.evaluate("element => element.scrollIntoView({block: 'start'})")
         self.page.mouse.move(0, 0)  # no tooltip
@@ -68,5 +68,5 @@ class Ui:
 
 
 def line_pixels(canvas: Locator) -> int:
-    """How many pixels of a plot are its line's: blue, while axes and labels are grey."""
+    """The number of blue pixels, which belong to a plot's line. Axes and labels are grey."""
     return int(canvas.evaluate(_BLUE_PIXELS))

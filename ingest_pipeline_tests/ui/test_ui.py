@@ -1,6 +1,6 @@
-"""What people see in Dagster's UI, and what they can do there: the demo in a real browser.
+"""The demo's Dagster UI in a real browser: what people see and do.
 
-Everything is read off rendered pages. `make ui-test` keeps their pictures in docs/images.
+The tests read rendered pages. `make ui-test` saves pictures in docs/images.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def test_terminate_leaves_a_clean_run_and_another_goes_on(ui: Ui, database_url: 
 
 
 def test_redrive_from_the_launchpad_stores_what_can_be_stored_now(ui: Ui, database_url: str) -> None:
-    """A letter whose bytes are whole stands for one that new code can decode."""
+    """A letter with complete bytes stands for a letter that new code can decode."""
     first = "select min(id) from ingest.dead_letter where stream = 'temperature' and status = 'open'"
     (letter,) = wait_for("a dead letter", lambda: [found for found in query(database_url, first) if found])
     query(database_url, "update ingest.dead_letter set value = %s where id = %s", MENDED, letter)
