@@ -1,8 +1,9 @@
-"""SQLAlchemy Core's executemany, carried by PostgreSQL's binary COPY.
+"""SQLAlchemy Core's executemany, sent as PostgreSQL's binary COPY.
 
-The call stays `connection.exec_driver_sql(insert, rows)`; the engine's `do_executemany` event carries it when the
-statement's execution options bring a CopyPlan. A list of one row raises `do_execute` instead, so both are carried.
-Binary COPY checks no types: postgres/schema.py compares the columns' OIDs before a connection's first batch.
+The call is `connection.exec_driver_sql(insert, rows)`. A CopyPlan in the statement's execution options makes the
+engine's event `do_executemany` use COPY. SQLAlchemy raises `do_execute` for a list with one row, so this module handles
+both. Binary COPY checks no types. postgres/schema.py compares the columns' OIDs before the first batch of a connection.
+
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ OPTION = "ingest_copy"
 
 @dataclass(frozen=True, slots=True)
 class CopyPlan:
-    """`statement` is the COPY … FROM STDIN (FORMAT BINARY); `oids` are the types of a row's items, in order."""
+    """`statement` is a COPY … FROM STDIN (FORMAT BINARY). `oids` are the types of a row's values, in order."""
 
     statement: str
     oids: tuple[int, ...]
 
 
 def install(engine: Engine) -> None:
-    """Let this engine's statements be carried by COPY where they ask for it."""
+    """Register the events on this engine."""
     event.listen(engine, "do_executemany", _carry_many)
     event.listen(engine, "do_execute", _carry_one)
 
@@ -51,7 +52,7 @@ def _carry_one(cursor: psycopg.Cursor[Any], statement: str, parameters: Any, con
 
 
 def copy_rows(cursor: psycopg.Cursor[Any], plan: CopyPlan, rows: Sequence[Sequence[Any]]) -> None:
-    """Send the rows. Raises RowNotSent, naming the row, for one that psycopg cannot turn into bytes."""
+    """Send the rows. Raises RowNotSent for a row that psycopg cannot convert."""
     left = iter(rows)
     with cursor.copy(plan.statement) as copy:
         copy.set_types(plan.oids)

@@ -1,4 +1,4 @@
-"""Whether a COPY moves: one look at PostgreSQL's progress view cannot tell, two looks can."""
+"""Detects whether a COPY makes progress, by comparing two looks at PostgreSQL's progress view."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORGET_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class CopyProgress:
-    """How far one COPY had come at one look. `state_change` is when its statement began."""
+    """The progress of a COPY at one look. `state_change` is the start of its statement."""
 
     backend_start: datetime
     state_change: datetime
@@ -23,7 +23,7 @@ class CopyProgress:
 
 
 class CopyLooks:
-    """Remembers since when each session's COPY has stood at the same place. Threads may share it."""
+    """Remembers how long each session's COPY has made no progress. Thread-safe."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
@@ -31,13 +31,12 @@ class CopyLooks:
         self._standing: dict[int, tuple[CopyProgress, float]] = {}
 
     def moved(self, pid: int) -> None:
-        """The session is in no COPY now, or its COPY does not wait for the client."""
+        """Forget the session: it runs no COPY, or its COPY does not wait for the client."""
         with self._lock:
             self._standing.pop(pid, None)
 
     def seconds_standing(self, pid: int, progress: CopyProgress) -> float | None:
-        """Seconds since this process first saw the session's COPY at this place. None at the first look at a session,
-        and 0 where it has moved since the last one."""
+        """Seconds without progress, as seen by this process. None at the first look at a session, 0 after progress."""
         now = self._clock.monotonic()
         with self._lock:
             last, since = self._standing.get(pid, (None, now))

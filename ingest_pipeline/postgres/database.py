@@ -1,4 +1,4 @@
-"""Connections: a pool for questions, and single detached connections for runs that write."""
+"""Connections: a pool for queries, and single detached connections for runs that write."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 APPLICATION_PREFIX = "ingest "
-"""`application_name` of a writing session is this and the run's id: so a run can be seen in pg_stat_activity."""
+"""`application_name` of a writing session is this prefix and the run's id, which shows the run in pg_stat_activity."""
 
 _CONNECT_ARGS = {
     "connect_timeout": 5,
@@ -50,7 +50,7 @@ _CONNECT_ARGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-"""DATABASE_URL may set each otherwise."""
+"""DATABASE_URL may override these."""
 _PREPARE_THRESHOLD = 5
 _SESSION = WRITING
 ENCODING = "UTF8"
@@ -64,10 +64,11 @@ class Database:
 
     Args:
         sqlalchemy_url: `postgresql+psycopg://…`.
-        pool_min: connections kept once opened; none is opened before it is needed.
-        pool_max: most connections at a time, writing ones not counted.
-        synchronous_commit: of every session. "off" is safe here: positions are lost together with the rows they cover,
-            and Kafka still has the records. A reader may see rows that vanish for a moment.
+        pool_min: connections that stay open after use. None is opened in advance.
+        pool_max: maximum number of pooled connections. Writing connections do not count.
+        synchronous_commit: of every session. "off" is safe here: a crash loses positions together with their rows, and
+            Kafka still has the records. A reader may see rows that vanish for a moment.
+
     """
 
     def __init__(
@@ -101,30 +102,31 @@ class Database:
             json_serializer=json_text,
         )
         self.where = _place(self.engine)
-        """The servers and the database, for messages. No user, no password."""
+        """Servers and database for messages, without user and password."""
         copy.install(self.engine)
         event.listen(self.engine, "do_connect", connect)
         event.listen(self.engine, "handle_error", _discard_read_only)
 
     @contextmanager
     def connect(self, doing: str, statement_seconds: int = STATEMENT_SECONDS) -> Iterator[Connection]:
-        """A pooled connection for one transaction; commits at the end, rolls back on an exception.
+        """A pooled connection for one transaction. Commits at the end, rolls back after an exception.
 
         Args:
-            statement_seconds: how long one statement may take. 0 is no limit, for migrations. Waiting for a lock is
-                limited to 5 s always.
+            statement_seconds: statement time-out, 0 for none (migrations). The lock time-out is always 5 s.
 
-        Raises: what `mapped_errors` raises, said of `doing`.
+        Raises: the errors of `mapped_errors`, with `doing` in the message.
+
         """
         with mapped_errors(f"{doing} at {self.where}"), self._writable(statement_seconds) as connection:
             yield connection
             connection.commit()
 
     def _writable(self, statement_seconds: int) -> Connection:
-        """A pooled connection in a transaction, on a server that takes writes.
+        """A pooled connection in a transaction, on a server that accepts writes.
 
-        A pooled session may lead to a primary that another server has replaced. Its answers would be old, so the pool
-        is emptied, and the second try connects to the server that is the primary now.
+        A pooled session may still be connected to a replaced primary, whose answers are stale. In this case the pool is
+        emptied, and a second attempt connects to the new primary.
+
         """
         settings = parameters({**self._question, "statement_timeout": f"{statement_seconds}s"})
         for _ in range(2):
@@ -139,13 +141,15 @@ class Database:
         raise NoSession(READ_ONLY_ADVICE, READ_ONLY)
 
     def writing_connection(self, run_id: str) -> Connection:
-        """A connection of its own, not pooled, whose session bears the run's id and ends when it shows no life.
+        """A detached connection. Its application_name contains the run's id, and the server ends its session without
+        signs of life.
 
-        Never use it again after a disconnect: SQLAlchemy would come back on another backend, without the locks.
+        Do not use the connection after a disconnect: SQLAlchemy would reconnect to another backend, without the locks.
 
         Raises:
             SchemaMismatch: the database's encoding is not UTF8.
-            DatabaseUnavailable: also for a server that takes no writes, and for a pooler not in session mode.
+            DatabaseUnavailable: also for a read-only server, and for a pooler that is not in session mode.
+
         """
         with mapped_errors(f"connecting to {self.where}"), ExitStack() as on_error:
             connection = self._detached(on_error)
@@ -164,7 +168,7 @@ class Database:
             return connection
 
     def pooler_keeps_sessions(self) -> bool | None:
-        """Whether a pooler between here and PostgreSQL is in session mode. None without a pooler."""
+        """Whether the pooler is in session mode. None without a pooler."""
         with mapped_errors(f"connecting to {self.where}"), ExitStack() as at_end:
             return self._keeps_sessions(self._detached(at_end))
 
@@ -188,7 +192,7 @@ class Database:
 
 
 def _place(engine: Engine) -> str:
-    """Every host with its port, and the database, with what libpq takes from its own environment variables."""
+    """Every host with its port, and the database, including values from libpq's environment variables."""
     _, arguments = engine.dialect.create_connect_args(engine.url)
     defaults = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
     host, port, database = (str(arguments.get(name) or defaults[name]) for name in ("host", "port", "dbname"))
@@ -199,15 +203,16 @@ def _place(engine: Engine) -> str:
 
 
 def _discard_read_only(context: ExceptionContext) -> None:
-    """A server that takes no writes may have been replaced: its session is not used again, nor are its neighbours."""
+    """Empty the pool after an error of a read-only server, because another server may have replaced it."""
     if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
         context.is_disconnect = True
 
 
 def end_writing(connection: Connection, driver_connection: Any) -> None:
-    """End a writing connection's session, whatever its state; its locks go with it. Never raises.
+    """End the session of a writing connection in any state, which releases its locks. Never raises.
 
-    SQLAlchemy does not close a detached connection that it invalidates: the session would keep its locks.
+    SQLAlchemy does not close a detached connection that it invalidates, and an open session would keep its locks.
+
     """
     with suppress(psycopg.Error):
         driver_connection.close()

@@ -1,6 +1,9 @@
-"""PostgreSQL's and psycopg's errors → ours, in one place: connection state first, then SQLSTATE, never a text.
+"""Maps errors of PostgreSQL and psycopg to the product's errors, by connection state and SQLSTATE, never by message
+text.
 
-SQLSTATE classes are those of PostgreSQL 18's appendix A. Messages never carry DETAIL or CONTEXT: both quote rows.
+The SQLSTATE classes come from appendix A of PostgreSQL 18's manual. Messages never contain DETAIL or CONTEXT, because
+both quote rows.
+
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ _STOP = ("08P01", "22P03", "22P04", "42")
 _ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
 _NEVER_A_RECORD = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "55006", "55P", "72", "F0",
                    "HV", "XX")  # fmt: skip
-"""What even inside a trigger speaks of the server, the session or the code, such as an internal error."""
+"""States of the server, the session or the code, such as an internal error, even inside a trigger."""
 _ONLY_INSIDE = ("24", "55")
-"""What outside a function speaks of the session or of the table. A trigger may raise it of a row."""
+"""States of the session or the table outside a function. A trigger may raise them about a row."""
 READ_ONLY = "25006"
 READ_ONLY_ADVICE = (
     "the server takes no writes: it is a standby, or default_transaction_read_only is on; where DATABASE_URL names"
@@ -38,16 +41,16 @@ READ_ONLY_ADVICE = (
 )
 _POOLER_ADVICE = "a pooler ended the session: let DATABASE_URL lead to PostgreSQL itself, or to a pool in session mode"
 _CHECK = "23514"
-"""Also what PostgreSQL says of a row that fits no partition. It then names the table and no constraint."""
+"""PostgreSQL also raises this state for a row without a partition. It then names the table and no constraint."""
 UNSENDABLE = (OverflowError, RecursionError, TypeError, ValueError)
-"""What Python's own conversions raise for one value."""
+"""Errors of Python's own conversions of a value."""
 _CLIENT_REFUSALS = (*UNSENDABLE, psycopg.DataError, psycopg.ProgrammingError)
 _COPY_LINE = re.compile(r"^COPY .*?, \D*(\d+)", re.MULTILINE)  # a trigger's own lines may come before
 _COPY_COLUMN = re.compile(r"^COPY .*, line \d+, column ([^:\n]+)$", re.MULTILINE)
 
 
 class RowNotSent(Exception):
-    """psycopg could not turn a row into bytes; `index` is its place in the list, if known. Its cause says why."""
+    """psycopg could not convert a row. `index` is the row's place in the list, if known. The cause holds the reason."""
 
     def __init__(self, index: int | None) -> None:
         super().__init__("a row could not be sent")
@@ -56,12 +59,13 @@ class RowNotSent(Exception):
 
 @contextmanager
 def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
-    """Raise ours for theirs.
+    """Raise the product's errors instead of the driver's.
 
     Args:
-        doing: what was tried and where, for the message: "writing temperature".
-        of_rows: the statement stores rows in an event table, so what its triggers raise is a record's fault. A trigger
-            written in C leaves no line in PostgreSQL's context, so a state alone has to do.
+        doing: the operation, for the message: "writing temperature".
+        of_rows: the statement stores rows in an event table, so an error from a trigger is a record's fault. A trigger
+            written in C leaves no line in PostgreSQL's CONTEXT, so the SQLSTATE alone decides.
+
     """
     try:
         yield
@@ -78,7 +82,7 @@ def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
 
 
 def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bool = False) -> IngestError:
-    """Our error for one of theirs. `disconnected`: the connection is known to be gone."""
+    """The product's error for a driver's error. `disconnected`: the connection is gone."""
     state = getattr(error, "sqlstate", None)
     said = _first_line(error)
     if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
@@ -121,10 +125,11 @@ def _is(state: str, entries: tuple[str, ...]) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """The primary message: libpq's and the server's own first line, which quotes no row for the states that use it.
+    """The primary message of libpq or the server, which quotes no row for the states that use this function.
 
-    Inside a trigger or another function anything may be said, and what it does may name what a row holds: of an error
-    from there, only the condition is told.
+    A trigger or another function may put row values into its message. For an error from a function the message is only
+    the condition's name.
+
     """
     if _inside_function(error):
         return f"{_condition(error)}, inside a trigger or function; its words may quote a record and are left out"
@@ -134,21 +139,21 @@ def _first_line(error: BaseException) -> str:
 
 
 def _inside_function(error: BaseException) -> bool:
-    """Whether a trigger or another function raised it: PostgreSQL's context then has a line for each function."""
+    """Whether a function raised the error: PostgreSQL's CONTEXT has a line for each function."""
     diag = getattr(error, "diag", None)
     context = diag.context if diag is not None else None
     return any(not line.startswith("COPY ") for line in (context or "").splitlines())
 
 
 def _condition(error: BaseException) -> str:
-    """`UniqueViolation` → "unique violation". psycopg has a class for every state but those that a user made up."""
+    """`UniqueViolation` → "unique violation". psycopg has a class for every state but user-defined ones."""
     if type(error).__name__ in vars(psycopg):
         return "an error of its own"
     return re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
 
 
 def _template(error: BaseException, state: str) -> str:
-    """Why PostgreSQL refused, without a value: the condition, and the column or constraint it names."""
+    """The reason without a value: the condition, and the column or constraint."""
     words = _condition(error)
     diag = getattr(error, "diag", None)
     if state == _CHECK and diag is not None and not diag.constraint_name and not _inside_function(error):
@@ -162,13 +167,14 @@ def _template(error: BaseException, state: str) -> str:
 
 
 def _copied_column(context: str | None) -> str | None:
-    """The column whose value a binary COPY could not take. In text a COPY adds the value: such a line is no match."""
+    """The column whose value a binary COPY refused. A text COPY appends the value to this line, which then does not
+    match."""
     found = _COPY_COLUMN.findall(context or "")
     return found[-1] if found else None
 
 
 def _copy_index(error: BaseException) -> int | None:
-    """The row a failed COPY names, counted from 0. A hint: whoever uses it tries that row alone first."""
+    """The row that a failed COPY names, counted from 0. Callers try this row alone, because the line is only a hint."""
     diag = getattr(error, "diag", None)
     found = _COPY_LINE.search(diag.context or "") if diag is not None else None
     return int(found.group(1)) - 1 if found else None

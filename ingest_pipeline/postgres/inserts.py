@@ -1,4 +1,4 @@
-"""The two INSERTs of a batch, of rows and of dead letters: by COPY or by executemany."""
+"""The two INSERTs of a batch, for rows and for dead letters, by COPY or by executemany."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Inserts:
     """Writes the rows and dead letters of one stream inside the caller's transaction.
 
     Args:
-        by_copy: carry them by COPY, else by executemany.
+        by_copy: True for COPY, False for executemany.
+
     """
 
     def __init__(self, stream: Stream, run_id: str, sql: Statements, by_copy: bool) -> None:
@@ -29,10 +30,11 @@ class Inserts:
         self._doing = f"writing stream {stream.name}"
 
     def rows(self, connection: Connection, rows: list[Row]) -> int:
-        """How many rows the table took. Fewer than were sent where a trigger drops some.
+        """Store the rows and return how many the table took. A trigger may drop rows.
 
         Raises:
             RecordRefused: a row is refused, so none was stored.
+
         """
         with mapped_errors(self._doing, of_rows=True):
             return self._carry(connection, self._sql.insert, rows, self._sql.copy, as_parameters)
@@ -40,11 +42,15 @@ class Inserts:
     def letters(
         self, connection: Connection, letters: Sequence[DeadLetter], allowed: Collection[tuple[int, int]]
     ) -> None:
-        """Store the dead letters. `allowed`: (partition, offset) of those that an operator lets pass the limit.
+        """Store the dead letters.
+
+        Args:
+            allowed: (partition, offset) of letters that an operator exempted from the limit.
 
         Raises:
-            LedgerConflict: one of them is in the ledger already.
-            SchemaMismatch: the ledger's table does not keep them all.
+            LedgerConflict: the ledger already holds one of the letters.
+            SchemaMismatch: the ledger's table did not store all letters.
+
         """
         if not letters:
             return
@@ -82,7 +88,7 @@ class Inserts:
         copy: CopyPlan,
         dress: Callable[[tuple[Any, ...]], tuple[Any, ...]],
     ) -> int:
-        """SQLAlchemy Core's executemany, carried by COPY when that is the method. How many rows the table took."""
+        """Execute SQLAlchemy Core's executemany, or COPY if chosen. Returns how many rows the table took."""
         if self._by_copy:
             return connection.exec_driver_sql(insert, rows, {OPTION: copy}).rowcount
         try:

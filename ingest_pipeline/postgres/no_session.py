@@ -1,8 +1,9 @@
-"""Why PostgreSQL gave no session: its SQLSTATE, and what to do about it.
+"""The reason why PostgreSQL refused a session: SQLSTATE, and what to do.
 
-psycopg raises an OperationalError without SQLSTATE for whatever ends a connection attempt. libpq knows the SQLSTATE,
-and puts it into its message where PQsetErrorVerbosity asks for it. psycopg does not offer that call, so `_answer` tries
-once more and makes it through ctypes. Reading PostgreSQL's words instead would fail in any language but English.
+psycopg raises an OperationalError without SQLSTATE for every failed connection attempt. libpq adds the SQLSTATE to its
+message after PQsetErrorVerbosity, which psycopg does not offer. `_answer` therefore tries again and calls the function
+through ctypes. Server messages are no substitute, because they are translated.
+
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _UNKNOWN_OPTION = "DATABASE_URL has an option that PostgreSQL's client does not 
 
 
 class NoSession(Exception):
-    """PostgreSQL gave no session that can be used. The words say why and what to do."""
+    """PostgreSQL gave no usable session. The message says why and what to do."""
 
     def __init__(self, words: str, sqlstate: str | None = None) -> None:
         super().__init__(words)
@@ -59,7 +60,7 @@ class NoSession(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """How a connection attempt ended: the SQLSTATE, and else how far it came."""
+    """The end of a connection attempt: its SQLSTATE, or the last step reached."""
 
     sqlstate: str | None
     status: int
@@ -67,7 +68,7 @@ class _Answer:
 
 
 def connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, Any]) -> psycopg.Connection[Any]:
-    """For SQLAlchemy's event `do_connect`. Raises NoSession for every attempt that fails."""
+    """Handler for SQLAlchemy's event `do_connect`. Raises NoSession for every failed attempt."""
     try:
         return psycopg.connect(*arguments, **parameters)
     except psycopg.errors.ConnectionTimeout as error:
@@ -94,7 +95,7 @@ def _words(answer: _Answer, parameters: Mapping[str, Any]) -> str:
 
 
 def _answer(parameters: dict[str, Any]) -> _Answer:
-    """Try once more, for the SQLSTATE alone. A server that takes the session now has none."""
+    """Try again to learn the SQLSTATE. There is none if the server accepts this attempt."""
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     conninfo = make_conninfo("", **{name: value for name, value in parameters.items() if name in known})
     connection = pq.PGconn.connect_start(conninfo.encode())
@@ -108,7 +109,7 @@ def _answer(parameters: dict[str, Any]) -> _Answer:
 
 
 def _ask_for_sqlstate(connection: Any) -> None:
-    """Where psycopg's own module does not lead to libpq's function, the answer has no SQLSTATE."""
+    """Without access to libpq's function through psycopg's module, the answer has no SQLSTATE."""
     module = sys.modules[pq.PGconn.__module__]
     path = pq.misc.find_libpq_full_path() if pq.__impl__ == "python" else module.__file__
     try:

@@ -1,7 +1,8 @@
-"""Whether a pooler before PostgreSQL gives each client a session of its own.
+"""Detects a pooler between the product and PostgreSQL, and whether it is in session mode.
 
-A run's advisory locks belong to a session. A pooler in transaction or statement mode moves a client from session to
-session, so the locks would stay behind on one that nobody ends.
+A run's advisory locks belong to a session. A pooler in transaction or statement mode moves a client between sessions,
+so the locks would stay behind on a session that lives on.
+
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ REFUSAL = (
 
 
 def has_pooler(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the process id that came with the cancel key is another one than the session's own.
+    """Whether the process id from the cancel key differs from the session's own.
 
-    PostgreSQL sends the session's. A pooler makes up a key of its own, in every mode. One in statement mode refuses
-    the transaction.
+    PostgreSQL sends its own process id. A pooler invents a key in every mode. A pooler in statement mode refuses the
+    transaction.
+
     """
     try:
         row = connection.execute("SELECT pg_backend_pid()").fetchone()
@@ -33,11 +35,11 @@ def has_pooler(connection: psycopg.Connection[Any]) -> bool:
 
 
 def keeps_sessions(spare: psycopg.Connection[Any]) -> bool:
-    """Whether the pooler keeps a client on one session. Ends the spare connection's session to see that.
+    """Whether the pooler keeps a client on one session. The test ends the session of a spare connection.
 
-    PostgreSQL ends the session for being idle. In session mode the pooler then ends the client's connection too, since
-    the session is the client's own. In transaction mode an idle client has no session, and so sees nothing. In
-    statement mode the pooler refuses the transaction.
+    PostgreSQL ends the idle session. In session mode the pooler then closes the client's connection. In transaction
+    mode an idle client has no session, so nothing happens. In statement mode the pooler refuses the transaction.
+
     """
     try:
         spare.execute(_END_SOON)

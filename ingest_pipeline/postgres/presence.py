@@ -1,4 +1,4 @@
-"""Which of a batch's rows are in the event table, whatever triggers, rules or partitions made of them."""
+"""Looks up the rows of a batch in the event table, after triggers, rules and partitions have acted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .statements import Statements
 
 
 def row_counts(connection: Connection, sql: Statements, advances: Mapping[int, Advance]) -> dict[int, int]:
-    """Partition → rows of the offsets over which the batch moves it."""
+    """Partition → number of stored rows in the batch's offset range."""
     parameters = {
         "partitions": list(advances),
         "incarnations": [advance.incarnation for advance in advances.values()],
@@ -25,13 +25,14 @@ def row_counts(connection: Connection, sql: Statements, advances: Mapping[int, A
 def refuse_conflict(
     connection: Connection, sql: Statements, coordinates: Collection[tuple[int, int, int]], doing: str
 ) -> None:
-    """A record whose row is in the table must not become a dead letter.
+    """Stop before a record with a stored row becomes a dead letter.
 
     Args:
         coordinates: (incarnation, partition, offset) of records that the database refuses.
 
     Raises:
         LedgerConflict: the table holds a row of one of them.
+
     """
     incarnations, partitions, offsets = zip(*coordinates, strict=True)
     parameters = {"incarnations": list(incarnations), "partitions": list(partitions), "offsets": list(offsets)}

@@ -1,4 +1,4 @@
-"""Queries for people to paste into psql. SQLAlchemy is not needed for them, so that definitions load without it."""
+"""Queries to paste into psql. The module works without SQLAlchemy, which definitions do not load."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ ORDER BY id DESC LIMIT 20;"""
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier. Where a driver formats the statement, double its percent signs."""
+    """A name as an SQL identifier. Double its percent signs in statements that a driver formats."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def newest_rows(stream: Stream, events: str, ledger: str) -> str:
-    """The newest rows, found by the primary key, so that it costs the same in a large table.
+    """The newest rows, by the primary key, at the same cost in a large table.
 
     Args:
         events, ledger: the schemas of the stream's table and of the ledger.
+
     """
     table = f"{quoted(events)}.{quoted(stream.table)}"
     return _NEWEST_ROWS.format(ledger=quoted(ledger), table=table, stream=stream.name)
 
 
 def open_dead_letters(stream: Stream, ledger: str) -> str:
-    """The newest dead letters that wait for somebody, without their bytes."""
+    """The newest open dead letters, without their bytes."""
     return _OPEN_DEAD_LETTERS.format(ledger=quoted(ledger), stream=stream.name)

@@ -1,9 +1,9 @@
-"""Finding the records that only the database refuses, at a cost that stays near that of storing the others.
+"""Finds the records that only the database refuses, at little more than the cost of storing the others.
 
-A failed COPY names its line: what came before is stored, the named row is tried alone, and the rest goes on, a chunk
-first: all that is sent behind a row that fails is sent in vain.
-The line is a hint: a row becomes a dead letter only when it fails alone, or by a rule that looks at nothing but the
-row. Without a line the list is halved.
+A failed COPY names a line. The rows before the line are stored, the named row is tried alone, and the rest follows in
+chunks, because a COPY wastes all rows after its first failure. The line is only a hint: a row becomes a dead letter if
+it fails alone, or if it violates a rule about the row alone. Without a line the list is halved.
+
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from ..core.errors import RecordRefused
 from ..core.record import Row
 
 CHUNK = 200
-"""Rows tried behind one that failed, under one savepoint. With 1 % refused, at random places, 100 took longer and 300
-no less: what is sent behind the next one that fails is cheap, a statement more is not."""
+"""Rows tried after a failed row, under one savepoint. With 1 % refused rows at random places, 100 took longer and 300
+did not help: rows sent behind a failure are cheap, and another statement is not.
+"""
 
 _OF_THE_ROW = frozenset({"22001", "23502", "23514"})
-"""Too long for its column, null where it must not be, a CHECK: whatever else is stored, such a row is refused. That
-saves a third of the statements; a key (23505) is another matter, since the row it collides with may be refused, too."""
+"""Value too long, null in a NOT NULL column, CHECK violation: the row fails whatever else is stored, so no second
+attempt is needed. This saves a third of the statements. A unique violation (23505) is different, because the row on the
+other side may be refused too.
+"""
 
 Store = Callable[[list[Row]], None]
 
@@ -37,13 +40,14 @@ def store_isolated(
     """Store every row that can be stored, in order, inside the open transaction.
 
     Args:
-        store: writes rows by one statement; raises RecordRefused when one of them is refused.
-        batch_size: most rows of one statement.
-        first: why one statement with all of them has failed; saves that try where it names a line.
-        observe: called for each row that was refused alone, in their order; may raise to give up.
+        store: writes rows by one statement. Raises RecordRefused for a refused row.
+        batch_size: maximum rows of one statement.
+        first: the error of a statement with all rows. Its line saves another attempt.
+        observe: called for each refused row, in order. May raise to give up.
 
     Returns:
-        (index in `rows`, why) of each row that was refused alone.
+        (index in `rows`, error) of each refused row.
+
     """
     refused: list[tuple[int, RecordRefused]] = []
     named = first if first is not None and first.index is not None else None

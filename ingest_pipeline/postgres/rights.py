@@ -1,4 +1,4 @@
-"""What the role that is connected may do, compared with what drains, and commands and jobs beside them, need."""
+"""Compares the rights of the connected role with the rights that drains, commands and jobs need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .queries import quoted
 from .sql import Schemas
 
 MINIMUM_VERSION = 140_000
-"""PostgreSQL 14: the first with idle_session_timeout."""
+"""PostgreSQL 14, the first version with idle_session_timeout."""
 
 _NEEDED = {
     "position": ("SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -36,7 +36,7 @@ _SEQUENCES_WITHOUT_USAGE = text("""
     JOIN pg_class c ON c.oid = default_.adrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = :schema AND c.relname = :table
       AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END ORDER BY 1""")
-"""Of the defaults of the table's columns, such as a serial column's. An identity column needs no right of its own."""
+"""Rights on the sequences behind column defaults, such as a serial column's. An identity column needs none."""
 
 
 def server_version(connection: Connection) -> tuple[int, str]:
@@ -48,7 +48,7 @@ def server_version(connection: Connection) -> tuple[int, str]:
 
 
 def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> list[str]:
-    """The GRANT statements that are missing, for schemas, tables and sequences that exist."""
+    """The missing GRANT statements, for existing schemas, tables and sequences."""
     role = quoted(connection.execute(text("SELECT current_user")).scalar_one())
     grants = [
         f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}"
@@ -68,7 +68,7 @@ def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> 
 
 
 def may_create(connection: Connection, schemas: Schemas) -> bool:
-    """Whether missing tables could be created by this role: in schemas that exist, or in the database."""
+    """Whether this role could create the missing tables, in existing schemas or in the database."""
     return all(
         bool(
             connection.execute(

@@ -1,7 +1,8 @@
-"""What every session sets, so that defaults of the role, the database or the server change nothing here.
+"""Settings of every session, so that defaults of role, database or server have no effect.
 
-`search_path` and `row_security` stay as they are: triggers on the event tables may rely on them. So does
-`default_transaction_read_only`: it may fence a primary that has been replaced.
+`search_path` and `row_security` keep their defaults, because triggers on the event tables may rely on them.
+`default_transaction_read_only` does too, because it may fence a replaced primary.
+
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Mapping
 from sqlalchemy import text
 
 FROZEN_SECONDS = 20
-"""After this long without a sign of life a session is ended: by the server between statements, by a waiter in COPY."""
+"""A session without a sign of life for this long is ended: by the server between statements, by a waiting run in COPY.
+"""
 STATEMENT_SECONDS = 5
-"""How long a question on a pooled connection may take."""
+"""Statement time-out of queries on pooled connections."""
 LONG_STATEMENT_SECONDS = 60
-"""How long a statement may take that stores or changes what was asked for, in a run or in a command."""
+"""Statement time-out of writes, in runs and commands."""
 
 _COMMON = {
     "lock_timeout": "5s",
@@ -40,7 +42,7 @@ WRITING = {
     "plan_cache_mode": "force_generic_plan",  # the statements of a batch are always the same: plan them once
 }
 QUESTION = {**_COMMON, "statement_timeout": f"{STATEMENT_SECONDS}s"}
-"""Of one transaction, so that a pooler which hands out sessions by transaction keeps nothing of them."""
+"""Settings for one transaction, so that a pooler in transaction mode keeps none of them."""
 
 _SET = """
     SELECT count(set_config(name, value, {local})) AS settings, pg_backend_pid() AS pid,
@@ -51,5 +53,5 @@ SET_SESSION, SET_TRANSACTION = text(_SET.format(local="false")), text(_SET.forma
 
 
 def parameters(settings: Mapping[str, str]) -> dict[str, list[str]]:
-    """For SET_SESSION and SET_TRANSACTION."""
+    """Parameters of SET_SESSION and SET_TRANSACTION."""
     return {"names": list(settings), "values": list(settings.values())}

@@ -26,7 +26,7 @@ _letter_values = attrgetter(*DeadLetter.__slots__)
 
 @dataclass(frozen=True)
 class Statements:
-    """What a writer executes. `insert` and `letter` are for exec_driver_sql; their CopyPlans carry the same rows."""
+    """The writer's statements. `insert` and `letter` are for exec_driver_sql. Their CopyPlans carry the same rows."""
 
     insert: str
     copy: CopyPlan
@@ -83,7 +83,7 @@ def _carried(table: str, oids: Mapping[str, int]) -> tuple[str, CopyPlan]:
 
 
 def as_parameters(row: Row) -> tuple[Any, ...]:
-    """A row for plain executemany: what COPY takes in binary (the timestamp as an int8, JSON as it is) is dressed."""
+    """A row for executemany. COPY takes timestamps as int8 and JSON as text, and executemany needs both converted."""
     stamp = row[STAMP]
     at = None if stamp is None else _PG_EPOCH + timedelta(microseconds=stamp)
     return (*row[:STAMP], at, *dressed(row[STAMP + 1 :]))
@@ -94,7 +94,7 @@ def dressed(values: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def letter_row(letter: DeadLetter, stream: Stream, run_id: str, allowed: bool) -> tuple[Any, ...]:
-    """In the order of the letter's columns."""
+    """A dead letter's values, in the order of its columns."""
     return (stream.name, stream.topic, run_id, allowed, *_letter_values(letter))
 
 

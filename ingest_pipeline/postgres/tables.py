@@ -1,4 +1,4 @@
-"""The ledger's tables and the event tables, as SQLAlchemy sees them. The ledger's are made by migrations/ alone."""
+"""SQLAlchemy tables of the ledger and of the streams. Only migrations/ creates the ledger's tables."""
 
 from __future__ import annotations
 
@@ -91,15 +91,15 @@ def _column(declared: Declared) -> Column[Any]:
 
 
 def primary_key_name(table: str) -> str:
-    """The event table's own key, as `mapped_errors` knows it."""
+    """The name of the event table's primary key, as `mapped_errors` expects it."""
     return index_names(table)[0]
 
 
 def column_oids(stream: Stream) -> dict[str, int]:
-    """Column → type OID for the columns a row fills, in a row's order."""
+    """Column → type OID for the columns of a row, in order."""
     return {column.name: column.pg_oid for column in stream.row_columns}
 
 
 def letter_oids() -> dict[str, int]:
-    """Column → type OID of the columns that a writer fills of a dead letter, in their order."""
+    """Column → type OID for the columns of a dead letter, in order."""
     return {name: psycopg.adapters.types[kind].oid for name, kind in _LETTER_COLUMNS.items()}

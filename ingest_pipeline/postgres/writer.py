@@ -36,16 +36,17 @@ _IMMEDIATE = text("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 class BatchWriter:
-    """Writes batches of one stream on behalf of one run.
+    """Writes batches of one stream for one run.
 
     Args:
-        write_method: "copy" or "executemany": what carries the rows.
-        letter_bytes: bytes of a value that a dead letter keeps.
-        batch_size: most rows of one INSERT; a transaction may hold several. COPY takes all of a transaction: each
-            costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on one of 1,000 rows, since the
-            resource owner keeps their slots under one hash (0.9 µs a row; 0.1 with 10,000 rows).
-        window: which of the last records were refused; moves with each committed batch.
-        database: where the tables are, for messages and for a closer look at a table that was altered.
+        write_method: "copy" or "executemany".
+        dead_letter_max_bytes: bytes of a value that a dead letter keeps.
+        batch_size: maximum rows of one INSERT. A transaction may have several. COPY takes all rows of a transaction at
+            once, because every COPY costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on a
+            COPY of 1,000 rows (0.9 µs a row, 0.1 µs with 10,000 rows).
+        window: the refusals among the last records. Every committed batch moves the window.
+        database: gives table names for messages, and a second connection to inspect an altered table.
+
     """
 
     def __init__(
@@ -73,13 +74,14 @@ class BatchWriter:
         self._doing = f"writing stream {stream.name}"
 
     def write(self, connection: Connection, batch: Batch) -> CommitResult:
-        """Commit the batch, or nothing of it.
+        """Commit the whole batch or nothing.
 
-        A batch in which the database refuses a record is begun again, each refused record found and put aside.
+        If the database refuses a record, the transaction starts again and isolates every refused record.
 
         Raises:
-            Superseded, EnvironmentFault, StopStream: the transaction was rolled back, or its end is not known. After a
-                statement that took longer than its time-out, by a slow trigger, the next try is made of shorter ones.
+            Superseded, EnvironmentFault, StopStream: the transaction was rolled back, or its outcome is unknown. After
+                a statement time-out, as with a slow trigger, the next attempt uses shorter statements.
+
         """
         try:
             return self._written(connection, batch)
@@ -103,14 +105,15 @@ class BatchWriter:
             ) from error
 
     def _transaction(self, connection: Connection, batch: Batch, first: RecordRefused | None = None) -> CommitResult:
-        """One transaction, with `first`, the refusal that ended it when tried before, in this order:
+        """One transaction. `first` is the refusal that ended the previous attempt, if any. The steps:
 
-        1. deferred constraints become immediate: one that failed at COMMIT could not be isolated;
-        2. the positions move, by compare-and-set: a writer that lost ownership ends here. So does one whose table was
-           altered and is not as declared any more. From here to COMMIT the table cannot be altered;
-        3. rows, the refused ones put aside, unless they are too many. Rows that a trigger drops are counted;
-        4. dead letters;
+        1. Make deferred constraints immediate, because a failure at COMMIT could not be isolated.
+        2. Move the positions by compare-and-set. A writer without ownership ends here, and so does a writer whose table
+           was altered against its declaration. The table cannot be altered from here to COMMIT.
+        3. Store the rows, and put refused rows aside, up to the dead-letter limit. Count rows that a trigger drops.
+        4. Store the dead letters.
         5. COMMIT.
+
         """
         rows = Counter(map(_PARTITION, batch.rows))
         letters = Counter(letter.partition for letter in batch.dead_letters)
@@ -136,7 +139,7 @@ class BatchWriter:
     def _move(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
     ) -> tuple[OwnerRequests, int]:
-        """What others ask, and how many dead letters the limit need not count."""
+        """Requests of others, and the number of dead letters that the limit does not count."""
         advances = batch.advances
         accounted = {p: rows.get(p, 0) + letters.get(p, 0) + advance.skipped for p, advance in advances.items()}
         row = connection.execute(
@@ -172,7 +175,7 @@ class BatchWriter:
     def _store(
         self, connection: Connection, batch: Batch, tally: LetterTally, first: RecordRefused | None
     ) -> tuple[int, list[DeadLetter]]:
-        """How many rows the table took, and the dead letters of those that were refused."""
+        """The number of rows stored, and the dead letters of the refused rows."""
         stored = 0
 
         def store(rows: list[Row]) -> None:
@@ -199,7 +202,7 @@ class BatchWriter:
         return stored, [self._put_aside(batch, i, error) for i, error in refused]
 
     def _refuse_unfilled(self, connection: Connection, error: RecordRefused) -> None:
-        """A column that neither a field nor a trigger fills is null in every row, so no record is at fault."""
+        """A NOT NULL column without a field, default or trigger is null in every row. No single record is at fault."""
         column = error.where.get("column")
         if column in self._stream.columns:
             return
@@ -213,12 +216,12 @@ class BatchWriter:
             )
 
     def _dropped(self, connection: Connection, batch: Batch, rows: Mapping[int, int]) -> Counter[int]:
-        """Partition → rows that are not in the table, though no statement failed: a trigger returned NULL for them."""
+        """Partition → rows missing from the table although no statement failed. A trigger returned NULL for them."""
         present = row_counts(connection, self._sql, batch.advances)
         return Counter({p: count - present[p] for p, count in rows.items() if count > present[p]})
 
     def _put_aside(self, batch: Batch, i: int, refused: RecordRefused) -> DeadLetter:
-        """Made once, however often the batch is tried."""
+        """The dead letter is made once, even if the batch is tried several times."""
         if i not in batch.put_aside:
             row, read = batch.rows[i], batch.rows[i][self._stream.record_columns.headers_slice]
             batch.put_aside[i] = dead_letter(

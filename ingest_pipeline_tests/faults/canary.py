@@ -1,5 +1,4 @@
-"""Puts a canary word into every secret and payload, and searches for the word in everything that a run leaves
-behind."""
+"""Puts a canary word into every secret and payload, and searches for the word in everything that a run leaves behind."""
 
 from __future__ import annotations
 

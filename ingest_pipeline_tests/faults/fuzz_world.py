@@ -50,8 +50,8 @@ class FuzzedStream:
         self.problems: list[str] = []
 
     def write(self, fuzzed: list[Fuzzed]) -> dict[Where, tuple[Fuzzed, int]]:
-        """Coordinates and timestamp of each record. The records of the C library come first, and their coordinates
-        are counted."""
+        """Coordinates and timestamp of each record. The records of the C library come first, and their coordinates are
+        counted."""
         placed: dict[Where, tuple[Fuzzed, int]] = {}
         refused: list[KafkaError] = []
         by_library = [record for record in fuzzed if record.raw_headers is not None]

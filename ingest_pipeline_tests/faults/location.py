@@ -1,6 +1,5 @@
 """A code location with one stream for every way in which a run's process can lose contact. TEST_TOPIC_SUFFIX is
-appended
-to every topic name.
+appended to every topic name.
 """
 
 import os

@@ -38,8 +38,7 @@ class _Link:
 
 class TcpProxy:
     """Listens on `port` and forwards to a server, in a thread of its own. Methods are thread-safe and have taken effect
-    on
-    return.
+    on return.
 
     """
 

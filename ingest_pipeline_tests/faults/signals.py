@@ -23,8 +23,7 @@ def freeze(pid: int, storage: Path) -> None:
     """Send SIGSTOP at a moment when the process does not write to Dagster's SQLite files.
 
     A process frozen in such a write blocks all other writers, daemon and code server included, until it wakes up or
-    ends.
-    No run can be launched meanwhile. See "Limits" in docs/reliability.md.
+    ends. No run can be launched meanwhile. See "Limits" in docs/reliability.md.
 
     """
 

@@ -134,8 +134,7 @@ class Dagster:
 
     def terminate(self, run_id: str) -> bool:
         """Terminate a run as the button does, with retries while a new code server starts. False if the server does not
-        know
-        the run.
+        know the run.
         """
         answers: list[bool] = []
 

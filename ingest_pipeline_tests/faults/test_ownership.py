@@ -63,8 +63,7 @@ def world(
 @pytest.fixture(scope="module")
 def story(world: World) -> Story:
     """Four runs lose contact, the fifth is reported as failed, and producers go on writing. Each old run comes back
-    after
-    Dagster shows it as failed.
+    after Dagster shows it as failed.
 
     """
     told = Story()

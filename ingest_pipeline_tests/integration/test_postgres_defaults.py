@@ -1,6 +1,5 @@
 """Roles and databases with other defaults than PostgreSQL's. Sessions set the values they rely on, and `ingest check`
-names
-defaults that cannot work.
+names defaults that cannot work.
 """
 
 from __future__ import annotations
