@@ -55,7 +55,8 @@ def begin(
     """Give every partition of the topic a position, and return the positions.
 
     All partitions of a new stream begin together, also across shards. A partition that is added later begins at its
-    first offset. A partition whose leader does not answer gets no position yet:
+    first offset. So does every partition of a re-created topic, after `accept-loss` has closed all positions of the
+    old one. A partition whose leader does not answer gets no position yet:
 
     - If the partition begins at its first offset, the other partitions begin now.
     - If START_FROM is "latest" or a time, the whole stream waits, because a later moment would give another offset.
@@ -71,7 +72,7 @@ def begin(
         positions = ledger.positions()
         check_identity(identity, positions, topic.name, stream)
         missing = sorted(set(range(identity.partitions)) - set(positions))
-        if positions:
+        if positions or ledger.accounting():
             starts = topic.start_offsets(missing)
         else:
             starts = _first_offsets(topic, ledger, policy=policy, partitions=missing, stream=stream, warn=warn)

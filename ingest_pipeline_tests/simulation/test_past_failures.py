@@ -134,3 +134,14 @@ def test_a_log_cut_below_the_place_where_somebody_began_it_anew_is_lost() -> Non
         state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 2)
         state.work(ticks=2, points=100)
         assert state.world.count["tick refused: DataLoss"] == 1
+
+
+def test_a_stream_begins_again_after_all_its_positions_were_closed() -> None:
+    """Only partition 1 had a position. The re-created topic has no partition 1, and the group has the ledger's mark."""
+    state = Simulation()
+    state.begin(own=settings_of(run_idle_seconds=0), partitions=1)
+    state.leader(away=True, partition=0)
+    state.change(how="add_partition", partition=0)
+    state.produce_and_work(kinds=[GOOD], partition=1, points=100)
+    state.recreate(partitions=1, regrown=[], rounds=0)
+    state.teardown()
