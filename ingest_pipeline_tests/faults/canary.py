@@ -1,4 +1,4 @@
-"""Puts a canary word into every secret and payload, and searches for the word in everything that a run leaves behind."""
+"""Puts a canary word into all secrets and payloads, and searches everything that a run leaves behind for it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ _FORMS = [re.compile(f"{date}([Tt ]{clock}{_ZONE})?") for date in _DATES for clo
 
 
 def microseconds(text: str) -> int | None:
-    """Microseconds since 1970 in UTC, with further decimals cut. None for text that is no timestamp. No zone means UTC."""
+    """Microseconds since 1970 in UTC, with further decimals cut. None if the text is no timestamp. No zone is UTC."""
     matches = [match.groupdict() for form in _FORMS if (match := form.fullmatch(text))]
     return next((moment for match in matches if (moment := _moment(match)) is not None), None)
 

@@ -236,7 +236,7 @@ def test_a_leader_that_is_frozen_for_longer_than_the_socket_time_out_costs_nothi
 
 
 def test_a_frozen_broker_that_the_client_is_connected_to_is_given_up_soon(kafka: Kafka) -> None:
-    """After the restart of broker 2 the client has one connection, to broker 1, and asks only that broker for metadata."""
+    """After broker 2 restarts, the client has one connection, to broker 1, and asks only that broker for metadata."""
     kafka.cluster.create_topic("asked", replicas=REPLICATED)
     admin = Admin({"bootstrap.servers": kafka.cluster.bootstrap_servers})
     topic = KafkaTopic(admin, "asked")

@@ -88,7 +88,7 @@ def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
 
 
 def commands(bench: Bench) -> None:
-    """The operations beside the drains: redrive, discard, allow, accept-loss, its --dismiss, and closing a partition."""
+    """The operations beside the drains: redrive, discard, allow, accept-loss and --dismiss, closing a partition."""
     letters = DeadLetters(bench.database, bench.stream)
     letters.redrive(LetterFilter(), JsonDecoder(bench.stream).decode)
     assert letters.discard(LetterFilter()) == 1
