@@ -1,4 +1,4 @@
-"""Going on after a loss: the gap is recorded and the position moved over it, in one transaction."""
+"""Accepts a data loss: records the gap and moves the position past it, in one transaction."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ def write(
     identity: TopicIdentity,
     by: str,
 ) -> None:
-    """Inside the open transaction of a session that owns the partitions, for each acceptance:
+    """Inside the open transaction of a session that owns the partitions, do this for each acceptance:
 
-    1. the gap: the offsets that were lost; an empty range, at the last offset verified as the old topic's, where the
-       position starts anew, and another one for what of its log is left out;
-    2. where offsets will be used again, the old position is kept as a past one;
-    3. the position moves by compare-and-set, or is closed where the partition is no more.
+    1. Record the gap with the lost offsets. If the position starts a new incarnation, the gap is an empty range at the
+    last
+       offset verified in the old topic, and a second gap covers the skipped part of the new log.
+    2. If offsets will be used again, keep the old position as a past one.
+    3. Move the position by compare-and-set, or close it if the partition no longer exists.
 
     Raises:
-        Superseded: a position is not as the loss says.
+        Superseded: a position differs from the loss.
+
     """
     incarnation = None
     if any(item.new_incarnation for item in accepted):
@@ -76,7 +78,7 @@ def write(
 
 
 def new_incarnation(connection: Connection, schemas: Schemas, stream: Stream) -> int:
-    """The next number for the event table; above any that its rows bear."""
+    """The next incarnation of the event table, above that of every stored row."""
     used = connection.execute(schemas.sql("SELECT max(kafka_incarnation) FROM {table}", stream)).scalar() or 0
     parameters = {"event_table": f"{schemas.events}.{stream.table}", "used": used}
     return int(connection.execute(schemas.sql(_INCARNATION), parameters).scalar_one())

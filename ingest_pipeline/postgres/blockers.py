@@ -1,4 +1,4 @@
-"""Which sessions keep a migration from its locks."""
+"""Names the sessions that block a migration."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ _SESSIONS = text(f"""
 
 @contextmanager
 def named(database: Database, tables: Collection[str]) -> Iterator[None]:
-    """Around a migration: when it could not get a lock in time, the error names the sessions that hold one.
+    """Wrap a migration. If a lock was not granted in time, the error names the sessions that hold it.
 
     Args:
-        tables: the event tables that are migrated.
+        tables: the event tables in the migration.
 
     Raises:
-        DatabaseUnavailable: the migration's own, with the sessions.
+        DatabaseUnavailable: the migration's own error, with the sessions.
+
     """
     try:
         yield

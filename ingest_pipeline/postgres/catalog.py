@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalog says of tables beside columns and key: where rows go, and whether a crash keeps them."""
+"""Facts from PostgreSQL's catalog beside columns and keys: where rows go, and whether they survive a crash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNATURE = """
         UNION ALL
         SELECT hash_record_extended((c.oid, c.relkind, c.relpersistence, c.relhasrules, c.relrowsecurity), 0)
         FROM pg_class c WHERE c.oid IN (to_regclass(:event_table), to_regclass(:letter_table))) AS parts(part)"""
-"""A number that changes with every ALTER that may change what a row becomes. An equal number needs no closer look."""
+"""A number that changes with every ALTER that could change a row. Equal numbers need no closer comparison."""
 
 _PERSISTENCE = {"u": "UNLOGGED", "t": "TEMPORARY"}
 _STORAGE = text("""
@@ -41,9 +41,10 @@ _LETTER_TYPES = text("""
 
 
 def storage_differences(connection: Connection, table: str, allow_unlogged: bool) -> list[str]:
-    """Why rows of this table (a quoted name) could vanish after their COMMIT, in words.
+    """Reasons why committed rows of this table (a quoted name) could vanish, in words.
 
-    Partitions and child tables count, too. An INSERT rule sends rows elsewhere for INSERT, but not for COPY.
+    Partitions and child tables count too. An INSERT rule redirects rows of INSERT, but not of COPY.
+
     """
     differences = []
     for row in connection.execute(_STORAGE, {"name": table}):
@@ -58,7 +59,7 @@ def storage_differences(connection: Connection, table: str, allow_unlogged: bool
 
 
 def ledger_differences(connection: Connection, schemas: Schemas) -> list[str]:
-    """Why the ledger itself cannot be relied on, in words."""
+    """Reasons why the ledger itself is not reliable, in words."""
     differences = [
         f"ledger table {schemas.ledger}.{row.name} is {_PERSISTENCE[row.relpersistence]}, so a crash of PostgreSQL"
         f" empties it: ALTER TABLE {quoted(schemas.ledger)}.{quoted(row.name)} SET LOGGED"

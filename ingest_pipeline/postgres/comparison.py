@@ -1,7 +1,8 @@
-"""An event table compared with what a run relies on.
+"""Compares an event table with the requirements of a run.
 
-A difference stops the stream, since rows could not be stored, or would silently become others. A remark is for people:
-what somebody has built around the table works, and may change or refuse rows.
+A difference stops the stream, because rows could not be stored or would change silently. A remark is for people: it
+names an addition to the table that works, but may change or refuse rows.
+
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def column_names(connection: Connection, stream: Stream, schema: str) -> set[str
 
 
 def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:
-    """Each difference in words, with the way out. Empty when the table can take the stream's rows."""
+    """Each difference in words, with the way out. Empty if the table can take the stream's rows."""
     name = _name(stream, schema)
     table = connection.execute(_TABLE, {"name": name}).one_or_none()
     if table is None:
@@ -88,13 +89,13 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
 
 
 def in_words(differences: list[str]) -> str:
-    """The differences in one line. `ingest migrate` is advised where it helps: it makes tables and adds columns."""
+    """The differences in one line. The line suggests `ingest migrate` if creating tables or adding columns helps."""
     migrate = any(difference.endswith((_NO_COLUMN, _NO_TABLE)) for difference in differences)
     return "; ".join(differences) + (". `ingest migrate` adds what is missing" if migrate else "")
 
 
 def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[str]:
-    """What somebody has built around a table that is as declared, where it may change or refuse rows."""
+    """Additions to a correct table that may change or refuse rows."""
     name = _name(stream, schema)
     table = connection.execute(_TABLE, {"name": name}).one()
     below = connection.execute(_BELOW, {"name": name}).all()
@@ -121,7 +122,7 @@ def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[s
 
 
 def declared(stream: Stream) -> dict[str, Column]:
-    """The declared columns without which a run could not store rows or find its newest ones."""
+    """The declared columns that a run needs to store rows and to find the newest ones."""
     return {column.name: column for column in stream.table_columns}
 
 
@@ -166,7 +167,7 @@ def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]])
 
 
 def _rounds(column: Column, modifier: int) -> bool:
-    """Whether the type's modifier, such as a scale, changes values without an error. Kafka's times are milliseconds."""
+    """Whether the type's modifier, such as a scale, changes values without an error. Kafka's times are in milliseconds."""
     if modifier == -1:
         return False
     if column.pg_type == "timestamp with time zone":
@@ -175,7 +176,7 @@ def _rounds(column: Column, modifier: int) -> bool:
 
 
 def _key_differences(connection: Connection, stream: Stream, name: str, partition_key: str | None) -> list[str]:
-    """A duplicate of the primary key is no record's fault: nothing else shows that a batch was written twice."""
+    """A primary key that detects duplicates. Only this key shows that a batch was written twice."""
     key = connection.execute(_PRIMARY_KEY, {"name": name}).one_or_none()
     own = primary_key_name(stream.table)
     if key is None or (key.name, tuple(key.columns)) != (own, COORDINATES):

@@ -1,4 +1,4 @@
-"""Dead letters after the fact: listed, decoded again with today's code, or discarded."""
+"""Lists, redrives and discards dead letters."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .letter_filter import LetterFilter
 from .tables import event_table
 
 CHUNK = 200
-"""Letters of a page, and at most decoded again in one transaction."""
+"""Letters of a page, and maximum letters of a redrive's transaction."""
 CHUNK_BYTES = 16 << 20
-"""The bytes of the letters that one transaction handles; a letter that has more is handled alone."""
+"""Maximum bytes of the letters in one transaction. A larger letter gets a transaction of its own."""
 CLOSED_CHUNK = 5000
-"""Letters at most that are discarded or purged in one transaction."""
+"""Maximum letters that one transaction discards or purges."""
 TOP_REASONS_OF = 10_000
-"""The newest open letters whose reasons `top_reasons` counts."""
+"""`top_reasons` counts the reasons of this many newest open letters."""
 _COMMANDS = 10
 LetterDecode = Callable[[bytes | None], tuple[object, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,8 +40,9 @@ class DeadLetters:
     """The dead letters of one stream.
 
     Args:
-        chunk, chunk_bytes: most letters that one transaction redrives, and most bytes of them.
-        closed_chunk: most letters that one transaction discards.
+        chunk, chunk_bytes: maximum letters, and bytes of letters, that one transaction redrives.
+        closed_chunk: maximum letters that one transaction discards.
+
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class DeadLetters:
         self._doing = f"dead letters of stream {stream.name}"
 
     def count_by_reason(self, wanted: LetterFilter) -> list[Row[Any]]:
-        """(stage, reason, sqlstate, letters, first_id, newest) of the open ones, most first. Reads all of them."""
+        """(stage, reason, sqlstate, letters, first_id, newest) of open letters, most frequent first. Reads all open
+        letters."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             return list(connection.execute(self._sql(sql.COUNTS), self._parameters(wanted)).all())
 
@@ -76,7 +78,7 @@ class DeadLetters:
             return list(connection.execute(self._sql(sql.PAGE), parameters).all())
 
     def how_to_fetch(self, wanted: LetterFilter) -> str:
-        """The commands that fetch again what of open letters is not kept whole; the first ones."""
+        """Commands that fetch truncated open letters from Kafka again, limited to the first ones."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(wanted), "limit": _COMMANDS}
             found = connection.execute(self._sql(sql.TRUNCATED), parameters).all()
@@ -85,21 +87,22 @@ class DeadLetters:
         return "\n".join(["of the ones cut short Kafka may still have the whole value:", *commands])
 
     def show(self, letter_id: int, preview_bytes: int) -> Row[Any] | None:
-        """One letter whatever its status, with the first bytes of key and value. `key_bytes` and `kept_bytes` are what
-        the letter holds of them."""
+        """One letter of any status, with the first bytes of key and value. `key_bytes` and `kept_bytes` count the
+        stored bytes."""
         with self._database.connect(self._doing) as connection:
             parameters = {"stream": self._stream.name, "id": letter_id, "preview": preview_bytes}
             return connection.execute(self._sql(sql.SHOW), parameters).one_or_none()
 
     def discard(self, wanted: LetterFilter, observe: Callable[[int], None] = lambda discarded: None) -> int:
-        """Close the letters that are open now, without a row. They stay in the table as `discarded` until they are
-        purged.
+        """Mark the open letters as `discarded`, without storing rows. Discarded letters stay in the table until a
+        purge.
 
         Args:
             observe: called after each transaction with the committed sum so far.
 
         Returns:
-            How many were closed.
+            The number of discarded letters.
+
         """
         parameters = {**self._parameters(wanted), "limit": self._closed_chunk}
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
@@ -124,9 +127,9 @@ class DeadLetters:
         dry_run: bool = False,
         observe: Callable[[Redriven], None] = lambda redriven: None,
     ) -> Redriven:
-        """Decode every open letter again and move it to the table under its original coordinates.
+        """Decode every open letter again and store its row under the original coordinates.
 
-        A letter's row and its new status commit together, so a second redrive or a crash in between changes nothing.
+        A letter's row and its new status commit together, so a crash or a second redrive changes nothing.
 
         Args:
             rules: those of the drain.
@@ -134,7 +137,8 @@ class DeadLetters:
             observe: called after each transaction with the sum so far.
 
         Raises:
-            SchemaMismatch, DatabaseUnavailable, StopStream: what was done before stays done.
+            SchemaMismatch, DatabaseUnavailable, StopStream: committed transactions stay committed.
+
         """
         total, after = Redriven(), 0
         while True:
@@ -199,7 +203,7 @@ class DeadLetters:
         }
 
     def _settle(self, connection: Connection, outcomes: Sequence[tuple[int, str, RecordRefused | None]]) -> None:
-        """One statement for all that were redriven: it moves the counters of settled letters once, in their order."""
+        """Update all redriven letters by one statement, in order, so that the counters of settled letters change once."""
         if redriven := [letter_id for letter_id, outcome, _ in outcomes if outcome in ("stored", "present")]:
             connection.execute(self._sql(sql.REDRIVEN), {"ids": redriven})
         refusals = [(letter_id, refused) for letter_id, _, refused in outcomes if refused is not None]
@@ -220,7 +224,7 @@ class DeadLetters:
 
 
 def within_bytes(sizes: Sequence[Row[Any]], limit: int) -> list[int]:
-    """The first ids of (id, bytes) whose bytes together stay within the limit, at least one."""
+    """The first ids of (id, bytes) with at most this many bytes in total. At least one id."""
     ids: list[int] = []
     total = 0
     for row in sizes:

@@ -1,4 +1,4 @@
-"""The statements of dead_letters.py and letter_retention.py, and how they are rendered."""
+"""The statements of dead_letters.py and letter_retention.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPEN = """{ledger}.dead_letter
       AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY(:ids))"""
 _BYTES = """(CASE WHEN truncated AND status = 'open' THEN 0 ELSE coalesce(octet_length(value), 0) END
             + coalesce(octet_length(key), 0) + coalesce(pg_column_size(headers), 0))"""
-"""Of one letter, without reading it: a truncated one's value is not fetched for a redrive."""
+"""Columns of a letter without its bytes. A redrive does not fetch a truncated value."""
 
 COUNTS = """
     SELECT stage, reason, sqlstate, count(*) AS letters, min(id) AS first_id, max(failed_at) AS newest

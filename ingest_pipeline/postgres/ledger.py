@@ -1,4 +1,4 @@
-"""The ledger outside a run: read, begun, paused."""
+"""The ledger outside a run: read, begin, pause."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class PostgresLedger(Ledger):
             return self._positions(connection) if schema.has_ledger(connection, self._database) else {}
 
     def _positions(self, connection: Connection) -> dict[int, StoredPosition]:
-        """Raises LedgerConflict for an offset that is none: an earlier version stored -1001 where a leader was away."""
+        """Raises LedgerConflict for a negative offset: an earlier version stored -1001 while a partition's leader was
+        away."""
         rows = connection.execute(self._sql(ledger_sql.POSITIONS), {"stream": self._stream.name}).all()
         for row in rows:
             if row.first_offset < 0:
@@ -145,7 +146,8 @@ class PostgresLedger(Ledger):
             return True
 
     def _incarnations(self, connection: Connection, current: int, partitions: Collection[int]) -> dict[int, int]:
-        """The stream's current one; a new one for partitions that were closed under it, whose offsets come again."""
+        """The stream's current incarnation. Partitions closed under it get a new one, because their offsets are used
+        again."""
         rows = connection.execute(self._sql(ledger_sql.PAST_INCARNATIONS), {"stream": self._stream.name})
         past = {row.partition: row.incarnation for row in rows}
         used = [partition for partition in partitions if past.get(partition, 0) >= current]

@@ -1,4 +1,4 @@
-"""The statements of ledger.py; `{ledger}` stands for the ledger's schema."""
+"""The statements of ledger.py. `{ledger}` stands for the ledger's schema."""
 
 POSITIONS = """
     SELECT kafka_partition AS partition, kafka_incarnation AS incarnation, topic, cluster_id, topic_id, first_offset,

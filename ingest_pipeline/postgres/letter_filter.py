@@ -1,4 +1,4 @@
-"""Which open dead letters a command means."""
+"""Selects open dead letters for a command."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which open letters are meant; what is None does not narrow.
+    """Selects open letters. A field with None does not restrict.
 
     Attributes:
         reason: a part of the reason's text.
-        since, until: when the record was refused; `until` is exclusive.
+        since, until: range of the refusal's time, without `until` itself.
         ids: of the letters.
+
     """
 
     stage: str | None = None
@@ -26,7 +27,7 @@ class LetterFilter:
     ids: Sequence[int] | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """For the statements of dead_letters_sql.py."""
+        """Parameters for the statements of dead_letters_sql.py."""
         return {
             "stage": self.stage,
             "sqlstate": self.sqlstate,

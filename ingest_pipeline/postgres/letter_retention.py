@@ -1,4 +1,4 @@
-"""Purging dead letters that were settled long ago. An open letter is never purged."""
+"""Purges dead letters that were settled long ago. Open letters are never purged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class SettledLetters:
     """The redriven and discarded letters of one stream.
 
     Args:
-        chunk, chunk_bytes: most letters that one transaction purges, and most bytes of them.
+        chunk, chunk_bytes: maximum letters, and bytes of letters, that one transaction purges.
+
     """
 
     def __init__(
@@ -29,19 +30,20 @@ class SettledLetters:
         self._doing = f"purging settled dead letters of stream {stream.name}"
 
     def expired(self, days: int) -> int:
-        """How many were settled more than so many days ago."""
+        """The number of letters settled more than this many days ago."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             return int(self._execute(connection, sql.EXPIRED_COUNT, days=days).scalar_one())
 
     def purge(self, days: int, observe: Callable[[int], None] = lambda purged: None) -> int:
-        """Delete the letters that were settled more than so many days ago, in transactions of bounded size. Each moves
-        the counter of purged letters, too.
+        """Delete letters settled more than this many days ago, in transactions of bounded size, and count them as
+        purged.
 
         Args:
             observe: called after each transaction with the sum so far.
 
         Returns:
-            How many were deleted.
+            The number of deleted letters.
+
         """
         total = 0
         while done := self._purge_chunk(days):
@@ -50,7 +52,7 @@ class SettledLetters:
         return total
 
     def missing(self) -> int:
-        """Settled letters that are gone though nothing purged them: the counters less the rows. Reads the index of all
+        """The number of settled letters that vanished without a purge: counters minus rows. Reads the index of all
         settled letters."""
         with self._database.connect(self._doing, _COUNT_SECONDS) as connection:
             return int(self._execute(connection, sql.MISSING).scalar_one())

@@ -1,8 +1,9 @@
-"""Who may write: session-level advisory locks, held on the very connection that writes.
+"""Session-level advisory locks decide who may write. The writing connection itself holds them.
 
-A key is 64 bits of (oid of the position table, stream, partition, kind). Kinds: "own" is held by the drainer; "wait"
-and "wait-now" are shared locks by which a successor says that it waits for the owner's age to end, or cannot wait.
-Waiters poll: a blocked lock call would hold back VACUUM.
+A key is 64 bits of (oid of the position table, stream, partition, kind). The drainer holds "own". A successor holds the
+shared lock "wait" until the owner reaches its maximum age, or "wait-now" to ask for an immediate handover. Waiting runs
+poll, because a blocked lock call would hold back VACUUM.
+
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_bac
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One server process; a pid alone may be used again."""
+    """A server process. The start time distinguishes processes that used the same pid."""
 
     pid: int
     backend_start: object
 
 
 class LockKeys:
-    """The keys of one stream's partitions in one ledger."""
+    """The lock keys of a stream's partitions in one ledger."""
 
     def __init__(self, position_table_oid: int, stream: str) -> None:
         self._oid, self._stream = position_table_oid, stream
@@ -64,7 +65,7 @@ class LockKeys:
 
 
 def lock_keys(connection: Connection, ledger_schema: str, stream: str) -> LockKeys:
-    """The keys for this ledger: two ledgers in one database never share one."""
+    """The keys for this ledger. Two ledgers in one database have different keys."""
     name = f"{quoted(ledger_schema)}.position"
     return LockKeys(
         connection.execute(text("SELECT to_regclass(:name)::oid::bigint"), {"name": name}).scalar_one(), stream
@@ -72,9 +73,10 @@ def lock_keys(connection: Connection, ledger_schema: str, stream: str) -> LockKe
 
 
 def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int], exact: bool) -> list[int]:
-    """Take the partitions in order, those that are free. `exact`: all of them or none.
+    """Lock the free partitions, in order. With `exact`, lock all of them or none.
 
-    A partition this session holds already must not be asked for again: session locks count.
+    Do not ask for a partition that this session holds already: session locks count.
+
     """
     owned: list[int] = []
     for partition in sorted(partitions):
@@ -87,28 +89,29 @@ def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int],
 
 
 def release(connection: Connection, keys: LockKeys, partitions: Iterable[int]) -> None:
-    """Give these partitions back."""
+    """Release these partitions."""
     for partition in partitions:
         _try(connection, "pg_advisory_unlock", keys.key("own", partition))
 
 
 def announce(connection: Connection, keys: LockKeys, partitions: Iterable[int], kind: str) -> None:
-    """Let the owners see that this session waits. `kind`: "wait" or "wait-now"."""
+    """Show the owners that this session waits. `kind`: "wait" or "wait-now"."""
     for partition in partitions:
         _try(connection, "pg_try_advisory_lock_shared", keys.key(kind, partition))
 
 
 def withdraw(connection: Connection, keys: LockKeys, partitions: Iterable[int], kind: str) -> None:
-    """Take the announcement back."""
+    """Withdraw the announcement."""
     for partition in partitions:
         _try(connection, "pg_advisory_unlock_shared", keys.key(kind, partition))
 
 
 def holders(connection: Connection, keys: LockKeys, partitions: Collection[int], looks: CopyLooks) -> dict[int, Holder]:
-    """Partition → who owns it. Free partitions are left out.
+    """Partition → owner. Free partitions are left out.
 
     Args:
-        looks: what this process saw of COPYs at earlier looks.
+        looks: earlier looks of this process at COPY progress.
+
     """
     by_key = {keys.key("own", partition): partition for partition in partitions}
     rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": FROZEN_SECONDS})
@@ -119,11 +122,16 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int],
 
 
 def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int], looks: CopyLooks) -> bool:
-    """End the sessions of owners that are frozen. Returns whether another owner has to be looked at again to tell.
+    """End the sessions of frozen owners. Returns whether another owner needs a second look.
 
-    PostgreSQL's own time-outs leave three cases open. They do not fire while PostgreSQL waits for a client inside COPY,
-    nor once it has ignored what a client still sent after its COPY had failed. And once a session was seen idle in a
-    transaction for minutes in spite of its time-out. A session that has moved since it was judged is spared.
+    PostgreSQL's own time-outs leave three cases open:
+
+    - They do not fire while PostgreSQL waits for a client inside COPY.
+    - They do not fire after PostgreSQL has ignored data that a client sent after a failed COPY.
+    - A session was once idle in a transaction for minutes in spite of the time-out.
+
+    A session that has moved since the judgement is spared.
+
     """
     own_keys = keys.keys("own", partitions)
     rows = connection.execute(_HOLDERS, {"keys": own_keys, "frozen": FROZEN_SECONDS}).all()
@@ -134,10 +142,11 @@ def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[in
 
 
 def _is_frozen(row: Row[Any], looks: CopyLooks) -> bool | None:
-    """Whether an owner shows no sign of life while PostgreSQL waits for it. An owner that lives speaks every second.
+    """Whether PostgreSQL waits for an owner without signs of life. A live owner sends a statement every second.
 
-    Outside COPY: for FROZEN_SECONDS, by the server's clock. Inside COPY the session says nothing else than its rows, so
-    a COPY is frozen when no byte of it came between looks that are half of FROZEN_SECONDS apart, whatever its age.
+    Outside COPY an owner is frozen after FROZEN_SECONDS by the server's clock. Inside COPY the session sends only rows,
+    so the owner is frozen if no byte arrived between looks at least half of FROZEN_SECONDS apart.
+
     """
     if not row.waits_for_client:
         looks.moved(row.pid)
@@ -153,24 +162,24 @@ def _is_frozen(row: Row[Any], looks: CopyLooks) -> bool | None:
 
 
 def present_runs(connection: Connection) -> set[str]:
-    """The runs that have a writing session, whether they own, wait or have just begun."""
+    """The runs with a writing session, as owners, waiting, or starting."""
     rows = connection.execute(_PRESENT, {"prefix": APPLICATION_PREFIX})
     return {run_of(row.application_name) for row in rows}
 
 
 def this_backend(connection: Connection) -> Backend:
-    """The server process behind this connection."""
+    """The server process of this connection."""
     row = connection.execute(_SELF).one()
     return Backend(row.pid, row.backend_start)
 
 
 def end_backend(connection: Connection, backend: Backend) -> None:
-    """End a session of our own that we lost sight of, if it still exists."""
+    """End a lost session of this run, if it still exists."""
     connection.execute(_END_BACKEND, {"pid": backend.pid, "backend_start": backend.backend_start})
 
 
 def run_of(application_name: str) -> str:
-    """The run id a writing session's application_name bears."""
+    """The run id in the application_name of a writing session."""
     return application_name.removeprefix(APPLICATION_PREFIX)
 
 

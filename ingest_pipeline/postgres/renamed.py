@@ -1,4 +1,4 @@
-"""Finds a table whose rows another stream stored of the same topic, as after a stream was renamed."""
+"""Finds a table that already holds rows of the same topic from another stream, as after a stream was renamed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ _STORED_BY = """
 
 
 def refuse_second_reading(connection: Connection, schemas: Schemas, stream: Stream, identity: TopicIdentity) -> None:
-    """Before a stream begins for the first time. Several topics may share one table, but no topic goes into it twice.
+    """Call this before a stream begins for the first time. Several topics may share a table, but no topic may be stored
+    twice.
 
     Raises:
         LedgerConflict: the table holds rows of this topic under another stream's positions.
+
     """
     parameters = {
         "stream": stream.name,

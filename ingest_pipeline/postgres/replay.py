@@ -1,4 +1,4 @@
-"""Storing what is missing of a range that was ingested before."""
+"""Stores the missing rows of a replayed range."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class MissingRows(ReplayStore):
 
     Raises:
         SchemaMismatch: the table is not as declared.
+
     """
 
     def __init__(self, database: Database, stream: Stream) -> None:
@@ -54,10 +55,10 @@ class MissingRows(ReplayStore):
     def store(self, batch: Batch) -> Replayed:
         """In one transaction:
 
-        1. records with a dead letter are left out, unless the letter's value was cut short;
-        2. the others go by COPY into a temporary table and from there, where missing, into the event table;
-        3. letters whose value was cut short, and whose row is there now, are redriven. Rows that a trigger drops count
-           as skipped.
+        1. Leave out records with a dead letter, unless the letter's value is truncated.
+        2. COPY the other records into a temporary table, and insert the missing ones into the event table.
+        3. Mark truncated letters with a row as redriven. Rows that a trigger drops count as skipped.
+
         """
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             schema.hold_table(connection, self._stream, self._database)
@@ -93,11 +94,11 @@ class MissingRows(ReplayStore):
         )
 
     def _present(self, connection: Connection, batch: Batch) -> set[int]:
-        """The offsets of the batch's range whose rows are in the table."""
+        """The offsets in the batch's range that have a row."""
         return set(connection.execute(self._offsets, self._coordinates(batch)).scalars())
 
     def _letters(self, connection: Connection, batch: Batch) -> dict[int, bool]:
-        """Offset → whether the letter's value was cut short, for letters that are not redriven."""
+        """Offset → True for an open letter with a truncated value. Redriven letters are left out."""
         found = connection.execute(self._database.schemas.sql(_LETTERS), self._coordinates(batch))
         return {row.kafka_offset: row.cut for row in found}
 

@@ -1,4 +1,4 @@
-"""Making the ledger and the event tables, and refusing those that are not as declared."""
+"""Creates the ledger and the event tables, and refuses tables that differ from their declarations."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ _VERSION_TABLE = text("SELECT to_regclass(:name)")
 
 
 def prepare(database: Database, stream: Stream) -> None:
-    """Make sure the ledger and the stream's table exist and are as declared.
-
-    Creates what is missing; changes nothing that exists.
+    """Make sure the ledger and the stream's table exist as declared. Creates missing tables and changes nothing else.
 
     Raises:
-        SchemaMismatch: something exists and differs. The message names each way out.
-        NotPermitted: something is missing and the role may not create it.
+        SchemaMismatch: an existing table differs. The message names each way out.
+        NotPermitted: a table is missing and the role may not create it.
+
     """
     with database.connect("reading the ledger's version") as connection:
         if has_ledger(connection, database) and not table_differences(connection, stream, database.schemas.events):
@@ -48,17 +47,19 @@ def prepare(database: Database, stream: Stream) -> None:
 
 
 def migrate(database: Database, streams: Iterable[Stream], only_create: bool = False) -> list[str]:
-    """Bring ledger and event tables to what this code declares, and say in words what was done.
+    """Bring ledger and event tables to this code's declarations. Returns a sentence for each change.
 
-    One session at a time; the others wait up to 5 s. Adds missing columns, never drops or retypes one. A statement may
-    take as long as it needs, since it may have to rewrite a large table or to index millions of dead letters.
+    Sessions migrate one at a time and wait up to 5 s for each other. Missing columns are added, and no column is
+    dropped or retyped. Statements have no time-out, because they may rewrite a large table or index millions of dead
+    letters.
 
     Args:
-        only_create: leave tables that exist as they are.
+        only_create: leave existing tables as they are.
 
     Raises:
-        SchemaMismatch: a difference that adding a column does not mend, or a ledger of newer code.
-        DatabaseUnavailable: another session kept a table for longer than 5 s; the message says which session.
+        SchemaMismatch: a difference other than a missing column, or a ledger of newer code.
+        DatabaseUnavailable: another session locked a table for longer than 5 s. The message names the session.
+
     """
     streams = list(streams)
     done: list[str] = []
@@ -86,12 +87,13 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
 
 
 def verify_table(connection: Connection, stream: Stream, database: Database) -> None:
-    """Compare the stream's table and the ledger with what this code relies on.
+    """Compare the stream's table and the ledger with this code's declarations.
 
-    Binary COPY would store a wrong type as garbage.
+    Binary COPY would store garbage in a column of another type.
 
     Raises:
-        SchemaMismatch: naming each difference and what to do.
+        SchemaMismatch: names each difference and what to do.
+
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
         raise SchemaMismatch(_say(stream, database, wrong))
@@ -100,10 +102,11 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
 
 
 def hold_table(connection: Connection, stream: Stream, database: Database) -> None:
-    """Keep everybody from altering the table until the open transaction ends, and verify it as it is now.
+    """Lock the table against ALTER until the open transaction ends, and verify it.
 
     Raises:
         SchemaMismatch: see verify_table.
+
     """
     table = database.schemas.table(stream)
     connection.execute(text(f"SELECT FROM ONLY {table} WHERE false"))
@@ -111,14 +114,14 @@ def hold_table(connection: Connection, stream: Stream, database: Database) -> No
 
 
 def ledger_version(connection: Connection, schema: str) -> str | None:
-    """The ledger's Alembic version; None when there is no ledger."""
+    """The ledger's Alembic version, or None without a ledger."""
     if connection.execute(_VERSION_TABLE, {"name": f"{quoted(schema)}.schema_version"}).scalar() is None:
         return None
     return connection.execute(text(f"SELECT version_num FROM {in_text(schema)}.schema_version")).scalar()  # noqa: S608 (quoted identifier)
 
 
 def has_ledger(connection: Connection, database: Database) -> bool:
-    """Whether there is a ledger. Raises SchemaMismatch when it is that of another version."""
+    """Whether there is a ledger. Raises SchemaMismatch for a ledger of another version."""
     version = ledger_version(connection, database.schemas.ledger)
     _refuse_newer(version, database)
     if version not in (None, LEDGER_VERSION):

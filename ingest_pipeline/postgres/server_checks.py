@@ -1,4 +1,4 @@
-"""What of the server, the database and the role cannot work, for `ingest check`. Each finding is one line."""
+"""Checks of server, database and role for `ingest check`. Each finding is one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FACTS = text("""
 
 
 def problems(database: Database) -> list[tuple[str, str]]:
-    """(what, what is wrong and the way out) for all that cannot work; empty where all is well."""
+    """(subject, problem and way out) for everything that cannot work. Empty if all is well."""
     with database.connect("looking at the server") as connection:
         found = list(_facts(connection))
     found += _hosts(database)

@@ -31,14 +31,15 @@ _REOWN_SECONDS = 5.0
 
 
 class PostgresLedgerSession(LedgerSession):
-    """One writing connection, with its locks and the positions that the run owns.
+    """The writing connection of a run, with its locks and the owned positions.
 
     Args:
-        run_id: written into every position this run owns, and checked by every write.
+        run_id: stored in every owned position, and compared by every write.
         write_method: "copy" or "executemany".
         dead_letter_max_bytes: bytes of a value that a dead letter keeps.
-        limits: how many records may be refused; None for any number.
-        batch_size: most rows of one INSERT.
+        limits: how many records may be refused. None means any number.
+        batch_size: maximum rows of one INSERT.
+
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A look at a stream's table: what it is declared as, its newest rows, how many there are."""
+"""Reads a stream's table: its declaration, its newest rows, and their number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEWEST_TIMES = """
     WHERE at.stream = :stream"""
 RATE_SECONDS = 60
 RATE_ROWS = 10_000
-"""No more than so many rows of a partition are looked at for its rate."""
+"""Maximum rows of a partition that the rate is computed from."""
 _RECENT = """
     SELECT at.kafka_partition AS partition, count(*) AS looked_at,
            count(*) FILTER (WHERE event.ingested_at > clock_timestamp() - make_interval(secs => :seconds)) AS recent,
@@ -51,7 +51,7 @@ _NEWEST = """
 
 
 def ddl(stream: Stream, schema: str) -> str:
-    """The statements that make the stream's table as declared, as psql takes them."""
+    """The statements that create the stream's table, as psql accepts them."""
     table = event_table(stream, schema)
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the others double each %
     elements: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]
@@ -63,10 +63,11 @@ def ddl(stream: Stream, schema: str) -> str:
 
 
 def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """(columns, the newest rows, newest first), found by the primary key, so that it costs the same in a large table.
+    """(columns, newest rows first), found by the primary key, at the same cost in a large table.
 
     Raises:
-        StopStream: there is no table yet.
+        StopStream: the table does not exist yet.
+
     """
     names = [column.name for column in stream.table_columns]
     statement = database.schemas.sql(_NEWEST, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
@@ -76,17 +77,18 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
 
 
 def newest_timestamps(database: Database, stream: Stream) -> dict[int, datetime]:
-    """Partition → the Kafka timestamp of its newest row, where it has one."""
+    """Partition → Kafka timestamp of its newest row, if the row has one."""
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
         found = connection.execute(database.schemas.sql(_NEWEST_TIMES, stream), {"stream": stream.name})
         return {row.partition: row.kafka_timestamp for row in found if row.kafka_timestamp is not None}
 
 
 def rows_per_second(database: Database, stream: Stream) -> dict[int, float]:
-    """Partition → rows stored a second over the last RATE_SECONDS; a partition that did not move meanwhile is left out.
+    """Partition → rows per second over the last RATE_SECONDS. Partitions without new rows are left out.
 
-    Looks at the newest RATE_ROWS rows by the primary key. Where all of them are younger than RATE_SECONDS, it is their
-    rate over the time since the first of them.
+    Reads the newest RATE_ROWS rows by the primary key. If all are younger than RATE_SECONDS, the rate covers the time
+    since the oldest of them.
+
     """
     parameters = {"stream": stream.name, "seconds": RATE_SECONDS, "most": RATE_ROWS}
     with database.connect(f"reading the rate of stream {stream.name}") as connection:
@@ -101,6 +103,6 @@ def _rate(looked_at: int, recent: int, oldest_seconds: float) -> float:
 
 
 def row_count(database: Database, stream: Stream) -> int:
-    """Rows that were stored, by the ledger's counters and the redriven dead letters; the table is not counted."""
+    """Stored rows, from the ledger's counters and the redriven dead letters. The table is not counted."""
     with database.connect(f"counting the rows of stream {stream.name}") as connection:
         return int(connection.execute(database.schemas.sql(_ROW_COUNT, stream), {"stream": stream.name}).scalar_one())

@@ -1,4 +1,4 @@
-"""The dead-letter limit's window, rebuilt from what earlier runs committed."""
+"""Rebuilds the dead-letter limit's window from committed records of earlier runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from .statements import Statements
 
 
 def rebuilt(connection: Connection, sql: Statements, window: LetterWindow, partitions: Collection[int]) -> LetterWindow:
-    """From the newest rows and open dead letters of the partitions, in the order of their batches.
+    """Read the newest rows and open dead letters of the partitions, in the order of their batches.
 
-    The rows are looked at only where there is such a letter. Letters that were allowed, redriven or discarded do not
-    count: an operator has seen them.
+    Rows are read only if such a letter exists. Allowed, redriven and discarded letters do not count, because an
+    operator has seen them.
+
     """
     parameters = {"stream": window.stream, "partitions": list(partitions), "window": WINDOW}
     if window.limits is None or connection.execute(sql.letters, parameters).first() is None:
