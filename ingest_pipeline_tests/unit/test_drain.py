@@ -1,4 +1,4 @@
-"""Why a drain ends, and what it does about trouble."""
+"""Why a drain ends, and how a drain handles faults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAULTS = [fault for fault in Fault]
 
 @dataclass
 class Scene:
-    """One stream, of one partition where nothing else is said, on the fakes, and the drain of run "mine"."""
+    """A stream on the fakes, with one partition by default, and the drain of run "mine"."""
 
     limits: RunLimits = LIMITS
     batch: BatchLimits = TENS
@@ -83,7 +83,7 @@ class Scene:
         return self.ledger.positions()[0].rows
 
 
-def test_it_ends_caught_up_after_the_idle_time() -> None:
+def test_a_drain_ends_caught_up_after_the_idle_time() -> None:
     scene = Scene()
     scene.produce(25)
     drain = scene.drain()
@@ -92,7 +92,7 @@ def test_it_ends_caught_up_after_the_idle_time() -> None:
     assert 5.0 <= scene.clock.monotonic() < 8.0
 
 
-def test_its_first_batch_does_not_wait_for_more_than_there_is() -> None:
+def test_the_first_batch_ends_with_the_backlog() -> None:
     scene = Scene(batch=BatchLimits(1000, 1 << 20, 3.0))
     scene.produce(3)
     first: list[float] = []
@@ -111,7 +111,7 @@ def test_its_first_batch_does_not_wait_for_more_than_there_is() -> None:
 
 
 class TestOneLeaderIsAway:
-    """Of two partitions; the other one flows."""
+    """The leader of partition 1 is away, partition 0 can be read."""
 
     def scene(self, **limits: Any) -> Scene:
         scene = Scene(partitions=2, limits=replace(LIMITS, idle_seconds=0, max_seconds=120, retry_seconds=1, **limits))
@@ -121,14 +121,14 @@ class TestOneLeaderIsAway:
         return scene
 
     def rows(self, scene: Scene) -> list[int]:
-        return [at.rows for at in scene.ledger.positions().values()]
+        return [position.rows for position in scene.ledger.positions().values()]
 
-    def test_the_other_partition_is_stored_and_the_run_is_not_taken_for_caught_up(self) -> None:
+    def test_the_other_partition_is_stored_and_the_run_ends_by_age(self) -> None:
         scene = self.scene()
         assert scene.drain().run() == "age"
         assert self.rows(scene) == [5, 0]
 
-    def test_what_it_held_is_stored_when_it_is_back(self) -> None:
+    def test_the_partition_is_stored_after_its_leader_returns(self) -> None:
         scene = self.scene()
 
         def observe(progress: Progress) -> None:
@@ -140,13 +140,13 @@ class TestOneLeaderIsAway:
         assert self.rows(scene) == [5, 7]
         assert scene.clock.monotonic() < 90
 
-    def test_by_hand_it_is_not_waited_for(self) -> None:
+    def test_a_run_by_hand_does_not_wait_for_the_leader(self) -> None:
         scene = self.scene(targets={0: 5})
         assert scene.drain().run() == "caught-up"
         assert self.rows(scene) == [5, 0]
 
 
-def test_it_is_not_idle_while_the_end_has_not_been_seen() -> None:
+def test_a_drain_that_has_not_seen_the_end_is_not_idle() -> None:
     scene = Scene(limits=replace(LIMITS, idle_seconds=0, max_seconds=30))
     scene.produce(1)
     scene.broker.set_unavailable(True)
@@ -155,14 +155,14 @@ def test_it_is_not_idle_while_the_end_has_not_been_seen() -> None:
     assert scene.rows == 0
 
 
-def test_past_its_age_it_waits_a_little_for_a_successor() -> None:
+def test_a_drain_past_its_age_waits_a_little_for_a_successor() -> None:
     scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60))
     scene.produce(4)
     assert scene.drain().run() == "age"
     assert 3 + HANDOVER_SECONDS <= scene.clock.monotonic() < 4 + HANDOVER_SECONDS
 
 
-def test_past_its_age_it_ends_as_soon_as_a_successor_waits() -> None:
+def test_a_drain_past_its_age_ends_when_a_successor_waits() -> None:
     scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60))
     scene.produce(4)
     waiting = scene.database.open("next", "reading")
@@ -171,7 +171,7 @@ def test_past_its_age_it_ends_as_soon_as_a_successor_waits() -> None:
     assert 3 <= scene.clock.monotonic() < 4
 
 
-def test_it_ends_at_its_age_with_the_batch_in_hand_committed() -> None:
+def test_a_drain_at_its_age_commits_the_open_batch() -> None:
     scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60), batch=BatchLimits(1000, 1 << 20, 60.0))
     scene.produce(4)
     scene.observe = lambda progress: scene.produce(1) if progress.rows == scene.broker.log("reading", 0).end else None
@@ -179,28 +179,28 @@ def test_it_ends_at_its_age_with_the_batch_in_hand_committed() -> None:
     assert scene.rows == 5
 
 
-def test_a_number_of_batches_is_kept_to_exactly() -> None:
+def test_a_drain_ends_after_exactly_max_batches() -> None:
     scene = Scene(limits=replace(LIMITS, max_batches=1))
     scene.produce(25)
     assert scene.drain().run() == "batches"
     assert scene.rows == 10
 
 
-def test_by_hand_it_ends_at_the_ends_seen_at_its_start() -> None:
+def test_a_run_by_hand_ends_at_the_ends_of_its_start() -> None:
     scene = Scene(limits=replace(LIMITS, targets={0: 5}), batch=BatchLimits(1, 1 << 20, 1.0))
     scene.produce(9)
     assert scene.drain().run() == "caught-up"
     assert scene.rows == 5
 
 
-def test_by_hand_with_nothing_to_do_it_ends_at_once() -> None:
+def test_a_run_by_hand_without_records_ends_at_once() -> None:
     scene = Scene(limits=replace(LIMITS, targets={0: 0}))
     assert scene.drain().run() == "caught-up"
     assert scene.clock.monotonic() == 0.0
 
 
 @pytest.mark.parametrize("reason", ["terminated", "signal"])
-def test_a_request_to_stop_commits_the_batch_in_hand(reason: str) -> None:
+def test_a_request_to_stop_commits_the_open_batch(reason: str) -> None:
     scene = Scene(batch=BatchLimits(1000, 1 << 20, 60.0))
     scene.produce(4)
     scene.stop = lambda: reason if scene.clock.monotonic() > 2 else None
@@ -208,7 +208,7 @@ def test_a_request_to_stop_commits_the_batch_in_hand(reason: str) -> None:
     assert scene.rows == 4
 
 
-def test_a_pause_ends_it_within_a_batch() -> None:
+def test_a_pause_ends_a_drain_within_a_batch() -> None:
     scene = Scene()
     scene.produce(30)
 
@@ -221,7 +221,7 @@ def test_a_pause_ends_it_within_a_batch() -> None:
     assert scene.rows == 20  # the write that saw the pause was the last
 
 
-def test_a_pause_ends_an_idle_run_too() -> None:
+def test_a_pause_ends_an_idle_drain() -> None:
     scene = Scene(limits=replace(LIMITS, idle_seconds=100))
     scene.observe = lambda progress: scene.ledger.pause("why", "who") if scene.clock.monotonic() > 10 else None
     assert scene.drain().run() == "paused"
@@ -229,7 +229,7 @@ def test_a_pause_ends_an_idle_run_too() -> None:
 
 
 @pytest.mark.parametrize(("announced", "ended"), [("wait-now", "yielded"), ("wait", "caught-up")])
-def test_only_an_urgent_waiter_ends_it_before_its_age(announced: str, ended: str) -> None:
+def test_only_an_urgent_waiter_ends_a_drain_before_its_age(announced: str, ended: str) -> None:
     scene = Scene()
     other = MemoryLedgerSession(scene.database, READING, "other")
     other.connection.waits[announced] = frozenset({0})
@@ -238,7 +238,7 @@ def test_only_an_urgent_waiter_ends_it_before_its_age(announced: str, ended: str
     assert scene.rows == 5
 
 
-def test_what_verify_says_ends_it_and_what_it_raises_stops_it() -> None:
+def test_a_reason_of_verify_ends_a_drain_and_an_error_fails_it() -> None:
     scene = Scene(limits=replace(LIMITS, idle_seconds=500), verify=lambda: "partitions-added")
     assert scene.drain().run() == "partitions-added"
 
@@ -250,8 +250,8 @@ def test_what_verify_says_ends_it_and_what_it_raises_stops_it() -> None:
         scene.drain().run()
 
 
-def test_it_asks_before_it_reads_and_remembers_what_was_stored_by_then() -> None:
-    """It may have waited long for its turn, and the topic be another one by now."""
+def test_a_drain_verifies_before_reading_and_remembers_verified_offsets() -> None:
+    """The topic may have been re-created while the run waited for ownership."""
     answers = iter([TopicChanged("another topic")])
 
     def changed() -> str | None:
@@ -279,7 +279,7 @@ def test_it_asks_before_it_reads_and_remembers_what_was_stored_by_then() -> None
     assert drain.verified == {0: 5}
 
 
-def test_a_question_without_an_answer_is_asked_again() -> None:
+def test_verify_is_called_again_after_a_missing_answer() -> None:
     answers = iter([KafkaUnavailable("away"), None, None, None])
 
     def verify() -> str | None:
@@ -293,7 +293,7 @@ def test_a_question_without_an_answer_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_passing_fault_costs_no_record(fault: Fault) -> None:
+def test_a_short_fault_loses_no_record(fault: Fault) -> None:
     scene = Scene()
     scene.produce(25)
     scene.database.script(None, fault)
@@ -310,14 +310,14 @@ def test_a_lasting_fault_fails_the_run_after_the_retry_time_and_loses_nothing() 
     assert 20 < scene.clock.monotonic() <= 61
     assert scene.rows == 0
     scene.database.clear_script()
-    again = MemoryLedgerSession(scene.database, READING, "next")
-    again.own([0], exact=True, wait_seconds=60)
-    scene.session = again
+    successor = MemoryLedgerSession(scene.database, READING, "next")
+    successor.own([0], exact=True, wait_seconds=60)
+    scene.session = successor
     assert scene.drain().run() == "caught-up"
     assert scene.rows == 25
 
 
-def test_a_request_to_stop_ends_the_waiting_for_a_fault() -> None:
+def test_a_request_to_stop_ends_the_retries() -> None:
     scene = Scene(limits=replace(LIMITS, retry_seconds=1e6))
     scene.produce(5)
     scene.database.script(*([FAULTS[0]] * 10_000))
@@ -327,19 +327,19 @@ def test_a_request_to_stop_ends_the_waiting_for_a_fault() -> None:
     assert scene.clock.monotonic() < 40
 
 
-def test_markers_at_the_tail_bring_lag_to_zero() -> None:
+def test_transaction_markers_at_the_end_leave_no_lag() -> None:
     scene = Scene()
     scene.produce(2)
     scene.broker.append_marker("reading", 0)
     drain = scene.drain()
     drain.run()
-    at = scene.ledger.positions()[0]
-    assert (at.next_offset, at.rows, at.absent) == (3, 2, 1)
+    position = scene.ledger.positions()[0]
+    assert (position.next_offset, position.rows, position.absent) == (3, 2, 1)
     assert (drain.progress.absent, drain.progress.batches) == (1, 1)
 
 
-def test_what_was_read_before_a_loss_is_committed() -> None:
-    """Retention moves over the rest of the log while the batch is still open."""
+def test_records_read_before_a_loss_are_committed() -> None:
+    """Retention deletes the rest of the log while the batch is open."""
     scene = Scene(batch=BatchLimits(1000, 1 << 20, 60.0))
     scene.produce(4)
 
@@ -359,7 +359,7 @@ def test_what_was_read_before_a_loss_is_committed() -> None:
     assert (scene.rows, scene.ledger.positions()[0].next_offset) == (4, 4)
 
 
-def test_a_record_that_is_too_large_is_not_decoded() -> None:
+def test_a_record_above_the_limit_is_not_decoded() -> None:
     scene = Scene(rules=RecordRules(max_record_bytes=len(good()), dead_letter_max_bytes=10))
     scene.broker.append("reading", 0, good())
     scene.broker.append("reading", 0, good("one byte more"))
@@ -370,21 +370,21 @@ def test_a_record_that_is_too_large_is_not_decoded() -> None:
 
 
 @pytest.mark.parametrize(("tombstones", "counters"), [("skip", (1, 0, 1)), ("dead-letter", (1, 1, 0))])
-def test_tombstones_are_skipped_or_kept(tombstones: Any, counters: tuple[int, int, int]) -> None:
+def test_tombstones_are_skipped_or_become_dead_letters(tombstones: Any, counters: tuple[int, int, int]) -> None:
     scene = Scene(rules=RecordRules(tombstones=tombstones))
     scene.broker.append("reading", 0, None, key=b"gone")
     scene.produce(1)
     scene.drain().run()
-    at = scene.ledger.positions()[0]
-    assert (at.rows, at.dead_letters, at.skipped) == counters
+    position = scene.ledger.positions()[0]
+    assert (position.rows, position.dead_letters, position.skipped) == counters
     assert [letter.key for letter in scene.database.table("reading").dead_letters.values()] == [b"gone"] * counters[1]
 
 
-def test_nothing_is_read_while_the_writer_is_stuck() -> None:
-    """However long the database is away, memory holds one batch."""
+def test_a_drain_reads_nothing_while_the_database_is_away() -> None:
+    """Memory holds one batch during an outage of any length."""
 
     class Outage(SettableClock):
-        """The database comes back in the thirtieth second."""
+        """The database returns in second 30."""
 
         def advance(self, seconds: float) -> None:
             super().advance(seconds)
@@ -409,6 +409,6 @@ def test_nothing_is_read_while_the_writer_is_stuck() -> None:
     scene.observe = cut
     assert drain.run() == "caught-up"
     assert scene.rows == 100
-    during = [at for at in reads if 0.5 < at < 30]
-    assert during == [], "the writer was stuck then"
+    during = [read_at for read_at in reads if 0.5 < read_at < 30]
+    assert during == [], "the database was away then"
     assert max(reads) >= 30

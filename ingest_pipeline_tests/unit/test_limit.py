@@ -1,4 +1,4 @@
-"""How many records may be refused: the window, its limits, an operator's allowance, and what the error says."""
+"""The limit of refused records: window, limits, an operator's allowance, and the error message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def letters(count: int, first: int = 0, reason: str = "broken") -> list[DeadLett
 
 
 def passed(before: LetterWindow, outcomes: str, allowed: int = 0) -> LetterWindow:
-    """One batch, a letter a record: "." a row, "d" refused by the decoder, "p" a row that PostgreSQL refuses."""
+    """The window after a batch. A character is a record: "." stored, "d" refused by the decoder, "p" by PostgreSQL."""
     decoded, rows_before, rows = [], [], 0
     refused: list[tuple[int, int]] = []
     for offset, outcome in enumerate(outcomes):
@@ -43,7 +43,7 @@ def passed(before: LetterWindow, outcomes: str, allowed: int = 0) -> LetterWindo
 
 
 def naive(outcomes: str, limits: LetterLimits) -> bool:
-    """Whether the limit is exceeded anywhere, by looking back from each record."""
+    """Whether any record exceeds the limits, computed by looking back from every record."""
     streak = 0
     for end in range(1, len(outcomes) + 1):
         streak = 0 if outcomes[end - 1] == "." else streak + 1
@@ -53,7 +53,7 @@ def naive(outcomes: str, limits: LetterLimits) -> bool:
     return False
 
 
-def test_reached_is_allowed_and_exceeded_is_not() -> None:
+def test_reaching_a_limit_is_allowed_and_exceeding_it_is_not() -> None:
     at_limit = passed(window(), "d" * 100)
     assert at_limit.streak == 100
     with pytest.raises(DeadLetterLimit, match=r"^stream reading: 101 records in a row were refused: 101x broken"):
@@ -63,7 +63,7 @@ def test_reached_is_allowed_and_exceeded_is_not() -> None:
     assert passed(passed(at_limit, "." * 1000), "d" * 100).streak == 100
 
 
-def test_the_records_order_counts_whoever_refuses_them() -> None:
+def test_refusals_of_decoder_and_database_count_in_record_order() -> None:
     few = LetterWindow("reading", LetterLimits(1.0, 3))
     assert passed(few, "dpd.pdp").streak == 3
     with pytest.raises(DeadLetterLimit, match="4 records in a row"):
@@ -79,7 +79,7 @@ def test_the_records_order_counts_whoever_refuses_them() -> None:
     st.integers(1, 8),
     st.sampled_from([0.001, 0.01, 0.02, 1.0]),
 )
-def test_batches_make_no_difference(batches: list[str], consecutive: int, ratio: float) -> None:
+def test_the_split_into_batches_does_not_matter(batches: list[str], consecutive: int, ratio: float) -> None:
     limits = LetterLimits(ratio, consecutive)
     now = window(limits)
     exceeded = False
@@ -91,14 +91,14 @@ def test_batches_make_no_difference(batches: list[str], consecutive: int, ratio:
     assert exceeded == naive("".join(batches), limits)
 
 
-def test_the_window_is_rebuilt_as_it_was() -> None:
+def test_a_rebuilt_window_equals_the_original() -> None:
     outcomes = "..dd.d" + "." * 30 + "ddd"
     rebuilt = window().rebuilt(Refusal(0, i, "broken") if o == "d" else None for i, o in enumerate(outcomes))
     assert rebuilt == passed(window(), outcomes)
     assert window().rebuilt([]) == window()
 
 
-def test_an_allowance_is_used_up_first_and_counts_nothing() -> None:
+def test_allowed_refusals_do_not_count() -> None:
     tally = window(LetterLimits(1.0, 2)).tally(letters(5), [0] * 5, allowed=3)
     assert tally.after(0).streak == 2
     assert tally.uncounted == {(0, 0), (0, 1), (0, 2)}
@@ -106,14 +106,14 @@ def test_an_allowance_is_used_up_first_and_counts_nothing() -> None:
         window(LetterLimits(1.0, 2)).tally(letters(6), [0] * 6, allowed=3).after(0)
 
 
-def test_switched_off_it_lets_everything_pass() -> None:
+def test_without_limits_every_refusal_passes() -> None:
     assert passed(window(None), "d" * 5000).streak == 5000
 
 
-def test_the_error_names_reasons_and_offsets_and_what_to_do() -> None:
-    found = [*letters(60, 7, "a"), *letters(30, 70, "b"), *letters(9, 200, "c"), *letters(2, 300, "d")]
+def test_the_error_names_reasons_offsets_and_commands() -> None:
+    refused = [*letters(60, 7, "a"), *letters(30, 70, "b"), *letters(9, 200, "c"), *letters(2, 300, "d")]
     with pytest.raises(DeadLetterLimit) as raised:
-        window().tally(found, [0] * len(found), 0).after(0)
+        window().tally(refused, [0] * len(refused), 0).after(0)
     assert raised.value.message == (
         "stream reading: 101 records in a row were refused: 60x a; 30x b; 9x c (partition 0 offsets 7 to 301)."
         " Nothing of this batch was committed. Mend the producer or the stream's declaration; or let them pass:"

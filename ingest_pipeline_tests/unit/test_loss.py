@@ -1,4 +1,4 @@
-"""What Kafka no longer holds: told from holes that are none, and where to go on."""
+"""Losses, holes that are no losses, and where reading resumes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def position(next_offset: int, **changes: str | None) -> StoredPosition:
     )  # type: ignore[arg-type]
 
 
-def found(
-    at: StoredPosition, low: int, high: int, identity: TopicIdentity = SAME, noted: list[Loss] | None = None
+def losses_of(
+    stored: StoredPosition, low: int, high: int, identity: TopicIdentity = SAME, noted: list[Loss] | None = None
 ) -> list[tuple[str, int]]:
     losses = find_losses(
-        identity, "t", {0: at}, noted=noted or [], starts={0: NextOffset(low)}, highs={0: NextOffset(high)}
+        identity, "t", {0: stored}, noted=noted or [], starts={0: NextOffset(low)}, highs={0: NextOffset(high)}
     )
     return [(loss.cause, loss.next_offset) for loss in losses]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 10), (10, 10), (10, 20), (0, 20)])
-def test_inside_the_log_and_at_its_bounds_nothing_is_lost(low: int, high: int) -> None:
-    assert found(position(10), low, high) == []
+def test_a_next_offset_inside_the_log_or_at_its_bounds_is_no_loss(low: int, high: int) -> None:
+    assert losses_of(position(10), low, high) == []
 
 
 @pytest.mark.parametrize(
-    ("at", "low", "high", "identity", "cause"),
+    ("stored", "low", "high", "identity", "cause"),
     [
         (position(10), 11, 20, SAME, "retention"),
         (position(10), 0, 9, SAME, "truncated"),
@@ -54,37 +54,43 @@ def test_inside_the_log_and_at_its_bounds_nothing_is_lost(low: int, high: int) -
         (position(10, topic_id="old"), 11, 20, SAME, "other topic"),
     ],
 )
-def test_each_cause_is_named(at: StoredPosition, low: int, high: int, identity: TopicIdentity, cause: str) -> None:
-    assert found(at, low, high, identity) == [(cause, 10)]
+def test_a_loss_names_its_cause(
+    stored: StoredPosition, low: int, high: int, identity: TopicIdentity, cause: str
+) -> None:
+    assert losses_of(stored, low, high, identity) == [(cause, 10)]
 
 
-def test_an_id_that_either_side_lacks_says_nothing() -> None:
-    assert found(position(10, topic_id=None, cluster_id=None), 0, 20) == []
-    assert found(position(10), 0, 20, TopicIdentity(None, None, 2)) == []
+def test_an_id_that_either_side_lacks_is_not_compared() -> None:
+    assert losses_of(position(10, topic_id=None, cluster_id=None), 0, 20) == []
+    assert losses_of(position(10), 0, 20, TopicIdentity(None, None, 2)) == []
 
 
-def test_fewer_partitions_under_the_same_topic_id_are_metadata_that_is_out_of_date() -> None:
+def test_fewer_partitions_under_the_same_topic_id_are_stale_metadata() -> None:
     with pytest.raises(KafkaUnavailable, match="position for partition 0 under the same topic id"):
-        found(position(10), 0, 20, TopicIdentity("cluster", "topic", 0))
+        losses_of(position(10), 0, 20, TopicIdentity("cluster", "topic", 0))
     with pytest.raises(KafkaUnavailable):
         identity_losses(TopicIdentity("cluster", "topic", 2), "t", {p: position(10) for p in range(3)})
 
 
-@pytest.mark.parametrize(("known", "told", "cause"), [(5, 4, []), (5, 5, ["truncated"]), (5, 6, ["truncated"])])
-def test_a_leader_that_has_been_replaced_and_does_not_know_it_tells_no_loss(
-    known: int, told: int, cause: list[str]
+@pytest.mark.parametrize(
+    ("stored_epoch", "answered_epoch", "causes"), [(5, 4, []), (5, 5, ["truncated"]), (5, 6, ["truncated"])]
+)
+def test_the_bounds_of_a_replaced_leader_are_not_compared(
+    stored_epoch: int, answered_epoch: int, causes: list[str]
 ) -> None:
-    at = replace(position(10), leader_epoch=known)
-    losses = find_losses(SAME, "t", {0: at}, noted=[], starts={0: NextOffset(0)}, highs={0: NextOffset(7, told)})
-    assert [loss.cause for loss in losses] == cause
+    stored = replace(position(10), leader_epoch=stored_epoch)
+    losses = find_losses(
+        SAME, "t", {0: stored}, noted=[], starts={0: NextOffset(0)}, highs={0: NextOffset(7, answered_epoch)}
+    )
+    assert [loss.cause for loss in losses] == causes
 
 
-def test_what_was_noted_stays_though_the_log_has_regrown() -> None:
+def test_a_noted_loss_stays_after_the_log_has_regrown() -> None:
     noted = noted_loss(cause="truncated", partition=0, incarnation=1, expected=10, low=0, high=4)
-    assert found(position(10), 0, 50, noted=[noted]) == [("truncated", 10)]
+    assert losses_of(position(10), 0, 50, noted=[noted]) == [("truncated", 10)]
 
 
-def test_offsets_that_come_again_begin_a_new_incarnation() -> None:
+def test_reused_offsets_begin_a_new_incarnation() -> None:
     retention = noted_loss(cause="retention", partition=0, incarnation=1, expected=10, low=11, high=20)
     rewritten = noted_loss(cause="rewritten", partition=0, incarnation=1, expected=15, low=11, high=20)
     assert not Acceptance(retention, NextOffset(11)).new_incarnation
@@ -92,14 +98,14 @@ def test_offsets_that_come_again_begin_a_new_incarnation() -> None:
     assert Acceptance(rewritten, NextOffset(11)).new_incarnation
 
 
-def test_behind_a_corrupt_batch_the_incarnation_goes_on() -> None:
+def test_the_incarnation_stays_behind_a_corrupt_batch() -> None:
     unreadable = noted_loss(cause="unreadable", partition=0, incarnation=1, expected=10, low=0, high=20)
     assert not Acceptance(unreadable, NextOffset(15)).new_incarnation
     assert Acceptance(unreadable, NextOffset(5)).new_incarnation, "rows below the position would be stored again"
     assert unreadable.description.startswith("partition 0: the record batch at offset 10 is corrupt")
 
 
-def test_what_of_a_new_log_is_left_out_is_lost_too() -> None:
+def test_offsets_left_out_of_a_new_log_count_as_lost() -> None:
     rewritten = noted_loss(cause="rewritten", partition=0, incarnation=1, expected=15, low=11, high=20)
     assert Acceptance(rewritten, NextOffset(11), low=11).left_out == 0
     assert Acceptance(rewritten, NextOffset(20), low=11).left_out == 9
@@ -114,14 +120,14 @@ def test_what_of_a_new_log_is_left_out_is_lost_too() -> None:
     assert Acceptance(rewritten, None).left_out == 0
 
 
-def test_a_run_tells_what_it_stored_since_it_last_saw_the_old_topic() -> None:
+def test_unverified_names_records_stored_since_the_old_topic_was_seen() -> None:
     assert unverified({0: 5, 1: 7}, {0: 5, 1: 7}) == unverified({}, {0: 5}) == ""
-    said = unverified({0: 5, 1: 7}, {0: 9, 1: 7})
-    assert "partition 0 offsets 5 to 8" in said
-    assert "partition 1" not in said
+    sentence = unverified({0: 5, 1: 7}, {0: 9, 1: 7})
+    assert "partition 0 offsets 5 to 8" in sentence
+    assert "partition 1" not in sentence
 
 
-def test_the_error_says_what_and_what_to_do() -> None:
+def test_the_error_names_the_loss_and_the_command() -> None:
     losses = [
         noted_loss(cause="retention", partition=0, incarnation=1, expected=10, low=15, high=20),
         noted_loss(cause="truncated", partition=1, incarnation=1, expected=9, low=0, high=5),

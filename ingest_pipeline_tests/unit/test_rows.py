@@ -1,4 +1,4 @@
-"""Whole columns at a time give what records one by one give, whatever stands beside what."""
+"""Decoding by columns gives the same rows and dead letters as decoding record by record."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PIECES = [
 ]
 
 
-def told(batch: Batch | None) -> Any:
+def outcome(batch: Batch | None) -> Any:
     if batch is None:
         return None
     letters = [(letter.offset, letter.stage, letter.reason, letter.value) for letter in batch.dead_letters]
@@ -78,18 +78,18 @@ def messages(values: list[bytes | None], stamps: list[int | None] | None = None)
 @given(st.lists(st.sampled_from(PIECES), max_size=100), st.lists(st.just(good()), max_size=60))
 @example([good()] * 1000, [])
 @example([good() + b'{"device_id": "a", "x": {}', b', "y": {}}'], [good()])
-def test_together_they_give_what_they_give_alone(odd: list[bytes | None], healthy: list[bytes]) -> None:
+def test_decoding_together_equals_decoding_alone(odd: list[bytes | None], healthy: list[bytes]) -> None:
     values = [*healthy, *odd, *healthy]
     alone = decode_batch(messages(values), {}, POSITIONS, decode=DECODER.decode, rules=RULES)
     many = decode_batch(
         messages(values), {}, POSITIONS, decode=DECODER.decode, rules=RULES, decode_many=DECODER.decode_many
     )
-    assert told(many) == told(alone)
+    assert outcome(many) == outcome(alone)
 
 
 @settings(STEADY, max_examples=1000)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text('{}[]",:\n 1a', max_size=12).map(str.encode)), max_size=6))
-def test_no_value_is_taken_for_a_part_of_another(values: list[bytes | None]) -> None:
+def test_values_do_not_mix(values: list[bytes | None]) -> None:
     rows, odd = DECODER.decode_many(values)
     even = [value for i, value in enumerate(values) if i not in odd]
     assert rows == [DECODER.decode(value) for value in even if value is not None]
@@ -107,7 +107,7 @@ def test_healthy_records_are_decoded_together() -> None:
     assert len(batch.rows) == 100
 
 
-def test_a_refused_record_is_the_only_one_looked_at_alone() -> None:
+def test_only_doubtful_records_are_decoded_alone() -> None:
     alone: list[bytes] = []
 
     def counted(value: bytes) -> tuple[Any, ...]:
@@ -120,7 +120,7 @@ def test_a_refused_record_is_the_only_one_looked_at_alone() -> None:
     assert (len(batch.rows), len(batch.dead_letters), alone) == (600, 2, values[300:302])
 
 
-def test_what_is_too_large_is_not_decoded() -> None:
+def test_a_too_large_value_is_not_decoded() -> None:
     def many(values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
         assert values[1] is None
         return DECODER.decode_many(values)
@@ -132,7 +132,7 @@ def test_what_is_too_large_is_not_decoded() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 2, 4])
-def test_a_decoder_that_loses_count_stores_nothing(rows: int) -> None:
+def test_a_decoder_with_a_wrong_row_count_stores_nothing(rows: int) -> None:
     def many(values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
         return [(1,)] * rows, []
 
@@ -155,7 +155,7 @@ class Restless(msgspec.Struct):
             self.mood = None  # type: ignore[assignment]
 
 
-def test_an_event_that_makes_something_else_of_itself_is_one_dead_letter() -> None:
+def test_an_event_that_changes_its_types_is_one_dead_letter() -> None:
     decoder = JsonDecoder(Stream("restless", Restless))
     values: list[bytes | None] = [
         b'{"event_time": "2026-01-01T00:00:00Z", "mood": {"number": %d}}' % number for number in (1, 2, 1, 3, 1)
@@ -174,7 +174,7 @@ def test_an_event_that_makes_something_else_of_itself_is_one_dead_letter() -> No
 @pytest.mark.parametrize(
     "stamps", [[None, 5], [MIN_MS, MAX_MS], [MIN_MS - 1, 0], [0, MAX_MS + 1], [2**62, -(2**62)], [0, 1]]
 )
-def test_times_that_postgres_cannot_store_are_none(stamps: list[int | None]) -> None:
+def test_timestamps_that_postgres_cannot_store_are_null(stamps: list[int | None]) -> None:
     batch = decode_batch(messages([good()] * 2, stamps), {}, POSITIONS, decode=DECODER.decode, rules=RULES)
     assert batch is not None
     expected = [(ms - 946_684_800_000) * 1000 if ms is not None and MIN_MS <= ms <= MAX_MS else None for ms in stamps]
@@ -188,7 +188,7 @@ class Fare(msgspec.Struct):
 
 
 @pytest.mark.parametrize("fare", ["1.5", "NaN", "-Infinity"])
-def test_streams_whose_values_need_a_look_are_decoded_one_by_one(fare: str) -> None:
+def test_streams_with_decimals_are_decoded_one_by_one(fare: str) -> None:
     decoder = JsonDecoder(Stream("fare", Fare))
     value = json.dumps({"fare": fare, "event_time": "2026-01-01T00:00:00Z"}).encode()
     assert decoder.decode_many([value] * 2) == ([], [0, 1])

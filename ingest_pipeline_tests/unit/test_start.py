@@ -1,4 +1,4 @@
-"""Where a stream begins, and when it refuses to."""
+"""Where a stream begins, and when it cannot begin."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ POLICY = StartPolicy("earliest", None, "ingest-reading")
 
 @pytest.fixture
 def broker() -> MemoryBroker:
-    """Two partitions; 3 and 5 records a second apart, the first of partition 1 deleted."""
-    found = MemoryBroker({"reading": 2})
+    """Partitions with 3 and 5 records, a second apart. The first record of partition 1 is deleted."""
+    broker = MemoryBroker({"reading": 2})
     for partition, count in ((0, 3), (1, 5)):
         for number in range(count):
-            found.append("reading", partition, b"x", timestamp_ms=1_000_000 + number * 1000)
-    found.delete_records("reading", 1, 1)
-    return found
+            broker.append("reading", partition, b"x", timestamp_ms=1_000_000 + number * 1000)
+    broker.delete_records("reading", 1, 1)
+    return broker
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def ledger() -> MemoryLedger:
 
 def started(broker: MemoryBroker, ledger: MemoryLedger, policy: StartPolicy = POLICY) -> dict[int, int]:
     begin(MemoryTopic(broker, "reading"), ledger, policy=policy, stream="reading")
-    return {partition: at.next_offset for partition, at in ledger.positions().items()}
+    return {partition: position.next_offset for partition, position in ledger.positions().items()}
 
 
-def commit(broker: MemoryBroker, group: str, places: dict[int, int], ledger_id: str) -> None:
+def commit(broker: MemoryBroker, group: str, offsets: dict[int, int], ledger_id: str) -> None:
     source = MemorySource(broker, "reading", group_id=group, ledger_id=ledger_id)
-    source.acknowledge({partition: NextOffset(offset) for partition, offset in places.items()})
+    source.acknowledge({partition: NextOffset(offset) for partition, offset in offsets.items()})
     source.close()
 
 
@@ -52,32 +52,32 @@ def commit(broker: MemoryBroker, group: str, places: dict[int, int], ledger_id: 
         (datetime.fromtimestamp(9999, UTC), {0: 3, 1: 5}),
     ],
 )
-def test_a_new_stream_begins_where_start_from_says(
+def test_a_new_stream_begins_at_start_from(
     broker: MemoryBroker, ledger: MemoryLedger, start_from: str | datetime, expected: dict[int, int]
 ) -> None:
     assert started(broker, ledger, replace(POLICY, start_from=start_from)) == expected
 
 
-def test_a_begun_stream_is_left_where_it_is(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_a_begun_stream_keeps_its_positions(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     started(broker, ledger)
     assert started(broker, ledger, replace(POLICY, start_from="latest")) == {0: 0, 1: 1}
 
 
-def test_a_topic_that_was_awaited_begins_at_its_beginning(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_a_stream_that_awaited_its_topic_begins_at_the_first_offset(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     ledger.await_topic()
     assert started(broker, ledger, replace(POLICY, start_from="latest")) == {0: 0, 1: 1}
 
 
-def test_a_partition_that_is_added_begins_at_its_beginning(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_an_added_partition_begins_at_its_first_offset(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     started(broker, ledger, replace(POLICY, start_from="latest"))
     broker.add_partitions("reading", 3)
     broker.append("reading", 2, b"x")
     assert started(broker, ledger, replace(POLICY, start_from="latest")) == {0: 3, 1: 5, 2: 0}
-    assert len({at.incarnation for at in ledger.positions().values()}) == 1
+    assert len({position.incarnation for position in ledger.positions().values()}) == 1
 
 
 @pytest.mark.parametrize("awaited", [False, True])
-def test_a_partition_whose_leader_is_away_begins_at_its_beginning_when_it_answers(
+def test_a_partition_begins_at_its_first_offset_after_its_leader_returns(
     broker: MemoryBroker, ledger: MemoryLedger, awaited: bool
 ) -> None:
     policy = replace(POLICY, start_from="latest") if awaited else POLICY
@@ -93,7 +93,7 @@ def test_a_partition_whose_leader_is_away_begins_at_its_beginning_when_it_answer
 @pytest.mark.parametrize(
     ("start_from", "expected"), [("latest", {0: 4, 1: 6}), (datetime.fromtimestamp(1002, UTC), {0: 2, 1: 2})]
 )
-def test_a_stream_that_begins_at_one_moment_waits_until_every_partition_answers(
+def test_a_stream_with_a_start_time_waits_until_every_partition_answers(
     broker: MemoryBroker, ledger: MemoryLedger, start_from: str | datetime, expected: dict[int, int]
 ) -> None:
     policy = replace(POLICY, start_from=start_from)
@@ -107,7 +107,7 @@ def test_a_stream_that_begins_at_one_moment_waits_until_every_partition_answers(
     assert started(broker, ledger, policy) == expected
 
 
-def test_a_stream_waits_while_no_partition_answers(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_a_stream_does_not_begin_while_no_partition_answers(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     for partition in (0, 1):
         broker.set_leader_away("reading", partition, True)
     with pytest.raises(KafkaUnavailable, match="partitions 0, 1: their leaders do not answer"):
@@ -123,24 +123,24 @@ def test_an_adopted_partition_needs_no_leader(broker: MemoryBroker, ledger: Memo
 
 
 class TestSurvey:
-    def test_a_partition_whose_leader_is_away_is_unknown_and_no_loss(
+    def test_a_partition_without_its_leader_is_unknown_but_not_lost(
         self, broker: MemoryBroker, ledger: MemoryLedger
     ) -> None:
         started(broker, ledger)
         broker.delete_records("reading", 0, 2)
         broker.delete_records("reading", 1, 4)
         broker.set_leader_away("reading", 1, True)
-        seen = survey(MemoryTopic(broker, "reading"), ledger)
-        assert [(loss.partition, loss.cause) for loss in seen.losses] == [(0, "retention")]
-        assert (seen.ends.keys(), seen.unanswered) == ({0}, [1])
+        surveyed = survey(MemoryTopic(broker, "reading"), ledger)
+        assert [(loss.partition, loss.cause) for loss in surveyed.losses] == [(0, "retention")]
+        assert (surveyed.ends.keys(), surveyed.unanswered) == ({0}, [1])
         broker.set_leader_away("reading", 1, False)
-        seen = survey(MemoryTopic(broker, "reading"), ledger)
-        assert [(loss.partition, loss.cause) for loss in seen.losses] == [(0, "retention"), (1, "retention")]
+        surveyed = survey(MemoryTopic(broker, "reading"), ledger)
+        assert [(loss.partition, loss.cause) for loss in surveyed.losses] == [(0, "retention"), (1, "retention")]
 
-    def test_what_an_open_transaction_holds_back_is_not_truncated(
+    def test_a_position_in_an_open_transaction_is_not_truncated(
         self, broker: MemoryBroker, ledger: MemoryLedger
     ) -> None:
-        """The position was moved by a read_uncommitted reader, before the setting was changed."""
+        """A read_uncommitted reader advanced the position before the setting changed."""
         broker.begin_transaction("reading", 0)
         broker.append("reading", 0, b"x")
         topic = MemoryTopic(broker, "reading")
@@ -150,52 +150,52 @@ class TestSurvey:
         broker.truncate("reading", 0, 3)
         assert [loss.cause for loss in survey(topic, ledger).losses] == ["truncated"]
 
-    def test_fewer_partitions_under_the_same_id_are_waited_for(
+    def test_fewer_partitions_under_the_same_topic_id_are_stale_metadata(
         self, broker: MemoryBroker, ledger: MemoryLedger
     ) -> None:
         started(broker, ledger)
-        known = ledger.positions()
+        positions = ledger.positions()
         topic = MemoryTopic(broker, "reading")
         identity = replace(topic.identity(), partitions=1)
         with pytest.raises(KafkaUnavailable, match="out of date"):
-            check_identity(identity, known, "reading", "reading")
+            check_identity(identity, positions, "reading", "reading")
 
 
-def test_our_own_mark_without_a_ledger_stops(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_a_group_with_our_mark_but_no_ledger_stops_the_stream(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, "ingest-reading", {0: 2}, "lost-ledger")
     with pytest.raises(LedgerMissing, match=r"lost-ledger.*--delete --group ingest-reading"):
         started(broker, ledger)
     assert ledger.positions() == {}
 
 
-def test_our_own_mark_is_never_read_once_there_is_a_ledger(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_a_begun_stream_ignores_the_offsets_of_its_group(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     started(broker, ledger)
     commit(broker, "ingest-reading", {0: 2}, "any-ledger")
     assert started(broker, ledger) == {0: 0, 1: 1}
 
 
-def test_a_topic_of_the_same_name_is_not_the_same_topic(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_a_recreated_topic_is_another_topic(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     started(broker, ledger)
     broker.recreate_topic("reading")
     with pytest.raises(TopicChanged, match="topic id"):
         started(broker, ledger)
 
 
-def test_a_missing_topic_is_told(ledger: MemoryLedger) -> None:
+def test_a_missing_topic_raises_topic_missing(ledger: MemoryLedger) -> None:
     with pytest.raises(TopicMissing):
         started(MemoryBroker(), ledger)
 
 
-def test_ids_that_were_not_known_are_filled_in(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_missing_ids_are_filled_in(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     topic = MemoryTopic(broker, "reading")
     ledger.begin(TopicIdentity(None, None, 2), topic.start_offsets([0, 1]), first=True)
     started(broker, ledger)
-    known = ledger.positions()[0]
-    assert known.topic_id == topic.identity().topic_id
+    position = ledger.positions()[0]
+    assert position.topic_id == topic.identity().topic_id
 
 
 @pytest.mark.parametrize(
-    ("identity", "what"),
+    ("identity", "sign"),
     [
         (TopicIdentity("other", None, 2), "cluster id"),
         (TopicIdentity(None, "other", 2), "topic id"),
@@ -203,28 +203,28 @@ def test_ids_that_were_not_known_are_filled_in(broker: MemoryBroker, ledger: Mem
         (TopicIdentity(None, "other", 1), "topic id"),
     ],
 )
-def test_each_sign_of_another_topic_is_named(
-    broker: MemoryBroker, ledger: MemoryLedger, identity: TopicIdentity, what: str
+def test_the_error_names_the_sign_of_another_topic(
+    broker: MemoryBroker, ledger: MemoryLedger, identity: TopicIdentity, sign: str
 ) -> None:
     started(broker, ledger)
-    with pytest.raises(TopicChanged, match=what):
+    with pytest.raises(TopicChanged, match=sign):
         check_identity(identity, ledger.positions(), "reading", "reading")
 
 
-def test_an_id_that_either_side_lacks_says_nothing(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_an_id_that_either_side_lacks_is_not_compared(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     started(broker, ledger)
     check_identity(TopicIdentity(None, None, 2), ledger.positions(), "reading", "reading")
     check_identity(TopicIdentity("any", "any", 2), {}, "reading", "reading")
 
 
-def test_a_stream_that_another_run_began_meanwhile_is_taken_as_it_is(broker: MemoryBroker) -> None:
+def test_begin_keeps_the_positions_of_a_faster_run(broker: MemoryBroker) -> None:
     database = MemoryDatabase()
 
     class Racing(MemoryLedger):
-        """Another run begins the stream, at the end, just before we do."""
+        """Another run begins the stream at the end, just before this run."""
 
-        def begin(self, identity: TopicIdentity, places: object, first: bool) -> bool:
+        def begin(self, identity: TopicIdentity, starts: object, first: bool) -> bool:
             MemoryLedger(database, READING).begin(identity, {0: NextOffset(3), 1: NextOffset(5)}, first=True)
-            return super().begin(identity, places, first)  # type: ignore[arg-type]
+            return super().begin(identity, starts, first)  # type: ignore[arg-type]
 
     assert started(broker, Racing(database, READING)) == {0: 3, 1: 5}
