@@ -1,4 +1,4 @@
-"""ADOPT_GROUP: which offsets of a foreign group a new stream takes over, and when it refuses to."""
+"""ADOPT_GROUP: offsets that a new stream takes over from a foreign group, and offsets that it refuses."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def commit(broker: MemoryBroker, offsets: dict[int, int], group: str = GROUP, me
 def started(
     broker: MemoryBroker, ledger: MemoryLedger, group: str = GROUP, start_from: str = "earliest"
 ) -> tuple[dict[int, int], str]:
-    """(partition → next offset, what the run was told)."""
+    """Returns (partition → next offset, warnings)."""
     lines: list[str] = []
     policy = StartPolicy(start_from, group, "ingest-reading")
     begin(MemoryTopic(broker, "reading"), ledger, policy=policy, stream="reading", warn=lines.append)
-    return {partition: at.next_offset for partition, at in ledger.positions().items()}, "; ".join(lines)
+    return {partition: position.next_offset for partition, position in ledger.positions().items()}, "; ".join(lines)
 
 
-def test_the_groups_offsets_are_taken_over_and_told(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_the_groups_offsets_are_taken_over_and_reported(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1, 1: 5, 2: 3})
     positions, line = started(broker, ledger)
     assert positions == {0: 1, 1: 5, 2: 3}
@@ -53,7 +53,7 @@ def test_the_groups_offsets_are_taken_over_and_told(broker: MemoryBroker, ledger
 
 
 @pytest.mark.parametrize(("start_from", "rest"), [("earliest", {0: 0, 2: 2}), ("latest", {0: 5, 2: 5})])
-def test_partitions_without_an_offset_follow_start_from_and_are_named(
+def test_partitions_without_an_offset_follow_start_from_and_are_reported(
     broker: MemoryBroker, ledger: MemoryLedger, start_from: str, rest: dict[int, int]
 ) -> None:
     commit(broker, {1: 4})
@@ -64,7 +64,7 @@ def test_partitions_without_an_offset_follow_start_from_and_are_named(
 
 @pytest.mark.parametrize("group", ["conect-reading", "ingest-reading"])
 def test_a_group_without_any_offset_is_refused(broker: MemoryBroker, ledger: MemoryLedger, group: str) -> None:
-    """A misspelt name, and the stream's own group."""
+    """A misspelt group, and the stream's own group."""
     commit(broker, {0: 1})
     with pytest.raises(AdoptionRefused) as refused:
         started(broker, ledger, group)
@@ -74,16 +74,16 @@ def test_a_group_without_any_offset_is_refused(broker: MemoryBroker, ledger: Mem
     assert "\n" not in refused.value.message
 
 
-def test_offsets_of_partitions_that_the_topic_does_not_have_are_no_offsets(
-    broker: MemoryBroker, ledger: MemoryLedger
-) -> None:
+def test_offsets_of_missing_partitions_do_not_count(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {7: 1})
     with pytest.raises(AdoptionRefused, match="no committed offset"):
         started(broker, ledger)
 
 
-def test_a_topic_that_was_awaited_needs_no_offset_of_the_group(broker: MemoryBroker, ledger: MemoryLedger) -> None:
-    """No consumer can have read a topic that has only just been created."""
+def test_a_stream_that_awaited_its_topic_needs_no_offset_of_the_group(
+    broker: MemoryBroker, ledger: MemoryLedger
+) -> None:
+    """No consumer can have read a new topic."""
     ledger.await_topic()
     assert started(broker, ledger) == ({0: 0, 1: 0, 2: 2}, "")
 
@@ -96,7 +96,7 @@ def test_an_offset_beyond_the_log_is_refused(broker: MemoryBroker, ledger: Memor
     assert ledger.positions() == {}
 
 
-def test_the_log_ends_behind_open_transactions(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_an_offset_in_an_open_transaction_is_inside_the_log(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     """A group that reads uncommitted records may be ahead of the last stable offset."""
     broker.begin_transaction("reading", 0)
     broker.append("reading", 0, b"open")
@@ -104,7 +104,7 @@ def test_the_log_ends_behind_open_transactions(broker: MemoryBroker, ledger: Mem
     assert started(broker, ledger)[0][0] == 6
 
 
-def test_an_offset_that_the_log_no_longer_holds_is_kept_and_told(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_an_expired_offset_is_taken_over_and_reported(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1, 1: 1, 2: 0})
     positions, line = started(broker, ledger)
     assert positions[2] == 0  # the stream stops there, or records the gap, as ON_DATA_LOSS wants
@@ -112,19 +112,19 @@ def test_an_offset_that_the_log_no_longer_holds_is_kept_and_told(broker: MemoryB
 
 
 @pytest.mark.parametrize("group", [GROUP, "ingest-price"])
-def test_offsets_that_follow_a_ledger_are_refused(broker: MemoryBroker, ledger: MemoryLedger, group: str) -> None:
+def test_offsets_with_a_ledgers_mark_are_refused(broker: MemoryBroker, ledger: MemoryLedger, group: str) -> None:
     commit(broker, {0: 1}, group, "ingest-ledger:theirs")
     with pytest.raises(AdoptionRefused, match="mark of ledger theirs"):
         started(broker, ledger, group)
 
 
-def test_the_streams_own_group_with_a_mark_is_a_missing_ledger(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_the_streams_own_group_with_a_mark_means_a_missing_ledger(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1}, "ingest-reading", "ingest-ledger:lost")
     with pytest.raises(LedgerMissing, match="lost"):
         started(broker, ledger, "ingest-reading")
 
 
-def test_a_stream_that_has_begun_does_not_look_at_the_group(broker: MemoryBroker, ledger: MemoryLedger) -> None:
+def test_a_begun_stream_ignores_the_group(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, {0: 1, 1: 1, 2: 3})
     started(broker, ledger)
     broker.groups.clear()

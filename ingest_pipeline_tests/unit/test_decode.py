@@ -1,4 +1,4 @@
-"""Every timestamp form, every poison value: a tuple of the declared types, or RecordRefused and nothing else."""
+"""Any value decodes to a tuple of the declared types or raises RecordRefused."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_time_without_a_zone_can_be_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01T00:00:00Z", "2026-01-01T00:00:60Z", "1767225600"])
-def test_what_is_no_iso_time_is_refused(text: str) -> None:
+def test_a_text_that_is_no_iso_time_is_refused(text: str) -> None:
     assert refusal(reading(timestamp=text)).stage == "timestamp"
 
 
@@ -126,7 +126,7 @@ def test_all_field_types() -> None:
         (reading(timestamp="0000-01-01T00:00:00Z"), "timestamp"),
     ],
 )
-def test_poison_is_refused_at_its_stage(value: bytes, stage: str) -> None:
+def test_a_bad_value_is_refused_at_its_stage(value: bytes, stage: str) -> None:
     assert refusal(value).stage == stage
 
 
@@ -148,7 +148,7 @@ def test_poison_is_refused_at_its_stage(value: bytes, stage: str) -> None:
         ("maybe", "soon"),
     ],
 )
-def test_poison_of_other_types(field: str, value: Any) -> None:
+def test_bad_values_of_other_types_are_refused(field: str, value: Any) -> None:
     good = {
         "s": "", "i": 1, "f": 1, "b": False, "event_time": "2026-01-01T00:00:00Z", "d": "2026-02-03", "n": "1",
         "u": "12345678-1234-5678-1234-567812345678", "j": {}, "a": [], "raw": "",
@@ -158,12 +158,12 @@ def test_poison_of_other_types(field: str, value: Any) -> None:
     assert f"$.{field}" in refused.message
 
 
-def test_the_edges_of_time_are_kept() -> None:
+def test_the_first_and_the_last_time_are_kept() -> None:
     for text in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
         assert JsonDecoder(READING).decode(reading(timestamp=text))[2] == datetime.fromisoformat(text)
 
 
-def test_a_backslash_is_no_reason_to_refuse() -> None:
+def test_a_backslash_is_accepted() -> None:
     assert JsonDecoder(READING).decode(reading(device_id='a\\b"\n'))[0] == 'a\\b"\n'
 
 
@@ -172,7 +172,7 @@ def test_the_last_of_duplicate_keys_wins() -> None:
     assert JsonDecoder(READING).decode(value)[0] == "b"
 
 
-def test_a_wrong_type_is_told_in_the_declared_type() -> None:
+def test_the_reason_names_the_declared_type() -> None:
     assert refusal(reading(timestamp=5)).message == "Expected `datetime`, got `int` - at `$.timestamp`"
 
 
@@ -193,8 +193,8 @@ OBJECTS = st.fixed_dictionaries({}, optional={name: JSON for name in ("device_id
 
 
 @STEADY
-@given(st.one_of(st.binary(max_size=60), OBJECTS.map(lambda found: json.dumps(found).encode())))
-def test_anything_is_a_row_or_a_refusal_without_a_value(value: bytes) -> None:
+@given(st.one_of(st.binary(max_size=60), OBJECTS.map(lambda document: json.dumps(document).encode())))
+def test_any_bytes_give_a_row_or_a_reason_without_values(value: bytes) -> None:
     for stream in STREAMS:
         try:
             row = JsonDecoder(stream).decode(value)

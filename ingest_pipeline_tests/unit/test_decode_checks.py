@@ -1,4 +1,4 @@
-"""Events with checks of their own, and values that are bad only deep inside: one dead letter each."""
+"""Events with their own checks, and bad values deep inside. Such a record becomes one dead letter."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_events_own_check_sees_the_declared_types_in_every_form_of_time(time:
 
 
 @pytest.mark.parametrize("time", ["1999-01-01T00:00:00Z", "1999-01-01T00:00:00", "1999-01-01 00:00"])
-def test_what_an_events_own_check_refuses_is_told_without_its_text(time: str) -> None:
+def test_the_reason_of_an_events_own_check_omits_its_text(time: str) -> None:
     assert refusal(Checked, event_time=time, name=CANARY) == "refused by the event's own check (ValueError)"
 
 
@@ -84,14 +84,14 @@ class Careless(msgspec.Struct):
         ({"rider": None}, "AttributeError"),
     ],
 )
-def test_a_check_that_fails_in_another_way_costs_that_record(fields: dict[str, Any], kind: str) -> None:
-    found = refusal(Careless, event_time="2026-01-01T00:00:00Z", **fields)
-    assert found == f"refused by the event's own check ({kind})"
+def test_any_exception_of_a_check_refuses_only_its_record(fields: dict[str, Any], kind: str) -> None:
+    reason = refusal(Careless, event_time="2026-01-01T00:00:00Z", **fields)
+    assert reason == f"refused by the event's own check ({kind})"
 
 
 RAISED = {
-    each.__name__: each
-    for each in (ValueError, TypeError, KeyError, AssertionError, RuntimeError, RecursionError, StopIteration, OSError)
+    error.__name__: error
+    for error in (ValueError, TypeError, KeyError, AssertionError, RuntimeError, RecursionError, StopIteration, OSError)
 }
 
 
@@ -114,7 +114,7 @@ class AroundPicky(Picky, kw_only=True):
 
 @pytest.mark.parametrize("kind", [*RAISED, "ValidationError"])
 @pytest.mark.parametrize("time", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00"])
-def test_no_check_keeps_its_words_wherever_it_stands(kind: str, time: str) -> None:
+def test_no_reason_holds_the_words_of_a_check(kind: str, time: str) -> None:
     told = f"refused by the event's own check ({kind})"
     picky = {"raises": kind}
     for fields in (picky, {"columns": picky}, {"document": picky}, {"listed": [{}, picky]}):
@@ -137,13 +137,13 @@ def numbered(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("stops", [[2, 3], [0, 3], [3, 4], [0, 1, 2, 3, 4], [3]])
-def test_a_check_that_stops_the_iteration_costs_that_record_and_no_other(stops: list[int]) -> None:
+def test_a_check_that_raises_stop_iteration_refuses_only_its_record(stops: list[int]) -> None:
     rows, odd = JsonDecoder(Stream("silent", Silent)).decode_many([numbered(3 if i in stops else i) for i in range(5)])
     assert ([row[1] for row in rows], odd) == ([i for i in range(5) if i not in stops], stops)
     assert refusal(Silent, **json.loads(numbered(3))) == "refused by the event's own check (StopIteration)"
 
 
-def test_no_record_is_at_fault_when_memory_is_short() -> None:
+def test_a_memory_error_refuses_no_record() -> None:
     decoder = JsonDecoder(Stream("silent", Silent))
     with pytest.raises(MemoryError):
         decoder.decode(numbered(5))
@@ -158,11 +158,11 @@ class Zoned(msgspec.Struct):
 
 
 @pytest.mark.parametrize("zone", [CANARY, f"'{CANARY}", f"'\"{CANARY}", f"' - at {CANARY}"])
-def test_a_word_that_is_none_of_those_allowed_is_not_quoted(zone: str) -> None:
-    found = refusal(Zoned, event_time="2026-01-01T00:00:00Z", zones=[zone])
-    assert found == "Invalid enum value - at `$.zones[0]`"
-    found = refusal(Zoned, event_time="2026-01-01T00:00:00Z", levels={CANARY: 4711})
-    assert found == "Invalid enum value - at `$.levels[...]`"
+def test_a_word_outside_a_literal_is_not_quoted(zone: str) -> None:
+    reason = refusal(Zoned, event_time="2026-01-01T00:00:00Z", zones=[zone])
+    assert reason == "Invalid enum value - at `$.zones[0]`"
+    reason = refusal(Zoned, event_time="2026-01-01T00:00:00Z", levels={CANARY: 4711})
+    assert reason == "Invalid enum value - at `$.levels[...]`"
 
 
 def nested(depth: int, leaf: str) -> bytes:
@@ -170,19 +170,19 @@ def nested(depth: int, leaf: str) -> bytes:
 
 
 @pytest.mark.parametrize("depth", [1, 100, 400, 800, 2_000, 100_000])
-def test_depth_is_a_row_or_a_refusal(depth: int) -> None:
-    """A backslash makes the decoder look for NUL all the way down."""
+def test_a_deep_value_gives_a_row_or_a_refusal(depth: int) -> None:
+    """A backslash makes the decoder search for NUL at every depth."""
     try:
         row = plain(decode(Deep, nested(depth, '"\\n"')))
     except RecordRefused as refused:
         assert refused.message == "nested too deeply"
     else:
-        found = row[1]
+        value = row[1]
         for _ in range(depth - 1):
-            (found,) = found
-        assert found == ["\n"]
+            (value,) = value
+        assert value == ["\n"]
 
 
-def test_a_nul_is_found_however_deep() -> None:
+def test_a_nul_is_refused_at_any_depth() -> None:
     with pytest.raises(RecordRefused, match="NUL"):
         decode(Deep, nested(500, '{"a": [1, {"b\\u0000": 2}]}'))

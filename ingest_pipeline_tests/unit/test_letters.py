@@ -1,4 +1,4 @@
-"""A dead letter holds what is needed to try again, whatever the record's parts look like."""
+"""A dead letter holds everything needed to try again, for any key, value and headers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ REFUSED = RecordRefused("why", stage="insert", sqlstate="23514")
 
 
 class WithHeaders(MemoryMessage):
-    """A message whose headers are read once; a second time would crash the real client."""
+    """A message that counts the reads of its headers. A second read would crash the real client."""
 
     def __init__(
         self, headers: Sequence[tuple[str, bytes | None]] | None, error: type[Exception] | None = None
     ) -> None:
         super().__init__(3, 7, 0, b"value", b"key", timestamp_ms=5)
-        self._found, self._error, self.reads = headers, error, 0
+        self._scripted, self._error, self.reads = headers, error, 0
 
     def headers(self) -> list[tuple[str, bytes | None]] | None:
         self.reads += 1
         if self._error is not None:
             raise self._error
-        return None if self._found is None else list(self._found)
+        return None if self._scripted is None else list(self._scripted)
 
 
-def test_everything_is_kept() -> None:
+def test_a_dead_letter_keeps_the_whole_record() -> None:
     letter = dead_letter(MemoryMessage(3, 7, 0, b"value", b"\xff", timestamp_ms=5), 2, REFUSED, value_limit=100)
     assert (letter.partition, letter.offset, letter.incarnation, letter.timestamp_ms) == (3, 7, 2, 5)
     assert (letter.key, letter.value, letter.value_bytes, letter.truncated) == (b"\xff", b"value", 5, False)
@@ -40,7 +40,7 @@ def test_everything_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("sent", "kept"), [(None, None), (-1, None), (-2, -2), (2**62, 2**62)])
-def test_a_producer_may_have_given_no_time(sent: int | None, kept: int | None) -> None:
+def test_a_record_may_lack_a_timestamp(sent: int | None, kept: int | None) -> None:
     assert dead_letter(MemoryMessage(0, 0, 0, b"", timestamp_ms=sent), 1, REFUSED, value_limit=10).timestamp_ms == kept
 
 
@@ -62,7 +62,7 @@ def test_headers_keep_order_repeats_and_null() -> None:
 
 
 @pytest.mark.parametrize("error", [SystemError, UnicodeDecodeError])
-def test_unreadable_headers_are_noted_and_never_asked_for_again(error: type[Exception]) -> None:
+def test_unreadable_headers_are_noted_and_read_only_once(error: type[Exception]) -> None:
     raised = UnicodeDecodeError("utf-8", b"", 0, 1, "bad") if error is UnicodeDecodeError else error()
     message = WithHeaders(None, raised)  # type: ignore[arg-type]
     letter = dead_letter(message, 1, REFUSED, value_limit=10)

@@ -1,4 +1,4 @@
-"""A Struct inside a Struct: columns `parent_child`, or one jsonb column where declared so."""
+"""Nested Structs as columns `parent_child`, or as one jsonb column with AsJson."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def refusal(value: bytes, stream: Stream = WALK, naive: str = "utc") -> tuple[st
     return caught.value.stage, caught.value.message
 
 
-def test_leaves_are_the_columns() -> None:
+def test_the_columns_are_the_leaves() -> None:
     assert [(item.name, item.pg_type, item.nullable) for item in WALK.fields] == COLUMNS
 
 
-def test_what_is_absent_is_null_in_all_its_columns() -> None:
+def test_all_columns_of_an_absent_struct_are_null() -> None:
     for value in (walk(), walk(former=None)):
         assert row(value) == {
             "device": "a", "site_city": "Rome", "site_fix_taken": NOON, "site_fix_metres": 21, "site_fee": None,
@@ -96,16 +96,16 @@ def test_what_is_absent_is_null_in_all_its_columns() -> None:
 
 
 def test_a_struct_as_json_keeps_its_json_names_and_loses_undeclared_keys() -> None:
-    found = row(walk(best={"legName": "é", "grade": 1, "other": 2}, legs=[{"legName": "x"}]))
-    assert found["best"] == {"legName": "é", "grade": 1.0}
-    assert found["legs"] == [{"legName": "x", "grade": 0.0}]
+    columns = row(walk(best={"legName": "é", "grade": 1, "other": 2}, legs=[{"legName": "x"}]))
+    assert columns["best"] == {"legName": "é", "grade": 1.0}
+    assert columns["legs"] == [{"legName": "x", "grade": 0.0}]
 
 
 @pytest.mark.parametrize("text", ["2026-01-01 12:00", "2026-01-01T14:00:00+0200", "20260101T120000Z"])
-def test_every_iso_form_is_read_inside_too(text: str) -> None:
-    found = row(walk(place=site(fix={"takenAt": text}), former=site(fix={"takenAt": text}), event_time=text))
-    assert found["site_fix_taken"] == found["former_fix_taken"] == found["event_time"] == NOON
-    assert found["site_fix_metres"] is None
+def test_a_nested_struct_accepts_every_iso_form(text: str) -> None:
+    columns = row(walk(place=site(fix={"takenAt": text}), former=site(fix={"takenAt": text}), event_time=text))
+    assert columns["site_fix_taken"] == columns["former_fix_taken"] == columns["event_time"] == NOON
+    assert columns["site_fix_metres"] is None
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_every_iso_form_is_read_inside_too(text: str) -> None:
         ),
     ],
 )
-def test_poison_inside_is_refused_with_its_path(changes: dict[str, Any], expected: tuple[str, str]) -> None:
+def test_a_bad_nested_value_is_refused_with_its_path(changes: dict[str, Any], expected: tuple[str, str]) -> None:
     assert refusal(walk(**changes)) == expected
 
 
-def test_a_time_without_a_zone_can_be_refused_inside() -> None:
+def test_a_nested_time_without_a_zone_can_be_refused() -> None:
     value = walk(former=site(fix={"takenAt": "2026-01-01T12:00:00"}))
     assert refusal(value, naive="reject") == ("timestamp", "timestamp without a time zone - at `$.former.fix.takenAt`")
 
@@ -170,10 +170,10 @@ class Shift(msgspec.Struct):
 
 
 @pytest.mark.parametrize("form", ["2026-01-01T{}:00:00Z", "2026-01-01 {}:00"])
-def test_a_check_inside_sees_the_declared_types_whatever_form_the_time_has(form: str) -> None:
+def test_a_nested_check_sees_the_declared_types_in_every_form_of_time(form: str) -> None:
     def shift(**ranges: tuple[str, str]) -> bytes:
-        found = {name: {"start": form.format(a), "stop": form.format(b)} for name, (a, b) in ranges.items()}
-        return json.dumps({"event_time": form.format("12"), **found}).encode()
+        pairs = {name: {"start": form.format(a), "stop": form.format(b)} for name, (a, b) in ranges.items()}
+        return json.dumps({"event_time": form.format("12"), **pairs}).encode()
 
     stream = Stream("shift", Shift)
     assert row(shift(planned=("12", "13")), stream)["real_start"] is None
@@ -192,7 +192,7 @@ class Frozen(msgspec.Struct, frozen=True):
     near: Strict = Strict(far_away=7)
 
 
-def test_the_struct_inside_keeps_its_configuration_and_its_default() -> None:
+def test_a_nested_struct_keeps_its_configuration_and_its_default() -> None:
     stream = Stream("frozen", Frozen)
     value = json.dumps({"event": {"farAway": 1}, "event_time": "2026-01-01 12:00"}).encode()
     assert row(value, stream) == {"event_far_away": 1, "event_time": NOON, "near_far_away": 7}
@@ -213,7 +213,7 @@ class Timed(msgspec.Struct):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         (Loop, r"Loop\.inner: Loop contains itself .* Annotated\[Loop, AsJson\]"),
         (Empty, r"Event\.x: Empty has no fields"),
@@ -225,9 +225,9 @@ class Timed(msgspec.Struct):
         (msgspec.defstruct("Y", [("y", int)]), r"Event\.x_y and Event\.x\.y would both be column x_y"),
     ],
 )
-def test_what_cannot_be_columns_is_refused_by_name(kind: Any, said: str) -> None:
+def test_a_field_without_possible_columns_is_refused_by_name(kind: Any, message: str) -> None:
     event = msgspec.defstruct("Event", [("event_time", datetime), ("x_y", int), ("x", kind)])
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         Stream("readings", event)
 
 
@@ -239,7 +239,7 @@ def test_a_struct_as_json_may_contain_itself() -> None:
 
 @pytest.mark.parametrize("time", ["2026-01-01T12:00:00Z", "2026-01-01 12:00"])
 @pytest.mark.parametrize("inside", ["list", "struct"])
-def test_depth_inside_a_struct_as_json_costs_its_record_at_most(inside: str, time: str) -> None:
+def test_depth_inside_a_struct_as_json_refuses_only_its_record(inside: str, time: str) -> None:
     holder = msgspec.defstruct("Holder", [("x", Loop if inside == "struct" else list)])
     event = msgspec.defstruct("Event", [("event_time", datetime), ("x", Annotated[holder, AsJson])])
     decoder = JsonDecoder(Stream("readings", event))
@@ -258,37 +258,37 @@ def test_depth_inside_a_struct_as_json_costs_its_record_at_most(inside: str, tim
     assert outcomes == {"row", "letter"}
 
 
-def test_the_definition_changes_with_what_is_inside() -> None:
+def test_the_definition_changes_with_a_nested_struct() -> None:
     def stream(inner: Any) -> str:
         event = msgspec.defstruct("Event", [("event_time", datetime), ("x", inner)])
         return Stream("readings", event).definition()
 
     inside = [Leg, Leg | None, Annotated[Leg, AsJson], Site]
-    assert len({stream(each) for each in inside}) == len(inside)
+    assert len({stream(kind) for kind in inside}) == len(inside)
 
 
 KINDS = st.sampled_from([str, int, float, bool, str | None, dict[str, int]])
 
 
 def structs(depth: int) -> st.SearchStrategy[Any]:
-    """Structs of up to three fields, some of which are such Structs, or may be."""
+    """Structs of up to three fields. A field may be a nested Struct, also an optional one."""
     kinds = KINDS if depth == 0 else st.one_of(KINDS, structs(depth - 1), structs(depth - 1).map(lambda s: s | None))
     names = st.sampled_from(["a", "b", "c"])
-    return st.dictionaries(names, kinds, min_size=1).map(lambda found: msgspec.defstruct("Inner", found.items()))
+    return st.dictionaries(names, kinds, min_size=1).map(lambda fields: msgspec.defstruct("Inner", fields.items()))
 
 
 def walked(kind: Any, value: Any) -> list[Any]:
-    """The leaves, found another way: by recursion over the plain JSON."""
-    inner = next((each for each in getattr(kind, "__args__", (kind,)) if hasattr(each, "__struct_fields__")), None)
+    """The leaves, by recursion over the plain JSON."""
+    inner = next((arg for arg in getattr(kind, "__args__", (kind,)) if hasattr(arg, "__struct_fields__")), None)
     if inner is None:
         return [value]
-    found = msgspec.structs.fields(inner)
-    return [leaf for each in found for leaf in walked(each.type, None if value is None else value[each.name])]
+    fields = msgspec.structs.fields(inner)
+    return [leaf for field in fields for leaf in walked(field.type, None if value is None else value[field.name])]
 
 
 def examples(kind: Any) -> st.SearchStrategy[Any]:
     if hasattr(kind, "__struct_fields__"):
-        return st.fixed_dictionaries({each.name: examples(each.type) for each in msgspec.structs.fields(kind)})
+        return st.fixed_dictionaries({field.name: examples(field.type) for field in msgspec.structs.fields(kind)})
     simple: dict[Any, st.SearchStrategy[Any]] = {
         str: st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=3),
         int: st.integers(-(2**63), 2**63 - 1),
@@ -298,12 +298,12 @@ def examples(kind: Any) -> st.SearchStrategy[Any]:
     }
     if kind in simple:
         return simple[kind]
-    return st.one_of(st.none(), *(examples(each) for each in kind.__args__ if each is not type(None)))
+    return st.one_of(st.none(), *(examples(arg) for arg in kind.__args__ if arg is not type(None)))
 
 
 @STEADY
 @given(structs(3), st.data())
-def test_any_tree_becomes_its_leaves_alone_and_together(inner: Any, data: st.DataObject) -> None:
+def test_any_tree_gives_its_leaves_alone_and_together(inner: Any, data: st.DataObject) -> None:
     stream = Stream("tree", msgspec.defstruct("Event", [("x", inner), ("event_time", datetime)]))
     sent = data.draw(st.lists(examples(inner), min_size=1, max_size=3))
     values = [json.dumps({"x": x, "event_time": "2026-01-01T12:00:00Z"}).encode() for x in sent]

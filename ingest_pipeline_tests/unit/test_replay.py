@@ -1,4 +1,4 @@
-"""Replay's loop: no more in hand than a drain has, and an outage is borne."""
+"""The loop of a replay: batches stay within the limits of a drain, and a replay survives an outage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECORD = good("x" * 1000)
 
 
 class Store:
-    """Counts what it is given; the first `faults` calls find no database."""
+    """Counts stored batches. The first `faults` calls raise DatabaseUnavailable."""
 
     def __init__(self, faults: int = 0) -> None:
         self.faults, self.sizes = faults, list[int]()
@@ -37,27 +37,27 @@ def replayed(store: Store) -> Replayed:
         broker.append("reading", 0, RECORD)
     limits = BatchLimits(records=20, size_bytes=10 * len(RECORD), timeout_seconds=SLICE_SECONDS)
     source = MemorySource(broker, "reading", clock)
-    decode, wanted = JsonDecoder(READING).decode, Range(0, 1, 5, 45)
+    decode, offsets = JsonDecoder(READING).decode, Range(0, 1, 5, 45)
     return replay(
         source,
         store,
         decode=decode,
         rules=RecordRules(),
-        offsets=wanted,
+        offsets=offsets,
         limits=limits,
         clock=clock,
         retry_seconds=60.0,
     )
 
 
-def test_a_batch_is_within_the_limits_of_a_drain() -> None:
+def test_a_replayed_batch_stays_within_the_limits_of_a_drain() -> None:
     store = Store()
     assert replayed(store) == Replayed(stored=40)
     assert sum(store.sizes) == 40
     assert max(store.sizes) == 10
 
 
-def test_an_outage_is_borne_for_a_while() -> None:
+def test_a_replay_retries_for_a_while_during_an_outage() -> None:
     assert replayed(Store(faults=3)) == Replayed(stored=40)
     with pytest.raises(DatabaseUnavailable):
         replayed(Store(faults=1000))

@@ -1,4 +1,4 @@
-"""What may be declared as a stream, and what is refused with the name of the culprit."""
+"""Valid declarations of streams, and errors that name the invalid part."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_every_field_type_has_its_column_type(kind: Any, pg_type: str, nullable:
 @pytest.mark.parametrize(
     "kind", [dict[str, datetime], list[UUID], list[dict[str, Decimal]], list[bytes], list[msgspec.Raw]]
 )
-def test_jsonb_holds_only_what_json_does(kind: Any) -> None:
+def test_a_jsonb_field_holds_only_json_types(kind: Any) -> None:
     with pytest.raises(SettingsError, match=r"Event\.strange: .* holds what jsonb cannot"):
         Stream("readings", event(strange=kind))
 
@@ -95,7 +95,7 @@ def test_our_own_columns_cannot_be_declared(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, date, datetime | None])
-def test_an_event_time_is_demanded(kind: Any) -> None:
+def test_an_event_time_is_required(kind: Any) -> None:
     with pytest.raises(SettingsError, match="event_time: datetime"):
         Stream("readings", event(event_time=kind))
 
@@ -104,33 +104,33 @@ def test_an_event_time_is_demanded(kind: Any) -> None:
     "tags",
     [{"a b": ""}, {"": "x"}, {"a/b/c": ""}, {"x" * 64: ""}, {"dagster/priority": ""}, {"a": "b c"}, {"a": "x" * 64}],
 )
-def test_tags_are_what_dagster_takes(tags: dict[str, str]) -> None:
+def test_a_tag_that_dagster_refuses_is_refused(tags: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"stream readings: .*tag .* up to 63"):
         Stream("readings", event(), tags=tags)
 
 
-def test_a_silence_is_at_least_a_minute() -> None:
+def test_max_silence_is_at_least_a_minute() -> None:
     assert Stream("readings", event(), max_silence=timedelta(minutes=1)).max_silence
     with pytest.raises(SettingsError, match="at least a minute"):
         Stream("readings", event(), max_silence=timedelta(seconds=59))
 
 
-def test_a_stream_can_be_hashed_whatever_its_tags() -> None:
+def test_a_stream_with_tags_is_hashable() -> None:
     tagged = Stream("readings", READINGS, tags={"tier": "gold"})
     assert tagged in {tagged}
     assert tagged != Stream("readings", READINGS)
 
 
-@pytest.mark.parametrize("what", ["name", "topic", "table"])
-def test_two_streams_share_nothing(what: str) -> None:
+@pytest.mark.parametrize("attribute", ["name", "topic", "table"])
+def test_two_streams_with_a_common_name_are_refused(attribute: str) -> None:
     names = {"name": "one", "topic": "one_topic", "table": "one_table"}
-    other = {"name": "two", "topic": "two_topic", "table": "two_table", what: names[what]}
-    with pytest.raises(SettingsError, match=f"share the {what}"):
+    other = {"name": "two", "topic": "two_topic", "table": "two_table", attribute: names[attribute]}
+    with pytest.raises(SettingsError, match=f"share the {attribute}"):
         by_name([Stream(event=event(), **names), Stream(event=event(), **other)])
 
 
-def test_two_topics_are_not_one_asset_and_the_message_names_the_way_out() -> None:
-    """Kafka itself refuses a topic that differs from another in . and _ alone, but not in - and _."""
+def test_two_topics_with_the_same_asset_are_refused_with_a_remedy() -> None:
+    """Kafka refuses topics that differ only in . and _, but accepts topics that differ only in - and _."""
     eu = Stream("one", event(), topic="orders.eu")
     with pytest.raises(
         SettingsError, match=r"one and two share the topic asset 'orders_eu': .* topic_asset=\"orders_eu_2\""
@@ -142,12 +142,12 @@ def test_two_topics_are_not_one_asset_and_the_message_names_the_way_out() -> Non
 
 
 @pytest.mark.parametrize("name", ["orders-eu", "orders.eu", "a b", "a/b", "é"])
-def test_a_topic_asset_is_what_dagster_takes(name: str) -> None:
+def test_a_topic_asset_that_dagster_refuses_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=r"stream readings: topic_asset '.*' is not of A-Z"):
         Stream("readings", event(), topic_asset=name)
 
 
-def test_system_columns_are_refused_at_once_with_the_way_out() -> None:
+def test_system_columns_are_refused_with_a_remedy() -> None:
     box = {"xmin": float, "ymin": float, "xmax": float, "ymax": float}
     with pytest.raises(
         SettingsError, match=r"Event\.xmin, Event\.xmax: .* system column .*`xmin_value: .*name=\"xmin\""
@@ -160,7 +160,7 @@ def test_system_columns_are_refused_at_once_with_the_way_out() -> None:
     assert (stream.fields[1].name, JsonDecoder(stream).decode(value)[1]) == ("xmin_value", 1.5)
 
 
-def test_more_columns_than_postgresql_has_are_refused() -> None:
+def test_more_columns_than_postgresql_allows_are_refused() -> None:
     ours = len(Stream("readings", event()).table_columns)
     for more, fits in ((1600 - ours, True), (1601 - ours, False)):
         many = event(**{f"c{number}": int for number in range(more)})
@@ -173,8 +173,8 @@ def test_more_columns_than_postgresql_has_are_refused() -> None:
 
 @pytest.mark.parametrize("suffix", ["_pkey", "_event_time_brin"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_table_is_no_other_tables_index(suffix: str, turned: bool) -> None:
-    """PostgreSQL keeps tables and indexes under the same names of a schema."""
+def test_a_table_with_the_name_of_another_tables_index_is_refused(suffix: str, turned: bool) -> None:
+    """Tables and indexes of a PostgreSQL schema share their names."""
     streams = [Stream("one", event()), Stream("two", event(), table=f"one{suffix}")]
     with pytest.raises(
         SettingsError, match=f"stream two: the table 'one{suffix}' has the name of an index of stream one"
@@ -182,7 +182,7 @@ def test_a_table_is_no_other_tables_index(suffix: str, turned: bool) -> None:
         by_name(reversed(streams) if turned else streams)
 
 
-def test_an_int_is_bounded_to_bigint_unless_it_is_bounded_closer() -> None:
+def test_an_int_gets_the_bounds_of_bigint_unless_declared_closer() -> None:
     fields = Stream("readings", event(wide=int, narrow=Annotated[int, msgspec.Meta(ge=0, le=9)])).fields
     wide, narrow = (msgspec.json.Decoder(field.decode_type) for field in fields[1:])
     assert wide.decode(str(BIGINT_MAX).encode()) == BIGINT_MAX
@@ -192,7 +192,7 @@ def test_an_int_is_bounded_to_bigint_unless_it_is_bounded_closer() -> None:
         narrow.decode(b"10")
 
 
-def test_the_definition_changes_with_what_a_row_looks_like_and_with_nothing_else() -> None:
+def test_the_definition_changes_only_with_the_row() -> None:
     plain = Stream("readings", event(x=int))
     told = {"owners": ("team:ingest",), "tags": {"tier": "gold"}, "max_silence": timedelta(hours=1)}
     described = Annotated[int, msgspec.Meta(description="of x")]
