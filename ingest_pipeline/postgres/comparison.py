@@ -167,7 +167,7 @@ def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]])
 
 
 def _rounds(column: Column, modifier: int) -> bool:
-    """Whether the type's modifier, such as a scale, changes values without an error. Kafka's times are in milliseconds."""
+    """Whether the type's modifier, such as a scale, changes values without an error. Kafka's times are milliseconds."""
     if modifier == -1:
         return False
     if column.pg_type == "timestamp with time zone":

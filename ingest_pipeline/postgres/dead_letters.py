@@ -203,7 +203,7 @@ class DeadLetters:
         }
 
     def _settle(self, connection: Connection, outcomes: Sequence[tuple[int, str, RecordRefused | None]]) -> None:
-        """Update all redriven letters by one statement, in order, so that the counters of settled letters change once."""
+        """Update redriven letters by one statement, in order, so the counters of settled letters change once."""
         if redriven := [letter_id for letter_id, outcome, _ in outcomes if outcome in ("stored", "present")]:
             connection.execute(self._sql(sql.REDRIVEN), {"ids": redriven})
         refusals = [(letter_id, refused) for letter_id, _, refused in outcomes if refused is not None]
