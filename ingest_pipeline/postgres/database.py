@@ -198,7 +198,7 @@ def _place(engine: Engine) -> str:
     host, port, database = (str(arguments.get(name) or defaults[name]) for name in ("host", "port", "dbname"))
     hosts, ports = host.split(","), port.split(",")
     pairs = zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)
-    servers = [f"{one or 'local socket'}:{at or 5432}" for one, at in pairs]
+    servers = [f"{host or 'local socket'}:{port or 5432}" for host, port in pairs]
     return f"{','.join(servers)}/{database}"
 
 

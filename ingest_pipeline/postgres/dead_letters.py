@@ -59,11 +59,11 @@ class DeadLetters:
         self._table: Table = event_table(stream, database.schemas.events)
         self._doing = f"dead letters of stream {stream.name}"
 
-    def count_by_reason(self, wanted: LetterFilter) -> list[Row[Any]]:
+    def count_by_reason(self, letter_filter: LetterFilter) -> list[Row[Any]]:
         """(stage, reason, sqlstate, letters, first_id, newest) of open letters, most frequent first. Reads all open
         letters."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
-            return list(connection.execute(self._sql(sql.COUNTS), self._parameters(wanted)).all())
+            return list(connection.execute(self._sql(sql.COUNTS), self._parameters(letter_filter)).all())
 
     def top_reasons(self, limit: int, newest: int = TOP_REASONS_OF) -> list[Row[Any]]:
         """(reason, letters) of the newest open letters, most frequent first."""
@@ -71,18 +71,21 @@ class DeadLetters:
             parameters = {"stream": self._stream.name, "newest": newest, "limit": limit}
             return list(connection.execute(self._sql(sql.TOP_REASONS), parameters).all())
 
-    def page(self, wanted: LetterFilter, after_id: int = 0, limit: int = CHUNK) -> list[Row[Any]]:
+    def page(self, letter_filter: LetterFilter, after_id: int = 0, limit: int = CHUNK) -> list[Row[Any]]:
         """Open letters by id, without key, value and headers."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
-            parameters = {**self._parameters(wanted), "after": after_id, "limit": limit}
+            parameters = {**self._parameters(letter_filter), "after": after_id, "limit": limit}
             return list(connection.execute(self._sql(sql.PAGE), parameters).all())
 
-    def how_to_fetch(self, wanted: LetterFilter) -> str:
+    def how_to_fetch(self, letter_filter: LetterFilter) -> str:
         """Commands that fetch truncated open letters from Kafka again, limited to the first ones."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
-            parameters = {**self._parameters(wanted), "limit": _COMMANDS}
-            found = connection.execute(self._sql(sql.TRUNCATED), parameters).all()
-        lines = (f"--partition {partition} --from-offset {at} --to-offset {at + 1}" for partition, at in found)
+            parameters = {**self._parameters(letter_filter), "limit": _COMMANDS}
+            truncated = connection.execute(self._sql(sql.TRUNCATED), parameters).all()
+        lines = (
+            f"--partition {partition} --from-offset {offset} --to-offset {offset + 1}"
+            for partition, offset in truncated
+        )
         commands = [f"  ingest replay {self._stream.name} {line}" for line in lines]
         return "\n".join(["of the ones cut short Kafka may still have the whole value:", *commands])
 
@@ -93,7 +96,7 @@ class DeadLetters:
             parameters = {"stream": self._stream.name, "id": letter_id, "preview": preview_bytes}
             return connection.execute(self._sql(sql.SHOW), parameters).one_or_none()
 
-    def discard(self, wanted: LetterFilter, observe: Callable[[int], None] = lambda discarded: None) -> int:
+    def discard(self, letter_filter: LetterFilter, observe: Callable[[int], None] = lambda discarded: None) -> int:
         """Mark the open letters as `discarded`, without storing rows. Discarded letters stay in the table until a
         purge.
 
@@ -104,7 +107,7 @@ class DeadLetters:
             The number of discarded letters.
 
         """
-        parameters = {**self._parameters(wanted), "limit": self._closed_chunk}
+        parameters = {**self._parameters(letter_filter), "limit": self._closed_chunk}
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             newest = connection.execute(self._sql(sql.NEWEST), parameters).scalar()
         total, after = 0, 0
@@ -120,7 +123,7 @@ class DeadLetters:
 
     def redrive(
         self,
-        wanted: LetterFilter,
+        letter_filter: LetterFilter,
         decode: Decode,
         rules: RecordRules = DEFAULT_RULES,
         *,
@@ -143,7 +146,7 @@ class DeadLetters:
         total, after = Redriven(), 0
         while True:
             done, last = self._redrive_chunk(
-                wanted, partial(decode_one, decode=decode, max_bytes=rules.max_record_bytes), after, dry_run
+                letter_filter, partial(decode_one, decode=decode, max_bytes=rules.max_record_bytes), after, dry_run
             )
             if last is None:
                 return total
@@ -151,10 +154,10 @@ class DeadLetters:
             observe(total)
 
     def _redrive_chunk(
-        self, wanted: LetterFilter, decode: LetterDecode, after: int, dry_run: bool
+        self, letter_filter: LetterFilter, decode: LetterDecode, after: int, dry_run: bool
     ) -> tuple[Redriven, int | None]:
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
-            parameters = {**self._parameters(wanted), "after": after, "limit": self._chunk}
+            parameters = {**self._parameters(letter_filter), "after": after, "limit": self._chunk}
             schema.hold_table(connection, self._stream, self._database)
             ids = within_bytes(connection.execute(self._sql(sql.NEXT_SIZES), parameters).all(), self._chunk_bytes)
             letters = connection.execute(self._sql(sql.LOCKED), {"ids": ids}).all() if ids else []
@@ -193,12 +196,12 @@ class DeadLetters:
 
     def _row(self, letter: Row[Any], values: Sequence[object]) -> dict[str, object]:
         ms = letter.kafka_timestamp_ms
-        known = ms is not None and MIN_MS <= ms <= MAX_MS
+        in_range = ms is not None and MIN_MS <= ms <= MAX_MS
         return {
             "kafka_incarnation": letter.kafka_incarnation,
             "kafka_partition": letter.kafka_partition,
             "kafka_offset": letter.kafka_offset,
-            "kafka_timestamp": _EPOCH + timedelta(milliseconds=ms) if known else None,
+            "kafka_timestamp": _EPOCH + timedelta(milliseconds=ms) if in_range else None,
             **dict(zip(self._stream.columns[STAMP + 1 :], values, strict=True)),
         }
 
@@ -216,8 +219,8 @@ class DeadLetters:
             }
             connection.execute(self._sql(sql.REFUSED), parameters)
 
-    def _parameters(self, wanted: LetterFilter) -> dict[str, Any]:
-        return {"stream": self._stream.name, **wanted.parameters()}
+    def _parameters(self, letter_filter: LetterFilter) -> dict[str, Any]:
+        return {"stream": self._stream.name, **letter_filter.parameters()}
 
     def _sql(self, statement: str) -> TextClause:
         return sql.rendered(statement, self._database.schemas)

@@ -84,28 +84,28 @@ def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
 def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bool = False) -> IngestError:
     """The product's error for a driver's error. `disconnected`: the connection is gone."""
     state = getattr(error, "sqlstate", None)
-    said = _first_line(error)
+    message = _first_line(error)
     if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
         return RecordRefused(_cannot_send(error), stage=RefusalStage.INSERT)
     if state is None:
         hint = "check that it runs and that DATABASE_URL names it"
-        return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable; {hint}: {said}", sqlstate=state)
+        return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable; {hint}: {message}", sqlstate=state)
     if state == READ_ONLY:
-        return DatabaseUnavailable(f"{doing}: {state} {said}; {READ_ONLY_ADVICE}", sqlstate=state)
+        return DatabaseUnavailable(f"{doing}: {state} {message}; {READ_ONLY_ADVICE}", sqlstate=state)
     if disconnected:
         advice = _POOLER_ADVICE if state == "08P01" else "PostgreSQL ended the session"
-        return DatabaseUnavailable(f"{doing}: {state} {said}; {advice}", sqlstate=state)
+        return DatabaseUnavailable(f"{doing}: {state} {message}; {advice}", sqlstate=state)
     if _is(state, _STOP):
         if state == "42501":
             return NotPermitted(
-                f"{doing}: {said}; grant it, or run `ingest migrate` as a role that may", sqlstate=state
+                f"{doing}: {message}; grant it, or run `ingest migrate` as a role that may", sqlstate=state
             )
         return SchemaMismatch(
-            f"{doing}: {state} {said}; `ingest check` shows what differs and what mends it",
+            f"{doing}: {state} {message}; `ingest check` shows what differs and what mends it",
             sqlstate=state,
         )
     if _is(state, _ENVIRONMENT):
-        return DatabaseUnavailable(f"{doing}: {state} {said}", sqlstate=state)
+        return DatabaseUnavailable(f"{doing}: {state} {message}", sqlstate=state)
     inside = _inside_function(error)
     of_a_row = of_rows and not _is(state, _NEVER_A_RECORD) and (inside or not _is(state, _ONLY_INSIDE))
     if _is(state, _RECORD) or of_a_row:
@@ -117,7 +117,7 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
             index=_copy_index(error),
             column=diag.column_name if diag is not None and not inside else None,
         )
-    return UnknownFault(f"{doing}: unexpected error {state}: {said}. It is not repeated blindly", sqlstate=state)
+    return UnknownFault(f"{doing}: unexpected error {state}: {message}. It is not repeated blindly", sqlstate=state)
 
 
 def _is(state: str, entries: tuple[str, ...]) -> bool:
@@ -169,15 +169,15 @@ def _template(error: BaseException, state: str) -> str:
 def _copied_column(context: str | None) -> str | None:
     """The column whose value a binary COPY refused. A text COPY appends the value to this line, which then does not
     match."""
-    found = _COPY_COLUMN.findall(context or "")
-    return found[-1] if found else None
+    columns = _COPY_COLUMN.findall(context or "")
+    return columns[-1] if columns else None
 
 
 def _copy_index(error: BaseException) -> int | None:
     """The row that a failed COPY names, counted from 0. Callers try this row alone, because the line is only a hint."""
     diag = getattr(error, "diag", None)
-    found = _COPY_LINE.search(diag.context or "") if diag is not None else None
-    return int(found.group(1)) - 1 if found else None
+    line = _COPY_LINE.search(diag.context or "") if diag is not None else None
+    return int(line.group(1)) - 1 if line else None
 
 
 def _not_sent(error: RowNotSent, doing: str) -> IngestError:

@@ -32,9 +32,9 @@ class PostgresLedger(Ledger):
         with self._database.connect(self._doing) as connection:
             if not schema.has_ledger(connection, self._database):
                 return LedgerSnapshot({}, StreamState(), [], Owners({}, set()))
-            known = self._positions(connection)
+            positions = self._positions(connection)
             return LedgerSnapshot(
-                known, self._state(connection), self._losses(connection), self._owners(connection, known)
+                positions, self._state(connection), self._losses(connection), self._owners(connection, positions)
             )
 
     def positions(self) -> dict[int, StoredPosition]:
@@ -90,7 +90,9 @@ class PostgresLedger(Ledger):
         self._execute(ledger_sql.TICK, {})
 
     def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
-        self._execute(ledger_sql.WAITING, {"waiting": json.dumps({str(p): list(at) for p, at in waiting.items()})})
+        self._execute(
+            ledger_sql.WAITING, {"waiting": json.dumps({str(p): list(values) for p, values in waiting.items()})}
+        )
 
     def note_failure(self, why: str, stops: bool) -> None:
         self._execute(ledger_sql.FAILED, {"why": why, "stops": stops})
@@ -121,12 +123,12 @@ class PostgresLedger(Ledger):
         with self._database.connect(f"beginning stream {self._stream.name}") as connection:
             lock = {"key": f"ingest begin {self._database.schemas.ledger} {self._stream.name}"}
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), lock)
-            known = connection.execute(self._sql(ledger_sql.POSITIONS), {"stream": self._stream.name}).all()
-            if first and known:
+            existing = connection.execute(self._sql(ledger_sql.POSITIONS), {"stream": self._stream.name}).all()
+            if first and existing:
                 return False
             if first:
                 renamed.refuse_second_reading(connection, self._database.schemas, self._stream, identity)
-            incarnations = self._incarnations(connection, max((row.incarnation for row in known), default=0), places)
+            incarnations = self._incarnations(connection, max((row.incarnation for row in existing), default=0), places)
             connection.execute(
                 self._sql(ledger_sql.BEGIN),
                 [
@@ -183,8 +185,8 @@ class PostgresLedger(Ledger):
 
     def was_awaited(self) -> bool:
         with self._database.connect(self._doing) as connection:
-            found = connection.execute(self._sql(ledger_sql.AWAITED), {"stream": self._stream.name})
-            return bool(found.scalar())
+            awaited = connection.execute(self._sql(ledger_sql.AWAITED), {"stream": self._stream.name})
+            return bool(awaited.scalar())
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> None:
         with self._database.connect(f"changing the ledger of stream {self._stream.name}") as connection:

@@ -96,14 +96,14 @@ def _words(answer: _Answer, parameters: Mapping[str, Any]) -> str:
 
 def _answer(parameters: dict[str, Any]) -> _Answer:
     """Try again to learn the SQLSTATE. There is none if the server accepts this attempt."""
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    conninfo = make_conninfo("", **{name: value for name, value in parameters.items() if name in known})
+    options = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    conninfo = make_conninfo("", **{name: value for name, value in parameters.items() if name in options})
     connection = pq.PGconn.connect_start(conninfo.encode())
     try:
         _ask_for_sqlstate(connection)
         status = _poll(connection)
-        found = _STATE.findall(connection.error_message.decode(errors="replace"))
-        return _Answer(found[-1] if found else None, status, connection.needs_password)
+        states = _STATE.findall(connection.error_message.decode(errors="replace"))
+        return _Answer(states[-1] if states else None, status, connection.needs_password)
     finally:
         connection.finish()
 

@@ -53,13 +53,13 @@ def store_isolated(
     named = first if first is not None and first.index is not None else None
     work: list[tuple[int, int, RecordRefused | None]] = [(0, len(rows), named)]
     while work:
-        start, stop, known = work.pop()
+        start, stop, error = work.pop()
         if start >= stop:
             continue
-        if known is None and stop - start > batch_size:
+        if error is None and stop - start > batch_size:
             work += [(start + batch_size, stop, None), (start, start + batch_size, None)]
             continue
-        error = known or _try(connection, rows[start:stop], store)
+        error = error or _try(connection, rows[start:stop], store)
         if error is None:
             continue
         if stop - start == 1:
@@ -68,10 +68,10 @@ def store_isolated(
             continue
         hint = error.index
         if hint is not None and 0 <= hint < stop - start:
-            at = start + hint
-            behind = min(at + 1 + CHUNK, stop)
+            index = start + hint
+            behind = min(index + 1 + CHUNK, stop)
             certain = error if error.sqlstate in _OF_THE_ROW else None
-            work += [(behind, stop, None), (at + 1, behind, None), (at, at + 1, certain), (start, at, None)]
+            work += [(behind, stop, None), (index + 1, behind, None), (index, index + 1, certain), (start, index, None)]
         else:
             middle = (start + stop) // 2
             work += [(middle, stop, None), (start, middle, None)]

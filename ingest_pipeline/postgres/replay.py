@@ -72,9 +72,9 @@ class MissingRows(ReplayStore):
                 nonlocal stored
                 with mapped_errors(self._doing, of_rows=True):
                     connection.exec_driver_sql(self._carried, part, {OPTION: self._copy})
-                    found = connection.execute(self._insert_missing).rowcount
+                    inserted = connection.execute(self._insert_missing).rowcount
                     connection.execute(text(f"TRUNCATE {_TEMPORARY}"))
-                stored += found
+                stored += inserted
 
             refused = {rows[i][2] for i, _ in store_isolated(connection, rows, store)}  # 2
             kept = [row[2] for row in rows if row[2] not in refused]
@@ -83,13 +83,13 @@ class MissingRows(ReplayStore):
                 connection, batch, [offset for offset in kept if offset in letters and offset in present]
             )  # 3
         undecoded = {letter.offset for letter in batch.dead_letters}
-        known = sum(offset in letters for offset in refused | undecoded)
+        known_letters = sum(offset in letters for offset in refused | undecoded)
         dropped = sum(offset not in present for offset in kept)
         return Replayed(
             stored=stored,
             present=len(kept) - dropped - stored,
-            dead=dead + known,
-            refused=len(refused) + len(undecoded) - known,
+            dead=dead + known_letters,
+            refused=len(refused) + len(undecoded) - known_letters,
             skipped=dropped,
         )
 
@@ -99,8 +99,8 @@ class MissingRows(ReplayStore):
 
     def _letters(self, connection: Connection, batch: Batch) -> dict[int, bool]:
         """Offset → True for an open letter with a truncated value. Redriven letters are left out."""
-        found = connection.execute(self._database.schemas.sql(_LETTERS), self._coordinates(batch))
-        return {row.kafka_offset: row.cut for row in found}
+        letters = connection.execute(self._database.schemas.sql(_LETTERS), self._coordinates(batch))
+        return {row.kafka_offset: row.cut for row in letters}
 
     def _redriven(self, connection: Connection, batch: Batch, offsets: Collection[int]) -> None:
         if offsets:

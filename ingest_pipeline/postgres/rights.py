@@ -55,9 +55,9 @@ def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> 
         for schema in dict.fromkeys((schemas.ledger, schemas.events))
         if connection.execute(_NO_USAGE, {"schema": schema}).scalar()
     ]
-    wanted = {(schemas.ledger, table): rights for table, rights in _NEEDED.items()}
-    wanted[schemas.events, stream.table] = ("SELECT", "INSERT")
-    for (schema, table), rights in wanted.items():
+    needed = {(schemas.ledger, table): rights for table, rights in _NEEDED.items()}
+    needed[schemas.events, stream.table] = ("SELECT", "INSERT")
+    for (schema, table), rights in needed.items():
         for right in rights:
             if connection.execute(_MAY_NOT, {"schema": schema, "table": table, "right": right}).scalar():
                 grants.append(f"GRANT {right} ON {quoted(schema)}.{quoted(table)} TO {role}")

@@ -164,8 +164,8 @@ def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[st
 
 
 def _create_schema(connection: Connection, schema: str) -> None:
-    known = connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
-    if known.scalar() is None:
+    schemas = connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
+    if schemas.scalar() is None:
         connection.execute(CreateSchema(schema))
 
 

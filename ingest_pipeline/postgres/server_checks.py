@@ -19,11 +19,11 @@ _FACTS = text("""
 def problems(database: Database) -> list[tuple[str, str]]:
     """(subject, problem and way out) for everything that cannot work. Empty if all is well."""
     with database.connect("looking at the server") as connection:
-        found = list(_facts(connection))
-    found += _hosts(database)
+        facts = list(_facts(connection))
+    facts += _hosts(database)
     if database.pooler_keeps_sessions() is False:
-        found.append(("pooler", pooler.REFUSAL))
-    return found
+        facts.append(("pooler", pooler.REFUSAL))
+    return facts
 
 
 def _facts(connection: Connection) -> Iterator[tuple[str, str]]:

@@ -168,7 +168,8 @@ class PostgresLedgerSession(LedgerSession):
         now = _positions(rows)
         advances = batch.advances if batch is not None else {}
         settled = {
-            p: replace(at, resume_at=advances[p].resume_at) if p in advances else at for p, at in expected.items()
+            p: replace(position, resume_at=advances[p].resume_at) if p in advances else position
+            for p, position in expected.items()
         }
         if now not in (expected, settled):
             raise self._superseded("a position is neither what it was nor what this run wrote")

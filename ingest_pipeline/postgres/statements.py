@@ -85,8 +85,8 @@ def _carried(table: str, oids: Mapping[str, int]) -> tuple[str, CopyPlan]:
 def as_parameters(row: Row) -> tuple[Any, ...]:
     """A row for executemany. COPY takes timestamps as int8 and JSON as text, and executemany needs both converted."""
     stamp = row[STAMP]
-    at = None if stamp is None else _PG_EPOCH + timedelta(microseconds=stamp)
-    return (*row[:STAMP], at, *dressed(row[STAMP + 1 :]))
+    time = None if stamp is None else _PG_EPOCH + timedelta(microseconds=stamp)
+    return (*row[:STAMP], time, *dressed(row[STAMP + 1 :]))
 
 
 def dressed(values: Iterable[Any]) -> tuple[Any, ...]:

@@ -72,15 +72,15 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
     names = [column.name for column in stream.table_columns]
     statement = database.schemas.sql(_NEWEST, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
-        found = connection.execute(statement, {"stream": stream.name, "rows": rows})
-        return list(names), [tuple(row) for row in found]
+        newest = connection.execute(statement, {"stream": stream.name, "rows": rows})
+        return list(names), [tuple(row) for row in newest]
 
 
 def newest_timestamps(database: Database, stream: Stream) -> dict[int, datetime]:
     """Partition → Kafka timestamp of its newest row, if the row has one."""
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
-        found = connection.execute(database.schemas.sql(_NEWEST_TIMES, stream), {"stream": stream.name})
-        return {row.partition: row.kafka_timestamp for row in found if row.kafka_timestamp is not None}
+        times = connection.execute(database.schemas.sql(_NEWEST_TIMES, stream), {"stream": stream.name})
+        return {row.partition: row.kafka_timestamp for row in times if row.kafka_timestamp is not None}
 
 
 def rows_per_second(database: Database, stream: Stream) -> dict[int, float]:
@@ -92,8 +92,8 @@ def rows_per_second(database: Database, stream: Stream) -> dict[int, float]:
     """
     parameters = {"stream": stream.name, "seconds": RATE_SECONDS, "most": RATE_ROWS}
     with database.connect(f"reading the rate of stream {stream.name}") as connection:
-        found = connection.execute(database.schemas.sql(_RECENT, stream), parameters).all()
-    return {row.partition: _rate(row.looked_at, row.recent, row.oldest_seconds) for row in found}
+        counts = connection.execute(database.schemas.sql(_RECENT, stream), parameters).all()
+    return {row.partition: _rate(row.looked_at, row.recent, row.oldest_seconds) for row in counts}
 
 
 def _rate(looked_at: int, recent: int, oldest_seconds: float) -> float:
