@@ -1,6 +1,6 @@
-"""How long a tick waits for runs that start, and how early it launches a successor.
+"""How long a tick waits for starting runs, and how early a tick launches a successor.
 
-A container or a busy queue needs minutes where a process needs seconds. What recent starts took makes each wait longer.
+A process starts in seconds. A container or a busy queue needs minutes. Slow recent starts lengthen the waits.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Iterable
 from .view import LEAD_SECONDS, START_GRACE_SECONDS, Patience, RunView
 
 OTHER_STARTING_SECONDS = 300.0
-"""The same of any other launcher, which may have to fetch an image or to wait for a machine."""
+"""STARTING_SECONDS of other launchers, which may fetch an image or wait for a machine."""
 SUCCESSOR_SECONDS = 120.0
-"""How long a successor waits for the owner to let go, once the owner has been asked or has reached its age."""
+"""How long a successor waits for the owner to let go, after a request or after the owner's age."""
 _TICK_SECONDS = 10.0
-_LATELY = 5
-"""The number of newest starts that are looked at. The slowest of them counts."""
+_NEWEST_STARTS = 5
+"""Number of newest starts to look at. The slowest counts."""
 _LONGEST_START, _LONGEST_OPENING = 3600.0, 300.0
 
 
-def learned(runs: Iterable[RunView], starting: float, run_max_seconds: float) -> Patience:
-    """Patience with what these runs took, and a margin. Each wait is bounded, whatever Dagster's clock says.
+def learned_patience(runs: Iterable[RunView], starting: float, run_max_seconds: float) -> Patience:
+    """Waits learned from recent starts, with a margin. Every wait is bounded, because Dagster's clock may be wrong.
 
     Args:
         runs: newest first.
-        starting: seconds that a start may take where recent starts were not slower.
+        starting: the least seconds to wait for a start.
     """
     runs = list(runs)
     launch = _slowest([run.launch_seconds for run in runs], _LONGEST_START)
@@ -37,15 +37,15 @@ def learned(runs: Iterable[RunView], starting: float, run_max_seconds: float) ->
 
 
 def successor_seconds(run_max_seconds: float) -> float:
-    """How long a successor waits for the owner's age. It was launched half of the owner's age before it at most."""
+    """How long a successor waits for the owner's age. The lead of its launch is at most half of the owner's age."""
     return SUCCESSOR_SECONDS + run_max_seconds / 2
 
 
 def max_runtime(run_max_seconds: int, lead: float) -> int:
-    """After how many seconds Dagster's run monitoring may end a run: behind its wait, its age and its last batch."""
+    """Seconds after which Dagster's run monitoring may end a run: more than its wait, its age and its last batch."""
     return max(2 * run_max_seconds + 60, round(run_max_seconds + lead + SUCCESSOR_SECONDS) + 60)
 
 
-def _slowest(seconds: Iterable[float | None], longest: float) -> float:
-    known = [taken for taken in seconds if taken is not None]
-    return max((min(max(taken, 0.0), longest) for taken in known[:_LATELY]), default=0.0)
+def _slowest(durations: Iterable[float | None], longest: float) -> float:
+    measured = [seconds for seconds in durations if seconds is not None]
+    return max((min(max(seconds, 0.0), longest) for seconds in measured[:_NEWEST_STARTS]), default=0.0)

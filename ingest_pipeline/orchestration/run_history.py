@@ -11,7 +11,7 @@ from .view import RunView
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 RECENT = 50
-"""How far back is looked for what is usually the newest."""
+"""Number of newest runs to search. The first run is usually the match."""
 _ACTIVE = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -22,7 +22,7 @@ _ACTIVE = [
 
 
 def views_of_runs(instance: dg.DagsterInstance, stream: Stream, limit: int) -> tuple[list[RunView], list[RunView]]:
-    """(active, recently ended). By status alone, tags matched here: a filter by tag grows slow with history."""
+    """(active, recently ended). Matches tags here, because Dagster's filter by tag grows slow with history."""
     active = [
         _view(record)
         for record in instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE))
@@ -33,35 +33,35 @@ def views_of_runs(instance: dg.DagsterInstance, stream: Stream, limit: int) -> t
 
 
 def failed_by_hand(instance: dg.DagsterInstance, stream: Stream) -> dg.DagsterRun | None:
-    """The newest run that Materialize made of this stream, where the stream failed in it and no run of its own job has
-    gone well since. Looked for among the newest of its kind."""
+    """The stream's newest run by Materialize, if the stream failed and no run of its job has succeeded since. Searches
+    the newest Materialize runs only."""
     for record in instance.get_run_records(dg.RunsFilter(job_name=tags.BY_HAND, statuses=ENDED), RECENT):
         outcome = tags.outcome_of(record.dagster_run.tags, stream)
         if not outcome:
             continue
-        well = dg.RunsFilter(
+        later_successes = dg.RunsFilter(
             job_name=tags.job_name(stream),
             statuses=[dg.DagsterRunStatus.SUCCESS],
             created_after=record.create_timestamp,
         )
-        failed = outcome.startswith("failed:") and not instance.get_runs(well, limit=1)
+        failed = outcome.startswith("failed:") and not instance.get_runs(later_successes, limit=1)
         return record.dagster_run if failed else None
     return None
 
 
-def fruitless_runs(instance: dg.DagsterInstance, stream: Stream, shard: tags.Shard) -> str | None:
-    """What to say where the newest runs of this shard ended one after the other without failure and without a row."""
+def fruitless_message(instance: dg.DagsterInstance, stream: Stream, shard: tags.Shard) -> str | None:
+    """The message about a shard if all its newest runs ended without a failure and without a row."""
     ended = dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED)
     newest = [run for run in instance.get_runs(ended, limit=RECENT) if tags.shard_of(run.tags) == shard]
     newest = newest[:FRUITLESS_RUNS]
     if len(newest) < FRUITLESS_RUNS or not all(is_fruitless(run) for run in newest):
         return None
-    why = newest[0].tags.get(tags.ENDED)
-    return f"run {newest[0].run_id[:8]} ended {why} without a row, and so did the {FRUITLESS_RUNS - 1} runs before it"
+    run, before = newest[0], FRUITLESS_RUNS - 1
+    return f"run {run.run_id[:8]} ended {run.tags[tags.ENDED]} without a row, and so did the {before} runs before it"
 
 
 def is_fruitless(run: dg.DagsterRun) -> bool:
-    """Whether a sensor's run ended as one that was of no use, by its tags."""
+    """Whether a sensor's run had a fruitless end reason and stored no row, by its tags."""
     ended = run.tags.get(tags.ENDED)
     return run.status == dg.DagsterRunStatus.SUCCESS and ended in FRUITLESS_ENDS and run.tags.get(tags.ROWS) == "0"
 
@@ -82,5 +82,5 @@ def _view(record: dg.RunRecord) -> RunView:
 
 
 def _seconds(text: str) -> float | None:
-    """A tag is what somebody may have written by hand."""
+    """None for text that is no number, because users can edit tags."""
     return float(text) if text.replace(".", "", 1).isdecimal() else None

@@ -1,4 +1,4 @@
-"""Run tags and names: what the Runs page can be filtered by, and how sensor and run agree on what a run is for."""
+"""Run tags and names. The sensor describes a run's task in tags, and users filter the Runs page by tags."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ ENDED = "ingest/ended"
 ROWS = "ingest/rows"
 PID = "ingest/pid"
 OPENING = "ingest/opening_seconds"
-"""How long the run took from its first line to its session with PostgreSQL."""
+"""Seconds from the run's start to its session with PostgreSQL."""
 JOB = "ingest/job"
-"""Which of OTHER_JOBS a run is of. A job of another project may have the same name, but not the tag."""
+"""The run's job among OTHER_JOBS. Jobs of other projects may share the name but not the tag."""
 MAX_RUNTIME = "dagster/max_runtime"
 
 OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream", "redrive_dead_letters", "replay")
-"""This package's jobs that drain nothing."""
+"""Jobs of this package, except the jobs that drain a stream."""
 BY_HAND = "__ASSET_JOB"
 """Dagster's name for the job behind the Materialize button."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The share `index` of `count` of a stream's partitions. Written k/n."""
+    """Share `index` of `count` of a stream's partitions, written index/count."""
 
     index: int
     count: int
@@ -40,12 +40,11 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def partitions(self, all_partitions: Iterable[int]) -> list[int]:
-        """Those of the partitions that belong to this shard, in order."""
         return sorted(partition for partition in all_partitions if partition % self.count == self.index)
 
 
 def shard_of(tags: Mapping[str, str]) -> Shard | None:
-    """The shard a run was launched for; None for one launched by hand."""
+    """The run's shard. None for a run by hand."""
     index, _, count = tags.get(SHARD, "").partition("/")
     return Shard(int(index), int(count)) if index.isdigit() and count.isdigit() and int(count) else None
 
@@ -55,10 +54,10 @@ def shards(count: int) -> list[Shard]:
 
 
 def definition_of(stream: Stream, settings: Settings) -> str:
-    """A hash of the stream and its settings; secrets are masked before they are hashed."""
+    """A hash of the stream and its settings. Secrets are masked before hashing."""
     return stream.definition(repr(settings.for_stream(stream.name)), repr(settings.kafka), settings.database_schema)
 
 
 def outcome_of(run_tags: Mapping[str, str], stream: Stream) -> str:
-    """How the run of this stream ended, "" where none has; one launched by hand has it for each of its streams."""
+    """The stream's end reason in this run, "" before the end. A run by hand has a tag for every stream."""
     return run_tags.get(f"{ENDED}/{stream.name}") or run_tags.get(ENDED, "")

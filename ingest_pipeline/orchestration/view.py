@@ -1,4 +1,4 @@
-"""What a tick sees and what it decides. Values only."""
+"""The input and the output of a sensor tick's decision. Values only."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 from .tags import Shard
 
 AGE = "age"
-"""The successor that waits for the owner's age; every other one makes the owner end at once."""
+"""A successor with this reason waits for the owner's age. With any other reason the owner ends at once."""
 STARTING_SECONDS = 30.0
 """How long Dagster's default launcher may take to start a run before another run is launched."""
 START_GRACE_SECONDS = 20.0
-"""How long a started run may take to open its writing session. One that had a session and lost it is gone at once."""
+"""How long a started run may take to open its writing session. A run that lost its session gets no grace."""
 LEAD_SECONDS = 12.0
 """How long before a run's age its successor is launched: a tick's interval and a run's start."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A Dagster run as a tick sees it. Times are Unix seconds by the clock of Dagster's storage or of the run's host.
+    """A Dagster run. Times are Unix seconds by the clock of Dagster's storage or of the run's host.
 
     Attributes:
-        started_at: when its process started, or else when Dagster created the run.
-        ended: the tag, "" while the run lasts.
-        launch_seconds: from its creation to its start. None: it has not started.
-        opening_seconds: from its start to its session with PostgreSQL. None: not known.
+        started_at: when the process started. Before the start: when Dagster created the run.
+        ended: the end reason from the run's tag, "" while the run lasts.
+        launch_seconds: from creation to start. None before the start.
+        opening_seconds: from start to the session with PostgreSQL. None where unknown.
     """
 
     run_id: str
@@ -46,7 +46,7 @@ class Patience:
 
     Attributes:
         starting: from Dagster's launch of a run to its start.
-        opening: from its start to its session with PostgreSQL.
+        opening: from a run's start to its session with PostgreSQL.
         lead: how long before the owner's age the successor is launched.
     """
 
@@ -56,8 +56,8 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """Since when, by the sensor's own clock, a run has the status that the sensor saw last."""
+class StatusSince:
+    """A run's status at the last tick, and since when the run has had it by the sensor's own clock."""
 
     status: str
     since: float
@@ -65,26 +65,26 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything a tick looked at. Its times are Unix seconds by the sensor's own clock, but for those of RunView.
+    """Everything read by a tick. Times are Unix seconds by the sensor's own clock, except in RunView.
 
     Attributes:
-        lag: partition → records between its position and its end; the whole log where there is no position.
-        unanswered: partitions whose leader did not answer. Nothing is known of them.
-        begun: partitions that have a position.
-        owners: partition → run id of its (not frozen) owner.
-        present: runs with a writing session that is not frozen.
-        named: runs that took over a position and were not followed yet: each of them has had a session.
-        active: runs of this stream that Dagster shows as not ended.
+        lag: partition → records between its position and its end. Without a position: the records of the whole log.
+        unanswered: partitions whose leader did not answer. Their state is unknown.
+        begun: partitions with a position.
+        owners: partition → run id of its owner, except frozen owners.
+        connected: runs with a writing session, except frozen runs.
+        recorded_owners: runs recorded as the current owner of a position. All of them have had a session.
+        active: the stream's runs without an end in Dagster.
         recent: the newest ended runs, newest first.
-        progress_at: partition → when its position last moved; without those that never did.
-        lost: Kafka does not hold a position's next offset, and a run is to go on without asking.
-        acted_at: when an operator last mended something; failures before that do not count.
-        ghosts_seen: run id → when a tick first saw it without a session, or created long ago and never started.
-        runs_asked: whether Dagster was asked for `active` and `recent`; else both are empty, as they were before.
-        sights: run id → what the last looks saw of it.
-        looked_at: when Dagster was last asked for the runs before this look. None: not known.
-        patience: how long starts are waited for. None: the shortest.
-        failure: what the ledger says of the newest failure.
+        progress_at: partition → when its position last moved. Partitions without any progress are absent.
+        lost: Kafka does not hold a position's next offset, and the settings let a run go on.
+        acted_at: when an operator last acted on the stream. Earlier failures do not count.
+        ghosts_seen: run id → when a tick first judged the run to be a ghost.
+        runs_read: whether the tick read runs from Dagster. Otherwise `active` and `recent` are empty.
+        last_statuses: run id → its status at the last tick that read runs.
+        runs_read_at: when an earlier tick last read runs from Dagster. None where unknown.
+        patience: how long to wait for starts. None: the shortest waits.
+        failure: the newest failure in the ledger.
     """
 
     now: float
@@ -93,8 +93,8 @@ class View:
     lag: Mapping[int, int]
     begun: Collection[int]
     owners: Mapping[int, str]
-    present: Collection[str]
-    named: Collection[str]
+    connected: Collection[str]
+    recorded_owners: Collection[str]
     active: Collection[RunView]
     recent: Collection[RunView] = ()
     progress_at: Mapping[int, float] = field(default_factory=dict)
@@ -103,26 +103,26 @@ class View:
     acted_at: float = 0.0
     run_max_seconds: float = math.inf
     ghosts_seen: Mapping[str, float] = field(default_factory=dict)
-    runs_asked: bool = True
-    sights: Mapping[str, Sight] = field(default_factory=dict)
-    looked_at: float | None = None
+    runs_read: bool = True
+    last_statuses: Mapping[str, StatusSince] = field(default_factory=dict)
+    runs_read_at: float | None = None
     patience: Patience | None = None
     failure: str | None = None
     unanswered: Collection[int] = ()
 
     def since(self, run: RunView) -> float:
-        """When the run came to its status, by the sensor's own clock; never in the future.
+        """When the run got its status, by the sensor's own clock. Never in the future.
 
-        The sensor's own sight counts before what other clocks say. A run that the look before did not show, or showed
-        in another status, changed between the two looks. (Of ended runs, setbacks alone are remembered and asked for.)
+        The sensor's memory of the status counts more than another clock. A run with a new status changed after the
+        last tick that read runs. Of ended runs the sensor remembers setbacks only, and judges no other ended run.
         """
-        seen = self.sights.get(run.run_id)
-        if seen is not None and seen.status == run.status:
-            return min(seen.since, self.now)
-        said = run.started_at if run.ended_at is None else run.ended_at
-        if self.looked_at is not None:
-            said = max(said, self.looked_at)
-        return min(said, self.now)
+        last = self.last_statuses.get(run.run_id)
+        if last is not None and last.status == run.status:
+            return min(last.since, self.now)
+        since = run.started_at if run.ended_at is None else run.ended_at
+        if self.runs_read_at is not None:
+            since = max(since, self.runs_read_at)
+        return min(since, self.now)
 
     def age(self, run: RunView) -> float:
         """For how many seconds the run has had its status."""
@@ -136,7 +136,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A run to launch. `successor`: why it is to take over from the owner, or None."""
+    """A run to launch. `successor`: the reason to take over from the owner, or None."""
 
     shard: Shard
     successor: str | None = None
@@ -144,18 +144,18 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do.
+    """A tick's decision.
 
     Attributes:
-        said: a sentence for each shard that gets no run.
+        skip_reasons: a sentence for every shard without a launch.
         failed_ghosts: runs to report failed.
-        ghosts_seen, sights: what the next look has to know.
-        fruitless: of a shard whose runs end one after the other without a failure and without progress. None: no such.
+        ghosts_seen, last_statuses: memory for the next tick.
+        fruitless: the message about a shard with fruitless runs in a row, or None.
     """
 
     launches: list[Launch]
-    said: list[str]
+    skip_reasons: list[str]
     failed_ghosts: list[str]
     ghosts_seen: dict[str, float]
-    sights: dict[str, Sight] = field(default_factory=dict)
+    last_statuses: dict[str, StatusSince] = field(default_factory=dict)
     fruitless: str | None = None

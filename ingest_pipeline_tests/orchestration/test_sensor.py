@@ -33,21 +33,21 @@ Make = Callable[..., Bench]
 
 
 def drained(bench: Bench, count: int) -> None:
-    """The stream has begun and stands at its end."""
+    """Drains the stream to its end."""
     bench.produce(temperatures(count))
     bench.drain()
 
 
 @contextmanager
 def owned_by(bench: Bench, run_id: str) -> Iterator[None]:
-    """For the block a run owns every partition."""
+    """Inside the block the run owns every partition."""
     with closing(PostgresLedgerSession(bench.clients.database(), bench.stream, run_id)) as session:
         assert session.own(list(bench.positions()), exact=True) == {}
         yield
 
 
 class TestLag:
-    def test_a_run_is_requested_for_the_shard_that_has_some(self, bench: Make) -> None:
+    def test_a_run_is_requested_for_a_shard_with_lag(self, bench: Make) -> None:
         here = bench()
         here.produce(temperatures(3))
         (request,) = here.tick().run_requests
@@ -58,41 +58,39 @@ class TestLag:
         assert len(request.tags[tags.DEFINITION]) == 12
         assert tags.SUCCESSOR not in request.tags
 
-    def test_each_shard_has_its_own(self, bench: Make) -> None:
+    def test_every_shard_has_its_own_lag(self, bench: Make) -> None:
         here = bench(partitions=3, PARALLELISM="2")
         here.produce(temperatures(6, partitions=3))
         here.drain("0/2")
         (request,) = here.tick().run_requests
         assert request.tags[tags.SHARD] == "1/2"
 
-    def test_none_is_said(self, bench: Make) -> None:
+    def test_without_lag_the_tick_is_skipped(self, bench: Make) -> None:
         here = bench()
         drained(here, 3)
         assert here.tick().run_requests == []
         assert here.tick().skip_message == "caught up: lag 0"
 
-    def test_dagster_is_not_asked_again_while_nothing_is_to_do(
-        self, bench: Make, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        here, asked = bench(), []
+    def test_dagster_is_asked_once_while_the_stream_is_idle(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        here, questions = bench(), []
         drained(here, 3)
         runs = sensor.views_of_runs
 
-        def counted(*words: Any) -> Any:
-            asked.append(words)
-            return runs(*words)
+        def counted(*arguments: Any) -> Any:
+            questions.append(arguments)
+            return runs(*arguments)
 
         monkeypatch.setattr(sensor, "views_of_runs", counted)
         for _ in range(3):
             assert here.tick().skip_message == "caught up: lag 0"
-        assert len(asked) == 1
+        assert len(questions) == 1
         here.produce(temperatures(1, first=3))
         assert len(here.tick().run_requests) == 1
         here.drain()
         here.tick()
-        assert len(asked) == 3, "a run has been there: it may have said something"
+        assert len(questions) == 3, "after a run Dagster is asked again"
 
-    def test_an_owner_is_named_with_the_lag(self, bench: Make) -> None:
+    def test_the_skip_message_names_the_owner_and_the_lag(self, bench: Make) -> None:
         here = bench()
         drained(here, 2)
         here.produce(temperatures(1234))
@@ -102,7 +100,7 @@ class TestLag:
         assert outcome.skip_message == "run 1a2b3c4d is draining; lag 1,234"
         (_,) = wait_for("its session's end", lambda: here.tick().run_requests)
 
-    def test_a_pause_is_said_with_who_and_why(self, bench: Make) -> None:
+    def test_the_skip_message_names_who_paused_and_why(self, bench: Make) -> None:
         here = bench()
         drained(here, 2)
         here.produce(temperatures(7))
@@ -125,76 +123,76 @@ class TestLag:
         assert here.query("select to_regclass('ingest.position')") == [None]
 
 
-class Watched(IdlePoll):
-    """Its looks are counted; the first finds news once `meanwhile` has been done, where that is given."""
+class CountedPoll(IdlePoll):
+    """Counts the polls. A poll calls `meanwhile` and compares the ends once."""
 
     def __init__(self, meanwhile: Callable[[], None] | None = None) -> None:
         super().__init__(None, 1)
-        self.kept = 0
+        self.count = 0
         self._meanwhile = meanwhile
 
-    def sees_news(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
-        self.kept += 1
+    def ends_changed(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
+        self.count += 1
         if self._meanwhile is not None:
             self._meanwhile()
         return topic.end_offsets(ends.keys()) != ends
 
 
-class TestVigil:
-    """What a tick does until the next one; test_vigil.py has how long it does."""
+class TestIdlePoll:
+    """Polls between two ticks. test_idle_poll.py tests their number."""
 
-    def tick(self, here: Bench, vigil: IdlePoll) -> dg.SensorResult:
-        outcome = sensor.tick(dg.build_sensor_context(instance=here.instance), here.context, vigil=vigil)
+    def tick(self, here: Bench, idle_poll: IdlePoll) -> dg.SensorResult:
+        outcome = sensor.tick(dg.build_sensor_context(instance=here.instance), here.context, idle_poll=idle_poll)
         assert isinstance(outcome, dg.SensorResult)
         return outcome
 
-    def test_a_record_that_comes_meanwhile_is_launched_for_at_once(self, bench: Make) -> None:
+    def test_a_record_between_two_ticks_is_launched_for_at_once(self, bench: Make) -> None:
         here = bench()
         drained(here, 3)
-        vigil = Watched(lambda: here.produce(temperatures(1, first=3)))
-        (request,) = self.tick(here, vigil).run_requests or []
-        assert (request.tags[tags.SHARD], vigil.kept) == ("0/1", 1)
+        idle_poll = CountedPoll(lambda: here.produce(temperatures(1, first=3)))
+        (request,) = self.tick(here, idle_poll).run_requests or []
+        assert (request.tags[tags.SHARD], idle_poll.count) == ("0/1", 1)
 
-    def test_a_pause_that_comes_with_it_holds(self, bench: Make) -> None:
+    def test_a_pause_between_two_ticks_prevents_the_launch(self, bench: Make) -> None:
         def pause_and_produce() -> None:
             here.clients.ledger(here.stream).pause("a test", "ann")
             here.produce(temperatures(1, first=3))
 
         here = bench()
         drained(here, 3)
-        outcome = self.tick(here, Watched(pause_and_produce))
+        outcome = self.tick(here, CountedPoll(pause_and_produce))
         assert outcome.run_requests == []
         assert str(outcome.skip_reason).startswith("SkipReason(skip_message='paused: a test (ann)")
 
-    def test_what_was_seen_before_it_is_not_dated_after_it(self, bench: Make) -> None:
+    def test_the_view_is_dated_before_the_poll(self, bench: Make) -> None:
         here, meanwhile = bench(), []
         drained(here, 3)
         context = dg.build_sensor_context(instance=here.instance)
-        vigil = Watched(lambda: meanwhile.append(time.time()))
-        view = sensor.look(context, here.context, vigil=vigil)
+        idle_poll = CountedPoll(lambda: meanwhile.append(time.time()))
+        view = sensor.read_view(context, here.context, idle_poll=idle_poll)
         assert [view.now <= moment for moment in meanwhile] == [True]
 
-    def test_none_is_kept_where_something_is_to_do_or_nothing_may_be_done(self, bench: Make) -> None:
-        here, vigil = bench(), Watched()
+    def test_no_poll_with_lag_an_owner_or_a_pause(self, bench: Make) -> None:
+        here, idle_poll = bench(), CountedPoll()
         here.produce(temperatures(3))
-        self.tick(here, vigil)
+        self.tick(here, idle_poll)
         here.drain()
         with owned_by(here, RUN):
-            self.tick(here, vigil)
+            self.tick(here, idle_poll)
         here.clients.ledger(here.stream).pause("a test", "ann")
-        self.tick(here, vigil)
-        assert vigil.kept == 0
+        self.tick(here, idle_poll)
+        assert idle_poll.count == 0
         here.clients.ledger(here.stream).resume()
-        self.tick(here, vigil)
-        assert vigil.kept == 1
+        self.tick(here, idle_poll)
+        assert idle_poll.count == 1
 
 
 class TestSuccessors:
-    """A change while a run drains: the next one is launched at once, marked to take over."""
+    """After a change a successor of the draining run is launched at once."""
 
     def request(self, here: Bench, **drainer: str) -> Mapping[str, str]:
-        found = {tags.STREAM: "temperature", tags.SHARD: "0/1", **drainer}
-        create_run_for_test(here.instance, "drain_temperature", RUN, status=dg.DagsterRunStatus.STARTED, tags=found)
+        run_tags = {tags.STREAM: "temperature", tags.SHARD: "0/1", **drainer}
+        create_run_for_test(here.instance, "drain_temperature", RUN, status=dg.DagsterRunStatus.STARTED, tags=run_tags)
         with owned_by(here, RUN):
             (request,) = here.tick().run_requests
         return request.tags
@@ -208,12 +206,12 @@ class TestSuccessors:
         here = bench(partitions=1, PARALLELISM="2")
         here.produce(temperatures(1, partitions=1))
         here.drain("0/2")
-        found = self.request(here)
-        assert (found[tags.SHARD], found[tags.SUCCESSOR]) == ("0/2", "reshard")
+        request = self.request(here)
+        assert (request[tags.SHARD], request[tags.SUCCESSOR]) == ("0/2", "reshard")
 
 
 class TestATopicThatAppears:
-    def test_it_is_waited_for_and_begins_at_its_beginning(self, bench: Make, kafka_server: RealKafka) -> None:
+    def test_a_new_topic_is_read_from_its_beginning(self, bench: Make, kafka_server: RealKafka) -> None:
         here = bench(partitions=0, START_FROM="latest")
         outcome = here.tick()
         assert outcome.run_requests == []
@@ -228,7 +226,7 @@ class TestATopicThatAppears:
         finally:
             kafka_server.delete_topic(here.stream.topic)
 
-    def test_one_that_was_there_begins_where_start_from_says(self, bench: Make) -> None:
+    def test_an_old_topic_is_read_from_start_from(self, bench: Make) -> None:
         here = bench(START_FROM="latest")
         here.produce(temperatures(5))
         assert len(here.tick().run_requests) == 1
@@ -241,7 +239,7 @@ class TestATopicThatAppears:
 class TestGhosts:
     @pytest.fixture
     def later(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-        """Let the sensor's clock be ahead by so many seconds."""
+        """Sets the sensor's clock ahead by some seconds."""
 
         def move(seconds: float) -> None:
             monkeypatch.setattr(sensor, "time", SimpleNamespace(time=lambda: time.time() + seconds))
@@ -249,15 +247,15 @@ class TestGhosts:
         return move
 
     def started(self, here: Bench, **more: str) -> dg.DagsterRun:
-        """A run that Dagster shows as started, and that has no process."""
+        """A run that is STARTED in Dagster and has no process."""
         definition = tags.definition_of(here.stream, here.settings)
-        found = {tags.STREAM: "temperature", tags.SHARD: "0/1", tags.DEFINITION: definition, **more}
+        run_tags = {tags.STREAM: "temperature", tags.SHARD: "0/1", tags.DEFINITION: definition, **more}
         return create_run_for_test(
             here.instance,
             job_name="drain_temperature",
             run_id=RUN,
             status=dg.DagsterRunStatus.STARTED,
-            tags={name: value for name, value in found.items() if value},
+            tags={name: value for name, value in run_tags.items() if value},
         )
 
     def status(self, here: Bench) -> dg.DagsterRunStatus:
@@ -265,7 +263,7 @@ class TestGhosts:
         assert run is not None
         return run.status
 
-    def test_one_is_reported_failed_and_its_shard_is_free(self, bench: Make, later: Callable[[float], None]) -> None:
+    def test_a_ghost_is_reported_failed_and_frees_its_shard(self, bench: Make, later: Callable[[float], None]) -> None:
         here = bench()
         here.produce(temperatures(3))
         self.started(here)
@@ -274,13 +272,13 @@ class TestGhosts:
         assert len(here.tick().run_requests) == 1
         later(60)
         assert len(here.tick().run_requests) == 1
-        assert self.status(here) == dg.DagsterRunStatus.STARTED, "a tick that launches reports nothing"
+        assert self.status(here) == dg.DagsterRunStatus.STARTED, "a tick with a launch reports no ghost"
         here.drain()
         assert here.tick().skip_message == "caught up: lag 0"
         assert self.status(here) == dg.DagsterRunStatus.FAILURE
         assert "no session with PostgreSQL" in here.said(RUN)
 
-    def test_a_run_with_a_session_is_none(self, bench: Make, later: Callable[[float], None]) -> None:
+    def test_a_run_with_a_session_is_no_ghost(self, bench: Make, later: Callable[[float], None]) -> None:
         here = bench()
         drained(here, 2)
         self.started(here)
@@ -290,7 +288,7 @@ class TestGhosts:
                 assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 0"
         assert self.status(here) == dg.DagsterRunStatus.STARTED
 
-    def test_a_run_by_hand_is_none(self, bench: Make, later: Callable[[float], None]) -> None:
+    def test_a_run_by_hand_is_no_ghost(self, bench: Make, later: Callable[[float], None]) -> None:
         here = bench()
         drained(here, 2)
         self.started(here, **{tags.SHARD: ""})
@@ -299,10 +297,10 @@ class TestGhosts:
             here.tick()
         assert self.status(here) == dg.DagsterRunStatus.STARTED
 
-    def test_an_owner_frozen_inside_copy_is_one(
+    def test_an_owner_frozen_inside_copy_is_a_ghost(
         self, bench: Make, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No time-out of PostgreSQL ends it: the run that follows does."""
+        """No time-out of PostgreSQL ends the frozen session. The next run does."""
         monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
         here = bench()
         drained(here, 2)
@@ -315,7 +313,7 @@ class TestGhosts:
             frozen.execute("create temp table anything (line text)")
             with pytest.raises(psycopg.errors.AdminShutdown), frozen.cursor().copy("copy anything from stdin"):
                 later(30)
-                assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 3", "one look cannot tell"
+                assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 3", "one tick is not enough"
                 assert len(here.tick().run_requests) == 1
                 here.drain()
                 assert here.rows() == 5
@@ -325,7 +323,7 @@ class TestGhosts:
 
 
 def failing_tick(here: Bench) -> str:
-    """The tick's one line. A promise of 10 s is given; twice that is asked of a busy machine."""
+    """The tick's one line. The promise is 10 s. A busy machine gets twice the time."""
     started_at = time.monotonic()
     with pytest.raises(dg.Failure) as caught:
         here.tick()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ingest_pipeline.orchestration.patience import learned, successor_seconds
+from ingest_pipeline.orchestration.patience import learned_patience, successor_seconds
 from ingest_pipeline.orchestration.sensor.decide import decide
 from ingest_pipeline.orchestration.tags import Shard
-from ingest_pipeline.orchestration.view import AGE, Decision, RunView, Sight, View
+from ingest_pipeline.orchestration.view import AGE, Decision, RunView, StatusSince, View
 
 NEVER = float("inf")
 HANDOVER_SECONDS = 15.0
@@ -49,13 +49,13 @@ class DagsterModel:
     now: float = 1_000_000.0
     runs: list[Run] = field(default_factory=list)
     launched_at: list[float] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    skip_reasons: list[str] = field(default_factory=list)
     owned_seconds: float = 0.0
     most_active: int = 0
     failed: list[str] = field(default_factory=list)
     _ghosts: dict[str, float] = field(default_factory=dict)
-    _sights: dict[str, Sight] = field(default_factory=dict)
-    _looked_at: float | None = None
+    _last_statuses: dict[str, StatusSince] = field(default_factory=dict)
+    _runs_read_at: float | None = None
 
     def go(self, seconds: float, tick_every: float = 5.0) -> None:
         """Time passes, a second at a time. A tick looks every so many seconds."""
@@ -83,20 +83,20 @@ class DagsterModel:
             lag={0: 5},
             begun={0},
             owners={0: owner.run_id} if owner else {},
-            present={run.run_id for run in self.runs if run.status == "STARTED" and self.now >= run.opens},
-            named={owner.run_id} if owner else (),
+            connected={run.run_id for run in self.runs if run.status == "STARTED" and self.now >= run.opens},
+            recorded_owners={owner.run_id} if owner else (),
             active=active,
             recent=recent,
             progress_at={0: now - 1} if owner else {},
             run_max_seconds=self.run_max,
             ghosts_seen=self._ghosts,
-            sights=self._sights,
-            looked_at=self._looked_at,
-            patience=learned([*active, *recent], self.starting, self.run_max),
+            last_statuses=self._last_statuses,
+            runs_read_at=self._runs_read_at,
+            patience=learned_patience([*active, *recent], self.starting, self.run_max),
         )
         decision = decide(view)
-        self.said += decision.said
-        self._ghosts, self._sights, self._looked_at = decision.ghosts_seen, decision.sights, now
+        self.skip_reasons += decision.skip_reasons
+        self._ghosts, self._last_statuses, self._runs_read_at = decision.ghosts_seen, decision.last_statuses, now
         for run in self.runs:
             if run.run_id in decision.failed_ghosts:
                 self.failed.append(run.run_id)

@@ -1,10 +1,10 @@
-"""Starts that take minutes, starts that never come, and runs that end without a failure and without any use."""
+"""Slow starts, runs that never start, and fruitless runs."""
 
 from __future__ import annotations
 
 import pytest
 
-from ingest_pipeline.orchestration.patience import learned, max_runtime, successor_seconds
+from ingest_pipeline.orchestration.patience import learned_patience, max_runtime, successor_seconds
 from ingest_pipeline.orchestration.sensor.decide import decide
 from ingest_pipeline.orchestration.tags import Shard
 from ingest_pipeline.orchestration.view import (
@@ -36,64 +36,64 @@ class TestSlowStarts:
         assert first is not None
         before = model.owned_seconds
         model.go(3000)
-        assert model.owned_seconds - before == 3000, "at every second a run owned"
-        handovers = sum(each.ended == "age" for each in model.runs)
+        assert model.owned_seconds - before == 3000, "a run owned the stream at every second"
+        handovers = sum(run.ended == "age" for run in model.runs)
         assert handovers >= 4
-        assert len(model.launched_at) <= 1 + handovers + 1, "one for each, and the one that is on its way"
+        assert len(model.launched_at) <= 1 + handovers + 1, "one run a handover, and the run that starts now"
         assert model.most_active == 2
         assert model.failed == []
 
-    def test_a_start_that_turns_slow_is_learned(self) -> None:
+    def test_slower_starts_are_learned(self) -> None:
         model = DagsterModel(start=3.0, starting=STARTING_SECONDS)
         model.go(1000)
         model.start = 185.0
         model.go(3000)
         launched = len(model.launched_at)
         model.go(3000)
-        assert len(model.launched_at) - launched <= 6, "one for each handover again"
+        assert len(model.launched_at) - launched <= 6, "again one run a handover"
 
     @pytest.mark.parametrize("starting", [STARTING_SECONDS, 300.0])
-    def test_launches_do_not_pile_up_where_none_starts(self, starting: float) -> None:
+    def test_launches_do_not_pile_up_where_no_run_starts(self, starting: float) -> None:
         model = DagsterModel(start=NEVER, starting=starting)
         model.go(10 * starting)
         gaps = [later - sooner for sooner, later in zip(model.launched_at, model.launched_at[1:], strict=False)]
         assert gaps == [starting, 2 * starting, 4 * starting]
         assert (
             f"backing off: 2 runs have not started, 00000001 the last; next try in {starting:.0f} s; lag 5"
-            in model.said
+            in model.skip_reasons
         )
 
-    def test_a_queue_is_no_start(self) -> None:
+    def test_time_in_the_queue_is_no_start(self) -> None:
         waits = run(status="QUEUED", started_at=NOW - 5000)
         assert decide(view(active=[waits])).launches == []
-        now_starting = {"sights": {RUN: decide(view(active=[waits])).sights[RUN]}, "looked_at": NOW}
+        now_starting = {"last_statuses": {RUN: decide(view(active=[waits])).last_statuses[RUN]}, "runs_read_at": NOW}
         later = view(now=NOW + 5, active=[run(status="STARTING", started_at=NOW - 5000)], **now_starting)
-        assert decide(later).launches == [], "it left the queue a moment ago"
+        assert decide(later).launches == [], "the run left the queue a moment ago"
 
 
 class TestSuccessorsThatFail:
-    """A successor that ends at once, while the owner drains on, is not launched at each tick."""
+    """A successor ends at once while the owner drains on. The next successor is not launched at the next tick."""
 
     def launches(self, *recent: RunView, now: float = NOW) -> list[Launch]:
         owner = run(definition=OLD)
         return decide(view(now=now, active=[owner], recent=recent, progress_at={0: now}, **OWNED)).launches
 
-    def test_they_back_off(self) -> None:
+    def test_failed_successors_back_off(self) -> None:
         assert self.launches() == [Launch(WHOLE, "definition")]
         assert self.launches(failed(1.0)) == []
         assert self.launches(failed(5.0)) == [Launch(WHOLE, "definition")]
         assert self.launches(failed(9.0), failed(20.0)) == []
         assert self.launches(failed(10.0), failed(20.0)) == [Launch(WHOLE, "definition")]
 
-    def test_the_skip_reason_says_so(self) -> None:
-        said = decide(view(active=[run(definition=OLD)], recent=[failed(2.0)], **OWNED)).said
+    def test_the_skip_reason_names_the_back_off(self) -> None:
+        reasons = decide(view(active=[run(definition=OLD)], recent=[failed(2.0)], **OWNED)).skip_reasons
         expected = "backing off: the last 1 run failed without progress (killed); next try in 3 s"
-        assert said == [f"run 1a2b3c4d is draining; lag 1,234; {expected}"]
+        assert reasons == [f"run 1a2b3c4d is draining; lag 1,234; {expected}"]
 
     def test_failures_before_the_owner_began_do_not_count(self) -> None:
         assert self.launches(failed(301.0, 302.0)) == [Launch(WHOLE, "definition")]
 
-    def test_one_that_does_not_start_is_followed_by_another_and_then_waited_for(self) -> None:
+    def test_a_second_successor_that_does_not_start_is_waited_for(self) -> None:
         def overdue(run_id: str, age: float) -> RunView:
             return run(run_id, "STARTING", started_at=NOW - age)
 
@@ -109,40 +109,43 @@ def fruitless(ended_ago: float, ended: str = "superseded", **changes: object) ->
 
 
 class TestFruitless:
-    """Every one is SUCCESS, and the position does not move."""
+    """Runs that are SUCCESS in Dagster, but move no position."""
 
     @pytest.mark.parametrize("ended", ["superseded", "surplus", "signal"])
-    def test_they_back_off_like_failures(self, ended: str) -> None:
+    def test_fruitless_runs_back_off_like_failures(self, ended: str) -> None:
         rows = [fruitless(2.0, ended), fruitless(30.0, ended), fruitless(60.0, ended)]
         decision = decide(view(recent=rows))
         assert decision.launches == []
         expected = f"backing off: the last 3 runs ended without progress ({ended}); next try in 18 s; lag 1,234"
-        assert decision.said == [expected]
+        assert decision.skip_reasons == [expected]
         assert decide(view(recent=rows, now=NOW + 18)).launches == LAUNCH
 
-    def test_progress_ends_the_row(self) -> None:
+    def test_progress_ends_the_back_off(self) -> None:
         assert decide(view(recent=[fruitless(2.0)], progress_at={1: NOW - 2.5})).launches == LAUNCH
 
-    def test_so_does_a_run_that_ended_well(self) -> None:
+    def test_a_useful_end_reason_ends_the_back_off(self) -> None:
         for ended in ("caught-up", "age", "batches", "yielded", "paused", "partitions-added"):
             assert decide(view(recent=[fruitless(1.0, ended), fruitless(2.0)])).launches == LAUNCH, ended
 
-    def test_failures_among_them_count(self) -> None:
-        said = decide(view(recent=[fruitless(2.0), failed(30.0)])).said
-        assert said == ["backing off: the last 2 runs ended without progress (superseded); next try in 8 s; lag 1,234"]
+    def test_failures_count_too(self) -> None:
+        reasons = decide(view(recent=[fruitless(2.0), failed(30.0)])).skip_reasons
+        expected = "backing off: the last 2 runs ended without progress (superseded); next try in 8 s; lag 1,234"
+        assert reasons == [expected]
 
-    def test_from_the_third_on_the_ledger_is_to_know(self) -> None:
+    def test_the_third_fruitless_run_is_reported(self) -> None:
         rows = [fruitless(2.0), fruitless(30.0)]
         assert decide(view(recent=rows)).fruitless is None
-        said = "it ended without progress (superseded), and so did the 2 runs before it"
-        assert decide(view(recent=[*rows, fruitless(60.0)])).fruitless == said
-        assert decide(view(recent=[failed(1.0), *rows, fruitless(60.0)])).fruitless is None, "its own line is there"
+        message = "it ended without progress (superseded), and so did the 2 runs before it"
+        assert decide(view(recent=[*rows, fruitless(60.0)])).fruitless == message
+        assert decide(view(recent=[failed(1.0), *rows, fruitless(60.0)])).fruitless is None, (
+            "the failure has its own line"
+        )
 
-    def test_another_shard_and_another_definition_are_their_own(self) -> None:
+    def test_another_shard_or_definition_does_not_count(self) -> None:
         assert decide(view(recent=[fruitless(1.0, shard=Shard(1, 2))])).launches == LAUNCH
         assert decide(view(recent=[fruitless(1.0, definition=OLD)])).launches == LAUNCH
 
-    def test_in_the_long_run_there_are_few(self) -> None:
+    def test_an_hour_has_few_launches(self) -> None:
         model = DagsterModel(outcome=("SUCCESS", "superseded"))
         model.go(3600)
         assert len(model.launched_at) <= 18
@@ -152,30 +155,32 @@ class TestPatience:
     def started(self, launch: float, opening: float | None = None) -> RunView:
         return run(launch_seconds=launch, opening_seconds=opening)
 
-    def test_nothing_is_known(self) -> None:
-        assert learned([run()], STARTING_SECONDS, 600) == Patience(STARTING_SECONDS, START_GRACE_SECONDS, LEAD_SECONDS)
+    def test_without_earlier_starts_the_defaults_apply(self) -> None:
+        assert learned_patience([run()], STARTING_SECONDS, 600) == Patience(
+            STARTING_SECONDS, START_GRACE_SECONDS, LEAD_SECONDS
+        )
 
     def test_the_slowest_of_the_newest_five_counts(self) -> None:
         runs = [self.started(launch) for launch in (3, 100, 5, 4, 3, 200)]
-        assert learned(runs, STARTING_SECONDS, 600).starting == 200
-        assert learned(runs, STARTING_SECONDS, 600).lead == 110
+        assert learned_patience(runs, STARTING_SECONDS, 600).starting == 200
+        assert learned_patience(runs, STARTING_SECONDS, 600).lead == 110
 
-    def test_each_wait_is_bounded_whatever_the_clocks_say(self) -> None:
-        mad = learned([self.started(86_400, 86_400), self.started(-86_400, -5)], STARTING_SECONDS, 600)
-        assert mad == Patience(3600, 300, 300)
-        assert learned([self.started(-86_400)], STARTING_SECONDS, 600) == Patience()
+    def test_every_wait_is_bounded_with_wrong_clocks(self) -> None:
+        bounded = learned_patience([self.started(86_400, 86_400), self.started(-86_400, -5)], STARTING_SECONDS, 600)
+        assert bounded == Patience(3600, 300, 300)
+        assert learned_patience([self.started(-86_400)], STARTING_SECONDS, 600) == Patience()
 
-    def test_the_run_outlasts_its_wait_before_dagster_ends_it(self) -> None:
+    def test_dagster_lets_a_successor_wait_and_drain(self) -> None:
         for run_max in (10, 60, 600, 86_400):
-            slow = learned([self.started(3600)], STARTING_SECONDS, run_max)
+            slow = learned_patience([self.started(3600)], STARTING_SECONDS, run_max)
             assert successor_seconds(run_max) >= slow.lead - LEAD_SECONDS
             assert max_runtime(run_max, slow.lead) >= run_max + successor_seconds(run_max)
         assert max_runtime(600, LEAD_SECONDS) == 1260
 
-    def test_the_opening_is_waited_for(self) -> None:
+    def test_a_slow_session_is_waited_for(self) -> None:
         opened = view(active=[run(started_at=NOW - 40)], patience=Patience(opening=60))
         assert decide(opened).launches == []
-        assert decide(opened).said == ["run 1a2b3c4d is starting; lag 1,234"]
+        assert decide(opened).skip_reasons == ["run 1a2b3c4d is starting; lag 1,234"]
 
-    def test_new_code_has_the_same_definition_in_this_module(self) -> None:
+    def test_the_usual_run_has_the_current_definition(self) -> None:
         assert run().definition == NEW

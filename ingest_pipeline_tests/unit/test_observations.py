@@ -10,10 +10,10 @@ from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.orchestration.sensor.topic_observation import (
     OBSERVE_SECONDS,
     TABLE_ROWS,
-    Look,
+    LastLook,
     PartitionFigures,
-    look,
     observe,
+    read_figures,
 )
 from ingest_pipeline.testing import MemoryBroker, MemoryDatabase, MemoryLedger, MemoryTopic
 from ingest_pipeline_tests.samples import READING
@@ -31,7 +31,7 @@ class World:
         self.ledger = MemoryLedger(MemoryDatabase(), READING)
         for partition in range(partitions):
             self.append(partition, 5)
-        self.last = Look()
+        self.last = LastLook()
 
     def begin(self) -> World:
         identity = self.topic.identity()
@@ -134,7 +134,7 @@ def test_what_is_written_during_the_look_is_not_blocked(monkeypatch: pytest.Monk
             return asked(self, *partitions)  # type: ignore[operator]
 
         monkeypatch.setattr(MemoryTopic, question, ask)
-    assert [at.blocked for at in look(world.topic, world.ledger)[0]] == [0, 0]
+    assert [partition.blocked for partition in read_figures(world.topic, world.ledger)[0]] == [0, 0]
 
 
 def test_of_many_partitions_those_with_the_most_lag_are_shown() -> None:

@@ -1,1 +1,1 @@
-"""What the sensors do."""
+"""Dagster sensors."""

@@ -1,4 +1,4 @@
-"""What a sensor remembers between two ticks, and other clocks' moments by the sensor's own clock."""
+"""A sensor's memory between two ticks, and times of other clocks converted to the sensor's own clock."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ from typing import Any
 
 from ...core.ledger import StreamState
 from ...core.record import StoredPosition
-from ..view import Decision, Sight, View
+from ..view import Decision, StatusSince, View
 
 CLOCK_SECONDS = 5.0
-"""How far two machines' clocks may be apart before a moment counts as one of the future."""
+"""Largest difference between two machines' clocks. A time further ahead lies in the future."""
 
 
-def stored(cursor: str | None) -> dict[str, Any]:
+def load(cursor: str | None) -> dict[str, Any]:
     return json.loads(cursor) if cursor else {}
 
 
-def sights(kept: Mapping[str, Any]) -> dict[str, Sight]:
-    """What `runs_seen` kept."""
-    return {run_id: Sight(*seen) for run_id, seen in kept.get("runs", {}).items()}
+def last_statuses(memory: Mapping[str, Any]) -> dict[str, StatusSince]:
+    return {run_id: StatusSince(*values) for run_id, values in memory.get("runs", {}).items()}
 
 
-def runs_seen(cursor: str | None, view: View, decision: Decision) -> dict[str, Any]:
-    """What the next cursor keeps of the runs. A look that did not ask Dagster keeps what the look before it kept."""
-    if not view.runs_asked:
-        return {name: kept for name, kept in stored(cursor).items() if name in ("runs", "looked_at")}
-    runs = {run_id: (seen.status, seen.since) for run_id, seen in decision.sights.items()}
+def runs_memory(cursor: str | None, view: View, decision: Decision) -> dict[str, Any]:
+    """The next cursor's entries about runs. A tick without runs from Dagster keeps the old entries."""
+    if not view.runs_read:
+        return {name: value for name, value in load(cursor).items() if name in ("runs", "looked_at")}
+    runs = {run_id: (last.status, last.since) for run_id, last in decision.last_statuses.items()}
     return {"runs": runs, "looked_at": view.now}
 
 
-def moved_at(known: Mapping[int, StoredPosition], state: StreamState, now: float) -> dict[int, float]:
-    """Partition → when its position moved last, by this process's clock; without those that never did."""
-    moved = {p: at.updated_at for p, at in known.items() if at.next_offset > at.first_offset}
-    return {p: by_this_clock(moment, state, now) for p, moment in moved.items()}
+def progress_times(positions: Mapping[int, StoredPosition], state: StreamState, now: float) -> dict[int, float]:
+    """Partition → when its position last moved, by this process's clock. Partitions without progress are absent."""
+    return {
+        partition: to_own_clock(position.updated_at, state, now)
+        for partition, position in positions.items()
+        if position.next_offset > position.first_offset
+    }
 
 
-def by_this_clock(moment: datetime | None, state: StreamState, now: float) -> float:
-    """A moment of PostgreSQL's clock in Unix seconds of this process's clock, `now`.
+def to_own_clock(moment: datetime | None, state: StreamState, now: float) -> float:
+    """A time of PostgreSQL's clock in Unix seconds of this process's clock, `now`.
 
-    It is 0.0, long ago, where there is none, and where it lies in PostgreSQL's future: that clock was set back since.
+    0.0, long ago, for None, and for a time in PostgreSQL's future: PostgreSQL's clock was set back since.
     """
     if moment is None:
         return 0.0

@@ -1,126 +1,131 @@
-"""What a tick does, as a function of what it saw: no Dagster, no clock, no connection."""
+"""A tick's decision as a pure function of its view: no Dagster, no clock, no connection."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
 from ...core.start import unanswered_words
-from ..setbacks import beside, fruitless_words, is_setback, wait_words, without_progress
+from ..setbacks import backoff_message, fruitless_message, is_setback, runs_without_progress, unsuccessful_successors
 from ..tags import Shard, shards
-from ..view import AGE, STARTING_SECONDS, Decision, Launch, Patience, RunView, Sight, View
+from ..view import AGE, STARTING_SECONDS, Decision, Launch, Patience, RunView, StatusSince, View
 
 GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
-"""A run without a session is reported failed when it is seen so for this long: it may just be ending. One that has said
-how it ended needs but Dagster's own steps, and those may take a minute on a busy machine."""
+"""A run without a session may be ending, and is reported failed only after GHOST_SECONDS. A run with an end reason gets
+ENDING_SECONDS, because Dagster's own last steps may take a minute on a busy machine."""
 UNBEGUN_SECONDS = 30.0
-"""A run this old gets a successor when a partition of its shard has no position, since the leader was away when the run
-began. Not at each tick: the run may be unable to reach a broker that the sensor reaches."""
+"""A partition has no position if its leader was away when the run began. At this age the run gets a successor. Younger
+runs get none, because runs may be unable to reach a broker that the sensor reaches."""
 _STARTS_DOUBLED = 4
-"""How often the wait doubles for the next try while runs do not start: up to 16 times as long."""
+"""Limit of the doublings of the wait while runs do not start: up to 16 times the first wait."""
 
 
 def decide(view: View) -> Decision:
-    """One tick's decision."""
     ghosts = [run for run in view.active if _is_ghost(run, view)]
-    seen = {run.run_id: min(view.ghosts_seen.get(run.run_id, view.now), view.now) for run in ghosts}
+    ghosts_seen = {run.run_id: min(view.ghosts_seen.get(run.run_id, view.now), view.now) for run in ghosts}
     live = [run for run in view.active if run not in ghosts]
     launches: list[Launch] = []
-    said: list[str] = []
+    skip_reasons: list[str] = []
     fruitless: str | None = None
     for shard in shards(view.parallelism):
-        outcome = _of_shard(shard, view, live)
+        outcome = _decide_shard(shard, view, live)
         if isinstance(outcome, Launch):
             launches.append(outcome)
         else:
-            if silent := shard.partitions(view.unanswered):
-                outcome = f"{outcome}; {unanswered_words(silent)}"
-            said.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
-        fruitless = fruitless or fruitless_words(without_progress(shard, view))
-    # A report that Dagster's storage refuses would take the launches of its tick with it.
-    failed = [] if launches else [run.run_id for run in ghosts if view.now - seen[run.run_id] >= _patience(run)]
+            if unanswered := shard.partitions(view.unanswered):
+                outcome = f"{outcome}; {unanswered_words(unanswered)}"
+            skip_reasons.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
+        fruitless = fruitless or fruitless_message(runs_without_progress(shard, view))
+    # An error of Dagster's storage during a report would lose this tick's launches.
+    failed: list[str] = []
+    if not launches:
+        failed = [run.run_id for run in ghosts if view.now - ghosts_seen[run.run_id] >= _ghost_seconds(run)]
     return Decision(
         launches,
-        said,
+        skip_reasons,
         failed,
-        {run_id: since for run_id, since in seen.items() if run_id not in failed},
-        _sights(view),
+        {run_id: since for run_id, since in ghosts_seen.items() if run_id not in failed},
+        _last_statuses(view),
         fruitless,
     )
 
 
-def _sights(view: View) -> dict[str, Sight]:
-    """Of every run whose time the next looks judge. They take one that is not among these for a new one."""
+def _last_statuses(view: View) -> dict[str, StatusSince]:
+    """The next tick's memory of runs. A run without an entry counts as new."""
     judged = [*view.active, *(run for run in view.recent if is_setback(run))]
-    return {run.run_id: Sight(run.status, view.since(run)) for run in judged}
+    return {run.run_id: StatusSince(run.status, view.since(run)) for run in judged}
 
 
-def _of_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | str:
+def _decide_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | str:
     partitions = shard.partitions(view.lag)
-    silent = shard.partitions(view.unanswered)
-    if not partitions and not silent:
+    unanswered = shard.partitions(view.unanswered)
+    if not partitions and not unanswered:
         return "the topic has no partition for this shard"
     lag = sum(view.lag[partition] for partition in partitions)
     if view.paused is not None:
         return f"paused: {view.paused}; lag {lag:,}"
-    owners = _unique(view.owners[partition] for partition in (*partitions, *silent) if partition in view.owners)
-    mine = [run for run in live if run.shard == shard and run.run_id not in owners]
-    overdue = [run for run in mine if _is_overdue(run, view)]
-    coming = [run for run in mine if run not in overdue]
+    owners = _unique(view.owners[partition] for partition in (*partitions, *unanswered) if partition in view.owners)
+    shard_runs = [run for run in live if run.shard == shard and run.run_id not in owners]
+    overdue = [run for run in shard_runs if _is_overdue(run, view)]
+    pending = [run for run in shard_runs if run not in overdue]
     if owners:
-        return _beside_owner(shard, view, live, owners, coming, overdue, lag)
-    if coming:
-        return f"run {_short(coming[0].run_id)} is {_doing(coming[0])}; lag {lag:,}"
+        return _with_owner(shard, view, live, owners, pending, overdue, lag)
+    if pending:
+        return f"run {_short(pending[0].run_id)} is {_status_word(pending[0])}; lag {lag:,}"
     if not partitions:
         return "lag unknown"
     if lag == 0 and not view.lost and all(partition in view.begun for partition in partitions):
         return "caught up: lag 0"
-    if (why := wait_words(without_progress(shard, view), view) or _unanswered(overdue, view)) is not None:
-        return f"{why}; lag {lag:,}"
+    reason = backoff_message(runs_without_progress(shard, view), view) or _overdue_message(overdue, view)
+    if reason is not None:
+        return f"{reason}; lag {lag:,}"
     return Launch(shard)
 
 
-def _beside_owner(
+def _with_owner(
     shard: Shard,
     view: View,
     live: Collection[RunView],
     owners: list[str],
-    coming: list[RunView],
+    pending: list[RunView],
     overdue: list[RunView],
     lag: int,
 ) -> Launch | str:
-    owning = [run for run in live if run.run_id in owners]
-    who = " and ".join(_short(run_id) for run_id in owners)
-    draining = f"run {who} is draining; lag {lag:,}" if len(owners) == 1 else f"runs {who} are draining; lag {lag:,}"
-    if any(run.definition == view.definition for run in coming):
-        return f"{draining}; run {_short(coming[0].run_id)} is to take over"
-    for run in owning:
+    owner_runs = [run for run in live if run.run_id in owners]
+    names = " and ".join(_short(run_id) for run_id in owners)
+    draining = (
+        f"run {names} is draining; lag {lag:,}" if len(owners) == 1 else f"runs {names} are draining; lag {lag:,}"
+    )
+    if any(run.definition == view.definition for run in pending):
+        return f"{draining}; run {_short(pending[0].run_id)} will take over"
+    for run in owner_runs:
         if (launch := _successor(run, shard, view)) is not None:
-            tried = [other for other in overdue if other.definition == view.definition]
-            why = wait_words(beside(shard, view, run), view) or _unanswered(tried, view)
-            return launch if why is None else f"{draining}; {why}"
+            setbacks = unsuccessful_successors(shard, view, run)
+            overdue_successors = [successor for successor in overdue if successor.definition == view.definition]
+            reason = backoff_message(setbacks, view) or _overdue_message(overdue_successors, view)
+            return launch if reason is None else f"{draining}; {reason}"
     return draining
 
 
 def _successor(owner: RunView, shard: Shard, view: View) -> Launch | None:
-    """The owner's successor, if it needs one now. A run that was launched by hand never does."""
+    """The owner's successor, if one is due. A run launched by hand gets no successor."""
     if owner.shard is None:
         return None
     if owner.shard.count != shard.count:
         return Launch(shard, "reshard")
     if owner.definition != view.definition:
         return Launch(shard, "definition")
-    if view.age(owner) >= view.run_max_seconds - _waits(view).lead:
+    if view.age(owner) >= view.run_max_seconds - _patience(view).lead:
         return Launch(shard, AGE)
     unbegun = any(partition not in view.begun for partition in shard.partitions(view.lag))
     return Launch(shard, "partitions") if unbegun and view.age(owner) >= UNBEGUN_SECONDS else None
 
 
-def _unanswered(overdue: list[RunView], view: View) -> str | None:
-    """Why no run is launched beside those that have not started in time. Each of them doubles the wait."""
+def _overdue_message(overdue: list[RunView], view: View) -> str | None:
+    """Why overdue runs delay the next launch. Every overdue run doubles the wait."""
     if not overdue:
         return None
     youngest = min(overdue, key=view.age)
-    wait = _waits(view).starting * 2.0 ** min(len(overdue) - 1, _STARTS_DOUBLED) - view.age(youngest)
+    wait = _patience(view).starting * 2.0 ** min(len(overdue) - 1, _STARTS_DOUBLED) - view.age(youngest)
     if wait <= 0:
         return None
     runs = f"{len(overdue)} run{'s have' if len(overdue) > 1 else ' has'}"
@@ -128,31 +133,31 @@ def _unanswered(overdue: list[RunView], view: View) -> str | None:
 
 
 def _is_ghost(run: RunView, view: View) -> bool:
-    """Only a sensor's run can be one: a run launched by hand may be at another asset, without a session of ours."""
+    """Whether a sensor's run has no working process. A run by hand may work on another asset, without a session."""
     if run.shard is None:
         return False
-    if run.status == "NOT_STARTED":  # no queue has it, and no other process starts it
+    if run.status == "NOT_STARTED":  # not in the queue, and no process will start the run
         return _is_overdue(run, view)
-    due = view.age(run) >= _waits(view).opening or run.run_id in view.named
-    return run.status == "STARTED" and due and run.run_id not in view.present
+    grace_over = view.age(run) >= _patience(view).opening or run.run_id in view.recorded_owners
+    return run.status == "STARTED" and grace_over and run.run_id not in view.connected
 
 
-def _patience(run: RunView) -> float:
+def _ghost_seconds(run: RunView) -> float:
     return ENDING_SECONDS if run.ended else GHOST_SECONDS
 
 
 def _is_overdue(run: RunView, view: View) -> bool:
-    """A daemon that was killed while it launched a run leaves it so. Should it start after all: the ledger fences."""
+    """A killed daemon leaves launches unfinished. The ledger fences a run with a late start."""
     if run.status == "NOT_STARTED":
         return view.age(run) >= STARTING_SECONDS
-    return run.status == "STARTING" and view.age(run) >= _waits(view).starting
+    return run.status == "STARTING" and view.age(run) >= _patience(view).starting
 
 
-def _waits(view: View) -> Patience:
+def _patience(view: View) -> Patience:
     return view.patience or Patience()
 
 
-def _doing(run: RunView) -> str:
+def _status_word(run: RunView) -> str:
     return "starting" if run.status == "STARTED" else run.status.lower().replace("_", " ")
 
 

@@ -1,4 +1,4 @@
-"""Between two ticks of an idle stream: Dagster comes round every 5 s, and a record is not to wait for it."""
+"""Polls an idle topic between Dagster's 5-second sensor ticks, to notice a new record within POLL_SECONDS."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from ...core.ports import Clock, Topic
 from ...core.record import NextOffset
 
 LOOP_SECONDS = 5.0
-"""How often Dagster's daemon looks which sensors are due (MIN_INTERVAL_LOOP_TIME in dagster/_daemon/sensor.py)."""
-SEATS = 3
-"""Sensors of one process that keep vigil at a time: each holds a thread of the daemon and one of the code server, and
-others need some. The daemon takes sensors in random order, so with more of them each has its turn."""
+"""Interval of Dagster's sensor daemon (MIN_INTERVAL_LOOP_TIME in dagster/_daemon/sensor.py)."""
+MAX_POLLING_SENSORS = 3
+"""Sensors of a process that poll at the same time. A polling sensor holds a thread of the daemon and of the code
+server, and other sensors need threads too. The daemon's random order gives every sensor its turn."""
 
-_seats = threading.BoundedSemaphore(SEATS)
+_polling_sensors = threading.BoundedSemaphore(MAX_POLLING_SENSORS)
 
 
 class IdlePoll:
-    """What is left of one tick's time, from the moment this is made."""
+    """Polls for the rest of a tick's 5 seconds, counted from the creation of this object."""
 
     def __init__(self, instance: InstanceRef | None, poll_seconds: float, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._looks = int(LOOP_SECONDS / poll_seconds) - 1 if _has_threads(instance) else 0
+        self._polls = int(LOOP_SECONDS / poll_seconds) - 1 if _has_threads(instance) else 0
         self._poll_seconds = poll_seconds
         self._began = self._clock.monotonic()
 
-    def sees_news(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
-        """Whether an end moves, by a look every `poll_seconds`. False at once where no seat or no time is left.
+    def ends_changed(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
+        """Asks for the ends every `poll_seconds` until an end differs. False at once where polling is not possible.
 
-        A partition whose leader does not answer is no news.
+        A partition whose leader does not answer counts as unchanged.
 
         Raises:
             KafkaUnavailable: as the topic does.
         """
-        if self._looks < 1 or not _seats.acquire(blocking=False):
+        if self._polls < 1 or not _polling_sensors.acquire(blocking=False):
             return False
         try:
-            for number in range(1, self._looks + 1):
-                left = self._began + number * self._poll_seconds - self._clock.monotonic()
-                if left < 0:
-                    continue  # missed, by a slow answer; the next tick is not to be missed, too
-                self._clock.sleep(left)
+            for number in range(1, self._polls + 1):
+                seconds = self._began + number * self._poll_seconds - self._clock.monotonic()
+                if seconds < 0:
+                    continue  # a slow answer took this poll's time, and the next tick must be on time
+                self._clock.sleep(seconds)
                 answers = topic.end_offsets(ends.keys())
                 if any(answers[partition] != ends[partition] for partition in answers):
                     return True
         finally:
-            _seats.release()
+            _polling_sensors.release()
         return False
 
 
 def _has_threads(instance: InstanceRef | None) -> bool:
-    """Without threads of its own (`sensors` in dagster.yaml) a tick that takes time makes every other sensor wait."""
+    """Without threads for sensors (`sensors` in dagster.yaml) a long tick makes every other sensor wait."""
     sensors = instance.settings.get("sensors") if instance is not None else None
     if not isinstance(sensors, Mapping) or not sensors.get("use_threads"):
         return False
-    return bool(sensors.get("num_workers", 2 * SEATS) >= 2 * SEATS)
+    return bool(sensors.get("num_workers", 2 * MAX_POLLING_SENSORS) >= 2 * MAX_POLLING_SENSORS)

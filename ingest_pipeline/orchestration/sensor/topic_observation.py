@@ -1,7 +1,7 @@
-"""What a stream's sensor tells of the topic: lag, room to retention, what open transactions hold back.
+"""Observations of a topic by its stream's sensor: lag, distance to retention, records behind open transactions.
 
-Dagster never deletes an event that belongs to no run, so there is at most one in OBSERVE_SECONDS, and none while every
-figure is as it was told last. The brokers are asked when a look is due and not before.
+Dagster never deletes an event without a run. The sensor therefore asks the brokers once in OBSERVE_SECONDS and reports
+an observation only when a figure has changed.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from ...core.start import unanswered, unanswered_words
 
 OBSERVE_SECONDS = 300.0
 TABLE_ROWS = 100
-"""The observation's table has the partitions with the most lag, when there are more."""
+"""Most rows of an observation's table. Of more partitions the table shows the most lag."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """The last look at a topic, kept in the sensor's cursor: when it was, and a hash of the figures told last."""
+class LastLook:
+    """The last look at a topic, kept in the sensor's cursor: its time, and a hash of its figures."""
 
-    at: float = 0.0
-    told: str = ""
+    seconds: float = 0.0
+    figures_hash: str = ""
 
     def due(self, now: float) -> bool:
-        """A clock that was set back does not put it off for longer than usual."""
-        return not 0 <= now - self.at < OBSERVE_SECONDS
+        """True also after the clock was set back."""
+        return not 0 <= now - self.seconds < OBSERVE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionFigures:
-    """One partition. Offsets are next offsets; `position` is None before the stream has begun.
+    """One partition. Offsets are next offsets.
 
     Attributes:
+        position: None before the stream has begun.
         lag: records between the position, or the log's start, and the end.
-        headroom: records that retention may still delete before it reaches one that is not stored.
-        blocked: records that are not stored and that open transactions hold back.
+        headroom: records from the log's start to the position. Beyond them retention deletes records not stored.
+        blocked: records behind open transactions, not stored.
     """
 
     partition: int
@@ -55,36 +56,37 @@ class PartitionFigures:
 
 
 def observe(
-    topic: Topic, ledger: Ledger, key: dg.AssetKey, last: Look, now: float
-) -> tuple[list[dg.AssetObservation], Look]:
-    """What there is to tell, and the look to keep.
+    topic: Topic, ledger: Ledger, key: dg.AssetKey, last: LastLook, now: float
+) -> tuple[list[dg.AssetObservation], LastLook]:
+    """(new observations, look for the next tick).
 
     Raises:
         IngestError: Kafka or PostgreSQL did not answer.
     """
     if not last.due(now):
         return [], last
-    figures, silent = look(topic, ledger)
-    told = hashlib.sha256(json.dumps([silent, *(asdict(at) for at in figures)]).encode()).hexdigest()[:16]
-    observations = [] if told == last.told else [observation(key, figures, silent)]
-    return observations, Look(now, told)
+    figures, unanswered_partitions = read_figures(topic, ledger)
+    values = json.dumps([unanswered_partitions, *(asdict(partition) for partition in figures)])
+    figures_hash = hashlib.sha256(values.encode()).hexdigest()[:16]
+    observations = [] if figures_hash == last.figures_hash else [observation(key, figures, unanswered_partitions)]
+    return observations, LastLook(now, figures_hash)
 
 
-def look(topic: Topic, ledger: Ledger) -> tuple[list[PartitionFigures], list[int]]:
+def read_figures(topic: Topic, ledger: Ledger) -> tuple[list[PartitionFigures], list[int]]:
     """Every partition's figures, in order, and the partitions whose leader did not answer.
 
-    Positions and high watermarks are read before the ends: what is written meanwhile makes no lag negative and is not
-    taken for blocked.
+    Positions and high watermarks are read before the ends. Otherwise records written in between would make a lag
+    negative or would count as blocked.
     """
-    known, identity = ledger.positions(), topic.identity()
+    positions, identity = ledger.positions(), topic.identity()
     starts = topic.start_offsets(range(identity.partitions))
     marks = topic.high_watermarks(starts.keys())
     ends = topic.end_offsets(marks.keys())
-    found = []
+    figures = []
     for partition in sorted(ends):
         start, end = starts[partition].next_offset, ends[partition].next_offset
-        position = known[partition].next_offset if partition in known else None
-        found.append(
+        position = positions[partition].next_offset if partition in positions else None
+        figures.append(
             PartitionFigures(
                 partition,
                 position,
@@ -95,29 +97,34 @@ def look(topic: Topic, ledger: Ledger) -> tuple[list[PartitionFigures], list[int
                 blocked=max(0, marks[partition].next_offset - max(end, position or 0)),
             )
         )
-    return found, unanswered(identity, ends)
+    return figures, unanswered(identity, ends)
 
 
-def observation(key: dg.AssetKey, figures: list[PartitionFigures], silent: Sequence[int] = ()) -> dg.AssetObservation:
-    """Numeric keys keep their name and unit for ever."""
-    lag, blocked = sum(at.lag for at in figures), sum(at.blocked for at in figures)
-    headrooms = [at.headroom for at in figures if at.headroom is not None]
-    said = [f"lag {lag:,}"]
+def observation(
+    key: dg.AssetKey, figures: list[PartitionFigures], unanswered_partitions: Sequence[int] = ()
+) -> dg.AssetObservation:
+    """The metadata keys and their units never change."""
+    lag, blocked = sum(partition.lag for partition in figures), sum(partition.blocked for partition in figures)
+    headrooms = [partition.headroom for partition in figures if partition.headroom is not None]
+    sentences = [f"lag {lag:,}"]
     metadata: dict[str, Any] = {"lag": lag, "blocked_records": blocked, "partitions": _table(figures)}
     if headrooms:
         metadata["headroom_records"] = min(headrooms)
-        said.append(f"retention may delete {min(headrooms):,} records of a partition before it reaches one not stored")
+        sentences.append(
+            f"retention may delete {min(headrooms):,} records of a partition before it reaches one not stored"
+        )
     if blocked:
-        said.append(f"{blocked:,} records are held back by an open transaction")
-    if silent:
-        said.append(unanswered_words(silent))
-    return dg.AssetObservation(key, description="; ".join(said), metadata=metadata)
+        sentences.append(f"{blocked:,} records are held back by an open transaction")
+    if unanswered_partitions:
+        sentences.append(unanswered_words(unanswered_partitions))
+    return dg.AssetObservation(key, description="; ".join(sentences), metadata=metadata)
 
 
 def _table(figures: list[PartitionFigures]) -> dg.TableMetadataValue:
     shown = figures
     if len(figures) > TABLE_ROWS:
-        shown = sorted(heapq.nlargest(TABLE_ROWS, figures, key=lambda at: at.lag), key=lambda at: at.partition)
-    plain: list[Mapping[str, int | None]] = [asdict(at) for at in shown]
+        longest = heapq.nlargest(TABLE_ROWS, figures, key=lambda partition: partition.lag)
+        shown = sorted(longest, key=lambda partition: partition.partition)
+    plain: list[Mapping[str, int | None]] = [asdict(partition) for partition in shown]
     columns = [dg.TableColumn(name, "int") for name in PartitionFigures.__slots__]
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in plain], dg.TableSchema(columns))

@@ -1,4 +1,4 @@
-"""An idle stream's looks between two ticks of Dagster's: how many, for whom, and what they see."""
+"""Polls of an idle topic between two sensor ticks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dagster._core.instance.ref import InstanceRef
 
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.orchestration.sensor import idle_poll
-from ingest_pipeline.orchestration.sensor.idle_poll import SEATS, IdlePoll
+from ingest_pipeline.orchestration.sensor.idle_poll import MAX_POLLING_SENSORS, IdlePoll
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 
 THREADS = {"use_threads": True, "num_workers": 8}
 
 
 class WatchedClock(SettableClock):
-    """Something may happen while it sleeps; when it woke is kept."""
+    """Calls `meanwhile` after every sleep and records the times."""
 
     def __init__(self, meanwhile: Callable[[float], None]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class WatchedClock(SettableClock):
 
 @pytest.fixture
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., InstanceRef]]:
-    """A Dagster instance's, with these settings of its sensors."""
+    """References of Dagster instances with these `sensors` settings."""
 
     def make(**sensors: object) -> InstanceRef:
         folder = str(tmp_path_factory.mktemp("instance"))
@@ -43,92 +43,93 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     yield make
 
 
-def keep(
+def poll(
     instance: InstanceRef | None,
     poll_seconds: float,
     meanwhile: Callable[[MemoryBroker, float], None] = lambda *_: None,
 ) -> tuple[bool, list[float]]:
-    """(whether there was news, when it looked: seconds after the tick began), of a tick whose own look took 0.3 s."""
+    """(whether an end changed, seconds of the polls after the tick's beginning). The tick itself has taken 0.3 s."""
     broker = MemoryBroker({"reading": 2})
     topic = MemoryTopic(broker, "reading")
     ends = topic.end_offsets([0, 1])
     clock = WatchedClock(lambda now: meanwhile(broker, now))
-    kept = IdlePoll(instance, poll_seconds, clock)
+    poller = IdlePoll(instance, poll_seconds, clock)
     clock.advance(0.3)
-    return kept.sees_news(topic, ends), clock.woke_at
+    return poller.ends_changed(topic, ends), clock.woke_at
 
 
 @pytest.mark.parametrize(
-    ("poll_seconds", "looks"), [(1, [1, 2, 3, 4]), (2, [2]), (3, []), (4, []), (5, []), (60, []), (300, [])]
+    ("poll_seconds", "polls"), [(1, [1, 2, 3, 4]), (2, [2]), (3, []), (4, []), (5, []), (60, []), (300, [])]
 )
-def test_it_looks_every_poll_seconds_until_the_next_tick_is_as_near(
-    reference: Callable[..., InstanceRef], poll_seconds: int, looks: list[float]
+def test_polls_every_poll_seconds_until_shortly_before_the_next_tick(
+    reference: Callable[..., InstanceRef], poll_seconds: int, polls: list[float]
 ) -> None:
-    assert keep(reference(**THREADS), poll_seconds) == (False, looks)
+    assert poll(reference(**THREADS), poll_seconds) == (False, polls)
 
 
-def test_a_record_that_comes_ends_it_at_the_next_look(reference: Callable[..., InstanceRef]) -> None:
+def test_a_new_record_ends_the_polling_at_the_next_poll(reference: Callable[..., InstanceRef]) -> None:
     def record_at_2(broker: MemoryBroker, now: float) -> None:
         if now == 2:
             broker.append("reading", 1, b"{}")
 
-    assert keep(reference(**THREADS), 1, record_at_2) == (True, [1, 2])
+    assert poll(reference(**THREADS), 1, record_at_2) == (True, [1, 2])
 
 
-def test_looks_that_a_slow_broker_made_it_miss_are_not_made_up_for(reference: Callable[..., InstanceRef]) -> None:
+def test_polls_missed_behind_a_slow_broker_are_skipped(reference: Callable[..., InstanceRef]) -> None:
     broker = MemoryBroker({"reading": 1})
     topic = MemoryTopic(broker, "reading")
     ends = topic.end_offsets([0])
     clock = WatchedClock(lambda now: clock.advance(1.5) if now == 1 else None)
-    assert not IdlePoll(reference(**THREADS), 1, clock).sees_news(topic, ends)
+    assert not IdlePoll(reference(**THREADS), 1, clock).ends_changed(topic, ends)
     assert clock.woke_at == [1, 3, 4]
 
 
-def test_a_topic_that_shrinks_is_news(reference: Callable[..., InstanceRef]) -> None:
+def test_a_topic_that_shrinks_is_a_change(reference: Callable[..., InstanceRef]) -> None:
     broker = MemoryBroker({"reading": 1})
     broker.append("reading", 0, b"{}")
     topic = MemoryTopic(broker, "reading")
     ends = topic.end_offsets([0])
     clock = WatchedClock(lambda _: broker.recreate_topic("reading"))
-    assert IdlePoll(reference(**THREADS), 1, clock).sees_news(topic, ends)
+    assert IdlePoll(reference(**THREADS), 1, clock).ends_changed(topic, ends)
 
 
 @pytest.mark.parametrize(
-    "sensors", [{}, {"use_threads": False, "num_workers": 8}, {"use_threads": True, "num_workers": 2 * SEATS - 1}]
+    "sensors",
+    [{}, {"use_threads": False, "num_workers": 8}, {"use_threads": True, "num_workers": 2 * MAX_POLLING_SENSORS - 1}],
 )
-def test_not_where_other_sensors_would_wait_for_it(
+def test_no_poll_where_other_sensors_would_wait(
     reference: Callable[..., InstanceRef], sensors: dict[str, object]
 ) -> None:
-    assert keep(reference(**sensors), 1) == (False, [])
+    assert poll(reference(**sensors), 1) == (False, [])
 
 
-def test_nor_where_no_instance_is_known() -> None:
-    assert keep(None, 1) == (False, [])
+def test_no_poll_without_an_instance() -> None:
+    assert poll(None, 1) == (False, [])
 
 
-def test_workers_not_numbered_are_enough(reference: Callable[..., InstanceRef]) -> None:
-    assert keep(reference(use_threads=True), 1) == (False, [1, 2, 3, 4])
+def test_the_default_number_of_workers_suffices(reference: Callable[..., InstanceRef]) -> None:
+    assert poll(reference(use_threads=True), 1) == (False, [1, 2, 3, 4])
 
 
-def test_only_so_many_keep_it_at_a_time(reference: Callable[..., InstanceRef]) -> None:
+def test_only_three_sensors_poll_at_the_same_time(reference: Callable[..., InstanceRef]) -> None:
     instance = reference(**THREADS)
 
     @contextmanager
     def others(number: int) -> Iterator[None]:
         for _ in range(number):
-            assert idle_poll._seats.acquire(blocking=False)
+            assert idle_poll._polling_sensors.acquire(blocking=False)
         yield
         for _ in range(number):
-            idle_poll._seats.release()
+            idle_poll._polling_sensors.release()
 
-    with others(SEATS):
-        assert keep(instance, 1) == (False, [])
-    with others(SEATS - 1):
-        assert keep(instance, 1) == (False, [1, 2, 3, 4])
+    with others(MAX_POLLING_SENSORS):
+        assert poll(instance, 1) == (False, [])
+    with others(MAX_POLLING_SENSORS - 1):
+        assert poll(instance, 1) == (False, [1, 2, 3, 4])
 
 
-def test_a_seat_is_given_back_whatever_happens(reference: Callable[..., InstanceRef]) -> None:
+def test_a_failed_poll_makes_room_for_the_next(reference: Callable[..., InstanceRef]) -> None:
     instance = reference(**THREADS)
-    for _ in range(SEATS + 1):
+    for _ in range(MAX_POLLING_SENSORS + 1):
         with pytest.raises(KafkaUnavailable):
-            keep(instance, 1, lambda broker, _: broker.set_unavailable(True))
+            poll(instance, 1, lambda broker, _: broker.set_unavailable(True))

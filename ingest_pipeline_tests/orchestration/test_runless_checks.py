@@ -1,4 +1,4 @@
-"""Checks without a run: what the sensor says of them, and that it says it once."""
+"""The sensor reports a check's change once while the stream has no run."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ Make = Callable[..., Bench]
 
 
 @pytest.fixture(autouse=True)
-def at_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runless_checks, "LOOK_SECONDS", 0.0)
+def evaluated_at_every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runless_checks, "CHECK_SECONDS", 0.0)
 
 
-def told(here: Bench, name: str = UP_TO_DATE) -> list[bool]:
-    """Each evaluation of the check, the oldest first: passed or not."""
+def results(here: Bench, name: str = UP_TO_DATE) -> list[bool]:
+    """Whether the check's evaluations passed, oldest first."""
     key = dg.AssetCheckKey(dg.AssetKey("temperature"), name)
-    found = here.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
-    events = [record.event.dagster_event for record in reversed(found) if record.event is not None]
+    records = here.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
+    events = [record.event.dagster_event for record in reversed(records) if record.event is not None]
     return [event.asset_check_evaluation_data.passed for event in events if event is not None]
 
 
-def test_a_paused_stream_turns_late_once_and_is_well_again(bench: Make) -> None:
+def test_a_paused_stream_turns_late_once_and_recovers(bench: Make) -> None:
     here = bench(MAX_DELAY_SECONDS="1")
     here.produce(temperatures(4))
     here.drain()
     ledger = here.clients.ledger(here.stream)
     ledger.pause("a test", "ann")
     here.tick()
-    assert told(here) == [True]
+    assert results(here) == [True]
     here.produce(temperatures(2, first=4))
 
     def late() -> bool:
@@ -51,17 +51,17 @@ def test_a_paused_stream_turns_late_once_and_is_well_again(bench: Make) -> None:
     wait_for("the records' age", late, every=0.5)
     assert newest(here, UP_TO_DATE)[1].startswith("lag 2; the table is ")
     here.tick()
-    assert told(here) == [True, False]
+    assert results(here) == [True, False]
     here.instance.report_runless_asset_event(dg.AssetMaterialization("temperature"))
     here.tick()
     here.tick()
-    assert told(here) == [True, False, False]
+    assert results(here) == [True, False, False]
     here.query("update ingest.position set next_offset = next_offset + 1, absent = absent + 1")
     here.tick()
-    assert (told(here), newest(here, UP_TO_DATE)[1][:5]) == ([True, False, False, True], "lag 0")
+    assert (results(here), newest(here, UP_TO_DATE)[1][:5]) == ([True, False, False, True], "lag 0")
 
 
-def test_a_loss_is_green_once_it_is_accepted_though_no_run_comes_of_it(bench: Make, kafka_server: RealKafka) -> None:
+def test_an_accepted_loss_turns_green_without_a_run(bench: Make, kafka_server: RealKafka) -> None:
     here = bench(partitions=1)
     here.produce(temperatures(5, partitions=1))
     here.drain()
@@ -73,22 +73,22 @@ def test_a_loss_is_green_once_it_is_accepted_though_no_run_comes_of_it(bench: Ma
     ingest(here, "accept-loss", "temperature", "--from", "latest", "--yes")
     assert here.tick().skip_message == "caught up: lag 0"
     assert newest(here, NO_LOSS) == (True, "Kafka holds the next offset of every partition")
-    count = len(told(here, NO_LOSS))
+    count = len(results(here, NO_LOSS))
     here.tick()
-    assert len(told(here, NO_LOSS)) == count
+    assert len(results(here, NO_LOSS)) == count
 
 
-def test_ticks_that_fail_say_that_it_cannot_be_told(bench: Make) -> None:
+def test_failing_ticks_report_that_up_to_date_is_unknown(bench: Make) -> None:
     here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
-    said = failing_tick(here)
+    message = failing_tick(here)
     failing_tick(here)
-    assert told(here) == [False]
-    assert newest(here, UP_TO_DATE) == (False, f"could not be evaluated: {said}")
+    assert results(here) == [False]
+    assert newest(here, UP_TO_DATE) == (False, f"could not be evaluated: {message}")
 
 
-def test_an_outage_of_a_moment_is_no_news(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runless_checks, "LOOK_SECONDS", 60.0)
+def test_a_short_outage_is_not_reported(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runless_checks, "CHECK_SECONDS", 60.0)
     here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     failing_tick(here)
     failing_tick(here)
-    assert told(here) == []
+    assert results(here) == []
