@@ -94,13 +94,13 @@ def topic(admin: ScriptedAdmin) -> KafkaTopic:
 def test_a_negative_number_is_no_offset(offset: int | None) -> None:
     assert next_offset_or_none(offset, 3) is None
     if offset is not None:
-        with pytest.raises(ValueError, match="no place in a log"):
+        with pytest.raises(ValueError, match="no position in a log"):
             NextOffset(offset, 3)
 
 
 def test_an_unknown_epoch_is_none() -> None:
     assert next_offset_or_none(4, -1) == next_offset_or_none(4, None) == NextOffset(4, None)
-    with pytest.raises(ValueError, match="no place in a log"):
+    with pytest.raises(ValueError, match="no position in a log"):
         NextOffset(4, -1)
 
 

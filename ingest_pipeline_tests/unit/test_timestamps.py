@@ -95,7 +95,7 @@ def row(stream: Stream, value: bytes) -> tuple[Any, ...]:
     if rows:
         assert (rows, odd) == ([decoder.decode(value)], [])
         return rows[0]
-    return decode_one(value, decoder.decode, DEFAULT_RULES.max_bytes)
+    return decode_one(value, decoder.decode, DEFAULT_RULES.max_record_bytes)
 
 
 def test_the_table_has_all_parts() -> None:
