@@ -1,4 +1,5 @@
-"""Clients of one code location, opened when first needed and kept: ticks come every few seconds in one process."""
+"""Clients of one code location. They open on first use and stay open, because ticks run in one process every few
+seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class Clients:
-    """What the settings point at. Confluent's and SQLAlchemy's clients are imported on first use: they are heavy."""
+    """Clients for the settings' servers. Confluent's and SQLAlchemy's clients are imported on first use, because
+    imports are slow."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -27,7 +29,7 @@ class Clients:
         self._admin: Admin | None = None
 
     def database(self) -> Database:
-        """The pooled database, made once."""
+        """The pooled database, made on first use."""
         from ..postgres.database import Database
         from ..postgres.sql import Schemas
 
@@ -43,7 +45,7 @@ class Clients:
             return self._database
 
     def close(self) -> None:
-        """Close what was opened; it is opened again when asked for."""
+        """Close the open clients. They open again on the next use."""
         with self._lock:
             if self._database is not None:
                 self._database.dispose()
@@ -57,7 +59,7 @@ class Clients:
         return PostgresLedger(self.database(), stream)
 
     def admin(self) -> Admin:
-        """The one client that asks Kafka for facts, made once."""
+        """The client for questions to Kafka, made on first use."""
         from ..kafka.admin import Admin
 
         with self._lock:
@@ -66,13 +68,13 @@ class Clients:
             return self._admin
 
     def topic(self, stream: Stream, timeout_seconds: float = 5.0) -> KafkaTopic:
-        """The stream's topic, asked by the one client of all."""
+        """The stream's topic, asked through the shared client."""
         from ..kafka.topic import KafkaTopic
 
         return KafkaTopic(self.admin(), stream.topic, timeout_seconds=timeout_seconds)
 
     def source(self, stream: Stream, ledger_id: str) -> KafkaSource:
-        """A new source, the caller's to close."""
+        """A new source, which the caller closes."""
         from ..kafka.source import KafkaSource
 
         return KafkaSource(

@@ -1,1 +1,1 @@
-"""Everything that touches Dagster."""
+"""The Dagster side of the package."""

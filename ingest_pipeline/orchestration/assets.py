@@ -1,4 +1,4 @@
-"""One asset a stream, downstream of an external asset for its topic."""
+"""One asset for each stream, downstream of an external asset for its topic."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +11,14 @@ from .described import freshness, table_metadata
 
 
 def topic_spec(stream_context: StreamContext, group: str) -> dg.AssetSpec:
-    """The topic, which somebody else fills."""
+    """The topic as an external asset."""
     description = f"Kafka topic {stream_context.stream.topic}."
     return dg.AssetSpec(topic_key(stream_context), group_name=group, kinds={"kafka"}, description=description)
 
 
 def stream_asset(stream_context: StreamContext, group: str) -> dg.AssetsDefinition:
-    """The table. Materializing it drains the topic: all of it up to now by hand, a shard of it from the sensor."""
+    """The table as an asset. By hand, materializing drains the topic up to now. The sensor's run drains one shard of
+    it."""
     stream, clients = stream_context.stream, stream_context.clients
 
     @dg.asset(

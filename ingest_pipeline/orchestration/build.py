@@ -1,4 +1,4 @@
-"""Streams → Dagster definitions, for our own code location or somebody else's project."""
+"""Makes Dagster definitions from streams, for this code location or for another project."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def build_definitions(
 ) -> dg.Definitions:
     """Assets, sensors, jobs and the maintenance schedule of these streams.
 
-    No executor and no resource is among them, so `Definitions.merge` with another project's works.
+    The definitions contain no executor and no resource, so `Definitions.merge` accepts them beside another project's.
 
     Args:
-        settings: default: from the environment, read now.
+        settings: read from the environment by default.
         key_prefix: in front of every asset key.
 
     Raises:
-        SettingsError: the settings or the streams cannot be used.
+        SettingsError: invalid settings or streams.
+
     """
     named = by_name(streams)
     clients = Clients(settings if settings is not None else load_settings(list(named)))

@@ -1,4 +1,4 @@
-"""Asset checks of a stream: evaluated by its runs, by its sensor when something is wrong, and by hand in the UI."""
+"""Asset checks of a stream. Its runs evaluate them, its sensor does when something is wrong, and people do in the UI."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,7 +37,8 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found. `grave` is False for a warning, as when it could not be evaluated; that does not pass."""
+    """The result of one check. `grave` is False for a warning, as for a check without an answer, which does not pass
+    either."""
 
     name: str
     passed: bool
@@ -50,7 +51,7 @@ class CheckResult:
         return dg.AssetCheckSeverity.ERROR if self.grave else dg.AssetCheckSeverity.WARN
 
     def evaluation(self, key: dg.AssetKey) -> dg.AssetCheckEvaluation:
-        """As an event, in a run or without one."""
+        """The event for Dagster, in a run or without one."""
         return dg.AssetCheckEvaluation(
             asset_key=key,
             check_name=self.name,
@@ -63,7 +64,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a check said in Dagster, and when, in Unix time."""
+    """The description of a check's result in Dagster, and its Unix time."""
 
     passed: bool
     said: str
@@ -71,8 +72,8 @@ class Evaluation:
 
 
 def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> Evaluation | None:
-    """The newest of this check, in a run or without one. A run that was asked for it and has not come to it, or never
-    will, is a record too: a planned one."""
+    """The newest record of this check, in a run or without one. A run with the check that has not evaluated it yet, or
+    never will, has a record too: a planned one."""
     storage, check = instance.event_log_storage, dg.AssetCheckKey(key, name)
     for record in storage.get_asset_check_execution_history(check, limit=1, status=EVALUATED):
         if record.event is not None and record.event.dagster_event is not None:
@@ -82,11 +83,12 @@ def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str)
 
 
 def check_results(stream_context: StreamContext, limit_reached: str | None = None) -> Iterator[CheckResult]:
-    """Every check, evaluated now.
+    """Evaluate every check now.
 
     Args:
-        limit_reached: what the run said that stopped at the dead-letter limit; the ledger does not show it, since
-            nothing of such a batch is committed.
+        limit_reached: the message of a run that stopped at the dead-letter limit. The ledger does not show it, because
+            the batch was not committed.
+
     """
     for name, evaluate in _EVALUATIONS.items():
         try:
@@ -99,7 +101,7 @@ def check_results(stream_context: StreamContext, limit_reached: str | None = Non
 
 
 def accounted(stream_context: StreamContext) -> CheckResult:
-    """The ledger's parts compared with each other; never count(*) over the events."""
+    """Compare the ledger's counters with each other, without count(*) over the events."""
     entries = stream_context.ledger.accounting()
     wrong = [entry for entry in entries if not entry.accounted]
     totals = {
@@ -120,7 +122,7 @@ def accounted(stream_context: StreamContext) -> CheckResult:
 
 
 def no_loss(stream_context: StreamContext) -> CheckResult:
-    """The topic as it is, compared with the positions."""
+    """Compare the topic with the positions."""
     try:
         found = survey(stream_context.topic, stream_context.ledger)
     except TopicMissing as error:
@@ -137,7 +139,7 @@ def no_loss(stream_context: StreamContext) -> CheckResult:
 
 
 def within_limit(stream_context: StreamContext) -> CheckResult:
-    """Open dead letters are no fault of the pipeline; they are shown here, most frequent reason first."""
+    """Show the open dead letters, most frequent reason first. An open dead letter below the limit is no failure."""
     if not stream_context.ledger.positions():
         return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
     count, said = open_letters(stream_context)
@@ -145,7 +147,7 @@ def within_limit(stream_context: StreamContext) -> CheckResult:
 
 
 def up_to_date(stream_context: StreamContext) -> CheckResult:
-    """Lag alone is no fault: a backlog that is being drained is not, one that grows old is."""
+    """Fail for a backlog that grows old. A backlog that is being drained is no failure."""
     found = status_of(stream_context)
     if not found.partitions or found.late is None or (found.lag is None and not found.late):
         return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.messages)}", grave=False)
@@ -159,7 +161,7 @@ def up_to_date(stream_context: StreamContext) -> CheckResult:
 
 
 def as_declared(stream_context: StreamContext) -> CheckResult:
-    """The comparison that a run makes before it consumes."""
+    """Compare the table with its declaration, as a run does before it reads."""
     from ..postgres.comparison import has_table, in_words, table_differences
 
     stream, database = stream_context.stream, stream_context.clients.database()
@@ -208,7 +210,7 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
 
 
 def _limit_reached(instance: dg.DagsterInstance, stream: Stream) -> str | None:
-    """What the stream's newest ended run is remembered for, if it is the limit."""
+    """The failure of the stream's newest ended run, if it is the dead-letter limit."""
     newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED), limit=1)
     candidates = [failed_by_hand(instance, stream), *newest]
     reached = f"failed:{DeadLetterLimit.__name__}"

@@ -1,4 +1,4 @@
-"""What the table asset says of its table before anything has run: columns, queries to paste, freshness."""
+"""Describes a table asset before any run: columns, queries to paste, freshness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..postgres.queries import newest_rows, open_dead_letters
 from ..settings import Settings
 
 _RUN_SECONDS = 60
-"""Between the ends of two runs that follow each other there may be so much more than a run's age."""
+"""Allowance beyond a run's maximum age for the time between the ends of two consecutive runs."""
 _OWN = {
     "kafka_incarnation": "1, and one more after each topic that was made again or cut: its offsets are used anew.",
     "kafka_partition": "The partition the record was read from.",
@@ -20,7 +20,7 @@ _OWN = {
     "kafka_timestamp": "The record's own time, set by its producer or by the broker; null where Kafka has none.",
     "ingested_at": "When the transaction that stored the row began.",
 }
-"""Column → description, of the columns that every table has."""
+"""Column → description, for the columns of every table."""
 
 
 def table_metadata(stream: Stream, settings: Settings) -> dict[str, Any]:
@@ -52,10 +52,11 @@ def column_schema(stream: Stream) -> dg.TableSchema:
 
 
 def freshness(stream: Stream, settings: Settings) -> dg.FreshnessPolicy | None:
-    """Stale after `max_silence` without a materialization; None where none is declared.
+    """Stale after `max_silence` without a materialization. None without a declared `max_silence`.
 
     Raises:
-        SettingsError: a stream that is never silent would turn stale, since a run materializes at its end.
+        SettingsError: a busy stream would turn stale, because a run materializes only at its end.
+
     """
     if stream.max_silence is None:
         return None

@@ -1,4 +1,4 @@
-"""`ingest check`: whether Dagster's instance is set up as the streams need it."""
+"""`ingest check`: whether the configuration of Dagster's instance suits the streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..operations.finding import Finding
 
 
 def instance_findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
-    """Whether the instance of DAGSTER_HOME, or of the current folder, suits these streams."""
+    """Check the instance of DAGSTER_HOME, or of the current folder."""
     folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
     what = f"Dagster instance of {'DAGSTER_HOME' if 'DAGSTER_HOME' in os.environ else 'this folder'}"
     if not (Path(folder) / "dagster.yaml").is_file():

@@ -1,1 +1,1 @@
-"""The jobs that drain nothing."""
+"""Jobs that do not drain."""

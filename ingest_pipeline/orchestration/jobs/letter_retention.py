@@ -11,7 +11,7 @@ from .pause import told_in_a_line
 
 def purge_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefinition:
     """The op of `maintenance` that purges settled letters of these streams. Letters of other code locations' streams
-    stay, even where they are in the same ledger."""
+    stay, even in the same ledger."""
     days = clients.settings.settled_letter_retention_days
 
     @dg.op(name="purge_settled_letters", description=f"Delete dead letters that were settled over {days} days ago.")

@@ -1,8 +1,9 @@
-"""Keeps Dagster's own storage small by deleting this code location's old runs, with their files, and old ticks.
+"""Deletes old runs of this code location with their files, and old ticks, to keep Dagster's storage small.
 
-The instance may hold runs of other projects. A run is deleted only where its tags say that it is this package's, and
-where no other code location launched it. `instance.delete_run` leaves the run's SQLite file and its compute logs on
-disk, so both are removed here, by the deleted run's id.
+The instance may hold runs of other projects. A run is deleted only if its tags name this package and no other code
+location launched it. `instance.delete_run` leaves the run's SQLite file and its compute logs, so this module deletes
+both by the run's id.
+
 """
 
 import time
@@ -94,14 +95,15 @@ def runs_to_delete(
     keep: int,
     protected: set[str],
 ) -> list[str]:
-    """Ids of ended runs, of this package's streams and of its other jobs, that are past their time.
+    """Ids of old ended runs of this package's streams and other jobs.
 
     Args:
         records: newest first.
-        repository: the label of this code location's repository. None: not known, as of a run in a test.
+        repository: the label of this code location's repository, or None if unknown, as in a test.
         assets: the streams' assets.
-        keep: how many of each stream stay whatever their age.
-        protected: run ids that stay.
+        keep: how many runs of each stream stay regardless of age.
+        protected: ids of runs that stay.
+
     """
     seen: defaultdict[str, int] = defaultdict(int)
     doomed = []
@@ -119,7 +121,7 @@ def runs_to_delete(
 
 
 def _kind(run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> str | None:
-    """The stream or the job that the run counts for. None for a run that is not this package's, or not only."""
+    """The stream or job of the run. None for a run with foreign assets or of a foreign job."""
     if run.job_name in tags.OTHER_JOBS:
         return run.job_name if run.tags.get(tags.JOB) == run.job_name else None
     stream = run.tags.get(tags.STREAM)
@@ -129,7 +131,7 @@ def _kind(run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> str | None:
 
 
 def _is_elsewhere(run: dg.DagsterRun, repository: str | None) -> bool:
-    """Whether another code location launched the run. Two may hold streams of the same name."""
+    """Whether another code location launched the run. Two code locations may have streams of the same name."""
     return repository is not None and _repository(run) not in (None, repository)
 
 
@@ -142,7 +144,8 @@ def _repository(run: dg.DagsterRun) -> str | None:
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete a run, its events, its SQLite file and its compute logs.
 
-    Logs that a compute log manager keeps in a cloud stay: their bucket has rules of its own.
+    Logs in a cloud stay, because their bucket has retention rules of its own.
+
     """
     # Here, as they bring SQLAlchemy and Alembic along, which loading the definitions does not need.
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
@@ -164,11 +167,12 @@ def purge_ticks(
     repository: str | None,
     before: Mapping[TickStatus, float],
 ) -> None:
-    """Delete ticks of this code location's sensors, once a day. Limits in dagster.yaml would do it at each tick.
+    """Delete ticks of this code location's sensors, once a day. Limits in dagster.yaml would delete at every tick.
 
     Args:
-        repository: the label of this code location's repository. None: not known, and nothing is deleted.
-        before: tick status → ticks of earlier than this Unix time go.
+        repository: the label of this code location's repository. With None, nothing is deleted.
+        before: tick status → Unix time. Earlier ticks are deleted.
+
     """
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         if state.instigator_name in sensors and state.origin.repository_origin.get_label() == repository:
@@ -187,6 +191,6 @@ def _ended_runs(instance: dg.DagsterInstance) -> Iterable[dg.RunRecord]:
 
 
 def _materializing_runs(instance: dg.DagsterInstance) -> set[str]:
-    """The runs that hold an asset's last materialization: without them the asset would look never materialized."""
+    """The runs with an asset's last materialization. Without these the asset would look never materialized."""
     events = (instance.get_latest_materialization_event(key) for key in instance.get_asset_keys())
     return {event.run_id for event in events if event is not None}

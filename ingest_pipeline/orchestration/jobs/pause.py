@@ -73,7 +73,7 @@ def resume_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
 
 @contextmanager
 def told_in_a_line() -> Iterator[None]:
-    """What fails here fails the run with its message, and without a traceback."""
+    """A failure ends the run with its message and without a traceback."""
     try:
         yield
     except IngestError as error:
@@ -81,14 +81,15 @@ def told_in_a_line() -> Iterator[None]:
 
 
 def stream_names(streams: Iterable[str]) -> Any:
-    """What `stream` may be in a run's config: the launchpad offers these, and refuses another before it launches.
+    """The choices for `stream` in a run's config. The launchpad offers these names and refuses others before a launch.
 
-    Dagster 1.13 takes two enums of one name in a process for the same one: other streams, another name.
+    Dagster 1.13 identifies enums of a process by name, so other streams need another name.
+
     """
     names = list(streams)
     return Enum(f"Stream_{zlib.crc32(' '.join(names).encode()):08x}", {name: name for name in names})
 
 
 def context_of(chosen: Any, contexts: Mapping[str, StreamContext]) -> StreamContext:
-    """The stream that a run's config has chosen of those names."""
+    """The stream that a run's config names."""
     return contexts[chosen.value]

@@ -1,4 +1,4 @@
-"""Jobs that bring back what was refused or is missing. The CLI does the same by the same calls."""
+"""Jobs that redrive dead letters and replay missing rows. The CLI makes the same calls."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

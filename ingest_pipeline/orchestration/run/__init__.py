@@ -1,1 +1,1 @@
-"""What one run does."""
+"""A Dagster run that drains a stream."""

@@ -1,4 +1,4 @@
-"""What a run writes to Dagster's storage. That storage may be full, locked or away while the run's own work goes on."""
+"""Writes a run's events to Dagster's storage. The run goes on while this storage is full, locked or unreachable."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import dagster as dg
 from ...core.ports import Clock
 
 AGAIN_SECONDS = 10.0
-"""How long nothing is tried after a write has failed, at least. A try may wait long for a lock or a connection, and the
-drain waits with it, so the pause is three times as long as the try."""
+"""Minimum pause after a failed write. The drain waits during every attempt, so the pause is three times the attempt's
+duration."""
 FINISH_SECONDS = 30.0
-"""How long the end of a run tries to write what is left."""
+"""How long an ending run tries to write the remaining entries."""
 _SAID = 50
-"""Messages that are kept for a later try. The compute log has all of them."""
+"""Maximum messages kept for a later attempt. The compute log has all messages."""
 
 
 _OF_PACKAGES = (
@@ -29,13 +29,14 @@ _OF_PACKAGES = (
     ("dagster_postgres", "utils", "DagsterPostgresException"),
     ("dagster_mysql", "utils", "DagsterMySQLException"),
 )
-"""What Dagster's storages raise where their database does not take a write or does not answer. The last two follow
-the storage's own tries to connect."""
+"""Exceptions of Dagster's storages when their database refuses a write or does not answer. The last two follow the
+storage's own connection attempts.
+"""
 
 
 @cache
 def storage_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of Dagster's storages and of a disk. The packages are imported when a run needs them."""
+    """The exceptions of Dagster's storages and of disks. The packages are imported when a run needs them."""
     found = [
         getattr(import_module(f"{package}.{module}"), name)
         for package, module, name in _OF_PACKAGES
@@ -45,13 +46,13 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 
 class Journal:
-    """A run's events, tags and messages. What cannot be written is kept and tried again with the next write.
+    """The events, tags and messages of a run. The next write repeats the failed ones.
 
-    Of an observation only the newest is kept, and of a check its newest result: each says all that the ones before it
-    said.
+    Only the newest observation, and the newest result of each check, is kept, because it includes its predecessors.
 
     Args:
-        log: the compute log, which is told of what is not written.
+        log: the compute log, which names failed writes.
+
     """
 
     def __init__(self, context: dg.AssetExecutionContext, clock: Clock, log: Logger) -> None:
@@ -75,7 +76,7 @@ class Journal:
         self._say(lambda: self._context.log.warning(text))
 
     def finish(self) -> None:
-        """Write what is left, within FINISH_SECONDS. The rest is named in the compute log and given up."""
+        """Write the remaining entries within FINISH_SECONDS. The compute log names entries that could not be written."""
         deadline = self._clock.monotonic() + FINISH_SECONDS
         while self._left and self._clock.monotonic() < deadline:
             self._flush()
@@ -96,7 +97,7 @@ class Journal:
             self._flush()
 
     def _flush(self) -> None:
-        """In the order of the writes, up to the first that fails."""
+        """Write in order, up to the first failure."""
         for what, write in list(self._left.items()):
             began = self._clock.monotonic()
             try:

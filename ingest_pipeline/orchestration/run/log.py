@@ -31,7 +31,7 @@ class FieldsFormatter(logging.Formatter):
 
 
 def run_logger(log_format: str) -> logging.Logger:
-    """The package's logger, writing to this process's stderr and nowhere else."""
+    """The package's logger, which writes to this process's stderr only."""
     logger = logging.getLogger(LOGGER)
     if not any(isinstance(handler.formatter, FieldsFormatter) for handler in logger.handlers):
         handler = logging.StreamHandler(sys.stderr)
@@ -43,6 +43,6 @@ def run_logger(log_format: str) -> logging.Logger:
 
 
 def _logfmt(value: Any) -> str:
-    """A mapping as `0:17,1:18`; quoted where a space, a quote or = would end the value."""
+    """A mapping as `0:17,1:18`, in quotes if it contains a space, a quote or =."""
     text = ",".join(f"{key}:{item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
     return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n') else text

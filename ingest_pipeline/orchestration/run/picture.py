@@ -1,4 +1,4 @@
-"""A run's throughput and latency over time as a picture that Dagster shows in a Markdown value."""
+"""Draws a run's throughput and latency over time as a picture for a Markdown value."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import dagster as dg
 from ...core.history import History
 
 INLINE = 1000
-"""The UI shows a Markdown value with fewer characters in its place, a longer one behind a link (Dagster 1.13)."""
+"""The UI shows a shorter Markdown value in place, and a longer one behind a link (Dagster 1.13)."""
 _WIDE, _HIGH, _GAP = 260, 56, 22  # the metadata column of a window 1,280 wide has 260
 
 
 def picture(history: History) -> dg.MarkdownMetadataValue | None:
-    """Two sparklines, one above the other; None before there are two stretches to draw a line between.
+    """Two sparklines, one above the other. None with fewer than two intervals.
 
-    The UI shows no SVG element in Markdown, but an image with a data URI (ingest_pipeline_tests/ui sees it). The URI
-    is percent-encoded, since base64 would take a third more, and the whole value has fewer than INLINE characters.
+    The UI shows no SVG element in Markdown, but it shows an image with a data URI (tested in ingest_pipeline_tests/ui).
+    The URI is percent-encoded, because base64 is a third longer, and the whole value must have fewer than INLINE
+    characters.
+
     """
     if len(history.stretches) < 2:
         return None
@@ -35,7 +37,7 @@ def picture(history: History) -> dg.MarkdownMetadataValue | None:
 
 
 def _line(top: int, title: str, values: Sequence[float], colour: str) -> str:
-    """A title and a path of whole, relative coordinates, which take the fewest characters."""
+    """A title and a path with integer, relative coordinates, which need the fewest characters."""
     largest = max(values) or 1.0
     base = top + _GAP + _HIGH - 1  # half the stroke's width would be cut off below
     across = [round(i * _WIDE / (len(values) - 1)) for i in range(len(values))]

@@ -1,4 +1,4 @@
-"""A run's progress as Dagster metadata, log lines and observations. Numeric keys keep their name and unit for ever."""
+"""Reports a run's progress as metadata, log lines and observations. Numeric keys never change their name or unit."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ...operations.stream_context import StreamContext
 from .picture import picture
 
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
-"""Counts since the line before, named as the metrics are without `ingest_` and `_total`."""
+"""Counts since the previous line, named as the metrics without `ingest_` and `_total`."""
 _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
 class Reporter:
-    """Called after each batch and each idle read: a log line for each commit, an event every REPORT_SECONDS.
+    """Called after each batch and each read without records. Logs each commit, and emits an event every REPORT_SECONDS.
 
     Args:
-        emit: takes an AssetObservation or AssetMaterialization: `Journal.event`.
-        event: the class of the event to emit.
-        log: for the batch lines; stdlib, so that they land in the compute log and not in the event log.
-        checks: evaluates the stream's checks and logs each; begun with each event, then one at a call: with Kafka away
-            each takes seconds, and the run shows life in between.
-        row_count: rows of the table by the ledger's counters; None when the ledger does not answer.
+        emit: takes an AssetObservation or AssetMaterialization, as `Journal.event` does.
+        event: the class of the emitted event.
+        log: for the batch lines. A stdlib logger, so that the lines go to the compute log and not to the event log.
+        checks: evaluates and logs the stream's checks, one per call, since a check takes seconds while Kafka is away.
+        row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.
+
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Reporter:
         next(self._pending, None)
 
     def log(self, progress: Progress) -> None:
-        """Log what was committed since the last line, if anything was."""
+        """Log the commits since the last line, if any."""
         seen = (progress.batches, progress.rows, progress.dead_letters, progress.skipped, progress.absent)
         if seen == self._logged:
             return
@@ -80,7 +80,7 @@ class Reporter:
         self._log.info("committed", extra={"fields": fields})
 
     def metadata(self, progress: Progress, ended: str | None = None) -> dict[str, Any]:
-        """What observations and the materialization carry. `ended`: why the run ended, once it has."""
+        """The metadata of observations and of the materialization. `ended` is the end reason of an ended run."""
         seconds = max(self._clock.monotonic() - progress.started_at, 1e-9)
         percentiles = {name: progress.latency.percentile_ms(share) for name, share in _PERCENTILES.items()}
         counts: dict[str, Any] = {
@@ -113,7 +113,7 @@ class Reporter:
         return found
 
     def lag(self, positions: Mapping[int, int]) -> int | None:
-        """Records between these positions and the ends; None when Kafka, or a partition's leader, does not answer."""
+        """Records between the positions and the ends. None if Kafka or a partition's leader does not answer."""
         if not positions:
             return None
         try:
@@ -137,7 +137,8 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
 
 
 def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int | None:
-    """Rows of the table by the ledger's counters. None when the ledger does not answer: the drain tells an outage."""
+    """Rows of the table by the ledger's counters. None if the ledger does not answer, since the drain reports the
+    outage."""
     from ...postgres.table_reads import row_count
 
     try:

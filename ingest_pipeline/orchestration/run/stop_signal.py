@@ -1,4 +1,4 @@
-"""Signals that ask a run to finish the batch in hand and end."""
+"""Signals that ask a run to commit the open batch and end."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from .journal import storage_errors
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT are only remembered. Dagster's Terminate arrives as SIGINT too.
+    """While entered, SIGTERM and SIGINT are only recorded. Dagster's Terminate sends SIGINT too.
 
-    Handlers can be set on the main thread alone; elsewhere (a test, another executor) nothing is changed.
+    Only the main thread can set signal handlers. On any other thread, as in a test, nothing changes.
+
     """
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
@@ -41,7 +42,7 @@ class StopRequest:
         return self._reason
 
     def _is_canceling(self) -> bool:
-        """False as well where Dagster's storage does not answer: the run ends all the same."""
+        """False also if Dagster's storage does not answer. The run ends in both cases."""
         try:
             run = self._instance.get_run_by_id(self._run_id)
         except storage_errors():

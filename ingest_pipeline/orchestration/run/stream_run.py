@@ -1,4 +1,4 @@
-"""One Dagster run of one stream: clients, ownership, the drain, and how it is reported."""
+"""One Dagster run of one stream: clients, ownership, drain and report."""
 
 from __future__ import annotations
 
@@ -48,16 +48,18 @@ if TYPE_CHECKING:
     from ...postgres.session import PostgresLedgerSession
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
-"""How long a run without a session bears an outage: it must not look like a ghost meanwhile."""
+"""How long a starting run without a session retries during an outage. A longer retry would make it look like a dead
+run."""
 SURPLUS_SECONDS = 1.0
 """How long a run that is no successor tries to own its shard."""
 
 
 class StreamRun:
-    """What one op does for one stream.
+    """The op of one stream.
 
     Args:
         context: of the asset's op.
+
     """
 
     def __init__(self, context: dg.AssetExecutionContext, stream_context: StreamContext) -> None:
@@ -76,11 +78,12 @@ class StreamRun:
         self._silent: list[int] = []  # by hand: partitions whose end is not known, and which are not waited for
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
-        """Drain, and yield the materialization; none for a surplus run.
+        """Drain and yield the materialization. A surplus run yields none.
 
         Raises:
-            dagster.Failure: with one line that says what happened and what to do.
-            DagsterExecutionInterruptedError: after Terminate, the batch in hand committed and reported.
+            dagster.Failure: one line that says what happened and what to do.
+            DagsterExecutionInterruptedError: after Terminate, with the open batch committed and reported.
+
         """
         self._tag({tags.STREAM: self._stream.name, tags.PID: str(os.getpid())})
         try:
@@ -172,10 +175,11 @@ class StreamRun:
     def _begin(
         self, topic: Topic, ledger: PostgresLedger, stop: StopRequest
     ) -> tuple[dict[int, StoredPosition], dict[int, NextOffset], int]:
-        """Tables, positions, the topic's ends and how many partitions it has.
+        """Prepare tables and positions. Returns the positions, the topic's ends and its number of partitions.
 
-        A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader is
-        away may be left without a position.
+        A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader
+        does not answer may get no position.
+
         """
         policy = self._clients.start_policy(self._stream)
         backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
@@ -190,7 +194,7 @@ class StreamRun:
                 backoff.wait(fault)
 
     def _settle_losses(self, topic: Topic, ledger: PostgresLedger, stop: StopRequest) -> None:
-        """Stand still for what was noted, or go on and say so, as ON_DATA_LOSS wants. Raises DataLoss."""
+        """Stop at a noted loss, or accept the loss and continue, as ON_DATA_LOSS says. Raises DataLoss."""
         if self._settings.on_data_loss == "continue":
             for accepted in accept_unasked(self._stream_context, topic, ledger, stop.reason):
                 self._journal.warning(f"{accepted.loss.description}; {consequence(accepted)}")
@@ -198,7 +202,7 @@ class StreamRun:
             raise as_error(noted, self._stream.name)
 
     def _own(self, session: PostgresLedgerSession, partitions: list[int], stop: StopRequest) -> dict[int, Holder]:
-        """A sensor's run takes all of its shard or nothing; one launched by hand takes what is free."""
+        """A sensor's run owns its whole shard or nothing. A run by hand owns the free partitions."""
         if self._shard is None:
             return session.own(partitions, exact=False)
         if (why := self._run.tags.get(tags.SUCCESSOR)) is not None:
@@ -208,7 +212,7 @@ class StreamRun:
         return session.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
     def _limits(self, topic: Topic, session: PostgresLedgerSession) -> RunLimits:
-        """By hand: up to the end offsets seen now, then stop."""
+        """A run by hand stops at the current end offsets."""
         own = self._settings
         targets = None
         if self._shard is None:
@@ -223,7 +227,8 @@ class StreamRun:
         )
 
     def _verify(self, topic: Topic, ledger: PostgresLedger, partitions: int) -> EndReason | None:
-        """Is it still the topic of these positions? An added partition ends the run: the next one begins it."""
+        """Check that the positions still belong to this topic. An added partition ends the run, and the next run begins
+        with it."""
         identity = topic.identity()
         check_identity(identity, ledger.positions(), topic.name, self._stream.name)
         return EndReason.PARTITIONS_ADDED if identity.partitions > partitions else None
@@ -244,7 +249,7 @@ class StreamRun:
         )
 
     def _note_failure(self, why: str, stops: bool) -> None:
-        """For `ingest status`. Where PostgreSQL does not answer, it says that itself."""
+        """Store the failure for `ingest status`, which reports an outage of PostgreSQL itself."""
         try:
             self._stream_context.ledger.note_failure(why, stops)
         except IngestError as error:
@@ -255,7 +260,8 @@ class StreamRun:
             pass
 
     def _checks(self, limit_reached: str | None = None) -> Iterator[None]:
-        """One after the other. Dagster keeps only a check's last result in a run: what was red in it ends red."""
+        """Evaluate the checks one by one. Dagster keeps only a check's last result in a run, so a check that failed
+        once ends as failed."""
         for verdict in check_results(self._stream_context, limit_reached):
             if verdict.grave and not verdict.passed:
                 self._red[verdict.name] = verdict
@@ -265,7 +271,7 @@ class StreamRun:
             yield
 
     def _end_without_ownership(self, others: Mapping[int, Holder], stop: StopRequest) -> None:
-        """Surplus, or asked to stop while it waited."""
+        """End a surplus run, or a run that was stopped while it waited."""
         ended = stop.reason() or EndReason.SURPLUS
         self._tag_end(ended)
         owners = ", ".join(sorted({f"run {holder.run_id[:8]}" for holder in others.values()})) or "another run"
@@ -275,14 +281,14 @@ class StreamRun:
             raise dg.DagsterExecutionInterruptedError
 
     def _tag_end(self, why: str) -> None:
-        """Why the run ended, and the rows it committed, whatever the end."""
+        """Tag the run with its end reason and its committed rows."""
         found = {tags.ENDED: str(why), tags.ROWS: str(self._progress.rows if self._progress else 0)}
         if self._shard is not None and self._opening_seconds is not None:
             found[tags.OPENING] = f"{self._opening_seconds:.1f}"
         self._tag(found)
 
     def _tag(self, found: Mapping[str, str]) -> None:
-        """By hand several streams share a run: then each has its own outcome tags."""
+        """Tag the run. Several streams may share a run by hand, so each has outcome tags of its own."""
         suffix = "" if self._shard is not None else f"/{self._stream.name}"
         shown = {name + (suffix if name in (tags.ENDED, tags.ROWS) else ""): value for name, value in found.items()}
         self._journal.tags(self._run.run_id, shown)
