@@ -113,7 +113,6 @@ def database_url(request: pytest.FixtureRequest, postgres_server: RealPostgres) 
     """URL of a database for one test, with an empty ledger. The database and its sessions end with the test.
 
     The mark ``empty_database`` gives a database without a ledger.
-
     """
     empty = request.node.get_closest_marker("empty_database")
     template = "template1" if empty else request.getfixturevalue("migrated_database")

@@ -37,7 +37,6 @@ def build_definitions(
 
     Raises:
         SettingsError: invalid settings or streams.
-
     """
     named = by_name(streams)
     clients = Clients(settings if settings is not None else load_settings(list(named)))

@@ -1,4 +1,4 @@
-"""Asset checks of a stream. Its runs evaluate them, its sensor does when something is wrong, and people do in the UI."""
+"""Asset checks of a stream. Runs, the sensor and people in the UI evaluate them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class CheckResult:
 
     name: str
     passed: bool
-    said: str
+    description: str
     grave: bool = True
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class CheckResult:
             passed=self.passed,
             metadata={name: dg.MetadataValue.int(value) for name, value in self.metadata.items()},
             severity=self.severity,
-            description=self.said,
+            description=self.description,
         )
 
 
@@ -67,8 +67,8 @@ class Evaluation:
     """The description of a check's result in Dagster, and its Unix time."""
 
     passed: bool
-    said: str
-    at: float
+    description: str
+    evaluated_at: float
 
 
 def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> Evaluation | None:
@@ -77,8 +77,8 @@ def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str)
     storage, check = instance.event_log_storage, dg.AssetCheckKey(key, name)
     for record in storage.get_asset_check_execution_history(check, limit=1, status=EVALUATED):
         if record.event is not None and record.event.dagster_event is not None:
-            found = record.event.dagster_event.asset_check_evaluation_data
-            return Evaluation(found.passed, found.description or "", record.event.timestamp)
+            evaluation = record.event.dagster_event.asset_check_evaluation_data
+            return Evaluation(evaluation.passed, evaluation.description or "", record.event.timestamp)
     return None
 
 
@@ -88,7 +88,6 @@ def check_results(stream_context: StreamContext, limit_reached: str | None = Non
     Args:
         limit_reached: the message of a run that stopped at the dead-letter limit. The ledger does not show it, because
             the batch was not committed.
-
     """
     for name, evaluate in _EVALUATIONS.items():
         try:
@@ -112,29 +111,31 @@ def accounted(stream_context: StreamContext) -> CheckResult:
         passed = sum(entry.next_offset - entry.first_offset for entry in entries)
         return CheckResult(ACCOUNTED, True, f"{passed:,} offsets accounted for", metadata=totals)
     first = wrong[0]
-    said = (
+    description = (
         f"partition {first.partition}, incarnation {first.incarnation}: {first.unaccounted:,} offsets"
         f" unaccounted for; {first.dead_letters:,} dead letters counted, {first.letters_kept:,} kept;"
         f" {first.lost:,} offsets lost, {first.gaps_kept:,} in gaps"
     )
     more = f" ({len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
-    return CheckResult(ACCOUNTED, False, said + more, metadata=totals)
+    return CheckResult(ACCOUNTED, False, description + more, metadata=totals)
 
 
 def no_loss(stream_context: StreamContext) -> CheckResult:
     """Compare the topic with the positions."""
     try:
-        found = survey(stream_context.topic, stream_context.ledger)
+        survey_result = survey(stream_context.topic, stream_context.ledger)
     except TopicMissing as error:
-        if known := stream_context.ledger.positions():
-            return CheckResult(NO_LOSS, False, topic_gone(error, len(known), stream_context.stream.name).message)
+        if positions := stream_context.ledger.positions():
+            return CheckResult(NO_LOSS, False, topic_gone(error, len(positions), stream_context.stream.name).message)
         return CheckResult(NO_LOSS, True, error.message)
-    if found.losses:
-        said = "; ".join(loss.description for loss in found.losses[:3])
-        return CheckResult(NO_LOSS, False, f"{said}. To go on: ingest accept-loss {stream_context.stream.name}")
-    if found.unanswered:
-        said = f"Kafka holds the next offset of every partition that answers; {unanswered_words(found.unanswered)}"
-        return CheckResult(NO_LOSS, True, said)
+    if survey_result.losses:
+        description = "; ".join(loss.description for loss in survey_result.losses[:3])
+        return CheckResult(NO_LOSS, False, f"{description}. To go on: ingest accept-loss {stream_context.stream.name}")
+    if survey_result.unanswered:
+        description = (
+            f"Kafka holds the next offset of every partition that answers; {unanswered_words(survey_result.unanswered)}"
+        )
+        return CheckResult(NO_LOSS, True, description)
     return CheckResult(NO_LOSS, True, "Kafka holds the next offset of every partition")
 
 
@@ -142,22 +143,22 @@ def within_limit(stream_context: StreamContext) -> CheckResult:
     """Show the open dead letters, most frequent reason first. An open dead letter below the limit is no failure."""
     if not stream_context.ledger.positions():
         return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
-    count, said = open_letters(stream_context)
-    return CheckResult(WITHIN_LIMIT, True, said, metadata={"open_dead_letters": count})
+    count, reasons = open_letters(stream_context)
+    return CheckResult(WITHIN_LIMIT, True, reasons, metadata={"open_dead_letters": count})
 
 
 def up_to_date(stream_context: StreamContext) -> CheckResult:
     """Fail for a backlog that grows old. A backlog that is being drained is no failure."""
-    found = status_of(stream_context)
-    if not found.partitions or found.late is None or (found.lag is None and not found.late):
-        return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(found.messages)}", grave=False)
+    status = status_of(stream_context)
+    if not status.partitions or status.late is None or (status.lag is None and not status.late):
+        return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(status.messages)}", grave=False)
     allowed = stream_context.settings.max_delay_seconds
-    said = "; ".join(found.late) or f"no record waits for more than {allowed:,} s"
-    figures = {} if found.lag is None else {"lag": found.lag}
-    if None not in (delays := [at.delay for at in found.partitions]):
+    description = "; ".join(status.late) or f"no record waits for more than {allowed:,} s"
+    figures = {} if status.lag is None else {"lag": status.lag}
+    if None not in (delays := [partition.delay for partition in status.partitions]):
         figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
-    lag = "unknown" if found.lag is None else f"{found.lag:,}"
-    return CheckResult(UP_TO_DATE, not found.late, f"lag {lag}; {said}", grave=False, metadata=figures)
+    lag = "unknown" if status.lag is None else f"{status.lag:,}"
+    return CheckResult(UP_TO_DATE, not status.late, f"lag {lag}; {description}", grave=False, metadata=figures)
 
 
 def as_declared(stream_context: StreamContext) -> CheckResult:
@@ -190,7 +191,7 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(
         name=f"{stream.name}_checks",
-        specs=[dg.AssetCheckSpec(name, asset=key, description=said) for name, said in CHECKS.items()],
+        specs=[dg.AssetCheckSpec(name, asset=key, description=text) for name, text in CHECKS.items()],
         can_subset=True,
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
@@ -202,7 +203,7 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
                     check_name=verdict.name,
                     passed=verdict.passed,
                     severity=verdict.severity,
-                    description=verdict.said,
+                    description=verdict.description,
                     metadata=verdict.metadata,
                 )
 

@@ -36,13 +36,13 @@ def table_metadata(stream: Stream, settings: Settings) -> dict[str, Any]:
 
 def column_schema(stream: Stream) -> dg.TableSchema:
     """The columns in the table's order."""
-    said = _OWN | {item.name: item.description for item in stream.fields}
+    descriptions = _OWN | {item.name: item.description for item in stream.fields}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 column.name,
                 column.pg_type,
-                said.get(column.name),
+                descriptions.get(column.name),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
             for column in stream.table_columns
@@ -56,7 +56,6 @@ def freshness(stream: Stream, settings: Settings) -> dg.FreshnessPolicy | None:
 
     Raises:
         SettingsError: a busy stream would turn stale, because a run materializes only at its end.
-
     """
     if stream.max_silence is None:
         return None

@@ -33,7 +33,6 @@ def write(
 
     Raises:
         Superseded: a position differs from the loss.
-
     """
     incarnation = None
     if any(item.new_incarnation for item in accepted):

@@ -38,7 +38,6 @@ def named(database: Database, tables: Collection[str]) -> Iterator[None]:
 
     Raises:
         DatabaseUnavailable: the migration's own error, with the sessions.
-
     """
     try:
         yield

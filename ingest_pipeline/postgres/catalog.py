@@ -44,7 +44,6 @@ def storage_differences(connection: Connection, table: str, allow_unlogged: bool
     """Reasons why committed rows of this table (a quoted name) could vanish, in words.
 
     Partitions and child tables count too. An INSERT rule redirects rows of INSERT, but not of COPY.
-
     """
     differences = []
     for row in connection.execute(_STORAGE, {"name": table}):

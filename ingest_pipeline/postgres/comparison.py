@@ -2,7 +2,6 @@
 
 A difference stops the stream, because rows could not be stored or would change silently. A remark is for people: it
 names an addition to the table that works, but may change or refuse rows.
-
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 The call is `connection.exec_driver_sql(insert, rows)`. A CopyPlan in the statement's execution options makes the
 engine's event `do_executemany` use COPY. SQLAlchemy raises `do_execute` for a list with one row, so this module handles
 both. Binary COPY checks no types. postgres/schema.py compares the columns' OIDs before the first batch of a connection.
-
 """
 
 from __future__ import annotations

@@ -68,7 +68,6 @@ class Database:
         pool_max: maximum number of pooled connections. Writing connections do not count.
         synchronous_commit: of every session. "off" is safe here: a crash loses positions together with their rows, and
             Kafka still has the records. A reader may see rows that vanish for a moment.
-
     """
 
     def __init__(
@@ -115,7 +114,6 @@ class Database:
             statement_seconds: statement time-out, 0 for none (migrations). The lock time-out is always 5 s.
 
         Raises: the errors of `mapped_errors`, with `doing` in the message.
-
         """
         with mapped_errors(f"{doing} at {self.where}"), self._writable(statement_seconds) as connection:
             yield connection
@@ -126,7 +124,6 @@ class Database:
 
         A pooled session may still be connected to a replaced primary, whose answers are stale. In this case the pool is
         emptied, and a second attempt connects to the new primary.
-
         """
         settings = parameters({**self._question, "statement_timeout": f"{statement_seconds}s"})
         for _ in range(2):
@@ -149,7 +146,6 @@ class Database:
         Raises:
             SchemaMismatch: the database's encoding is not UTF8.
             DatabaseUnavailable: also for a read-only server, and for a pooler that is not in session mode.
-
         """
         with mapped_errors(f"connecting to {self.where}"), ExitStack() as on_error:
             connection = self._detached(on_error)
@@ -212,7 +208,6 @@ def end_writing(connection: Connection, driver_connection: Any) -> None:
     """End the session of a writing connection in any state, which releases its locks. Never raises.
 
     SQLAlchemy does not close a detached connection that it invalidates, and an open session would keep its locks.
-
     """
     with suppress(psycopg.Error):
         driver_connection.close()

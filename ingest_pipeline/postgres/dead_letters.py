@@ -42,7 +42,6 @@ class DeadLetters:
     Args:
         chunk, chunk_bytes: maximum letters, and bytes of letters, that one transaction redrives.
         closed_chunk: maximum letters that one transaction discards.
-
     """
 
     def __init__(
@@ -105,7 +104,6 @@ class DeadLetters:
 
         Returns:
             The number of discarded letters.
-
         """
         parameters = {**self._parameters(letter_filter), "limit": self._closed_chunk}
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
@@ -141,7 +139,6 @@ class DeadLetters:
 
         Raises:
             SchemaMismatch, DatabaseUnavailable, StopStream: committed transactions stay committed.
-
         """
         total, after = Redriven(), 0
         while True:

@@ -3,7 +3,6 @@ text.
 
 The SQLSTATE classes come from appendix A of PostgreSQL 18's manual. Messages never contain DETAIL or CONTEXT, because
 both quote rows.
-
 """
 
 from __future__ import annotations
@@ -65,7 +64,6 @@ def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
         doing: the operation, for the message: "writing temperature".
         of_rows: the statement stores rows in an event table, so an error from a trigger is a record's fault. A trigger
             written in C leaves no line in PostgreSQL's CONTEXT, so the SQLSTATE alone decides.
-
     """
     try:
         yield
@@ -129,7 +127,6 @@ def _first_line(error: BaseException) -> str:
 
     A trigger or another function may put row values into its message. For an error from a function the message is only
     the condition's name.
-
     """
     if _inside_function(error):
         return f"{_condition(error)}, inside a trigger or function; its words may quote a record and are left out"

@@ -22,7 +22,6 @@ class Inserts:
 
     Args:
         by_copy: True for COPY, False for executemany.
-
     """
 
     def __init__(self, stream: Stream, run_id: str, sql: Statements, by_copy: bool) -> None:
@@ -34,7 +33,6 @@ class Inserts:
 
         Raises:
             RecordRefused: a row is refused, so none was stored.
-
         """
         with mapped_errors(self._doing, of_rows=True):
             return self._carry(connection, self._sql.insert, rows, self._sql.copy, as_parameters)
@@ -50,7 +48,6 @@ class Inserts:
         Raises:
             LedgerConflict: the ledger already holds one of the letters.
             SchemaMismatch: the ledger's table did not store all letters.
-
         """
         if not letters:
             return

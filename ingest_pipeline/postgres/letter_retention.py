@@ -20,7 +20,6 @@ class SettledLetters:
 
     Args:
         chunk, chunk_bytes: maximum letters, and bytes of letters, that one transaction purges.
-
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class SettledLetters:
 
         Returns:
             The number of deleted letters.
-
         """
         total = 0
         while done := self._purge_chunk(days):

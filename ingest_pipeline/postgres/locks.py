@@ -3,7 +3,6 @@
 A key is 64 bits of (oid of the position table, stream, partition, kind). The drainer holds "own". A successor holds the
 shared lock "wait" until the owner reaches its maximum age, or "wait-now" to ask for an immediate handover. Waiting runs
 poll, because a blocked lock call would hold back VACUUM.
-
 """
 
 from __future__ import annotations
@@ -76,7 +75,6 @@ def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int],
     """Lock the free partitions, in order. With `exact`, lock all of them or none.
 
     Do not ask for a partition that this session holds already: session locks count.
-
     """
     owned: list[int] = []
     for partition in sorted(partitions):
@@ -111,7 +109,6 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int],
 
     Args:
         looks: earlier looks of this process at COPY progress.
-
     """
     by_key = {keys.key("own", partition): partition for partition in partitions}
     rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": FROZEN_SECONDS})
@@ -131,7 +128,6 @@ def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[in
     - A session was once idle in a transaction for minutes in spite of the time-out.
 
     A session that has moved since the judgement is spared.
-
     """
     own_keys = keys.keys("own", partitions)
     rows = connection.execute(_HOLDERS, {"keys": own_keys, "frozen": FROZEN_SECONDS}).all()
@@ -146,7 +142,6 @@ def _is_frozen(row: Row[Any], looks: CopyLooks) -> bool | None:
 
     Outside COPY an owner is frozen after FROZEN_SECONDS by the server's clock. Inside COPY the session sends only rows,
     so the owner is frozen if no byte arrived between looks at least half of FROZEN_SECONDS apart.
-
     """
     if not row.waits_for_client:
         looks.moved(row.pid)

@@ -3,7 +3,6 @@
 psycopg raises an OperationalError without SQLSTATE for every failed connection attempt. libpq adds the SQLSTATE to its
 message after PQsetErrorVerbosity, which psycopg does not offer. `_answer` therefore tries again and calls the function
 through ctypes. Server messages are no substitute, because they are translated.
-
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 A run's advisory locks belong to a session. A pooler in transaction or statement mode moves a client between sessions,
 so the locks would stay behind on a session that lives on.
-
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ def has_pooler(connection: psycopg.Connection[Any]) -> bool:
 
     PostgreSQL sends its own process id. A pooler invents a key in every mode. A pooler in statement mode refuses the
     transaction.
-
     """
     try:
         row = connection.execute("SELECT pg_backend_pid()").fetchone()
@@ -39,7 +37,6 @@ def keeps_sessions(spare: psycopg.Connection[Any]) -> bool:
 
     PostgreSQL ends the idle session. In session mode the pooler then closes the client's connection. In transaction
     mode an idle client has no session, so nothing happens. In statement mode the pooler refuses the transaction.
-
     """
     try:
         spare.execute(_END_SOON)

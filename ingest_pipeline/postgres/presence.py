@@ -32,7 +32,6 @@ def refuse_conflict(
 
     Raises:
         LedgerConflict: the table holds a row of one of them.
-
     """
     incarnations, partitions, offsets = zip(*coordinates, strict=True)
     parameters = {"incarnations": list(incarnations), "partitions": list(partitions), "offsets": list(offsets)}

@@ -31,7 +31,6 @@ def newest_rows(stream: Stream, events: str, ledger: str) -> str:
 
     Args:
         events, ledger: the schemas of the stream's table and of the ledger.
-
     """
     table = f"{quoted(events)}.{quoted(stream.table)}"
     return _NEWEST_ROWS.format(ledger=quoted(ledger), table=table, stream=stream.name)

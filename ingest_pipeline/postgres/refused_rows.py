@@ -3,7 +3,6 @@
 A failed COPY names a line. The rows before the line are stored, the named row is tried alone, and the rest follows in
 chunks, because a COPY wastes all rows after its first failure. The line is only a hint: a row becomes a dead letter if
 it fails alone, or if it violates a rule about the row alone. Without a line the list is halved.
-
 """
 
 from __future__ import annotations
@@ -47,7 +46,6 @@ def store_isolated(
 
     Returns:
         (index in `rows`, error) of each refused row.
-
     """
     refused: list[tuple[int, RecordRefused]] = []
     named = first if first is not None and first.index is not None else None

@@ -32,7 +32,6 @@ def refuse_second_reading(connection: Connection, schemas: Schemas, stream: Stre
 
     Raises:
         LedgerConflict: the table holds rows of this topic under another stream's positions.
-
     """
     parameters = {
         "stream": stream.name,

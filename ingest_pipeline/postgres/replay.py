@@ -29,7 +29,6 @@ class MissingRows(ReplayStore):
 
     Raises:
         SchemaMismatch: the table is not as declared.
-
     """
 
     def __init__(self, database: Database, stream: Stream) -> None:
@@ -58,7 +57,6 @@ class MissingRows(ReplayStore):
         1. Leave out records with a dead letter, unless the letter's value is truncated.
         2. COPY the other records into a temporary table, and insert the missing ones into the event table.
         3. Mark truncated letters with a row as redriven. Rows that a trigger drops count as skipped.
-
         """
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             schema.hold_table(connection, self._stream, self._database)

@@ -31,7 +31,6 @@ def prepare(database: Database, stream: Stream) -> None:
     Raises:
         SchemaMismatch: an existing table differs. The message names each way out.
         NotPermitted: a table is missing and the role may not create it.
-
     """
     with database.connect("reading the ledger's version") as connection:
         if has_ledger(connection, database) and not table_differences(connection, stream, database.schemas.events):
@@ -59,7 +58,6 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
     Raises:
         SchemaMismatch: a difference other than a missing column, or a ledger of newer code.
         DatabaseUnavailable: another session locked a table for longer than 5 s. The message names the session.
-
     """
     streams = list(streams)
     done: list[str] = []
@@ -93,7 +91,6 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
 
     Raises:
         SchemaMismatch: names each difference and what to do.
-
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
         raise SchemaMismatch(_say(stream, database, wrong))
@@ -106,7 +103,6 @@ def hold_table(connection: Connection, stream: Stream, database: Database) -> No
 
     Raises:
         SchemaMismatch: see verify_table.
-
     """
     table = database.schemas.table(stream)
     connection.execute(text(f"SELECT FROM ONLY {table} WHERE false"))

@@ -39,7 +39,6 @@ class PostgresLedgerSession(LedgerSession):
         dead_letter_max_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused. None means any number.
         batch_size: maximum rows of one INSERT.
-
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 `search_path` and `row_security` keep their defaults, because triggers on the event tables may rely on them.
 `default_transaction_read_only` does too, because it may fence a replaced primary.
-
 """
 
 from __future__ import annotations

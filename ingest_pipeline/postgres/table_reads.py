@@ -67,7 +67,6 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
 
     Raises:
         StopStream: the table does not exist yet.
-
     """
     names = [column.name for column in stream.table_columns]
     statement = database.schemas.sql(_NEWEST, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
@@ -88,7 +87,6 @@ def rows_per_second(database: Database, stream: Stream) -> dict[int, float]:
 
     Reads the newest RATE_ROWS rows by the primary key. If all are younger than RATE_SECONDS, the rate covers the time
     since the oldest of them.
-
     """
     parameters = {"stream": stream.name, "seconds": RATE_SECONDS, "most": RATE_ROWS}
     with database.connect(f"reading the rate of stream {stream.name}") as connection:

@@ -15,7 +15,6 @@ def rebuilt(connection: Connection, sql: Statements, window: LetterWindow, parti
 
     Rows are read only if such a letter exists. Allowed, redriven and discarded letters do not count, because an
     operator has seen them.
-
     """
     parameters = {"stream": window.stream, "partitions": list(partitions), "window": WINDOW}
     if window.limits is None or connection.execute(sql.letters, parameters).first() is None:

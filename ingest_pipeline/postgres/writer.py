@@ -46,7 +46,6 @@ class BatchWriter:
             COPY of 1,000 rows (0.9 µs a row, 0.1 µs with 10,000 rows).
         window: the refusals among the last records. Every committed batch moves the window.
         database: gives table names for messages, and a second connection to inspect an altered table.
-
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class BatchWriter:
         Raises:
             Superseded, EnvironmentFault, StopStream: the transaction was rolled back, or its outcome is unknown. After
                 a statement time-out, as with a slow trigger, the next attempt uses shorter statements.
-
         """
         try:
             return self._written(connection, batch)
@@ -113,7 +111,6 @@ class BatchWriter:
         3. Store the rows, and put refused rows aside, up to the dead-letter limit. Count rows that a trigger drops.
         4. Store the dead letters.
         5. COMMIT.
-
         """
         rows = Counter(map(_PARTITION, batch.rows))
         letters = Counter(letter.partition for letter in batch.dead_letters)

@@ -24,7 +24,6 @@ _COUNTERS = 'first_offset, next_offset, "rows", dead_letters, skipped, absent, l
 class Watch:
     """Reads the positions continuously, past the proxy. No offset and no counter may decrease, and the ledger may not
     note a loss or a gap, since no fault of a chaos run removes a record.
-
     """
 
     def __init__(self, world: World) -> None:

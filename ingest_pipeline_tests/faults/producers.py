@@ -81,7 +81,6 @@ class Issued:
 class Producers:
     """Three threads that write to both topics until the end of the block: without transactions, in transactions that
     commit, and in transactions that abort. On exit nothing is in progress.
-
     """
 
     def __init__(self, bootstrap_servers: str, seed: int) -> None:

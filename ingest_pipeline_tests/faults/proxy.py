@@ -39,7 +39,6 @@ class _Link:
 class TcpProxy:
     """Listens on `port` and forwards to a server, in a thread of its own. Methods are thread-safe and have taken effect
     on return.
-
     """
 
     def __init__(self, target_port: int, target_host: str = HOST) -> None:

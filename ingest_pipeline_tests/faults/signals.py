@@ -24,7 +24,6 @@ def freeze(pid: int, storage: Path) -> None:
 
     A process frozen in such a write blocks all other writers, daemon and code server included, until it wakes up or
     ends. No run can be launched meanwhile. See "Limits" in docs/reliability.md.
-
     """
 
     def stopped() -> bool:

@@ -215,7 +215,6 @@ def test_a_leader_that_is_frozen_for_longer_than_the_socket_time_out_costs_nothi
     """The leader has no other replica and freezes while a run drains.
 
     `known_dead`: the controller notices, and the partitions have no leader for a while.
-
     """
     here, acknowledged = begin(ALONE, KAFKA_SOCKET_TIMEOUT_MS="2000", RUN_IDLE_SECONDS="10")
     if not known_dead:

@@ -34,7 +34,6 @@ LOST = ("idle", "between", "copying", "cut")
 class Story:
     """The result for each stream: the run, the time, the seconds until a successor was requested and until the stream
     moved, and how the run ended afterwards.
-
     """
 
     runs: dict[str, dg.DagsterRun] = field(default_factory=dict)
@@ -64,7 +63,6 @@ def world(
 def story(world: World) -> Story:
     """Four runs lose contact, the fifth is reported as failed, and producers go on writing. Each old run comes back
     after Dagster shows it as failed.
-
     """
     told = Story()
     lose_touch(world, told)

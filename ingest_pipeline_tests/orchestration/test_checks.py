@@ -277,7 +277,7 @@ def test_rows_that_stay_away_are_a_warning(bench: Make) -> None:
     here.produce(temperatures(3, first=3))
     found = wait_for("the warning", lambda: late(here))
     assert found.severity == dg.AssetCheckSeverity.WARN
-    assert found.said.startswith("lag 3; the table is ")
+    assert found.description.startswith("lag 3; the table is ")
 
 
 def test_records_that_wait_for_their_table_s_first_row_are_a_warning(bench: Make) -> None:
@@ -285,7 +285,7 @@ def test_records_that_wait_for_their_table_s_first_row_are_a_warning(bench: Make
     here.produce(temperatures(3))
     found = wait_for("the warning", lambda: late(here), seconds=20)
     assert found.severity == dg.AssetCheckSeverity.WARN
-    assert found.said.startswith("lag 3; 3 records wait, some for more than the 1 s that are allowed")
+    assert found.description.startswith("lag 3; 3 records wait, some for more than the 1 s that are allowed")
     assert found.metadata == {"lag": 3}
 
 
@@ -298,12 +298,12 @@ def test_that_age_not_being_known_does_not_pass(bench: Make, monkeypatch: pytest
     monkeypatch.setattr(KafkaTopic, "offsets_at", no_answer)
     found = late(here)
     assert found is not None
-    assert found.said == "could not be evaluated: no answer"
+    assert found.description == "could not be evaluated: no answer"
 
 
 def test_a_table_that_was_there_before_and_differs_is_red_from_the_first_run_on(bench: Make) -> None:
     here = bench()
-    assert [found.said for found in check_results(here.context) if found.name == AS_DECLARED] == [
+    assert [found.description for found in check_results(here.context) if found.name == AS_DECLARED] == [
         "the stream has not begun"
     ]
     here.query("create table temperature (temperature text)")

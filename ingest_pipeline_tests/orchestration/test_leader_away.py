@@ -82,7 +82,7 @@ def test_a_broker_is_killed_while_no_run_owns_its_partition(bench: Make, two: Ka
     assert (found["level"], SILENT in found["said"]) == ("degraded", True)
     assert [(at["end"], at["lag"]) for at in found["partitions"]] == [(8, 0), (None, None)]
     said = {each.name: each for each in check_results(here.context)}
-    assert said[NO_LOSS].passed and SILENT in said[NO_LOSS].said
+    assert said[NO_LOSS].passed and SILENT in said[NO_LOSS].description
     assert not said[UP_TO_DATE].grave
     printed = ingest(here, "accept-loss", "temperature", "--yes")
     assert SILENT in printed and "nothing to accept" in printed

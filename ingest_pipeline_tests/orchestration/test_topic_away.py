@@ -46,7 +46,7 @@ def test_a_topic_that_was_deleted_is_told_like_a_loss(bench: Make, kafka_server:
     assert "the topic of its 2 positions is gone" in outcome.skip_message
     assert "ingest accept-loss temperature" in outcome.skip_message
     assert newest(here, NO_LOSS) == (False, outcome.skip_message)
-    assert {each.name: each.said for each in check_results(here.context)}[NO_LOSS] == outcome.skip_message
+    assert {each.name: each.description for each in check_results(here.context)}[NO_LOSS] == outcome.skip_message
     after = status(here, 2)
     assert (after["level"], after["said"][0], after["lag"]) == ("stopped", outcome.skip_message, None)
     assert of_ledger(after) == of_ledger(before)
@@ -79,5 +79,5 @@ def test_while_kafka_is_away_the_ledger_is_told(bench: Make) -> None:
     states = {key for key in known if key[0] == "ingest_stream_state"}
     assert told.keys() == {key for key in known if key[0] not in ends}
     assert all(told[key] == known[key] for key in told.keys() - states)
-    said = {each.name: each.said for each in check_results(here.context)}[UP_TO_DATE]
+    said = {each.name: each.description for each in check_results(here.context)}[UP_TO_DATE]
     assert said.startswith("could not be evaluated: ")

@@ -3,7 +3,6 @@
 The instance may hold runs of other projects. A run is deleted only if its tags name this package and no other code
 location launched it. `instance.delete_run` leaves the run's SQLite file and its compute logs, so this module deletes
 both by the run's id.
-
 """
 
 import time
@@ -103,7 +102,6 @@ def runs_to_delete(
         assets: the streams' assets.
         keep: how many runs of each stream stay regardless of age.
         protected: ids of runs that stay.
-
     """
     seen: defaultdict[str, int] = defaultdict(int)
     doomed = []
@@ -145,7 +143,6 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete a run, its events, its SQLite file and its compute logs.
 
     Logs in a cloud stay, because their bucket has retention rules of its own.
-
     """
     # Here, as they bring SQLAlchemy and Alembic along, which loading the definitions does not need.
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
@@ -172,12 +169,11 @@ def purge_ticks(
     Args:
         repository: the label of this code location's repository. With None, nothing is deleted.
         before: tick status → Unix time. Earlier ticks are deleted.
-
     """
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         if state.instigator_name in sensors and state.origin.repository_origin.get_label() == repository:
-            for status, at in before.items():
-                instance.purge_ticks(state.instigator_origin_id, state.selector_id, at, [status])
+            for status, unix_time in before.items():
+                instance.purge_ticks(state.instigator_origin_id, state.selector_id, unix_time, [status])
 
 
 def _ended_runs(instance: dg.DagsterInstance) -> Iterable[dg.RunRecord]:

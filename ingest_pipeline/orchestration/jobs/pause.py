@@ -84,7 +84,6 @@ def stream_names(streams: Iterable[str]) -> Any:
     """The choices for `stream` in a run's config. The launchpad offers these names and refuses others before a launch.
 
     Dagster 1.13 identifies enums of a process by name, so other streams need another name.
-
     """
     names = list(streams)
     return Enum(f"Stream_{zlib.crc32(' '.join(names).encode()):08x}", {name: name for name in names})

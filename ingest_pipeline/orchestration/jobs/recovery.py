@@ -66,7 +66,7 @@ def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
 
         stream_context = context_of(config.stream, contexts)
         stream, settings = stream_context.stream, stream_context.settings
-        wanted = LetterFilter(
+        letter_filter = LetterFilter(
             None if config.stage.name == _ANY else config.stage.name,
             config.sqlstate or None,
             config.reason or None,
@@ -77,9 +77,9 @@ def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         with told_in_a_line():
             letters = DeadLetters(stream_context.clients.database(), stream)
             decode = JsonDecoder(stream, settings.naive_timestamps).decode
-            done = letters.redrive(wanted, decode, record_rules(settings, stream), dry_run=config.dry_run)
+            done = letters.redrive(letter_filter, decode, record_rules(settings, stream), dry_run=config.dry_run)
             if done.truncated:
-                context.log.warning(letters.how_to_fetch(wanted))
+                context.log.warning(letters.how_to_fetch(letter_filter))
         would = "a dry run: nothing was changed; " if config.dry_run else ""
         counts = asdict(done)
         context.log.info(would + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
@@ -110,14 +110,16 @@ def replay_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
     def replay_range(context: dg.OpExecutionContext, config: ReplayConfig) -> None:
         stream_context = context_of(config.stream, contexts)
         with told_in_a_line():
-            wanted = ReplayRequest(
+            request = ReplayRequest(
                 config.partition, config.from_offset, config.to_offset, _time(config.from_time), _time(config.to_time)
             )
-            found = ranges(wanted, stream_context)
-            for each in found:
-                context.log.info(f"partition {each.partition}: offsets {each.start} to {each.stop - 1}")
+            replay_ranges = ranges(request, stream_context)
+            for replay_range in replay_ranges:
+                context.log.info(
+                    f"partition {replay_range.partition}: offsets {replay_range.start} to {replay_range.stop - 1}"
+                )
             with StopRequest(context.instance, context.run_id) as stop:
-                done = run_replay(found, stream_context, stop=stop.reason)
+                done = run_replay(replay_ranges, stream_context, stop=stop.reason)
         counts = asdict(done)
         context.log.info(", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)

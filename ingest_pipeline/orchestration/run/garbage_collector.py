@@ -17,7 +17,6 @@ def paused_garbage_collector() -> Iterator[None]:
 
     A batch creates thousands of tuples, which starts collections. A full collection walks half a million objects of
     Dagster, which took 32 % of a run's CPU. Reference counting frees the batches anyway.
-
     """
     before = gc.get_threshold()
     gc.freeze()

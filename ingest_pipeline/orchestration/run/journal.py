@@ -37,12 +37,12 @@ storage's own connection attempts.
 @cache
 def storage_errors() -> tuple[type[Exception], ...]:
     """The exceptions of Dagster's storages and of disks. The packages are imported when a run needs them."""
-    found = [
+    exceptions = [
         getattr(import_module(f"{package}.{module}"), name)
         for package, module, name in _OF_PACKAGES
         if find_spec(package) is not None
     ]
-    return (sqlite3.Error, OSError, *found)
+    return (sqlite3.Error, OSError, *exceptions)
 
 
 class Journal:
@@ -52,7 +52,6 @@ class Journal:
 
     Args:
         log: the compute log, which names failed writes.
-
     """
 
     def __init__(self, context: dg.AssetExecutionContext, clock: Clock, log: Logger) -> None:
@@ -65,8 +64,8 @@ class Journal:
         name = event.check_name if isinstance(event, dg.AssetCheckEvaluation) else "report"
         self._write(f"event {name}", lambda: self._context.log_event(event))
 
-    def tags(self, run_id: str, found: Mapping[str, str]) -> None:
-        instance, named = self._context.instance, dict(found)
+    def tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        instance, named = self._context.instance, dict(tags)
         self._write(f"tags {' '.join(sorted(named))}", lambda: instance.add_run_tags(run_id, named))
 
     def info(self, text: str) -> None:
@@ -76,7 +75,7 @@ class Journal:
         self._say(lambda: self._context.log.warning(text))
 
     def finish(self) -> None:
-        """Write the remaining entries within FINISH_SECONDS. The compute log names entries that could not be written."""
+        """Write the remaining entries within FINISH_SECONDS. The compute log names entries that remain unwritten."""
         deadline = self._clock.monotonic() + FINISH_SECONDS
         while self._left and self._clock.monotonic() < deadline:
             self._flush()

@@ -20,7 +20,6 @@ def picture(history: History) -> dg.MarkdownMetadataValue | None:
     The UI shows no SVG element in Markdown, but it shows an image with a data URI (tested in ingest_pipeline_tests/ui).
     The URI is percent-encoded, because base64 is a third longer, and the whole value must have fewer than INLINE
     characters.
-
     """
     if len(history.stretches) < 2:
         return None

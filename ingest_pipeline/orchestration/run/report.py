@@ -29,7 +29,6 @@ class Reporter:
         log: for the batch lines. A stdlib logger, so that the lines go to the compute log and not to the event log.
         checks: evaluates and logs the stream's checks, one per call, since a check takes seconds while Kafka is away.
         row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.
-
     """
 
     def __init__(
@@ -100,17 +99,19 @@ class Reporter:
             "lag": self.lag(progress.to_offsets),
             "dagster/row_count": self._row_count(),
         }
-        found = {name: value for name, value in counts.items() if value is not None}
+        metadata = {name: value for name, value in counts.items() if value is not None}
         if progress.from_offsets:
-            found["offsets"] = _offsets(progress)
+            metadata["offsets"] = _offsets(progress)
         if progress.reasons:
             top = progress.reasons.most_common(3)
-            found["dead_letter_reasons"] = dg.MetadataValue.md("\n".join(f"- {count:,}x {why}" for why, count in top))
+            metadata["dead_letter_reasons"] = dg.MetadataValue.md(
+                "\n".join(f"- {count:,}x {why}" for why, count in top)
+            )
         if (drawn := picture(progress.history)) is not None:
-            found["over_time"] = drawn
+            metadata["over_time"] = drawn
         if ended is not None:
-            found["ended"] = str(ended)
-        return found
+            metadata["ended"] = str(ended)
+        return metadata
 
     def lag(self, positions: Mapping[int, int]) -> int | None:
         """Records between the positions and the ends. None if Kafka or a partition's leader does not answer."""

@@ -16,7 +16,6 @@ class StopRequest:
     """While entered, SIGTERM and SIGINT are only recorded. Dagster's Terminate sends SIGINT too.
 
     Only the main thread can set signal handlers. On any other thread, as in a test, nothing changes.
-
     """
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:

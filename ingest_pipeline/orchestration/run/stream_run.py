@@ -55,12 +55,7 @@ SURPLUS_SECONDS = 1.0
 
 
 class StreamRun:
-    """The op of one stream.
-
-    Args:
-        context: of the asset's op.
-
-    """
+    """The op of one stream's asset, with the context of the op."""
 
     def __init__(self, context: dg.AssetExecutionContext, stream_context: StreamContext) -> None:
         self._context, self._stream_context = context, stream_context
@@ -83,7 +78,6 @@ class StreamRun:
         Raises:
             dagster.Failure: one line that says what happened and what to do.
             DagsterExecutionInterruptedError: after Terminate, with the open batch committed and reported.
-
         """
         self._tag({tags.STREAM: self._stream.name, tags.PID: str(os.getpid())})
         try:
@@ -110,8 +104,8 @@ class StreamRun:
 
         ledger = self._stream_context.ledger
         topic = self._stream_context.topic
-        known, ends, seen = self._begin(topic, ledger, stop)
-        partitions = list(known) if self._shard is None else self._shard.partitions(known)
+        positions, ends, seen = self._begin(topic, ledger, stop)
+        partitions = list(positions) if self._shard is None else self._shard.partitions(positions)
         source = cleanup.enter_context(closing(self._clients.source(self._stream, ledger.ledger_id())))
         session = PostgresLedgerSession(
             self._clients.database(),
@@ -179,7 +173,6 @@ class StreamRun:
 
         A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader
         does not answer may get no position.
-
         """
         policy = self._clients.start_policy(self._stream)
         backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
@@ -188,8 +181,10 @@ class StreamRun:
                 ledger.prepare()
                 self._settle_losses(topic, ledger, stop)
                 seen = topic.identity().partitions
-                known = begin(topic, ledger, policy=policy, stream=self._stream.name, warn=self._context.log.warning)
-                return known, topic.end_offsets(known), seen
+                positions = begin(
+                    topic, ledger, policy=policy, stream=self._stream.name, warn=self._context.log.warning
+                )
+                return positions, topic.end_offsets(positions), seen
             except EnvironmentFault as fault:
                 backoff.wait(fault)
 
@@ -266,7 +261,7 @@ class StreamRun:
             if verdict.grave and not verdict.passed:
                 self._red[verdict.name] = verdict
             elif (red := self._red.get(verdict.name)) is not None:
-                verdict = replace(red, said=f"earlier in this run: {red.said}")
+                verdict = replace(red, description=f"earlier in this run: {red.description}")
             self._journal.event(verdict.evaluation(self._context.asset_key))
             yield
 
@@ -282,15 +277,15 @@ class StreamRun:
 
     def _tag_end(self, why: str) -> None:
         """Tag the run with its end reason and its committed rows."""
-        found = {tags.ENDED: str(why), tags.ROWS: str(self._progress.rows if self._progress else 0)}
+        end_tags = {tags.ENDED: str(why), tags.ROWS: str(self._progress.rows if self._progress else 0)}
         if self._shard is not None and self._opening_seconds is not None:
-            found[tags.OPENING] = f"{self._opening_seconds:.1f}"
-        self._tag(found)
+            end_tags[tags.OPENING] = f"{self._opening_seconds:.1f}"
+        self._tag(end_tags)
 
-    def _tag(self, found: Mapping[str, str]) -> None:
+    def _tag(self, run_tags: Mapping[str, str]) -> None:
         """Tag the run. Several streams may share a run by hand, so each has outcome tags of its own."""
         suffix = "" if self._shard is not None else f"/{self._stream.name}"
-        shown = {name + (suffix if name in (tags.ENDED, tags.ROWS) else ""): value for name, value in found.items()}
+        shown = {name + (suffix if name in (tags.ENDED, tags.ROWS) else ""): value for name, value in run_tags.items()}
         self._journal.tags(self._run.run_id, shown)
 
 
@@ -301,5 +296,5 @@ def _offsets(places: Mapping[int, NextOffset]) -> dict[int, int]:
 def _owned_by(others: Mapping[int, Holder]) -> dict[str, str]:
     if not others:
         return {}
-    said = [f"partition {partition}: run {holder.run_id[:8]}" for partition, holder in sorted(others.items())]
-    return {"drained_by_others": ", ".join(said)}
+    owners = [f"partition {partition}: run {holder.run_id[:8]}" for partition, holder in sorted(others.items())]
+    return {"drained_by_others": ", ".join(owners)}

@@ -76,7 +76,7 @@ def failing(instance: dg.DagsterInstance, stream_context: StreamContext) -> dict
     for name in CHECKS:
         newest = newest_evaluation(instance, key, name)
         if newest is not None and not newest.passed:
-            failures[name] = newest.said or "failed"
+            failures[name] = newest.description or "failed"
     for run in newest_ended(instance, stream):
         shard = tags.shard_of(run.tags)
         name = RUN if shard is None or shard.count == 1 else f"{RUN} of shard {shard}"

@@ -76,11 +76,11 @@ class RunlessChecks:
 
     def _report(self, instance: dg.DagsterInstance, result: CheckResult) -> None:
         before = self._newest(instance, result.name)
-        before_key = None if before is None else _change_key(result.name, before.passed, before.said)
-        unchanged = before_key == _change_key(result.name, result.passed, result.said)
+        before_key = None if before is None else _change_key(result.name, before.passed, before.description)
+        unchanged = before_key == _change_key(result.name, result.passed, result.description)
         if before is not None and unchanged and not result.passed:
             newest = instance.get_latest_materialization_event(self._key)
-            unchanged = newest is None or newest.timestamp <= before.at
+            unchanged = newest is None or newest.timestamp <= before.evaluated_at
         if not unchanged and not (before is None and result.passed):
             instance.report_runless_asset_event(result.evaluation(self._key))
 
