@@ -9,9 +9,9 @@ FIND_PYTHON = python=; for name in $(PYTHONS); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed
-# Four processes on two cores, because tests often wait for servers. The tests of a file share their servers.
-# conftest.py puts the slow files first, so that no process ends with a long one alone.
-PARALLEL = -n 4 --dist loadfile --no-loadscope-reorder
+# Two processes on two cores: with four, tests of real servers ran into their time limits. The tests of a file share
+# their servers.
+PARALLEL = -n 2 --dist loadfile
 FAULTS ?= 30
 RECORDS ?= 100000
 STEPS ?= 100000

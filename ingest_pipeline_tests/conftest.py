@@ -53,14 +53,11 @@ def pytest_report_header() -> list[str]:
     ]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that need Kafka. A worker of pytest-xdist takes the files with slow tests first."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need Kafka."""
     for item in items:
         if _KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
-    if hasattr(config, "workerinput"):
-        slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow_files)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

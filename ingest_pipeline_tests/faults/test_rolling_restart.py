@@ -17,7 +17,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def test_a_rolling_restart_under_load_costs_nothing(

@@ -145,11 +145,20 @@ class KafkaCluster(RealKafka):
     def elect_preferred(self, topic: str) -> None:
         """Give every partition back to its first replica, if that replica is in sync."""
         partitions = [TopicPartition(topic, partition) for partition in self.leaders(topic)]
-        # Without a time-out of its own: the client refuses that argument with a SystemError (2.16).
-        outcomes = self.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(60)
-        for error in outcomes.values():
+        for error in self._elect(partitions).values():
             if error is not None and error.code() not in _NO_ELECTION:
                 raise KafkaException(error)
+
+    def _elect(self, partitions: list[TopicPartition]) -> dict[TopicPartition, KafkaError | None]:
+        """Ask the controller, and ask again while a new controller does not answer yet."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                # Without a time-out of its own: the client refuses that argument with a SystemError (2.16).
+                return self.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(60)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._TIMED_OUT or time.monotonic() > deadline:
+                    raise
 
     def wait_in_sync(self, timeout_seconds: float = 60.0) -> None:
         """Return when every running broker has joined, every partition has a leader, and every replica on a running
