@@ -183,7 +183,7 @@ def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> N
     session.close()
     letters = letters_of(world)
     drop_constraint(world)
-    more = {} if isinstance(letters, MemoryDeadLetters) else {"wanted": LetterFilter()}
+    more = {} if isinstance(letters, MemoryDeadLetters) else {"letter_filter": LetterFilter()}
     assert letters.redrive(decode=DECODE, rules=rules, **more).refused == 2
     assert world.letters()[0, 1][1] == "a tombstone: the record has no value"
     assert letters.redrive(decode=DECODE, **more).stored == 1, "with a larger limit it is a row"

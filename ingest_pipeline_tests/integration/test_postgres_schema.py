@@ -170,7 +170,7 @@ def test_what_is_made(wide: Bench) -> None:
         "CREATE INDEX wide_event_time_brin ON public.wide USING brin (event_time)",
         "CREATE UNIQUE INDEX wide_pkey ON public.wide USING btree (kafka_incarnation, kafka_partition, kafka_offset)",
     }
-    assert wide.sql("SELECT obj_description('wide'::regclass)") == ["One of each."]
+    assert wide.sql("SELECT obj_description('wide'::regclass)") == ["One field of each type."]
 
 
 def test_migrate_adds_columns_and_is_idempotent(database_url: str) -> None:
