@@ -15,8 +15,8 @@ import dagster as dg
 from ...core.ports import Clock
 
 AGAIN_SECONDS = 10.0
-"""Minimum pause after a failed write. The drain waits during every attempt, so the pause is three times the attempt's
-duration."""
+"""Minimum pause after a failed write. The drain waits during every attempt, so a slow attempt is followed by a pause of
+three times its duration."""
 FINISH_SECONDS = 30.0
 """How long an ending run tries to write the remaining entries."""
 _SAID = 50
@@ -30,8 +30,7 @@ _OF_PACKAGES = (
     ("dagster_mysql", "utils", "DagsterMySQLException"),
 )
 """Exceptions of Dagster's storages when their database refuses a write or does not answer. The last two follow the
-storage's own connection attempts.
-"""
+storage's own connection attempts."""
 
 
 @cache

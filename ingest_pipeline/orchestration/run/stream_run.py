@@ -55,7 +55,7 @@ SURPLUS_SECONDS = 1.0
 
 
 class StreamRun:
-    """The op of one stream's asset, with the context of the op."""
+    """Opens, owns, drains and reports one stream for the op of its asset."""
 
     def __init__(self, context: dg.AssetExecutionContext, stream_context: StreamContext) -> None:
         self._context, self._stream_context = context, stream_context

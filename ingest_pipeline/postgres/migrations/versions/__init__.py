@@ -1,1 +1,1 @@
-"""One file a version; never edited once released."""
+"""One file for each version. A released file never changes."""
