@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.errors import EnvironmentFault, IngestError, LedgerConflict, SettingsError, Superseded, UnknownFault
-from ..core.stream import Stream, by_name
+from ..core.stream import Stream
+from ..core.streams import by_name
 from ..core.timestamps import parse_instant
 from ..settings import Settings, describe, load_settings
 from ..settings.streams import load_streams

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
-from ..core.stream import Stream, by_name
+from ..core.stream import Stream
+from ..core.streams import by_name
 from ..operations.clients import Clients
 from ..operations.stream_context import StreamContext
 from ..settings import Settings, load_settings

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.errors import SettingsError
-from ..core.stream import Stream, by_name
+from ..core.stream import Stream
+from ..core.streams import by_name
 from .load import streams_import_path
 
 

@@ -16,7 +16,8 @@ import dagster as dg
 import psycopg
 import sqlalchemy
 
-from ingest_pipeline.core.stream import Stream, by_name
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.core.streams import by_name
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.settings import load_settings

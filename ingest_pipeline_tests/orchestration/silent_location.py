@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 
-from ingest_pipeline.core.stream import by_name
+from ingest_pipeline.core.streams import by_name
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.streams import STREAMS
 

@@ -13,7 +13,8 @@ import pytest
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.core.fields import BIGINT_MAX
-from ingest_pipeline.core.stream import Stream, by_name
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.core.streams import by_name
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration.asset_keys import topic_key
