@@ -24,7 +24,7 @@ class Idle(Struct):
 
 def idle_streams() -> list[Stream]:
     first = Stream(name="idle_0", event=Idle)
-    return [first, *(replace(first, name=f"idle_{i}", topic=f"idle_{i}", table=f"idle_{i}") for i in range(1, COUNT))]
+    return [first, *(replace(first, name=f"idle_{i}", topic="", table="", job="") for i in range(1, COUNT))]
 
 
 @dg.op

@@ -44,8 +44,8 @@ class Stream:
     """One topic drained into one table.
 
     Attributes:
-        name: of the asset, the sensor (`<name>_sensor`), the job (`drain_<name>`) and the consumer group
-            (`<KAFKA_GROUP_PREFIX><name>`). In upper case, the prefix of the stream's settings (`PRICE_BATCH_SIZE`).
+        name: of the asset and the consumer group (`<KAFKA_GROUP_PREFIX><name>`). In upper case, the prefix of the
+            stream's settings (`PRICE_BATCH_SIZE`).
         event: a msgspec Struct. Its fields are the table's columns, and `event_time: datetime` is required. For another
             JSON key: `event_time: datetime = field(name="timestamp")`.
         topic: defaults to the name.
@@ -61,6 +61,8 @@ class Stream:
         max_silence: the asset turns stale after this time without a materialization. None: an idle topic is fine.
         topic_asset: last part of the topic's asset key. Defaults to the topic with _ in place of . and -. Topics that
             differ only in these signs need different values.
+        job: of the Dagster job (`drain_<job>`) and its sensor (`<job>_sensor`). Streams with the same job share its
+            runs. In upper case, the prefix of the settings of a run (`PRICE_PARALLELISM`). Defaults to the name.
 
     Raises:
         SettingsError: a name or a field cannot be used. The message gives the reason.
@@ -80,12 +82,18 @@ class Stream:
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     max_silence: timedelta | None = None
     topic_asset: str = ""
+    job: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
         object.__setattr__(self, "table", self.table or self.name)
+        object.__setattr__(self, "job", self.job or self.name)
         if not _NAME.fullmatch(self.name):
             raise SettingsError(f"stream {self.name!r}: a name is a lower-case letter, then up to 39 of a-z, 0-9 and _")
+        if not _NAME.fullmatch(self.job):
+            raise SettingsError(
+                f"stream {self.name}: job {self.job!r} is not a lower-case letter, then up to 39 of a-z, 0-9 and _"
+            )
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise SettingsError(f"stream {self.name}: {self.topic!r} is not a name Kafka allows for a topic")
         self._check_event()
@@ -142,12 +150,14 @@ class Stream:
         return tuple(column.name for column in self.row_columns)
 
     def definition(self, *extra: object) -> str:
-        """A short hash of the rules that turn a record into a row, and of `extra`. Equal in all processes.
+        """A short hash of the rules that turn a record into a row, of the job and of `extra`. Equal in all processes.
 
         A changed check changes the hash, so a failed stream is retried at once.
         """
         shape = [(item.name, item.path, item.pg_type, item.nullable) for item in self.fields]
-        added = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
+        added: list[object] = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
+        if self.job != self.name:
+            added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

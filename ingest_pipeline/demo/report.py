@@ -48,7 +48,7 @@ def arrived(
     lines, all_arrived = [], True
     by_name = {status.stream: status for status in statuses}
     for stream in streams:
-        status, sensor = by_name[stream.name], sensor_name(stream)
+        status, sensor = by_name[stream.name], sensor_name(stream.job)
         launched = {run.run_id: run for run in dagster.runs_of(sensor)}
         run_ids = {position.run_id for position in clients.ledger(stream).positions().values()}
         writers = ", ".join(f"{name[:8]} ({run.status.value})" for name, run in launched.items() if name in run_ids)

@@ -44,7 +44,7 @@ def silence(stream: Stream, state: StreamState, poll_seconds: int) -> list[str]:
     if seconds is None:
         return []
     return [
-        f"{sensor_name(stream)} has not looked for {timedelta(seconds=seconds)}: it is switched off, or Dagster's"
+        f"{sensor_name(stream.job)} has not looked for {timedelta(seconds=seconds)}: it is switched off, or Dagster's"
         " daemon is down. The live run ends at its age, and no other comes"
     ]
 
@@ -96,8 +96,8 @@ def unattended(stream: Stream, partitions: Iterable[PartitionStatus], old_by_kaf
         return []
     lag = sum(row.lag or 0 for row in waiting)
     return [
-        f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is {sensor_name(stream)}"
-        " switched on, and Dagster's daemon up? Its last tick says why it launches none"
+        f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is"
+        f" {sensor_name(stream.job)} switched on, and Dagster's daemon up? Its last tick says why it launches none"
     ]
 
 

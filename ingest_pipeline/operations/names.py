@@ -1,13 +1,11 @@
-"""The names of a stream's job and sensor in Dagster."""
+"""The names of a job and its sensor in Dagster. The argument is the `job` of the streams."""
 
 from __future__ import annotations
 
-from ..core.stream import Stream
+
+def job_name(job: str) -> str:
+    return f"drain_{job}"
 
 
-def job_name(stream: Stream) -> str:
-    return f"drain_{stream.name}"
-
-
-def sensor_name(stream: Stream) -> str:
-    return f"{stream.name}_sensor"
+def sensor_name(job: str) -> str:
+    return f"{job}_sensor"

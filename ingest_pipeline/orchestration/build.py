@@ -66,7 +66,7 @@ def build_definitions(
 def _drain_job(stream_context: StreamContext) -> dg.JobDefinition:
     stream = stream_context.stream
     job = dg.define_asset_job(
-        tags.job_name(stream),
+        tags.job_name(stream.job),
         selection=dg.AssetSelection.assets(asset_key(stream_context)).without_checks(),
         executor_def=dg.in_process_executor,
         description=f"Drain topic {stream.topic}. The sensor launches it; by hand it drains what is free, up to now.",

@@ -212,7 +212,7 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
 
 def _limit_reached(instance: dg.DagsterInstance, stream: Stream) -> str | None:
     """The failure of the stream's newest ended run, if it is the dead-letter limit."""
-    newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED), limit=1)
+    newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream.job), statuses=ENDED), limit=1)
     candidates = [failed_by_hand(instance, stream), *newest]
     reached = f"failed:{DeadLetterLimit.__name__}"
     stopped = [run for run in candidates if run is not None and tags.outcome_of(run.tags, stream) == reached]

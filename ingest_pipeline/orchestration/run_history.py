@@ -28,7 +28,7 @@ def views_of_runs(instance: dg.DagsterInstance, stream: Stream, limit: int) -> t
         for record in instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE))
         if record.dagster_run.tags.get(tags.STREAM) == stream.name
     ]
-    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream)), limit=limit)
+    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream.job)), limit=limit)
     return active, [_view(record) for record in newest if record.dagster_run.is_finished]
 
 
@@ -40,7 +40,7 @@ def failed_by_hand(instance: dg.DagsterInstance, stream: Stream) -> dg.DagsterRu
         if not outcome:
             continue
         later_successes = dg.RunsFilter(
-            job_name=tags.job_name(stream),
+            job_name=tags.job_name(stream.job),
             statuses=[dg.DagsterRunStatus.SUCCESS],
             created_after=record.create_timestamp,
         )
@@ -51,7 +51,7 @@ def failed_by_hand(instance: dg.DagsterInstance, stream: Stream) -> dg.DagsterRu
 
 def fruitless_message(instance: dg.DagsterInstance, stream: Stream, shard: tags.Shard) -> str | None:
     """The message about a shard if all its newest runs ended without a failure and without a row."""
-    ended = dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED)
+    ended = dg.RunsFilter(job_name=tags.job_name(stream.job), statuses=ENDED)
     newest = [run for run in instance.get_runs(ended, limit=RECENT) if tags.shard_of(run.tags) == shard]
     newest = newest[:FRUITLESS_RUNS]
     if len(newest) < FRUITLESS_RUNS or not all(is_fruitless(run) for run in newest):

@@ -48,12 +48,12 @@ def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path, leak:
         getattr(importlib.import_module(module), function)()
     definitions = build_definitions([stream], load_settings([stream.name], environ))
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
-        sensor = definitions.resolve_sensor_def(tags.sensor_name(stream))
+        sensor = definitions.resolve_sensor_def(tags.sensor_name(stream.job))
         try:
             print(sensor.evaluate_tick(dg.build_sensor_context(instance=instance)))
         except dg.Failure:  # a tick in the red; the run is tried all the same
             traceback.print_exc()
-        job = definitions.resolve_job_def(tags.job_name(stream))
+        job = definitions.resolve_job_def(tags.job_name(stream.job))
         found = {tags.STREAM: stream.name, tags.SHARD: "0/1"}
         result = job.execute_in_process(instance=instance, tags=found, raise_on_error=False)
         for event in result.all_events:

@@ -48,6 +48,6 @@ def _run(declared: dict[str, Any], environ: dict[str, str], folder: Path) -> Non
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     stream = Stream(**declared)
-    job = build_definitions([stream], load_settings([stream.name], environ)).resolve_job_def(tags.job_name(stream))
+    job = build_definitions([stream], load_settings([stream.name], environ)).resolve_job_def(tags.job_name(stream.job))
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         job.execute_in_process(instance=instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"})

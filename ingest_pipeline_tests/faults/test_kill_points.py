@@ -138,7 +138,7 @@ class Place:
         with self._clients(environ) as clients, pytest.MonkeyPatch.context() as patch:
             patch.setattr(build, "Clients", lambda settings: clients)
             definitions = build.build_definitions([stream], clients.settings)
-            result = definitions.resolve_job_def(tags.job_name(stream)).execute_in_process(
+            result = definitions.resolve_job_def(tags.job_name(stream.job)).execute_in_process(
                 instance=self.world.instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"}
             )
         run = self.world.instance.get_run_by_id(result.run_id)

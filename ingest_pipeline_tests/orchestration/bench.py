@@ -95,7 +95,7 @@ class Bench:
     def by_sensor(self, shard: str = "0/1", **more: str) -> ExecuteInProcessResult:
         """The stream's job with the tags that a sensor gives."""
         found = {tags.STREAM: self.stream.name, tags.SHARD: shard, **more}
-        job = self.definitions.resolve_job_def(tags.job_name(self.stream))
+        job = self.definitions.resolve_job_def(tags.job_name(self.stream.job))
         return job.execute_in_process(instance=self.instance, tags=found, raise_on_error=False)
 
     def drain(self, shard: str = "0/1") -> str:
@@ -106,7 +106,7 @@ class Bench:
 
     def tick(self) -> SensorExecutionData:
         """One tick of the stream's sensor, with the cursor that its last one left."""
-        name = tags.sensor_name(self.stream)
+        name = tags.sensor_name(self.stream.job)
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursors.get(name))
         outcome = self.definitions.resolve_sensor_def(name).evaluate_tick(context)
         self.cursors[name] = outcome.cursor

@@ -47,6 +47,6 @@ def drain_stream(make: Callable[[], Stream], environ: Mapping[str, str], folder:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     definitions = build_definitions([stream], load_settings([stream.name], environ))
-    job = definitions.resolve_job_def(tags.job_name(stream))
+    job = definitions.resolve_job_def(tags.job_name(stream.job))
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
         job.execute_in_process(instance=instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"})

@@ -33,7 +33,7 @@ def test_the_commands_and_the_sql_run(bench: Callable[..., Bench], monkeypatch: 
     here.produce(temperatures(10, 1))
     here.produce(with_broken(prices(2100, 1), 1000), price)
     assert here.by_hand().success
-    reading = replace(temperature, name="reading", topic="", table="")
+    reading = replace(temperature, name="reading", topic="", table="", job="")
     texts = [page.read_text() for page in PAGES]
     asked = {" ".join(words): words for text in texts for words in [*calls(text), *names(text)]}
     asked = {line: words for line, words in asked.items() if line not in LACKING and words[0] not in ENDLESS}

@@ -22,7 +22,7 @@ from ingest_pipeline_tests.unit.docs_commands import PAGES, ROOT, calls, check, 
 @pytest.fixture(autouse=True)
 def _declared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds the stream of docs/streams.md."""
-    reading = replace(streams.STREAMS[0], name="reading", topic="", table="")
+    reading = replace(streams.STREAMS[0], name="reading", topic="", table="", job="")
     monkeypatch.setattr(streams, "STREAMS", [*streams.STREAMS, reading])
 
 

@@ -103,7 +103,7 @@ def newest_ended(instance: dg.DagsterInstance, stream: Stream) -> list[dg.Dagste
 
     A run by hand drains all shards. While a run by hand is the newest, or after its success, no older run counts.
     """
-    ended = dg.RunsFilter(job_name=tags.job_name(stream), statuses=ENDED)
+    ended = dg.RunsFilter(job_name=tags.job_name(stream.job), statuses=ENDED)
     newest: list[dg.DagsterRun] = []
     missing: list[tags.Shard] | None = None
     for run in instance.get_runs(ended, limit=RECENT):

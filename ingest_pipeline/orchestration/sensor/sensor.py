@@ -43,8 +43,8 @@ def stream_sensor(stream_context: StreamContext) -> dg.SensorDefinition:
     wait_watch = WaitWatch(settings.max_delay_seconds)
 
     @dg.sensor(
-        name=tags.sensor_name(stream),
-        job_name=tags.job_name(stream),
+        name=tags.sensor_name(stream.job),
+        job_name=tags.job_name(stream.job),
         minimum_interval_seconds=settings.poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Launches a run for every shard of topic {stream.topic} that has lag and no live drainer.",
