@@ -15,7 +15,7 @@ import click
 import psycopg
 
 from ingest_pipeline.demo.simulate import Plan
-from ingest_pipeline.settings import StreamSettings
+from ingest_pipeline.settings import JobSettings
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
 from . import document
@@ -96,7 +96,7 @@ def section(running: System, effort: Effort) -> str:
         growths.append(f"{load.dagster_mib:.1f} MiB in {load.seconds:.0f} s with {load.runs} runs ({name})")
     head = ["settings", "records", "p50", "p99", "longest", "between two commits, p99"]
     head += ["between the commits of two runs, longest", "hand-overs"]
-    runs_a_day = 86_400 // StreamSettings().run_max_seconds
+    runs_a_day = 86_400 // JobSettings().run_max_seconds
     return "\n\n".join(
         [
             "1,000 records a second over both topics, drained by sensor-launched runs. Seconds from a record's Kafka\n"

@@ -220,7 +220,7 @@ def _one_line(error: Exception, command: str) -> str:
 
 
 def _settings() -> Settings:
-    return load_settings(list(by_name(load_streams())))
+    return load_settings({stream.name: stream.job for stream in load_streams()})
 
 
 def open_clients() -> Clients:

@@ -110,7 +110,7 @@ class Demo:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), os.getcwd()]))
         names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME", "INGEST_STREAMS")
         self._servers.write_env({name: env[name] for name in names})
-        settings = load_settings([stream.name for stream in self._streams], env)
+        settings = load_settings({stream.name: stream.job for stream in self._streams}, env)
         self._clients = self._stack.enter_context(closing(Clients(settings)))
         topics = tuple(stream.topic for stream in self._simulated)
         self._simulator = Simulator({"bootstrap.servers": kafka}, Plan(topics, self._options.rate))

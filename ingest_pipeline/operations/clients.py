@@ -84,7 +84,7 @@ class Clients:
             ledger_id=ledger_id,
             batch_bytes=self.settings.for_stream(stream.name).batch_bytes,
             client_id=f"ingest-{stream.name}",
-            retry_seconds=self.settings.for_stream(stream.name).retry_seconds,
+            retry_seconds=self.settings.for_job(stream.job).retry_seconds,
         )
 
     def group_id(self, stream: Stream) -> str:

@@ -113,7 +113,7 @@ def run_replay(
                 offsets=offsets,
                 limits=BatchLimits(settings.batch_size, settings.batch_bytes, SLICE_SECONDS),
                 clock=SystemClock(),
-                retry_seconds=settings.retry_seconds,
+                retry_seconds=context.job_settings.retry_seconds,
                 stop=stop,
                 verify=partial(_check_incarnation, offsets, context),
                 observe=partial(_observe_sum, observe, total),

@@ -41,13 +41,13 @@ def snapshots(
     """Every stream's answers. All streams together wait for a silent Kafka once."""
     kafka = _Kafka(monotonic)
     for context in contexts:
-        stream, own = context.stream, context.settings
+        stream, delay, poll = context.stream, context.settings.max_delay_seconds, context.job_settings.poll_seconds
         try:
             stored = context.ledger.snapshot()
-            snapshot = StreamSnapshot(stream, own.max_delay_seconds, own.poll_seconds, stored)
+            snapshot = StreamSnapshot(stream, delay, poll, stored)
             yield _with_answers(snapshot, stored, context, kafka, rates=rates)
         except IngestError as error:
-            yield StreamSnapshot(stream, own.max_delay_seconds, own.poll_seconds, error)
+            yield StreamSnapshot(stream, delay, poll, error)
 
 
 def _with_answers(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..core.stream import Stream
-from ..settings import StreamSettings
+from ..settings import JobSettings, StreamSettings
 from .clients import Clients
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class StreamContext:
     @property
     def settings(self) -> StreamSettings:
         return self.clients.settings.for_stream(self.stream.name)
+
+    @property
+    def job_settings(self) -> JobSettings:
+        return self.clients.settings.for_job(self.stream.job)
 
     @property
     def ledger(self) -> PostgresLedger:

@@ -40,7 +40,9 @@ def build_definitions(
         SettingsError: invalid settings or streams.
     """
     named = by_name(streams)
-    clients = Clients(settings if settings is not None else load_settings(list(named)))
+    clients = Clients(
+        settings if settings is not None else load_settings({stream.name: stream.job for stream in named.values()})
+    )
     contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
     everything = list(contexts.values())
     sensors = [*map(stream_sensor, everything), *alert_sensors(everything, clients.settings.webhook)]

@@ -63,7 +63,7 @@ def freshness(stream: Stream, settings: Settings) -> dg.FreshnessPolicy | None:
     name, longest = (
         ("REPORT_SECONDS", own.report_seconds)
         if own.report_as == "materialization"
-        else ("RUN_MAX_SECONDS", own.run_max_seconds)
+        else ("RUN_MAX_SECONDS", settings.for_job(stream.job).run_max_seconds)
     )
     if stream.max_silence.total_seconds() < longest + _RUN_SECONDS:
         raise SettingsError(

@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from ..core.stream import Stream
+from ..core.streams import jobs_of
 from ..operations.clients import Clients
 from ..operations.finding import Finding
 
@@ -34,7 +35,7 @@ def instance_findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[F
 
 
 def _run_limit(instance: dg.DagsterInstance, clients: Clients, streams: Sequence[Stream]) -> Finding:
-    shards = sum(clients.settings.for_stream(stream.name).parallelism for stream in streams)
+    shards = sum(clients.settings.for_job(job.name).parallelism for job in jobs_of(streams))
     needed = 2 * shards + 10
     coordinator = instance.run_coordinator
     limit = (

@@ -54,8 +54,9 @@ def shards(count: int) -> list[Shard]:
 
 
 def definition_of(stream: Stream, settings: Settings) -> str:
-    """A hash of the stream and its settings. Secrets are masked before hashing."""
-    return stream.definition(repr(settings.for_stream(stream.name)), repr(settings.kafka), settings.database_schema)
+    """A hash of the stream and its settings, with its job's. Secrets are masked before hashing."""
+    own = (settings.for_stream(stream.name), settings.for_job(stream.job), settings.kafka)
+    return stream.definition(*map(repr, own), settings.database_schema)
 
 
 def outcome_of(run_tags: Mapping[str, str], stream: Stream) -> str:

@@ -1,12 +1,14 @@
 """Environment variables and `.env` → validated, frozen settings."""
 
 from .descriptions import Setting, describe
+from .job_settings import JobSettings
 from .kafka import KafkaProperties
 from .load import load_settings, streams_import_path
 from .model import Settings
 from .stream_settings import StreamSettings
 
 __all__ = [
+    "JobSettings",
     "KafkaProperties",
     "Setting",
     "Settings",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from . import kafka
+from .job_settings import JobSettings
 from .model import Settings
 from .shared_settings import SharedSettings
 from .stream_settings import StreamSettings
 from .values import Values, allowed, display_text
-from .variables import stream_prefix, variable
+from .variables import prefix, variable
+
+Scope = Literal["deployment", "job", "stream"]
+_SCOPES: dict[type[Values], Scope] = {JobSettings: "job", StreamSettings: "stream"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +26,12 @@ class Setting:
     value: str
     default: str
     meaning: str
-    per_stream: bool
+    scope: Scope
     allowed: str
 
 
 def describe(settings: Settings) -> list[Setting]:
-    """A row for every setting and every Kafka property that is set, then the overrides of the streams."""
+    """A row for every setting and every Kafka property that is set, then the overrides of streams and jobs."""
     rows = list(_rows(settings, SharedSettings()))
     for name, value in settings.kafka.items():
         rows.append(
@@ -35,24 +40,31 @@ def describe(settings: Settings) -> list[Setting]:
                 value=kafka.display_text(name, value),
                 default=kafka.DEFAULTS.get(name, ""),
                 meaning=kafka.meaning(name),
-                per_stream=False,
+                scope="deployment",
                 allowed=kafka.allowed(name),
             )
         )
     rows += _rows(settings.stream_defaults, StreamSettings())
+    rows += _rows(settings.job_defaults, JobSettings())
     for name, stream in settings.streams.items():
-        own = _rows(stream, settings.stream_defaults, stream_prefix(name))
-        rows += [row for row in own if row.value != row.default]
+        rows += _overrides(name, stream, settings.stream_defaults)
+    for name, job in settings.jobs.items():
+        rows += _overrides(name, job, settings.job_defaults)
     return rows
 
 
-def _rows(values: Values, defaults: Values, prefix: str = "") -> Iterable[Setting]:
+def _overrides(name: str, values: Values, defaults: Values) -> Iterable[Setting]:
+    return (row for row in _rows(values, defaults, prefix(name)) if row.value != row.default)
+
+
+def _rows(values: Values, defaults: Values, own_prefix: str = "") -> Iterable[Setting]:
+    scope = _SCOPES.get(type(defaults), "deployment")
     for name, field in type(defaults).model_fields.items():
         yield Setting(
-            name=prefix + variable(name),
+            name=own_prefix + variable(name),
             value=display_text(field, getattr(values, name)),
             default=display_text(field, getattr(defaults, name)),
             meaning=field.description or "",
-            per_stream=isinstance(defaults, StreamSettings),
+            scope=scope,
             allowed=allowed(field),
         )

@@ -41,6 +41,17 @@ overrides `BATCH_SIZE` for the stream `price`.
 - Variables that start with {", ".join(f"`{prefix}`" for prefix in FOREIGN)} are ignored.
 """
 
+_JOBS = """\
+## Settings of a job
+
+These settings concern runs and the sensor. They apply to all jobs. A job's name in front overrides a setting for one
+job. A stream has a job of its own name unless it declares `job=`: `PRICE_PARALLELISM` overrides `PARALLELISM` for the
+job of the stream `price`, and `SITES_PARALLELISM` for all streams with `job="sites"`.
+
+- The name of a stream in another job, as in `HUMIDITY_PARALLELISM`, is an error.
+- A job's name before a setting of a stream, as in `SITES_BATCH_SIZE`, is an error.
+"""
+
 _KAFKA = f"""\
 ## Settings of the Kafka client
 
@@ -90,9 +101,11 @@ def configuration_markdown() -> str:
         [
             _INTRO,
             "## Settings of the whole deployment\n",
-            _table(row for row in rows if not row.per_stream),
+            _table(row for row in rows if row.scope == "deployment"),
             _OVERRIDES,
-            _table(row for row in rows if row.per_stream),
+            _table(row for row in rows if row.scope == "stream"),
+            _JOBS,
+            _table(row for row in rows if row.scope == "job"),
             _KAFKA,
             f"| Variable | Reason |\n|---|---|\n{refused}{_UNSAFE}",
             f"## An example\n\n```sh\n{EXAMPLE}```\n",

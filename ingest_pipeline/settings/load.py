@@ -11,26 +11,30 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource
 
 from ..core.errors import SettingsError
+from .job_settings import JobSettings
 from .kafka import kafka_properties
 from .misspelt import misspelt
 from .model import Settings
 from .shared_settings import SharedSettings
 from .stream_settings import StreamSettings
 from .values import Values, allowed
-from .variables import SHARED_VARIABLES, STREAM_VARIABLES, stream_prefix, variable
+from .variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES, prefix, variable
 
 _SECRET_FIELDS = ("database_url", "alert_webhook_url")
 
 
 def load_settings(
-    stream_names: Sequence[str], environ: Mapping[str, str] | None = None, env_file: str | None = ".env"
+    job_of_stream: Mapping[str, str] | Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    env_file: str | None = ".env",
 ) -> Settings:
-    """The settings of the named streams and of the deployment.
+    """The settings of the named streams, of their jobs and of the deployment.
 
-    `<STREAM>_X` beats `X` beats the default. An empty variable counts as not set.
+    `<STREAM>_X` or `<JOB>_X` beats `X` beats the default. An empty variable counts as not set.
 
     Args:
-        stream_names: of all streams. Without any, no variable counts as an override or as a misspelt name.
+        job_of_stream: every stream's name and its job's, or the names alone of streams with jobs of the same names.
+            Without any, no variable counts as an override or as a misspelt name.
         environ: replaces both the process's environment and `env_file`.
         env_file: an optional file in the current directory. The process's environment beats the file.
 
@@ -41,18 +45,25 @@ def load_settings(
     problems: dict[str, str] = {}
     shared = _read(SharedSettings, variables, problems)
     defaults = _read(StreamSettings, variables, problems)
-    streams = {name: _read(StreamSettings, variables, problems, stream_prefix(name)) for name in stream_names}
+    job_defaults = _read(JobSettings, variables, problems)
+    if not isinstance(job_of_stream, Mapping):
+        job_of_stream = {name: name for name in job_of_stream}
+    streams = {name: _read(StreamSettings, variables, problems, prefix(name)) for name in job_of_stream}
+    jobs = {name: _read(JobSettings, variables, problems, prefix(name)) for name in job_of_stream.values()}
     insecure = SharedSettings(**{field: text for field, text in shared.items() if field == "allow_insecure_tls"})
-    overrides = {stream_prefix(name) + setting for name in stream_names for setting in STREAM_VARIABLES}
-    own = {*SHARED_VARIABLES, *STREAM_VARIABLES, *overrides}
+    overrides = {prefix(name) + setting for name in streams for setting in STREAM_VARIABLES}
+    overrides |= {prefix(name) + setting for name in jobs for setting in JOB_VARIABLES}
+    own = {*SHARED_VARIABLES, *STREAM_VARIABLES, *JOB_VARIABLES, *overrides}
     kafka, kafka_problems = kafka_properties(variables, own, insecure.allow_insecure_tls)
-    problems |= kafka_problems | misspelt(variables, own, stream_names)
+    problems |= kafka_problems | misspelt(variables, own, job_of_stream)
     _raise_problems(problems)
     return Settings(
         **shared,
         kafka=kafka,
         stream_defaults=StreamSettings(**defaults),
         streams={name: StreamSettings(**texts) for name, texts in streams.items()},
+        job_defaults=JobSettings(**job_defaults),
+        jobs={name: JobSettings(**texts) for name, texts in jobs.items()},
     )
 
 
@@ -78,7 +89,7 @@ def _raise_problems(problems: Mapping[str, str]) -> None:
 
 
 class _VariablesSource(PydanticBaseSettingsSource):
-    """The texts of a model's fields. A stream's own variable comes before the common one."""
+    """The texts of a model's fields. The own variable of a stream or job comes before the common one."""
 
     def __init__(self, model: type[BaseSettings], variables: Mapping[str, str], prefix: str) -> None:
         super().__init__(model)

@@ -1,4 +1,4 @@
-"""The settings that every stream may override."""
+"""The settings that every stream may override: batches, records, reports and checks."""
 
 from __future__ import annotations
 
@@ -34,18 +34,6 @@ class StreamSettings(Values):
         le=256 * MIB,
         description="A batch is written when the values of its records reach this many bytes in total.",
     )
-    run_max_seconds: int = Field(
-        default=600,
-        ge=10,
-        le=DAY_SECONDS,
-        description="A run ends after this many seconds, and a new run takes over.",
-    )
-    run_idle_seconds: int = Field(
-        default=60, ge=0, le=DAY_SECONDS, description="A run ends after this many seconds without a record."
-    )
-    run_max_batches: int = Field(
-        default=0, ge=0, le=1_000_000_000, description="A run ends after this many batches, and 0 means no limit."
-    )
     start_from: StartFrom = Field(
         default="earliest",
         description="The position in the topic from which a new stream reads.",
@@ -54,19 +42,6 @@ class StreamSettings(Values):
         default=None,
         description="A new stream continues from the committed offsets of this consumer group, and refuses to start"
         " if the group has none for the topic.",
-    )
-    parallelism: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="The number of runs that share the partitions of a stream.",
-    )
-    poll_seconds: int = Field(
-        default=1,
-        ge=1,
-        le=300,
-        description="The sensor checks for lag at this interval, and with 1 or 2 it polls up to three idle streams"
-        " between Dagster's ticks, which are at least 5 seconds apart.",
     )
     report_seconds: int = Field(
         default=60,
@@ -122,10 +97,4 @@ class StreamSettings(Values):
         ge=1024,
         le=256 * MIB,
         description="A dead letter keeps at most this many bytes of its record's value.",
-    )
-    retry_seconds: int = Field(
-        default=60,
-        ge=0,
-        le=3600,
-        description="A run retries for this many seconds while Kafka or PostgreSQL is unavailable.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .job_settings import JobSettings
 from .shared_settings import SharedSettings
 from .stream_settings import StreamSettings
 
@@ -11,9 +12,11 @@ def variable(field: str) -> str:
     return "BATCH_TIMEOUT" if field == "batch_timeout_seconds" else field.upper()
 
 
-def stream_prefix(stream_name: str) -> str:
-    return f"{stream_name.upper()}_"
+def prefix(name: str) -> str:
+    """The prefix of a stream's or job's own variables."""
+    return f"{name.upper()}_"
 
 
 STREAM_VARIABLES = {variable(name): name for name in StreamSettings.model_fields}
+JOB_VARIABLES = {variable(name): name for name in JobSettings.model_fields}
 SHARED_VARIABLES = {variable(name): name for name in SharedSettings.model_fields}

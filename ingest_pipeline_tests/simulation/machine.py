@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ingest_pipeline.settings import StreamSettings
+from ingest_pipeline.settings import Settings
 from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.simulation import people
 from ingest_pipeline_tests.simulation.model import BROKEN, GOOD, REFUSED, TOMBSTONE
 from ingest_pipeline_tests.simulation.parts import REFUSALS, Break
-from ingest_pipeline_tests.simulation.world import World
+from ingest_pipeline_tests.simulation.world import World, changed_settings
 
 KINDS = st.lists(st.sampled_from([GOOD, GOOD, GOOD, BROKEN, REFUSED, TOMBSTONE]), min_size=1, max_size=8)
 REGROWN = st.one_of(st.just([]), KINDS)
@@ -31,9 +31,9 @@ TOLD: Counter[str] = Counter()
 """How often each rule was applied and each thing happened, over all examples of this process."""
 
 
-def settings_of(**own: Any) -> StreamSettings:
-    """A stream's settings; the smallest batches are smaller than an operator may set."""
-    return StreamSettings(run_max_seconds=20, dead_letter_max_ratio=1.0).model_copy(update=own)
+def settings_of(**own: Any) -> Settings:
+    """Settings of the stream and its job. The smallest batches are smaller than an operator may set."""
+    return changed_settings(Settings(), **{"run_max_seconds": 20, "dead_letter_max_ratio": 1.0, **own})
 
 
 OWN = st.builds(
@@ -76,7 +76,7 @@ class Simulation(RuleBasedStateMachine):
     observe: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
 
     @initialize(own=OWN, partitions=st.sampled_from([1, 2, 3]))
-    def begin(self, own: StreamSettings, partitions: int) -> None:
+    def begin(self, own: Settings, partitions: int) -> None:
         self.world = World(own, partitions)
 
     # --- Kafka ------------------------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ class Watch:
     """
 
     def __init__(self, world: World) -> None:
-        self._world, own = world, world.own
-        self._most_records = max(own.batch_size, 0 if own.run_max_batches else own.records_per_commit)
+        self._world, own, job = world, world.own, world.job
+        self._most_records = max(own.batch_size, 0 if job.run_max_batches else own.records_per_commit)
         self._most_bytes = own.batch_bytes
-        self._patience = own.retry_seconds
+        self._patience = job.retry_seconds
         self._hand: dict[tuple[int, int], int] = {}  # (partition, offset) → bytes, read and not committed
         self._began: float | None = None  # when the batch that is being written came to the ledger
         self._asked_at, self._late = 0.0, False

@@ -24,7 +24,7 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.setbacks import backoff_seconds
-from ingest_pipeline.settings import Settings, StreamSettings
+from ingest_pipeline.settings import JobSettings, Settings, StreamSettings
 from ingest_pipeline.testing import MemoryBroker, MemoryLedger, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING
@@ -44,12 +44,22 @@ QUIET.propagate = False
 QUIET.setLevel(logging.CRITICAL)
 
 
+def changed_settings(settings: Settings, **changed: Any) -> Settings:
+    """The settings with other values for the stream or its job, unvalidated."""
+    own = {name: value for name, value in changed.items() if name in StreamSettings.model_fields}
+    of_job = {name: value for name, value in changed.items() if name in JobSettings.model_fields}
+    assert changed.keys() == own.keys() | of_job.keys()
+    streams = {READING.name: settings.streams.get(READING.name, StreamSettings()).model_copy(update=own)}
+    jobs = {READING.job: settings.jobs.get(READING.job, JobSettings()).model_copy(update=of_job)}
+    return settings.model_copy(update={"streams": streams, "jobs": jobs})
+
+
 class World:
     """Also what operations.clients.Clients is to product code."""
 
-    def __init__(self, own: StreamSettings, partitions: int = 2) -> None:
+    def __init__(self, settings: Settings, partitions: int = 2) -> None:
         self.count: Counter[str] = Counter()
-        self.settings = Settings(streams={READING.name: own})
+        self.settings = settings
         self.clock = SharedClock()
         self.broker = MemoryBroker()
         self.model = Model()
@@ -91,6 +101,10 @@ class World:
     def own(self) -> StreamSettings:
         return self.settings.for_stream(READING.name)
 
+    @property
+    def job(self) -> JobSettings:
+        return self.settings.for_job(READING.job)
+
     def database(self) -> SimDatabase:
         return self._database
 
@@ -101,7 +115,7 @@ class World:
         return self._topic
 
     def source(self, stream: Stream, ledger_id: str) -> SimSource:
-        patience = float(self.own.retry_seconds)
+        patience = float(self.job.retry_seconds)
         source = SimSource(self.broker, TOPIC, self.clock, group_id=GROUP, ledger_id=ledger_id, retry_seconds=patience)
         source.world = self
         if (watch := watched()) is not None:
@@ -128,8 +142,7 @@ class World:
 
     def deploy(self, **changed: Any) -> None:
         """New settings; runs that are alive keep theirs."""
-        own = self.own.model_copy(update=changed)
-        self.settings = self.settings.model_copy(update={"streams": {READING.name: own}})
+        self.settings = changed_settings(self.settings, **changed)
 
     def tick(self, seconds: float = 5.0) -> None:
         """One tick of the sensor, so long after whatever came before."""

@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from ingest_pipeline.core.errors import SettingsError
-from ingest_pipeline.settings import Settings, StreamSettings, load_settings
-from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings import JobSettings, Settings, StreamSettings, load_settings
+from ingest_pipeline.settings.variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES
 from ingest_pipeline_tests.unit.settings_loading import STREAMS, load, problems
 
 
@@ -33,21 +33,19 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
         batch_size=1000,
         batch_timeout_seconds=1.0,
         batch_bytes=16 * 1024 * 1024,
-        run_max_seconds=600,
-        run_idle_seconds=60,
-        run_max_batches=0,
         start_from="earliest",
         adopt_group=None,
-        parallelism=1,
-        poll_seconds=1,
         report_seconds=60,
         report_as="observation",
         naive_timestamps="utc",
         write_method="copy",
         dead_letter_max_bytes=1024 * 1024,
-        retry_seconds=60,
+    )
+    assert settings.for_job("price") == JobSettings(
+        parallelism=1, run_max_seconds=600, run_idle_seconds=60, run_max_batches=0, poll_seconds=1, retry_seconds=60
     )
     assert settings.for_stream("temperature") == settings.for_stream("price") == settings.stream_defaults
+    assert settings.for_job("temperature") == settings.for_job("price") == settings.job_defaults
 
 
 @pytest.mark.parametrize(
@@ -61,8 +59,6 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
         ("BATCH_BYTES", "16MiB", 16_777_216),
         ("BATCH_BYTES", "512 KiB", 524_288),
         ("BATCH_BYTES", "64KiB", 65_536),
-        ("RUN_IDLE_SECONDS", "0", 0),
-        ("RUN_MAX_BATCHES", "1", 1),
         ("START_FROM", "latest", "latest"),
         ("START_FROM", "2026-01-31T06:00:00Z", datetime(2026, 1, 31, 6, tzinfo=UTC)),
         ("START_FROM", "2026-01-31T06:00:00+02:00", datetime(2026, 1, 31, 4, tzinfo=UTC)),
@@ -70,12 +66,10 @@ def test_empty_environment_gives_the_documented_defaults() -> None:
         ("START_FROM", "2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
         ("START_FROM", "1970-01-01T00:00:00Z", datetime(1970, 1, 1, tzinfo=UTC)),
         ("ADOPT_GROUP", "connect-price", "connect-price"),
-        ("PARALLELISM", "64", 64),
         ("REPORT_AS", "materialization", "materialization"),
         ("NAIVE_TIMESTAMPS", "reject", "reject"),
         ("WRITE_METHOD", "executemany", "executemany"),
         ("DEAD_LETTER_MAX_BYTES", "1KiB", 1024),
-        ("RETRY_SECONDS", "0", 0),
         ("BATCH_SIZE", "", 1000),
         ("BATCH_SIZE", "  ", 1000),
     ],
@@ -85,6 +79,19 @@ def test_text_of_a_stream_setting(variable: str, text: str, value: object) -> No
     assert setting == value
     if isinstance(setting, datetime):
         assert setting.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("RUN_IDLE_SECONDS", "0", 0),
+        ("RUN_MAX_BATCHES", "1", 1),
+        ("PARALLELISM", "64", 64),
+        ("RETRY_SECONDS", "0", 0),
+    ],
+)
+def test_text_of_a_job_setting(variable: str, text: str, value: int) -> None:
+    assert getattr(load(**{variable: text}).for_job("price"), JOB_VARIABLES[variable]) == value
 
 
 @pytest.mark.parametrize(
@@ -191,7 +198,7 @@ def test_importing_reads_no_environment() -> None:
 
 def test_the_environment_overrides_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (*SHARED_VARIABLES, *STREAM_VARIABLES):
+    for name in (*SHARED_VARIABLES, *STREAM_VARIABLES, *JOB_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / ".env").write_text(
         "# a comment\nBATCH_SIZE=10\nexport POLL_SECONDS=9\nPRICE_BATCH_SIZE='11'\nRETRY_SECONDS\n"
@@ -203,8 +210,8 @@ def test_the_environment_overrides_the_env_file(monkeypatch: pytest.MonkeyPatch,
     settings = load_settings(STREAMS)
     assert settings.for_stream("temperature").batch_size == 20
     assert settings.for_stream("price").batch_size == 11
-    assert settings.for_stream("price").poll_seconds == 9
-    assert settings.for_stream("price").parallelism == 3
+    assert settings.for_job("price").poll_seconds == 9
+    assert settings.for_job("price").parallelism == 3
     assert settings.kafka["sasl.password"] == "p # w"
     assert settings.kafka["client.id"] == "environment"
     assert load_settings(STREAMS, env_file=None).for_stream("price").batch_size == 20

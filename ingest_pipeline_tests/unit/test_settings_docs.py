@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.docs import EXAMPLE, configuration_markdown, main
-from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -39,7 +39,7 @@ def test_without_arguments_the_page_is_printed(capsys: pytest.CaptureFixture[str
 
 def test_every_setting_has_one_row() -> None:
     rows = Counter(re.findall(r"^\| `([A-Z_]+)` \|", configuration_markdown(), re.MULTILINE))
-    for name in (*SHARED_VARIABLES, *STREAM_VARIABLES, "KAFKA_BOOTSTRAP_SERVERS"):
+    for name in (*SHARED_VARIABLES, *STREAM_VARIABLES, *JOB_VARIABLES, "KAFKA_BOOTSTRAP_SERVERS"):
         assert rows[name] == 1, name
 
 
@@ -58,5 +58,5 @@ def test_tables_have_four_or_two_columns_throughout() -> None:
 def test_the_example_loads() -> None:
     environ = dict(line.split("=", 1) for line in EXAMPLE.splitlines())
     settings = load_settings(("price", "temperature"), environ)
-    assert settings.for_stream("price").parallelism == 2
+    assert settings.for_job("price").parallelism == 2
     assert settings.kafka["sasl.password"] == "change-me"

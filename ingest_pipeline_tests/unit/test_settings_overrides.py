@@ -8,7 +8,7 @@ import pytest
 
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.settings import load_settings
-from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 
@@ -20,7 +20,7 @@ def test_an_override_beats_the_common_value_and_the_default() -> None:
     assert (price.start_from, temperature.start_from) == ("earliest", "latest")
 
 
-@pytest.mark.parametrize("variable", sorted(STREAM_VARIABLES))
+@pytest.mark.parametrize("variable", sorted({**STREAM_VARIABLES, **JOB_VARIABLES}))
 def test_every_stream_setting_can_be_overridden(variable: str) -> None:
     assert list(problems(**{f"PRICE_{variable}": " , "})) == [f"PRICE_{variable}"]
 
@@ -59,7 +59,7 @@ def test_a_name_with_the_unit_is_corrected(variable: str) -> None:
     assert "BATCH_TIMEOUT" in problems(**{variable: "2"})[variable]
 
 
-@pytest.mark.parametrize("setting", sorted(STREAM_VARIABLES))
+@pytest.mark.parametrize("setting", sorted({**STREAM_VARIABLES, **JOB_VARIABLES}))
 @pytest.mark.parametrize(
     "word", ["EMBEDDING", "CELERY_TASK", "DB", "WORKER", "BULK_INSERT", "HUMIDITY", "TEMP", "EU_PRICE", "MODEL"]
 )
@@ -101,11 +101,16 @@ def test_without_streams_there_are_no_overrides() -> None:
 
 
 def test_full_names_are_never_overrides() -> None:
-    """No setting's name ends in an underscore and a stream setting's name."""
-    for name in (*SHARED_VARIABLES, *STREAM_VARIABLES):
-        assert not any(name.endswith(f"_{setting}") for setting in STREAM_VARIABLES)
+    """No setting's name ends in an underscore and the name of a stream's or job's setting."""
+    for name in (*SHARED_VARIABLES, *STREAM_VARIABLES, *JOB_VARIABLES):
+        assert not any(name.endswith(f"_{setting}") for setting in (*STREAM_VARIABLES, *JOB_VARIABLES))
 
 
 def test_for_stream_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match="'pirce': the nearest name is 'price'"):
         load().for_stream("pirce")
+
+
+def test_for_job_names_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="for a job called 'pirce': the nearest name is 'price'"):
+        load().for_job("pirce")

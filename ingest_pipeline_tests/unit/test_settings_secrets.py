@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.settings import Settings, describe, load_settings
-from ingest_pipeline.settings.variables import SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.settings.variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 
@@ -115,8 +115,9 @@ def test_secrets_are_in_no_error_of_values_built_by_hand() -> None:
 def test_describe_has_every_setting_once() -> None:
     rows = describe(load())
     names = [row.name for row in rows]
-    assert sorted(names) == sorted({*SHARED_VARIABLES, *STREAM_VARIABLES, "KAFKA_BOOTSTRAP_SERVERS"})
-    assert {row.name for row in rows if row.per_stream} == set(STREAM_VARIABLES)
+    assert sorted(names) == sorted({*SHARED_VARIABLES, *STREAM_VARIABLES, *JOB_VARIABLES, "KAFKA_BOOTSTRAP_SERVERS"})
+    assert {row.name for row in rows if row.scope == "stream"} == set(STREAM_VARIABLES)
+    assert {row.name for row in rows if row.scope == "job"} == set(JOB_VARIABLES)
     for row in rows:
         assert row.value == row.default
         assert re.fullmatch(r"[A-Z][^.]*\.", row.meaning), "one sentence"

@@ -39,7 +39,10 @@ class Servers:
 
     @property
     def settings(self) -> Any:
-        return SimpleNamespace(for_stream=lambda _: SimpleNamespace(max_delay_seconds=300, poll_seconds=1))
+        return SimpleNamespace(
+            for_stream=lambda _: SimpleNamespace(max_delay_seconds=300),
+            for_job=lambda _: SimpleNamespace(poll_seconds=1),
+        )
 
     def database(self) -> None:
         """None of these streams has begun, so that no table is read."""

@@ -60,7 +60,7 @@ class StreamRun:
     def __init__(self, context: dg.AssetExecutionContext, stream_context: StreamContext) -> None:
         self._context, self._stream_context = context, stream_context
         self._stream, self._clients = stream_context.stream, stream_context.clients
-        self._settings = stream_context.settings
+        self._settings, self._job_settings = stream_context.settings, stream_context.job_settings
         self._run = context.run
         self._shard = tags.shard_of(self._run.tags)
         self._log = run_logger(self._clients.settings.log_format)
@@ -130,7 +130,7 @@ class StreamRun:
             source,
             session,
             decode=decoder.decode,
-            batch_limits=batch_limits(self._settings, by_hand=self._shard is None),
+            batch_limits=batch_limits(self._settings, self._job_settings, by_hand=self._shard is None),
             run_limits=self._limits(topic, session),
             clock=self._clock,
             stop=stop.reason,
@@ -175,7 +175,7 @@ class StreamRun:
         does not answer may get no position.
         """
         policy = self._clients.start_policy(self._stream)
-        backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._settings.retry_seconds), stop.reason)
+        backoff = Backoff(self._clock, min(BEGIN_SECONDS, self._job_settings.retry_seconds), stop.reason)
         while True:
             try:
                 ledger.prepare()
@@ -202,22 +202,22 @@ class StreamRun:
             return session.own(partitions, exact=False)
         if (why := self._run.tags.get(tags.SUCCESSOR)) is not None:
             kind = "wait" if why == AGE else "wait-now"
-            seconds = successor_seconds(self._settings.run_max_seconds) if why == AGE else SUCCESSOR_SECONDS
+            seconds = successor_seconds(self._job_settings.run_max_seconds) if why == AGE else SUCCESSOR_SECONDS
             return session.own(partitions, exact=True, announce=kind, wait_seconds=seconds, stop=stop.reason)
         return session.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop.reason)
 
     def _limits(self, topic: Topic, session: PostgresLedgerSession) -> RunLimits:
         """A run by hand stops at the current end offsets."""
-        own = self._settings
+        job = self._job_settings
         targets = None
         if self._shard is None:
             targets = _offsets(topic.end_offsets(list(session.positions))) if session.positions else {}
             self._silent = sorted(session.positions.keys() - targets.keys())
         return RunLimits(
-            max_seconds=own.run_max_seconds,
-            idle_seconds=own.run_idle_seconds,
-            max_batches=own.run_max_batches,
-            retry_seconds=own.retry_seconds,
+            max_seconds=job.run_max_seconds,
+            idle_seconds=job.run_idle_seconds,
+            max_batches=job.run_max_batches,
+            retry_seconds=job.retry_seconds,
             targets=targets,
         )
 

@@ -38,20 +38,20 @@ TICK_SECONDS = 60.0
 
 def stream_sensor(stream_context: StreamContext) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default. A short POLL_SECONDS leads to several polls a tick."""
-    stream, settings = stream_context.stream, stream_context.settings
+    stream, job_settings = stream_context.stream, stream_context.job_settings
     runless_checks = RunlessChecks(stream_context)
-    wait_watch = WaitWatch(settings.max_delay_seconds)
+    wait_watch = WaitWatch(stream_context.settings.max_delay_seconds)
 
     @dg.sensor(
         name=tags.sensor_name(stream.job),
         job_name=tags.job_name(stream.job),
-        minimum_interval_seconds=settings.poll_seconds,
+        minimum_interval_seconds=job_settings.poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Launches a run for every shard of topic {stream.topic} that has lag and no live drainer.",
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         by_daemon = context.log_key is not None  # a manual test of the sensor needs its answer at once
-        idle_poll = IdlePoll(context.instance_ref if by_daemon else None, settings.poll_seconds)
+        idle_poll = IdlePoll(context.instance_ref if by_daemon else None, job_settings.poll_seconds)
         try:
             starting = _starting_seconds(context.instance_ref, stream_context.clients.settings.run_start_seconds)
             return tick(context, stream_context, runless_checks, idle_poll, starting, wait_watch)
@@ -139,7 +139,7 @@ def read_view(
         starting_seconds, wait_watch: see `tick`.
     """
     now = time.time()  # before the poll, which must not make ghosts look older
-    stream, settings = stream_context.stream, stream_context.settings
+    stream, job_settings = stream_context.stream, stream_context.job_settings
     ledger, topic = stream_context.ledger, stream_context.topic
     snapshot = ledger.snapshot()
     positions, state, owners = snapshot.positions, snapshot.state, snapshot.owners
@@ -150,7 +150,7 @@ def read_view(
     partitions = range(identity.partitions)
     ends = topic.end_offsets(partitions)
     losses = _losses(identity, topic, snapshot, ends)
-    if losses and settings.on_data_loss == "stop":
+    if losses and stream_context.settings.on_data_loss == "stop":
         for loss in losses:
             if not loss.cause.is_another_topic:
                 ledger.note_loss(loss)
@@ -164,14 +164,14 @@ def read_view(
     if idle_poll is not None and idle and paused is None and idle_poll.ends_changed(topic, ends):
         return read_view(context, stream_context, recently_idle, None, starting_seconds, wait_watch)
     runs_read = not (recently_idle and idle)
-    limit = RECENT_RUNS * settings.parallelism
+    limit = RECENT_RUNS * job_settings.parallelism
     active, recent = views_of_runs(context.instance, stream, limit) if runs_read else ([], [])
     memory = load(context.cursor)
     return View(
         now=now,
-        parallelism=settings.parallelism,
+        parallelism=job_settings.parallelism,
         definition=tags.definition_of(stream, stream_context.clients.settings),
-        run_max_seconds=settings.run_max_seconds,
+        run_max_seconds=job_settings.run_max_seconds,
         lag=lag,
         begun=set(positions),
         lost=bool(losses),
@@ -187,7 +187,7 @@ def read_view(
         runs_read=runs_read,
         last_statuses=last_statuses(memory),
         runs_read_at=memory.get("looked_at"),
-        patience=learned_patience([*active, *recent], starting_seconds, settings.run_max_seconds),
+        patience=learned_patience([*active, *recent], starting_seconds, job_settings.run_max_seconds),
         failure=state.failure,
         unanswered=unanswered(identity, ends),
     )
@@ -215,13 +215,12 @@ def _observe(
 
 
 def _request(launch: Launch, stream_context: StreamContext, view: View) -> dg.RunRequest:
-    settings = stream_context.settings
     lead = view.patience.lead if view.patience is not None else 0.0
     run_tags = {
         tags.STREAM: stream_context.stream.name,
         tags.SHARD: str(launch.shard),
         tags.DEFINITION: view.definition,
-        tags.MAX_RUNTIME: str(max_runtime(settings.run_max_seconds, lead)),
+        tags.MAX_RUNTIME: str(max_runtime(stream_context.job_settings.run_max_seconds, lead)),
     }
     if launch.successor is not None:
         run_tags[tags.SUCCESSOR] = launch.successor
