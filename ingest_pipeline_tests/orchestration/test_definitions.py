@@ -21,6 +21,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.workspace.load import load_workspace_process_context_from_yaml_paths
 
 import ingest_pipeline
+from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.settings import Settings, load_settings
 from ingest_pipeline.streams import STREAMS
@@ -84,6 +85,22 @@ class TestParts:
             assert sensor.job_name == f"drain_{name}"
         schedule = definitions.resolve_schedule_def("maintenance_schedule")
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+
+    def test_the_shipped_streams_keep_their_consumer_groups_and_tags(self) -> None:
+        graph = build_definitions(STREAMS, defaults()).resolve_asset_graph()
+        groups = {name: graph.get(dg.AssetKey(name)).metadata["group_id"] for name in ("temperature", "price")}
+        assert groups == {"temperature": "ingest-temperature", "price": "ingest-price"}
+        assert (tags.STREAM, tags.SHARD) == ("ingest/stream", "ingest/shard")
+        assert (tags.DEFINITION, tags.ENDED) == ("ingest/stream_definition", "ingest/ended")
+
+    def test_a_stream_with_another_job_is_drained_and_watched_in_its_name(self) -> None:
+        streams = [replace(stream, job=f"{stream.name}_site") for stream in STREAMS]
+        environ = {"PRICE_SITE_POLL_SECONDS": "7", "PRICE_BATCH_SIZE": "9"}
+        settings = load_settings({stream.name: stream.job for stream in streams}, environ)
+        definitions = build_definitions(streams, settings)
+        sensor = definitions.resolve_sensor_def("price_site_sensor")
+        assert (sensor.job_name, sensor.minimum_interval_seconds) == ("drain_price_site", 7)
+        assert definitions.resolve_job_def("drain_price_site").asset_layer.selected_asset_keys == {dg.AssetKey("price")}
 
     def test_a_table_stands_behind_its_topic(self) -> None:
         graph = build_definitions(STREAMS, defaults()).resolve_asset_graph()
