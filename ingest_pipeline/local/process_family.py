@@ -9,6 +9,7 @@ from contextlib import suppress
 import psutil
 
 _POLL_SECONDS = 0.05
+_SCAN_SECONDS = 0.5
 _ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
@@ -68,19 +69,33 @@ class Family:
         2. The other members get SIGTERM and `left_seconds`. Dagster's runs finish a batch in this time.
         3. The rest gets SIGKILL.
         """
-        for leader in [member for member in self.members() if member.pid == self.leader]:
+        for leader in self._leader():
             with suppress(psutil.NoSuchProcess):
                 leader.send_signal(sign)
-            self._wait(grace_seconds, lambda: all(member.pid != self.leader for member in self.members()))
+        self._wait(grace_seconds, self._leader)
         if self.send(signal.SIGTERM):
-            self._wait(left_seconds, lambda: not self.members())
+            self._wait(left_seconds, self.members)
         while self.send(signal.SIGKILL):
             time.sleep(_POLL_SECONDS)
 
-    def _wait(self, seconds: float, is_over: Callable[[], bool]) -> None:
+    def _leader(self) -> list[psutil.Process]:
+        """The leader, if it runs."""
+        return [member for member in self.members() if member.pid == self.leader]
+
+    def _wait(self, seconds: float, remaining: Callable[[], Collection[psutil.Process]]) -> None:
+        """Wait until `remaining` is empty. A scan of every process is slow, so most polls look at the last result."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not is_over():
-            time.sleep(_POLL_SECONDS)
+        while (members := remaining()) and time.monotonic() < deadline:
+            next_scan = min(deadline, time.monotonic() + _SCAN_SECONDS)
+            while any(map(_runs, members)) and time.monotonic() < next_scan:
+                time.sleep(_POLL_SECONDS)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() not in _ENDED
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _session(process: psutil.Process) -> int | None:
