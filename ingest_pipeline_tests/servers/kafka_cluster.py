@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic
 from ingest_pipeline.local.server import HOST, free_port
 
 from .broker import KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
-from .kafka_jars import KafkaProcess, new_cluster_id
+from .kafka_jars import KafkaProcess, new_id
 
 _CONTROLLER_ID = 100
 _SURVIVING_VOTERS = 3
@@ -53,7 +53,7 @@ class KafkaCluster(RealKafka):
         self.description = f"Kafka {KAFKA_VERSION} from its jars, {brokers} brokers at {self.bootstrap_servers}"
         voters = ids if brokers >= _SURVIVING_VOTERS else [_CONTROLLER_ID]
         self._controller_ports = {node: free_port() for node in voters}
-        self._cluster_id = new_cluster_id()
+        self._cluster_id = new_id()
         self.brokers: dict[int, KafkaProcess] = {}
         self.controllers: list[KafkaProcess] = []
 
@@ -80,10 +80,8 @@ class KafkaCluster(RealKafka):
             raise
 
     def stop(self) -> None:
-        """End the brokers first, because handing their leaderships over needs a controller."""
-        self._at_once([process.stop for process in self.brokers.values()])
-        for controller in self.controllers:
-            controller.stop()
+        """End every node by SIGKILL. After SIGTERM to all nodes, a broker may wait a minute for an ended controller."""
+        self.kill()
 
     def kill(self) -> None:
         for process in self._processes():
