@@ -54,7 +54,7 @@ check: install ## Format, lint, types, docs, tests
 	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 kafka: install ## Fetch Apache Kafka's jars for the tests (needs Java and Maven, once)
-	@$(BIN)/python -m ingest_pipeline_tests.servers.jar_cache
+	@$(BIN)/python -m ingest_pipeline_tests.servers.kafka_jars
 
 lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \

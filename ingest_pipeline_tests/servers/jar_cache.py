@@ -1,7 +1,4 @@
-"""Apache Kafka's jars, fetched once by Maven into a cache outside the work tree.
-
-``python -m ingest_pipeline_tests.servers.jar_cache`` fetches them and prints where they are.
-"""
+"""Apache Kafka's jars, fetched once by Maven into a cache outside the work tree."""
 
 import fcntl
 import os
@@ -77,7 +74,3 @@ def _fetch(folder: Path, jars: Path, timeout_seconds: float) -> None:
         output = (fetched.stdout + fetched.stderr).strip().splitlines() or ["no output"]
         raise ServerUnavailable(f"Maven could not fetch Kafka's jars: {output[0]}")
     unfinished.rename(jars)
-
-
-if __name__ == "__main__":
-    print(kafka_jars())
