@@ -6,9 +6,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from ..core.clock import SystemClock
+from ..core.decode import JsonDecoder
+from ..core.ports import Clock
 from ..core.start import StartPolicy
 from ..core.stream import Stream
 from ..settings import Settings
+from .limits import letter_limits
 
 if TYPE_CHECKING:
     from ..kafka.admin import Admin
@@ -16,14 +20,16 @@ if TYPE_CHECKING:
     from ..kafka.topic import KafkaTopic
     from ..postgres.database import Database
     from ..postgres.ledger import PostgresLedger
+    from ..postgres.replay import MissingRows
+    from ..postgres.session import PostgresLedgerSession
 
 
 class Clients:
     """Clients for the settings' servers. Confluent's and SQLAlchemy's clients are imported on first use, because
     imports are slow."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings, self.clock = settings, clock or SystemClock()
         self._lock = threading.Lock()
         self._database: Database | None = None
         self._admin: Admin | None = None
@@ -58,6 +64,31 @@ class Clients:
 
         return PostgresLedger(self.database(), stream)
 
+    def ledger_session(self, stream: Stream, run_id: str) -> PostgresLedgerSession:
+        """A new session, which the caller closes."""
+        from ..postgres.session import PostgresLedgerSession
+
+        own = self.settings.for_stream(stream.name)
+        return PostgresLedgerSession(
+            self.database(),
+            stream,
+            run_id,
+            own.write_method,
+            own.dead_letter_max_bytes,
+            letter_limits(own),
+            own.batch_size,
+            self.clock,
+        )
+
+    def missing_rows(self, stream: Stream) -> MissingRows:
+        """Stores the rows of a replay."""
+        from ..postgres.replay import MissingRows
+
+        return MissingRows(self.database(), stream)
+
+    def decoder(self, stream: Stream) -> JsonDecoder:
+        return JsonDecoder(stream, self.settings.for_stream(stream.name).naive_timestamps)
+
     def admin(self) -> Admin:
         """The client for questions to Kafka, made on first use."""
         from ..kafka.admin import Admin
@@ -85,6 +116,7 @@ class Clients:
             batch_bytes=self.settings.for_stream(stream.name).batch_bytes,
             client_id=f"ingest-{stream.name}",
             retry_seconds=self.settings.for_job(stream.job).retry_seconds,
+            clock=self.clock,
         )
 
     def group_id(self, stream: Stream) -> str:

@@ -89,10 +89,8 @@ def accept(
     Raises:
         Superseded: a draining run did not release the partitions, or a position has moved since the survey.
     """
-    from ..postgres.session import PostgresLedgerSession
-
     stream = context.stream
-    session = PostgresLedgerSession(context.clients.database(), stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
+    session = context.clients.ledger_session(stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
     try:
         partitions = [item.loss.partition for item in accepted]
         others = session.own(partitions, exact=True, announce="wait-now", wait_seconds=OWN_SECONDS, stop=stop)

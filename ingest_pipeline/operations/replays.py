@@ -9,8 +9,6 @@ from datetime import datetime
 from functools import partial
 
 from ..core.batch import SLICE_SECONDS, BatchLimits
-from ..core.clock import SystemClock
-from ..core.decode import JsonDecoder
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError
 from ..core.ledger import Replayed
 from ..core.ports import Topic
@@ -96,13 +94,8 @@ def run_replay(
     observe: Callable[[Replayed], None] = lambda replayed: None,
 ) -> Replayed:
     """Replay the ranges in order. `observe` receives the sum so far."""
-    from ..postgres.replay import MissingRows
-
     stream, clients, settings, total = context.stream, context.clients, context.settings, Replayed()
-    store, decode = (
-        MissingRows(clients.database(), stream),
-        JsonDecoder(stream, settings.naive_timestamps).decode,
-    )
+    store, decode = clients.missing_rows(stream), clients.decoder(stream).decode
     with closing(clients.source(stream, context.ledger.ledger_id())) as source:
         for offsets in chosen:
             total += replay(
@@ -112,7 +105,7 @@ def run_replay(
                 rules=record_rules(settings, stream),
                 offsets=offsets,
                 limits=BatchLimits(settings.batch_size, settings.batch_bytes, SLICE_SECONDS),
-                clock=SystemClock(),
+                clock=clients.clock,
                 retry_seconds=context.job_settings.retry_seconds,
                 stop=stop,
                 verify=partial(_check_incarnation, offsets, context),

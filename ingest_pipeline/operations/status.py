@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -35,11 +34,9 @@ def status_of(context: StreamContext) -> StreamStatus:
     return status
 
 
-def snapshots(
-    contexts: Iterable[StreamContext], rates: bool = False, monotonic: Callable[[], float] = time.monotonic
-) -> Iterator[StreamSnapshot]:
+def snapshots(contexts: Iterable[StreamContext], rates: bool = False) -> Iterator[StreamSnapshot]:
     """Every stream's answers. All streams together wait for a silent Kafka once."""
-    kafka = _Kafka(monotonic)
+    kafka = _Kafka()
     for context in contexts:
         stream, delay, poll = context.stream, context.settings.max_delay_seconds, context.job_settings.poll_seconds
         try:
@@ -92,8 +89,7 @@ def _in_time(question: Callable[[], T]) -> T | IngestError:
 class _Kafka:
     """Asks Kafka about the streams in order, until a time-out."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._has_answered = False
         self._silence: KafkaUnavailable | None = None
 
@@ -109,11 +105,12 @@ class _Kafka:
                     f"topic {context.stream.topic} was not asked for after a time-out: {self._silence.message}"
                 )
             return KafkaUnavailable(f"asked once for all streams: {self._silence.message}")
-        began = self._monotonic()
+        clock = context.clients.clock
+        began = clock.monotonic()
         try:
             answer = question(context.clients.topic(context.stream, KAFKA_SECONDS))
         except KafkaUnavailable as error:
-            if self._monotonic() - began >= KAFKA_SECONDS / 2:  # a quick refusal is about this topic alone
+            if clock.monotonic() - began >= KAFKA_SECONDS / 2:  # a quick refusal is about this topic alone
                 self._silence = error
             return error
         except IngestError as error:

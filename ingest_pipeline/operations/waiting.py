@@ -5,11 +5,11 @@ Producers' clocks do not count, because the times in their records may lie years
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..core.ledger import StreamState
+from ..core.ports import Clock
 from ..core.record import StoredPosition
 
 NOTED_SECONDS = 15.0
@@ -40,9 +40,9 @@ class WaitWatch:
         max_delay_seconds: longer waits make the stream late.
     """
 
-    def __init__(self, max_delay_seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_delay_seconds: float, clock: Clock) -> None:
         self._noted_seconds = min(NOTED_SECONDS, max_delay_seconds / 2)
-        self._monotonic = monotonic
+        self._clock = clock
         self._seen: dict[int, tuple[int, int, float]] = {}
 
     def look(
@@ -53,7 +53,7 @@ class WaitWatch:
         Args:
             lag: partition → records. A missing partition keeps the standstill of the ledger.
         """
-        now = state.now.timestamp() if state.now is not None else time.time()
+        now = state.now.timestamp() if state.now is not None else self._clock.time()
         written = waiting_of(state)
         waiting = {partition: entry for partition, entry in written.items() if partition not in lag}
         for partition, records in lag.items():
@@ -70,10 +70,10 @@ class WaitWatch:
     ) -> Waiting | None:
         seen = self._seen.get(partition)
         if seen is None or seen[:2] != offset:
-            seen = self._seen[partition] = (*offset, self._monotonic())
+            seen = self._seen[partition] = (*offset, self._clock.monotonic())
         if written is not None and written[:2] == offset:
             return written._replace(since=min(written.since, now))  # the clock may have been set back
-        seconds = self._monotonic() - seen[2]
+        seconds = self._clock.monotonic() - seen[2]
         return Waiting(*offset, now - seconds) if seconds >= self._noted_seconds else None
 
 

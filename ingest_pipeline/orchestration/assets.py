@@ -38,8 +38,16 @@ def stream_asset(stream_context: StreamContext, group: str) -> dg.AssetsDefiniti
         output_required=False,
     )
     def drain(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+        from .run.drained_stream import DrainedStream
+        from .run.journal import Journal
+        from .run.log import run_logger
+        from .run.stop_signal import StopRequest
         from .run.stream_run import StreamRun
 
-        yield from StreamRun(context, stream_context).results()
+        log = run_logger(clients.settings.log_format)
+        journal = Journal(context, clients.clock, log)
+        drained = DrainedStream(stream_context, context.asset_key, journal, log)
+        stop = StopRequest(context.instance, context.run.run_id)
+        yield from StreamRun(context.run, drained, journal, stop).results()
 
     return drain

@@ -39,10 +39,17 @@ def build_definitions(
     Raises:
         SettingsError: invalid settings or streams.
     """
+    streams = list(streams)
+    if settings is None:
+        settings = load_settings({name: stream.job for name, stream in by_name(streams).items()})
+    return definitions_with(Clients(settings), streams, key_prefix, group)
+
+
+def definitions_with(
+    clients: Clients, streams: Iterable[Stream], key_prefix: Sequence[str] = (), group: str = "ingest"
+) -> dg.Definitions:
+    """The definitions of `build_definitions` with these clients."""
     named = by_name(streams)
-    clients = Clients(
-        settings if settings is not None else load_settings({stream.name: stream.job for stream in named.values()})
-    )
     contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
     everything = list(contexts.values())
     sensors = [*map(stream_sensor, everything), *alert_sensors(everything, clients.settings.webhook)]

@@ -15,7 +15,8 @@ import pytest
 
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
-from ingest_pipeline.orchestration import build, tags
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.build import definitions_with
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults import kill_points
@@ -135,9 +136,8 @@ class Place:
         """A run to the end of the topic, in this process."""
         environ = {**self.environ, "BATCH_TIMEOUT": "0.1", "RUN_IDLE_SECONDS": "0"}
         stream = self.world.stream
-        with self._clients(environ) as clients, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, "Clients", lambda settings: clients)
-            definitions = build.build_definitions([stream], clients.settings)
+        with self._clients(environ) as clients:
+            definitions = definitions_with(clients, [stream])
             result = definitions.resolve_job_def(tags.job_name(stream.job)).execute_in_process(
                 instance=self.world.instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"}
             )

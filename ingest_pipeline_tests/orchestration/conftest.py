@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
-from ingest_pipeline.orchestration import build
-from ingest_pipeline.settings import load_settings
+from ingest_pipeline.orchestration.build import definitions_with
+from ingest_pipeline.settings import Settings, load_settings
 from ingest_pipeline.streams import STREAMS
-from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.bench import AheadClock, Bench
 
 TEMPERATURE, PRICE = STREAMS
 
@@ -57,27 +57,22 @@ def dagster_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def bench(
-    request: pytest.FixtureRequest,
-    database_url: str,
-    dagster_storage: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, database_url: str, dagster_storage: Path, tmp_path: Path
 ) -> Iterator[Callable[..., Bench]]:
     """``bench(streams=[TEMPERATURE], partitions=2, BATCH_SIZE="10", …)``: a topic for every stream, of a name of its
     own, none with ``partitions=0``. A run ends as it is caught up, unless RUN_IDLE_SECONDS says otherwise.
 
-    KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL may be given too; then no topic is made.
+    With KAFKA_BOOTSTRAP_SERVERS, no topic is made. ``clients`` makes the clients from settings and clock.
     """
     opened: list[Clients] = []
-
-    def clients(*arguments: Any) -> Clients:
-        opened.append(Clients(*arguments))
-        return opened[-1]
-
-    monkeypatch.setattr(build, "Clients", clients)
     with ExitStack() as cleanup:
 
-        def make(streams: Sequence[Stream] = (TEMPERATURE,), partitions: int = 2, **environ: str) -> Bench:
+        def make(
+            streams: Sequence[Stream] = (TEMPERATURE,),
+            partitions: int = 2,
+            clients: Callable[[Settings, Clock], Clients] = Clients,
+            **environ: str,
+        ) -> Bench:
             if "KAFKA_BOOTSTRAP_SERVERS" not in environ:
                 environ["KAFKA_BOOTSTRAP_SERVERS"] = request.getfixturevalue("kafka_server").bootstrap_servers
                 new = request.getfixturevalue("topic")
@@ -90,11 +85,13 @@ def bench(
             }
             environ = {**usual, **environ}
             settings = load_settings([stream.name for stream in streams], environ)
-            definitions = build.build_definitions(streams, settings)
+            clock = AheadClock()
+            opened.append(clients(settings, clock))
+            definitions = definitions_with(opened[-1], streams)
             folder = tmp_path / f"instance-{len(opened)}"
             shutil.copytree(dagster_storage, folder)
             instance = cleanup.enter_context(dg.DagsterInstance.local_temp(str(folder), overrides=NO_COMPUTE_LOGS))
-            return Bench(streams, environ, settings, opened[-1], definitions, instance)
+            return Bench(streams, environ, settings, opened[-1], definitions, instance, clock)
 
         yield make
         for each in opened:

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -26,7 +25,7 @@ from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.jobs import maintenance
 from ingest_pipeline.settings import load_settings
-from ingest_pipeline.testing import MemoryDatabase, MemoryLedger
+from ingest_pipeline.testing import MemoryDatabase, MemoryLedger, SettableClock
 from ingest_pipeline_tests.samples import READING
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]
@@ -90,8 +89,8 @@ class ClientsWithoutServers(Clients):
 class Keeper:
     """Runs jobs on the instance, and the maintenance job so many days later."""
 
-    def __init__(self, instance: dg.DagsterInstance, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.instance, self.folder, self._monkeypatch = instance, folder, monkeypatch
+    def __init__(self, instance: dg.DagsterInstance, folder: Path) -> None:
+        self.instance, self.folder = instance, folder
 
     def run(self, name: str, times: int = 1, job: str | None = None) -> list[str]:
         """Ids of runs of a stream's job, oldest first."""
@@ -103,9 +102,8 @@ class Keeper:
         ]
 
     def maintain(self, days_later: float, keep: int = 0) -> None:
-        at = time.time() + days_later * DAY
-        self._monkeypatch.setattr(maintenance, "time", SimpleNamespace(time=lambda: at))
-        clients = ClientsWithoutServers(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}))
+        clock = SettableClock(time.time() + days_later * DAY)
+        clients = ClientsWithoutServers(load_settings([], {"RUN_RETENTION_KEEP": str(keep)}), clock)
         contexts = [StreamContext(Stream(name, READING.event), clients) for name in ("busy", "quiet", "broken")]
         self.execute(maintenance.maintenance_job(clients, contexts, [SENSOR]), OURS)
 
@@ -151,7 +149,7 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        yield Keeper(instance, tmp_path / ".dagster_storage", monkeypatch)
+        yield Keeper(instance, tmp_path / ".dagster_storage")
 
 
 def test_old_runs_go_with_their_files_and_the_newest_stay(keeper: Keeper) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -17,8 +15,7 @@ from confluent_kafka import Producer
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.orchestration.asset_keys import topic_key
-from ingest_pipeline.orchestration.build import build_definitions
-from ingest_pipeline.orchestration.sensor import sensor
+from ingest_pipeline.orchestration.build import definitions_with
 from ingest_pipeline.orchestration.sensor.topic_observation import OBSERVE_SECONDS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -29,16 +26,9 @@ pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let the sensor's clock be at the next time that a look is due."""
-    ahead = [0.0]
-    monkeypatch.setattr(sensor, "time", SimpleNamespace(time=lambda: time.time() + ahead[0]))
-
-    def move() -> None:
-        ahead[0] += OBSERVE_SECONDS
-
-    return move
+def later(here: Bench) -> None:
+    """Set the sensor's clock to the next time that a look is due."""
+    here.clock.seconds += OBSERVE_SECONDS
 
 
 def observed(here: Bench) -> list[dict[str, Any]]:
@@ -49,9 +39,7 @@ def observed(here: Bench) -> list[dict[str, Any]]:
     return [{name: value.value for name, value in event.metadata.items() if name != "partitions"} for event in events]
 
 
-def test_the_figures_are_kafkas_and_the_ledgers(
-    bench: Make, kafka_server: RealKafka, later: Callable[[], None]
-) -> None:
+def test_the_figures_are_kafkas_and_the_ledgers(bench: Make, kafka_server: RealKafka) -> None:
     here = bench(partitions=1)
     here.produce(temperatures(5, partitions=1))
     assert observed(here) == [{"lag": 5, "blocked_records": 0}]
@@ -59,13 +47,13 @@ def test_the_figures_are_kafkas_and_the_ledgers(
     here.produce(temperatures(2, partitions=1))
     delete_before(kafka_server, here.stream.topic, 3)
     assert observed(here) == []
-    later()
+    later(here)
     assert observed(here) == [{"lag": 2, "headroom_records": 2, "blocked_records": 0}]
-    later()
+    later(here)
     assert observed(here) == []
 
 
-def test_an_open_transaction_is_told_and_its_end_too(bench: Make, later: Callable[[], None]) -> None:
+def test_an_open_transaction_is_told_and_its_end_too(bench: Make) -> None:
     """Behind it no end moves, so that the stream looks caught up."""
     here = bench(partitions=1)
     here.produce(temperatures(5, partitions=1))
@@ -77,12 +65,12 @@ def test_an_open_transaction_is_told_and_its_end_too(bench: Make, later: Callabl
     producer.produce(here.stream.topic, temperatures(1)[0].value, partition=0)
     producer.flush()
     assert here.tick().skip_message == "caught up: lag 0"
-    later()
+    later(here)
     assert [found["blocked_records"] for found in observed(here)] == [1]
     producer.abort_transaction()
 
     def released() -> bool:
-        later()
+        later(here)
         return [found["blocked_records"] for found in observed(here)] == [0]
 
     wait_for("the transaction's markers", released)
@@ -92,22 +80,20 @@ def test_the_limit_outlives_the_code_server(bench: Make) -> None:
     here = bench()
     here.produce(temperatures(4))
     assert len(observed(here)) == 1
-    here.definitions = build_definitions(here.streams, here.settings)  # a new process knows no more than the cursor
+    here.definitions = definitions_with(here.clients, here.streams)  # a new process knows no more than the cursor
     here.produce(temperatures(4))
     assert observed(here) == []
 
 
 def test_the_key_has_the_projects_prefix(bench: Make) -> None:
     here = bench()
-    here.definitions = build_definitions(here.streams, here.settings, key_prefix=["shop"])
+    here.definitions = definitions_with(here.clients, here.streams, key_prefix=["shop"])
     (event,) = here.tick().asset_events
     assert event.asset_key == topic_key(replace(here.context, key_prefix=("shop",)))
     assert event.asset_key in here.definitions.resolve_all_asset_keys()
 
 
-def test_a_tick_without_a_look_asks_kafka_nothing_more(
-    bench: Make, monkeypatch: pytest.MonkeyPatch, later: Callable[[], None]
-) -> None:
+def test_a_tick_without_a_look_asks_kafka_nothing_more(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     here = bench()
     here.produce(temperatures(4))
     here.drain()
@@ -127,7 +113,7 @@ def test_a_tick_without_a_look_asks_kafka_nothing_more(
         here.tick()
     assert +asked == {"identity": 3, "end_offsets": 3}
     asked.clear()
-    later()
+    later(here)
     here.tick()
     assert asked["high_watermarks"] == asked["start_offsets"] == 1
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
-from ingest_pipeline.core.drain import RunLimits
+from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import KafkaUnavailable
+from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.run.stream_run import StreamRun
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
@@ -45,17 +45,15 @@ class TestByHand:
         assert (found["ingest/rows/temperature"], found["ingest/rows/price"]) == ("25", "40")
         assert ledger_adds_up(here)
 
-    def test_what_comes_after_its_start_is_the_next_runs(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        here = bench(partitions=1, RUN_IDLE_SECONDS="3600", BATCH_SIZE="10", BATCH_TIMEOUT="30")
+    def test_what_comes_after_its_start_is_the_next_runs(self, bench: Make) -> None:
+        class ProducesBeforeTheDrain(Clients):
+            def decoder(self, stream: Stream) -> JsonDecoder:
+                here.produce(temperatures(10, partitions=1))
+                return super().decoder(stream)
+
+        environ = {"RUN_IDLE_SECONDS": "3600", "BATCH_SIZE": "10", "BATCH_TIMEOUT": "30"}
+        here = bench(partitions=1, clients=ProducesBeforeTheDrain, **environ)
         here.produce(temperatures(10, partitions=1))
-        limits = StreamRun._limits
-
-        def limits_then_more(run: StreamRun, *arguments: Any) -> RunLimits:
-            found = limits(run, *arguments)
-            here.produce(temperatures(10, partitions=1))
-            return found
-
-        monkeypatch.setattr(StreamRun, "_limits", limits_then_more)
         assert here.by_hand().success
         assert here.rows() == 10
         assert here.by_hand().success

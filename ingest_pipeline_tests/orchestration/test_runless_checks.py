@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE
-from ingest_pipeline.orchestration.sensor import runless_checks
+from ingest_pipeline.orchestration.sensor.runless_checks import CHECK_SECONDS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -21,9 +22,10 @@ pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 
-@pytest.fixture(autouse=True)
-def evaluated_at_every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runless_checks, "CHECK_SECONDS", 0.0)
+def tick_later(here: Bench) -> SensorExecutionData:
+    """A tick at which the checks are due."""
+    here.clock.seconds += CHECK_SECONDS
+    return here.tick()
 
 
 def results(here: Bench, name: str = UP_TO_DATE) -> list[bool]:
@@ -40,24 +42,24 @@ def test_a_paused_stream_turns_late_once_and_recovers(bench: Make) -> None:
     here.drain()
     ledger = here.clients.ledger(here.stream)
     ledger.pause("a test", "ann")
-    here.tick()
+    tick_later(here)
     assert results(here) == [True]
     here.produce(temperatures(2, first=4))
 
     def late() -> bool:
-        here.tick()
+        tick_later(here)
         return not newest(here, UP_TO_DATE)[0]
 
     wait_for("the records' age", late, every=0.5)
     assert newest(here, UP_TO_DATE)[1].startswith("lag 2; the table is ")
-    here.tick()
+    tick_later(here)
     assert results(here) == [True, False]
     here.instance.report_runless_asset_event(dg.AssetMaterialization("temperature"))
-    here.tick()
-    here.tick()
+    tick_later(here)
+    tick_later(here)
     assert results(here) == [True, False, False]
     here.query("update ingest.position set next_offset = next_offset + 1, absent = absent + 1")
-    here.tick()
+    tick_later(here)
     assert (results(here), newest(here, UP_TO_DATE)[1][:5]) == ([True, False, False, True], "lag 0")
 
 
@@ -65,29 +67,30 @@ def test_an_accepted_loss_turns_green_without_a_run(bench: Make, kafka_server: R
     here = bench(partitions=1)
     here.produce(temperatures(5, partitions=1))
     here.drain()
-    here.tick()
+    tick_later(here)
     here.produce(temperatures(5, partitions=1, first=5))
     delete_before(kafka_server, here.stream.topic, 8)
+    here.clock.seconds += CHECK_SECONDS
     lost = refused(here)
     assert newest(here, NO_LOSS) == (False, lost)
     ingest(here, "accept-loss", "temperature", "--from", "latest", "--yes")
-    assert here.tick().skip_message == "caught up: lag 0"
+    assert tick_later(here).skip_message == "caught up: lag 0"
     assert newest(here, NO_LOSS) == (True, "Kafka holds the next offset of every partition")
     count = len(results(here, NO_LOSS))
-    here.tick()
+    tick_later(here)
     assert len(results(here, NO_LOSS)) == count
 
 
 def test_failing_ticks_report_that_up_to_date_is_unknown(bench: Make) -> None:
     here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     message = failing_tick(here)
+    here.clock.seconds += CHECK_SECONDS
     failing_tick(here)
     assert results(here) == [False]
     assert newest(here, UP_TO_DATE) == (False, f"could not be evaluated: {message}")
 
 
-def test_a_short_outage_is_not_reported(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runless_checks, "CHECK_SECONDS", 60.0)
+def test_a_short_outage_is_not_reported(bench: Make) -> None:
     here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
     failing_tick(here)
     failing_tick(here)

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import confluent_kafka
@@ -23,6 +22,7 @@ from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.sensor.idle_poll import IdlePoll
 from ingest_pipeline.postgres import locks
 from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.testing import SettableClock
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -127,7 +127,7 @@ class CountedPoll(IdlePoll):
     """Counts the polls. A poll calls `meanwhile` and compares the ends once."""
 
     def __init__(self, meanwhile: Callable[[], None] | None = None) -> None:
-        super().__init__(None, 1)
+        super().__init__(None, 1, SettableClock())
         self.count = 0
         self._meanwhile = meanwhile
 
@@ -237,15 +237,6 @@ class TestATopicThatAppears:
 
 
 class TestGhosts:
-    @pytest.fixture
-    def later(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-        """Sets the sensor's clock ahead by some seconds."""
-
-        def move(seconds: float) -> None:
-            monkeypatch.setattr(sensor, "time", SimpleNamespace(time=lambda: time.time() + seconds))
-
-        return move
-
     def started(self, here: Bench, **more: str) -> dg.DagsterRun:
         """A run that is STARTED in Dagster and has no process."""
         definition = tags.definition_of(here.stream, here.settings)
@@ -263,14 +254,14 @@ class TestGhosts:
         assert run is not None
         return run.status
 
-    def test_a_ghost_is_reported_failed_and_frees_its_shard(self, bench: Make, later: Callable[[float], None]) -> None:
+    def test_a_ghost_is_reported_failed_and_frees_its_shard(self, bench: Make) -> None:
         here = bench()
         here.produce(temperatures(3))
         self.started(here)
         assert here.tick().skip_message == "run 1a2b3c4d is starting; lag 3"
-        later(30)
+        here.clock.seconds = 30
         assert len(here.tick().run_requests) == 1
-        later(60)
+        here.clock.seconds = 60
         assert len(here.tick().run_requests) == 1
         assert self.status(here) == dg.DagsterRunStatus.STARTED, "a tick with a launch reports no ghost"
         here.drain()
@@ -278,28 +269,26 @@ class TestGhosts:
         assert self.status(here) == dg.DagsterRunStatus.FAILURE
         assert "no session with PostgreSQL" in here.said(RUN)
 
-    def test_a_run_with_a_session_is_no_ghost(self, bench: Make, later: Callable[[float], None]) -> None:
+    def test_a_run_with_a_session_is_no_ghost(self, bench: Make) -> None:
         here = bench()
         drained(here, 2)
         self.started(here)
         with owned_by(here, RUN):
             for seconds in (30, 60, 90):
-                later(seconds)
+                here.clock.seconds = seconds
                 assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 0"
         assert self.status(here) == dg.DagsterRunStatus.STARTED
 
-    def test_a_run_by_hand_is_no_ghost(self, bench: Make, later: Callable[[float], None]) -> None:
+    def test_a_run_by_hand_is_no_ghost(self, bench: Make) -> None:
         here = bench()
         drained(here, 2)
         self.started(here, **{tags.SHARD: ""})
         for seconds in (30, 60, 90):
-            later(seconds)
+            here.clock.seconds = seconds
             here.tick()
         assert self.status(here) == dg.DagsterRunStatus.STARTED
 
-    def test_an_owner_frozen_inside_copy_is_a_ghost(
-        self, bench: Make, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_owner_frozen_inside_copy_is_a_ghost(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         """No time-out of PostgreSQL ends the frozen session. The next run does."""
         monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
         here = bench()
@@ -312,12 +301,12 @@ class TestGhosts:
             frozen.execute("select pg_advisory_lock(%s)", [key])
             frozen.execute("create temp table anything (line text)")
             with pytest.raises(psycopg.errors.AdminShutdown), frozen.cursor().copy("copy anything from stdin"):
-                later(30)
+                here.clock.seconds = 30
                 assert here.tick().skip_message == "run 1a2b3c4d is draining; lag 3", "one tick is not enough"
                 assert len(here.tick().run_requests) == 1
                 here.drain()
                 assert here.rows() == 5
-                later(60)
+                here.clock.seconds = 60
                 assert here.tick().skip_message == "caught up: lag 0"
                 assert self.status(here) == dg.DagsterRunStatus.FAILURE
 

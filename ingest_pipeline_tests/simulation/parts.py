@@ -114,17 +114,13 @@ class SimDecoder:
 
 
 class SimLedgerSession(MemoryLedgerSession):
-    """Constructed as PostgresLedgerSession is."""
-
     def __init__(
         self,
         database: SimDatabase,
         stream: Stream,
         run_id: str,
-        write_method: str = "copy",
-        dead_letter_max_bytes: int = 1 << 20,
-        limits: LetterLimits | None = None,
-        batch_size: int = 1000,
+        dead_letter_max_bytes: int,
+        limits: LetterLimits | None,
     ) -> None:
         self._world = database.world
         self._streak = 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ingest_pipeline.core.end_reasons import EndReason
 from ingest_pipeline.core.errors import EnvironmentFault
-from ingest_pipeline.core.ports import Topic
 from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.run.drained_stream import DrainedStream
+from ingest_pipeline.orchestration.run.journal import Journal
 from ingest_pipeline.orchestration.run.stream_run import StreamRun
 from ingest_pipeline_tests.simulation.jobs import Job, watched
 from ingest_pipeline_tests.simulation.watch import Watch
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from ingest_pipeline_tests.simulation.world import World
 
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+QUIET = logging.getLogger("ingest_pipeline_tests.simulation")
+QUIET.propagate = False
+QUIET.setLevel(logging.CRITICAL)
 START_TIMEOUT_SECONDS = 180.0
 """Dagster's default of `run_monitoring.start_timeout_seconds`."""
 
@@ -108,8 +114,8 @@ class SimContext:
 class SimStop:
     """orchestration.run.stop_signal.StopRequest without signals."""
 
-    def __init__(self, instance: SimInstance, run_id: str) -> None:
-        self._run = instance.runs[run_id]
+    def __init__(self, run: SimRun) -> None:
+        self._run = run
 
     def __enter__(self) -> SimStop:
         return self
@@ -121,16 +127,16 @@ class SimStop:
         return self._run.stop_reason
 
 
-class WatchedRun(StreamRun):
+class WatchedStream(DrainedStream):
     """As it is shipped, and seen to ask whether the topic is still its own."""
 
-    def _verify(self, topic: Topic, ledger: Any, partitions: int) -> str | None:
+    def verify(self, partition_count: int) -> EndReason | None:
         watch = watched()
         assert watch is not None
         watch.asks()
         answered = True
         try:
-            return super()._verify(topic, ledger, partitions)
+            return super().verify(partition_count)
         except EnvironmentFault:
             answered = False
             raise
@@ -146,7 +152,10 @@ def work_of(world: World, run: SimRun) -> None:
     run.job.watch = Watch(world)
     try:
         context: Any = SimContext(instance, run)
-        results = list(WatchedRun(context, world.context).results())
+        journal = Journal(context, world.clock, QUIET)
+        drained = WatchedStream(world.context, context.asset_key, journal, QUIET)
+        stop: Any = SimStop(run)
+        results = list(StreamRun(context.run, drained, journal, stop).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

@@ -6,7 +6,6 @@ import for PostgreSQL, signals and the time is replaced here.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from ingest_pipeline.core.errors import IngestError
 from ingest_pipeline.core.loss import Loss
 from ingest_pipeline.core.start import StartPolicy
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.limits import letter_limits
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
@@ -33,15 +33,12 @@ from ingest_pipeline_tests.simulation.jobs import SharedClock, watched
 from ingest_pipeline_tests.simulation.model import COLDEST, Model
 from ingest_pipeline_tests.simulation.parts import SimDatabase, SimDecoder, SimLedgerSession, SimMissingRows, SimSource
 from ingest_pipeline_tests.simulation.processes import EXPECTED_ENDS, LINGER_SECONDS, Processes
-from ingest_pipeline_tests.simulation.runs import SimInstance, SimRun, SimStop, work_of
+from ingest_pipeline_tests.simulation.runs import SimInstance, SimRun, work_of
 from ingest_pipeline_tests.simulation.topics import TOPIC, Topics
 
 GROUP = "ingest-reading"
 MOST_STARTS = 4
 """With starts of up to 185 s: launched after 0, 30, 90 and 210 s where none was slow before."""
-QUIET = logging.getLogger("ingest_pipeline_tests.simulation")
-QUIET.propagate = False
-QUIET.setLevel(logging.CRITICAL)
 
 
 def changed_settings(settings: Settings, **changed: Any) -> Settings:
@@ -80,15 +77,6 @@ class World:
         self.set_strict(True)
         self._patches = ExitStack()
         for target, stand_in in (
-            ("ingest_pipeline.postgres.session.PostgresLedgerSession", SimLedgerSession),
-            ("ingest_pipeline.postgres.replay.MissingRows", SimMissingRows),
-            ("ingest_pipeline.orchestration.sensor.sensor.time", self.clock),
-            ("ingest_pipeline.orchestration.run.stream_run.SystemClock", lambda: self.clock),
-            ("ingest_pipeline.operations.replays.SystemClock", lambda: self.clock),
-            ("ingest_pipeline.orchestration.run.stream_run.StopRequest", SimStop),
-            ("ingest_pipeline.orchestration.run.stream_run.JsonDecoder", SimDecoder),
-            ("ingest_pipeline.operations.replays.JsonDecoder", SimDecoder),
-            ("ingest_pipeline.orchestration.run.stream_run.run_logger", lambda _: QUIET),
             # the checks whose answer is in the ledger's port; the others ask PostgreSQL itself
             ("ingest_pipeline.orchestration.checks._EVALUATIONS", {ACCOUNTED: accounted, NO_LOSS: no_loss}),
             ("ingest_pipeline.postgres.table_reads.row_count", lambda database, stream: None),
@@ -121,6 +109,15 @@ class World:
         if (watch := watched()) is not None:
             watch.compared()  # a run has looked at the topic just before
         return source
+
+    def ledger_session(self, stream: Stream, run_id: str) -> SimLedgerSession:
+        return SimLedgerSession(self._database, stream, run_id, self.own.dead_letter_max_bytes, letter_limits(self.own))
+
+    def missing_rows(self, stream: Stream) -> SimMissingRows:
+        return SimMissingRows(self._database, stream)
+
+    def decoder(self, stream: Stream) -> SimDecoder:
+        return SimDecoder(stream, self.own.naive_timestamps)
 
     def start_policy(self, stream: Stream) -> StartPolicy:
         return StartPolicy(self.own.start_from, None, GROUP)

@@ -17,6 +17,7 @@ from ingest_pipeline.operations.judgement import judge
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.status import KAFKA_SECONDS, snapshots
 from ingest_pipeline.operations.stream_context import StreamContext
+from ingest_pipeline.testing import SettableClock
 from ingest_pipeline_tests.samples import READING, Reading
 
 STREAMS = [Stream(f"reading_{number}", Reading) for number in range(50)]
@@ -27,14 +28,14 @@ NO_ANSWER, NO_TOPIC = KafkaUnavailable("Kafka does not answer"), TopicMissing("t
 class Servers:
     """In place of `Clients`. A topic that is `silent` costs its time-out, one that `refuses` costs nothing.
 
-    `questions` are the streams whose topic was asked, `seconds` is the time that all questions took.
+    `questions` are the streams whose topic was asked.
     """
 
     silent: Collection[str] = ()
     refuses: dict[str, IngestError] = field(default_factory=dict)
     ledger_error: IngestError | None = None
     accounting_error: IngestError | None = None
-    seconds: float = 0.0
+    clock: SettableClock = field(default_factory=SettableClock)
     questions: list[str] = field(default_factory=list)
 
     @property
@@ -64,7 +65,7 @@ class Servers:
         def identity() -> TopicIdentity:
             self.questions.append(stream.name)
             if stream.name in self.silent:
-                self.seconds += timeout_seconds
+                self.clock.advance(timeout_seconds)
                 raise NO_ANSWER
             if stream.name in self.refuses:
                 raise self.refuses[stream.name]
@@ -74,8 +75,7 @@ class Servers:
 
     def statuses(self, streams: list[Stream] = STREAMS) -> list[tuple[Level, list[str]]]:
         contexts = [StreamContext(stream, self) for stream in streams]  # type: ignore[arg-type]
-        answers = snapshots(contexts, monotonic=lambda: self.seconds)
-        return [(status.level, status.messages) for status in map(judge, answers)]
+        return [(status.level, status.messages) for status in map(judge, snapshots(contexts))]
 
 
 ALLOWED = "the next 7 dead letters do not count against the limit"
@@ -84,7 +84,7 @@ ALLOWED = "the next 7 dead letters do not count against the limit"
 def test_a_silent_kafka_takes_one_time_out_of_fifty_streams() -> None:
     servers = Servers(silent=[stream.name for stream in STREAMS])
     first, *others = servers.statuses()
-    assert (servers.questions, servers.seconds) == (["reading_0"], KAFKA_SECONDS)
+    assert (servers.questions, servers.clock.monotonic()) == (["reading_0"], KAFKA_SECONDS)
     assert KAFKA_SECONDS <= 3
     assert first == (Level.STOPPED, ["Kafka does not answer", ALLOWED])
     assert others == [(Level.STOPPED, ["asked once for all streams: Kafka does not answer", ALLOWED])] * 49
@@ -93,7 +93,7 @@ def test_a_silent_kafka_takes_one_time_out_of_fifty_streams() -> None:
 def test_a_kafka_that_falls_silent_leaves_the_other_streams_unknown() -> None:
     servers = Servers(silent=[stream.name for stream in STREAMS[2:]])
     statuses = servers.statuses()
-    assert (servers.questions, servers.seconds) == (["reading_0", "reading_1", "reading_2"], KAFKA_SECONDS)
+    assert (servers.questions, servers.clock.monotonic()) == (["reading_0", "reading_1", "reading_2"], KAFKA_SECONDS)
     assert [level for level, _ in statuses[:3]] == [Level.HEALTHY, Level.HEALTHY, Level.STOPPED]
     assert {level for level, _ in statuses[3:]} == {Level.UNKNOWN}
     assert statuses[3][1] == [

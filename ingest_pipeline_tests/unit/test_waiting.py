@@ -13,6 +13,7 @@ from ingest_pipeline.core.record import NextOffset, StoredPosition
 from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS, ask_kafka, delays, late, silence, unattended
 from ingest_pipeline.operations.partition_status import PartitionStatus
 from ingest_pipeline.operations.waiting import Waiting, WaitWatch, waiting_of
+from ingest_pipeline.testing import SettableClock
 from ingest_pipeline_tests.samples import READING
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -31,13 +32,13 @@ class Sensor:
     """A watch that looks every 5 s, and the ledger that it writes to. `writes`: how often it wrote."""
 
     def __init__(self, allowed: float = ALLOWED) -> None:
-        self.seconds = 0.0
-        self.watch = WaitWatch(allowed, lambda: self.seconds)
+        self.clock = SettableClock()
+        self.watch = WaitWatch(allowed, self.clock)
         self.state = StreamState(ticked_at=NOW, now=NOW)
         self.writes = 0
 
     def look(self, known: dict[int, StoredPosition], lag: dict[int, int], seconds: float = 5.0) -> dict[int, Waiting]:
-        self.seconds += seconds
+        self.clock.advance(seconds)
         now = self.state.now + timedelta(seconds=seconds) if self.state.now else NOW
         self.state = replace(self.state, now=now, ticked_at=now)
         found = self.watch.look(known, lag, self.state)
@@ -79,7 +80,7 @@ class TestWatch:
         sensor = Sensor()
         for _ in range(5):
             sensor.look({0: position()}, {0: 7})
-        sensor.watch = WaitWatch(ALLOWED, lambda: sensor.seconds)
+        sensor.watch = WaitWatch(ALLOWED, sensor.clock)
         assert sensor.look({0: position()}, {0: 8}) == {0: Waiting(1, 10, EPOCH + 5)}
         assert sensor.writes == 1
 

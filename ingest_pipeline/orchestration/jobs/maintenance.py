@@ -5,7 +5,6 @@ location launched it. `instance.delete_run` leaves the run's SQLite file and its
 both by the run's id.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +37,7 @@ def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors
 
     @dg.op(name="delete_old_runs")
     def delete_old_runs(context: dg.OpExecutionContext) -> None:
-        now, repository = time.time(), _repository(context.run)
+        now, repository = clients.clock.time(), _repository(context.run)
         doomed = runs_to_delete(
             _ended_runs(context.instance),
             repository,

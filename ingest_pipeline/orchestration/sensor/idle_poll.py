@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from dagster._core.instance.ref import InstanceRef
 
-from ...core.clock import SystemClock
 from ...core.ports import Clock, Topic
 from ...core.record import NextOffset
 
@@ -23,8 +22,8 @@ _polling_sensors = threading.BoundedSemaphore(MAX_POLLING_SENSORS)
 class IdlePoll:
     """Polls for the rest of a tick's 5 seconds, counted from the creation of this object."""
 
-    def __init__(self, instance: InstanceRef | None, poll_seconds: float, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
+    def __init__(self, instance: InstanceRef | None, poll_seconds: float, clock: Clock) -> None:
+        self._clock = clock
         self._polls = int(LOOP_SECONDS / poll_seconds) - 1 if _has_threads(instance) else 0
         self._poll_seconds = poll_seconds
         self._began = self._clock.monotonic()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import dagster as dg
 
 from ...core.errors import IngestError
@@ -26,13 +24,14 @@ class RunlessChecks:
 
     def __init__(self, stream_context: StreamContext) -> None:
         self._stream_context, self._key = stream_context, asset_key(stream_context)
+        self._clock = stream_context.clients.clock
         self._checked_at: float | None = None
         self._failing_since: float | None = None
         self._idle_since: float | None = None
 
     def recently_idle(self) -> bool:
         """Whether a recent tick saw no run, no lag and no failed check."""
-        return self._idle_since is not None and time.monotonic() - self._idle_since < IDLE_SECONDS
+        return self._idle_since is not None and self._clock.monotonic() - self._idle_since < IDLE_SECONDS
 
     def after_tick(self, instance: dg.DagsterInstance, *, has_runs: bool, has_lag: bool) -> None:
         """After a tick without loss, with the runs from Dagster."""
@@ -45,7 +44,7 @@ class RunlessChecks:
         if has_lag or was_late:
             self._report(instance, up_to_date(self._stream_context))
         elif not was_lost:
-            self._idle_since = time.monotonic()
+            self._idle_since = self._clock.monotonic()
 
     def servers_answered(self) -> None:
         """Ends the series of failed ticks."""
@@ -58,14 +57,14 @@ class RunlessChecks:
     def after_failure(self, instance: dg.DagsterInstance, error: IngestError) -> None:
         """After a tick without an answer from Kafka or PostgreSQL."""
         self._idle_since = None
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since >= CHECK_SECONDS and self._is_due():
             self._report(instance, CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {error.message}", grave=False))
 
     def _is_due(self) -> bool:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if self._checked_at is not None and now - self._checked_at < CHECK_SECONDS:
             return False
         self._checked_at = now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -38,9 +37,9 @@ TICK_SECONDS = 60.0
 
 def stream_sensor(stream_context: StreamContext) -> dg.SensorDefinition:
     """`<stream>_sensor`, on by default. A short POLL_SECONDS leads to several polls a tick."""
-    stream, job_settings = stream_context.stream, stream_context.job_settings
+    stream, job_settings, clock = stream_context.stream, stream_context.job_settings, stream_context.clients.clock
     runless_checks = RunlessChecks(stream_context)
-    wait_watch = WaitWatch(stream_context.settings.max_delay_seconds)
+    wait_watch = WaitWatch(stream_context.settings.max_delay_seconds, clock)
 
     @dg.sensor(
         name=tags.sensor_name(stream.job),
@@ -51,7 +50,7 @@ def stream_sensor(stream_context: StreamContext) -> dg.SensorDefinition:
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         by_daemon = context.log_key is not None  # a manual test of the sensor needs its answer at once
-        idle_poll = IdlePoll(context.instance_ref if by_daemon else None, job_settings.poll_seconds)
+        idle_poll = IdlePoll(context.instance_ref if by_daemon else None, job_settings.poll_seconds, clock)
         try:
             starting = _starting_seconds(context.instance_ref, stream_context.clients.settings.run_start_seconds)
             return tick(context, stream_context, runless_checks, idle_poll, starting, wait_watch)
@@ -138,7 +137,7 @@ def read_view(
         idle_poll: polls an idle topic. After a change everything is read again.
         starting_seconds, wait_watch: see `tick`.
     """
-    now = time.time()  # before the poll, which must not make ghosts look older
+    now = stream_context.clients.clock.time()  # before the poll, which must not make ghosts look older
     stream, job_settings = stream_context.stream, stream_context.job_settings
     ledger, topic = stream_context.ledger, stream_context.topic
     snapshot = ledger.snapshot()
