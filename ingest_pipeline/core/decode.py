@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from .choices import NaiveTimestamps
 from .documents import Documents, holds_nul
 from .errors import RecordRefused, RefusalStage
 from .extra_fields import Undeclared
@@ -37,12 +38,12 @@ class JsonDecoder:
 
     Args:
         stream: whose event type to decode into.
-        naive_timestamps: "utc" reads a timestamp without a zone as UTC, "reject" refuses the record.
+        naive_timestamps: read a timestamp without a zone as UTC, or refuse the record.
     """
 
-    def __init__(self, stream: Stream, naive_timestamps: str = "utc") -> None:
+    def __init__(self, stream: Stream, naive_timestamps: NaiveTimestamps = NaiveTimestamps.UTC) -> None:
         self._fields, self._shape = stream.fields, stream.shape
-        self._naive_is_utc = naive_timestamps == "utc"
+        self._naive_is_utc = naive_timestamps == NaiveTimestamps.UTC
         self._checks = any(map(has_checks, self._shape.structs))
         documents = self._documents = Documents(stream.fields, sent=not self._checks)
         self._declared = StructVariant(self._shape, lambda item: documents.type_of(item, item.decode_type))

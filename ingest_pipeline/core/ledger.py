@@ -5,10 +5,35 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from .loss import Loss
 from .record import StoredPosition
+
+
+class HandoverRequest(StrEnum):
+    """When a waiting run asks the owners to hand over."""
+
+    AT_MAXIMUM_AGE = "wait"
+    NOW = "wait-now"
+
+
+class LetterStatus(StrEnum):
+    """As stored in the ledger."""
+
+    OPEN = "open"
+    REDRIVEN = "redriven"
+    DISCARDED = "discarded"
+
+
+class RedriveOutcome(StrEnum):
+    """What became of a retried dead letter. Each is a field of `Redriven`."""
+
+    STORED = "stored"
+    PRESENT = "present"
+    REFUSED = "refused"
+    TRUNCATED = "truncated"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from .ledger import Account, Holder, LedgerSnapshot, LetterCount, Owners, Replayed, StreamState
+from .ledger import Account, HandoverRequest, Holder, LedgerSnapshot, LetterCount, Owners, Replayed, StreamState
 from .loss import Acceptance, Loss
 from .record import (
     Batch,
@@ -183,7 +183,7 @@ class LedgerSession(Protocol):
         partitions: Collection[int],
         *,
         exact: bool,
-        announce: str | None = None,
+        announce: HandoverRequest | None = None,
         wait_seconds: float = 0.0,
         stop: Callable[[], str | None] = lambda: None,
     ) -> dict[int, Holder]:
@@ -191,7 +191,7 @@ class LedgerSession(Protocol):
 
         Args:
             exact: take all partitions or none. Otherwise take free partitions.
-            announce: "wait" or "wait-now", shown to the owners while this run waits.
+            announce: shown to the owners while this run waits.
             wait_seconds: time to keep trying. A frozen COPY of an owner may extend the time.
             stop: returns a reason to stop trying, or None.
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import add, itemgetter
-from typing import Any, Literal
+from typing import Any
 
+from .choices import Tombstones
 from .dead_letters import dead_letter
 from .errors import RecordRefused, RefusalStage, UnknownFault
 from .record import (
@@ -43,13 +44,13 @@ class RecordRules:
     Attributes:
         max_record_bytes: larger values become dead letters.
         dead_letter_max_bytes: maximum bytes of a value in a dead letter.
-        tombstones: "skip" only counts records without a value, "dead-letter" makes dead letters of them.
+        tombstones: only count records without a value, or make dead letters of them.
         record_columns: the stream's columns for key and headers.
     """
 
     max_record_bytes: int = 1 << 20
     dead_letter_max_bytes: int = 1 << 20
-    tombstones: Literal["skip", "dead-letter"] = "skip"
+    tombstones: Tombstones = Tombstones.SKIP
     record_columns: RecordColumns = NO_RECORD_COLUMNS
 
 
@@ -95,7 +96,7 @@ def decode_batch(
             rows.insert(before, decode_one(values[i], decode, rules.max_record_bytes))
             continue
         except RecordRefused as refused:
-            if tombstone and rules.tombstones == "skip":
+            if tombstone and rules.tombstones == Tombstones.SKIP:
                 skipped[partitions[i]] += 1
             else:
                 headers = coordinates[i][rules.record_columns.headers_slice]

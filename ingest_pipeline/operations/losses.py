@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
+from ..core.ledger import HandoverRequest
 from ..core.loss import Acceptance, Loss, LossCause, noted_loss
 from ..core.ports import Ledger, Topic
 from ..core.record import NextOffset, Position, TopicIdentity
@@ -93,7 +94,7 @@ def accept(
     session = context.clients.ledger_session(stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
     try:
         partitions = [item.loss.partition for item in accepted]
-        others = session.own(partitions, exact=True, announce="wait-now", wait_seconds=OWN_SECONDS, stop=stop)
+        others = session.own(partitions, exact=True, announce=HandoverRequest.NOW, wait_seconds=OWN_SECONDS, stop=stop)
         if others:
             holder = next(iter(others.values()))
             raise Superseded(

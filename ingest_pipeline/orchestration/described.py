@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from ..core.choices import ReportAs
 from ..core.errors import SettingsError
 from ..core.stream import COORDINATES, Stream
 from ..postgres.queries import newest_rows, open_dead_letters
@@ -62,7 +63,7 @@ def freshness(stream: Stream, settings: Settings) -> dg.FreshnessPolicy | None:
     own = settings.for_stream(stream.name)
     name, longest = (
         ("REPORT_SECONDS", own.report_seconds)
-        if own.report_as == "materialization"
+        if own.report_as == ReportAs.MATERIALIZATION
         else ("RUN_MAX_SECONDS", settings.for_job(stream.job).run_max_seconds)
     )
     if stream.max_silence.total_seconds() < longest + _RUN_SECONDS:

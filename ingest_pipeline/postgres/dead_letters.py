@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Table, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused, RefusalStage
-from ..core.ledger import Redriven
+from ..core.ledger import Redriven, RedriveOutcome
 from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import COORDINATES, Stream
@@ -32,6 +32,7 @@ CLOSED_CHUNK = 5000
 TOP_REASONS_OF = 10_000
 """`top_reasons` counts the reasons of this many newest open letters."""
 _COMMANDS = 10
+_REDRIVEN = (RedriveOutcome.STORED, RedriveOutcome.PRESENT)
 LetterDecode = Callable[[bytes | None], tuple[object, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -162,13 +163,13 @@ class DeadLetters:
             self._settle(connection, outcomes)
             if dry_run:
                 connection.rollback()
-        return Redriven(**Counter(outcome for _, outcome, _ in outcomes)), ids[-1] if ids else None
+        return Redriven(**Counter(outcome.value for _, outcome, _ in outcomes)), ids[-1] if ids else None
 
     def _redrive_one(
         self, connection: Connection, letter: Row[Any], decode: LetterDecode
-    ) -> tuple[str, RecordRefused | None]:
+    ) -> tuple[RedriveOutcome, RecordRefused | None]:
         if letter.truncated:
-            return "truncated", None
+            return RedriveOutcome.TRUNCATED, None
         try:
             parts = self._stream.record_columns.of_letter(letter.key, letter.headers)
             values = (*parts, *decode(letter.value))
@@ -183,8 +184,8 @@ class DeadLetters:
                 if not self._is_present(connection, letter):  # also a trigger that deletes or moves a stored row
                     raise RecordRefused("a trigger of the table drops the row", stage=RefusalStage.INSERT)
         except RecordRefused as refused:
-            return "refused", refused
-        return ("present" if stored is None else "stored"), None
+            return RedriveOutcome.REFUSED, refused
+        return RedriveOutcome.PRESENT if stored is None else RedriveOutcome.STORED, None
 
     def _is_present(self, connection: Connection, letter: Row[Any]) -> bool:
         table = self._table
@@ -202,9 +203,11 @@ class DeadLetters:
             **dict(zip(self._stream.columns[STAMP + 1 :], values, strict=True)),
         }
 
-    def _settle(self, connection: Connection, outcomes: Sequence[tuple[int, str, RecordRefused | None]]) -> None:
+    def _settle(
+        self, connection: Connection, outcomes: Sequence[tuple[int, RedriveOutcome, RecordRefused | None]]
+    ) -> None:
         """Update redriven letters by one statement, in order, so the counters of settled letters change once."""
-        if redriven := [letter_id for letter_id, outcome, _ in outcomes if outcome in ("stored", "present")]:
+        if redriven := [letter_id for letter_id, outcome, _ in outcomes if outcome in _REDRIVEN]:
             connection.execute(self._sql(sql.REDRIVEN), {"ids": redriven})
         refusals = [(letter_id, refused) for letter_id, _, refused in outcomes if refused is not None]
         if refusals:

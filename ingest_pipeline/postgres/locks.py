@@ -1,8 +1,8 @@
 """Session-level advisory locks decide who may write. The writing connection itself holds them.
 
-A key is 64 bits of (oid of the position table, stream, partition, kind). The drainer holds "own". A successor holds the
-shared lock "wait" until the owner reaches its maximum age, or "wait-now" to ask for an immediate handover. Waiting runs
-poll, because a blocked lock call would hold back VACUUM.
+A key is 64 bits of (oid of the position table, stream, partition, kind). The owner holds the exclusive lock of kind
+"own". A waiting run holds a shared lock whose kind is its handover request. Waiting runs poll, because a blocked lock
+call would hold back VACUUM.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
-from ..core.ledger import Holder
+from ..core.ledger import HandoverRequest, Holder
 from .copy_progress import CopyLooks, CopyProgress
 from .database import APPLICATION_PREFIX, FROZEN_SECONDS
 from .queries import quoted
@@ -37,6 +37,8 @@ _END_BACKEND = text("""
 _PRESENT = text("""
     SELECT application_name FROM pg_stat_activity
     WHERE datname = current_database() AND starts_with(application_name, :prefix)""")
+LockKind = HandoverRequest | Literal["own"]
+_OWN: Literal["own"] = "own"
 _SELF = text("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()")
 
 
@@ -54,12 +56,12 @@ class LockKeys:
     def __init__(self, position_table_oid: int, stream: str) -> None:
         self._oid, self._stream = position_table_oid, stream
 
-    def key(self, kind: str, partition: int) -> int:
+    def key(self, kind: LockKind, partition: int) -> int:
         """A signed 64-bit key, as pg_advisory_lock takes it."""
         text_key = f"{self._oid}/{self._stream}/{partition}/{kind}".encode()
         return int.from_bytes(hashlib.blake2b(text_key, digest_size=8).digest(), "big", signed=True)
 
-    def keys(self, kind: str, partitions: Iterable[int]) -> list[int]:
+    def keys(self, kind: LockKind, partitions: Iterable[int]) -> list[int]:
         return [self.key(kind, partition) for partition in partitions]
 
 
@@ -78,7 +80,7 @@ def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int],
     """
     owned: list[int] = []
     for partition in sorted(partitions):
-        if _try(connection, "pg_try_advisory_lock", keys.key("own", partition)):
+        if _try(connection, "pg_try_advisory_lock", keys.key(_OWN, partition)):
             owned.append(partition)
         elif exact:
             release(connection, keys, owned)
@@ -89,19 +91,19 @@ def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int],
 def release(connection: Connection, keys: LockKeys, partitions: Iterable[int]) -> None:
     """Release these partitions."""
     for partition in partitions:
-        _try(connection, "pg_advisory_unlock", keys.key("own", partition))
+        _try(connection, "pg_advisory_unlock", keys.key(_OWN, partition))
 
 
-def announce(connection: Connection, keys: LockKeys, partitions: Iterable[int], kind: str) -> None:
-    """Show the owners that this session waits. `kind`: "wait" or "wait-now"."""
+def announce(connection: Connection, keys: LockKeys, partitions: Iterable[int], request: HandoverRequest) -> None:
+    """Show the owners that this session waits."""
     for partition in partitions:
-        _try(connection, "pg_try_advisory_lock_shared", keys.key(kind, partition))
+        _try(connection, "pg_try_advisory_lock_shared", keys.key(request, partition))
 
 
-def withdraw(connection: Connection, keys: LockKeys, partitions: Iterable[int], kind: str) -> None:
+def withdraw(connection: Connection, keys: LockKeys, partitions: Iterable[int], request: HandoverRequest) -> None:
     """Withdraw the announcement."""
     for partition in partitions:
-        _try(connection, "pg_advisory_unlock_shared", keys.key(kind, partition))
+        _try(connection, "pg_advisory_unlock_shared", keys.key(request, partition))
 
 
 def holders(connection: Connection, keys: LockKeys, partitions: Collection[int], looks: CopyLooks) -> dict[int, Holder]:
@@ -110,7 +112,7 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int],
     Args:
         looks: earlier looks of this process at COPY progress.
     """
-    by_key = {keys.key("own", partition): partition for partition in partitions}
+    by_key = {keys.key(_OWN, partition): partition for partition in partitions}
     rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": FROZEN_SECONDS})
     return {
         by_key[row.key]: Holder(run_of(row.application_name), row.pid, _is_frozen(row, looks), row.backend_start)
@@ -129,7 +131,7 @@ def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[in
 
     A session that has moved since the judgement is spared.
     """
-    own_keys = keys.keys("own", partitions)
+    own_keys = keys.keys(_OWN, partitions)
     rows = connection.execute(_HOLDERS, {"keys": own_keys, "frozen": FROZEN_SECONDS}).all()
     judged = [(row, _is_frozen(row, looks)) for row in rows]
     for row in {row.pid: row for row, frozen in judged if frozen}.values():

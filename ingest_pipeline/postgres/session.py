@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from ..core.choices import WriteMethod
 from ..core.clock import SystemClock
 from ..core.dead_letter_limit import LetterLimits, LetterWindow
 from ..core.errors import Superseded
-from ..core.ledger import Holder
+from ..core.ledger import HandoverRequest, Holder
 from ..core.loss import Acceptance
 from ..core.ports import Clock, LedgerSession
 from ..core.record import Batch, CommitResult, NextOffset, OwnerRequests, Position, TopicIdentity
@@ -35,7 +36,6 @@ class PostgresLedgerSession(LedgerSession):
 
     Args:
         run_id: stored in every owned position, and compared by every write.
-        write_method: "copy" or "executemany".
         dead_letter_max_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused. None means any number.
         batch_size: maximum rows of one INSERT.
@@ -46,7 +46,7 @@ class PostgresLedgerSession(LedgerSession):
         database: Database,
         stream: Stream,
         run_id: str,
-        write_method: str = "copy",
+        write_method: WriteMethod = WriteMethod.COPY,
         dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
         batch_size: int = 1000,
@@ -81,7 +81,7 @@ class PostgresLedgerSession(LedgerSession):
         partitions: Collection[int],
         *,
         exact: bool,
-        announce: str | None = None,
+        announce: HandoverRequest | None = None,
         wait_seconds: float = 0.0,
         stop: Callable[[], str | None] = lambda: None,
     ) -> dict[int, Holder]:
@@ -135,8 +135,8 @@ class PostgresLedgerSession(LedgerSession):
                 self._sql.beat,
                 {
                     "stream": self._stream.name,
-                    "wait": self._keys.keys("wait", self.positions),
-                    "wait_now": self._keys.keys("wait-now", self.positions),
+                    "wait": self._keys.keys(HandoverRequest.AT_MAXIMUM_AGE, self.positions),
+                    "wait_now": self._keys.keys(HandoverRequest.NOW, self.positions),
                 },
             ).one()
         paused = f"{row.reason} ({row.paused_by})" if row.paused else None

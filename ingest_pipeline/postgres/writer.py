@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from sqlalchemy import Connection, text
 
+from ..core.choices import WriteMethod
 from ..core.dead_letter_limit import LetterTally, LetterWindow
 from ..core.dead_letters import dead_letter
 from ..core.errors import (
@@ -39,7 +40,6 @@ class BatchWriter:
     """Writes batches of one stream for one run.
 
     Args:
-        write_method: "copy" or "executemany".
         dead_letter_max_bytes: bytes of a value that a dead letter keeps.
         batch_size: maximum rows of one INSERT. A transaction may have several. COPY takes all rows of a transaction at
             once, because every COPY costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on a
@@ -53,7 +53,7 @@ class BatchWriter:
         stream: Stream,
         run_id: str,
         statements: Statements,
-        write_method: str,
+        write_method: WriteMethod,
         dead_letter_max_bytes: int,
         batch_size: int,
         window: LetterWindow,
@@ -66,7 +66,7 @@ class BatchWriter:
         }
         self._signature: int | None = None
         self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
-        by_copy = write_method == "copy"
+        by_copy = write_method == WriteMethod.COPY
         self._inserts = Inserts(stream, run_id, statements, by_copy)
         self._dead_letter_max_bytes, self._batch_size = dead_letter_max_bytes, batch_size
         self._most = sys.maxsize if by_copy else batch_size  # rows of a statement

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ..core.choices import NaiveTimestamps, OnDataLoss, ReportAs, Tombstones, WriteMethod
 from .values import DAY_SECONDS, MIB, NAME_SHAPE, ByteCount, Name, StartFrom, Values
 
 
@@ -49,8 +50,8 @@ class StreamSettings(Values):
         le=3600,
         description="A run reports its progress to Dagster at this interval.",
     )
-    report_as: Literal["observation", "materialization"] = Field(
-        default="observation",
+    report_as: ReportAs = Field(
+        default=ReportAs.OBSERVATION,
         description="The kind of asset event that reports progress, while the end of a run is always a"
         " materialization.",
     )
@@ -61,12 +62,12 @@ class StreamSettings(Values):
         description="If a record waits longer than this, the check up_to_date warns and `ingest status` reports"
         " degraded.",
     )
-    naive_timestamps: Literal["utc", "reject"] = Field(
-        default="utc",
+    naive_timestamps: NaiveTimestamps = Field(
+        default=NaiveTimestamps.UTC,
         description="An event time without a zone counts as UTC, or its record becomes a dead letter.",
     )
-    write_method: Literal["copy", "executemany"] = Field(
-        default="copy",
+    write_method: WriteMethod = Field(
+        default=WriteMethod.COPY,
         description="SQLAlchemy's bulk insert uses binary COPY or INSERT.",
     )
     max_record_bytes: ByteCount = Field(
@@ -75,8 +76,9 @@ class StreamSettings(Values):
         le=256 * MIB,
         description="A record with a larger value becomes a dead letter and is not decoded.",
     )
-    tombstones: Literal["skip", "dead-letter"] = Field(
-        default="skip", description="A record without a value is skipped and counted, or becomes a dead letter."
+    tombstones: Tombstones = Field(
+        default=Tombstones.SKIP,
+        description="A record without a value is skipped and counted, or becomes a dead letter.",
     )
     dead_letter_limit: Literal["on", "off"] = Field(
         default="on", description="With on, a run stops when too many records are refused."
@@ -87,8 +89,8 @@ class StreamSettings(Values):
     dead_letter_max_consecutive: int = Field(
         default=100, ge=1, le=1_000_000, description="The number of consecutive records that may become dead letters."
     )
-    on_data_loss: Literal["stop", "continue"] = Field(
-        default="stop",
+    on_data_loss: OnDataLoss = Field(
+        default=OnDataLoss.STOP,
         description="If Kafka lost records, the stream stops until an operator accepts the gap, or it records the gap"
         " and continues.",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from enum import EnumType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
@@ -162,7 +163,9 @@ def allowed(field: FieldInfo) -> str:
         if isinstance(item, Shape):
             return item.text
     if get_origin(field.annotation) is Literal:
-        return " or ".join(str(choice) for choice in get_args(field.annotation))
+        return " or ".join(get_args(field.annotation))
+    if isinstance(field.annotation, EnumType):
+        return " or ".join(field.annotation.__members__.values())
     if field.annotation is bool:
         return "0 or 1"
     low = next((item.ge for item in field.metadata if isinstance(item, Ge)), None)

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from ..core.clock import SystemClock
 from ..core.errors import DatabaseUnavailable, Superseded
-from ..core.ledger import Holder, StreamState
+from ..core.ledger import HandoverRequest, Holder, LetterStatus, StreamState
 from ..core.loss import Loss
 from ..core.ports import Clock
 from ..core.record import Batch, CommitResult, DeadLetter, Row, StoredPosition
@@ -43,8 +43,8 @@ class MemoryTable:
 
     rows: dict[Coordinates, Row] = field(default_factory=dict)
     dead_letters: dict[Coordinates, DeadLetter] = field(default_factory=dict)
-    settled: dict[Coordinates, str] = field(default_factory=dict)
-    """Coordinates → "redriven" or "discarded". Settled letters stay in `dead_letters`."""
+    settled: dict[Coordinates, LetterStatus] = field(default_factory=dict)
+    """Coordinates → status. Settled letters stay in `dead_letters`."""
     positions: dict[int, StoredPosition] = field(default_factory=dict)
     state: StreamState = field(default_factory=StreamState)
     awaited: bool = False
@@ -70,7 +70,7 @@ class MemoryConnection:
     since: datetime
     alive: bool = True
     owned: set[int] = field(default_factory=set)
-    waits: dict[str, frozenset[int]] = field(default_factory=dict)
+    waits: dict[HandoverRequest, frozenset[int]] = field(default_factory=dict)
 
 
 class MemoryDatabase:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from ..core.errors import RecordRefused, RefusalStage
-from ..core.ledger import Redriven
+from ..core.ledger import LetterStatus, Redriven, RedriveOutcome
 from ..core.record import PG_EPOCH_MS, DeadLetter, Row
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import Stream
@@ -32,21 +32,21 @@ class MemoryDeadLetters:
     def discard(self, reason: str = "") -> int:
         """Close open letters without storing a row. Returns the number of letters."""
         letters = self.open(reason)
-        self._database.table(self._stream).settled.update(dict.fromkeys(letters, "discarded"))
+        self._database.table(self._stream).settled.update(dict.fromkeys(letters, LetterStatus.DISCARDED))
         return len(letters)
 
     def redrive(self, decode: Decode, reason: str = "", rules: RecordRules = DEFAULT_RULES) -> Redriven:
         """Decode every open letter again and store its row under the original coordinates.
 
         A letter that is refused again stays open. Positions and counters do not change."""
-        outcomes: Counter[str] = Counter()
-        for coordinates, letter in self.open(reason).items():
-            outcomes[self._redrive_one(coordinates, letter, decode, rules)] += 1
-        return Redriven(**outcomes)
+        letters = self.open(reason).items()
+        return Redriven(**Counter(self._redrive_one(*letter, decode, rules).value for letter in letters))
 
-    def _redrive_one(self, coordinates: Coordinates, letter: DeadLetter, decode: Decode, rules: RecordRules) -> str:
+    def _redrive_one(
+        self, coordinates: Coordinates, letter: DeadLetter, decode: Decode, rules: RecordRules
+    ) -> RedriveOutcome:
         if letter.truncated:
-            return "truncated"
+            return RedriveOutcome.TRUNCATED
         table = self._database.table(self._stream)
         try:
             column_values = self._record_columns.of_letter(letter.key, letter.headers)
@@ -58,17 +58,17 @@ class MemoryDeadLetters:
             )
         except RecordRefused as refused:
             table.dead_letters[coordinates] = replace(letter, stage=refused.stage, reason=refused.message)
-            return "refused"
+            return RedriveOutcome.REFUSED
         if table.drops(row) and coordinates not in table.rows:
             table.dead_letters[coordinates] = replace(
                 letter, stage=RefusalStage.INSERT, reason="a trigger of the table drops the row"
             )
-            return "refused"
+            return RedriveOutcome.REFUSED
         if not all(holds(row) for holds in table.checks.values()):
-            return "refused"
-        outcome = "present" if coordinates in table.rows else "stored"
+            return RedriveOutcome.REFUSED
+        outcome = RedriveOutcome.PRESENT if coordinates in table.rows else RedriveOutcome.STORED
         table.rows.setdefault(coordinates, row)
-        table.settled[coordinates] = "redriven"
+        table.settled[coordinates] = LetterStatus.REDRIVEN
         return outcome
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.ledger import Replayed
+from ..core.ledger import LetterStatus, Replayed
 from ..core.ports import ReplayStore
 from ..core.record import Batch
 from ..core.stream import Stream
@@ -30,7 +30,7 @@ class MemoryMissingRows(ReplayStore):
                 stored += row[:3] not in table.rows
                 table.rows.setdefault(row[:3], row)
                 if row[2] in letters:
-                    table.settled[row[:3]] = "redriven"
+                    table.settled[row[:3]] = LetterStatus.REDRIVEN
             undecoded = {letter.offset for letter in batch.dead_letters}
             known_letters = sum(offset in letters for offset in refused | undecoded)
             return Replayed(
@@ -50,5 +50,5 @@ class MemoryMissingRows(ReplayStore):
             for coordinates, letter in table.dead_letters.items()
             if coordinates[:2] == (advance.incarnation, partition)
             and advance.expected <= coordinates[2] < advance.resume_at.next_offset
-            and table.settled.get(coordinates) != "redriven"
+            and table.settled.get(coordinates) != LetterStatus.REDRIVEN
         }

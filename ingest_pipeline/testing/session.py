@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
 from ..core.dead_letters import dead_letter
 from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, RefusalStage, Superseded
-from ..core.ledger import Holder
+from ..core.ledger import HandoverRequest, Holder, LetterStatus
 from ..core.loss import Acceptance
 from ..core.ports import LedgerSession
 from ..core.record import (
@@ -59,7 +59,7 @@ class MemoryLedgerSession(LedgerSession):
         partitions: Collection[int],
         *,
         exact: bool,
-        announce: str | None = None,
+        announce: HandoverRequest | None = None,
         wait_seconds: float = 0.0,
         stop: Callable[[], str | None] = lambda: None,
     ) -> dict[int, Holder]:
@@ -141,14 +141,16 @@ class MemoryLedgerSession(LedgerSession):
     def heartbeat(self) -> OwnerRequests:
         with self._database.mutex:
             self._database.require(self.connection)
-            kinds = {
-                kind
+            requests = {
+                request
                 for connection in self._database.connections
                 if connection.stream == self._stream
-                for kind, partitions in connection.waits.items()
+                for request, partitions in connection.waits.items()
                 if partitions & self.positions.keys()
             }
-            return OwnerRequests(self._paused(), "wait" in kinds, "wait-now" in kinds)
+            return OwnerRequests(
+                self._paused(), HandoverRequest.AT_MAXIMUM_AGE in requests, HandoverRequest.NOW in requests
+            )
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
         with self._database.mutex:
@@ -195,7 +197,9 @@ class MemoryLedgerSession(LedgerSession):
     def _rebuild_window(self) -> None:
         table = self._database.table(self._stream)
         owned = [(where, reason) for where, reason in table.history if where[1] in self.positions]
-        newest = [(where, reason) for where, reason in owned if table.settled.get(where) != "discarded"][-WINDOW:]
+        newest = [(where, reason) for where, reason in owned if table.settled.get(where) != LetterStatus.DISCARDED][
+            -WINDOW:
+        ]
         self._window = self._window.rebuilt(
             None if reason is None or where in table.settled else Refusal(where[1], where[2], reason)
             for where, reason in newest

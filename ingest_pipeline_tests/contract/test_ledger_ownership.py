@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ingest_pipeline.core.errors import Superseded
-from ingest_pipeline.core.ledger import Account, LetterCount
+from ingest_pipeline.core.ledger import Account, HandoverRequest, LetterCount
 from ingest_pipeline.core.loss import Loss, LossCause
 from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline_tests.contract.ledger_worlds import (
@@ -77,9 +77,14 @@ def test_waiting_ends_when_told_to(world: LedgerWorld) -> None:
 
 @pytest.mark.parametrize(
     ("announced", "seen"),
-    [("wait", OwnerRequests(successor_waits=True)), ("wait-now", OwnerRequests(yield_now=True))],
+    [
+        (HandoverRequest.AT_MAXIMUM_AGE, OwnerRequests(successor_waits=True)),
+        (HandoverRequest.NOW, OwnerRequests(yield_now=True)),
+    ],
 )
-def test_the_owner_sees_who_waits_and_hands_over(world: LedgerWorld, announced: str, seen: OwnerRequests) -> None:
+def test_the_owner_sees_who_waits_and_hands_over(
+    world: LedgerWorld, announced: HandoverRequest, seen: OwnerRequests
+) -> None:
     first, second = world.owning("first"), world.session("second")
     first.write(make_batch(first.positions, messages(0, range(3))))
     assert first.heartbeat() == OwnerRequests()
@@ -101,7 +106,11 @@ def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None
     stop = threading.Event()
     waiting = threading.Thread(
         target=lambda: third.own(
-            (1,), exact=True, announce="wait", wait_seconds=30.0, stop=lambda: "stop" if stop.is_set() else None
+            (1,),
+            exact=True,
+            announce=HandoverRequest.AT_MAXIMUM_AGE,
+            wait_seconds=30.0,
+            stop=lambda: "stop" if stop.is_set() else None,
         )
     )
     waiting.start()

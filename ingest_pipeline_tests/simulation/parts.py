@@ -19,7 +19,7 @@ from ingest_pipeline.core.errors import (
     Superseded,
     UnknownFault,
 )
-from ingest_pipeline.core.ledger import Replayed
+from ingest_pipeline.core.ledger import HandoverRequest, Replayed
 from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, OwnerRequests, TopicIdentity
@@ -134,7 +134,7 @@ class SimLedgerSession(MemoryLedgerSession):
         partitions: Collection[int],
         *,
         exact: bool,
-        announce: str | None = None,
+        announce: HandoverRequest | None = None,
         wait_seconds: float = 0.0,
         stop: Callable[[], str | None] = lambda: None,
     ) -> dict[int, Any]:

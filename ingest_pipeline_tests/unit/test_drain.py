@@ -12,6 +12,7 @@ from ingest_pipeline.core.batch import BatchLimits
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.drain import HANDOVER_SECONDS, Drain, RunLimits
 from ingest_pipeline.core.errors import DatabaseUnavailable, DataLoss, KafkaUnavailable, TopicChanged
+from ingest_pipeline.core.ledger import HandoverRequest
 from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import Chunk
 from ingest_pipeline.core.rows import RecordRules
@@ -166,7 +167,7 @@ def test_a_drain_past_its_age_ends_when_a_successor_waits() -> None:
     scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60))
     scene.produce(4)
     waiting = scene.database.open("next", "reading")
-    waiting.waits["wait"] = frozenset([0])
+    waiting.waits[HandoverRequest.AT_MAXIMUM_AGE] = frozenset([0])
     assert scene.drain().run() == "age"
     assert 3 <= scene.clock.monotonic() < 4
 
@@ -228,8 +229,10 @@ def test_a_pause_ends_an_idle_drain() -> None:
     assert scene.clock.monotonic() < 13
 
 
-@pytest.mark.parametrize(("announced", "ended"), [("wait-now", "yielded"), ("wait", "caught-up")])
-def test_only_an_urgent_waiter_ends_a_drain_before_its_age(announced: str, ended: str) -> None:
+@pytest.mark.parametrize(
+    ("announced", "ended"), [(HandoverRequest.NOW, "yielded"), (HandoverRequest.AT_MAXIMUM_AGE, "caught-up")]
+)
+def test_only_an_urgent_waiter_ends_a_drain_before_its_age(announced: HandoverRequest, ended: str) -> None:
     scene = Scene()
     other = MemoryLedgerSession(scene.database, READING, "other")
     other.connection.waits[announced] = frozenset({0})

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from ...core.backoff import Backoff
+from ...core.choices import OnDataLoss, ReportAs
 from ...core.end_reasons import EndReason
 from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged
 from ...core.loss import as_error
@@ -75,7 +76,7 @@ class DrainedStream:
 
     def _settle_losses(self, topic: Topic, ledger: Ledger, stop: Callable[[], str | None]) -> None:
         """Stop at a noted loss, or accept the loss and continue, as ON_DATA_LOSS says. Raises DataLoss."""
-        if self.context.settings.on_data_loss == "continue":
+        if self.context.settings.on_data_loss == OnDataLoss.CONTINUE:
             for accepted in accept_unasked(self.context, topic, ledger, stop):
                 self._journal.warning(f"{accepted.loss.description}; {consequence(accepted)}")
         elif noted := ledger.losses():
@@ -105,7 +106,7 @@ class DrainedStream:
         return Reporter(
             self.name,
             self.key,
-            dg.AssetMaterialization if settings.report_as == "materialization" else dg.AssetObservation,
+            dg.AssetMaterialization if settings.report_as == ReportAs.MATERIALIZATION else dg.AssetObservation,
             self._journal.event,
             self.context.topic,
             self.context.clients.clock,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import dagster as dg
 
-from ...core.ledger import Holder
+from ...core.ledger import HandoverRequest, Holder
 from ...core.ports import LedgerSession
 from .. import tags
 from ..patience import SUCCESSOR_SECONDS, successor_seconds
@@ -29,9 +29,9 @@ def own(
     if tags.shard_of(run.tags) is None:
         return session.own(partitions, exact=False)
     if (why := run.tags.get(tags.SUCCESSOR)) is not None:
-        kind = "wait" if why == AGE else "wait-now"
+        request = HandoverRequest.AT_MAXIMUM_AGE if why == AGE else HandoverRequest.NOW
         seconds = successor_seconds(run_max_seconds) if why == AGE else SUCCESSOR_SECONDS
-        return session.own(partitions, exact=True, announce=kind, wait_seconds=seconds, stop=stop)
+        return session.own(partitions, exact=True, announce=request, wait_seconds=seconds, stop=stop)
     return session.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop)
 
 

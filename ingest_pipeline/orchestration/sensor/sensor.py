@@ -9,6 +9,7 @@ from dataclasses import asdict
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from ...core.choices import OnDataLoss
 from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
 from ...core.ledger import LedgerSnapshot
 from ...core.loss import Loss, as_error, find_losses, topic_gone
@@ -149,7 +150,7 @@ def read_view(
     partitions = range(identity.partitions)
     ends = topic.end_offsets(partitions)
     losses = _losses(identity, topic, snapshot, ends)
-    if losses and stream_context.settings.on_data_loss == "stop":
+    if losses and stream_context.settings.on_data_loss == OnDataLoss.STOP:
         for loss in losses:
             if not loss.cause.is_another_topic:
                 ledger.note_loss(loss)
