@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,9 +11,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, event
 
 from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.stream import Stream
@@ -23,6 +19,7 @@ from ingest_pipeline.orchestration.build import definitions_with
 from ingest_pipeline.settings import Settings, load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import AheadClock, Bench
+from ingest_pipeline_tests.orchestration.quick_dagster import quicken_dagster
 
 TEMPERATURE, PRICE = STREAMS
 
@@ -36,32 +33,12 @@ NO_COMPUTE_LOGS = {
 
 
 @pytest.fixture(scope="session")
-def dagster_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The files of a new Dagster instance, to copy.
-
-    Dagster reads its hundred migration files for every new instance and every run, and SQLite waits for the disk at
-    every event, which took half of these tests' time. Here the files are read once, and SQLite does not wait.
-    """
-    read, scripts = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
-
-    def read_once(config: Config) -> ScriptDirectory:
-        folder = config.get_main_option("script_location")
-        if folder not in scripts:
-            scripts[folder] = read(config)
-        return scripts[folder]
-
-    event.listen(Engine, "connect", _do_not_wait_for_the_disk)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScriptDirectory, "from_config", read_once)
-        files = tmp_path_factory.mktemp("dagster")
-        dg.DagsterInstance.local_temp(str(files), overrides=NO_COMPUTE_LOGS).dispose()
-        yield files
-    event.remove(Engine, "connect", _do_not_wait_for_the_disk)
-
-
-def _do_not_wait_for_the_disk(connection: object, _record: object) -> None:
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA synchronous = OFF")
+def dagster_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a new Dagster instance, to copy."""
+    quicken_dagster()
+    files = tmp_path_factory.mktemp("dagster")
+    dg.DagsterInstance.local_temp(str(files), overrides=NO_COMPUTE_LOGS).dispose()
+    return files
 
 
 @pytest.fixture

@@ -22,8 +22,10 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.orchestration.quick_dagster import quicken_dagster
 
 IMPORTED = (alembic.command, confluent_kafka.admin, psycopg, sqlalchemy)
+quicken_dagster()
 
 
 def start(name: str, topic: str, environ: Mapping[str, str], folder: Path) -> BaseProcess:
