@@ -41,8 +41,10 @@ _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "kafka_cluster", "topic"}
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_USED] = []
-    # SIGTERM would end Python without running the fixtures' ends and leave the servers behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM would end Python without running the fixtures' ends and leave the servers behind. A background job starts
+    # with SIGINT ignored. Dagster copies that to SIGTERM, and every server started later would ignore SIGTERM too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
@@ -54,10 +56,8 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need Kafka. A node of a cluster may take a minute to stop, so these tests get more time."""
+    """Mark the tests that need Kafka."""
     for item in items:
-        if "kafka_cluster" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(300))
         if _KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
 

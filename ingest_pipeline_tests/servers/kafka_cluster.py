@@ -80,7 +80,7 @@ class KafkaCluster(RealKafka):
             raise
 
     def stop(self) -> None:
-        """End every node by SIGKILL. After SIGTERM to all nodes, a broker may wait a minute for an ended controller."""
+        """End every node by SIGKILL: brokers that all end need not hand their leaderships over."""
         self.kill()
 
     def kill(self) -> None:
