@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ..core.clock import SystemClock
 from ..core.ports import Clock
+from .session_settings import FROZEN_SECONDS
 
 _FORGET_SECONDS = 600.0
 
@@ -23,9 +24,14 @@ class CopyProgress:
 
 
 class CopyLooks:
-    """Remembers how long each session's COPY has made no progress. Thread-safe."""
+    """Remembers how long each session's COPY has made no progress. Thread-safe.
+
+    Attributes:
+        frozen_seconds: an owner without signs of life for this long is frozen.
+    """
 
     def __init__(self, clock: Clock | None = None) -> None:
+        self.frozen_seconds: float = FROZEN_SECONDS
         self._clock: Clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._standing: dict[int, tuple[CopyProgress, float]] = {}

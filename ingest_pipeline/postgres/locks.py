@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, text
 
 from ..core.ledger import HandoverRequest, Holder
 from .copy_progress import CopyLooks, CopyProgress
-from .database import APPLICATION_PREFIX, FROZEN_SECONDS
+from .database import APPLICATION_PREFIX
 from .queries import quoted
 
 _HOLDERS = text("""
@@ -113,7 +113,7 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int],
         looks: earlier looks of this process at COPY progress.
     """
     by_key = {keys.key(_OWN, partition): partition for partition in partitions}
-    rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": FROZEN_SECONDS})
+    rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": looks.frozen_seconds})
     return {
         by_key[row.key]: Holder(run_of(row.application_name), row.pid, _is_frozen(row, looks), row.backend_start)
         for row in rows
@@ -132,7 +132,7 @@ def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[in
     A session that has moved since the judgement is spared.
     """
     own_keys = keys.keys(_OWN, partitions)
-    rows = connection.execute(_HOLDERS, {"keys": own_keys, "frozen": FROZEN_SECONDS}).all()
+    rows = connection.execute(_HOLDERS, {"keys": own_keys, "frozen": looks.frozen_seconds}).all()
     judged = [(row, _is_frozen(row, looks)) for row in rows]
     for row in {row.pid: row for row, frozen in judged if frozen}.values():
         connection.execute(_END_FROZEN, dict(row._mapping))
@@ -142,8 +142,8 @@ def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[in
 def _is_frozen(row: Row[Any], looks: CopyLooks) -> bool | None:
     """Whether PostgreSQL waits for an owner without signs of life. A live owner sends a statement every second.
 
-    Outside COPY an owner is frozen after FROZEN_SECONDS by the server's clock. Inside COPY the session sends only rows,
-    so the owner is frozen if no byte arrived between looks at least half of FROZEN_SECONDS apart.
+    Outside COPY an owner is frozen after `frozen_seconds` by the server's clock. Inside COPY the session sends only
+    rows, so the owner is frozen if no byte arrived between looks at least half of `frozen_seconds` apart.
     """
     if not row.waits_for_client:
         looks.moved(row.pid)
@@ -155,7 +155,7 @@ def _is_frozen(row: Row[Any], looks: CopyLooks) -> bool | None:
     standing = looks.seconds_standing(row.pid, progress)
     if standing == 0:
         return False
-    return True if standing is not None and standing >= FROZEN_SECONDS / 2 else None
+    return True if standing is not None and standing >= looks.frozen_seconds / 2 else None
 
 
 def present_runs(connection: Connection) -> set[str]:

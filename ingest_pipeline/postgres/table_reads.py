@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
@@ -82,22 +83,22 @@ def newest_timestamps(database: Database, stream: Stream) -> dict[int, datetime]
         return {row.partition: row.kafka_timestamp for row in times if row.kafka_timestamp is not None}
 
 
-def rows_per_second(database: Database, stream: Stream) -> dict[int, float]:
+def rows_per_second(database: Database, stream: Stream, most_rows: int = RATE_ROWS) -> dict[int, float]:
     """Partition → rows per second over the last RATE_SECONDS. Partitions without new rows are left out.
 
-    Reads the newest RATE_ROWS rows by the primary key. If all are younger than RATE_SECONDS, the rate covers the time
-    since the oldest of them.
+    Reads a partition's newest rows by the primary key, at most `most_rows`. If all are younger than RATE_SECONDS, the
+    rate covers the time since the oldest of them.
     """
-    parameters = {"stream": stream.name, "seconds": RATE_SECONDS, "most": RATE_ROWS}
+    parameters = {"stream": stream.name, "seconds": RATE_SECONDS, "most": most_rows}
     with database.connect(f"reading the rate of stream {stream.name}") as connection:
         counts = connection.execute(database.schemas.sql(_RECENT, stream), parameters).all()
-    return {row.partition: _rate(row.looked_at, row.recent, row.oldest_seconds) for row in counts}
+    return {row.partition: _rate(row, most_rows) for row in counts}
 
 
-def _rate(looked_at: int, recent: int, oldest_seconds: float) -> float:
-    if looked_at < RATE_ROWS or recent < looked_at:
-        return recent / RATE_SECONDS
-    return float(looked_at / max(oldest_seconds, 0.001))
+def _rate(row: Row[Any], most_rows: int) -> float:
+    if row.looked_at < most_rows or row.recent < row.looked_at:
+        return float(row.recent / RATE_SECONDS)
+    return float(row.looked_at / max(row.oldest_seconds, 0.001))
 
 
 def row_count(database: Database, stream: Stream) -> int:

@@ -13,7 +13,6 @@ from alembic.config import Config
 from click.testing import CliRunner
 from sqlalchemy import event
 
-from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letter_limit import LetterLimits, LetterWindow
 from ingest_pipeline.core.record import NextOffset
@@ -22,6 +21,7 @@ from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.letter_retention import SettledLetters
 from ingest_pipeline.postgres.statements import statements
+from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING
 
@@ -225,7 +225,7 @@ class TestPurge:
         assert settled.missing() == 1
 
     def test_the_command(self, bench: Bench, settled: SettledLetters, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(streams, "STREAMS", [READING])
+        declare(monkeypatch, [READING])
 
         def purge(*words: str, **environ: str) -> str:
             environ["DATABASE_URL"] = bench.url

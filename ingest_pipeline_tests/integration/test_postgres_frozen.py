@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from ingest_pipeline.postgres import database, locks
+from ingest_pipeline.postgres import database
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -41,10 +41,8 @@ def frozen(bench: Bench) -> Iterator[psycopg.Connection[Any]]:
         copy.__exit__(None, None, None)
 
 
-def test_a_waiter_ends_an_owner_frozen_in_copy(
-    bench: Bench, frozen: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
+def test_a_waiter_ends_an_owner_frozen_in_copy(bench: Bench, frozen: psycopg.Connection[Any]) -> None:
+    bench.database.copy_looks.frozen_seconds = 0
     second = bench.new_session("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
 
@@ -61,7 +59,7 @@ def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkey
     send(connection, b"not a row either\n")
     time.sleep(3)  # far more than the time-out
     assert bench.sql(failed) == [1]
-    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
+    bench.database.copy_looks.frozen_seconds = 0
     second = bench.new_session("second")
     assert second.own([0], exact=True, wait_seconds=20.0) == {}
     with pytest.raises(psycopg.Error):
@@ -85,9 +83,9 @@ def test_an_owner_is_not_frozen_before_its_time(bench: Bench) -> None:
     bench.session.heartbeat()
 
 
-def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench) -> None:
     """A client behind a slow network. PostgreSQL waits for the client nearly all the time, in one COPY."""
-    monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
+    bench.database.copy_looks.frozen_seconds = 4
     session = bench.session
     connection = session._driver_connection
     bench.sql("CREATE TABLE moving (n int)")
@@ -107,9 +105,9 @@ def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench, monkeypa
     session.heartbeat()
 
 
-def test_a_stopped_process_in_copy_is_superseded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_process_in_copy_is_superseded(bench: Bench) -> None:
     """A COPY that moves for long and then stops. One look cannot tell."""
-    monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
+    bench.database.copy_looks.frozen_seconds = 4
     connection = bench.session._driver_connection
     bench.sql("CREATE TABLE moving (n int)")
     copying = connection.cursor().copy("COPY moving FROM STDIN")
@@ -128,18 +126,16 @@ def test_a_stopped_process_in_copy_is_superseded(bench: Bench, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
-def test_an_owner_that_shows_no_life_is_ended_whatever_its_state(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
-) -> None:
+def test_an_owner_that_shows_no_life_is_ended_whatever_its_state(bench: Bench, in_transaction: bool) -> None:
     """The server's own time-outs have not fired."""
-    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
+    bench.database.copy_looks.frozen_seconds = 0
     if in_transaction:
         bench.session._driver_connection.execute("SELECT 1")
     assert bench.new_session("second").own([0], exact=True, wait_seconds=10.0) == {}
 
 
-def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
+def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench) -> None:
+    bench.database.copy_looks.frozen_seconds = 0
     batch = bench.batch([message(0, 0)])
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run' AND wait_event_type = 'Lock'"
     with psycopg.connect(bench.url) as other, ThreadPoolExecutor(1) as pool:
@@ -152,14 +148,12 @@ def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench, monkeyp
         assert write.result(20.0).rows == {0: 1}
 
 
-def test_a_batch_behind_a_slow_network_is_written_while_somebody_waits(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_behind_a_slow_network_is_written_while_somebody_waits(database_url: str) -> None:
     """The COPY takes several times as long as an owner may show no life outside COPY."""
-    monkeypatch.setattr(locks, "FROZEN_SECONDS", 4)
     where = urlsplit(database_url)
     with TcpProxy(where.port or 5432, where.hostname or "") as proxy, Bench(database_url) as beside:
         beside.begin()
+        beside.database.copy_looks.frozen_seconds = 4
         slow = where._replace(netloc=f"{where.username}:{where.password}@127.0.0.1:{proxy.port}").geturl()
         with Bench(slow) as bench, ThreadPoolExecutor(1) as pool:
             batch = bench.batch([message(0, offset, good(DEVICE)) for offset in range(RECORDS)])

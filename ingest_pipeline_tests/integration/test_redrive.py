@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, text
 
-from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
@@ -21,6 +20,7 @@ from ingest_pipeline.core.ledger import Redriven
 from ingest_pipeline.core.record import Advance, Batch, NextOffset
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
+from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, message
 
@@ -61,19 +61,19 @@ def lose_session(connection: Connection) -> None:
     connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
-def crash_at_third(patch: pytest.MonkeyPatch, crash: Callable[[Connection], None]) -> list[int]:
+def crash_at_third(patch: pytest.MonkeyPatch, letters: DeadLetters, crash: Callable[[Connection], None]) -> list[int]:
     """The open transaction has the third letter's row, but not its new status. The rows before each status update."""
-    redrive_one = DeadLetters._redrive_one
+    redrive_one = letters._redrive_one
     seen: list[int] = []
 
-    def redrive_and_crash(letters: DeadLetters, connection: Connection, *rest: Any) -> Any:
-        outcome = redrive_one(letters, connection, *rest)
+    def redrive_and_crash(connection: Connection, *rest: Any) -> Any:
+        outcome = redrive_one(connection, *rest)
         seen.append(connection.execute(text("SELECT count(*) FROM reading")).scalar_one())
         if len(seen) == 3:
             crash(connection)
         return outcome
 
-    patch.setattr(DeadLetters, "_redrive_one", redrive_and_crash)
+    patch.setattr(letters, "_redrive_one", redrive_and_crash)
     return seen
 
 
@@ -83,7 +83,7 @@ def test_a_crash_between_row_and_status_changes_nothing(
 ) -> None:
     letters = refused(bench, [BROKEN] * 4)
     with monkeypatch.context() as patch:
-        seen = crash_at_third(patch, crash)
+        seen = crash_at_third(patch, letters, crash)
         with pytest.raises(raised):
             letters.redrive(ALL, DECODE)
     assert seen == [1, 2, 3], "each row was there before its letter's status"
@@ -99,7 +99,7 @@ def test_what_was_committed_before_a_crash_stays_done(bench: Bench, monkeypatch:
     letters = refused(bench, [BROKEN] * 4, chunk=2)
     told: list[Redriven] = []
     with monkeypatch.context() as patch:
-        crash_at_third(patch, fail)
+        crash_at_third(patch, letters, fail)
         with pytest.raises(RuntimeError):
             letters.redrive(ALL, DECODE, observe=told.append)
     assert told == [Redriven(stored=2)]
@@ -175,7 +175,7 @@ def test_the_letters_named_by_id_move_and_those_of_another_stream_do_not(bench: 
 def test_the_command_has_an_option_for_each(
     bench: Bench, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch, words: str, chosen: list[int]
 ) -> None:
-    monkeypatch.setattr(streams, "STREAMS", [READING])
+    declare(monkeypatch, [READING])
     given = words.format(ids=bench.sql("SELECT id FROM ingest.dead_letter ORDER BY kafka_offset")).split()
     done = CliRunner().invoke(main, ["dead-letters", "redrive", "reading", *given], env={"DATABASE_URL": bench.url})
     assert done.exit_code == 0, done.output
@@ -189,16 +189,17 @@ def test_the_command_has_an_option_for_each(
 def test_a_second_redrive_leaves_the_letters_that_a_first_one_has_in_hand(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    letters, redrive_one = refused(bench, [BROKEN] * 25, chunk=10), DeadLetters._redrive_one
+    letters = refused(bench, [BROKEN] * 25, chunk=10)
+    redrive_one = letters._redrive_one
     held, go_on = threading.Event(), threading.Event()
 
-    def hold_the_first(letters: DeadLetters, connection: Connection, *rest: Any) -> Any:
+    def hold_the_first(connection: Connection, *rest: Any) -> Any:
         if not held.is_set():
             held.set()
             assert go_on.wait(WAIT_SECONDS)
-        return redrive_one(letters, connection, *rest)
+        return redrive_one(connection, *rest)
 
-    monkeypatch.setattr(DeadLetters, "_redrive_one", hold_the_first)
+    monkeypatch.setattr(letters, "_redrive_one", hold_the_first)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(letters.redrive, ALL, DECODE)
         try:

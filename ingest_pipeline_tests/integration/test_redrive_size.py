@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Redriven, Replayed
@@ -17,6 +16,7 @@ from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.postgres.dead_letters import CHUNK_BYTES, DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
+from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, make_batch, message
 
@@ -104,7 +104,7 @@ def test_show_fetches_the_first_bytes_of_a_large_letter(bench: Bench, monkeypatc
     row = letters.show(1, preview_bytes=100)
     assert row is not None
     assert (len(row.value), row.kept_bytes) == (100, 8 * MIB + 67)
-    monkeypatch.setattr(streams, "STREAMS", [READING])
+    declare(monkeypatch, [READING])
     shown = CliRunner().invoke(main, ["dead-letters", "show", "reading", "1"], env={"DATABASE_URL": bench.url})
     assert f"… ({8 * MIB + 67:,} bytes)" in shown.stdout
     assert len(shown.stdout) < 10_000

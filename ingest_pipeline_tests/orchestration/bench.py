@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,6 +15,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
 
 from ingest_pipeline.core.clock import SystemClock
+from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
@@ -52,6 +55,32 @@ class AheadClock(SystemClock):
         return super().time() + self.seconds
 
 
+class ChangedClients(Clients):
+    """Clients whose topics, sessions and stores get a test's methods.
+
+    Attributes:
+        changes: maker of a client → method → function. The function is called with the client's own method first.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        super().__init__(settings, clock)
+        self.changes: defaultdict[str, dict[str, Callable[..., Any]]] = defaultdict(dict)
+
+    def topic(self, *arguments: Any, **options: Any) -> Any:
+        return self._changed("topic", super().topic(*arguments, **options))
+
+    def ledger_session(self, *arguments: Any) -> Any:
+        return self._changed("ledger_session", super().ledger_session(*arguments))
+
+    def missing_rows(self, *arguments: Any) -> Any:
+        return self._changed("missing_rows", super().missing_rows(*arguments))
+
+    def _changed(self, maker: str, client: Any) -> Any:
+        for name, function in self.changes[maker].items():
+            setattr(client, name, partial(function, getattr(client, name)))
+        return client
+
+
 @dataclass
 class Bench:
     """The first stream is meant where none is named."""
@@ -59,7 +88,7 @@ class Bench:
     streams: Sequence[Stream]
     environ: Mapping[str, str]
     settings: Settings
-    clients: Clients
+    clients: ChangedClients
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     clock: AheadClock

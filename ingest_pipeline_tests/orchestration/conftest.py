@@ -14,11 +14,10 @@ import pytest
 
 from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.orchestration.build import definitions_with
 from ingest_pipeline.settings import Settings, load_settings
 from ingest_pipeline.streams import STREAMS
-from ingest_pipeline_tests.orchestration.bench import AheadClock, Bench
+from ingest_pipeline_tests.orchestration.bench import AheadClock, Bench, ChangedClients
 from ingest_pipeline_tests.orchestration.quick_dagster import quicken_dagster
 
 TEMPERATURE, PRICE = STREAMS
@@ -50,13 +49,13 @@ def bench(
 
     With KAFKA_BOOTSTRAP_SERVERS, no topic is made. ``clients`` makes the clients from settings and clock.
     """
-    opened: list[Clients] = []
+    opened: list[ChangedClients] = []
     with ExitStack() as cleanup:
 
         def make(
             streams: Sequence[Stream] = (TEMPERATURE,),
             partitions: int = 2,
-            clients: Callable[[Settings, Clock], Clients] = Clients,
+            clients: Callable[[Settings, Clock], ChangedClients] = ChangedClients,
             **environ: str,
         ) -> Bench:
             if "KAFKA_BOOTSTRAP_SERVERS" not in environ:

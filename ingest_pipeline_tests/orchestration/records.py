@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,12 +12,13 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Record(NamedTuple):
-    """`partition` -1: Kafka's choice."""
+    """`partition` -1: Kafka's choice. `age_seconds`: of its Kafka timestamp."""
 
     value: bytes | None
     partition: int = -1
     key: bytes | None = None
     headers: Headers = ()
+    age_seconds: float = 0.0
 
 
 def temperatures(count: int, partitions: int = 2, first: int = 0) -> list[Record]:
@@ -67,6 +69,7 @@ def produce(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> No
             record.key,
             partition=record.partition,
             headers=list(record.headers),
+            timestamp=round((time.time() - record.age_seconds) * 1000),
             on_delivery=lambda error, _: refused.append(error) if error else None,
         )
         if number % 10_000 == 9_999:

@@ -10,7 +10,6 @@ import pytest
 
 from ingest_pipeline.core.record import Batch, CommitResult
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures
@@ -67,21 +66,18 @@ def test_a_run_that_drains_the_partition_yields(bench: Make) -> None:
     assert new.query(ACCOUNTING) == [True]
 
 
-def test_records_that_a_run_has_in_hand_are_not_given_up(
-    bench: Make, kafka_server: RealKafka, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_that_a_run_has_in_hand_are_not_given_up(bench: Make, kafka_server: RealKafka) -> None:
     """Retention takes what a run has read and not yet committed: that run ends first, and then nothing is lost."""
     here = bench(partitions=1, RUN_IDLE_SECONDS="60", BATCH_SIZE="10", BATCH_TIMEOUT="30")
     hold, in_hand, go_on = threading.Event(), threading.Event(), threading.Event()
-    write = PostgresLedgerSession.write
 
-    def write_late(session: PostgresLedgerSession, batch: Batch) -> CommitResult:
+    def write_late(write: Callable[[Batch], CommitResult], batch: Batch) -> CommitResult:
         if hold.is_set():
             in_hand.set()
             assert go_on.wait(WAIT_SECONDS)
-        return write(session, batch)
+        return write(batch)
 
-    monkeypatch.setattr(PostgresLedgerSession, "write", write_late)
+    here.clients.changes["ledger_session"]["write"] = write_late
     here.produce(devices(0, 10))
     with ThreadPoolExecutor(2) as threads:
         run = threads.submit(here.by_sensor)

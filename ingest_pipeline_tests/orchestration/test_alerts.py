@@ -19,8 +19,8 @@ from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, CheckResult
-from ingest_pipeline.orchestration.sensor import alerts
-from ingest_pipeline.orchestration.sensor.alerts import SENSOR, alert_sensor, failing, messages
+from ingest_pipeline.orchestration.run_history import RECENT
+from ingest_pipeline.orchestration.sensor.alerts import ANSWER_SECONDS, SENSOR, alert_sensor, failing, messages
 from ingest_pipeline.settings import Settings, describe, load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import failure
@@ -84,8 +84,9 @@ def verdict(
 class Ticks:
     """The sensor on an instance of its own, its cursor kept from tick to tick."""
 
-    def __init__(self, instance: dg.DagsterInstance, address: str) -> None:
-        self.instance, self._sensor, self._cursor = instance, alert_sensor(CONTEXTS, address), None
+    def __init__(self, instance: dg.DagsterInstance, address: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.instance, self._cursor = instance, None
+        self._sensor = alert_sensor(CONTEXTS, address, answer_seconds)
 
     def __call__(self) -> None:
         context = dg.build_sensor_context(instance=self.instance, cursor=self._cursor)
@@ -164,11 +165,10 @@ def test_what_was_posted_is_not_posted_again_where_the_next_post_fails(webhook: 
         assert [text.split()[0] for text in webhook.texts] == ["price", "temperature"]
 
 
-def test_a_server_that_hangs_does_not_hold_the_tick(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "_ANSWER_SECONDS", 0.2)
+def test_a_server_that_hangs_does_not_hold_the_tick(webhook: Webhook) -> None:
     webhook.hangs = True
     with dg.DagsterInstance.ephemeral() as instance:
-        tick = Ticks(instance, webhook.address)
+        tick = Ticks(instance, webhook.address, answer_seconds=0.2)
         verdict(instance, NO_LOSS, False)
         started_at = time.monotonic()
         with pytest.raises(dg.Failure, match="ALERT_WEBHOOK_URL cannot be posted to"):
@@ -189,13 +189,12 @@ class TestShards:
     def found(self, instance: dg.DagsterInstance) -> set[str]:
         return set(failing(instance, PRICE_CONTEXT))
 
-    def test_one_that_fails_is_not_hidden_by_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(alerts, "RECENT", 3)
+    def test_one_that_fails_is_not_hidden_by_another(self) -> None:
         with dg.DagsterInstance.ephemeral() as instance:
             self.ended(instance, FAILURE, "0/2")
-            for _ in range(4):
-                assert self.found(instance) == {"run of shard 0/2"}
+            for _ in range(RECENT + 1):
                 self.ended(instance, SUCCESS, "1/2")
+            assert self.found(instance) == {"run of shard 0/2"}
             self.ended(instance, SUCCESS, "0/2")
             assert self.found(instance) == set()
 

@@ -12,8 +12,7 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.operations import lateness
+from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS
 from ingest_pipeline.operations.status import status_of
 from ingest_pipeline.orchestration.checks import (
     ACCOUNTED,
@@ -28,7 +27,7 @@ from ingest_pipeline.orchestration.sensor.alerts import failing
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
-from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
+from ingest_pipeline_tests.orchestration.records import Record, temperatures, with_broken
 from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, devices, refused
 from ingest_pipeline_tests.servers.broker import RealKafka
 
@@ -152,35 +151,43 @@ def test_the_sensor_says_it_once_and_again_behind_a_newer_materialization(bench:
     assert count() == before + 2
 
 
-def test_records_that_nobody_drains_are_told(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def old(records: list[Record]) -> list[Record]:
+    return [record._replace(age_seconds=2.0 * UNATTENDED_SECONDS) for record in records]
+
+
+def test_records_that_nobody_drains_are_told(bench: Make) -> None:
     """A stream that has been quiet and just woke up is not suspected."""
+    an_hour_ago = "update ingest.position set updated_at = updated_at - interval '1 hour'"
     here = bench()
-    here.produce(temperatures(4))
+    here.produce(old(temperatures(4)))
     here.drain()
-    here.query("update ingest.position set updated_at = updated_at - interval '1 hour'")
-    here.produce(temperatures(6))
-    ((stream,),) = [status(here, 0)]
-    assert (stream["lag"], stream["said"]) == (6, [])
-    monkeypatch.setattr(lateness, "UNATTENDED_SECONDS", 1)
-    assert wait_for("the records' age", lambda: status_of(here.context).messages) == [
-        "no run drains, and 6 records wait, some for more than 1 s: is temperature_sensor switched on, and Dagster's"
+    here.query(an_hour_ago)
+    here.produce(old(temperatures(6)))
+    assert status_of(here.context).messages == [
+        "no run drains, and 6 records wait, some for more than 60 s: is temperature_sensor switched on, and Dagster's"
         " daemon up? Its last tick says why it launches none"
     ]
     status(here, 1)
+    ledger = here.clients.ledger(here.stream)
     with closing(PostgresLedgerSession(here.clients.database(), here.stream, "some-run")) as session:
         assert session.own([0, 1], exact=True) == {}
         assert status_of(here.context).messages == []
-    here.clients.ledger(here.stream).pause("index build", "ann")
+    ledger.pause("index build", "ann")
     (said,) = status_of(here.context).messages
     assert said.startswith("paused: index build (ann)")
+    ledger.resume()
+    here.drain()
+    here.query(an_hour_ago)
+    here.produce(temperatures(8))
+    ((stream,),) = [status(here, 0)]
+    assert (stream["lag"], stream["said"]) == (8, [])
 
 
-def test_records_of_a_stream_that_never_began_are_told(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_of_a_stream_that_never_began_are_told(bench: Make) -> None:
     here = bench()
-    monkeypatch.setattr(lateness, "UNATTENDED_SECONDS", 1)
     assert status_of(here.context).messages == []
-    here.produce(temperatures(3))
-    (said,) = wait_for("the records' age", lambda: status_of(here.context).messages)
+    here.produce(old(temperatures(3)))
+    (said,) = status_of(here.context).messages
     assert said.startswith("no run drains, and 3 records wait")
 
 
@@ -289,13 +296,13 @@ def test_records_that_wait_for_their_table_s_first_row_are_a_warning(bench: Make
     assert found.metadata == {"lag": 3}
 
 
-def test_that_age_not_being_known_does_not_pass(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_age_not_being_known_does_not_pass(bench: Make) -> None:
     def no_answer(*_: object) -> NoReturn:
         raise KafkaUnavailable("no answer")
 
     here = bench()
     here.produce(temperatures(3))
-    monkeypatch.setattr(KafkaTopic, "offsets_at", no_answer)
+    here.clients.changes["topic"]["offsets_at"] = no_answer
     found = late(here)
     assert found is not None
     assert found.description == "could not be evaluated: no answer"

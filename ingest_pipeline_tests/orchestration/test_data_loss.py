@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
+from ingest_pipeline.core.drain import VERIFY_SECONDS
 from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.loss import Acceptance, noted_loss
 from ingest_pipeline.core.record import NextOffset
@@ -153,10 +154,7 @@ def test_a_topic_created_again_with_more_records_and_other_partitions(bench: Mak
     assert here.query(ACCOUNTING) == [True]
 
 
-def test_a_running_drain_notices_a_topic_created_again(
-    bench: Make, kafka_server: RealKafka, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ingest_pipeline.core.drain.VERIFY_SECONDS", 0.2)
+def test_a_running_drain_notices_a_topic_created_again(bench: Make, kafka_server: RealKafka) -> None:
     here = bench(partitions=1, RUN_IDLE_SECONDS="60")
     here.produce(devices(0, 5))
     results = []
@@ -164,15 +162,13 @@ def test_a_running_drain_notices_a_topic_created_again(
     run.start()
     wait_for("rows", lambda: here.query("select to_regclass('temperature')") != [None] and here.rows() == 5)
     recreate(kafka_server, here.stream.topic)
+    here.clock.seconds += VERIFY_SECONDS
     run.join(150)  # Dagster may wait a minute for the processes that copy a run's output
     assert "ingest accept-loss temperature" in failure(results[0])
 
 
-def test_added_partitions_are_no_loss_and_are_read_from_their_beginning(
-    bench: Make, kafka_server: RealKafka, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_added_partitions_are_no_loss_and_are_read_from_their_beginning(bench: Make, kafka_server: RealKafka) -> None:
     """Although START_FROM says latest: the stream has begun long before, and nobody is asked to restart anything."""
-    monkeypatch.setattr("ingest_pipeline.core.drain.VERIFY_SECONDS", 0.2)
     here = bench(partitions=1, RUN_IDLE_SECONDS="60", START_FROM="latest")
     assert here.by_hand().success
     here.produce(devices(0, 5))
@@ -182,6 +178,7 @@ def test_added_partitions_are_no_loss_and_are_read_from_their_beginning(
     wait_for("rows", lambda: here.rows() == 5)
     (added,) = kafka_server.admin.create_partitions([NewPartitions(here.stream.topic, 2)]).values()
     added.result(30)
+    here.clock.seconds += VERIFY_SECONDS
     run.join(150)
     assert here.outcome(results[0].run_id) == ("partitions-added", "5")
     here.produce([record._replace(partition=1) for record in devices(5, 4)])

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from ingest_pipeline import streams
 from ingest_pipeline.cli import main
+from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import prices, temperatures, with_broken
@@ -40,7 +40,7 @@ def test_the_commands_and_the_sql_run(bench: Callable[..., Bench], monkeypatch: 
     assert len(asked) >= 15
     for line, words in asked.items():
         declared = [*here.streams, reading] if "reading" in words else list(here.streams)
-        monkeypatch.setattr(streams, "STREAMS", declared)
+        declare(monkeypatch, declared)
         result = CliRunner().invoke(main.main, words, env=dict(here.environ), input="y\n")
         assert result.exit_code in SAID.get(line.removeprefix("--traceback "), (0,)), f"{line}: {result.output}"
         assert "unexpected error" not in result.output

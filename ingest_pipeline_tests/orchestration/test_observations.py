@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,6 @@ import pytest
 from confluent_kafka import Producer
 
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.orchestration.asset_keys import topic_key
 from ingest_pipeline.orchestration.build import definitions_with
 from ingest_pipeline.orchestration.sensor.topic_observation import OBSERVE_SECONDS
@@ -93,19 +93,18 @@ def test_the_key_has_the_projects_prefix(bench: Make) -> None:
     assert event.asset_key in here.definitions.resolve_all_asset_keys()
 
 
-def test_a_tick_without_a_look_asks_kafka_nothing_more(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tick_without_a_look_asks_kafka_nothing_more(bench: Make) -> None:
     here = bench()
     here.produce(temperatures(4))
     here.drain()
     asked: Counter[str] = Counter()
+
+    def count(question: str, answer: Callable[..., Any], *what: Any) -> Any:
+        asked[question] += not what or bool(what[0])  # no request is made for no partitions
+        return answer(*what)
+
     for question in ("identity", "end_offsets", "start_offsets", "high_watermarks", "offsets_at"):
-        answer = getattr(KafkaTopic, question)
-
-        def ask(self: KafkaTopic, *what: Any, question: str = question, answer: Any = answer) -> Any:
-            asked[question] += not what or bool(what[0])  # no request is made for no partitions
-            return answer(self, *what)
-
-        monkeypatch.setattr(KafkaTopic, question, ask)
+        here.clients.changes["topic"][question] = partial(count, question)
     here.tick()
     assert asked["high_watermarks"] == 1
     asked.clear()
@@ -118,15 +117,15 @@ def test_a_tick_without_a_look_asks_kafka_nothing_more(bench: Make, monkeypatch:
     assert asked["high_watermarks"] == asked["start_offsets"] == 1
 
 
-def test_an_outage_during_the_look_holds_no_launch_back(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_during_the_look_holds_no_launch_back(bench: Make) -> None:
     here = bench()
     here.produce(temperatures(4))
 
     def refuse(*_: object) -> None:
         raise KafkaUnavailable("away")
 
-    with monkeypatch.context() as away:
-        away.setattr(KafkaTopic, "high_watermarks", refuse)
-        outcome = here.tick()
+    here.clients.changes["topic"]["high_watermarks"] = refuse
+    outcome = here.tick()
     assert (len(outcome.run_requests), outcome.asset_events) == (1, [])
+    here.clients.changes.clear()
     assert len(observed(here)) == 1

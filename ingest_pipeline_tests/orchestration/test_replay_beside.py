@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
 from ingest_pipeline.postgres.letter_filter import LetterFilter
-from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures, with_broken
@@ -27,21 +27,20 @@ LEDGER = "select * from ingest.position"
 WAIT_SECONDS = 30.0
 
 
-def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_beside_a_drain_that_stores(bench: Make) -> None:
     """While a transaction of the replay is open, the drain commits new records of both partitions."""
     here = bench(partitions=2, RUN_IDLE_SECONDS="60", BATCH_SIZE="100")
     here.produce([*with_broken(temperatures(300), 50), Record(None, 0), Record(None, 1)])
     lots: list[int] = []
-    redriven = MissingRows._redriven
 
-    def with_new_records(store: MissingRows, *rest: Any) -> None:
+    def with_new_records(redriven: Callable[..., None], *rest: Any) -> None:
         committed = here.rows()
         lots.append(committed)
         here.produce(temperatures(10, first=1000 * len(lots)))
         wait_for("the drain's rows", lambda: here.rows() == committed + 10)
-        redriven(store, *rest)
+        redriven(*rest)
 
-    monkeypatch.setattr(MissingRows, "_redriven", with_new_records)
+    here.clients.changes["missing_rows"]["_redriven"] = with_new_records
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(here.by_sensor)
         begun = "select to_regclass('ingest.position')"
@@ -49,7 +48,8 @@ def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.Mo
         here.query("delete from temperature where kafka_offset % 3 = 0")
         left = here.rows()
         soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
-        printed = ingest(here, "replay", "temperature", "--from-time", "2020-01-01", "--to-time", soon)
+        words = ("replay", "temperature", "--from-time", "2020-01-01", "--to-time", soon)
+        printed = ingest(here, *words, clients=here.clients)
         assert not run.done()
         here.clients.ledger(here.stream).pause("it is enough", "ann")
         result = run.result(WAIT_SECONDS)
@@ -64,19 +64,16 @@ def test_a_replay_beside_a_drain_that_stores(bench: Make, monkeypatch: pytest.Mo
 
 
 class Held:
-    """The first call of a method waits, inside its open transaction, until it is let go."""
+    """The first call waits, inside its open transaction, until it is let go."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    def __init__(self) -> None:
         self._reached, self._go_on = threading.Event(), threading.Event()
-        method = getattr(owner, name)
 
-        def late(*arguments: Any) -> Any:
-            if not self._reached.is_set():
-                self._reached.set()
-                assert self._go_on.wait(WAIT_SECONDS)
-            return method(*arguments)
-
-        patch.setattr(owner, name, late)
+    def __call__(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        if not self._reached.is_set():
+            self._reached.set()
+            assert self._go_on.wait(WAIT_SECONDS)
+        return method(*arguments)
 
     def __enter__(self) -> None:
         assert self._reached.wait(WAIT_SECONDS)
@@ -100,8 +97,10 @@ class Range:
         self.missing = 80 - self.left
         self._ledger = bench.query(LEDGER)
 
-    def redrive(self, chunk: int = CHUNK) -> Redriven:
-        letters = DeadLetters(self.bench.clients.database(), self.bench.stream, chunk=chunk)
+    def redrive(self, chunk: int = CHUNK, held: Held | None = None) -> Redriven:
+        letters: Any = DeadLetters(self.bench.clients.database(), self.bench.stream, chunk=chunk)
+        if held is not None:
+            letters._settle = partial(held, letters._settle)
         return letters.redrive(LetterFilter(), JsonDecoder(self.bench.stream).decode)
 
     def replay(self) -> Replayed:
@@ -126,18 +125,18 @@ def found(bench: Make) -> Range:
     return Range(bench(partitions=1, DEAD_LETTER_LIMIT="off", BATCH_SIZE="10"))
 
 
-def test_a_replay_leaves_the_letters_that_a_redrive_has_in_hand(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch, DeadLetters, "_settle")
+def test_a_replay_leaves_the_letters_that_a_redrive_has_in_hand(found: Range) -> None:
+    held = Held()
     with ThreadPoolExecutor(1) as threads:
-        redrive = threads.submit(found.redrive)
+        redrive = threads.submit(found.redrive, held=held)
         with held:
             assert found.replay() == Replayed(stored=found.missing, present=found.left, dead=20)
         assert redrive.result(WAIT_SECONDS) == Redriven(stored=20)
     found.assert_whole()
 
 
-def test_a_redrive_does_not_wait_for_a_replay(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch, MissingRows, "_redriven")
+def test_a_redrive_does_not_wait_for_a_replay(found: Range) -> None:
+    held = found.bench.clients.changes["missing_rows"]["_redriven"] = Held()
     with ThreadPoolExecutor(1) as threads:
         replay = threads.submit(found.replay)
         with held:
@@ -148,8 +147,8 @@ def test_a_redrive_does_not_wait_for_a_replay(found: Range, monkeypatch: pytest.
     found.assert_whole()
 
 
-def test_a_replay_and_a_redrive_that_race_store_each_row_once(found: Range, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held(monkeypatch, MissingRows, "_redriven")
+def test_a_replay_and_a_redrive_that_race_store_each_row_once(found: Range) -> None:
+    held = found.bench.clients.changes["missing_rows"]["_redriven"] = Held()
     with ThreadPoolExecutor(1) as threads:
         replay = threads.submit(found.replay)
         with held:

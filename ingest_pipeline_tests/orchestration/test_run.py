@@ -12,12 +12,10 @@ import pytest
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration import killed_run
-from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
+from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients, failure, metadata, wait_for
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
 
@@ -46,7 +44,7 @@ class TestByHand:
         assert ledger_adds_up(here)
 
     def test_what_comes_after_its_start_is_the_next_runs(self, bench: Make) -> None:
-        class ProducesBeforeTheDrain(Clients):
+        class ProducesBeforeTheDrain(ChangedClients):
             def decoder(self, stream: Stream) -> JsonDecoder:
                 here.produce(temperatures(10, partitions=1))
                 return super().decoder(stream)
@@ -204,38 +202,33 @@ class TestEnds:
         assert "\n" not in said
 
     @pytest.mark.parametrize(("retry", "ended"), [("60", "caught-up"), ("0", "failed:KafkaUnavailable")])
-    def test_a_server_that_does_not_answer_yet_is_asked_again(
-        self, bench: Make, monkeypatch: pytest.MonkeyPatch, retry: str, ended: str
-    ) -> None:
+    def test_a_server_that_does_not_answer_yet_is_asked_again(self, bench: Make, retry: str, ended: str) -> None:
         here = bench(RETRY_SECONDS=retry)
         here.produce(temperatures(3))
-        answer, faults = KafkaTopic.group_offsets, [KafkaUnavailable("not yet")]
+        faults = [KafkaUnavailable("not yet")]
 
-        def late(topic: KafkaTopic, group: str) -> object:
+        def late(answer: Callable[[str], object], group: str) -> object:
             if faults:
                 raise faults.pop()
-            return answer(topic, group)
+            return answer(group)
 
-        monkeypatch.setattr(KafkaTopic, "group_offsets", late)
+        here.clients.changes["topic"]["group_offsets"] = late
         result = here.by_sensor()
         assert result.success == (ended == "caught-up")
         assert here.outcome(result.run_id)[0] == ended
 
-    def test_fenced_it_ends_without_failure_and_writes_nothing_more(
-        self, bench: Make, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_fenced_it_ends_without_failure_and_writes_nothing_more(self, bench: Make) -> None:
         here = bench(BATCH_SIZE="5")
         here.produce(temperatures(5))
         here.drain()
         here.produce(temperatures(20))
-        own = PostgresLedgerSession.own
 
-        def own_and_lose(session: PostgresLedgerSession, *args: object, **options: object) -> object:
-            taken = own(session, *args, **options)  # type: ignore[arg-type]
+        def own_and_lose(own: Callable[..., object], *arguments: object, **options: object) -> object:
+            taken = own(*arguments, **options)
             here.query("update ingest.position set run_id = 'another'")
             return taken
 
-        monkeypatch.setattr(PostgresLedgerSession, "own", own_and_lose)
+        here.clients.changes["ledger_session"]["own"] = own_and_lose
         result = here.by_sensor()
         assert result.success
         assert here.outcome(result.run_id) == ("superseded", "0")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, NoReturn
 
-import confluent_kafka
 import dagster as dg
 import psycopg
 import pytest
@@ -16,7 +15,6 @@ from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.ports import Topic
 from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline.kafka import source
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.sensor.idle_poll import IdlePoll
@@ -74,13 +72,14 @@ class TestLag:
     def test_dagster_is_asked_once_while_the_stream_is_idle(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         here, questions = bench(), []
         drained(here, 3)
-        runs = sensor.views_of_runs
+        records = here.instance.get_run_records
 
-        def counted(*arguments: Any) -> Any:
-            questions.append(arguments)
-            return runs(*arguments)
+        def counted(runs: dg.RunsFilter, limit: int | None = None) -> Any:
+            if runs.job_name is not None:  # the other question is about active runs
+                questions.append(runs)
+            return records(runs, limit=limit)
 
-        monkeypatch.setattr(sensor, "views_of_runs", counted)
+        monkeypatch.setattr(here.instance, "get_run_records", counted)
         for _ in range(3):
             assert here.tick().skip_message == "caught up: lag 0"
         assert len(questions) == 1
@@ -117,8 +116,7 @@ class TestLag:
 
         here = bench()
         here.produce(temperatures(3))
-        for module in (confluent_kafka, source):
-            monkeypatch.setattr(module, "Consumer", refuse)
+        monkeypatch.setattr(here.clients, "source", refuse)
         assert len(here.tick().run_requests) == 1
         assert here.query("select to_regclass('ingest.position')") == [None]
 
@@ -288,10 +286,10 @@ class TestGhosts:
             here.tick()
         assert self.status(here) == dg.DagsterRunStatus.STARTED
 
-    def test_an_owner_frozen_inside_copy_is_a_ghost(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_owner_frozen_inside_copy_is_a_ghost(self, bench: Make) -> None:
         """No time-out of PostgreSQL ends the frozen session. The next run does."""
-        monkeypatch.setattr(locks, "FROZEN_SECONDS", 0)
         here = bench()
+        here.clients.database().copy_looks.frozen_seconds = 0
         drained(here, 2)
         here.produce(temperatures(3))
         self.started(here)

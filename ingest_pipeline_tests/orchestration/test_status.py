@@ -8,20 +8,19 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 import pytest
 from confluent_kafka import Producer
 from dagster._core.test_utils import create_run_for_test
 
-from ingest_pipeline.core.drain import Drain
 from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.status import status_of
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres import table_reads
 from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.postgres.table_reads import rows_per_second
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
@@ -64,10 +63,9 @@ class TestRate:
         )
         assert rates(here) == [pytest.approx(25 / 60), 0.0]
 
-    def test_of_many_rows_the_newest_tell(self, here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(table_reads, "RATE_ROWS", 10)
+    def test_of_many_rows_the_newest_tell(self, here: Bench) -> None:
         here.query("update temperature set ingested_at = now() - interval '20 s' where kafka_partition = 0")
-        found = table_reads.rows_per_second(here.clients.database(), here.stream)[0]
+        found = rows_per_second(here.clients.database(), here.stream, most_rows=10)[0]
         assert 10 / 60 <= found <= 10 / 20
 
     def test_a_stream_that_has_not_begun_has_none(self, bench: Make) -> None:
@@ -164,14 +162,14 @@ class TestFailure:
         assert not here.by_sensor().success
         assert "writing stream temperature: 53100" in self.failed(here, code=1)
 
-    def test_a_bug(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_bug(self, bench: Make) -> None:
         here = bench()
         here.produce(temperatures(4))
 
-        def broken(self: Drain) -> str:
+        def broken(*_: object) -> NoReturn:
             raise KeyError("secret")
 
-        monkeypatch.setattr(Drain, "run", broken)
+        here.clients.changes["ledger_session"]["write"] = broken
         assert not here.by_sensor().success
         said = "the last run failed, NOW: a bug, KeyError: its traceback is in Dagster's log of the run"
         assert self.failed(here, code=2) == said

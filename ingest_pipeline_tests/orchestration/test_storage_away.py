@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,20 +12,13 @@ import pytest
 import sqlalchemy
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
-from ingest_pipeline.core.drain import Drain
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.run import journal
-from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.orchestration.run.journal import AGAIN_SECONDS
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.records import temperatures
 
 pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
-
-
-@pytest.fixture(autouse=True)
-def tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "AGAIN_SECONDS", 0.2)
 
 
 @contextmanager
@@ -81,16 +73,17 @@ def locked(instance_folder: Path) -> Iterator[list[str]]:
 
 
 class Outage:
-    """Begins in the middle of a drain, when the first batch is stored, and ends when all rows but one batch are."""
+    """Begins in the middle of a drain, when the first batch is stored, and ends when all rows but one batch are.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, outage: Any, batches: int) -> None:
-        self.rows_at_end = 0
+    Between two batches the clock moves on, so that every batch is reported and a failed write is tried again.
+    """
+
+    def __init__(self, here: Bench, outage: Any, batches: int) -> None:
         self.said: list[str] = []
-        written = PostgresLedgerSession.write
         entered: list[Any] = []
         count = 0
 
-        def write(session: PostgresLedgerSession, batch: Any) -> Any:
+        def write(stored: Callable[[Any], Any], batch: Any) -> Any:
             nonlocal count
             count += 1
             if count == 2:
@@ -98,23 +91,17 @@ class Outage:
                 self.said = outage.__enter__()
             if count == batches:
                 entered.pop().__exit__(None, None, None)
-            return written(session, batch)
+            here.clock.seconds += 2 * AGAIN_SECONDS
+            return stored(batch)
 
-        monkeypatch.setattr(PostgresLedgerSession, "write", write)
+        here.clients.changes["ledger_session"]["write"] = write
 
 
-def drained_through(here: Bench, monkeypatch: pytest.MonkeyPatch, outage: Any) -> tuple[str, list[str]]:
+def drained_through(here: Bench, outage: Any) -> tuple[str, list[str]]:
     """A run of six batches whose storage is away from the second to the last one: (its id, what the storage said)."""
     batches = 6
     here.produce(temperatures(10 * batches, partitions=1))
-    there = Outage(monkeypatch, outage, batches)
-    slowly = Drain._store
-
-    def store(drain: Drain, *arguments: Any) -> None:
-        time.sleep(1.1)  # REPORT_SECONDS pass between two batches
-        slowly(drain, *arguments)
-
-    monkeypatch.setattr(Drain, "_store", store)
+    there = Outage(here, outage, batches)
     run_id = here.drain()
     assert here.rows() == 10 * batches
     return run_id, there.said
@@ -148,18 +135,18 @@ def everything_is_told(here: Bench, run_id: str) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_storage_that_refuses_for_a_while(here: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    run_id, said = drained_through(here, monkeypatch, raising(monkeypatch, error))
+    run_id, said = drained_through(here, raising(monkeypatch, error))
     assert said
     everything_is_told(here, run_id)
 
 
-def test_a_full_disk(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id, said = drained_through(here, monkeypatch, full_disk())
+def test_a_full_disk(here: Bench) -> None:
+    run_id, said = drained_through(here, full_disk())
     assert any("database or disk is full" in line for line in said)
     everything_is_told(here, run_id)
 
 
-def test_a_locked_file(here: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id, files = drained_through(here, monkeypatch, locked(Path(here.instance.root_directory)))
+def test_a_locked_file(here: Bench) -> None:
+    run_id, files = drained_through(here, locked(Path(here.instance.root_directory)))
     assert files
     everything_is_told(here, run_id)

@@ -16,6 +16,7 @@ from ingest_pipeline import streams
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.settings.streams import load_streams
+from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.unit.docs_commands import PAGES, ROOT, calls, check, command_of, names
 
 
@@ -23,7 +24,7 @@ from ingest_pipeline_tests.unit.docs_commands import PAGES, ROOT, calls, check, 
 def _declared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds the stream of docs/streams.md."""
     reading = replace(streams.STREAMS[0], name="reading", topic="", table="", job="")
-    monkeypatch.setattr(streams, "STREAMS", [*streams.STREAMS, reading])
+    declare(monkeypatch, [*streams.STREAMS, reading])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from msgspec import Meta, Struct, field
 
-from ingest_pipeline import streams
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.nesting import AsJson
@@ -17,6 +16,7 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.demo.devices import Event
 from ingest_pipeline.demo.inventor import WAYS, Inventor, why_not
 from ingest_pipeline.demo.simulate import Plan
+from ingest_pipeline_tests.declared import declare
 
 START_US = 1_767_225_600_123_456
 
@@ -91,6 +91,6 @@ def test_what_chance_does_not_meet_is_told() -> None:
 
 
 def test_a_plan_may_name_the_topic_of_a_declared_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "STREAMS", [EVERYTHING])
+    declare(monkeypatch, [EVERYTHING])
     plan: Any = Plan(topics=("temperature", "all.of.it"))
     assert plan.topics == ("temperature", "all.of.it")

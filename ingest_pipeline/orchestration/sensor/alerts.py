@@ -18,7 +18,7 @@ from ..run_history import ENDED, RECENT, failed_by_hand, fruitless_message, is_f
 SENSOR = "ingest_alerts"
 RUN = "run"
 _POLL_SECONDS = 15
-_ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
 _TRIES = 3
 Failing = dict[str, dict[str, str]]
 """Stream, or "job replay" → failing check, "run" or "run of shard 0/2" → message."""
@@ -33,11 +33,14 @@ class Message:
     posted_failures: dict[str, str]
 
 
-def alert_sensor(contexts: Sequence[StreamContext], webhook: str) -> dg.SensorDefinition:
+def alert_sensor(
+    contexts: Sequence[StreamContext], webhook: str, answer_seconds: float = ANSWER_SECONDS
+) -> dg.SensorDefinition:
     """Compares every stream's newest check results and ended runs with the posted failures in its cursor.
 
     Args:
         webhook: takes a POST of {"text": …}, like Slack's and Mattermost's webhooks. Never logged.
+        answer_seconds: time-out of a POST.
     """
 
     @dg.sensor(
@@ -54,7 +57,7 @@ def alert_sensor(contexts: Sequence[StreamContext], webhook: str) -> dg.SensorDe
         count = 0
         for message in messages(posted_failures, now):
             try:
-                post(webhook, message.text)
+                post(webhook, message.text, answer_seconds)
             except dg.Failure as error:
                 if not count:
                     raise
@@ -161,7 +164,7 @@ def messages(before: Failing, now: Failing) -> list[Message]:
     return changes
 
 
-def post(webhook: str, text: str) -> None:
+def post(webhook: str, text: str, answer_seconds: float) -> None:
     """Raises dagster.Failure, without the address, after several failed tries within half a minute."""
     import requests  # takes 0.1 s, which runs save
     from requests.adapters import HTTPAdapter
@@ -171,7 +174,7 @@ def post(webhook: str, text: str) -> None:
     with requests.Session() as session:
         session.mount(webhook, HTTPAdapter(max_retries=retry))
         try:
-            answer = session.post(webhook, json={"text": text}, timeout=_ANSWER_SECONDS)
+            answer = session.post(webhook, json={"text": text}, timeout=answer_seconds)
             failure = None if answer.ok else f"it answers {answer.status_code}"
         except requests.RequestException as error:
             failure = type(error).__name__
