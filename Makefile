@@ -10,8 +10,8 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed
 # Two processes on two cores: with four, tests of real servers ran into their time limits. The tests of a file share
-# their servers.
-PARALLEL = -n 2 --dist loadfile
+# their servers. Files with a slow test come first, see conftest.py: xdist would start files of one test last.
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 FAULTS ?= 30
 RECORDS ?= 100000
 STEPS ?= 100000
