@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.decode import JsonDecoder
 from ..core.errors import RefusalStage
 from ..core.stream import Stream
 from .main import Instant, StreamName, context_of, open_clients
@@ -135,9 +134,9 @@ def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_ru
     """
     from ..operations.limits import record_rules
 
-    settings = context_of(stream).settings
-    decode, rules = JsonDecoder(stream, settings.naive_timestamps).decode, record_rules(settings, stream)
-    with progress(f"redriving {stream.name}", _count(letters, selected)) as show:
+    context = context_of(stream)
+    decode, rules = context.clients.decoder(stream).decode, record_rules(context.settings, stream)
+    with progress(f"redriving {stream.name}", _count(letters, selected), context.clients.clock.monotonic) as show:
         done = letters.redrive(selected, decode, rules, dry_run=dry_run, observe=lambda done: show(done.tried))
     would = "would be " if dry_run else ""
     click.echo(

@@ -40,7 +40,8 @@ def replay(
     chosen = ranges(request, context)
     for offsets in chosen:
         click.echo(f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}", err=True)
-    with progress(f"replaying {stream.name}", sum(offsets.stop - offsets.start for offsets in chosen)) as show:
+    total, clock = sum(offsets.stop - offsets.start for offsets in chosen), context.clients.clock
+    with progress(f"replaying {stream.name}", total, clock.monotonic) as show:
         done = run_replay(chosen, context, observe=lambda done: show(done.offsets))
     click.echo(
         f"{done.stored:,} stored, {done.present:,} present, {done.absent:,} absent, {done.dead:,} dead,"

@@ -114,6 +114,9 @@ class Ledger(Protocol):
     def accounting(self) -> list[Account]:
         """Accounts of all present and past positions."""
 
+    def row_count(self) -> int:
+        """Stored rows, from the counters and the redriven dead letters. The table is not counted."""
+
     def open_letters(self) -> list[LetterCount]:
         """Open dead letters, counted by partition, stage and class of SQLSTATE."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -22,7 +22,11 @@ class Admin:
     """
 
     def __init__(
-        self, kafka: Mapping[str, str], client_id: str = "ingest", logger: logging.Logger | None = None
+        self,
+        kafka: Mapping[str, str],
+        client_id: str = "ingest",
+        logger: logging.Logger | None = None,
+        client_class: Callable[..., AdminClient] = AdminClient,
     ) -> None:
         self.kafka = dict(kafka)
         self.client_id = client_id
@@ -30,6 +34,7 @@ class Admin:
         self.where = f"Kafka at {bootstrap_servers(kafka)}"
         self._lock = threading.Lock()
         self._client: AdminClient | None = None
+        self._client_class = client_class
         self._hint: KafkaError | None = None  # the client's last explanation for silent brokers
 
     def client(self) -> AdminClient:
@@ -37,7 +42,7 @@ class Admin:
         with self._lock:
             if self._client is None:
                 config = admin_config(self.kafka, self.client_id) | {"error_cb": self._on_error}
-                self._client = open_client(AdminClient, config, self.logger)
+                self._client = open_client(self._client_class, config, self.logger)
             return self._client
 
     def close(self) -> None:

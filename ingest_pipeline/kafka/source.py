@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -49,6 +49,7 @@ class KafkaSource:
         retry_seconds: float = 30.0,
         logger: logging.Logger | None = None,
         clock: Clock | None = None,
+        client_class: Callable[..., Consumer] = Consumer,
     ) -> None:
         """Connects in the background, also to brokers that do not answer yet.
 
@@ -73,7 +74,7 @@ class KafkaSource:
         self._closed = False
         config = consumer_config(kafka, group_id, batch_bytes, client_id)
         config |= {"error_cb": self._on_error, "on_commit": self._group.on_commit}
-        self._consumer = open_client(Consumer, config, self._logger)
+        self._consumer = open_client(client_class, config, self._logger)
 
     def assign(self, offsets: Mapping[int, NextOffset]) -> None:
         first = not self._assigned

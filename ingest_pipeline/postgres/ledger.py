@@ -173,6 +173,11 @@ class PostgresLedger(Ledger):
             rows = connection.execute(self._sql(ledger_sql.ACCOUNTING), {"stream": self._stream.name})
             return [Account(**row._mapping) for row in rows]
 
+    def row_count(self) -> int:
+        with self._database.connect(self._doing) as connection:
+            count = connection.execute(self._sql(ledger_sql.ROW_COUNT), {"stream": self._stream.name})
+            return int(count.scalar_one())
+
     def open_letters(self) -> list[LetterCount]:
         with self._database.connect(self._doing) as connection:
             if not schema.has_ledger(connection, self._database):

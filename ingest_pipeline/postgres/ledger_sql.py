@@ -44,6 +44,9 @@ ACCOUNTING = """
     SELECT kafka_partition AS partition, kafka_incarnation AS incarnation, first_offset, next_offset, "rows",
            dead_letters, skipped, absent, lost, letters_kept, gaps_kept
     FROM {ledger}.accounting WHERE stream = :stream ORDER BY kafka_partition, kafka_incarnation"""
+ROW_COUNT = """
+    SELECT (SELECT coalesce(sum("rows"), 0) FROM {ledger}.accounting WHERE stream = :stream)
+         + (SELECT coalesce(sum(redriven), 0) FROM {ledger}.settled_letters WHERE stream = :stream)"""
 OPEN_LETTERS = """
     SELECT kafka_partition AS partition, stage, coalesce(left(sqlstate, 2), '') AS sqlstate_class, count(*) AS letters
     FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""

@@ -37,9 +37,6 @@ _RECENT = """
     ) AS event
     WHERE at.stream = :stream AND at.updated_at > clock_timestamp() - make_interval(secs => :seconds)
     GROUP BY at.kafka_partition"""
-_ROW_COUNT = """
-    SELECT (SELECT coalesce(sum("rows"), 0) FROM {ledger}.accounting WHERE stream = :stream)
-         + (SELECT coalesce(sum(redriven), 0) FROM {ledger}.settled_letters WHERE stream = :stream)"""
 _NEWEST = """
     SELECT found.* FROM {ledger}.position AS at
     CROSS JOIN LATERAL (
@@ -99,9 +96,3 @@ def _rate(row: Row[Any], most_rows: int) -> float:
     if row.looked_at < most_rows or row.recent < row.looked_at:
         return float(row.recent / RATE_SECONDS)
     return float(row.looked_at / max(row.oldest_seconds, 0.001))
-
-
-def row_count(database: Database, stream: Stream) -> int:
-    """Stored rows, from the ledger's counters and the redriven dead letters. The table is not counted."""
-    with database.connect(f"counting the rows of stream {stream.name}") as connection:
-        return int(connection.execute(database.schemas.sql(_ROW_COUNT, stream), {"stream": stream.name}).scalar_one())

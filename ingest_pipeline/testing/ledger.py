@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from ..core.ledger import Account, LedgerSnapshot, LetterCount, Owners, StreamState
+from ..core.ledger import Account, LedgerSnapshot, LetterCount, LetterStatus, Owners, StreamState
 from ..core.loss import Loss
 from ..core.ports import Ledger
 from ..core.record import NextOffset, StoredPosition, TopicIdentity
@@ -131,6 +131,12 @@ class MemoryLedger(Ledger):
             sum(coordinates[:2] == key for coordinates in self._table.dead_letters),
             sum(gaps),
         )
+
+    def row_count(self) -> int:
+        with self._database.using():
+            entries = [*self._table.positions.values(), *self._table.past]
+            redriven = sum(status == LetterStatus.REDRIVEN for status in self._table.settled.values())
+            return sum(entry.rows for entry in entries) + redriven
 
     def open_letters(self) -> list[LetterCount]:
         with self._database.using():

@@ -153,6 +153,7 @@ def test_a_redriven_letter_has_its_row_and_is_tried_no_more(world: LedgerWorld) 
     assert world.ledger.positions() == before
     delete_row(world, 1)
     assert store_of(world).store(again(world, ".pd")) == Replayed(stored=1, present=1, dead=1)
+    assert world.ledger.row_count() == len(world.rows())
 
 
 def test_a_discarded_letter_stays_without_a_row(world: LedgerWorld) -> None:

@@ -43,8 +43,8 @@ FAULTS_OF_ALL_WORLDS = FAULTS | CLUSTER_FAULTS
 class Chaos:
     """One chaos run. `wrong` has a line for everything that did not hold."""
 
-    def __init__(self, world: World, seed: int) -> None:
-        self.world, self._seed = world, seed
+    def __init__(self, world: World, seed: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.world, self._seed, self._clock = world, seed, clock
         self._promised = PATIENCE_SECONDS
         self.counted = ""
         self.wrong: list[str] = []
@@ -68,7 +68,7 @@ class Chaos:
         took = self._fresh_rows("the start")
         self._promised = min(max(PROMISED_SECONDS, STARTS * took), LONGEST_SECONDS)
         say(f"  0  {'start':<36} rows after {took:5.1f} s  from now on within {self._promised:.0f} s")
-        with progress("faults", len(kinds)) as show:
+        with progress("faults", len(kinds), self._clock) as show:
             for number, kind in enumerate(kinds, 1):
                 self._strike(number, kind)
                 show(number)

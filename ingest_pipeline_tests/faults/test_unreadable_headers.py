@@ -11,7 +11,6 @@ from ingest_pipeline.core.dead_letters import HEADERS_UNREADABLE, dead_letter
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.record_columns import RecordColumns
 from ingest_pipeline.local.broker import EmbeddedBroker
-from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.faults.raw_producer import RawProducer
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -76,7 +75,7 @@ def test_a_batch_that_is_tried_again_asks_once(database_url: str, monkeypatch: p
         message = Counted(0, 0, 0, good("cold", -1.0))
         batch = bench.batch([message])
         with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable):
-            patch.setattr(BatchWriter, "_recount", gone)
+            patch.setattr(bench.session._writer, "_recount", gone)
             bench.session.write(batch)
         assert bench.session.recover(batch) is None
         bench.session.write(batch)

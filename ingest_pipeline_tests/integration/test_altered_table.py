@@ -18,7 +18,6 @@ from ingest_pipeline.core.errors import LedgerConflict, RecordRefused, SchemaMis
 from ingest_pipeline.core.record import Advance, Batch, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
-from ingest_pipeline.postgres.inserts import Inserts
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -173,17 +172,18 @@ def test_nobody_alters_a_table_between_the_comparison_and_the_commit(
     for _ in range(batches):
         bench.write([value()])
     refused: list[str] = []
-    rows = Inserts.rows
+    inserts = bench.session._writer._inserts
+    rows = inserts.rows
 
-    def alter_first(self: Inserts, *arguments: Any) -> int:
+    def alter_first(*arguments: Any) -> int:
         with psycopg.connect(bench.url) as other:
             other.execute("SET lock_timeout = '100ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 other.execute(f"ALTER TABLE {altered}")
             refused.append(altered)
-        return rows(self, *arguments)
+        return rows(*arguments)
 
-    monkeypatch.setattr(Inserts, "rows", alter_first)
+    monkeypatch.setattr(inserts, "rows", alter_first)
     bench.write([value()])
     assert refused == [altered]
     assert bench.counters() == (batches + 1, batches + 1, 0)

@@ -94,7 +94,7 @@ def questions(bench: Bench) -> list[tuple[str, Any]]:
     letters.count_by_reason(ALL)
     letters.page(ALL)
     letters.how_to_fetch(ALL)
-    table_reads.row_count(bench.database, READING)
+    bench.ledger.row_count()
     table_reads.newest_timestamps(bench.database, READING)
     table_reads.rows_per_second(bench.database, READING)
     with bench.database.connect("starting a run") as connection:
@@ -117,7 +117,7 @@ def test_questions_read_the_open_letters_and_not_the_settled_ones(bench: Bench) 
             (plan,) = explained[0] if isinstance(explained[0], list) else json.loads(explained[0])
             assert letters_read(plan["Plan"]) <= 4 * WAITING, statement
     assert sum(row.letters for row in bench.ledger.open_letters()) == WAITING
-    assert table_reads.row_count(bench.database, READING) == MANY
+    assert bench.ledger.row_count() == MANY
     assert bench.sql(ACCOUNTED) == [True]
 
 

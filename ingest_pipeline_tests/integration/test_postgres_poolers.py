@@ -12,7 +12,7 @@ from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.postgres import server_checks
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
-from ingest_pipeline.postgres.table_reads import newest, row_count
+from ingest_pipeline.postgres.table_reads import newest
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -78,7 +78,7 @@ def test_questions_and_operators_acts_work_in_transaction_mode(pgbouncer: Start)
             assert ledgers[number].snapshot().state.paused
             assert ledgers[number].positions()[0].next_offset == 0
             assert newest(databases[number], READING, 5)[1] == []
-            assert row_count(databases[number], READING) == 0
+            assert PostgresLedger(databases[number], READING).row_count() == 0
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(ask, range(3)))

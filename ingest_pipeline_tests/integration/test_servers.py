@@ -1,5 +1,6 @@
 """The servers under the demo and other tests start, stop, crash, and come back with their files."""
 
+import importlib.util
 import os
 import signal
 import socket
@@ -16,7 +17,6 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ingest_pipeline.local import postgres
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.process_family import processes
@@ -150,7 +150,7 @@ class TestEmbeddedPostgres:
             server.start()
 
     def test_without_the_wheel_the_error_names_the_extra(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(postgres.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(LocalServerError, match=r"ingest-pipeline\[demo\]"):
             EmbeddedPostgres(tmp_path).start()
 

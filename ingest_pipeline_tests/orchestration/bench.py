@@ -56,7 +56,7 @@ class AheadClock(SystemClock):
 
 
 class ChangedClients(Clients):
-    """Clients whose topics, sessions and stores get a test's methods.
+    """Clients whose topics, sessions, stores and decoders get a test's methods.
 
     Attributes:
         changes: maker of a client → method → function. The function is called with the client's own method first.
@@ -74,6 +74,9 @@ class ChangedClients(Clients):
 
     def missing_rows(self, *arguments: Any) -> Any:
         return self._changed("missing_rows", super().missing_rows(*arguments))
+
+    def decoder(self, *arguments: Any) -> Any:
+        return self._changed("decoder", super().decoder(*arguments))
 
     def _changed(self, maker: str, client: Any) -> Any:
         for name, function in self.changes[maker].items():

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ingest_pipeline.cli import progress
+from ingest_pipeline.cli.progress import LINE_SECONDS
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -64,12 +64,18 @@ def test_what_is_missing_is_stored_and_nothing_else_changes(bench: Make) -> None
     assert again.splitlines()[-1] == "1 stored, 9 present, 0 absent, 1 dead, 1 skipped, 0 refused"
 
 
-def test_how_far_it_is_is_said_on_the_way(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+def test_how_far_it_is_is_said_on_the_way(bench: Make) -> None:
     here = drained(bench(partitions=1), *devices(0, 5), BROKEN)
+
+    def decode_later(decode: Callable[[bytes], object], value: bytes) -> object:
+        here.clock.seconds += LINE_SECONDS
+        return decode(value)
+
+    here.clients.changes["decoder"]["decode"] = decode_later
     words = ("replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "6")
-    assert "replaying temperature: 6 of 6, " in ingest(here, *words)
-    assert "redriving temperature: 1 of 1, " in ingest(here, "dead-letters", "redrive", "temperature")
+    assert "replaying temperature: 6 of 6, " in ingest(here, *words, clients=here.clients)
+    words = ("dead-letters", "redrive", "temperature")
+    assert "redriving temperature: 1 of 1, " in ingest(here, *words, clients=here.clients)
 
 
 def test_a_replay_by_time_takes_all_partitions(bench: Make) -> None:

@@ -12,6 +12,7 @@ import dagster as dg
 from ingest_pipeline.core.end_reasons import EndReason
 from ingest_pipeline.core.errors import EnvironmentFault
 from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.run.drained_stream import DrainedStream
 from ingest_pipeline.orchestration.run.journal import Journal
 from ingest_pipeline.orchestration.run.stream_run import StreamRun
@@ -25,6 +26,8 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 QUIET = logging.getLogger("ingest_pipeline_tests.simulation")
 QUIET.propagate = False
 QUIET.setLevel(logging.CRITICAL)
+EVALUATIONS = {ACCOUNTED: accounted, NO_LOSS: no_loss}
+"""The checks that only the ports answer."""
 START_TIMEOUT_SECONDS = 180.0
 """Dagster's default of `run_monitoring.start_timeout_seconds`."""
 
@@ -153,7 +156,7 @@ def work_of(world: World, run: SimRun) -> None:
     try:
         context: Any = SimContext(instance, run)
         journal = Journal(context, world.clock, QUIET)
-        drained = WatchedStream(world.context, context.asset_key, journal, QUIET)
+        drained = WatchedStream(world.context, context.asset_key, journal, QUIET, EVALUATIONS)
         stop: Any = SimStop(run)
         results = list(StreamRun(context.run, drained, journal, stop).results())
     except dg.DagsterExecutionInterruptedError:

@@ -9,13 +9,12 @@ import sys
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-import ingest_pipeline
-from ingest_pipeline import streams
 from ingest_pipeline.cli import main, status
 from ingest_pipeline.operations.judgement import StreamStatus
 from ingest_pipeline.operations.levels import Level
@@ -80,8 +79,10 @@ def test_a_mistake_in_streams_py_is_one_line(
     text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "streams.py").write_text(text)
-    monkeypatch.setattr(ingest_pipeline, "__path__", [str(tmp_path), *ingest_pipeline.__path__])
-    monkeypatch.delitem(sys.modules, streams.__name__)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "streams", None)  # forgets what the test imports
+    del sys.modules["streams"]
+    monkeypatch.setenv("INGEST_STREAMS", "streams:STREAMS")
     result = CliRunner().invoke(main.main, ["pause", "price"])
     assert result.exit_code == 1
     assert said in result.output
@@ -103,17 +104,17 @@ def test_a_status_that_nobody_could_see_has_an_exit_code_of_its_own(words: list[
     assert CliRunner().invoke(main.main, ["tail", "--jsn"]).exit_code == 2
 
 
-def test_of_an_unexpected_error_only_the_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
-        raise LookupError("hunter2")
+def test_of_an_unexpected_error_only_the_class_is_told() -> None:
+    class BrokenClients:
+        def ledger(self, _: object) -> NoReturn:
+            raise LookupError("hunter2")
 
-    monkeypatch.setattr(main, "describe", fail)
-    result = CliRunner().invoke(main.main, ["settings"])
+    result = CliRunner().invoke(main.main, ["resume", "price"], obj=BrokenClients())
     assert (result.exit_code, result.output) == (
         1,
-        "Error: unexpected error LookupError\nHint: `ingest --traceback settings …` shows where.\n",
+        "Error: unexpected error LookupError\nHint: `ingest --traceback resume …` shows where.\n",
     )
-    shown = CliRunner().invoke(main.main, ["--traceback", "settings"])
+    shown = CliRunner().invoke(main.main, ["--traceback", "resume", "price"], obj=BrokenClients())
     assert shown.exit_code == 1 and "LookupError: hunter2" in shown.output
 
 
@@ -184,15 +185,17 @@ def test_colours_are_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("width", [80, 120, 140])
-def test_status_is_legible_in_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "_moment", lambda at: "03:04:05")
-    where = PartitionStatus(12, 1_234_567, 1_234_890, 1_234_000, 400, owner="0ddba11-and-more")
+def test_status_is_legible_in_a_narrow_terminal(width: int) -> None:
+    since = datetime.now().astimezone()
+    where = PartitionStatus(
+        12, 1_234_567, 1_234_890, 1_234_000, 400, owner="0ddba11-and-more", owner_since=since, committed_at=since
+    )
     written = StringIO()
     console = Console(width=width, file=written)
     console.print(status.drawn([StreamStatus("reading", Level.HEALTHY, [], partitions=[where])], console))
     title, head, line = written.getvalue().splitlines()
     assert title.rstrip() == "reading healthy  lag 323"
-    assert "323" in line and "0ddba11- since 03:04:05" in line
+    assert "323" in line and f"0ddba11- since {since:%H:%M:%S}" in line
     assert ("position" in head) == ("1,234,567" in line) == (width == 140)
 
 

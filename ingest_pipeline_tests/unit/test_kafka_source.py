@@ -123,6 +123,7 @@ class Stage:
             batch_bytes=1 << 20,
             retry_seconds=30.0,
             clock=self.clock,
+            client_class=ScriptedConsumer,
         )
         self.client: ScriptedConsumer = self.source._consumer  # type: ignore[assignment]
         self.source.assign({0: NextOffset(5, 1), 1: NextOffset(0, 1)})
@@ -133,8 +134,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    monkeypatch.setattr("ingest_pipeline.kafka.source.Consumer", ScriptedConsumer)
+def stage() -> Stage:
     return Stage()
 
 

@@ -14,7 +14,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted, TopicMissing
 from ingest_pipeline.core.record import NextOffset, next_offset_or_none
 from ingest_pipeline.kafka.admin import Admin
-from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.kafka.topic import KafkaTopic, _has_topic_ids
 
 TOPIC = "price"
 BEGIN, END = "begin", "end"
@@ -79,15 +79,14 @@ class ScriptedAdmin:
 
 
 @pytest.fixture
-def admin(monkeypatch: pytest.MonkeyPatch) -> ScriptedAdmin:
-    scripted = ScriptedAdmin()
-    monkeypatch.setattr("ingest_pipeline.kafka.admin.AdminClient", lambda *_, **__: scripted)
-    return scripted
+def admin() -> ScriptedAdmin:
+    return ScriptedAdmin()
 
 
 @pytest.fixture
 def topic(admin: ScriptedAdmin) -> KafkaTopic:
-    return KafkaTopic(Admin({"bootstrap.servers": "localhost:9092"}), TOPIC, timeout_seconds=0.5)
+    client = Admin({"bootstrap.servers": "localhost:9092"}, client_class=lambda *_, **__: admin)
+    return KafkaTopic(client, TOPIC, timeout_seconds=0.5)
 
 
 @pytest.mark.parametrize("offset", [-1001, -1, -2, -1000, None])
@@ -186,7 +185,7 @@ class TestTopicId:
 
     @pytest.fixture(autouse=True)
     def no_answer_yet(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ingest_pipeline.kafka.topic._has_topic_ids", {})
+        monkeypatch.delitem(_has_topic_ids, "localhost:9092", raising=False)
 
     def test_a_moment_without_a_controller_leaves_the_check_on(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
         assert topic.identity().topic_id == "topic-id_"

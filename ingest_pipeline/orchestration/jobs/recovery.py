@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ...core.decode import JsonDecoder
 from ...core.end_reasons import EndReason
 from ...core.errors import RefusalStage
 from ...core.timestamps import parse_instant
@@ -65,7 +64,7 @@ def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         from ...postgres.letter_filter import LetterFilter
 
         stream_context = context_of(config.stream, contexts)
-        stream, settings = stream_context.stream, stream_context.settings
+        stream, clients = stream_context.stream, stream_context.clients
         letter_filter = LetterFilter(
             None if config.stage.name == _ANY else config.stage.name,
             config.sqlstate or None,
@@ -75,9 +74,9 @@ def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
             config.ids or None,
         )
         with told_in_a_line():
-            letters = DeadLetters(stream_context.clients.database(), stream)
-            decode = JsonDecoder(stream, settings.naive_timestamps).decode
-            done = letters.redrive(letter_filter, decode, record_rules(settings, stream), dry_run=config.dry_run)
+            letters = DeadLetters(clients.database(), stream)
+            decode, rules = clients.decoder(stream).decode, record_rules(stream_context.settings, stream)
+            done = letters.redrive(letter_filter, decode, rules, dry_run=config.dry_run)
             if done.truncated:
                 context.log.warning(letters.how_to_fetch(letter_filter))
         would = "a dry run: nothing was changed; " if config.dry_run else ""

@@ -19,7 +19,7 @@ from ...core.record import NextOffset, Position, StoredPosition
 from ...core.start import begin, check_identity
 from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
-from ..checks import CheckResult, check_results
+from ..checks import CheckResult, Evaluations, check_results
 from ..view import START_GRACE_SECONDS
 from .journal import Journal
 from .report import Reporter, known_row_count
@@ -48,11 +48,19 @@ class DrainedStream:
     Args:
         key: the asset of the events.
         log: the compute log.
+        evaluations: see `check_results`.
     """
 
-    def __init__(self, context: StreamContext, key: dg.AssetKey, journal: Journal, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        context: StreamContext,
+        key: dg.AssetKey,
+        journal: Journal,
+        log: logging.Logger,
+        evaluations: Evaluations | None = None,
+    ) -> None:
         self.context, self.name, self.key = context, context.stream.name, key
-        self._journal, self._log = journal, log
+        self._journal, self._log, self._evaluations = journal, log, evaluations
         self._failed_checks: dict[str, CheckResult] = {}
 
     def begin(self, stop: Callable[[], str | None]) -> StreamStart:
@@ -123,7 +131,7 @@ class DrainedStream:
         Args:
             limit_reached: see `check_results`.
         """
-        for result in check_results(self.context, limit_reached):
+        for result in check_results(self.context, limit_reached, self._evaluations):
             if result.grave and not result.passed:
                 self._failed_checks[result.name] = result
             elif (failed := self._failed_checks.get(result.name)) is not None:

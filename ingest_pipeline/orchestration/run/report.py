@@ -141,10 +141,8 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
 def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int | None:
     """Rows of the table by the ledger's counters. None if the ledger does not answer, since the drain reports the
     outage."""
-    from ...postgres.table_reads import row_count
-
     try:
-        return row_count(stream_context.clients.database(), stream_context.stream)
+        return stream_context.ledger.row_count()
     except EnvironmentFault as fault:
         log.warning("the row count is not known: %s", fault.message)
         return None
