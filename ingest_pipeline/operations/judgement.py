@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..core.errors import IngestError, TopicMissing
-from ..core.ledger import LedgerSnapshot, LetterCount, StreamState
+from ..core.ledger import LedgerSnapshot, StreamState
 from ..core.loss import Loss, topic_gone
 from ..core.start import Survey, unanswered_words
 from . import lateness
 from .levels import Level, judge_error
-from .partition_status import OpenLetters, PartitionStatus
-from .snapshot import Answer, NotAsked, StreamSnapshot, T
-
-_COUNTERS = ("rows", "dead_letters", "skipped", "absent", "lost")
+from .partition_status import PartitionStatus
+from .snapshot import NotAsked, StreamSnapshot, answered
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
     if isinstance(ledger, IngestError):
         level, message = judge_error(ledger)
         return StreamStatus(stream.name, level, [message])
-    state, partitions = ledger.state, partition_statuses(snapshot, ledger)
+    state, partitions = ledger.state, snapshot.partitions
     late, unattended = _waiting_records(snapshot, partitions, state)
     no_answer = {level: [text for of, text in _without_answer(snapshot, ledger) if of == level] for level in Level}
     losses = topic.losses if isinstance(topic, Survey) else ledger.losses
@@ -87,51 +85,11 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
         next((level for level, texts in messages.items() if texts), Level.HEALTHY),
         [text for texts in (*messages.values(), remarks) for text in texts],
         open_letters=open_letters,
-        partitions=partitions,
+        partitions=list(partitions),
         ticked_at=state.ticked_at,
         late=late,
         paused=state.paused and not held_up,
     )
-
-
-def partition_statuses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[PartitionStatus]:
-    """Every partition of the topic and of the ledger."""
-    topic, accounting = snapshot.topic, answered(snapshot.accounting)
-    letters, rates = answered(snapshot.open_letters), answered(snapshot.rows_per_second)
-    ends = {p: end.next_offset for p, end in topic.ends.items()} if isinstance(topic, Survey) else {}
-    unanswered = topic.unanswered if isinstance(topic, Survey) else []
-    count = max([0, *(partition + 1 for partition in (*ends, *unanswered, *ledger.positions))])
-    next_offsets = {partition: position.next_offset for partition, position in ledger.positions.items()}
-    lag = {p: max(0, ends[p] - next_offsets.get(p, 0)) if p in ends else None for p in range(count)}
-    delays = lateness.delays(ledger.positions, lag, ledger.state, snapshot.poll_seconds)
-    unaccounted = {row.partition for row in accounting or () if not row.accounted}
-    newest_at = answered(snapshot.newest_at) or {}
-    statuses = []
-    for partition in range(count):
-        position, owner = ledger.positions.get(partition), ledger.owners.holders.get(partition)
-        moved = position is not None and position.next_offset > position.first_offset
-        statuses.append(
-            PartitionStatus(
-                partition,
-                next_offsets.get(partition),
-                ends.get(partition),
-                **({} if position is None else {name: getattr(position, name) for name in _COUNTERS}),
-                refused=None if letters is None else _refused(letters, partition),
-                accounted=None if accounting is None else partition not in unaccounted,
-                owner=owner.run_id if owner else None,
-                owner_since=owner.since if owner else None,
-                committed_at=position.updated_at if position and moved else None,
-                newest_at=newest_at.get(partition),
-                rows_per_second=None if rates is None or position is None else rates.get(partition, 0.0),
-                delay=delays[partition],
-            )
-        )
-    return statuses
-
-
-def answered(answer: Answer[T]) -> T | None:
-    """The answer, or None."""
-    return None if isinstance(answer, (IngestError, NotAsked)) else answer
 
 
 def paused_words(state: StreamState) -> str | None:
@@ -195,11 +153,6 @@ def _waiting_records(
         return None, []
     unattended = lateness.unattended(snapshot.stream, partitions, old.get(lateness.UNATTENDED_SECONDS, ()))
     return lateness.late(partitions, old.get(allowed, ()), allowed, state), unattended
-
-
-def _refused(letters: Sequence[LetterCount], partition: int) -> tuple[OpenLetters, ...]:
-    rows = [row for row in letters if row.partition == partition]
-    return tuple(OpenLetters(row.stage, row.sqlstate_class, row.letters) for row in rows)
 
 
 def _moment(moment: datetime) -> str:

@@ -11,6 +11,7 @@ from ..core.errors import IngestError
 from ..core.ledger import Account, LedgerSnapshot, LetterCount
 from ..core.start import Survey
 from ..core.stream import Stream
+from .partition_status import PartitionStatus
 
 T = TypeVar("T")
 
@@ -26,6 +27,11 @@ Answer: TypeAlias = T | IngestError | NotAsked
 """The answer to a question, or the reason for its absence."""
 
 
+def answered(answer: Answer[T]) -> T | None:
+    """The answer, or None."""
+    return None if isinstance(answer, (IngestError, NotAsked)) else answer
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSnapshot:
     """A stream's answers.
@@ -36,6 +42,7 @@ class StreamSnapshot:
         letter_reasons: a sentence with the most frequent reasons of open dead letters.
         newest_at: partition → the Kafka timestamp of its newest row.
         rows_per_second: partition → rate. None: not wanted.
+        partitions: every partition of the topic and of the ledger, see partitions_of.
     """
 
     stream: Stream
@@ -49,3 +56,4 @@ class StreamSnapshot:
     letter_reasons: Answer[str] = ""
     newest_at: Answer[Mapping[int, datetime]] = field(default_factory=dict)
     rows_per_second: Answer[Mapping[int, float]] | None = None
+    partitions: Sequence[PartitionStatus] = ()

@@ -10,9 +10,10 @@ from ..core.ledger import LedgerSnapshot
 from ..core.ports import Topic
 from ..core.start import Survey, compare
 from . import lateness, open_letters
-from .judgement import StreamStatus, answered, judge, partition_statuses
+from .judgement import StreamStatus, judge
 from .levels import timed_out
-from .snapshot import Answer, NotAsked, StreamSnapshot, T
+from .partitions import partitions_of
+from .snapshot import Answer, NotAsked, StreamSnapshot, T, answered
 from .stream_context import StreamContext
 
 KAFKA_SECONDS = 3.0
@@ -69,9 +70,10 @@ def _with_answers(
         if rates
         else None,
     )
+    partitions, limits = partitions_of(snapshot, stored), (snapshot.max_delay_seconds, lateness.UNATTENDED_SECONDS)
+    snapshot = replace(snapshot, partitions=partitions)
     if not isinstance(topic, Survey):
         return snapshot
-    partitions, limits = partition_statuses(snapshot, stored), (snapshot.max_delay_seconds, lateness.UNATTENDED_SECONDS)
     old = kafka.ask(context, lambda topic: lateness.ask_kafka(topic, partitions, limits, stored.state))
     return replace(snapshot, old_by_kafka=old)
 

@@ -18,6 +18,7 @@ from ingest_pipeline.core.start import Survey
 from ingest_pipeline.operations.judgement import judge
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.metrics import _health
+from ingest_pipeline.operations.partitions import partitions_of
 from ingest_pipeline.operations.snapshot import NotAsked, StreamSnapshot
 from ingest_pipeline_tests.samples import IDENTITY, READING
 
@@ -67,7 +68,10 @@ def letters(count: int) -> list[Any]:
 def snapshot(**changes: Any) -> StreamSnapshot:
     """A stream that a sensor watches and a run drains, without lag."""
     usual = dict(stream=READING, max_delay_seconds=ALLOWED, poll_seconds=1, ledger=ledger(), topic=survey())
-    return StreamSnapshot(**{**usual, **changes})
+    answers = StreamSnapshot(**{**usual, **changes})
+    if not isinstance(answers.ledger, LedgerSnapshot):
+        return answers
+    return replace(answers, partitions=partitions_of(answers, answers.ledger))
 
 
 @dataclass(frozen=True)
