@@ -59,7 +59,7 @@ class RunningDemo:
             assert self._process.poll() is None, f"ended with {self._process.returncode}: {self.said}"
             assert time.monotonic() < deadline, f"{pattern!r} not said in {seconds:g} s: {self.said}"
             self.look()
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def look(self) -> set[psutil.Process]:
         found = self._family.members()
@@ -76,7 +76,7 @@ class RunningDemo:
         while self._process.poll() is None:
             assert time.monotonic() < deadline, f"did not end in {seconds:g} s: {self.said}"
             self.look()
-            time.sleep(0.2)
+            time.sleep(0.5)
         return self._process.returncode
 
     def left(self) -> set[psutil.Process]:
