@@ -248,38 +248,24 @@ class TestChoice:
                 check_engine()
             assert time.monotonic() - began < 10
 
-    @pytest.mark.parametrize(("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")])
-    def test_without_any_kafka_a_test_is_skipped_or_fails_with_the_reason(
-        self, tmp_path: Path, required: str, outcome: str
-    ) -> None:
-        bare = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "DOCKER_HOST": "unix:///none"}
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{__file__}::TestRealKafka", "-k", "holds"],
-            env=bare | {"REQUIRE_KAFKA": required},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert outcome in run.stdout
-        assert "java is not here" in run.stdout
 
-
-@pytest.mark.parametrize(("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")])
-def test_without_chromium_a_test_of_the_ui_is_skipped_or_fails_with_the_reason(
+@pytest.mark.parametrize(("required", "outcome"), [("0", "2 skipped"), ("1", "2 errors")])
+def test_without_kafka_and_chromium_tests_are_skipped_or_fail_with_the_reason(
     tmp_path: Path, required: str, outcome: str
 ) -> None:
     root = Path(__file__).parents[2]
-    tests = root / "ingest_pipeline_tests" / "ui" / "test_ui.py"
+    tests = [f"{__file__}::TestRealKafka", str(root / "ingest_pipeline_tests" / "ui" / "test_ui.py")]
+    bare = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "DOCKER_HOST": "unix:///none"}
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests), "-k", "plotted"],
-        env={"PATH": str(tmp_path), "REQUIRE_CHROMIUM": required},
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests, "-k", "holds or plotted"],
+        env=bare | {"REQUIRE_KAFKA": required, "REQUIRE_CHROMIUM": required},
         cwd=root,
         capture_output=True,
         text=True,
         check=False,
     )
     assert outcome in run.stdout
+    assert "java is not here" in run.stdout
     assert "no Chromium is here" in run.stdout
 
 
