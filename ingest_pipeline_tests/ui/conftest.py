@@ -17,7 +17,7 @@ from ingest_pipeline_tests.integration.running_demo import ROOT, RunningDemo
 from ingest_pipeline_tests.ui.pages import Ui
 
 # Prices come in short runs, so that one has ended soon; temperatures in one that is there to be terminated.
-_SETTINGS = {"PRICE_RUN_MAX_SECONDS": "20", "TEMPERATURE_RUN_MAX_SECONDS": "3600", "REPORT_SECONDS": "3"}
+_SETTINGS = {"PRICE_RUN_MAX_SECONDS": "40", "TEMPERATURE_RUN_MAX_SECONDS": "3600", "REPORT_SECONDS": "3"}
 _WAIT_SECONDS = 90
 
 
