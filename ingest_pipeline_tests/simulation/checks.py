@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.record import Batch, CommitResult, NextOffset, StoredPosition
+from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.simulation.jobs import current, watched
 from ingest_pipeline_tests.simulation.model import ABSENT, GAP, TOMBSTONE, Key, Version
-
-if TYPE_CHECKING:
-    from ingest_pipeline_tests.simulation.world import World
+from ingest_pipeline_tests.simulation.state import SharedState
 
 ROW, LETTER, SKIPPED = "row", "letter", "skipped"
 
@@ -28,8 +26,8 @@ class Checks:
         owner: partition → the run that took it last.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, state: SharedState, table: MemoryTable) -> None:
+        self._state, self._table = state, table
         self.outcome: dict[Key, str] = {}
         self.of: dict[Key, Version] = {}
         self.rows: dict[Key, str] = {}
@@ -42,11 +40,11 @@ class Checks:
 
     def begun_now(self) -> None:
         """Positions of new partitions."""
-        for partition, at in self._world.table.positions.items():
+        for partition, at in self._table.positions.items():
             if partition not in self.seen:
                 assert not any(_counts(at)) and at.next_offset == at.first_offset
                 self.seen[partition] = at
-                self.begun[partition] = self._world.model.reading(), at.next_offset
+                self.begun[partition] = self._state.model.reading(), at.next_offset
 
     def taken(self, run_id: str, partitions: Collection[int]) -> None:
         for partition in partitions:
@@ -55,15 +53,13 @@ class Checks:
     def acknowledged(self, places: Mapping[int, NextOffset]) -> None:
         """Group offsets never run ahead of the ledger, within an incarnation."""
         for partition, place in places.items():
-            at = self._world.table.positions.get(partition)
+            at = self._table.positions.get(partition)
             ahead = at is not None and place.next_offset > at.next_offset
-            assert not ahead or any(past.partition == partition for past in self._world.table.past), (
-                "acknowledged ahead"
-            )
+            assert not ahead or any(past.partition == partition for past in self._table.past), "acknowledged ahead"
 
     def written(self, run_id: str, batch: Batch, streak: int) -> int:
         """A run's write is over, committed or not. The refusals in a row up to now."""
-        table = self._world.table
+        table = self._table
         moved = [
             p for p, at in table.positions.items() if p in self.seen and at.next_offset != self.seen[p].next_offset
         ]
@@ -76,15 +72,15 @@ class Checks:
         for partition in moved:
             assert self.owner[partition] == run_id, f"{run_id} was fenced and wrote partition {partition}"
             self._account(partition, self.seen[partition], table.positions[partition])
-            self.moved_at[partition] = self._world.clock.time()
-        self._world.count["batches"] += 1
+            self.moved_at[partition] = self._state.clock.time()
+        self._state.count["batches"] += 1
         streak = self._refusals(batch, streak)
         self.unchanged()
         return streak
 
     def settled(self, batch: Batch, written: CommitResult | None) -> None:
         """A COMMIT whose answer was lost is told for what it was."""
-        at = self._world.table.positions
+        at = self._table.positions
         committed = all(
             at[partition].next_offset == advance.resume_at.next_offset for partition, advance in batch.advances.items()
         )
@@ -97,9 +93,9 @@ class Checks:
         """An operator, or ON_DATA_LOSS=continue, moved positions over gaps."""
         for item in accepted:
             partition = item.loss.partition
-            old, new = before[partition], self._world.table.positions.get(partition)
+            old, new = before[partition], self._table.positions.get(partition)
             assert self.real_loss(old), f"accepted what was none: {item.loss.description}"
-            self._world.count[f"losses accepted: {item.loss.cause}"] += 1
+            self._state.count[f"losses accepted: {item.loss.cause}"] += 1
             if new is None:
                 del self.seen[partition]
                 continue
@@ -107,27 +103,27 @@ class Checks:
             assert same or new.incarnation > max(at.incarnation for at in before.values())
             first = old.next_offset if same else 0
             job = current()
-            if new.topic_id == self._world.model.topic_id:  # of one that is gone already nothing more is passed over
+            if new.topic_id == self._state.model.topic_id:  # of one that is gone already nothing more is passed over
                 self._give_up(partition, first, new.next_offset, job is not None and job.waives)
             for offset in range(old.next_offset, new.next_offset) if same else ():
-                self._settle((new.incarnation, partition, offset), GAP, self._world.model.latest(partition, offset))
+                self._settle((new.incarnation, partition, offset), GAP, self._state.model.latest(partition, offset))
             if not same:
                 assert new.lost == new.next_offset - new.first_offset
-                self.begun[partition] = self._world.model.reading(), new.next_offset
+                self.begun[partition] = self._state.model.reading(), new.next_offset
                 if not item.loss.cause.is_another_topic:
-                    self._world.model.store_again(partition, new.first_offset, new.incarnation)
+                    self._state.model.store_again(partition, new.first_offset, new.incarnation)
             self.seen[partition] = new
         self.unchanged()
 
     def _give_up(self, partition: int, start: int, stop: int, waived: bool) -> None:
         """Going on behind records that Kafka still holds and that were never read is for the operator to say."""
-        for offset, version in self._world.model.alive(partition, start, stop):
+        for offset, version in self._state.model.alive(partition, start, stop):
             assert version.settled or waived, f"partition {partition} offset {offset} is passed over unread"
             version.settled = True
 
     def replayed(self, batch: Batch, replayed: Replayed) -> None:
         """Rows that a replay added were missing, and are of the records that their coordinates mean."""
-        table, model, job = self._world.table, self._world.model, current()
+        table, model, job = self._table, self._state.model, current()
         assert job is not None
         added = table.rows.keys() - self.rows.keys()
         assert replayed.stored == len(added)
@@ -146,12 +142,12 @@ class Checks:
             found.stored = found.stored or at
             found.settled = True
             self.rows[at] = device
-        self._world.count["rows replayed"] += len(added)
+        self._state.count["rows replayed"] += len(added)
         self.unchanged()
 
     def unchanged(self) -> None:
         """The tables hold what they have to, and nothing else."""
-        table = self._world.table
+        table = self._table
         assert {at: row[4] for at, row in table.rows.items()} == self.rows
         assert {at: table.settled.get(at, "open") for at in table.dead_letters} == self.letters
         assert not {at for at, status in self.letters.items() if status == "open"} & self.rows.keys(), "row and letter"
@@ -161,11 +157,11 @@ class Checks:
         def plain(positions: Mapping[int, StoredPosition]) -> dict[int, tuple[object, ...]]:
             return {p: (at.incarnation, at.first_offset, *_counts(at), at.next_offset) for p, at in positions.items()}
 
-        return plain(self._world.table.positions) == plain(self.seen)
+        return plain(self._table.positions) == plain(self.seen)
 
     def real_loss(self, at: StoredPosition) -> bool:
         """Whether Kafka no longer is what this position was reached by."""
-        model, partition = self._world.model, at.partition
+        model, partition = self._state.model, at.partition
         if at.topic_id != model.topic_id or not model.starts[partition] <= at.next_offset <= model.ends[partition]:
             return True
         since, place = self.begun[partition]
@@ -177,7 +173,7 @@ class Checks:
         """Every offset that the position has passed has exactly one outcome, and counters say so."""
         assert new.incarnation == old.incarnation and new.next_offset > old.next_offset, "a position went back"
         assert new.next_offset - new.first_offset == sum(_counts(new))
-        job, table = current(), self._world.table
+        job, table = current(), self._table
         assert job is not None and job.watch is not None
         found: Counter[str] = Counter()
         unsure = False  # a tombstone that was compacted between read and commit is skipped or absent
@@ -185,7 +181,7 @@ class Checks:
             at = (new.incarnation, partition, offset)
             row, letter = table.rows.get(at), table.dead_letters.get(at)
             assert row is None or letter is None
-            possible = self._world.model.possible(partition, offset, job.since)
+            possible = self._state.model.possible(partition, offset, job.since)
             outcomes = [(self._outcome_of(version, job.mended), version) for version in possible]
             if row is not None:
                 fits = [(ROW, v) for outcome, v in outcomes if outcome == ROW and v.device == row[4]]
@@ -220,12 +216,12 @@ class Checks:
         if version.kind == ABSENT:
             return ABSENT
         if version.kind == TOMBSTONE:
-            return LETTER if self._world.tombstones_refused else SKIPPED
-        return ROW if self._world.model.becomes_row(version, decoder_mended) else LETTER
+            return LETTER if self._state.tombstones_refused else SKIPPED
+        return ROW if self._state.model.becomes_row(version, decoder_mended) else LETTER
 
     def _refusals(self, batch: Batch, streak: int) -> int:
         """In the order of the records: no more in a row than the limit, allowed ones apart."""
-        letters = self._world.table.dead_letters.keys()
+        letters = self._table.dead_letters.keys()
         order = [(letter.incarnation, letter.partition, letter.offset) for letter in batch.dead_letters]
         told = 0
         for index in range(len(batch.rows) + 1):
@@ -240,7 +236,7 @@ class Checks:
         if self.allowance:
             self.allowance -= 1
             return 0
-        limit = self._world.letter_limit
+        limit = self._state.letter_limit
         assert limit is None or streak < limit, f"{streak + 1} refusals in a row were committed"
         return streak + 1
 

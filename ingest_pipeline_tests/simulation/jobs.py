@@ -6,14 +6,11 @@ One thread, so an order of steps is an example that can be repeated. A job is re
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from greenlet import getcurrent, greenlet
 
 from ingest_pipeline.testing import SettableClock
-
-if TYPE_CHECKING:
-    from ingest_pipeline_tests.simulation.watch import Watch
+from ingest_pipeline_tests.simulation.watch import Watch
 
 
 class Killed(BaseException):

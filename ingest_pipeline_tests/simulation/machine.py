@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ingest_pipeline.settings import Settings
 from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.simulation import people
+from ingest_pipeline_tests.simulation.jobs import Job
 from ingest_pipeline_tests.simulation.model import BROKEN, GOOD, REFUSED, TOMBSTONE
 from ingest_pipeline_tests.simulation.parts import REFUSALS, Break
 from ingest_pipeline_tests.simulation.world import World, changed_settings
@@ -171,10 +172,16 @@ class Simulation(RuleBasedStateMachine):
         """A process is frozen; the server gives its locks away, others go on, and it wakes up."""
         self.world.topics.produce(partition, kinds)
         self.world.tick()
-        if self.world.processes.alive():
-            self.world.processes.freeze(self.job(which), at, ticks, points)
+        if not self.world.processes.alive():
+            return
+        frozen = self.job(which)
+        if self.world.processes.freeze(frozen, at):
+            for _ in range(ticks):
+                self.world.tick(10.0)
+                self.go_all(points, frozen)
+            self.world.processes.go(frozen, 40)
 
-    @precondition(lambda self: self.world.processes.sessions)
+    @precondition(lambda self: self.world.database().sessions)
     @step(which=JOB)
     def cut_session(self, which: int) -> None:
         self.world.processes.cut_session(self.job(which))
@@ -256,9 +263,10 @@ class Simulation(RuleBasedStateMachine):
     def holds(self) -> None:
         self.world.checks.unchanged()
 
-    def go_all(self, points: int) -> None:
+    def go_all(self, points: int, frozen: Job | None = None) -> None:
         for job in list(self.world.processes.alive()):
-            self.world.processes.go(job, points)
+            if job is not frozen:
+                self.world.processes.go(job, points)
 
     def job(self, which: int) -> Any:
         alive = self.world.processes.alive()

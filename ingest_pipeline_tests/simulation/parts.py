@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.decode import JsonDecoder
@@ -21,16 +21,14 @@ from ingest_pipeline.core.errors import (
 )
 from ingest_pipeline.core.ledger import HandoverRequest, Replayed
 from ingest_pipeline.core.loss import Acceptance
-from ingest_pipeline.core.ports import Clock
 from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, OwnerRequests, TopicIdentity
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedgerSession, MemoryMissingRows, MemorySource
-from ingest_pipeline_tests.simulation.jobs import current, pause, watched
-from ingest_pipeline_tests.simulation.model import mended
-
-if TYPE_CHECKING:
-    from ingest_pipeline_tests.simulation.world import World
-
+from ingest_pipeline.testing.database import MemoryConnection
+from ingest_pipeline_tests.simulation.checks import Checks
+from ingest_pipeline_tests.simulation.jobs import Job, current, pause, watched
+from ingest_pipeline_tests.simulation.model import Model, mended
+from ingest_pipeline_tests.simulation.state import SharedState
 
 REFUSALS = (DatabaseUnavailable, NotPermitted, SchemaMismatch, LedgerConflict, UnknownFault)
 """What PostgreSQL may say to a write on a connection that lives on, its transaction rolled back.
@@ -38,37 +36,53 @@ REFUSALS = (DatabaseUnavailable, NotPermitted, SchemaMismatch, LedgerConflict, U
 One of the environment's stands for all: disk full (53), serialization and deadlock (40), no lock in time (55P03), a
 statement canceled (57014) and the others of postgres/errors.py are DatabaseUnavailable before core sees them.
 """
+LINGER_SECONDS = 15.0
+"""How long the server takes to notice that a client is gone, at most."""
 Break = Fault | type[IngestError] | None
 
 
 class SimDatabase(MemoryDatabase):
-    """Knows the world, as its ledgers are made by product code that does not.
+    """The server of a simulated run.
 
     Attributes:
-        breaks: what the next writes are going to meet, one entry each; None lets one pass.
-        refusal: what the write that is going on is going to be told.
+        breaks: faults of the next writes, in their order. None lets a write pass.
+        refusal: the error that ends the present write.
+        sessions: job → the ledger session it has opened.
+        lingering: (time of death, connection) of clients whose death the server has not noticed.
     """
 
-    world: World
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
+    def __init__(self, state: SharedState) -> None:
+        super().__init__(state.clock)
+        self.count = state.count
+        self.sessions: dict[Job, SimLedgerSession] = {}
+        self.lingering: list[tuple[float, MemoryConnection]] = []
         self.breaks: deque[Break] = deque()
         self.refusal: type[IngestError] | None = None
 
     def next_fault(self) -> Fault | None:
-        found = self.breaks.popleft() if self.breaks else None
-        self.refusal = found if isinstance(found, type) else None
-        return found if isinstance(found, Fault) else None
+        fault = self.breaks.popleft() if self.breaks else None
+        self.refusal = fault if isinstance(fault, type) else None
+        return fault if isinstance(fault, Fault) else None
+
+    def end_lingering(self) -> None:
+        before = self.clock.monotonic() - LINGER_SECONDS
+        for died_at, connection in self.lingering:
+            if died_at <= before:
+                self.end(connection)
+        self.lingering = [entry for entry in self.lingering if entry[0] > before]
+
+    def has_session(self, run_id: str) -> bool:
+        return any(connection.run_id == run_id for connection in self.connections)
 
 
 class SimSource(MemorySource):
-    world: World
+    checks: Checks
+    model: Model
 
     def assign(self, offsets: Mapping[int, NextOffset]) -> None:
         job = current()
         if job is not None:
-            job.since = self.world.model.reading()
+            job.since = self.model.reading()
             if job.watch is not None:
                 job.watch.starts()
         super().assign(offsets)
@@ -86,7 +100,7 @@ class SimSource(MemorySource):
     def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
         pause("acknowledge")
         super().acknowledge(offsets)
-        self.world.checks.acknowledged(offsets)
+        self.checks.acknowledged(offsets)
 
 
 @cache
@@ -117,17 +131,18 @@ class SimLedgerSession(MemoryLedgerSession):
     def __init__(
         self,
         database: SimDatabase,
+        checks: Checks,
         stream: Stream,
         run_id: str,
         dead_letter_max_bytes: int,
         limits: LetterLimits | None,
     ) -> None:
-        self._world = database.world
+        self._server, self._checks = database, checks
         self._streak = 0
         super().__init__(database, stream, run_id, dead_letter_max_bytes, limits)
         job = current()
         if job is not None:
-            self._world.processes.sessions[job] = self
+            self._server.sessions[job] = self
 
     def own(
         self,
@@ -140,7 +155,7 @@ class SimLedgerSession(MemoryLedgerSession):
     ) -> dict[int, Any]:
         pause("own")
         others = super().own(partitions, exact=exact, announce=announce, wait_seconds=wait_seconds, stop=stop)
-        self._world.checks.taken(self._run_id, self.positions)
+        self._checks.taken(self._run_id, self.positions)
         return dict(others)
 
     def write(self, batch: Batch) -> CommitResult:
@@ -151,10 +166,10 @@ class SimLedgerSession(MemoryLedgerSession):
         try:
             written = super().write(batch)
         except IngestError as error:
-            self._world.count[f"write: {type(error).__name__}"] += 1
+            self._server.count[f"write: {type(error).__name__}"] += 1
             raise
         finally:
-            self._streak = self._world.checks.written(self._run_id, batch, self._streak)
+            self._streak = self._checks.written(self._run_id, batch, self._streak)
         watch.committed(batch)
         pause("written")
         return written
@@ -165,13 +180,13 @@ class SimLedgerSession(MemoryLedgerSession):
         try:
             settled = super().recover(batch)
         except Superseded:
-            self._world.count["recover: Superseded"] += 1
+            self._server.count["recover: Superseded"] += 1
             raise
         if batch is not None:
-            self._world.checks.settled(batch, settled)
+            self._checks.settled(batch, settled)
             if settled is not None and (watch := watched()) is not None:
                 watch.committed(batch)
-            self._world.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
+            self._server.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
         return settled
 
     def heartbeat(self) -> OwnerRequests:
@@ -180,15 +195,15 @@ class SimLedgerSession(MemoryLedgerSession):
 
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
         pause("accept")
-        before = dict(self._world.table.positions)
+        before = dict(self._server.table(self._stream).positions)
         super().accept(accepted, identity, by)
-        self._world.checks.accepted(accepted, before)
+        self._checks.accepted(accepted, before)
 
     def close(self) -> None:
         """A process that dies closes nothing: the server notices, or it does not for a while."""
         job = current()
         if job is not None and job.lingers:
-            self._world.processes.lingering.append((self._world.clock.monotonic(), self.connection))
+            self._server.lingering.append((self._server.clock.monotonic(), self.connection))
         else:
             super().close()
 
@@ -197,18 +212,18 @@ class SimLedgerSession(MemoryLedgerSession):
         if job is not None:
             job.reach(here.value)
         super()._break_off(fault, here)
-        refusal = self._world.database().refusal
+        refusal = self._server.refusal
         if refusal is not None and here is Fault.BEFORE_COMMIT:
             name = refusal.__name__
-            self._world.count[f"refused: {name}"] += 1
+            self._server.count[f"refused: {name}"] += 1
             if job is not None and job.watch is not None and issubclass(refusal, StopStream):
                 job.watch.stopped_by = name
             raise refusal("writing: refused")
 
 
 class SimMissingRows(MemoryMissingRows):
-    def __init__(self, database: SimDatabase, stream: Stream) -> None:
-        self._world = database.world
+    def __init__(self, database: SimDatabase, checks: Checks, stream: Stream) -> None:
+        self._checks = checks
         if not database.reachable:
             raise DatabaseUnavailable("connecting: the database is not reachable")
         super().__init__(database, stream)
@@ -216,5 +231,5 @@ class SimMissingRows(MemoryMissingRows):
     def store(self, batch: Batch) -> Replayed:
         pause("store")
         replayed = super().store(batch)
-        self._world.checks.replayed(batch, replayed)
+        self._checks.replayed(batch, replayed)
         return replayed

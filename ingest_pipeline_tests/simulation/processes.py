@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.testing.database import MemoryConnection
+from ingest_pipeline_tests.simulation.checks import Checks
 from ingest_pipeline_tests.simulation.jobs import Job
-from ingest_pipeline_tests.simulation.runs import SimRun
+from ingest_pipeline_tests.simulation.parts import SimDatabase
+from ingest_pipeline_tests.simulation.runs import SimInstance
+from ingest_pipeline_tests.simulation.state import SharedState
 
-if TYPE_CHECKING:
-    from ingest_pipeline_tests.simulation.parts import SimLedgerSession
-    from ingest_pipeline_tests.simulation.world import World
-
-LINGER_SECONDS = 15.0
-"""How long the server takes to notice that a client is gone, at most."""
 EXPECTED_ENDS = {
     *("DatabaseUnavailable", "KafkaUnavailable"),
     *("DataLoss", "TopicChanged", "TopicMissing", "DeadLetterLimit"),
@@ -23,13 +18,9 @@ EXPECTED_ENDS = {
 
 
 class Processes:
-    """Attributes: sessions: job → the ledger session it has opened. lingering: connections whose client is gone."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, state: SharedState, database: SimDatabase, checks: Checks, instance: SimInstance) -> None:
+        self._state, self._database, self._checks, self._instance = state, database, checks, instance
         self._jobs: list[Job] = []
-        self.sessions: dict[Job, SimLedgerSession] = {}
-        self.lingering: list[tuple[float, MemoryConnection]] = []
 
     def start(self, name: str, work: Callable[[], None], decoder_mended: bool) -> Job:
         job = Job(name, work)
@@ -43,13 +34,13 @@ class Processes:
 
     def go(self, job: Job, points: int) -> None:
         """Let it run up to so many points, or to its end. One whose process does not exist yet waits."""
-        if self._world.clock.monotonic() < job.begins_at:
+        if self._state.clock.monotonic() < job.begins_at:
             return
         for _ in range(points):
             if job.dead:
                 break
             job.switch()
-            self._world.checks.begun_now()
+            self._checks.begun_now()
         if job.dead:
             self._ended(job)
 
@@ -61,49 +52,38 @@ class Processes:
             job.end()
             self._ended(job)
 
-    def freeze(self, job: Job, at: str, ticks: int, points: int) -> None:
-        """At that point, or later. The server ends the session of a frozen process and gives its locks away; others go
-        on for so many ticks, by so many points each. Then it wakes up and goes on writing, not knowing."""
+    def freeze(self, job: Job, at: str) -> bool:
+        """Freeze the process at that point, or later. The server ends its session and gives its locks away.
+
+        False when it had no session. Until `go` wakes it up it does not know that its session is gone.
+        """
         for _ in range(60):
             if job.point == at or job.dead:
                 break
             self.go(job, 1)
-        session = self.sessions.get(job)
+        session = self._database.sessions.get(job)
         if session is None or not session.connection.alive:
-            return
-        self._world.database().free(session.connection)
-        if session.connection in self._world.database().connections:
-            self._world.database().connections.remove(session.connection)
+            return False
+        self._database.free(session.connection)
+        if session.connection in self._database.connections:
+            self._database.connections.remove(session.connection)
         job.zombie = True
-        self._world.count["processes frozen"] += 1
-        for _ in range(ticks):
-            self._world.tick(10.0)
-            for other in list(self.alive()):
-                if other is not job:
-                    self.go(other, points)
-        self.go(job, 40)
+        self._state.count["processes frozen"] += 1
+        return True
 
     def cut_session(self, job: Job) -> None:
         """pg_terminate_backend."""
-        if job in self.sessions:
-            self._world.count["sessions ended"] += 1
-            self._world.database().end(self.sessions[job].connection)
+        if job in self._database.sessions:
+            self._state.count["sessions ended"] += 1
+            self._database.end(self._database.sessions[job].connection)
 
     def stop(self, which: int, reason: str) -> None:
         """Terminate in the UI, or a signal."""
-        going = [run for run in self._world.instance.runs.values() if not run.is_finished and not run.job.dead]
+        going = [run for run in self._instance.runs.values() if not run.is_finished and not run.job.dead]
         if going:
             run = going[which % len(going)]
             run.stop_reason = reason
-            self._world.count[f"stopped: {reason}"] += 1
-
-    def end_lingering(self, before: float) -> None:
-        for _, connection in [item for item in self.lingering if item[0] <= before]:
-            self._world.database().end(connection)
-        self.lingering = [item for item in self.lingering if item[0] > before]
-
-    def sessionless(self, run: SimRun) -> bool:
-        return run.run_id not in {connection.run_id for connection in self._world.database().connections}
+            self._state.count[f"stopped: {reason}"] += 1
 
     def close(self) -> None:
         for job in self.alive():
@@ -111,13 +91,13 @@ class Processes:
             job.end()
 
     def _ended(self, job: Job) -> None:
-        run = self._world.instance.runs.get(job.name)
+        run = self._instance.runs.get(job.name)
         if job.killed:
-            self._world.count[f"killed at {job.point}"] += 1
+            self._state.count[f"killed at {job.point}"] += 1
         elif run is not None:
             failed = run.tags[tags.ENDED].partition("failed:")[2]
             watch = job.watch
             assert watch is not None
             assert failed in {"", watch.stopped_by, *EXPECTED_ENDS}, f"{failed}: {run.said}"
             watch.ended(failed, run.stop_reason)
-        self.sessions.pop(job, None)
+        self._database.sessions.pop(job, None)

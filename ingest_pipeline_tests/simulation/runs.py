@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from ingest_pipeline.core.end_reasons import EndReason
 from ingest_pipeline.core.errors import EnvironmentFault
+from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.run.drained_stream import DrainedStream
 from ingest_pipeline.orchestration.run.journal import Journal
 from ingest_pipeline.orchestration.run.stream_run import StreamRun
 from ingest_pipeline_tests.simulation.jobs import Job, watched
+from ingest_pipeline_tests.simulation.parts import SimDatabase
+from ingest_pipeline_tests.simulation.state import SharedState
 from ingest_pipeline_tests.simulation.watch import Watch
-
-if TYPE_CHECKING:
-    from ingest_pipeline_tests.simulation.world import World
 
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 QUIET = logging.getLogger("ingest_pipeline_tests.simulation")
@@ -61,8 +61,8 @@ class SimRun:
 class SimInstance:
     """What is asked of dagster.DagsterInstance."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, state: SharedState, database: SimDatabase) -> None:
+        self._state, self._database = state, database
         self.runs: dict[str, SimRun] = {}
 
     def get_run_records(self, wanted: dg.RunsFilter, limit: int | None = None) -> list[SimRun]:
@@ -78,22 +78,22 @@ class SimInstance:
 
     def report_run_failed(self, run: SimRun, message: str) -> None:
         assert not run.is_finished
-        assert run.job.dead or run.job.zombie or run.job.lingers or self._world.processes.sessionless(run), message
-        self._world.count["ghosts reported failed"] += 1
+        assert run.job.dead or run.job.zombie or run.job.lingers or not self._database.has_session(run.run_id), message
+        self._state.count["ghosts reported failed"] += 1
         self.end(run, dg.DagsterRunStatus.FAILURE)
 
     def monitor(self) -> None:
         """Dagster's run monitoring: a process that died before it reported its start is found by its time-out."""
         for run in self.runs.values():
             if run.start_time is None and run.job.dead and not run.is_finished:
-                waited = self._world.clock.time() - run.create_timestamp.timestamp()
+                waited = self._state.clock.time() - run.create_timestamp.timestamp()
                 if waited >= START_TIMEOUT_SECONDS:
                     self.end(run, dg.DagsterRunStatus.FAILURE)
 
     def end(self, run: SimRun, status: dg.DagsterRunStatus) -> None:
         """What is ended stays so."""
         if not run.is_finished:
-            run.status, run.end_time = status, self._world.clock.time()
+            run.status, run.end_time = status, self._state.clock.time()
 
 
 class SimContext:
@@ -148,15 +148,14 @@ class WatchedStream(DrainedStream):
                 watch.compared()
 
 
-def work_of(world: World, run: SimRun) -> None:
+def work_of(run: SimRun, instance: SimInstance, stream_context: StreamContext, state: SharedState) -> None:
     """A run's process from its first line to its last; Dagster writes down how it ended."""
-    instance = world.instance
-    run.status, run.start_time = dg.DagsterRunStatus.STARTED, world.clock.time()
-    run.job.watch = Watch(world)
+    run.status, run.start_time = dg.DagsterRunStatus.STARTED, state.clock.time()
+    run.job.watch = Watch(state)
     try:
         context: Any = SimContext(instance, run)
-        journal = Journal(context, world.clock, QUIET)
-        drained = WatchedStream(world.context, context.asset_key, journal, QUIET, EVALUATIONS)
+        journal = Journal(context, state.clock, QUIET)
+        drained = WatchedStream(stream_context, context.asset_key, journal, QUIET, EVALUATIONS)
         stop: Any = SimStop(run)
         results = list(StreamRun(context.run, drained, journal, stop).results())
     except dg.DagsterExecutionInterruptedError:
@@ -166,5 +165,5 @@ def work_of(world: World, run: SimRun) -> None:
         instance.end(run, dg.DagsterRunStatus.FAILURE)
     else:
         instance.end(run, dg.DagsterRunStatus.SUCCESS)
-        world.count["materializations"] += len(results)
-    world.count[f"run ended: {run.tags[tags.ENDED]}"] += 1
+        state.count["materializations"] += len(results)
+    state.count[f"run ended: {run.tags[tags.ENDED]}"] += 1

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from ingest_pipeline.core.backoff import LONGEST_SECONDS
 from ingest_pipeline.core.drain import VERIFY_SECONDS
 from ingest_pipeline.core.record import Batch, Message
 from ingest_pipeline_tests.simulation.model import Key, Version
-
-if TYPE_CHECKING:
-    from ingest_pipeline_tests.simulation.world import World
+from ingest_pipeline_tests.simulation.state import SharedState
 
 
 class Watch:
@@ -23,8 +20,8 @@ class Watch:
         saw: the topic that it could compare with its positions last.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world, own, job = world, world.own, world.job
+    def __init__(self, state: SharedState) -> None:
+        self._state, own, job = state, state.own, state.job
         self._most_records = max(own.batch_size, 0 if job.run_max_batches else own.records_per_commit)
         self._most_bytes = own.batch_bytes
         self._patience = job.retry_seconds
@@ -74,11 +71,11 @@ class Watch:
     def asks(self) -> None:
         """Whether the topic is still its own; there may be no answer."""
         self._asked_at, self._late = self._now(), False
-        self._world.count["topic looked at again"] += 1
+        self._state.count["topic looked at again"] += 1
 
     def compared(self) -> None:
         """It had an answer."""
-        self.saw = self._world.model.topic_id
+        self.saw = self._state.model.topic_id
 
     def stored(self, at: Key, version: Version, topic_id: str | None) -> None:
         """It made a row or a dead letter of this record; `topic_id` is its position's.
@@ -93,10 +90,10 @@ class Watch:
         """
         if version.topic_id != topic_id:
             assert self.saw != version.topic_id, f"{at} is of a topic that was seen to be another one"
-            self._world.count["stored as of the topic before"] += 1
+            self._state.count["stored as of the topic before"] += 1
             return
         assert version.stored in (None, at) or version.again == at[0], f"{at} was stored as {version.stored}"
-        self._world.count["stored again, as was said"] += version.stored not in (None, at)
+        self._state.count["stored again, as was said"] += version.stored not in (None, at)
         version.stored = at
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -109,7 +106,7 @@ class Watch:
             assert borne >= self._patience - LONGEST_SECONDS, f"gave up after {borne} s of {self._patience}"
 
     def _now(self) -> float:
-        return self._world.clock.monotonic()
+        return self._state.clock.monotonic()
 
 
 def _within(batch: Batch, partition: int, offset: int) -> bool:

@@ -6,14 +6,12 @@ takes the place of their clients.
 
 from __future__ import annotations
 
-from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 
 from ingest_pipeline.core.errors import IngestError
-from ingest_pipeline.core.loss import Loss
 from ingest_pipeline.core.start import StartPolicy
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.limits import letter_limits
@@ -22,15 +20,16 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.setbacks import backoff_seconds
 from ingest_pipeline.settings import JobSettings, Settings, StreamSettings
-from ingest_pipeline.testing import MemoryBroker, MemoryLedger, MemoryTopic
+from ingest_pipeline.testing import MemoryLedger, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.checks import Checks
 from ingest_pipeline_tests.simulation.jobs import SharedClock, watched
-from ingest_pipeline_tests.simulation.model import COLDEST, Model
+from ingest_pipeline_tests.simulation.model import COLDEST
 from ingest_pipeline_tests.simulation.parts import SimDatabase, SimDecoder, SimLedgerSession, SimMissingRows, SimSource
-from ingest_pipeline_tests.simulation.processes import EXPECTED_ENDS, LINGER_SECONDS, Processes
+from ingest_pipeline_tests.simulation.processes import EXPECTED_ENDS, Processes
 from ingest_pipeline_tests.simulation.runs import SimInstance, SimRun, work_of
+from ingest_pipeline_tests.simulation.state import SharedState
 from ingest_pipeline_tests.simulation.topics import TOPIC, Topics
 
 GROUP = "ingest-reading"
@@ -48,40 +47,26 @@ def changed_settings(settings: Settings, **changed: Any) -> Settings:
     return settings.model_copy(update={"streams": streams, "jobs": jobs})
 
 
-class World:
+class World(SharedState):
     """Also what operations.clients.Clients is to product code."""
 
     def __init__(self, settings: Settings, partitions: int = 2) -> None:
-        self.count: Counter[str] = Counter()
-        self.settings = settings
-        self.clock = SharedClock()
-        self.broker = MemoryBroker()
-        self.model = Model()
+        super().__init__(settings, SharedClock())
         self.topics = Topics(self.broker, self.model, self.count, partitions)
-        self._database = SimDatabase(self.clock)
-        self._database.world = self
+        self._database = SimDatabase(self)
         self.table: MemoryTable = self._database.table(READING.name)
         self._topic, self._ledger = MemoryTopic(self.broker, TOPIC), MemoryLedger(self._database, READING)
-        self.checks = Checks(self)
-        self.instance = SimInstance(self)
+        self.checks = Checks(self, self.table)
+        self.instance = SimInstance(self, self._database)
         clients: Any = self
         self.context = StreamContext(READING, clients)
-        self.processes = Processes(self)
+        self.processes = Processes(self, self._database, self.checks, self.instance)
         self.cursor: str | None = None
         self.mended = False
         self.start_seconds = 0.0
-        self.found: list[Loss] = []
         self.set_strict(True)
 
     # --- what product code asks for ---------------------------------------------------------------------------------
-
-    @property
-    def own(self) -> StreamSettings:
-        return self.settings.for_stream(READING.name)
-
-    @property
-    def job(self) -> JobSettings:
-        return self.settings.for_job(READING.job)
 
     def database(self) -> SimDatabase:
         return self._database
@@ -95,16 +80,18 @@ class World:
     def source(self, stream: Stream, ledger_id: str) -> SimSource:
         patience = float(self.job.retry_seconds)
         source = SimSource(self.broker, TOPIC, self.clock, group_id=GROUP, ledger_id=ledger_id, retry_seconds=patience)
-        source.world = self
+        source.checks, source.model = self.checks, self.model
         if (watch := watched()) is not None:
             watch.compared()  # a run has looked at the topic just before
         return source
 
     def ledger_session(self, stream: Stream, run_id: str) -> SimLedgerSession:
-        return SimLedgerSession(self._database, stream, run_id, self.own.dead_letter_max_bytes, letter_limits(self.own))
+        own = self.own
+        limits = letter_limits(own)
+        return SimLedgerSession(self._database, self.checks, stream, run_id, own.dead_letter_max_bytes, limits)
 
     def missing_rows(self, stream: Stream) -> SimMissingRows:
-        return SimMissingRows(self._database, stream)
+        return SimMissingRows(self._database, self.checks, stream)
 
     def decoder(self, stream: Stream) -> SimDecoder:
         return SimDecoder(stream, self.own.naive_timestamps)
@@ -113,14 +100,6 @@ class World:
         return StartPolicy(self.own.start_from, None, GROUP)
 
     # --- what happens -----------------------------------------------------------------------------------------------
-
-    @property
-    def letter_limit(self) -> int | None:
-        return self.own.dead_letter_max_consecutive if self.own.dead_letter_limit == "on" else None
-
-    @property
-    def tombstones_refused(self) -> bool:
-        return self.own.tombstones == "dead-letter"
 
     def set_strict(self, strict: bool) -> None:
         """Whether the table has the constraint that refuses the coldest readings."""
@@ -134,11 +113,10 @@ class World:
     def tick(self, seconds: float = 5.0) -> None:
         """One tick of the sensor, so long after whatever came before."""
         self.clock.advance(seconds)
-        self.processes.end_lingering(self.clock.monotonic() - LINGER_SECONDS)
+        self._database.end_lingering()
         self.instance.monitor()
         lost = self.must_stand_still()
         context: Any = SimpleNamespace(instance=self.instance, cursor=self.cursor)
-        self.found = []
         try:
             result = sensor.tick(context, self.context)
         except IngestError as error:
@@ -158,7 +136,6 @@ class World:
         assert name in EXPECTED_ENDS, error
         if name in ("DataLoss", "TopicChanged"):
             assert self.checks.real_loss(self.table.positions[error.where["partition"]]), f"none is lost: {error}"
-            self.found = self._ledger.losses()
 
     def must_stand_still(self) -> str:
         """Why, where the stream has to wait for an operator; "" where it has not."""
@@ -180,7 +157,7 @@ class World:
         self._check_backoff(found, now)
         run = SimRun(f"{len(self.instance.runs) + 1:08}", found, now)
         self.instance.runs[run.run_id] = run
-        run.job = self.processes.start(run.run_id, lambda: work_of(self, run), self.mended)
+        run.job = self.processes.start(run.run_id, lambda: work_of(run, self.instance, self.context, self), self.mended)
         if self.start_seconds:
             run.status, run.job.begins_at = dg.DagsterRunStatus.STARTING, self.clock.monotonic() + self.start_seconds
             self._check_starts(run)
