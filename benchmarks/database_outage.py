@@ -9,8 +9,8 @@ import click
 import dagster as dg
 
 from ingest_pipeline.cli.progress import progress
-from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.orchestration import killed_run
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 from . import document
 from .effort import Effort

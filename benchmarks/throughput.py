@@ -26,9 +26,9 @@ from ingest_pipeline.postgres.schema import migrate
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
-from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 from . import document
 from .effort import Effort

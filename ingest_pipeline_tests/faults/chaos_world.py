@@ -19,11 +19,11 @@ from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Producers
-from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.faults.supervised import Dagster
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.choose import own_cluster, own_kafka
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 PARALLELISM = 2
 USUAL_LATENCY = 0.002

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ingest_pipeline.core.nesting import Nested, Shape
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, Fuzzed, any_json, as_object, good, odd_json
-from ingest_pipeline_tests.faults.iso_times import TIMES
+from ingest_pipeline_tests.iso_times import TIMES
 
 Spoil = Callable[[random.Random, Stream], bytes | None]
 

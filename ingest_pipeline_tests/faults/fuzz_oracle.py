@@ -16,7 +16,7 @@ from ingest_pipeline.core.nesting import Shape
 from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.faults.fuzz_records import MAX_MS, Fuzzed
-from ingest_pipeline_tests.faults.iso_times import microseconds
+from ingest_pipeline_tests.iso_times import microseconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN_MS = -62_135_596_800_000

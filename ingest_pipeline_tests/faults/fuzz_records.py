@@ -16,8 +16,8 @@ from ingest_pipeline.core.fields import Field
 from ingest_pipeline.core.nesting import Nested, Shape
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.streams import STREAMS
-from ingest_pipeline_tests.faults.iso_times import TIMES
 from ingest_pipeline_tests.faults.raw_producer import RawHeaders
+from ingest_pipeline_tests.iso_times import TIMES
 
 MAX_MS = 253_402_300_799_999
 

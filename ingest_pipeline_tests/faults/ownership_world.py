@@ -17,11 +17,11 @@ import psycopg
 from ingest_pipeline.local.server import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.faults.location import NAMES, SUFFIX
-from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.faults.supervised import Dagster, is_gone, pid_of
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.orchestration.records import Record, produce
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 LARGE = 16_000
 """Records of a kilobyte, so that a COPY takes a while through a slow network."""

@@ -23,11 +23,11 @@ from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.local.server import HOST
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.faults.acknowledged import Acknowledged, assert_exactly_once, assert_no_loss
-from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 Make = Callable[..., Bench]

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from ingest_pipeline.local.server import HOST
-from ingest_pipeline_tests.faults.proxy import TcpProxy
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 SILENCE_SECONDS = 0.3
 

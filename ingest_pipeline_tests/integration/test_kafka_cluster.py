@@ -8,10 +8,10 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from ingest_pipeline.local.server import HOST
-from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.integration.test_servers import end_offset, produce
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -13,9 +13,9 @@ import pytest
 
 from ingest_pipeline.postgres import database
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
-from ingest_pipeline_tests.faults.proxy import TcpProxy
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import good, message
+from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 RECORDS, DEVICE = 200, "d" * 10_000
 

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from ingest_pipeline.cli import main
 from ingest_pipeline_tests.declared import declare
+from ingest_pipeline_tests.docs_commands import PAGES, calls, names, statements
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import prices, temperatures, with_broken
-from ingest_pipeline_tests.unit.docs_commands import PAGES, calls, names, statements
 
 pytestmark = pytest.mark.kafka
 ENDLESS = {"demo", "metrics", "simulate"}

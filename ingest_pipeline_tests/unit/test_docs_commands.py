@@ -17,7 +17,7 @@ from ingest_pipeline.cli.main import main
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.settings.streams import load_streams
 from ingest_pipeline_tests.declared import declare
-from ingest_pipeline_tests.unit.docs_commands import PAGES, ROOT, calls, check, command_of, names
+from ingest_pipeline_tests.docs_commands import PAGES, ROOT, calls, check, command_of, names
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from ingest_pipeline.core.rows import DEFAULT_RULES, decode_one
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.replays import ReplayRequest
 from ingest_pipeline.settings.values import start_from
-from ingest_pipeline_tests.faults.iso_times import microseconds
+from ingest_pipeline_tests.iso_times import microseconds
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
