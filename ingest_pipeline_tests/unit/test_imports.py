@@ -1,6 +1,7 @@
 """Which part may import which: folders are outside systems, and the arrows between them point one way."""
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,7 @@ def forbidden(path: Path, root: Path = ROOT) -> list[str]:
 
 
 FILES = sorted(ROOT.rglob("*.py"))
+TESTS = Path(__file__).parents[1]
 ARCHITECTURE = ROOT.parent / "docs" / "architecture.md"
 
 
@@ -117,3 +119,31 @@ def test_a_forbidden_arrow_is_found(file: str, text: str, tmp_path: Path) -> Non
     (root / file).parent.mkdir(parents=True)
     (root / file).write_text(text)
     assert len(forbidden(root / file, root)) == 1
+
+
+def sort_imports(paths: list[Path], root: Path, depth: int) -> list[str]:
+    """Names of the paths, cut to `depth` parts, in an order that their imports allow. A circle raises CycleError."""
+    names = {".".join(module_of(path, root).split(".")[:depth]) for path in paths}
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for path in paths:
+        importer = ".".join(module_of(path, root).split(".")[:depth])
+        for _, name in imported(path, root):
+            graph[importer] |= {".".join(name.split(".")[:depth])} & names - {importer}
+    return list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_packages_of_tests_import_each_other_in_one_direction() -> None:
+    assert sort_imports(sorted(TESTS.rglob("*.py")), TESTS, depth=2)
+
+
+def test_files_of_the_simulation_import_each_other_in_one_direction() -> None:
+    assert sort_imports(sorted((TESTS / "simulation").glob("*.py")), TESTS, depth=3)
+
+
+def test_a_circle_of_imports_is_found(tmp_path: Path) -> None:
+    root = tmp_path / "package"
+    root.mkdir()
+    (root / "world.py").write_text("from package.checks import Checks")
+    (root / "checks.py").write_text("if TYPE_CHECKING:\n    from package.world import World")
+    with pytest.raises(graphlib.CycleError):
+        sort_imports(sorted(root.glob("*.py")), root, depth=2)
