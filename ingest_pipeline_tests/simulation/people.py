@@ -28,7 +28,7 @@ def accept_loss(world: World, wanted: str | None = None, only: int | None = None
         found = [loss for loss in found if only in (None, loss.partition)]
         if found:
             accepted = losses.acceptances(topic, found, wanted)
-            losses.accept(world.context, accepted, seen.identity, "operator")
+            losses.accept(world.process_context(), accepted, seen.identity, "operator")
 
     job = _command(world, "accept-loss", work)
     job.waives = wanted == "latest"
@@ -45,8 +45,9 @@ def replay(world: World, partition: int, shares: Sequence[float], held: bool) ->
 
     def work() -> None:
         wanted = replays.ReplayRequest(partition, start, stop + 1)
-        (found,) = replays.ranges(wanted, world.context)
-        done = replays.run_replay([found], world.context)
+        context = world.process_context()
+        (found,) = replays.ranges(wanted, context)
+        done = replays.run_replay([found], context)
         assert done.offsets == found.stop - found.start
         if world.model.event != job.since:
             return

@@ -145,3 +145,11 @@ def test_a_stream_begins_again_after_all_its_positions_were_closed() -> None:
     state.produce_and_work(kinds=[GOOD], partition=1, points=100)
     state.recreate(partitions=1, regrown=[], rounds=0)
     state.teardown()
+
+
+def test_a_living_run_keeps_its_settings_after_a_deployment() -> None:
+    state = Simulation()
+    state.begin(settings_of(batch_size=1, records_per_commit=1, run_idle_seconds=0), partitions=1)
+    state.freeze(which=0, at="read", ticks=2, points=3, partition=0, kinds=[GOOD] * 3)
+    state.deploy(parallelism=1, batch_size=2, mended=False, strict=False)
+    state.teardown()

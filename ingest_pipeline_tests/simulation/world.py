@@ -6,6 +6,7 @@ takes the place of their clients.
 
 from __future__ import annotations
 
+from copy import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,13 +59,16 @@ class World(SharedState):
         self._topic, self._ledger = MemoryTopic(self.broker, TOPIC), MemoryLedger(self._database, READING)
         self.checks = Checks(self, self.table)
         self.instance = SimInstance(self, self._database)
-        clients: Any = self
-        self.context = StreamContext(READING, clients)
         self.processes = Processes(self, self._database, self.checks, self.instance)
         self.cursor: str | None = None
         self.mended = False
         self.start_seconds = 0.0
         self.set_strict(True)
+
+    def process_context(self) -> StreamContext:
+        """For a process that starts now. It keeps today's settings when others are deployed."""
+        clients: Any = copy(self)
+        return StreamContext(READING, clients)
 
     # --- what product code asks for ---------------------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class World(SharedState):
         lost = self.must_stand_still()
         context: Any = SimpleNamespace(instance=self.instance, cursor=self.cursor)
         try:
-            result = sensor.tick(context, self.context)
+            result = sensor.tick(context, self.process_context())
         except IngestError as error:
             self._refused(error)
             return
@@ -157,7 +161,9 @@ class World(SharedState):
         self._check_backoff(found, now)
         run = SimRun(f"{len(self.instance.runs) + 1:08}", found, now)
         self.instance.runs[run.run_id] = run
-        run.job = self.processes.start(run.run_id, lambda: work_of(run, self.instance, self.context, self), self.mended)
+        run.job = self.processes.start(
+            run.run_id, lambda: work_of(run, self.instance, self.process_context(), self), self.mended
+        )
         if self.start_seconds:
             run.status, run.job.begins_at = dg.DagsterRunStatus.STARTING, self.clock.monotonic() + self.start_seconds
             self._check_starts(run)
