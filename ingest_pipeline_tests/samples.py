@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import settings
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Batch, Message, NextOffset, Position, TopicIdentity
+from ingest_pipeline.core.record import Batch, Message, NextOffset, Position, StoredPosition, TopicIdentity
 from ingest_pipeline.core.rows import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
@@ -76,3 +76,10 @@ def make_batch(
     )
     assert batch is not None
     return batch
+
+
+def stored_position(**values: Any) -> StoredPosition:
+    """A partition's row in the ledger, without an owner and with counters of 0 unless `values` names others."""
+    counters = dict.fromkeys(("first_offset", "rows", "dead_letters", "skipped", "absent", "lost"), 0)
+    nothing = dict.fromkeys(("cluster_id", "topic_id", "leader_epoch", "run_id"))
+    return StoredPosition(**({"incarnation": 1} | counters | nothing | values))

@@ -69,5 +69,5 @@ def accept_loss(
         click.echo(f"  → {losses.consequence(acceptance)}")
     if not yes:
         click.confirm("accept?", abort=True)
-    losses.accept(context, accepted, topic_survey.identity, getpass.getuser())
+    losses.accept(context, accepted, topic_survey.identity, by=getpass.getuser())
     click.echo(f"accepted: the sensor of {stream.name} launches a run within seconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import DeadLetterLimit
 from .record import DeadLetter
@@ -57,7 +57,7 @@ class LetterWindow:
                 streak = streak + 1 if refused and refused[-1][0] == seen - 1 else 1
                 refused.append((seen, outcome))
             seen += 1
-        return LetterWindow(self.stream, self.limits, seen, tuple(refused), streak)
+        return replace(self, seen=seen, refused=tuple(refused), streak=streak)
 
     def tally(self, decoded: Sequence[DeadLetter], rows_before: Sequence[int], allowed: int) -> LetterTally:
         """The tally for one batch.
@@ -105,7 +105,7 @@ class LetterTally:
         self._count_decoded(rows)
         seen = self.window.seen + rows + len(self.decoded)
         kept = tuple(item for item in self._refused if item[0] >= seen - WINDOW)
-        return LetterWindow(self.window.stream, self.window.limits, seen, kept, self._streak)
+        return replace(self.window, seen=seen, refused=kept, streak=self._streak)
 
     def _count_decoded(self, row: int) -> None:
         """Count the decoder's refusals up to this row."""

@@ -102,7 +102,7 @@ class LedgerSnapshot:
     owners: Owners
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """Counters of a partition's incarnation, and the stored dead letters and gaps to compare with."""
 

@@ -41,7 +41,7 @@ class LossCause(StrEnum):
         return self not in (LossCause.RETENTION, LossCause.UNREADABLE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
     """A partition's next offset is missing in Kafka.
 
@@ -107,8 +107,16 @@ def noted_loss(
         LossCause.UNREADABLE: f"the record batch at offset {expected} is corrupt, the client cannot read it",
         LossCause.REWRITTEN: f"the records before offset {expected} were replaced: the log was cut and regrew",
     }[kind]
-    description = f"partition {partition}: {words} (the log held {low} to {high})"
-    return Loss(partition, incarnation, expected, kind, description, low, high, found_at)
+    return Loss(
+        partition=partition,
+        incarnation=incarnation,
+        next_offset=expected,
+        cause=kind,
+        description=f"partition {partition}: {words} (the log held {low} to {high})",
+        low=low,
+        high=high,
+        found_at=found_at,
+    )
 
 
 def data_loss(where: str, *, partition: int, expected: int, low: int, high: int, corrupt: bool = False) -> DataLoss:
@@ -144,7 +152,15 @@ def identity_losses(identity: TopicIdentity, topic: str, positions: Mapping[int,
         if difference is not None:
             cause, words = difference
             words += f"; partition {partition} stands at offset {position.next_offset} of the old one"
-            losses.append(Loss(partition, position.incarnation, position.next_offset, cause, words))
+            losses.append(
+                Loss(
+                    partition=partition,
+                    incarnation=position.incarnation,
+                    next_offset=position.next_offset,
+                    cause=cause,
+                    description=words,
+                )
+            )
     return losses
 
 

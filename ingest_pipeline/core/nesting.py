@@ -75,7 +75,14 @@ def shape_of(struct: type[msgspec.Struct], above: tuple[type[msgspec.Struct], ..
         if not inner.__struct_fields__:
             raise SettingsError(f"{owner}.{info.name}: {inner.__name__} has no fields to make columns of")
         shape = shape_of(inner, (*above, struct))
-        under = Nested(info.name, info.encode_name, nullable, info.default, info.default_factory, shape)
+        under = Nested(
+            attribute=info.name,
+            json_name=info.encode_name,
+            nullable=nullable,
+            default=info.default,
+            default_factory=info.default_factory,
+            shape=shape,
+        )
         members.append(replace(under, shape=_below(under, shape)))
     return Shape(struct, tuple(members))
 

@@ -6,7 +6,7 @@ The hot loop copies no record: the Kafka client's own messages and the in-memory
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -117,7 +117,7 @@ class Position:
     resume_at: NextOffset
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPosition:
     """A partition's row in the ledger. `updated_at` is when a batch last advanced the position."""
 
@@ -183,6 +183,7 @@ class Batch:
     messages: list[Message]
     dead_letters: list[DeadLetter]
     advances: dict[int, Advance]
+    _: KW_ONLY
     records: int = 0
     rows_before: list[int] = field(default_factory=list)
     put_aside: dict[int, DeadLetter] = field(default_factory=dict)
@@ -198,6 +199,7 @@ class CommitResult:
 
     rows: Mapping[int, int]
     dead_letters: Mapping[int, int]
+    _: KW_ONLY
     reasons: Sequence[str] = ()
     requests: OwnerRequests | None = None
     dropped: Mapping[int, int] = field(default_factory=dict)

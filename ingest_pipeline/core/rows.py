@@ -84,7 +84,7 @@ def decode_batch(
     for i in unreadable:
         values[i] = None
     coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *record_values, strict=True))
-    batch, skipped = Batch([], [], [], {}, len(messages)), Counter[int]()
+    batch, skipped = Batch([], [], [], {}, records=len(messages)), Counter[int]()
     rows, odd = decode_many(_without_large(values, rules.max_record_bytes))
     kept = bytearray(b"\1") * len(messages)
     dropped = 0

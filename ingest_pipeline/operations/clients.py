@@ -44,9 +44,9 @@ class Clients:
                 self._database = Database(
                     self.settings.sqlalchemy_url,
                     Schemas(self.settings.database_schema, self.settings.ledger_schema),
-                    self.settings.database_pool_min,
-                    self.settings.database_pool_max,
-                    self.settings.database_synchronous_commit,
+                    pool_min=self.settings.database_pool_min,
+                    pool_max=self.settings.database_pool_max,
+                    synchronous_commit=self.settings.database_synchronous_commit,
                 )
             return self._database
 
@@ -73,11 +73,11 @@ class Clients:
             self.database(),
             stream,
             run_id,
-            own.write_method,
-            own.dead_letter_max_bytes,
-            letter_limits(own),
-            own.batch_size,
-            self.clock,
+            write_method=own.write_method,
+            dead_letter_max_bytes=own.dead_letter_max_bytes,
+            limits=letter_limits(own),
+            batch_size=own.batch_size,
+            clock=self.clock,
         )
 
     def missing_rows(self, stream: Stream) -> MissingRows:

@@ -82,6 +82,7 @@ def accept(
     context: StreamContext,
     accepted: Sequence[Acceptance],
     identity: TopicIdentity,
+    *,
     by: str,
     stop: Callable[[], str | None] = lambda: None,
 ) -> None:
@@ -125,7 +126,7 @@ def accept_unasked(
         return []
     accepted = acceptances(topic, losses, None)
     try:
-        accept(context, accepted, topic_survey.identity, "ON_DATA_LOSS=continue", stop)
+        accept(context, accepted, topic_survey.identity, by="ON_DATA_LOSS=continue", stop=stop)
     except Superseded:
         if survey(topic, ledger).losses:
             raise

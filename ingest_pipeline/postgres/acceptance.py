@@ -18,8 +18,9 @@ def write(
     connection: Connection,
     schemas: Schemas,
     stream: Stream,
-    run_id: str,
     accepted: Sequence[Acceptance],
+    *,
+    run_id: str,
     identity: TopicIdentity,
     by: str,
 ) -> None:

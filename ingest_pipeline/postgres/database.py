@@ -74,6 +74,7 @@ class Database:
         self,
         sqlalchemy_url: str,
         schemas: Schemas | None = None,
+        *,
         pool_min: int = 5,
         pool_max: int = 20,
         synchronous_commit: str = "on",

@@ -35,7 +35,7 @@ class Inserts:
             RecordRefused: a row is refused, so none was stored.
         """
         with mapped_errors(self._doing, of_rows=True):
-            return self._carry(connection, self._sql.insert, rows, self._sql.copy, as_parameters)
+            return self._carry(connection, rows, insert=self._sql.insert, copy=self._sql.copy, dress=as_parameters)
 
     def letters(
         self, connection: Connection, letters: Sequence[DeadLetter], allowed: Collection[tuple[int, int]]
@@ -57,7 +57,9 @@ class Inserts:
         ]
         try:
             with mapped_errors(self._doing):
-                stored = self._carry(connection, self._sql.letter, rows, self._sql.letter_copy, dressed)
+                stored = self._carry(
+                    connection, rows, insert=self._sql.letter, copy=self._sql.letter_copy, dress=dressed
+                )
         except RecordRefused as error:
             if error.sqlstate == DUPLICATE_KEY:
                 raise LedgerConflict(
@@ -80,8 +82,9 @@ class Inserts:
     def _carry(
         self,
         connection: Connection,
-        insert: str,
         rows: list[tuple[Any, ...]],
+        *,
+        insert: str,
         copy: CopyPlan,
         dress: Callable[[tuple[Any, ...]], tuple[Any, ...]],
     ) -> int:

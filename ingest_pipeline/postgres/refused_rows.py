@@ -32,6 +32,7 @@ def store_isolated(
     connection: Connection,
     rows: list[Row],
     store: Store,
+    *,
     batch_size: int = 1 << 62,
     first: RecordRefused | None = None,
     observe: Callable[[int, RecordRefused], None] = lambda index, error: None,

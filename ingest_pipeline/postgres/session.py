@@ -46,6 +46,7 @@ class PostgresLedgerSession(LedgerSession):
         database: Database,
         stream: Stream,
         run_id: str,
+        *,
         write_method: WriteMethod = WriteMethod.COPY,
         dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
@@ -59,9 +60,15 @@ class PostgresLedgerSession(LedgerSession):
         self.positions: dict[int, Position] = {}
         self._lost: set[Backend] = set()  # sessions of our own that may still live
         self._sql = statements(stream, database.schemas)
-        window = LetterWindow(stream.name, limits)
         self._writer = BatchWriter(
-            stream, run_id, self._sql, write_method, dead_letter_max_bytes, batch_size, window, database
+            stream,
+            run_id,
+            statements=self._sql,
+            write_method=write_method,
+            dead_letter_max_bytes=dead_letter_max_bytes,
+            batch_size=batch_size,
+            window=LetterWindow(stream.name, limits),
+            database=database,
         )
         self._open()
 
@@ -186,7 +193,13 @@ class PostgresLedgerSession(LedgerSession):
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
         with self._work():
             acceptance.write(
-                self._connection, self._database.schemas, self._stream, self._run_id, accepted, identity, by
+                self._connection,
+                self._database.schemas,
+                self._stream,
+                accepted,
+                run_id=self._run_id,
+                identity=identity,
+                by=by,
             )
             rows = self._rows(self.positions)
         self.positions, self._counts = _positions(rows), _counts(rows)

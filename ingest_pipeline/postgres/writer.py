@@ -52,6 +52,7 @@ class BatchWriter:
         self,
         stream: Stream,
         run_id: str,
+        *,
         statements: Statements,
         write_method: WriteMethod,
         dead_letter_max_bytes: int,
@@ -131,7 +132,7 @@ class BatchWriter:
             if refused or dropped:
                 self._recount(connection, refused, dropped)
         self.window = window
-        return CommitResult(rows, letters, self._reasons(batch, put_aside), requests, dropped)
+        return CommitResult(rows, letters, reasons=self._reasons(batch, put_aside), requests=requests, dropped=dropped)
 
     def _move(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
@@ -193,7 +194,7 @@ class BatchWriter:
             return stored, []
         named = first if len(batch.rows) <= self._most else None  # a line is counted from its statement's first row
         most = min(self._batch_size, self._most)
-        refused = store_isolated(connection, batch.rows, store, most, named, refuse)
+        refused = store_isolated(connection, batch.rows, store, batch_size=most, first=named, observe=refuse)
         if refused:
             refuse_conflict(connection, self._sql, [batch.rows[i][:3] for i, _ in refused], self._doing)
         return stored, [self._put_aside(batch, i, error) for i, error in refused]

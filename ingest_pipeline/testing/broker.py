@@ -69,6 +69,7 @@ class MemoryBroker:
         topic: str,
         partition: int,
         value: bytes | None,
+        *,
         key: bytes | None = None,
         headers: Sequence[tuple[str, bytes | None]] | None = None,
         timestamp_ms: int | None = None,
@@ -76,7 +77,9 @@ class MemoryBroker:
         """Write a record and return its offset. None as value writes a tombstone."""
         with self.lock:
             log = self.log(topic, partition)
-            message = MemoryMessage(partition, log.end, log.epoch, value, key, headers, timestamp_ms)
+            message = MemoryMessage(
+                partition, log.end, log.epoch, value, key=key, headers=headers, timestamp_ms=timestamp_ms
+            )
             return log.append(message)
 
     def append_marker(self, topic: str, partition: int) -> int:

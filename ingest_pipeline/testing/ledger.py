@@ -119,17 +119,17 @@ class MemoryLedger(Ledger):
         key = (entry.incarnation, entry.partition)
         gaps = [stop - loss.next_offset for loss, stop in self._table.gaps if (loss.incarnation, loss.partition) == key]
         return Account(
-            entry.partition,
-            entry.incarnation,
-            entry.first_offset,
-            entry.next_offset,
-            entry.rows,
-            entry.dead_letters,
-            entry.skipped,
-            entry.absent,
-            entry.lost,
-            sum(coordinates[:2] == key for coordinates in self._table.dead_letters),
-            sum(gaps),
+            partition=entry.partition,
+            incarnation=entry.incarnation,
+            first_offset=entry.first_offset,
+            next_offset=entry.next_offset,
+            rows=entry.rows,
+            dead_letters=entry.dead_letters,
+            skipped=entry.skipped,
+            absent=entry.absent,
+            lost=entry.lost,
+            letters_kept=sum(coordinates[:2] == key for coordinates in self._table.dead_letters),
+            gaps_kept=sum(gaps),
         )
 
     def row_count(self) -> int:

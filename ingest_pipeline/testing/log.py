@@ -19,6 +19,7 @@ class MemoryMessage:
         offset: int,
         epoch: int,
         value: bytes | None,
+        *,
         key: bytes | None = None,
         headers: Sequence[tuple[str, bytes | None]] | None = None,
         timestamp_ms: int | None = None,

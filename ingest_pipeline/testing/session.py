@@ -42,6 +42,7 @@ class MemoryLedgerSession(LedgerSession):
         database: MemoryDatabase,
         stream: Stream,
         run_id: str,
+        *,
         dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
     ) -> None:
@@ -91,9 +92,9 @@ class MemoryLedgerSession(LedgerSession):
             written = CommitResult(
                 Counter(partition for _, partition, _ in rows),
                 Counter(partition for _, partition, _ in letters),
-                [letter.reason for letter in letters.values()],
-                OwnerRequests(self._paused()),
-                Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
+                reasons=[letter.reason for letter in letters.values()],
+                requests=OwnerRequests(self._paused()),
+                dropped=Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
             )
             positions = self._database.moved(self.connection, batch, written)
             if twice := (table.rows.keys() & rows.keys()) | (table.dead_letters.keys() & letters.keys()):

@@ -81,6 +81,7 @@ class World:
         topic: str,
         partition: int,
         value: bytes | None,
+        *,
         key: bytes | None = None,
         headers: Headers | None = None,
         timestamp_ms: int | None = None,
@@ -141,11 +142,12 @@ class MemoryWorld(World):
         topic: str,
         partition: int,
         value: bytes | None,
+        *,
         key: bytes | None = None,
         headers: Headers | None = None,
         timestamp_ms: int | None = None,
     ) -> None:
-        self.broker.append(topic, partition, value, key, headers, timestamp_ms)
+        self.broker.append(topic, partition, value, key=key, headers=headers, timestamp_ms=timestamp_ms)
 
     def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
         self.broker.begin_transaction(topic, partition)
@@ -199,6 +201,7 @@ class WireWorld(World):
         topic: str,
         partition: int,
         value: bytes | None,
+        *,
         key: bytes | None = None,
         headers: Headers | None = None,
         timestamp_ms: int | None = None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.ledger import Account, HandoverRequest, LetterCount
-from ingest_pipeline.core.loss import Loss, LossCause
+from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
@@ -193,7 +193,7 @@ def test_a_stream_begins_once(world: LedgerWorld) -> None:
 def test_a_snapshot_holds_what_the_single_questions_answer(world: LedgerWorld) -> None:
     world.owning("run", 1)
     world.ledger.note_tick()
-    world.ledger.note_loss(Loss(0, 1, 0, LossCause.TRUNCATED, "cut", 0, 7))
+    world.ledger.note_loss(noted_loss(cause="truncated", partition=0, incarnation=1, expected=0, low=0, high=7))
     snapshot = world.ledger.snapshot()
     assert snapshot.positions == world.ledger.positions()
     assert snapshot.losses == world.ledger.losses()
@@ -207,8 +207,23 @@ def test_accounts_compare_counters_with_what_is_kept(world: LedgerWorld) -> None
     session.write(
         make_batch(session.positions, [message(0, 0), message(0, 1, BAD), tombstone(0, 2)], {0: NextOffset(5)})
     )
-    account = Account(0, 1, 0, 5, 1, 1, 1, 2, 0, letters_kept=1, gaps_kept=0)
-    assert world.ledger.accounting() == [account, Account(1, 1, *[0] * 9)]
+    account = Account(
+        partition=0,
+        incarnation=1,
+        first_offset=0,
+        next_offset=5,
+        rows=1,
+        dead_letters=1,
+        skipped=1,
+        absent=2,
+        lost=0,
+        letters_kept=1,
+        gaps_kept=0,
+    )
+    first, second = world.ledger.accounting()
+    assert first == account
+    assert (second.partition, second.incarnation) == (1, 1)
+    assert not any(value for name, value in asdict(second).items() if name not in ("partition", "incarnation"))
     assert (account.accounted, replace(account, letters_kept=0).accounted) == (True, False)
 
 

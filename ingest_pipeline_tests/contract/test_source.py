@@ -43,7 +43,7 @@ class TestRecords:
         topic = world.create(1)
         headers = [("a", b"1"), ("a", b"2"), ("raw", b"\xff\xfe\x00"), ("none", None), ("empty", b"")]
         stamp = int(time.time() * 1000) - 5000
-        world.append(topic, 0, b"\xff not text", b"\x80key", headers, stamp)
+        world.append(topic, 0, b"\xff not text", key=b"\x80key", headers=headers, timestamp_ms=stamp)
         world.append(topic, 0, b"")
         source = world.source(topic)
         source.assign(starts(0))
@@ -55,9 +55,9 @@ class TestRecords:
 
     def test_a_tombstone_has_no_value_and_takes_its_offset(self, world: World) -> None:
         topic = world.create(1)
-        world.append(topic, 0, b"a", b"k")
-        world.append(topic, 0, None, b"k")
-        world.append(topic, 0, b"c", b"k")
+        world.append(topic, 0, b"a", key=b"k")
+        world.append(topic, 0, None, key=b"k")
+        world.append(topic, 0, b"c", key=b"k")
         source = world.source(topic)
         source.assign(starts(0))
         records, _ = read_to(source, {0: 3})
@@ -184,9 +184,9 @@ class TestEnds:
         world.need("compaction")
         topic = world.create(1, COMPACT_SOON)
         for number in range(3):
-            world.append(topic, 0, b"%d" % number, b"same key")
+            world.append(topic, 0, b"%d" % number, key=b"same key")
         world.compact(topic, 0, [0, 1])
-        world.append(topic, 0, b"last", b"another key")
+        world.append(topic, 0, b"last", key=b"another key")
         deadline = time.monotonic() + 60.0
         while True:
             source = world.source(topic)

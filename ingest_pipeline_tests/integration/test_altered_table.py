@@ -209,7 +209,7 @@ def test_a_dead_letter_table_of_another_type_stops_the_next_batch(bench: Bench) 
 
 def test_a_redrive_stops_at_another_type(bench: Bench) -> None:
     letter = dead_letter(message(0, 0, value(7)), 1, RecordRefused("older code", stage="decode"), value_limit=1024)
-    bench.session.write(Batch([], [], [letter], {0: Advance(1, 0, NextOffset(1))}, 1, rows_before=[0]))
+    bench.session.write(Batch([], [], [letter], {0: Advance(1, 0, NextOffset(1))}, records=1, rows_before=[0]))
     letters = DeadLetters(bench.database, METER)
     bench.sql("ALTER TABLE meter ALTER real TYPE bigint")
     with pytest.raises(SchemaMismatch, match="column real is bigint"):

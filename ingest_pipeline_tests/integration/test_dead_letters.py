@@ -56,7 +56,7 @@ def letters(database: Database) -> DeadLetters:
     found = [
         dead_letter(message, 1, refused, value_limit=limit) for message, limit in zip(messages, limits, strict=True)
     ]
-    session.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, 4, rows_before=[0] * 4))
+    session.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, records=4, rows_before=[0] * 4))
     session.close()
     return DeadLetters(database, PRICE)
 

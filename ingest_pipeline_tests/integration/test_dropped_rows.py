@@ -156,7 +156,9 @@ def letters_of(bench: Bench, values: list[bytes]) -> DeadLetters:
     why = RecordRefused("older code", stage="decode")
     letters = [dead_letter(message(0, offset, value), 1, why, value_limit=1024) for offset, value in enumerate(values)]
     many = len(letters)
-    bench.session.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(many))}, many, rows_before=[0] * many))
+    bench.session.write(
+        Batch([], [], letters, {0: Advance(1, 0, NextOffset(many))}, records=many, rows_before=[0] * many)
+    )
     return DeadLetters(bench.database, COUNT)
 
 

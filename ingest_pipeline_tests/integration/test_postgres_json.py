@@ -110,7 +110,7 @@ def test_a_redrive_keeps_every_digit(database_url: str) -> None:
         letters = [dead_letter(message(0, n, value), 1, broken, value_limit=1 << 20) for n, value in enumerate(VALUES)]
         count = len(letters)
         bench.session.write(
-            Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count)
+            Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, records=count, rows_before=[0] * count)
         )
         done = DeadLetters(bench.database, DOCUMENTS).redrive(LetterFilter(), JsonDecoder(DOCUMENTS).decode)
         assert done.stored == count

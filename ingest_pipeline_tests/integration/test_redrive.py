@@ -42,7 +42,9 @@ def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> D
     """Dead letters at offsets 0, 1, …, whose records the stream would store today."""
     letters = [dead_letter(message(0, offset), 1, each, value_limit=1024) for offset, each in enumerate(why)]
     count = len(letters)
-    bench.session.write(Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, count, rows_before=[0] * count))
+    bench.session.write(
+        Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, records=count, rows_before=[0] * count)
+    )
     return DeadLetters(bench.database, READING, chunk=chunk)
 
 

@@ -30,7 +30,9 @@ def test_the_record_becomes_the_row(database_url: str, method: str, monkeypatch:
     stream: Any = module.MEASURED
     with Bench(database_url, stream, method=method) as bench:
         bench.begin().sql("SET timezone TO 'UTC'")
-        message = MemoryMessage(0, 0, 0, value.encode(), b"m7", [("trace", b"abc")], 1_700_000_000_000)
+        message = MemoryMessage(
+            0, 0, 0, value.encode(), key=b"m7", headers=[("trace", b"abc")], timestamp_ms=1_700_000_000_000
+        )
         bench.session.write(bench.batch([message]))
         (found,) = bench.sql("SELECT to_jsonb(measured) - 'kafka_timestamp' - 'ingested_at' FROM measured")
         assert found == json.loads(row)

@@ -325,5 +325,5 @@ def test_acceptance_is_refused_when_a_position_moved(bench: Make, kafka_server: 
     )
     identity = here.clients.topic(here.stream).identity()
     with pytest.raises(Superseded, match="has moved meanwhile"):
-        accept(here.context, [stale], identity, "test")
+        accept(here.context, [stale], identity, by="test")
     assert here.query(GAPS) == []

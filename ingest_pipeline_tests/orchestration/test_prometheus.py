@@ -18,7 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from ingest_pipeline.cli.metrics import _Handler, _Server
-from ingest_pipeline.core.loss import Loss, LossCause
+from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.operations.metrics import application
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -164,7 +164,10 @@ def test_a_real_prometheus_answers_every_query(here: Bench, prometheus: Promethe
         ingest(here, "resume", "price")
         ledger = here.clients.ledger(here.streams[1])
         at = ledger.positions()[0]
-        ledger.note_loss(Loss(0, at.incarnation, at.next_offset, LossCause.TRUNCATED, "the log was cut", 0, 1))
+        loss = noted_loss(
+            cause="truncated", partition=0, incarnation=at.incarnation, expected=at.next_offset, low=0, high=1
+        )
+        ledger.note_loss(loss)
         expected = {letters, ("IngestNobodyDrains", "price")}
         here.query("alter table ingest.position drop constraint accounted_for")
         here.query("update ingest.position set lost = lost + 1 where kafka_partition = 1 and stream = 'temperature'")

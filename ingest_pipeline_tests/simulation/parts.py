@@ -139,7 +139,7 @@ class SimLedgerSession(MemoryLedgerSession):
     ) -> None:
         self._server, self._checks = database, checks
         self._streak = 0
-        super().__init__(database, stream, run_id, dead_letter_max_bytes, limits)
+        super().__init__(database, stream, run_id, dead_letter_max_bytes=dead_letter_max_bytes, limits=limits)
         job = current()
         if job is not None:
             self._server.sessions[job] = self

@@ -28,7 +28,7 @@ def accept_loss(world: World, wanted: str | None = None, only: int | None = None
         found = [loss for loss in found if only in (None, loss.partition)]
         if found:
             accepted = losses.acceptances(topic, found, wanted)
-            losses.accept(world.process_context(), accepted, seen.identity, "operator")
+            losses.accept(world.process_context(), accepted, seen.identity, by="operator")
 
     job = _command(world, "accept-loss", work)
     job.waives = wanted == "latest"

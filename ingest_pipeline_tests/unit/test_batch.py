@@ -61,7 +61,7 @@ def test_a_batch_ends_at_its_bytes() -> None:
 
 
 def test_large_keys_count_towards_the_bytes() -> None:
-    keyed = [MemoryMessage(0, offset, 0, b"x" * 10, b"k" * 390) for offset in range(5)]
+    keyed = [MemoryMessage(0, offset, 0, b"x" * 10, key=b"k" * 390) for offset in range(5)]
     reading = reader(SettableClock(), Chunk(keyed), size=1000)
     assert [offsets(reading.read()) for _ in range(2)] == [[0, 1], [2, 3]]
 

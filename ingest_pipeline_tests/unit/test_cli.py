@@ -188,7 +188,14 @@ def test_colours_are_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_status_is_legible_in_a_narrow_terminal(width: int) -> None:
     since = datetime.now().astimezone()
     where = PartitionStatus(
-        12, 1_234_567, 1_234_890, 1_234_000, 400, owner="0ddba11-and-more", owner_since=since, committed_at=since
+        partition=12,
+        next_offset=1_234_567,
+        end=1_234_890,
+        rows=1_234_000,
+        dead_letters=400,
+        owner="0ddba11-and-more",
+        owner_since=since,
+        committed_at=since,
     )
     written = StringIO()
     console = Console(width=width, file=written)

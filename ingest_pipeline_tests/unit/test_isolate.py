@@ -57,7 +57,7 @@ class Table:
             except RecordRefused as error:
                 first = error
             self.rows.clear()
-        found = store_isolated(cast(Connection, self), rows, self.store, batch_size, first)
+        found = store_isolated(cast(Connection, self), rows, self.store, batch_size=batch_size, first=first)
         return [index for index, _ in found]
 
 
@@ -110,7 +110,9 @@ def test_no_statement_of_more_rows_than_a_batch() -> None:
 
     rows: list[Row] = [(1, 0, offset, None) for offset in range(10_000)]
     first = RecordRefused("bad", index=4_321)
-    assert [i for i, _ in store_isolated(cast(Connection, Table(set(), exact)), rows, store, 1000, first)] == [4_321]
+    assert [
+        i for i, _ in store_isolated(cast(Connection, Table(set(), exact)), rows, store, batch_size=1000, first=first)
+    ] == [4_321]
     assert max(sizes) == 1000
 
 

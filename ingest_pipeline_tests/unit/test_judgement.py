@@ -20,7 +20,7 @@ from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.metrics import _health
 from ingest_pipeline.operations.partitions import partitions_of
 from ingest_pipeline.operations.snapshot import NotAsked, StreamSnapshot
-from ingest_pipeline_tests.samples import IDENTITY, READING
+from ingest_pipeline_tests.samples import IDENTITY, READING, stored_position
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -30,7 +30,7 @@ RUN = "1a2b3c4d-0000"
 
 def position(partition: int) -> StoredPosition:
     """Of partition 0 or 1, which stands at offset 10 and moved an hour ago."""
-    return StoredPosition(partition, 1, "reading", None, None, 0, 10, None, 10, 0, 0, 0, 0, NOW - HOUR, None)
+    return stored_position(partition=partition, topic="reading", next_offset=10, rows=10, updated_at=NOW - HOUR)
 
 
 BEGUN = {0: position(0), 1: position(1)}
@@ -40,7 +40,16 @@ OWNED = Owners({0: Holder(RUN, 1, False), 1: Holder(RUN, 1, False)}, {RUN})
 NOBODY = Owners({}, ())
 FROZEN = Owners({0: Holder(RUN, 1, False), 1: Holder(RUN, 1, True)}, {RUN})
 FAILED = replace(LOOKING, failed_at=NOW, failure="disk full", failure_stops=False)
-LOSS = Loss(1, 1, 10, LossCause.RETENTION, "partition 1: offsets 10 to 19 were deleted", 20, 30, NOW)
+LOSS = Loss(
+    partition=1,
+    incarnation=1,
+    next_offset=10,
+    cause=LossCause.RETENTION,
+    description="partition 1: offsets 10 to 19 were deleted",
+    low=20,
+    high=30,
+    found_at=NOW,
+)
 LOST = "partition 1: offsets 10 to 19 were deleted, found 2026-01-01 12:00 UTC; to go on: ingest accept-loss reading"
 PAUSE = "paused: index build (ann), since 2026-01-01 12:00 UTC; to go on: ingest resume reading"
 LATE = DatabaseUnavailable("reading the ledger", sqlstate="57014")

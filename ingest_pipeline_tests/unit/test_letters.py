@@ -21,7 +21,7 @@ class WithHeaders(MemoryMessage):
     def __init__(
         self, headers: Sequence[tuple[str, bytes | None]] | None, error: type[Exception] | None = None
     ) -> None:
-        super().__init__(3, 7, 0, b"value", b"key", timestamp_ms=5)
+        super().__init__(3, 7, 0, b"value", key=b"key", timestamp_ms=5)
         self._scripted, self._error, self.reads = headers, error, 0
 
     def headers(self) -> list[tuple[str, bytes | None]] | None:
@@ -32,7 +32,7 @@ class WithHeaders(MemoryMessage):
 
 
 def test_a_dead_letter_keeps_the_whole_record() -> None:
-    letter = dead_letter(MemoryMessage(3, 7, 0, b"value", b"\xff", timestamp_ms=5), 2, REFUSED, value_limit=100)
+    letter = dead_letter(MemoryMessage(3, 7, 0, b"value", key=b"\xff", timestamp_ms=5), 2, REFUSED, value_limit=100)
     assert (letter.partition, letter.offset, letter.incarnation, letter.timestamp_ms) == (3, 7, 2, 5)
     assert (letter.key, letter.value, letter.value_bytes, letter.truncated) == (b"\xff", b"value", 5, False)
     assert letter.value_sha256 == hashlib.sha256(b"value").digest()

@@ -10,20 +10,14 @@ import pytest
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, TopicChanged
 from ingest_pipeline.core.loss import Acceptance, Loss, as_error, find_losses, identity_losses, noted_loss, unverified
 from ingest_pipeline.core.record import NextOffset, StoredPosition, TopicIdentity
+from ingest_pipeline_tests.samples import stored_position
 
 SAME = TopicIdentity("cluster", "topic", 2)
 
 
 def position(next_offset: int, **changes: str | None) -> StoredPosition:
-    return StoredPosition(
-        **{**dict(topic="t", cluster_id="cluster", topic_id="topic"), **changes},
-        **dict.fromkeys(("partition", "first_offset", "rows", "dead_letters", "skipped", "absent", "lost"), 0),
-        incarnation=1,
-        next_offset=next_offset,
-        leader_epoch=None,
-        updated_at=datetime.now(UTC),
-        run_id=None,
-    )  # type: ignore[arg-type]
+    ids = {"topic": "t", "cluster_id": "cluster", "topic_id": "topic"} | changes
+    return stored_position(partition=0, next_offset=next_offset, updated_at=datetime.now(UTC), **ids)
 
 
 def losses_of(

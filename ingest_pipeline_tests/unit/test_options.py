@@ -100,7 +100,7 @@ HEADERS: list[Any] = [None, [], [("a", b"\x00"), ("a", None)]]
 
 class Once(MemoryMessage):
     def __init__(self, offset: int, value: bytes | None, key: bytes | None, headers: Any) -> None:
-        super().__init__(0, offset, 0, value, key, None, 5)
+        super().__init__(0, offset, 0, value, key=key, timestamp_ms=5)
         self.found, self.reads = headers, 0
 
     def headers(self) -> Any:

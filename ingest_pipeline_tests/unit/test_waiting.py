@@ -14,7 +14,7 @@ from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS, ask_kafka, d
 from ingest_pipeline.operations.partition_status import PartitionStatus
 from ingest_pipeline.operations.waiting import Waiting, WaitWatch, waiting_of
 from ingest_pipeline.testing import SettableClock
-from ingest_pipeline_tests.samples import READING
+from ingest_pipeline_tests.samples import READING, stored_position
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 EPOCH = NOW.timestamp()
@@ -23,8 +23,13 @@ HOUR = timedelta(hours=1)
 
 
 def position(next_offset: int = 10, partition: int = 0, incarnation: int = 1, moved: datetime = NOW) -> StoredPosition:
-    return StoredPosition(
-        partition, incarnation, "t", None, None, 0, next_offset, None, next_offset, 0, 0, 0, 0, moved, None
+    return stored_position(
+        partition=partition,
+        incarnation=incarnation,
+        topic="t",
+        next_offset=next_offset,
+        rows=next_offset,
+        updated_at=moved,
     )
 
 
