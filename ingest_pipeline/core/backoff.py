@@ -25,8 +25,13 @@ class Backoff:
         self._seconds = FIRST_SECONDS
 
     def wait(self, fault: IngestError) -> None:
-        """Sleep until the next retry. Raises `fault` when the deadline would pass or `stop` gives a reason."""
+        """Sleep until the next retry. Raises as `next_seconds`."""
+        self._clock.sleep(self.next_seconds(fault))
+
+    def next_seconds(self, fault: IngestError) -> float:
+        """How long to wait for the next retry. Raises `fault` when the deadline would pass or `stop` gives a reason."""
         if self._stop() is not None or self._clock.monotonic() + self._seconds > self._deadline:
             raise fault
-        self._clock.sleep(self._seconds * random.uniform(0.5, 1.0))  # noqa: S311 (jitter, not a secret)
+        seconds = self._seconds * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, not a secret)
         self._seconds = min(self._seconds * 2, LONGEST_SECONDS)
+        return seconds

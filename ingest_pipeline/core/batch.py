@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .ports import Clock, Source
+from .ports import Clock
 from .record import Chunk, Message, NextOffset
 
 SLICE_SECONDS = 0.25
@@ -35,68 +35,88 @@ class BatchLimits:
     batches_per_commit: int = 1
 
 
-class BatchReader:
-    """Collects messages from a source until a limit is reached, and carries surplus messages to the next batch.
+class OpenBatch:
+    """Collects a topic's messages until a limit is reached, and carries surplus messages to the next batch.
 
-    A read of n records is not bounded in bytes. To bound memory, a read asks for as many records of average size as
+    A read of n records is not bounded in bytes. To bound memory, `room` asks for as many records of average size as
     fit, and starts small.
     """
 
-    def __init__(self, source: Source, limits: BatchLimits, clock: Clock) -> None:
-        self._source = source
-        self._limits = limits
+    def __init__(self, limits: BatchLimits, clock: Clock) -> None:
+        self.limits = limits
         self._clock = clock
         self._messages: list[Message] = []
         self._ends: dict[int, NextOffset] = {}
-        self._bytes = 0
         self._opened_at: float | None = None
         self._carried: Chunk | None = None
         self._more = True
         self._awaited: dict[int, int] | None = None
         self._average_bytes = limits.size_bytes / _FIRST_READ
+        self.size_bytes = 0
 
     def expect_backlog(self, ends: Mapping[int, int]) -> None:
         """End the next batch early, when every partition has been read to its offset in `ends` or to its end."""
         self._awaited = dict(ends)
 
-    def read(self) -> tuple[list[Message], dict[int, NextOffset]] | None:
-        """Wait up to SLICE_SECONDS. Returns (messages, ends) if a batch is due, else None.
+    @property
+    def is_open(self) -> bool:
+        """Whether the batch has a record, so that its time-out runs."""
+        return self._opened_at is not None
 
-        Without messages, the batch only moves positions over transaction markers.
-        """
-        chunk, self._carried = self._carried, None
-        if chunk is None:
-            room = self._room()
-            chunk = self._source.read(room, self._wait())
-            self._more = len(chunk.messages) >= room
+    @property
+    def room(self) -> int:
+        """Records to ask for in the next read."""
+        if self._opened_at is None:
+            return 1  # return with the first record, because the time-out starts there
+        by_bytes = (self.limits.size_bytes - self.size_bytes) / max(self._average_bytes, 1.0)
+        return max(1, min(self.limits.records - len(self._messages) % self.limits.records, int(by_bytes)))
+
+    @property
+    def wait_seconds(self) -> float:
+        """The longest useful wait of the next read."""
+        if self._opened_at is None:
+            return SLICE_SECONDS
+        if len(self._messages) >= self.limits.records:
+            return 0.0  # due already: take only records that have arrived
+        left = self._opened_at + self.limits.timeout_seconds - self._clock.monotonic()
+        return min(SLICE_SECONDS if self._awaited is None else _BACKLOG_WAIT_SECONDS, max(0.0, left))
+
+    def add(self, chunk: Chunk, more: bool) -> None:
+        """Add the result of a read. `more`: the read was full, so further records have probably arrived."""
+        self._more = more
         self._add(chunk)
-        if self._due():
-            return self.take()
-        return None
 
-    def take(self) -> tuple[list[Message], dict[int, NextOffset]] | None:
-        """The collected messages and ends, due or not. None without any."""
-        if not self._messages and not self._ends:
-            return None
+    @property
+    def due(self) -> bool:
+        """Whether the batch has reached a limit. Without messages, a batch only moves positions over transaction
+        markers, and is due at once."""
+        if self._opened_at is None:
+            return bool(self._ends)
+        limits = self.limits
+        full = len(self._messages) >= limits.records
+        return (
+            (full and not (self._more and len(self._messages) < limits.records * limits.batches_per_commit))
+            or self.size_bytes >= limits.size_bytes
+            or self._carried is not None
+            or self._awaited == {}
+            or (not full and self._clock.monotonic() >= self._opened_at + limits.timeout_seconds)
+        )
+
+    def take(self) -> tuple[list[Message], dict[int, NextOffset]]:
+        """(messages, ends), due or not. The surplus opens the next batch."""
         taken = self._messages, self._ends
         if self._messages:
             self._awaited = None
-        self._messages, self._ends, self._bytes, self._opened_at, self._more = [], {}, 0, None, True
+        self._messages, self._ends, self.size_bytes, self._opened_at, self._more = [], {}, 0, None, True
+        if self._carried is not None:
+            carried, self._carried = self._carried, None
+            self._add(carried)
         return taken
 
-    def _room(self) -> int:
-        if self._opened_at is None:
-            return 1  # return with the first record, because the time-out starts there
-        by_bytes = (self._limits.size_bytes - self._bytes) / max(self._average_bytes, 1.0)
-        return max(1, min(self._limits.records - len(self._messages) % self._limits.records, int(by_bytes)))
-
-    def _wait(self) -> float:
-        if self._opened_at is None:
-            return SLICE_SECONDS
-        if len(self._messages) >= self._limits.records:
-            return 0.0  # due already: take only records that have arrived
-        left = self._opened_at + self._limits.timeout_seconds - self._clock.monotonic()
-        return min(SLICE_SECONDS if self._awaited is None else _BACKLOG_WAIT_SECONDS, max(0.0, left))
+    def clear(self) -> None:
+        """Forget all messages and ends. The source reads them again."""
+        self._carried, self._awaited = None, None
+        self.take()
 
     def _add(self, chunk: Chunk) -> None:
         messages = list(chunk.messages)
@@ -111,7 +131,7 @@ class BatchReader:
             if self._opened_at is None and messages:
                 self._opened_at = self._clock.monotonic()
             self._messages += messages
-            self._bytes += sum(sizes)
+            self.size_bytes += sum(sizes)
         self._ends.update(chunk.ends)
         if self._awaited:
             reached = {message.partition(): message.offset() + 1 for message in messages}
@@ -120,27 +140,14 @@ class BatchReader:
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
         """How many of these records fit into this batch."""
-        total, room = self._bytes, self._limits.records * self._limits.batches_per_commit - len(self._messages)
-        if total + all_bytes <= self._limits.size_bytes:
+        total, room = self.size_bytes, self.limits.records * self.limits.batches_per_commit - len(self._messages)
+        if total + all_bytes <= self.limits.size_bytes:
             return min(len(sizes), room)
         for count, size in enumerate(sizes[:room]):
             total += size
-            if total > self._limits.size_bytes and (count or self._messages):
+            if total > self.limits.size_bytes and (count or self._messages):
                 return count
         return min(len(sizes), room)
-
-    def _due(self) -> bool:
-        if self._opened_at is None:
-            return bool(self._ends)
-        limits = self._limits
-        full = len(self._messages) >= limits.records
-        return (
-            (full and not (self._more and len(self._messages) < limits.records * limits.batches_per_commit))
-            or self._bytes >= limits.size_bytes
-            or self._carried is not None
-            or self._awaited == {}
-            or (not full and self._clock.monotonic() >= self._opened_at + limits.timeout_seconds)
-        )
 
 
 def _sizes(messages: Sequence[Message]) -> list[int]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from .backoff import Backoff
-from .batch import BatchLimits, BatchReader
 from .end_reasons import EndReason
-from .errors import DataLoss, EnvironmentFault, NotPermitted
-from .ports import Clock, LedgerSession, Source
-from .progress import Progress
-from .record import Batch, CommitResult, Message, NextOffset, OwnerRequests
-from .rows import DEFAULT_RULES, Decode, DecodeMany, RecordRules, decode_batch, one_by_one
+from .errors import EnvironmentFault, IngestError, StopStream, Superseded, TableBusy
+from .lane import Lane
+from .ports import Clock, Source, WritingConnection
+from .recovery import Recovery
+from .set_aside import SetAside
 
 BEAT_SECONDS = 1.0
 """Interval of the owner's heartbeat, which also reads requests to pause or to hand over."""
@@ -22,6 +20,11 @@ VERIFY_SECONDS = 5.0
 this long."""
 HANDOVER_SECONDS, HANDOVER_BEAT_SECONDS = 15.0, 0.1
 """After its maximum age a run waits up to 15 s for a successor and checks every 0.1 s."""
+SHARED_WAIT_SECONDS = 0.05
+"""Several streams share a read. A shorter wait would cost a read for every batch."""
+
+Verdicts = Mapping[str, EndReason | StopStream | None]
+"""Stream → why it cannot go on, or None. Streams without an answer are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,88 +36,120 @@ class RunLimits:
         idle_seconds: how long the run waits at the end of all partitions for another record.
         max_batches: 0 for no limit.
         retry_seconds: how long the run retries after an EnvironmentFault.
-        targets: partition → offset. The run ends when every position has reached its target.
+        targets: stream → partition → offset. A stream is done when all its positions have reached their targets.
     """
 
     max_seconds: float
     idle_seconds: float
     max_batches: int
     retry_seconds: float
-    targets: Mapping[int, int] | None = None
+    targets: Mapping[str, Mapping[int, int]] | None = None
 
 
 class Drain:
-    """Drains the session's partitions, one batch at a time.
+    """Drains the lanes' partitions, one batch of one stream at a time.
+
+    With several lanes, one stream's trouble sets its lane aside, and the run ends when no lane is left. The trouble of
+    a single lane ends the run.
 
     Args:
-        source: `run` assigns the session's positions to it.
-        stop: called between reads. With a reason, the run commits the open batch and ends.
-        verify: called before the first read and every VERIFY_SECONDS. A reason ends the run, a StopStream fails it.
-        observe: called with the progress after each batch and each read without records.
-        waiting: partition → end when the run began. The backlog below these ends is stored first.
-
-    Attributes:
-        verified: partition → next offset when `verify` last answered, or when the run began.
+        source: reads the topics of all lanes.
+        connection: the lanes' sessions share it.
+        lanes: those whose session owns partitions.
+        stop: called between reads. With a reason, the run commits the open batches and ends.
+        verify: called before the first read and every VERIFY_SECONDS, with the streams that are read.
+        executor: prepares streams that were set aside.
     """
 
     def __init__(
         self,
         source: Source,
-        session: LedgerSession,
+        connection: WritingConnection,
+        lanes: Sequence[Lane],
         *,
-        decode: Decode,
-        batch_limits: BatchLimits,
-        run_limits: RunLimits,
+        limits: RunLimits,
         clock: Clock,
         stop: Callable[[], EndReason | None],
-        verify: Callable[[], EndReason | None] = lambda: None,
-        observe: Callable[[Progress], None] = lambda progress: None,
-        rules: RecordRules = DEFAULT_RULES,
-        decode_many: DecodeMany = one_by_one,
-        waiting: Mapping[int, int] = MappingProxyType({}),
+        executor: Executor,
+        verify: Callable[[Sequence[str]], Verdicts] = lambda streams: {},
     ) -> None:
-        self._source, self._session, self._decode = source, session, decode
-        self._reader = BatchReader(source, batch_limits, clock)
-        self._limits, self._clock = run_limits, clock
-        self._stop, self._verify, self._observe = stop, verify, observe
-        self._rules = rules
-        self._decode_many = decode_many
-        self._waiting = waiting
-        self._requests = OwnerRequests()
-        self._ends: dict[int, int] = {}
-        now = clock.monotonic()
-        self._beat_at, self._verify_at, self._last_record_at = now + BEAT_SECONDS, now, now
-        self._ended: EndReason | None = None
-        self.verified: dict[int, int] = {}
-        self.progress = Progress(now, batch_limits.records)
+        self._source, self._limits, self._clock = source, limits, clock
+        self._stop, self._verify = stop, verify
+        self._lanes = {lane.topic: lane for lane in lanes}
+        self._several = len(lanes) > 1
+        self._crowded_bytes = 2 * max(lane.batch.limits.size_bytes for lane in lanes)
+        self.aside = SetAside(clock, executor)
+        self._recovery = Recovery(
+            connection,
+            clock,
+            limits.retry_seconds,
+            stop=stop,
+            shared=self._several,
+            owning=lambda: [*self._reading.values(), *self.aside.owning],
+        )
+        self._turn = 0
+        self._last: EndReason | IngestError = EndReason.CAUGHT_UP
+        self._started_at = now = clock.monotonic()
+        self._beat_at, self._verify_at = now + BEAT_SECONDS, now
+        self._reading: dict[str, Lane] = {}
 
     def run(self) -> EndReason:
-        """Drain until there is a reason to end, commit the open batch, and return the reason.
+        """Drain until there is a reason to end, commit the open batches, and return the reason.
 
         Raises:
-            Superseded, StopStream, EnvironmentFault (after retry_seconds): the next run reads uncommitted records
-                again.
+            IngestError: of the last lane, when no lane is left.
+            EnvironmentFault (after retry_seconds): the next run reads uncommitted records again.
         """
-        self.progress.own(self._session.positions)
-        self.verified = dict(self.progress.to_offsets)
-        self._source.assign({p: position.resume_at for p, position in self._session.positions.items()})
-        self._reader.expect_backlog({p: end for p, end in self._waiting.items() if self.verified.get(p, end) < end})
+        for lane in self._lanes.values():
+            self._begin(lane)
         while True:
             self._beat()
             ended = self._end_reason()
-            try:
-                taken = self._reader.read() if ended is None else self._reader.take()
-            except DataLoss:
-                if (taken := self._reader.take()) is not None:
-                    self._store(*taken)  # Kafka may have deleted these records before another read
-                raise
-            if taken is not None:
-                self._store(*taken)
-            self._observe(self.progress)
+            lanes = list(self._reading.values())
+            if ended is None and not any(lane.leaving is not None or lane.batch.due for lane in lanes):
+                self._read(lanes)
+            crowded = self._crowded(lanes)
+            for lane in lanes:
+                if ended is not None or lane is crowded or lane.leaving is not None or lane.batch.due:
+                    self._settle(lane)
+            self._observe(lanes)
             if ended is not None:
                 return ended
+            if not self._reading and not self.aside.owning:
+                return self._last_reason()
+            self._try_again()
 
-    def _store(self, messages: list[Message], ends: Mapping[int, NextOffset]) -> None:
+    def _begin(self, lane: Lane) -> None:
+        if lane.leaving is not None:
+            self.aside.add(lane, lane.leaving, owns=False)
+            self._last = lane.leaving
+        else:
+            lane.start(self._source)
+            self._reading[lane.topic] = lane
+
+    def _read(self, lanes: Sequence[Lane]) -> None:
+        """Add the result of one read to the lanes' open batches."""
+        room = max((lane.batch.room for lane in lanes), default=1)
+        wait = min((lane.batch.wait_seconds for lane in lanes), default=SHARED_WAIT_SECONDS)
+        if self._several and wait and any(lane.batch.is_open for lane in lanes):
+            wait = SHARED_WAIT_SECONDS
+        chunks = self._source.read(room, wait)
+        more = sum(len(chunk.messages) for chunk in chunks.values()) >= room
+        for topic, chunk in chunks.items():
+            if (lane := self._reading.get(topic)) is not None:
+                lane.add(chunk, more)
+
+    def _settle(self, lane: Lane) -> None:
+        """Store the open batch, and set the lane aside if it cannot go on."""
+        try:
+            self._store(lane)
+        except (TableBusy, Superseded, StopStream) as error:
+            self._leave(lane, error)
+        else:
+            if lane.leaving is not None:
+                self._leave(lane, lane.leaving)
+
+    def _store(self, lane: Lane) -> None:
         """Store one batch:
 
         1. Decode records to rows and dead letters.
@@ -122,107 +157,125 @@ class Drain:
         3. Commit the group's offsets in Kafka. Only lag tools read the group's offsets.
         """
         began = self._clock.monotonic()
-        if messages:
-            self._last_record_at = began
-        self._ends.update({partition: end.next_offset for partition, end in ends.items()})
-        batch = decode_batch(  # 1
-            messages,
-            ends,
-            self._session.positions,
-            decode=self._decode,
-            rules=self._rules,
-            decode_many=self._decode_many,
-        )
+        messages, ends = lane.batch.take()
+        if not messages and not ends:
+            return
+        batch = lane.decoded(messages, ends)  # 1
         if batch is None:
             return
         decoded = self._clock.monotonic()
-        result = self._write(batch)  # 2
-        if result.requests is not None:
-            self._requests = result.requests
-        self._source.acknowledge({partition: advance.resume_at for partition, advance in batch.advances.items()})  # 3
-        now = self._clock.monotonic()
-        self.progress.decode_seconds += decoded - began
-        self.progress.database_seconds += now - decoded
-        self.progress.add(batch, result, self._clock.time(), now)
+        result = self._recovery.write(lane, batch)  # 2
+        resume_at = {partition: advance.resume_at for partition, advance in batch.advances.items()}
+        self._source.acknowledge(lane.topic, resume_at)  # 3
+        lane.count(batch, result, decoded - began, self._clock.monotonic() - decoded)
+        self.aside.recovered(lane)
 
-    def _write(self, batch: Batch) -> CommitResult:
-        backoff: Backoff | None = None
-        while True:
+    def _leave(self, lane: Lane, reason: EndReason | IngestError) -> None:
+        """Stop reading the lane's topic. A lane with a busy table keeps its partitions, any other lane gives them
+        back."""
+        del self._reading[lane.topic]
+        self._source.assign(lane.topic, {})
+        lane.batch.clear()
+        busy = isinstance(reason, TableBusy)
+        if isinstance(reason, IngestError) and not busy:
+            reason = lane.failed(reason)
+        self._last = reason
+        if not self._several:
+            if isinstance(reason, IngestError):
+                raise reason
+            return
+        if not busy:
+            lane.session.release()
+        if reason != EndReason.CAUGHT_UP:
+            self.aside.add(lane, reason, owns=busy)
+
+    def _try_again(self) -> None:
+        for waiter, opening in self.aside.ready():
+            lane = waiter.lane
             try:
-                return self._session.write(batch)
+                if opening is not None:
+                    if lane.session.own(opening.partitions, exact=True):
+                        self.aside.add(lane, EndReason.SUPERSEDED, owns=False)
+                        continue
+                    lane.opened(opening)
             except EnvironmentFault as fault:
-                backoff = backoff or self._backoff()  # not earlier: the first try may have waited for a time-out
-                result = self._recover(backoff, fault, batch)
-            if result is not None:
-                return result
-
-    def _recover(self, backoff: Backoff, fault: EnvironmentFault, batch: Batch | None) -> CommitResult | None:
-        """Reconnect and own the partitions again. Returns the result of `batch` if PostgreSQL had committed it.
-
-        Raises the fault when the backoff ends.
-        """
-        while True:
-            backoff.wait(fault)
-            try:
-                return self._session.recover(batch)
-            except EnvironmentFault as again:
-                fault = again
-
-    def _backoff(self) -> Backoff:
-        return Backoff(self._clock, self._limits.retry_seconds, self._stop)
+                self.aside.add(lane, waiter.reason, waiter.owns)
+                self._recovery.reconnect(fault)
+            except IngestError as error:
+                lane.session.release()
+                self.aside.add(lane, lane.failed(error), owns=False)
+            else:
+                lane.start(self._source)
+                self._reading[lane.topic] = lane
 
     def _beat(self) -> None:
-        """Send the heartbeat and verify the topic, when due."""
+        """Send the heartbeat and verify the topics, when due."""
         now = self._clock.monotonic()
         if now >= self._beat_at:
-            past_age = now - self.progress.started_at >= self._limits.max_seconds
+            past_age = now - self._started_at >= self._limits.max_seconds
             self._beat_at = now + (HANDOVER_BEAT_SECONDS if past_age else BEAT_SECONDS)
-            try:
-                self._requests = self._session.heartbeat()
-            except EnvironmentFault as fault:
-                self._recover(self._backoff(), fault, None)
+            requests = self._recovery.heartbeat()
+            for lane in self._reading.values():
+                lane.requests = requests.get(lane.stream, lane.requests)
         if now >= self._verify_at:
             self._verify_at = now + VERIFY_SECONDS
-            self._ended = self._ended or self._verify_topic()
+            self._verify_topics(list(self._reading.values()))
+        for lane in self._reading.values():
+            if lane.requests.paused is not None and lane.leaving is None:
+                lane.leaving = EndReason.PAUSED
 
-    def _verify_topic(self) -> EndReason | None:
+    def _verify_topics(self, lanes: Sequence[Lane]) -> None:
         """Without an answer, ask again later. If Kafka is away or refuses access, the next read raises."""
-        reached = dict(self.progress.to_offsets)
-        try:
-            ended = self._verify()
-        except (EnvironmentFault, NotPermitted):
-            return None
-        self.verified = reached
-        return ended
+        reached = {lane.stream: dict(lane.progress.to_offsets) for lane in lanes}
+        verdicts = self._verify(list(reached))
+        for lane in lanes:
+            if lane.stream not in verdicts:
+                continue
+            verdict = verdicts[lane.stream]
+            if isinstance(verdict, IngestError):
+                lane.batch.clear()  # its records may belong to another topic
+            else:
+                lane.verified = reached[lane.stream]
+            lane.leaving = lane.leaving or verdict
+
+    def _observe(self, lanes: Sequence[Lane]) -> None:
+        """Let one lane report. The lanes take turns, because reports of a hundred lanes take time."""
+        if lanes:
+            self._turn = (self._turn + 1) % len(lanes)
+            lanes[self._turn].observe(lanes[self._turn].progress)
 
     def _end_reason(self) -> EndReason | None:
-        now = self._clock.monotonic()
-        limits = self._limits
-        if (reason := self._stop() or self._ended) is not None:
+        now, limits, lanes = self._clock.monotonic(), self._limits, list(self._reading.values())
+        if (reason := self._stop()) is not None:
             return reason
-        if self._requests.paused is not None:
-            return EndReason.PAUSED
-        if self._requests.yield_now:
+        if any(lane.requests.yield_now for lane in lanes):
             return EndReason.YIELDED
-        if limits.max_batches and self.progress.batches >= limits.max_batches:
+        if limits.max_batches and sum(lane.progress.batches for lane in self._lanes.values()) >= limits.max_batches:
             return EndReason.BATCHES
-        if limits.targets is not None and self._reached(limits.targets):
-            return EndReason.CAUGHT_UP
-        if self._is_past_age(now - self.progress.started_at):
+        if limits.targets is not None:
+            for lane in lanes:
+                if lane.reached(limits.targets.get(lane.stream, {})):
+                    lane.leaving = lane.leaving or EndReason.CAUGHT_UP
+        if self._is_past_age(now - self._started_at, lanes):
             return EndReason.AGE
-        if self._at_end() and now - self._last_record_at >= limits.idle_seconds:
-            return EndReason.CAUGHT_UP
+        if lanes and not self.aside.owning and all(lane.at_end for lane in lanes):
+            idle_since = max(lane.last_record_at for lane in lanes)
+            if now - idle_since >= limits.idle_seconds:
+                return EndReason.CAUGHT_UP
         return None
 
-    def _is_past_age(self, age: float) -> bool:
+    def _is_past_age(self, age: float, lanes: Sequence[Lane]) -> bool:
         """A sensor's run goes on for HANDOVER_SECONDS, so that rows keep arriving until a successor waits."""
-        alone = not self._requests.successor_waits and self._limits.targets is None
+        alone = self._limits.targets is None and not any(lane.requests.successor_waits for lane in lanes)
         return age - self._limits.max_seconds >= (HANDOVER_SECONDS if alone else 0)
 
-    def _reached(self, targets: Mapping[int, int]) -> bool:
-        positions = self._session.positions
-        return all(position.resume_at.next_offset >= targets.get(p, 0) for p, position in positions.items())
+    def _crowded(self, lanes: Sequence[Lane]) -> Lane | None:
+        """The lane with the largest open batch, if all open batches together take too much memory."""
+        if not self._several or sum(lane.batch.size_bytes for lane in lanes) <= self._crowded_bytes:
+            return None
+        return max(lanes, key=lambda lane: lane.batch.size_bytes)
 
-    def _at_end(self) -> bool:
-        positions = self._session.positions
-        return all(self._ends.get(p) == position.resume_at.next_offset for p, position in positions.items())
+    def _last_reason(self) -> EndReason:
+        if isinstance(self._last, IngestError):
+            raise self._last
+        return self._last

@@ -5,6 +5,7 @@
     ├── RecordRefused            the fault of one record      → dead letter, other records go on
     ├── EnvironmentFault         no record is at fault        → retry within the run, then fail the run
     │   ├── DatabaseUnavailable
+    │   │   └── TableBusy        the table is locked or slow
     │   └── KafkaUnavailable
     ├── Superseded               another run owns the partitions → the run stops writing and ends
     └── StopStream               retrying cannot help         → the run fails, the message says what to do
@@ -99,6 +100,10 @@ class EnvironmentFault(IngestError):
 
 class DatabaseUnavailable(EnvironmentFault):
     """PostgreSQL cannot be reached or cannot work now."""
+
+
+class TableBusy(DatabaseUnavailable):
+    """Another session locks the table, or a statement took too long. PostgreSQL rolled the transaction back."""
 
 
 class KafkaUnavailable(EnvironmentFault):

@@ -5,9 +5,10 @@ kafka/ and postgres/ implement the ports, and testing/ implements them in memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from .errors import IngestError
 from .ledger import Account, HandoverRequest, Holder, LedgerSnapshot, LetterCount, Owners, Replayed, StreamState
 from .loss import Acceptance, Loss
 from .record import (
@@ -32,22 +33,25 @@ class Clock(Protocol):
 
 
 class Source(Protocol):
-    """Reads records from the ledger's offsets. Never resets an offset."""
+    """Reads records of one or more topics from the ledger's offsets. Never resets an offset."""
 
-    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
-        """Read from `offsets`. Drops an earlier assignment and its fetched records."""
+    def assign(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
+        """Read the topic from `offsets`, and go on with all other topics. Without offsets, stop reading the topic.
 
-    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
-        """Returns `max_records` records, or fewer after the time-out.
-
-        The chunk may be empty. An end of partition is returned once.
-
-        Raises:
-            DataLoss: the log no longer holds an assigned offset, or was truncated and rewritten.
-            KafkaUnavailable, NotPermitted, StopStream.
+        Drops an earlier assignment of the topic and its fetched records.
         """
 
-    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
+    def read(self, max_records: int, timeout_seconds: float) -> Mapping[str, Chunk]:
+        """Topic → chunk. Returns `max_records` records in all, or fewer after the time-out.
+
+        An end of partition is returned once. A topic whose chunk has an error, such as DataLoss, is not read before the
+        next `assign`.
+
+        Raises:
+            KafkaUnavailable, NotPermitted, StopStream: no topic can be read.
+        """
+
+    def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         """Commit the group's offsets with the ledger's mark, without waiting. A failure is only logged."""
 
     def close(self) -> None:
@@ -87,6 +91,22 @@ class Topic(Protocol):
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
         """The group's committed offsets for this topic, without partitions that lack a commit."""
+
+
+class Topics(Protocol):
+    """Answers about many topics at once, by as few requests as about one topic.
+
+    Every call raises KafkaUnavailable when no broker answers in time.
+    """
+
+    def identities(self, topics: Collection[str]) -> Mapping[str, TopicIdentity | IngestError]:
+        """Topic → identity, or the topic's own error, such as TopicMissing. Raises no error of a single topic."""
+
+    def end_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        """Topic → partition → end for a read_committed reader.
+
+        Leaves out partitions that do not exist or whose leader does not answer. Every topic has an entry.
+        """
 
 
 class Ledger(Protocol):
@@ -175,32 +195,43 @@ class Ledger(Protocol):
         """
 
 
+class WritingConnection(Protocol):
+    """The connection of a run that writes. The ledger sessions of all its streams share it."""
+
+    def heartbeat(self) -> Mapping[str, OwnerRequests]:
+        """Keep the session alive and read the requests to the owner: stream → requests. Raises EnvironmentFault."""
+
+    def close(self) -> None:
+        """End the session and release its locks. Never raises."""
+
+
 class LedgerSession(Protocol):
-    """Writes rows, dead letters and positions of a shard. The same connection holds the shard's locks."""
+    """Writes a stream's rows, dead letters and positions. The connection also holds the locks of the partitions."""
 
     positions: dict[int, Position]
     """Owned partition → position, updated by every write."""
 
-    def own(
-        self,
-        partitions: Collection[int],
-        *,
-        exact: bool,
-        announce: HandoverRequest | None = None,
-        wait_seconds: float = 0.0,
-        stop: Callable[[], str | None] = lambda: None,
-    ) -> dict[int, Holder]:
-        """Take ownership of partitions, store the run's id as the owner and read the positions.
+    def own(self, partitions: Collection[int], *, exact: bool) -> dict[int, Holder]:
+        """Try to take ownership of partitions, store the run's id as the owner and read the positions.
 
         Args:
             exact: take all partitions or none. Otherwise take free partitions.
-            announce: shown to the owners while this run waits.
-            wait_seconds: time to keep trying. A frozen COPY of an owner may extend the time.
-            stop: returns a reason to stop trying, or None.
 
         Returns:
             Owners of the partitions that were not taken. `positions` holds the taken partitions.
         """
+
+    def announce(self, request: HandoverRequest, partitions: Collection[int]) -> None:
+        """Show a request to the owners of the partitions, until `withdraw`."""
+
+    def withdraw(self) -> None:
+        """Take back the announced requests."""
+
+    def end_frozen_owners(self, partitions: Collection[int]) -> bool:
+        """End the sessions of frozen owners. Returns whether an owner needs a second look."""
+
+    def release(self) -> None:
+        """Give the partitions back. A lost connection has given them back already."""
 
     def write(self, batch: Batch) -> CommitResult:
         """Store rows, dead letters and positions in one transaction, or nothing.
@@ -209,6 +240,7 @@ class LedgerSession(Protocol):
 
         Raises:
             Superseded: another run owns the positions. Nothing was written.
+            TableBusy: nothing was written, and the connection is as before. Another try may help.
             EnvironmentFault: the outcome of the transaction is unknown. Call `recover`.
             StopStream: nothing was written.
         """
@@ -221,18 +253,12 @@ class LedgerSession(Protocol):
             EnvironmentFault: the database is still unreachable.
         """
 
-    def heartbeat(self) -> OwnerRequests:
-        """Keep the session alive and read requests to the owner. Raises EnvironmentFault."""
-
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
         """Record gaps of owned partitions and move the positions over the gaps, in one transaction.
 
         Raises:
             Superseded: a position has moved since the loss was examined.
         """
-
-    def close(self) -> None:
-        """End the session and release its locks. Never raises."""
 
 
 class ReplayStore(Protocol):

@@ -44,8 +44,8 @@ class Progress:
 
     def own(self, positions: Mapping[int, Position]) -> None:
         """Remember where the run starts."""
-        self.from_offsets = {p: position.resume_at.next_offset for p, position in positions.items()}
-        self.to_offsets = dict(self.from_offsets)
+        self.to_offsets = {p: position.resume_at.next_offset for p, position in positions.items()}
+        self.from_offsets = self.to_offsets | self.from_offsets
 
     def add(self, batch: Batch, result: CommitResult, committed_at: float, now: float) -> None:
         """Count a committed batch. `committed_at` is in Unix seconds, `now` in monotonic seconds."""

@@ -10,6 +10,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, Self
 
+from .errors import IngestError
+
 Row = tuple[Any, ...]
 """(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
 STAMP = 3
@@ -70,16 +72,18 @@ def next_offset_after(message: Message) -> NextOffset:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Result of one read.
+    """One topic's part of a read.
 
     Attributes:
         messages: records, per partition in log order.
         ends: partition → end, for partitions that were read to the end, behind `messages`. An end lies beyond last
             offset + 1 if the log ends in transaction markers or was compacted.
+        error: why the topic is not read any further, behind `messages`.
     """
 
     messages: Sequence[Message] = ()
     ends: Mapping[int, NextOffset] = field(default_factory=dict)
+    error: IngestError | None = None
 
 
 @dataclass(frozen=True, slots=True)

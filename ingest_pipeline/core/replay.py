@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .backoff import Backoff
-from .batch import BatchLimits, BatchReader
-from .errors import DataLoss, EnvironmentFault
+from .batch import BatchLimits, OpenBatch
+from .errors import DataLoss, EnvironmentFault, IngestError
 from .ledger import Replayed
 from .ports import Clock, ReplayStore, Source
-from .record import Batch, Message, NextOffset, Position
+from .record import Batch, Chunk, Message, NextOffset, Position
 from .rows import Decode, RecordRules, decode_batch
 
 
@@ -31,6 +31,7 @@ class Range:
 
 def replay(
     source: Source,
+    topic: str,
     store: ReplayStore,
     *,
     decode: Decode,
@@ -58,12 +59,16 @@ def replay(
             these rows as present.
     """
     total, next_offset = Replayed(), offsets.start
-    source.assign({offsets.partition: NextOffset(offsets.start)})
-    reader = BatchReader(source, limits, clock)
+    source.assign(topic, {offsets.partition: NextOffset(offsets.start)})
+    open_batch = OpenBatch(limits, clock)
+    failure: IngestError | None = None
     while next_offset < offsets.stop and stop() is None:
-        if (taken := reader.read()) is None:
+        if failure is None and not open_batch.due:
+            failure = _read(source, topic, open_batch)
             continue
-        records, ends = taken
+        if failure is not None and not open_batch.is_open:
+            raise failure
+        records, ends = open_batch.take()
         end = ends.get(offsets.partition)
         _check_end(end, offsets)
         messages = [message for message in records if message.offset() < offsets.stop]
@@ -88,6 +93,14 @@ def replay(
         next_offset = after
         observe(total)
     return total
+
+
+def _read(source: Source, topic: str, open_batch: OpenBatch) -> IngestError | None:
+    """Add one read. Returns the error behind the records that were read."""
+    room = open_batch.room
+    chunk = source.read(room, open_batch.wait_seconds).get(topic, Chunk())
+    open_batch.add(chunk, more=len(chunk.messages) >= room)
+    return chunk.error
 
 
 def _stored(store: ReplayStore, batch: Batch, backoff: Backoff) -> Replayed:

@@ -1,70 +1,115 @@
-"""The group's offsets in Kafka, which follow the ledger and only serve lag tools."""
+"""The groups' offsets in Kafka, which follow the ledger and only serve lag tools."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ..core.ports import Clock
 from ..core.record import NextOffset
+from .client import topic_partition
+from .commit_requests import CommitAnswer
 from .errors import map_error
 
-_INTERVAL_SECONDS = 1.0
+_GROUP_SECONDS = 1.0
+"""The shortest time between two requests of a group."""
+_REQUEST_SECONDS = 0.25
+"""The shortest time between two requests of any groups. The commits of a hundred groups are up to 25 s old."""
+_MAX_IN_FLIGHT = 8
+
+Send = Callable[[str, list[TopicPartition]], CommitAnswer]
 
 
 class GroupCommits:
-    """The newest offsets to commit. Requests are at least a second apart and never overlap.
+    """The newest offsets to commit for each topic's group. Requests of a group never overlap.
 
-    A failure is logged once and has no other consequence.
+    A failure is logged once for each group and code, and has no other consequence.
 
-    Attributes:
-        in_flight: a request waits for its answer.
+    Args:
+        where: the beginning of a message.
+        groups: topic → group id.
+        mark: the metadata of the commits.
+        send: sends a topic's offsets to its group without waiting.
     """
 
-    def __init__(self, where: str, logger: logging.Logger, clock: Clock) -> None:
-        self._where = where
-        self._logger = logger
-        self._clock = clock
-        self._pending: dict[int, NextOffset] = {}
+    def __init__(
+        self,
+        where: str,
+        groups: Mapping[str, str],
+        mark: str,
+        send: Send,
+        *,
+        logger: logging.Logger,
+        clock: Clock,
+    ) -> None:
+        self._where, self._groups, self._mark, self._request = where, groups, mark, send
+        self._logger, self._clock = logger, clock
+        self._pending: dict[str, dict[int, NextOffset]] = {}
+        self._in_flight: dict[str, CommitAnswer] = {}
+        self._group_at: dict[str, float] = {}
         self._next_at = 0.0
-        self._logged: set[int] = set()
-        self._permitted = True
-        self.in_flight = False
+        self._refused: set[str] = set()
+        self._logged: set[tuple[str, int]] = set()
 
-    def add(self, offsets: Mapping[int, NextOffset]) -> None:
+    @property
+    def done(self) -> bool:
+        """Whether every request was sent and answered."""
+        return not self._pending and not self._in_flight
+
+    def add(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         """Keep these offsets for the next request. Without the right to commit, the offsets are dropped."""
-        if self._permitted:
-            self._pending.update(offsets)
+        if topic not in self._refused:
+            self._pending.setdefault(topic, {}).update(offsets)
 
-    def take_due(self) -> dict[int, NextOffset]:
-        """Offsets to send now. Empty within a second of the last request and while an answer is outstanding."""
-        if not self._pending or self.in_flight or self._clock.monotonic() < self._next_at:
-            return {}
-        return self.take_rest()
+    def send_due(self) -> None:
+        """Send the request that is due first, if any."""
+        now = self._clock.monotonic()
+        if self._in_flight:
+            self._take_answers()
+        if not self._pending or now < self._next_at or len(self._in_flight) >= _MAX_IN_FLIGHT:
+            return
+        for topic in self._pending:
+            if topic not in self._in_flight and now >= self._group_at.get(topic, 0.0):
+                self._next_at = now + _REQUEST_SECONDS
+                self._send(topic)
+                return
 
-    def take_rest(self) -> dict[int, NextOffset]:
-        """All unsent offsets, however recent the last request is."""
-        offsets, self._pending = self._pending, {}
-        self._next_at = self._clock.monotonic() + _INTERVAL_SECONDS
-        self.in_flight = bool(offsets)
-        return offsets
+    def send_rest(self) -> None:
+        """Send unsent offsets, however recent the last request is."""
+        self._take_answers()
+        for topic in list(self._pending):
+            if topic not in self._in_flight and len(self._in_flight) < _MAX_IN_FLIGHT:
+                self._send(topic)
 
-    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """The client's callback after the answer or the time-out of a request."""
-        self.in_flight = False
-        for refusal in (error, *(partition.error for partition in partitions)):
-            if refusal is not None:
-                self.refuse(refusal)
-
-    def refuse(self, error: KafkaError | KafkaException) -> None:
+    def refuse(self, topic: str, error: KafkaError) -> None:
         """Log once for each error code why lag tools show an old position."""
-        self.in_flight = False
-        code = error.args[0].code() if isinstance(error, KafkaException) else error.code()
-        if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            self._permitted, self._pending = False, {}
-        if code not in self._logged:
-            self._logged.add(code)
-            reason = map_error(error, self._where).message
+        group = self._groups[topic]
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self._refused.add(topic)
+            self._pending.pop(topic, None)
+        if (group, error.code()) not in self._logged:
+            self._logged.add((group, error.code()))
+            reason = map_error(error, f"{self._where}, topic {topic}, group {group}").message
             self._logger.warning("Lag tools do not see the position. Ingestion continues: %s", reason)
+
+    def _send(self, topic: str) -> None:
+        offsets = self._pending.pop(topic)
+        self._group_at[topic] = self._clock.monotonic() + _GROUP_SECONDS
+        marked = [topic_partition(topic, *offset, self._mark) for offset in offsets.items()]
+        self._in_flight[topic] = self._request(topic, marked)
+
+    def _take_answers(self) -> None:
+        for topic, answer in list(self._in_flight.items()):
+            if answer.done():
+                del self._in_flight[topic]
+                for error in _errors(answer):
+                    self.refuse(topic, error)
+
+
+def _errors(answer: CommitAnswer) -> list[KafkaError]:
+    try:
+        return [partition.error for partition in answer.result() if partition.error is not None]
+    except KafkaException as failure:
+        return [failure.args[0]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -14,18 +15,24 @@ from ..core.clock import SystemClock
 from ..core.errors import IngestError, KafkaUnavailable
 from ..core.ports import Clock
 from ..core.record import Chunk, NextOffset, next_offset_or_none
-from ..core.start import unanswered_words
+from .admin import Admin
 from .client import consumer_config, ledger_mark, open_client, topic_partition
+from .commit_requests import CommitRequests
 from .errors import map_error
 from .group_commits import GroupCommits
-from .partition_ends import PartitionEnds
+from .partition_ends import Partition, PartitionEnds
 from .stopped_partitions import StoppedPartitions
-from .topic import KafkaTopic
+from .topics import KafkaTopics
+from .trouble import Trouble
 
 _MAX_CONSUME = 1_000_000
 _CLOSE_SECONDS = 2.0
 _METADATA_SECONDS = 1.0
-_error_of = Message.error
+_SEEK_SECONDS = 1.0
+_QUESTION_SECONDS = 5.0
+_ANSWER_SECONDS = 0.02
+"""The longest read while a broker's answer about an end is expected."""
+_error_of, _topic_of = Message.error, Message.topic
 
 
 class KafkaSource:
@@ -34,15 +41,16 @@ class KafkaSource:
     - The client reconnects by itself. `read` raises KafkaUnavailable when no message has arrived for `retry_seconds`
       after the first sign of trouble and the brokers do not answer a question about the ends either.
     - The client stops reading a partition after a missing right (librdkafka 2.16, on the mock cluster). `read` assigns
-      the partitions again for `retry_seconds`, because the right may be granted again.
+      the partition again for `retry_seconds`, because the right may be granted again.
+    - Brokers are asked in the background, so that the records of other topics do not wait for an answer.
     """
 
     def __init__(
         self,
         kafka: Mapping[str, str],
-        topic: KafkaTopic,
+        admin: Admin,
+        groups: Mapping[str, str],
         *,
-        group_id: str,
         ledger_id: str,
         batch_bytes: int,
         client_id: str = "ingest",
@@ -55,70 +63,82 @@ class KafkaSource:
 
         Args:
             kafka: the user's librdkafka properties, validated.
-            topic: answers questions about ends and starts. `close` leaves it open.
-            ledger_id: becomes part of the mark in the group's commits.
+            admin: answers questions about ends and starts. `close` leaves it open.
+            groups: topic → group id, for all topics that may be assigned.
+            ledger_id: becomes part of the mark in the groups' commits.
         """
-        self._topic = topic
-        self._retry_seconds = retry_seconds
+        self._topics = KafkaTopics(admin, timeout_seconds=min(_QUESTION_SECONDS, retry_seconds))
         self._logger = logger or logging.getLogger(__name__)
         self._clock = clock or SystemClock()
-        self._mark = ledger_mark(ledger_id)
-        self._group = GroupCommits(f"{topic.where}, group {group_id}", self._logger, self._clock)
-        self._ends = PartitionEnds(topic, self._clock, self._served)
-        self._stopped = StoppedPartitions(
-            topic, self._clock, retry_seconds, lambda partition: self._served(partition).next_offset
+        requests = CommitRequests(admin, groups)
+        self._commits = GroupCommits(
+            admin.where,
+            groups,
+            ledger_mark(ledger_id),
+            lambda topic, offsets: requests.send(self._consumer, topic, offsets),
+            logger=self._logger,
+            clock=self._clock,
         )
-        self._assigned: dict[int, NextOffset] = {}
+        self._ends = PartitionEnds(self._topics, self._clock, self._served)
+        self._stopped = StoppedPartitions(self._topics, self._clock, retry_seconds)
+        self._assigned: dict[str, dict[int, NextOffset]] = {}
+        self._unknown_topics = set(groups)
         self._fault: IngestError | None = None
-        self._trouble_since: float | None = None
+        self._trouble = Trouble(self._topics, self._clock, retry_seconds)
         self._closed = False
-        config = consumer_config(kafka, group_id, batch_bytes, client_id)
-        config |= {"error_cb": self._on_error, "on_commit": self._group.on_commit}
+        self._first_topic = next(iter(groups))
+        config = consumer_config(kafka, groups[self._first_topic], batch_bytes, client_id)
+        config |= {"error_cb": self._on_error, "on_commit": requests.on_commit}
         self._consumer = open_client(client_class, config, self._logger)
 
-    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
-        first = not self._assigned
-        self._assigned = dict(offsets)
-        self._stopped.errors, self._ends.pending = {}, {}
+    def assign(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
+        self._ends.forget(topic)
+        self._stopped.forget(topic)
         try:
-            self._consumer.assign([topic_partition(self._topic.name, *item) for item in offsets.items()])
+            self._unassign((topic, partition) for partition in self._assigned.pop(topic, {}))
+            if offsets:
+                self._assigned[topic] = dict(offsets)
+                self._assign([(topic, partition) for partition in offsets])
         except KafkaException as error:
-            raise map_error(error, self._topic.where) from error
-        if first:
-            self._request_metadata()
+            raise map_error(error, self._topics.metadata.where(topic)) from error
 
-    def _request_metadata(self) -> None:
-        """Learn the leaders at once. An idle client asks at the next tick of its 1 s timer (2.16, measured).
-
-        The request follows `assign`: the client does not check the epoch with an already known leader, and would
-        overlook a log that was truncated and has grown again.
-        """
-        with suppress(KafkaException):  # `read` waits for brokers that do not answer
-            self._consumer.list_topics(self._topic.name, timeout=_METADATA_SECONDS)
-
-    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+    def read(self, max_records: int, timeout_seconds: float) -> dict[str, Chunk]:
         if self._fault is not None:
             raise self._fault
-        if self._stopped.errors:
-            self._retry_stopped()
+        if self._unknown_topics:
+            self._request_metadata()
+        if self._ends.asked:
+            timeout_seconds = min(timeout_seconds, _ANSWER_SECONDS)
         try:
+            if self._stopped:
+                self._read_again(self._stopped.take_due())
             messages: list[Any] = self._consumer.consume(min(max_records, _MAX_CONSUME), timeout_seconds)
         except KafkaException as error:
-            raise map_error(error, self._topic.where) from error
-        self._commit(self._group.take_due())
-        if not messages:
-            self._check_trouble()
-            return Chunk((), self._ends.resolve({})) if self._ends.pending and self._trouble_since is None else Chunk()
-        if not any(map(_error_of, messages)):  # runs in C, the only check for each record
-            self._trouble_since = None
+            raise map_error(error, self._topics.admin.where) from error
+        self._commits.send_due()
+        reported: dict[Partition, int] = {}
+        events = any(map(_error_of, messages))  # runs in C, the only check for each record
+        records = self._take_events(messages, reported) if events else self._by_topic(messages)
+        if records or reported:
+            self._trouble.end()
             if self._stopped.retried:
-                self._stopped.recovered(record.partition() for record in messages)
-            return Chunk(messages)
-        return self._chunk_of_events(messages)
+                read = {(topic, record.partition()) for topic, chunk in records.items() for record in chunk}
+                self._stopped.recovered([*read, *reported])
+        elif self._fault is not None:
+            raise self._fault
+        else:
+            self._trouble.check(self._assigned)
+        if not reported and not self._ends.pending and not self._stopped:
+            return {topic: Chunk(chunk) for topic, chunk in records.items()}
+        ends, errors = self._ends.resolve(reported), self._stopped.errors()
+        for topic in errors:
+            self.assign(topic, {})
+        topics = records.keys() | ends.keys() | errors.keys()
+        return {topic: Chunk(records.get(topic, ()), ends.get(topic, {}), errors.get(topic)) for topic in topics}
 
-    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
-        self._group.add(offsets)
-        self._commit(self._group.take_due())
+    def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
+        self._commits.add(topic, offsets)
+        self._commits.send_due()
 
     def close(self) -> None:
         if self._closed:
@@ -127,9 +147,8 @@ class KafkaSource:
         deadline = self._clock.monotonic() + _CLOSE_SECONDS
         self._consumer.unassign()
         while self._clock.monotonic() < deadline:
-            if not self._group.in_flight:
-                self._commit(self._group.take_rest())
-            if not self._group.in_flight:
+            self._commits.send_rest()
+            if self._commits.done:
                 break
             self._consumer.poll(0.05)  # runs the commit's callback
         # While a commit has no answer, the client may wait much longer for a frozen broker. A thread takes that wait.
@@ -137,72 +156,94 @@ class KafkaSource:
         closing.start()
         closing.join(max(0.1, deadline - self._clock.monotonic()))
 
-    def _commit(self, offsets: Mapping[int, NextOffset]) -> None:
-        if not offsets:
-            return
-        name = self._topic.name
-        try:
-            self._consumer.commit(
-                offsets=[topic_partition(name, *item, self._mark) for item in offsets.items()], asynchronous=True
-            )
-        except KafkaException as error:
-            self._group.refuse(error)
+    def _assign(self, partitions: Collection[Partition]) -> None:
+        """Read from the assigned offsets.
 
-    def _chunk_of_events(self, messages: list[Any]) -> Chunk:
-        """Separates records from events. The records are returned before an error behind them is raised."""
-        records: list[Any] = []
-        reported: dict[int, int] = {}
+        The client checks the epoch of an assigned offset only when it learns the leader. With an already known leader,
+        a seek makes the client check the epoch, and notice a log that was truncated and has grown again.
+        """
+        positions = [topic_partition(topic, number, self._assigned[topic][number]) for topic, number in partitions]
+        self._consumer.incremental_assign(positions)
+        for position in positions:
+            if position.topic not in self._unknown_topics and position.leader_epoch is not None:
+                self._seek(position)
+
+    def _seek(self, position: TopicPartition) -> None:
+        """Repeats the seek until the client's own thread has started to read the partition."""
+        deadline = self._clock.monotonic() + _SEEK_SECONDS
+        while True:
+            try:
+                return self._consumer.seek(position)
+            except KafkaException as error:
+                early = error.args[0].code() in (KafkaError._STATE, KafkaError._OUTDATED)
+                if not early or self._clock.monotonic() > deadline:
+                    raise
+            self._clock.sleep(0.001)
+
+    def _unassign(self, partitions: Iterable[Partition]) -> None:
+        if positions := [TopicPartition(topic, partition) for topic, partition in partitions]:
+            self._consumer.incremental_unassign(positions)
+
+    def _read_again(self, partitions: Sequence[Partition]) -> None:
+        """Assign partitions that the client stopped reading."""
+        if partitions:
+            for topic, partition in partitions:
+                self._assigned[topic][partition] = self._served((topic, partition))
+            self._unassign(partitions)
+            self._assign(partitions)
+
+    def _request_metadata(self) -> None:
+        """Learn the leaders at once. An idle client asks at the next tick of its 1 s timer (2.16, measured).
+
+        The request follows the first `assign`, so that the client checks the epochs of the assigned offsets.
+        """
+        deadline = self._clock.monotonic() + _METADATA_SECONDS
+        topics = self._unknown_topics & self._assigned.keys()
+        self._unknown_topics -= topics
+        with suppress(KafkaException):  # `read` waits for brokers that do not answer
+            for topic in topics:
+                self._consumer.list_topics(topic, timeout=max(0.0, deadline - self._clock.monotonic()))
+
+    def _by_topic(self, records: list[Any]) -> dict[str, list[Any]]:
+        if len(self._assigned) == 1 and records:
+            return {next(iter(self._assigned)): records}
+        by_topic: dict[str, list[Any]] = {}
+        for topic, chunk in groupby(records, _topic_of):  # runs in C, and a partition's records arrive together
+            by_topic.setdefault(str(topic), []).extend(chunk)
+        return by_topic
+
+    def _take_events(self, messages: list[Any], reported: dict[Partition, int]) -> dict[str, list[Any]]:
+        """Note events, and return the records by topic."""
         for message in messages:
-            error = message.error()
-            if error is None:
-                records.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                if (end := next_offset_or_none(message.offset(), None)) is not None:
-                    reported[message.partition()] = end.next_offset
-            else:
-                self._note_event(message, error)
-        if records or not reported.keys() <= self._ends.pending.keys():
-            self._trouble_since = None
-            self._stopped.recovered([*(record.partition() for record in records), *self._ends.pending, *reported])
-        ends = self._ends.resolve(reported)
-        if self._stopped.errors and not records and not ends:
-            self._retry_stopped()
-        return Chunk(records, ends)
+            error, key = message.error(), (message.topic(), message.partition())
+            if error is None or (key[0] is not None and key[1] not in self._assigned.get(key[0], {})):
+                continue
+            if error.code() != KafkaError._PARTITION_EOF:
+                self._note_event(key, error)
+            elif (end := next_offset_or_none(message.offset(), None)) is not None:
+                reported[key] = end.next_offset
+        return self._by_topic([message for message in messages if message.error() is None])
 
-    def _note_event(self, message: Any, error: KafkaError) -> None:
+    def _note_event(self, key: Partition, error: KafkaError) -> None:
         """An event without a topic concerns the client, whatever partition the event shows."""
-        if message.topic() is None or isinstance(map_error(error, self._topic.where), KafkaUnavailable):
+        if key[0] is None or isinstance(map_error(error, self._topics.admin.where), KafkaUnavailable):
             self._on_error(error)
         else:
-            self._stopped.add(message.partition(), error)
+            self._stopped.add(key, error, self._served(key).next_offset)
 
     def _on_error(self, error: KafkaError) -> None:
         """The client calls this method from inside `consume`."""
-        mapped = map_error(error, self._topic.where)
+        mapped = map_error(error, self._topics.admin.where)
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            self._group.refuse(error)  # reading needs no right on the group, only lag tools do
+            # Reading needs no right on the group, only lag tools do.
+            self._commits.refuse(self._first_topic, error)
         elif isinstance(mapped, KafkaUnavailable) and not error.fatal():
-            if self._trouble_since is None:
-                self._trouble_since = self._clock.monotonic()
+            self._trouble.note()
         else:
             self._fault = mapped
 
-    def _check_trouble(self) -> None:
-        if self._fault is not None:
-            raise self._fault
-        if self._trouble_since is None or self._clock.monotonic() - self._trouble_since < self._retry_seconds:
-            return
-        # An idle topic gives no sign when its broker is back, so the brokers are asked before the run gives up. An
-        # answer for one partition is enough: the other partitions may follow.
-        if self._assigned and not self._topic.end_offsets(self._assigned):
-            raise KafkaUnavailable(f"{self._topic.where}: {unanswered_words(self._assigned)}")
-        self._trouble_since = None
-
-    def _retry_stopped(self) -> None:
-        self._stopped.wait_or_raise()
-        self.assign({partition: self._served(partition) for partition in self._assigned})
-
-    def _served(self, partition: int) -> NextOffset:
+    def _served(self, key: Partition) -> NextOffset:
         """The next offset after every returned record and transaction marker. At first, the assigned offset."""
-        (position,) = self._consumer.position([TopicPartition(self._topic.name, partition)])
-        return next_offset_or_none(position.offset, position.leader_epoch) or self._assigned[partition]
+        topic, number = key
+        (position,) = self._consumer.position([TopicPartition(topic, number)])
+        return next_offset_or_none(position.offset, position.leader_epoch) or self._assigned[topic][number]

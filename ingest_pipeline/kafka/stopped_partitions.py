@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 
 from confluent_kafka import KafkaError
 
@@ -11,81 +14,126 @@ from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted,
 from ..core.loss import data_loss
 from ..core.ports import Clock
 from ..core.start import unanswered_words
+from .background import in_background
 from .errors import is_corrupt, map_error
+from .partition_ends import Partition
 from .topic import KafkaTopic
+from .topics import KafkaTopics
+
+
+@dataclass(slots=True)
+class _Stop:
+    """A stopped partition.
+
+    Attributes:
+        fault: the error of the product. A loss and a missing partition need an answer of a broker.
+        retry_at: when the partition may be read again. None: not decided yet.
+    """
+
+    error: KafkaError
+    fault: Future[IngestError]
+    retry_at: float | None = None
 
 
 class StoppedPartitions:
-    """Decides for a stopped partition between another try and an error.
+    """Decides for a stopped partition between another try and an error. Never waits.
 
     A missing right, a silent leader and a corrupt batch are retried: the right may be granted again, and the network
     may have damaged the batch or another replica may lead soon.
-
-    Args:
-        next_offset: partition → offset at which reading goes on.
-
-    Attributes:
-        errors: partition → error. The first error counts, because later errors may be its consequence.
     """
 
-    def __init__(
-        self, topic: KafkaTopic, clock: Clock, retry_seconds: float, next_offset: Callable[[int], int]
-    ) -> None:
-        self._topic = topic
-        self._clock = clock
-        self._retry_seconds = retry_seconds
-        self._next_offset = next_offset
-        self._backoffs: dict[int, Backoff] = {}
-        self.errors: dict[int, KafkaError] = {}
+    def __init__(self, topics: KafkaTopics, clock: Clock, retry_seconds: float) -> None:
+        self._topics, self._clock, self._retry_seconds = topics, clock, retry_seconds
+        self._stops: dict[Partition, _Stop] = {}
+        self._backoffs: dict[Partition, Backoff] = {}
 
-    def add(self, partition: int, error: KafkaError) -> None:
-        self.errors.setdefault(partition, error)
+    def __bool__(self) -> bool:
+        return bool(self._stops)
+
+    def add(self, key: Partition, error: KafkaError, next_offset: int) -> None:
+        """Note an error. A partition's first error counts, because later errors may be its consequence."""
+        if key not in self._stops:
+            self._stops[key] = _Stop(error, self._fault(key, error, next_offset))
 
     @property
     def retried(self) -> bool:
         """Whether a partition has been retried and has brought neither a record nor its end since."""
         return bool(self._backoffs)
 
-    def recovered(self, partitions: Iterable[int]) -> None:
+    def recovered(self, keys: Iterable[Partition]) -> None:
         """These partitions can be read again: their next error gets the full time for retries."""
-        for partition in partitions:
-            self._backoffs.pop(partition, None)
+        for key in keys:
+            self._backoffs.pop(key, None)
 
-    def wait_or_raise(self) -> None:
-        """Wait until the first stopped partition may be tried again. Raises its error when retries do not help."""
-        partition, error = next(iter(self.errors.items()))
-        fault = self._fault(partition, error)
-        if not isinstance(fault, (NotPermitted, KafkaUnavailable)) and not is_corrupt(error):
+    def forget(self, topic: str) -> None:
+        self._stops = {key: stop for key, stop in self._stops.items() if key[0] != topic}
+        self._backoffs = {key: backoff for key, backoff in self._backoffs.items() if key[0] != topic}
+
+    def take_due(self) -> list[Partition]:
+        """Partitions to read again now. They are not stopped any more."""
+        now = self._clock.monotonic()
+        due = [key for key, stop in self._stops.items() if stop.retry_at is not None and now >= stop.retry_at]
+        for key in due:
+            del self._stops[key]
+        return due
+
+    def errors(self) -> dict[str, IngestError]:
+        """Topic → error, where retries do not help. Decides when the other partitions are retried."""
+        errors: dict[str, IngestError] = {}
+        for key, stop in self._stops.items():
+            if stop.retry_at is None and stop.fault.done():
+                try:
+                    stop.retry_at = self._clock.monotonic() + self._next_seconds(key, stop)
+                except IngestError as error:
+                    errors.setdefault(key[0], error)
+        return errors
+
+    def _next_seconds(self, key: Partition, stop: _Stop) -> float:
+        """How long to wait before the next try. Raises the fault when retries do not help."""
+        try:
+            fault = stop.fault.result()
+        except (KafkaUnavailable, NotPermitted) as error:
+            fault = error
+        if not isinstance(fault, (NotPermitted, KafkaUnavailable)) and not is_corrupt(stop.error):
             raise fault
-        if partition not in self._backoffs:
-            self._backoffs[partition] = Backoff(self._clock, self._retry_seconds, lambda: None)
-        self._backoffs[partition].wait(fault)
+        if key not in self._backoffs:
+            self._backoffs[key] = Backoff(self._clock, self._retry_seconds, lambda: None)
+        return self._backoffs[key].next_seconds(fault)
 
-    def _fault(self, partition: int, error: KafkaError) -> IngestError:
-        offset = self._next_offset(partition)
-        where = f"{self._topic.where}, partition {partition}"
-        fault = map_error(error, where, partition=partition, offset=offset)
+    def _fault(self, key: Partition, error: KafkaError, next_offset: int) -> Future[IngestError]:
+        topic = KafkaTopic(self._topics.admin, key[0], timeout_seconds=self._topics.timeout_seconds)
+        where = f"{topic.where}, partition {key[1]}"
+        fault = map_error(error, where, partition=key[1], offset=next_offset)
         if isinstance(fault, DataLoss):
-            return self._loss(partition, offset, is_corrupt(error))
-        if isinstance(fault, TopicMissing) and partition < self._topic.identity().partitions:
-            return KafkaUnavailable(
-                f"{where}: a broker does not know the partition yet", partition=partition, offset=offset
-            )
-        return fault
+            return in_background(partial(_loss, topic, key[1], next_offset, is_corrupt(error)))
+        if isinstance(fault, TopicMissing):
+            return in_background(partial(_missing, topic, fault))
+        answer: Future[IngestError] = Future()
+        answer.set_result(fault)
+        return answer
 
-    def _loss(self, partition: int, offset: int, corrupt: bool) -> DataLoss | KafkaUnavailable:
-        """The loss with the log's bounds. Without an answer from the leader, the bounds are unknown."""
-        low = self._topic.start_offsets([partition]).get(partition)
-        high = self._topic.high_watermarks([partition]).get(partition)
-        if low is None or high is None:
-            return KafkaUnavailable(
-                f"{self._topic.where}, {unanswered_words([partition])}", partition=partition, offset=offset
-            )
-        return data_loss(
-            self._topic.where,
-            partition=partition,
-            expected=offset,
-            low=low.next_offset,
-            high=high.next_offset,
-            corrupt=corrupt,
-        )
+
+def _missing(topic: KafkaTopic, fault: TopicMissing) -> IngestError:
+    partition = fault.partition
+    if partition is None or partition >= topic.identity().partitions:
+        return fault
+    where = f"{topic.where}, partition {partition}"
+    return KafkaUnavailable(
+        f"{where}: a broker does not know the partition yet", partition=partition, offset=fault.offset
+    )
+
+
+def _loss(topic: KafkaTopic, partition: int, offset: int, corrupt: bool) -> DataLoss | KafkaUnavailable:
+    """The loss with the log's bounds. Without an answer from the leader, the bounds are unknown."""
+    low = topic.start_offsets([partition]).get(partition)
+    high = topic.high_watermarks([partition]).get(partition)
+    if low is None or high is None:
+        return KafkaUnavailable(f"{topic.where}, {unanswered_words([partition])}", partition=partition, offset=offset)
+    return data_loss(
+        topic.where,
+        partition=partition,
+        expected=offset,
+        low=low.next_offset,
+        high=high.next_offset,
+        corrupt=corrupt,
+    )

@@ -4,11 +4,13 @@ seconds."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
-from ..core.ports import Clock
+from ..core.ports import Clock, WritingConnection
 from ..core.start import StartPolicy
 from ..core.stream import Stream
 from ..settings import Settings
@@ -18,10 +20,16 @@ if TYPE_CHECKING:
     from ..kafka.admin import Admin
     from ..kafka.source import KafkaSource
     from ..kafka.topic import KafkaTopic
+    from ..kafka.topics import KafkaTopics
     from ..postgres.database import Database
     from ..postgres.ledger import PostgresLedger
     from ..postgres.replay import MissingRows
     from ..postgres.session import PostgresLedgerSession
+    from ..postgres.writing_connection import PostgresWritingConnection
+
+
+PREPARING_STREAMS = 4
+"""Streams of a run that are prepared at the same time. Preparation waits mostly for servers."""
 
 
 class Clients:
@@ -64,21 +72,36 @@ class Clients:
 
         return PostgresLedger(self.database(), stream)
 
-    def ledger_session(self, stream: Stream, run_id: str) -> PostgresLedgerSession:
-        """A new session, which the caller closes."""
-        from ..postgres.session import PostgresLedgerSession
+    def writing_connection(self, run_id: str, shared: bool = False) -> PostgresWritingConnection:
+        """A new writing session with PostgreSQL, which the caller closes.
 
+        Args:
+            shared: several streams write on the connection.
+        """
+        from ..postgres.writing_connection import PostgresWritingConnection
+
+        return PostgresWritingConnection(self.database(), run_id, shared)
+
+    def ledger_session(self, connection: WritingConnection, stream: Stream) -> PostgresLedgerSession:
+        """The stream's ledger session on a connection of `writing_connection`."""
+        from ..postgres.session import PostgresLedgerSession
+        from ..postgres.writing_connection import PostgresWritingConnection
+
+        assert isinstance(connection, PostgresWritingConnection)
         own = self.settings.for_stream(stream.name)
         return PostgresLedgerSession(
-            self.database(),
+            connection,
             stream,
-            run_id,
             write_method=own.write_method,
             dead_letter_max_bytes=own.dead_letter_max_bytes,
             limits=letter_limits(own),
             batch_size=own.batch_size,
             clock=self.clock,
         )
+
+    def executor(self) -> Executor:
+        """Prepares streams beside the drain. The caller closes it."""
+        return ThreadPoolExecutor(PREPARING_STREAMS, thread_name_prefix="prepare")
 
     def missing_rows(self, stream: Stream) -> MissingRows:
         """Stores the rows of a replay."""
@@ -104,18 +127,25 @@ class Clients:
 
         return KafkaTopic(self.admin(), stream.topic, timeout_seconds=timeout_seconds)
 
-    def source(self, stream: Stream, ledger_id: str) -> KafkaSource:
-        """A new source, which the caller closes."""
+    def topics(self, timeout_seconds: float = 5.0) -> KafkaTopics:
+        """Questions about several topics, asked through the shared client."""
+        from ..kafka.topics import KafkaTopics
+
+        return KafkaTopics(self.admin(), timeout_seconds=timeout_seconds)
+
+    def source(self, streams: Sequence[Stream], ledger_id: str) -> KafkaSource:
+        """A new source of the streams' topics, which the caller closes."""
         from ..kafka.source import KafkaSource
 
+        settings = [self.settings.for_stream(stream.name) for stream in streams]
         return KafkaSource(
             self.settings.kafka,
-            self.topic(stream),
-            group_id=self.group_id(stream),
+            self.admin(),
+            {stream.topic: self.group_id(stream) for stream in streams},
             ledger_id=ledger_id,
-            batch_bytes=self.settings.for_stream(stream.name).batch_bytes,
-            client_id=f"ingest-{stream.name}",
-            retry_seconds=self.settings.for_job(stream.job).retry_seconds,
+            batch_bytes=max(own.batch_bytes for own in settings),
+            client_id=f"ingest-{streams[0].job}",
+            retry_seconds=self.settings.for_job(streams[0].job).retry_seconds,
             clock=self.clock,
         )
 

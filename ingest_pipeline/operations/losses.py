@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from datetime import datetime
 
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
 from ..core.ledger import HandoverRequest
 from ..core.loss import Acceptance, Loss, LossCause, noted_loss
+from ..core.ownership import take_ownership
 from ..core.ports import Ledger, Topic
 from ..core.record import NextOffset, Position, TopicIdentity
 from ..core.start import survey, unanswered_words
@@ -91,21 +93,25 @@ def accept(
     Raises:
         Superseded: a draining run did not release the partitions, or a position has moved since the survey.
     """
-    stream = context.stream
-    session = context.clients.ledger_session(stream, f"accept-loss-{uuid.uuid4().hex[:8]}")
-    try:
-        partitions = [item.loss.partition for item in accepted]
-        others = session.own(partitions, exact=True, announce=HandoverRequest.NOW, wait_seconds=OWN_SECONDS, stop=stop)
+    stream, clients = context.stream, context.clients
+    with closing(clients.writing_connection(f"accept-loss-{uuid.uuid4().hex[:8]}")) as connection:
+        session = clients.ledger_session(connection, stream)
+        others = take_ownership(
+            {session: [item.loss.partition for item in accepted]},
+            clients.clock,
+            exact=True,
+            request=HandoverRequest.NOW,
+            wait_seconds=OWN_SECONDS,
+            stop=stop,
+        )
         if others:
-            holder = next(iter(others.values()))
+            holder = next(iter(others[session].values()))
             raise Superseded(
                 f"stream {stream.name}: run {holder.run_id[:8]} owns the partitions and does not let go: nothing was"
                 " changed; end the run and try again",
                 stream=stream.name,
             )
         session.accept(accepted, identity, by)
-    finally:
-        session.close()
 
 
 def accept_unasked(

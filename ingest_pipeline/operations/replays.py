@@ -96,10 +96,11 @@ def run_replay(
     """Replay the ranges in order. `observe` receives the sum so far."""
     stream, clients, settings, total = context.stream, context.clients, context.settings, Replayed()
     store, decode = clients.missing_rows(stream), clients.decoder(stream).decode
-    with closing(clients.source(stream, context.ledger.ledger_id())) as source:
+    with closing(clients.source([stream], context.ledger.ledger_id())) as source:
         for offsets in chosen:
             total += replay(
                 source,
+                stream.topic,
                 store,
                 decode=decode,
                 rules=record_rules(settings, stream),

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 
 from ..core.stream import Stream
-from ..core.streams import by_name
+from ..core.streams import by_name, jobs_of
 from ..operations.clients import Clients
 from ..operations.stream_context import StreamContext
 from ..settings import Settings, load_settings
 from . import tags
 from .asset_keys import asset_key
-from .assets import stream_asset, topic_spec
+from .assets import job_assets, topic_spec
 from .checks import stream_checks
 from .jobs.maintenance import maintenance_job, maintenance_schedule
 from .jobs.pause import pause_job, resume_job
@@ -52,15 +52,16 @@ def definitions_with(
     named = by_name(streams)
     contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
     everything = list(contexts.values())
+    jobs = {job.name: [contexts[stream.name] for stream in job.streams] for job in jobs_of(named.values())}
     sensors = [*map(stream_sensor, everything), *alert_sensors(everything, clients.settings.webhook)]
     return dg.Definitions(
         assets=[
             *(topic_spec(stream_context, group) for stream_context in everything),
-            *(stream_asset(stream_context, group) for stream_context in everything),
+            *(job_assets(job, members, group) for job, members in jobs.items()),
         ],
         asset_checks=[stream_checks(stream_context) for stream_context in everything],
         jobs=[
-            *map(_drain_job, everything),
+            *(_drain_job(job, members) for job, members in jobs.items()),
             maintenance_job(clients, everything, {sensor.name for sensor in sensors}),
             pause_job(contexts),
             resume_job(contexts),
@@ -72,12 +73,13 @@ def definitions_with(
     )
 
 
-def _drain_job(stream_context: StreamContext) -> dg.JobDefinition:
-    stream = stream_context.stream
-    job = dg.define_asset_job(
-        tags.job_name(stream.job),
-        selection=dg.AssetSelection.assets(asset_key(stream_context)).without_checks(),
+def _drain_job(job: str, stream_contexts: Sequence[StreamContext]) -> dg.JobDefinition:
+    topics = ", ".join(stream_context.stream.topic for stream_context in stream_contexts[:3])
+    drained = f"topic {topics}" if len(stream_contexts) == 1 else f"{len(stream_contexts)} topics: {topics}, …"
+    definition = dg.define_asset_job(
+        tags.job_name(job),
+        selection=dg.AssetSelection.assets(*map(asset_key, stream_contexts)).without_checks(),
         executor_def=dg.in_process_executor,
-        description=f"Drain topic {stream.topic}. The sensor launches it; by hand it drains what is free, up to now.",
+        description=f"Drain {drained}. The sensor launches it; by hand it drains what is free, up to now.",
     )
-    return job  # type: ignore[return-value]
+    return definition  # type: ignore[return-value]

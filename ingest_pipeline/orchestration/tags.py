@@ -39,8 +39,14 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def partitions(self, all_partitions: Iterable[int]) -> list[int]:
-        return sorted(partition for partition in all_partitions if partition % self.count == self.index)
+    def partitions(self, all_partitions: Iterable[int], stream_number: int = 0) -> list[int]:
+        """The shard's share of a stream's partitions. The shares of the job's streams begin at different shards.
+
+        Args:
+            stream_number: the stream's place among the streams of its job, ordered by name.
+        """
+        share = (self.index - stream_number) % self.count
+        return sorted(partition for partition in all_partitions if partition % self.count == share)
 
 
 def shard_of(tags: Mapping[str, str]) -> Shard | None:

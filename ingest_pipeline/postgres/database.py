@@ -25,6 +25,7 @@ from .session_settings import (
     QUESTION,
     SET_SESSION,
     SET_TRANSACTION,
+    SHARED,
     STATEMENT_SECONDS,
     WRITING,
     parameters,
@@ -138,11 +139,15 @@ class Database:
             self.engine.dispose()
         raise NoSession(READ_ONLY_ADVICE, READ_ONLY)
 
-    def writing_connection(self, run_id: str) -> Connection:
+    def writing_connection(self, run_id: str, shared: bool = False) -> Connection:
         """A detached connection. Its application_name contains the run's id, and the server ends its session without
         signs of life.
 
         Do not use the connection after a disconnect: SQLAlchemy would reconnect to another backend, without the locks.
+
+        Args:
+            shared: several streams write on the connection, so their statements wait only briefly for a lock or a slow
+                table.
 
         Raises:
             SchemaMismatch: the database's encoding is not UTF8.
@@ -155,7 +160,8 @@ class Database:
                 raise NoSession(pooler.REFUSAL)
             if (encoding := driver_connection.info.parameter_status("server_encoding")) != ENCODING:
                 raise SchemaMismatch(f"the database at {self.where} is encoded in {encoding}: {ENCODING_ADVICE}")
-            settings = parameters({**_SESSION, **self._own, "application_name": f"{APPLICATION_PREFIX}{run_id}"})
+            own = {**self._own, **(SHARED if shared else {})}
+            settings = parameters({**_SESSION, **own, "application_name": f"{APPLICATION_PREFIX}{run_id}"})
             if connection.execute(SET_SESSION, settings).one().read_only:
                 self.engine.dispose()
                 raise NoSession(READ_ONLY_ADVICE, READ_ONLY)

@@ -21,6 +21,7 @@ from ..core.errors import (
     RecordRefused,
     RefusalStage,
     SchemaMismatch,
+    TableBusy,
     UnknownFault,
 )
 from .no_session import NoSession
@@ -28,6 +29,8 @@ from .no_session import NoSession
 _RECORD = ("22", "23", "54", "P0001", "44000")
 _STOP = ("08P01", "22P03", "22P04", "42")
 _ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
+_BUSY = ("40001", "40P01", "55P03", "57014")
+"""A serialization failure, a deadlock, and the time-outs of a lock and of a statement. The session goes on."""
 _NEVER_A_RECORD = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "55006", "55P", "72", "F0",
                    "HV", "XX")  # fmt: skip
 """States of the server, the session or the code, such as an internal error, even inside a trigger."""
@@ -102,6 +105,8 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
             f"{doing}: {state} {message}; `ingest check` shows what differs and what mends it",
             sqlstate=state,
         )
+    if state in _BUSY:
+        return TableBusy(f"{doing}: {state} {message}", sqlstate=state)
     if _is(state, _ENVIRONMENT):
         return DatabaseUnavailable(f"{doing}: {state} {message}", sqlstate=state)
     inside = _inside_function(error)

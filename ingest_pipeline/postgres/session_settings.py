@@ -40,6 +40,8 @@ WRITING = {
     "default_transaction_isolation": "read committed",
     "plan_cache_mode": "force_generic_plan",  # the statements of a batch are always the same: plan them once
 }
+SHARED = {"lock_timeout": "100ms", "statement_timeout": "5s"}
+"""Settings of a writing session that several streams share, instead of those in WRITING."""
 QUESTION = {**_COMMON, "statement_timeout": f"{STATEMENT_SECONDS}s"}
 """Settings for one transaction, so that a pooler in transaction mode keeps none of them."""
 

@@ -43,7 +43,6 @@ class Statements:
     allowance: TextClause
     own: TextClause
     read: TextClause
-    beat: TextClause
 
 
 def statements(stream: Stream, schemas: Schemas) -> Statements:
@@ -71,7 +70,6 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
         recent=rendered(_RECENT),
         own=rendered(_OWN),
         read=rendered(_READ),
-        beat=rendered(_BEAT),
     )
 
 
@@ -180,11 +178,3 @@ _READ = """
     SELECT kafka_partition, kafka_incarnation, next_offset, leader_epoch, run_id, "rows", dead_letters, skipped
     FROM {ledger}.position
     WHERE stream = :stream AND kafka_partition = ANY(CAST(:partitions AS int[])) ORDER BY kafka_partition"""
-_BEAT = """
-    SELECT s.reason, s.paused_by, coalesce(s.paused, false) AS paused, w.successor_waits, w.yield_now
-    FROM (SELECT coalesce(bool_or(k.key = ANY(CAST(:wait AS bigint[]))), false) AS successor_waits,
-                 coalesce(bool_or(k.key = ANY(CAST(:wait_now AS bigint[]))), false) AS yield_now
-          FROM (SELECT (classid::bigint << 32) | objid::bigint AS key FROM pg_locks
-                WHERE locktype = 'advisory' AND granted AND objsubid = 1
-                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS k) AS w
-    LEFT JOIN {ledger}.stream_state s ON s.stream = :stream"""

@@ -1,17 +1,20 @@
 """In-memory broker, database and clock for fast tests. The contract suite runs on these fakes and on real servers."""
 
-from ..core.ports import Ledger, LedgerSession, ReplayStore, Source, Topic
+from ..core.ports import Ledger, LedgerSession, ReplayStore, Source, Topic, Topics, WritingConnection
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .database import Fault, MemoryDatabase
+from .executor import InlineExecutor
 from .ledger import MemoryLedger
 from .letters import MemoryDeadLetters
 from .replay import MemoryMissingRows
 from .session import MemoryLedgerSession
-from .source import MemorySource, MemoryTopic
+from .source import MemorySource, MemoryTopic, MemoryTopics
+from .writing_connection import MemoryWritingConnection
 
 __all__ = [
     "Fault",
+    "InlineExecutor",
     "MemoryBroker",
     "MemoryDatabase",
     "MemoryDeadLetters",
@@ -20,14 +23,26 @@ __all__ = [
     "MemoryMissingRows",
     "MemorySource",
     "MemoryTopic",
+    "MemoryTopics",
+    "MemoryWritingConnection",
     "SettableClock",
 ]
 
-PORTS: tuple[type[Ledger], type[LedgerSession], type[ReplayStore], type[Source], type[Topic]] = (
+PORTS: tuple[
+    type[Ledger],
+    type[LedgerSession],
+    type[ReplayStore],
+    type[Source],
+    type[Topic],
+    type[Topics],
+    type[WritingConnection],
+] = (
     MemoryLedger,
     MemoryLedgerSession,
     MemoryMissingRows,
     MemorySource,
     MemoryTopic,
+    MemoryTopics,
+    MemoryWritingConnection,
 )
 """The annotation lets mypy compare every fake with the port of core."""

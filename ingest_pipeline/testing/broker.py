@@ -2,9 +2,9 @@
 
 broker = MemoryBroker({"price": 2})
 broker.append("price", 0, b'{"symbol": "A", ...}')
-source = MemorySource(broker, "price", SettableClock())
-source.assign({0: NextOffset(0), 1: NextOffset(0)})
-source.read(100, 0.25)
+source = MemorySource(broker, SettableClock())
+source.assign("price", {0: NextOffset(0), 1: NextOffset(0)})
+source.read(100, 0.25)["price"]
 """
 
 from __future__ import annotations

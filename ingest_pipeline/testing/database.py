@@ -58,19 +58,20 @@ class MemoryTable:
     checks: dict[str, Callable[[Row], bool]] = field(default_factory=dict)
     drops: Callable[[Row], bool] = lambda row: False
     """True for rows that a BEFORE trigger would drop."""
+    locked: bool = False
+    """Whether another session locks the table. Every write is rolled back."""
 
 
 @dataclass(eq=False, slots=True)
-class MemoryConnection:
-    """A connection of a run, with owned and awaited partitions. A lost connection is never alive again."""
+class MemoryBackend:
+    """A session of a run, with owned and awaited (stream, partition) pairs. A lost session is never alive again."""
 
     run_id: str
-    stream: str
     pid: int
     since: datetime
     alive: bool = True
-    owned: set[int] = field(default_factory=set)
-    waits: dict[HandoverRequest, frozenset[int]] = field(default_factory=dict)
+    owned: set[tuple[str, int]] = field(default_factory=set)
+    waits: dict[HandoverRequest, set[tuple[str, int]]] = field(default_factory=dict)
 
 
 class MemoryDatabase:
@@ -86,7 +87,7 @@ class MemoryDatabase:
         self.ledger_id = str(uuid4())
         self.reachable = True
         self.mutex = threading.RLock()
-        self.connections: list[MemoryConnection] = []
+        self.backends: list[MemoryBackend] = []
         self._tables: dict[str, MemoryTable] = {}
         self._script: deque[Fault | None] = deque()
         self._pids = 0
@@ -124,60 +125,70 @@ class MemoryDatabase:
                 raise DatabaseUnavailable("connecting: the database is not reachable")
             yield
 
-    def open(self, run_id: str, stream: str) -> MemoryConnection:
+    def open(self, run_id: str) -> MemoryBackend:
         """A new session."""
         with self.using():
             self._pids += 1
-            connection = MemoryConnection(run_id, stream, self._pids, self.now())
-            self.connections.append(connection)
-            return connection
+            backend = MemoryBackend(run_id, self._pids, self.now())
+            self.backends.append(backend)
+            return backend
 
-    def end(self, connection: MemoryConnection) -> None:
+    def end(self, backend: MemoryBackend) -> None:
         """End a session as pg_terminate_backend does: release its locks and let its next call fail."""
         with self.mutex:
-            connection.alive = False
-            connection.owned.clear()
-            connection.waits.clear()
-            if connection in self.connections:
-                self.connections.remove(connection)
+            backend.alive = False
+            backend.owned.clear()
+            backend.waits.clear()
+            if backend in self.backends:
+                self.backends.remove(backend)
 
-    def free(self, connection: MemoryConnection) -> None:
+    def free(self, backend: MemoryBackend) -> None:
         """Release a session's locks behind its back. The session still lists the partitions as its own."""
         with self.mutex:
-            connection.owned.clear()
+            backend.owned.clear()
 
-    def require(self, connection: MemoryConnection) -> None:
+    def require(self, backend: MemoryBackend) -> None:
         """Raise DatabaseUnavailable for a lost session or an unreachable database."""
         if not self.reachable:
-            self.end(connection)
-        if not connection.alive:
-            raise DatabaseUnavailable(f"stream {connection.stream}: the connection is lost", stream=connection.stream)
+            self.end(backend)
+        if not backend.alive:
+            raise DatabaseUnavailable(f"run {backend.run_id[:8]}: the connection is lost")
 
     def holders(self, stream: str, partitions: Collection[int]) -> dict[int, Holder]:
         """Partition → owner. Free partitions are left out."""
         with self.mutex:
             return {
-                partition: Holder(connection.run_id, connection.pid, since=connection.since)
-                for connection in self.connections
-                if connection.stream == stream
-                for partition in connection.owned.intersection(partitions)
+                partition: Holder(backend.run_id, backend.pid, since=backend.since)
+                for backend in self.backends
+                for partition in partitions
+                if (stream, partition) in backend.owned
             }
 
-    def moved(self, connection: MemoryConnection, batch: Batch, written: CommitResult) -> dict[int, StoredPosition]:
+    def requests(self, stream: str, partitions: Collection[int]) -> set[HandoverRequest]:
+        """What waiting runs ask of the owner of these partitions."""
+        with self.mutex:
+            return {
+                request
+                for backend in self.backends
+                for request, waits in backend.waits.items()
+                if any((stream, partition) in waits for partition in partitions)
+            }
+
+    def moved(self, stream: str, run_id: str, batch: Batch, written: CommitResult) -> dict[int, StoredPosition]:
         """Compare the stored positions with the batch and return the positions after the batch. Stores nothing.
 
         Raises:
             Superseded: a position differs from the batch's expected one, or another run owns it.
         """
-        positions = dict(self.table(connection.stream).positions)
+        positions = dict(self.table(stream).positions)
         for partition, advance in batch.advances.items():
             position = positions.get(partition)
-            expected = (advance.incarnation, advance.expected, connection.run_id)
+            expected = (advance.incarnation, advance.expected, run_id)
             if position is None or (position.incarnation, position.next_offset, position.run_id) != expected:
                 raise Superseded(
-                    f"stream {connection.stream}: partition {partition} is not as run {connection.run_id[:8]} left it;"
+                    f"stream {stream}: partition {partition} is not as run {run_id[:8]} left it;"
                     " nothing of this batch was written",
-                    stream=connection.stream,
+                    stream=stream,
                     partition=partition,
                 )
             rows, letters = written.rows.get(partition, 0), written.dead_letters.get(partition, 0)

@@ -157,7 +157,7 @@ class MemoryLedger(Ledger):
 
     def owners(self, partitions: Collection[int]) -> Owners:
         with self._database.using():
-            present = {connection.run_id for connection in self._database.connections}
+            present = {backend.run_id for backend in self._database.backends}
             return Owners(self._database.holders(self._stream.name, partitions), present)
 
     def state(self) -> StreamState:

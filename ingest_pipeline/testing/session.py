@@ -1,14 +1,14 @@
-"""The ledger session of one run on a MemoryDatabase."""
+"""The ledger session of one stream on a MemoryDatabase."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
 from ..core.dead_letters import dead_letter
-from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, RefusalStage, Superseded
+from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, RefusalStage, Superseded, TableBusy
 from ..core.ledger import HandoverRequest, Holder, LetterStatus
 from ..core.loss import Acceptance
 from ..core.ports import LedgerSession
@@ -25,63 +25,66 @@ from ..core.record import (
 )
 from ..core.stream import Stream
 from .acceptance import accept_one
-from .database import Coordinates, Fault, MemoryDatabase, MemoryTable
-
-POLL_SECONDS = 0.05
+from .database import Coordinates, Fault, MemoryTable
+from .writing_connection import MemoryWritingConnection, paused_words
 
 
 class MemoryLedgerSession(LedgerSession):
-    """Implements the port: the connection of one run, its locks, and the positions that the run owns.
-
-    Attributes:
-        connection: pass it to `MemoryDatabase.end` to break the session.
-    """
+    """Implements the port: the locks and positions of one stream on a run's connection."""
 
     def __init__(
         self,
-        database: MemoryDatabase,
+        connection: MemoryWritingConnection,
         stream: Stream,
-        run_id: str,
         *,
         dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
     ) -> None:
-        self._database, self._stream, self._run_id = database, stream.name, run_id
+        self.connection, self._run_id = connection, connection.run_id
+        self._database, self._stream = connection.database, stream.name
         self._record_columns = stream.record_columns
         self._topic = stream.topic
         self._dead_letter_max_bytes = dead_letter_max_bytes
         self._committed: CommitResult | None = None
         self._window = LetterWindow(stream.name, limits)
+        self._generation = connection.generation
         self.positions: dict[int, Position] = {}
-        self.connection = database.open(run_id, stream.name)
 
-    def own(
-        self,
-        partitions: Collection[int],
-        *,
-        exact: bool,
-        announce: HandoverRequest | None = None,
-        wait_seconds: float = 0.0,
-        stop: Callable[[], str | None] = lambda: None,
-    ) -> dict[int, Holder]:
-        clock = self._database.clock
-        deadline = clock.monotonic() + wait_seconds
-        while True:
-            with self._database.mutex:
-                self._database.require(self.connection)
-                if announce is not None:
-                    self.connection.waits[announce] = frozenset(partitions)
-                held = self._database.holders(self._stream, partitions)
-                owned = set() if exact and held else set(partitions) - held.keys()
-                if owned or clock.monotonic() >= deadline or stop() is not None:
-                    self.connection.waits.clear()
-                    self._take(owned)
-                    return {p: held.get(p, Holder("unknown")) for p in partitions if p not in owned}
-            clock.sleep(POLL_SECONDS)
+    def own(self, partitions: Collection[int], *, exact: bool) -> dict[int, Holder]:
+        with self._database.mutex:
+            self._database.require(self.connection.backend)
+            held = self._database.holders(self._stream, partitions)
+            owned = set() if exact and held else set(partitions) - held.keys()
+            if owned:
+                self._take(owned)
+            return {p: held.get(p, Holder("unknown")) for p in partitions if p not in owned}
+
+    def announce(self, request: HandoverRequest, partitions: Collection[int]) -> None:
+        with self._database.mutex:
+            self._database.require(self.connection.backend)
+            waits = self.connection.backend.waits.setdefault(request, set())
+            waits |= {(self._stream, partition) for partition in partitions}
+
+    def withdraw(self) -> None:
+        with self._database.mutex:
+            self._database.require(self.connection.backend)
+            for waits in self.connection.backend.waits.values():
+                waits -= {wait for wait in waits if wait[0] == self._stream}
+
+    def end_frozen_owners(self, partitions: Collection[int]) -> bool:
+        return False
+
+    def release(self) -> None:
+        with self._database.mutex:
+            owned = {(self._stream, partition) for partition in self.positions}
+            self.connection.backend.owned -= owned
+            self.connection.owned.pop(self._stream, None)
+            self.positions = {}
 
     def write(self, batch: Batch) -> CommitResult:
         with self._database.mutex:
-            self._database.require(self.connection)
+            self._database.require(self.connection.backend)
+            self._require_unlocked()
             self._committed = None
             fault = self._database.next_fault()
             self._break_off(fault, Fault.BEFORE_WRITE)
@@ -93,10 +96,10 @@ class MemoryLedgerSession(LedgerSession):
                 Counter(partition for _, partition, _ in rows),
                 Counter(partition for _, partition, _ in letters),
                 reasons=[letter.reason for letter in letters.values()],
-                requests=OwnerRequests(self._paused()),
+                requests=OwnerRequests(paused_words(table)),
                 dropped=Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
             )
-            positions = self._database.moved(self.connection, batch, written)
+            positions = self._database.moved(self._stream, self._run_id, batch, written)
             if twice := (table.rows.keys() & rows.keys()) | (table.dead_letters.keys() & letters.keys()):
                 raise LedgerConflict(
                     f"stream {self._stream}: {min(twice)} was written before, though the ledger says it was not",
@@ -117,8 +120,7 @@ class MemoryLedgerSession(LedgerSession):
 
     def recover(self, batch: Batch | None) -> CommitResult | None:
         with self._database.mutex:
-            self._database.end(self.connection)
-            self.connection = self._database.open(self._run_id, self._stream)
+            self.connection.repair(self._generation)
             if others := self._database.holders(self._stream, self.positions):
                 raise self._superseded(f"run {next(iter(others.values())).run_id[:8]} owns them now")
             positions = self._database.table(self._stream).positions
@@ -134,28 +136,15 @@ class MemoryLedgerSession(LedgerSession):
             if now not in (self.positions, settled):
                 raise self._superseded("a position is neither what it was nor what this run wrote")
             committed = now != self.positions
-            self.connection.owned.update(now)
+            self.connection.backend.owned |= {(self._stream, partition) for partition in now}
+            self._generation = self.connection.generation
             self.positions = now
             self._rebuild_window()
             return self._committed if committed else None
 
-    def heartbeat(self) -> OwnerRequests:
-        with self._database.mutex:
-            self._database.require(self.connection)
-            requests = {
-                request
-                for connection in self._database.connections
-                if connection.stream == self._stream
-                for request, partitions in connection.waits.items()
-                if partitions & self.positions.keys()
-            }
-            return OwnerRequests(
-                self._paused(), HandoverRequest.AT_MAXIMUM_AGE in requests, HandoverRequest.NOW in requests
-            )
-
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
         with self._database.mutex:
-            self._database.require(self.connection)
+            self._database.require(self.connection.backend)
             table = self._database.table(self._stream)
             for item in accepted:
                 position, loss = table.positions.get(item.loss.partition), item.loss
@@ -170,17 +159,16 @@ class MemoryLedgerSession(LedgerSession):
             stored = {p: table.positions[p] for p in self.positions if p in table.positions}
             self.positions = {p: _position(position) for p, position in stored.items()}
 
-    def close(self) -> None:
-        self._database.end(self.connection)
-
     def _take(self, partitions: Collection[int]) -> None:
         """Take the locks, write the run's id into the stored positions and read them."""
         stored = self._database.table(self._stream).positions
-        self.connection.owned.update(partitions)
+        self.connection.backend.owned |= {(self._stream, partition) for partition in partitions}
+        self._generation = self.connection.generation
         begun = sorted(stored.keys() & set(partitions))
         for partition in begun:
             stored[partition] = replace(stored[partition], run_id=self._run_id)
         self.positions = {partition: _position(stored[partition]) for partition in begun}
+        self.connection.owned[self._stream] = tuple(begun)
         self._rebuild_window()
 
     def _remember(self, batch: Batch, letters: dict[Coordinates, DeadLetter], tally: LetterTally) -> None:
@@ -231,12 +219,12 @@ class MemoryLedgerSession(LedgerSession):
 
     def _break_off(self, fault: Fault | None, point: Fault) -> None:
         if fault is point:
-            self._database.end(self.connection)
+            self._database.end(self.connection.backend)
             raise DatabaseUnavailable(f"stream {self._stream}: connection lost {point.value}", stream=self._stream)
 
-    def _paused(self) -> str | None:
-        state = self._database.table(self._stream).state
-        return f"{state.reason} ({state.paused_by})" if state.paused else None
+    def _require_unlocked(self) -> None:
+        if self._database.table(self._stream).locked:
+            raise TableBusy(f"writing stream {self._stream}: 55P03, the table is locked", sqlstate="55P03")
 
     def _superseded(self, why: str) -> Superseded:
         return Superseded(

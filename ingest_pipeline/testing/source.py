@@ -1,101 +1,145 @@
-"""The `Source` and `Topic` ports on a MemoryBroker."""
+"""The `Source`, `Topic` and `Topics` ports on a MemoryBroker."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..core.errors import KafkaUnavailable
+from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import data_loss
 from ..core.ports import Clock
 from ..core.record import LEDGER_MARK, Chunk, GroupOffset, NextOffset, TopicIdentity
 from .broker import MemoryBroker
 from .clock import SettableClock
-from .log import MemoryMessage, PartitionLog
+from .log import PartitionLog
 
 
 class MemorySource:
-    """Implements the `Source` port. A read without records moves the clock by the time-out and returns at once."""
+    """Implements the `Source` port. A read without records moves the clock by the time-out and returns at once.
+
+    Args:
+        groups: topic → group id. Other topics have the group "ingest".
+    """
 
     def __init__(
         self,
         broker: MemoryBroker,
-        topic: str,
         clock: Clock | None = None,
         *,
-        group_id: str = "ingest",
+        groups: Mapping[str, str] | None = None,
         ledger_id: str = "memory-ledger",
         retry_seconds: float = 30.0,
     ) -> None:
-        self._broker, self._topic = broker, topic
+        self._broker = broker
         self._clock = clock or SettableClock()
-        self._group_id, self._ledger_id = group_id, ledger_id
+        self._groups, self._ledger_id = dict(groups or {}), ledger_id
         self._retry_seconds = retry_seconds
-        self._next_offsets: dict[int, NextOffset] = {}
-        self._reported_ends: dict[int, int] = {}
+        self._next_offsets: dict[str, dict[int, NextOffset]] = {}
+        self._reported_ends: dict[tuple[str, int], int] = {}
         self._away_since: float | None = None
         self._turn = 0
 
-    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
-        self._next_offsets = dict(offsets)
-        self._reported_ends = {}
+    def assign(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
+        self._reported_ends = {key: end for key, end in self._reported_ends.items() if key[0] != topic}
+        self._next_offsets.pop(topic, None)
+        if offsets:
+            self._next_offsets[topic] = dict(offsets)
 
-    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
-        with self._broker.lock:
-            reachable = [p for p in self._next_offsets if not self._broker.log(self._topic, p).leader_away]
-        if not self._broker.available or (self._next_offsets and not reachable):
+    def read(self, max_records: int, timeout_seconds: float) -> dict[str, Chunk]:
+        partitions = [(topic, p) for topic in sorted(self._next_offsets) for p in sorted(self._next_offsets[topic])]
+        if not self._broker.available or (partitions and all(map(self._leader_away, partitions))):
             return self._away(timeout_seconds)
         self._away_since = None
-        records: list[MemoryMessage] = []
-        ends: dict[int, NextOffset] = {}
-        partitions = sorted(self._next_offsets)
         self._turn += 1
         first = self._turn % len(partitions) if partitions else 0
+        chunks: dict[str, Chunk] = {}
+        room = max_records
         with self._broker.lock:
-            for partition in partitions[first:] + partitions[:first]:
-                self._take(partition, max_records - len(records), records, ends)
-        if not records:
+            for topic, partition in partitions[first:] + partitions[:first]:
+                chunk = chunks.get(topic, Chunk())
+                if chunk.error is None and not self._leader_away((topic, partition)):
+                    more = self._take(topic, partition, room)
+                    room -= len(more.messages)
+                    messages = [*chunk.messages, *more.messages]
+                    chunks[topic] = Chunk(messages, {**chunk.ends, **more.ends}, more.error)
+        for topic, chunk in chunks.items():
+            if chunk.error is not None:
+                self.assign(topic, {})
+        if room == max_records:
             self._clock.sleep(timeout_seconds)
-        return Chunk(records, ends)
+        return {topic: chunk for topic, chunk in chunks.items() if chunk != Chunk([])}
 
-    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
+    def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         if self._broker.available:
-            commits = self._broker.groups.setdefault((self._group_id, self._topic), {})
+            commits = self._broker.groups.setdefault((self._groups.get(topic, "ingest"), topic), {})
             for partition, offset in offsets.items():
                 commits[partition] = GroupOffset(offset.next_offset, LEDGER_MARK + self._ledger_id)
 
     def close(self) -> None:
         self._next_offsets = {}
 
-    def _take(self, partition: int, room: int, records: list[MemoryMessage], ends: dict[int, NextOffset]) -> None:
+    def _take(self, topic: str, partition: int, room: int) -> Chunk:
         """Read up to `room` records of a partition, and report its end when the last record is read."""
-        log = self._broker.log(self._topic, partition)
-        if log.leader_away:
-            return
-        resume_at = self._next_offsets[partition]
+        try:
+            log = self._broker.log(topic, partition)
+        except TopicMissing as error:
+            return Chunk(error=error)
+        resume_at = self._next_offsets[topic][partition]
         if not log.holds(*resume_at):
-            raise data_loss(
-                f"topic {self._topic}", partition=partition, expected=resume_at.next_offset, low=log.start, high=log.end
-            )
+            expected = resume_at.next_offset
+            loss = data_loss(f"topic {topic}", partition=partition, expected=expected, low=log.start, high=log.end)
+            return Chunk(error=loss)
         readable = log.records(resume_at.next_offset)
         taken = readable[:room]
+        ends: dict[int, NextOffset] = {}
         if taken:
-            records += taken
             resume_at = NextOffset(taken[-1].offset() + 1, taken[-1].leader_epoch())
         if len(taken) == len(readable):
             if resume_at.next_offset < log.stable_end:
                 resume_at = NextOffset(log.stable_end, log.epoch)
-            if self._reported_ends.get(partition) != resume_at.next_offset:
-                self._reported_ends[partition] = resume_at.next_offset
+            if self._reported_ends.get((topic, partition)) != resume_at.next_offset:
+                self._reported_ends[topic, partition] = resume_at.next_offset
                 ends[partition] = resume_at
-        self._next_offsets[partition] = resume_at
+        self._next_offsets[topic][partition] = resume_at
+        return Chunk(taken, ends)
 
-    def _away(self, timeout_seconds: float) -> Chunk:
+    def _leader_away(self, partition: tuple[str, int]) -> bool:
+        try:
+            return self._broker.log(*partition).leader_away
+        except TopicMissing:
+            return False  # a broker answers that the topic is missing
+
+    def _away(self, timeout_seconds: float) -> dict[str, Chunk]:
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
         self._clock.sleep(timeout_seconds)
         if self._clock.monotonic() - self._away_since >= self._retry_seconds:
-            raise KafkaUnavailable(f"topic {self._topic}: no leader of the assigned partitions answers")
-        return Chunk()
+            topics = ", ".join(sorted(self._next_offsets))
+            raise KafkaUnavailable(f"topic {topics}: no leader of the assigned partitions answers")
+        return {}
+
+
+class MemoryTopics:
+    """Implements the `Topics` port."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def identities(self, topics: Collection[str]) -> dict[str, TopicIdentity | IngestError]:
+        identities: dict[str, TopicIdentity | IngestError] = {}
+        for topic in topics:
+            try:
+                identities[topic] = MemoryTopic(self._broker, topic).identity()
+            except TopicMissing as error:
+                identities[topic] = error
+        return identities
+
+    def end_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        return {topic: self._ends(topic, numbers) for topic, numbers in partitions.items()}
+
+    def _ends(self, topic: str, partitions: Collection[int]) -> dict[int, NextOffset]:
+        identity = self.identities([topic])[topic]
+        count = 0 if isinstance(identity, IngestError) else identity.partitions
+        return MemoryTopic(self._broker, topic).end_offsets([p for p in partitions if p < count])
 
 
 class MemoryTopic:

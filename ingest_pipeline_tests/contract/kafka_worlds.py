@@ -4,6 +4,7 @@ import struct
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -11,14 +12,15 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from ingest_pipeline.core.ports import Source, Topic
-from ingest_pipeline.core.record import GroupOffset
+from ingest_pipeline.core.ports import Source, Topic, Topics
+from ingest_pipeline.core.record import Chunk, GroupOffset, NextOffset
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.kafka.topics import KafkaTopics
 from ingest_pipeline.testing.broker import MemoryBroker
 from ingest_pipeline.testing.clock import SettableClock
-from ingest_pipeline.testing.source import MemorySource, MemoryTopic
+from ingest_pipeline.testing.source import MemorySource, MemoryTopic, MemoryTopics
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
@@ -41,6 +43,34 @@ def _not_here() -> NoReturn:
     pytest.fail("this broker cannot do that: the test has to call `need` first")
 
 
+class OneTopic:
+    """One topic of a source, whose errors are raised."""
+
+    def __init__(self, source: Source, topic: str) -> None:
+        self._source, self._topic = source, topic
+        self._unread: Chunk | None = None
+
+    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
+        self._source.assign(self._topic, offsets)
+
+    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+        """Raises the topic's error in the read after the records before the error."""
+        chunk = self._unread or self._source.read(max_records, timeout_seconds).get(self._topic, Chunk())
+        self._unread = None
+        if chunk.error is None:
+            return chunk
+        if not chunk.messages and not chunk.ends:
+            raise chunk.error
+        self._unread = Chunk(error=chunk.error)
+        return replace(chunk, error=None)
+
+    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
+        self._source.acknowledge(self._topic, offsets)
+
+    def close(self) -> None:
+        self._source.close()
+
+
 class World:
     """A broker under test. What it cannot do is in `cannot`, with the reason; `need` skips a test for it."""
 
@@ -54,8 +84,12 @@ class World:
             if capability in self.cannot:
                 pytest.skip(self.cannot[capability])
 
-    def source(self, topic: str, **options: Any) -> Source:
-        source = self._new_source(topic, **options)
+    def source(self, topic: str, *, group_id: str = "ingest", **options: Any) -> OneTopic:
+        return OneTopic(self.source_of({topic: group_id}, **options), topic)
+
+    def source_of(self, groups: Mapping[str, str], **options: Any) -> Source:
+        """A source of several topics. `groups`: topic → group id."""
+        source = self._new_source(groups, **options)
         self._sources.append(source)
         return source
 
@@ -67,7 +101,10 @@ class World:
         for value in values:
             self.append(topic, partition, value)
 
-    def _new_source(self, topic: str, **options: Any) -> Source:
+    def _new_source(self, groups: Mapping[str, str], **options: Any) -> Source:
+        _not_here()
+
+    def topics(self) -> Topics:
         _not_here()
 
     def facts(self, topic: str) -> Topic:
@@ -126,8 +163,11 @@ class MemoryWorld(World):
         self.broker = MemoryBroker()
         self.clock = SettableClock()
 
-    def _new_source(self, topic: str, **options: Any) -> Source:
-        return MemorySource(self.broker, topic, self.clock, **options)
+    def _new_source(self, groups: Mapping[str, str], **options: Any) -> Source:
+        return MemorySource(self.broker, self.clock, groups=groups, **options)
+
+    def topics(self) -> Topics:
+        return MemoryTopics(self.broker)
 
     def facts(self, topic: str) -> Topic:
         return MemoryTopic(self.broker, topic)
@@ -189,9 +229,12 @@ class WireWorld(World):
         self._producer = Producer(self._settings)
         self.admin = AdminClient(quiet)
 
-    def _new_source(self, topic: str, **options: Any) -> Source:
-        named = {"group_id": "ingest", "ledger_id": "memory-ledger", "batch_bytes": 1 << 20} | options
-        return KafkaSource(self.kafka, KafkaTopic(Admin(self.kafka), topic), **named)
+    def _new_source(self, groups: Mapping[str, str], **options: Any) -> Source:
+        named = {"ledger_id": "memory-ledger", "batch_bytes": 1 << 20} | options
+        return KafkaSource(self.kafka, Admin(self.kafka), groups, **named)
+
+    def topics(self) -> Topics:
+        return KafkaTopics(Admin(self.kafka))
 
     def facts(self, topic: str) -> KafkaTopic:
         return KafkaTopic(Admin(self.kafka), topic)

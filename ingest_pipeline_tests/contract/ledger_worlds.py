@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, LiteralString
@@ -13,13 +13,23 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
+from ingest_pipeline.core.clock import SystemClock
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
-from ingest_pipeline.core.record import Batch, NextOffset, Row
+from ingest_pipeline.core.ledger import Holder
+from ingest_pipeline.core.ownership import take_ownership
+from ingest_pipeline.core.record import Batch, NextOffset, OwnerRequests, Row
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedger, MemoryLedgerSession
+from ingest_pipeline.testing import (
+    Fault,
+    MemoryDatabase,
+    MemoryLedger,
+    MemoryLedgerSession,
+    MemoryWritingConnection,
+)
 from ingest_pipeline_tests.samples import IDENTITY, READING
 
 LedgerSession = PostgresLedgerSession | MemoryLedgerSession
@@ -64,7 +74,7 @@ class LedgerWorld(ABC):
 
     def close(self) -> None:
         for session in self._open_sessions:
-            session.close()
+            session.connection.close()
 
     @abstractmethod
     def new_session(self, run_id: str) -> LedgerSession: ...
@@ -115,16 +125,16 @@ class MemoryWorld(LedgerWorld):
         self.ledger = MemoryLedger(self._database, READING)
 
     def new_session(self, run_id: str) -> MemoryLedgerSession:
-        return MemoryLedgerSession(self._database, READING, run_id, limits=self.limits)
+        return MemoryLedgerSession(MemoryWritingConnection(self._database, run_id), READING, limits=self.limits)
 
     def break_write(self, session: MemoryLedgerSession, fault: Fault) -> None:
         self._database.script(fault)
 
     def end_session(self, session: MemoryLedgerSession) -> None:
-        self._database.end(session.connection)
+        self._database.end(session.connection.backend)
 
     def free(self, session: MemoryLedgerSession) -> None:
-        self._database.free(session.connection)
+        self._database.free(session.connection.backend)
 
     def plant(self, row: Row) -> None:
         self._table.rows[row[0], row[1], row[2]] = row
@@ -166,7 +176,8 @@ class PostgresWorld(LedgerWorld):
         self._other.close()
 
     def new_session(self, run_id: str) -> PostgresLedgerSession:
-        return PostgresLedgerSession(self.database, READING, run_id, write_method=self._method, limits=self.limits)
+        connection = PostgresWritingConnection(self.database, run_id)
+        return PostgresLedgerSession(connection, READING, write_method=self._method, limits=self.limits)
 
     def query(self, statement: LiteralString) -> list[tuple[Any, ...]]:
         return self._other.execute(statement).fetchall()
@@ -175,7 +186,7 @@ class PostgresWorld(LedgerWorld):
         if fault is Fault.BEFORE_WRITE:
             self.end_session(session)
             return
-        connection: psycopg.Connection[Any] = session._driver_connection
+        connection: psycopg.Connection[Any] = session.connection.driver_connection
         commit = connection.commit
 
         def break_commit() -> None:
@@ -188,13 +199,13 @@ class PostgresWorld(LedgerWorld):
         connection.commit = break_commit  # type: ignore[method-assign]
 
     def end_session(self, session: PostgresLedgerSession) -> None:
-        pid = session._driver_connection.info.backend_pid
+        pid = session.connection.driver_connection.info.backend_pid
         self._other.execute("SELECT pg_terminate_backend(%s)", [pid])
         wait_for("the session to end", lambda: not self._sessions(pid))
 
     def free(self, session: PostgresLedgerSession) -> None:
-        session._driver_connection.execute("SELECT pg_advisory_unlock_all()")
-        session._driver_connection.commit()
+        session.connection.driver_connection.execute("SELECT pg_advisory_unlock_all()")
+        session.connection.driver_connection.commit()
 
     def plant(self, row: Row) -> None:
         self._other.execute(
@@ -248,6 +259,19 @@ def lose_answer(connection: psycopg.Connection[Any], other: psycopg.Connection[A
     pgconn.consume_input()  # what the server had sent, if it came through
     pgconn.consume_input()  # raises: the connection is gone
     raise AssertionError("the connection outlived its socket")
+
+
+def own_within(
+    session: LedgerSession, partitions: Collection[int], wait_seconds: float, **options: Any
+) -> Mapping[int, Holder]:
+    """Own all partitions in time, as a run does. Returns the owners of partitions that were not taken."""
+    others = take_ownership({session: partitions}, SystemClock(), exact=True, wait_seconds=wait_seconds, **options)
+    return others.get(session, {})
+
+
+def requests_to(session: LedgerSession) -> OwnerRequests:
+    """The requests in the answer to a heartbeat."""
+    return session.connection.heartbeat()[READING.name]
 
 
 def stale(batch: Batch, partition: int) -> Batch:

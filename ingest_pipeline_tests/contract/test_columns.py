@@ -23,6 +23,7 @@ from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.testing import (
     MemoryDatabase,
@@ -30,6 +31,7 @@ from ingest_pipeline.testing import (
     MemoryLedger,
     MemoryLedgerSession,
     MemoryMissingRows,
+    MemoryWritingConnection,
 )
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.contract.ledger_worlds import WORLDS, begin
@@ -114,7 +116,7 @@ class World:
         if kind == "memory":
             self.memory = MemoryDatabase()
             self.ledger: Any = MemoryLedger(self.memory, declared)
-            self.session: Any = MemoryLedgerSession(self.memory, declared, "run")
+            self.session: Any = MemoryLedgerSession(MemoryWritingConnection(self.memory, "run"), declared)
             self.letters: Any = MemoryDeadLetters(self.memory, declared)
             self.missing: ReplayStore = MemoryMissingRows(self.memory, declared)
             self.memory.check(declared.name, "not_seven", lambda row: row[6] != 7)
@@ -124,7 +126,9 @@ class World:
             self.other.execute("SET timezone TO 'UTC'")
             self.ledger = PostgresLedger(self.database, declared)
             self.ledger.prepare()
-            self.session = PostgresLedgerSession(self.database, declared, "run", write_method=kind)
+            self.session = PostgresLedgerSession(
+                PostgresWritingConnection(self.database, "run"), declared, write_method=kind
+            )
             self.letters = DeadLetters(self.database, declared)
             self.missing = MissingRows(self.database, declared)
             self.other.execute("ALTER TABLE sensed ADD CONSTRAINT not_seven CHECK (celsius <> 7)")
@@ -132,7 +136,7 @@ class World:
         assert self.session.own([0], exact=True) == {}
 
     def close(self) -> None:
-        self.session.close()
+        self.session.connection.close()
         if self.kind != "memory":
             self.database.dispose()
             self.other.close()

@@ -17,6 +17,7 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
     LedgerWorld,
     counters,
     ledger_world,
+    requests_to,
     stale,
     untouched,
 )
@@ -115,7 +116,7 @@ def test_a_dead_letter_that_the_ledger_does_not_know_stops_the_stream(world: Led
     session = world.owning("run")
     batch = make_batch(session.positions, [message(0, 0, BAD), message(0, 1)])
     session.write(batch)
-    session.close()
+    session.connection.close()
     world.rewind()
     again = world.owning("again")
     with pytest.raises(LedgerConflict):
@@ -174,9 +175,9 @@ def test_a_lost_session_is_noticed_by_the_heartbeat(world: LedgerWorld) -> None:
     session = world.owning("run")
     world.end_session(session)
     with pytest.raises(DatabaseUnavailable):
-        session.heartbeat()
+        requests_to(session)
     assert session.recover(None) is None
-    assert session.heartbeat() == OwnerRequests()
+    assert requests_to(session) == OwnerRequests()
     assert set(world.session("second").own((0, 1), exact=True)) == {0, 1}, "it owns its partitions again"
     session.write(make_batch(session.positions, [message(0, 0)]))
     assert counters(world, 0) == (1, 1, 0, 0, 0)

@@ -68,7 +68,7 @@ def test_the_window_goes_over_runs(world: LedgerWorld) -> None:
     for number in range(3):
         session = world.owning(f"run-{number}")
         session.write(batch_of(session, "d", partition=number % 2))
-        session.close()
+        session.connection.close()
     last = world.owning("run-3")
     with pytest.raises(DeadLetterLimit):
         last.write(batch_of(last, "p"))
@@ -96,7 +96,7 @@ def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
     assert world.ledger.state().letters_allowed == 3
     session.write(batch_of(session, "dddddd"))
     assert world.ledger.state().letters_allowed == 0
-    session.close()
+    session.connection.close()
     assert counters(world, 0) == (13, 0, 13, 0, 0)
     after = world.owning("run-2")  # what was allowed is not counted again; the three others are
     with pytest.raises(DeadLetterLimit):
@@ -128,7 +128,7 @@ def test_the_window_holds_records_not_offsets(world: LedgerWorld) -> None:
     for first in range(0, WINDOW, 100):
         kept = [message(0, 4 * n, None if n % 10 else BAD) for n in range(first, first + 100)]
         session.write(make_batch(session.positions, kept))
-    session.close()
+    session.connection.close()
     after = world.owning("run-2")
     with pytest.raises(DeadLetterLimit):
         after.write(make_batch(after.positions, [message(0, 4 * (WINDOW + n), BAD) for n in range(2)]))
@@ -199,7 +199,7 @@ def test_a_partition_that_was_closed_and_is_seen_again_takes_a_new_incarnation(w
     session = world.owning("run")
     session.write(make_batch(session.positions, messages(1, range(4))))
     session.accept([Acceptance(lost(session.positions[1], "truncated"), None)], IDENTITY, "ann")
-    session.close()
+    session.connection.close()
     world.ledger.begin(IDENTITY, {1: NextOffset(0), 2: NextOffset(0)}, first=False)
     incarnations = {p: at.incarnation for p, at in world.ledger.positions().items()}
     assert incarnations[0] == incarnations[2] == 1 < incarnations[1]
@@ -218,12 +218,12 @@ def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld)
     closing = [Acceptance(lost(frozen.positions[1], "truncated"), None)]
     first = world.owning("first")
     first.accept(closing, IDENTITY, "ann")
-    first.close()
+    first.connection.close()
     second = world.owning("second", 1)
     assert second.positions == {}
     with pytest.raises(Superseded):
         second.accept(closing, IDENTITY, "bob")
-    second.close()
+    second.connection.close()
     with pytest.raises(Superseded):
         frozen.write(batch)
     with pytest.raises(Superseded):

@@ -18,6 +18,8 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
     LedgerSession,
     LedgerWorld,
     ledger_world,
+    own_within,
+    requests_to,
     untouched,
     wait_for,
 )
@@ -63,15 +65,15 @@ def test_without_exact_it_takes_what_is_free(world: LedgerWorld) -> None:
 
 
 def test_closing_frees_the_partitions(world: LedgerWorld) -> None:
-    world.owning("first").close()
+    world.owning("first").connection.close()
     second = world.session("second")
-    assert second.own((0, 1), exact=True, wait_seconds=10.0) == {}
+    assert own_within(second, (0, 1), 10.0) == {}
 
 
 def test_waiting_ends_when_told_to(world: LedgerWorld) -> None:
     world.owning("first")
     second = world.session("second")
-    missing = second.own((0, 1), exact=True, wait_seconds=60.0, stop=lambda: "terminated")
+    missing = own_within(second, (0, 1), 60.0, stop=lambda: "terminated")
     assert {holder.run_id for holder in missing.values()} == {"first"}
 
 
@@ -87,38 +89,32 @@ def test_the_owner_sees_who_waits_and_hands_over(
 ) -> None:
     first, second = world.owning("first"), world.session("second")
     first.write(make_batch(first.positions, messages(0, range(3))))
-    assert first.heartbeat() == OwnerRequests()
+    assert requests_to(first) == OwnerRequests()
     missing: list[object] = []
-    waiting = threading.Thread(
-        target=lambda: missing.append(second.own((0, 1), exact=True, announce=announced, wait_seconds=30.0))
-    )
+    waiting = threading.Thread(target=lambda: missing.append(own_within(second, (0, 1), 30.0, request=announced)))
     waiting.start()
-    wait_for("the announcement", lambda: first.heartbeat() == seen)
-    first.close()
+    wait_for("the announcement", lambda: requests_to(first) == seen)
+    first.connection.close()
     waiting.join(30.0)
     assert missing == [{}]
     assert second.positions[0].resume_at == NextOffset(3, 0)
-    assert second.heartbeat() == OwnerRequests(), "the announcement is withdrawn"
+    assert requests_to(second) == OwnerRequests(), "the announcement is withdrawn"
 
 
 def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None:
     zero, one, third = world.owning("zero", 0), world.owning("one", 1), world.session("third")
     stop = threading.Event()
     waiting = threading.Thread(
-        target=lambda: third.own(
-            (1,),
-            exact=True,
-            announce=HandoverRequest.AT_MAXIMUM_AGE,
-            wait_seconds=30.0,
-            stop=lambda: "stop" if stop.is_set() else None,
+        target=lambda: own_within(
+            third, (1,), 30.0, request=HandoverRequest.AT_MAXIMUM_AGE, stop=lambda: "stop" if stop.is_set() else None
         )
     )
     waiting.start()
-    wait_for("the announcement", lambda: one.heartbeat().successor_waits)
-    assert not zero.heartbeat().successor_waits
+    wait_for("the announcement", lambda: requests_to(one).successor_waits)
+    assert not requests_to(zero).successor_waits
     stop.set()
     waiting.join(30.0)
-    assert not one.heartbeat().successor_waits
+    assert not requests_to(one).successor_waits
 
 
 # --- fencing --------------------------------------------------------------------------------------------------------
@@ -148,7 +144,7 @@ def test_an_overtaken_run_recovers_nothing(world: LedgerWorld, overtaken: Ledger
 def test_a_run_overtaken_by_one_that_has_left_recovers_nothing(world: LedgerWorld) -> None:
     first = world.owning("first")
     world.free(first)
-    world.owning("second").close()
+    world.owning("second").connection.close()
     with pytest.raises(Superseded):
         first.recover(None)
 
@@ -159,7 +155,7 @@ def test_a_run_does_not_take_another_ones_progress_for_its_own(world: LedgerWorl
     world.free(first)
     second = world.owning("second")
     second.write(batch)
-    second.close()
+    second.connection.close()
     with pytest.raises(Superseded):
         first.recover(batch)
 
@@ -170,14 +166,14 @@ def test_a_run_does_not_take_another_ones_progress_for_its_own(world: LedgerWorl
 def test_pause_is_seen_by_the_next_write_and_heartbeat(world: LedgerWorld) -> None:
     session = world.owning("run")
     world.ledger.pause("flood", "ann")
-    assert session.heartbeat().paused == "flood (ann)"
+    assert requests_to(session).paused == "flood (ann)"
     written = session.write(make_batch(session.positions, [message(0, 0)]))
     assert written.requests is not None
     assert written.requests.paused == "flood (ann)"
     state = world.ledger.state()
     assert (state.paused, state.reason, state.paused_by) == (True, "flood", "ann")
     world.ledger.resume()
-    assert session.heartbeat() == OwnerRequests()
+    assert requests_to(session) == OwnerRequests()
     assert not world.ledger.state().paused
 
 

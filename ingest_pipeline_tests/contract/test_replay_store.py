@@ -89,7 +89,7 @@ def drained(world: LedgerWorld, outcomes: str) -> None:
     session = world.owning("run")
     keep_bytes(session, 1024)
     session.write(make_batch(session.positions, records(outcomes)))
-    session.close()
+    session.connection.close()
 
 
 def keep_bytes(session: Any, count: int) -> None:
@@ -181,7 +181,7 @@ def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> N
     batch = decode_batch(refused, {}, session.positions, decode=DECODE, rules=rules)
     assert batch is not None
     session.write(batch)
-    session.close()
+    session.connection.close()
     letters = letters_of(world)
     drop_constraint(world)
     more = {} if isinstance(letters, MemoryDeadLetters) else {"letter_filter": LetterFilter()}
@@ -199,7 +199,7 @@ def dropping(outcomes: str) -> list[Message]:
 def test_a_replay_says_what_a_trigger_drops(world: LedgerWorld) -> None:
     session = world.owning("run")
     session.write(make_batch(session.positions, dropping(".-.-")))
-    session.close()
+    session.connection.close()
     delete_row(world, 0)
     delete_row(world, 1)
     world.drop_rows()
@@ -211,7 +211,7 @@ def test_a_replay_says_what_a_trigger_drops(world: LedgerWorld) -> None:
 def test_a_letter_is_redriven_only_with_its_row(world: LedgerWorld) -> None:
     session = world.owning("run")
     session.write(make_batch(session.positions, [message(0, 0, BAD), message(0, 1, BAD)]))
-    session.close()
+    session.connection.close()
     world.drop_rows()
 
     def decode(value: bytes) -> Any:

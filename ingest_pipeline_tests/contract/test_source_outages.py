@@ -21,7 +21,7 @@ from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline_tests.conftest import needed
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
-from ingest_pipeline_tests.contract.reading import offsets, read_error, read_to, read_until, values
+from ingest_pipeline_tests.contract.reading import Reading, offsets, read_error, read_to, read_until, values
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
@@ -107,6 +107,29 @@ class TestLeaderEpochs:
         loss = read_error(source, DataLoss)
         assert isinstance(loss, DataLoss)
         assert loss.offset == 10
+
+    def test_a_log_that_was_cut_while_its_topic_was_not_read_is_noticed(self, leading: World) -> None:
+        """The client knows the new leader by then, and checks no epoch of an assigned offset."""
+        topic, other = leading.create(1), leading.create(1)
+        for number in range(10):
+            leading.append(topic, 0, b"old%d" % number)
+        source = leading.source_of({topic: "first", other: "second"})
+        for name in (topic, other):
+            source.assign(name, {0: NextOffset(0)})
+        reading = Reading(source)
+        reading.until(lambda: reading.ends.get(topic) == {0: 10})
+        place = NextOffset(10, reading.records[topic][-1].leader_epoch())
+        source.assign(topic, {})
+        leading.truncate(topic, 0, 4)
+        for number in range(20):
+            leading.append(topic, 0, b"new%d" % number)
+        leading.append(other, 0, b"read")
+        reading.until(lambda: reading.values(other) == [b"read"])
+        source.assign(topic, {0: place})
+        reading.until(lambda: topic in reading.errors)
+        loss = reading.errors[topic]
+        assert isinstance(loss, DataLoss)
+        assert (loss.offset, loss.where["cause"]) == (10, "rewritten")
 
 
 @pytest.mark.kafka

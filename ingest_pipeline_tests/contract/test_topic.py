@@ -180,19 +180,19 @@ class TestNobodyListens:
         kafka = {"bootstrap.servers": address}
         source = KafkaSource(
             kafka,
-            KafkaTopic(Admin(kafka), "price", timeout_seconds=1.0),
-            group_id="g",
+            Admin(kafka),
+            {"price": "g"},
             ledger_id="l",
             batch_bytes=1 << 20,
             retry_seconds=1.0,
         )
         started = time.monotonic()
-        source.assign({0: NextOffset(5)})
+        source.assign("price", {0: NextOffset(5)})
         with pytest.raises(KafkaUnavailable) as away:
             while time.monotonic() - started < 20.0:
                 source.read(10, 0.2)
         assert address in away.value.message
-        source.acknowledge({0: NextOffset(5)})
+        source.acknowledge("price", {0: NextOffset(5)})
         source.close()
         assert time.monotonic() - started < 6.0
 

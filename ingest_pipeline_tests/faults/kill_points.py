@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 import psycopg
 
 import ingest_pipeline.core.drain
-from ingest_pipeline.kafka.group_commits import GroupCommits
+from ingest_pipeline.core.record import Chunk
+from ingest_pipeline.kafka.commit_requests import CommitRequests
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.postgres.inserts import Inserts
 from ingest_pipeline.postgres.session import PostgresLedgerSession
@@ -98,7 +99,11 @@ def flush(connection: psycopg.Connection) -> None:
 
 
 def consumed(death: Death) -> None:
-    after(KafkaSource, "read", lambda chunk: death.now() if death.reading and chunk.messages else None)
+    def look(chunks: Mapping[str, Chunk]) -> None:
+        if death.reading and any(chunk.messages for chunk in chunks.values()):
+            death.now()
+
+    after(KafkaSource, "read", look)
 
 
 def decoded(death: Death) -> None:
@@ -168,13 +173,13 @@ def committed(death: Death) -> None:
 def before_group_commit(death: Death) -> None:
     seen = 0
 
-    def look(_: KafkaSource, places: Mapping[int, Any]) -> None:
+    def look(*_: Any) -> None:
         nonlocal seen
-        seen += bool(places)
+        seen += 1
         if seen == death.nth:
             death.now()
 
-    before(KafkaSource, "_commit", look)
+    before(CommitRequests, "send", look)
 
 
 def after_group_commit(death: Death) -> None:
@@ -186,7 +191,7 @@ def after_group_commit(death: Death) -> None:
         if seen == death.nth:
             death.now()
 
-    after(GroupCommits, "on_commit", look)
+    after(CommitRequests, "on_commit", look)
 
 
 POINTS: dict[str, Callable[[Death], None]] = {

@@ -17,6 +17,7 @@ from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.sql import Schemas
+from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
 
@@ -57,9 +58,9 @@ class Bench:
         return [row[0] if len(row) == 1 else row for row in rows]
 
     def new_session(self, run_id: str = "run") -> PostgresLedgerSession:
-        session = PostgresLedgerSession(self.database, self.stream, run_id, write_method=self.method)
-        self._cleanup.callback(session.close)
-        return session
+        connection = PostgresWritingConnection(self.database, run_id)
+        self._cleanup.callback(connection.close)
+        return PostgresLedgerSession(connection, self.stream, write_method=self.method)
 
     @property
     def session(self) -> PostgresLedgerSession:

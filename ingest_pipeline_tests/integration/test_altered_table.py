@@ -81,7 +81,7 @@ def test_another_type_stops_the_next_batch(bench: Bench, column: str, change: st
     assert bench.letters() == {}
     assert bench.counters() == (2, 2, 0)
     bench.sql(f"ALTER TABLE meter {BACK[column]}")
-    bench.session.close()
+    bench.session.connection.close()
     again = bench.new_session("again")
     assert again.own([0], exact=True) == {}
     again.write(make_batch(again.positions, [message(0, 2, value(7)), message(0, 3, value(8))], stream=METER,
@@ -292,7 +292,7 @@ def test_a_new_declared_bound_is_the_records_matter(bench: Bench) -> None:
 def test_of_two_reasons_the_row_that_is_there_counts(bench: Bench) -> None:
     """The ledger was set back. A new CHECK refuses the stored rows before their key can."""
     bench.write([value(9)])
-    bench.session.close()
+    bench.session.connection.close()
     bench.sql('UPDATE ingest.position SET next_offset = 0, "rows" = 0')
     bench.sql("ALTER TABLE meter ADD CONSTRAINT below_five CHECK (whole < 5) NOT VALID")
     again = bench.new_session("again")

@@ -19,6 +19,7 @@ from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline.testing.broker import MemoryBroker
 from ingest_pipeline.testing.source import MemorySource
@@ -43,13 +44,14 @@ def letters(database: Database) -> DeadLetters:
     broker.create_topic("price", partitions=1)
     for value in (GOOD, BAD, NOT_JSON, GOOD):
         broker.append("price", 0, value)
-    source = MemorySource(broker, "price")
-    source.assign({0: NextOffset(0)})
-    messages = list(source.read(10, 0).messages)
+    source = MemorySource(broker)
+    source.assign("price", {0: NextOffset(0)})
+    messages = list(source.read(10, 0)["price"].messages)
     ledger = PostgresLedger(database, PRICE)
     ledger.prepare()
     ledger.begin(TopicIdentity("cluster", "topic", 1), {0: NextOffset(0)}, first=True)
-    session = PostgresLedgerSession(database, PRICE, "run-1")
+    connection = PostgresWritingConnection(database, "run-1")
+    session = PostgresLedgerSession(connection, PRICE)
     session.own([0], exact=True)
     limits = (1 << 20, 1 << 20, 1 << 20, 10)  # the last one is cut short
     refused = RecordRefused("refused by an older version", stage="decode")
@@ -57,7 +59,7 @@ def letters(database: Database) -> DeadLetters:
         dead_letter(message, 1, refused, value_limit=limit) for message, limit in zip(messages, limits, strict=True)
     ]
     session.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, records=4, rows_before=[0] * 4))
-    session.close()
+    connection.close()
     return DeadLetters(database, PRICE)
 
 

@@ -123,7 +123,7 @@ def test_rows_that_a_trigger_moves_count_where_the_table_shows_them(bench: Bench
 def test_a_batch_whose_answer_was_lost_is_counted_the_same(bench: Bench) -> None:
     bench.sql(DROPS)
     batch = bench.batch([message(0, n, count(number)) for n, number in enumerate((1, -1, 2))])
-    bench.session._writer.write(bench.session._connection, batch)
+    bench.session._writer.write(bench.session.connection.connection, batch)
     settled = bench.session.recover(batch)
     assert settled is not None
     assert (dict(settled.rows), dict(settled.dropped)) == ({0: 2}, {0: 1})

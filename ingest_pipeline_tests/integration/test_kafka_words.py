@@ -15,7 +15,6 @@ from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
-from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline.operations.check_kafka import kafka_findings
 from ingest_pipeline.operations.clients import Clients
@@ -110,8 +109,8 @@ def test_a_group_in_use_is_called_that_and_reading_goes_on(
     member = Consumer(kafka | {"group.id": f"group-{name}", "group.protocol": protocol, "log_level": "0"})
     source = KafkaSource(
         kafka,
-        KafkaTopic(Admin(kafka), name),
-        group_id=f"group-{name}",
+        Admin(kafka),
+        {name: f"group-{name}"},
         ledger_id="l",
         batch_bytes=1 << 20,
         logger=logging.getLogger("words"),
@@ -122,8 +121,8 @@ def test_a_group_in_use_is_called_that_and_reading_goes_on(
         while not member.assignment():
             member.poll(0.1)
             assert time.monotonic() < deadline
-        source.assign({0: NextOffset(0)})
-        source.acknowledge({0: NextOffset(0)})
+        source.assign(name, {0: NextOffset(0)})
+        source.acknowledge(name, {0: NextOffset(0)})
         while "another consumer is a member of this group" not in caplog.text:
             source.read(1, 0.1)
             member.poll(0)

@@ -41,7 +41,7 @@ def drained(bench: Bench, first: int) -> None:
     """Ten rows from this offset on, in a ledger that was set back to it afterwards."""
     bench.sql("UPDATE ingest.position SET first_offset = %s, next_offset = %s", first, first)
     bench.write([good()] * 10)
-    bench.session.close()
+    bench.session.connection.close()
     bench.sql('UPDATE ingest.position SET next_offset = first_offset, "rows" = 0')
 
 
@@ -77,7 +77,7 @@ def test_a_key_of_the_users_own_is_the_records_matter(bench: Bench) -> None:
 
 def test_a_dead_letter_that_is_there_stops_the_stream(bench: Bench) -> None:
     bench.write([BAD])
-    bench.session.close()
+    bench.session.connection.close()
     bench.sql("UPDATE ingest.position SET next_offset = 0, dead_letters = 0")
     again = bench.new_session("again")
     assert again.own([0], exact=True) == {}

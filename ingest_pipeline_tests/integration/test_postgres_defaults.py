@@ -95,7 +95,7 @@ def test_defaults_change_nothing(home: Make, of: str, method: str) -> None:
         assert bench.ledger.state().ticked_at is None
         bench.ledger.note_tick()
         assert bench.ledger.state().ticked_at is not None
-        connection = bench.session._driver_connection
+        connection = bench.session.connection.driver_connection
         for name, value in (("synchronous_commit", "on"), ("transaction_isolation", "read committed")):
             assert connection.execute(f"SHOW {name}").fetchone() == (value,)
         connection.rollback()

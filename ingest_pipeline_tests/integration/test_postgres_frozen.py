@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline.postgres import database
-from ingest_pipeline_tests.contract.ledger_worlds import wait_for
+from ingest_pipeline_tests.contract.ledger_worlds import own_within, wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import good, message
 from ingest_pipeline_tests.servers.proxy import TcpProxy
@@ -29,7 +29,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 @pytest.fixture
 def frozen(bench: Bench) -> Iterator[psycopg.Connection[Any]]:
     """The owner's connection, stuck in the middle of a COPY."""
-    connection = bench.session._driver_connection
+    connection = bench.session.connection.driver_connection
     copy = connection.cursor().copy("COPY reading FROM STDIN")
     copy.__enter__()
     waiting = (
@@ -44,13 +44,13 @@ def frozen(bench: Bench) -> Iterator[psycopg.Connection[Any]]:
 def test_a_waiter_ends_an_owner_frozen_in_copy(bench: Bench, frozen: psycopg.Connection[Any]) -> None:
     bench.database.copy_looks.frozen_seconds = 0
     second = bench.new_session("second")
-    assert second.own([0], exact=True, wait_seconds=20.0) == {}
+    assert own_within(second, [0], 20.0) == {}
 
 
 def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL ignores data that a client sends after a failed COPY, but the data ends the idle time-out."""
     monkeypatch.setitem(database._SESSION, "idle_in_transaction_session_timeout", "1s")
-    connection = bench.session._driver_connection
+    connection = bench.session.connection.driver_connection
     copying = connection.cursor().copy("COPY reading FROM STDIN")
     copying.__enter__()
     send(connection, b"not a row\n")
@@ -61,7 +61,7 @@ def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkey
     assert bench.sql(failed) == [1]
     bench.database.copy_looks.frozen_seconds = 0
     second = bench.new_session("second")
-    assert second.own([0], exact=True, wait_seconds=20.0) == {}
+    assert own_within(second, [0], 20.0) == {}
     with pytest.raises(psycopg.Error):
         copying.__exit__(None, None, None)
 
@@ -73,25 +73,25 @@ def send(connection: psycopg.Connection[Any], lines: bytes) -> None:
 
 
 def test_an_owner_is_not_frozen_before_its_time(bench: Bench) -> None:
-    connection = bench.session._driver_connection
+    connection = bench.session.connection.driver_connection
     with connection.cursor().copy("COPY reading FROM STDIN"):
         second = bench.new_session("second")
-        held = second.own([0], exact=True, wait_seconds=0.2, stop=lambda: "enough")
+        held = own_within(second, [0], 0.2, stop=lambda: "enough")
         assert held[0].run_id == "run"
         assert held[0].frozen is None  # one look cannot tell
     connection.rollback()
-    bench.session.heartbeat()
+    bench.session.connection.heartbeat()
 
 
 def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench) -> None:
     """A client behind a slow network. PostgreSQL waits for the client nearly all the time, in one COPY."""
     bench.database.copy_looks.frozen_seconds = 4
     session = bench.session
-    connection = session._driver_connection
+    connection = session.connection.driver_connection
     bench.sql("CREATE TABLE moving (n int)")
     waiter = bench.new_session("waiter")
     with ThreadPoolExecutor(1) as pool, connection.cursor().copy("COPY moving FROM STDIN"):
-        asked = pool.submit(waiter.own, [0], exact=True, wait_seconds=14.0)
+        asked = pool.submit(own_within, waiter, [0], 14.0)
         seen = set()
         while not asked.done():
             send(connection, b"1\n")
@@ -102,13 +102,13 @@ def test_a_copy_that_moves_is_not_frozen_whatever_its_age(bench: Bench) -> None:
     assert False in seen
     assert True not in seen
     connection.rollback()
-    session.heartbeat()
+    session.connection.heartbeat()
 
 
 def test_a_stopped_process_in_copy_is_superseded(bench: Bench) -> None:
     """A COPY that moves for long and then stops. One look cannot tell."""
     bench.database.copy_looks.frozen_seconds = 4
-    connection = bench.session._driver_connection
+    connection = bench.session.connection.driver_connection
     bench.sql("CREATE TABLE moving (n int)")
     copying = connection.cursor().copy("COPY moving FROM STDIN")
     copying.__enter__()
@@ -120,7 +120,7 @@ def test_a_stopped_process_in_copy_is_superseded(bench: Bench) -> None:
     with Bench(bench.url) as fresh:
         assert fresh.ledger.owners([0]).holders[0].frozen is None
     second = bench.new_session("second")
-    assert second.own([0], exact=True, wait_seconds=1.0) == {}
+    assert own_within(second, [0], 1.0) == {}
     with pytest.raises(psycopg.Error):
         copying.__exit__(None, None, None)
 
@@ -130,8 +130,8 @@ def test_an_owner_that_shows_no_life_is_ended_whatever_its_state(bench: Bench, i
     """The server's own time-outs have not fired."""
     bench.database.copy_looks.frozen_seconds = 0
     if in_transaction:
-        bench.session._driver_connection.execute("SELECT 1")
-    assert bench.new_session("second").own([0], exact=True, wait_seconds=10.0) == {}
+        bench.session.connection.driver_connection.execute("SELECT 1")
+    assert own_within(bench.new_session("second"), [0], 10.0) == {}
 
 
 def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench) -> None:
@@ -143,7 +143,7 @@ def test_an_owner_whose_statement_is_at_work_is_not_frozen(bench: Bench) -> None
         write = pool.submit(bench.session.write, batch)
         wait_for("the write to wait", lambda: bench.sql(waiting) == [1])
         second = bench.new_session("second")
-        assert second.own([0], exact=True, wait_seconds=0.2)[0].frozen is False
+        assert own_within(second, [0], 0.2)[0].frozen is False
         other.rollback()
         assert write.result(20.0).rows == {0: 1}
 

@@ -57,7 +57,7 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         at = bench.ledger.positions()[0]
         assert (at.next_offset, at.rows, at.dead_letters) == (4, 3, 1)
         bench.ledger.pause("why", "ann")
-        assert bench.session.heartbeat().paused == "why (ann)"
+        assert bench.session.connection.heartbeat()[bench.stream.name].paused == "why (ann)"
         assert bench.ledger.begin(IDENTITY, {1: NextOffset(0)}, first=False)
         with bench.database.connect("looking") as connection:
             assert comparison.table_differences(connection, bench.stream, name) == []

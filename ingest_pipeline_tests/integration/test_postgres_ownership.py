@@ -15,7 +15,7 @@ from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline_tests.contract.ledger_worlds import wait_for
+from ingest_pipeline_tests.contract.ledger_worlds import own_within, wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good, message
 
@@ -37,7 +37,7 @@ def test_a_run_is_seen_in_the_servers_list_of_sessions(bench: Bench) -> None:
     (backend,) = bench.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'ingest run'")
     holder = bench.ledger.owners([0]).holders[0]
     assert (holder.run_id, holder.pid, holder.frozen) == ("run", backend, False)
-    session.close()
+    session.connection.close()
     wait_for("the session to end", lambda: bench.sql(SESSION) == [0])
     assert bench.ledger.owners([0]).holders == {}
 
@@ -54,7 +54,7 @@ def test_a_position_that_is_no_offset_is_named(bench: Bench) -> None:
 
 
 def test_the_session_is_limited(bench: Bench) -> None:
-    connection = bench.session._driver_connection
+    connection = bench.session.connection.driver_connection
     for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
         assert connection.execute(f"SHOW {name}").fetchone() == (f"{database.FROZEN_SECONDS}s",)
     assert connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
@@ -65,9 +65,9 @@ def test_a_session_without_a_sign_of_life_ends_by_itself(bench: Bench, monkeypat
     monkeypatch.setitem(database._SESSION, "idle_session_timeout", "300ms")
     session = bench.session
     second = bench.new_session("second")
-    assert second.own([0], exact=True, wait_seconds=20.0) == {}
+    assert own_within(second, [0], 20.0) == {}
     with pytest.raises(DatabaseUnavailable):
-        session.heartbeat()
+        session.connection.heartbeat()
     with pytest.raises(Superseded):
         session.recover(None)
 
@@ -75,8 +75,8 @@ def test_a_session_without_a_sign_of_life_ends_by_itself(bench: Bench, monkeypat
 def test_recovery_ends_its_own_old_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a network cut: the server still holds the old session and its locks."""
     session = bench.session
-    lost = session._driver_connection
-    monkeypatch.setattr(session, "_drop_connection", lambda: None)
+    lost = session.connection.driver_connection
+    monkeypatch.setattr(session.connection, "close", lambda: None)
     assert session.recover(None) is None
     assert bench.sql(SESSION) == [1]
     with pytest.raises(psycopg.OperationalError):
@@ -88,9 +88,9 @@ def test_recovery_ends_its_own_old_session(bench: Bench, monkeypatch: pytest.Mon
 
 def test_recovery_that_fails_half_way_forgets_no_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     session = bench.session
-    lost = session._driver_connection
-    drop = session._drop_connection
-    monkeypatch.setattr(session, "_drop_connection", lambda: None)
+    lost = session.connection.driver_connection
+    close = session.connection.close
+    monkeypatch.setattr(session.connection, "close", lambda: None)
     with monkeypatch.context() as cut:
 
         def unreachable(*_: object) -> None:
@@ -99,7 +99,7 @@ def test_recovery_that_fails_half_way_forgets_no_session(bench: Bench, monkeypat
         cut.setattr(session, "_work", unreachable)  # before it ends the old session
         with pytest.raises(DatabaseUnavailable):
             session.recover(None)
-    monkeypatch.setattr(session, "_drop_connection", drop)
+    monkeypatch.setattr(session.connection, "close", close)
     assert session.recover(None) is None
     assert bench.sql(SESSION) == [1]
     lost.close()
@@ -111,7 +111,7 @@ def test_two_ledgers_in_one_database_do_not_know_each_other(bench: Bench) -> Non
         other.begin().write([good()])
         assert other.ledger.owners([0]).holders[0].run_id == "run"
         assert bench.ledger.positions()[0].next_offset == 0
-    session.heartbeat()
+    session.connection.heartbeat()
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_ids_that_were_not_known_are_filled_in_once(database_url: str) -> None:
 
 def test_a_new_ledger_beside_an_old_table_uses_another_incarnation(bench: Bench) -> None:
     bench.write([good(), good()])
-    bench.session.close()
+    bench.session.connection.close()
     bench.sql("DROP SCHEMA ingest CASCADE")
     bench.begin()
     assert bench.ledger.positions()[0].incarnation == 2

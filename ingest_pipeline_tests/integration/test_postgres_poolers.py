@@ -57,7 +57,7 @@ def test_a_run_writes_through_a_pool_in_session_mode(pgbouncer: Start, database_
         bench.write([good(), good()])
         assert bench.offsets() == [0, 1]
         assert bench.ledger.owners([0]).holders[0].run_id == "run"
-        bench.session.close()
+        bench.session.connection.close()
         wait_for("the pool to give the lock back", lambda: bench.ledger.owners([0]).holders == {})
         with Bench(database_url) as direct:
             assert direct.database.pooler_keeps_sessions() is None

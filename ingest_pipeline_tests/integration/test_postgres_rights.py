@@ -79,7 +79,7 @@ def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
     role.bench.write([good(), BAD, good()])
     role.bench.ledger.pause("why", "ann")
     role.bench.ledger.resume()
-    role.bench.session.heartbeat()
+    role.bench.session.connection.heartbeat()
     assert role.bench.session.recover(None) is None
     assert role.owner.counters() == (3, 2, 1)
     commands(role.bench)

@@ -185,7 +185,7 @@ def test_migrate_adds_columns_and_is_idempotent(database_url: str) -> None:
         ]
         assert schema.migrate(bench.database, [more, more]) == []
         assert bench.sql("SELECT device_id, place, floor FROM reading") == [("a", None, None)]
-        bench.session.close()
+        bench.session.connection.close()
         with pytest.raises(SchemaMismatch):
             schema.migrate(bench.database, [Stream("reading", WIDE.event)])
 
@@ -207,7 +207,7 @@ def test_migrate_adds_the_columns_of_options_to_rows_that_are_there(database_url
             (1, "a", None, None, None),
             (2, "b", None, None, None),
         ]
-        bench.session.close()
+        bench.session.connection.close()
         with pytest.raises(SchemaMismatch, match="column key is bytea, declared as text"):
             schema.prepare(bench.database, Stream("reading", READING.event, key_column="key", key_type=str))
 
@@ -281,7 +281,7 @@ def test_a_ledger_of_another_version(database_url: str) -> None:
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.begin().write([good(), b"broken"])
-        bench.session.close()
+        bench.session.connection.close()
         config = Config()
         config.set_main_option("script_location", str(schema._MIGRATIONS))
         with bench.database.connect("going back") as connection:

@@ -24,7 +24,7 @@ BEGINNING = {0: NextOffset(0)}
 def bench(database_url: str) -> Iterator[Bench]:
     with Bench(database_url) as made:
         made.begin().write([good(), good(), b"broken", good()])
-        made.session.close()
+        made.session.connection.close()
         yield made
 
 

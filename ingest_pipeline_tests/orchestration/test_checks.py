@@ -24,7 +24,6 @@ from ingest_pipeline.orchestration.checks import (
     check_results,
 )
 from ingest_pipeline.orchestration.sensor.alerts import failing
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures, with_broken
@@ -169,7 +168,8 @@ def test_records_that_nobody_drains_are_told(bench: Make) -> None:
     ]
     status(here, 1)
     ledger = here.clients.ledger(here.stream)
-    with closing(PostgresLedgerSession(here.clients.database(), here.stream, "some-run")) as session:
+    with closing(here.clients.writing_connection("some-run")) as connection:
+        session = here.clients.ledger_session(connection, here.stream)
         assert session.own([0, 1], exact=True) == {}
         assert status_of(here.context).messages == []
     ledger.pause("index build", "ann")

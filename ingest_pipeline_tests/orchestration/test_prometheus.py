@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingest_pipeline.cli.metrics import _Handler, _Server
 from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.operations.metrics import application
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
@@ -71,7 +70,8 @@ def here(bench: Make) -> Iterator[Bench]:
     found.tick()
     found.produce(temperatures(2, first=20), temperature)
     found.produce(prices(4), price)
-    with closing(PostgresLedgerSession(found.clients.database(), temperature, "0ddba11-and-more")) as owner:
+    with closing(found.clients.writing_connection("0ddba11-and-more")) as connection:
+        owner = found.clients.ledger_session(connection, temperature)
         assert owner.own([0, 1], exact=True) == {}
         yield found
 

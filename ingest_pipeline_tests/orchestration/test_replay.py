@@ -11,7 +11,6 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.cli.progress import LINE_SECONDS
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures
@@ -52,7 +51,8 @@ def test_what_is_missing_is_stored_and_nothing_else_changes(bench: Make) -> None
     here = drained(bench(partitions=1), *devices(0, 5), BROKEN, Record(None, 0), *devices(7, 5))
     here.query("delete from temperature where kafka_offset in (1, 2, 9, 11)")
     here.query("update temperature set temperature = 99 where kafka_offset = 3")
-    with closing(PostgresLedgerSession(here.clients.database(), here.stream, "draining")) as live:
+    with closing(here.clients.writing_connection("draining")) as connection:
+        live = here.clients.ledger_session(connection, here.stream)
         assert live.own([0], exact=True) == {}
         owned = here.query(LEDGER)
         printed = ingest(here, "replay", "temperature", "--partition", "0", "--from-offset", "1", "--to-offset", "11")

@@ -9,11 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.kafka.topics import KafkaTopics
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients, failure, metadata, wait_for
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
@@ -45,9 +43,10 @@ class TestByHand:
 
     def test_what_comes_after_its_start_is_the_next_runs(self, bench: Make) -> None:
         class ProducesBeforeTheDrain(ChangedClients):
-            def decoder(self, stream: Stream) -> JsonDecoder:
+            def topics(self, timeout_seconds: float = 5.0) -> KafkaTopics:
+                """The drain verifies the topic first."""
                 here.produce(temperatures(10, partitions=1))
-                return super().decoder(stream)
+                return super().topics(timeout_seconds)
 
         environ = {"RUN_IDLE_SECONDS": "3600", "BATCH_SIZE": "10", "BATCH_TIMEOUT": "30"}
         here = bench(partitions=1, clients=ProducesBeforeTheDrain, **environ)
@@ -62,7 +61,8 @@ class TestByHand:
         here.produce(temperatures(4))
         here.drain()
         here.produce(temperatures(6))
-        owner = PostgresLedgerSession(here.clients.database(), here.stream, "0ddba11-and-more")
+        connection = here.clients.writing_connection("0ddba11-and-more")
+        owner = here.clients.ledger_session(connection, here.stream)
         try:
             owner.own([1], exact=True)
             result = here.by_hand()
@@ -145,7 +145,8 @@ class TestEnds:
         here.produce(temperatures(4))
         here.drain()
         here.produce(temperatures(4))
-        owner = PostgresLedgerSession(here.clients.database(), here.stream, "0ddba11-and-more")
+        connection = here.clients.writing_connection("0ddba11-and-more")
+        owner = here.clients.ledger_session(connection, here.stream)
         try:
             owner.own([0, 1], exact=True)
             result = here.by_sensor()

@@ -19,7 +19,6 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.sensor.idle_poll import IdlePoll
 from ingest_pipeline.postgres import locks
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.testing import SettableClock
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -39,7 +38,8 @@ def drained(bench: Bench, count: int) -> None:
 @contextmanager
 def owned_by(bench: Bench, run_id: str) -> Iterator[None]:
     """Inside the block the run owns every partition."""
-    with closing(PostgresLedgerSession(bench.clients.database(), bench.stream, run_id)) as session:
+    with closing(bench.clients.writing_connection(run_id)) as connection:
+        session = bench.clients.ledger_session(connection, bench.stream)
         assert session.own(list(bench.positions()), exact=True) == {}
         yield
 

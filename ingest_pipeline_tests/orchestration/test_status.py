@@ -19,7 +19,6 @@ from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.status import status_of
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.table_reads import rows_per_second
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -77,7 +76,8 @@ def test_who_owns_and_since_when(bench: Make) -> None:
     here.produce(temperatures(4))
     here.drain()
     assert [at["owner"] for at in partitions(here)] == [None, None]
-    with closing(PostgresLedgerSession(here.clients.database(), here.stream, "0ddba11-and-more")) as owner:
+    with closing(here.clients.writing_connection("0ddba11-and-more")) as connection:
+        owner = here.clients.ledger_session(connection, here.stream)
         owner.own([1], exact=True)
         (began,) = here.query(
             "select backend_start from pg_stat_activity where application_name = %s", "ingest 0ddba11-and-more"

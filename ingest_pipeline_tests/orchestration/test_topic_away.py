@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, check_results
-from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
@@ -62,7 +61,8 @@ def test_while_kafka_is_away_the_ledger_is_told(bench: Make) -> None:
     there.produce(with_broken(temperatures(8), 4))
     there.drain()
     here = bench(streams=there.streams, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", DATABASE_URL=there.url)
-    with closing(PostgresLedgerSession(here.clients.database(), here.stream, "0ddba11-and-more")) as owner:
+    with closing(here.clients.writing_connection("0ddba11-and-more")) as connection:
+        owner = here.clients.ledger_session(connection, here.stream)
         owner.own([1], exact=True)
         found = status(here, 2)
         assert (found["level"], found["lag"], found["open_letters"]) == ("stopped", None, 2)

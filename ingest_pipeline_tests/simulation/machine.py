@@ -84,39 +84,39 @@ class Simulation(RuleBasedStateMachine):
 
     @step(partition=PARTITION, kinds=KINDS)
     def produce(self, partition: int, kinds: list[str]) -> None:
-        self.world.topics.produce(partition, kinds)
+        self.world.kafka.produce(partition, kinds)
 
     @step(partition=PARTITION)
     def begin_transaction(self, partition: int) -> None:
-        self.world.topics.begin_transaction(partition)
+        self.world.kafka.begin_transaction(partition)
 
     @step(partition=PARTITION, commit=st.booleans())
     def end_transaction(self, partition: int, commit: bool) -> None:
-        self.world.topics.end_transaction(partition, commit)
+        self.world.kafka.end_transaction(partition, commit)
 
     @step(how=st.sampled_from(["compact", "change_leader", "add_partition"]), partition=PARTITION)
     def change(self, how: str, partition: int) -> None:
         """What is no loss."""
-        getattr(self.world.topics, how)(partition)
+        getattr(self.world.kafka, how)(partition)
 
     @step(how=st.sampled_from(["retention", "truncate"]), partition=PARTITION, share=SHARE, regrown=REGROWN)
     def lose(self, how: str, partition: int, share: float, regrown: list[str]) -> None:
         """Read or not, from the log's beginning or from its end."""
-        getattr(self.world.topics, how)(partition, share)
-        self.world.topics.produce(partition, regrown)
+        getattr(self.world.kafka, how)(partition, share)
+        self.world.kafka.produce(partition, regrown)
 
     @step(partitions=st.sampled_from([1, 2, 3]), regrown=REGROWN, rounds=st.sampled_from([0, 0, 1, 3]))
     def recreate(self, partitions: int, regrown: list[str], rounds: int = 0) -> None:
         """`rounds`: with as much as it held and more, so that who reads it meets no error and goes on for a while."""
         ends = dict(self.world.model.ends)
         partitions = len(ends) if rounds else partitions
-        self.world.topics.recreate(partitions)
+        self.world.kafka.recreate(partitions)
         for partition in range(partitions):
             before = [GOOD] * ends[partition] if rounds else []
-            self.world.topics.produce(partition, before + regrown * (partition + 1))
+            self.world.kafka.produce(partition, before + regrown * (partition + 1))
         for _ in range(rounds):
             self.go_all(20)
-            self.world.topics.produce(0, [GOOD, GOOD])
+            self.world.kafka.produce(0, [GOOD, GOOD])
             self.world.tick(20.0)
 
     @step(away=st.sampled_from(["nobody", "nobody", "Kafka", "PostgreSQL"]))
@@ -127,7 +127,7 @@ class Simulation(RuleBasedStateMachine):
     @step(partition=PARTITION, away=st.booleans())
     def leader(self, partition: int, away: bool) -> None:
         """The broker that leads one partition goes away, or comes back."""
-        self.world.topics.leader_away(partition, away)
+        self.world.kafka.leader_away(partition, away)
 
     # --- Dagster and its processes ----------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Simulation(RuleBasedStateMachine):
 
     @step(partition=PARTITION, kinds=KINDS, points=st.sampled_from([5, 15, 40]))
     def produce_and_work(self, partition: int, kinds: list[str], points: int) -> None:
-        self.world.topics.produce(partition, kinds)
+        self.world.kafka.produce(partition, kinds)
         self.world.tick()
         self.go_all(points)
 
@@ -155,7 +155,7 @@ class Simulation(RuleBasedStateMachine):
     @step(which=JOB, at=DEATHS, lingers=st.booleans(), partition=PARTITION, kinds=KINDS)
     def kill(self, which: int, at: str, lingers: bool, partition: int, kinds: list[str]) -> None:
         """A process dies, at that point if it gets there."""
-        self.world.topics.produce(partition, kinds)
+        self.world.kafka.produce(partition, kinds)
         self.world.tick()
         if self.world.processes.alive():
             self.world.processes.kill(self.job(which), at, lingers)
@@ -170,7 +170,7 @@ class Simulation(RuleBasedStateMachine):
     )
     def freeze(self, which: int, at: str, ticks: int, points: int, partition: int, kinds: list[str]) -> None:
         """A process is frozen; the server gives its locks away, others go on, and it wakes up."""
-        self.world.topics.produce(partition, kinds)
+        self.world.kafka.produce(partition, kinds)
         self.world.tick()
         if not self.world.processes.alive():
             return
@@ -181,7 +181,7 @@ class Simulation(RuleBasedStateMachine):
                 self.go_all(points, frozen)
             self.world.processes.go(frozen, 40)
 
-    @precondition(lambda self: self.world.database().sessions)
+    @precondition(lambda self: self.world.database().writing)
     @step(which=JOB)
     def cut_session(self, which: int) -> None:
         self.world.processes.cut_session(self.job(which))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,12 +19,20 @@ from ingest_pipeline.core.errors import (
     Superseded,
     UnknownFault,
 )
-from ingest_pipeline.core.ledger import HandoverRequest, Replayed
+from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, OwnerRequests, TopicIdentity
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.testing import Fault, MemoryDatabase, MemoryLedgerSession, MemoryMissingRows, MemorySource
-from ingest_pipeline.testing.database import MemoryConnection
+from ingest_pipeline.testing import (
+    Fault,
+    MemoryDatabase,
+    MemoryLedgerSession,
+    MemoryMissingRows,
+    MemorySource,
+    MemoryTopics,
+    MemoryWritingConnection,
+)
+from ingest_pipeline.testing.database import MemoryBackend
 from ingest_pipeline_tests.simulation.checks import Checks
 from ingest_pipeline_tests.simulation.jobs import Job, current, pause, watched
 from ingest_pipeline_tests.simulation.model import Model, mended
@@ -47,15 +55,15 @@ class SimDatabase(MemoryDatabase):
     Attributes:
         breaks: faults of the next writes, in their order. None lets a write pass.
         refusal: the error that ends the present write.
-        sessions: job → the ledger session it has opened.
-        lingering: (time of death, connection) of clients whose death the server has not noticed.
+        writing: job → the writing connection it has opened.
+        lingering: (time of death, backend) of clients whose death the server has not noticed.
     """
 
     def __init__(self, state: SharedState) -> None:
         super().__init__(state.clock)
         self.count = state.count
-        self.sessions: dict[Job, SimLedgerSession] = {}
-        self.lingering: list[tuple[float, MemoryConnection]] = []
+        self.writing: dict[Job, SimWritingConnection] = {}
+        self.lingering: list[tuple[float, MemoryBackend]] = []
         self.breaks: deque[Break] = deque()
         self.refusal: type[IngestError] | None = None
 
@@ -66,41 +74,54 @@ class SimDatabase(MemoryDatabase):
 
     def end_lingering(self) -> None:
         before = self.clock.monotonic() - LINGER_SECONDS
-        for died_at, connection in self.lingering:
+        for died_at, backend in self.lingering:
             if died_at <= before:
-                self.end(connection)
+                self.end(backend)
         self.lingering = [entry for entry in self.lingering if entry[0] > before]
 
     def has_session(self, run_id: str) -> bool:
-        return any(connection.run_id == run_id for connection in self.connections)
+        return any(backend.run_id == run_id for backend in self.backends)
 
 
 class SimSource(MemorySource):
     checks: Checks
     model: Model
 
-    def assign(self, offsets: Mapping[int, NextOffset]) -> None:
+    def assign(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         job = current()
-        if job is not None:
+        if job is not None and offsets:
             job.since = self.model.reading()
             if job.watch is not None:
                 job.watch.starts()
-        super().assign(offsets)
+        super().assign(topic, offsets)
 
-    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+    def read(self, max_records: int, timeout_seconds: float) -> dict[str, Chunk]:
         watch = watched()
         if watch is not None:
             watch.reads()
         pause("read")
-        chunk = super().read(max_records, timeout_seconds)
+        chunks = super().read(max_records, timeout_seconds)
         if watch is not None:
-            watch.took(chunk.messages)
-        return chunk
+            for chunk in chunks.values():
+                watch.took(chunk.messages)
+        return chunks
 
-    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
+    def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         pause("acknowledge")
-        super().acknowledge(offsets)
+        super().acknowledge(topic, offsets)
         self.checks.acknowledged(offsets)
+
+
+class SimTopics(MemoryTopics):
+    """Sees a run ask whether the topics are still its own."""
+
+    def identities(self, topics: Collection[str]) -> dict[str, TopicIdentity | IngestError]:
+        if (watch := watched()) is None:
+            return super().identities(topics)
+        watch.asks()
+        identities = super().identities(topics)
+        watch.compared()
+        return identities
 
 
 @cache
@@ -127,34 +148,43 @@ class SimDecoder:
         return self._decoder.decode_many(values)
 
 
+class SimWritingConnection(MemoryWritingConnection):
+    def __init__(self, database: SimDatabase, run_id: str) -> None:
+        self.server = database
+        super().__init__(database, run_id)
+        job = current()
+        if job is not None:
+            database.writing[job] = self
+
+    def heartbeat(self) -> Mapping[str, OwnerRequests]:
+        pause("heartbeat")
+        return super().heartbeat()
+
+    def close(self) -> None:
+        """A process that dies closes nothing: the server notices, or it does not for a while."""
+        job = current()
+        if job is not None and job.lingers:
+            self.server.lingering.append((self.server.clock.monotonic(), self.backend))
+        else:
+            super().close()
+
+
 class SimLedgerSession(MemoryLedgerSession):
     def __init__(
         self,
-        database: SimDatabase,
+        connection: SimWritingConnection,
         checks: Checks,
         stream: Stream,
-        run_id: str,
         dead_letter_max_bytes: int,
         limits: LetterLimits | None,
     ) -> None:
-        self._server, self._checks = database, checks
+        self._server, self._checks = connection.server, checks
         self._streak = 0
-        super().__init__(database, stream, run_id, dead_letter_max_bytes=dead_letter_max_bytes, limits=limits)
-        job = current()
-        if job is not None:
-            self._server.sessions[job] = self
+        super().__init__(connection, stream, dead_letter_max_bytes=dead_letter_max_bytes, limits=limits)
 
-    def own(
-        self,
-        partitions: Collection[int],
-        *,
-        exact: bool,
-        announce: HandoverRequest | None = None,
-        wait_seconds: float = 0.0,
-        stop: Callable[[], str | None] = lambda: None,
-    ) -> dict[int, Any]:
+    def own(self, partitions: Collection[int], *, exact: bool) -> dict[int, Any]:
         pause("own")
-        others = super().own(partitions, exact=exact, announce=announce, wait_seconds=wait_seconds, stop=stop)
+        others = super().own(partitions, exact=exact)
         self._checks.taken(self._run_id, self.positions)
         return dict(others)
 
@@ -189,23 +219,11 @@ class SimLedgerSession(MemoryLedgerSession):
             self._server.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
         return settled
 
-    def heartbeat(self) -> OwnerRequests:
-        pause("heartbeat")
-        return super().heartbeat()
-
     def accept(self, accepted: Sequence[Acceptance], identity: TopicIdentity, by: str) -> None:
         pause("accept")
         before = dict(self._server.table(self._stream).positions)
         super().accept(accepted, identity, by)
         self._checks.accepted(accepted, before)
-
-    def close(self) -> None:
-        """A process that dies closes nothing: the server notices, or it does not for a while."""
-        job = current()
-        if job is not None and job.lingers:
-            self._server.lingering.append((self._server.clock.monotonic(), self.connection))
-        else:
-            super().close()
 
     def _break_off(self, fault: Fault | None, here: Fault) -> None:
         job = current()

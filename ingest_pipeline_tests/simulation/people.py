@@ -114,15 +114,15 @@ def catch_up(world: World) -> None:
     """Faults stop and an operator does what the messages say: everything is accounted for in bounded time."""
     world.broker.set_unavailable(False)
     for partition in world.model.ends:
-        world.topics.leader_away(partition, False)
+        world.kafka.leader_away(partition, False)
     world.database().reachable = True
     world.database().breaks.clear()
     world.start_seconds = 0.0
     world.ledger(READING).resume()
-    world.topics.end_transactions()
+    world.kafka.end_transactions()
     _settle(world)
     for partition in world.model.ends:  # a log cut and regrown to the very same end is found with its next record
-        world.topics.produce(partition, [GOOD])
+        world.kafka.produce(partition, [GOOD])
     _settle(world)
     world.checks.unchanged()
     for partition, at in world.table.positions.items():

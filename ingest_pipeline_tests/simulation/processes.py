@@ -61,21 +61,21 @@ class Processes:
             if job.point == at or job.dead:
                 break
             self.go(job, 1)
-        session = self._database.sessions.get(job)
-        if session is None or not session.connection.alive:
+        connection = self._database.writing.get(job)
+        if connection is None or not connection.backend.alive:
             return False
-        self._database.free(session.connection)
-        if session.connection in self._database.connections:
-            self._database.connections.remove(session.connection)
+        self._database.free(connection.backend)
+        if connection.backend in self._database.backends:
+            self._database.backends.remove(connection.backend)
         job.zombie = True
         self._state.count["processes frozen"] += 1
         return True
 
     def cut_session(self, job: Job) -> None:
         """pg_terminate_backend."""
-        if job in self._database.sessions:
+        if job in self._database.writing:
             self._state.count["sessions ended"] += 1
-            self._database.end(self._database.sessions[job].connection)
+            self._database.end(self._database.writing[job].backend)
 
     def stop(self, which: int, reason: str) -> None:
         """Terminate in the UI, or a signal."""
@@ -100,4 +100,4 @@ class Processes:
             assert watch is not None
             assert failed in {"", watch.stopped_by, *EXPECTED_ENDS}, f"{failed}: {run.said}"
             watch.ended(failed, run.stop_reason)
-        self._database.sessions.pop(job, None)
+        self._database.writing.pop(job, None)

@@ -9,15 +9,13 @@ from typing import Any
 
 import dagster as dg
 
-from ingest_pipeline.core.end_reasons import EndReason
-from ingest_pipeline.core.errors import EnvironmentFault
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
 from ingest_pipeline.orchestration.run.drained_stream import DrainedStream
+from ingest_pipeline.orchestration.run.job_run import JobRun
 from ingest_pipeline.orchestration.run.journal import Journal
-from ingest_pipeline.orchestration.run.stream_run import StreamRun
-from ingest_pipeline_tests.simulation.jobs import Job, watched
+from ingest_pipeline_tests.simulation.jobs import Job
 from ingest_pipeline_tests.simulation.parts import SimDatabase
 from ingest_pipeline_tests.simulation.state import SharedState
 from ingest_pipeline_tests.simulation.watch import Watch
@@ -130,24 +128,6 @@ class SimStop:
         return self._run.stop_reason
 
 
-class WatchedStream(DrainedStream):
-    """As it is shipped, and seen to ask whether the topic is still its own."""
-
-    def verify(self, partition_count: int) -> EndReason | None:
-        watch = watched()
-        assert watch is not None
-        watch.asks()
-        answered = True
-        try:
-            return super().verify(partition_count)
-        except EnvironmentFault:
-            answered = False
-            raise
-        finally:
-            if answered:
-                watch.compared()
-
-
 def work_of(run: SimRun, instance: SimInstance, stream_context: StreamContext, state: SharedState) -> None:
     """A run's process from its first line to its last; Dagster writes down how it ended."""
     run.status, run.start_time = dg.DagsterRunStatus.STARTED, state.clock.time()
@@ -155,9 +135,18 @@ def work_of(run: SimRun, instance: SimInstance, stream_context: StreamContext, s
     try:
         context: Any = SimContext(instance, run)
         journal = Journal(context, state.clock, QUIET)
-        drained = WatchedStream(stream_context, context.asset_key, journal, QUIET, EVALUATIONS)
         stop: Any = SimStop(run)
-        results = list(StreamRun(context.run, drained, journal, stop).results())
+        shard = tags.shard_of(run.tags)
+        drained = DrainedStream(
+            stream_context,
+            context.asset_key,
+            journal=journal,
+            log=QUIET,
+            stop=stop.reason,
+            share=sorted if shard is None else shard.partitions,
+            evaluations=EVALUATIONS,
+        )
+        results = list(JobRun(context.run, [drained], journal, stop).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

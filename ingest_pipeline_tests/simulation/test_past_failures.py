@@ -16,7 +16,7 @@ def simulation(*kinds: str) -> Iterator[Simulation]:
     """One partition with records that have been drained; at the end everything has to be accounted for."""
     state = Simulation()
     state.begin(own=settings_of(run_idle_seconds=0), partitions=1)
-    state.world.topics.produce(0, kinds)
+    state.world.kafka.produce(0, kinds)
     state.work(ticks=2, points=100)
     yield state
     state.teardown()

@@ -16,7 +16,7 @@ def test_launches_are_few_and_records_arrive(seconds: float) -> None:
     state.begin(own=settings_of(run_idle_seconds=0), partitions=1)
     state.slow_starts(seconds=seconds)
     for round_number in range(1, 5):
-        state.world.topics.produce(0, [GOOD] * 3)
+        state.world.kafka.produce(0, [GOOD] * 3)
         while state.world.lag():
             state.work(ticks=1, points=100)
         while state.world.busy():

@@ -1,11 +1,12 @@
 """The world that the machine's rules act on: broker, database, Dagster's runs, and product code between them.
 
-Product code is the sensor's tick, StreamRun with the drain loop, acceptance and replay, as they are shipped. The world
+Product code is the sensor's tick, JobRun with the drain loop, acceptance and replay, as they are shipped. The world
 takes the place of their clients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +22,21 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.setbacks import backoff_seconds
 from ingest_pipeline.settings import JobSettings, Settings, StreamSettings
-from ingest_pipeline.testing import MemoryLedger, MemoryTopic
+from ingest_pipeline.testing import InlineExecutor, MemoryLedger, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.checks import Checks
 from ingest_pipeline_tests.simulation.jobs import SharedClock, watched
 from ingest_pipeline_tests.simulation.model import COLDEST
-from ingest_pipeline_tests.simulation.parts import SimDatabase, SimDecoder, SimLedgerSession, SimMissingRows, SimSource
+from ingest_pipeline_tests.simulation.parts import (
+    SimDatabase,
+    SimDecoder,
+    SimLedgerSession,
+    SimMissingRows,
+    SimSource,
+    SimTopics,
+    SimWritingConnection,
+)
 from ingest_pipeline_tests.simulation.processes import EXPECTED_ENDS, Processes
 from ingest_pipeline_tests.simulation.runs import SimInstance, SimRun, work_of
 from ingest_pipeline_tests.simulation.state import SharedState
@@ -53,7 +62,7 @@ class World(SharedState):
 
     def __init__(self, settings: Settings, partitions: int = 2) -> None:
         super().__init__(settings, SharedClock())
-        self.topics = Topics(self.broker, self.model, self.count, partitions)
+        self.kafka = Topics(self.broker, self.model, self.count, partitions)
         self._database = SimDatabase(self)
         self.table: MemoryTable = self._database.table(READING.name)
         self._topic, self._ledger = MemoryTopic(self.broker, TOPIC), MemoryLedger(self._database, READING)
@@ -81,18 +90,26 @@ class World(SharedState):
     def topic(self, stream: Stream) -> MemoryTopic:
         return self._topic
 
-    def source(self, stream: Stream, ledger_id: str) -> SimSource:
+    def topics(self) -> SimTopics:
+        return SimTopics(self.broker)
+
+    def source(self, streams: Sequence[Stream], ledger_id: str) -> SimSource:
         patience = float(self.job.retry_seconds)
-        source = SimSource(self.broker, TOPIC, self.clock, group_id=GROUP, ledger_id=ledger_id, retry_seconds=patience)
+        source = SimSource(self.broker, self.clock, groups={TOPIC: GROUP}, ledger_id=ledger_id, retry_seconds=patience)
         source.checks, source.model = self.checks, self.model
         if (watch := watched()) is not None:
             watch.compared()  # a run has looked at the topic just before
         return source
 
-    def ledger_session(self, stream: Stream, run_id: str) -> SimLedgerSession:
+    def writing_connection(self, run_id: str, shared: bool = False) -> SimWritingConnection:
+        return SimWritingConnection(self._database, run_id)
+
+    def ledger_session(self, connection: SimWritingConnection, stream: Stream) -> SimLedgerSession:
         own = self.own
-        limits = letter_limits(own)
-        return SimLedgerSession(self._database, self.checks, stream, run_id, own.dead_letter_max_bytes, limits)
+        return SimLedgerSession(connection, self.checks, stream, own.dead_letter_max_bytes, letter_limits(own))
+
+    def executor(self) -> InlineExecutor:
+        return InlineExecutor()
 
     def missing_rows(self, stream: Stream) -> SimMissingRows:
         return SimMissingRows(self._database, self.checks, stream)
@@ -151,7 +168,7 @@ class World(SharedState):
             if at.topic_id != self.model.topic_id:
                 return f"partition {partition} is of another topic"
             outside = not self.model.starts[partition] <= at.next_offset <= self.model.ends[partition]
-            seen = partition not in held and self.topics.answers(partition)
+            seen = partition not in held and self.kafka.answers(partition)
             if partition in noted or (outside and seen):
                 return f"partition {partition} has lost records"
         return ""

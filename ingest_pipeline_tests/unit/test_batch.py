@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits, BatchReader
+from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits, OpenBatch
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Chunk, Message, NextOffset, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
@@ -15,20 +15,17 @@ from ingest_pipeline.testing import MemoryBroker, MemorySource, SettableClock
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.samples import READING, STEADY, good, make_batch, message, messages, tombstone
 
-Taken = tuple[list[Message], dict[int, NextOffset], float]
+Taken = tuple[list[Message], dict[int, NextOffset]]
+Read = Callable[[int, float], Chunk]
 
 
 class Scripted:
-    """A source that returns given chunks of any size, as `consume` may, and then nothing."""
+    """Reads that return given chunks of any size, as `consume` may, and then nothing."""
 
     def __init__(self, clock: SettableClock, *chunks: Chunk) -> None:
         self._clock, self._chunks, self.read_sizes = clock, list(chunks), list[int]()
 
-    def assign(self, offsets: Mapping[int, NextOffset]) -> None: ...
-    def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None: ...
-    def close(self) -> None: ...
-
-    def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+    def __call__(self, max_records: int, timeout_seconds: float) -> Chunk:
         self.read_sizes.append(max_records)
         if self._chunks:
             return self._chunks.pop(0)
@@ -36,12 +33,34 @@ class Scripted:
         return Chunk()
 
 
+class Reading:
+    """An open batch that is filled as the drain does."""
+
+    def __init__(self, read: Read, limits: BatchLimits, clock: SettableClock) -> None:
+        self._read, self.batch = read, OpenBatch(limits, clock)
+
+    def read(self) -> Taken | None:
+        """The batch, if it is due after one more read."""
+        if not self.batch.due:
+            room = self.batch.room
+            chunk = self._read(room, self.batch.wait_seconds)
+            self.batch.add(chunk, more=len(chunk.messages) >= room)
+        return self.batch.take() if self.batch.due else None
+
+
+def of_broker(broker: MemoryBroker, clock: SettableClock) -> Read:
+    """Reads topic "reading" of an in-memory broker."""
+    source = MemorySource(broker, clock)
+    source.assign("reading", {0: NextOffset(0)})
+    return lambda max_records, timeout_seconds: source.read(max_records, timeout_seconds).get("reading", Chunk())
+
+
 def sized(offset: int, size: int) -> MemoryMessage:
     return MemoryMessage(0, offset, 0, b"x" * size)
 
 
-def reader(clock: SettableClock, *chunks: Chunk, records: int = 1000, size: int = 1 << 20) -> BatchReader:
-    return BatchReader(Scripted(clock, *chunks), BatchLimits(records, size, 1.0), clock)
+def reader(clock: SettableClock, *chunks: Chunk, records: int = 1000, size: int = 1 << 20) -> Reading:
+    return Reading(Scripted(clock, *chunks), BatchLimits(records, size, 1.0), clock)
 
 
 def offsets(taken: Taken | None) -> list[int]:
@@ -80,27 +99,27 @@ def test_with_a_backlog_the_first_batch_ends_when_the_backlog_is_read() -> None:
         Chunk(messages(1, [3]), {1: NextOffset(4)}),
         Chunk(),
     ]
-    reading = BatchReader(Scripted(clock, *script), BatchLimits(1000, 1 << 20, 1.0), clock)
-    reading.expect_backlog({0: 6, 1: 3, 2: 8})
+    reading = Reading(Scripted(clock, *script), BatchLimits(1000, 1 << 20, 1.0), clock)
+    reading.batch.expect_backlog({0: 6, 1: 3, 2: 8})
     assert reading.read() is not None  # the first end alone
     assert reading.read() is None
     assert offsets(reading.read()) == [0, 1, 2, 7]
     assert clock.monotonic() == 0
     assert [reading.read(), reading.read()] == [None, None]  # the next batch waits for more
-    assert reading.take() is not None
+    assert reading.batch.take() != ([], {})
 
 
 def test_with_an_empty_backlog_the_first_record_is_a_batch() -> None:
     clock = SettableClock()
-    reading = BatchReader(Scripted(clock, Chunk(messages(0, [4])), Chunk()), BatchLimits(1000, 1 << 20, 1.0), clock)
-    reading.expect_backlog({})
+    reading = Reading(Scripted(clock, Chunk(messages(0, [4])), Chunk()), BatchLimits(1000, 1 << 20, 1.0), clock)
+    reading.batch.expect_backlog({})
     assert offsets(reading.read()) == [4]
 
 
 def test_the_timeout_of_a_batch_starts_with_its_first_record() -> None:
     clock = SettableClock()
     source = Scripted(clock, Chunk(), Chunk(messages(0, [0])), Chunk())
-    reading = BatchReader(source, BatchLimits(1000, 1 << 20, 1.0), clock)
+    reading = Reading(source, BatchLimits(1000, 1 << 20, 1.0), clock)
     clock.advance(50)  # idle time does not count
     assert reading.read() is None
     assert reading.read() is None
@@ -114,7 +133,7 @@ def test_the_timeout_of_a_batch_starts_with_its_first_record() -> None:
 def test_a_read_waits_for_one_record_and_at_most_a_slice() -> None:
     clock = SettableClock()
     source = Scripted(clock)
-    BatchReader(source, BatchLimits(1000, 1 << 20, 60.0), clock).read()
+    Reading(source, BatchLimits(1000, 1 << 20, 60.0), clock).read()
     assert source.read_sizes == [1]
     assert clock.monotonic() == SLICE_SECONDS
 
@@ -124,9 +143,8 @@ def test_with_a_backlog_several_batches_share_a_commit() -> None:
     broker = MemoryBroker({"reading": 1})
     for _ in range(47):
         broker.append("reading", 0, good())
-    source = MemorySource(broker, "reading", clock)
-    source.assign({0: NextOffset(0)})
-    reading = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, batches_per_commit=3), clock)
+    read = of_broker(broker, clock)
+    reading = Reading(read, BatchLimits(10, 1 << 20, 1.0, batches_per_commit=3), clock)
     batches = []
     while clock.monotonic() < 5:
         taken = reading.read()
@@ -140,7 +158,7 @@ def test_with_a_backlog_several_batches_share_a_commit() -> None:
 def test_a_full_batch_does_not_wait_for_more_records() -> None:
     clock = SettableClock()
     source = Scripted(clock, Chunk(messages(0, [0])), Chunk(messages(0, range(1, 10))), Chunk())
-    reading = BatchReader(source, BatchLimits(10, 1 << 20, 1.0, batches_per_commit=3), clock)
+    reading = Reading(source, BatchLimits(10, 1 << 20, 1.0, batches_per_commit=3), clock)
     assert reading.read() is None
     assert reading.read() is None  # full, but the read returned its maximum, so more records may wait
     assert len(offsets(reading.read())) == 10
@@ -151,7 +169,7 @@ def test_a_full_batch_does_not_wait_for_more_records() -> None:
 def test_the_size_of_a_read_follows_the_size_of_records() -> None:
     clock = SettableClock()
     source = Scripted(clock, *(Chunk([sized(offset, 100_000)]) for offset in range(12)))
-    reading = BatchReader(source, BatchLimits(1000, 1_000_000, 1.0), clock)
+    reading = Reading(source, BatchLimits(1000, 1_000_000, 1.0), clock)
     while reading.read() is None:
         pass
     assert max(source.read_sizes) <= 100
@@ -159,19 +177,16 @@ def test_the_size_of_a_read_follows_the_size_of_records() -> None:
 
 def test_ends_stay_behind_carried_records() -> None:
     reading = reader(SettableClock(), Chunk(messages(0, range(3)), {0: NextOffset(9)}), records=2)
-    first, second = reading.read(), reading.take()
+    first, second = reading.read(), reading.batch.take()
     assert first is not None and first[1] == {}
-    assert second is None  # `take` leaves carried records
-    assert reading.read() is None
-    last = reading.take()
-    assert last is not None and (offsets(last), last[1]) == ([2], {0: NextOffset(9)})
+    assert (offsets(second), second[1]) == ([2], {0: NextOffset(9)})
 
 
 def test_take_returns_records_below_every_limit() -> None:
     reading = reader(SettableClock(), Chunk(messages(0, [0, 1])))
     assert reading.read() is None
-    assert offsets(reading.take()) == [0, 1]
-    assert reading.take() is None
+    assert offsets(reading.batch.take()) == [0, 1]
+    assert reading.batch.take() == ([], {})
 
 
 @STEADY
@@ -188,7 +203,7 @@ def test_batches_hold_every_record_once_in_order_and_within_the_limits(
     for chunk in sizes:
         chunks.append(Chunk([sized(offset + index, length) for index, length in enumerate(chunk)]))
         offset += len(chunk)
-    reading = BatchReader(Scripted(clock, *chunks), BatchLimits(records, size, 1.0, batches_per_commit), clock)
+    reading = Reading(Scripted(clock, *chunks), BatchLimits(records, size, 1.0, batches_per_commit), clock)
     seen: list[int] = []
     for _ in range(offset + len(sizes) + 20):
         taken = reading.read()
@@ -249,9 +264,8 @@ def test_a_reader_reads_from_the_in_memory_broker() -> None:
     broker, clock = MemoryBroker({"reading": 1}), SettableClock()
     for _ in range(3):
         broker.append("reading", 0, b"x")
-    source = MemorySource(broker, "reading", clock)
-    source.assign({0: NextOffset(0)})
-    reading = BatchReader(source, BatchLimits(2, 1000, 1.0), clock)
+    read = of_broker(broker, clock)
+    reading = Reading(read, BatchLimits(2, 1000, 1.0), clock)
     seen = []
     for _ in range(10):
         taken = reading.read()

@@ -10,8 +10,10 @@ import pytest
 
 from ingest_pipeline.core.batch import BatchLimits
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.drain import HANDOVER_SECONDS, Drain, RunLimits
-from ingest_pipeline.core.errors import DatabaseUnavailable, DataLoss, KafkaUnavailable, TopicChanged
+from ingest_pipeline.core.drain import HANDOVER_SECONDS, Drain, RunLimits, Verdicts
+from ingest_pipeline.core.end_reasons import EndReason
+from ingest_pipeline.core.errors import DatabaseUnavailable, DataLoss, KafkaUnavailable, StopStream, TopicChanged
+from ingest_pipeline.core.lane import Lane, Opening
 from ingest_pipeline.core.ledger import HandoverRequest
 from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import Chunk
@@ -19,12 +21,14 @@ from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.start import StartPolicy, begin
 from ingest_pipeline.testing import (
     Fault,
+    InlineExecutor,
     MemoryBroker,
     MemoryDatabase,
     MemoryLedger,
     MemoryLedgerSession,
     MemorySource,
     MemoryTopic,
+    MemoryWritingConnection,
     SettableClock,
 )
 from ingest_pipeline_tests.samples import READING, good
@@ -41,9 +45,9 @@ class Scene:
     limits: RunLimits = LIMITS
     batch: BatchLimits = TENS
     clock: SettableClock = field(default_factory=SettableClock)
-    stop: Callable[[], str | None] = lambda: None
+    stop: Callable[[], EndReason | None] = lambda: None
     partitions: int = 1
-    verify: Callable[[], str | None] = lambda: None
+    verify: Callable[[], EndReason | None] = lambda: None
     observe: Callable[[Progress], None] = lambda progress: None
     rules: RecordRules = field(default_factory=RecordRules)
 
@@ -57,7 +61,12 @@ class Scene:
             policy=StartPolicy("earliest", None, "g"),
             stream="reading",
         )
-        self.session = MemoryLedgerSession(self.database, READING, "mine")
+        self.connect("mine")
+
+    def connect(self, run_id: str) -> None:
+        """Own all partitions for a run."""
+        self.connection = MemoryWritingConnection(self.database, run_id)
+        self.session = MemoryLedgerSession(self.connection, READING)
         self.session.own(range(self.partitions), exact=True)
 
     def produce(self, count: int, partition: int = 0) -> None:
@@ -65,19 +74,35 @@ class Scene:
             self.broker.append("reading", partition, good())
 
     def drain(self) -> Drain:
-        return Drain(
-            MemorySource(self.broker, "reading", self.clock),
+        self.lane = Lane(
+            "reading",
+            "reading",
             self.session,
             decode=JsonDecoder(READING).decode,
             batch_limits=self.batch,
-            run_limits=self.limits,
             clock=self.clock,
-            stop=lambda: self.stop(),
-            verify=lambda: self.verify(),
             observe=lambda progress: self.observe(progress),
             rules=self.rules,
-            waiting={0: self.broker.log("reading", 0).end},
         )
+        self.lane.opened(Opening([*range(self.partitions)], {0: self.broker.log("reading", 0).end}))
+        return Drain(
+            MemorySource(self.broker, self.clock),
+            self.connection,
+            [self.lane],
+            limits=self.limits,
+            clock=self.clock,
+            stop=lambda: self.stop(),
+            executor=InlineExecutor(),
+            verify=lambda streams: self._verdicts(),
+        )
+
+    def _verdicts(self) -> Verdicts:
+        try:
+            return {"reading": self.verify()}
+        except KafkaUnavailable:
+            return {}
+        except StopStream as error:
+            return {"reading": error}
 
     @property
     def rows(self) -> int:
@@ -89,7 +114,7 @@ def test_a_drain_ends_caught_up_after_the_idle_time() -> None:
     scene.produce(25)
     drain = scene.drain()
     assert drain.run() == "caught-up"
-    assert (scene.rows, drain.progress.rows, drain.progress.batches) == (25, 25, 3)
+    assert (scene.rows, scene.lane.progress.rows, scene.lane.progress.batches) == (25, 25, 3)
     assert 5.0 <= scene.clock.monotonic() < 8.0
 
 
@@ -107,7 +132,7 @@ def test_the_first_batch_ends_with_the_backlog() -> None:
     drain = scene.drain()
     assert drain.run() == "caught-up"
     assert first[0] < 1
-    assert (scene.rows, drain.progress.batches) == (4, 2)
+    assert (scene.rows, scene.lane.progress.batches) == (4, 2)
     assert scene.clock.monotonic() >= 3
 
 
@@ -142,7 +167,7 @@ class TestOneLeaderIsAway:
         assert scene.clock.monotonic() < 90
 
     def test_a_run_by_hand_does_not_wait_for_the_leader(self) -> None:
-        scene = self.scene(targets={0: 5})
+        scene = self.scene(targets={"reading": {0: 5}})
         assert scene.drain().run() == "caught-up"
         assert self.rows(scene) == [5, 0]
 
@@ -166,8 +191,8 @@ def test_a_drain_past_its_age_waits_a_little_for_a_successor() -> None:
 def test_a_drain_past_its_age_ends_when_a_successor_waits() -> None:
     scene = Scene(limits=replace(LIMITS, max_seconds=3, idle_seconds=60))
     scene.produce(4)
-    waiting = scene.database.open("next", "reading")
-    waiting.waits[HandoverRequest.AT_MAXIMUM_AGE] = frozenset([0])
+    waiting = scene.database.open("next")
+    waiting.waits[HandoverRequest.AT_MAXIMUM_AGE] = {("reading", 0)}
     assert scene.drain().run() == "age"
     assert 3 <= scene.clock.monotonic() < 4
 
@@ -188,14 +213,14 @@ def test_a_drain_ends_after_exactly_max_batches() -> None:
 
 
 def test_a_run_by_hand_ends_at_the_ends_of_its_start() -> None:
-    scene = Scene(limits=replace(LIMITS, targets={0: 5}), batch=BatchLimits(1, 1 << 20, 1.0))
+    scene = Scene(limits=replace(LIMITS, targets={"reading": {0: 5}}), batch=BatchLimits(1, 1 << 20, 1.0))
     scene.produce(9)
     assert scene.drain().run() == "caught-up"
     assert scene.rows == 5
 
 
 def test_a_run_by_hand_without_records_ends_at_once() -> None:
-    scene = Scene(limits=replace(LIMITS, targets={0: 0}))
+    scene = Scene(limits=replace(LIMITS, targets={"reading": {0: 0}}))
     assert scene.drain().run() == "caught-up"
     assert scene.clock.monotonic() == 0.0
 
@@ -234,8 +259,8 @@ def test_a_pause_ends_an_idle_drain() -> None:
 )
 def test_only_an_urgent_waiter_ends_a_drain_before_its_age(announced: HandoverRequest, ended: str) -> None:
     scene = Scene()
-    other = MemoryLedgerSession(scene.database, READING, "other")
-    other.connection.waits[announced] = frozenset({0})
+    other = MemoryLedgerSession(MemoryWritingConnection(scene.database, "other"), READING)
+    other.announce(announced, [0])
     scene.produce(5)
     assert scene.drain().run() == ended
     assert scene.rows == 5
@@ -265,7 +290,7 @@ def test_a_drain_verifies_before_reading_and_remembers_verified_offsets() -> Non
     drain = scene.drain()
     with pytest.raises(TopicChanged):
         drain.run()
-    assert (scene.rows, drain.verified) == (0, {0: 0})
+    assert (scene.rows, scene.lane.verified) == (0, {0: 0})
 
     def changes() -> str | None:
         if scene.rows == 5:
@@ -279,7 +304,7 @@ def test_a_drain_verifies_before_reading_and_remembers_verified_offsets() -> Non
     drain = scene.drain()
     with pytest.raises(TopicChanged):
         drain.run()
-    assert drain.verified == {0: 5}
+    assert scene.lane.verified == {0: 5}
 
 
 def test_verify_is_called_again_after_a_missing_answer() -> None:
@@ -313,9 +338,8 @@ def test_a_lasting_fault_fails_the_run_after_the_retry_time_and_loses_nothing() 
     assert 20 < scene.clock.monotonic() <= 61
     assert scene.rows == 0
     scene.database.clear_script()
-    successor = MemoryLedgerSession(scene.database, READING, "next")
-    successor.own([0], exact=True, wait_seconds=60)
-    scene.session = successor
+    scene.connection.close()
+    scene.connect("next")
     assert scene.drain().run() == "caught-up"
     assert scene.rows == 25
 
@@ -338,7 +362,7 @@ def test_transaction_markers_at_the_end_leave_no_lag() -> None:
     drain.run()
     position = scene.ledger.positions()[0]
     assert (position.next_offset, position.rows, position.absent) == (3, 2, 1)
-    assert (drain.progress.absent, drain.progress.batches) == (1, 1)
+    assert (scene.lane.progress.absent, scene.lane.progress.batches) == (1, 1)
 
 
 def test_records_read_before_a_loss_are_committed() -> None:
@@ -395,7 +419,7 @@ def test_a_drain_reads_nothing_while_the_database_is_away() -> None:
                 scene.database.reachable = True
 
     class Watched(MemorySource):
-        def read(self, max_records: int, timeout_seconds: float) -> Chunk:
+        def read(self, max_records: int, timeout_seconds: float) -> dict[str, Chunk]:
             reads.append(scene.clock.monotonic())
             return super().read(max_records, timeout_seconds)
 
@@ -403,7 +427,7 @@ def test_a_drain_reads_nothing_while_the_database_is_away() -> None:
     scene = Scene(clock=Outage())
     scene.produce(100)
     drain = scene.drain()
-    drain._source = drain._reader._source = Watched(scene.broker, "reading", scene.clock)
+    drain._source = Watched(scene.broker, scene.clock)
 
     def cut(progress: Progress) -> None:
         if progress.batches == 2 and scene.clock.monotonic() < 30:

@@ -36,10 +36,11 @@ def replayed(store: Store) -> Replayed:
     for _ in range(50):
         broker.append("reading", 0, RECORD)
     limits = BatchLimits(records=20, size_bytes=10 * len(RECORD), timeout_seconds=SLICE_SECONDS)
-    source = MemorySource(broker, "reading", clock)
+    source = MemorySource(broker, clock)
     decode, offsets = JsonDecoder(READING).decode, Range(0, 1, 5, 45)
     return replay(
         source,
+        "reading",
         store,
         decode=decode,
         rules=RecordRules(),

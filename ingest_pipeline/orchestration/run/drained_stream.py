@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import dagster as dg
 
 from ...core.backoff import Backoff
 from ...core.choices import OnDataLoss, ReportAs
 from ...core.end_reasons import EndReason
-from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged
-from ...core.loss import as_error
-from ...core.ports import Ledger, Topic
-from ...core.record import NextOffset, Position, StoredPosition
-from ...core.start import begin, check_identity
+from ...core.errors import (
+    DataLoss,
+    DeadLetterLimit,
+    EnvironmentFault,
+    IngestError,
+    StopStream,
+    Superseded,
+    TopicChanged,
+)
+from ...core.lane import Lane, Opening
+from ...core.ledger import Holder
+from ...core.loss import as_error, unverified
+from ...core.ports import Ledger, Topic, WritingConnection
+from ...core.record import StoredPosition, TopicIdentity
+from ...core.start import begin, check_identity, unanswered_words
+from ...operations.limits import batch_limits, record_rules
 from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
 from ..checks import CheckResult, Evaluations, check_results
@@ -29,87 +40,182 @@ BEGIN_SECONDS = START_GRACE_SECONDS / 2
 run."""
 
 
-class StreamStart(NamedTuple):
-    """A prepared stream.
-
-    Attributes:
-        ends: partition → end of the topic. A partition whose leader did not answer is absent.
-        partition_count: number of the topic's partitions, with or without a position.
-    """
-
-    positions: dict[int, StoredPosition]
-    ends: dict[int, NextOffset]
-    partition_count: int
-
-
 class DrainedStream:
     """Prepares, verifies and reports a stream of a run.
 
     Args:
         key: the asset of the events.
         log: the compute log.
+        stop: returns a reason to end, or None.
+        share: the run's share of the stream's partitions.
         evaluations: see `check_results`.
+
+    Attributes:
+        opening: what `prepare` made, or None.
+        refusal: the error of `prepare`, or None.
     """
 
     def __init__(
         self,
         context: StreamContext,
         key: dg.AssetKey,
+        *,
         journal: Journal,
         log: logging.Logger,
+        stop: Callable[[], str | None],
+        share: Callable[[Collection[int]], list[int]],
         evaluations: Evaluations | None = None,
     ) -> None:
         self.context, self.name, self.key = context, context.stream.name, key
-        self._journal, self._log, self._evaluations = journal, log, evaluations
+        self.opening: Opening | None = None
+        self._lane: Lane | None = None
+        self._journal, self._log, self._stop, self._share = journal, log, stop, share
+        self._evaluations = evaluations
+        self._partition_count = 0
+        self._positions: dict[int, StoredPosition] = {}
+        self._failure: str | None = None
+        self.refusal: IngestError | None = None
         self._failed_checks: dict[str, CheckResult] = {}
+        self._silent: list[int] = []
+        self._reporter = self._new_reporter()
 
-    def begin(self, stop: Callable[[], str | None]) -> StreamStart:
-        """Prepare tables and positions.
+    def prepare(self) -> None:
+        """Prepare tables and positions for the beginning of a run. An error sets the stream aside."""
+        try:
+            self.opening = self._open()
+        except IngestError as error:
+            self.refusal = error
 
-        A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader
-        does not answer may get no position.
-        """
+    def _open(self) -> Opening:
+        """A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader
+        does not answer may get no position."""
         clients, topic, ledger = self.context.clients, self.context.topic, self.context.ledger
         policy = clients.start_policy(self.context.stream)
-        backoff = Backoff(clients.clock, min(BEGIN_SECONDS, self.context.job_settings.retry_seconds), stop)
+        backoff = Backoff(clients.clock, min(BEGIN_SECONDS, self.context.job_settings.retry_seconds), self._stop)
         while True:
             try:
                 ledger.prepare()
-                self._settle_losses(topic, ledger, stop)
-                partition_count = topic.identity().partitions
+                self._settle_losses(topic, ledger)
+                self._partition_count = topic.identity().partitions
                 positions = begin(topic, ledger, policy=policy, stream=self.name, warn=self._journal.warning)
-                return StreamStart(positions, topic.end_offsets(positions), partition_count)
+                if any(position.topic_id is None for position in positions.values()):
+                    positions = ledger.positions()  # `begin` has stored the topic's ids
+                self._positions = positions
+                ends = {partition: end.next_offset for partition, end in topic.end_offsets(positions).items()}
+                return Opening(self._share(positions), ends)
             except EnvironmentFault as fault:
                 backoff.wait(fault)
 
-    def _settle_losses(self, topic: Topic, ledger: Ledger, stop: Callable[[], str | None]) -> None:
+    def _reopen(self) -> Opening | None:
+        return None if self.context.ledger.state().paused else self._open()
+
+    def connect(self, connection: WritingConnection, by_hand: bool) -> Lane:
+        """Make the stream's lane on the run's connection."""
+        clients, stream = self.context.clients, self.context.stream
+        decoder = clients.decoder(stream)
+        self._lane = Lane(
+            self.name,
+            stream.topic,
+            clients.ledger_session(connection, stream),
+            decode=decoder.decode,
+            batch_limits=batch_limits(self.context.settings, self.context.job_settings, by_hand=by_hand),
+            clock=clients.clock,
+            observe=self._reporter,
+            reopen=self._reopen,
+            owned=self._check_losses,
+            failed=self.failed,
+            rules=record_rules(self.context.settings, stream),
+            decode_many=decoder.decode_many,
+        )
+        if self.refusal is not None:
+            self.lane.leaving = self.failed(self.refusal)
+        return self.lane
+
+    @property
+    def lane(self) -> Lane:
+        """The stream's part of the drain, after `connect`."""
+        assert self._lane is not None
+        return self._lane
+
+    def owned(self) -> None:
+        """Begin to read with the prepared opening, or set the stream aside for a loss."""
+        assert self.opening is not None
+        try:
+            self.lane.opened(self.opening)
+        except StopStream as error:
+            self.lane.leaving = self.failed(error)
+
+    @property
+    def rows(self) -> int:
+        """Rows that the run has stored."""
+        return 0 if self._lane is None else self._lane.progress.rows
+
+    def _settle_losses(self, topic: Topic, ledger: Ledger) -> None:
         """Stop at a noted loss, or accept the loss and continue, as ON_DATA_LOSS says. Raises DataLoss."""
         if self.context.settings.on_data_loss == OnDataLoss.CONTINUE:
-            for accepted in accept_unasked(self.context, topic, ledger, stop):
+            for accepted in accept_unasked(self.context, topic, ledger, self._stop):
                 self._journal.warning(f"{accepted.loss.description}; {consequence(accepted)}")
         elif noted := ledger.losses():
             raise as_error(noted, self.name)
 
-    def check_losses(self, partitions: Collection[int]) -> None:
+    def _check_losses(self) -> None:
         """Raises DataLoss for a loss that an earlier owner noted while this run waited."""
-        if noted := [loss for loss in self.context.ledger.losses() if loss.partition in partitions]:
+        if noted := [loss for loss in self.context.ledger.losses() if loss.partition in self.lane.session.positions]:
             raise as_error(noted, self.name)
 
-    def note_loss(self, error: DataLoss, position: Position) -> DataLoss | TopicChanged:
-        """Note a reader's loss at the position. Returns the error for the run."""
-        loss = loss_of(error, position)
-        self.context.ledger.note_loss(loss)
-        return as_error([loss], self.name)
+    def verdict(self, identity: TopicIdentity) -> EndReason | StopStream | None:
+        """Whether the positions still belong to this topic. An added partition opens the stream again."""
+        try:
+            check_identity(identity, self._positions, self.context.stream.topic, self.name)
+        except TopicChanged as error:
+            return error
+        return EndReason.PARTITIONS_ADDED if identity.partitions > self._partition_count else None
 
-    def verify(self, partition_count: int) -> EndReason | None:
-        """Check that the positions still belong to this topic. An added partition ends the run, and the next run begins
-        with it."""
-        topic, ledger = self.context.topic, self.context.ledger
-        identity = topic.identity()
-        check_identity(identity, ledger.positions(), topic.name, self.name)
-        return EndReason.PARTITIONS_ADDED if identity.partitions > partition_count else None
+    def targets(self) -> dict[int, int]:
+        """Partition → current end, for a run by hand. Partitions whose leader does not answer are left out."""
+        positions = list(self.lane.session.positions)
+        ends = self.context.topic.end_offsets(positions) if positions else {}
+        self._silent = sorted(set(positions) - ends.keys())
+        return {partition: end.next_offset for partition, end in ends.items()}
 
-    def reporter(self) -> Reporter:
+    def failed(self, error: IngestError) -> IngestError:
+        """Note and report an error of this stream. Returns the error for the run. A second call has no effect."""
+        if isinstance(error, Superseded):
+            self._journal.warning(error.message)
+            return error
+        if self._failure == error.message:
+            return error
+        if self._lane is not None:
+            error = self._explained(error, self._lane)
+        self.note_failure(error.message, isinstance(error, StopStream))
+        self._check(error.message if isinstance(error, DeadLetterLimit) else None)
+        return error
+
+    def _explained(self, error: IngestError, lane: Lane) -> IngestError:
+        """Note a reader's loss, and add what is known of records that may belong to another topic."""
+        partition = error.partition
+        if isinstance(error, DataLoss) and partition is not None and partition in lane.session.positions:
+            loss = loss_of(error, lane.session.positions[partition])
+            self.context.ledger.note_loss(loss)
+            return as_error([loss], self.name)
+        if isinstance(error, TopicChanged):
+            taken = unverified(lane.verified, lane.progress.to_offsets)
+            return TopicChanged(error.message + taken, **error.where)
+        return error
+
+    def log(self) -> None:
+        """Log the last commits."""
+        self._reporter.log(self.lane.progress)
+
+    def end(self, ended: EndReason, others: Mapping[int, Holder]) -> dg.MaterializeResult[Any]:
+        """Evaluate the checks. Returns the materialization."""
+        self._check()
+        metadata = {**self._reporter.metadata(self.lane.progress, ended), **owners_metadata(others)}
+        if self._silent:
+            metadata["not_drained"] = unanswered_words(self._silent)
+        return dg.MaterializeResult(asset_key=self.key, metadata=metadata)
+
+    def _new_reporter(self) -> Reporter:
         settings = self.context.settings
         return Reporter(
             self.name,
@@ -139,9 +245,25 @@ class DrainedStream:
             self._journal.event(result.evaluation(self.key))
             yield
 
-    def note_failure(self, why: str, stops: bool) -> None:
-        """Store the failure for `ingest status`, which reports an outage of PostgreSQL itself."""
+    def _check(self, limit_reached: str | None = None) -> None:
+        for _ in self.evaluate_checks(limit_reached):
+            pass
+
+    def note_failure(self, why: str, stops: bool) -> bool:
+        """Store the failure for `ingest status`, which reports an outage of PostgreSQL itself. Returns whether the
+        ledger answered."""
+        self._failure = why
         try:
             self.context.ledger.note_failure(why, stops)
         except IngestError as error:
             self._journal.warning(f"the ledger was not told why this run failed: {error.message}")
+            return False
+        return True
+
+
+def owners_metadata(owners: Mapping[int, Holder]) -> dict[str, str]:
+    """The partitions that a run by hand left to their owners."""
+    if not owners:
+        return {}
+    names = [f"partition {partition}: run {holder.run_id[:8]}" for partition, holder in sorted(owners.items())]
+    return {"drained_by_others": ", ".join(names)}

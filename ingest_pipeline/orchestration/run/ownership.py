@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 
+from ...core.end_reasons import EndReason
 from ...core.ledger import HandoverRequest, Holder
-from ...core.ports import LedgerSession
+from ...core.ownership import take_ownership
 from .. import tags
 from ..patience import SUCCESSOR_SECONDS, successor_seconds
 from ..view import AGE
+from .drained_stream import DrainedStream
 
 SURPLUS_SECONDS = 1.0
 """How long a run that is no successor tries to own its shard."""
 
+Owners = Mapping[str, Mapping[int, Holder]]
+"""Stream → partition → owner."""
+
 
 def own(
-    session: LedgerSession,
-    partitions: list[int],
-    run: dg.DagsterRun,
-    *,
-    run_max_seconds: float,
-    stop: Callable[[], str | None],
-) -> dict[int, Holder]:
-    """Own the partitions, and return the owners of the others. A sensor's run owns its whole shard or nothing, and a
-    run by hand owns the free partitions."""
+    streams: Sequence[DrainedStream], run: dg.DagsterRun, *, run_max_seconds: float, stop: Callable[[], str | None]
+) -> Owners:
+    """Own the partitions of prepared streams, and return the owners of the others. A sensor's run owns its whole share
+    of a stream or nothing, and a run by hand owns the free partitions."""
+    prepared = {stream.lane.session: stream for stream in streams if stream.opening is not None}
+    wanted = {session: stream.opening.partitions for session, stream in prepared.items() if stream.opening is not None}
+    clock = streams[0].context.clients.clock
     if tags.shard_of(run.tags) is None:
-        return session.own(partitions, exact=False)
-    if (why := run.tags.get(tags.SUCCESSOR)) is not None:
+        others = take_ownership(wanted, clock, exact=False)
+    elif (why := run.tags.get(tags.SUCCESSOR)) is not None:
         request = HandoverRequest.AT_MAXIMUM_AGE if why == AGE else HandoverRequest.NOW
         seconds = successor_seconds(run_max_seconds) if why == AGE else SUCCESSOR_SECONDS
-        return session.own(partitions, exact=True, announce=request, wait_seconds=seconds, stop=stop)
-    return session.own(partitions, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop)
+        others = take_ownership(wanted, clock, exact=True, request=request, wait_seconds=seconds, stop=stop)
+    else:
+        others = take_ownership(wanted, clock, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop)
+    for session, stream in prepared.items():
+        if session.positions or not others.get(session):
+            stream.owned()
+        else:
+            stream.lane.leaving = EndReason.SUPERSEDED
+    return {stream.name: others[session] for session, stream in prepared.items() if session in others}
 
 
-def surplus_message(stream: str, shard: tags.Shard, owners: Mapping[int, Holder]) -> str:
+def surplus_message(job: str, shard: tags.Shard, owners: Owners) -> str:
     """For a run that owns nothing."""
-    names = ", ".join(sorted({f"run {holder.run_id[:8]}" for holder in owners.values()})) or "another run"
-    return f"shard {shard} of {stream} is drained by {names}: nothing to do here"
-
-
-def owners_metadata(owners: Mapping[int, Holder]) -> dict[str, str]:
-    """The partitions that a run by hand left to their owners."""
-    if not owners:
-        return {}
-    names = [f"partition {partition}: run {holder.run_id[:8]}" for partition, holder in sorted(owners.items())]
-    return {"drained_by_others": ", ".join(names)}
+    run_ids = {holder.run_id[:8] for holders in owners.values() for holder in holders.values()}
+    names = ", ".join(sorted(f"run {run_id}" for run_id in run_ids)) or "another run"
+    return f"shard {shard} of {job} is drained by {names}: nothing to do here"

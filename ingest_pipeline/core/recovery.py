@@ -1,0 +1,95 @@
+"""Writes, heartbeats and reconnections on the connection that the lanes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from .backoff import Backoff
+from .errors import EnvironmentFault, Superseded, TableBusy
+from .lane import Lane
+from .ports import Clock, WritingConnection
+from .record import Batch, CommitResult, OwnerRequests
+
+
+class Recovery:
+    """Retries after an EnvironmentFault, and owns the partitions of all lanes again.
+
+    Args:
+        retry_seconds: how long one operation is retried.
+        shared: several streams need the connection, so a busy table is left to a later try.
+        owning: the lanes that own partitions now.
+    """
+
+    def __init__(
+        self,
+        connection: WritingConnection,
+        clock: Clock,
+        retry_seconds: float,
+        *,
+        stop: Callable[[], str | None],
+        shared: bool,
+        owning: Callable[[], Collection[Lane]],
+    ) -> None:
+        self._connection, self._clock, self._retry_seconds = connection, clock, retry_seconds
+        self._stop, self._shared, self._owning = stop, shared, owning
+
+    def write(self, lane: Lane, batch: Batch) -> CommitResult:
+        """Store a batch. Raises TableBusy where streams share the connection, and what `LedgerSession.write` does."""
+        backoff: Backoff | None = None
+        while True:
+            try:
+                return lane.session.write(batch)
+            except TableBusy as fault:
+                if self._shared:
+                    raise
+                backoff = backoff or self._backoff()  # not earlier: the first try may have waited for a time-out
+                backoff.wait(fault)
+                continue
+            except EnvironmentFault as fault:
+                backoff = backoff or self._backoff()
+                result = self._recover(backoff, fault, lane, batch)
+            if result is not None:
+                return result
+
+    def heartbeat(self) -> Mapping[str, OwnerRequests]:
+        """Stream → requests to its owner. Empty after a reconnection."""
+        try:
+            return self._connection.heartbeat()
+        except EnvironmentFault as fault:
+            self.reconnect(fault)
+            return {}
+
+    def reconnect(self, fault: EnvironmentFault) -> None:
+        """Connect and own again. Raises the fault when the retries end."""
+        self._recover(self._backoff(), fault)
+
+    def _recover(
+        self, backoff: Backoff, fault: EnvironmentFault, lane: Lane | None = None, batch: Batch | None = None
+    ) -> CommitResult | None:
+        """Returns the result of `batch` if PostgreSQL had committed it. Raises the Superseded of `lane`."""
+        pending = [*([] if lane is None else [lane]), *(other for other in self._owning() if other is not lane)]
+        result: CommitResult | None = None
+        while pending:
+            backoff.wait(fault)
+            try:
+                while pending:
+                    if pending[0] is lane:
+                        result = lane.session.recover(batch)
+                    else:
+                        self._recover_other(pending[0])
+                    del pending[0]
+            except EnvironmentFault as again:
+                fault = again
+        return result
+
+    def _recover_other(self, lane: Lane) -> None:
+        try:
+            lane.session.recover(None)
+        except Superseded as error:
+            if not self._shared:
+                raise
+            lane.batch.clear()
+            lane.leaving = error
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._clock, self._retry_seconds, self._stop)

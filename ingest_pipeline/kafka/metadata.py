@@ -1,0 +1,127 @@
+"""Metadata of topics: existence, partitions and ids. Creates no topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
+from ..core.record import TopicIdentity
+from .admin import Admin
+from .client import bootstrap_servers
+from .errors import map_error
+
+_NO_TOPIC_ID = "A" * 22
+"""A Uuid of zeros, the answer of a broker before 2.8."""
+_URL_SAFE = str.maketrans("+/", "-_")
+"""Kafka's tools print a Uuid with these characters."""
+RETRY_SECONDS = 0.1
+MIN_TIMEOUT_SECONDS = 0.1
+_has_topic_ids: dict[str, bool] = {}
+"""Bootstrap servers → whether the brokers answer questions about topic ids. False: the brokers named no controller and
+did not answer. The process asks such brokers again only if their metadata names a controller."""
+
+
+class Metadata:
+    """Asks any broker for metadata, and the controller for topic ids. Safe for several threads.
+
+    Args:
+        try_seconds: the time-out of one try.
+    """
+
+    def __init__(self, admin: Admin, try_seconds: float) -> None:
+        self._admin, self._try_seconds = admin, try_seconds
+
+    def where(self, topic: str) -> str:
+        """The beginning of a message about the topic."""
+        return f"{self._admin.where}, topic {topic}"
+
+    def of(self, topic: str, deadline: float) -> tuple[Any, Any]:
+        """(metadata, the topic's metadata or error) from any broker. A frozen broker costs one try, not the answer."""
+        client = self._admin.client()
+        try_seconds = min(self._try_seconds, (deadline - time.monotonic()))
+        while True:
+            try:
+                metadata = client.list_topics(topic, timeout=max(MIN_TIMEOUT_SECONDS, try_seconds))
+                break
+            except KafkaException as error:
+                fault = self._admin.fault(error, self.where(topic))
+                if not isinstance(fault, KafkaUnavailable) or time.monotonic() + RETRY_SECONDS > deadline:
+                    raise fault from error
+            finally:
+                client.poll(0)  # the client hands over its log lines only here
+            time.sleep(RETRY_SECONDS)
+        self._admin.answered()
+        state = metadata.topics[topic]
+        if state.error is not None:
+            return metadata, map_error(state.error, self.where(topic))
+        return metadata, state if state.partitions else self._no_partitions(topic)
+
+    def _no_partitions(self, topic: str) -> TopicMissing:
+        return TopicMissing(
+            f"{self.where(topic)}: the topic has no partitions. Create it, or correct the stream's topic"
+        )
+
+    def identities(self, topics: Collection[str], deadline: float) -> dict[str, TopicIdentity | IngestError]:
+        """One description of all topics. The metadata of the first topic adds the cluster's id."""
+        servers, (first, *_) = bootstrap_servers(self._admin.kafka), topics
+        metadata, _ = self.of(first, deadline)
+        has_controller = metadata.controller_id in metadata.brokers
+        if not has_controller and _has_topic_ids.get(servers) is False:
+            return self._identities_without_topic_ids(topics, deadline)
+        identities: dict[str, TopicIdentity | IngestError] = {}
+        for topic, description in self._describe(topics, min(deadline, time.monotonic() + self._try_seconds)):
+            if not isinstance(description, KafkaException):
+                _has_topic_ids[servers] = True
+                topic_id = str(description.topic_id).translate(_URL_SAFE)
+                identities[topic] = (
+                    TopicIdentity(
+                        metadata.cluster_id,
+                        None if topic_id == _NO_TOPIC_ID else topic_id,
+                        len(description.partitions),
+                    )
+                    if description.partitions
+                    else self._no_partitions(topic)
+                )
+                continue
+            code = description.args[0].code()
+            if not has_controller and code == KafkaError._TIMED_OUT and servers not in _has_topic_ids:
+                _has_topic_ids[servers] = False
+                return self._identities_without_topic_ids(topics, deadline)
+            if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+                return self._identities_without_topic_ids(topics, deadline)
+            identities[topic] = self._admin.fault(description, self.where(topic))
+        return identities
+
+    def _identities_without_topic_ids(
+        self, topics: Collection[str], deadline: float
+    ) -> dict[str, TopicIdentity | IngestError]:
+        identities: dict[str, TopicIdentity | IngestError] = {}
+        for topic in topics:
+            metadata, state = self.of(topic, deadline)
+            identities[topic] = (
+                state
+                if isinstance(state, IngestError)
+                else TopicIdentity(metadata.cluster_id, None, len(state.partitions))
+            )
+        return identities
+
+    def _describe(self, topics: Collection[str], deadline: float) -> list[tuple[str, Any]]:
+        """(topic, description or KafkaException). The client prefers the controller."""
+        client = self._admin.client()
+        timeout_seconds = max(MIN_TIMEOUT_SECONDS, deadline - time.monotonic())
+        futures = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_seconds)
+        descriptions: list[tuple[str, Any]] = []
+        for topic, future in futures.items():
+            try:
+                remaining = max(0.0, deadline + 1.0 - time.monotonic())
+                descriptions.append((topic, future.result(remaining)))
+            except KafkaException as error:
+                descriptions.append((topic, error))
+            except TimeoutError:
+                descriptions.append((topic, KafkaException(KafkaError(KafkaError._TIMED_OUT))))
+        client.poll(0)
+        return descriptions

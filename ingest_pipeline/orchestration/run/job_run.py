@@ -1,0 +1,197 @@
+"""One Dagster run: it opens, owns and drains the streams of a job, and reports its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from types import MappingProxyType
+from typing import Any
+
+import dagster as dg
+
+from ...core.drain import Drain, RunLimits, Verdicts
+from ...core.end_reasons import EndReason
+from ...core.errors import EnvironmentFault, IngestError, NotPermitted, StopStream, Superseded, TopicMissing
+from ...core.record import TopicIdentity
+from .. import tags
+from .drained_stream import DrainedStream
+from .garbage_collector import paused_garbage_collector
+from .journal import Journal
+from .ownership import Owners, own, surplus_message
+from .stop_signal import StopRequest
+
+NO_FAILURES: Mapping[str, IngestError] = MappingProxyType({})
+Results = Generator[dg.MaterializeResult[Any], None, dict[str, IngestError]]
+"""Yields materializations. Returns the errors of streams that were set aside: stream → error."""
+
+
+class JobRun:
+    """Drains streams of one job for the op of their assets.
+
+    Args:
+        streams: not empty. With several streams, the failure of one leaves the others alone.
+    """
+
+    def __init__(
+        self, run: dg.DagsterRun, streams: Sequence[DrainedStream], journal: Journal, stop: StopRequest
+    ) -> None:
+        self._run, self._streams, self._journal, self._stop = run, streams, journal, stop
+        self._context = streams[0].context
+        self._settings, self._clients = self._context.job_settings, self._context.clients
+        self._shared = len(streams) > 1
+        self._shard = tags.shard_of(run.tags)
+        self._began_at = self._clients.clock.monotonic()
+        self._opening_seconds: float | None = None
+
+    def results(self) -> Iterator[dg.MaterializeResult[Any]]:
+        """Drain and yield a materialization for each drained stream. A surplus run yields none.
+
+        Raises:
+            dagster.Failure: one line that says what happened and what to do.
+            DagsterExecutionInterruptedError: after Terminate, with the open batches committed and reported.
+        """
+        own_tags = {tags.PID: str(os.getpid())}
+        self._tag(own_tags if self._shared else {tags.STREAM: self._streams[0].name, **own_tags})
+        try:
+            with self._stop, ExitStack() as cleanup:
+                failures = yield from self._drain(cleanup)
+        except Superseded:
+            self._tag_end(EndReason.SUPERSEDED)
+            self._journal.finish()
+        except IngestError as error:
+            self._tag_end(f"failed:{type(error).__name__}")
+            self._note(error)
+            self._journal.finish()
+            raise dg.Failure(description=error.message, allow_retries=False) from None
+        except Exception as error:  # a bug: it keeps its traceback
+            name = type(error).__name__
+            self._tag_end(f"failed:{name}")
+            for stream in self._streams:
+                stream.note_failure(f"a bug, {name}: its traceback is in Dagster's log of the run", stops=True)
+            self._journal.finish()
+            raise
+        else:
+            if failures:
+                raise dg.Failure(description=_summary(failures), allow_retries=False)
+
+    def _drain(self, cleanup: ExitStack) -> Results:
+        clients, by_hand = self._clients, self._shard is None
+        executor = clients.executor()
+        cleanup.callback(executor.shutdown, wait=False, cancel_futures=True)
+        list(executor.map(DrainedStream.prepare, self._streams))
+        refusals = [stream.refusal for stream in self._streams if stream.refusal is not None]
+        if len(refusals) == len(self._streams):
+            raise refusals[0]
+        ledger_id = self._context.ledger.ledger_id()
+        source = clients.source([stream.context.stream for stream in self._streams], ledger_id)
+        cleanup.enter_context(closing(source))
+        connection = clients.writing_connection(self._run.run_id, shared=self._shared)
+        cleanup.callback(connection.close)
+        lanes = [stream.connect(connection, by_hand) for stream in self._streams]
+        self._opening_seconds = clients.clock.monotonic() - self._began_at
+        others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
+        if self._shard is not None and not any(lane.session.positions for lane in lanes):
+            self._end_without_ownership(self._shard, others)
+            return {}
+        drain = Drain(
+            source,
+            connection,
+            lanes,
+            limits=self._limits(),
+            clock=clients.clock,
+            stop=self._stop.reason,
+            executor=executor,
+            verify=self._verify,
+        )
+        try:
+            with paused_garbage_collector():
+                ended = drain.run()
+        finally:
+            for stream in self._streams:
+                stream.log()  # of a commit that an error followed at once
+        connection.close()
+        failures = {
+            name: reason
+            for name, reason in drain.aside.reasons.items()
+            if isinstance(reason, IngestError) and not isinstance(reason, Superseded)
+        }
+        self._tag_end(f"failed:{type(next(iter(failures.values()))).__name__}" if failures else ended, failures)
+        for stream in self._streams:
+            if stream.name not in failures and (result := stream.end(ended, others.get(stream.name, {}))) is not None:
+                if ended == EndReason.TERMINATED:  # Dagster takes no result of an interrupted op
+                    self._journal.event(dg.AssetMaterialization(stream.key, metadata=result.metadata))
+                else:
+                    yield result
+        self._finish(ended)
+        return failures
+
+    def _note(self, error: IngestError) -> None:
+        """Note an error that ended the run. Without an answer for one stream, PostgreSQL has none for the others."""
+        if not self._shared:
+            self._streams[0].failed(error)
+            return
+        for stream in self._streams:
+            if not stream.note_failure(error.message, isinstance(error, StopStream)):
+                break
+
+    def _limits(self) -> RunLimits:
+        """A run by hand stops at the current end offsets."""
+        return RunLimits(
+            max_seconds=self._settings.run_max_seconds,
+            idle_seconds=self._settings.run_idle_seconds,
+            max_batches=self._settings.run_max_batches,
+            retry_seconds=self._settings.retry_seconds,
+            targets=None if self._shard is not None else {stream.name: stream.targets() for stream in self._streams},
+        )
+
+    def _verify(self, streams: Sequence[str]) -> Verdicts:
+        """Ask for all topics at once. Streams without an answer are left out."""
+        by_topic = {stream.context.stream.topic: stream for stream in self._streams if stream.name in streams}
+        try:
+            identities = self._clients.topics().identities(by_topic)
+        except (EnvironmentFault, NotPermitted):
+            return {}
+        verdicts: dict[str, EndReason | StopStream | None] = {}
+        for topic, identity in identities.items():
+            stream = by_topic[topic]
+            if isinstance(identity, TopicIdentity):
+                verdicts[stream.name] = stream.verdict(identity)
+            elif isinstance(identity, TopicMissing):
+                verdicts[stream.name] = identity
+        return verdicts
+
+    def _end_without_ownership(self, shard: tags.Shard, others: Owners) -> None:
+        """End a surplus run, or a run that was stopped while it waited."""
+        ended = self._stop.reason() or EndReason.SURPLUS
+        self._tag_end(ended)
+        self._journal.info(surplus_message(self._context.stream.job, shard, others))
+        self._finish(ended)
+
+    def _finish(self, ended: EndReason) -> None:
+        """Raises DagsterExecutionInterruptedError after Terminate."""
+        self._journal.finish()
+        if ended == EndReason.TERMINATED:
+            raise dg.DagsterExecutionInterruptedError
+
+    def _tag_end(self, why: str, failures: Mapping[str, IngestError] = NO_FAILURES) -> None:
+        """Tag the run with its end reason and its committed rows."""
+        if self._shard is None:
+            for stream in self._streams:  # several streams may share a run by hand, so each has an outcome
+                own = f"failed:{type(failures[stream.name]).__name__}" if stream.name in failures else str(why)
+                self._tag({f"{tags.ENDED}/{stream.name}": own, f"{tags.ROWS}/{stream.name}": str(stream.rows)})
+            return
+        end_tags = {tags.ENDED: str(why), tags.ROWS: str(sum(stream.rows for stream in self._streams))}
+        if self._opening_seconds is not None:
+            end_tags[tags.OPENING] = f"{self._opening_seconds:.1f}"
+        self._tag(end_tags)
+
+    def _tag(self, run_tags: Mapping[str, str]) -> None:
+        self._journal.tags(self._run.run_id, run_tags)
+
+
+def _summary(failures: Mapping[str, IngestError]) -> str:
+    """The first failure, and the names of some other failed streams."""
+    first, *others = failures
+    more = f" (and {len(others)} more streams: {', '.join(others[:5])})" if others else ""
+    return failures[first].message + more

@@ -1,0 +1,369 @@
+"""Several streams in one drain: one stream's trouble leaves the others alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from ingest_pipeline import Stream
+from ingest_pipeline.core.batch import BatchLimits
+from ingest_pipeline.core.dead_letter_limit import LetterLimits
+from ingest_pipeline.core.decode import JsonDecoder
+from ingest_pipeline.core.drain import Drain, RunLimits, Verdicts
+from ingest_pipeline.core.end_reasons import EndReason
+from ingest_pipeline.core.errors import (
+    DataLoss,
+    DeadLetterLimit,
+    IngestError,
+    KafkaUnavailable,
+    TableBusy,
+    TopicChanged,
+)
+from ingest_pipeline.core.lane import Lane, Opening
+from ingest_pipeline.core.start import StartPolicy, begin
+from ingest_pipeline.testing import (
+    Fault,
+    InlineExecutor,
+    MemoryBroker,
+    MemoryDatabase,
+    MemoryLedger,
+    MemoryLedgerSession,
+    MemorySource,
+    MemoryTopic,
+    MemoryWritingConnection,
+    SettableClock,
+)
+from ingest_pipeline_tests.samples import READING, good
+
+NAMES = ("rain", "snow", "wind")
+LIMITS = RunLimits(max_seconds=600, idle_seconds=30, max_batches=0, retry_seconds=60)
+
+
+class Weather:
+    """Streams rain, snow and wind on the fakes, drained by run "mine"."""
+
+    def __init__(self, names: Sequence[str] = NAMES, limits: RunLimits = LIMITS, batch_bytes: int = 1 << 20) -> None:
+        self.clock = SettableClock()
+        self.streams = {name: Stream(name, READING.event, job="weather") for name in names}
+        self.broker = MemoryBroker(dict.fromkeys(names, 1))
+        self.database = MemoryDatabase(self.clock)
+        self.ledgers = {name: MemoryLedger(self.database, stream) for name, stream in self.streams.items()}
+        for name, ledger in self.ledgers.items():
+            begin(MemoryTopic(self.broker, name), ledger, policy=StartPolicy("earliest", None, "g"), stream=name)
+        self.connection = MemoryWritingConnection(self.database, "mine")
+        self.failures: list[tuple[str, str]] = []
+        self.verdicts: Callable[[], Verdicts] = dict
+        self.during: Callable[[], None] = lambda: None
+        self.stop: Callable[[], EndReason | None] = lambda: None
+        self.limits = limits
+        self.batch = BatchLimits(10, batch_bytes, 1.0)
+        self.lanes = {name: self.lane(name) for name in names}
+
+    def lane(self, name: str) -> Lane:
+        stream = self.streams[name]
+        session = MemoryLedgerSession(self.connection, stream, limits=LetterLimits(0.5, 5))
+
+        def failed(error: IngestError) -> IngestError:
+            self.failures.append((name, type(error).__name__))
+            return error
+
+        def reopen() -> Opening | None:
+            return None if self.ledgers[name].state().paused else Opening([0])
+
+        lane = Lane(
+            name,
+            name,
+            session,
+            decode=JsonDecoder(stream).decode,
+            batch_limits=self.batch,
+            clock=self.clock,
+            observe=lambda progress: self.during(),
+            reopen=reopen,
+            failed=failed,
+        )
+        assert session.own([0], exact=True) == {}
+        return lane
+
+    def run(self) -> EndReason:
+        self.drain = Drain(
+            MemorySource(self.broker, self.clock),
+            self.connection,
+            list(self.lanes.values()),
+            limits=self.limits,
+            clock=self.clock,
+            stop=lambda: self.stop(),
+            executor=InlineExecutor(),
+            verify=lambda streams: self.verdicts(),
+        )
+        return self.drain.run()
+
+    def produce(self, count: int, *names: str) -> None:
+        for name in names or self.streams:
+            for _ in range(count):
+                self.broker.append(name, 0, good())
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {name: ledger.positions()[0].rows for name, ledger in self.ledgers.items()}
+
+    def until(self, seconds: float, *actions: tuple[float, Callable[[], None]]) -> None:
+        """Stop the run at this time. Each action happens once, at its time."""
+        left = sorted(actions, key=lambda action: action[0])
+
+        def during() -> None:
+            while left and self.clock.monotonic() >= left[0][0]:
+                left.pop(0)[1]()
+
+        self.during = during
+        self.stop = lambda: EndReason.SIGNAL if self.clock.monotonic() >= seconds else None
+
+
+def test_every_stream_is_stored_and_counted_by_itself() -> None:
+    weather = Weather()
+    for count, name in zip((25, 3, 0), NAMES, strict=True):
+        weather.produce(count, name)
+    assert weather.run() == "caught-up"
+    assert weather.rows == {"rain": 25, "snow": 3, "wind": 0}
+    assert [lane.progress.rows for lane in weather.lanes.values()] == [25, 3, 0]
+    assert weather.drain.aside.reasons == {}
+    groups = {
+        topic: {p: commit.next_offset for p, commit in offsets.items()}
+        for (_, topic), offsets in weather.broker.groups.items()
+    }
+    assert groups == {"rain": {0: 25}, "snow": {0: 3}}
+
+
+def test_a_batch_of_one_stream_does_not_wait_for_another_stream() -> None:
+    weather = Weather()
+    stored_at: dict[str, float] = {}
+
+    def during() -> None:
+        for name, rows in weather.rows.items():
+            if rows and name not in stored_at:
+                stored_at[name] = weather.clock.monotonic()
+        if weather.clock.monotonic() < 2:
+            weather.broker.append("rain", 0, good())  # a busy neighbour
+            weather.clock.advance(0.01)
+
+    weather.produce(1, "snow", "wind")
+    weather.during = during
+    weather.run()
+    assert max(stored_at["snow"], stored_at["wind"]) <= 1.3
+
+
+class TestTroubleOfOneStream:
+    """rain is in trouble. snow and wind get a record each second."""
+
+    def world(self, *actions: tuple[float, Callable[[], None]], seconds: float = 90) -> Weather:
+        weather = Weather(limits=replace(LIMITS, idle_seconds=1e6))
+        weather.until(seconds, *actions, *[(t, lambda: weather.produce(1)) for t in range(1, int(seconds))])
+        return weather
+
+    def assert_others_went_on(self, weather: Weather) -> None:
+        for name in ("snow", "wind"):
+            assert weather.rows[name] >= 85
+            assert weather.lanes[name].progress.latency.maximum_ms <= 1500
+
+    def test_a_locked_table_is_tried_again_and_stored_when_it_is_free(self) -> None:
+        weather = self.world()
+        table = weather.database.table("rain")
+        table.locked = True
+
+        def unlock() -> None:
+            table.locked = False
+
+        weather.until(90, (60, unlock), *[(t, lambda: weather.produce(1)) for t in range(1, 90)])
+        assert weather.run() == "signal"
+        self.assert_others_went_on(weather)
+        assert weather.rows["rain"] >= 85
+        assert weather.failures == []
+
+    def test_beyond_the_dead_letter_limit_the_stream_fails_and_is_tried_again(self) -> None:
+        weather = self.world()
+        for _ in range(20):
+            weather.broker.append("rain", 0, b"{")
+        with_letters = weather.ledgers["rain"]
+        weather.until(
+            90,
+            (50, lambda: with_letters.allow_letters(100)),
+            *[(t, lambda: weather.produce(1, "snow", "wind")) for t in range(1, 90)],
+            (85, lambda: weather.produce(5, "rain")),
+        )
+        assert weather.run() == "signal"
+        self.assert_others_went_on(weather)
+        assert 3 <= len(weather.failures) <= 8
+        assert set(weather.failures) == {("rain", "DeadLetterLimit")}
+        assert weather.rows["rain"] == 5
+
+    def test_lost_records_stop_the_stream_alone(self) -> None:
+        weather = self.world()
+
+        def lose() -> None:
+            weather.produce(30, "rain")
+            weather.broker.delete_records("rain", 0, weather.broker.log("rain", 0).end - 1)
+
+        weather.broker.delete_records("rain", 0, 0)
+        weather.until(
+            90,
+            *[(t, lambda: weather.produce(1, "snow", "wind")) for t in range(1, 90)],
+            (30, lose),
+        )
+        weather.run()
+        self.assert_others_went_on(weather)
+        reason = weather.drain.aside.reasons["rain"]
+        assert isinstance(reason, DataLoss)
+        assert weather.lanes["rain"].session.positions == {}, "the partitions are given back, for `accept-loss`"
+
+    def test_a_paused_stream_is_given_back_and_goes_on_after_its_resumption(self) -> None:
+        weather = self.world()
+        ledger = weather.ledgers["rain"]
+        owners: list[int] = []
+        weather.until(
+            90,
+            *[(t, lambda: weather.produce(1)) for t in range(1, 90)],
+            (10, lambda: ledger.pause("index build", "somebody")),
+            (20, lambda: owners.append(len(ledger.owners([0]).holders))),
+            (30, ledger.resume),
+        )
+        weather.run()
+        self.assert_others_went_on(weather)
+        assert owners == [0]
+        assert weather.rows["rain"] >= 85
+        assert weather.failures == []
+
+    def test_another_topic_under_the_name_drops_the_open_batch_of_the_stream(self) -> None:
+        weather = self.world()
+        weather.verdicts = lambda: {"rain": TopicChanged("another topic")} if weather.clock.monotonic() > 20 else {}
+
+        def reopen() -> Opening | None:
+            raise TopicChanged("another topic")
+
+        weather.lanes["rain"].reopen = reopen
+        weather.run()
+        self.assert_others_went_on(weather)
+        assert weather.rows["rain"] < 25
+        assert set(weather.failures) == {("rain", "TopicChanged")}
+
+    def test_an_added_partition_opens_the_stream_again(self) -> None:
+        weather = self.world()
+        opened: list[int] = []
+        lane = weather.lanes["rain"]
+        reopen = lane.reopen
+
+        def count() -> Opening | None:
+            opened.append(1)
+            return reopen()
+
+        lane.reopen = count
+        weather.verdicts = lambda: {"rain": EndReason.PARTITIONS_ADDED} if not opened else {}
+        weather.run()
+        self.assert_others_went_on(weather)
+        assert (len(opened), weather.rows["rain"] >= 85) == (1, True)
+
+    def test_a_run_that_took_the_partitions_costs_the_stream_alone(self) -> None:
+        weather = self.world()
+        thief = MemoryWritingConnection(weather.database, "thief")
+
+        def steal() -> None:
+            weather.database.backends[0].owned.discard(("rain", 0))
+            assert MemoryLedgerSession(thief, weather.streams["rain"]).own([0], exact=True) == {}
+
+        weather.until(
+            90,
+            *[(t, lambda: weather.produce(1)) for t in range(1, 90)],
+            (10, steal),
+            (40, thief.close),
+        )
+        weather.run()
+        self.assert_others_went_on(weather)
+        assert weather.rows["rain"] >= 85
+        assert weather.failures[:1] == [("rain", "Superseded")]
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_a_lost_connection_is_opened_again_for_all_streams(fault: Fault) -> None:
+    weather = Weather()
+    weather.produce(25)
+    weather.database.script(None, None, fault, None, fault)
+    assert weather.run() == "caught-up"
+    assert weather.rows == dict.fromkeys(NAMES, 25)
+    assert weather.failures == []
+
+
+def test_a_database_away_for_longer_than_the_retries_fails_the_run() -> None:
+    weather = Weather(limits=replace(LIMITS, retry_seconds=5))
+    weather.produce(5)
+    weather.database.reachable = False
+    with pytest.raises(IngestError, match="not reachable"):
+        weather.run()
+
+
+def test_kafka_away_fails_the_run() -> None:
+    weather = Weather()
+    weather.broker.set_unavailable(True)
+    with pytest.raises(KafkaUnavailable):
+        weather.run()
+
+
+def test_a_run_whose_streams_all_failed_ends_with_the_last_error() -> None:
+    weather = Weather()
+    for name in NAMES:
+        for _ in range(20):
+            weather.broker.append(name, 0, b"{")
+    with pytest.raises(DeadLetterLimit):
+        weather.run()
+    assert sorted(name for name, _ in weather.failures) == sorted(NAMES)
+
+
+def test_a_locked_table_keeps_a_run_from_ending_idle() -> None:
+    weather = Weather(limits=replace(LIMITS, idle_seconds=3))
+    weather.produce(4)
+    table = weather.database.table("rain")
+    table.locked = True
+
+    def unlock() -> None:
+        if weather.clock.monotonic() > 20:
+            table.locked = False
+
+    weather.during = unlock
+    assert weather.run() == "caught-up"
+    assert weather.rows == dict.fromkeys(NAMES, 4)
+
+
+def test_a_run_by_hand_ends_when_every_stream_has_reached_its_target() -> None:
+    targets: Mapping[str, Mapping[int, int]] = {"rain": {0: 12}, "snow": {0: 3}, "wind": {0: 0}}
+    weather = Weather(limits=replace(LIMITS, targets=targets))
+    weather.produce(12, "rain")
+    weather.produce(3, "snow")
+    assert weather.run() == "caught-up"
+    assert weather.rows == {"rain": 12, "snow": 3, "wind": 0}
+
+
+def test_open_batches_of_all_streams_together_are_bounded() -> None:
+    weather = Weather(batch_bytes=2_000)
+    largest = 0
+
+    def during() -> None:
+        nonlocal largest
+        largest = max(largest, sum(lane.batch.size_bytes for lane in weather.lanes.values()))
+
+    weather.during = during
+    weather.batch = BatchLimits(10_000, 2_000, 60.0)
+    weather.lanes = {}
+    for name in NAMES:
+        weather.database.backends[0].owned.discard((name, 0))
+        weather.lanes[name] = weather.lane(name)
+    weather.produce(60)
+    assert weather.run() == "caught-up"
+    assert weather.rows == dict.fromkeys(NAMES, 60)
+    assert largest <= 2 * 2_000 + 2_000
+
+
+def test_a_busy_table_of_a_single_stream_is_retried_in_place() -> None:
+    weather = Weather(names=("rain",), limits=replace(LIMITS, retry_seconds=5))
+    weather.produce(3)
+    weather.database.table("rain").locked = True
+    with pytest.raises(TableBusy):
+        weather.run()
