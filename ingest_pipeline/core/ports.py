@@ -109,6 +109,19 @@ class Topics(Protocol):
         """
 
 
+class Ledgers(Protocol):
+    """The ledgers of several streams, read together.
+
+    Every call raises DatabaseUnavailable when the database does not answer.
+    """
+
+    def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
+        """Stream → the facts for a sensor tick, or the error of this stream's ledger. Reads all in one transaction."""
+
+    def note_ticks(self, streams: Collection[str]) -> None:
+        """Note the time of a sensor tick for these streams."""
+
+
 class Ledger(Protocol):
     """One stream's part of the ledger, read and changed from outside a run.
 

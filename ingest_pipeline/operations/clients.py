@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..kafka.topics import KafkaTopics
     from ..postgres.database import Database
     from ..postgres.ledger import PostgresLedger
+    from ..postgres.ledgers import PostgresLedgers
     from ..postgres.replay import MissingRows
     from ..postgres.session import PostgresLedgerSession
     from ..postgres.writing_connection import PostgresWritingConnection
@@ -71,6 +72,12 @@ class Clients:
         from ..postgres.ledger import PostgresLedger
 
         return PostgresLedger(self.database(), stream)
+
+    def ledgers(self, streams: Sequence[Stream]) -> PostgresLedgers:
+        """The ledgers of several streams, read together."""
+        from ..postgres.ledgers import PostgresLedgers
+
+        return PostgresLedgers(self.database(), streams)
 
     def writing_connection(self, run_id: str, shared: bool = False) -> PostgresWritingConnection:
         """A new writing session with PostgreSQL, which the caller closes.

@@ -8,14 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from ..core.errors import LedgerConflict
+from ..core.errors import IngestError
 from ..core.ledger import Account, LedgerSnapshot, LetterCount, Owners, StreamState
-from ..core.loss import Loss, noted_loss
+from ..core.loss import Loss
 from ..core.ports import Ledger
 from ..core.record import NextOffset, StoredPosition, TopicIdentity
 from ..core.stream import Stream
-from . import acceptance, ledger_sql, locks, renamed, schema
+from . import acceptance, ledger_sql, ledgers, renamed, schema
 from .database import Database
+from .ledgers import PostgresLedgers
 
 
 class PostgresLedger(Ledger):
@@ -29,53 +30,35 @@ class PostgresLedger(Ledger):
         schema.prepare(self._database, self._stream)
 
     def snapshot(self) -> LedgerSnapshot:
-        with self._database.connect(self._doing) as connection:
-            if not schema.has_ledger(connection, self._database):
-                return LedgerSnapshot({}, StreamState(), [], Owners({}, set()))
-            positions = self._positions(connection)
-            return LedgerSnapshot(
-                positions, self._state(connection), self._losses(connection), self._owners(connection, positions)
-            )
+        snapshot = PostgresLedgers(self._database, [self._stream]).snapshots()[self._stream.name]
+        if isinstance(snapshot, IngestError):
+            raise snapshot
+        return snapshot
 
     def positions(self) -> dict[int, StoredPosition]:
+        """Raises LedgerConflict: see `read_positions`."""
+        name = self._stream.name
         with self._database.connect(self._doing) as connection:
-            return self._positions(connection) if schema.has_ledger(connection, self._database) else {}
-
-    def _positions(self, connection: Connection) -> dict[int, StoredPosition]:
-        """Raises LedgerConflict for a negative offset: an earlier version stored -1001 while a partition's leader was
-        away."""
-        rows = connection.execute(self._sql(ledger_sql.POSITIONS), {"stream": self._stream.name}).all()
-        for row in rows:
-            if row.first_offset < 0:
-                raise LedgerConflict(
-                    f"stream {self._stream.name}, partition {row.partition}: its position begins at {row.first_offset},"
-                    " which is no offset: an earlier version stored it while the partition's leader was away. If the"
-                    f" table has no row of the partition, delete this row of {self._database.schemas.ledger}.position:"
-                    " the partition begins at its beginning. Else restore the ledger and the table from one backup",
-                    stream=self._stream.name,
-                    partition=row.partition,
-                )
-        return {row.partition: StoredPosition(**row._mapping) for row in rows}
+            if not schema.has_ledger(connection, self._database):
+                return {}
+            positions = ledgers.read_positions(connection, self._database, [name])[name]
+        if isinstance(positions, IngestError):
+            raise positions
+        return positions
 
     def owners(self, partitions: Collection[int]) -> Owners:
+        name = self._stream.name
         with self._database.connect(self._doing) as connection:
             if not schema.has_ledger(connection, self._database):
                 return Owners({}, set())
-            return self._owners(connection, partitions)
-
-    def _owners(self, connection: Connection, partitions: Collection[int]) -> Owners:
-        keys = locks.lock_keys(connection, self._database.schemas.ledger, self._stream.name)
-        looks = self._database.copy_looks
-        held = locks.holders(connection, keys, partitions, looks) if partitions else {}
-        return Owners(held, locks.present_runs(connection))
+            return ledgers.read_owners(connection, self._database, {name: partitions})[name]
 
     def state(self) -> StreamState:
+        name = self._stream.name
         with self._database.connect(self._doing) as connection:
-            return self._state(connection) if schema.has_ledger(connection, self._database) else StreamState()
-
-    def _state(self, connection: Connection) -> StreamState:
-        row = connection.execute(self._sql(ledger_sql.STATE), {"stream": self._stream.name}).one_or_none()
-        return StreamState() if row is None else StreamState(**row._mapping)
+            if not schema.has_ledger(connection, self._database):
+                return StreamState()
+            return ledgers.read_states(connection, self._database, [name])[name]
 
     def pause(self, reason: str, by: str) -> None:
         self._execute(ledger_sql.PAUSE, {"reason": reason, "by": by})
@@ -98,12 +81,11 @@ class PostgresLedger(Ledger):
         self._execute(ledger_sql.FAILED, {"why": why, "stops": stops})
 
     def losses(self) -> list[Loss]:
+        name = self._stream.name
         with self._database.connect(self._doing) as connection:
-            return self._losses(connection) if schema.has_ledger(connection, self._database) else []
-
-    def _losses(self, connection: Connection) -> list[Loss]:
-        rows = connection.execute(self._sql(ledger_sql.LOSSES), {"stream": self._stream.name})
-        return [noted_loss(**row._mapping) for row in rows]
+            if not schema.has_ledger(connection, self._database):
+                return []
+            return ledgers.read_losses(connection, self._database, [name])[name]
 
     def note_loss(self, loss: Loss) -> None:
         parameters = {
@@ -123,7 +105,7 @@ class PostgresLedger(Ledger):
         with self._database.connect(f"beginning stream {self._stream.name}") as connection:
             lock = {"key": f"ingest begin {self._database.schemas.ledger} {self._stream.name}"}
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), lock)
-            existing = connection.execute(self._sql(ledger_sql.POSITIONS), {"stream": self._stream.name}).all()
+            existing = connection.execute(self._sql(ledger_sql.POSITIONS), {"streams": [self._stream.name]}).all()
             if first and existing:
                 return False
             if first:

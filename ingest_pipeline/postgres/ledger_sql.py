@@ -1,13 +1,13 @@
 """The statements of ledger.py. `{ledger}` stands for the ledger's schema."""
 
 POSITIONS = """
-    SELECT kafka_partition AS partition, kafka_incarnation AS incarnation, topic, cluster_id, topic_id, first_offset,
-           next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
-    FROM {ledger}.position WHERE stream = :stream ORDER BY kafka_partition"""
+    SELECT stream, kafka_partition AS partition, kafka_incarnation AS incarnation, topic, cluster_id, topic_id,
+           first_offset, next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
+    FROM {ledger}.position WHERE stream = ANY(:streams) ORDER BY stream, kafka_partition"""
 STATE = """
-    SELECT paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at, failed_at,
+    SELECT stream, paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at, failed_at,
            failure, failure_stops, waiting, now() AS now
-    FROM {ledger}.stream_state WHERE stream = :stream"""
+    FROM {ledger}.stream_state WHERE stream = ANY(:streams)"""
 PAUSE = """
     INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)
     VALUES (:stream, true, :reason, :by, now())
@@ -55,10 +55,10 @@ AWAIT = """
     ON CONFLICT (stream) DO UPDATE SET awaited_since = coalesce(stream_state.awaited_since, now())"""
 AWAITED = "SELECT awaited_since IS NOT NULL FROM {ledger}.stream_state WHERE stream = :stream"
 LOSSES = """
-    SELECT l.cause, l.kafka_partition AS partition, l.kafka_incarnation AS incarnation, l.next_offset AS expected,
-           l.low, l.high, l.found_at
+    SELECT l.stream, l.cause, l.kafka_partition AS partition, l.kafka_incarnation AS incarnation,
+           l.next_offset AS expected, l.low, l.high, l.found_at
     FROM {ledger}.loss l JOIN {ledger}.position p USING (stream, kafka_partition, kafka_incarnation, next_offset)
-    WHERE stream = :stream ORDER BY l.kafka_partition"""
+    WHERE stream = ANY(:streams) ORDER BY l.stream, l.kafka_partition"""
 FORGET_LOSSES = """
     WITH forgotten AS (
         DELETE FROM {ledger}.loss

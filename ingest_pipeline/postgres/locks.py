@@ -8,7 +8,7 @@ call would hold back VACUUM.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,10 +67,12 @@ class LockKeys:
 
 def lock_keys(connection: Connection, ledger_schema: str, stream: str) -> LockKeys:
     """The keys for this ledger. Two ledgers in one database have different keys."""
+    return LockKeys(position_table_oid(connection, ledger_schema), stream)
+
+
+def position_table_oid(connection: Connection, ledger_schema: str) -> int:
     name = f"{quoted(ledger_schema)}.position"
-    return LockKeys(
-        connection.execute(text("SELECT to_regclass(:name)::oid::bigint"), {"name": name}).scalar_one(), stream
-    )
+    return int(connection.execute(text("SELECT to_regclass(:name)::oid::bigint"), {"name": name}).scalar_one())
 
 
 def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int], exact: bool) -> list[int]:
@@ -112,12 +114,25 @@ def holders(connection: Connection, keys: LockKeys, partitions: Collection[int],
     Args:
         looks: earlier looks of this process at COPY progress.
     """
-    by_key = {keys.key(_OWN, partition): partition for partition in partitions}
-    rows = connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": looks.frozen_seconds})
-    return {
-        by_key[row.key]: Holder(run_of(row.application_name), row.pid, _is_frozen(row, looks), row.backend_start)
-        for row in rows
+    return holders_of_streams(connection, [(keys, partitions)], looks)[0]
+
+
+def holders_of_streams(
+    connection: Connection, streams: Sequence[tuple[LockKeys, Collection[int]]], looks: CopyLooks
+) -> list[dict[int, Holder]]:
+    """`holders` of several streams by one statement, in the order of the streams."""
+    by_key = {
+        keys.key(_OWN, partition): (number, partition)
+        for number, (keys, partitions) in enumerate(streams)
+        for partition in partitions
     }
+    owners: list[dict[int, Holder]] = [{} for _ in streams]
+    if by_key:
+        for row in connection.execute(_HOLDERS, {"keys": list(by_key), "frozen": looks.frozen_seconds}):
+            number, partition = by_key[row.key]
+            frozen = _is_frozen(row, looks)
+            owners[number][partition] = Holder(run_of(row.application_name), row.pid, frozen, row.backend_start)
+    return owners
 
 
 def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[int], looks: CopyLooks) -> bool:

@@ -1,11 +1,11 @@
 """In-memory broker, database and clock for fast tests. The contract suite runs on these fakes and on real servers."""
 
-from ..core.ports import Ledger, LedgerSession, ReplayStore, Source, Topic, Topics, WritingConnection
+from ..core.ports import Ledger, Ledgers, LedgerSession, ReplayStore, Source, Topic, Topics, WritingConnection
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .database import Fault, MemoryDatabase
 from .executor import InlineExecutor
-from .ledger import MemoryLedger
+from .ledger import MemoryLedger, MemoryLedgers
 from .letters import MemoryDeadLetters
 from .replay import MemoryMissingRows
 from .session import MemoryLedgerSession
@@ -20,6 +20,7 @@ __all__ = [
     "MemoryDeadLetters",
     "MemoryLedger",
     "MemoryLedgerSession",
+    "MemoryLedgers",
     "MemoryMissingRows",
     "MemorySource",
     "MemoryTopic",
@@ -30,6 +31,7 @@ __all__ = [
 
 PORTS: tuple[
     type[Ledger],
+    type[Ledgers],
     type[LedgerSession],
     type[ReplayStore],
     type[Source],
@@ -38,6 +40,7 @@ PORTS: tuple[
     type[WritingConnection],
 ] = (
     MemoryLedger,
+    MemoryLedgers,
     MemoryLedgerSession,
     MemoryMissingRows,
     MemorySource,

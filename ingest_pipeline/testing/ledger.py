@@ -6,12 +6,27 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from ..core.errors import IngestError
 from ..core.ledger import Account, LedgerSnapshot, LetterCount, LetterStatus, Owners, StreamState
 from ..core.loss import Loss
-from ..core.ports import Ledger
+from ..core.ports import Ledger, Ledgers
 from ..core.record import NextOffset, StoredPosition, TopicIdentity
 from ..core.stream import Stream
 from .database import MemoryDatabase
+
+
+class MemoryLedgers(Ledgers):
+    """The ledgers of several streams on a MemoryDatabase."""
+
+    def __init__(self, database: MemoryDatabase, streams: Sequence[Stream]) -> None:
+        self._ledgers = {stream.name: MemoryLedger(database, stream) for stream in streams}
+
+    def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
+        return {name: ledger.snapshot() for name, ledger in self._ledgers.items()}
+
+    def note_ticks(self, streams: Collection[str]) -> None:
+        for name in streams:
+            self._ledgers[name].note_tick()
 
 
 class MemoryLedger(Ledger):

@@ -17,9 +17,12 @@ from ingest_pipeline.core.clock import SystemClock
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.ledger import Holder
 from ingest_pipeline.core.ownership import take_ownership
+from ingest_pipeline.core.ports import Ledgers
 from ingest_pipeline.core.record import Batch, NextOffset, OwnerRequests, Row
+from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.ledgers import PostgresLedgers
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.settings.database_url import sqlalchemy_url
@@ -27,6 +30,7 @@ from ingest_pipeline.testing import (
     Fault,
     MemoryDatabase,
     MemoryLedger,
+    MemoryLedgers,
     MemoryLedgerSession,
     MemoryWritingConnection,
 )
@@ -77,6 +81,12 @@ class LedgerWorld(ABC):
             session.connection.close()
 
     @abstractmethod
+    def ledger_of(self, stream: Stream) -> Ledger: ...
+
+    @abstractmethod
+    def ledgers(self, *streams: Stream) -> Ledgers: ...
+
+    @abstractmethod
     def new_session(self, run_id: str) -> LedgerSession: ...
 
     @abstractmethod
@@ -123,6 +133,12 @@ class MemoryWorld(LedgerWorld):
         self._table = self._database.table(READING.name)
         self._database.check(READING.name, CONSTRAINT, lambda row: row[5] > COLDEST)
         self.ledger = MemoryLedger(self._database, READING)
+
+    def ledger_of(self, stream: Stream) -> MemoryLedger:
+        return MemoryLedger(self._database, stream)
+
+    def ledgers(self, *streams: Stream) -> MemoryLedgers:
+        return MemoryLedgers(self._database, streams)
 
     def new_session(self, run_id: str) -> MemoryLedgerSession:
         return MemoryLedgerSession(MemoryWritingConnection(self._database, run_id), READING, limits=self.limits)
@@ -174,6 +190,12 @@ class PostgresWorld(LedgerWorld):
         super().close()
         self.database.dispose()
         self._other.close()
+
+    def ledger_of(self, stream: Stream) -> PostgresLedger:
+        return PostgresLedger(self.database, stream)
+
+    def ledgers(self, *streams: Stream) -> PostgresLedgers:
+        return PostgresLedgers(self.database, streams)
 
     def new_session(self, run_id: str) -> PostgresLedgerSession:
         connection = PostgresWritingConnection(self.database, run_id)

@@ -1,0 +1,109 @@
+"""The ledgers of several streams, read by a few statements in one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from ..core.errors import IngestError, LedgerConflict
+from ..core.ledger import LedgerSnapshot, Owners, StreamState
+from ..core.loss import Loss, noted_loss
+from ..core.ports import Ledgers
+from ..core.record import StoredPosition
+from ..core.stream import Stream
+from . import ledger_sql, locks, schema
+from .database import Database
+
+
+class PostgresLedgers(Ledgers):
+    """On pooled connections."""
+
+    def __init__(self, database: Database, streams: Sequence[Stream]) -> None:
+        self._database, self._names = database, [stream.name for stream in streams]
+        self._described = f"stream {self._names[0]}" if len(streams) == 1 else f"{len(streams)} streams"
+
+    def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
+        with self._database.connect(f"reading the ledger of {self._described}") as connection:
+            if not schema.has_ledger(connection, self._database):
+                return {name: LedgerSnapshot({}, StreamState(), [], Owners({}, set())) for name in self._names}
+            positions = read_positions(connection, self._database, self._names)
+            states = read_states(connection, self._database, self._names)
+            losses = read_losses(connection, self._database, self._names)
+            readable = {name: stored for name, stored in positions.items() if not isinstance(stored, IngestError)}
+            owners = read_owners(connection, self._database, readable)
+        snapshots: dict[str, LedgerSnapshot | IngestError] = {}
+        for name, stored in positions.items():
+            if isinstance(stored, IngestError):
+                snapshots[name] = stored
+            else:
+                snapshots[name] = LedgerSnapshot(stored, states[name], losses[name], owners[name])
+        return snapshots
+
+    def note_ticks(self, streams: Collection[str]) -> None:
+        with self._database.connect(f"changing the ledger of {self._described}") as connection:
+            statement = self._database.schemas.sql(ledger_sql.TICK)
+            connection.execute(statement, [{"stream": name} for name in sorted(streams)])
+
+
+def read_positions(
+    connection: Connection, database: Database, streams: Sequence[str]
+) -> dict[str, dict[int, StoredPosition] | LedgerConflict]:
+    """Stream → partition → position. LedgerConflict for a negative offset: an earlier version stored -1001 while a
+    partition's leader was away."""
+    positions: dict[str, dict[int, StoredPosition] | LedgerConflict] = {name: {} for name in streams}
+    for row in connection.execute(database.schemas.sql(ledger_sql.POSITIONS), {"streams": list(streams)}):
+        values = dict(row._mapping)
+        name = values.pop("stream")
+        stored = positions[name]
+        if isinstance(stored, LedgerConflict):
+            continue
+        if row.first_offset < 0:
+            positions[name] = _no_offset(name, row, database)
+        else:
+            stored[row.partition] = StoredPosition(**values)
+    return positions
+
+
+def read_states(connection: Connection, database: Database, streams: Sequence[str]) -> dict[str, StreamState]:
+    states = {name: StreamState() for name in streams}
+    for row in connection.execute(database.schemas.sql(ledger_sql.STATE), {"streams": list(streams)}):
+        values = dict(row._mapping)
+        name = values.pop("stream")
+        states[name] = StreamState(**values)
+    return states
+
+
+def read_losses(connection: Connection, database: Database, streams: Sequence[str]) -> dict[str, list[Loss]]:
+    losses: defaultdict[str, list[Loss]] = defaultdict(list)
+    for row in connection.execute(database.schemas.sql(ledger_sql.LOSSES), {"streams": list(streams)}):
+        values = dict(row._mapping)
+        name = values.pop("stream")
+        losses[name].append(noted_loss(**values))
+    return {name: losses[name] for name in streams}
+
+
+def read_owners(connection: Connection, database: Database, partitions: dict[str, Any]) -> dict[str, Owners]:
+    """Stream → owners.
+
+    Args:
+        partitions: stream → its partitions.
+    """
+    oid = locks.position_table_oid(connection, database.schemas.ledger)
+    asked = [(locks.LockKeys(oid, name), list(numbers)) for name, numbers in partitions.items()]
+    holders = locks.holders_of_streams(connection, asked, database.copy_looks)
+    present = locks.present_runs(connection)
+    return {name: Owners(held, present) for name, held in zip(partitions, holders, strict=True)}
+
+
+def _no_offset(stream: str, row: Any, database: Database) -> LedgerConflict:
+    return LedgerConflict(
+        f"stream {stream}, partition {row.partition}: its position begins at {row.first_offset},"
+        " which is no offset: an earlier version stored it while the partition's leader was away. If the"
+        f" table has no row of the partition, delete this row of {database.schemas.ledger}.position:"
+        " the partition begins at its beginning. Else restore the ledger and the table from one backup",
+        stream=stream,
+        partition=row.partition,
+    )
