@@ -26,17 +26,17 @@ class Killer:
         self._dagster, self._every_seconds = dagster, every_seconds
         self._due = time.monotonic() + every_seconds
         self._killed_runs: set[str] = set()
-        self._kills = Counter[str]()
+        self._kills = Counter[str | None]()
 
     def kill_when_due(self, streams: Iterable[StreamStatus]) -> None:
         """Kill a run with partitions when the time has come. Without a run to kill the next call tries again."""
         if time.monotonic() < self._due:
             return
         owners = {partition.owner for stream in streams for partition in stream.partitions} - self._killed_runs
-        runs = [run for run in self._dagster.started_runs() if run.run_id in owners and tags.STREAM in run.tags]
-        for run in sorted(runs, key=lambda run: self._kills[run.tags[tags.STREAM]]):
+        runs = [run for run in self._dagster.started_runs() if run.run_id in owners and tags.drained_job(run.tags)]
+        for run in sorted(runs, key=lambda run: self._kills[tags.drained_job(run.tags)]):
             if self._dagster.kill_member(int(run.tags.get(tags.PID, 0))):
-                self._kills[run.tags[tags.STREAM]] += 1
+                self._kills[tags.drained_job(run.tags)] += 1
                 self._killed_runs.add(run.run_id)
                 self._due = time.monotonic() + self._every_seconds
                 return

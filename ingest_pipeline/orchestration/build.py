@@ -19,7 +19,8 @@ from .jobs.maintenance import maintenance_job, maintenance_schedule
 from .jobs.pause import pause_job, resume_job
 from .jobs.recovery import redrive_job, replay_job
 from .sensor.alerts import alert_sensors
-from .sensor.sensor import stream_sensor
+from .sensor.sensor import job_sensor
+from .sensor.start_queue import StartQueue
 
 
 def build_definitions(
@@ -53,7 +54,11 @@ def definitions_with(
     contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
     everything = list(contexts.values())
     jobs = {job.name: [contexts[stream.name] for stream in job.streams] for job in jobs_of(named.values())}
-    sensors = [*map(stream_sensor, everything), *alert_sensors(everything, clients.settings.webhook)]
+    start_queue = StartQueue(clients.clock)
+    sensors = [
+        *(job_sensor(members, start_queue) for members in jobs.values()),
+        *alert_sensors(everything, clients.settings.webhook),
+    ]
     return dg.Definitions(
         assets=[
             *(topic_spec(stream_context, group) for stream_context in everything),

@@ -1,6 +1,9 @@
-"""A stream's runs in Dagster's storage."""
+"""The runs of a job that drains, in Dagster's storage."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -21,15 +24,29 @@ _ACTIVE = [
 ]
 
 
-def views_of_runs(instance: dg.DagsterInstance, stream: Stream, limit: int) -> tuple[list[RunView], list[RunView]]:
-    """(active, recently ended). Matches tags here, because Dagster's filter by tag grows slow with history."""
-    active = [
-        _view(record)
-        for record in instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE))
-        if record.dagster_run.tags.get(tags.STREAM) == stream.name
-    ]
-    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(stream.job)), limit=limit)
-    return active, [_view(record) for record in newest if record.dagster_run.is_finished]
+class RunViews(NamedTuple):
+    """Attributes:
+    active: the job's runs without an end.
+    recent: the job's newest ended runs, newest first.
+    elsewhere: the sensor runs of other jobs without an end.
+    """
+
+    active: Sequence[RunView] = ()
+    recent: Sequence[RunView] = ()
+    elsewhere: Sequence[RunView] = ()
+
+
+def views_of_runs(instance: dg.DagsterInstance, job: str, limit: int) -> RunViews:
+    """Matches tags here, because Dagster's filter by tag grows slow with history."""
+    active, elsewhere = [], []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_ACTIVE)):
+        drained_job = tags.drained_job(record.dagster_run.tags)
+        if drained_job == job:
+            active.append(_view(record))
+        elif drained_job is not None and tags.shard_of(record.dagster_run.tags) is not None:
+            elsewhere.append(_view(record))
+    newest = instance.get_run_records(dg.RunsFilter(job_name=tags.job_name(job)), limit=limit)
+    return RunViews(active, [_view(record) for record in newest if record.dagster_run.is_finished], elsewhere)
 
 
 def failed_by_hand(instance: dg.DagsterInstance, stream: Stream) -> dg.DagsterRun | None:
@@ -78,6 +95,7 @@ def _view(record: dg.RunRecord) -> RunView:
         ended=run.tags.get(tags.ENDED, ""),
         launch_seconds=record.start_time and record.start_time - record.create_timestamp.timestamp(),
         opening_seconds=_seconds(run.tags.get(tags.OPENING, "")),
+        failed_streams=tags.failed_streams(run.tags),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from ..core.end_reasons import EndReason
 from .tags import Shard
-from .view import RunView, View
+from .view import RunView, Share, View
 
 FRUITLESS_ENDS = (EndReason.SUPERSEDED, EndReason.SURPLUS, EndReason.SIGNAL)
 """Dagster shows SUCCESS for these end reasons, but without a moved position the run was useless."""
@@ -23,21 +25,29 @@ def is_setback(run: RunView) -> bool:
     return run.status == "FAILURE" or (run.status == "SUCCESS" and run.ended in FRUITLESS_ENDS)
 
 
-def runs_without_progress(shard: Shard, view: View) -> list[RunView]:
-    """The shard's setbacks in a row since a position last moved, newest first."""
-    progress = (view.progress_at.get(partition, 0.0) for partition in shard.partitions(view.lag))
-    return _setbacks_since(max([view.acted_at, *progress]), shard, view)
+def runs_without_progress(shard: Shard, shares: Sequence[Share], view: View) -> list[RunView]:
+    """The shard's setbacks in a row since a position of the shares last moved, newest first."""
+    return _setbacks_since(max((share.progress_at for share in shares), default=0.0), shard, view)
 
 
-def unsuccessful_successors(shard: Shard, view: View, owner: RunView) -> list[RunView]:
+def setbacks_of(share: Share, shard: Shard, view: View) -> list[RunView]:
+    """The setbacks in a row that delay a launch for this share, newest first. Failures of other streams do not."""
+    name = share.stream.name
+    return _setbacks_since(share.progress_at, shard, view, lambda run: name in (run.failed_streams or (name,)))
+
+
+def unsuccessful_successors(shard: Shard, shares: Sequence[Share], view: View, owner: RunView) -> list[RunView]:
     """The shard's setbacks in a row since this run became the owner, newest first."""
-    return _setbacks_since(max(view.acted_at, view.since(owner)), shard, view)
+    acted_at = max((share.stream.acted_at for share in shares), default=0.0)
+    return _setbacks_since(max(acted_at, view.since(owner)), shard, view)
 
 
-def _setbacks_since(since: float, shard: Shard, view: View) -> list[RunView]:
+def _setbacks_since(
+    since: float, shard: Shard, view: View, counts: Callable[[RunView], bool] = lambda run: True
+) -> list[RunView]:
     setbacks: list[RunView] = []
     for run in view.recent:
-        if run.shard != shard:
+        if run.shard != shard or not counts(run):
             continue
         if not is_setback(run) or run.definition != view.definition or view.began(run) <= since:
             break
@@ -45,9 +55,14 @@ def _setbacks_since(since: float, shard: Shard, view: View) -> list[RunView]:
     return setbacks
 
 
+def backoff_wait(setbacks: list[RunView], view: View) -> float:
+    """Seconds until the next run may be launched. 0 or less: now."""
+    return backoff_seconds(len(setbacks)) - view.age(setbacks[0]) if setbacks else 0.0
+
+
 def backoff_message(setbacks: list[RunView], view: View) -> str | None:
     """Why no run is launched now. None without a setback, or after the wait."""
-    wait = backoff_seconds(len(setbacks)) - view.age(setbacks[0]) if setbacks else 0.0
+    wait = backoff_wait(setbacks, view)
     if wait <= 0:
         return None
     runs = f"{len(setbacks)} run{'s' * (len(setbacks) > 1)}"

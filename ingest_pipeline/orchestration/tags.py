@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.stream import Stream
@@ -11,11 +12,15 @@ from ..operations.names import sensor_name as sensor_name
 from ..settings import Settings
 
 STREAM = "ingest/stream"
+DRAINS = "ingest/drains"
+"""The job of a sensor's run. A job whose only stream has the job's name puts the name into STREAM instead."""
 SHARD = "ingest/shard"
 DEFINITION = "ingest/stream_definition"
 SUCCESSOR = "ingest/successor"
 ENDED = "ingest/ended"
 ROWS = "ingest/rows"
+FAILED_STREAMS = "ingest/failed_streams"
+"""The streams whose own failure made the run fail, separated by commas. Absent after a failure of the whole run."""
 PID = "ingest/pid"
 OPENING = "ingest/opening_seconds"
 """Seconds from the run's start to its session with PostgreSQL."""
@@ -65,6 +70,32 @@ def definition_of(stream: Stream, settings: Settings) -> str:
     return stream.definition(*map(repr, own), settings.database_schema)
 
 
+def definition_of_job(streams: Sequence[Stream], settings: Settings) -> str:
+    """A hash of all streams of a job. For one stream the hash of the stream."""
+    definitions = [definition_of(stream, settings) for stream in streams]
+    if len(definitions) == 1:
+        return definitions[0]
+    return hashlib.sha256(" ".join(definitions).encode()).hexdigest()[:12]
+
+
+def drain_tags(job: str, streams: Sequence[Stream]) -> dict[str, str]:
+    """The tag that names the job of a sensor's run."""
+    return {STREAM if [stream.name for stream in streams] == [job] else DRAINS: job}
+
+
+def drained_job(run_tags: Mapping[str, str]) -> str | None:
+    """The job that a sensor's run drains. None for a run that drains nothing."""
+    return run_tags.get(DRAINS) or run_tags.get(STREAM)
+
+
+def failed_streams(run_tags: Mapping[str, str]) -> list[str]:
+    """The streams whose own failure made the run fail. Empty: the whole run failed."""
+    return [name for name in run_tags.get(FAILED_STREAMS, "").split(",") if name]
+
+
 def outcome_of(run_tags: Mapping[str, str], stream: Stream) -> str:
-    """The stream's end reason in this run, "" before the end. A run by hand has a tag for every stream."""
-    return run_tags.get(f"{ENDED}/{stream.name}") or run_tags.get(ENDED, "")
+    """The stream's end reason in this run. "" before the end, and after a failure of other streams of the job. A run
+    by hand has a tag for every stream."""
+    failed = failed_streams(run_tags)
+    common = run_tags.get(ENDED, "") if not failed or stream.name in failed else ""
+    return run_tags.get(f"{ENDED}/{stream.name}") or common

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .tags import Shard
@@ -27,6 +27,7 @@ class RunView:
         ended: the end reason from the run's tag, "" while the run lasts.
         launch_seconds: from creation to start. None before the start.
         opening_seconds: from start to the session with PostgreSQL. None where unknown.
+        failed_streams: the streams whose own failure made the run fail.
     """
 
     run_id: str
@@ -38,6 +39,7 @@ class RunView:
     ended: str = ""
     launch_seconds: float | None = None
     opening_seconds: float | None = None
+    failed_streams: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,51 +66,124 @@ class StatusSince:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Everything read by a tick. Times are Unix seconds by the sensor's own clock, except in RunView.
+class StreamView:
+    """A stream of the job, as read by a tick.
 
     Attributes:
+        number: the stream's place among the streams of its job, ordered by name.
         lag: partition → records between its position and its end. Without a position: the records of the whole log.
         unanswered: partitions whose leader did not answer. Their state is unknown.
         begun: partitions with a position.
         owners: partition → run id of its owner, except frozen owners.
-        connected: runs with a writing session, except frozen runs.
-        recorded_owners: runs recorded as the current owner of a position. All of them have had a session.
-        active: the stream's runs without an end in Dagster.
-        recent: the newest ended runs, newest first.
         progress_at: partition → when its position last moved. Partitions without any progress are absent.
+        trouble: why no run can drain the stream, such as a missing topic.
         lost: Kafka does not hold a position's next offset, and the settings let a run go on.
         acted_at: when an operator last acted on the stream. Earlier failures do not count.
+        failure: the newest failure in the ledger.
+        stopped_at: when the stream failed, if only an operator can help.
+    """
+
+    name: str
+    number: int = 0
+    lag: Mapping[int, int] = field(default_factory=dict)
+    unanswered: Collection[int] = ()
+    begun: Collection[int] = ()
+    owners: Mapping[int, str] = field(default_factory=dict)
+    progress_at: Mapping[int, float] = field(default_factory=dict)
+    paused: str | None = None
+    trouble: str | None = None
+    lost: bool = False
+    acted_at: float = 0.0
+    failure: str | None = None
+    stopped_at: float = 0.0
+
+    @property
+    def held_up(self) -> str | None:
+        """Why the sensor launches no run for the stream."""
+        return self.trouble or (f"paused: {self.paused}" if self.paused is not None else None)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the newest failure still holds and needs an operator."""
+        return self.stopped_at > max([self.acted_at, *self.progress_at.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A shard's partitions of a stream."""
+
+    stream: StreamView
+    partitions: list[int]
+    unanswered: list[int]
+
+    @property
+    def lag(self) -> int:
+        return sum(self.stream.lag[partition] for partition in self.partitions)
+
+    @property
+    def owners(self) -> list[str]:
+        owners, partitions = self.stream.owners, (*self.partitions, *self.unanswered)
+        return list(dict.fromkeys(owners[partition] for partition in partitions if partition in owners))
+
+    @property
+    def unbegun(self) -> bool:
+        return any(partition not in self.stream.begun for partition in self.partitions)
+
+    @property
+    def due(self) -> bool:
+        """Whether a run has something to do."""
+        return bool(self.partitions) and (self.lag > 0 or self.stream.lost or self.unbegun)
+
+    @property
+    def progress_at(self) -> float:
+        """When a position last moved or an operator last acted."""
+        progress = (self.stream.progress_at.get(partition, 0.0) for partition in self.partitions)
+        return max([self.stream.acted_at, *progress])
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything read by a tick. Times are Unix seconds by the sensor's own clock, except in RunView.
+
+    Attributes:
+        streams: the job's streams, ordered by name.
+        connected: runs with a writing session, except frozen runs.
+        recorded_owners: runs recorded as the current owner of a position. All of them have had a session.
+        active: the job's runs without an end in Dagster.
+        recent: the job's newest ended runs, newest first.
+        elsewhere: the sensor runs of other jobs without an end in Dagster.
         ghosts_seen: run id → when a tick first judged the run to be a ghost.
         runs_read: whether the tick read runs from Dagster. Otherwise `active` and `recent` are empty.
         last_statuses: run id → its status at the last tick that read runs.
         runs_read_at: when an earlier tick last read runs from Dagster. None where unknown.
         patience: how long to wait for starts. None: the shortest waits.
-        failure: the newest failure in the ledger.
     """
 
     now: float
     parallelism: int
     definition: str
-    lag: Mapping[int, int]
-    begun: Collection[int]
-    owners: Mapping[int, str]
+    streams: Sequence[StreamView]
     connected: Collection[str]
     recorded_owners: Collection[str]
     active: Collection[RunView]
     recent: Collection[RunView] = ()
-    progress_at: Mapping[int, float] = field(default_factory=dict)
-    paused: str | None = None
-    lost: bool = False
-    acted_at: float = 0.0
+    elsewhere: Collection[RunView] = ()
     run_max_seconds: float = math.inf
     ghosts_seen: Mapping[str, float] = field(default_factory=dict)
     runs_read: bool = True
     last_statuses: Mapping[str, StatusSince] = field(default_factory=dict)
     runs_read_at: float | None = None
     patience: Patience | None = None
-    failure: str | None = None
-    unanswered: Collection[int] = ()
+
+    def shares(self, shard: Shard) -> list[Share]:
+        """The shard's shares. A stream without known partitions is in one of the shards."""
+        shares = []
+        for stream in self.streams:
+            partitions = shard.partitions(stream.lag, stream.number)
+            unanswered = shard.partitions(stream.unanswered, stream.number)
+            if partitions or unanswered or (stream.trouble and shard.partitions([0], stream.number)):
+                shares.append(Share(stream, partitions, unanswered))
+        return shares
 
     def since(self, run: RunView) -> float:
         """When the run got its status, by the sensor's own clock. Never in the future.

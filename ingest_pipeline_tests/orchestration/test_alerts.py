@@ -216,6 +216,16 @@ class TestShards:
             assert self.found(instance) == set()
 
 
+def test_a_run_that_failed_for_other_streams_is_no_failure_of_this_stream() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_tags = {tags.SHARD: "0/1", tags.ENDED: "failed:DataLoss", tags.FAILED_STREAMS: "temperature"}
+        create_run_for_test(instance, "drain_price", status=dg.DagsterRunStatus.FAILURE, tags=run_tags)
+        assert failing(instance, PRICE_CONTEXT) == {}
+        own_failure = run_tags | {tags.FAILED_STREAMS: "price,temperature"}
+        create_run_for_test(instance, "drain_price", status=dg.DagsterRunStatus.FAILURE, tags=own_failure)
+        assert list(failing(instance, PRICE_CONTEXT)) == ["run"]
+
+
 def test_a_failed_run_is_told_with_the_line_it_failed_with() -> None:
     away = {"DATABASE_URL": "postgresql://x@127.0.0.1:9/x", "RETRY_SECONDS": "0"}
     job = build_definitions(STREAMS, load_settings(NAMES, away)).resolve_job_def("drain_price")

@@ -16,6 +16,7 @@ from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
 from dagster._core.storage.compute_log_manager import ComputeIOType
+from dagster._core.test_utils import create_run_for_test
 from dagster_shared.error import SerializableErrorInfo
 
 import ingest_pipeline
@@ -276,3 +277,15 @@ def test_ticks_that_launched_a_run_or_failed_go_when_their_runs_would(keeper: Ke
     assert keeper.ticks(SENSOR) == set()
     assert keeper.ticks("theirs") == {"SUCCESS", "FAILURE"}
     assert keeper.ticks(SENSOR, THEIRS) == {"SUCCESS", "FAILURE"}
+
+
+def test_runs_of_a_job_of_several_streams_are_deleted_too() -> None:
+    """Their tag names the job. A job of that name in another project has no such tag."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        status = dg.DagsterRunStatus.SUCCESS
+        ours = create_run_for_test(instance, "drain_sites", status=status, tags={tags.DRAINS: "sites"})
+        create_run_for_test(instance, "drain_sites", status=status, tags={tags.DRAINS: "others"})
+        create_run_for_test(instance, "drain_sites", status=status)
+        records, now = instance.get_run_records(), time.time() + 400 * DAY
+        rules: dict[str, Any] = dict(now=now, days=1, failed_days=1, keep=0, protected=set())
+        assert maintenance.runs_to_delete(records, None, [], **rules) == [ours.run_id]

@@ -13,11 +13,12 @@ import psycopg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from ingest_pipeline.core.ports import Topic
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.sensor.idle_poll import IdlePoll
+from ingest_pipeline.orchestration.sensor.memory import SensorMemory
+from ingest_pipeline.orchestration.sensor.reading import read
 from ingest_pipeline.postgres import locks
 from ingest_pipeline.testing import SettableClock
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -129,18 +130,18 @@ class CountedPoll(IdlePoll):
         self.count = 0
         self._meanwhile = meanwhile
 
-    def ends_changed(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
+    def ends_changed(self, end_offsets: Callable[[], Mapping[Any, NextOffset]], ends: Mapping[Any, NextOffset]) -> bool:
         self.count += 1
         if self._meanwhile is not None:
             self._meanwhile()
-        return topic.end_offsets(ends.keys()) != ends
+        return end_offsets() != ends
 
 
 class TestIdlePoll:
     """Polls between two ticks. test_idle_poll.py tests their number."""
 
     def tick(self, here: Bench, idle_poll: IdlePoll) -> dg.SensorResult:
-        outcome = sensor.tick(dg.build_sensor_context(instance=here.instance), here.context, idle_poll=idle_poll)
+        outcome = sensor.tick(dg.build_sensor_context(instance=here.instance), [here.context], idle_poll=idle_poll)
         assert isinstance(outcome, dg.SensorResult)
         return outcome
 
@@ -167,7 +168,7 @@ class TestIdlePoll:
         drained(here, 3)
         context = dg.build_sensor_context(instance=here.instance)
         idle_poll = CountedPoll(lambda: meanwhile.append(time.time()))
-        view = sensor.read_view(context, here.context, idle_poll=idle_poll)
+        view = read(context, [here.context], SensorMemory(), idle_poll).view
         assert [view.now <= moment for moment in meanwhile] == [True]
 
     def test_no_poll_with_lag_an_owner_or_a_pause(self, bench: Make) -> None:

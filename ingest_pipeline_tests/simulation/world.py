@@ -22,7 +22,7 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
 from ingest_pipeline.orchestration.setbacks import backoff_seconds
 from ingest_pipeline.settings import JobSettings, Settings, StreamSettings
-from ingest_pipeline.testing import InlineExecutor, MemoryLedger, MemoryTopic
+from ingest_pipeline.testing import InlineExecutor, MemoryLedger, MemoryLedgers, MemoryTopic
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.checks import Checks
@@ -87,6 +87,9 @@ class World(SharedState):
     def ledger(self, stream: Stream) -> MemoryLedger:
         return self._ledger
 
+    def ledgers(self, streams: Sequence[Stream]) -> MemoryLedgers:
+        return MemoryLedgers(self._database, streams)
+
     def topic(self, stream: Stream) -> MemoryTopic:
         return self._topic
 
@@ -139,7 +142,7 @@ class World(SharedState):
         lost = self.must_stand_still()
         context: Any = SimpleNamespace(instance=self.instance, cursor=self.cursor)
         try:
-            result = sensor.tick(context, self.process_context())
+            result = sensor.tick(context, [self.process_context()])
         except IngestError as error:
             self._refused(error)
             return

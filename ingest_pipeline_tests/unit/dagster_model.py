@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ingest_pipeline.orchestration.patience import learned_patience, successor_seconds
 from ingest_pipeline.orchestration.sensor.decide import decide
 from ingest_pipeline.orchestration.tags import Shard
-from ingest_pipeline.orchestration.view import AGE, Decision, RunView, StatusSince, View
+from ingest_pipeline.orchestration.view import AGE, Decision, RunView, StatusSince, StreamView, View
 
 NEVER = float("inf")
 HANDOVER_SECONDS = 15.0
@@ -80,14 +80,19 @@ class DagsterModel:
             now=now,
             parallelism=1,
             definition="one",
-            lag={0: 5},
-            begun={0},
-            owners={0: owner.run_id} if owner else {},
+            streams=[
+                StreamView(
+                    "price",
+                    lag={0: 5},
+                    begun={0},
+                    owners={0: owner.run_id} if owner else {},
+                    progress_at={0: now - 1} if owner else {},
+                )
+            ],
             connected={run.run_id for run in self.runs if run.status == "STARTED" and self.now >= run.opens},
             recorded_owners={owner.run_id} if owner else (),
             active=active,
             recent=recent,
-            progress_at={0: now - 1} if owner else {},
             run_max_seconds=self.run_max,
             ghosts_seen=self._ghosts,
             last_statuses=self._last_statuses,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
@@ -11,12 +11,13 @@ import pytest
 from ingest_pipeline.orchestration.sensor.decide import ENDING_SECONDS, GHOST_SECONDS, UNBEGUN_SECONDS, decide
 from ingest_pipeline.orchestration.setbacks import backoff_seconds
 from ingest_pipeline.orchestration.tags import Shard, shard_of, shards
-from ingest_pipeline.orchestration.view import AGE, START_GRACE_SECONDS, Decision, Launch, RunView, View
+from ingest_pipeline.orchestration.view import AGE, START_GRACE_SECONDS, Decision, Launch, RunView, StreamView, View
 
 NOW = 1_000_000.0
 LONG_AGO = NOW - 300
 WHOLE = Shard(0, 1)
 OLD, NEW = "definition-1", "definition-2"
+STREAM_FIELDS = {field.name for field in fields(StreamView)}
 RUN, OTHER = "1a2b3c4d-0000", "5e6f7a8b-0000"
 
 
@@ -37,15 +38,17 @@ def failed(ended_ago: float, started_ago: float | None = None, **changes: Any) -
     return run(f"failed-{ended_ago}", "FAILURE", started_at=started_at, ended_at=ended_at, **changes)
 
 
+def stream(name: str = "price", **changes: Any) -> StreamView:
+    return StreamView(**{**dict(name=name, lag={0: 1000, 1: 234}, begun={0, 1}), **changes})
+
+
 def view(**changes: Any) -> View:
-    """Two partitions with positions and 1,234 records of lag. No owners and no runs."""
+    """One stream with two begun partitions and 1,234 records of lag. No owners and no runs."""
     usual = dict(
         now=NOW,
         parallelism=1,
         definition=NEW,
-        lag={0: 1000, 1: 234},
-        begun={0, 1},
-        owners={},
+        streams=[stream(**{name: changes.pop(name) for name in STREAM_FIELDS & changes.keys()})],
         connected=(),
         recorded_owners=(),
         active=(),

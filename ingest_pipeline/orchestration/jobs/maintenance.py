@@ -121,10 +121,10 @@ def _kind(run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> str | None:
     """The stream or job of the run. None for a run with foreign assets or of a foreign job."""
     if run.job_name in tags.OTHER_JOBS:
         return run.job_name if run.tags.get(tags.JOB) == run.job_name else None
-    stream = run.tags.get(tags.STREAM)
+    job = tags.drained_job(run.tags)
     if run.job_name == tags.BY_HAND:
-        return stream if run.asset_selection and run.asset_selection <= set(assets) else None
-    return stream if run.job_name == f"drain_{stream}" else None
+        return job if run.asset_selection and run.asset_selection <= set(assets) else None
+    return job if job is not None and run.job_name == tags.job_name(job) else None
 
 
 def _is_elsewhere(run: dg.DagsterRun, repository: str | None) -> bool:

@@ -83,6 +83,9 @@ def failing(instance: dg.DagsterInstance, stream_context: StreamContext) -> dict
     for run in newest_ended(instance, stream):
         shard = tags.shard_of(run.tags)
         name = RUN if shard is None or shard.count == 1 else f"{RUN} of shard {shard}"
+        failed_streams = tags.failed_streams(run.tags)
+        if failed_streams and stream.name not in failed_streams:
+            continue
         if run.status == dg.DagsterRunStatus.FAILURE:
             failures[name] = _run_failure(instance, run, tags.outcome_of(run.tags, stream))
         elif shard is not None and is_fruitless(run) and (message := fruitless_message(instance, stream, shard)):

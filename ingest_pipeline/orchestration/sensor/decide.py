@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 from ...core.start import unanswered_words
-from ..setbacks import backoff_message, fruitless_message, is_setback, runs_without_progress, unsuccessful_successors
+from ..setbacks import (
+    backoff_message,
+    backoff_wait,
+    fruitless_message,
+    is_setback,
+    runs_without_progress,
+    setbacks_of,
+    unsuccessful_successors,
+)
 from ..tags import Shard, shards
-from ..view import AGE, STARTING_SECONDS, Decision, Launch, Patience, RunView, StatusSince, View
+from ..view import AGE, STARTING_SECONDS, Decision, Launch, Patience, RunView, Share, StatusSince, View
+from .summary import summary
 
 GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
 """A run without a session may be ending, and is reported failed only after GHOST_SECONDS. A run with an end reason gets
@@ -27,14 +36,14 @@ def decide(view: View) -> Decision:
     skip_reasons: list[str] = []
     fruitless: str | None = None
     for shard in shards(view.parallelism):
-        outcome = _decide_shard(shard, view, live)
+        shares = view.shares(shard)
+        outcome = _decide_shard(shard, shares, view, live)
         if isinstance(outcome, Launch):
             launches.append(outcome)
         else:
-            if unanswered := shard.partitions(view.unanswered):
-                outcome = f"{outcome}; {unanswered_words(unanswered)}"
-            skip_reasons.append(outcome if view.parallelism == 1 else f"shard {shard}: {outcome}")
-        fruitless = fruitless or fruitless_message(runs_without_progress(shard, view))
+            message = _message(outcome, shares, view)
+            skip_reasons.append(message if view.parallelism == 1 else f"shard {shard}: {message}")
+        fruitless = fruitless or fruitless_message(runs_without_progress(shard, shares, view))
     # An error of Dagster's storage during a report would lose this tick's launches.
     failed: list[str] = []
     if not launches:
@@ -55,58 +64,68 @@ def _last_statuses(view: View) -> dict[str, StatusSince]:
     return {run.run_id: StatusSince(run.status, view.since(run)) for run in judged}
 
 
-def _decide_shard(shard: Shard, view: View, live: Collection[RunView]) -> Launch | str:
-    partitions = shard.partitions(view.lag)
-    unanswered = shard.partitions(view.unanswered)
-    if not partitions and not unanswered:
-        return "the topic has no partition for this shard"
-    lag = sum(view.lag[partition] for partition in partitions)
-    if view.paused is not None:
-        return f"paused: {view.paused}; lag {lag:,}"
-    owners = _unique(view.owners[partition] for partition in (*partitions, *unanswered) if partition in view.owners)
+def _message(reasons: Sequence[str], shares: Sequence[Share], view: View) -> str:
+    """The skip reason of a shard."""
+    if not shares:
+        return "the topic has no partition for this shard" if len(view.streams) == 1 else "no partition for this shard"
+    if len(view.streams) > 1:
+        return "; ".join([summary(shares), *reasons])
+    share = shares[0]
+    if share.stream.held_up is not None:
+        reasons = [share.stream.held_up]
+    if reasons:
+        reasons = [*reasons[:1], f"lag {share.lag:,}", *reasons[1:]]
+    else:
+        reasons = ["caught up: lag 0"] if share.partitions else ["lag unknown"]
+    return "; ".join([*reasons, *([unanswered_words(share.unanswered)] if share.unanswered else [])])
+
+
+def _decide_shard(shard: Shard, shares: Sequence[Share], view: View, live: Collection[RunView]) -> Launch | list[str]:
+    """A launch, or the reasons for none beside the lag."""
+    ready = [share for share in shares if share.stream.held_up is None]
+    if not ready:
+        return []
+    owners = list(dict.fromkeys(run_id for share in shares for run_id in share.owners))
     shard_runs = [run for run in live if run.shard == shard and run.run_id not in owners]
     overdue = [run for run in shard_runs if _is_overdue(run, view)]
     pending = [run for run in shard_runs if run not in overdue]
-    if owners:
-        return _with_owner(shard, view, live, owners, pending, overdue, lag)
+    due = [share for share in ready if share.due and not share.owners]
+    # A run by hand or of another job leaves the other streams to a run of this shard.
+    if owners and (not due or any(run.run_id in owners and run.shard is not None for run in live)):
+        return _with_owner(shard, ready, view, live, owners, pending, overdue)
     if pending:
-        return f"run {_short(pending[0].run_id)} is {_status_word(pending[0])}; lag {lag:,}"
-    if not partitions:
-        return "lag unknown"
-    if lag == 0 and not view.lost and all(partition in view.begun for partition in partitions):
-        return "caught up: lag 0"
-    reason = backoff_message(runs_without_progress(shard, view), view) or _overdue_message(overdue, view)
-    if reason is not None:
-        return f"{reason}; lag {lag:,}"
-    return Launch(shard)
+        return [f"run {_short(pending[0].run_id)} is {_status_word(pending[0])}"]
+    if not due:
+        return []
+    setbacks = min((setbacks_of(share, shard, view) for share in due), key=lambda runs: backoff_wait(runs, view))
+    reason = backoff_message(setbacks, view) or _overdue_message(overdue, view)
+    return Launch(shard) if reason is None else [reason]
 
 
 def _with_owner(
     shard: Shard,
+    shares: Sequence[Share],
     view: View,
     live: Collection[RunView],
     owners: list[str],
     pending: list[RunView],
     overdue: list[RunView],
-    lag: int,
-) -> Launch | str:
+) -> Launch | list[str]:
     owner_runs = [run for run in live if run.run_id in owners]
     names = " and ".join(_short(run_id) for run_id in owners)
-    draining = (
-        f"run {names} is draining; lag {lag:,}" if len(owners) == 1 else f"runs {names} are draining; lag {lag:,}"
-    )
+    draining = f"run {names} is draining" if len(owners) == 1 else f"runs {names} are draining"
     if any(run.definition == view.definition for run in pending):
-        return f"{draining}; run {_short(pending[0].run_id)} will take over"
+        return [draining, f"run {_short(pending[0].run_id)} will take over"]
     for run in owner_runs:
-        if (launch := _successor(run, shard, view)) is not None:
-            setbacks = unsuccessful_successors(shard, view, run)
+        if (launch := _successor(run, shard, shares, view)) is not None:
+            setbacks = unsuccessful_successors(shard, shares, view, run)
             overdue_successors = [successor for successor in overdue if successor.definition == view.definition]
             reason = backoff_message(setbacks, view) or _overdue_message(overdue_successors, view)
-            return launch if reason is None else f"{draining}; {reason}"
-    return draining
+            return launch if reason is None else [draining, reason]
+    return [draining]
 
 
-def _successor(owner: RunView, shard: Shard, view: View) -> Launch | None:
+def _successor(owner: RunView, shard: Shard, shares: Sequence[Share], view: View) -> Launch | None:
     """The owner's successor, if one is due. A run launched by hand gets no successor."""
     if owner.shard is None:
         return None
@@ -116,7 +135,8 @@ def _successor(owner: RunView, shard: Shard, view: View) -> Launch | None:
         return Launch(shard, "definition")
     if view.age(owner) >= view.run_max_seconds - _patience(view).lead:
         return Launch(shard, AGE)
-    unbegun = any(partition not in view.begun for partition in shard.partitions(view.lag))
+    # The run itself tries again to begin a stream.
+    unbegun = any(share.unbegun and share.stream.begun and not share.stream.stopped for share in shares)
     return Launch(shard, "partitions") if unbegun and view.age(owner) >= UNBEGUN_SECONDS else None
 
 
@@ -163,7 +183,3 @@ def _status_word(run: RunView) -> str:
 
 def _short(run_id: str) -> str:
     return run_id[:8]
-
-
-def _unique(items: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(items))

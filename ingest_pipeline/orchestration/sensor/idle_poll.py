@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 from dagster._core.instance.ref import InstanceRef
 
-from ...core.ports import Clock, Topic
+from ...core.ports import Clock
 from ...core.record import NextOffset
 
+Partition = TypeVar("Partition", bound=Hashable)
 LOOP_SECONDS = 5.0
 """Interval of Dagster's sensor daemon (MIN_INTERVAL_LOOP_TIME in dagster/_daemon/sensor.py)."""
 MAX_POLLING_SENSORS = 3
@@ -28,13 +30,15 @@ class IdlePoll:
         self._poll_seconds = poll_seconds
         self._began = self._clock.monotonic()
 
-    def ends_changed(self, topic: Topic, ends: Mapping[int, NextOffset]) -> bool:
+    def ends_changed(
+        self, end_offsets: Callable[[], Mapping[Partition, NextOffset]], ends: Mapping[Partition, NextOffset]
+    ) -> bool:
         """Asks for the ends every `poll_seconds` until an end differs. False at once where polling is not possible.
 
         A partition whose leader does not answer counts as unchanged.
 
         Raises:
-            KafkaUnavailable: as the topic does.
+            KafkaUnavailable: as `end_offsets` does.
         """
         if self._polls < 1 or not _polling_sensors.acquire(blocking=False):
             return False
@@ -44,7 +48,7 @@ class IdlePoll:
                 if seconds < 0:
                     continue  # a slow answer took this poll's time, and the next tick must be on time
                 self._clock.sleep(seconds)
-                answers = topic.end_offsets(ends.keys())
+                answers = end_offsets()
                 if any(answers[partition] != ends[partition] for partition in answers):
                     return True
         finally:

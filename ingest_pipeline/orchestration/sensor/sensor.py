@@ -1,68 +1,65 @@
-"""A stream's sensor: compares lag with the runs that drain and launches runs. The sensor consumes no records."""
+"""A job's sensor: compares lag with the runs that drain and launches runs. The sensor consumes no records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from ...core.choices import OnDataLoss
 from ...core.errors import DataLoss, EnvironmentFault, IngestError, TopicChanged, TopicMissing
-from ...core.ledger import LedgerSnapshot
-from ...core.loss import Loss, as_error, find_losses, topic_gone
-from ...core.ports import Topic
-from ...core.record import NextOffset, TopicIdentity
-from ...core.start import log_bounds, unanswered
-from ...operations.judgement import paused_words
 from ...operations.stream_context import StreamContext
-from ...operations.waiting import WaitWatch
 from .. import tags
 from ..asset_keys import topic_key
-from ..patience import OTHER_STARTING_SECONDS, learned_patience, max_runtime
-from ..run_history import views_of_runs
-from ..view import STARTING_SECONDS, Launch, View
-from .cursor import last_statuses, load, progress_times, runs_memory, to_own_clock
+from ..patience import OTHER_STARTING_SECONDS, max_runtime
+from ..view import STARTING_SECONDS, Decision, Launch, View
+from .cursor import load, runs_memory
 from .decide import decide
 from .idle_poll import IdlePoll
-from .runless_checks import RunlessChecks
+from .memory import SensorMemory, new_memory
+from .reading import AwaitedTopic, Reading, read
+from .start_queue import StartQueue, starting_runs
 from .topic_observation import LastLook, observe
 
-RECENT_RUNS = 12
-"""Per shard. Enough failures in a row for the longest back-off."""
-TICK_SECONDS = 60.0
-"""Interval for noting in the ledger that the sensor ticks."""
+OBSERVED_TOPICS = 5
+"""Most topics of a job that a tick observes."""
 
 
-def stream_sensor(stream_context: StreamContext) -> dg.SensorDefinition:
-    """`<stream>_sensor`, on by default. A short POLL_SECONDS leads to several polls a tick."""
-    stream, job_settings, clock = stream_context.stream, stream_context.job_settings, stream_context.clients.clock
-    runless_checks = RunlessChecks(stream_context)
-    wait_watch = WaitWatch(stream_context.settings.max_delay_seconds, clock)
+def job_sensor(stream_contexts: Sequence[StreamContext], start_queue: StartQueue) -> dg.SensorDefinition:
+    """`<job>_sensor`, on by default. A short POLL_SECONDS leads to several polls a tick.
+
+    Args:
+        stream_contexts: the job's streams, ordered by name.
+        start_queue: shared by all sensors of the code location.
+    """
+    first = stream_contexts[0]
+    job, job_settings, clients = first.stream.job, first.job_settings, first.clients
+    memory = new_memory(stream_contexts)
+    topics = f"topic {first.stream.topic}" if len(stream_contexts) == 1 else f"{len(stream_contexts)} topics"
 
     @dg.sensor(
-        name=tags.sensor_name(stream.job),
-        job_name=tags.job_name(stream.job),
+        name=tags.sensor_name(job),
+        job_name=tags.job_name(job),
         minimum_interval_seconds=job_settings.poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Launches a run for every shard of topic {stream.topic} that has lag and no live drainer.",
+        description=f"Launches a run for every shard of {topics} that has lag and no live drainer.",
     )
     def poll(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         by_daemon = context.log_key is not None  # a manual test of the sensor needs its answer at once
-        idle_poll = IdlePoll(context.instance_ref if by_daemon else None, job_settings.poll_seconds, clock)
+        instance = context.instance_ref
+        idle_poll = IdlePoll(instance if by_daemon else None, job_settings.poll_seconds, clients.clock)
         try:
-            starting = _starting_seconds(context.instance_ref, stream_context.clients.settings.run_start_seconds)
-            return tick(context, stream_context, runless_checks, idle_poll, starting, wait_watch)
-        except (DataLoss, TopicChanged) as error:
-            runless_checks.after_loss(context.instance, error)
-            raise dg.Failure(description=error.message) from None
-        except TopicMissing as error:
-            runless_checks.after_loss(context.instance, error)
-            return dg.SkipReason(error.message)
+            starting = _starting_seconds(instance, clients.settings.run_start_seconds)
+            queue = start_queue if by_daemon and _starts_here(instance) else None
+            return tick(context, stream_contexts, memory, idle_poll, starting, queue)
         except IngestError as error:
-            runless_checks.after_failure(context.instance, error)
+            for name in memory.checks:
+                _report(context, memory, name, error)
+            if isinstance(error, TopicMissing):
+                return dg.SkipReason(error.message)
             raise dg.Failure(description=error.message) from None
 
     return poll
@@ -70,143 +67,125 @@ def stream_sensor(stream_context: StreamContext) -> dg.SensorDefinition:
 
 def tick(
     context: dg.SensorEvaluationContext,
-    stream_context: StreamContext,
-    runless_checks: RunlessChecks | None = None,
+    stream_contexts: Sequence[StreamContext],
+    memory: SensorMemory | None = None,
     idle_poll: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
-    wait_watch: WaitWatch | None = None,
+    start_queue: StartQueue | None = None,
 ) -> dg.SensorResult | dg.SkipReason:
-    """Reads the stream's state, decides, and observes the topic from time to time.
+    """Reads the state of the job's streams, decides, and observes topics from time to time.
+
+    The error of one stream among several is reported, and the others go on.
 
     Args:
-        runless_checks: None: the checks are not reported.
-        idle_poll: polls an idle topic until the next tick. None: no polling.
+        memory: None: the checks are not reported, and the waits are not noted.
+        idle_poll: polls idle topics until the next tick. None: no polling.
         starting_seconds: the least seconds to wait for a run's start.
-        wait_watch: notes since when records wait. None: the waits are not noted.
+        start_queue: None: all runs start at once.
 
     Raises:
-        TopicMissing: the topic is gone, and the stream has begun. Before its beginning a stream waits for the topic.
-        IngestError: Kafka or PostgreSQL did not answer, or an operator has to act. The next tick tries again.
+        TopicMissing: the topic of the only stream is gone, and the stream has begun.
+        IngestError: Kafka or PostgreSQL did not answer, or the only stream needs an operator. The next tick tries
+            again.
     """
-    try:
-        recently_idle = runless_checks is not None and runless_checks.recently_idle()
-        view = read_view(context, stream_context, recently_idle, idle_poll, starting_seconds, wait_watch)
-    except TopicMissing as error:
-        if positions := stream_context.ledger.positions():
-            raise topic_gone(error, len(positions), stream_context.stream.name) from error
-        _note_missing_topic(stream_context)
-        return dg.SkipReason(f"{error.message}; waiting for it")
-    if runless_checks is not None:
-        runless_checks.servers_answered()
+    memory = SensorMemory() if memory is None else memory
+    reading = read(context, stream_contexts, memory, idle_poll, starting_seconds)
+    view = reading.view
+    for name, error in reading.errors.items():
+        if len(stream_contexts) > 1:
+            _report(context, memory, name, error)
+        elif isinstance(error, AwaitedTopic):
+            return dg.SkipReason(error.message)
+        else:
+            raise error
+    for name, checks in memory.checks.items():
+        if name not in reading.errors:
+            checks.servers_answered()
     decision = decide(view)
+    if start_queue is not None and decision.launches:
+        decision = _in_turn(start_queue, stream_contexts[0].stream.job, decision, view, starting_seconds)
     for run_id in decision.failed_ghosts:
         if (run := context.instance.get_run_by_id(run_id)) is not None:
             context.instance.report_run_failed(
                 run,
                 "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never started.",
             )
-    if decision.fruitless not in (None, view.failure):
-        stream_context.ledger.note_failure(decision.fruitless, stops=False)
-    requests = [_request(launch, stream_context, view) for launch in decision.launches]
-    if runless_checks is not None and view.runs_read:
-        has_runs = bool(requests or view.active or view.owners)
-        runless_checks.after_tick(context.instance, has_runs=has_runs, has_lag=any(view.lag.values()))
-    observations, look = _observe(context, stream_context, view.now)
+    if decision.fruitless is not None:
+        for stream_context, stream in zip(stream_contexts, view.streams, strict=True):
+            if stream.failure != decision.fruitless and (len(view.streams) == 1 or any(stream.lag.values())):
+                stream_context.ledger.note_failure(decision.fruitless, stops=False)
+    requests = [_request(launch, stream_contexts, view) for launch in decision.launches]
+    if view.runs_read:
+        for stream in view.streams:
+            if stream.name in memory.checks and stream.name not in reading.errors:
+                has_runs = bool(requests or view.active or stream.owners)
+                memory.checks[stream.name].after_tick(
+                    context.instance, has_runs=has_runs, has_lag=any(stream.lag.values())
+                )
+    observations, looks = _observe(context, stream_contexts, memory, reading)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason="; ".join(decision.skip_reasons) if decision.skip_reasons and not requests else None,
-        cursor=json.dumps(
-            {"ghosts": decision.ghosts_seen, "observed": asdict(look), **runs_memory(context.cursor, view, decision)}
-        ),
+        cursor=json.dumps({"ghosts": decision.ghosts_seen, **looks, **runs_memory(context.cursor, view, decision)}),
         asset_events=observations,
     )
 
 
-def read_view(
-    context: dg.SensorEvaluationContext,
-    stream_context: StreamContext,
-    recently_idle: bool = False,
-    idle_poll: IdlePoll | None = None,
-    starting_seconds: float = STARTING_SECONDS,
-    wait_watch: WaitWatch | None = None,
-) -> View:
-    """The input of `decide`, from the ledger first, then Kafka, then Dagster.
-
-    Args:
-        recently_idle: a recent tick saw no run. If the stream is still idle, Dagster is not asked for runs, because
-            Dagster opens its storage for every such tick. Opening takes most of an idle tick's time.
-        idle_poll: polls an idle topic. After a change everything is read again.
-        starting_seconds, wait_watch: see `tick`.
-    """
-    now = stream_context.clients.clock.time()  # before the poll, which must not make ghosts look older
-    stream, job_settings = stream_context.stream, stream_context.job_settings
-    ledger, topic = stream_context.ledger, stream_context.topic
-    snapshot = ledger.snapshot()
-    positions, state, owners = snapshot.positions, snapshot.state, snapshot.owners
-    ticked_at = to_own_clock(state.ticked_at, state, now)
-    if positions and now - ticked_at >= TICK_SECONDS:
-        ledger.note_tick()
-    identity = topic.identity()
-    partitions = range(identity.partitions)
-    ends = topic.end_offsets(partitions)
-    losses = _losses(identity, topic, snapshot, ends)
-    if losses and stream_context.settings.on_data_loss == OnDataLoss.STOP:
-        for loss in losses:
-            if not loss.cause.is_another_topic:
-                ledger.note_loss(loss)
-        raise as_error(losses, stream.name)
-    starts = {p: positions[p].next_offset if p in positions else 0 for p in partitions}
-    lag = {p: max(0, ends[p].next_offset - starts[p]) for p in sorted(ends)}
-    if positions and wait_watch is not None and (waiting := wait_watch.look(positions, lag, state)) is not None:
-        ledger.note_waiting(waiting)
-    idle = positions.keys() >= ends.keys() and not (any(lag.values()) or owners.holders or losses)
-    paused = paused_words(state)
-    if idle_poll is not None and idle and paused is None and idle_poll.ends_changed(topic, ends):
-        return read_view(context, stream_context, recently_idle, None, starting_seconds, wait_watch)
-    runs_read = not (recently_idle and idle)
-    limit = RECENT_RUNS * job_settings.parallelism
-    active, recent = views_of_runs(context.instance, stream, limit) if runs_read else ([], [])
-    memory = load(context.cursor)
-    return View(
-        now=now,
-        parallelism=job_settings.parallelism,
-        definition=tags.definition_of(stream, stream_context.clients.settings),
-        run_max_seconds=job_settings.run_max_seconds,
-        lag=lag,
-        begun=set(positions),
-        lost=bool(losses),
-        acted_at=to_own_clock(state.acted_at, state, now),
-        owners={p: holder.run_id for p, holder in owners.holders.items() if not holder.frozen},
-        recorded_owners={position.run_id for position in positions.values() if position.run_id is not None},
-        connected=set(owners.present) - {holder.run_id for holder in owners.holders.values() if holder.frozen},
-        active=active,
-        recent=recent,
-        progress_at=progress_times(positions, state, now),
-        paused=paused,
-        ghosts_seen=memory.get("ghosts", {}),
-        runs_read=runs_read,
-        last_statuses=last_statuses(memory),
-        runs_read_at=memory.get("looked_at"),
-        patience=learned_patience([*active, *recent], starting_seconds, job_settings.run_max_seconds),
-        failure=state.failure,
-        unanswered=unanswered(identity, ends),
-    )
+def _report(context: dg.SensorEvaluationContext, memory: SensorMemory, name: str, error: IngestError) -> None:
+    """Report a stream's error in its checks."""
+    checks = memory.checks.get(name)
+    if checks is None or isinstance(error, AwaitedTopic):
+        return
+    if isinstance(error, DataLoss | TopicChanged | TopicMissing):
+        checks.after_loss(context.instance, error)
+    else:
+        checks.after_failure(context.instance, error)
 
 
-def _losses(
-    identity: TopicIdentity, topic: Topic, snapshot: LedgerSnapshot, ends: Mapping[int, NextOffset]
-) -> list[Loss]:
-    """Asks Kafka for the log's bounds only where no run drains and the position is not at the end."""
-    positions = snapshot.positions
-    starts, highs = log_bounds(topic, positions, ends, positions.keys() - snapshot.owners.holders.keys())
-    return find_losses(identity, topic.name, positions, noted=snapshot.losses, starts=starts, highs=highs)
+def _in_turn(start_queue: StartQueue, job: str, decision: Decision, view: View, starting_seconds: float) -> Decision:
+    """The decision without the launches that have to wait for their turn."""
+    launches = start_queue.admit(job, decision.launches, starting_runs(view, starting_seconds))
+    waiting = [launch.shard for launch in decision.launches if launch not in launches]
+    reasons = [f"shard {shard} waits for the starts of other runs" for shard in waiting]
+    return replace(decision, launches=launches, skip_reasons=[*decision.skip_reasons, *reasons])
 
 
 def _observe(
-    context: dg.SensorEvaluationContext, stream_context: StreamContext, now: float
+    context: dg.SensorEvaluationContext,
+    stream_contexts: Sequence[StreamContext],
+    memory: SensorMemory,
+    reading: Reading,
+) -> tuple[list[dg.AssetObservation], dict[str, Any]]:
+    """(observations, entry of the cursor). An outage during the observation must not delay a launch.
+
+    The only stream of a job keeps its last look in the cursor. Of several streams, the ones with changed offsets are
+    observed, a few in a tick.
+    """
+    now = reading.view.now
+    if len(stream_contexts) == 1:
+        last_look = LastLook(**load(context.cursor).get("observed", {}))
+        observations, look = _observe_topic(context, stream_contexts[0], last_look, now)
+        return observations, {"observed": asdict(look)}
+    observations = []
+    by_name = {stream_context.stream.name: stream_context for stream_context in stream_contexts}
+    looks = {name: memory.looks.get(name, LastLook()) for name in reading.offsets}
+    due = [
+        name
+        for name, offsets in reading.offsets.items()
+        if looks[name].due(now) and memory.observed_offsets.get(name) != offsets
+    ]
+    for name in sorted(due, key=lambda name: looks[name].seconds)[:OBSERVED_TOPICS]:
+        seen, memory.looks[name] = _observe_topic(context, by_name[name], looks[name], now)
+        observations += seen
+        if memory.looks[name] != looks[name]:
+            memory.observed_offsets[name] = reading.offsets[name]
+    return observations, {}
+
+
+def _observe_topic(
+    context: dg.SensorEvaluationContext, stream_context: StreamContext, last_look: LastLook, now: float
 ) -> tuple[list[dg.AssetObservation], LastLook]:
-    """An outage during the observation must not delay a launch. The next tick observes again."""
-    last_look = LastLook(**load(context.cursor).get("observed", {}))
+    """The next tick observes again after an outage."""
     try:
         return observe(stream_context.topic, stream_context.ledger, topic_key(stream_context), last_look, now)
     except EnvironmentFault as fault:
@@ -214,13 +193,14 @@ def _observe(
         return [], last_look
 
 
-def _request(launch: Launch, stream_context: StreamContext, view: View) -> dg.RunRequest:
+def _request(launch: Launch, stream_contexts: Sequence[StreamContext], view: View) -> dg.RunRequest:
     lead = view.patience.lead if view.patience is not None else 0.0
+    first = stream_contexts[0]
     run_tags = {
-        tags.STREAM: stream_context.stream.name,
+        **tags.drain_tags(first.stream.job, [stream_context.stream for stream_context in stream_contexts]),
         tags.SHARD: str(launch.shard),
         tags.DEFINITION: view.definition,
-        tags.MAX_RUNTIME: str(max_runtime(stream_context.job_settings.run_max_seconds, lead)),
+        tags.MAX_RUNTIME: str(max_runtime(first.job_settings.run_max_seconds, lead)),
     }
     if launch.successor is not None:
         run_tags[tags.SUCCESSOR] = launch.successor
@@ -228,18 +208,14 @@ def _request(launch: Launch, stream_context: StreamContext, view: View) -> dg.Ru
 
 
 def _starting_seconds(instance: InstanceRef | None, configured: int) -> float:
-    """RUN_START_SECONDS, or the launcher's default. Dagster's default launcher starts a process on its own machine.
+    """RUN_START_SECONDS, or the launcher's default."""
+    return configured or (STARTING_SECONDS if _starts_here(instance) else OTHER_STARTING_SECONDS)
+
+
+def _starts_here(instance: InstanceRef | None) -> bool:
+    """Whether runs start on this machine, as processes of Dagster's default launcher.
 
     The reference is enough. The instance itself would open its storage.
     """
     launcher = instance.run_launcher_data if instance is not None else None
-    default = launcher is None or launcher.class_name == dg.DefaultRunLauncher.__name__
-    return configured or (STARTING_SECONDS if default else OTHER_STARTING_SECONDS)
-
-
-def _note_missing_topic(stream_context: StreamContext) -> None:
-    """START_FROM must not skip records written between the topic's creation and the first tick after the creation."""
-    if stream_context.settings.start_from != "earliest":
-        ledger = stream_context.ledger
-        ledger.prepare()
-        ledger.await_topic()
+    return launcher is None or launcher.class_name == dg.DefaultRunLauncher.__name__
