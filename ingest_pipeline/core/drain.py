@@ -248,6 +248,8 @@ class Drain:
         now, limits, lanes = self._clock.monotonic(), self._limits, list(self._reading.values())
         if (reason := self._stop()) is not None:
             return reason
+        if lanes and all(lane.leaving is not None for lane in lanes):
+            return None  # the run ends with the reason of its last lane
         if any(lane.requests.yield_now for lane in lanes):
             return EndReason.YIELDED
         if limits.max_batches and sum(lane.progress.batches for lane in self._lanes.values()) >= limits.max_batches:

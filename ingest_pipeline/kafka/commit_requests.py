@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from .admin import Admin
-from .background import in_background
+from .background import Background
 from .group_consumer import group_consumer
 
 CommitAnswer = Future[Sequence[TopicPartition]]
@@ -23,15 +23,19 @@ class CommitRequests:
 
     Args:
         groups: topic → group id.
+        client_class: of the consumers.
     """
 
-    def __init__(self, admin: Admin, groups: Mapping[str, str]) -> None:
+    def __init__(
+        self, admin: Admin, groups: Mapping[str, str], background: Background, client_class: Callable[..., Consumer]
+    ) -> None:
         self._admin, self._groups = admin, groups
+        self._background, self._client_class = background, client_class
         self._answer = CommitAnswer()
 
     def send(self, consumer: Consumer, topic: str, offsets: list[TopicPartition]) -> CommitAnswer:
         if len(self._groups) > 1:
-            return in_background(partial(_commit, self._admin, self._groups[topic], offsets))
+            return self._background(partial(self._commit, self._groups[topic], offsets))
         self._answer = CommitAnswer()
         try:
             consumer.commit(offsets=offsets, asynchronous=True)
@@ -46,7 +50,6 @@ class CommitRequests:
         else:
             self._answer.set_exception(KafkaException(error))
 
-
-def _commit(admin: Admin, group: str, offsets: list[TopicPartition]) -> Sequence[TopicPartition]:
-    with group_consumer(admin, group) as consumer:
-        return consumer.commit(offsets=offsets, asynchronous=False)
+    def _commit(self, group: str, offsets: list[TopicPartition]) -> Sequence[TopicPartition]:
+        with group_consumer(self._admin, group, self._client_class) as consumer:
+            return consumer.commit(offsets=offsets, asynchronous=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException
@@ -12,7 +12,7 @@ from .client import consumer_config, open_client
 
 
 @contextmanager
-def group_consumer(admin: Admin, group: str) -> Iterator[Consumer]:
+def group_consumer(admin: Admin, group: str, client_class: Callable[..., Consumer] = Consumer) -> Iterator[Consumer]:
     """Open a consumer for one request about the group's offsets.
 
     An AdminClient would do without the group's own client. But librdkafka 2.16 aborts the process when a coordinator
@@ -21,7 +21,7 @@ def group_consumer(admin: Admin, group: str) -> Iterator[Consumer]:
     Raises:
         KafkaException: the client's report, such as a missing right, rather than the time-out of the request.
     """
-    consumer = open_client(Consumer, consumer_config(admin.kafka, group, 0, admin.client_id), admin.logger)
+    consumer = open_client(client_class, consumer_config(admin.kafka, group, 0, admin.client_id), admin.logger)
     try:
         yield consumer
     except KafkaException as error:

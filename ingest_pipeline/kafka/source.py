@@ -15,7 +15,7 @@ from ..core.clock import SystemClock
 from ..core.errors import IngestError, KafkaUnavailable
 from ..core.ports import Clock
 from ..core.record import Chunk, NextOffset, next_offset_or_none
-from .admin import Admin
+from .background import Background, in_background
 from .client import consumer_config, ledger_mark, open_client, topic_partition
 from .commit_requests import CommitRequests
 from .errors import map_error
@@ -29,7 +29,6 @@ _MAX_CONSUME = 1_000_000
 _CLOSE_SECONDS = 2.0
 _METADATA_SECONDS = 1.0
 _SEEK_SECONDS = 1.0
-_QUESTION_SECONDS = 5.0
 _ANSWER_SECONDS = 0.02
 """The longest read while a broker's answer about an end is expected."""
 _error_of, _topic_of = Message.error, Message.topic
@@ -48,7 +47,7 @@ class KafkaSource:
     def __init__(
         self,
         kafka: Mapping[str, str],
-        admin: Admin,
+        topics: KafkaTopics,
         groups: Mapping[str, str],
         *,
         ledger_id: str,
@@ -58,33 +57,34 @@ class KafkaSource:
         logger: logging.Logger | None = None,
         clock: Clock | None = None,
         client_class: Callable[..., Consumer] = Consumer,
+        background: Background = in_background,
     ) -> None:
         """Connects in the background, also to brokers that do not answer yet.
 
         Args:
             kafka: the user's librdkafka properties, validated.
-            admin: answers questions about ends and starts. `close` leaves it open.
+            topics: answers questions about ends and starts. `close` leaves its client open.
             groups: topic → group id, for all topics that may be assigned.
             ledger_id: becomes part of the mark in the groups' commits.
         """
-        self._topics = KafkaTopics(admin, timeout_seconds=min(_QUESTION_SECONDS, retry_seconds))
+        self._topics = topics
         self._logger = logger or logging.getLogger(__name__)
         self._clock = clock or SystemClock()
-        requests = CommitRequests(admin, groups)
+        requests = CommitRequests(topics.admin, groups, background, client_class)
         self._commits = GroupCommits(
-            admin.where,
+            topics.admin.where,
             groups,
             ledger_mark(ledger_id),
             lambda topic, offsets: requests.send(self._consumer, topic, offsets),
             logger=self._logger,
             clock=self._clock,
         )
-        self._ends = PartitionEnds(self._topics, self._clock, self._served)
-        self._stopped = StoppedPartitions(self._topics, self._clock, retry_seconds)
+        self._ends = PartitionEnds(topics, self._clock, self._served)
+        self._stopped = StoppedPartitions(topics, self._clock, retry_seconds, background)
         self._assigned: dict[str, dict[int, NextOffset]] = {}
         self._unknown_topics = set(groups)
         self._fault: IngestError | None = None
-        self._trouble = Trouble(self._topics, self._clock, retry_seconds)
+        self._trouble = Trouble(topics, self._clock, retry_seconds, background)
         self._closed = False
         self._first_topic = next(iter(groups))
         config = consumer_config(kafka, groups[self._first_topic], batch_bytes, client_id)

@@ -7,18 +7,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from confluent_kafka import KafkaError
+from confluent_kafka import IsolationLevel, KafkaError
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ..core.backoff import Backoff
 from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted, TopicMissing
 from ..core.loss import data_loss
 from ..core.ports import Clock
+from ..core.record import NextOffset
 from ..core.start import unanswered_words
-from .background import in_background
+from .background import Background
 from .errors import is_corrupt, map_error
 from .partition_ends import Partition
-from .topic import KafkaTopic
-from .topics import KafkaTopics
+from .topics import EARLIEST, LATEST, KafkaTopics
 
 
 @dataclass(slots=True)
@@ -42,8 +43,9 @@ class StoppedPartitions:
     may have damaged the batch or another replica may lead soon.
     """
 
-    def __init__(self, topics: KafkaTopics, clock: Clock, retry_seconds: float) -> None:
+    def __init__(self, topics: KafkaTopics, clock: Clock, retry_seconds: float, background: Background) -> None:
         self._topics, self._clock, self._retry_seconds = topics, clock, retry_seconds
+        self._background = background
         self._stops: dict[Partition, _Stop] = {}
         self._backoffs: dict[Partition, Backoff] = {}
 
@@ -101,39 +103,49 @@ class StoppedPartitions:
         return self._backoffs[key].next_seconds(fault)
 
     def _fault(self, key: Partition, error: KafkaError, next_offset: int) -> Future[IngestError]:
-        topic = KafkaTopic(self._topics.admin, key[0], timeout_seconds=self._topics.timeout_seconds)
-        where = f"{topic.where}, partition {key[1]}"
+        where = f"{self._topics.metadata.where(key[0])}, partition {key[1]}"
         fault = map_error(error, where, partition=key[1], offset=next_offset)
         if isinstance(fault, DataLoss):
-            return in_background(partial(_loss, topic, key[1], next_offset, is_corrupt(error)))
+            return self._background(partial(_loss, self._topics, key, next_offset, is_corrupt(error)))
         if isinstance(fault, TopicMissing):
-            return in_background(partial(_missing, topic, fault))
+            return self._background(partial(_missing, self._topics, key, fault))
         answer: Future[IngestError] = Future()
         answer.set_result(fault)
         return answer
 
 
-def _missing(topic: KafkaTopic, fault: TopicMissing) -> IngestError:
-    partition = fault.partition
-    if partition is None or partition >= topic.identity().partitions:
+def _missing(topics: KafkaTopics, key: Partition, fault: TopicMissing) -> IngestError:
+    topic, partition = key
+    identity = topics.identities([topic])[topic]
+    if isinstance(identity, IngestError):
+        return identity
+    if partition >= identity.partitions:
         return fault
-    where = f"{topic.where}, partition {partition}"
-    return KafkaUnavailable(
-        f"{where}: a broker does not know the partition yet", partition=partition, offset=fault.offset
-    )
+    where = f"{topics.metadata.where(topic)}, partition {partition}"
+    return KafkaUnavailable(f"{where}: a broker does not know the partition yet", **fault.where)
 
 
-def _loss(topic: KafkaTopic, partition: int, offset: int, corrupt: bool) -> DataLoss | KafkaUnavailable:
+def _loss(topics: KafkaTopics, key: Partition, offset: int, corrupt: bool) -> DataLoss | KafkaUnavailable:
     """The loss with the log's bounds. Without an answer from the leader, the bounds are unknown."""
-    low = topic.start_offsets([partition]).get(partition)
-    high = topic.high_watermarks([partition]).get(partition)
+    topic, partition = key
+    where = topics.metadata.where(topic)
+    low = _offset(topics, key, EARLIEST, topics.isolation)
+    high = _offset(topics, key, LATEST, IsolationLevel.READ_UNCOMMITTED)
     if low is None or high is None:
-        return KafkaUnavailable(f"{topic.where}, {unanswered_words([partition])}", partition=partition, offset=offset)
+        return KafkaUnavailable(f"{where}, {unanswered_words([partition])}", partition=partition, offset=offset)
     return data_loss(
-        topic.where,
+        where,
         partition=partition,
         expected=offset,
         low=low.next_offset,
         high=high.next_offset,
         corrupt=corrupt,
     )
+
+
+def _offset(topics: KafkaTopics, key: Partition, spec: OffsetSpec, isolation: IsolationLevel) -> NextOffset | None:
+    topic, partition = key
+    answers, errors = topics.offsets({topic: [partition]}, spec, topics.deadline(), isolation)
+    if topic in errors:
+        raise errors[topic]
+    return answers[topic].get(partition)

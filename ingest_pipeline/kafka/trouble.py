@@ -10,15 +10,16 @@ from ..core.errors import KafkaUnavailable
 from ..core.ports import Clock
 from ..core.record import NextOffset
 from ..core.start import unanswered_words
-from .background import in_background
+from .background import Background
 from .topics import KafkaTopics
 
 
 class Trouble:
     """The time since the client's first sign of trouble without a message. Never waits for a broker."""
 
-    def __init__(self, topics: KafkaTopics, clock: Clock, retry_seconds: float) -> None:
+    def __init__(self, topics: KafkaTopics, clock: Clock, retry_seconds: float, background: Background) -> None:
         self._topics, self._clock, self._retry_seconds = topics, clock, retry_seconds
+        self._background = background
         self._since: float | None = None
         self._ends: Future[dict[str, dict[int, NextOffset]]] | None = None
 
@@ -43,7 +44,7 @@ class Trouble:
         if self._since is None or self._clock.monotonic() - self._since < self._retry_seconds:
             return
         if self._ends is None:
-            self._ends = in_background(partial(self._topics.end_offsets, dict(partitions)))
+            self._ends = self._background(partial(self._topics.end_offsets, dict(partitions)))
         if not self._ends.done():
             return
         ends, self._ends = self._ends.result(), None

@@ -147,7 +147,7 @@ class Clients:
         settings = [self.settings.for_stream(stream.name) for stream in streams]
         return KafkaSource(
             self.settings.kafka,
-            self.admin(),
+            self.topics(),
             {stream.topic: self.group_id(stream) for stream in streams},
             ledger_id=ledger_id,
             batch_bytes=max(own.batch_bytes for own in settings),

@@ -231,9 +231,9 @@ class WireWorld(World):
 
     def _new_source(self, groups: Mapping[str, str], **options: Any) -> Source:
         named = {"ledger_id": "memory-ledger", "batch_bytes": 1 << 20} | options
-        return KafkaSource(self.kafka, Admin(self.kafka), groups, **named)
+        return KafkaSource(self.kafka, self.topics(), groups, **named)
 
-    def topics(self) -> Topics:
+    def topics(self) -> KafkaTopics:
         return KafkaTopics(Admin(self.kafka))
 
     def facts(self, topic: str) -> KafkaTopic:

@@ -80,7 +80,7 @@ class Once(MemoryMessage):
 
 def record(offset: int, key: bytes | None, headers: Any = None, **fields: Any) -> Once:
     value = json.dumps({"celsius": 1.5, "event_time": TIME, **fields}).encode()
-    return Once(0, offset, 0, value, key, headers, timestamp_ms=1_700_000_000_000)
+    return Once(0, offset, 0, value, key=key, headers=headers, timestamp_ms=1_700_000_000_000)
 
 
 def encoded(value: bytes) -> str:
@@ -93,7 +93,7 @@ def records() -> list[Message]:
         record(1, None),
         record(2, b"\xff\x00", [("x", b"")], site={"city": "Oslo"}),
         record(3, "é".encode(), None, site=None, other=2**70),
-        Once(0, 4, 0, None, b"gone", [("x", b"")]),
+        Once(0, 4, 0, None, key=b"gone", headers=[("x", b"")]),
     ]
 
 

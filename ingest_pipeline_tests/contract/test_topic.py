@@ -11,6 +11,7 @@ from ingest_pipeline.core.record import GroupOffset, NextOffset
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.kafka.topics import KafkaTopics
 from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
 
@@ -180,7 +181,7 @@ class TestNobodyListens:
         kafka = {"bootstrap.servers": address}
         source = KafkaSource(
             kafka,
-            Admin(kafka),
+            KafkaTopics(Admin(kafka), timeout_seconds=1.0),
             {"price": "g"},
             ledger_id="l",
             batch_bytes=1 << 20,

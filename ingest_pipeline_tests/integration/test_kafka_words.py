@@ -15,6 +15,7 @@ from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.source import KafkaSource
+from ingest_pipeline.kafka.topics import KafkaTopics
 from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline.operations.check_kafka import kafka_findings
 from ingest_pipeline.operations.clients import Clients
@@ -109,7 +110,7 @@ def test_a_group_in_use_is_called_that_and_reading_goes_on(
     member = Consumer(kafka | {"group.id": f"group-{name}", "group.protocol": protocol, "log_level": "0"})
     source = KafkaSource(
         kafka,
-        Admin(kafka),
+        KafkaTopics(Admin(kafka)),
         {name: f"group-{name}"},
         ledger_id="l",
         batch_bytes=1 << 20,

@@ -69,7 +69,7 @@ def bench(
                 "BATCH_TIMEOUT": "0.1",
             }
             environ = {**usual, **environ}
-            settings = load_settings([stream.name for stream in streams], environ)
+            settings = load_settings({stream.name: stream.job for stream in streams}, environ)
             clock = AheadClock()
             opened.append(clients(settings, clock))
             definitions = definitions_with(opened[-1], streams)

@@ -67,7 +67,7 @@ class TestByHand:
             owner.own([1], exact=True)
             result = here.by_hand()
         finally:
-            owner.close()
+            connection.close()
         assert result.success
         assert here.positions() == {0: 5, 1: 2}
         assert metadata(result, here.stream)["drained_by_others"] == "partition 1: run 0ddba11-"
@@ -151,7 +151,7 @@ class TestEnds:
             owner.own([0, 1], exact=True)
             result = here.by_sensor()
         finally:
-            owner.close()
+            connection.close()
         assert result.success
         assert here.outcome(result.run_id) == ("surplus", "0")
         assert "shard 0/1 of temperature is drained by run 0ddba11-" in here.said(result.run_id)

@@ -5,19 +5,19 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ingest_pipeline.core.errors import IngestError, KafkaUnavailable
 from ingest_pipeline.core.record import Chunk, NextOffset, TopicIdentity
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.partition_ends import Partition
 from ingest_pipeline.kafka.source import KafkaSource
-from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline.kafka.topics import KafkaTopics
+from ingest_pipeline.kafka.topics import EARLIEST, Answers, KafkaTopics
 from ingest_pipeline.testing.clock import SettableClock
 
 TOPIC = "price"
+KAFKA = {"bootstrap.servers": "localhost:9092"}
 
 
 def record(offset: int, epoch: int = 1, partition: int = 0, topic: str = TOPIC) -> Message:
@@ -37,11 +37,12 @@ class ScriptedConsumer:
 
     Attributes:
         assigned: (topic, partition) → offset, of every call.
+        refusal: the error code of every commit.
         early: how many seeks are refused, because the partition is not read yet.
     """
 
-    def __init__(self, config: dict[str, Any], logger: object = None) -> None:
-        self.config = config
+    def __init__(self, config: dict[str, Any], clock: SettableClock) -> None:
+        self.config, self.clock = config, clock
         self.script: list[list[Message] | Callable[[], None]] = []
         self.positions: dict[Partition, TopicPartition] = {}
         self.commits: list[list[TopicPartition]] = []
@@ -51,7 +52,7 @@ class ScriptedConsumer:
         self.sought: list[tuple[Partition, int]] = []
         self.early = 0
         self.closed = False
-        self.clock = SettableClock()
+        self.refusal: int | None = None
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
         self.assigned.append({(partition.topic, partition.partition): partition.offset for partition in partitions})
@@ -92,6 +93,8 @@ class ScriptedConsumer:
         return [self.positions.get(key, TopicPartition(*key)) for key in keys]
 
     def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
+        if self.refusal is not None:
+            raise KafkaException(KafkaError(self.refusal))
         self.commits.append(offsets)
         return offsets
 
@@ -112,8 +115,8 @@ class ScriptedConsumer:
 class ScriptedTopics(KafkaTopics):
     """Answers from dicts. With `away` every question fails. `silent` partitions have no answer."""
 
-    def __init__(self, admin: Admin, *, timeout_seconds: float = 5.0) -> None:
-        super().__init__(admin, timeout_seconds=timeout_seconds)
+    def __init__(self) -> None:
+        super().__init__(Admin(KAFKA))
         self.ends: dict[int, NextOffset] = {}
         self.starts: dict[int, NextOffset] = {}
         self.highs: dict[int, NextOffset] = {}
@@ -127,6 +130,19 @@ class ScriptedTopics(KafkaTopics):
         if self.away:
             raise KafkaUnavailable("away")
         return {topic: self._of(self.ends, numbers) for topic, numbers in partitions.items()}
+
+    def offsets(
+        self, partitions: Mapping[str, Collection[int]], spec: OffsetSpec, deadline: float, isolation: IsolationLevel
+    ) -> tuple[Answers, dict[str, IngestError]]:
+        if self.away:
+            raise KafkaUnavailable("away")
+        offsets = self.starts if spec is EARLIEST else self.ends
+        if isolation == IsolationLevel.READ_UNCOMMITTED:
+            offsets = offsets | self.highs
+        return {topic: {**self._of(offsets, numbers)} for topic, numbers in partitions.items()}, {}
+
+    def identities(self, topics: Collection[str]) -> dict[str, TopicIdentity | IngestError]:
+        return {topic: TopicIdentity("cluster", "topic", self.partitions) for topic in topics}
 
     def ask_ends(self, partitions: Iterable[Partition]) -> dict[Partition, Future[Any]]:
         self.questions += 1
@@ -147,39 +163,39 @@ class ScriptedTopics(KafkaTopics):
         return {p: offsets.get(p, NextOffset(0, 0)) for p in partitions if p not in self.silent}
 
 
-class ScriptedTopic(KafkaTopic):
-    """One topic of ScriptedTopics."""
-
-    def __init__(self, topics: ScriptedTopics, name: str) -> None:
-        super().__init__(topics.admin, name)
-        self.topics = topics
-
-    def high_watermarks(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        ends = self.topics.end_offsets({self.name: partitions})[self.name]
-        return ends | {p: self.topics.highs[p] for p in partitions if p in self.topics.highs}
-
-    def start_offsets(self, partitions: Collection[int]) -> dict[int, NextOffset]:
-        return self.topics._of(self.topics.starts, partitions)
-
-    def identity(self) -> TopicIdentity:
-        return TopicIdentity("cluster", "topic", self.topics.partitions)
-
-
 class Stage:
-    """A source on a scripted client."""
+    """A source on scripted clients.
+
+    Attributes:
+        consumers: the reading consumer, and one for each commit with several groups.
+        refusal: the error code of every commit of the next consumers.
+    """
 
     def __init__(self, *topics: str) -> None:
         self.clock = SettableClock()
         groups = {topic: f"group-{topic}" for topic in topics}
-        kafka = {"bootstrap.servers": "localhost:9092"}
+        self.topics = ScriptedTopics()
+        self.consumers: list[ScriptedConsumer] = []
+        self.refusal: int | None = None
         self.source = KafkaSource(
-            kafka, Admin(kafka), groups, ledger_id="ledger", batch_bytes=1 << 20, retry_seconds=30.0, clock=self.clock
+            KAFKA,
+            self.topics,
+            groups,
+            ledger_id="ledger",
+            batch_bytes=1 << 20,
+            retry_seconds=30.0,
+            clock=self.clock,
+            client_class=self._consumer,
+            background=at_once,
         )
-        self.client: ScriptedConsumer = self.source._consumer  # type: ignore[assignment]
-        self.client.clock = self.clock
-        self.topics: ScriptedTopics = self.source._topics  # type: ignore[assignment]
+        (self.client,) = self.consumers
         for topic in topics:
             self.source.assign(topic, {0: NextOffset(5, 1), 1: NextOffset(0, 1)})
+
+    def _consumer(self, config: dict[str, Any], logger: object) -> ScriptedConsumer:
+        self.consumers.append(ScriptedConsumer(config, self.clock))
+        self.consumers[-1].refusal = self.refusal
+        return self.consumers[-1]
 
     def read(self, *steps: list[Message] | Callable[[], None]) -> list[Chunk]:
         """The chunks of TOPIC. Raises the error of a chunk without records."""
@@ -207,20 +223,3 @@ def at_once(question: Callable[[], Any]) -> Future[Any]:
     except (IngestError, KafkaException) as error:
         future.set_exception(error)
     return future
-
-
-def script_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the clients of every source that is opened from now on."""
-    topics: list[ScriptedTopics] = []
-
-    def scripted_topics(admin: Admin, *, timeout_seconds: float) -> ScriptedTopics:
-        topics.append(ScriptedTopics(admin, timeout_seconds=timeout_seconds))
-        return topics[-1]
-
-    monkeypatch.setattr("ingest_pipeline.kafka.source.Consumer", ScriptedConsumer)
-    monkeypatch.setattr("ingest_pipeline.kafka.source.KafkaTopics", scripted_topics)
-    monkeypatch.setattr(
-        "ingest_pipeline.kafka.stopped_partitions.KafkaTopic", lambda _, name, **__: ScriptedTopic(topics[-1], name)
-    )
-    for module in ("stopped_partitions", "trouble", "commit_requests"):
-        monkeypatch.setattr(f"ingest_pipeline.kafka.{module}.in_background", at_once)

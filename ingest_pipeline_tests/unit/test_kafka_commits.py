@@ -1,18 +1,12 @@
 """Commits of groups on a scripted client."""
 
 import logging
-from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, ScriptedConsumer, Stage, record, script_clients
-
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    script_clients(monkeypatch)
+from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, record
 
 
 @pytest.fixture
@@ -49,11 +43,8 @@ class TestCommits:
         assert [commit[0].offset for commit in stage.client.commits] == [6, 8]
         assert stage.client.closed
 
-    def test_a_refused_commit_has_no_consequence(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(**_: object) -> None:
-            raise KafkaException(KafkaError(KafkaError._STATE))
-
-        monkeypatch.setattr(stage.client, "commit", refuse)
+    def test_a_refused_commit_has_no_consequence(self, stage: Stage) -> None:
+        stage.client.refusal = KafkaError._STATE
         stage.source.acknowledge(TOPIC, {0: NextOffset(6)})
         (chunk,) = stage.read([record(5)])
         assert len(chunk.messages) == 1
@@ -62,56 +53,41 @@ class TestCommits:
 class TestCommitsOfSeveralGroups:
     """Each request has a consumer of its own."""
 
-    @pytest.fixture
-    def consumers(self, monkeypatch: pytest.MonkeyPatch) -> list[ScriptedConsumer]:
-        consumers: list[ScriptedConsumer] = []
-
-        def consumer(config: dict[str, Any], logger: object = None) -> ScriptedConsumer:
-            consumers.append(ScriptedConsumer(config))
-            return consumers[-1]
-
-        monkeypatch.setattr("ingest_pipeline.kafka.group_consumer.Consumer", consumer)
-        return consumers
-
-    def test_requests_are_spread(self, consumers: list[ScriptedConsumer]) -> None:
+    def test_requests_are_spread(self) -> None:
         stage = Stage(*(f"t{number}" for number in range(20)))
         for _ in range(30):
             for number in range(20):
                 stage.source.acknowledge(f"t{number}", {0: NextOffset(6)})
             stage.read_all([])
-        assert len(consumers) == pytest.approx(30 * 0.1 / 0.25, abs=2)
-        groups = [consumer.config["group.id"] for consumer in consumers]
+        assert len(stage.consumers) == pytest.approx(1 + 30 * 0.1 / 0.25, abs=2)
+        groups = [consumer.config["group.id"] for consumer in stage.consumers[1:]]
         assert len(set(groups)) == len(groups), "the topic that waits longest is next"
 
-    def test_a_group_has_at_most_one_request_a_second(self, consumers: list[ScriptedConsumer]) -> None:
+    def test_a_group_has_at_most_one_request_a_second(self) -> None:
         stage = Stage(TOPIC, "site")
         for offset in range(30):
             stage.source.acknowledge(TOPIC, {0: NextOffset(offset)})
             stage.read_all([])
-        assert [consumer.config["group.id"] for consumer in consumers] == [f"group-{TOPIC}"] * 3
-        assert all(consumer.closed for consumer in consumers)
+        assert [consumer.config["group.id"] for consumer in stage.consumers[1:]] == [f"group-{TOPIC}"] * 3
+        assert all(consumer.closed for consumer in stage.consumers[1:])
 
-    def test_closing_sends_the_rest_of_every_group(self, consumers: list[ScriptedConsumer]) -> None:
+    def test_closing_sends_the_rest_of_every_group(self) -> None:
         stage = Stage(*(f"t{number}" for number in range(20)))
         for number in range(20):
             stage.source.acknowledge(f"t{number}", {0: NextOffset(number)})
         stage.source.close()
-        commits = {consumer.config["group.id"]: consumer.commits[0][0].offset for consumer in consumers}
+        commits = {consumer.config["group.id"]: consumer.commits[0][0].offset for consumer in stage.consumers[1:]}
         assert commits == {f"group-t{number}": number for number in range(20)}
 
     def test_a_failure_is_logged_once_for_each_group(
-        self, consumers: list[ScriptedConsumer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        def refuse(*_: object, **__: object) -> None:
-            raise KafkaException(KafkaError(KafkaError._WAIT_COORD))
-
-        monkeypatch.setattr(ScriptedConsumer, "commit", refuse)
-        monkeypatch.setattr(ScriptedConsumer, "poll", lambda *_: None)
         stage = Stage(TOPIC, "site")
+        stage.refusal = KafkaError._WAIT_COORD
         with caplog.at_level(logging.WARNING):
             for _ in range(50):
                 for topic in (TOPIC, "site"):
                     stage.source.acknowledge(topic, {0: NextOffset(6)})
                 stage.read_all([])
-        assert len(consumers) > 4
+        assert len(stage.consumers) > 4
         assert sorted("group-site" in line for line in caplog.messages) == [False, True]

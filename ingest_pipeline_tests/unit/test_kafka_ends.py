@@ -10,12 +10,7 @@ from confluent_kafka import TopicPartition
 
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.kafka.partition_ends import Partition
-from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, record, script_clients
-
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    script_clients(monkeypatch)
+from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, record
 
 
 @pytest.fixture

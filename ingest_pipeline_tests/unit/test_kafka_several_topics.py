@@ -5,12 +5,7 @@ from confluent_kafka import KafkaError
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, event, record, script_clients
-
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    script_clients(monkeypatch)
+from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, event, record
 
 
 @pytest.fixture

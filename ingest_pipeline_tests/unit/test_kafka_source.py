@@ -13,12 +13,7 @@ from ingest_pipeline.core.errors import (
     UnknownFault,
 )
 from ingest_pipeline.core.record import Chunk, NextOffset
-from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, event, record, script_clients
-
-
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    script_clients(monkeypatch)
+from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, event, record
 
 
 @pytest.fixture

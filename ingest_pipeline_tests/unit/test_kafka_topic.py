@@ -14,6 +14,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted, TopicMissing
 from ingest_pipeline.core.record import NextOffset, next_offset_or_none
 from ingest_pipeline.kafka.admin import Admin
+from ingest_pipeline.kafka.metadata import _has_topic_ids
 from ingest_pipeline.kafka.topic import KafkaTopic
 
 TOPIC = "price"
@@ -185,7 +186,7 @@ class TestTopicId:
 
     @pytest.fixture(autouse=True)
     def no_answer_yet(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ingest_pipeline.kafka.metadata._has_topic_ids", {})
+        monkeypatch.delitem(_has_topic_ids, "localhost:9092", raising=False)
 
     def test_a_moment_without_a_controller_leaves_the_check_on(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
         assert topic.identity().topic_id == "topic-id_"

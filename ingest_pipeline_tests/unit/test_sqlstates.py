@@ -16,6 +16,7 @@ from ingest_pipeline.core.errors import (
     NotPermitted,
     RecordRefused,
     SchemaMismatch,
+    TableBusy,
     UnknownFault,
 )
 from ingest_pipeline.postgres.errors import RowNotSent, classified, mapped_errors
@@ -30,7 +31,10 @@ EXACT: dict[str, type[IngestError]] = {
     "25006": DatabaseUnavailable,
     "25P03": DatabaseUnavailable,
     "25P04": DatabaseUnavailable,
-    "55P03": DatabaseUnavailable,
+    "40001": TableBusy,
+    "40P01": TableBusy,
+    "55P03": TableBusy,
+    "57014": TableBusy,
     "44000": RecordRefused,
     "P0001": RecordRefused,
 }

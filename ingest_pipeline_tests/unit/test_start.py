@@ -38,8 +38,8 @@ def started(broker: MemoryBroker, ledger: MemoryLedger, policy: StartPolicy = PO
 
 
 def commit(broker: MemoryBroker, group: str, offsets: dict[int, int], ledger_id: str) -> None:
-    source = MemorySource(broker, "reading", group_id=group, ledger_id=ledger_id)
-    source.acknowledge({partition: NextOffset(offset) for partition, offset in offsets.items()})
+    source = MemorySource(broker, groups={"reading": group}, ledger_id=ledger_id)
+    source.acknowledge("reading", {partition: NextOffset(offset) for partition, offset in offsets.items()})
     source.close()
 
 
@@ -116,8 +116,8 @@ def test_a_stream_does_not_begin_while_no_partition_answers(broker: MemoryBroker
 
 
 def test_an_adopted_partition_needs_no_leader(broker: MemoryBroker, ledger: MemoryLedger) -> None:
-    source = MemorySource(broker, "reading", group_id="theirs", ledger_id="")
-    source.acknowledge({1: NextOffset(4)})
+    source = MemorySource(broker, groups={"reading": "theirs"}, ledger_id="")
+    source.acknowledge("reading", {1: NextOffset(4)})
     broker.set_leader_away("reading", 1, True)
     assert started(broker, ledger, replace(POLICY, start_from="latest", adopt_group="theirs")) == {0: 3, 1: 4}
 

@@ -51,7 +51,7 @@ class DrainedStream:
         evaluations: see `check_results`.
 
     Attributes:
-        opening: what `prepare` made, or None.
+        opening: what `prepare` made. None after an error, and while the stream is paused.
         refusal: the error of `prepare`, or None.
     """
 
@@ -79,10 +79,11 @@ class DrainedStream:
         self._silent: list[int] = []
         self._reporter = self._new_reporter()
 
-    def prepare(self) -> None:
-        """Prepare tables and positions for the beginning of a run. An error sets the stream aside."""
+    def prepare(self, shared: bool) -> None:
+        """Prepare tables and positions for the beginning of a run. An error sets the stream aside, and so does a pause
+        where several streams share the run."""
         try:
-            self.opening = self._open()
+            self.opening = self._reopen() if shared else self._open()
         except IngestError as error:
             self.refusal = error
 
@@ -127,8 +128,8 @@ class DrainedStream:
             rules=record_rules(self.context.settings, stream),
             decode_many=decoder.decode_many,
         )
-        if self.refusal is not None:
-            self.lane.leaving = self.failed(self.refusal)
+        if self.opening is None:
+            self.lane.leaving = EndReason.PAUSED if self.refusal is None else self.failed(self.refusal)
         return self.lane
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -79,7 +80,7 @@ class JobRun:
         clients, by_hand = self._clients, self._shard is None
         executor = clients.executor()
         cleanup.callback(executor.shutdown, wait=False, cancel_futures=True)
-        list(executor.map(DrainedStream.prepare, self._streams))
+        list(executor.map(partial(DrainedStream.prepare, shared=self._shared), self._streams))
         refusals = [stream.refusal for stream in self._streams if stream.refusal is not None]
         if len(refusals) == len(self._streams):
             raise refusals[0]
@@ -182,6 +183,8 @@ class JobRun:
                 self._tag({f"{tags.ENDED}/{stream.name}": own, f"{tags.ROWS}/{stream.name}": str(stream.rows)})
             return
         end_tags = {tags.ENDED: str(why), tags.ROWS: str(sum(stream.rows for stream in self._streams))}
+        if failures:
+            end_tags[tags.FAILED_STREAMS] = ",".join(failures)
         if self._opening_seconds is not None:
             end_tags[tags.OPENING] = f"{self._opening_seconds:.1f}"
         self._tag(end_tags)
