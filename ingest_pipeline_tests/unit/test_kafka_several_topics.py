@@ -48,6 +48,7 @@ def test_a_partition_waits_for_its_retry_and_other_topics_do_not(stage: Stage) -
 
 
 def test_an_answer_about_one_topic_is_enough(stage: Stage) -> None:
+    stage.source.assign("site", {0: NextOffset(5, 1)})
     stage.topics.silent = {0}
     stage.read_all(stage.client.complain(KafkaError._TRANSPORT))
     stage.clock.advance(31.0)

@@ -112,6 +112,7 @@ class TestRevokedRight:
         with pytest.raises(NotPermitted, match="Grant Read") as denied:
             stage.read(*[[self.DENIED]] * 400)
         assert stage.clock.monotonic() >= 20
+        assert len(stage.client.assigned) < 20, "the waits between the retries grow"
         assert (denied.value.partition, denied.value.offset) == (0, 5)
 
     def test_every_revocation_gets_the_full_time_for_retries(self, stage: Stage) -> None:
