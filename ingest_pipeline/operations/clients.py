@@ -59,6 +59,12 @@ class Clients:
                 )
             return self._database
 
+    def release_idle(self) -> None:
+        """Close the pooled sessions with PostgreSQL that are not in use. A run needs them only for moments."""
+        with self._lock:
+            if self._database is not None:
+                self._database.dispose()
+
     def close(self) -> None:
         """Close the open clients. They open again on the next use."""
         with self._lock:

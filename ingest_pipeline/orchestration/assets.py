@@ -9,6 +9,7 @@ import dagster as dg
 from ..operations.stream_context import StreamContext
 from . import tags
 from .asset_keys import asset_key, topic_key
+from .checks import newest_evaluation
 from .described import freshness, table_metadata
 
 
@@ -80,10 +81,17 @@ def _drained(
             log=log,
             stop=stop.reason,
             share=partial(_share, tags.shard_of(context.run.tags), numbers[stream_context.stream.name]),
+            neighbours=len(selected) - 1,
+            last_passed=partial(_last_passed, context.instance, key),
         )
         for key, stream_context in selected.items()
     ]
     yield from JobRun(context.run, streams, journal, stop).results()
+
+
+def _last_passed(instance: dg.DagsterInstance, key: dg.AssetKey, check: str) -> bool | None:
+    evaluation = newest_evaluation(instance, key, check)
+    return None if evaluation is None else evaluation.passed
 
 
 def _share(shard: tags.Shard | None, stream_number: int, partitions: Collection[int]) -> list[int]:

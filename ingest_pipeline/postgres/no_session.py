@@ -33,8 +33,8 @@ _BY_STATE = {
     "3D000": "there is no such database: check DATABASE_URL, or create it",
     "42501": "the role may not use this database: GRANT CONNECT ON DATABASE to it",
     "53300": "the server, the database or the role has all the sessions it may have (max_connections, reserved slots,"
-    " CONNECTION LIMIT): run fewer streams, lower PARALLELISM or DATABASE_POOL_MAX, raise the limit, or put a pooler in"
-    " session mode between",
+    " CONNECTION LIMIT): give small streams one job=, lower PARALLELISM or DATABASE_POOL_MAX, raise the limit, or put a"
+    " pooler in session mode between",
     "55000": "the database takes no sessions: ALTER DATABASE … ALLOW_CONNECTIONS true",
     "57P03": "PostgreSQL starts up, shuts down or recovers: it takes sessions again when that is done",
 }

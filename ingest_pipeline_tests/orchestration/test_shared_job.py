@@ -174,18 +174,35 @@ def rows_besides(here: Bench, name: str) -> int:
     return sum(here.rows(stream) for stream in here.streams if stream.name != name)
 
 
-def test_a_run_keeps_one_session_with_postgresql(shared: Bench) -> None:
-    seen: list[int] = []
-    stop = threading.Event()
+def test_a_run_keeps_one_session_with_postgresql(bench: Make) -> None:
+    here = bench([INDOORS, PRICE, TEMPERATURE], partitions=1, RUN_IDLE_SECONDS="5")
+    for stream in here.streams:
+        here.produce(records_of(stream, 20), stream)
+    assert here.by_hand().success
+    for stream in here.streams:
+        here.produce(records_of(stream, 20), stream)
+    sessions: list[list[str]] = []
 
     def look() -> None:
-        while not stop.is_set():
-            seen.append(shared.query("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'ingest%'")[0])
+        while rows_besides(here, "") < 120:
             time.sleep(0.05)
+        for _ in range(20):
+            time.sleep(0.1)
+            sessions.append(here.query("SELECT backend_type FROM pg_stat_activity WHERE application_name ~ '^ingest'"))
 
     looker = threading.Thread(target=look)
     looker.start()
+    result = by_sensor(here)
+    looker.join(60)
+    assert result.success, failure(result)
+    assert sessions == [["client backend"]] * 20
+
+
+def test_what_did_not_change_is_not_reported(shared: Bench) -> None:
     assert by_sensor(shared).success
-    stop.set()
-    looker.join()
-    assert max(seen) <= 1 + 4 + 1, "the writing session, four of the preparation, and one of the checks"
+    shared.produce(records_of(PRICE, 5), shared.streams[1])
+    result = by_sensor(shared)
+    assert result.success, failure(result)
+    assert materialized(result) == {"price": 5}
+    events = shared.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    assert events == [], "every check has passed before"

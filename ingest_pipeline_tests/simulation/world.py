@@ -114,6 +114,9 @@ class World(SharedState):
     def executor(self) -> InlineExecutor:
         return InlineExecutor()
 
+    def release_idle(self) -> None:
+        """The world's database has no pool."""
+
     def missing_rows(self, stream: Stream) -> SimMissingRows:
         return SimMissingRows(self._database, self.checks, stream)
 

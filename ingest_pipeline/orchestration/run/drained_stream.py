@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -49,6 +50,9 @@ class DrainedStream:
         stop: returns a reason to end, or None.
         share: the run's share of the stream's partitions.
         evaluations: see `check_results`.
+        neighbours: other streams of the run. With neighbours, the stream reports less often, and reports only checks
+            whose outcome has changed, so that Dagster's storage does not grow with the number of streams.
+        last_passed: the outcome of a check in Dagster's storage, or None without one.
 
     Attributes:
         opening: what `prepare` made. None after an error, and while the stream is paused.
@@ -65,12 +69,16 @@ class DrainedStream:
         stop: Callable[[], str | None],
         share: Callable[[Collection[int]], list[int]],
         evaluations: Evaluations | None = None,
+        neighbours: int = 0,
+        last_passed: Callable[[str], bool | None] = lambda name: None,
     ) -> None:
         self.context, self.name, self.key = context, context.stream.name, key
         self.opening: Opening | None = None
         self._lane: Lane | None = None
         self._journal, self._log, self._stop, self._share = journal, log, stop, share
         self._evaluations = evaluations
+        self._neighbours, self._last_passed = neighbours, cache(last_passed)
+        self._passed: dict[str, bool] = {}
         self._partition_count = 0
         self._positions: dict[int, StoredPosition] = {}
         self._failure: str | None = None
@@ -145,6 +153,11 @@ class DrainedStream:
             self.lane.opened(self.opening)
         except StopStream as error:
             self.lane.leaving = self.failed(error)
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether the run has moved a position of the stream."""
+        return self.lane.progress.batches > 0 or self.lane.progress.absent > 0
 
     @property
     def rows(self) -> int:
@@ -225,7 +238,7 @@ class DrainedStream:
             self._journal.event,
             self.context.topic,
             self.context.clients.clock,
-            settings.report_seconds,
+            settings.report_seconds * (1 + self._neighbours / 10),
             self._log,
             self.evaluate_checks,
             lambda: known_row_count(self.context, self._log),
@@ -243,8 +256,11 @@ class DrainedStream:
                 self._failed_checks[result.name] = result
             elif (failed := self._failed_checks.get(result.name)) is not None:
                 result = replace(failed, description=f"earlier in this run: {failed.description}")
-            self._journal.event(result.evaluation(self.key))
+            if not self._neighbours or self._passed.get(result.name, self._last_passed(result.name)) != result.passed:
+                self._journal.event(result.evaluation(self.key))
+            self._passed[result.name] = result.passed
             yield
+        self.context.clients.release_idle()
 
     def _check(self, limit_reached: str | None = None) -> None:
         for _ in self.evaluate_checks(limit_reached):

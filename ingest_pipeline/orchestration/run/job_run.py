@@ -95,11 +95,13 @@ class JobRun:
         if self._shard is not None and not any(lane.session.positions for lane in lanes):
             self._end_without_ownership(self._shard, others)
             return {}
+        limits = self._limits()
+        clients.release_idle()
         drain = Drain(
             source,
             connection,
             lanes,
-            limits=self._limits(),
+            limits=limits,
             clock=clients.clock,
             stop=self._stop.reason,
             executor=executor,
@@ -119,11 +121,13 @@ class JobRun:
         }
         self._tag_end(f"failed:{type(next(iter(failures.values()))).__name__}" if failures else ended, failures)
         for stream in self._streams:
-            if stream.name not in failures and (result := stream.end(ended, others.get(stream.name, {}))) is not None:
-                if ended == EndReason.TERMINATED:  # Dagster takes no result of an interrupted op
-                    self._journal.event(dg.AssetMaterialization(stream.key, metadata=result.metadata))
-                else:
-                    yield result
+            if stream.name in failures or (self._shared and self._shard is not None and not stream.has_progress):
+                continue  # what did not change is not reported
+            result = stream.end(ended, others.get(stream.name, {}))
+            if ended == EndReason.TERMINATED:  # Dagster takes no result of an interrupted op
+                self._journal.event(dg.AssetMaterialization(stream.key, metadata=result.metadata))
+            else:
+                yield result
         self._finish(ended)
         return failures
 
