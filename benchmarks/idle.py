@@ -67,9 +67,9 @@ def trickle_section(running: System, effort: Effort) -> str:
     ) + document.table(head, rows)
 
 
-def make_topics(running: System, streams: int) -> None:
+def make_topics(running: System, streams: int, partitions: int = 4) -> None:
     for number in range(streams):
-        running.kafka.create_topic(f"idle_{number}", 4)
+        running.kafka.create_topic(f"idle_{number}", partitions)
 
 
 def idle(running: System, streams: int, poll_seconds: int, seconds: float, *, skip: bool = False) -> Cost:

@@ -1,9 +1,8 @@
-"""A code location for the price of idle: IDLE_STREAMS streams, or as many sensors that do nothing but skip."""
+"""A code location of IDLE_STREAMS streams in IDLE_JOBS jobs, or of as many sensors that only skip."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from datetime import datetime
 
 import dagster as dg
@@ -13,6 +12,8 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration.build import build_definitions
 
 COUNT = int(os.environ.get("IDLE_STREAMS", "100"))
+JOBS = int(os.environ.get("IDLE_JOBS", "0"))
+"""0: every stream has a job of its own."""
 
 
 class Idle(Struct):
@@ -23,8 +24,8 @@ class Idle(Struct):
 
 
 def idle_streams() -> list[Stream]:
-    first = Stream(name="idle_0", event=Idle)
-    return [first, *(replace(first, name=f"idle_{i}", topic="", table="", job="") for i in range(1, COUNT))]
+    jobs = [f"shared_{number % JOBS}" if JOBS else "" for number in range(COUNT)]
+    return [Stream(name=f"idle_{number}", event=Idle, job=job) for number, job in enumerate(jobs)]
 
 
 @dg.op

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import click
 
-from . import cold_start, comparison, database_outage, document, idle, isolation, kills, latency, shapes, throughput
+from . import (
+    cold_start,
+    comparison,
+    database_outage,
+    document,
+    idle,
+    isolation,
+    kills,
+    latency,
+    many,
+    shapes,
+    throughput,
+)
 from .effort import Effort
 from .system import System, system
 
@@ -19,6 +31,7 @@ PARTS: dict[str, tuple[str, Callable[[System, Effort], str]]] = {
     "memory": ("Memory", database_outage.section),
     "idle": ("Idle streams", idle.idle_section),
     "trickle": ("Streams with little traffic", idle.trickle_section),
+    "many": ("Many streams in one job", many.section),
     "shape": ("What records and batches look like", shapes.section),
     "refused": ("Rows that only the database refuses", isolation.section),
     "kills": ("kill -9", kills.section),

@@ -152,6 +152,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=30, help="how many (default 30)")
     parser.add_argument("--seed", type=int, default=1, help="which (default 1)")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="how many brokers Kafka has (default 1)")
+    parser.add_argument("--shared-job", action="store_true", help="one job drains both streams")
     parser.add_argument(
         "--only", choices=FAULTS_OF_ALL_WORLDS, action="append", help="a kind; may be given again (default all)"
     )
@@ -165,9 +166,10 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     began_at = time.monotonic()
-    plan = f"{chosen.faults} faults, seed {chosen.seed}, brokers {chosen.brokers}"
+    jobs = "one job" if chosen.shared_job else "a job for each stream"
+    plan = f"{chosen.faults} faults, seed {chosen.seed}, brokers {chosen.brokers}, {jobs}"
     say(f"chaos with {plan}; logs in {folder}")
-    with World(folder, chosen.seed, chosen.brokers) as world:
+    with World(folder, chosen.seed, chosen.brokers, chosen.shared_job) as world:
         chaos = Chaos(world, chosen.seed)
         chaos.run(deck(chosen.seed, chosen.faults, faults))
         say("", *table(chaos.seconds), "", *chaos.wrong)

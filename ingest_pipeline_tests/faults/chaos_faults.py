@@ -34,7 +34,7 @@ def a_run(world: World, draw: random.Random) -> dg.DagsterRun:
 
 
 def named(run: dg.DagsterRun) -> str:
-    return f"{run.tags[tags.STREAM]} {run.tags[tags.SHARD]} run {run.run_id[:8]}"
+    return f"{tags.drained_job(run.tags)} {run.tags[tags.SHARD]} run {run.run_id[:8]}"
 
 
 def kill_run(world: World, draw: random.Random) -> Struck:

@@ -29,6 +29,7 @@ PARALLELISM = 2
 USUAL_LATENCY = 0.002
 """Delay in seconds in each direction, so that a fault can hit the middle of a transaction."""
 SETTINGS = {"PARALLELISM": str(PARALLELISM), "BATCH_SIZE": "25", "RUN_IDLE_SECONDS": "10"}
+SHARED_JOB = {"INGEST_STREAMS": "ingest_pipeline_tests.faults.shared_streams:STREAMS"}
 _SESSIONS = """select coalesce(nullif(application_name, ''), backend_type),
     concat_ws(', ', state, wait_event, format('for %s s', round(extract(epoch from now() - state_change))))
     from pg_stat_activity
@@ -39,12 +40,13 @@ _LOCKS = "select pid, classid, objid from pg_locks where locktype = 'advisory'"
 class World:
     """Servers, producers and Dagster, running within the block.
 
-    With several brokers, the product reaches each broker through a proxy, see `broker_proxies`. The producers and the
-    oracle connect directly.
+    With `shared_job`, one job drains both streams. With several brokers, the product reaches each broker through a
+    proxy, see `broker_proxies`. The producers and the oracle connect directly.
     """
 
-    def __init__(self, folder: Path, seed: int, brokers: int = 1) -> None:
+    def __init__(self, folder: Path, seed: int, brokers: int = 1, shared_job: bool = False) -> None:
         self.folder, self._seed, self._brokers = folder, seed, brokers
+        self._settings = {**SETTINGS, **(SHARED_JOB if shared_job else {})}
         self.kafka: RealKafka
         self.broker_proxies: dict[int, TcpProxy] = {}
         self._cleanup = ExitStack()
@@ -76,7 +78,7 @@ class World:
         self.usual_network()
         self._make_tables()
         environ = {
-            **SETTINGS,
+            **self._settings,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "DATABASE_URL": self.url.replace(f":{port}/", f":{self.proxy.port}/"),
         }

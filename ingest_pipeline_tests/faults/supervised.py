@@ -156,7 +156,7 @@ class Dagster:
             status for status in dg.DagsterRunStatus if not status.name.startswith(("SUCC", "FAIL", "CANCELED"))
         ]
         for run in self.instance.get_runs(dg.RunsFilter(statuses=statuses)):
-            yield f"run {run.run_id[:8]} {run.tags.get(tags.STREAM)} {run.tags.get(tags.SHARD)} {run.status.value}"
+            yield f"run {run.run_id[:8]} {tags.drained_job(run.tags)} {run.tags.get(tags.SHARD)} {run.status.value}"
         for pid, path in writers(self.home):
             yield f"process {pid} writes to {path.name}"
 

@@ -52,8 +52,8 @@ class JobRun:
             dagster.Failure: one line that says what happened and what to do.
             DagsterExecutionInterruptedError: after Terminate, with the open batches committed and reported.
         """
-        own_tags = {tags.PID: str(os.getpid())}
-        self._tag(own_tags if self._shared else {tags.STREAM: self._streams[0].name, **own_tags})
+        drained = {tags.DRAINS: self._context.stream.job} if self._shared else {tags.STREAM: self._context.stream.name}
+        self._tag({**drained, tags.PID: str(os.getpid())})
         try:
             with self._stop, ExitStack() as cleanup:
                 failures = yield from self._drain(cleanup)
