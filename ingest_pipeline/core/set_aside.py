@@ -13,8 +13,8 @@ from .ports import Clock
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 """Waits between two tries. Every try in a row doubles the wait."""
-BUSY_SECONDS = 5.0
-"""The longest wait for a busy table, because a lock is usually short."""
+SHORT_SECONDS = 5.0
+"""The longest wait after a pause, for the partitions of another run, and for a busy table. A lock is usually short."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class SetAside:
         self._seconds: dict[str, float] = {}
 
     def add(self, lane: Lane, reason: EndReason | IngestError, owns: bool) -> None:
-        longest = BUSY_SECONDS if owns else LONGEST_SECONDS
+        longest = SHORT_SECONDS if owns or isinstance(reason, EndReason) else LONGEST_SECONDS
         seconds = min(self._seconds.get(lane.stream, FIRST_SECONDS), longest)
         self._seconds[lane.stream] = seconds * 2
         retry_at = self._clock.monotonic() + seconds

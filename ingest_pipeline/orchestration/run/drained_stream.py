@@ -34,11 +34,14 @@ from ...operations.stream_context import StreamContext
 from ..checks import CheckResult, Evaluations, check_results
 from ..view import START_GRACE_SECONDS
 from .journal import Journal
-from .report import Reporter, known_row_count
+from .report import Reporter, known_row_count, owners_metadata
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a starting run without a session retries during an outage. A longer retry would make it look like a dead
 run."""
+
+NOTED_SECONDS = 60.0
+"""Interval for noting a lasting failure in the ledger, so that it stays newer than an operator's last action."""
 
 
 class DrainedStream:
@@ -82,6 +85,7 @@ class DrainedStream:
         self._partition_count = 0
         self._positions: dict[int, StoredPosition] = {}
         self._failure: str | None = None
+        self._noted_at = 0.0
         self.refusal: IngestError | None = None
         self._failed_checks: dict[str, CheckResult] = {}
         self._silent: list[int] = []
@@ -193,11 +197,12 @@ class DrainedStream:
         return {partition: end.next_offset for partition, end in ends.items()}
 
     def failed(self, error: IngestError) -> IngestError:
-        """Note and report an error of this stream. Returns the error for the run. A second call has no effect."""
+        """Note and report an error of this stream. Returns the error for the run. The same error is noted again after
+        NOTED_SECONDS."""
         if isinstance(error, Superseded):
             self._journal.warning(error.message)
             return error
-        if self._failure == error.message:
+        if self._failure == error.message and self.context.clients.clock.monotonic() < self._noted_at + NOTED_SECONDS:
             return error
         if self._lane is not None:
             error = self._explained(error, self._lane)
@@ -269,18 +274,10 @@ class DrainedStream:
     def note_failure(self, why: str, stops: bool) -> bool:
         """Store the failure for `ingest status`, which reports an outage of PostgreSQL itself. Returns whether the
         ledger answered."""
-        self._failure = why
+        self._failure, self._noted_at = why, self.context.clients.clock.monotonic()
         try:
             self.context.ledger.note_failure(why, stops)
         except IngestError as error:
             self._journal.warning(f"the ledger was not told why this run failed: {error.message}")
             return False
         return True
-
-
-def owners_metadata(owners: Mapping[int, Holder]) -> dict[str, str]:
-    """The partitions that a run by hand left to their owners."""
-    if not owners:
-        return {}
-    names = [f"partition {partition}: run {holder.run_id[:8]}" for partition, holder in sorted(owners.items())]
-    return {"drained_by_others": ", ".join(names)}

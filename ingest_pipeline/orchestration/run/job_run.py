@@ -119,6 +119,9 @@ class JobRun:
             for name, reason in drain.aside.reasons.items()
             if isinstance(reason, IngestError) and not isinstance(reason, Superseded)
         }
+        for stream in self._streams:
+            if stream.name in failures:
+                stream.failed(failures[stream.name])  # a table that was busy to the end
         self._tag_end(f"failed:{type(next(iter(failures.values()))).__name__}" if failures else ended, failures)
         for stream in self._streams:
             if stream.name in failures or (self._shared and self._shard is not None and not stream.has_progress):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -55,6 +56,7 @@ class Journal:
 
     def __init__(self, context: dg.AssetExecutionContext, clock: Clock, log: Logger) -> None:
         self._context, self._clock, self._log = context, clock, log
+        self._lock = threading.RLock()  # streams that were set aside are prepared in other threads
         self._left: dict[str, Callable[[], Any]] = {}
         self._again_at = 0.0
         self._messages = 0
@@ -85,14 +87,16 @@ class Journal:
             self._left.clear()
 
     def _say(self, say: Callable[[], None]) -> None:
-        self._messages = (self._messages + 1) % _SAID
-        self._write(f"message {self._messages}", say)
+        with self._lock:
+            self._messages = (self._messages + 1) % _SAID
+            self._write(f"message {self._messages}", say)
 
     def _write(self, what: str, write: Callable[[], Any]) -> None:
-        self._left.pop(what, None)
-        self._left[what] = write
-        if self._clock.monotonic() >= self._again_at:
-            self._flush()
+        with self._lock:
+            self._left.pop(what, None)
+            self._left[what] = write
+            if self._clock.monotonic() >= self._again_at:
+                self._flush()
 
     def _flush(self) -> None:
         """Write in order, up to the first failure."""

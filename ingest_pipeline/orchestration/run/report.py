@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from ...core.errors import EnvironmentFault, KafkaUnavailable, NotPermitted
+from ...core.ledger import Holder
 from ...core.ports import Clock, Topic
 from ...core.progress import Progress
 from ...core.start import unanswered_words
@@ -146,3 +147,11 @@ def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int |
     except EnvironmentFault as fault:
         log.warning("the row count is not known: %s", fault.message)
         return None
+
+
+def owners_metadata(owners: Mapping[int, Holder]) -> dict[str, str]:
+    """The partitions that a run by hand left to their owners."""
+    if not owners:
+        return {}
+    names = [f"partition {partition}: run {holder.run_id[:8]}" for partition, holder in sorted(owners.items())]
+    return {"drained_by_others": ", ".join(names)}
