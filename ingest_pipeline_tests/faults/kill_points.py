@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import psycopg
 
-import ingest_pipeline.core.drain
+import ingest_pipeline.core.lane
 from ingest_pipeline.core.record import Chunk
 from ingest_pipeline.kafka.commit_requests import CommitRequests
 from ingest_pipeline.kafka.source import KafkaSource
@@ -107,7 +107,7 @@ def consumed(death: Death) -> None:
 
 
 def decoded(death: Death) -> None:
-    after(ingest_pipeline.core.drain, "decode_batch", lambda batch: death.now() if death.reading and batch else None)
+    after(ingest_pipeline.core.lane, "decode_batch", lambda batch: death.now() if death.reading and batch else None)
 
 
 def position_moved(death: Death) -> None:
