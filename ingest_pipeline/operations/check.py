@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..core.errors import IngestError
 from ..core.stream import Stream
+from .capacity import capacity_findings
 from .check_kafka import kafka_findings
 from .clients import Clients
 from .finding import Finding
@@ -44,6 +45,7 @@ def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
                 yield _table(stream, wrong, remarks, may_come=creates and not exists)
                 if version is not None and (grants := rights.missing_rights(connection, stream, database.schemas)):
                     yield Finding(False, f"rights for {stream.name}", "; ".join(grants))
+            yield from capacity_findings(clients.settings, streams, server_checks.session_limit(connection))
         for subject, problem in server_checks.problems(database):
             yield Finding(False, f"PostgreSQL: {subject}", problem)
     except IngestError as error:

@@ -16,6 +16,19 @@ _FACTS = text("""
            current_setting('session_replication_role') AS replication_role""")
 
 
+_SESSION_LIMIT = text("""
+    SELECT least(
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true)::int, 0),
+        nullif((SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user), -1),
+        nullif((SELECT datconnlimit FROM pg_database WHERE datname = current_database()), -1))""")
+
+
+def session_limit(connection: Connection) -> int:
+    """Sessions that server, database and role allow, without the slots that superusers keep."""
+    return int(connection.execute(_SESSION_LIMIT).scalar_one())
+
+
 def problems(database: Database) -> list[tuple[str, str]]:
     """(subject, problem and way out) for everything that cannot work. Empty if all is well."""
     with database.connect("looking at the server") as connection:
