@@ -283,7 +283,7 @@ def test_unreadable_headers_cost_their_record_and_are_never_asked_for_again(worl
 )
 def test_undeclared_poison_costs_its_record(world: World, undeclared: bytes, expected: tuple[str, str]) -> None:
     value = b'{"celsius": 1.5, "event_time": "2026-01-01T00:00:00Z", ' + undeclared + b"}"
-    world.write([record(0, b"k"), Once(0, 1, 0, value, b"k"), record(2, b"k")])
+    world.write([record(0, b"k"), Once(0, 1, 0, value, key=b"k"), record(2, b"k")])
     assert [row[2] for row in world.rows()] == [0, 2]
     ((offset, stage, reason),) = world.refused()
     assert (offset, stage) == (1, expected[0])

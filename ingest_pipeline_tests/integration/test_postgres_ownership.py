@@ -96,7 +96,7 @@ def test_recovery_that_fails_half_way_forgets_no_session(bench: Bench, monkeypat
         def unreachable(*_: object) -> None:
             raise DatabaseUnavailable("cut again")
 
-        cut.setattr(session, "_work", unreachable)  # before it ends the old session
+        cut.setattr(session.connection, "transaction", unreachable)  # before it ends the old session
         with pytest.raises(DatabaseUnavailable):
             session.recover(None)
     monkeypatch.setattr(session.connection, "close", close)

@@ -69,6 +69,9 @@ class ChangedClients(Clients):
     def topic(self, *arguments: Any, **options: Any) -> Any:
         return self._changed("topic", super().topic(*arguments, **options))
 
+    def topics(self, *arguments: Any, **options: Any) -> Any:
+        return self._changed("topics", super().topics(*arguments, **options))
+
     def ledger_session(self, *arguments: Any) -> Any:
         return self._changed("ledger_session", super().ledger_session(*arguments))
 

@@ -103,14 +103,16 @@ def test_a_tick_without_a_look_asks_kafka_nothing_more(bench: Make) -> None:
         asked[question] += not what or bool(what[0])  # no request is made for no partitions
         return answer(*what)
 
-    for question in ("identity", "end_offsets", "start_offsets", "high_watermarks", "offsets_at"):
+    for question in ("start_offsets", "high_watermarks", "offsets_at"):
         here.clients.changes["topic"][question] = partial(count, question)
+    for question in ("identities", "end_offsets"):
+        here.clients.changes["topics"][question] = partial(count, question)
     here.tick()
     assert asked["high_watermarks"] == 1
     asked.clear()
     for _ in range(3):
         here.tick()
-    assert +asked == {"identity": 3, "end_offsets": 3}
+    assert +asked == {"identities": 3, "end_offsets": 3}
     asked.clear()
     later(here)
     here.tick()

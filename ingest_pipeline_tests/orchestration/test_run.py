@@ -10,7 +10,6 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.kafka.topics import KafkaTopics
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients, failure, metadata, wait_for
@@ -43,10 +42,15 @@ class TestByHand:
 
     def test_what_comes_after_its_start_is_the_next_runs(self, bench: Make) -> None:
         class ProducesBeforeTheDrain(ChangedClients):
-            def topics(self, timeout_seconds: float = 5.0) -> KafkaTopics:
-                """The drain verifies the topic first."""
-                here.produce(temperatures(10, partitions=1))
-                return super().topics(timeout_seconds)
+            """A run releases its pooled sessions when it knows the ends, just before the drain."""
+
+            drains = 0
+
+            def release_idle(self) -> None:
+                self.drains += 1
+                if self.drains == 1:
+                    here.produce(temperatures(10, partitions=1))
+                super().release_idle()
 
         environ = {"RUN_IDLE_SECONDS": "3600", "BATCH_SIZE": "10", "BATCH_TIMEOUT": "30"}
         here = bench(partitions=1, clients=ProducesBeforeTheDrain, **environ)
