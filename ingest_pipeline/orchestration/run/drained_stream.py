@@ -135,7 +135,7 @@ class DrainedStream:
             clock=clients.clock,
             observe=self._reporter,
             reopen=self._reopen,
-            owned=self._check_losses,
+            owned=self._begin,
             failed=self.failed,
             rules=record_rules(self.context.settings, stream),
             decode_many=decoder.decode_many,
@@ -176,8 +176,9 @@ class DrainedStream:
         elif noted := ledger.losses():
             raise as_error(noted, self.name)
 
-    def _check_losses(self) -> None:
-        """Raises DataLoss for a loss that an earlier owner noted while this run waited."""
+    def _begin(self) -> None:
+        """Called with ownership. Raises DataLoss for a loss that an earlier owner noted while this run waited."""
+        self._reporter.restart()
         if noted := [loss for loss in self.context.ledger.losses() if loss.partition in self.lane.session.positions]:
             raise as_error(noted, self.name)
 

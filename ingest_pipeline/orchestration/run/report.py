@@ -55,6 +55,11 @@ class Reporter:
         self._dropped = 0
         self._pending: Iterator[None] = iter(())
 
+    def restart(self) -> None:
+        """Count the interval of the events from now. A check that a run evaluates before its predecessor's
+        materialization is out of date for Dagster until the run ends."""
+        self._report_at = self._clock.monotonic() + self._report_seconds
+
     def __call__(self, progress: Progress) -> None:
         self.log(progress)
         now = self._clock.monotonic()
