@@ -15,7 +15,7 @@ from ..settings import Settings
 _RUN_SECONDS = 60
 """Allowance beyond a run's maximum age for the time between the ends of two consecutive runs."""
 _OWN = {
-    "kafka_incarnation": "1, and one more after each topic that was made again or cut: its offsets are used anew.",
+    "kafka_incarnation": "1, and one more after each topic that was made again or cut: its offsets are used again.",
     "kafka_partition": "The partition the record was read from.",
     "kafka_offset": "The record's offset in its partition.",
     "kafka_timestamp": "The record's own time, set by its producer or by the broker; null where Kafka has none.",
