@@ -198,6 +198,8 @@ class Drain:
                         self.aside.add(lane, EndReason.SUPERSEDED, owns=False)
                         continue
                     lane.opened(opening)
+            except TableBusy:
+                self.aside.add(lane, waiter.reason, waiter.owns)  # the connection works
             except EnvironmentFault as fault:
                 self.aside.add(lane, waiter.reason, waiter.owns)
                 self._recovery.reconnect(fault)

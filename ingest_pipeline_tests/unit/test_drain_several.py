@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -22,6 +22,7 @@ from ingest_pipeline.core.errors import (
     TopicChanged,
 )
 from ingest_pipeline.core.lane import Lane, Opening
+from ingest_pipeline.core.ledger import Holder
 from ingest_pipeline.core.start import StartPolicy, begin
 from ingest_pipeline.testing import (
     Fault,
@@ -232,6 +233,29 @@ class TestTroubleOfOneStream:
         assert owners == [0]
         assert weather.rows["rain"] >= 85
         assert weather.failures == []
+
+    def test_a_position_locked_during_a_try_keeps_the_connection(self) -> None:
+        weather = self.world()
+        session, ledger = weather.lanes["rain"].session, weather.ledgers["rain"]
+        own, tries = session.own, list[float]()
+
+        def busy_twice(partitions: Collection[int], *, exact: bool) -> dict[int, Holder]:
+            tries.append(weather.clock.monotonic())
+            if len(tries) <= 2:
+                raise TableBusy("owning stream rain: 55P03")
+            return own(partitions, exact=exact)
+
+        session.own = busy_twice  # type: ignore[method-assign]
+        weather.until(
+            90,
+            *[(t, lambda: weather.produce(1)) for t in range(1, 90)],
+            (10, lambda: ledger.pause("index build", "somebody")),
+            (20, ledger.resume),
+        )
+        weather.run()
+        self.assert_others_went_on(weather)
+        assert weather.rows["rain"] >= 85
+        assert (len(tries), weather.connection.generation) == (3, 0)
 
     def test_another_topic_under_the_name_drops_the_open_batch_of_the_stream(self) -> None:
         weather = self.world()
