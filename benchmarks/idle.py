@@ -21,17 +21,22 @@ from .system import System, dagster_dev
 
 LOCATION = ("-m", "benchmarks.idle_location")
 RECORD = b'{"value": 21.5, "timestamp": "2026-01-02T03:04:05.678901+00:00"}'
-_SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 30.0
 _SESSIONS = "SELECT count(*)::int FROM pg_stat_activity WHERE application_name LIKE 'ingest%'"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cores that `dagster dev` and its runs used, and on average their PostgreSQL sessions and resident MiB."""
+    """Cores that `dagster dev` and its runs used, and on average their PostgreSQL sessions and resident MiB.
+
+    Attributes:
+        largest_mib: of the largest process, which is a run while runs drain.
+    """
 
     cores: float
     sessions: float
     mib: float
+    largest_mib: float
 
 
 def idle_section(running: System, effort: Effort) -> str:
@@ -83,8 +88,8 @@ def idle(running: System, streams: int, poll_seconds: int, seconds: float, *, sk
             wait_for("the ledger", lambda: running.query("SELECT to_regclass('ingest.position')") != [(None,)], 300)
             wait_for("every stream's first run", lambda: running.query(begun) == [(True,)], 900, every=1.0)
             wait_for("their ends", lambda: all(run.ended for run in dagster.runs()), 300, every=1.0)
-        time.sleep(_SETTLE_SECONDS + 2 * poll_seconds)  # the ticks behind those runs look at what became of them
-        return _cost(running, dagster, seconds)
+        time.sleep(SETTLE_SECONDS + 2 * poll_seconds)  # the ticks behind those runs look at what became of them
+        return measured_cost(running, dagster, seconds)
 
 
 def trickle(running: System, streams: int, every_seconds: float, run_idle_seconds: int, seconds: float) -> Cost:
@@ -100,30 +105,33 @@ def trickle(running: System, streams: int, every_seconds: float, run_idle_second
         count += 1
 
     with dagster_dev(running, settings, LOCATION) as dagster:
-        pause, deadline = every_seconds / streams, time.monotonic() + every_seconds + _SETTLE_SECONDS
+        pause, deadline = every_seconds / streams, time.monotonic() + every_seconds + SETTLE_SECONDS
         while time.monotonic() < deadline:
             send()
             time.sleep(pause)
-        cost = _cost(running, dagster, seconds, send, pause)
+        cost = measured_cost(running, dagster, seconds, send, pause)
     assert producer.flush(60) == 0, "the broker did not take every record"
     return cost
 
 
-def _cost(
+def measured_cost(
     running: System, dagster: DagsterDev, seconds: float, act: Callable[[], None] = lambda: None, pause: float = 1.0
 ) -> Cost:
     """Measure for `seconds`, and call `act` after every pause."""
     before, since = _cpu(dagster), time.monotonic()
-    mib, sessions = [], []
+    mib, largest, sessions = [], [], []
     with progress("seconds", round(seconds)) as show:
         while (passed := time.monotonic() - since) < seconds:
             show(round(passed))
             time.sleep(min(pause, seconds - passed))
             act()
-            mib.append(sum(map(rss_mib, session(dagster.session))))
+            resident = [rss_mib(pid) for pid in session(dagster.session)]
+            mib.append(sum(resident))
+            largest.append(max(resident))
             sessions.append(int(str(running.query(_SESSIONS)[0][0])))
     used = _cpu(dagster) - before
-    return Cost(used / (time.monotonic() - since), statistics.mean(sessions), statistics.mean(mib))
+    cores = used / (time.monotonic() - since)
+    return Cost(cores, statistics.mean(sessions), statistics.mean(mib), statistics.mean(largest))
 
 
 def _cpu(dagster: DagsterDev) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +11,14 @@ from threading import Event, Thread
 import click
 from confluent_kafka import Producer
 
-from ingest_pipeline.cli.progress import progress
 from ingest_pipeline_tests.orchestration.bench import wait_for
-from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 
 from . import document
 from .effort import Effort
-from .idle import LOCATION, RECORD, make_topics
-from .processes import cpu_seconds, rss_mib, session
+from .idle import LOCATION, RECORD, SETTLE_SECONDS, Cost, make_topics, measured_cost
 from .rates import quantile
 from .system import System, dagster_dev
 
-_SETTLE_SECONDS = 30.0
-_ALL = "SELECT count(*)::int FROM pg_stat_activity WHERE application_name LIKE 'ingest%'"
 _STORED = 'SELECT count(*)::int FROM ingest.position WHERE "rows" > 0'
 
 
@@ -34,16 +28,11 @@ class Load:
 
     Attributes:
         first_rows: seconds from the start of `dagster dev` until every stream has stored a row.
-        cores: of `dagster dev` and its runs.
-        run_mib: resident memory of the largest process, which is a run while runs drain.
-        mib: resident memory of all processes.
+        latencies: seconds.
     """
 
     first_rows: float
-    cores: float
-    run_mib: float
-    mib: float
-    sessions: float
+    cost: Cost
     latencies: list[float]
 
 
@@ -56,7 +45,8 @@ def section(running: System, effort: Effort) -> str:
         load = measure(running, streams, jobs, per_second, seconds)
         name = f"{streams} streams, {jobs} job{'s' if jobs > 1 else ''}, {per_second:g} records/s each"
         p50, p99 = (quantile(load.latencies, share) if load.latencies else None for share in (0.5, 0.99))
-        figures = (load.first_rows, load.cores, load.run_mib, load.mib, load.sessions)
+        cost = load.cost
+        figures = (load.first_rows, cost.cores, cost.largest_mib, cost.mib, cost.sessions)
         cells = [f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in figures]
         cells += ["-" if value is None else f"{value:.2f}" for value in (p50, p99)]
         click.echo(f"  {name}: {', '.join(cells)}")
@@ -77,13 +67,14 @@ def measure(running: System, streams: int, jobs: int, per_second: float, seconds
     began = time.monotonic()
     with sending(running, streams, per_second or 0.2) as first, dagster_dev(running, settings, LOCATION) as dagster:
         wait_for("the ledger", lambda: running.query("SELECT to_regclass('ingest.position')") != [(None,)], 300)
-        stored = wait_for("rows of every stream", lambda: running.query(_STORED) == [(streams,)], 900, every=0.5)
+        wait_for("rows of every stream", lambda: running.query(_STORED) == [(streams,)], 900, every=0.5)
         first_rows = time.monotonic() - began
-        assert stored
         if not per_second:
             first.set()
-        time.sleep(_SETTLE_SECONDS)
-        return _load(running, dagster, streams, seconds, first_rows, with_latency=per_second > 0)
+        time.sleep(SETTLE_SECONDS)
+        began_at = running.query("SELECT now()::text")[0][0]
+        cost = measured_cost(running, dagster, seconds)
+        return Load(first_rows, cost, list(_latencies(running, streams, str(began_at))) if per_second else [])
 
 
 @contextmanager
@@ -110,38 +101,12 @@ def sending(running: System, streams: int, per_second: float) -> Iterator[Event]
         assert producer.flush(60) == 0, "the broker did not take every record"
 
 
-def _load(
-    running: System, dagster: DagsterDev, streams: int, seconds: float, first_rows: float, with_latency: bool
-) -> Load:
-    before, since = _cpu(dagster), time.monotonic()
-    began_at = running.query("SELECT now()::text")[0][0]
-    largest, whole, sessions = [], [], []
-    with progress("seconds", round(seconds)) as show:
-        while (passed := time.monotonic() - since) < seconds:
-            show(round(passed))
-            time.sleep(1.0)
-            resident = [rss_mib(pid) for pid in session(dagster.session)]
-            largest.append(max(resident))
-            whole.append(sum(resident))
-            sessions.append(int(str(running.query(_ALL)[0][0])))
-    cores = (_cpu(dagster) - before) / (time.monotonic() - since)
-    latencies = [
-        float(str(latency))
-        for number in range(streams if with_latency else 0)
-        for (latency,) in running.query(
+def _latencies(running: System, streams: int, since: str) -> Iterator[float]:
+    """Seconds from a record's Kafka timestamp to the beginning of its transaction."""
+    for number in range(streams):
+        statement = (
             "SELECT extract(epoch FROM ingested_at - kafka_timestamp)::float8"
-            f" FROM idle_{number} WHERE ingested_at > '{began_at}'"
+            f" FROM idle_{number} WHERE ingested_at > '{since}'"
         )
-    ]
-    return Load(
-        first_rows,
-        cores,
-        run_mib=statistics.mean(largest),
-        mib=statistics.mean(whole),
-        sessions=statistics.mean(sessions),
-        latencies=latencies,
-    )
-
-
-def _cpu(dagster: DagsterDev) -> float:
-    return sum(cpu_seconds(pid) or 0.0 for pid in session(dagster.session))
+        for (latency,) in running.query(statement):
+            yield float(str(latency))
