@@ -30,7 +30,6 @@ class Waiter:
     reason: EndReason | IngestError
     owns: bool
     retry_at: float
-    seconds: float
     opening: Future[Opening | None] | None = None
 
 
@@ -47,7 +46,7 @@ class SetAside:
         seconds = min(self._seconds.get(lane.stream, FIRST_SECONDS), longest)
         self._seconds[lane.stream] = seconds * 2
         retry_at = self._clock.monotonic() + seconds
-        self._waiters[lane.stream] = Waiter(lane, reason, owns, retry_at, seconds)
+        self._waiters[lane.stream] = Waiter(lane, reason, owns, retry_at)
 
     def recovered(self, lane: Lane) -> None:
         """The lane has stored a batch, so its next trouble begins with the shortest wait."""

@@ -13,7 +13,7 @@ from .finding import Finding
 SESSIONS_OF_RUN = 2
 """A run and its successor, at a hand-over."""
 MIB_OF_RUN = 120
-"""Resident memory of a run that its machine does not share with other runs (`make bench ARGS=many`)."""
+"""An estimate of the resident memory that a run does not share with other runs."""
 _WAY_OUT = "give small streams one job= or lower PARALLELISM"
 
 

@@ -61,15 +61,16 @@ class JobRun:
             self._tag_end(EndReason.SUPERSEDED)
             self._journal.finish()
         except IngestError as error:
-            self._tag_end(f"failed:{type(error).__name__}")
+            self._tag_end(_outcome(error))
             self._note(error)
             self._journal.finish()
             raise dg.Failure(description=error.message, allow_retries=False) from None
         except Exception as error:  # a bug: it keeps its traceback
-            name = type(error).__name__
-            self._tag_end(f"failed:{name}")
+            self._tag_end(_outcome(error))
             for stream in self._streams:
-                stream.note_failure(f"a bug, {name}: its traceback is in Dagster's log of the run", stops=True)
+                stream.note_failure(
+                    f"a bug, {type(error).__name__}: its traceback is in Dagster's log of the run", stops=True
+                )
             self._journal.finish()
             raise
         else:
@@ -122,7 +123,7 @@ class JobRun:
         for stream in self._streams:
             if stream.name in failures:
                 stream.failed(failures[stream.name])  # a table that was busy to the end
-        self._tag_end(f"failed:{type(next(iter(failures.values()))).__name__}" if failures else ended, failures)
+        self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
         for stream in self._streams:
             if stream.name in failures or (self._shared and self._shard is not None and not stream.has_progress):
                 continue  # what did not change is not reported
@@ -186,7 +187,7 @@ class JobRun:
         """Tag the run with its end reason and its committed rows."""
         if self._shard is None:
             for stream in self._streams:  # several streams may share a run by hand, so each has an outcome
-                own = f"failed:{type(failures[stream.name]).__name__}" if stream.name in failures else str(why)
+                own = _outcome(failures[stream.name]) if stream.name in failures else str(why)
                 self._tag({f"{tags.ENDED}/{stream.name}": own, f"{tags.ROWS}/{stream.name}": str(stream.rows)})
             return
         end_tags = {tags.ENDED: str(why), tags.ROWS: str(sum(stream.rows for stream in self._streams))}
@@ -198,6 +199,11 @@ class JobRun:
 
     def _tag(self, run_tags: Mapping[str, str]) -> None:
         self._journal.tags(self._run.run_id, run_tags)
+
+
+def _outcome(error: Exception) -> str:
+    """The value of the tag for a failure."""
+    return f"failed:{type(error).__name__}"
 
 
 def _summary(failures: Mapping[str, IngestError]) -> str:

@@ -94,7 +94,9 @@ def read(
     for number, stream_context in enumerate(stream_contexts):
         name = stream_context.stream.name
         try:
-            reading = _read_stream(number, stream_context, memory, snapshots[name], topics[name], ends.get(name), now)
+            reading = _read_stream(
+                number, stream_context, memory, snapshots[name], topics[name], ends.get(name, {}), now
+            )
         except EnvironmentFault:
             raise
         except IngestError as error:
@@ -148,7 +150,7 @@ def _read_stream(
     memory: SensorMemory,
     snapshot: LedgerSnapshot | IngestError,
     identity: TopicIdentity | IngestError,
-    ends: Mapping[int, NextOffset] | IngestError | None,
+    ends: Mapping[int, NextOffset],
     now: float,
 ) -> _StreamReading:
     """Raises IngestError: no run can drain the stream."""
@@ -159,9 +161,6 @@ def _read_stream(
     try:
         if isinstance(identity, IngestError):
             raise identity
-        if isinstance(ends, IngestError):
-            raise ends
-        ends = ends or {}
         losses = _losses(identity, topic, snapshot, ends)
     except TopicMissing as error:
         if positions:
@@ -230,16 +229,8 @@ def _losses(
     return find_losses(identity, topic.name, positions, noted=snapshot.losses, starts=starts, highs=highs)
 
 
-def _by_partition(
-    ends: Mapping[str, Mapping[int, NextOffset] | IngestError],
-) -> dict[tuple[str, int], NextOffset]:
-    """An error of one topic counts as unchanged. The next tick reads the error."""
-    return {
-        (name, partition): end
-        for name, answers in ends.items()
-        if not isinstance(answers, IngestError)
-        for partition, end in answers.items()
-    }
+def _by_partition(ends: Mapping[str, Mapping[int, NextOffset]]) -> dict[tuple[str, int], NextOffset]:
+    return {(name, partition): end for name, answers in ends.items() for partition, end in answers.items()}
 
 
 def _note_missing_topic(stream_context: StreamContext, ledger: Ledger) -> None:
