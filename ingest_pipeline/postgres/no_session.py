@@ -32,8 +32,8 @@ _BY_STATE = {
     "28P01": "the password or the user is refused: check DATABASE_URL",
     "3D000": "there is no such database: check DATABASE_URL, or create it",
     "42501": "the role may not use this database: GRANT CONNECT ON DATABASE to it",
-    "53300": "the server, the database or the role has all the sessions it may have (max_connections, reserved slots,"
-    " CONNECTION LIMIT): give small streams one job=, lower PARALLELISM or DATABASE_POOL_MAX, raise the limit, or put a"
+    "53300": "the server, the database or the role has no free session (max_connections, reserved slots, CONNECTION"
+    " LIMIT): let small streams share a job (job=), lower PARALLELISM or DATABASE_POOL_MAX, raise the limit, or put a"
     " pooler in session mode between",
     "55000": "the database takes no sessions: ALTER DATABASE … ALLOW_CONNECTIONS true",
     "57P03": "PostgreSQL starts up, shuts down or recovers: it takes sessions again when that is done",

@@ -105,7 +105,7 @@ def test_too_many_clients_names_the_limit_and_what_to_do(server: EmbeddedPostgre
         full = refusal(url)
     for found in (reserved, full):
         assert found.sqlstate == "53300"
-        for words in ("max_connections", "fewer streams", "PARALLELISM", "DATABASE_POOL_MAX", "pooler in session mode"):
+        for words in ("max_connections", "job=", "PARALLELISM", "DATABASE_POOL_MAX", "pooler in session mode"):
             assert words in found.message
         assert "check that it runs" not in found.message
 
