@@ -81,7 +81,7 @@ def by_copy_alone(topic: str, records: int, url: str, table: str, batch: int) ->
 
 
 def undecoded(servers: str, topic: str, records: int, url: str, table: str, batch: int) -> Samples:
-    """The same, of records that are consumed as ours are; their values are not even asked for."""
+    """The same for records consumed as ours are. Their values are not even read."""
     from confluent_kafka import Consumer, Message, TopicPartition
 
     from ingest_pipeline.kafka.client import consumer_config

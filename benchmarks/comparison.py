@@ -34,7 +34,7 @@ def section(running: System, effort: Effort) -> str:
     loaded, first_row = killed_and_restarted(running, many)
     everything, distinct = stored(running)
     lost, twice = few + many - distinct - len(reasons), everything - distinct
-    click.echo(f"  {rows:,} rows, {len(reasons)} dead letters; {lost} lost, {twice} twice; {first_row:.1f} s")
+    click.echo(f"  {rows:,} rows, {len(reasons)} dead letters, {lost} lost, {twice} twice; {first_row:.1f} s")
     if rows != few - len(BAD) or len(reasons) != len(BAD) or lost or twice:
         raise SystemExit("records were lost or doubled")
     return "The scenarios of [the comparison](comparison.md) on this pipeline, default settings.\n\n" + document.table(

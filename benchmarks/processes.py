@@ -9,13 +9,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """User and system time of a process and of its children that ended; None when it is gone."""
+    """User and system time of a process and of its ended children. None when the process is gone."""
     fields = _stat(pid)
     return None if fields is None else sum(map(int, fields[11:15])) / _TICKS
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory now; 0 when the process is gone."""
+    """Resident memory now. 0 when the process is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
     except OSError:

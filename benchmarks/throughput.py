@@ -42,7 +42,7 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Variant:
-    """Ours, with these settings; with a proxy before PostgreSQL that adds so many milliseconds to a round trip."""
+    """Ours, with these settings. A proxy before PostgreSQL can add milliseconds to each round trip."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
     round_trip_ms: float | None = None
@@ -81,7 +81,7 @@ COMPARED = [
 @dataclass(frozen=True)
 class Rate:
     """Rows a second of both streams together while both drain, microseconds of client CPU a row there, and the
-    largest process's resident MiB; for ours the process is the run's."""
+    largest process's resident MiB (for ours: the run's process)."""
 
     steady: float
     cpu_us: float

@@ -31,7 +31,7 @@ class StartOffset(click.ParamType["str | int | datetime"]):
 
 @click.command("accept-loss")
 @click.argument("stream", type=StreamName())
-@click.option("--partition", type=int, help="Only this partition; default: all that lost offsets.")
+@click.option("--partition", type=int, help="Only this partition. Default: all that lost offsets.")
 @click.option("--from", "start", type=StartOffset(), help="earliest (default), latest, an offset or a time.")
 @click.option("--dismiss", is_flag=True, help="Forget the loss, which was a mistake, and continue at the position.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -42,9 +42,9 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(DeadLetters(open_clients().database(), stream), selected, stream, **options)
 
     for option in (
-        click.option("--id", "ids", type=int, multiple=True, help="Only the letter with this id; may be repeated."),
-        click.option("--until", type=Instant(), help="Only letters refused before this time; UTC without a zone."),
-        click.option("--since", type=Instant(), help="Only letters refused at this time or later; UTC without a zone."),
+        click.option("--id", "ids", type=int, multiple=True, help="Only the letter with this id. May be repeated."),
+        click.option("--until", type=Instant(), help="Only letters refused before this time. UTC without a zone."),
+        click.option("--since", type=Instant(), help="Only letters refused at this time or later. UTC without a zone."),
         click.option("--reason", help="Only letters whose reason contains this text."),
         click.option("--sqlstate", help="Only letters with this SQLSTATE, for example 23514."),
         click.option(
@@ -90,7 +90,7 @@ def list_letters(letters: DeadLetters, selected: LetterFilter, stream: Stream, l
 
 @dead_letters.command()
 @click.argument("stream", type=StreamName())
-@click.option("--count", type=click.IntRange(min=0), required=True, help="How many letters; 0 for none any more.")
+@click.option("--count", type=click.IntRange(min=0), required=True, help="How many letters. 0 ends it.")
 def allow(stream: Stream, count: int) -> None:
     """Let the next dead letters of a stream pass without counting against the limit.
 
@@ -99,7 +99,7 @@ def allow(stream: Stream, count: int) -> None:
     ledger = context_of(stream).ledger
     ledger.prepare()
     ledger.allow_letters(count)
-    click.echo(f"the next {count:,} dead letters of {stream.name} do not count; its sensor tries again within seconds")
+    click.echo(f"the next {count:,} dead letters of {stream.name} do not count. Its sensor tries again within seconds")
 
 
 @dead_letters.command()
@@ -166,7 +166,7 @@ def discard(letters: DeadLetters, selected: LetterFilter, stream: Stream, yes: b
 
 @dead_letters.command()
 @click.argument("stream", type=StreamName())
-@click.option("--days", type=click.IntRange(0), help="How long ago; SETTLED_LETTER_RETENTION_DAYS if not given.")
+@click.option("--days", type=click.IntRange(0), help="How long ago. Default: SETTLED_LETTER_RETENTION_DAYS.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(stream: Stream, days: int | None, yes: bool) -> None:
     """Delete letters redriven or discarded long ago. Open letters are never deleted.

@@ -32,7 +32,11 @@ def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
 
 @click.command()
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=3000, show_default=True, help="Port of the UI; 0 for any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=3000,
+    show_default=True,
+    help="Port of the UI. 0 for any free port.",
 )
 @click.option(
     "--rate",
@@ -69,7 +73,7 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
     type=click.FloatRange(0),
     default=200,
     show_default=True,
-    help="Events per second; 0 for as many as possible.",
+    help="Events per second. 0 for as many as possible.",
 )
 @click.option("--seconds", type=click.FloatRange(0.1), help="End after this many seconds.")
 @click.option("--records", type=click.IntRange(1), help="End after this many records.")
@@ -88,14 +92,14 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
     type=click.IntRange(0, 100_000),
     default=1000,
     show_default=True,
-    help="Break one event in this many; 0 for none.",
+    help="Break one event in this many. 0 for none.",
 )
 @click.option(
     "--tombstone-every",
     type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
-    help="Leave out the value of one record in this many; 0 for none.",
+    help="Leave out the value of one record in this many. 0 for none.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same events.")
 @click.option("--bootstrap-servers", help="Default: KAFKA_BOOTSTRAP_SERVERS.")

@@ -93,7 +93,7 @@ class StreamName(click.ParamType[Stream]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Stream:
         streams = by_name(load_streams())
         if value not in streams:
-            self.fail(f"there is no stream {value!r}; streams: {', '.join(streams)}", param, ctx)
+            self.fail(f"there is no stream {value!r}. Streams: {', '.join(streams)}", param, ctx)
         return streams[value]
 
     def shell_complete(
@@ -115,7 +115,7 @@ class Instant(click.ParamType[datetime]):
         try:
             return parse_instant(str(value))
         except ValueError as error:
-            self.fail(f"{value!r}: {error}; an example is 2026-01-31T06:00:00Z", param, ctx)
+            self.fail(f"{value!r}: {error}. Example: 2026-01-31T06:00:00Z", param, ctx)
 
 
 @click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -209,7 +209,7 @@ def resume(stream: Stream) -> None:
 def _one_line(error: Exception, command: str) -> str:
     """The error's message and a hint. An unexpected error shows only its class, since its text may hold a payload."""
     if isinstance(error, SettingsError):
-        return f"{error.message}\nHint: `ingest {command} --help`; every setting is in docs/configuration.md."
+        return f"{error.message}\nHint: `ingest {command} --help`. docs/configuration.md lists every setting."
     if isinstance(error, EnvironmentFault):
         return f"{error.message}\nHint: `ingest check` tries every server, table and right."
     if isinstance(error, (UnknownFault, Superseded, LedgerConflict)):

@@ -41,7 +41,7 @@ def metrics(port: int, host: str) -> None:
     try:
         server = make_server(host, port, application(contexts), server_class=_Server, handler_class=_Handler)
     except OSError as error:
-        raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from error
+        raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}. Try another --port") from error
     with server:
         click.echo(f"metrics at http://{host}:{server.server_port}/metrics")
         with suppress(KeyboardInterrupt):

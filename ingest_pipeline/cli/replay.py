@@ -16,8 +16,8 @@ from .progress import progress
 @click.option("--partition", type=click.IntRange(min=0), help="Needed with offsets. With times the default is all.")
 @click.option("--from-offset", type=click.IntRange(min=0), help="The first offset to replay.")
 @click.option("--to-offset", type=click.IntRange(min=0), help="The offset behind the last one to replay.")
-@click.option("--from-time", type=Instant(), help="Replay records from this Kafka timestamp on; UTC without a zone.")
-@click.option("--to-time", type=Instant(), help="Replay records before this Kafka timestamp; UTC without a zone.")
+@click.option("--from-time", type=Instant(), help="Replay records from this Kafka timestamp on. UTC without a zone.")
+@click.option("--to-time", type=Instant(), help="Replay records before this Kafka timestamp. UTC without a zone.")
 def replay(
     stream: Stream,
     partition: int | None,

@@ -69,7 +69,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     from rich.console import Console
 
     if watch and as_json:
-        raise click.UsageError("--watch draws tables, so it cannot be used with --json; call `ingest status --json`")
+        raise click.UsageError("--watch draws tables and excludes --json. Call `ingest status --json`")
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     shown = streams or tuple(load_streams())
     if watch:

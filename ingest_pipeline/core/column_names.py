@@ -47,8 +47,8 @@ def check_sizes(stream: str, table: str, columns: Sequence[str]) -> None:
             )
     if len(columns) > MOST_COLUMNS:
         raise SettingsError(
-            f"stream {stream}: {len(columns):,} columns are more than PostgreSQL's {MOST_COLUMNS:,}; a Struct inside"
-            " the event may be one jsonb column: declare the field Annotated[..., AsJson]"
+            f"stream {stream}: {len(columns):,} columns are more than PostgreSQL's {MOST_COLUMNS:,}. To keep a"
+            " Struct inside the event in one jsonb column, declare its field Annotated[..., AsJson]"
         )
 
 
@@ -60,7 +60,7 @@ def check_fields(stream: str, owner: str, fields: Iterable[Field]) -> None:
         if reserved := [item for item in fields if taken.get(item.name) == why]:
             first = reserved[0]
             raise SettingsError(
-                f"{', '.join(f'{owner}.{item.dotted}' for item in reserved)}: {why}; rename the field and keep its JSON"
+                f"{', '.join(f'{owner}.{item.dotted}' for item in reserved)}: {why}. Rename the field and keep its JSON"
                 f' key: `{first.attribute}_value: ... = field(name="{first.json_name}")`'
             )
     for item in fields:

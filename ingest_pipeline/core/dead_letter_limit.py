@@ -144,7 +144,7 @@ class LetterTally:
         why = "; ".join(f"{count:,}x {reason}" for reason, count in reasons)
         return DeadLetterLimit(
             f"stream {stream}: {problem}: {why} ({where}). Nothing of this batch was committed. Mend the producer or"
-            f" the stream's declaration; or let them pass: ingest dead-letters allow {stream} --count N",
+            f" the stream's declaration. Or let them pass: ingest dead-letters allow {stream} --count N",
             stream=stream,
             partition=refusals[-1].partition,
             offset=refusals[-1].offset,

@@ -16,7 +16,7 @@ _NO_TIMESTAMP = 0
 # Not `message.headers()`: confluent-kafka 2.16 returns a list with NULL pointers together with an error. Python's
 # specialised call of a C method does not check for the error, and using the list kills the process.
 _read_headers = methodcaller("headers")
-HEADERS_UNREADABLE = "; its headers could not be read (a key is not UTF-8)"
+HEADERS_UNREADABLE = ". Its headers could not be read (a key is not UTF-8)"
 
 
 def dead_letter(

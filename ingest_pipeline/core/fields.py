@@ -96,11 +96,11 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
     if python_type not in PG_TYPES:
         allowed = ", ".join(sorted({kind.__name__ for kind in PG_TYPES}))
         raise SettingsError(
-            f"{owner}.{info.name}: type {info.type!r} has no column type; use one of {allowed}, or one of them | None"
+            f"{owner}.{info.name}: type {info.type!r} has no column type. Use one of {allowed}, or one of them | None"
         )
     if python_type in (dict, list) and not _is_json(base):
         raise SettingsError(
-            f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot; in it use str, int, float, bool, dict, list,"
+            f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot. Use str, int, float, bool, dict, list,"
             " Any or a Struct of these"
         )
     descriptions = (meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description)

@@ -151,7 +151,7 @@ def identity_losses(identity: TopicIdentity, topic: str, positions: Mapping[int,
         difference = difference or _no_partition(identity, partition, position, len(positions))
         if difference is not None:
             cause, words = difference
-            words += f"; partition {partition} stands at offset {position.next_offset} of the old one"
+            words += f". Partition {partition} is at offset {position.next_offset} of the old topic"
             losses.append(
                 Loss(
                     partition=partition,

@@ -69,7 +69,7 @@ def shape_of(struct: type[msgspec.Struct], above: tuple[type[msgspec.Struct], ..
             continue
         if inner in (*above, struct):
             raise SettingsError(
-                f"{owner}.{info.name}: {inner.__name__} contains itself and would be columns without end; declare the"
+                f"{owner}.{info.name}: {inner.__name__} contains itself and would be columns without end. Declare the"
                 f" field Annotated[{inner.__name__}, AsJson] for one jsonb column"
             )
         if not inner.__struct_fields__:

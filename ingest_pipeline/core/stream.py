@@ -212,7 +212,7 @@ class Stream:
             if not _TAG.fullmatch(key) or key.startswith("dagster/"):
                 raise SettingsError(
                     f"stream {self.name}: tag {key!r} is not `key` or `namespace/key`, each of up to 63 of A-Z, a-z,"
-                    " 0-9, _, . and -; the namespace dagster is Dagster's own"
+                    " 0-9, _, . and -. The namespace dagster is Dagster's own"
                 )
             if not _TAG_VALUE.fullmatch(value):
                 raise SettingsError(

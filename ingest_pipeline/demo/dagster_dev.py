@@ -38,7 +38,7 @@ def choose_port(first: int) -> int:
     for port in range(first, min(first + 100, 65_536)):
         if is_free(port) and not _is_answered(port):
             return port
-    raise LocalServerError(f"no free port from {first} on; choose another with --port")
+    raise LocalServerError(f"no free port from {first} on. Choose another with --port")
 
 
 def _is_answered(port: int) -> bool:

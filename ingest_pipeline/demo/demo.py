@@ -157,7 +157,7 @@ class Demo:
             self._live.say(verdict)
         if self._killer is not None:
             tally = self._simulator.stop()
-            self._live.say("The devices are silent now; waiting until everything is drained.")
+            self._live.say("The devices are silent now. Waiting until everything is drained.")
             is_drained = wait_until_drained(self._contexts(), self._live, self._stop)
             if not is_drained:
                 self._live.say("Not everything was drained, so the numbers cannot agree.")

@@ -23,7 +23,7 @@ def welcome(url: str, folder: Path, streams: Sequence[Stream], seconds: float) -
     ingest = sys.argv[0] if Path(sys.argv[0]).name == "ingest" else "ingest"
     return "\n".join(
         [
-            f"Dagster's UI  {url}  (up after {seconds:.0f} s; its log is {folder / 'dagster.log'})",
+            f"Dagster's UI  {url}  (up after {seconds:.0f} s, log: {folder / 'dagster.log'})",
             f'rows          . {folder / "env"} && {psql} "$DATABASE_URL" -c "{query}"',
             f"commands      . {folder / 'env'} && {ingest} check",
             "Ctrl-C ends it. The next start begins with empty topics and tables: the broker keeps nothing.",

@@ -62,7 +62,7 @@ class Plan:
         unknown = [topic for topic in self.topics if topic not in possible]
         if unknown or not self.topics:
             problem = f"not {', '.join(map(repr, unknown))}" if unknown else "name one"
-            raise SettingsError(f"only these topics can be simulated: {', '.join(possible)}; {problem}")
+            raise SettingsError(f"only these topics can be simulated: {', '.join(possible)} ({problem})")
 
     @property
     def total(self) -> int | None:
@@ -174,7 +174,7 @@ def ensure_topics(kafka: Mapping[str, str], topics: Sequence[str], create_partit
     try:
         missing = sorted(set(topics) - set(admin.list_topics(timeout=_ANSWER_SECONDS).topics))
         if missing and create_partitions is None:
-            raise TopicMissing(f"{where} has no topic {' and no topic '.join(missing)}; --create-topics makes it")
+            raise TopicMissing(f"{where} has no topic {' and no topic '.join(missing)}: create it with --create-topics")
         topics_to_create = [NewTopic(topic, create_partitions or 1) for topic in missing]
         futures = admin.create_topics(topics_to_create, request_timeout=_ANSWER_SECONDS) if missing else {}
         for future in futures.values():

@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     # librdkafka's default, 500, every other start took half a second longer. An idle run fetches 20 times a second.
     "fetch.wait.max.ms": 50,
     "queued.min.messages": 20_000,
-    "socket.timeout.ms": 15_000,  # a frozen broker is noticed after this time; librdkafka's default is 60000
+    "socket.timeout.ms": 15_000,  # a frozen broker is noticed after this time (librdkafka's default: 60000)
     "log.connection.close": False,
 }
 

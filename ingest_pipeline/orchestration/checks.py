@@ -27,9 +27,9 @@ UP_TO_DATE = "up_to_date"
 AS_DECLARED = "table_as_declared"
 UNKNOWN = "could not be evaluated"
 CHECKS = {
-    ACCOUNTED: "Counters, dead letters and gaps add up to the offsets that were passed; see the view accounting.",
+    ACCOUNTED: "Counters, dead letters and gaps add up to the passed offsets. The view accounting has the counts.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
-    WITHIN_LIMIT: "No run stopped because too many of the last records were refused; open dead letters by reason.",
+    WITHIN_LIMIT: "No run stopped at the dead-letter limit. Open dead letters are listed by reason.",
     UP_TO_DATE: "No record waits for more than MAX_DELAY_SECONDS.",
     AS_DECLARED: "The table has the columns, types and primary key that the stream declares.",
 }

@@ -18,7 +18,7 @@ _OWN = {
     "kafka_incarnation": "1, and one more after each topic that was made again or cut: its offsets are used again.",
     "kafka_partition": "The partition the record was read from.",
     "kafka_offset": "The record's offset in its partition.",
-    "kafka_timestamp": "The record's own time, set by its producer or by the broker; null where Kafka has none.",
+    "kafka_timestamp": "The record's own time, set by its producer or by the broker. Null where Kafka has none.",
     "ingested_at": "When the transaction that stored the row began.",
 }
 """Column → description, for the columns of every table."""

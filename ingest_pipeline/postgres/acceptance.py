@@ -69,7 +69,7 @@ def write(
         statement = _CLOSE if place is None else _BEGIN_ANEW if item.new_incarnation else _SKIP
         if run(statement) != 1:  # 3
             raise Superseded(
-                f"stream {stream.name}: partition {loss.partition} has moved meanwhile; look at the loss again",
+                f"stream {stream.name}: partition {loss.partition} has moved meanwhile. Look at the loss again",
                 stream=stream.name,
                 partition=loss.partition,
             )

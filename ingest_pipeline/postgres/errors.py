@@ -38,7 +38,7 @@ _ONLY_INSIDE = ("24", "55")
 """States of the session or the table outside a function. A trigger may raise them about a row."""
 READ_ONLY = "25006"
 READ_ONLY_ADVICE = (
-    "the server takes no writes: it is a standby, or default_transaction_read_only is on; where DATABASE_URL names"
+    "the server takes no writes: it is a standby, or default_transaction_read_only is on. If DATABASE_URL names"
     " several hosts, target_session_attrs=read-write finds the primary"
 )
 _POOLER_ADVICE = "a pooler ended the session: let DATABASE_URL lead to PostgreSQL itself, or to a pool in session mode"
@@ -89,20 +89,19 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
     if state is None and not disconnected and isinstance(error, _CLIENT_REFUSALS):
         return RecordRefused(_cannot_send(error), stage=RefusalStage.INSERT)
     if state is None:
-        hint = "check that it runs and that DATABASE_URL names it"
-        return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable; {hint}: {message}", sqlstate=state)
+        hint = "Check that it runs and that DATABASE_URL names it"
+        return DatabaseUnavailable(f"{doing}: PostgreSQL is not reachable: {message}. {hint}", sqlstate=state)
     if state == READ_ONLY:
-        return DatabaseUnavailable(f"{doing}: {state} {message}; {READ_ONLY_ADVICE}", sqlstate=state)
+        return DatabaseUnavailable(f"{doing}: {state} {message}: {READ_ONLY_ADVICE}", sqlstate=state)
     if disconnected:
         advice = _POOLER_ADVICE if state == "08P01" else "PostgreSQL ended the session"
-        return DatabaseUnavailable(f"{doing}: {state} {message}; {advice}", sqlstate=state)
+        return DatabaseUnavailable(f"{doing}: {state} {message}: {advice}", sqlstate=state)
     if _is(state, _STOP):
         if state == "42501":
-            return NotPermitted(
-                f"{doing}: {message}; grant it, or run `ingest migrate` as a role that may", sqlstate=state
-            )
+            advice = "Grant it, or run `ingest migrate` as a role that may create schemas and tables"
+            return NotPermitted(f"{doing}: {message}. {advice}", sqlstate=state)
         return SchemaMismatch(
-            f"{doing}: {state} {message}; `ingest check` shows what differs and what mends it",
+            f"{doing}: {state} {message}. `ingest check` shows what differs and what mends it",
             sqlstate=state,
         )
     if state in _BUSY:
@@ -134,7 +133,7 @@ def _first_line(error: BaseException) -> str:
     the condition's name.
     """
     if _inside_function(error):
-        return f"{_condition(error)}, inside a trigger or function; its words may quote a record and are left out"
+        return f"{_condition(error)}, inside a trigger or function (message left out: it may quote a record)"
     diag = getattr(error, "diag", None)
     primary = diag.message_primary if diag is not None else None
     return str(primary or error).strip().split("\n")[0]

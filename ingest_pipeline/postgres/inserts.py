@@ -64,7 +64,7 @@ class Inserts:
             if error.sqlstate == DUPLICATE_KEY:
                 raise LedgerConflict(
                     f"{self._doing}: a dead letter with these Kafka coordinates is in the ledger already, though its"
-                    " position says that the record was not read; has only a part of the ledger been restored?",
+                    " position says that the record was not read. Was only a part of the ledger restored?",
                     stream=self._stream.name,
                     sqlstate=error.sqlstate,
                 ) from error

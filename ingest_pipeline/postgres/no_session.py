@@ -38,14 +38,14 @@ _BY_STATE = {
     "55000": "the database takes no sessions: ALTER DATABASE … ALLOW_CONNECTIONS true",
     "57P03": "PostgreSQL starts up, shuts down or recovers: it takes sessions again when that is done",
 }
-_UNREACHABLE = "PostgreSQL is not reachable; check that it runs and that DATABASE_URL names it"
+_UNREACHABLE = "PostgreSQL is not reachable. Check that it runs and that DATABASE_URL names it"
 _NO_TLS = "PostgreSQL answers, and TLS with it failed: check sslmode and the certificates in DATABASE_URL"
 _NO_PASSWORD = "PostgreSQL asks for a password, and DATABASE_URL has none"  # noqa: S105 (no password)
 _NO_PRIMARY = (
     "no server that DATABASE_URL names is of the kind that target_session_attrs asks for: the primary is away, or no"
     " standby has been promoted yet"
 )
-_REFUSED = "PostgreSQL, or a proxy before it, ended the connection before there was a session; check that it runs"
+_REFUSED = "PostgreSQL, or a proxy before it, ended the connection before there was a session. Check that it runs"
 _UNKNOWN_OPTION = "DATABASE_URL has an option that PostgreSQL's client does not know"
 
 

@@ -39,7 +39,7 @@ def refuse_conflict(
     if row is not None:
         raise LedgerConflict(
             f"{doing}: partition {row.kafka_partition} offset {row.kafka_offset}: a row with these Kafka coordinates is"
-            " in the table already, though the ledger says it was not written; has the ledger been restored from a"
+            " in the table already, though the ledger says it was not written. Was the ledger restored from a"
             " backup without the table?",
             partition=row.kafka_partition,
             offset=row.kafka_offset,

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateColumn, CreateSchema
 
-from ..core.errors import NotPermitted, RecordRefused, SchemaMismatch
+from ..core.errors import RecordRefused, SchemaMismatch
 from ..core.stream import Stream
 from . import blockers
 from .catalog import ledger_differences
@@ -35,14 +35,8 @@ def prepare(database: Database, stream: Stream) -> None:
     with database.connect("reading the ledger's version") as connection:
         if has_ledger(connection, database) and not table_differences(connection, stream, database.schemas.events):
             return
-    try:
-        migrate(database, [], only_create=True)  # the ledger first: what is wrong with the table is noted in it
-        migrate(database, [stream], only_create=True)
-    except NotPermitted as error:
-        raise NotPermitted(
-            f"{error.message.split(';')[0]}; as a role that may create schemas and tables, run: ingest migrate",
-            **error.where,
-        ) from error
+    migrate(database, [], only_create=True)  # the ledger first: what is wrong with the table is noted in it
+    migrate(database, [stream], only_create=True)
 
 
 def migrate(database: Database, streams: Iterable[Stream], only_create: bool = False) -> list[str]:

@@ -162,7 +162,7 @@ class BatchWriter:
         if row.moved != len(advances):
             raise Superseded(
                 f"stream {self._stream.name}: {len(advances) - row.moved} of {len(advances)} positions are not as run"
-                f" {self._run_id[:8]} left them: another run owns the partitions; nothing of this batch was written",
+                f" {self._run_id[:8]} left them: another run owns the partitions. Nothing of this batch was written",
                 stream=self._stream.name,
             )
         if row.signature != self._signature:

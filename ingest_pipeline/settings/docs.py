@@ -124,7 +124,9 @@ def _table(rows: Iterable[Setting]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the page or compares a file with the page. Returns the exit code."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Print the page about settings.")
-    parser.add_argument("--check", metavar="FILE", type=Path, help="compare this file instead; exit 1 if it differs")
+    parser.add_argument(
+        "--check", metavar="FILE", type=Path, help="compare this file instead and exit with 1 if it differs"
+    )
     file: Path | None = parser.parse_args(arguments).check
     page = configuration_markdown()
     if file is None:

@@ -186,8 +186,8 @@ class MemoryDatabase:
             expected = (advance.incarnation, advance.expected, run_id)
             if position is None or (position.incarnation, position.next_offset, position.run_id) != expected:
                 raise Superseded(
-                    f"stream {stream}: partition {partition} is not as run {run_id[:8]} left it;"
-                    " nothing of this batch was written",
+                    f"stream {stream}: partition {partition} is not as run {run_id[:8]} left it."
+                    " Nothing of this batch was written",
                     stream=stream,
                     partition=partition,
                 )

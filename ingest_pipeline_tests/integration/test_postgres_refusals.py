@@ -107,7 +107,7 @@ def test_too_many_clients_names_the_limit_and_what_to_do(server: EmbeddedPostgre
         assert found.sqlstate == "53300"
         for words in ("max_connections", "job=", "PARALLELISM", "DATABASE_POOL_MAX", "pooler in session mode"):
             assert words in found.message
-        assert "check that it runs" not in found.message
+        assert "Check that it runs" not in found.message
 
 
 def test_a_server_that_shuts_down_is_named(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_every_server_that_was_tried_is_named(server: EmbeddedPostgres) -> None:
     where = urlsplit(server.url)
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     message = refusal(where._replace(netloc=f"{where.username}:{where.password}@{hosts}").geturl()).message
-    assert message.startswith(f"asking at {hosts}/postgres: PostgreSQL is not reachable; check that it runs")
+    assert message.startswith(f"asking at {hosts}/postgres: PostgreSQL is not reachable. Check that it runs")
     for port in ports:
         assert message.count(f'connection to server at "127.0.0.1", port {port} failed') == 1
 

@@ -56,7 +56,7 @@ def role(database_url: str, request: pytest.FixtureRequest) -> Iterator[Role]:
 
 def test_without_create_the_message_names_the_command(role: Role) -> None:
     with pytest.raises(
-        NotPermitted, match="as a role that may create schemas and tables, run: ingest migrate"
+        NotPermitted, match="run `ingest migrate` as a role that may create schemas and tables"
     ) as caught:
         role.bench.ledger.prepare()
     assert caught.value.sqlstate == "42501"

@@ -82,13 +82,15 @@ def test_the_command_says_how_far_it_is(kafka: Mapping[str, str]) -> None:
 def test_the_command_refuses_a_topic_it_does_not_know(tmp_path: Path) -> None:
     ran = run_ingest("--topics", "humidity")
     assert ran.returncode == 1
-    assert ran.stderr.splitlines()[0] == "Error: only these topics can be simulated: temperature, price; not 'humidity'"
+    assert (
+        ran.stderr.splitlines()[0] == "Error: only these topics can be simulated: temperature, price (not 'humidity')"
+    )
 
 
 def test_a_missing_topic_is_created_only_on_demand(kafka_server: RealKafka, topic: Callable[..., str]) -> None:
     kafka = {"bootstrap.servers": kafka_server.bootstrap_servers}
     there, missing = topic("there"), f"missing-{uuid.uuid4().hex[:8]}"
-    with pytest.raises(TopicMissing, match=f"has no topic {missing}; --create-topics makes it"):
+    with pytest.raises(TopicMissing, match=f"has no topic {missing}: create it with --create-topics"):
         ensure_topics(kafka, [there, missing])
     assert ensure_topics(kafka, [there, missing], 3) == [missing]
     kafka_server.wait_for_leaders(missing)

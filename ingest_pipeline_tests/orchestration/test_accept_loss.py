@@ -95,7 +95,7 @@ def test_records_that_a_run_has_in_hand_are_not_given_up(bench: Make, kafka_serv
             go_on.set()
         printed, result = accepting.result(WAIT_SECONDS), run.result(WAIT_SECONDS)
     assert "offsets 10 to 14 were deleted before they were read" in printed
-    assert "partition 0 has moved meanwhile; look at the loss again" in printed
+    assert "partition 0 has moved meanwhile. Look at the loss again" in printed
     assert here.outcome(result.run_id) == ("yielded", "20")
     assert "nothing to accept" in ingest(here, *ACCEPT)
     assert stored(here) == [(n, f"dev-{n:04}") for n in range(20)]

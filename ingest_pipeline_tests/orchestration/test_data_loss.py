@@ -127,7 +127,7 @@ def test_a_topic_created_again_with_fewer_records(bench: Make, kafka_server: Rea
     here.drain()
     recreate(kafka_server, here.stream.topic)
     here.produce(devices(100, 3))
-    assert_still(here, "has topic id", "the topic is another one", "partition 0 stands at offset 10")
+    assert_still(here, "has topic id", "the topic is another one", "Partition 0 is at offset 10")
     ingest(here, "accept-loss", "temperature", "--yes")
     here.drain()
     assert stored(here) == [*((n, f"dev-{n:04}") for n in range(10)), *((n, f"dev-{100 + n:04}") for n in range(3))]

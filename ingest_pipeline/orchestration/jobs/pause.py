@@ -46,7 +46,7 @@ def pause_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
 
 
 def resume_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
-    """`resume_stream`: lift the pause; the next tick launches a run."""
+    """`resume_stream`: lift the pause. The next tick launches a run."""
     names = stream_names(contexts)
 
     class ResumeConfig(dg.Config):

@@ -28,24 +28,24 @@ Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *(stage.value for st
 
 
 class LetterConfig(dg.Config):
-    """Which open dead letters; what is left empty does not narrow."""
+    """Selects open dead letters. An empty field selects all."""
 
     stage: Stage = Field(default=Stage[_ANY], description="What refused them.")
     sqlstate: str = Field(default="", description="For example 23514.")
     reason: str = Field(default="", description="A part of the reason's text.")
     since: str = Field(default="", description="Refused at or after this ISO 8601 time.")
     until: str = Field(default="", description="Refused before this ISO 8601 time.")
-    ids: list[int] = Field(default=[], description="Ids of letters; empty for all.")
+    ids: list[int] = Field(default=[], description="Ids of letters. Empty for all.")
     dry_run: bool = Field(default=False, description="Try everything, change nothing.")
 
 
 class RangeConfig(dg.Config):
     """A range of offsets of one partition, or of times of one or all."""
 
-    partition: int | None = Field(default=None, description="Needed with offsets; with times all when not given.")
+    partition: int | None = Field(default=None, description="Needed with offsets. With times the default is all.")
     from_offset: int | None = Field(default=None, description="The first offset.")
     to_offset: int | None = Field(default=None, description="The offset behind the last one.")
-    from_time: str = Field(default="", description="ISO 8601, by Kafka's timestamps; UTC where it names no zone.")
+    from_time: str = Field(default="", description="ISO 8601, by Kafka's timestamps. UTC without a zone.")
     to_time: str = Field(default="", description="Up to, but not including.")
 
 
@@ -79,7 +79,7 @@ def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
             done = letters.redrive(letter_filter, decode, rules, dry_run=config.dry_run)
             if done.truncated:
                 context.log.warning(letters.how_to_fetch(letter_filter))
-        would = "a dry run: nothing was changed; " if config.dry_run else ""
+        would = "a dry run, nothing was changed: " if config.dry_run else ""
         counts = asdict(done)
         context.log.info(would + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)
@@ -129,7 +129,7 @@ def replay_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         name="replay",
         executor_def=dg.in_process_executor,
         tags={tags.JOB: "replay"},
-        description="Read a range from Kafka again and store the rows that are missing; touches no position.",
+        description="Read a range from Kafka again and store the missing rows. Positions stay.",
     )
     def replay() -> None:
         replay_range()

@@ -1,4 +1,4 @@
-"""When a sensor last looked, so that a sensor that is off, or a daemon that is down, can be told from outside."""
+"""Time of the sensor's last tick. `ingest status` recognizes a switched-off sensor or a stopped daemon by its age."""
 
 import sqlalchemy as sa
 from alembic import context, op

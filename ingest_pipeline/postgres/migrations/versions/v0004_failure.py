@@ -1,4 +1,4 @@
-"""Why the newest failed run failed, so that `ingest status` can say it without Dagster."""
+"""Why the newest failed run failed. `ingest status` shows the reason without asking Dagster."""
 
 import sqlalchemy as sa
 from alembic import context, op

@@ -1,7 +1,6 @@
-"""Counters of settled letters and indexes of the open ones, so that no question has to read every dead letter.
+"""Counters of settled letters and indexes of open letters. Queries then need not read every dead letter.
 
-Building the indexes keeps others from writing dead letters, some seconds for each million. Runs wait meanwhile and try
-again.
+Building the indexes blocks writes of dead letters for some seconds per million. Runs retry meanwhile.
 """
 
 import sqlalchemy as sa

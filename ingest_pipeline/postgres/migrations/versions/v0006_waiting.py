@@ -1,4 +1,4 @@
-"""Since when records wait in a partition that does not move, so that lateness does not hang on producers' clocks."""
+"""Since when records wait at an unmoved position. Lateness then does not depend on the producers' clocks."""
 
 import sqlalchemy as sa
 from alembic import context, op
