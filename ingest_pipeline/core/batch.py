@@ -25,8 +25,8 @@ class BatchLimits:
         size_bytes: bytes of the values, and of the keys if keys are large. A single larger record makes a batch of its
             own. Headers do not count, because the client does not report their size.
         timeout_seconds: seconds since the batch's first record.
-        batches_per_commit: with a backlog, one transaction takes up to this many times `records`, so that more rows
-            share the cost of a commit. A batch never waits for this.
+        batches_per_commit: with a backlog, a transaction takes up to this many times `records`, and more rows share
+            the cost of a commit. A batch never waits for more records.
     """
 
     records: int
@@ -60,7 +60,7 @@ class OpenBatch:
 
     @property
     def is_open(self) -> bool:
-        """Whether the batch has a record, so that its time-out runs."""
+        """Whether the batch has a record and its time-out runs."""
         return self._opened_at is not None
 
     @property
@@ -139,7 +139,7 @@ class OpenBatch:
             self._awaited = {p: end for p, end in self._awaited.items() if reached.get(p, 0) < end}
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
-        """How many of these records fit into this batch."""
+        """How many of the records fit."""
         total, room = self.size_bytes, self.limits.records * self.limits.batches_per_commit - len(self._messages)
         if total + all_bytes <= self.limits.size_bytes:
             return min(len(sizes), room)

@@ -1,4 +1,4 @@
-"""Values of settings that choose one of two behaviours. The value is the setting's text."""
+"""Values of settings with two choices. The value is the setting's text."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from .errors import DeadLetterLimit
 from .record import DeadLetter
 
 WINDOW = 1000
-"""Number of latest records that count. Tombstones and offsets that the log does not hold are not counted."""
+"""Number of latest records that count. Tombstones and offsets missing in the log do not count."""
 TOP_REASONS = 3
 
 

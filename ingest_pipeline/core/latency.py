@@ -10,7 +10,7 @@ _GROWTH = 1.1
 
 
 class LatencyHistogram:
-    """Counts milliseconds in buckets that grow by 10 %, so a percentile is accurate to 10 %."""
+    """Counts milliseconds in buckets growing by 10 %. A percentile is accurate to 10 %."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()

@@ -28,7 +28,7 @@ class LetterStatus(StrEnum):
 
 
 class RedriveOutcome(StrEnum):
-    """What became of a retried dead letter. Each is a field of `Redriven`."""
+    """Outcome of a retried dead letter, and a field of `Redriven`."""
 
     STORED = "stored"
     PRESENT = "present"
@@ -149,11 +149,11 @@ class Replayed:
     """Numbers of offsets of a replayed range, by outcome.
 
     Attributes:
-        stored: rows that were missing.
-        present: rows that the table already held. They stay unchanged.
+        stored: missing rows.
+        present: rows already in the table. They stay unchanged.
         dead: records with a whole dead letter. A redrive can store them.
         refused: records without a dead letter that cannot become a row today.
-        skipped: tombstones, and rows that a trigger of the table dropped.
+        skipped: tombstones, and rows dropped by a trigger of the table.
         absent: offsets without a record in the log: transaction markers, compaction.
     """
 

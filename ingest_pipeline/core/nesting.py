@@ -55,7 +55,7 @@ class Shape:
 
     @property
     def structs(self) -> tuple[type[msgspec.Struct], ...]:
-        """This Struct and the nested Structs whose fields are columns."""
+        """The Struct and the nested Structs with fields as columns."""
         return (self.struct, *(struct for member in self.nested for struct in member.shape.structs))
 
 

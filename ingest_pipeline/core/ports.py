@@ -86,7 +86,7 @@ class Topic(Protocol):
     def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, NextOffset]:
         """First offsets at or after a time. Without such a record, the end.
 
-        The end is read first, so a record that arrives meanwhile is never skipped.
+        The end is read first, so a record arriving meanwhile is never skipped.
         """
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
@@ -160,7 +160,7 @@ class Ledger(Protocol):
         """
 
     def adopt_identity(self, identity: TopicIdentity) -> None:
-        """Fill in the topic's ids in positions that lack them."""
+        """Fill in the topic's ids in positions without ids."""
 
     def await_topic(self) -> None:
         """Note that the topic does not exist yet. The stream will begin at the topic's first offset."""

@@ -216,7 +216,7 @@ class OwnerRequests:
     Attributes:
         paused: the reason and the person, in words, when the stream is paused.
         successor_waits: another run waits to take over after this run's maximum age.
-        yield_now: another run waits and has other code or another number of shards, so this run ends now.
+        yield_now: end now, because the waiting run has other code or another number of shards.
     """
 
     paused: str | None = None

@@ -96,7 +96,7 @@ def replay(
 
 
 def _read(source: Source, topic: str, open_batch: OpenBatch) -> IngestError | None:
-    """Add one read. Returns the error behind the records that were read."""
+    """Add the records of a read. Returns the error behind them."""
     room = open_batch.room
     chunk = source.read(room, open_batch.wait_seconds).get(topic, Chunk())
     open_batch.add(chunk, more=len(chunk.messages) >= room)

@@ -59,7 +59,7 @@ def begin(
     old one. A partition whose leader does not answer gets no position yet:
 
     - If the partition begins at its first offset, the other partitions begin now.
-    - If START_FROM is "latest" or a time, the whole stream waits, because a later moment would give another offset.
+    - If START_FROM is "latest" or a time, all partitions wait, because a later moment would give another offset.
 
     Args:
         warn: gets one line about offsets that the stream takes over from `adopt_group`.

@@ -1,4 +1,4 @@
-"""Several streams: names that must be unique among them, and the jobs that drain them."""
+"""Several streams: their unique names and the jobs that drain them."""
 
 from __future__ import annotations
 

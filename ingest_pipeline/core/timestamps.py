@@ -68,7 +68,7 @@ def kafka_time(instant: datetime) -> datetime:
 def may_have_nanoseconds(json: bytes) -> bool:
     """Whether a timestamp in the text may have more than six decimals. msgspec rounds such decimals, this grammar cuts.
 
-    Some texts without such a timestamp give True. The caller's slower path gives the same result.
+    May also be True for other texts. The caller's slower path gives the same result.
     """
     if _SEVEN_DECIMALS.search(json) is not None and _NANOSECONDS.search(json) is not None:
         return True

@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.5
 
 
 class Killer:
-    """Kills one draining run every `every_seconds`, of each stream in turn."""
+    """Kills a draining run every `every_seconds`, of the streams in turn."""
 
     def __init__(self, dagster: DagsterDev, every_seconds: float) -> None:
         self._dagster, self._every_seconds = dagster, every_seconds

@@ -1,7 +1,7 @@
-"""Child processes that end with this process, also after SIGKILL.
+"""Child processes that end with their parent, also after SIGKILL.
 
-Every child leads its own session. Ctrl-C in the terminal reaches only this process, and this process ends its children
-in order. When this process is killed, a `Watcher` ends the children.
+Every child leads its own session. Ctrl-C in the terminal reaches only the parent, and the parent ends its children in
+order. When the parent is killed, a `Watcher` ends the children.
 """
 
 import signal

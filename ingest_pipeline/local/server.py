@@ -13,7 +13,7 @@ _PORTS = range(20_000, 32_000)
 
 
 class LocalServerError(Exception):
-    """A server of this machine did not start or stop. The message is one line and says what to do."""
+    """A local server did not start or stop. The message is one line and says what to do."""
 
 
 class LocalServer(ABC):

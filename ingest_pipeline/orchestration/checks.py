@@ -154,7 +154,7 @@ def within_limit(stream_context: StreamContext) -> CheckResult:
 
 
 def up_to_date(stream_context: StreamContext) -> CheckResult:
-    """Fail for a backlog that grows old. A backlog that is being drained is no failure."""
+    """Fail for a backlog that grows old. A shrinking backlog is no failure."""
     status = status_of(stream_context)
     if not status.partitions or status.late is None or (status.lag is None and not status.late):
         return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(status.messages)}", grave=False)

@@ -29,7 +29,7 @@ JOB = "ingest/job"
 MAX_RUNTIME = "dagster/max_runtime"
 
 OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream", "redrive_dead_letters", "replay")
-"""Jobs of this package, except the jobs that drain a stream."""
+"""Jobs of this package, except those for draining."""
 BY_HAND = "__ASSET_JOB"
 """Dagster's name for the job behind the Materialize button."""
 
@@ -84,7 +84,7 @@ def drain_tags(job: str, streams: Sequence[Stream]) -> dict[str, str]:
 
 
 def drained_job(run_tags: Mapping[str, str]) -> str | None:
-    """The job that a sensor's run drains. None for a run that drains nothing."""
+    """The job a sensor's run drains. None for a run without streams."""
     return run_tags.get(DRAINS) or run_tags.get(STREAM)
 
 

@@ -121,7 +121,7 @@ def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[s
 
 
 def declared(stream: Stream) -> dict[str, Column]:
-    """The declared columns that a run needs to store rows and to find the newest ones."""
+    """The declared columns a run needs to store rows and to find the newest rows."""
     return {column.name: column for column in stream.table_columns}
 
 
@@ -175,7 +175,7 @@ def _rounds(column: Column, modifier: int) -> bool:
 
 
 def _key_differences(connection: Connection, stream: Stream, name: str, partition_key: str | None) -> list[str]:
-    """A primary key that detects duplicates. Only this key shows that a batch was written twice."""
+    """A primary key that detects duplicates. Only this key reveals a batch written twice."""
     key = connection.execute(_PRIMARY_KEY, {"name": name}).one_or_none()
     own = primary_key_name(stream.table)
     if key is None or (key.name, tuple(key.columns)) != (own, COORDINATES):

@@ -28,7 +28,7 @@ CHUNK = 200
 CHUNK_BYTES = 16 << 20
 """Maximum bytes of the letters in one transaction. A larger letter gets a transaction of its own."""
 CLOSED_CHUNK = 5000
-"""Maximum letters that one transaction discards or purges."""
+"""Maximum letters discarded or purged by a transaction."""
 TOP_REASONS_OF = 10_000
 """`top_reasons` counts the reasons of this many newest open letters."""
 _COMMANDS = 10
@@ -41,8 +41,8 @@ class DeadLetters:
     """The dead letters of one stream.
 
     Args:
-        chunk, chunk_bytes: maximum letters, and bytes of letters, that one transaction redrives.
-        closed_chunk: maximum letters that one transaction discards.
+        chunk, chunk_bytes: maximum letters, and bytes of letters, redriven by a transaction.
+        closed_chunk: maximum letters discarded by a transaction.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class DeadLetters:
             return list(connection.execute(self._sql(sql.PAGE), parameters).all())
 
     def how_to_fetch(self, letter_filter: LetterFilter) -> str:
-        """Commands that fetch truncated open letters from Kafka again, limited to the first ones."""
+        """Commands to fetch the first truncated open letters from Kafka again."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(letter_filter), "limit": _COMMANDS}
             truncated = connection.execute(self._sql(sql.TRUNCATED), parameters).all()

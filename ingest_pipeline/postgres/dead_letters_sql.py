@@ -81,5 +81,5 @@ MISSING = """
 
 
 def rendered(statement: str, schemas: Schemas) -> TextClause:
-    """A statement of this module for one ledger."""
+    """A statement of this module for a ledger."""
     return schemas.sql(statement, open=_OPEN, settled=_SETTLED, bytes=_BYTES)

@@ -168,8 +168,7 @@ def _template(error: BaseException, state: str) -> str:
 
 
 def _copied_column(context: str | None) -> str | None:
-    """The column whose value a binary COPY refused. A text COPY appends the value to this line, which then does not
-    match."""
+    """The column whose value a binary COPY refused. A text COPY's line also holds the value and does not match."""
     columns = _COPY_COLUMN.findall(context or "")
     return columns[-1] if columns else None
 

@@ -19,7 +19,7 @@ class SettledLetters:
     """The redriven and discarded letters of one stream.
 
     Args:
-        chunk, chunk_bytes: maximum letters, and bytes of letters, that one transaction purges.
+        chunk, chunk_bytes: maximum letters, and bytes of letters, purged by a transaction.
     """
 
     def __init__(

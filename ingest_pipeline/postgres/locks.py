@@ -66,7 +66,7 @@ class LockKeys:
 
 
 def lock_keys(connection: Connection, ledger_schema: str, stream: str) -> LockKeys:
-    """The keys for this ledger. Two ledgers in one database have different keys."""
+    """The ledger's keys. Two ledgers in a database have different keys."""
     return LockKeys(position_table_oid(connection, ledger_schema), stream)
 
 
@@ -78,7 +78,7 @@ def position_table_oid(connection: Connection, ledger_schema: str) -> int:
 def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int], exact: bool) -> list[int]:
     """Lock the free partitions, in order. With `exact`, lock all of them or none.
 
-    Do not ask for a partition that this session holds already: session locks count.
+    Never lock a held partition: PostgreSQL counts session locks.
     """
     owned: list[int] = []
     for partition in sorted(partitions):
@@ -97,7 +97,7 @@ def release(connection: Connection, keys: LockKeys, partitions: Iterable[int]) -
 
 
 def announce(connection: Connection, keys: LockKeys, partitions: Iterable[int], request: HandoverRequest) -> None:
-    """Show the owners that this session waits."""
+    """Show the owners a waiting session."""
     for partition in partitions:
         _try(connection, "pg_try_advisory_lock_shared", keys.key(request, partition))
 

@@ -94,7 +94,7 @@ def _words(answer: _Answer, parameters: Mapping[str, Any]) -> str:
 
 
 def _answer(parameters: dict[str, Any]) -> _Answer:
-    """Try again to learn the SQLSTATE. There is none if the server accepts this attempt."""
+    """Try again to learn the SQLSTATE. None if the server accepts the attempt."""
     options = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     conninfo = make_conninfo("", **{name: value for name, value in parameters.items() if name in options})
     connection = pq.PGconn.connect_start(conninfo.encode())
@@ -137,6 +137,6 @@ def _poll(connection: Any) -> int:
 
 
 def _said(error: psycopg.Error) -> str:
-    """libpq's line for each server that it tried."""
+    """libpq's line for every server it tried."""
     lines = [line.strip() for line in _SERVER_LINE.findall(str(error))]
     return "; ".join(dict.fromkeys(lines)) or str(error).strip().split("\n")[0]

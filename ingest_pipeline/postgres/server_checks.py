@@ -25,7 +25,7 @@ _SESSION_LIMIT = text("""
 
 
 def session_limit(connection: Connection) -> int:
-    """Sessions that server, database and role allow, without the slots that superusers keep."""
+    """Sessions allowed by server, database and role, without the slots reserved for superusers."""
     return int(connection.execute(_SESSION_LIMIT).scalar_one())
 
 

@@ -43,7 +43,7 @@ WRITING = {
 SHARED = {"lock_timeout": "100ms", "statement_timeout": "5s"}
 """Settings of a writing session that several streams share, instead of those in WRITING."""
 QUESTION = {**_COMMON, "statement_timeout": f"{STATEMENT_SECONDS}s"}
-"""Settings for one transaction, so that a pooler in transaction mode keeps none of them."""
+"""Settings for one transaction. A pooler in transaction mode keeps none of them."""
 
 _SET = """
     SELECT count(set_config(name, value, {local})) AS settings, pg_backend_pid() AS pid,

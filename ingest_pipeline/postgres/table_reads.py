@@ -49,7 +49,7 @@ _NEWEST = """
 
 
 def ddl(stream: Stream, schema: str) -> str:
-    """The statements that create the stream's table, as psql accepts them."""
+    """The statements to create the stream's table, for psql."""
     table = event_table(stream, schema)
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the others double each %
     elements: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]

@@ -146,7 +146,7 @@ ImportPath = Annotated[
 
 
 def bytes_text(count: int) -> str:
-    """A number of bytes in the largest unit that divides it: "16 MiB", "1000"."""
+    """Bytes in the largest unit without a fraction: "16 MiB", "1000"."""
     for size, unit in _UNITS:
         if count and count % size == 0:
             return f"{count // size} {unit}"

@@ -165,7 +165,7 @@ class MemoryDatabase:
             }
 
     def requests(self, stream: str, partitions: Collection[int]) -> set[HandoverRequest]:
-        """What waiting runs ask of the owner of these partitions."""
+        """Requests of waiting runs to the owner of the partitions."""
         with self.mutex:
             return {
                 request

@@ -14,7 +14,7 @@ from .database import Coordinates, MemoryDatabase
 
 
 class MemoryDeadLetters:
-    """The dead letters of one stream. `reason` narrows to letters whose reason holds that text."""
+    """The dead letters of a stream. `reason` narrows to letters with this text in the reason."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
         self._database, self._stream, self._record_columns = database, stream.name, stream.record_columns

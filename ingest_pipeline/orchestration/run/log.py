@@ -31,7 +31,7 @@ class FieldsFormatter(logging.Formatter):
 
 
 def run_logger(log_format: str) -> logging.Logger:
-    """The package's logger, which writes to this process's stderr only."""
+    """The package's logger. Writes to stderr only."""
     logger = logging.getLogger(LOGGER)
     if not any(isinstance(handler.formatter, FieldsFormatter) for handler in logger.handlers):
         handler = logging.StreamHandler(sys.stderr)

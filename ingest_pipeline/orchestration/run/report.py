@@ -27,7 +27,7 @@ class Reporter:
     Args:
         emit: takes an AssetObservation or AssetMaterialization, as `Journal.event` does.
         event: the class of the emitted event.
-        log: for the batch lines. A stdlib logger, so that the lines go to the compute log and not to the event log.
+        log: for the batch lines. A stdlib logger keeps the lines out of Dagster's event log.
         checks: evaluates and logs the stream's checks. Each event starts a round, and each later call runs one check of
             the round, since a check takes seconds while Kafka is away.
         row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.

@@ -1,4 +1,4 @@
-"""Questions to Kafka about the topics of a job: one request for all of them."""
+"""Questions to Kafka about the topics of a job, in a single request."""
 
 from __future__ import annotations
 
