@@ -30,13 +30,13 @@ Headers = Sequence[tuple[str, bytes | None]]
 def cut_log(path: Path, end: int) -> None:
     """Drop the record batches from offset `end` on. A batch is base offset (8 bytes), length (4), rest."""
     content = path.read_bytes()
-    at = 0
-    while at + 12 <= len(content):
-        base, length = struct.unpack(">qi", content[at : at + 12])
+    start = 0
+    while start + 12 <= len(content):
+        base, length = struct.unpack(">qi", content[start : start + 12])
         if base >= end or length <= 0:
             break
-        at += 12 + length
-    path.write_bytes(content[:at])
+        start += 12 + length
+    path.write_bytes(content[:start])
 
 
 def _not_here() -> NoReturn:

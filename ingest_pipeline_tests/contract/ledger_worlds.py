@@ -50,10 +50,10 @@ DROPPED = "dropped"
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     """The condition's first true value. Fails with `what` when there is none in time."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
         time.sleep(0.01)
-    return found
+    return value
 
 
 class LedgerWorld(ABC):
@@ -162,17 +162,17 @@ class MemoryWorld(LedgerWorld):
         self._database.drop(READING.name, lambda row: False)
 
     def rewind(self) -> None:
-        for partition, at in self._table.positions.items():
+        for partition, position in self._table.positions.items():
             self._table.positions[partition] = replace(
-                at, next_offset=at.first_offset, rows=0, dead_letters=0, skipped=0, absent=0
+                position, next_offset=position.first_offset, rows=0, dead_letters=0, skipped=0, absent=0
             )
 
     def rows(self) -> dict[Key, str]:
         return {(p, o): row[4] for (_, p, o), row in sorted(self._table.rows.items())}
 
     def letters(self) -> dict[Key, tuple[str, str, str | None, bytes | None]]:
-        found = sorted(self._table.dead_letters.items())
-        return {(p, o): (at.stage, at.reason, at.sqlstate, at.value) for (_, p, o), at in found}
+        letters = sorted(self._table.dead_letters.items())
+        return {(p, o): (row.stage, row.reason, row.sqlstate, row.value) for (_, p, o), row in letters}
 
 
 class PostgresWorld(LedgerWorld):
@@ -252,19 +252,19 @@ class PostgresWorld(LedgerWorld):
         )
 
     def rows(self) -> dict[Key, str]:
-        found = self._other.execute("SELECT kafka_partition, kafka_offset, device_id FROM reading ORDER BY 1, 2")
-        return {(p, o): device for p, o, device in found}
+        rows = self._other.execute("SELECT kafka_partition, kafka_offset, device_id FROM reading ORDER BY 1, 2")
+        return {(p, o): device for p, o, device in rows}
 
     def letters(self) -> dict[Key, tuple[str, str, str | None, bytes | None]]:
-        found = self._other.execute(
+        letters = self._other.execute(
             "SELECT kafka_partition, kafka_offset, stage, reason, sqlstate, value FROM ingest.dead_letter ORDER BY 1, 2"
         )
-        return {(p, o): tuple(rest) for p, o, *rest in found}
+        return {(p, o): tuple(rest) for p, o, *rest in letters}
 
     def _sessions(self, pid: int) -> int:
-        found = self._other.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
-        assert found is not None
-        return int(found[0])
+        row = self._other.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+        assert row is not None
+        return int(row[0])
 
 
 def lose_answer(connection: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> None:
@@ -322,9 +322,12 @@ def ledger_world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
 
 def counters(world: LedgerWorld, partition: int) -> tuple[int, ...]:
     """(next_offset, rows, dead_letters, skipped, absent)."""
-    at = world.ledger.positions()[partition]
-    assert at.next_offset - at.first_offset == at.rows + at.dead_letters + at.skipped + at.absent + at.lost
-    return at.next_offset, at.rows, at.dead_letters, at.skipped, at.absent
+    position = world.ledger.positions()[partition]
+    assert (
+        position.next_offset - position.first_offset
+        == position.rows + position.dead_letters + position.skipped + position.absent + position.lost
+    )
+    return position.next_offset, position.rows, position.dead_letters, position.skipped, position.absent
 
 
 def untouched(world: LedgerWorld) -> bool:

@@ -158,7 +158,9 @@ class World:
     def refused(self) -> list[tuple[int, str, str]]:
         """(offset, stage, reason) of every letter that is open."""
         if self.kind == "memory":
-            return [(at[2], letter.stage, letter.reason) for at, letter in sorted(self.letters.open().items())]
+            return [
+                (offset, letter.stage, letter.reason) for (_, _, offset), letter in sorted(self.letters.open().items())
+            ]
         return [(row.kafka_offset, row.stage, row.reason) for row in self.letters.page(LetterFilter())]
 
     def redrive(self) -> None:
@@ -203,8 +205,8 @@ def test_a_row_has_the_parts_of_its_record(world: World) -> None:
 
 
 def test_one_by_one_and_together_are_the_same(world: World) -> None:
-    for each in records():
-        world.write([each])
+    for record in records():
+        world.write([record])
     assert world.rows() == BY_BYTES
 
 

@@ -86,40 +86,40 @@ def test_records_of_the_other_partitions_arrive_meanwhile_and_none_is_lost(world
 
 
 def test_another_topic_goes_on_without_delay(world: Brokers) -> None:
-    here, away = world.create(1), world.create(2)
-    world.append(here, 0, b"a")
-    world.append(away, 1, b"a")
-    source = world.source_of({here: "first", away: "second"}, retry_seconds=1.0)
-    source.assign(here, {0: NextOffset(0)})
-    source.assign(away, {1: NextOffset(0)})
+    led, leaderless = world.create(1), world.create(2)
+    world.append(led, 0, b"a")
+    world.append(leaderless, 1, b"a")
+    source = world.source_of({led: "first", leaderless: "second"}, retry_seconds=1.0)
+    source.assign(led, {0: NextOffset(0)})
+    source.assign(leaderless, {1: NextOffset(0)})
     reading = Reading(source)
-    reading.until(lambda: reading.values(away) == reading.values(here) == [b"a"])
-    world.set_leader_away(away, 1, True)
+    reading.until(lambda: reading.values(leaderless) == reading.values(led) == [b"a"])
+    world.set_leader_away(leaderless, 1, True)
     try:
         for number in range(12):
-            world.append(here, 0, b"%d" % number)
+            world.append(led, 0, b"%d" % number)
             began = time.monotonic()
-            reading.until(lambda count=number + 2: len(reading.values(here)) == count)  # type: ignore[misc]
+            reading.until(lambda count=number + 2: len(reading.values(led)) == count)  # type: ignore[misc]
             assert time.monotonic() - began < 0.5
             for _ in range(5):
                 reading.once()
         assert reading.errors == {}
     finally:
-        world.set_leader_away(away, 1, False)
-    world.append(away, 1, b"b")
-    reading.until(lambda: reading.values(away) == [b"a", b"b"])
-    assert reading.values(here) == [b"a", *(b"%d" % number for number in range(12))]
+        world.set_leader_away(leaderless, 1, False)
+    world.append(leaderless, 1, b"b")
+    reading.until(lambda: reading.values(leaderless) == [b"a", b"b"])
+    assert reading.values(led) == [b"a", *(b"%d" % number for number in range(12))]
 
 
 def test_ends_of_several_topics_leave_out_absent_leaders(world: Brokers) -> None:
-    here, away = world.create(1), world.create(2)
-    world.append(here, 0, b"a")
+    led, leaderless = world.create(1), world.create(2)
+    world.append(led, 0, b"a")
     topics = world.topics()
-    world.set_leader_away(away, 1, True)
+    world.set_leader_away(leaderless, 1, True)
     try:
-        ends = topics.end_offsets({here: [0], away: [1]})
-        assert {topic: list(partitions) for topic, partitions in ends.items()} == {here: [0], away: []}
-        identities = topics.identities([here, away])
+        ends = topics.end_offsets({led: [0], leaderless: [1]})
+        assert {topic: list(partitions) for topic, partitions in ends.items()} == {led: [0], leaderless: []}
+        identities = topics.identities([led, leaderless])
         assert all(isinstance(identity, TopicIdentity) for identity in identities.values())
     finally:
-        world.set_leader_away(away, 1, False)
+        world.set_leader_away(leaderless, 1, False)

@@ -45,7 +45,10 @@ def test_rows_dead_letters_and_positions_are_stored_together(world: LedgerWorld)
     assert {p: n for p, n in written.dead_letters.items() if n} == {0: 1}
     assert list(written.reasons) == [letter[1] for letter in world.letters().values()]
     assert world.ledger.row_count() == 3
-    assert {p: at.resume_at for p, at in session.positions.items()} == {0: NextOffset(8, 3), 1: NextOffset(1, 0)}
+    assert {p: position.resume_at for p, position in session.positions.items()} == {
+        0: NextOffset(8, 3),
+        1: NextOffset(1, 0),
+    }
     assert world.ledger.positions()[0].leader_epoch == 3
 
 

@@ -144,12 +144,12 @@ def test_without_limits_everything_passes(world: LedgerWorld) -> None:
 # --- going on after a loss ------------------------------------------------------------------------------------------
 
 
-def lost(at: Position, cause: str = "retention", low: int = 9, high: int = 20) -> Loss:
+def lost(position: Position, cause: str = "retention", low: int = 9, high: int = 20) -> Loss:
     return noted_loss(
         cause=cause,
-        partition=at.partition,
-        incarnation=at.incarnation,
-        expected=at.resume_at.next_offset,
+        partition=position.partition,
+        incarnation=position.incarnation,
+        expected=position.resume_at.next_offset,
         low=low,
         high=high,
     )
@@ -160,8 +160,8 @@ def test_a_gap_is_counted_as_lost(world: LedgerWorld) -> None:
     session.write(make_batch(session.positions, messages(0, range(4))))
     session.accept([Acceptance(lost(session.positions[0]), NextOffset(9, 2))], IDENTITY, "ann")
     assert session.positions[0] == Position(0, 1, NextOffset(9, 2))
-    at = world.ledger.positions()[0]
-    assert (at.next_offset, at.rows, at.lost, at.leader_epoch) == (9, 4, 5, 2)
+    position = world.ledger.positions()[0]
+    assert (position.next_offset, position.rows, position.lost, position.leader_epoch) == (9, 4, 5, 2)
     session.write(make_batch(session.positions, messages(0, [9])))
     assert counters(world, 0) == (10, 5, 0, 0, 0)
 
@@ -171,8 +171,14 @@ def test_used_offsets_come_again_under_a_new_incarnation(world: LedgerWorld) -> 
     session.write(make_batch(session.positions, messages(0, range(4))))
     identity = TopicIdentity("cluster", "another", 2)
     session.accept([Acceptance(lost(session.positions[0], "truncated", 0, 2), NextOffset(2))], identity, "ann")
-    at = world.ledger.positions()[0]
-    assert (at.incarnation, at.first_offset, at.next_offset, at.rows, at.topic_id) == (2, 2, 2, 0, "another")
+    position = world.ledger.positions()[0]
+    assert (position.incarnation, position.first_offset, position.next_offset, position.rows, position.topic_id) == (
+        2,
+        2,
+        2,
+        0,
+        "another",
+    )
     assert world.ledger.positions()[1].topic_id == IDENTITY.topic_id
     session.write(make_batch(session.positions, messages(0, [2, 3])))
     assert (session.positions[0].incarnation, world.ledger.positions()[0].rows) == (2, 2)
@@ -182,8 +188,8 @@ def test_what_a_new_incarnation_leaves_out_is_counted_as_lost(world: LedgerWorld
     session = world.owning("run")
     session.write(make_batch(session.positions, messages(0, range(4))))
     session.accept([Acceptance(lost(session.positions[0], "truncated", 2, 3), NextOffset(9), low=2)], IDENTITY, "ann")
-    at = world.ledger.positions()[0]
-    assert (at.incarnation, at.first_offset, at.next_offset, at.lost) == (2, 2, 9, 7)
+    position = world.ledger.positions()[0]
+    assert (position.incarnation, position.first_offset, position.next_offset, position.lost) == (2, 2, 9, 7)
     session.write(make_batch(session.positions, messages(0, [9])))
     assert world.ledger.positions()[0].next_offset == 10
 
@@ -201,7 +207,7 @@ def test_a_partition_that_was_closed_and_is_seen_again_takes_a_new_incarnation(w
     session.accept([Acceptance(lost(session.positions[1], "truncated"), None)], IDENTITY, "ann")
     session.connection.close()
     world.ledger.begin(IDENTITY, {1: NextOffset(0), 2: NextOffset(0)}, first=False)
-    incarnations = {p: at.incarnation for p, at in world.ledger.positions().items()}
+    incarnations = {p: position.incarnation for p, position in world.ledger.positions().items()}
     assert incarnations[0] == incarnations[2] == 1 < incarnations[1]
     again = world.owning("again")
     again.write(make_batch(again.positions, messages(1, range(4))))
@@ -233,7 +239,7 @@ def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld)
 
 def test_a_position_that_moved_is_not_accepted(world: LedgerWorld) -> None:
     session = world.owning("run")
-    stale = [Acceptance(lost(at), NextOffset(9)) for at in session.positions.values()]
+    stale = [Acceptance(lost(position), NextOffset(9)) for position in session.positions.values()]
     session.write(make_batch(session.positions, messages(1, [0])))
     with pytest.raises(Superseded):
         session.accept(stale, IDENTITY, "ann")
@@ -261,10 +267,10 @@ def test_what_is_dismissed_is_not_found_again_by_its_leader_epoch(world: LedgerW
     for partition in (0, 1):
         session.write(make_batch(session.positions, [message(partition, 0, epoch=3)]))
         world.ledger.note_loss(lost(session.positions[partition], "rewritten"))
-    assert {p: at.leader_epoch for p, at in world.ledger.positions().items()} == {0: 3, 1: 3}
+    assert {p: position.leader_epoch for p, position in world.ledger.positions().items()} == {0: 3, 1: 3}
     world.ledger.forget_losses(1)
     assert [loss.partition for loss in world.ledger.losses()] == [0]
-    assert {p: at.leader_epoch for p, at in world.ledger.positions().items()} == {0: 3, 1: None}
+    assert {p: position.leader_epoch for p, position in world.ledger.positions().items()} == {0: 3, 1: None}
     world.ledger.forget_losses()
     assert world.ledger.losses() == []
-    assert {p: at.leader_epoch for p, at in world.ledger.positions().items()} == {0: None, 1: None}
+    assert {p: position.leader_epoch for p, position in world.ledger.positions().items()} == {0: None, 1: None}

@@ -38,7 +38,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
 def test_owning_names_the_run_in_the_positions(world: LedgerWorld) -> None:
     session = world.owning("run", 1)
     assert list(session.positions) == [1]
-    assert {p: at.run_id for p, at in world.ledger.positions().items()} == {0: None, 1: "run"}
+    assert {p: position.run_id for p, position in world.ledger.positions().items()} == {0: None, 1: "run"}
     assert {p: holder.run_id for p, holder in world.ledger.owners((0, 1)).holders.items()} == {1: "run"}
     assert set(world.ledger.owners((0, 1)).present) == {"run"}
     owner = world.ledger.owners((0, 1)).holders[1]
@@ -102,7 +102,7 @@ def test_the_owner_sees_who_waits_and_hands_over(
 
 
 def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None:
-    zero, one, third = world.owning("zero", 0), world.owning("one", 1), world.session("third")
+    owner_of_0, owner_of_1, third = world.owning("zero", 0), world.owning("one", 1), world.session("third")
     stop = threading.Event()
     waiting = threading.Thread(
         target=lambda: own_within(
@@ -110,11 +110,11 @@ def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None
         )
     )
     waiting.start()
-    wait_for("the announcement", lambda: requests_to(one).successor_waits)
-    assert not requests_to(zero).successor_waits
+    wait_for("the announcement", lambda: requests_to(owner_of_1).successor_waits)
+    assert not requests_to(owner_of_0).successor_waits
     stop.set()
     waiting.join(30.0)
-    assert not requests_to(one).successor_waits
+    assert not requests_to(owner_of_1).successor_waits
 
 
 # --- fencing --------------------------------------------------------------------------------------------------------
@@ -179,11 +179,11 @@ def test_pause_is_seen_by_the_next_write_and_heartbeat(world: LedgerWorld) -> No
 
 def test_a_stream_begins_once(world: LedgerWorld) -> None:
     assert not world.ledger.begin(IDENTITY, {0: NextOffset(7), 1: NextOffset(7)}, first=True)
-    assert {p: at.next_offset for p, at in world.ledger.positions().items()} == {0: 0, 1: 0}
+    assert {p: position.next_offset for p, position in world.ledger.positions().items()} == {0: 0, 1: 0}
     assert world.ledger.begin(IDENTITY, {1: NextOffset(9), 2: NextOffset(5, 1)}, first=False)
-    found = {p: (at.first_offset, at.leader_epoch) for p, at in world.ledger.positions().items()}
-    assert found == {0: (0, None), 1: (0, None), 2: (5, 1)}
-    assert len({at.incarnation for at in world.ledger.positions().values()}) == 1
+    begun = {p: (position.first_offset, position.leader_epoch) for p, position in world.ledger.positions().items()}
+    assert begun == {0: (0, None), 1: (0, None), 2: (5, 1)}
+    assert len({position.incarnation for position in world.ledger.positions().values()}) == 1
 
 
 def test_a_snapshot_holds_what_the_single_questions_answer(world: LedgerWorld) -> None:

@@ -102,8 +102,8 @@ def keep_bytes(session: Any, count: int) -> None:
 
 def again(world: LedgerWorld, outcomes: str, start: int = 0) -> Batch:
     """The same records as a replay reads them."""
-    at = world.ledger.positions()[0]
-    return make_batch({0: Position(0, at.incarnation, NextOffset(start))}, records(outcomes)[start:])
+    position = world.ledger.positions()[0]
+    return make_batch({0: Position(0, position.incarnation, NextOffset(start))}, records(outcomes)[start:])
 
 
 def test_what_is_missing_is_stored_and_what_is_there_stays(world: LedgerWorld) -> None:

@@ -148,9 +148,9 @@ class TestGroup:
         }
 
     def test_commits_of_other_topics_are_not_mixed_in(self, world: World) -> None:
-        one, other = world.create(1), world.create(1)
-        world.foreign_commit(f"foreign-{one}", other, {0: 4}, "")
-        assert world.facts(one).group_offsets(f"foreign-{one}") == {}
+        topic, other = world.create(1), world.create(1)
+        world.foreign_commit(f"foreign-{topic}", other, {0: 4}, "")
+        assert world.facts(topic).group_offsets(f"foreign-{topic}") == {}
 
 
 class TestNobodyListens:

@@ -59,23 +59,25 @@ class Acknowledged:
         self._producer.produce(self._topic, _VALUE % self._count, partition=partition, on_delivery=delivered)
 
 
-def assert_no_loss(here: Bench) -> None:
+def assert_no_loss(location: Bench) -> None:
     """No loss was noted or accepted, and no record was refused."""
-    if here.query("select to_regclass('ingest.position')") == [None]:
+    if location.query("select to_regclass('ingest.position')") == [None]:
         return  # nothing has begun
-    assert here.query("select * from ingest.loss") == []
-    assert here.query("select * from ingest.gap") == []
-    assert here.query("select stream, kafka_partition, kafka_offset, reason from ingest.dead_letter") == []
+    assert location.query("select * from ingest.loss") == []
+    assert location.query("select * from ingest.gap") == []
+    assert location.query("select stream, kafka_partition, kafka_offset, reason from ingest.dead_letter") == []
 
 
-def assert_exactly_once(here: Bench, acknowledged: Acknowledged) -> None:
+def assert_exactly_once(location: Bench, acknowledged: Acknowledged) -> None:
     """Every acknowledged record is exactly one row, no other row exists, and the counters agree."""
-    rows = here.query(f"select kafka_partition, kafka_offset, device_id from {here.stream.table} order by 1, 2, 3")
+    rows = location.query(
+        f"select kafka_partition, kafka_offset, device_id from {location.stream.table} order by 1, 2, 3"
+    )
     stored_at = {name: offset for _, offset, name in rows}
     assert rows == sorted(
         (p, stored_at.get(n, -1) if offset is None else offset, n) for p, offset, n in acknowledged.rows
     )
-    assert_no_loss(here)
+    assert_no_loss(location)
     held = Counter(partition for partition, _, _ in acknowledged.rows)
-    positions = here.query(f"select kafka_partition, {_COUNTERS} from ingest.position order by 1")
+    positions = location.query(f"select kafka_partition, {_COUNTERS} from ingest.position order by 1")
     assert positions == [(p, 1, 0, held[p], held[p], 0, 0, 0, 0) for p in sorted(held)]

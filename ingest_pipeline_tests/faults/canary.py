@@ -39,23 +39,23 @@ class Canary:
 
     def in_bytes(self, text: bytes) -> list[str]:
         """The text around each occurrence of the word, plain, in hex or in base64."""
-        found = []
+        excerpts = []
         for needle in self._needles:
-            at = text.find(needle)
-            while at >= 0:
-                found.append(repr(text[max(0, at - CONTEXT_BYTES) : at + CONTEXT_BYTES]))
-                at = text.find(needle, at + len(needle))
-        return found
+            start = text.find(needle)
+            while start >= 0:
+                excerpts.append(repr(text[max(0, start - CONTEXT_BYTES) : start + CONTEXT_BYTES]))
+                start = text.find(needle, start + len(needle))
+        return excerpts
 
     def in_folder(self, folder: Path) -> list[str]:
         """Search the bytes of every file. SQLite pages may split a word, so search the values of SQLite files too."""
-        found = []
+        excerpts = []
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             texts = [path.read_bytes()]
             if texts[0].startswith(b"SQLite format 3"):
                 texts.append("\n".join(dump(path)).encode())
-            found += [f"{path.relative_to(folder)}: {around}" for text in texts for around in self.in_bytes(text)]
-        return found
+            excerpts += [f"{path.relative_to(folder)}: {around}" for text in texts for around in self.in_bytes(text)]
+        return excerpts
 
 
 def dump(path: Path) -> Iterator[str]:

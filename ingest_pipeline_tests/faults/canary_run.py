@@ -54,8 +54,8 @@ def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path, leak:
         except dg.Failure:  # a tick in the red; the run is tried all the same
             traceback.print_exc()
         job = definitions.resolve_job_def(tags.job_name(stream.job))
-        found = {tags.STREAM: stream.name, tags.SHARD: "0/1"}
-        result = job.execute_in_process(instance=instance, tags=found, raise_on_error=False)
+        run_tags = {tags.STREAM: stream.name, tags.SHARD: "0/1"}
+        result = job.execute_in_process(instance=instance, tags=run_tags, raise_on_error=False)
         for event in result.all_events:
             print(event)
         for entry in instance.all_logs(result.run_id):

@@ -92,23 +92,23 @@ class Chaos:
     def _fresh_rows(self, after: str) -> float:
         """Seconds from now until a new record of every partition is a row."""
         began_at = time.monotonic()
-        wanted = self.world.producers.fresh()
+        missing = self.world.producers.fresh()
         late = False
-        while wanted := self.world.missing(wanted):
+        while missing := self.world.missing(missing):
             time.sleep(0.1)
             taken = time.monotonic() - began_at
             if taken > self._promised and not late:
                 late = True
-                said = f"after {after}: no row in {self._promised:.0f} s for {[tuple(at) for at in wanted]}"
-                self.wrong.append(self._with_evidence(said))
+                problem = f"after {after}: no row in {self._promised:.0f} s for {[tuple(record) for record in missing]}"
+                self.wrong.append(self._with_evidence(problem))
                 say(self.wrong[-1])
             if taken > self._promised + PATIENCE_SECONDS:
-                raise AssertionError(f"stuck after {after}: {[tuple(at) for at in wanted]}")
+                raise AssertionError(f"stuck after {after}: {[tuple(record) for record in missing]}")
         return time.monotonic() - began_at
 
-    def _with_evidence(self, said: str) -> str:
+    def _with_evidence(self, problem: str) -> str:
         """The current state of sensors, Dagster, its storage files and PostgreSQL's sessions."""
-        return "\n     ".join([said, *self.world.dagster.said(), *self.world.left_behind()])
+        return "\n     ".join([problem, *self.world.dagster.said(), *self.world.left_behind()])
 
     def _at_the_end(self) -> Iterator[str]:
         """Stop the producers, wait for lag 0 and the end of all runs, then compare every record."""

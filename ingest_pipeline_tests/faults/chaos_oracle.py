@@ -90,25 +90,30 @@ def read_log(bootstrap_servers: str) -> Log:
     consumer.assign([TopicPartition(stream, partition, 0) for stream, partition in topics])
     while len(log.ends) < len(topics):
         for message in consumer.consume(1000, 1.0):
-            stream, at = str(message.topic()), At(str(message.topic()), message.partition(), message.offset())  # type: ignore[arg-type]
+            stream = str(message.topic())
+            coordinates = At(stream, message.partition(), message.offset())  # type: ignore[arg-type]
             if (error := message.error()) is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error
-                log.ends[stream, at.partition] = at.offset
+                log.ends[stream, coordinates.partition] = coordinates.offset
                 continue
-            log.records[at] = int(message.key() or b"")
-            if message.value() != feed.value(stream, log.records[at]):
-                log.altered.append(at)
+            log.records[coordinates] = int(message.key() or b"")
+            if message.value() != feed.value(stream, log.records[coordinates]):
+                log.altered.append(coordinates)
     consumer.close()
     return log
 
 
 def broker_faults(log: Log, issued: Issued) -> list[str]:
     """Differences between the topics and the producers' own lists. Such a difference is a fault of the test."""
-    known = issued.acknowledged
-    lost = [at for at, number in known.items() if log.records.get(at) != number]
+    acknowledged = issued.acknowledged
+    lost = [record for record, number in acknowledged.items() if log.records.get(record) != number]
     expected = issued.in_doubt | issued.unplaced
-    unknown = [at for at in log.records if at not in known and (at.stream, log.records[at]) not in expected]
-    missing = issued.unplaced - {(at.stream, number) for at, number in log.records.items()}
+    unknown = [
+        record
+        for record, number in log.records.items()
+        if record not in acknowledged and (record.stream, number) not in expected
+    ]
+    missing = issued.unplaced - {(record.stream, number) for record, number in log.records.items()}
     return [
         *_differ("acknowledged, but not in the topic", lost),
         *_differ("acknowledged without an offset, but not in the topic", missing),
@@ -120,7 +125,7 @@ def broker_faults(log: Log, issued: Issued) -> list[str]:
 def differences(world: World, log: Log, issued: Issued) -> Iterator[str]:
     """One line for every difference between PostgreSQL and the topics."""
     for stream in feed.SHAPES:
-        of_stream = {(at.partition, at.offset): number for at, number in log.records.items() if at.stream == stream}
+        of_stream = {tuple(record[1:]): number for record, number in log.records.items() if record.stream == stream}
         rows, letters = _rows(world, stream), _letters(world, stream)
         by_kind: defaultdict[feed.Kind, dict[tuple[int, int], int]] = defaultdict(dict)
         for place, number in of_stream.items():
@@ -136,17 +141,17 @@ def differences(world: World, log: Log, issued: Issued) -> Iterator[str]:
 def _miscounted(
     world: World, stream: str, log: Log, rows: Iterable[Any], letters: Iterable[Any], tombstones: Iterable[Any]
 ) -> Iterator[str]:
-    held = [Counter(partition for partition, _ in found) for found in (rows, letters, tombstones)]
+    held = [Counter(partition for partition, _ in places) for places in (rows, letters, tombstones)]
     statement = f"select kafka_partition, {_COUNTERS} from ingest.position where stream = %s order by 1"
-    found = {partition: counters for partition, *counters in world.sql(statement, stream)}
-    if set(found) != set(range(PARTITIONS)):
-        yield f"{stream}: positions of partitions {sorted(found)}"
-    for partition, (first, end, *counted) in found.items():
+    counted = {partition: counters for partition, *counters in world.sql(statement, stream)}
+    if set(counted) != set(range(PARTITIONS)):
+        yield f"{stream}: positions of partitions {sorted(counted)}"
+    for partition, counters in counted.items():
         expected = [count[partition] for count in held]
         absent = log.ends[stream, partition] - sum(expected)
-        wanted = [0, log.ends[stream, partition], *expected, absent, 0]
-        if [first, end, *counted] != wanted:
-            yield f"{stream} {partition}: {_COUNTERS} are {[first, end, *counted]}, the topic says {wanted}"
+        in_topic = [0, log.ends[stream, partition], *expected, absent, 0]
+        if counters != in_topic:
+            yield f"{stream} {partition}: {_COUNTERS} are {counters}, the topic says {in_topic}"
 
 
 def _rows(world: World, stream: str) -> dict[tuple[int, int], tuple[Any, ...]]:
@@ -160,16 +165,16 @@ def _letters(world: World, stream: str) -> dict[tuple[int, int], bytes]:
     return {(partition, offset): bytes(digest) for partition, offset, digest in world.sql(statement, stream)}
 
 
-def _compare(what: str, found: dict[Any, Any], wanted: dict[Any, Any]) -> Iterator[str]:
-    yield from _differ(f"{what} missing", wanted.keys() - found.keys())
-    yield from _differ(f"{what} too many", found.keys() - wanted.keys())
-    other = [place for place in found.keys() & wanted.keys() if found[place] != wanted[place]]
-    yield from _differ(f"{what} with other values", [f"{p}: {found[p]}, not {wanted[p]}" for p in sorted(other)])
+def _compare(what: str, stored: dict[Any, Any], expected: dict[Any, Any]) -> Iterator[str]:
+    yield from _differ(f"{what} missing", expected.keys() - stored.keys())
+    yield from _differ(f"{what} too many", stored.keys() - expected.keys())
+    other = [place for place in stored.keys() & expected.keys() if stored[place] != expected[place]]
+    yield from _differ(f"{what} with other values", [f"{p}: {stored[p]}, not {expected[p]}" for p in sorted(other)])
 
 
 def _differ(what: str, places: Iterable[Any]) -> list[str]:
-    found = sorted(places)
-    if not found:
+    ordered = sorted(places)
+    if not ordered:
         return []
-    shown = ", ".join(str(tuple(place) if isinstance(place, tuple) else place) for place in found[:_SHOWN])
-    return [f"{what}: {len(found):,}, such as {shown}"]
+    shown = ", ".join(str(tuple(place) if isinstance(place, tuple) else place) for place in ordered[:_SHOWN])
+    return [f"{what}: {len(ordered):,}, such as {shown}"]

@@ -129,15 +129,17 @@ class World:
                     raise
                 time.sleep(0.1)
 
-    def missing(self, wanted: Collection[At]) -> list[At]:
+    def missing(self, expected: Collection[At]) -> list[At]:
         """The records among these that are no rows yet."""
         left = []
         for stream in feed.SHAPES:
-            here = [at for at in wanted if at.stream == stream]
+            of_stream = [record for record in expected if record.stream == stream]
             statement = f"""select kafka_partition, kafka_offset from {stream}
                 where (kafka_partition, kafka_offset) in (select * from unnest(%s::int[], %s::bigint[]))"""
-            found = self.sql(statement, [at.partition for at in here], [at.offset for at in here])
-            left += [at for at in here if (at.partition, at.offset) not in found]
+            stored = self.sql(
+                statement, [record.partition for record in of_stream], [record.offset for record in of_stream]
+            )
+            left += [record for record in of_stream if (record.partition, record.offset) not in stored]
         return left
 
     def torn(self) -> list[str]:

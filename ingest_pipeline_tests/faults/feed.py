@@ -29,9 +29,9 @@ class Shape:
     check: str
 
     def json(self, record: int, number: object, name: str | None = None) -> bytes:
-        at = event_time(record).isoformat(timespec="milliseconds")
+        timestamp = event_time(record).isoformat(timespec="milliseconds")
         told = name or self.text(record)
-        return f'{{"{self.name}": "{told}", "{self.number}": {number}, "timestamp": "{at}"}}'.encode()
+        return f'{{"{self.name}": "{told}", "{self.number}": {number}, "timestamp": "{timestamp}"}}'.encode()
 
     def text(self, record: int) -> str:
         return f"{self.stream}-{record:08d}"

@@ -54,11 +54,11 @@ def main() -> int:
 
 
 def print_kinds(world: FuzzWorld) -> None:
-    for each in world.streams:
-        print(f"{each.stream.name:<24}{'rows':>10}{'letters':>10}{'skipped':>10}")
-        for kind, became in sorted(each.kinds.items()):
+    for stream in world.streams:
+        print(f"{stream.stream.name:<24}{'rows':>10}{'letters':>10}{'skipped':>10}")
+        for kind, became in sorted(stream.kinds.items()):
             print(f"  {kind:<22}{became['row']:>10,}{became['dead letter']:>10,}{became['skipped']:>10,}")
-        print(f"  refused at: {', '.join(f'{stage} {count:,}' for stage, count in each.stages.most_common())}")
+        print(f"  refused at: {', '.join(f'{stage} {count:,}' for stage, count in stream.stages.most_common())}")
 
 
 if __name__ == "__main__":

@@ -65,16 +65,16 @@ def cut(dice: random.Random, stream: Stream) -> bytes:
 def changed_bytes(dice: random.Random, stream: Stream) -> bytes:
     value = bytearray(_valid(dice, stream))
     for _ in range(dice.randint(1, 3)):
-        at = dice.randrange(len(value))
+        index = dice.randrange(len(value))
         change = dice.randrange(4)
         if change == 0:
-            value[at] ^= 1 << dice.randrange(8)
+            value[index] ^= 1 << dice.randrange(8)
         elif change == 1:
-            value[at:at] = dice.choice((b"\x00", b"\xff", b"\xc3", b'"', b"\\", b"}", dice.randbytes(1)))
+            value[index:index] = dice.choice((b"\x00", b"\xff", b"\xc3", b'"', b"\\", b"}", dice.randbytes(1)))
         elif change == 2:
-            del value[at : at + dice.randint(1, 4)]
+            del value[index : index + dice.randint(1, 4)]
         else:
-            value[at:at] = value[at : at + 8]
+            value[index:index] = value[index : index + 8]
         value = value or bytearray(b" ")
     return bytes(value)
 
@@ -138,13 +138,15 @@ def _record(dice: random.Random, stream: Stream, partitions: int) -> Fuzzed:
     if dice.random() > HEALTHY_SHARE:
         (spoil,) = dice.choices(list(SPOILT), list(SPOILT.values()))
     kind = "healthy" if spoil is _valid else spoil.__name__
-    found = Fuzzed(kind, spoil(dice, stream), _key(dice), _headers(dice), _timestamp_ms(dice))
-    found.partition = dice.randrange(partitions)
-    if found.value is not None and dice.random() < RAW_SHARE:
+    record = Fuzzed(kind, spoil(dice, stream), _key(dice), _headers(dice), _timestamp_ms(dice))
+    record.partition = dice.randrange(partitions)
+    if record.value is not None and dice.random() < RAW_SHARE:
         names = (b"\xff\xfe", b"a\0b", b"\xed\xa0\x80", b"trace", b"")
-        found.raw_headers = [(dice.choice(names), dice.choice((None, b"", b"\xff"))) for _ in range(dice.randint(1, 4))]
-        found.headers, found.timestamp_ms, found.key = None, None, found.key or b"key"
-    return found
+        record.raw_headers = [
+            (dice.choice(names), dice.choice((None, b"", b"\xff"))) for _ in range(dice.randint(1, 4))
+        ]
+        record.headers, record.timestamp_ms, record.key = None, None, record.key or b"key"
+    return record
 
 
 def _key(dice: random.Random) -> bytes | None:

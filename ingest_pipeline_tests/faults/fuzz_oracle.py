@@ -80,13 +80,13 @@ def _headers(record: Fuzzed) -> list[list[str | None]]:
 
 
 def _undeclared(shape: Shape, event: Any) -> dict[str, Any] | None:
-    inner = {each.json_name: each.shape for each in shape.nested}
-    found = {
+    inner = {nested.json_name: nested.shape for nested in shape.nested}
+    undeclared = {
         name: _undeclared(inner[name], value) if name in inner and value is not None else value
         for name, value in event.items()
         if name in inner or name not in {member.json_name for member in shape.members}
     }
-    return {name: value for name, value in found.items() if name not in inner or value is not None} or None
+    return {name: value for name, value in undeclared.items() if name not in inner or value is not None} or None
 
 
 def _difference(kind: type, sent: Any, stored: Any) -> str | None:
@@ -121,15 +121,15 @@ def _same_json(sent: Any, stored: Any) -> bool:
     """Exact equality. Numbers are compared digit by digit, since both sides read numbers as Decimal."""
     left = [(sent, stored)]
     while left:
-        one, other = left.pop()
-        if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-            left += [(one[name], other[name]) for name in one]
-        elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-            left += zip(one, other, strict=True)
-        elif isinstance(one, Decimal):
-            if not isinstance(other, Decimal) or one != other:
+        this, other = left.pop()
+        if isinstance(this, dict) and isinstance(other, dict) and this.keys() == other.keys():
+            left += [(this[name], other[name]) for name in this]
+        elif isinstance(this, list) and isinstance(other, list) and len(this) == len(other):
+            left += zip(this, other, strict=True)
+        elif isinstance(this, Decimal):
+            if not isinstance(other, Decimal) or this != other:
                 return False
-        elif one != other or type(one) is not type(other):
+        elif this != other or type(this) is not type(other):
             return False
     return True
 

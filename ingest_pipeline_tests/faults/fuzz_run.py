@@ -29,7 +29,7 @@ def drain(stream: Stream, environ: Mapping[str, str], folder: Path) -> str | Non
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([killed_run.__name__, __name__])
     # a Stream that was looked at cannot be pickled
-    declared = {each.name: getattr(stream, each.name) for each in fields(stream)}
+    declared = {member.name: getattr(stream, member.name) for member in fields(stream)}
     process = context.Process(target=_run, args=(declared, dict(environ), folder))
     process.start()
     process.join()

@@ -86,8 +86,8 @@ class FuzzedStream:
             connection.execute("set timezone to 'UTC'")
             set_json_loads(partial(json.loads, parse_float=Decimal, parse_int=Decimal), connection)
             for partition in range(PARTITIONS):
-                for found in self._rows(connection, partition, starts.get(partition, 0)):
-                    self._judge(left, (partition, found[0]), "row", found[1:])
+                for row in self._rows(connection, partition, starts.get(partition, 0)):
+                    self._judge(left, (partition, row[0]), "row", row[1:])
                 for letter in self._letters(connection, partition, starts.get(partition, 0)):
                     self._judge(left, (partition, letter["kafka_offset"]), "dead letter", letter)
         for (partition, offset), (record, _) in left.items():
@@ -95,7 +95,7 @@ class FuzzedStream:
             if record.value is not None:
                 self._problem((partition, offset), record, "neither a row nor a dead letter")
 
-    def _judge(self, left: dict[Where, tuple[Fuzzed, int]], where: Where, became: str, found: Any) -> None:
+    def _judge(self, left: dict[Where, tuple[Fuzzed, int]], where: Where, became: str, stored: Any) -> None:
         if where not in left:
             self.problems.append(f"{self.stream.name} {where}: a {became} too many")
             return
@@ -104,10 +104,10 @@ class FuzzedStream:
         if record.raw_headers is not None:
             ms = ms or self.world.own_time(self.stream, where)
         if became == "row":
-            problem = row_problem(self.stream, record, ms, found)
+            problem = row_problem(self.stream, record, ms, stored)
         else:
-            self.stages[found["stage"]] += 1
-            problem = letter_problem(record, ms, found, LETTER_LIMIT) or needless_refusal(record, found)
+            self.stages[stored["stage"]] += 1
+            problem = letter_problem(record, ms, stored, LETTER_LIMIT) or needless_refusal(record, stored)
         if problem:
             self._problem(where, record, problem)
 
@@ -144,8 +144,8 @@ class FuzzedStream:
                     sum(absent + lost)::int from ingest.position where stream = %s""",
                 (self.stream.name,),
             ).fetchone()
-        found: Counter[str] = sum(self.kinds.values(), Counter())
-        expected = (sum(self.ends.values()), found["row"], found["dead letter"], found["skipped"], 0)
+        outcomes: Counter[str] = sum(self.kinds.values(), Counter())
+        expected = (sum(self.ends.values()), outcomes["row"], outcomes["dead letter"], outcomes["skipped"], 0)
         if counted != expected:
             self.problems.append(f"{self.stream.name}: counters {counted}, found {expected}")
 
@@ -179,7 +179,7 @@ class FuzzWorld:
     @contextmanager
     def open(cls, kafka: RealKafka, url: str, folder: Path) -> Iterator[FuzzWorld]:
         world = cls(kafka, url, folder)
-        declared = [each.stream for each in world.streams]
+        declared = [fuzzed.stream for fuzzed in world.streams]
         settings = load_settings([stream.name for stream in declared], world.environ)
         clients = Clients(settings)
         for stream in declared:
@@ -198,20 +198,20 @@ class FuzzWorld:
     def block(self, seed: str, count: int, observe: Callable[[int], None] = lambda _: None) -> None:
         """Write, drain and check `count` more records. `observe` receives the number of finished records."""
         checked = 0
-        for each in self.streams:
-            starts = dict(each.ends)
-            placed = each.write(records(f"{seed}/{each.stream.name}", each.stream, count // 2, PARTITIONS))
-            if failed := drain(each.stream, self.environ, self.folder):
-                each.problems.append(f"{each.stream.name}: the run failed: {failed}")
+        for stream in self.streams:
+            starts = dict(stream.ends)
+            placed = stream.write(records(f"{seed}/{stream.stream.name}", stream.stream, count // 2, PARTITIONS))
+            if failed := drain(stream.stream, self.environ, self.folder):
+                stream.problems.append(f"{stream.stream.name}: the run failed: {failed}")
                 return
-            each.check(placed, starts)
-            each.check_counters()
+            stream.check(placed, starts)
+            stream.check_counters()
             checked += count // 2
             observe(checked)
 
     @property
     def problems(self) -> list[str]:
-        return [problem for each in self.streams for problem in each.problems]
+        return [problem for stream in self.streams for problem in stream.problems]
 
     def produce(self, topic: str, record: Fuzzed, arrived: Any) -> None:
         more: dict[str, Any] = {} if record.timestamp_ms is None else {"timestamp": record.timestamp_ms}
@@ -230,6 +230,6 @@ class FuzzWorld:
                where stream = %s and kafka_partition = %s and kafka_offset = %s"""
         ).format(sql.Identifier(stream.table))
         with psycopg.connect(self.url) as connection:
-            found = connection.execute(statement, (*where, stream.name, *where)).fetchone()
-        assert found is not None
-        return int(found[0])
+            row = connection.execute(statement, (*where, stream.name, *where)).fetchone()
+        assert row is not None
+        return int(row[0])

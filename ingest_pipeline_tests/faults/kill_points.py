@@ -85,9 +85,9 @@ def after(owner: Any, name: str, look: Callable[[Any], None]) -> None:
 
     @wraps(original)
     def wrapper(*args: Any, **named: Any) -> Any:
-        found = original(*args, **named)
-        look(found)
-        return found
+        result = original(*args, **named)
+        look(result)
+        return result
 
     setattr(owner, name, wrapper)
 

@@ -100,26 +100,26 @@ class World:
             live = [run for run in self.dagster.live_runs() if {run.run_id} == owners]
             return live[0] if live else None
 
-        found: dg.DagsterRun = wait_for(f"the run of {name}", owner, every=0.2)
-        return found
+        run: dg.DagsterRun = wait_for(f"the run of {name}", owner, every=0.2)
+        return run
 
     def session(self, run: dg.DagsterRun) -> tuple[int, int, str, str, str]:
         """(backend pid, client port, state, wait event, statement) of the run's writing session."""
-        found: tuple[int, int, str, str, str] = wait_for(
+        session: tuple[int, int, str, str, str] = wait_for(
             "the run's session", lambda: self.sql(_SESSION, f"ingest {run.run_id}")
         )[0]
-        return found
+        return session
 
-    def freeze(self, name: str, wanted: Callable[[str, str, str], bool]) -> dg.DagsterRun:
+    def freeze(self, name: str, is_state: Callable[[str, str, str], bool]) -> dg.DagsterRun:
         """Send SIGSTOP to the run at a moment when its session is in the given state and stays there."""
         run = self.run(name)
 
         def stopped() -> bool:
-            if not wanted(*self.session(run)[2:]):
+            if not is_state(*self.session(run)[2:]):
                 return False
             os.kill(pid_of(run), signal.SIGSTOP)
             time.sleep(_SETTLE_SECONDS)  # what was on its way arrives
-            if wanted(*self.session(run)[2:]):
+            if is_state(*self.session(run)[2:]):
                 return True
             os.kill(pid_of(run), signal.SIGCONT)
             return False
@@ -136,6 +136,6 @@ class World:
     def outcome(self, run: dg.DagsterRun) -> str:
         """How the run's process reports its end, after the process is gone."""
         wait_for(f"the end of run {run.run_id}", lambda: is_gone(pid_of(run)), every=0.2)
-        found = self.dagster.instance.get_run_by_id(run.run_id)
-        assert found is not None
-        return found.tags.get(tags.ENDED, "")
+        ended = self.dagster.instance.get_run_by_id(run.run_id)
+        assert ended is not None
+        return ended.tags.get(tags.ENDED, "")

@@ -53,16 +53,16 @@ class Issued:
     def next_good(self, stream: str) -> int:
         return next(number for number in self._numbers[stream] if feed.kind(number) == "row")
 
-    def add(self, found: Iterable[tuple[At, int]]) -> None:
+    def add(self, records: Iterable[tuple[At, int]]) -> None:
         with self._lock:
-            self._acknowledge(found)
+            self._acknowledge(records)
 
-    def _acknowledge(self, found: Iterable[tuple[At, int]]) -> None:
-        for at, number in found:
-            if at.offset == _NOT_TOLD:
-                self.unplaced.add((at.stream, number))
+    def _acknowledge(self, records: Iterable[tuple[At, int]]) -> None:
+        for coordinates, number in records:
+            if coordinates.offset == _NOT_TOLD:
+                self.unplaced.add((coordinates.stream, number))
             else:
-                self.acknowledged[at] = number
+                self.acknowledged[coordinates] = number
 
     def doubt(self, written: Iterable[tuple[str, int]]) -> None:
         with self._lock:
@@ -128,18 +128,18 @@ class Producers:
 
     def fresh(self) -> list[At]:
         """Write one valid record to every partition of every stream. Returns after all acknowledgements."""
-        found: list[At] = []
+        written: list[At] = []
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            if (at := _at(message)).offset != _NOT_TOLD:
-                found.append(at)
+            if (coordinates := _at(message)).offset != _NOT_TOLD:
+                written.append(coordinates)
 
         for stream in feed.SHAPES:
             for partition in range(PARTITIONS):
                 self._write(self._fresh, stream, self.issued.next_good(stream), partition, acknowledged)
         assert self._fresh.flush(120) == 0
-        return found
+        return written
 
     def _producer(self, **more: object) -> Producer:
         return Producer({**self._settings, **more})

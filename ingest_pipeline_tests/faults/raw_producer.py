@@ -24,7 +24,7 @@ class RawProducer:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._library = _library()
-        said = ctypes.create_string_buffer(512)
+        error = ctypes.create_string_buffer(512)
         config = self._library.rd_kafka_conf_new()
         for name, value in {
             "bootstrap.servers": bootstrap_servers,
@@ -32,9 +32,9 @@ class RawProducer:
             "enable.idempotence": "true",
             "message.max.bytes": "2000000",
         }.items():
-            assert self._library.rd_kafka_conf_set(config, name.encode(), value.encode(), said, len(said)) == 0
-        self._client = self._library.rd_kafka_new(_PRODUCER, config, said, len(said))
-        assert self._client, said.value.decode()
+            assert self._library.rd_kafka_conf_set(config, name.encode(), value.encode(), error, len(error)) == 0
+        self._client = self._library.rd_kafka_new(_PRODUCER, config, error, len(error))
+        assert self._client, error.value.decode()
 
     def __enter__(self) -> Self:
         return self

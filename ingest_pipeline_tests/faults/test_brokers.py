@@ -79,133 +79,133 @@ def begin(kafka: Kafka, bench: Make) -> Callable[..., tuple[Bench, Acknowledged]
         acknowledged = Acknowledged(kafka.cluster.bootstrap_servers, topic)
         acknowledged.write(20, ALL)
         servers = ",".join(kafka.cluster.outside.values())
-        here = bench([replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=servers, **environ)
-        return here, acknowledged
+        location = bench([replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=servers, **environ)
+        return location, acknowledged
 
     return make
 
 
-def tick(here: Bench) -> str:
+def tick(location: Bench) -> str:
     """Run one sensor tick and the requested runs. Returns the message of the tick."""
     try:
-        outcome = here.tick()
+        outcome = location.tick()
     except dg.Failure as failure:
         return str(failure.description)
     for request in outcome.run_requests or []:
         more = {name: value for name, value in request.tags.items() if name not in (tags.STREAM, tags.SHARD)}
-        here.by_sensor(request.tags[tags.SHARD], **more)
+        location.by_sensor(request.tags[tags.SHARD], **more)
     return outcome.skip_message or "launched"
 
 
-def until(here: Bench, condition: Callable[[], bool], what: str, seconds: float = 120) -> list[str]:
+def until(location: Bench, condition: Callable[[], bool], what: str, seconds: float = 120) -> list[str]:
     """Repeat ticks and runs until the condition holds. Returns the messages, none of which may name a loss."""
-    said: list[str] = []
+    messages: list[str] = []
 
     def so() -> bool:
-        said.append(tick(here))
-        assert_no_loss(here)
+        messages.append(tick(location))
+        assert_no_loss(location)
         return condition()
 
-    wait_for(f"{what}; the sensor said {said}", so, seconds, every=0.5)
-    return said
+    wait_for(f"{what}; the sensor said {messages}", so, seconds, every=0.5)
+    return messages
 
 
-def until_stored(here: Bench, count: int) -> list[str]:
-    return until(here, lambda: stored(here) == count, f"{count} rows")
+def until_stored(location: Bench, count: int) -> list[str]:
+    return until(location, lambda: stored(location) == count, f"{count} rows")
 
 
-def during(here: Bench, strike: Callable[[], None], seconds: float = 120) -> None:
+def during(location: Bench, strike: Callable[[], None], seconds: float = 120) -> None:
     """Repeat ticks and runs while `strike` runs in a thread."""
     with ThreadPoolExecutor(1) as pool:
         struck = pool.submit(strike)
-        until(here, struck.done, "the end of the fault", seconds)
+        until(location, struck.done, "the end of the fault", seconds)
         struck.result()
 
 
-def stored(here: Bench) -> int:
+def stored(location: Bench) -> int:
     """Number of rows, 0 before the table exists."""
-    return here.rows() if here.query("select to_regclass('temperature')") != [None] else 0
+    return location.rows() if location.query("select to_regclass('temperature')") != [None] else 0
 
 
-def status(here: Bench, code: int) -> dict[str, Any]:
-    (stream,) = json.loads(ingest(here, "status", "--json", code=code))
+def status(location: Bench, code: int) -> dict[str, Any]:
+    (stream,) = json.loads(ingest(location, "status", "--json", code=code))
     return dict(stream)
 
 
-def lags(here: Bench, code: int) -> dict[int, int | None]:
+def lags(location: Bench, code: int) -> dict[int, int | None]:
     """Partition → lag as `ingest status` shows it."""
-    return {at["partition"]: at["lag"] for at in status(here, code)["partitions"]}
+    return {partition["partition"]: partition["lag"] for partition in status(location, code)["partitions"]}
 
 
 def test_a_dead_leader_is_no_loss_where_no_run_is_at_work(
     kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
 ) -> None:
-    here, acknowledged = begin(ALONE)
-    until_stored(here, 80)
+    location, acknowledged = begin(ALONE)
+    until_stored(location, 80)
     kafka.cluster.brokers[1].kill()
-    said = [tick(here) for _ in range(3)]
-    assert all("partitions 0, 2" in words for words in said), said
-    assert_no_loss(here)
-    assert lags(here, code=1) == {0: None, 1: 0, 2: None, 3: 0}
+    messages = [tick(location) for _ in range(3)]
+    assert all("partitions 0, 2" in words for words in messages), messages
+    assert_no_loss(location)
+    assert lags(location, code=1) == {0: None, 1: 0, 2: None, 3: 0}
     kafka.heal()
     acknowledged.write(20, ALL)
-    until_stored(here, 160)
-    assert_exactly_once(here, acknowledged)
-    assert lags(here, code=0) == dict.fromkeys(ALL, 0)
+    until_stored(location, 160)
+    assert_exactly_once(location, acknowledged)
+    assert lags(location, code=0) == dict.fromkeys(ALL, 0)
 
 
 def test_rows_arrive_from_the_replica_that_follows_a_killed_leader(
     kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
 ) -> None:
-    here, acknowledged = begin(REPLICATED)
-    until_stored(here, 80)
+    location, acknowledged = begin(REPLICATED)
+    until_stored(location, 80)
     acknowledged.write(20, ALL)
     kafka.cluster.brokers[1].kill()
 
     def strike() -> None:
         acknowledged.write(20, ALL)
-        wait_for("all rows", lambda: stored(here) == 240)
+        wait_for("all rows", lambda: stored(location) == 240)
         kafka.heal()
         acknowledged.write(20, ALL)
 
-    during(here, strike)
-    until_stored(here, 320)
-    assert_exactly_once(here, acknowledged)
+    during(location, strike)
+    until_stored(location, 320)
+    assert_exactly_once(location, acknowledged)
 
 
 def test_a_stream_that_begins_without_a_leader_gives_its_partitions_no_position(
     kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
 ) -> None:
-    here, acknowledged = begin(ALONE)
+    location, acknowledged = begin(ALONE)
     kafka.cluster.brokers[1].kill()
 
     def strike() -> None:
-        wait_for("the rows of the living broker", lambda: stored(here) == 40)
-        assert set(here.positions()) == set(OF_SECOND)
+        wait_for("the rows of the living broker", lambda: stored(location) == 40)
+        assert set(location.positions()) == set(OF_SECOND)
         kafka.heal()
         acknowledged.write(20, ALL)
 
-    during(here, strike)
-    until_stored(here, 160)
-    assert_exactly_once(here, acknowledged)
+    during(location, strike)
+    until_stored(location, 160)
+    assert_exactly_once(location, acknowledged)
 
 
 def test_a_stream_that_begins_at_the_end_waits_for_every_leader(
     kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
 ) -> None:
-    here, acknowledged = begin(ALONE, START_FROM="latest")
+    location, acknowledged = begin(ALONE, START_FROM="latest")
     kafka.cluster.brokers[1].kill()
     for _ in range(2):
-        tick(here)
-    assert here.query("select to_regclass('ingest.position')") == [None] or here.positions() == {}
-    assert_no_loss(here)
+        tick(location)
+    assert location.query("select to_regclass('ingest.position')") == [None] or location.positions() == {}
+    assert_no_loss(location)
     kafka.heal()
-    until(here, lambda: set(here.positions()) == set(ALL), "positions")
-    assert here.rows() == 0
+    until(location, lambda: set(location.positions()) == set(ALL), "positions")
+    assert location.rows() == 0
     acknowledged.write(20, ALL)
-    until_stored(here, 80)
-    assert here.query("select min(kafka_offset), max(kafka_offset), count(*) from temperature") == [(20, 39, 80)]
-    assert_no_loss(here)
+    until_stored(location, 80)
+    assert location.query("select min(kafka_offset), max(kafka_offset), count(*) from temperature") == [(20, 39, 80)]
+    assert_no_loss(location)
 
 
 @pytest.mark.parametrize("known_dead", [True, False])
@@ -216,22 +216,22 @@ def test_a_leader_that_is_frozen_for_longer_than_the_socket_time_out_costs_nothi
 
     `known_dead`: the controller notices, and the partitions have no leader for a while.
     """
-    here, acknowledged = begin(ALONE, KAFKA_SOCKET_TIMEOUT_MS="2000", RUN_IDLE_SECONDS="10")
+    location, acknowledged = begin(ALONE, KAFKA_SOCKET_TIMEOUT_MS="2000", RUN_IDLE_SECONDS="10")
     if not known_dead:
         kafka.cluster.controllers[0].freeze()
 
     def strike() -> None:
-        wait_for("the first rows", lambda: stored(here) == 80)
+        wait_for("the first rows", lambda: stored(location) == 80)
         kafka.cluster.brokers[1].freeze()
         acknowledged.write(20, OF_SECOND)
-        wait_for("the rows of the other broker", lambda: stored(here) == 120)
+        wait_for("the rows of the other broker", lambda: stored(location) == 120)
         time.sleep(6)  # three times the socket time-out
         kafka.cluster.brokers[1].thaw()
         acknowledged.write(20, ALL)
 
-    during(here, strike)
-    until_stored(here, 200)
-    assert_exactly_once(here, acknowledged)
+    during(location, strike)
+    until_stored(location, 200)
+    assert_exactly_once(location, acknowledged)
 
 
 def test_a_frozen_broker_that_the_client_is_connected_to_is_given_up_soon(kafka: Kafka) -> None:
@@ -259,17 +259,17 @@ def answer(topic: KafkaTopic) -> TopicIdentity | None:
 def test_a_broker_that_only_the_product_cannot_reach_holds_back_its_own_partitions(
     kafka: Kafka, begin: Callable[..., tuple[Bench, Acknowledged]]
 ) -> None:
-    here, acknowledged = begin(REPLICATED)
-    until_stored(here, 80)
+    location, acknowledged = begin(REPLICATED)
+    until_stored(location, 80)
     kafka.proxies[2].black_hole()
     acknowledged.write(20, ALL)
 
     def strike() -> None:
-        wait_for("the rows of the other broker", lambda: stored(here) == 120)
-        assert here.positions() == {0: 40, 1: 20, 2: 40, 3: 20}
-        assert lags(here, code=1) == {0: 0, 1: None, 2: 0, 3: None}
+        wait_for("the rows of the other broker", lambda: stored(location) == 120)
+        assert location.positions() == {0: 40, 1: 20, 2: 40, 3: 20}
+        assert lags(location, code=1) == {0: 0, 1: None, 2: 0, 3: None}
         kafka.proxies[2].let_pass()
 
-    during(here, strike)
-    until_stored(here, 160)
-    assert_exactly_once(here, acknowledged)
+    during(location, strike)
+    until_stored(location, 160)
+    assert_exactly_once(location, acknowledged)

@@ -115,33 +115,33 @@ def world(
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
 def test_refused_records_are_told_without_their_contents(world: Callable[..., World], method: str) -> None:
-    here = world()
-    here.prepare(CONSTRAINTS)
-    refused = refused_prices(here.canary)
-    here.produce([*good_prices(here.canary), *refused])
+    pipeline = world()
+    pipeline.prepare(CONSTRAINTS)
+    refused = refused_prices(pipeline.canary)
+    pipeline.produce([*good_prices(pipeline.canary), *refused])
     with ProcessList() as processes:
-        assert here.run(WRITE_METHOD=method) == "caught-up"
-        assert here.letters() == len(refused)
-        assert "check violation" in here.ingest("dead-letters", "list", "price")
-        assert f"{len(refused)} refused again" in here.ingest("dead-letters", "redrive", "price")
-        query(here.url, "alter table price drop constraint not_negative")
-        assert here.ingest("dead-letters", "redrive", "price").startswith("1 stored")
-        here.ingest("dead-letters", "redrive", "price", "--id", "x")
-    assert here.leaks() == []
+        assert pipeline.run(WRITE_METHOD=method) == "caught-up"
+        assert pipeline.letters() == len(refused)
+        assert "check violation" in pipeline.ingest("dead-letters", "list", "price")
+        assert f"{len(refused)} refused again" in pipeline.ingest("dead-letters", "redrive", "price")
+        query(pipeline.url, "alter table price drop constraint not_negative")
+        assert pipeline.ingest("dead-letters", "redrive", "price").startswith("1 stored")
+        pipeline.ingest("dead-letters", "redrive", "price", "--id", "x")
+    assert pipeline.leaks() == []
     assert processes.looks > 1
-    assert not [line for line in processes.lines if here.canary.in_bytes(line)]
-    shown = here.ingest("dead-letters", "show", "price", "2")
-    assert here.canary.in_bytes(shown.encode()), "the word did not even reach the dead letters"
+    assert not [line for line in processes.lines if pipeline.canary.in_bytes(line)]
+    shown = pipeline.ingest("dead-letters", "show", "price", "2")
+    assert pipeline.canary.in_bytes(shown.encode()), "the word did not even reach the dead letters"
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
 def test_no_type_of_field_is_quoted(world: Callable[..., World], method: str) -> None:
-    here = world(Stream("ticket", Ticket))
-    records = refused_tickets(here.canary)
-    here.produce(records)
-    assert here.run(WRITE_METHOD=method) == "caught-up"
-    assert here.letters() == len(records) - 1
-    assert here.leaks() == []
+    pipeline = world(Stream("ticket", Ticket))
+    records = refused_tickets(pipeline.canary)
+    pipeline.produce(records)
+    assert pipeline.run(WRITE_METHOD=method) == "caught-up"
+    assert pipeline.letters() == len(records) - 1
+    assert pipeline.leaks() == []
 
 
 QUOTING = """create function quote_it() returns trigger language plpgsql as $$
@@ -161,13 +161,13 @@ QUOTING = """create function quote_it() returns trigger language plpgsql as $$
     ],
 )
 def test_a_triggers_words_are_not_repeated(world: Callable[..., World], state: str, ended: str) -> None:
-    here = world()
-    here.prepare(QUOTING.format(state))
-    records = good_prices(here.canary)
-    here.produce(records)
-    assert here.run() == ended
-    assert here.letters() == (len(records) if ended == "caught-up" else 0)
-    assert here.leaks() == []
+    pipeline = world()
+    pipeline.prepare(QUOTING.format(state))
+    records = good_prices(pipeline.canary)
+    pipeline.produce(records)
+    assert pipeline.run() == ended
+    assert pipeline.letters() == (len(records) if ended == "caught-up" else 0)
+    assert pipeline.leaks() == []
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_a_triggers_words_are_not_repeated(world: Callable[..., World], state: s
     ids=["sasl", "no-database", "wrong-password"],
 )
 def test_a_failed_login_tells_no_password(world: Callable[..., World], environ: dict[str, str]) -> None:
-    here = world()
-    here.prepare()
-    here.produce(good_prices(here.canary))
+    pipeline = world()
+    pipeline.prepare()
+    pipeline.produce(good_prices(pipeline.canary))
     if "DATABASE_URL" in environ:
-        server = free_port() if "127" in environ["DATABASE_URL"] else here.url.rpartition("@")[2]
-        environ = {"DATABASE_URL": environ["DATABASE_URL"].format(here.canary.word("password"), server)}
-    assert here.run(**environ).startswith("failed:")
-    assert here.leaks() == []
+        server = free_port() if "127" in environ["DATABASE_URL"] else pipeline.url.rpartition("@")[2]
+        environ = {"DATABASE_URL": environ["DATABASE_URL"].format(pipeline.canary.word("password"), server)}
+    assert pipeline.run(**environ).startswith("failed:")
+    assert pipeline.leaks() == []
 
 
 def quote_rows() -> None:
@@ -208,29 +208,29 @@ def log_rows() -> None:
 
 @pytest.mark.parametrize("leak", [quote_rows, log_rows])
 def test_a_leak_is_found(world: Callable[..., World], leak: Callable[[], None]) -> None:
-    here = world()
-    here.prepare(CONSTRAINTS)
-    here.produce([*good_prices(here.canary), *refused_prices(here.canary)[-len(REFUSED_BY_DATABASE) :]])
-    here.run(f"{leak.__module__}:{leak.__name__}")
-    places = " ".join(found.partition(":")[0] for found in here.leaks())
+    pipeline = world()
+    pipeline.prepare(CONSTRAINTS)
+    pipeline.produce([*good_prices(pipeline.canary), *refused_prices(pipeline.canary)[-len(REFUSED_BY_DATABASE) :]])
+    pipeline.run(f"{leak.__module__}:{leak.__name__}")
+    places = " ".join(leak_line.partition(":")[0] for leak_line in pipeline.leaks())
     assert ("reasons" in places and ".db" in places) if leak is quote_rows else (canary_run.LOG in places), places
 
 
 @pytest.mark.timeout(300)
 def test_dagster_dev_keeps_nothing(world: Callable[..., World]) -> None:
     """Command lines, logs and storage of daemon, code server and run workers."""
-    here = world()
-    here.prepare(CONSTRAINTS)
-    good, refused = good_prices(here.canary), refused_prices(here.canary)
-    here.produce([*good, *refused])
-    suffix = here.stream.topic.removeprefix(PRICE.topic)
-    environ = {**here.environ, SUFFIX: suffix, "POLL_SECONDS": "1", "TEMPERATURE_POLL_SECONDS": "300"}
+    pipeline = world()
+    pipeline.prepare(CONSTRAINTS)
+    good, refused = good_prices(pipeline.canary), refused_prices(pipeline.canary)
+    pipeline.produce([*good, *refused])
+    suffix = pipeline.stream.topic.removeprefix(PRICE.topic)
+    environ = {**pipeline.environ, SUFFIX: suffix, "POLL_SECONDS": "1", "TEMPERATURE_POLL_SECONDS": "300"}
     location = ["-m", "ingest_pipeline_tests.orchestration.location"]
-    with ProcessList() as processes, DagsterDev(here.folder, environ, location) as dagster:
-        wait_for("dead letters", lambda: here.letters() == len(refused), every=0.2)
-        query(here.url, "drop trigger refuse on price; drop function quote_it; " + QUOTING.format("XX001"))
-        here.produce(good)
+    with ProcessList() as processes, DagsterDev(pipeline.folder, environ, location) as dagster:
+        wait_for("dead letters", lambda: pipeline.letters() == len(refused), every=0.2)
+        query(pipeline.url, "drop trigger refuse on price; drop function quote_it; " + QUOTING.format("XX001"))
+        pipeline.produce(good)
         wait_for("a failed run", lambda: any(run.status == "FAILURE" for run in dagster.runs("price")), every=0.5)
-    assert here.leaks() == []
-    assert not [line for line in processes.lines if here.canary.in_bytes(line)]
+    assert pipeline.leaks() == []
+    assert not [line for line in processes.lines if pipeline.canary.in_bytes(line)]
     assert any(b"dagster" in line for line in processes.lines)

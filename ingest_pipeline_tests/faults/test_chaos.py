@@ -61,9 +61,9 @@ def test_all_holds_after_some_faults(kafka_server: RealKafka, arguments: list[st
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as chaos:
         try:
-            said, _ = chaos.communicate()
+            printed, _ = chaos.communicate()
         finally:
             chaos.terminate()
-    print(said)
-    assert chaos.returncode == 0, said
-    assert said.splitlines()[-1].startswith("HELD: ")
+    print(printed)
+    assert chaos.returncode == 0, printed
+    assert printed.splitlines()[-1].startswith("HELD: ")

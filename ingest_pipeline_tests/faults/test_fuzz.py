@@ -24,13 +24,13 @@ COUNT, SEED = 10_000, 1
 def test_every_record_becomes_something(kafka_server: RealKafka, database_url: str, tmp_path: Path) -> None:
     with FuzzWorld.open(kafka_server, database_url, tmp_path) as world:
         assert fuzz(world, COUNT, SEED) == []
-    for each in world.streams:
-        assert set(each.kinds) == {"healthy", *(spoil.__name__ for spoil in SPOILT)}
-        assert sum(became["row"] for kind, became in each.kinds.items() if kind != "healthy") > COUNT / 100
-        assert each.kinds["healthy"].keys() == ({"row", "dead letter"} if each.stream.headers_column else {"row"})
-        assert {"decode", "timestamp", "value"} <= set(each.stages)
-        assert sum(sum(became.values()) for became in each.kinds.values()) == COUNT / 2
-    assert any(each.stages["insert"] for each in world.streams)
+    for stream in world.streams:
+        assert set(stream.kinds) == {"healthy", *(spoil.__name__ for spoil in SPOILT)}
+        assert sum(became["row"] for kind, became in stream.kinds.items() if kind != "healthy") > COUNT / 100
+        assert stream.kinds["healthy"].keys() == ({"row", "dead letter"} if stream.stream.headers_column else {"row"})
+        assert {"decode", "timestamp", "value"} <= set(stream.stages)
+        assert sum(sum(became.values()) for became in stream.kinds.values()) == COUNT / 2
+    assert any(stream.stages["insert"] for stream in world.streams)
 
 
 def test_a_seed_is_a_seed() -> None:

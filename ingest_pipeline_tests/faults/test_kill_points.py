@@ -64,7 +64,7 @@ def cases() -> Iterator[Case]:
 
 def records() -> list[Record]:
     """Valid records, and in every batch some of each other kind."""
-    found = []
+    records = []
     for number in range(BATCH * BATCHES):
         degrees = -999.0 if number % 17 == 5 else number / 8
         event = {"device_id": DEVICE % number, "temperature": degrees, "timestamp": "2026-01-01T00:00:00.123456Z"}
@@ -73,8 +73,8 @@ def records() -> list[Record]:
             value = b'{"broken": %d' % number
         elif number % 17 == 13:
             value = None
-        found.append(Record(value, number % 2, b"key %d" % number, (("number", b"%d" % number), ("empty", None))))
-    return found
+        records.append(Record(value, number % 2, b"key %d" % number, (("number", b"%d" % number), ("empty", None))))
+    return records
 
 
 class World:
@@ -181,8 +181,8 @@ class Place:
     def group_offsets(self) -> dict[int, int]:
         """The committed group offsets. Empty without a commit."""
         with self._clients({}) as clients:
-            found = clients.topic(self.world.stream).group_offsets(clients.group_id(self.world.stream))
-            return {partition: offset.next_offset for partition, offset in found.items()}
+            offsets = clients.topic(self.world.stream).group_offsets(clients.group_id(self.world.stream))
+            return {partition: offset.next_offset for partition, offset in offsets.items()}
 
 
 @pytest.fixture(scope="module")

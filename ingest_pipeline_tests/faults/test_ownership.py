@@ -123,8 +123,8 @@ def test_the_stream_moves_again_in_time(story: Story, name: str) -> None:
     [("idle", "idle", ""), ("between", "idle in transaction", ""), ("copying", "active", "COPY")],
 )
 def test_it_was_stopped_where_it_should(story: Story, name: str, state: str, statement: str) -> None:
-    found, _, text = story.frozen_as[name]
-    assert found == state
+    frozen_state, _, text = story.frozen_as[name]
+    assert frozen_state == state
     assert text.startswith(statement)
 
 
@@ -149,15 +149,15 @@ def test_a_run_reported_failed_that_lives_on_stays_the_only_writer(story: Story,
     assert status(world, run) == "FAILURE"
     assert set(world.sql("select run_id from ingest.position where stream = 'disowned'")) == {run.run_id}
     launched = world.dagster.instance.get_runs(dg.RunsFilter(job_name="drain_disowned"))
-    assert [each.run_id for each in launched] == [run.run_id]
+    assert [launch.run_id for launch in launched] == [run.run_id]
     world.produce("disowned")
     wait_for("its rows", lambda: world.complete("disowned"), every=0.1)
 
 
 def status(world: World, run: dg.DagsterRun) -> str:
-    found = world.dagster.instance.get_run_by_id(run.run_id)
-    assert found is not None
-    return found.status.value
+    record = world.dagster.instance.get_run_by_id(run.run_id)
+    assert record is not None
+    return record.status.value
 
 
 def test_killed_servers_of_dagster_stop_no_run_and_the_next_ones_follow(story: Story, world: World) -> None:

@@ -27,7 +27,7 @@ def test_a_rolling_restart_under_load_costs_nothing(
     cluster.start()
     topic = f"readings-{uuid.uuid4().hex[:8]}"
     cluster.create_topic(topic, len(ALL))
-    here = bench(
+    location = bench(
         [replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=cluster.bootstrap_servers, RUN_MAX_SECONDS="15"
     )
     acknowledged = Acknowledged(cluster.bootstrap_servers, topic)
@@ -53,8 +53,8 @@ def test_a_rolling_restart_under_load_costs_nothing(
                 restarted.set()
             writing.result()
 
-    during(here, strike, 240)
+    during(location, strike, 240)
     assert any(before != after for before, after in itertools.pairwise(leaders)), "no leader moved"
     acknowledged.write(5, ALL)
-    until_stored(here, len(acknowledged.rows))
-    assert_exactly_once(here, acknowledged)
+    until_stored(location, len(acknowledged.rows))
+    assert_exactly_once(location, acknowledged)

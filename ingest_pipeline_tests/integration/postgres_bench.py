@@ -84,10 +84,10 @@ class Bench:
 
     def letters(self) -> dict[int, tuple[str, str | None]]:
         """Offset → (reason, sqlstate)."""
-        found = self.sql("SELECT kafka_offset, reason, sqlstate FROM ingest.dead_letter ORDER BY kafka_offset")
-        return {offset: (reason, state) for offset, reason, state in found}
+        rows = self.sql("SELECT kafka_offset, reason, sqlstate FROM ingest.dead_letter ORDER BY kafka_offset")
+        return {offset: (reason, state) for offset, reason, state in rows}
 
     def counters(self) -> tuple[int, int, int]:
         """(next_offset, rows, dead_letters)."""
-        (found,) = self.sql('SELECT next_offset, "rows", dead_letters FROM ingest.position')
-        return tuple(found)
+        (row,) = self.sql('SELECT next_offset, "rows", dead_letters FROM ingest.position')
+        return tuple(row)

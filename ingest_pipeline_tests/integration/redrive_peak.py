@@ -21,9 +21,9 @@ from ingest_pipeline_tests.samples import READING
 
 def main(url: str, count: int) -> None:
     database = Database(sqlalchemy_url(url))
-    wanted = LetterFilter(ids=list(range(1, count + 1)))
+    letter_filter = LetterFilter(ids=list(range(1, count + 1)))
     rules = RecordRules(max_record_bytes=64 << 20)
-    done = DeadLetters(database, READING).redrive(wanted, JsonDecoder(READING).decode, rules, dry_run=True)
+    done = DeadLetters(database, READING).redrive(letter_filter, JsonDecoder(READING).decode, rules, dry_run=True)
     database.dispose()
     assert done == Redriven(stored=count), done
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())

@@ -62,9 +62,9 @@ class RunningDemo:
             time.sleep(0.5)
 
     def look(self) -> set[psutil.Process]:
-        found = self._family.members()
-        self._seen |= found
-        return found
+        members = self._family.members()
+        self._seen |= members
+        return members
 
     def send(self, sign: signal.Signals) -> None:
         self.look()

@@ -67,7 +67,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> No
 
 
 def running(pids: set[int]) -> set[int]:
-    return {one.pid for one in processes()} & pids
+    return {process.pid for process in processes()} & pids
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ NOT_JSON = b"\xff\x00"
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    found = Database(database_url.replace("postgresql://", "postgresql+psycopg://", 1))
-    yield found
-    found.dispose()
+    database = Database(database_url.replace("postgresql://", "postgresql+psycopg://", 1))
+    yield database
+    database.dispose()
 
 
 @pytest.fixture
@@ -55,18 +55,18 @@ def letters(database: Database) -> DeadLetters:
     session.own([0], exact=True)
     limits = (1 << 20, 1 << 20, 1 << 20, 10)  # the last one is cut short
     refused = RecordRefused("refused by an older version", stage="decode")
-    found = [
+    dead_letters = [
         dead_letter(message, 1, refused, value_limit=limit) for message, limit in zip(messages, limits, strict=True)
     ]
-    session.write(Batch([], [], found, {0: Advance(1, 0, NextOffset(4))}, records=4, rows_before=[0] * 4))
+    session.write(Batch([], [], dead_letters, {0: Advance(1, 0, NextOffset(4))}, records=4, rows_before=[0] * 4))
     connection.close()
     return DeadLetters(database, PRICE)
 
 
 def rows(database: Database) -> list[tuple[int, float]]:
     with database.connect("counting") as connection:
-        found = connection.execute(text("SELECT kafka_offset, price FROM price ORDER BY 1"))
-        return [(row.kafka_offset, row.price) for row in found]
+        rows = connection.execute(text("SELECT kafka_offset, price FROM price ORDER BY 1"))
+        return [(row.kafka_offset, row.price) for row in rows]
 
 
 def test_redrive_stores_what_decodes_now_and_leaves_the_rest_open(database: Database, letters: DeadLetters) -> None:

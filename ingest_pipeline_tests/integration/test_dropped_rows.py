@@ -235,11 +235,11 @@ def test_a_rule_on_insert_is_refused(bench: Bench, rule: str) -> None:
 def test_an_unlogged_table_is_refused(bench: Bench) -> None:
     bench.write([count(1)])
     bench.sql("ALTER TABLE count SET UNLOGGED")
-    said = r"table count is UNLOGGED, so a crash of PostgreSQL empties it .*SET LOGGED"
-    with pytest.raises(SchemaMismatch, match=said):
+    message = r"table count is UNLOGGED, so a crash of PostgreSQL empties it .*SET LOGGED"
+    with pytest.raises(SchemaMismatch, match=message):
         bench.write([count(1)])
     for refused in (bench.ledger.prepare, lambda: bench.new_session("another")):
-        with pytest.raises(SchemaMismatch, match=said):
+        with pytest.raises(SchemaMismatch, match=message):
             refused()
     bench.sql("ALTER TABLE count SET LOGGED")
     bench.write([count(1)])

@@ -124,8 +124,8 @@ def test_questions_read_the_open_letters_and_not_the_settled_ones(bench: Bench) 
 def test_top_reasons_are_those_of_the_newest_letters(bench: Bench) -> None:
     refuse(bench, 30)
     bench.sql("UPDATE ingest.dead_letter SET reason = 'new' WHERE id > 22")
-    found = DeadLetters(bench.database, READING).top_reasons(1, newest=10)
-    assert [(row.reason, row.letters) for row in found] == [("new", 8)]
+    reasons = DeadLetters(bench.database, READING).top_reasons(1, newest=10)
+    assert [(row.reason, row.letters) for row in reasons] == [("new", 8)]
 
 
 class TestCounters:
@@ -175,7 +175,7 @@ class TestCounters:
         refuse(bench, 10)
         letters = DeadLetters(bench.database, READING, closed_chunk=5)
         late = iter([10])
-        assert letters.discard(ALL, lambda _: [refuse(bench, 2, start=at) for at in late]) == 10  # type: ignore[arg-type,return-value]
+        assert letters.discard(ALL, lambda _: [refuse(bench, 2, start=offset) for offset in late]) == 10  # type: ignore[arg-type,return-value]
         assert bench.sql("SELECT count(*) FROM ingest.dead_letter WHERE status = 'open'") == [2]
 
 

@@ -117,23 +117,23 @@ def test_the_right_to_make_temporary_tables_is_named(home: Make, postgres_server
         bench.begin().write([good()])
         batch = bench.batch([message(0, 1)])
         bench.sql(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC, {name}")
-        (found,) = server_checks.problems(bench.database)
-        assert found == (
+        (problem,) = server_checks.problems(bench.database)
+        assert problem == (
             "temporary tables",
             f'`ingest replay` makes one, and the role may not: GRANT TEMPORARY ON DATABASE "{name}" TO "{name}"',
         )
         with pytest.raises(NotPermitted, match="temporary tables in database"):
             MissingRows(bench.database, READING).store(batch)
-        bench.sql(found[1].split(": ")[1])
+        bench.sql(problem[1].split(": ")[1])
         assert server_checks.problems(bench.database) == []
 
 
 def test_triggers_that_are_switched_off_are_named(home: Make, postgres_server: RealPostgres) -> None:
     url = home("session_replication_role = 'replica'")
     database = Database(sqlalchemy_url(url))
-    (found,) = server_checks.problems(database)
-    assert found[0] == "session_replication_role"
-    assert "RESET session_replication_role" in found[1]
+    (problem,) = server_checks.problems(database)
+    assert problem[0] == "session_replication_role"
+    assert "RESET session_replication_role" in problem[1]
     database.dispose()
 
 

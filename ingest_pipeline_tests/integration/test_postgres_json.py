@@ -54,15 +54,15 @@ def sent(tree: str, time: str = TIMES[0]) -> bytes:
 
 
 def kept(text: str) -> dict[str, Any]:
-    found = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    tree = json.loads(text, parse_float=Decimal, parse_int=Decimal)
     return {
-        "tree": {"k": found},
-        "path": [found, 1],
-        "inner_tree": {"é": found},
+        "tree": {"k": tree},
+        "path": [tree, 1],
+        "inner_tree": {"é": tree},
         "inner_levels": None,
         "levels": None,
         "numbers": {},
-        "extra": {"more": found, "inner": {"below": [found]}},
+        "extra": {"more": tree, "inner": {"below": [tree]}},
     }
 
 
@@ -148,7 +148,7 @@ def test_what_jsonb_cannot_hold_costs_its_record_and_no_other(database_url: str,
         bench.begin()
         good = sent("1")
         bad = [place % (b'"\xff"' if text == '"\xff"' else text.encode()) for text in BAD for place in PLACES]
-        bench.write([value for each in bad for value in (good, each)])
+        bench.write([value for refused in bad for value in (good, refused)])
         assert len(stored(bench)) == len(bad)
         assert list(bench.letters()) == list(range(1, 2 * len(bad), 2))
 

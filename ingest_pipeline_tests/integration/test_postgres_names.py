@@ -54,8 +54,8 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         bench.write([value, BAD, value])
         tables = set(bench.sql("SELECT table_schema, table_name FROM information_schema.tables"))
         assert {(name, name), (schemas.ledger, "position")} <= tables
-        at = bench.ledger.positions()[0]
-        assert (at.next_offset, at.rows, at.dead_letters) == (4, 3, 1)
+        position = bench.ledger.positions()[0]
+        assert (position.next_offset, position.rows, position.dead_letters) == (4, 3, 1)
         bench.ledger.pause("why", "ann")
         assert bench.session.connection.heartbeat()[bench.stream.name].paused == "why (ann)"
         assert bench.ledger.begin(IDENTITY, {1: NextOffset(0)}, first=False)

@@ -132,8 +132,8 @@ def test_of_four_that_begin_at_once_one_does(database_url: str) -> None:
             database.dispose()
         assert sorted(begun) == [False, False, False, True]
         first = begun.index(True)
-        found = {p: at.next_offset for p, at in bench.ledger.positions().items()}
-        assert found == {p: 100 * first + p for p in range(3)}
+        offsets = {p: position.next_offset for p, position in bench.ledger.positions().items()}
+        assert offsets == {p: 100 * first + p for p in range(3)}
 
 
 def test_four_that_prepare_and_begin_an_empty_database(database_url: str) -> None:
@@ -156,8 +156,8 @@ def test_ids_that_were_not_known_are_filled_in_once(database_url: str) -> None:
         bench.ledger.begin(TopicIdentity(None, None, 1), {0: NextOffset(0)}, first=True)
         for cluster, topic in ((None, None), ("c", None), ("other", "t"), ("other", "other")):
             bench.ledger.adopt_identity(TopicIdentity(cluster, topic, 1))
-        at = bench.ledger.positions()[0]
-        assert (at.cluster_id, at.topic_id) == ("c", "t")
+        position = bench.ledger.positions()[0]
+        assert (position.cluster_id, position.topic_id) == ("c", "t")
 
 
 def test_a_new_ledger_beside_an_old_table_uses_another_incarnation(bench: Bench) -> None:
@@ -186,9 +186,9 @@ def test_a_missing_ledger_reads_as_empty(database_url: str) -> None:
 
 
 def test_the_ledgers_id_stays(bench: Bench) -> None:
-    found = bench.ledger.ledger_id()
+    ledger_id = bench.ledger.ledger_id()
     bench.ledger.prepare()
-    assert bench.ledger.ledger_id() == found
+    assert bench.ledger.ledger_id() == ledger_id
 
 
 def test_an_awaited_topic_is_remembered(bench: Bench) -> None:

@@ -30,9 +30,9 @@ def test_a_run_and_the_check_refuse_a_pool_that_moves_its_clients(pgbouncer: Sta
     with pytest.raises(DatabaseUnavailable, match="a pool in session mode"):
         database.writing_connection("run")
     if mode == "transaction":
-        (found,) = server_checks.problems(database)
-        assert found[0] == "pooler"
-        assert "transaction or statement mode" in found[1]
+        (problem,) = server_checks.problems(database)
+        assert problem[0] == "pooler"
+        assert "transaction or statement mode" in problem[1]
     else:
         with pytest.raises(DatabaseUnavailable, match="a pool in session mode"):
             server_checks.problems(database)
@@ -44,9 +44,9 @@ def test_a_refused_run_leaves_no_lock_and_no_setting_in_the_pool(pgbouncer: Star
     with pytest.raises(DatabaseUnavailable):
         database.writing_connection("run")
     with database.connect("looking") as connection:
-        found = connection.exec_driver_sql("SHOW idle_session_timeout").scalar()
+        timeout = connection.exec_driver_sql("SHOW idle_session_timeout").scalar()
         locks = connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").scalar()
-    assert (found, locks) == ("0", 0)
+    assert (timeout, locks) == ("0", 0)
     database.dispose()
 
 

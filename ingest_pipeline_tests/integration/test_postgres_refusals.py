@@ -76,16 +76,16 @@ def refusal(url: str) -> DatabaseUnavailable:
     ],
 )
 def test_a_refused_login_is_named(role: Callable[..., str], changes: list[str], state: str, words: str) -> None:
-    found = refusal(role(*changes))
-    assert found.sqlstate == state
-    assert words in found.message
-    assert "not reachable" not in found.message
+    error = refusal(role(*changes))
+    assert error.sqlstate == state
+    assert words in error.message
+    assert "not reachable" not in error.message
 
 
 def test_a_database_that_does_not_exist_is_named(role: Callable[..., str]) -> None:
-    found = refusal(f"{role()}_gone")
-    assert found.sqlstate == "3D000"
-    assert "there is no such database: check DATABASE_URL, or create it" in found.message
+    error = refusal(f"{role()}_gone")
+    assert error.sqlstate == "3D000"
+    assert "there is no such database: check DATABASE_URL, or create it" in error.message
 
 
 def test_too_many_clients_names_the_limit_and_what_to_do(server: EmbeddedPostgres, role: Callable[..., str]) -> None:
@@ -103,11 +103,11 @@ def test_too_many_clients_names_the_limit_and_what_to_do(server: EmbeddedPostgre
             except psycopg.OperationalError:
                 break
         full = refusal(url)
-    for found in (reserved, full):
-        assert found.sqlstate == "53300"
+    for error in (reserved, full):
+        assert error.sqlstate == "53300"
         for words in ("max_connections", "job=", "PARALLELISM", "DATABASE_POOL_MAX", "pooler in session mode"):
-            assert words in found.message
-        assert "Check that it runs" not in found.message
+            assert words in error.message
+        assert "Check that it runs" not in error.message
 
 
 def test_a_server_that_shuts_down_is_named(tmp_path: Path) -> None:

@@ -95,16 +95,26 @@ def commands(bench: Bench) -> None:
     settled = SettledLetters(bench.database, bench.stream)
     assert (settled.purge(30), settled.missing()) == (0, 0)
     bench.ledger.allow_letters(1)
-    at = bench.session.positions[0]
+    position = bench.session.positions[0]
     loss = noted_loss(
-        cause="truncated", partition=0, incarnation=at.incarnation, expected=at.resume_at.next_offset, low=0, high=1
+        cause="truncated",
+        partition=0,
+        incarnation=position.incarnation,
+        expected=position.resume_at.next_offset,
+        low=0,
+        high=1,
     )
     bench.ledger.note_loss(loss)
     bench.ledger.forget_losses()
     bench.session.accept([Acceptance(loss, NextOffset(1))], IDENTITY, "ann")
-    at = bench.session.positions[0]
+    position = bench.session.positions[0]
     gone = noted_loss(
-        cause="truncated", partition=0, incarnation=at.incarnation, expected=at.resume_at.next_offset, low=0, high=1
+        cause="truncated",
+        partition=0,
+        incarnation=position.incarnation,
+        expected=position.resume_at.next_offset,
+        low=0,
+        high=1,
     )
     bench.session.accept([Acceptance(gone, None)], IDENTITY, "ann")
 

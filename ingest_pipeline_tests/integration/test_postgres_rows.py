@@ -75,12 +75,12 @@ def stored(url: str, method: str, size: int) -> list[Any]:
             left = left[size:]
         assert bench.letters() == {}
         columns = ", ".join(f'"{name}", "{name}"::text' for name in FIELDS)
-        found = bench.sql(
+        rows = bench.sql(
             f"SELECT {columns}, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp"
             " FROM everything ORDER BY kafka_offset"
         )
         bench.sql("DROP TABLE everything; DROP SCHEMA ingest CASCADE")
-        return found
+        return rows
 
 
 def test_both_methods_store_the_same_one_by_one_and_together(database_url: str) -> None:
@@ -124,8 +124,8 @@ def test_what_postgresql_or_the_driver_cannot_hold_costs_its_record(database_url
 
 def test_kafka_timestamps(database_url: str) -> None:
     rows = stored(database_url, "copy", len(EVENTS))
-    found = [row[-1] for row in rows[: len(KAFKA_TIMES)]]
-    assert found == [
+    timestamps = [row[-1] for row in rows[: len(KAFKA_TIMES)]]
+    assert timestamps == [
         None,
         datetime(1970, 1, 1, tzinfo=UTC),
         datetime(1, 1, 1, tzinfo=UTC),

@@ -120,17 +120,17 @@ def test_a_missing_table(wide: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("DROP CONSTRAINT wide_pkey", "the primary key is none"),
         ("DROP CONSTRAINT wide_pkey, ADD PRIMARY KEY (kafka_offset)", r"the primary key is wide_pkey \(kafka_offset\)"),
         ("RENAME CONSTRAINT wide_pkey TO mine", "the primary key is mine"),
     ],
 )
-def test_another_primary_key_stops_the_stream(wide: Bench, change: str, said: str) -> None:
+def test_another_primary_key_stops_the_stream(wide: Bench, change: str, message: str) -> None:
     """The key's name matters: it distinguishes a duplicate from a record's own fault."""
     wide.sql(f"ALTER TABLE wide {change}")
-    with pytest.raises(SchemaMismatch, match=said):
+    with pytest.raises(SchemaMismatch, match=message):
         wide.new_session()
 
 
@@ -213,7 +213,7 @@ def test_migrate_adds_the_columns_of_options_to_rows_that_are_there(database_url
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("ALTER id DROP IDENTITY", "column id is not filled by the database"),
         ("ALTER id DROP IDENTITY, ALTER id DROP NOT NULL", "column id is not filled by the database"),
@@ -223,12 +223,12 @@ def test_migrate_adds_the_columns_of_options_to_rows_that_are_there(database_url
         ("ALTER extra TYPE text", "column extra is text, declared as jsonb"),
     ],
 )
-def test_columns_of_options_are_compared(database_url: str, change: str, said: str) -> None:
+def test_columns_of_options_are_compared(database_url: str, change: str, message: str) -> None:
     stream = Stream("reading", READING.event, **OPTIONS)
     with Bench(database_url, stream) as bench:
         bench.begin()
         bench.sql(f"ALTER TABLE reading {change}")
-        with pytest.raises(SchemaMismatch, match=said), bench.database.connect("checking") as connection:
+        with pytest.raises(SchemaMismatch, match=message), bench.database.connect("checking") as connection:
             schema.verify_table(connection, stream, bench.database)
 
 

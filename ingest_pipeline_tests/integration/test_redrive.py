@@ -40,7 +40,7 @@ def bench(database_url: str) -> Iterator[Bench]:
 
 def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> DeadLetters:
     """Dead letters at offsets 0, 1, …, whose records the stream would store today."""
-    letters = [dead_letter(message(0, offset), 1, each, value_limit=1024) for offset, each in enumerate(why)]
+    letters = [dead_letter(message(0, offset), 1, error, value_limit=1024) for offset, error in enumerate(why)]
     count = len(letters)
     bench.session.write(
         Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, records=count, rows_before=[0] * count)
@@ -132,7 +132,7 @@ def letters(bench: Bench) -> DeadLetters:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "chosen"),
+    ("letter_filter", "chosen"),
     [
         (LetterFilter(since=day(3)), [2, 3, 4]),
         (LetterFilter(until=day(3)), [0, 1]),
@@ -147,12 +147,12 @@ def letters(bench: Bench) -> DeadLetters:
     ids=["since", "until", "between", "sqlstate", "stage", "reason", "no-pattern", "both", "none"],
 )
 def test_exactly_the_chosen_letters_move(
-    bench: Bench, letters: DeadLetters, wanted: LetterFilter, chosen: list[int]
+    bench: Bench, letters: DeadLetters, letter_filter: LetterFilter, chosen: list[int]
 ) -> None:
-    assert letters.redrive(wanted, DECODE) == Redriven(stored=len(chosen))
+    assert letters.redrive(letter_filter, DECODE) == Redriven(stored=len(chosen))
     assert bench.offsets() == chosen
     assert bench.sql(STATES) == [REDRIVEN if offset in chosen else OPEN for offset in range(5)]
-    assert letters.redrive(wanted, DECODE) == Redriven()
+    assert letters.redrive(letter_filter, DECODE) == Redriven()
 
 
 def test_the_letters_named_by_id_move_and_those_of_another_stream_do_not(bench: Bench, letters: DeadLetters) -> None:
@@ -224,6 +224,6 @@ def test_redrives_that_race_try_every_letter_once(bench: Bench) -> None:
 
     with ThreadPoolExecutor(2) as threads:
         done = list(threads.map(redrive, range(2)))
-    assert [sum(each.stored for each in done), sum(each.tried for each in done)] == [200, 200]
+    assert [sum(counts.stored for counts in done), sum(counts.tried for counts in done)] == [200, 200]
     assert sorted(bench.offsets()) == list(range(200))
     assert bench.sql(STATES) == [REDRIVEN] * 200

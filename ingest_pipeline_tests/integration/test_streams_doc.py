@@ -34,6 +34,6 @@ def test_the_record_becomes_the_row(database_url: str, method: str, monkeypatch:
             0, 0, 0, value.encode(), key=b"m7", headers=[("trace", b"abc")], timestamp_ms=1_700_000_000_000
         )
         bench.session.write(bench.batch([message]))
-        (found,) = bench.sql("SELECT to_jsonb(measured) - 'kafka_timestamp' - 'ingested_at' FROM measured")
-        assert found == json.loads(row)
+        (stored,) = bench.sql("SELECT to_jsonb(measured) - 'kafka_timestamp' - 'ingested_at' FROM measured")
+        assert stored == json.loads(row)
         assert bench.sql(f"SELECT {select} FROM measured") == ["abc"]

@@ -125,15 +125,15 @@ def remarks(bench: Bench) -> list[str]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_table_that_a_run_cannot_rely_on(bench: Bench, case: str) -> None:
-    change, said, way_out = CASES[case]
+    change, message, way_out = CASES[case]
     bench.sql(change)
     (difference,) = differences(bench)
-    assert said in difference
+    assert message in difference
     with pytest.raises(SchemaMismatch) as refused:
         bench.new_session()
-    assert said in refused.value.message
+    assert message in refused.value.message
     assert "\n" not in refused.value.message
-    assert ("ingest migrate" in refused.value.message) == ("is missing" in said), "advised only where it helps"
+    assert ("ingest migrate" in refused.value.message) == ("is missing" in message), "advised only where it helps"
     bench.sql(way_out)
     assert differences(bench) == []
     bench.write([VALUE])
@@ -171,12 +171,12 @@ REMARKS = {
 }
 
 
-@pytest.mark.parametrize("said", REMARKS)
-def test_what_may_change_or_refuse_rows_is_mentioned(bench: Bench, said: str) -> None:
-    bench.sql(REMARKS[said])
+@pytest.mark.parametrize("words", REMARKS)
+def test_what_may_change_or_refuse_rows_is_mentioned(bench: Bench, words: str) -> None:
+    bench.sql(REMARKS[words])
     assert differences(bench) == []
     (remark,) = remarks(bench)
-    assert remark.startswith(said)
+    assert remark.startswith(words)
 
 
 def partitioned(bench: Bench) -> None:
@@ -201,8 +201,11 @@ def test_a_trigger_of_a_partition_is_mentioned(bench: Bench) -> None:
     partitioned(bench)
     bench.sql(REMARKS["trigger stamp may change or drop rows"])
     bench.sql("CREATE TRIGGER own BEFORE INSERT ON low FOR EACH ROW EXECUTE FUNCTION stamp()")
-    found = [remark for remark in remarks(bench) if remark.startswith("trigger")]
-    assert [remark.split(" may change or drop rows")[0] for remark in found] == ["trigger own of low", "trigger stamp"]
+    triggers = [remark for remark in remarks(bench) if remark.startswith("trigger")]
+    assert [remark.split(" may change or drop rows")[0] for remark in triggers] == [
+        "trigger own of low",
+        "trigger stamp",
+    ]
 
 
 def test_other_checks_keep_their_words(bench: Bench) -> None:

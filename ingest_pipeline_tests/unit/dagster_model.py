@@ -142,13 +142,13 @@ class DagsterModel:
 
     def _view(self, run: Run) -> RunView:
         started = run.status != "STARTING" and run.starts <= self.now
-        at = (run.starts if started else run.created) + self.hosts_ahead
+        seconds = (run.starts if started else run.created) + self.hosts_ahead
         return RunView(
             run_id=run.run_id,
             status=run.status,
             shard=Shard(0, 1),
             definition="one",
-            started_at=at,
+            started_at=seconds,
             ended_at=None if run.ended_at is None else run.ended_at + self.hosts_ahead,
             ended=run.ended,
             launch_seconds=run.starts - run.created if started else None,

@@ -45,16 +45,16 @@ def run(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str
     return subprocess.run([SCRIPT, *words], env={**kept, **environ}, text=True, capture_output=True)
 
 
-@pytest.mark.parametrize(("environ", "words", "said"), FAILING.values(), ids=FAILING)
+@pytest.mark.parametrize(("environ", "words", "message"), FAILING.values(), ids=FAILING)
 def test_what_fails_is_told_with_a_hint_and_no_traceback(
-    environ: dict[str, str], words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = run(environ, *words)
     *error, hint = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert error[0].startswith("Error: ")
-    assert said in done.stderr
+    assert message in done.stderr
     assert hint.startswith("Hint: `ingest ")
     assert "Traceback" not in done.stderr and "hunter2" not in done.stderr
     shown = run(environ, "--traceback", *words)
@@ -64,7 +64,7 @@ def test_what_fails_is_told_with_a_hint_and_no_traceback(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("STREAMS = [", "line 1: SyntaxError: '[' was never closed"),
         ("\nSTREAMS = [temperature]", "line 2: NameError: name 'temperature' is not defined"),
@@ -76,7 +76,7 @@ def test_what_fails_is_told_with_a_hint_and_no_traceback(
     ],
 )
 def test_a_mistake_in_streams_py_is_one_line(
-    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "streams.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
@@ -85,7 +85,7 @@ def test_a_mistake_in_streams_py_is_one_line(
     monkeypatch.setenv("INGEST_STREAMS", "streams:STREAMS")
     result = CliRunner().invoke(main.main, ["pause", "price"])
     assert result.exit_code == 1
-    assert said in result.output
+    assert message in result.output
     assert CliRunner().invoke(main.main, ["--help"]).exit_code == 0
 
 

@@ -204,15 +204,15 @@ class Event(Struct):
         words.check(self)
 STREAM = Stream("event", Event)
 """
-    found = set()
+    definitions = set()
     for limit in (1, 2):
         package, module = types.ModuleType("checks_example"), types.ModuleType("checks_example.words")
         exec(f"def check(event):\n    return {limit}\ncheck.__module__ = 'checks_example.words'", module.__dict__)
         package.words = module  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "checks_example", package)
         monkeypatch.setitem(sys.modules, "checks_example.words", module)
-        found.add(definition(source, "checks_example.events"))
-    assert len(found) == 2
+        definitions.add(definition(source, "checks_example.events"))
+    assert len(definitions) == 2
 
 
 def test_a_mended_check_of_a_defstruct_counts_too() -> None:

@@ -68,12 +68,12 @@ def test_a_docstring_of_several_lines_has_no_indentation() -> None:
 
 
 def test_they_say_what_the_struct_says_of_them() -> None:
-    said = {column.name: column.description for column in column_schema(METER).columns}
-    assert said["meter"] == "As printed on it."
-    assert said["kilowatts"] == "Mean since the last reading."
-    assert said["event_time"] == "By the meter's clock."
-    assert said["tariff"] is None
-    assert all(said[name] for name in said.keys() - {"tariff"})
+    descriptions = {column.name: column.description for column in column_schema(METER).columns}
+    assert descriptions["meter"] == "As printed on it."
+    assert descriptions["kilowatts"] == "Mean since the last reading."
+    assert descriptions["event_time"] == "By the meter's clock."
+    assert descriptions["tariff"] is None
+    assert all(descriptions[name] for name in descriptions.keys() - {"tariff"})
 
 
 def test_tags_are_the_assets() -> None:

@@ -21,15 +21,17 @@ def test_every_row_is_in_one_stretch_and_the_worst_latency_is_kept(commits: list
     for after, rows, latency in sorted(commits):
         history.add(100.0 + after, rows, latency)
     assert len(history.stretches) <= MOST
-    assert sum(one.rows for one in history.stretches) == sum(rows for _, rows, _ in commits)
-    assert max((one.latency_ms for one in history.stretches), default=0.0) == max((c[2] for c in commits), default=0.0)
+    assert sum(stretch.rows for stretch in history.stretches) == sum(rows for _, rows, _ in commits)
+    assert max((stretch.latency_ms for stretch in history.stretches), default=0.0) == max(
+        (c[2] for c in commits), default=0.0
+    )
 
 
 def test_stretches_without_a_commit_are_there() -> None:
     history = History(0.0)
     history.add(0.5, 3, 1.0)
     history.add(4.5, 5, 2.0)
-    assert [one.rows for one in history.stretches] == [3, 0, 0, 0, 5]
+    assert [stretch.rows for stretch in history.stretches] == [3, 0, 0, 0, 5]
 
 
 def test_the_picture_is_an_svg_with_a_line_for_each() -> None:
@@ -59,9 +61,9 @@ def lines(history: History) -> list[list[tuple[int, int]]]:
     """The points of the picture's lines."""
     drawn = picture(history)
     assert drawn is not None
-    found = re.fullmatch(r"!\[.*\]\(data:image/svg\+xml,([^ ()]+)\)", drawn.md_str or "")
-    assert found is not None
-    paths = [each for each in ElementTree.fromstring(unquote(found[1])) if each.tag.endswith("path")]
+    image = re.fullmatch(r"!\[.*\]\(data:image/svg\+xml,([^ ()]+)\)", drawn.md_str or "")
+    assert image is not None
+    paths = [element for element in ElementTree.fromstring(unquote(image[1])) if element.tag.endswith("path")]
     return [points(path.attrib["d"]) for path in paths]
 
 
@@ -69,11 +71,11 @@ def points(path: str) -> list[tuple[int, int]]:
     """`M0,77l12-5,…`: where it starts, then steps."""
     start, _, steps = path.removeprefix("M").partition("l")
     x, y = map(int, start.split(","))
-    found = [(x, y)]
+    points = [(x, y)]
     for dx, dy in re.findall(r"(\d+)([+-]\d+)", steps):
         x, y = x + int(dx), y + int(dy)
-        found.append((x, y))
-    return found
+        points.append((x, y))
+    return points
 
 
 def test_there_is_none_for_a_moment() -> None:

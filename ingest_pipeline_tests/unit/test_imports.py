@@ -67,13 +67,13 @@ def forbidden(path: Path, root: Path = ROOT) -> list[str]:
     """One line for every import in the file that points where it may not."""
     part = part_of(module_of(path, root))
     own, outside = ALLOWED[part]
-    found = []
+    violations = []
     for line, name in imported(path, root):
         top = name.split(".")[0]
         ours = top == "ingest_pipeline"
         if (ours and part_of(name) not in own | {part, ""}) or top in OUTSIDE - outside:
-            found.append(f"{path.relative_to(root.parent)}:{line} imports {name}")
-    return found
+            violations.append(f"{path.relative_to(root.parent)}:{line} imports {name}")
+    return violations
 
 
 FILES = sorted(ROOT.rglob("*.py"))

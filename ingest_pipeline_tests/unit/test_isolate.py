@@ -57,8 +57,8 @@ class Table:
             except RecordRefused as error:
                 first = error
             self.rows.clear()
-        found = store_isolated(cast(Connection, self), rows, self.store, batch_size=batch_size, first=first)
-        return [index for index, _ in found]
+        refused = store_isolated(cast(Connection, self), rows, self.store, batch_size=batch_size, first=first)
+        return [index for index, _ in refused]
 
 
 def exact(rows: Sequence[Row], first: int) -> int | None:

@@ -137,13 +137,13 @@ def test_errors_can_be_pickled() -> None:
 @pytest.mark.parametrize("protocol", ["", "sasl_ssl://", "ssl://"])
 @pytest.mark.parametrize("address", ["kafka.invalid:9092", "kafka:9092", "[fe80::1]:9092"])
 def test_an_advertised_address_that_does_not_resolve_is_named(protocol: str, address: str) -> None:
-    said = f"{protocol}{address}/7: Failed to resolve '{address}': Name or service not known (after 2ms in CONNECT)"
-    message = map_error(KafkaError(KafkaError._RESOLVE, said), WHERE).message
+    text = f"{protocol}{address}/7: Failed to resolve '{address}': Name or service not known (after 2ms in CONNECT)"
+    message = map_error(KafkaError(KafkaError._RESOLVE, text), WHERE).message
     assert f"{WHERE}: broker 7 tells clients to connect to {address}, which does not resolve" in message
     assert "advertised.listeners" in message
 
 
-@pytest.mark.parametrize("said", ["kafka.invalid:9092/bootstrap: Failed to resolve 'kafka.invalid:9092'", "", "?"])
-def test_an_address_of_the_settings_is_not_called_advertised(said: str) -> None:
-    message = map_error(KafkaError(KafkaError._RESOLVE, said), WHERE).message
+@pytest.mark.parametrize("text", ["kafka.invalid:9092/bootstrap: Failed to resolve 'kafka.invalid:9092'", "", "?"])
+def test_an_address_of_the_settings_is_not_called_advertised(text: str) -> None:
+    message = map_error(KafkaError(KafkaError._RESOLVE, text), WHERE).message
     assert "Check KAFKA_BOOTSTRAP_SERVERS" in message

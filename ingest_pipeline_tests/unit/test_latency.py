@@ -17,9 +17,9 @@ def test_a_percentile_is_within_ten_percent(delays: list[int], share: float) -> 
     histogram.add(now, [now - delay for delay in delays])
     rank = max(1, -(-int(share * 1000) * len(delays) // 1000))
     true = sorted(delays)[rank - 1]
-    found = histogram.percentile_ms(share)
-    assert found is not None
-    assert true / 1.11 - 1 <= found <= max(true * 1.11, 1.0) + 1
+    percentile = histogram.percentile_ms(share)
+    assert percentile is not None
+    assert true / 1.11 - 1 <= percentile <= max(true * 1.11, 1.0) + 1
     assert histogram.maximum_ms == max(delays)
 
 

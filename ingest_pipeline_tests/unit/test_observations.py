@@ -46,26 +46,26 @@ class World:
 
     def observe(self, seconds: float) -> list[dg.AssetObservation]:
         """So many seconds after the start."""
-        found, self.last = observe(self.topic, self.ledger, KEY, self.last, START + seconds)
-        return found
+        observations, self.last = observe(self.topic, self.ledger, KEY, self.last, START + seconds)
+        return observations
 
 
-def figures(found: list[dg.AssetObservation]) -> dict[str, object]:
-    (one,) = found
-    assert one.asset_key == KEY
-    return {name: value.value for name, value in one.metadata.items() if name != "partitions"}
+def figures(observations: list[dg.AssetObservation]) -> dict[str, object]:
+    (observation,) = observations
+    assert observation.asset_key == KEY
+    return {name: value.value for name, value in observation.metadata.items() if name != "partitions"}
 
 
 def test_lag_headroom_and_the_partitions_are_told() -> None:
     world = World().begin()
     world.broker.delete_records("reading", 1, 1)
     world.append(1)
-    found = world.observe(0)
-    assert figures(found) == {"lag": 7, "headroom_records": 1, "blocked_records": 0}
-    assert found[0].description == (
+    observations = world.observe(0)
+    assert figures(observations) == {"lag": 7, "headroom_records": 1, "blocked_records": 0}
+    assert observations[0].description == (
         "lag 7; retention may delete 1 records of a partition before it reaches one not stored"
     )
-    table = found[0].metadata["partitions"]
+    table = observations[0].metadata["partitions"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [dict(record.data) for record in table.records] == [
         {"partition": 0, "position": 2, "start": 0, "end": 5, "lag": 3, "headroom": 2, "blocked": 0},
@@ -77,13 +77,13 @@ def test_what_an_open_transaction_holds_back_is_told_until_it_ends() -> None:
     world = World().begin()
     world.broker.begin_transaction("reading", 0)
     world.append(0, 3)
-    found = world.observe(0)
-    assert figures(found) == {"lag": 6, "headroom_records": 2, "blocked_records": 3}
-    assert str(found[0].description).endswith("; 3 records are held back by an open transaction")
+    observations = world.observe(0)
+    assert figures(observations) == {"lag": 6, "headroom_records": 2, "blocked_records": 3}
+    assert str(observations[0].description).endswith("; 3 records are held back by an open transaction")
     world.broker.end_transaction("reading", 0, commit=True)
-    found = world.observe(OBSERVE_SECONDS)
-    assert figures(found) == {"lag": 10, "headroom_records": 2, "blocked_records": 0}
-    assert "transaction" not in str(found[0].description)
+    observations = world.observe(OBSERVE_SECONDS)
+    assert figures(observations) == {"lag": 10, "headroom_records": 2, "blocked_records": 0}
+    assert "transaction" not in str(observations[0].description)
 
 
 def test_a_stream_that_has_not_begun_has_no_headroom() -> None:
@@ -143,11 +143,11 @@ def test_of_many_partitions_those_with_the_most_lag_are_shown() -> None:
     world = World(TABLE_ROWS + 50).begin()
     for partition in range(20, 20 + TABLE_ROWS):
         world.append(partition)
-    found = world.observe(0)
-    table = found[0].metadata["partitions"]
+    observations = world.observe(0)
+    table = observations[0].metadata["partitions"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data["partition"] for record in table.records] == list(range(20, 20 + TABLE_ROWS))
-    assert figures(found)["lag"] == 3 * (TABLE_ROWS + 50) + TABLE_ROWS
+    assert figures(observations)["lag"] == 3 * (TABLE_ROWS + 50) + TABLE_ROWS
 
 
 def test_the_keys_and_columns_are_for_ever() -> None:

@@ -34,7 +34,7 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"key_column": "kafka_offset"}, "key_column 'kafka_offset': every event table has a column of that name"),
         ({"id_column": "ingested_at"}, "id_column 'ingested_at': every event table has"),
@@ -57,8 +57,8 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
         ),
     ],
 )
-def test_what_cannot_be_a_column_is_refused_by_name(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=f"stream reading: {said}"):
+def test_what_cannot_be_a_column_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=f"stream reading: {message}"):
         Stream(**{"name": "reading", "event": Reading, **options})
 
 
@@ -101,13 +101,13 @@ HEADERS: list[Any] = [None, [], [("a", b"\x00"), ("a", None)]]
 class Once(MemoryMessage):
     def __init__(self, offset: int, value: bytes | None, key: bytes | None, headers: Any) -> None:
         super().__init__(0, offset, 0, value, key=key, timestamp_ms=5)
-        self.found, self.reads = headers, 0
+        self.answer, self.reads = headers, 0
 
     def headers(self) -> Any:
         self.reads += 1
-        if self.found == "unreadable":
+        if self.answer == "unreadable":
             raise SystemError
-        return self.found
+        return self.answer
 
 
 RECORDS = st.tuples(st.sampled_from(VALUES), st.sampled_from(KEYS), st.sampled_from([*HEADERS, "unreadable"]))

@@ -57,8 +57,8 @@ class Sites:
 
     def take(self, wait_seconds: float, request: HandoverRequest | None = HandoverRequest.NOW) -> dict[str, set[str]]:
         """Stream → runs that kept partitions of it."""
-        wanted = {session: [0, 1] for session in self.sessions}
-        others = take_ownership(wanted, self.clock, exact=True, request=request, wait_seconds=wait_seconds)
+        partitions = {session: [0, 1] for session in self.sessions}
+        others = take_ownership(partitions, self.clock, exact=True, request=request, wait_seconds=wait_seconds)
         names = dict(zip(self.sessions, STREAMS, strict=True))
         return {
             names[session].name: {holder.run_id for holder in holders.values()} for session, holders in others.items()

@@ -31,10 +31,10 @@ def test_a_line_every_few_seconds_with_rate_and_time_left(capsys: pytest.Capture
         for done in range(0, 4000, 100):
             show(done)
             clock.advance(LINE_SECONDS / 4)
-    said = lines(capsys)
-    assert len(said) == 40 / 4 - 1
-    assert said[0] == "offsets: 400 of 4,000, 80/s, 45 s left"
-    assert said[-1] == "offsets: 3,600 of 4,000, 80/s, 5 s left"
+    printed = lines(capsys)
+    assert len(printed) == 40 / 4 - 1
+    assert printed[0] == "offsets: 400 of 4,000, 80/s, 45 s left"
+    assert printed[-1] == "offsets: 3,600 of 4,000, 80/s, 5 s left"
 
 
 def test_where_the_end_is_not_known_there_is_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,9 +32,9 @@ def test_the_same_seed_gives_the_same_events(topic: str) -> None:
 @pytest.mark.parametrize("topic", TOPICS)
 @pytest.mark.parametrize("every", [1, 10, 1000])
 def test_one_event_in_so_many_is_broken(topic: str, every: int) -> None:
-    found = events(topic, 5000, broken_every=every)
+    sent = events(topic, 5000, broken_every=every)
     for block in range(0, 5000, every):
-        assert sum(event.broken is not None for event in found[block : block + every]) == 1
+        assert sum(event.broken is not None for event in sent[block : block + every]) == 1
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -67,8 +67,8 @@ def test_the_decoder_refuses_what_is_broken_and_takes_the_rest(topic: str) -> No
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_tombstones_are_not_counted_as_broken(topic: str) -> None:
-    found = events(topic, 2000, broken_every=0, tombstone_every=100)
-    tombstones = [event for event in found if event.value is None]
+    sent = events(topic, 2000, broken_every=0, tombstone_every=100)
+    tombstones = [event for event in sent if event.value is None]
     assert len(tombstones) == 20
     assert all(event.broken is None and event.key for event in tombstones)
 

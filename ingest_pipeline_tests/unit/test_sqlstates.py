@@ -58,15 +58,15 @@ def fault(state: str, disconnected: bool = False) -> IngestError:
 @pytest.mark.parametrize("state", STATES)
 def test_every_state_has_its_class(state: str) -> None:
     expected = EXACT.get(state) or BY_CLASS.get(state[:2], UnknownFault)
-    found = fault(state)
-    assert type(found) is expected
-    assert found.sqlstate == state
-    assert "secret" not in found.message
-    assert "\n" not in found.message
+    error = fault(state)
+    assert type(error) is expected
+    assert error.sqlstate == state
+    assert "secret" not in error.message
+    assert "\n" not in error.message
     if expected is not RecordRefused:
-        assert "writing" in found.message
+        assert "writing" in error.message
     if expected is UnknownFault:
-        assert state in found.message
+        assert state in error.message
 
 
 def test_psycopg_knows_every_class_that_is_named_here() -> None:
@@ -85,9 +85,9 @@ def test_a_state_that_nobody_knows_stops_and_is_named(state: str) -> None:
     class New(psycopg.DatabaseError):
         sqlstate = state
 
-    found = classified(New("what"), False, "writing")
-    assert type(found) is UnknownFault
-    assert state in found.message
+    error = classified(New("what"), False, "writing")
+    assert type(error) is UnknownFault
+    assert state in error.message
 
 
 @pytest.mark.parametrize("kind", [psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError])
@@ -100,9 +100,9 @@ def test_without_a_state_it_is_the_connection(kind: type[psycopg.Error]) -> None
     [psycopg.DataError("x"), psycopg.ProgrammingError("x"), OverflowError(), TypeError(), UnicodeError(), ValueError()],
 )
 def test_what_python_cannot_send_is_the_records_fault(error: Exception) -> None:
-    found = classified(error, False, "writing")
-    assert type(found) is RecordRefused
-    assert found.message == f"value cannot be sent to PostgreSQL ({type(error).__name__})"
+    refusal = classified(error, False, "writing")
+    assert type(refusal) is RecordRefused
+    assert refusal.message == f"value cannot be sent to PostgreSQL ({type(error).__name__})"
 
 
 # --- diagnostics ----------------------------------------------------------------------------------------------------
@@ -135,9 +135,9 @@ class Diagnosed(errors.UniqueViolation):
     ],
 )
 def test_a_reason_names_the_place_and_no_value(fields: dict[str, str], message: str, index: int | None) -> None:
-    found = classified(Diagnosed(**fields), False, "writing")
-    assert isinstance(found, RecordRefused)
-    assert (found.message, found.index) == (message, index)
+    error = classified(Diagnosed(**fields), False, "writing")
+    assert isinstance(error, RecordRefused)
+    assert (error.message, error.index) == (message, index)
 
 
 class Raised(Diagnosed):
@@ -181,17 +181,17 @@ def test_what_a_trigger_raises_for_a_row_is_the_records_fault(state: str) -> Non
 
 @pytest.mark.parametrize("state", ["P0002", "P0004", "21000", *OWN_STATES])
 def test_elsewhere_such_a_state_stops_and_is_named(state: str) -> None:
-    found = raised_inside(state, of_rows=False)
-    assert type(found) is UnknownFault
-    assert state in found.message
+    error = raised_inside(state, of_rows=False)
+    assert type(error) is UnknownFault
+    assert state in error.message
 
 
 @pytest.mark.parametrize("state", ["09000", "27000", "38000", "39P01", "P0002", "21000", *OWN_STATES])
 @pytest.mark.parametrize("context", [None, "COPY item, line 4"])
 def test_a_trigger_written_in_c_leaves_no_line_in_the_context(state: str, context: str | None) -> None:
-    found = raised_inside(state, True, context)
-    assert isinstance(found, RecordRefused)
-    assert found.message == f"thrown ({state})"
+    error = raised_inside(state, True, context)
+    assert isinstance(error, RecordRefused)
+    assert error.message == f"thrown ({state})"
 
 
 @pytest.mark.parametrize("state", ["24000", "55000", *NEVER_A_RECORD])
@@ -201,10 +201,10 @@ def test_what_speaks_of_session_or_table_is_no_records_fault(state: str, context
 
 
 def test_a_reason_of_an_own_state_names_it_and_its_line() -> None:
-    found = raised_inside("MY001", of_rows=True)
-    assert isinstance(found, RecordRefused)
-    assert (found.message, found.sqlstate, found.index) == ("thrown (MY001)", "MY001", 3)
-    assert "secret" not in found.message
+    error = raised_inside("MY001", of_rows=True)
+    assert isinstance(error, RecordRefused)
+    assert (error.message, error.sqlstate, error.index) == ("thrown (MY001)", "MY001", 3)
+    assert "secret" not in error.message
 
 
 def test_a_refusal_of_the_server_says_nothing_of_the_driver() -> None:

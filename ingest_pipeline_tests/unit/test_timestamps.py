@@ -66,9 +66,9 @@ def accepted() -> list[str]:
 
 
 def instant(text: str) -> datetime:
-    found = microseconds(text)
-    assert found is not None, f"the tests' own reader takes {text} for none"
-    return EPOCH + timedelta(microseconds=found)
+    since_epoch = microseconds(text)
+    assert since_epoch is not None, f"the tests' own reader takes {text} for none"
+    return EPOCH + timedelta(microseconds=since_epoch)
 
 
 def records(text: str) -> list[tuple[Stream, bytes, int]]:

@@ -42,14 +42,16 @@ class Sensor:
         self.state = StreamState(ticked_at=NOW, now=NOW)
         self.writes = 0
 
-    def look(self, known: dict[int, StoredPosition], lag: dict[int, int], seconds: float = 5.0) -> dict[int, Waiting]:
+    def look(
+        self, positions: dict[int, StoredPosition], lag: dict[int, int], seconds: float = 5.0
+    ) -> dict[int, Waiting]:
         self.clock.advance(seconds)
         now = self.state.now + timedelta(seconds=seconds) if self.state.now else NOW
         self.state = replace(self.state, now=now, ticked_at=now)
-        found = self.watch.look(known, lag, self.state)
-        if found is not None:
+        noted = self.watch.look(positions, lag, self.state)
+        if noted is not None:
             self.writes += 1
-            self.state = replace(self.state, waiting={str(p): list(waits) for p, waits in found.items()})
+            self.state = replace(self.state, waiting={str(p): list(waits) for p, waits in noted.items()})
         return waiting_of(self.state)
 
 
@@ -57,8 +59,8 @@ class TestWatch:
     def test_a_partition_that_waits_is_written_once_with_the_time_since_it_was_seen(self) -> None:
         sensor = Sensor()
         for _ in range(20):
-            found = sensor.look({0: position()}, {0: 7})
-        assert found == {0: Waiting(1, 10, EPOCH + 5)}
+            waiting = sensor.look({0: position()}, {0: 7})
+        assert waiting == {0: Waiting(1, 10, EPOCH + 5)}
         assert sensor.writes == 1
 
     def test_one_that_moves_or_wakes_up_for_a_moment_is_not_written(self) -> None:
@@ -71,8 +73,8 @@ class TestWatch:
     def test_a_stuck_one_among_moving_ones(self) -> None:
         sensor = Sensor()
         for number in range(20):
-            found = sensor.look({0: position(number), 1: position(3, 1)}, {0: 99, 1: 4})
-        assert found.keys() == {1}
+            waiting = sensor.look({0: position(number), 1: position(3, 1)}, {0: 99, 1: 4})
+        assert waiting.keys() == {1}
 
     def test_it_ends_with_a_move_or_without_lag(self) -> None:
         for after, lag in ((position(11), 6), (position(10), 0), (position(10, incarnation=2), 7)):
@@ -98,8 +100,8 @@ class TestWatch:
     def test_a_partition_that_has_not_begun_waits_too(self) -> None:
         sensor = Sensor()
         for _ in range(5):
-            found = sensor.look({0: position()}, {0: 0, 1: 3})
-        assert found == {1: Waiting(0, 0, EPOCH + 5)}
+            waiting = sensor.look({0: position()}, {0: 0, 1: 3})
+        assert waiting == {1: Waiting(0, 0, EPOCH + 5)}
 
     def test_a_short_allowance_is_noted_in_time(self) -> None:
         sensor = Sensor(allowed=1)
@@ -111,8 +113,8 @@ class TestWatch:
         for _ in range(5):
             sensor.look({0: position()}, {0: 7})
         sensor.state = replace(sensor.state, now=NOW - timedelta(days=1))
-        found = sensor.look({0: position()}, {0: 7})
-        assert found[0].since == (NOW - timedelta(days=1)).timestamp() + 5
+        waiting = sensor.look({0: position()}, {0: 7})
+        assert waiting[0].since == (NOW - timedelta(days=1)).timestamp() + 5
 
 
 class Clocks:
@@ -128,22 +130,24 @@ class Clocks:
         return {p: NextOffset(0 if young else self._ends[p]) for p in partitions}
 
 
-def partitions(state: StreamState, known: dict[int, StoredPosition], ends: dict[int, int]) -> list[PartitionStatus]:
-    lag: dict[int, int | None] = {p: end - (known[p].next_offset if p in known else 0) for p, end in ends.items()}
-    waited = delays(known, lag, state, 1)
+def partitions(state: StreamState, positions: dict[int, StoredPosition], ends: dict[int, int]) -> list[PartitionStatus]:
+    lag: dict[int, int | None] = {
+        p: end - (positions[p].next_offset if p in positions else 0) for p, end in ends.items()
+    }
+    waited = delays(positions, lag, state, 1)
     return [
         PartitionStatus(
-            p, known[p].next_offset if p in known else None, end, delay=waited[p],
-            committed_at=known[p].updated_at if p in known else None,
+            p, positions[p].next_offset if p in positions else None, end, delay=waited[p],
+            committed_at=positions[p].updated_at if p in positions else None,
         )
         for p, end in ends.items()
     ]  # fmt: skip
 
 
-def judged(state: StreamState, topic: Any, known: dict[int, StoredPosition], ends: dict[int, int]) -> list[str]:
-    found = partitions(state, known, ends)
-    old = ask_kafka(topic, found, (ALLOWED, UNATTENDED_SECONDS), state)
-    return [*late(found, old[ALLOWED], ALLOWED, state), *unattended(READING, found, old[UNATTENDED_SECONDS])]
+def judged(state: StreamState, topic: Any, positions: dict[int, StoredPosition], ends: dict[int, int]) -> list[str]:
+    statuses = partitions(state, positions, ends)
+    old = ask_kafka(topic, statuses, (ALLOWED, UNATTENDED_SECONDS), state)
+    return [*late(statuses, old[ALLOWED], ALLOWED, state), *unattended(READING, statuses, old[UNATTENDED_SECONDS])]
 
 
 TIMES = {"two hours ahead": NOW + 2 * HOUR, "of 2020": datetime(2020, 1, 1, tzinfo=UTC), "of now": NOW}
@@ -156,9 +160,9 @@ class TestWithASensor:
     def test_what_stands_still_is_late_by_the_ledgers_clock(self, time: datetime) -> None:
         topic = Clocks(time, {0: 110})
         state = StreamState(ticked_at=NOW, now=NOW, waiting={"0": [1, 10, EPOCH - 400]})
-        said = judged(state, topic, {0: position(moved=NOW - HOUR)}, {0: 110})
-        assert said[0] == "the table is 400 s behind, 300 s are allowed"
-        assert said[1].startswith("no run drains, and 100 records wait")
+        messages = judged(state, topic, {0: position(moved=NOW - HOUR)}, {0: 110})
+        assert messages[0] == "the table is 400 s behind, 300 s are allowed"
+        assert messages[1].startswith("no run drains, and 100 records wait")
         assert topic.asked == 0
 
     @pytest.mark.parametrize("time", TIMES.values(), ids=TIMES)
@@ -170,8 +174,8 @@ class TestWithASensor:
 
     def test_the_stuck_partition_is_named(self) -> None:
         state = StreamState(ticked_at=NOW, now=NOW, waiting={"1": [1, 3, EPOCH - 400]})
-        found = partitions(state, {0: position(), 1: position(3, 1)}, {0: 99, 1: 7})
-        assert late(found, (), ALLOWED, state) == ["the table is 400 s behind, 300 s are allowed (partition 1)"]
+        statuses = partitions(state, {0: position(), 1: position(3, 1)}, {0: 99, 1: 7})
+        assert late(statuses, (), ALLOWED, state) == ["the table is 400 s behind, 300 s are allowed (partition 1)"]
 
     def test_without_lag_nothing_is_late(self) -> None:
         state = StreamState(ticked_at=NOW, now=NOW, waiting={"0": [1, 10, EPOCH - 400]})
@@ -185,25 +189,25 @@ class TestWithoutASensor:
     @pytest.mark.parametrize("time", ["two hours ahead", "of 2020"])
     def test_what_stands_still_is_late(self, ticked_at: datetime | None, time: str) -> None:
         state = StreamState(ticked_at=ticked_at, now=NOW)
-        known = {0: position(moved=NOW - timedelta(seconds=500))}
-        said = judged(state, Clocks(TIMES[time], {0: 110}), known, {0: 110})
-        assert said[0] == "the table is 500 s behind, 300 s are allowed"
-        assert said[1].startswith("no run drains, and 100 records wait")
+        positions = {0: position(moved=NOW - timedelta(seconds=500))}
+        messages = judged(state, Clocks(TIMES[time], {0: 110}), positions, {0: 110})
+        assert messages[0] == "the table is 500 s behind, 300 s are allowed"
+        assert messages[1].startswith("no run drains, and 100 records wait")
 
     @pytest.mark.parametrize("time", TIMES.values(), ids=TIMES)
     def test_what_has_just_moved_is_not(self, time: datetime) -> None:
-        known = {0: position(moved=NOW - timedelta(seconds=50))}
-        assert judged(StreamState(now=NOW), Clocks(time, {0: 110}), known, {0: 110}) == []
+        positions = {0: position(moved=NOW - timedelta(seconds=50))}
+        assert judged(StreamState(now=NOW), Clocks(time, {0: 110}), positions, {0: 110}) == []
 
     def test_what_woke_up_just_now_by_honest_clocks_is_not(self) -> None:
-        known = {0: position(moved=NOW - 24 * HOUR)}
-        assert judged(StreamState(now=NOW), Clocks(TIMES["of now"], {0: 110}), known, {0: 110}) == []
+        positions = {0: position(moved=NOW - 24 * HOUR)}
+        assert judged(StreamState(now=NOW), Clocks(TIMES["of now"], {0: 110}), positions, {0: 110}) == []
 
     @pytest.mark.parametrize("time", ["two hours ahead", "of 2020"])
     def test_a_stream_that_never_began(self, time: str) -> None:
-        said = judged(StreamState(now=NOW), Clocks(TIMES[time], {0: 100}), {}, {0: 100})
-        assert said[0].startswith("100 records wait, some for more than the 300 s that are allowed, and no row is")
-        assert said[1].startswith("no run drains, and 100 records wait")
+        messages = judged(StreamState(now=NOW), Clocks(TIMES[time], {0: 100}), {}, {0: 100})
+        assert messages[0].startswith("100 records wait, some for more than the 300 s that are allowed, and no row is")
+        assert messages[1].startswith("no run drains, and 100 records wait")
 
     def test_the_sensors_silence_is_judged_by_the_ledgers_clock(self) -> None:
         state = StreamState(ticked_at=NOW - HOUR, now=NOW)
