@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.errors import RefusalStage
+from ..core.letter_filter import LetterFilter
 from ..core.stream import Stream
 from .main import Instant, StreamName, context_of, open_clients
 from .progress import progress
 
 if TYPE_CHECKING:
     from ..postgres.dead_letters import DeadLetters
-    from ..postgres.letter_filter import LetterFilter
 
 _PREVIEW_BYTES = 2000
 
@@ -35,10 +35,9 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def run(stream: Stream, ids: tuple[int, ...], **options: Any) -> Any:
         from ..postgres.dead_letters import DeadLetters
-        from ..postgres.letter_filter import LetterFilter
 
         selection = {name: options.pop(name) for name in ("stage", "sqlstate", "reason", "since", "until")}
-        selected = LetterFilter(**selection, ids=ids or None)
+        selected = LetterFilter(**selection, ids=list(ids) or None)
         return command(DeadLetters(open_clients().database(), stream), selected, stream, **options)
 
     for option in (

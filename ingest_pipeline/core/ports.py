@@ -153,7 +153,7 @@ class Ledger(Protocol):
     def open_letters(self) -> list[LetterCount]:
         """Open dead letters, counted by partition, stage and class of SQLSTATE."""
 
-    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
+    def begin(self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool) -> bool:
         """Store positions for the partitions in one transaction.
 
         With `first`, returns False and stores nothing if another run has begun the stream meanwhile.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import Redriven, RedriveOutcome
+from ..core.letter_filter import LetterFilter
 from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import COORDINATES, Stream
@@ -20,7 +22,6 @@ from . import dead_letters_sql as sql
 from . import schema
 from .database import LONG_STATEMENT_SECONDS, Database
 from .errors import mapped_errors
-from .letter_filter import LetterFilter
 from .tables import event_table
 
 CHUNK = 200
@@ -220,7 +221,7 @@ class DeadLetters:
             connection.execute(self._sql(sql.REFUSED), parameters)
 
     def _parameters(self, letter_filter: LetterFilter) -> dict[str, Any]:
-        return {"stream": self._stream.name, **letter_filter.parameters()}
+        return {"stream": self._stream.name, **asdict(letter_filter)}
 
     def _sql(self, statement: str) -> TextClause:
         return sql.rendered(statement, self._database.schemas)

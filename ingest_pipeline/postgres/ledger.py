@@ -101,7 +101,7 @@ class PostgresLedger(Ledger):
     def forget_losses(self, partition: int | None = None) -> None:
         self._execute(ledger_sql.FORGET_LOSSES, {"partition": partition})
 
-    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
+    def begin(self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool) -> bool:
         with self._database.connect(f"beginning stream {self._stream.name}") as connection:
             lock = {"key": f"ingest begin {self._database.schemas.ledger} {self._stream.name}"}
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), lock)
@@ -110,7 +110,7 @@ class PostgresLedger(Ledger):
                 return False
             if first:
                 renamed.refuse_second_reading(connection, self._database.schemas, self._stream, identity)
-            incarnations = self._incarnations(connection, max((row.incarnation for row in existing), default=0), places)
+            incarnations = self._incarnations(connection, max((row.incarnation for row in existing), default=0), starts)
             connection.execute(
                 self._sql(ledger_sql.BEGIN),
                 [
@@ -121,10 +121,10 @@ class PostgresLedger(Ledger):
                         "incarnation": incarnations[partition],
                         "cluster_id": identity.cluster_id,
                         "topic_id": identity.topic_id,
-                        "offset": place.next_offset,
-                        "leader_epoch": place.leader_epoch,
+                        "offset": start.next_offset,
+                        "leader_epoch": start.leader_epoch,
                     }
-                    for partition, place in places.items()
+                    for partition, start in starts.items()
                 ],
             )
             return True

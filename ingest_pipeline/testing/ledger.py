@@ -48,18 +48,18 @@ class MemoryLedger(Ledger):
         with self._database.using():
             return dict(self._table.positions)
 
-    def begin(self, identity: TopicIdentity, places: Mapping[int, NextOffset], first: bool) -> bool:
+    def begin(self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool) -> bool:
         with self._database.using():
             positions = self._table.positions
             if first and positions:
                 return False
             current = max((position.incarnation for position in positions.values()), default=0)
-            past = {partition: 0 for partition in places}
+            past = {partition: 0 for partition in starts}
             for closed in self._table.past:
                 past[closed.partition] = max(past.get(closed.partition, 0), closed.incarnation)
-            used = [partition for partition in places if past[partition] >= current]
+            used = [partition for partition in starts if past[partition] >= current]
             self._table.incarnation += bool(used)
-            for partition, offset in places.items():
+            for partition, offset in starts.items():
                 incarnation = self._table.incarnation if partition in used else current
                 begun = StoredPosition(
                     partition=partition,

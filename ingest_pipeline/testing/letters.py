@@ -7,39 +7,42 @@ from dataclasses import replace
 
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import LetterStatus, Redriven, RedriveOutcome
+from ..core.letter_filter import LetterFilter
 from ..core.record import PG_EPOCH_MS, DeadLetter, Row
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import Stream
 from .database import Coordinates, MemoryDatabase
 
+_ALL = LetterFilter()
+
 
 class MemoryDeadLetters:
-    """The dead letters of a stream. `reason` narrows to letters with this text in the reason."""
+    """The dead letters of a stream. They have neither ids nor times, so a filter by these is refused."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
         self._database, self._stream, self._record_columns = database, stream.name, stream.record_columns
 
-    def open(self, reason: str = "") -> dict[Coordinates, DeadLetter]:
+    def open(self, letter_filter: LetterFilter = _ALL) -> dict[Coordinates, DeadLetter]:
         """Coordinates → dead letter, for letters that are neither redriven nor discarded."""
         with self._database.using():
             table = self._database.table(self._stream)
             return {
                 coordinates: letter
                 for coordinates, letter in table.dead_letters.items()
-                if coordinates not in table.settled and reason in letter.reason
+                if coordinates not in table.settled and _selects(letter_filter, letter)
             }
 
-    def discard(self, reason: str = "") -> int:
+    def discard(self, letter_filter: LetterFilter) -> int:
         """Close open letters without storing a row. Returns the number of letters."""
-        letters = self.open(reason)
+        letters = self.open(letter_filter)
         self._database.table(self._stream).settled.update(dict.fromkeys(letters, LetterStatus.DISCARDED))
         return len(letters)
 
-    def redrive(self, decode: Decode, reason: str = "", rules: RecordRules = DEFAULT_RULES) -> Redriven:
+    def redrive(self, letter_filter: LetterFilter, decode: Decode, rules: RecordRules = DEFAULT_RULES) -> Redriven:
         """Decode every open letter again and store its row under the original coordinates.
 
         A letter that is refused again stays open. Positions and counters do not change."""
-        letters = self.open(reason).items()
+        letters = self.open(letter_filter).items()
         return Redriven(**Counter(self._redrive_one(*letter, decode, rules).value for letter in letters))
 
     def _redrive_one(
@@ -70,6 +73,16 @@ class MemoryDeadLetters:
         table.rows.setdefault(coordinates, row)
         table.settled[coordinates] = LetterStatus.REDRIVEN
         return outcome
+
+
+def _selects(letter_filter: LetterFilter, letter: DeadLetter) -> bool:
+    if letter_filter.since or letter_filter.until or letter_filter.ids is not None:
+        raise ValueError("a dead letter in memory has no id and no time")
+    return (
+        letter_filter.stage in (None, letter.stage)
+        and letter_filter.sqlstate in (None, letter.sqlstate)
+        and (letter_filter.reason or "") in letter.reason
+    )
 
 
 def _stamp(timestamp_ms: int | None) -> int | None:

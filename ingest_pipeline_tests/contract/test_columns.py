@@ -14,13 +14,13 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Replayed
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.ports import ReplayStore
 from ingest_pipeline.core.record import Message, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.ledger import PostgresLedger
-from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
@@ -164,11 +164,7 @@ class World:
         return [(row.kafka_offset, row.stage, row.reason) for row in self.letters.page(LetterFilter())]
 
     def redrive(self) -> None:
-        decode = JsonDecoder(self.stream).decode
-        if self.kind == "memory":
-            self.letters.redrive(decode)
-        else:
-            self.letters.redrive(LetterFilter(), decode)
+        self.letters.redrive(LetterFilter(), JsonDecoder(self.stream).decode)
 
     def mend(self) -> None:
         """Drop the table's constraint."""

@@ -9,11 +9,11 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Replayed
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.ports import ReplayStore
 from ingest_pipeline.core.record import Batch, Message, NextOffset, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.testing import MemoryDeadLetters, MemoryMissingRows
 from ingest_pipeline_tests.contract.ledger_worlds import (
@@ -27,6 +27,7 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
 from ingest_pipeline_tests.samples import BAD, READING, good, make_batch, message, tombstone
 
 Decode = Any
+ALL = LetterFilter()
 DECODE = JsonDecoder(READING).decode
 LONG = good("x" * 2000, COLDEST)
 """More than the 1,024 bytes that these tests' letters keep of a value."""
@@ -53,16 +54,12 @@ def store_of(world: Any) -> ReplayStore:
 
 
 def redrive(world: LedgerWorld, decode: Decode = DECODE) -> tuple[int, int, int, int]:
-    letters = letters_of(world)
-    done = (
-        letters.redrive(decode) if isinstance(letters, MemoryDeadLetters) else letters.redrive(LetterFilter(), decode)
-    )
+    done = letters_of(world).redrive(ALL, decode)
     return done.stored, done.present, done.refused, done.truncated
 
 
 def discard(world: LedgerWorld) -> int:
-    letters = letters_of(world)
-    return int(letters.discard() if isinstance(letters, MemoryDeadLetters) else letters.discard(LetterFilter()))
+    return int(letters_of(world).discard(ALL))
 
 
 def drop_constraint(world: Any) -> None:
@@ -184,10 +181,32 @@ def test_a_letter_is_redriven_by_the_rules_of_the_drain(world: LedgerWorld) -> N
     session.connection.close()
     letters = letters_of(world)
     drop_constraint(world)
-    more = {} if isinstance(letters, MemoryDeadLetters) else {"letter_filter": LetterFilter()}
-    assert letters.redrive(decode=DECODE, rules=rules, **more).refused == 2
+    assert letters.redrive(ALL, DECODE, rules).refused == 2
     assert world.letters()[0, 1][1] == "a tombstone: the record has no value"
-    assert letters.redrive(decode=DECODE, **more).stored == 1, "with a larger limit it is a row"
+    assert letters.redrive(ALL, DECODE).stored == 1, "with a larger limit it is a row"
+
+
+@pytest.mark.parametrize(
+    ("letter_filter", "discarded"),
+    [
+        (LetterFilter(stage="decode"), [1]),
+        (LetterFilter(sqlstate="23514"), [0, 2]),
+        (LetterFilter(reason="above_zero"), [0, 2]),
+        (LetterFilter(reason="above_zero", stage="decode"), []),
+        (ALL, [0, 1, 2]),
+    ],
+)
+def test_a_filter_selects_letters(world: LedgerWorld, letter_filter: LetterFilter, discarded: list[int]) -> None:
+    session = world.owning("run")
+    values = [good("a", COLDEST), BAD, good("b", COLDEST)]
+    session.write(make_batch(session.positions, [message(0, offset, value) for offset, value in enumerate(values)]))
+    session.connection.close()
+    letters = letters_of(world)
+    assert letters.discard(letter_filter) == len(discarded)
+    drop_constraint(world)
+    redriven = letters.redrive(ALL, lambda _: JsonDecoder(READING).decode(good("c")))
+    assert redriven.stored == 3 - len(discarded)
+    assert [offset for _, offset in world.rows()] == [offset for offset in range(3) if offset not in discarded]
 
 
 def dropping(outcomes: str) -> list[Message]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Redriven
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.samples import READING
 

@@ -15,9 +15,10 @@ import pytest
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import LedgerConflict, RecordRefused, SchemaMismatch
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Advance, Batch, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench

@@ -13,11 +13,11 @@ from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
 from ingest_pipeline.core.ledger import Redriven
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Advance, Batch, NextOffset, TopicIdentity
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.ledger import PostgresLedger
-from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.streams import STREAMS

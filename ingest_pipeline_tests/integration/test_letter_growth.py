@@ -15,10 +15,10 @@ from sqlalchemy import event
 
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letter_limit import LetterLimits, LetterWindow
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.postgres import schema, table_reads, window
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.letter_retention import SettledLetters
 from ingest_pipeline.postgres.statements import statements
 from ingest_pipeline_tests.declared import declare

@@ -10,8 +10,9 @@ import pytest
 
 from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch
 from ingest_pipeline.core.ledger import Redriven
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import NextOffset, Position
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, good, make_batch, message

@@ -13,10 +13,11 @@ import pytest
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Advance, Batch, NextOffset
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.dead_letters import DeadLetters, LetterFilter
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import make_batch, message

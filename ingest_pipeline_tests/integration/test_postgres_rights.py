@@ -10,12 +10,12 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.loss import Acceptance, noted_loss
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import rights
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline.postgres.letter_retention import SettledLetters
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good

@@ -17,9 +17,9 @@ from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.ledger import Redriven
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Advance, Batch, NextOffset
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
-from ingest_pipeline.postgres.letter_filter import LetterFilter
 from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, message

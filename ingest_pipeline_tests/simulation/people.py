@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import IngestError
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.start import survey
 from ingest_pipeline.operations import losses, replays
 from ingest_pipeline.testing import MemoryDeadLetters
@@ -67,7 +68,8 @@ def redrive(world: World, decoder_mended: bool) -> None:
     decode = JsonDecoder(READING).decode
     counters = dict(table.positions)
     open_before = [at for at, status in checks.letters.items() if status == "open"]
-    MemoryDeadLetters(world.database(), READING).redrive(lambda v: decode(mended(v) if decoder_mended else v))
+    letters = MemoryDeadLetters(world.database(), READING)
+    letters.redrive(LetterFilter(), lambda v: decode(mended(v) if decoder_mended else v))
     for at in open_before:
         version = checks.of[at]
         becomes = world.model.becomes_row(version, decoder_mended)
@@ -82,9 +84,9 @@ def redrive(world: World, decoder_mended: bool) -> None:
 
 def discard(world: World) -> None:
     """`ingest dead-letters discard` of those that the decoder refused."""
-    found = MemoryDeadLetters(world.database(), READING).open("Expected")
-    world.count["letters discarded"] += MemoryDeadLetters(world.database(), READING).discard("Expected")
-    world.checks.letters.update(dict.fromkeys(found, "discarded"))
+    letters, refused = MemoryDeadLetters(world.database(), READING), LetterFilter(reason="Expected")
+    world.checks.letters.update(dict.fromkeys(letters.open(refused), "discarded"))
+    world.count["letters discarded"] += letters.discard(refused)
 
 
 def delete_rows(world: World, every: int) -> None:

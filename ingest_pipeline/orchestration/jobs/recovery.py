@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ...core.end_reasons import EndReason
 from ...core.errors import RefusalStage
+from ...core.letter_filter import LetterFilter
 from ...core.timestamps import parse_instant
 from ...operations.limits import record_rules
 from ...operations.replays import ReplayRequest, ranges, run_replay
@@ -61,17 +62,16 @@ def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
     @dg.op(name="redrive_dead_letters_op", out=COUNTS)
     def redrive(context: dg.OpExecutionContext, config: RedriveConfig) -> None:
         from ...postgres.dead_letters import DeadLetters
-        from ...postgres.letter_filter import LetterFilter
 
         stream_context = context_of(config.stream, contexts)
         stream, clients = stream_context.stream, stream_context.clients
         letter_filter = LetterFilter(
-            None if config.stage.name == _ANY else config.stage.name,
-            config.sqlstate or None,
-            config.reason or None,
-            _time(config.since),
-            _time(config.until),
-            config.ids or None,
+            stage=None if config.stage.name == _ANY else config.stage.name,
+            sqlstate=config.sqlstate or None,
+            reason=config.reason or None,
+            since=_time(config.since),
+            until=_time(config.until),
+            ids=config.ids or None,
         )
         with told_in_a_line():
             letters = DeadLetters(clients.database(), stream)

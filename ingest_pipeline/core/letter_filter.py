@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
     """Selects open letters. A field with None does not restrict.
 
@@ -23,15 +21,4 @@ class LetterFilter:
     reason: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-    ids: Sequence[int] | None = None
-
-    def parameters(self) -> dict[str, Any]:
-        """Parameters for the statements of dead_letters_sql.py."""
-        return {
-            "stage": self.stage,
-            "sqlstate": self.sqlstate,
-            "reason": self.reason,
-            "since": self.since,
-            "until": self.until,
-            "ids": None if self.ids is None else list(self.ids),
-        }
+    ids: list[int] | None = None
