@@ -8,7 +8,8 @@ from datetime import datetime
 
 from .adoption import adoption
 from .errors import KafkaUnavailable, LedgerMissing
-from .loss import Loss, as_error, find_losses, identity_losses
+from .find_losses import find_losses, identity_losses
+from .loss import Loss, as_error
 from .ports import Ledger, Topic
 from .record import NextOffset, StoredPosition, TopicIdentity
 

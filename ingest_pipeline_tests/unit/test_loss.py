@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, TopicChanged
-from ingest_pipeline.core.loss import Acceptance, Loss, as_error, find_losses, identity_losses, noted_loss, unverified
+from ingest_pipeline.core.find_losses import find_losses, identity_losses
+from ingest_pipeline.core.loss import Acceptance, Loss, as_error, noted_loss, unverified
 from ingest_pipeline.core.record import NextOffset, StoredPosition, TopicIdentity
 from ingest_pipeline_tests.samples import stored_position
 

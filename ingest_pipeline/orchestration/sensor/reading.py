@@ -9,8 +9,9 @@ import dagster as dg
 
 from ...core.choices import OnDataLoss
 from ...core.errors import EnvironmentFault, IngestError, TopicMissing
+from ...core.find_losses import find_losses
 from ...core.ledger import LedgerSnapshot
-from ...core.loss import Loss, as_error, find_losses, topic_gone
+from ...core.loss import Loss, as_error, topic_gone
 from ...core.ports import Ledger, Topic
 from ...core.record import NextOffset, TopicIdentity
 from ...core.start import log_bounds, unanswered
