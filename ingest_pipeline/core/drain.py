@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from .end_reasons import EndReason
 from .errors import EnvironmentFault, IngestError, StopStream, Superseded, TableBusy
 from .lane import Lane
-from .ports import Clock, Source, WritingConnection
+from .ledger_ports import WritingConnection
+from .ports import Clock, Source
 from .recovery import Recovery
 from .set_aside import SetAside
 

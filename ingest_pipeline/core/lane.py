@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from .batch import BatchLimits, OpenBatch
 from .end_reasons import EndReason
 from .errors import IngestError
-from .ports import Clock, LedgerSession, Source
+from .ledger_ports import LedgerSession
+from .ports import Clock, Source
 from .progress import Progress
 from .record import Batch, Chunk, CommitResult, Message, NextOffset, OwnerRequests
 from .rows import DEFAULT_RULES, Decode, DecodeMany, RecordRules, decode_batch, one_by_one

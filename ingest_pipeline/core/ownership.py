@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from .ledger import HandoverRequest, Holder
-from .ports import Clock, LedgerSession
+from .ledger_ports import LedgerSession
+from .ports import Clock
 
 POLL_SECONDS = 0.05
 _LOOK_FOR_FROZEN_SECONDS = 2.0

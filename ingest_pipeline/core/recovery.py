@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from .backoff import Backoff
 from .errors import EnvironmentFault, Superseded, TableBusy
 from .lane import Lane
-from .ports import Clock, WritingConnection
+from .ledger_ports import WritingConnection
+from .ports import Clock
 from .record import Batch, CommitResult, OwnerRequests
 
 

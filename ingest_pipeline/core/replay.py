@@ -9,7 +9,8 @@ from .backoff import Backoff
 from .batch import BatchLimits, OpenBatch
 from .errors import DataLoss, EnvironmentFault, IngestError
 from .ledger import Replayed
-from .ports import Clock, ReplayStore, Source
+from .ledger_ports import ReplayStore
+from .ports import Clock, Source
 from .record import Batch, Chunk, Message, NextOffset, Position
 from .rows import Decode, RecordRules, decode_batch
 

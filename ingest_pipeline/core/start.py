@@ -9,8 +9,9 @@ from datetime import datetime
 from .adoption import adoption
 from .errors import KafkaUnavailable, LedgerMissing
 from .find_losses import find_losses, identity_losses
+from .ledger_ports import Ledger
 from .loss import Loss, as_error
-from .ports import Ledger, Topic
+from .ports import Topic
 from .record import NextOffset, StoredPosition, TopicIdentity
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..core.clock import SystemClock
 from ..core.decode import JsonDecoder
-from ..core.ports import Clock, WritingConnection
+from ..core.ledger_ports import WritingConnection
+from ..core.ports import Clock
 from ..core.start import StartPolicy
 from ..core.stream import Stream
 from ..settings import Settings

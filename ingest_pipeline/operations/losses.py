@@ -9,9 +9,10 @@ from datetime import datetime
 
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError, Superseded
 from ..core.ledger import HandoverRequest
+from ..core.ledger_ports import Ledger
 from ..core.loss import Acceptance, Loss, LossCause, noted_loss
 from ..core.ownership import take_ownership
-from ..core.ports import Ledger, Topic
+from ..core.ports import Topic
 from ..core.record import NextOffset, Position, TopicIdentity
 from ..core.start import survey, unanswered_words
 from .stream_context import StreamContext

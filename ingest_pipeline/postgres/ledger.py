@@ -10,8 +10,8 @@ from sqlalchemy import Connection, TextClause, text
 
 from ..core.errors import IngestError
 from ..core.ledger import Account, LedgerSnapshot, LetterCount, Owners, StreamState
+from ..core.ledger_ports import Ledger
 from ..core.loss import Loss
-from ..core.ports import Ledger
 from ..core.record import NextOffset, StoredPosition, TopicIdentity
 from ..core.stream import Stream
 from . import acceptance, ledger_sql, ledgers, renamed, schema

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from ..core.errors import IngestError, LedgerConflict
 from ..core.ledger import LedgerSnapshot, Owners, StreamState
+from ..core.ledger_ports import Ledgers
 from ..core.loss import Loss, noted_loss
-from ..core.ports import Ledgers
 from ..core.record import StoredPosition
 from ..core.stream import Stream
 from . import ledger_sql, locks, schema

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ..core.ledger import Replayed
-from ..core.ports import ReplayStore
+from ..core.ledger_ports import ReplayStore
 from ..core.record import Batch, Row
 from ..core.stream import Stream
 from . import schema

@@ -14,9 +14,10 @@ from ..core.clock import SystemClock
 from ..core.dead_letter_limit import LetterLimits, LetterWindow
 from ..core.errors import EnvironmentFault, Superseded
 from ..core.ledger import HandoverRequest, Holder
+from ..core.ledger_ports import LedgerSession
 from ..core.loss import Acceptance
 from ..core.ownership import POLL_SECONDS
-from ..core.ports import Clock, LedgerSession
+from ..core.ports import Clock
 from ..core.record import Batch, CommitResult, NextOffset, Position, TopicIdentity
 from ..core.stream import Stream
 from . import acceptance, locks, schema

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ..core.errors import EnvironmentFault, TableBusy
 from ..core.ledger import HandoverRequest
-from ..core.ports import WritingConnection
+from ..core.ledger_ports import WritingConnection
 from ..core.record import OwnerRequests
 from . import locks
 from .database import Database, end_writing

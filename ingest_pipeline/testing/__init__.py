@@ -1,6 +1,7 @@
 """In-memory broker, database and clock for fast tests. The contract suite runs on these fakes and on real servers."""
 
-from ..core.ports import Ledger, Ledgers, LedgerSession, ReplayStore, Source, Topic, Topics, WritingConnection
+from ..core.ledger_ports import Ledger, Ledgers, LedgerSession, ReplayStore, WritingConnection
+from ..core.ports import Source, Topic, Topics
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .database import Fault, MemoryDatabase

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from ..core.errors import IngestError
 from ..core.ledger import Account, LedgerSnapshot, LetterCount, LetterStatus, Owners, StreamState
+from ..core.ledger_ports import Ledger, Ledgers
 from ..core.loss import Loss
-from ..core.ports import Ledger, Ledgers
 from ..core.record import NextOffset, StoredPosition, TopicIdentity
 from ..core.stream import Stream
 from .database import MemoryDatabase

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.ledger import LetterStatus, Replayed
-from ..core.ports import ReplayStore
+from ..core.ledger_ports import ReplayStore
 from ..core.record import Batch
 from ..core.stream import Stream
 from .database import MemoryDatabase

@@ -10,8 +10,8 @@ from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWi
 from ..core.dead_letters import dead_letter
 from ..core.errors import DatabaseUnavailable, LedgerConflict, RecordRefused, RefusalStage, Superseded, TableBusy
 from ..core.ledger import HandoverRequest, Holder, LetterStatus
+from ..core.ledger_ports import LedgerSession
 from ..core.loss import Acceptance
-from ..core.ports import LedgerSession
 from ..core.record import (
     Batch,
     CommitResult,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..core.ledger import HandoverRequest
-from ..core.ports import WritingConnection
+from ..core.ledger_ports import WritingConnection
 from ..core.record import OwnerRequests
 from .database import MemoryDatabase, MemoryTable
 

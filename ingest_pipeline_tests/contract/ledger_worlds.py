@@ -16,8 +16,8 @@ import pytest
 from ingest_pipeline.core.clock import SystemClock
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.ledger import Holder
+from ingest_pipeline.core.ledger_ports import Ledgers
 from ingest_pipeline.core.ownership import take_ownership
-from ingest_pipeline.core.ports import Ledgers
 from ingest_pipeline.core.record import Batch, NextOffset, OwnerRequests, Row
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.database import Database

@@ -1,4 +1,4 @@
-"""What core.ports.Ledger promises, of the real ledger and of the in-memory one."""
+"""What core.ledger_ports.Ledger promises, of the real ledger and of the in-memory one."""
 
 from __future__ import annotations
 

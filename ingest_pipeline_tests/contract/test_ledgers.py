@@ -1,4 +1,4 @@
-"""What core.ports.Ledgers promises, of PostgreSQL and in memory: several ledgers, read together."""
+"""What core.ledger_ports.Ledgers promises, of PostgreSQL and in memory: several ledgers, read together."""
 
 from __future__ import annotations
 

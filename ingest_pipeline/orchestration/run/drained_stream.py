@@ -24,8 +24,9 @@ from ...core.errors import (
 )
 from ...core.lane import Lane, Opening
 from ...core.ledger import Holder
+from ...core.ledger_ports import Ledger, WritingConnection
 from ...core.loss import as_error, unverified
-from ...core.ports import Ledger, Topic, WritingConnection
+from ...core.ports import Topic
 from ...core.record import StoredPosition, TopicIdentity
 from ...core.start import begin, check_identity, unanswered_words
 from ...operations.limits import batch_limits, record_rules

@@ -11,8 +11,9 @@ from ...core.choices import OnDataLoss
 from ...core.errors import EnvironmentFault, IngestError, TopicMissing
 from ...core.find_losses import find_losses
 from ...core.ledger import LedgerSnapshot
+from ...core.ledger_ports import Ledger
 from ...core.loss import Loss, as_error, topic_gone
-from ...core.ports import Ledger, Topic
+from ...core.ports import Topic
 from ...core.record import NextOffset, TopicIdentity
 from ...core.start import log_bounds, unanswered
 from ...operations.judgement import paused_words

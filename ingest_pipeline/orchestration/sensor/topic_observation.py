@@ -15,7 +15,8 @@ from typing import Any
 
 import dagster as dg
 
-from ...core.ports import Ledger, Topic
+from ...core.ledger_ports import Ledger
+from ...core.ports import Topic
 from ...core.start import unanswered, unanswered_words
 
 OBSERVE_SECONDS = 300.0
