@@ -77,7 +77,7 @@ def by_copy_alone(topic: str, records: int, url: str, table: str, batch: int) ->
     def rows(done: int) -> Rows:
         return [(1, i % 4, i // 4, 10**15, "dev-0042", 21.5, event_time) for i in range(done, done + batch)]
 
-    return _copied(rows, topic, records, url, table)
+    return _copied(rows, topic, records, url=url, table=table)
 
 
 def undecoded(servers: str, topic: str, records: int, url: str, table: str, batch: int) -> Samples:
@@ -99,7 +99,7 @@ def undecoded(servers: str, topic: str, records: int, url: str, table: str, batc
         return [(1, partition, offset, 10**15, "dev-0042", 21.5, event_time) for partition, offset in places]
 
     try:
-        return _copied(rows, topic, records, url, table)
+        return _copied(rows, topic, records, url=url, table=table)
     finally:
         consumer.close()
 
@@ -135,11 +135,11 @@ def _most_resident_mib() -> float:
 def main(arguments: list[str]) -> None:
     kind, servers, topic, records, url, table, batch = arguments
     if kind == "asyncio":
-        samples = asyncio.run(by_asyncio(servers, topic, int(records), url, table, int(batch)))
+        samples = asyncio.run(by_asyncio(servers, topic, int(records), url=url, table=table, batch=int(batch)))
     elif kind == "undecoded":
-        samples = undecoded(servers, topic, int(records), url, table, int(batch))
+        samples = undecoded(servers, topic, int(records), url=url, table=table, batch=int(batch))
     else:
-        samples = by_copy_alone(topic, int(records), url, table, int(batch))
+        samples = by_copy_alone(topic, int(records), url, table=table, batch=int(batch))
     used = resource.getrusage(resource.RUSAGE_SELF)
     result: dict[str, Any] = {
         "samples": samples,

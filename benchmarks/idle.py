@@ -60,7 +60,7 @@ def trickle_section(running: System, effort: Effort) -> str:
     rows = []
     for every_seconds in (120, 30):
         for run_idle_seconds in (0, 60):
-            cost = trickle(running, streams, every_seconds, run_idle_seconds, seconds)
+            cost = trickle(running, streams, every_seconds, run_idle_seconds=run_idle_seconds, seconds=seconds)
             name = f"a record every {every_seconds} s"
             click.echo(f"  {name}, RUN_IDLE_SECONDS={run_idle_seconds}: {cost}")
             figures = (1000 * cost.cores / streams, cost.mib / streams, cost.sessions / streams)
@@ -109,7 +109,7 @@ def trickle(running: System, streams: int, every_seconds: float, run_idle_second
         while time.monotonic() < deadline:
             send()
             time.sleep(pause)
-        cost = measured_cost(running, dagster, seconds, send, pause)
+        cost = measured_cost(running, dagster, seconds, act=send, pause=pause)
     assert producer.flush(60) == 0, "the broker did not take every record"
     return cost
 

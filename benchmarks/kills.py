@@ -72,7 +72,7 @@ def survive(running: System, records: int, kills: int, seed: int) -> Survived:
         wait_for_all(running, produced)
     rows, distinct = stored(running)
     letters = int(str(running.query("SELECT count(*) FROM ingest.dead_letter")[0][0]))
-    return Survived(produced, broken, kills, rows, distinct, letters)
+    return Survived(produced, broken, kills=kills, rows=rows, distinct=distinct, dead_letters=letters)
 
 
 def accounted(running: System, ledger: str = "ingest") -> int:

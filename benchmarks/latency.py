@@ -123,14 +123,14 @@ def steady_load(running: System, seconds: float, rate: float, settings: Mapping[
     return Latency(
         len(latencies),
         took,
-        quantile(latencies, 0.5),
-        quantile(latencies, 0.99),
-        max(latencies),
-        len(changes),
-        max(changes, default=0.0),
-        quantile(others, 0.99),
-        len({run for commits in watch.runs.values() for seconds, run in commits if seconds >= since}),
-        after - before,
+        p50=quantile(latencies, 0.5),
+        p99=quantile(latencies, 0.99),
+        longest=max(latencies),
+        hand_overs=len(changes),
+        hand_over_seconds=max(changes, default=0.0),
+        between_commits=quantile(others, 0.99),
+        runs=len({run for commits in watch.runs.values() for seconds, run in commits if seconds >= since}),
+        dagster_mib=after - before,
     )
 
 

@@ -42,7 +42,7 @@ def section(running: System, effort: Effort) -> str:
     make_topics(running, thousand, partitions=1)
     rows = []
     for streams, jobs, per_second in ((hundred, 1, 1.0), (hundred, 1, 0.0), (thousand, 4, 0.1)):
-        load = measure(running, streams, jobs, per_second, seconds)
+        load = measure(running, streams, jobs, per_second=per_second, seconds=seconds)
         name = f"{streams} streams, {jobs} job{'s' if jobs > 1 else ''}, {per_second:g} records/s each"
         p50, p99 = (quantile(load.latencies, share) if load.latencies else None for share in (0.5, 0.99))
         cost = load.cost

@@ -41,7 +41,7 @@ def take_ownership(
     if request is not None:
         for session, partitions in wanted.items():
             session.announce(request, partitions)
-    others = _take(wanted, clock, exact, wait_seconds, stop)
+    others = _take(wanted, clock, exact=exact, wait_seconds=wait_seconds, stop=stop)
     if request is not None:
         for session in wanted:
             session.withdraw()
@@ -51,6 +51,7 @@ def take_ownership(
 def _take(
     wanted: Mapping[LedgerSession, Collection[int]],
     clock: Clock,
+    *,
     exact: bool,
     wait_seconds: float,
     stop: Callable[[], str | None],

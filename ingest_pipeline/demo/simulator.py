@@ -16,7 +16,7 @@ class Simulator:
         self.tally = Tally()
         self._is_over = threading.Event()
         self._pool = ThreadPoolExecutor(1, "simulator")
-        self._simulation = self._pool.submit(simulate, kafka, plan, self._is_over.is_set, self._report)
+        self._simulation = self._pool.submit(simulate, kafka, plan, stop=self._is_over.is_set, report=self._report)
 
     def stop(self) -> Tally:
         """End the simulator. On return the tally is complete. May be called again."""

@@ -106,7 +106,7 @@ class StoppedPartitions:
         where = f"{self._topics.metadata.where(key[0])}, partition {key[1]}"
         fault = map_error(error, where, partition=key[1], offset=next_offset)
         if isinstance(fault, DataLoss):
-            return self._background(partial(_loss, self._topics, key, next_offset, is_corrupt(error)))
+            return self._background(partial(_loss, self._topics, key, next_offset, corrupt=is_corrupt(error)))
         if isinstance(fault, TopicMissing):
             return self._background(partial(_missing, self._topics, key, fault))
         answer: Future[IngestError] = Future()

@@ -89,12 +89,13 @@ class KafkaTopics:
         while True:
             waiting = _waiting(partitions, answers, errors)
             if waiting:
-                self._ask_leaders(waiting, spec, deadline, isolation, answers, errors)
+                self._ask_leaders(waiting, spec, deadline, isolation=isolation, answers=answers, errors=errors)
                 waiting = _waiting(partitions, answers, errors)
             missing: dict[str, IngestError] = {}
             try:
                 for topic, silent in waiting.items():
-                    self._check_exists(topic, silent, max(deadline, time.monotonic() + self._grace), missing, errors)
+                    ends_at = max(deadline, time.monotonic() + self._grace)
+                    self._check_exists(topic, silent, ends_at, missing=missing, errors=errors)
             except KafkaUnavailable:
                 if not any(answers.values()):
                     raise
@@ -111,6 +112,7 @@ class KafkaTopics:
         topic: str,
         partitions: Collection[int],
         deadline: float,
+        *,
         missing: dict[str, IngestError],
         errors: dict[str, IngestError],
     ) -> None:
@@ -131,6 +133,7 @@ class KafkaTopics:
         partitions: Mapping[str, Collection[int]],
         spec: OffsetSpec,
         deadline: float,
+        *,
         isolation: IsolationLevel,
         answers: Answers,
         errors: dict[str, IngestError],

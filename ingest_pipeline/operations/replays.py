@@ -78,7 +78,7 @@ def ranges(request: ReplayRequest, context: StreamContext) -> list[Range]:
                 start = low - 1  # a deleted record may be of that time, too
             _check_held(stream, partition, start, low=low, high=high)
             _check_stable(stream, partition, stop, topic, end=high)
-            chosen.append(Range(partition, position.incarnation, start, stop, position.leader_epoch))
+            chosen.append(Range(partition, position.incarnation, start, stop, leader_epoch=position.leader_epoch))
     if not chosen:
         raise SettingsError(
             f"stream {stream.name}: nothing of that range has been ingested yet. The stream's runs will read it"

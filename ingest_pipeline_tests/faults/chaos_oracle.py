@@ -135,7 +135,7 @@ def differences(world: World, log: Log, issued: Issued) -> Iterator[str]:
         yield from _compare(f"{stream} dead letter", letters, digests)
         aborted = {feed.row(stream, number)[0] for name, number in issued.aborted if name == stream}
         yield from _differ(f"{stream}: aborted, but a row", [p for p, row in rows.items() if row[0] in aborted])
-        yield from _miscounted(world, stream, log, rows, letters, by_kind["tombstone"])
+        yield from _miscounted(world, stream, log, rows=rows, letters=letters, tombstones=by_kind["tombstone"])
 
 
 def _miscounted(

@@ -38,8 +38,10 @@ class Shape:
 
 
 SHAPES = {
-    "temperature": Shape("temperature", "device_id", "temperature", -300.0, "temperature >= -273.15"),
-    "price": Shape("price", "symbol", "price", -1.0, "price >= 0"),
+    "temperature": Shape(
+        "temperature", "device_id", number="temperature", refused=-300.0, check="temperature >= -273.15"
+    ),
+    "price": Shape("price", "symbol", number="price", refused=-1.0, check="price >= 0"),
 }
 
 _Poison = Callable[[Shape, int], bytes]

@@ -138,7 +138,7 @@ def _record(dice: random.Random, stream: Stream, partitions: int) -> Fuzzed:
     if dice.random() > HEALTHY_SHARE:
         (spoil,) = dice.choices(list(SPOILT), list(SPOILT.values()))
     kind = "healthy" if spoil is _valid else spoil.__name__
-    record = Fuzzed(kind, spoil(dice, stream), _key(dice), _headers(dice), _timestamp_ms(dice))
+    record = Fuzzed(kind, spoil(dice, stream), key=_key(dice), headers=_headers(dice), timestamp_ms=_timestamp_ms(dice))
     record.partition = dice.randrange(partitions)
     if record.value is not None and dice.random() < RAW_SHARE:
         names = (b"\xff\xfe", b"a\0b", b"\xed\xa0\x80", b"trace", b"")

@@ -58,7 +58,8 @@ class FuzzedStream:
         for record in by_library:
             assert record.value is not None and record.raw_headers is not None
             topic = self.stream.topic
-            self.world.raw.produce(topic, record.partition, record.value, record.key or b"", record.raw_headers)
+            key = record.key or b""
+            self.world.raw.produce(topic, record.partition, record.value, key=key, headers=record.raw_headers)
             placed[record.partition, self.ends[record.partition]] = record, record.timestamp_ms or 0
             self.ends[record.partition] += 1
         self.world.raw.flush()

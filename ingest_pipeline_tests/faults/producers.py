@@ -137,7 +137,7 @@ class Producers:
 
         for stream in feed.SHAPES:
             for partition in range(PARTITIONS):
-                self._write(self._fresh, stream, self.issued.next_good(stream), partition, acknowledged)
+                self._write(self._fresh, stream, self.issued.next_good(stream), partition=partition, then=acknowledged)
         assert self._fresh.flush(120) == 0
         return written
 
@@ -216,7 +216,9 @@ class Producers:
         self.issued.doubt(written)
         producer.begin_transaction()
         for stream, number in written:
-            self._write(producer, stream, number, choose.randrange(PARTITIONS), note(number), acknowledge=False)
+            self._write(
+                producer, stream, number, partition=choose.randrange(PARTITIONS), then=note(number), acknowledge=False
+            )
         try:
             producer.flush()
             _retried(lambda seconds: end(producer, seconds))

@@ -108,7 +108,13 @@ def world(
                 "RETRY_SECONDS": "2",
                 **secret,
             }
-            return World(canary, kafka_server, replace(stream, topic=topic(stream.name, 1)), environ, folder)
+            return World(
+                canary,
+                kafka_server,
+                stream=replace(stream, topic=topic(stream.name, 1)),
+                environ=environ,
+                folder=folder,
+            )
 
         yield make
 

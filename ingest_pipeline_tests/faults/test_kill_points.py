@@ -148,7 +148,9 @@ class Place:
     def die(self, case: Case, marker: Path) -> dict[str, int]:
         """A run that dies. Returns its last words after PostgreSQL has ended its session."""
         environ = {**self.environ, "RUN_IDLE_SECONDS": "60"}
-        process = kill_points.start(case.point, case.nth, marker, self.world.topic, environ, self.world.folder)
+        process = kill_points.start(
+            case.point, case.nth, marker, topic=self.world.topic, environ=environ, folder=self.world.folder
+        )
         process.join(60)
         ended = process.exitcode
         process.kill()

@@ -47,7 +47,7 @@ def test_any_number_of_them_is_survived(embedded_broker: EmbeddedBroker) -> None
     with RawProducer(embedded_broker.bootstrap_servers) as producer:
         for some in names:
             for _ in range(EACH):
-                producer.produce(TOPIC, 0, b"v", b"k", [(name, b"x") for name in some])
+                producer.produce(TOPIC, 0, b"v", key=b"k", headers=[(name, b"x") for name in some])
         producer.flush()
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=read_all, args=(embedded_broker.bootstrap_servers,))

@@ -168,7 +168,7 @@ class TestIdlePoll:
         drained(here, 3)
         context = dg.build_sensor_context(instance=here.instance)
         idle_poll = CountedPoll(lambda: meanwhile.append(time.time()))
-        view = read(context, [here.context], SensorMemory(), idle_poll).view
+        view = read(context, [here.context], SensorMemory(), idle_poll=idle_poll).view
         assert [view.now <= moment for moment in meanwhile] == [True]
 
     def test_no_poll_with_lag_an_owner_or_a_pause(self, bench: Make) -> None:

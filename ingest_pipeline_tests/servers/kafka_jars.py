@@ -213,7 +213,9 @@ class KafkaServer(RealKafka):
             "advertised.listeners": plain,
             **(properties or {}),
         }
-        self._process = KafkaProcess(folder, settings, new_id(), self.description, java_options)
+        self._process = KafkaProcess(
+            folder, settings, cluster_id=new_id(), description=self.description, java_options=java_options
+        )
 
     @property
     def pid(self) -> int:

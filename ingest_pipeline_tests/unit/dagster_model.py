@@ -109,7 +109,9 @@ class DagsterModel:
         for launch in decision.launches:
             starts = self.now + self.start
             run_id = f"{len(self.runs):08}"
-            self.runs.append(Run(run_id, self.now, starts, starts + self.opening, launch.successor))
+            self.runs.append(
+                Run(run_id, self.now, starts=starts, opens=starts + self.opening, successor=launch.successor)
+            )
             self.launched_at.append(self.now)
         self.most_active = max(self.most_active, sum(run.ended_at is None for run in self.runs))
         return decision

@@ -95,11 +95,11 @@ class Case:
 
 
 def stopped(name: str, view: StreamSnapshot, *messages: str, health: str = "503") -> Case:
-    return Case(name, view, Level.STOPPED, messages, health)
+    return Case(name, view, level=Level.STOPPED, messages=messages, health=health)
 
 
 def unknown(name: str, view: StreamSnapshot, *messages: str) -> Case:
-    return Case(name, view, Level.UNKNOWN, messages, "504")
+    return Case(name, view, level=Level.UNKNOWN, messages=messages, health="504")
 
 
 def degraded(name: str, view: StreamSnapshot, *messages: str) -> Case:

@@ -46,7 +46,7 @@ class World:
 
     def observe(self, seconds: float) -> list[dg.AssetObservation]:
         """So many seconds after the start."""
-        observations, self.last = observe(self.topic, self.ledger, KEY, self.last, START + seconds)
+        observations, self.last = observe(self.topic, self.ledger, KEY, self.last, now=START + seconds)
         return observations
 
 

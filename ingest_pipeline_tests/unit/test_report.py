@@ -33,8 +33,18 @@ def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], check
             checked.append(name)
             yield
 
-    key, log = dg.AssetKey("reading"), logging.getLogger("test")
-    return Reporter("reading", key, dg.AssetObservation, emitted.append, topic, clock, 60.0, log, checks, lambda: None)
+    return Reporter(
+        stream="reading",
+        key=dg.AssetKey("reading"),
+        event=dg.AssetObservation,
+        emit=emitted.append,
+        topic=topic,
+        clock=clock,
+        report_seconds=60.0,
+        log=logging.getLogger("test"),
+        checks=checks,
+        row_count=lambda: None,
+    )
 
 
 @pytest.mark.parametrize("error", [KafkaUnavailable("away"), NotPermitted("a right was taken away")])

@@ -110,7 +110,11 @@ def replay_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         stream_context = context_of(config.stream, contexts)
         with told_in_a_line():
             request = ReplayRequest(
-                config.partition, config.from_offset, config.to_offset, _time(config.from_time), _time(config.to_time)
+                config.partition,
+                config.from_offset,
+                config.to_offset,
+                from_time=_time(config.from_time),
+                to_time=_time(config.to_time),
             )
             replay_ranges = ranges(request, stream_context)
             for replay_range in replay_ranges:

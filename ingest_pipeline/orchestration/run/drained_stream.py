@@ -239,16 +239,16 @@ class DrainedStream:
     def _new_reporter(self) -> Reporter:
         settings = self.context.settings
         return Reporter(
-            self.name,
-            self.key,
-            dg.AssetMaterialization if settings.report_as == ReportAs.MATERIALIZATION else dg.AssetObservation,
-            self._journal.event,
-            self.context.topic,
-            self.context.clients.clock,
-            settings.report_seconds * (1 + self._neighbours / 10),
-            self._log,
-            self.evaluate_checks,
-            lambda: known_row_count(self.context, self._log),
+            stream=self.name,
+            key=self.key,
+            event=dg.AssetMaterialization if settings.report_as == ReportAs.MATERIALIZATION else dg.AssetObservation,
+            emit=self._journal.event,
+            topic=self.context.topic,
+            clock=self.context.clients.clock,
+            report_seconds=settings.report_seconds * (1 + self._neighbours / 10),
+            log=self._log,
+            checks=self.evaluate_checks,
+            row_count=lambda: known_row_count(self.context, self._log),
         )
 
     def evaluate_checks(self, limit_reached: str | None = None) -> Iterator[None]:

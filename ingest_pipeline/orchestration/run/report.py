@@ -35,6 +35,7 @@ class Reporter:
 
     def __init__(
         self,
+        *,
         stream: str,
         key: dg.AssetKey,
         event: type[dg.AssetObservation] | type[dg.AssetMaterialization],

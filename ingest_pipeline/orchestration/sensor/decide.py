@@ -51,10 +51,10 @@ def decide(view: View) -> Decision:
     return Decision(
         launches,
         skip_reasons,
-        failed,
-        {run_id: since for run_id, since in ghosts_seen.items() if run_id not in failed},
-        _last_statuses(view),
-        fruitless,
+        failed_ghosts=failed,
+        ghosts_seen={run_id: since for run_id, since in ghosts_seen.items() if run_id not in failed},
+        last_statuses=_last_statuses(view),
+        fruitless=fruitless,
     )
 
 
@@ -92,7 +92,7 @@ def _decide_shard(shard: Shard, shares: Sequence[Share], view: View, live: Colle
     due = [share for share in ready if share.due and not share.owners]
     # A run by hand or of another job leaves the other streams to a run of this shard.
     if owners and (not due or any(run.run_id in owners and run.shard is not None for run in live)):
-        return _with_owner(shard, ready, view, live, owners, pending, overdue)
+        return _with_owner(shard, ready, view, live, owners=owners, pending=pending, overdue=overdue)
     if pending:
         return [f"run {_short(pending[0].run_id)} is {_status_word(pending[0])}"]
     if not due:
@@ -107,6 +107,7 @@ def _with_owner(
     shares: Sequence[Share],
     view: View,
     live: Collection[RunView],
+    *,
     owners: list[str],
     pending: list[RunView],
     overdue: list[RunView],

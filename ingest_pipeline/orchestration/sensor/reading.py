@@ -62,6 +62,7 @@ def read(
     context: dg.SensorEvaluationContext,
     stream_contexts: Sequence[StreamContext],
     memory: SensorMemory,
+    *,
     idle_poll: IdlePoll | None = None,
     starting_seconds: float = STARTING_SECONDS,
 ) -> Reading:
@@ -97,13 +98,19 @@ def read(
         name = stream_context.stream.name
         try:
             reading = _read_stream(
-                number, stream_context, memory, snapshots[name], topics[name], ends.get(name, {}), now
+                number,
+                stream_context,
+                memory,
+                snapshot=snapshots[name],
+                identity=topics[name],
+                ends=ends.get(name, {}),
+                now=now,
             )
         except EnvironmentFault:
             raise
         except IngestError as error:
             errors[name] = error
-            views.append(_in_trouble(number, name, error, facts.get(name), now))
+            views.append(_in_trouble(number, name, error, snapshot=facts.get(name), now=now))
         else:
             readings[name] = reading
             views.append(reading.view)
@@ -119,7 +126,7 @@ def read(
             lambda: _by_partition(end_offsets(stream_contexts, {name: partitions[name] for name in polled})),
             _by_partition(polled),
         ):
-            return read(context, stream_contexts, memory, None, starting_seconds)
+            return read(context, stream_contexts, memory, starting_seconds=starting_seconds)
     runs_read = not (idle and readings and memory.recently_idle())
     runs = views_of_runs(context.instance, job, RECENT_RUNS * job_settings.parallelism) if runs_read else RunViews()
     cursor = load(context.cursor)
@@ -150,6 +157,7 @@ def _read_stream(
     number: int,
     stream_context: StreamContext,
     memory: SensorMemory,
+    *,
     snapshot: LedgerSnapshot | IngestError,
     identity: TopicIdentity | IngestError,
     ends: Mapping[int, NextOffset],
@@ -200,7 +208,9 @@ def _read_stream(
     )
 
 
-def _in_trouble(number: int, name: str, error: IngestError, snapshot: LedgerSnapshot | None, now: float) -> StreamView:
+def _in_trouble(
+    number: int, name: str, error: IngestError, *, snapshot: LedgerSnapshot | None, now: float
+) -> StreamView:
     if snapshot is None:
         return StreamView(name, number, trouble=error.message)
     owners = {p: holder.run_id for p, holder in snapshot.owners.holders.items() if not holder.frozen}

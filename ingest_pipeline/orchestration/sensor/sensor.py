@@ -54,7 +54,14 @@ def job_sensor(stream_contexts: Sequence[StreamContext], start_queue: StartQueue
         try:
             starting = _starting_seconds(instance, clients.settings.run_start_seconds)
             queue = start_queue if by_daemon and _starts_here(instance) else None
-            return tick(context, stream_contexts, memory, idle_poll, starting, queue)
+            return tick(
+                context,
+                stream_contexts,
+                memory,
+                idle_poll=idle_poll,
+                starting_seconds=starting,
+                start_queue=queue,
+            )
         except IngestError as error:
             for name in memory.checks:
                 _report(context, memory, name, error)
@@ -89,7 +96,7 @@ def tick(
             again.
     """
     memory = SensorMemory() if memory is None else memory
-    reading = read(context, stream_contexts, memory, idle_poll, starting_seconds)
+    reading = read(context, stream_contexts, memory, idle_poll=idle_poll, starting_seconds=starting_seconds)
     view = reading.view
     for name, error in reading.errors.items():
         if len(stream_contexts) > 1:
@@ -103,7 +110,8 @@ def tick(
             checks.servers_answered()
     decision = decide(view)
     if start_queue is not None and decision.launches:
-        decision = _in_turn(start_queue, stream_contexts[0].stream.job, decision, view, starting_seconds)
+        starting = starting_runs(view, starting_seconds)
+        decision = _in_turn(start_queue, stream_contexts[0].stream.job, decision, starting)
     for run_id in decision.failed_ghosts:
         if (run := context.instance.get_run_by_id(run_id)) is not None:
             context.instance.report_run_failed(
@@ -142,9 +150,9 @@ def _report(context: dg.SensorEvaluationContext, memory: SensorMemory, name: str
         checks.after_failure(context.instance, error)
 
 
-def _in_turn(start_queue: StartQueue, job: str, decision: Decision, view: View, starting_seconds: float) -> Decision:
+def _in_turn(start_queue: StartQueue, job: str, decision: Decision, starting: int) -> Decision:
     """The decision without the launches that have to wait for their turn."""
-    launches = start_queue.admit(job, decision.launches, starting_runs(view, starting_seconds))
+    launches = start_queue.admit(job, decision.launches, starting)
     waiting = [launch.shard for launch in decision.launches if launch not in launches]
     reasons = [f"shard {shard} waits for the starts of other runs" for shard in waiting]
     return replace(decision, launches=launches, skip_reasons=[*decision.skip_reasons, *reasons])
@@ -187,7 +195,7 @@ def _observe_topic(
 ) -> tuple[list[dg.AssetObservation], LastLook]:
     """The next tick observes again after an outage."""
     try:
-        return observe(stream_context.topic, stream_context.ledger, topic_key(stream_context), last_look, now)
+        return observe(stream_context.topic, stream_context.ledger, topic_key(stream_context), last_look, now=now)
     except EnvironmentFault as fault:
         context.log.warning(f"the topic is observed at the next tick: {fault.message}")
         return [], last_look

@@ -57,7 +57,7 @@ class PartitionFigures:
 
 
 def observe(
-    topic: Topic, ledger: Ledger, key: dg.AssetKey, last: LastLook, now: float
+    topic: Topic, ledger: Ledger, key: dg.AssetKey, last: LastLook, *, now: float
 ) -> tuple[list[dg.AssetObservation], LastLook]:
     """(new observations, look for the next tick).
 
