@@ -29,7 +29,7 @@ class _Handler(WSGIRequestHandler):
 @click.option("--port", default=9464, show_default=True, type=click.IntRange(0, 65535), help="0 for any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 to be scraped from elsewhere.")
 def metrics(port: int, host: str) -> None:
-    """Serve /metrics for Prometheus and /healthz for probes, until Ctrl-C.
+    """Serve /metrics for Prometheus, /status as JSON and /healthz for probes, until Ctrl-C.
 
     Every request reads ledger and brokers, so no run has to be alive.
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -68,6 +66,8 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     """
     from rich.console import Console
 
+    from ..operations.status_document import document
+
     if watch and as_json:
         raise click.UsageError("--watch draws tables and excludes --json. Call `ingest status --json`")
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -77,7 +77,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
         return
     statuses = _statuses(shown)
     if as_json:
-        click.echo(json.dumps([_plain(stream) for stream in statuses], indent=2, default=str))
+        click.echo(document(statuses))
     else:
         console.print(drawn(statuses, console))
     sys.exit(worst(stream.level for stream in statuses))
@@ -96,17 +96,6 @@ def _watch(streams: Sequence[Stream], console: Console) -> None:
         while True:
             live.update(drawn(_statuses(streams), console), refresh=True)
             time.sleep(_WATCH_SECONDS)
-
-
-def _plain(stream: StreamStatus) -> dict[str, Any]:
-    """The status for JSON."""
-    fields = asdict(stream)
-    fields["partitions"] = [
-        {**asdict(row), "lag": row.lag, "delay": row.delay, "open_letters": row.open_letters}
-        for row in stream.partitions
-    ]
-    fields["said"] = fields.pop("messages")
-    return {**fields, "level": stream.level.label, "lag": stream.lag}
 
 
 def drawn(statuses: Sequence[StreamStatus], console: Console) -> Group:

@@ -23,6 +23,12 @@ class Ledgers(Protocol):
     def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
         """Stream → the facts for a sensor tick, or the error of this stream's ledger. Reads all in one transaction."""
 
+    def accounting(self) -> dict[str, list[Account]]:
+        """Stream → accounts, see Ledger."""
+
+    def open_letters(self) -> dict[str, list[LetterCount]]:
+        """Stream → open dead letters, see Ledger."""
+
     def note_ticks(self, streams: Collection[str]) -> None:
         """Note the time of a sensor tick for these streams."""
 

@@ -104,13 +104,22 @@ def survey(topic: Topic, ledger: Ledger) -> Survey:
     Raises:
         TopicMissing, KafkaUnavailable, DatabaseUnavailable.
     """
-    return compare(topic, ledger.positions(), ledger.losses())
-
-
-def compare(topic: Topic, positions: Mapping[int, StoredPosition], noted: Iterable[Loss]) -> Survey:
-    """Compare the topic with fresh positions and noted losses. Raises TopicMissing, KafkaUnavailable."""
+    positions, noted = ledger.positions(), ledger.losses()
     identity = topic.identity()
     ends = topic.end_offsets(range(identity.partitions))
+    return compare_ends(topic, identity, ends, positions=positions, noted=noted)
+
+
+def compare_ends(
+    topic: Topic,
+    identity: TopicIdentity,
+    ends: dict[int, NextOffset],
+    *,
+    positions: Mapping[int, StoredPosition],
+    noted: Iterable[Loss],
+) -> Survey:
+    """Compare the topic's identity and ends with fresh positions and noted losses. Raises TopicMissing,
+    KafkaUnavailable."""
     starts, highs = log_bounds(topic, positions, ends, positions)
     losses = find_losses(identity, topic.name, positions, noted=noted, starts=starts, highs=highs)
     return Survey(identity, losses, ends, unanswered(identity, ends))

@@ -1,10 +1,10 @@
-"""A stream's level and messages, as a function of its snapshot: no server, no clock."""
+"""A stream's level and problems, as a function of its snapshot: no server, no clock."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ..core.errors import IngestError, TopicMissing
 from ..core.ledger import LedgerSnapshot, StreamState
@@ -13,7 +13,8 @@ from ..core.start import Survey, unanswered_words
 from . import lateness
 from .levels import Level, judge_error
 from .partition_status import PartitionStatus
-from .snapshot import NotAsked, StreamSnapshot, answered
+from .problems import Kind, Problem, moment
+from .snapshot import StreamSnapshot, answered
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,35 @@ class StreamStatus:
     """A stream's state.
 
     Attributes:
-        messages: a sentence for every fault, the gravest first.
+        problems: the gravest first.
+        remarks: sentences about a healthy state.
         open_letters: None: not known.
         ticked_at: the sensor's last tick, to the minute.
         late: the messages about records waiting for more than MAX_DELAY_SECONDS. None: not known.
-        paused: an operator's pause is the only reason for the standstill.
     """
 
     stream: str
-    level: Level
-    messages: list[str]
+    problems: list[Problem] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     open_letters: int | None = None
     partitions: list[PartitionStatus] = field(default_factory=list)
     ticked_at: datetime | None = None
     late: list[str] | None = None
-    paused: bool = False
+
+    @property
+    def level(self) -> Level:
+        """The level of the gravest problem."""
+        return self.problems[0].level if self.problems else Level.HEALTHY
+
+    @property
+    def messages(self) -> list[str]:
+        """A sentence for every problem, then the remarks."""
+        return [*(problem.message for problem in self.problems), *self.remarks]
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator's pause is the only reason for the standstill."""
+        return {problem.kind for problem in self.problems if problem.level == Level.STOPPED} == {Kind.PAUSED}
 
     @property
     def lag(self) -> int | None:
@@ -44,51 +59,23 @@ class StreamStatus:
 
 
 def judge(snapshot: StreamSnapshot) -> StreamStatus:
-    """A stream's status. Its level is the gravest level with a message."""
-    stream, ledger, topic = snapshot.stream, snapshot.ledger, snapshot.topic
+    """A stream's status."""
+    stream, ledger = snapshot.stream, snapshot.ledger
     if isinstance(ledger, IngestError):
-        level, message = judge_error(ledger)
-        return StreamStatus(stream.name, level, [message])
-    state, partitions = ledger.state, snapshot.partitions
-    late, unattended = _waiting_records(snapshot, partitions, state)
-    no_answer = {level: [text for of, text in _without_answer(snapshot, ledger) if of == level] for level in Level}
-    losses = topic.losses if isinstance(topic, Survey) else ledger.losses
-    held_up = [*no_answer[Level.STOPPED], *(_lost(loss, stream.name) for loss in losses)]
-    failed = [] if held_up else _failed_run(state, partitions)
-    if state.failure_stops:
-        held_up, failed = held_up + failed, []
-    pause = paused_words(state)
-    stopped = held_up + ([] if pause is None else [f"paused: {pause}; to go on: ingest resume {stream.name}"])
-    letters = answered(snapshot.open_letters)
-    open_letters = None if letters is None else sum(row.letters for row in letters)
-    messages = {
-        Level.STOPPED: stopped,
-        Level.UNKNOWN: no_answer[Level.UNKNOWN],
-        Level.DEGRADED: [
-            *no_answer[Level.DEGRADED],
-            *_ledger_faults(partitions, ledger),
-            *([unanswered_words(topic.unanswered)] if isinstance(topic, Survey) and topic.unanswered else []),
-            *lateness.silence(stream, state, snapshot.poll_seconds),
-            *failed,
-            *(late or []),
-            *([] if stopped else unattended),
-        ],
-    }
-    if open_letters:
-        reasons = answered(snapshot.letter_reasons) or f"{open_letters:,} open dead letters"
-        messages[Level.DEGRADED].append(f"{reasons}. To see them: ingest dead-letters list {stream.name}")
+        return StreamStatus(stream.name, [_without_answer(ledger)])
+    state, letters = ledger.state, answered(snapshot.open_letters)
+    problems = list(dict.fromkeys(_problems(snapshot, ledger)))
     remarks = []
     if state.letters_allowed:
         remarks.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
     return StreamStatus(
         stream.name,
-        next((level for level, texts in messages.items() if texts), Level.HEALTHY),
-        [text for texts in (*messages.values(), remarks) for text in texts],
-        open_letters=open_letters,
-        partitions=list(partitions),
+        sorted(problems, key=lambda problem: problem.level.gravity, reverse=True),
+        remarks,
+        open_letters=None if letters is None else sum(row.letters for row in letters),
+        partitions=list(snapshot.partitions),
         ticked_at=state.ticked_at,
-        late=late,
-        paused=state.paused and not held_up,
+        late=None if (late := _late(snapshot, ledger)) is None else [problem.message for problem in late],
     )
 
 
@@ -96,64 +83,110 @@ def paused_words(state: StreamState) -> str | None:
     """Why, by whom and since when the stream is paused. None: not paused."""
     if not state.paused or state.since is None:
         return None
-    return f"{state.reason} ({state.paused_by}), since {_moment(state.since)}"
+    return f"{state.reason} ({state.paused_by}), since {moment(state.since)}"
 
 
-def _without_answer(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[tuple[Level, str]]:
-    """(level, message) of every question without an answer."""
+def _problems(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Problem]:
+    """In no order of gravity. The questions of operations/status.py, one after the other."""
+    stream, state, topic, partitions = snapshot.stream, ledger.state, snapshot.topic, snapshot.partitions
+    held_up = [*_of_answers(snapshot, ledger), *_losses(snapshot, ledger)]
+    yield from held_up
+    stands = any(problem.level == Level.STOPPED for problem in held_up)
+    failed = [] if stands else list(_failed_run(state, partitions))
+    yield from failed
+    if (pause := paused_words(state)) is not None:
+        yield Problem(Level.STOPPED, Kind.PAUSED, f"paused: {pause}; to go on: ingest resume {stream.name}")
+        stands = True
+    yield from _ledger_faults(partitions, ledger)
+    if isinstance(topic, Survey) and topic.unanswered:
+        yield Problem(Level.DEGRADED, Kind.NO_LEADER, unanswered_words(topic.unanswered))
+    for message in lateness.silence(stream, state, snapshot.poll_seconds):
+        yield Problem(Level.DEGRADED, Kind.SILENT_SENSOR, message, state.ticked_at)
+    yield from _late(snapshot, ledger) or ()
+    if not stands and not any(problem.level == Level.STOPPED for problem in failed):
+        yield from _unattended(snapshot, state)
+    letters = answered(snapshot.open_letters)
+    if count := sum(row.letters for row in letters or ()):
+        reasons = answered(snapshot.letter_reasons) or f"{count:,} open dead letters"
+        words = f"{reasons}. To see them: ingest dead-letters list {stream.name}"
+        yield Problem(Level.DEGRADED, Kind.REFUSED_RECORDS, words)
+
+
+def _of_answers(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Problem]:
+    """The problem of every question without an answer."""
     for answer in (
         snapshot.topic,
         snapshot.old_by_kafka,
         snapshot.accounting,
-        snapshot.newest_at,
-        snapshot.rows_per_second,
         snapshot.open_letters,
         snapshot.letter_reasons,
     ):
-        if isinstance(answer, NotAsked):
-            yield Level.UNKNOWN, f"unknown: {answer.reason}"
-        elif isinstance(answer, TopicMissing) and ledger.positions:
-            yield Level.STOPPED, topic_gone(answer, len(ledger.positions), snapshot.stream.name).message
+        if isinstance(answer, TopicMissing) and ledger.positions:
+            message = topic_gone(answer, len(ledger.positions), snapshot.stream.name).message
+            yield Problem(Level.STOPPED, Kind.TOPIC_GONE, message)
         elif isinstance(answer, TopicMissing):
-            yield Level.DEGRADED, f"{answer.message}; the sensor waits for it"
+            yield Problem(Level.DEGRADED, Kind.NO_TOPIC, f"{answer.message}; the sensor waits for it")
         elif isinstance(answer, IngestError):
-            yield judge_error(answer)
+            yield _without_answer(answer)
+
+
+def _without_answer(error: IngestError) -> Problem:
+    level, message = judge_error(error)
+    return Problem(level, Kind.NO_ANSWER if level == Level.UNKNOWN else Kind.REFUSED_QUESTION, message)
+
+
+def _losses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Problem]:
+    losses = snapshot.topic.losses if isinstance(snapshot.topic, Survey) else ledger.losses
+    for loss in losses:
+        yield Problem(Level.STOPPED, Kind.LOST, _lost(loss, snapshot.stream.name))
 
 
 def _lost(loss: Loss, stream: str) -> str:
-    since = "" if loss.found_at is None else f", found {_moment(loss.found_at)}"
+    since = "" if loss.found_at is None else f", found {moment(loss.found_at)}"
     return f"{loss.description}{since}; to go on: ingest accept-loss {stream}"
 
 
-def _failed_run(state: StreamState, partitions: Sequence[PartitionStatus]) -> list[str]:
+def _failed_run(state: StreamState, partitions: Sequence[PartitionStatus]) -> Iterator[Problem]:
     """Why the newest failed run failed. Nothing once a position has moved or an operator has acted since."""
     failed_at = state.failed_at
     if failed_at is None or (state.acted_at is not None and state.acted_at > failed_at):
-        return []
-    if not any(row.lag and (row.committed_at is None or row.committed_at < failed_at) for row in partitions):
-        return []
-    return [f"the last run failed, {_moment(failed_at)}: {state.failure}"]
+        return
+    if any(row.lag and (row.committed_at is None or row.committed_at < failed_at) for row in partitions):
+        level = Level.STOPPED if state.failure_stops else Level.DEGRADED
+        yield Problem(level, Kind.FAILED_RUN, f"the last run failed, {moment(failed_at)}: {state.failure}")
 
 
-def _ledger_faults(partitions: Sequence[PartitionStatus], ledger: LedgerSnapshot) -> Iterator[str]:
+def _ledger_faults(partitions: Sequence[PartitionStatus], ledger: LedgerSnapshot) -> Iterator[Problem]:
     for row in partitions:
         if row.accounted is False:
-            yield f"partition {row.partition}: the ledger's counters, dead letters and gaps do not add up"
+            message = f"partition {row.partition}: the ledger's counters, dead letters and gaps do not add up"
+            yield Problem(Level.DEGRADED, Kind.LEDGER, message)
     for partition, owner in sorted(ledger.owners.holders.items()):
         if owner.frozen:
-            yield f"partition {partition}: the owning run is frozen; the next one ends its session"
+            message = f"partition {partition}: the owning run is frozen; the next one ends its session"
+            yield Problem(Level.DEGRADED, Kind.FROZEN, message)
 
 
-def _waiting_records(
-    snapshot: StreamSnapshot, partitions: Sequence[PartitionStatus], state: StreamState
-) -> tuple[list[str] | None, list[str]]:
-    """The messages about late records, and about records without a run. (None, []) when Kafka did not answer."""
+def _late(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[Problem] | None:
+    """The problem of late records. None when Kafka did not answer."""
     old, allowed = answered(snapshot.old_by_kafka), snapshot.max_delay_seconds
     if old is None or not isinstance(snapshot.topic, Survey):
-        return None, []
-    unattended = lateness.unattended(snapshot.stream, partitions, old.get(lateness.UNATTENDED_SECONDS, ()))
-    return lateness.late(partitions, old.get(allowed, ()), allowed, state), unattended
+        return None
+    partitions, old_partitions = snapshot.partitions, old.get(allowed, ())
+    messages = lateness.late(partitions, old_partitions, allowed, ledger.state)
+    moves = lateness.moves(partitions, old_partitions, allowed, ledger.state)
+    expected = moves or ledger.state.paused
+    level, kind = (Level.DEGRADED, Kind.LATE) if expected else (Level.STOPPED, Kind.STUCK)
+    since = lateness.waits_since(partitions, old_partitions, allowed, ledger.state)
+    return [Problem(level, kind, message, since) for message in messages]
 
 
-def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def _unattended(snapshot: StreamSnapshot, state: StreamState) -> Iterator[Problem]:
+    old = answered(snapshot.old_by_kafka)
+    if old is None or not isinstance(snapshot.topic, Survey):
+        return
+    rows = [row for row in snapshot.partitions if row.owner is None]
+    old_partitions = old.get(lateness.UNATTENDED_SECONDS, ())
+    since = lateness.waits_since(rows, old_partitions, lateness.UNATTENDED_SECONDS, state)
+    for message in lateness.unattended(snapshot.stream, rows, old_partitions):
+        yield Problem(Level.STOPPED, Kind.NO_RUN, message, since)

@@ -89,9 +89,30 @@ def late(
     return messages
 
 
-def unattended(stream: Stream, partitions: Iterable[PartitionStatus], old_by_kafka: Collection[int]) -> list[str]:
-    """The message about records waiting for more than UNATTENDED_SECONDS without a run."""
-    waiting = _waiting([row for row in partitions if row.owner is None], old_by_kafka, UNATTENDED_SECONDS)
+def moves(
+    partitions: Sequence[PartitionStatus], old_by_kafka: Collection[int], allowed: int, state: StreamState
+) -> bool:
+    """Whether a partition has no late record and has moved within `allowed` seconds."""
+    waiting = {row.partition for row in _waiting(partitions, old_by_kafka, allowed)}
+    recently = ledger_time(state) - timedelta(seconds=allowed)
+    return any(
+        row.partition not in waiting and row.committed_at is not None and row.committed_at >= recently
+        for row in partitions
+    )
+
+
+def waits_since(
+    partitions: Iterable[PartitionStatus], old_by_kafka: Collection[int], seconds: int, state: StreamState
+) -> datetime | None:
+    """Since when the oldest of the records wait that have waited for longer. None: no record has."""
+    waiting = _waiting(partitions, old_by_kafka, seconds)
+    delays = [row.delay if row.delay is not None else float(seconds) for row in waiting]
+    return ledger_time(state) - timedelta(seconds=max(delays)) if delays else None
+
+
+def unattended(stream: Stream, rows: Iterable[PartitionStatus], old_by_kafka: Collection[int]) -> list[str]:
+    """The message about records of partitions without a run that wait for more than UNATTENDED_SECONDS."""
+    waiting = _waiting(rows, old_by_kafka, UNATTENDED_SECONDS)
     if not waiting:
         return []
     lag = sum(row.lag or 0 for row in waiting)
@@ -107,17 +128,17 @@ def ask_kafka(
     """Limit in seconds → partitions with an older next record by Kafka's times, or with an impossible time in the log.
     Asks only about partitions without a known wait in the ledger."""
     now, limits = ledger_time(state), sorted(set(limits))
-    suspects = {limit: _suspects(partitions, limit, state) for limit in limits}
+    asked = {limit: suspects(partitions, limit, state) for limit in limits}
     old: dict[int, set[int]] = {limit: set() for limit in limits}
-    if not (rows := suspects[limits[0]]):  # the shortest limit has every suspect of the others
+    if not (rows := asked[limits[0]]):  # the shortest limit has every suspect of the others
         return old
     numbers = [row.partition for row in rows]
     ahead = topic.offsets_at(numbers, _milliseconds(now + timedelta(seconds=AHEAD_SECONDS)))
     for limit in limits:
-        if not suspects[limit]:
+        if not asked[limit]:
             continue
         young = topic.offsets_at(numbers, _milliseconds(now - timedelta(seconds=limit)))
-        for row in suspects[limit]:
+        for row in asked[limit]:
             if (first := young.get(row.partition)) is None or (last := ahead.get(row.partition)) is None:
                 continue  # its leader did not answer both questions
             if (row.next_offset or 0) < first.next_offset or last.next_offset < (row.end or 0):
@@ -125,7 +146,8 @@ def ask_kafka(
     return old
 
 
-def _suspects(partitions: Iterable[PartitionStatus], limit: int, state: StreamState) -> list[PartitionStatus]:
+def suspects(partitions: Iterable[PartitionStatus], limit: int, state: StreamState) -> list[PartitionStatus]:
+    """The partitions whose records may have waited for longer than `limit` seconds, so Kafka has to be asked."""
     standstills = [(row, _standstill(row, state)) for row in partitions if row.lag and row.delay is None]
     return [row for row, seconds in standstills if seconds is None or seconds > limit]
 

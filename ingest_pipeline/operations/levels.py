@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
-from ..core.errors import DatabaseUnavailable, IngestError
+from ..core.errors import DatabaseUnavailable, EnvironmentFault, IngestError, UnknownFault
 
 
 class Level(IntEnum):
     """How well a stream is. The values are the exit codes of `ingest status`.
 
-    UNKNOWN is neither well nor ill: a running server was not asked, or did not answer in time.
+    UNKNOWN is neither well nor ill: a server does not answer, or a question was not asked.
     """
 
     HEALTHY = 0
@@ -24,6 +24,10 @@ class Level(IntEnum):
         """The word for people, JSON and metrics."""
         return self.name.lower()
 
+    @property
+    def gravity(self) -> int:
+        return _BY_GRAVITY.index(self)
+
 
 _BY_GRAVITY = (Level.HEALTHY, Level.DEGRADED, Level.UNKNOWN, Level.STOPPED)
 _TIME_OUTS = {"57014": "the question was ended after 5 s", "55P03": "another session locked what was asked for"}
@@ -31,7 +35,7 @@ _TIME_OUTS = {"57014": "the question was ended after 5 s", "55P03": "another ses
 
 def worst(levels: Iterable[Level]) -> Level:
     """The gravest level of several streams."""
-    return max(levels, key=_BY_GRAVITY.index, default=Level.HEALTHY)
+    return max(levels, key=lambda level: level.gravity, default=Level.HEALTHY)
 
 
 def timed_out(error: IngestError) -> bool:
@@ -40,8 +44,13 @@ def timed_out(error: IngestError) -> bool:
 
 
 def judge_error(error: IngestError) -> tuple[Level, str]:
-    """The level and the message of a question with an error for an answer."""
-    if not timed_out(error):
-        return Level.STOPPED, error.message
-    cause = _TIME_OUTS[str(error.sqlstate)]
-    return Level.UNKNOWN, f"unknown: the ledger did not answer in time, as {cause}: {error.message}"
+    """The level and the message of a question with an error for an answer.
+
+    A refusal is an answer about the stream. A server without an answer says nothing about the stream.
+    """
+    if timed_out(error):
+        cause = _TIME_OUTS[str(error.sqlstate)]
+        return Level.UNKNOWN, f"unknown: the ledger did not answer in time, as {cause}: {error.message}"
+    if isinstance(error, EnvironmentFault | UnknownFault):
+        return Level.UNKNOWN, f"unknown: {error.message}"
+    return Level.STOPPED, error.message

@@ -1,4 +1,4 @@
-"""Every stream's position and health for Prometheus. A scrape asks ledger and brokers, so no run has to be alive."""
+"""Every stream's position and health over HTTP. A request asks ledger and brokers, so no run has to be alive."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from .judgement import StreamStatus
 from .levels import Level
 from .status import statuses
+from .status_document import document
 from .stream_context import StreamContext
 
 _PARTITION = ("stream", "partition")
@@ -85,11 +86,13 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -
 
 
 def application(contexts: Iterable[StreamContext]) -> WSGIApplication:
-    """`/metrics` and `/healthz`. The latter answers with the reasons and
+    """`/metrics`, `/status` and `/healthz`. The last one answers with the reasons and
 
     - 503 when a stream is stopped without being paused,
     - else 504 when a stream's state is unknown,
     - else 200.
+
+    No session with PostgreSQL stays open between two requests. A kept session would hide that no new session is free.
     """
     contexts = list(contexts)
     registry = CollectorRegistry()
@@ -98,16 +101,26 @@ def application(contexts: Iterable[StreamContext]) -> WSGIApplication:
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        if path == "/metrics":
-            return metrics(environ, start_response)
-        if path != "/healthz":
-            start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"this server has /metrics and /healthz\n"]
-        status, body = _health(statuses(contexts))
-        start_response(status, [("Content-Type", "text/plain")])
-        return [body.encode()]
+        try:
+            if path == "/metrics":
+                return metrics(environ, start_response)
+            if path == "/status":
+                return respond(start_response, "200 OK", document(statuses(contexts, rates=True)), "application/json")
+            if path == "/healthz":
+                return respond(start_response, *_health(statuses(contexts)))
+        finally:
+            for context in contexts:
+                context.clients.release_idle()
+        return respond(start_response, "404 Not Found", "this server has /metrics, /status and /healthz\n")
 
     return answer
+
+
+def respond(
+    start_response: StartResponse, status: str, body: str, content_type: str = "text/plain; charset=utf-8"
+) -> list[bytes]:
+    start_response(status, [("Content-Type", content_type)])
+    return [body.encode()]
 
 
 def _health(streams: Sequence[StreamStatus]) -> tuple[str, str]:

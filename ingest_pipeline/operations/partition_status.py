@@ -23,6 +23,7 @@ class PartitionStatus:
     Attributes:
         next_offset: None before the stream has begun.
         end: None: Kafka does not answer, or does not have the partition.
+        lag: None: the end is not known, or belongs to another log than the position.
         owner, owner_since: the owning run, and the beginning of its session in PostgreSQL.
         refused, accounted: None where the ledger did not answer in time.
         newest_at: the Kafka timestamp of the newest row.
@@ -33,6 +34,7 @@ class PartitionStatus:
     partition: int
     next_offset: int | None
     end: int | None
+    lag: int | None
     rows: int = 0
     dead_letters: int = 0
     skipped: int = 0
@@ -54,7 +56,3 @@ class PartitionStatus:
     @property
     def open_letters(self) -> int | None:
         return None if self.refused is None else sum(letters.letters for letters in self.refused)
-
-    @property
-    def lag(self) -> int | None:
-        return None if self.end is None else max(0, self.end - (self.next_offset or 0))

@@ -16,15 +16,20 @@ _COUNTERS = ("rows", "dead_letters", "skipped", "absent", "lost")
 def partitions_of(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[PartitionStatus]:
     """Every partition of the topic and of the ledger."""
     topic, accounting = snapshot.topic, answered(snapshot.accounting)
-    letters, rates = answered(snapshot.open_letters), answered(snapshot.rows_per_second)
+    letters, rates = answered(snapshot.open_letters), snapshot.rows_per_second
     ends = {p: end.next_offset for p, end in topic.ends.items()} if isinstance(topic, Survey) else {}
     unanswered = topic.unanswered if isinstance(topic, Survey) else []
     count = max([0, *(partition + 1 for partition in (*ends, *unanswered, *ledger.positions))])
     next_offsets = {partition: position.next_offset for partition, position in ledger.positions.items()}
-    lag = {p: max(0, ends[p] - next_offsets.get(p, 0)) if p in ends else None for p in range(count)}
+    losses = topic.losses if isinstance(topic, Survey) else ledger.losses
+    of_other_logs = {loss.partition for loss in losses if loss.cause.reuses_offsets}
+    lag = {
+        p: max(0, ends[p] - next_offsets.get(p, 0)) if p in ends and p not in of_other_logs else None
+        for p in range(count)
+    }
     delays = lateness.delays(ledger.positions, lag, ledger.state, snapshot.poll_seconds)
     unaccounted = {row.partition for row in accounting or () if not row.accounted}
-    newest_at = answered(snapshot.newest_at) or {}
+    newest_at = snapshot.newest_at
     statuses = []
     for partition in range(count):
         position, owner = ledger.positions.get(partition), ledger.owners.holders.get(partition)
@@ -34,6 +39,7 @@ def partitions_of(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[Part
                 partition,
                 next_offsets.get(partition),
                 ends.get(partition),
+                lag[partition],
                 **({} if position is None else {name: getattr(position, name) for name in _COUNTERS}),
                 refused=None if letters is None else _refused(letters, partition),
                 accounted=None if accounting is None else partition not in unaccounted,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
-from ..core.errors import IngestError
+from ..core.errors import IngestError, KafkaUnavailable
 from ..core.ledger import Account, LedgerSnapshot, LetterCount
 from ..core.start import Survey
 from ..core.stream import Stream
@@ -16,20 +16,14 @@ from .partition_status import PartitionStatus
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class NotAsked:
-    """Stands for an answer: the reason why the question was left out."""
-
-    reason: str
-
-
-Answer: TypeAlias = T | IngestError | NotAsked
+NOT_ASKED = KafkaUnavailable("Kafka was not asked, because the ledger did not answer")
+Answer: TypeAlias = T | IngestError
 """The answer to a question, or the reason for its absence."""
 
 
 def answered(answer: Answer[T]) -> T | None:
     """The answer, or None."""
-    return None if isinstance(answer, (IngestError, NotAsked)) else answer
+    return None if isinstance(answer, IngestError) else answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +34,8 @@ class StreamSnapshot:
         topic: the topic compared with the positions.
         old_by_kafka: see lateness.ask_kafka.
         letter_reasons: a sentence with the most frequent reasons of open dead letters.
-        newest_at: partition → the Kafka timestamp of its newest row.
-        rows_per_second: partition → rate. None: not wanted.
+        newest_at: partition → the Kafka timestamp of its newest row, as far as the table answers.
+        rows_per_second: partition → rate. None: not wanted, or the table does not answer.
         partitions: every partition of the topic and of the ledger, see partitions_of.
     """
 
@@ -49,11 +43,11 @@ class StreamSnapshot:
     max_delay_seconds: int
     poll_seconds: int
     ledger: LedgerSnapshot | IngestError
-    topic: Answer[Survey] = NotAsked("the ledger did not answer")
+    topic: Answer[Survey] = NOT_ASKED
     old_by_kafka: Answer[Mapping[int, Collection[int]]] = field(default_factory=dict)
     accounting: Answer[Sequence[Account]] = ()
     open_letters: Answer[Sequence[LetterCount]] = ()
     letter_reasons: Answer[str] = ""
-    newest_at: Answer[Mapping[int, datetime]] = field(default_factory=dict)
-    rows_per_second: Answer[Mapping[int, float]] | None = None
+    newest_at: Mapping[int, datetime] = field(default_factory=dict)
+    rows_per_second: Mapping[int, float] | None = None
     partitions: Sequence[PartitionStatus] = ()

@@ -13,7 +13,9 @@ from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
+from ..operations.levels import Level, judge_error
 from ..operations.open_letters import open_letters
+from ..operations.problems import Kind
 from ..operations.status import status_of
 from ..operations.stream_context import StreamContext
 from . import tags
@@ -25,7 +27,8 @@ NO_LOSS = "no_data_loss"
 WITHIN_LIMIT = "dead_letters_within_limit"
 UP_TO_DATE = "up_to_date"
 AS_DECLARED = "table_as_declared"
-UNKNOWN = "could not be evaluated"
+UNKNOWN = "unknown"
+"""Begins the description of a check without an answer."""
 CHECKS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the passed offsets. The view accounting has the counts.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
@@ -102,7 +105,8 @@ def check_results(
             else:
                 yield evaluate(stream_context)
         except IngestError as error:
-            yield CheckResult(name, False, f"{UNKNOWN}: {error.message}", grave=False)
+            level, message = judge_error(error)
+            yield CheckResult(name, False, message, grave=level == Level.STOPPED)
 
 
 def accounted(stream_context: StreamContext) -> CheckResult:
@@ -154,17 +158,20 @@ def within_limit(stream_context: StreamContext) -> CheckResult:
 
 
 def up_to_date(stream_context: StreamContext) -> CheckResult:
-    """Fail for a backlog that grows old. A shrinking backlog is no failure."""
+    """Fail for a backlog that grows old. A backlog that is being drained is no failure."""
     status = status_of(stream_context)
     if not status.partitions or status.late is None or (status.lag is None and not status.late):
-        return CheckResult(UP_TO_DATE, False, f"{UNKNOWN}: {'; '.join(status.messages)}", grave=False)
+        unknown = [problem.message for problem in status.problems if problem.level == Level.UNKNOWN]
+        description = "; ".join(unknown) or f"{UNKNOWN}: {'; '.join(status.messages)}"
+        return CheckResult(UP_TO_DATE, False, description, grave=False)
     allowed = stream_context.settings.max_delay_seconds
     description = "; ".join(status.late) or f"no record waits for more than {allowed:,} s"
     figures = {} if status.lag is None else {"lag": status.lag}
     if None not in (delays := [partition.delay for partition in status.partitions]):
         figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
     lag = "unknown" if status.lag is None else f"{status.lag:,}"
-    return CheckResult(UP_TO_DATE, not status.late, f"lag {lag}; {description}", grave=False, metadata=figures)
+    stuck = any(problem.kind == Kind.STUCK for problem in status.problems)
+    return CheckResult(UP_TO_DATE, not status.late, f"lag {lag}; {description}", grave=stuck, metadata=figures)
 
 
 def as_declared(stream_context: StreamContext) -> CheckResult:

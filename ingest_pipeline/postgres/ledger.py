@@ -30,7 +30,7 @@ class PostgresLedger(Ledger):
         schema.prepare(self._database, self._stream)
 
     def snapshot(self) -> LedgerSnapshot:
-        snapshot = PostgresLedgers(self._database, [self._stream]).snapshots()[self._stream.name]
+        snapshot = self._ledgers().snapshots()[self._stream.name]
         if isinstance(snapshot, IngestError):
             raise snapshot
         return snapshot
@@ -149,11 +149,7 @@ class PostgresLedger(Ledger):
             return str(connection.execute(self._sql("SELECT id FROM {ledger}.ledger")).scalar_one())
 
     def accounting(self) -> list[Account]:
-        with self._database.connect(self._doing) as connection:
-            if not schema.has_ledger(connection, self._database):
-                return []
-            rows = connection.execute(self._sql(ledger_sql.ACCOUNTING), {"stream": self._stream.name})
-            return [Account(**row._mapping) for row in rows]
+        return self._ledgers().accounting()[self._stream.name]
 
     def row_count(self) -> int:
         with self._database.connect(self._doing) as connection:
@@ -161,11 +157,7 @@ class PostgresLedger(Ledger):
             return int(count.scalar_one())
 
     def open_letters(self) -> list[LetterCount]:
-        with self._database.connect(self._doing) as connection:
-            if not schema.has_ledger(connection, self._database):
-                return []
-            rows = connection.execute(self._sql(ledger_sql.OPEN_LETTERS), {"stream": self._stream.name})
-            return [LetterCount(**row._mapping) for row in rows]
+        return self._ledgers().open_letters()[self._stream.name]
 
     def await_topic(self) -> None:
         self._execute(ledger_sql.AWAIT, {})
@@ -178,6 +170,9 @@ class PostgresLedger(Ledger):
     def _execute(self, statement: str, parameters: dict[str, Any]) -> None:
         with self._database.connect(f"changing the ledger of stream {self._stream.name}") as connection:
             connection.execute(self._sql(statement), {"stream": self._stream.name, **parameters})
+
+    def _ledgers(self) -> PostgresLedgers:
+        return PostgresLedgers(self._database, [self._stream])
 
     def _sql(self, statement: str) -> TextClause:
         return self._database.schemas.sql(statement)

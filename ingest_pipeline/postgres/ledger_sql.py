@@ -41,15 +41,17 @@ ADOPT = """
     SET cluster_id = coalesce(cluster_id, :cluster_id), topic_id = coalesce(topic_id, :topic_id)
     WHERE stream = :stream AND (cluster_id IS NULL OR topic_id IS NULL)"""
 ACCOUNTING = """
-    SELECT kafka_partition AS partition, kafka_incarnation AS incarnation, first_offset, next_offset, "rows",
+    SELECT stream, kafka_partition AS partition, kafka_incarnation AS incarnation, first_offset, next_offset, "rows",
            dead_letters, skipped, absent, lost, letters_kept, gaps_kept
-    FROM {ledger}.accounting WHERE stream = :stream ORDER BY kafka_partition, kafka_incarnation"""
+    FROM {ledger}.accounting WHERE stream = ANY(:streams) ORDER BY stream, kafka_partition, kafka_incarnation"""
 ROW_COUNT = """
     SELECT (SELECT coalesce(sum("rows"), 0) FROM {ledger}.accounting WHERE stream = :stream)
          + (SELECT coalesce(sum(redriven), 0) FROM {ledger}.settled_letters WHERE stream = :stream)"""
 OPEN_LETTERS = """
-    SELECT kafka_partition AS partition, stage, coalesce(left(sqlstate, 2), '') AS sqlstate_class, count(*) AS letters
-    FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+    SELECT stream, kafka_partition AS partition, stage, coalesce(left(sqlstate, 2), '') AS sqlstate_class,
+           count(*) AS letters
+    FROM {ledger}.dead_letter WHERE stream = ANY(:streams) AND status = 'open'
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
 AWAIT = """
     INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET awaited_since = coalesce(stream_state.awaited_since, now())"""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ..core.errors import IngestError, LedgerConflict
-from ..core.ledger import LedgerSnapshot, Owners, StreamState
+from ..core.ledger import Account, LedgerSnapshot, LetterCount, Owners, StreamState
 from ..core.ledger_ports import Ledgers
 from ..core.loss import Loss, noted_loss
 from ..core.record import StoredPosition
@@ -41,6 +41,23 @@ class PostgresLedgers(Ledgers):
             else:
                 snapshots[name] = LedgerSnapshot(stored, states[name], losses[name], owners[name])
         return snapshots
+
+    def accounting(self) -> dict[str, list[Account]]:
+        return {name: [Account(**row) for row in rows] for name, rows in self._rows(ledger_sql.ACCOUNTING).items()}
+
+    def open_letters(self) -> dict[str, list[LetterCount]]:
+        rows = self._rows(ledger_sql.OPEN_LETTERS)
+        return {name: [LetterCount(**row) for row in letters] for name, letters in rows.items()}
+
+    def _rows(self, statement: str) -> dict[str, list[dict[str, Any]]]:
+        """Stream → the statement's rows, as values by column."""
+        by_stream: dict[str, list[dict[str, Any]]] = {name: [] for name in self._names}
+        with self._database.connect(f"reading the ledger of {self._described}") as connection:
+            if schema.has_ledger(connection, self._database):
+                for row in connection.execute(self._database.schemas.sql(statement), {"streams": self._names}):
+                    values = dict(row._mapping)
+                    by_stream[values.pop("stream")].append(values)
+        return by_stream
 
     def note_ticks(self, streams: Collection[str]) -> None:
         with self._database.connect(f"changing the ledger of {self._described}") as connection:

@@ -24,6 +24,12 @@ class MemoryLedgers(Ledgers):
     def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
         return {name: ledger.snapshot() for name, ledger in self._ledgers.items()}
 
+    def accounting(self) -> dict[str, list[Account]]:
+        return {name: ledger.accounting() for name, ledger in self._ledgers.items()}
+
+    def open_letters(self) -> dict[str, list[LetterCount]]:
+        return {name: ledger.open_letters() for name, ledger in self._ledgers.items()}
+
     def note_ticks(self, streams: Collection[str]) -> None:
         for name in streams:
             self._ledgers[name].note_tick()

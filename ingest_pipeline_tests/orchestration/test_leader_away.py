@@ -79,7 +79,7 @@ def test_a_broker_is_killed_while_no_run_owns_its_partition(bench: Make, two: Ka
     assert here.tick().skip_message == f"caught up: lag 0; {SILENT}"
 
     found = status(here)
-    assert (found["level"], SILENT in found["said"]) == ("degraded", True)
+    assert (found["level"], SILENT in found["messages"]) == ("degraded", True)
     assert [(at["end"], at["lag"]) for at in found["partitions"]] == [(8, 0), (None, None)]
     said = {each.name: each for each in check_results(here.context)}
     assert said[NO_LOSS].passed and SILENT in said[NO_LOSS].description

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ingest_pipeline.operations.metrics import application
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest, interruptible
+from ingest_pipeline_tests.orchestration.dagster_dev import ROOT
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 
 pytestmark = pytest.mark.kafka
@@ -26,9 +28,13 @@ Samples = dict[tuple[str, ...], float]
 
 
 def exposed(here: Bench) -> str:
+    return body(here, "/metrics")
+
+
+def body(here: Bench, path: str) -> str:
     """The endpoint's own text."""
     status: list[str] = []
-    asked = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}
+    asked = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
     answer = application(here.contexts)(asked, lambda line, *_: status.append(line))
     assert status == ["200 OK"]
     return b"".join(answer).decode()
@@ -97,8 +103,33 @@ def test_while_postgres_is_away_the_state_is_told_and_nothing_else(bench: Make) 
     here = bench(DATABASE_URL="postgresql://x@127.0.0.1:9/x")
     found = [line for line in exposed(here).splitlines() if not line.startswith("#")]
     states = [line for line in found if line.startswith("ingest_stream_state")]
-    assert 'ingest_stream_state{state="stopped",stream="temperature"} 1.0' in states
+    assert 'ingest_stream_state{state="unknown",stream="temperature"} 1.0' in states
     assert [line for line in found if line not in states] == ['ingest_paused{stream="temperature"} 0.0']
+
+
+TIMES = {"ticked_at", "owner_since", "committed_at", "newest_at"}
+
+
+def test_the_status_document_has_the_documented_fields(bench: Make) -> None:
+    here = bench()
+    here.produce(with_broken(temperatures(20), 7))
+    here.drain()
+    here.tick()
+    (stream,) = json.loads(body(here, "/status"))
+    (shown,) = json.loads(ingest(here, "status", "--json", code=1))
+    assert shown == stream
+    partition = stream["partitions"][0]
+    documented = set(re.findall(r"`(\w+)`", fields_table()))
+    assert documented == {*stream, *partition}
+    times = {name: value for name, value in {**stream, **partition}.items() if name in TIMES and value is not None}
+    assert times.keys() >= {"ticked_at", "committed_at"}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", value) for value in times.values())
+
+
+def fields_table() -> str:
+    """The first column of the table of docs/operations.md."""
+    text = (ROOT / "docs/operations.md").read_text().split("## The status as JSON")[1].split("\n## ")[0]
+    return "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
 
 
 def test_served_until_interrupted(bench: Make) -> None:
@@ -106,6 +137,9 @@ def test_served_until_interrupted(bench: Make) -> None:
     with serving(here) as address:
         with urllib.request.urlopen(f"{address}/metrics") as answer:
             assert 'ingest_stream_state{state="healthy",stream="temperature"}' in answer.read().decode()
+        with urllib.request.urlopen(f"{address}/status") as answer:
+            assert answer.headers["Content-Type"] == "application/json"
+            assert [stream["stream"] for stream in json.load(answer)] == ["temperature", "price"]
         with pytest.raises(HTTPError, match="404"):
             urllib.request.urlopen(f"{address}/other")
         with urllib.request.urlopen(f"{address}/healthz") as answer:

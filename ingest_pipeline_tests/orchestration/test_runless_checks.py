@@ -87,7 +87,7 @@ def test_failing_ticks_report_that_up_to_date_is_unknown(bench: Make) -> None:
     here.clock.seconds += CHECK_SECONDS
     failing_tick(here)
     assert results(here) == [False]
-    assert newest(here, UP_TO_DATE) == (False, f"could not be evaluated: {message}")
+    assert newest(here, UP_TO_DATE) == (False, f"unknown: {message}")
 
 
 def test_a_short_outage_is_not_reported(bench: Make) -> None:

@@ -218,8 +218,8 @@ class TestDelay:
     def late(self, here: Bench) -> dict[str, Any]:
         """`ingest status` once it tells of them."""
         wait_for("the records' age", lambda: status_of(here.context).late)
-        (stream,) = json.loads(ingest(here, "status", "--json", code=1))
-        assert (stream["level"], stream["said"]) == ("degraded", stream["late"])
+        (stream,) = json.loads(ingest(here, "status", "--json", code=2))
+        assert (stream["level"], stream["messages"]) == ("stopped", stream["late"])
         return dict(stream)
 
     def test_a_table_that_is_behind_is_told(self, bench: Make) -> None:
@@ -227,7 +227,7 @@ class TestDelay:
         here.produce(temperatures(4))
         here.drain()
         here.produce(temperatures(2, first=4))
-        (said,) = self.late(here)["said"]
+        (said,) = self.late(here)["messages"]
         assert re.fullmatch(r"the table is \d+ s behind, 1 s are allowed", said)
         here.drain()
         assert ingest(here, "status", code=0).startswith("temperature healthy")
@@ -236,7 +236,7 @@ class TestDelay:
         here = bench(MAX_DELAY_SECONDS="1")
         here.produce(temperatures(3))
         found = self.late(here)
-        assert found["said"] == [
+        assert found["messages"] == [
             "3 records wait, some for more than the 1 s that are allowed, and no row is stored of partition 0, 1"
         ]
         assert [at["delay"] for at in found["partitions"]] == [None, None]
@@ -271,7 +271,7 @@ class TestDelay:
         assert behind is not None
         assert int(behind[1]) < 3600
         found = status_of(here.context)
-        assert (found.level, found.lag) == (Level.DEGRADED, 100)
+        assert (found.level, found.lag) == (Level.STOPPED, 100)
         if looks:
             delay = found.partitions[0].delay
             assert delay is not None

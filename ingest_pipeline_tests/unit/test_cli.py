@@ -17,7 +17,6 @@ from rich.console import Console
 
 from ingest_pipeline.cli import main, status
 from ingest_pipeline.operations.judgement import StreamStatus
-from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.partition_status import PartitionStatus
 
 SCRIPT = Path(sys.executable).with_name("ingest")
@@ -176,12 +175,12 @@ def test_colours_are_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     environ = {"DATABASE_URL": NOWHERE}
     shown, piped = on_a_terminal(environ, "status"), run(environ, "status")
-    assert "\x1b[31mstopped\x1b[0m" in shown
+    assert "\x1b[35munknown\x1b[0m" in shown
     assert "\x1b" not in on_a_terminal({**environ, "NO_COLOR": "1", "TERM": "dumb"}, "status")
-    assert "price stopped  lag unknown" in piped.stdout.splitlines()
+    assert "price unknown  lag unknown" in piped.stdout.splitlines()
     assert "price" not in run(environ, "status", "temperature").stdout
     assert "\x1b" not in piped.stdout + piped.stderr
-    assert piped.returncode == 2
+    assert piped.returncode == 3
 
 
 @pytest.mark.parametrize("width", [80, 120, 140])
@@ -191,6 +190,7 @@ def test_status_is_legible_in_a_narrow_terminal(width: int) -> None:
         partition=12,
         next_offset=1_234_567,
         end=1_234_890,
+        lag=323,
         rows=1_234_000,
         dead_letters=400,
         owner="0ddba11-and-more",
@@ -199,7 +199,7 @@ def test_status_is_legible_in_a_narrow_terminal(width: int) -> None:
     )
     written = StringIO()
     console = Console(width=width, file=written)
-    console.print(status.drawn([StreamStatus("reading", Level.HEALTHY, [], partitions=[where])], console))
+    console.print(status.drawn([StreamStatus("reading", partitions=[where])], console))
     title, head, line = written.getvalue().splitlines()
     assert title.rstrip() == "reading healthy  lag 323"
     assert "323" in line and f"0ddba11- since {since:%H:%M:%S}" in line

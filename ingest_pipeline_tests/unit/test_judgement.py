@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.core.errors import DatabaseUnavailable, KafkaUnavailable, NotPermitted, TopicMissing
+from ingest_pipeline.core.errors import (
+    DatabaseUnavailable,
+    KafkaUnavailable,
+    LedgerConflict,
+    NotPermitted,
+    TopicMissing,
+    UnknownFault,
+)
 from ingest_pipeline.core.ledger import Holder, LedgerSnapshot, Owners, StreamState
 from ingest_pipeline.core.loss import Loss, LossCause
 from ingest_pipeline.core.record import NextOffset, StoredPosition
@@ -19,7 +26,8 @@ from ingest_pipeline.operations.judgement import judge
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.metrics import _health
 from ingest_pipeline.operations.partitions import partitions_of
-from ingest_pipeline.operations.snapshot import NotAsked, StreamSnapshot
+from ingest_pipeline.operations.problems import Kind
+from ingest_pipeline.operations.snapshot import StreamSnapshot
 from ingest_pipeline_tests.samples import IDENTITY, READING, stored_position
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -55,6 +63,12 @@ PAUSE = "paused: index build (ann), since 2026-01-01 12:00 UTC; to go on: ingest
 LATE = DatabaseUnavailable("reading the ledger", sqlstate="57014")
 NOT_IN_TIME = "unknown: the ledger did not answer in time, as the question was ended after 5 s: reading the ledger"
 NO_KAFKA = KafkaUnavailable("Kafka does not answer")
+NO_KAFKA_WORDS = "unknown: Kafka does not answer"
+SILENT = replace(LOOKING, ticked_at=NOW - HOUR)
+SILENCE = (
+    "reading_sensor has not looked for 1:00:00: it is switched off, or Dagster's daemon is down. The live run ends"
+    " at its age, and no other comes"
+)
 
 
 def ledger(state: StreamState = LOOKING, positions: Any = BEGUN, losses: Any = (), owners: Owners = OWNED) -> Any:
@@ -111,6 +125,7 @@ def healthy(name: str, view: StreamSnapshot, *messages: str) -> Case:
 
 
 WAITS = replace(LOOKING, waiting={"1": [1, 10, NOW.timestamp() - 400]})
+WAITING_LITTLE = {"1": [1, 10, NOW.timestamp() - 61]}
 BEHIND_BY = "the table is 400 s behind, 300 s are allowed (partition 1)"
 NO_RUN = (
     "no run drains, and 7 records wait, some for more than 60 s: is reading_sensor switched on, and Dagster's daemon"
@@ -131,18 +146,15 @@ CASES = [
         snapshot(ledger=ledger(replace(FAILED, acted_at=NOW + HOUR)), topic=BEHIND),
     ),
     # what was asked and shows a fault
-    degraded("late", snapshot(ledger=ledger(WAITS), topic=BEHIND), BEHIND_BY),
-    degraded("late and without a run", snapshot(ledger=ledger(WAITS, owners=NOBODY), topic=BEHIND), BEHIND_BY, NO_RUN),
     degraded(
-        "old by Kafka's times where no sensor ever looked",
-        snapshot(ledger=ledger(StreamState(now=NOW), owners=NOBODY), topic=BEHIND, old_by_kafka={60: {1}, ALLOWED: ()}),
-        NO_RUN,
+        "one partition is late, and another one moves",
+        snapshot(ledger=ledger(WAITS, {0: replace(position(0), updated_at=NOW), 1: position(1)}), topic=BEHIND),
+        BEHIND_BY,
     ),
     degraded(
         "a silent sensor",
-        snapshot(ledger=ledger(replace(LOOKING, ticked_at=NOW - HOUR))),
-        "reading_sensor has not looked for 1:00:00: it is switched off, or Dagster's daemon is down. The live run ends"
-        " at its age, and no other comes",
+        snapshot(ledger=ledger(SILENT)),
+        SILENCE,
     ),
     degraded(
         "a frozen owner",
@@ -174,6 +186,27 @@ CASES = [
         snapshot(ledger=ledger(positions={}), topic=TopicMissing("there is no topic reading")),
         "there is no topic reading; the sensor waits for it",
     ),
+    # nothing drains, and records wait
+    stopped("late, and nothing moves", snapshot(ledger=ledger(WAITS), topic=BEHIND), BEHIND_BY),
+    stopped("late and without a run", snapshot(ledger=ledger(WAITS, owners=NOBODY), topic=BEHIND), BEHIND_BY, NO_RUN),
+    stopped(
+        "old by Kafka's times where no sensor ever looked",
+        snapshot(ledger=ledger(StreamState(now=NOW), owners=NOBODY), topic=BEHIND, old_by_kafka={60: {1}, ALLOWED: ()}),
+        NO_RUN,
+    ),
+    stopped(
+        "the daemon is down",
+        snapshot(ledger=ledger(replace(WAITS, ticked_at=NOW - HOUR), owners=NOBODY), topic=BEHIND),
+        BEHIND_BY,
+        NO_RUN,
+        SILENCE,
+    ),
+    stopped(
+        "a failed run, and no other comes",
+        snapshot(ledger=ledger(replace(FAILED, waiting=WAITING_LITTLE), owners=NOBODY), topic=BEHIND),
+        NO_RUN,
+        "the last run failed, 2026-01-01 12:00 UTC: disk full",
+    ),
     # what needs an operator
     stopped(
         "a failure that does not pass",
@@ -201,13 +234,22 @@ CASES = [
         " stream stops until the topic is there again. If the topic was re-created: ingest accept-loss reading. If the"
         " settings name the wrong cluster, correct them",
     ),
-    # servers that were asked and do not answer
-    stopped("no PostgreSQL", snapshot(ledger=DatabaseUnavailable("no server")), "no server"),
-    stopped("no Kafka", snapshot(topic=NO_KAFKA), "Kafka does not answer"),
     stopped("no right on the topic", snapshot(topic=NotPermitted("no right")), "no right"),
-    stopped("no Kafka, and a loss", snapshot(ledger=ledger(losses=[LOSS]), topic=NO_KAFKA), NO_KAFKA.message, LOST),
-    stopped("no Kafka for the records' times", snapshot(old_by_kafka=NO_KAFKA), "Kafka does not answer"),
-    # questions that were not asked, or not answered in time
+    stopped(
+        "a ledger that contradicts the table",
+        snapshot(ledger=LedgerConflict("restore both from one backup")),
+        "restore both from one backup",
+    ),
+    # questions without an answer: neither stopped nor healthy
+    unknown("no PostgreSQL", snapshot(ledger=DatabaseUnavailable("no server")), "unknown: no server"),
+    unknown(
+        "no free session", snapshot(ledger=DatabaseUnavailable("none free", sqlstate="53300")), "unknown: none free"
+    ),
+    unknown("a code that no table lists", snapshot(topic=UnknownFault("code 99")), "unknown: code 99"),
+    unknown("no Kafka", snapshot(topic=NO_KAFKA), NO_KAFKA_WORDS),
+    unknown("no Kafka for the records' times", snapshot(old_by_kafka=NO_KAFKA), NO_KAFKA_WORDS),
+    unknown("no Kafka for both", snapshot(topic=NO_KAFKA, old_by_kafka=NO_KAFKA), NO_KAFKA_WORDS),
+    unknown("no Kafka, and a silent sensor", snapshot(ledger=ledger(SILENT), topic=NO_KAFKA), NO_KAFKA_WORDS, SILENCE),
     unknown("positions not in time", snapshot(ledger=LATE), NOT_IN_TIME),
     unknown("accounting not in time", snapshot(accounting=LATE), NOT_IN_TIME),
     unknown("open letters not in time", snapshot(open_letters=LATE), NOT_IN_TIME),
@@ -217,12 +259,27 @@ CASES = [
         NOT_IN_TIME,
         "2 open dead letters. To see them: ingest dead-letters list reading",
     ),
-    unknown("newest rows not in time", snapshot(newest_at=LATE), NOT_IN_TIME),
-    unknown("rates not in time", snapshot(rows_per_second=LATE), NOT_IN_TIME),
-    unknown("Kafka was not asked", snapshot(topic=NotAsked("no time left")), "unknown: no time left"),
-    unknown("Kafka was not asked for times", snapshot(old_by_kafka=NotAsked("no time left")), "unknown: no time left"),
-    stopped("graver than unknown", snapshot(topic=NO_KAFKA, accounting=LATE), NO_KAFKA.message, NOT_IN_TIME),
+    stopped("a loss is graver", snapshot(ledger=ledger(losses=[LOSS]), topic=NO_KAFKA), LOST, NO_KAFKA_WORDS),
+    stopped("a pause is graver", snapshot(ledger=ledger(PAUSED), topic=NO_KAFKA), PAUSE, NO_KAFKA_WORDS, health="200"),
 ]
+
+
+def test_a_wait_and_a_silence_have_a_beginning() -> None:
+    view = snapshot(ledger=ledger(replace(WAITS, ticked_at=NOW - HOUR), owners=NOBODY), topic=BEHIND)
+    since = {problem.kind: problem.since for problem in judge(view).problems}
+    waits_since = NOW - timedelta(seconds=400)
+    assert since == {Kind.STUCK: waits_since, Kind.NO_RUN: waits_since, Kind.SILENT_SENSOR: NOW - HOUR}
+
+
+@pytest.mark.parametrize("cause", [cause for cause in LossCause if cause.reuses_offsets])
+def test_the_lag_of_another_log_is_unknown(cause: LossCause) -> None:
+    """792 records wait behind a re-created topic, and the position stands behind its end."""
+    status = judge(snapshot(topic=survey({0: 10, 1: 4}, [replace(LOSS, cause=cause)])))
+    assert (status.lag, [row.lag for row in status.partitions]) == (None, [0, None])
+
+
+def test_the_lag_behind_deleted_records_is_known() -> None:
+    assert judge(snapshot(topic=survey({0: 10, 1: 30}, [LOSS]))).lag == 20
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -240,12 +297,11 @@ NOT_KNOWN = {
     "positions": (snapshot(ledger=LATE), lambda status: [status.lag, status.open_letters, status.late]),
     "ends": (snapshot(topic=NO_KAFKA), lambda status: [status.lag, status.late]),
     "ends of partitions": (snapshot(topic=NO_KAFKA), of_partitions("end", "lag", "delay")),
-    "ends that were not asked": (snapshot(topic=NotAsked("")), of_partitions("end", "lag", "delay")),
     "records' times": (snapshot(old_by_kafka=NO_KAFKA), lambda status: [status.late]),
     "letters": (snapshot(open_letters=LATE), lambda status: [status.open_letters]),
     "letters of partitions": (snapshot(open_letters=LATE), of_partitions("refused", "open_letters")),
     "accounts": (snapshot(accounting=LATE), of_partitions("accounted")),
-    "rates": (snapshot(rows_per_second=LATE), of_partitions("rows_per_second")),
+    "rates": (snapshot(), of_partitions("rows_per_second", "newest_at")),
 }
 
 

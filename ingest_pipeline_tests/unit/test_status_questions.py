@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,28 +14,33 @@ from ingest_pipeline.core.errors import DatabaseUnavailable, IngestError, KafkaU
 from ingest_pipeline.core.ledger import LedgerSnapshot, Owners, StreamState
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.judgement import judge
 from ingest_pipeline.operations.levels import Level
-from ingest_pipeline.operations.status import KAFKA_SECONDS, snapshots
+from ingest_pipeline.operations.questions import KAFKA_SECONDS
+from ingest_pipeline.operations.status import statuses
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.testing import SettableClock
-from ingest_pipeline_tests.samples import READING, Reading
+from ingest_pipeline_tests.samples import READING, Reading, stored_position
 
 STREAMS = [Stream(f"reading_{number}", Reading) for number in range(50)]
 NO_ANSWER, NO_TOPIC = KafkaUnavailable("Kafka does not answer"), TopicMissing("there is no topic")
+Told = tuple[Level, list[str]]
 
 
 @dataclass
 class Servers:
-    """In place of `Clients`. A topic that is `silent` costs its time-out, one that `refuses` costs nothing.
+    """In place of `Clients`, for streams with a position and a record that waits.
 
-    `questions` are the streams whose topic was asked.
+    Attributes:
+        silent: Kafka's answers that cost their time-out and fail.
+        refuses: topic → its own error, at once.
+        ledger_errors: question → error.
+        questions: what was asked, in order.
     """
 
     silent: Collection[str] = ()
     refuses: dict[str, IngestError] = field(default_factory=dict)
-    ledger_error: IngestError | None = None
-    accounting_error: IngestError | None = None
+    ledger_errors: dict[str, IngestError] = field(default_factory=dict)
+    ledger_seconds: float = 0.0
     clock: SettableClock = field(default_factory=SettableClock)
     questions: list[str] = field(default_factory=list)
 
@@ -45,80 +51,110 @@ class Servers:
             for_job=lambda _: SimpleNamespace(poll_seconds=1),
         )
 
-    def database(self) -> None:
-        """None of these streams has begun, so that no table is read."""
+    def ledgers(self, streams: list[Stream]) -> Any:
+        names = [stream.name for stream in streams]
+        return SimpleNamespace(
+            snapshots=lambda: self._ledger("snapshots", {name: self._snapshot(name) for name in names}),
+            accounting=lambda: self._ledger("accounting", {name: [] for name in names}),
+            open_letters=lambda: self._ledger("open_letters", {name: [] for name in names}),
+        )
 
-    def ledger(self, stream: Stream) -> Any:
-        return SimpleNamespace(snapshot=self._snapshot, accounting=self._accounting, open_letters=list)
+    def _ledger(self, question: str, answer: Any) -> Any:
+        self.questions.append(question)
+        if question in self.ledger_errors:
+            self.clock.advance(self.ledger_seconds)
+            raise self.ledger_errors[question]
+        return answer
 
-    def _snapshot(self) -> LedgerSnapshot:
-        if self.ledger_error is not None:
-            raise self.ledger_error
-        return LedgerSnapshot({}, StreamState(paused=False, letters_allowed=7), [], Owners({}, ()))
+    def _snapshot(self, name: str) -> LedgerSnapshot:
+        positions = {0: stored_position(partition=0, topic=name, next_offset=10, updated_at=NOW)}
+        return LedgerSnapshot(positions, StreamState(letters_allowed=7, ticked_at=NOW, now=NOW), [], Owners({}, ()))
 
-    def _accounting(self) -> list[Any]:
-        if self.accounting_error is not None:
-            raise self.accounting_error
-        return []
+    def topics(self, timeout_seconds: float) -> Any:
+        return SimpleNamespace(
+            identities=lambda names: self._kafka(
+                "identities",
+                timeout_seconds,
+                {name: self.refuses.get(name, TopicIdentity("cluster", "topic", 1)) for name in names},
+            ),
+            end_offsets=lambda names: self._kafka(
+                "end_offsets", timeout_seconds, {name: {0: NextOffset(11)} for name in names}
+            ),
+        )
 
     def topic(self, stream: Stream, timeout_seconds: float) -> Any:
-        def identity() -> TopicIdentity:
-            self.questions.append(stream.name)
-            if stream.name in self.silent:
-                self.clock.advance(timeout_seconds)
-                raise NO_ANSWER
-            if stream.name in self.refuses:
-                raise self.refuses[stream.name]
-            return TopicIdentity("cluster", "topic", 1)
+        offsets = {0: NextOffset(0)}
+        return SimpleNamespace(
+            name=stream.topic,
+            start_offsets=lambda _: self._kafka(f"start_offsets {stream.name}", timeout_seconds, offsets),
+            high_watermarks=lambda _: {},
+        )
 
-        return SimpleNamespace(name=stream.name, identity=identity, end_offsets=lambda _: {0: NextOffset(0)})
+    def _kafka(self, question: str, timeout_seconds: float, answer: Any) -> Any:
+        self.questions.append(question)
+        if question in self.silent:
+            self.clock.advance(timeout_seconds)
+            raise NO_ANSWER
+        return answer
 
-    def statuses(self, streams: list[Stream] = STREAMS) -> list[tuple[Level, list[str]]]:
+    def statuses(self, streams: list[Stream] = STREAMS) -> list[Told]:
         contexts = [StreamContext(stream, self) for stream in streams]  # type: ignore[arg-type]
-        return [(status.level, status.messages) for status in map(judge, snapshots(contexts))]
+        return [(status.level, status.messages) for status in statuses(contexts)]
 
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALLOWED = "the next 7 dead letters do not count against the limit"
+OF_LEDGERS = ["accounting", "open_letters"]
+UNKNOWN_TO_ALL = (Level.UNKNOWN, ["unknown: asked once for all streams: Kafka does not answer", ALLOWED])
 
 
-def test_a_silent_kafka_takes_one_time_out_of_fifty_streams() -> None:
-    servers = Servers(silent=[stream.name for stream in STREAMS])
-    first, *others = servers.statuses()
-    assert (servers.questions, servers.clock.monotonic()) == (["reading_0"], KAFKA_SECONDS)
-    assert KAFKA_SECONDS <= 3
-    assert first == (Level.STOPPED, ["Kafka does not answer", ALLOWED])
-    assert others == [(Level.STOPPED, ["asked once for all streams: Kafka does not answer", ALLOWED])] * 49
+@pytest.mark.parametrize(
+    ("silent", "asked"), [("identities", ["identities"]), ("end_offsets", ["identities", "end_offsets"])]
+)
+def test_a_silent_kafka_takes_one_time_out_of_fifty_streams(silent: str, asked: list[str]) -> None:
+    servers = Servers(silent=[silent])
+    assert servers.statuses() == [UNKNOWN_TO_ALL] * 50
+    assert servers.questions == ["snapshots", *asked, *OF_LEDGERS]
+    assert servers.clock.monotonic() == KAFKA_SECONDS < 3
+
+
+def test_of_one_stream_the_message_is_its_own() -> None:
+    assert Servers(silent=["identities"]).statuses([READING]) == [
+        (Level.UNKNOWN, ["unknown: Kafka does not answer", ALLOWED])
+    ]
 
 
 def test_a_kafka_that_falls_silent_leaves_the_other_streams_unknown() -> None:
-    servers = Servers(silent=[stream.name for stream in STREAMS[2:]])
-    statuses = servers.statuses()
-    assert (servers.questions, servers.clock.monotonic()) == (["reading_0", "reading_1", "reading_2"], KAFKA_SECONDS)
-    assert [level for level, _ in statuses[:3]] == [Level.HEALTHY, Level.HEALTHY, Level.STOPPED]
-    assert {level for level, _ in statuses[3:]} == {Level.UNKNOWN}
-    assert statuses[3][1] == [
-        "unknown: topic reading_3 was not asked for after a time-out: Kafka does not answer",
-        ALLOWED,
-    ]
+    servers = Servers(silent=[f"start_offsets reading_{number}" for number in range(2, 50)])
+    levels = [level for level, _ in servers.statuses()]
+    assert servers.questions.count("start_offsets reading_2") == 1
+    assert "start_offsets reading_3" not in servers.questions
+    assert servers.clock.monotonic() == KAFKA_SECONDS
+    assert levels == [Level.HEALTHY] * 2 + [Level.UNKNOWN] * 48
 
 
 def test_a_topic_that_is_refused_says_nothing_of_the_others() -> None:
     servers = Servers(refuses={"reading_0": NO_ANSWER, "reading_1": NO_TOPIC})
-    statuses = servers.statuses()
-    assert servers.questions == [stream.name for stream in STREAMS]
-    assert [level for level, _ in statuses[:2]] == [Level.STOPPED, Level.DEGRADED]
-    assert {level for level, _ in statuses[2:]} == {Level.HEALTHY}
+    levels = [level for level, _ in servers.statuses()]
+    assert levels == [Level.UNKNOWN, Level.STOPPED] + [Level.HEALTHY] * 48
 
 
-@pytest.mark.parametrize(("sqlstate", "level"), [("57014", Level.UNKNOWN), (None, Level.STOPPED)])
-def test_without_positions_kafka_is_not_asked(sqlstate: str | None, level: Level) -> None:
-    servers = Servers(ledger_error=DatabaseUnavailable("no answer", sqlstate=sqlstate))
-    assert {level for level, _ in servers.statuses()} == {level}
-    assert servers.questions == []
+@pytest.mark.parametrize("sqlstate", ["57014", "53300", None])
+def test_without_positions_nothing_else_is_asked(sqlstate: str | None) -> None:
+    servers = Servers(ledger_errors={"snapshots": DatabaseUnavailable("no answer", sqlstate=sqlstate)})
+    assert {level for level, _ in servers.statuses()} == {Level.UNKNOWN}
+    assert servers.questions == ["snapshots"]
 
 
-@pytest.mark.parametrize(("sqlstate", "messages"), [("57014", 2), ("57P01", 1)])
-def test_a_time_out_of_the_ledger_costs_one_answer_and_an_outage_all(sqlstate: str, messages: int) -> None:
-    servers = Servers(accounting_error=DatabaseUnavailable("no answer", sqlstate=sqlstate))
-    ((_, lines),) = servers.statuses([READING])
-    assert len(lines) == messages
+@pytest.mark.parametrize(
+    ("sqlstate", "seconds", "asked"),
+    [("57014", 1.0, OF_LEDGERS), ("57014", 5.0, ["accounting"]), ("57P01", 0.0, ["accounting"])],
+    ids=["a short time-out", "a long time-out", "an outage"],
+)
+def test_the_ledger_is_asked_no_more_once_it_is_silent(sqlstate: str, seconds: float, asked: list[str]) -> None:
+    error = DatabaseUnavailable("no answer", sqlstate=sqlstate)
+    servers = Servers(ledger_errors={"accounting": error}, ledger_seconds=seconds)
+    told = servers.statuses()
+    assert {level for level, _ in told} == {Level.UNKNOWN}
+    assert {len(messages) for _, messages in told} == {2}, "the reason once, and what is allowed"
+    assert [question for question in servers.questions if question in OF_LEDGERS] == asked

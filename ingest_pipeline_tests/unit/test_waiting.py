@@ -137,7 +137,7 @@ def partitions(state: StreamState, positions: dict[int, StoredPosition], ends: d
     waited = delays(positions, lag, state, 1)
     return [
         PartitionStatus(
-            p, positions[p].next_offset if p in positions else None, end, delay=waited[p],
+            p, positions[p].next_offset if p in positions else None, end, lag[p], delay=waited[p],
             committed_at=positions[p].updated_at if p in positions else None,
         )
         for p, end in ends.items()

@@ -1,0 +1,76 @@
+"""What is wrong with a stream: a kind for alerts, a message for people, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from ..core.stream import Stream
+from .levels import Level
+from .names import sensor_name
+
+
+class Kind(StrEnum):
+    """Problems of one kind are one piece of news, whatever their figures."""
+
+    LOST = "lost records"
+    TOPIC_GONE = "topic gone"
+    REFUSED_QUESTION = "refused question"
+    FAILED_RUN = "failed run"
+    PAUSED = "paused"
+    NO_RUN = "no run"
+    STUCK = "stuck"
+    NO_ANSWER = "no answer"
+    NO_TOPIC = "no topic"
+    NO_LEADER = "no leader"
+    LEDGER = "ledger"
+    FROZEN = "frozen run"
+    SILENT_SENSOR = "silent sensor"
+    LATE = "late"
+    REFUSED_RECORDS = "refused records"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A fault.
+
+    Attributes:
+        message: one line, with the remedy where there is only one.
+        since: since when records wait, or the sensor is silent. None: the fault began when somebody first saw it.
+    """
+
+    level: Level
+    kind: Kind
+    message: str
+    since: datetime | None = None
+
+
+def remedy(problem: Problem, stream: Stream) -> str:
+    """What to do, in one line."""
+    name, sensor = stream.name, sensor_name(stream.job)
+    try_again = "The sensor tries again by itself. `ingest check` tries every server, table and right."
+    if problem.kind == Kind.FAILED_RUN and problem.level == Level.STOPPED:
+        return f"Do what the message says, then see `ingest status {name}`."
+    return {
+        Kind.LOST: f"`ingest accept-loss {name}` shows the range and asks.",
+        Kind.TOPIC_GONE: f"Restore the topic, or run `ingest accept-loss {name}` after it was re-created.",
+        Kind.REFUSED_QUESTION: "Do what the message says. `ingest check` tries every server, table and right.",
+        Kind.FAILED_RUN: try_again,
+        Kind.PAUSED: f"`ingest resume {name}` lets it go on.",
+        Kind.NO_RUN: f"Look at the last tick of {sensor} in Dagster, and at the daemon.",
+        Kind.STUCK: f"`ingest status {name}` names the owner. The run's log says what it retries.",
+        Kind.NO_ANSWER: try_again,
+        Kind.NO_TOPIC: "Create the topic, or correct its name.",
+        Kind.NO_LEADER: "Start the partition's broker. The partition continues at its position.",
+        Kind.LEDGER: "Look at the view accounting and at the check every_offset_accounted_for.",
+        Kind.FROZEN: "Nothing: the next run ends the frozen session.",
+        Kind.SILENT_SENSOR: f"Switch {sensor} on, or start Dagster's daemon.",
+        Kind.LATE: f"`ingest status {name}` names the partitions. A backlog shrinks faster with PARALLELISM.",
+        Kind.REFUSED_RECORDS: f"`ingest dead-letters list {name}` shows them.",
+    }[problem.kind]
+
+
+def moment(time: datetime) -> str:
+    """For people, to the minute."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
