@@ -139,7 +139,6 @@ def data_loss(where: str, *, partition: int, expected: int, low: int, high: int,
 
 
 def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
-    """The error that reports losses."""
     first = losses[0]
     kind = TopicChanged if first.cause.is_another_topic else DataLoss
     more = f" (and {len(losses) - 1} more partitions)" if len(losses) > 1 else ""

@@ -65,7 +65,6 @@ def next_offset_or_none(offset: int | None, leader_epoch: int | None) -> NextOff
 
 
 def next_offset_after(message: Message) -> NextOffset:
-    """The next offset after a record."""
     epoch = message.leader_epoch()
     return NextOffset(message.offset() + 1, None if epoch is None or epoch < 0 else epoch)
 

@@ -125,7 +125,7 @@ def _column(name: str, messages: Sequence[Message]) -> list[Any]:
 
 
 def _without_large(values: list[bytes | None], max_bytes: int) -> list[bytes | None]:
-    """The values, with None instead of too large values."""
+    """None in place of too large values."""
     if max(map(len, filter(None, values)), default=0) <= max_bytes:
         return values
     return [value if value is None or len(value) <= max_bytes else None for value in values]
@@ -167,7 +167,6 @@ def _stamps(messages: Sequence[Message]) -> list[int | None]:
 
 
 def _last(partitions: Sequence[int], messages: Sequence[Message]) -> dict[int, Message]:
-    """Partition → last message."""
     last: dict[int, Message] = {}
     partition_count = len(set(partitions))
     for partition, message in zip(reversed(partitions), reversed(messages), strict=True):

@@ -101,13 +101,11 @@ class DagsterDev:
                 return
 
     def started_runs(self) -> list[DagsterRun]:
-        """Runs with the status STARTED."""
         from dagster import DagsterRunStatus, RunsFilter
 
         return list(self._instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])))
 
     def runs_of(self, sensor_name: str) -> list[DagsterRun]:
-        """Runs launched by the sensor."""
         from dagster import RunsFilter
 
         return list(self._instance.get_runs(RunsFilter(tags={"dagster/sensor_name": sensor_name})))

@@ -78,7 +78,6 @@ class Demo:
         self._have_rows = False
 
     def run(self) -> int:
-        """Start everything, show numbers, end with the exit code."""
         options = self._options
         port = choose_port(options.port)
         if options.port not in (0, port):

@@ -187,13 +187,6 @@ _BROKER = re.compile(r"(?:[a-z_]+://)?(?P<address>[^/\s]+)/(?P<id>\d+): ")
 _BY_CODE = {getattr(KafkaError, name): outcome for name, outcome in _TABLE.items()}
 
 
-def is_transient(error: KafkaException) -> bool:
-    """Whether a leader or a coordinator is moving. The same question may succeed a moment later."""
-    inner = error.args[0] if error.args else None
-    outcome = _BY_CODE.get(inner.code()) if isinstance(inner, KafkaError) else None
-    return outcome is not None and outcome[1] is _LATER
-
-
 def is_corrupt(error: KafkaError) -> bool:
     """Whether the log holds a record batch that the client cannot read."""
     return _BY_CODE.get(error.code()) == (DataLoss, _DAMAGED)

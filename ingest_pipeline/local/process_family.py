@@ -38,7 +38,6 @@ class Family:
         return f"Family({self.leader})"
 
     def members(self) -> set[psutil.Process]:
-        """The running members."""
         running = self._running()
         members = self._seen.intersection(running)
         # The system may give the leader's old pid to a stranger, who may lead a session of that number.
@@ -79,7 +78,6 @@ class Family:
             time.sleep(_POLL_SECONDS)
 
     def _leader(self) -> list[psutil.Process]:
-        """The leader, if it runs."""
         return [member for member in self.members() if member.pid == self.leader]
 
     def _wait(self, seconds: float, remaining: Callable[[], Collection[psutil.Process]]) -> None:

@@ -22,7 +22,6 @@ Answer: TypeAlias = T | IngestError
 
 
 def answered(answer: Answer[T]) -> T | None:
-    """The answer, or None."""
     return None if isinstance(answer, IngestError) else answer
 
 

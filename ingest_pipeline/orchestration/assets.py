@@ -14,13 +14,11 @@ from .described import freshness, table_metadata
 
 
 def topic_spec(stream_context: StreamContext, group: str) -> dg.AssetSpec:
-    """The topic as an external asset."""
     description = f"Kafka topic {stream_context.stream.topic}."
     return dg.AssetSpec(topic_key(stream_context), group_name=group, kinds={"kafka"}, description=description)
 
 
 def table_spec(stream_context: StreamContext, group: str) -> dg.AssetSpec:
-    """The table as an asset."""
     stream, clients = stream_context.stream, stream_context.clients
     return dg.AssetSpec(
         asset_key(stream_context),

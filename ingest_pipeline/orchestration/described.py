@@ -36,7 +36,6 @@ def table_metadata(stream: Stream, settings: Settings) -> dict[str, Any]:
 
 
 def column_schema(stream: Stream) -> dg.TableSchema:
-    """The columns in the table's order."""
     descriptions = _OWN | {item.name: item.description for item in stream.fields}
     return dg.TableSchema(
         columns=[

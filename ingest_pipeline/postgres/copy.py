@@ -29,7 +29,6 @@ class CopyPlan:
 
 
 def install(engine: Engine) -> None:
-    """Register the events on this engine."""
     event.listen(engine, "do_executemany", _carry_many)
     event.listen(engine, "do_execute", _carry_one)
 

@@ -72,10 +72,10 @@ class DeadLetters:
             parameters = {"stream": self._stream.name, "newest": newest, "limit": limit}
             return list(connection.execute(self._sql(sql.TOP_REASONS), parameters).all())
 
-    def page(self, letter_filter: LetterFilter, after_id: int = 0, limit: int = CHUNK) -> list[Row[Any]]:
+    def page(self, letter_filter: LetterFilter, limit: int = CHUNK) -> list[Row[Any]]:
         """Open letters by id, without key, value and headers."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
-            parameters = {**self._parameters(letter_filter), "after": after_id, "limit": limit}
+            parameters = {**self._parameters(letter_filter), "limit": limit}
             return list(connection.execute(self._sql(sql.PAGE), parameters).all())
 
     def how_to_fetch(self, letter_filter: LetterFilter) -> str:

@@ -28,7 +28,7 @@ TOP_REASONS = """
     GROUP BY 1 ORDER BY 2 DESC, min(id) LIMIT :limit"""
 PAGE = """
     SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
-    FROM {open} AND id > :after ORDER BY id LIMIT :limit"""
+    FROM {open} ORDER BY id LIMIT :limit"""
 TRUNCATED = "SELECT kafka_partition, kafka_offset FROM {open} AND truncated ORDER BY id LIMIT :limit"
 SHOW = """
     SELECT id, stream, topic, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms,
@@ -81,5 +81,4 @@ MISSING = """
 
 
 def rendered(statement: str, schemas: Schemas) -> TextClause:
-    """A statement of this module for a ledger."""
     return schemas.sql(statement, open=_OPEN, settled=_SETTLED, bytes=_BYTES)

@@ -19,8 +19,6 @@ from .database import Database
 
 
 class PostgresLedgers(Ledgers):
-    """On pooled connections."""
-
     def __init__(self, database: Database, streams: Sequence[Stream]) -> None:
         self._database, self._names = database, [stream.name for stream in streams]
         self._described = f"stream {self._names[0]}" if len(streams) == 1 else f"{len(streams)} streams"

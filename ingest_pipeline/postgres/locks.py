@@ -91,7 +91,6 @@ def try_own(connection: Connection, keys: LockKeys, partitions: Collection[int],
 
 
 def release(connection: Connection, keys: LockKeys, partitions: Iterable[int]) -> None:
-    """Release these partitions."""
     for partition in partitions:
         _try(connection, "pg_advisory_unlock", keys.key(_OWN, partition))
 
@@ -103,7 +102,6 @@ def announce(connection: Connection, keys: LockKeys, partitions: Iterable[int], 
 
 
 def withdraw(connection: Connection, keys: LockKeys, partitions: Iterable[int], request: HandoverRequest) -> None:
-    """Withdraw the announcement."""
     for partition in partitions:
         _try(connection, "pg_advisory_unlock_shared", keys.key(request, partition))
 
@@ -180,7 +178,6 @@ def present_runs(connection: Connection) -> set[str]:
 
 
 def this_backend(connection: Connection) -> Backend:
-    """The server process of this connection."""
     row = connection.execute(_SELF).one()
     return Backend(row.pid, row.backend_start)
 

@@ -74,7 +74,6 @@ class PostgresWritingConnection(WritingConnection):
 
     @contextmanager
     def transaction(self, doing: str) -> Iterator[Connection]:
-        """A short transaction."""
         with self.used(), mapped_errors(doing), self.connection.begin():
             yield self.connection
 

@@ -8,7 +8,6 @@ from .stream_settings import StreamSettings
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field."""
     return "BATCH_TIMEOUT" if field == "batch_timeout_seconds" else field.upper()
 
 

@@ -1,7 +1,5 @@
 """In-memory broker, database and clock for fast tests. The contract suite runs on these fakes and on real servers."""
 
-from ..core.ledger_ports import Ledger, Ledgers, LedgerSession, ReplayStore, WritingConnection
-from ..core.ports import Source, Topic, Topics
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .database import Fault, MemoryDatabase
@@ -29,24 +27,3 @@ __all__ = [
     "MemoryWritingConnection",
     "SettableClock",
 ]
-
-PORTS: tuple[
-    type[Ledger],
-    type[Ledgers],
-    type[LedgerSession],
-    type[ReplayStore],
-    type[Source],
-    type[Topic],
-    type[Topics],
-    type[WritingConnection],
-] = (
-    MemoryLedger,
-    MemoryLedgers,
-    MemoryLedgerSession,
-    MemoryMissingRows,
-    MemorySource,
-    MemoryTopic,
-    MemoryTopics,
-    MemoryWritingConnection,
-)
-"""The annotation lets mypy compare every fake with the port of core."""

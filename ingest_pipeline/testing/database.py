@@ -93,7 +93,6 @@ class MemoryDatabase:
         self._pids = 0
 
     def table(self, stream: str) -> MemoryTable:
-        """The committed data of the stream."""
         with self.mutex:
             return self._tables.setdefault(stream, MemoryTable())
 
@@ -106,7 +105,6 @@ class MemoryDatabase:
         self._script.clear()
 
     def next_fault(self) -> Fault | None:
-        """Take the next scripted fault, or None."""
         return self._script.popleft() if self._script else None
 
     def check(self, stream: str, constraint: str, holds: Callable[[Row], bool]) -> None:
@@ -126,7 +124,6 @@ class MemoryDatabase:
             yield
 
     def open(self, run_id: str) -> MemoryBackend:
-        """A new session."""
         with self.using():
             self._pids += 1
             backend = MemoryBackend(run_id, self._pids, self.now())
@@ -206,5 +203,4 @@ class MemoryDatabase:
         return positions
 
     def now(self) -> datetime:
-        """The database's time."""
         return datetime.fromtimestamp(self.clock.time(), UTC)

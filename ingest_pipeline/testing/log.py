@@ -116,7 +116,6 @@ class PartitionLog:
         self.epoch_starts[self.epoch] = self.end
 
     def epoch_at(self, offset: int) -> int:
-        """The leader epoch of the record at `offset`."""
         return max((epoch for epoch, start in self.epoch_starts.items() if start <= offset), default=0)
 
     def holds(self, next_offset: int, epoch: int | None) -> bool:

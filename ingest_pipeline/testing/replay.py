@@ -10,8 +10,6 @@ from .database import MemoryDatabase
 
 
 class MemoryMissingRows(ReplayStore):
-    """Stores missing rows in a MemoryDatabase."""
-
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
         self._database, self._stream = database, stream.name
 

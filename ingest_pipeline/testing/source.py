@@ -6,15 +6,15 @@ from collections.abc import Collection, Mapping
 
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import data_loss
-from ..core.ports import Clock
+from ..core.ports import Clock, Source, Topic, Topics
 from ..core.record import LEDGER_MARK, Chunk, GroupOffset, NextOffset, TopicIdentity
 from .broker import MemoryBroker
 from .clock import SettableClock
 from .log import PartitionLog
 
 
-class MemorySource:
-    """Implements the `Source` port. A read without records moves the clock by the time-out and returns at once.
+class MemorySource(Source):
+    """A read without records moves the clock by the time-out and returns at once.
 
     Args:
         groups: topic → group id. Other topics have the group "ingest".
@@ -118,9 +118,7 @@ class MemorySource:
         return {}
 
 
-class MemoryTopics:
-    """Implements the `Topics` port."""
-
+class MemoryTopics(Topics):
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
 
@@ -142,9 +140,7 @@ class MemoryTopics:
         return MemoryTopic(self._broker, topic).end_offsets([p for p in partitions if p < count])
 
 
-class MemoryTopic:
-    """Implements the `Topic` port."""
-
+class MemoryTopic(Topic):
     def __init__(self, broker: MemoryBroker, name: str) -> None:
         self.name = name
         self._broker = broker

@@ -49,6 +49,5 @@ class MemoryWritingConnection(WritingConnection):
 
 
 def paused_words(table: MemoryTable) -> str | None:
-    """The pause in words. None: not paused."""
     state = table.state
     return f"{state.reason} ({state.paused_by})" if state.paused else None

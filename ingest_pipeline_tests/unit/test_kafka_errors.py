@@ -15,7 +15,7 @@ from ingest_pipeline.core.errors import (
     TopicMissing,
     UnknownFault,
 )
-from ingest_pipeline.kafka.errors import is_transient, map_error
+from ingest_pipeline.kafka.errors import map_error
 
 WHERE = "Kafka at localhost:9092, topic price"
 CODES = {name: code for name, code in vars(KafkaError).items() if isinstance(code, int) and not name.startswith("__")}
@@ -118,14 +118,6 @@ def test_an_exception_maps_like_its_error() -> None:
     assert type(map_error(KafkaException(KafkaError(KafkaError._TRANSPORT)), WHERE)) is KafkaUnavailable
     assert type(map_error(KafkaException("no error inside"), WHERE)) is UnknownFault
     assert type(map_error(KafkaException(), WHERE)) is UnknownFault
-
-
-def test_only_a_moving_leader_or_coordinator_is_transient() -> None:
-    assert is_transient(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
-    assert is_transient(KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)))
-    assert not is_transient(KafkaException(KafkaError(KafkaError._TRANSPORT)))
-    assert not is_transient(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
-    assert not is_transient(KafkaException())
 
 
 def test_errors_can_be_pickled() -> None:

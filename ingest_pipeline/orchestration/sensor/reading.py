@@ -115,12 +115,7 @@ def read(
             readings[name] = reading
             views.append(reading.view)
     idle = all(reading.idle for reading in readings.values())
-    if (
-        idle_poll is not None
-        and idle
-        and readings
-        and all(reading.view.paused is None for reading in readings.values())
-    ):
+    if idle_poll is not None and idle and readings and not any(reading.view.paused for reading in readings.values()):
         polled = {name: ends[name] for name in readings}
         if idle_poll.ends_changed(
             lambda: _by_partition(end_offsets(stream_contexts, {name: partitions[name] for name in polled})),
