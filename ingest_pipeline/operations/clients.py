@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..kafka.source import KafkaSource
     from ..kafka.topic import KafkaTopic
     from ..kafka.topics import KafkaTopics
+    from ..postgres.alert_rows import AlertRows
     from ..postgres.database import Database
     from ..postgres.ledger import PostgresLedger
     from ..postgres.ledgers import PostgresLedgers
@@ -85,6 +86,12 @@ class Clients:
         from ..postgres.ledgers import PostgresLedgers
 
         return PostgresLedgers(self.database(), streams)
+
+    def alert_rows(self) -> AlertRows:
+        """What alerts said about the streams."""
+        from ..postgres.alert_rows import AlertRows
+
+        return AlertRows(self.database())
 
     def writing_connection(self, run_id: str, shared: bool = False) -> PostgresWritingConnection:
         """A new writing session with PostgreSQL, which the caller closes.

@@ -9,7 +9,6 @@ import dagster as dg
 
 from ..core.stream import Stream
 from . import tags
-from .setbacks import FRUITLESS_ENDS, FRUITLESS_RUNS
 from .view import RunView
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -64,23 +63,6 @@ def failed_by_hand(instance: dg.DagsterInstance, stream: Stream) -> dg.DagsterRu
         failed = outcome.startswith("failed:") and not instance.get_runs(later_successes, limit=1)
         return record.dagster_run if failed else None
     return None
-
-
-def fruitless_message(instance: dg.DagsterInstance, stream: Stream, shard: tags.Shard) -> str | None:
-    """The message about a shard if all its newest runs ended without a failure and without a row."""
-    ended = dg.RunsFilter(job_name=tags.job_name(stream.job), statuses=ENDED)
-    newest = [run for run in instance.get_runs(ended, limit=RECENT) if tags.shard_of(run.tags) == shard]
-    newest = newest[:FRUITLESS_RUNS]
-    if len(newest) < FRUITLESS_RUNS or not all(is_fruitless(run) for run in newest):
-        return None
-    run, before = newest[0], FRUITLESS_RUNS - 1
-    return f"run {run.run_id[:8]} ended {run.tags[tags.ENDED]} without a row, and so did the {before} runs before it"
-
-
-def is_fruitless(run: dg.DagsterRun) -> bool:
-    """Whether a sensor's run had a fruitless end reason and stored no row, by its tags."""
-    ended = run.tags.get(tags.ENDED)
-    return run.status == dg.DagsterRunStatus.SUCCESS and ended in FRUITLESS_ENDS and run.tags.get(tags.ROWS) == "0"
 
 
 def _view(record: dg.RunRecord) -> RunView:

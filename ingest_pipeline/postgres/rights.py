@@ -20,6 +20,7 @@ _NEEDED = {
     "accounting": ("SELECT",),
     "gap": ("INSERT",),
     "stream_state": ("SELECT", "INSERT", "UPDATE"),
+    "alert": ("SELECT", "INSERT", "UPDATE"),
     "incarnation": ("SELECT", "INSERT", "UPDATE"),
     "ledger": ("SELECT",),
     "schema_version": ("SELECT",),

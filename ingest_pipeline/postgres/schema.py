@@ -19,7 +19,7 @@ from .queries import quoted
 from .sql import in_text
 from .tables import event_table
 
-LEDGER_VERSION = "0006"
+LEDGER_VERSION = "0007"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 _VERSION_TABLE = text("SELECT to_regclass(:name)")

@@ -84,6 +84,12 @@ class SharedSettings(Values):
     alert_webhook_url: Annotated[WebhookUrl | None, Shape("an address that begins with https:// or http://")] = Field(
         default=None, description="Messages about failing and recovered streams are posted to this address."
     )
+    alert_after_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=86_400,
+        description="A message is posted once a stream has been unwell for this many seconds.",
+    )
     log_format: Literal["logfmt", "json"] = Field(default="logfmt", description="The format of log lines.")
 
     @model_validator(mode="after")

@@ -274,7 +274,7 @@ def test_four_at_a_time(database_url: str) -> None:
 def test_a_ledger_of_another_version(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.begin().sql("UPDATE ingest.schema_version SET version_num = '9999'")
-        with pytest.raises(SchemaMismatch, match=r"has version 9999, this code knows 0006: newer code has migrated it"):
+        with pytest.raises(SchemaMismatch, match=r"has version 9999, this code knows 0007: newer code has migrated it"):
             bench.ledger.prepare()
 
 
@@ -288,9 +288,9 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) 
             config.attributes.update(connection=connection, ledger_schema="ingest")
             command.downgrade(config, "0001")
         assert bench.sql("SELECT to_regclass('ingest.accounting'), to_regclass('ingest.loss')") == [(None, None)]
-        with pytest.raises(SchemaMismatch, match=r"has version 0001, this code needs 0006: run `ingest migrate`"):
+        with pytest.raises(SchemaMismatch, match=r"has version 0001, this code needs 0007: run `ingest migrate`"):
             bench.ledger.prepare()
-        assert schema.migrate(bench.database, [READING]) == ["ledger schema ingest is at version 0006"]
+        assert schema.migrate(bench.database, [READING]) == ["ledger schema ingest is at version 0007"]
         again = bench.new_session("again")
         assert again.own([0], exact=True) == {}
         again.write(make_batch(again.positions, [message(0, 2)]))

@@ -1,35 +1,34 @@
-"""Alerts: what is posted, when, to a real HTTP server; and that nothing is lost while it does not answer."""
+"""Alerts: what is posted to a real HTTP server, when, and by which process."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from ingest_pipeline.core.errors import SettingsError
-from ingest_pipeline.operations.clients import Clients
-from ingest_pipeline.operations.stream_context import StreamContext
+from ingest_pipeline.operations.alerts import ANSWER_SECONDS, Alerts, Memory, WebhookRefused
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
-from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, CheckResult
-from ingest_pipeline.orchestration.run_history import RECENT
-from ingest_pipeline.orchestration.sensor.alerts import ANSWER_SECONDS, SENSOR, alert_sensor, failing, messages
-from ingest_pipeline.settings import Settings, describe, load_settings
+from ingest_pipeline.orchestration.sensor.alerts import SENSOR, alert_sensor
+from ingest_pipeline.settings import describe, load_settings
 from ingest_pipeline.streams import STREAMS
-from ingest_pipeline_tests.orchestration.bench import failure
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.commands import ingest
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 
-PRICE = STREAMS[1]
-CONTEXTS = [StreamContext(stream, Clients(Settings())) for stream in STREAMS]
-PRICE_CONTEXT = CONTEXTS[1]
-SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+Make = Callable[..., Bench]
+FAILURE = dg.DagsterRunStatus.FAILURE
 NAMES = [stream.name for stream in STREAMS]
+NOWHERE = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "DATABASE_URL": "postgresql://x@127.0.0.1:9/x"}
 
 
 @dataclass
@@ -75,245 +74,224 @@ def webhook() -> Iterator[Webhook]:
         thread.join()
 
 
-def verdict(
-    instance: dg.DagsterInstance, name: str, passed: bool, said: str = "as it should be", stream: str = "temperature"
-) -> None:
-    instance.report_runless_asset_event(CheckResult(name, passed, said).evaluation(dg.AssetKey(stream)))
-
-
 class Ticks:
-    """The sensor on an instance of its own, its cursor kept from tick to tick."""
+    """The sensor of a bench, its cursor kept from tick to tick."""
 
-    def __init__(self, instance: dg.DagsterInstance, address: str, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.instance, self._cursor = instance, None
-        self._sensor = alert_sensor(CONTEXTS, address, answer_seconds)
+    def __init__(self, here: Bench, address: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._here, self._cursor = here, None
+        self._sensor = alert_sensor(here.contexts, address, answer_seconds)
 
-    def __call__(self) -> None:
-        context = dg.build_sensor_context(instance=self.instance, cursor=self._cursor)
-        self._sensor.evaluate_tick(context)
+    def __call__(self, after_seconds: float = 0.0) -> str:
+        """A tick so much later; what it says."""
+        self._here.clock.seconds += after_seconds
+        context = dg.build_sensor_context(instance=self._here.instance, cursor=self._cursor)
+        outcome = self._sensor.evaluate_tick(context)
         self._cursor = context.cursor
+        return str(outcome.skip_message)
 
 
-def test_a_change_is_posted_once(webhook: Webhook) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        tick = Ticks(instance, webhook.address)
-        verdict(instance, NO_LOSS, True)
-        tick()
-        assert webhook.texts == []
-        verdict(instance, NO_LOSS, False, "offsets 3 to 7 are gone")
-        tick()
-        verdict(instance, NO_LOSS, False, "offsets 3 to 7 are gone")
-        tick()
-        assert webhook.texts == [f"temperature is failing: {NO_LOSS}: offsets 3 to 7 are gone"]
-        verdict(instance, UP_TO_DATE, False, "the table is 400 s behind")
-        verdict(instance, NO_LOSS, True)
-        tick()
-        assert webhook.texts[1:] == [
-            f"temperature is failing: {UP_TO_DATE}: the table is 400 s behind",
-            f"temperature has recovered: {NO_LOSS}; still failing: {UP_TO_DATE}",
-        ]
-        verdict(instance, UP_TO_DATE, True)
-        tick()
-        tick()
-        assert webhook.texts[3:] == [f"temperature has recovered: {UP_TO_DATE}"]
+class Metrics:
+    """`ingest metrics --alerts` of the same streams."""
+
+    def __init__(self, here: Bench, address: str) -> None:
+        self._alerts = Alerts(here.contexts, address, name="metrics", by_default=False)
+        self._memory = Memory()
+
+    def __call__(self) -> int:
+        return self._alerts.look(self._memory)
 
 
-def test_a_failed_run_is_posted_with_the_kind_of_its_error(webhook: Webhook) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        job = build_definitions(STREAMS, load_settings(NAMES, {})).resolve_job_def("drain_price")
-        tick = Ticks(instance, webhook.address)
-        run = instance.create_run_for_job(job, tags={tags.ENDED: "failed:SchemaMismatch"})
-        instance.report_run_failed(run)
-        tick()
-        tick()
-        assert webhook.texts == [f"price is failing: run: run {run.run_id[:8]} failed: SchemaMismatch"]
+def failing(here: Bench, message: str = "disk full") -> None:
+    """A run failed, and records wait."""
+    ledger = here.clients.ledger(here.stream)
+    ledger.prepare()
+    here.produce(temperatures(4))
+    ledger.note_failure(message, True)
 
 
-def test_a_server_that_refuses_for_a_moment_is_asked_again(webhook: Webhook) -> None:
-    webhook.refuse = 2
-    with dg.DagsterInstance.ephemeral() as instance:
-        verdict(instance, NO_LOSS, False)
-        Ticks(instance, webhook.address)()
-    assert len(webhook.texts) == 1
+def first_lines(webhook: Webhook) -> list[str]:
+    return [text.splitlines()[0].split(", 20")[0] for text in webhook.texts]
 
 
-def test_what_could_not_be_posted_is_posted_by_a_later_tick(webhook: Webhook) -> None:
-    webhook.refuse = 1000
-    with dg.DagsterInstance.ephemeral() as instance:
-        tick = Ticks(instance, webhook.address)
-        verdict(instance, NO_LOSS, False)
-        with pytest.raises(dg.Failure, match="ALERT_WEBHOOK_URL cannot be posted to") as failed:
-            tick()
-        assert "secret-path" not in str(failed.value.description)
-        webhook.refuse = 0
-        tick()
-    assert len(webhook.texts) == 1
+IS_STOPPED, IS_WELL = "temperature is stopped: the last run failed", "temperature is well again"
 
 
-def test_what_was_posted_is_not_posted_again_where_the_next_post_fails(webhook: Webhook) -> None:
-    webhook.refused = "temperature"
-    with dg.DagsterInstance.ephemeral() as instance:
-        tick = Ticks(instance, webhook.address)
-        for name in NAMES:
-            verdict(instance, NO_LOSS, False, stream=name)
-        tick()
-        with pytest.raises(dg.Failure, match="ALERT_WEBHOOK_URL cannot be posted to"):
-            tick()
-        assert [text.split()[0] for text in webhook.texts] == ["price"]
-        webhook.refused = "\0"
-        tick()
-        assert [text.split()[0] for text in webhook.texts] == ["price", "temperature"]
+@pytest.mark.kafka
+def test_the_state_is_posted_once_it_has_lasted_and_at_once_when_it_is_over(bench: Make, webhook: Webhook) -> None:
+    here = bench()
+    tick = Ticks(here, webhook.address)
+    failing(here)
+    assert tick() == tick(50) == "0 messages posted"
+    assert tick(10) == "1 messages posted"
+    assert tick(300) == "0 messages posted"
+    what, since, to_do = webhook.texts[0].splitlines()
+    assert what.endswith("UTC: disk full")
+    assert since.startswith("since 20")
+    assert to_do == "Do what the message says, then see `ingest status temperature`."
+    here.drain()
+    assert tick(5) == "1 messages posted"
+    assert first_lines(webhook) == [IS_STOPPED, IS_WELL]
 
 
-def test_a_server_that_hangs_does_not_hold_the_tick(webhook: Webhook) -> None:
-    webhook.hangs = True
-    with dg.DagsterInstance.ephemeral() as instance:
-        tick = Ticks(instance, webhook.address, answer_seconds=0.2)
-        verdict(instance, NO_LOSS, False)
-        started_at = time.monotonic()
-        with pytest.raises(dg.Failure, match="ALERT_WEBHOOK_URL cannot be posted to"):
-            tick()
-        assert time.monotonic() - started_at < 20
-        webhook.hangs = False
-        tick()
-    assert webhook.texts[-1].startswith("temperature is failing")
+@pytest.mark.kafka
+def test_a_run_that_was_killed_and_healed_soon_gives_no_alert(bench: Make, webhook: Webhook) -> None:
+    here = bench()
+    tick = Ticks(here, webhook.address)
+    tick()
+    here.produce(temperatures(4))
+    run = create_run_for_test(here.instance, "drain_temperature", status=dg.DagsterRunStatus.STARTED)
+    here.instance.report_run_failed(run, "The run has no session with PostgreSQL.")
+    tick(14)
+    here.drain()
+    tick(5)
+    tick(600)
+    assert webhook.texts == []
 
 
-class TestShards:
-    """Each has its own newest run."""
-
-    def ended(self, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, shard: str | None) -> dg.DagsterRun:
-        found = {tags.ENDED: "failed:SchemaMismatch"} if shard is None else {tags.SHARD: shard}
-        return create_run_for_test(instance, "drain_price", status=status, tags=found)
-
-    def found(self, instance: dg.DagsterInstance) -> set[str]:
-        return set(failing(instance, PRICE_CONTEXT))
-
-    def test_one_that_fails_is_not_hidden_by_another(self) -> None:
-        with dg.DagsterInstance.ephemeral() as instance:
-            self.ended(instance, FAILURE, "0/2")
-            for _ in range(RECENT + 1):
-                self.ended(instance, SUCCESS, "1/2")
-            assert self.found(instance) == {"run of shard 0/2"}
-            self.ended(instance, SUCCESS, "0/2")
-            assert self.found(instance) == set()
-
-    def test_those_of_another_number_of_shards_do_not_count(self) -> None:
-        with dg.DagsterInstance.ephemeral() as instance:
-            self.ended(instance, FAILURE, "1/2")
-            self.ended(instance, SUCCESS, "0/1")
-            assert self.found(instance) == set()
-
-    def test_a_run_by_hand_counts_while_it_is_the_newest_or_went_well(self) -> None:
-        with dg.DagsterInstance.ephemeral() as instance:
-            self.ended(instance, FAILURE, "0/2")
-            self.ended(instance, FAILURE, None)
-            assert self.found(instance) == {"run"}
-            self.ended(instance, SUCCESS, "1/2")
-            assert self.found(instance) == {"run of shard 0/2"}
-            self.ended(instance, SUCCESS, None)
-            self.ended(instance, SUCCESS, "1/2")
-            assert self.found(instance) == set()
+@pytest.mark.kafka
+def test_after_a_setting_s_time(bench: Make, webhook: Webhook) -> None:
+    here = bench(ALERT_AFTER_SECONDS="0")
+    failing(here)
+    Ticks(here, webhook.address)()
+    assert first_lines(webhook) == [IS_STOPPED]
 
 
-def test_a_run_that_failed_for_other_streams_is_no_failure_of_this_stream() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        run_tags = {tags.SHARD: "0/1", tags.ENDED: "failed:DataLoss", tags.FAILED_STREAMS: "temperature"}
-        create_run_for_test(instance, "drain_price", status=dg.DagsterRunStatus.FAILURE, tags=run_tags)
-        assert failing(instance, PRICE_CONTEXT) == {}
-        own_failure = run_tags | {tags.FAILED_STREAMS: "price,temperature"}
-        create_run_for_test(instance, "drain_price", status=dg.DagsterRunStatus.FAILURE, tags=own_failure)
-        assert list(failing(instance, PRICE_CONTEXT)) == ["run"]
-
-
-def test_a_failed_run_is_told_with_the_line_it_failed_with() -> None:
-    away = {"DATABASE_URL": "postgresql://x@127.0.0.1:9/x", "RETRY_SECONDS": "0"}
-    job = build_definitions(STREAMS, load_settings(NAMES, away)).resolve_job_def("drain_price")
-    with dg.DagsterInstance.ephemeral() as instance:
-        found = {tags.STREAM: "price", tags.SHARD: "0/1"}
-        result = job.execute_in_process(instance=instance, tags=found, raise_on_error=False)
-        line = failure(result)
-        assert "127.0.0.1:9" in line
-        said = failing(instance, PRICE_CONTEXT)["run"]
-    assert said == f"run {result.run_id[:8]} failed: DatabaseUnavailable: {line}"
-
-
-def test_by_hand_each_stream_has_its_own_line() -> None:
-    def drain(name: str) -> dg.AssetsDefinition:
-        @dg.asset(name=name)
-        def fail() -> None:
-            raise dg.Failure(description=f"{name} cannot")
-
-        return fail
-
-    job = dg.Definitions(assets=[drain(name) for name in NAMES]).resolve_implicit_global_asset_job_def()
-    with dg.DagsterInstance.ephemeral() as instance:
-        found = {tags.STREAM: "price", **{f"{tags.ENDED}/{name}": "failed:DataLoss" for name in NAMES}}
-        run_id = job.execute_in_process(instance=instance, tags=found, raise_on_error=False).run_id
-        for context in CONTEXTS:
-            line = f"run {run_id[:8]} failed: DataLoss: {context.stream.name} cannot"
-            assert failing(instance, context) == {"run by hand": line}
-
-
-def test_of_a_run_that_died_it_is_told_who_said_so() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        run = create_run_for_test(instance, "drain_price", status=dg.DagsterRunStatus.STARTED)
-        instance.report_run_failed(run, "The run has no session with PostgreSQL.")
-        said = failing(instance, PRICE_CONTEXT)["run"]
-    assert said == f"run {run.run_id[:8]} failed: The run has no session with PostgreSQL."
-
-
-def test_one_by_hand_is_told_until_a_run_of_the_stream_goes_well() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        found = {tags.STREAM: "temperature", f"{tags.ENDED}/price": "failed:DataLoss"}
-        run = create_run_for_test(instance, "__ASSET_JOB", status=FAILURE, tags=found)
-        create_run_for_test(instance, "__ASSET_JOB", status=FAILURE, tags={"somebody": "else"})
-        said = {"run by hand": f"run {run.run_id[:8]} failed: DataLoss"}
-        assert failing(instance, PRICE_CONTEXT) == said
-        create_run_for_test(instance, "drain_price", status=SUCCESS, tags={tags.SHARD: "0/1"})
-        assert failing(instance, PRICE_CONTEXT) == {}
-
-
-@pytest.mark.parametrize("ended", ["superseded", "surplus", "signal"])
-def test_runs_that_end_again_and_again_without_a_row_are_told(ended: str) -> None:
-    """Each of them is SUCCESS in Dagster."""
-    with dg.DagsterInstance.ephemeral() as instance:
-
-        def end(why: str, rows: str, shard: str = "0/1") -> dg.DagsterRun:
-            found = {tags.SHARD: shard, tags.ENDED: why, tags.ROWS: rows}
-            return create_run_for_test(instance, "drain_price", status=SUCCESS, tags=found)
-
-        for _ in range(2):
-            end(ended, "0")
-        assert failing(instance, PRICE_CONTEXT) == {}
-        run = end(ended, "0")
-        said = f"run {run.run_id[:8]} ended {ended} without a row, and so did the 2 runs before it"
-        assert failing(instance, PRICE_CONTEXT) == {"run": said}
-        end(ended, "5")
-        assert failing(instance, PRICE_CONTEXT) == {}
-        end("caught-up", "0")
-        assert failing(instance, PRICE_CONTEXT) == {}
-
-
-def test_a_job_that_failed_is_told_until_it_goes_well(webhook: Webhook) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        tick = Ticks(instance, webhook.address)
-        ours = {tags.JOB: "redrive_dead_letters"}
-        run = create_run_for_test(instance, "redrive_dead_letters", status=FAILURE, tags=ours)
-        tick()
-        create_run_for_test(instance, "redrive_dead_letters", status=SUCCESS)  # of another project
-        tick()
-        create_run_for_test(instance, "redrive_dead_letters", status=SUCCESS, tags=ours)
-        create_run_for_test(instance, "redrive_dead_letters", status=FAILURE)  # of another project
-        tick()
-    assert webhook.texts == [
-        f"job redrive_dead_letters is failing: run: run {run.run_id[:8]} failed: see its log",
-        "job redrive_dead_letters has recovered: run",
+@pytest.mark.kafka
+def test_an_open_dead_letter_is_posted_until_it_is_settled(bench: Make, webhook: Webhook) -> None:
+    here = bench(ALERT_AFTER_SECONDS="0")
+    here.produce(with_broken(temperatures(30), 30))
+    here.drain()
+    tick = Ticks(here, webhook.address)
+    tick()
+    ingest(here, "dead-letters", "discard", "temperature", "--yes")
+    tick()
+    assert [text.splitlines()[0] for text in webhook.texts] == [
+        "temperature is degraded: 1 open dead letters: 1x Input data was truncated. To see them: ingest dead-letters"
+        " list temperature",
+        IS_WELL,
     ]
 
 
-def test_nothing_to_say_about_what_stays_as_it_is() -> None:
-    assert messages({"a": {"run": "x"}}, {"a": {"run": "y"}}) == []
+@pytest.mark.kafka
+class TestTwoProcesses:
+    """The daemon's sensor and `ingest metrics --alerts`."""
+
+    def test_post_once(self, bench: Make, webhook: Webhook) -> None:
+        here = bench(ALERT_AFTER_SECONDS="0")
+        tick, metrics = Ticks(here, webhook.address), Metrics(here, webhook.address)
+        tick()
+        failing(here)
+        metrics()
+        assert webhook.texts == []
+        tick()
+        metrics()
+        here.drain()
+        metrics()
+        tick()
+        assert first_lines(webhook) == [IS_STOPPED, IS_WELL]
+
+    def test_the_other_one_takes_over_what_was_posted(self, bench: Make, webhook: Webhook) -> None:
+        here = bench(ALERT_AFTER_SECONDS="0")
+        tick, metrics = Ticks(here, webhook.address), Metrics(here, webhook.address)
+        failing(here)
+        tick()
+        here.query("update ingest.alert set renewed_at = now() - interval '44 s'")
+        assert metrics() == 0
+        here.query("update ingest.alert set renewed_at = now() - interval '46 s'")
+        assert metrics() == 0
+        assert here.query("select poster from ingest.alert") == ["metrics"]
+        here.drain()
+        tick()
+        assert first_lines(webhook) == [IS_STOPPED]
+        metrics()
+        assert first_lines(webhook) == [IS_STOPPED, IS_WELL]
+
+    def test_one_of_them_goes_on_while_the_ledger_is_away(self, bench: Make, webhook: Webhook) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        here.drain()
+        tick, metrics = Ticks(here, webhook.address), Metrics(here, webhook.address)
+        tick()
+        metrics()
+        (name,) = here.query("select current_database()")
+        with psycopg.connect(here.url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
+            server.execute(f'alter database "{name}" allow_connections false')
+            server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+            tick()
+            metrics()
+            tick(61)
+            metrics()
+            server.execute(f'alter database "{name}" allow_connections true')
+        metrics()
+        tick(5)
+        metrics()
+        tick(5)
+        assert first_lines(webhook) == [
+            "temperature is unknown: reading the ledger of stream temperature at "
+            + f"{here.url.split('@')[1]}: 55000, the database takes no sessions: ALTER DATABASE … ALLOW_CONNECTIONS"
+            + webhook.texts[0].split("ALLOW_CONNECTIONS")[1].splitlines()[0],
+            IS_WELL,
+        ]
+
+
+class TestServersAway:
+    """Neither Kafka nor PostgreSQL answers, and the sensor posts from its memory."""
+
+    @pytest.fixture
+    def here(self, bench: Make) -> Bench:
+        return bench(streams=STREAMS, **NOWHERE)
+
+    def test_a_server_that_refuses_for_a_moment_is_asked_again(self, here: Bench, webhook: Webhook) -> None:
+        webhook.refuse = 2
+        tick = Ticks(here, webhook.address)
+        tick()
+        tick(60)
+        assert [text.split(":")[0] for text in webhook.texts] == ["temperature, price are unknown"]
+
+    def test_what_could_not_be_posted_is_posted_by_a_later_tick(self, here: Bench, webhook: Webhook) -> None:
+        webhook.refuse = 1000
+        tick = Ticks(here, webhook.address)
+        tick()
+        said = tick(60)
+        assert said == "0 messages posted, and the rest follows: ALERT_WEBHOOK_URL cannot be posted to: RetryError"
+        webhook.refuse = 0
+        tick(5)
+        tick(5)
+        assert len(webhook.texts) == 1
+
+    def test_a_server_that_hangs_does_not_hold_the_tick(self, here: Bench, webhook: Webhook) -> None:
+        webhook.hangs = True
+        tick = Ticks(here, webhook.address, answer_seconds=0.2)
+        tick()
+        started_at = time.monotonic()
+        assert "ALERT_WEBHOOK_URL cannot be posted to" in tick(60)
+        assert time.monotonic() - started_at < 20
+        webhook.hangs = False
+        tick()
+        assert webhook.texts[-1].startswith("temperature, price are unknown")
+
+    def test_the_address_is_not_in_an_error(self, here: Bench) -> None:
+        with pytest.raises(WebhookRefused) as refused:
+            Alerts(here.contexts, "http://127.0.0.1:9/secret-path", name="a", by_default=True).post("text")
+        assert "secret" not in refused.value.message
+
+
+def test_a_failed_replay_is_told_once(bench: Make, webhook: Webhook) -> None:
+    here = bench(**NOWHERE)
+    create_run_for_test(here.instance, "replay", status=FAILURE, tags={tags.JOB: "replay"})
+    tick = Ticks(here, webhook.address)
+    assert tick() == "0 messages posted", "failures before the first tick are no news"
+    job = here.definitions.resolve_job_def("replay")
+    config = {"ops": {"replay_op": {"config": {"stream": "temperature", "partition": 0}}}}
+    result = job.execute_in_process(instance=here.instance, run_config=config, raise_on_error=False, tags=job.tags)
+    create_run_for_test(here.instance, "replay", status=FAILURE)  # of another project
+    tick()
+    tick()
+    (text,) = webhook.texts
+    what, at, to_do = text.splitlines()
+    assert what == "job replay failed: a replay needs a first and a last offset, or a first and a last time"
+    assert at.startswith("at 20")
+    assert to_do.startswith(f"Run {result.run_id[:8]} in Dagster has the log.")
 
 
 def test_it_is_there_only_where_an_address_is_set_and_the_address_is_secret() -> None:

@@ -132,6 +132,10 @@ def fields_table() -> str:
     return "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
 
 
+def test_alerts_need_a_webhook(bench: Make) -> None:
+    assert "--alerts needs ALERT_WEBHOOK_URL" in ingest(bench(), "metrics", "--alerts", code=1)
+
+
 def test_served_until_interrupted(bench: Make) -> None:
     here = bench()
     with serving(here) as address:

@@ -1,0 +1,147 @@
+"""What alerts say, as a story of looks: problems at each look → messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.judgement import StreamStatus
+from ingest_pipeline.operations.levels import Level
+from ingest_pipeline.operations.news import Entries, Entry, from_plain, observe, posts, to_plain
+from ingest_pipeline.operations.problems import Kind, Problem, remedy
+from ingest_pipeline_tests.samples import READING, Reading
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NO_KAFKA = Problem(Level.UNKNOWN, Kind.NO_ANSWER, "unknown: Kafka does not answer")
+LOSS = Problem(Level.STOPPED, Kind.LOST, "partition 1: offsets 10 to 19 were deleted")
+FAILED = Problem(Level.DEGRADED, Kind.FAILED_RUN, "the last run failed: disk full")
+REFUSED = Problem(Level.DEGRADED, Kind.REFUSED_RECORDS, "2 open dead letters")
+PAUSED = Problem(Level.STOPPED, Kind.PAUSED, "paused: index build (ann)")
+LATE = Problem(Level.DEGRADED, Kind.LATE, "the table is 400 s behind", NOON - timedelta(seconds=400))
+STUCK = replace(LATE, level=Level.STOPPED, kind=Kind.STUCK)
+
+
+@dataclass
+class Watch:
+    """Looks at streams every ten seconds. Everything is posted, unless `works` is False."""
+
+    streams: Sequence[Stream] = (READING,)
+    works: bool = True
+    entries: dict[str, Entries] = field(default_factory=dict)
+    seconds: float = -10.0
+
+    def look(self, *problems: Problem, times: int = 1) -> list[str]:
+        """The messages of the next looks, at which the streams have these problems."""
+        return [text for _ in range(times) for text in self._look(list(problems))]
+
+    def _look(self, problems: list[Problem]) -> list[str]:
+        self.seconds += 10.0
+        now = NOON + timedelta(seconds=self.seconds)
+        statuses = {stream.name: StreamStatus(stream.name, problems) for stream in self.streams}
+        before = {stream.name: self.entries.get(stream.name, {}) for stream in self.streams}
+        observed = {name: observe(before[name], status, now) for name, status in statuses.items()}
+        news = posts(self.streams, statuses, before, observed, now=now, after_seconds=60)
+        awaited = {name for post in news for name in post.entries}
+        self.entries = before | {name: entries for name, entries in observed.items() if name not in awaited}
+        if not self.works:
+            return []
+        for post in news:
+            self.entries |= post.entries
+        return [post.text for post in news]
+
+
+def test_a_message_says_what_and_since_when_and_what_to_do() -> None:
+    watch = Watch()
+    assert watch.look(LOSS, times=6) == []
+    assert watch.look(LOSS) == [
+        "reading is stopped: partition 1: offsets 10 to 19 were deleted\n"
+        "since 2026-01-01T12:00:00Z\n"
+        "`ingest accept-loss reading` shows the range and asks."
+    ]
+    assert watch.look(replace(LOSS, message="other figures"), times=10) == []
+    assert watch.look() == ["reading is well again\nlost records: 2026-01-01T12:00:00Z to 2026-01-01T12:02:50Z"]
+    assert watch.look(times=10) == []
+
+
+def test_what_heals_in_time_gives_no_message() -> None:
+    watch = Watch()
+    for _ in range(3):
+        assert watch.look(FAILED, times=6) == []
+        assert watch.look() == []
+
+
+def test_a_wait_counts_from_its_beginning() -> None:
+    (text,) = Watch().look(STUCK)
+    assert text.splitlines()[1] == "since 2026-01-01T11:53:20Z"
+
+
+def test_a_new_problem_of_an_unwell_stream_is_posted_and_an_ended_one_too() -> None:
+    watch = Watch()
+    watch.look(REFUSED, times=7)
+    assert watch.look(NO_KAFKA, REFUSED, times=7) == [
+        "reading is unknown: Kafka does not answer\nsince 2026-01-01T12:01:10Z\n"
+        "The sensor tries again by itself. `ingest check` tries every server, table and right."
+    ]
+    assert watch.look(REFUSED) == [
+        "reading is still degraded, and better\nno answer: 2026-01-01T12:01:10Z to 2026-01-01T12:02:20Z"
+    ]
+    assert watch.look() == ["reading is well again\nrefused records: 2026-01-01T12:00:00Z to 2026-01-01T12:02:30Z"]
+
+
+def test_several_problems_that_are_due_together_share_a_message() -> None:
+    (text,) = [text for text in Watch().look(LOSS, FAILED, REFUSED, times=7) if text]
+    assert text.splitlines()[0] == "reading is stopped: partition 1: offsets 10 to 19 were deleted (and 2 more)"
+    assert len(text.splitlines()) == 3
+
+
+def test_while_a_server_does_not_answer_nothing_is_said_to_be_over() -> None:
+    watch = Watch()
+    watch.look(STUCK)
+    assert watch.look(NO_KAFKA, times=3) == []
+    assert watch.look(STUCK, times=3) == []
+    assert watch.look() == ["reading is well again\nstuck: 2026-01-01T11:53:20Z to 2026-01-01T12:01:10Z"]
+
+
+def test_a_pause_and_its_wait_are_no_news() -> None:
+    watch = Watch()
+    assert watch.look(PAUSED, LATE, times=10) == []
+    watch.look(LOSS, PAUSED, times=7)
+    (text,) = watch.look(PAUSED, LATE)
+    assert text.startswith("reading is still paused, and better\nlost records: ")
+
+
+def test_what_could_not_be_posted_is_posted_later() -> None:
+    watch = Watch(works=False)
+    assert watch.look(FAILED, times=20) == []
+    watch.works = True
+    (text,) = watch.look(FAILED)
+    assert text.splitlines()[1] == "since 2026-01-01T12:00:00Z"
+    watch.works = False
+    watch.look()
+    watch.works = True
+    assert len(watch.look()) == 1
+    assert watch.look() == []
+
+
+def test_fifty_streams_with_the_same_news_share_a_message() -> None:
+    watch = Watch([Stream(f"reading_{number}", Reading) for number in range(50)])
+    (text,) = watch.look(NO_KAFKA, times=7)
+    names = "reading_0, reading_1, reading_2, reading_3, reading_4 and 45 more"
+    assert text.splitlines()[0] == f"{names} are unknown: Kafka does not answer"
+    assert [line.splitlines()[0] for line in watch.look()] == [f"{names} are well again"]
+
+
+@pytest.mark.parametrize("level", [Level.DEGRADED, Level.UNKNOWN, Level.STOPPED])
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_problem_has_a_remedy_of_one_line(kind: Kind, level: Level) -> None:
+    text = remedy(Problem(level, kind, "a message"), READING)
+    assert text.endswith(".") and "\n" not in text
+
+
+def test_entries_survive_as_json_and_other_codes_kinds_are_left_out() -> None:
+    entries = {Kind.LOST: Entry(NOON, True), Kind.LATE: Entry(NOON)}
+    assert from_plain({**to_plain(entries), "of newer code": [0.0, True]}) == entries
