@@ -90,7 +90,8 @@ def posts(
         since = min(before[stream.name][kind].since for stream in recovered for kind in ended)
         result.append(
             Post(
-                _over(recovered, ended, words, since, now), {stream.name: entries[stream.name] for stream in recovered}
+                _over(recovered, ended, words, since=since, now=now),
+                {stream.name: entries[stream.name] for stream in recovered},
             )
         )
     return result
@@ -131,7 +132,7 @@ def _better(status: StreamStatus) -> str:
     return f"still {'paused' if status.paused else status.level.label}, and better"
 
 
-def _over(streams: Sequence[Stream], ended: Sequence[Kind], words: str, since: datetime, now: datetime) -> str:
+def _over(streams: Sequence[Stream], ended: Sequence[Kind], words: str, *, since: datetime, now: datetime) -> str:
     spans = f"{_moment(since)} to {_moment(now)}"
     return f"{_names(streams)} {_are(streams)} {words}\n{', '.join(ended)}: {spans}"
 
