@@ -29,23 +29,15 @@ class CopyPlan:
 
 
 def install(engine: Engine) -> None:
-    event.listen(engine, "do_executemany", _carry_many)
-    event.listen(engine, "do_execute", _carry_one)
+    event.listen(engine, "do_executemany", lambda cursor, _, rows, context: _carry(cursor, rows, context))
+    event.listen(engine, "do_execute", lambda cursor, _, row, context: _carry(cursor, [row], context))
 
 
-def _carry_many(cursor: psycopg.Cursor[Any], statement: str, parameters: Any, context: Any) -> bool | None:
+def _carry(cursor: psycopg.Cursor[Any], rows: Sequence[Any], context: Any) -> bool | None:
     plan = context.execution_options.get(OPTION) if context is not None else None
     if plan is None:
         return None
-    copy_rows(cursor, plan, parameters)
-    return True
-
-
-def _carry_one(cursor: psycopg.Cursor[Any], statement: str, parameters: Any, context: Any) -> bool | None:
-    plan = context.execution_options.get(OPTION) if context is not None else None
-    if plan is None:
-        return None
-    copy_rows(cursor, plan, [parameters])
+    copy_rows(cursor, plan, rows)
     return True
 
 

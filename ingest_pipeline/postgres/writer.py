@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import itemgetter
 
 from sqlalchemy import Connection, text
@@ -132,7 +132,8 @@ class BatchWriter:
             if refused or dropped:
                 self._recount(connection, refused, dropped)
         self.window = window
-        return CommitResult(rows, letters, reasons=self._reasons(batch, put_aside), requests=requests, dropped=dropped)
+        reasons = [letter.reason for letter in (*batch.dead_letters, *put_aside)]
+        return CommitResult(rows, letters, reasons=reasons, requests=requests, dropped=dropped)
 
     def _move(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
@@ -238,6 +239,3 @@ class BatchWriter:
                 "dropped": [dropped.get(partition, 0) for partition in partitions],
             },
         )
-
-    def _reasons(self, batch: Batch, put_aside: Sequence[DeadLetter]) -> list[str]:
-        return [letter.reason for letter in (*batch.dead_letters, *put_aside)]

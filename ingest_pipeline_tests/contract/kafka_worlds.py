@@ -87,6 +87,12 @@ class World:
     def source(self, topic: str, *, group_id: str = "ingest", **options: Any) -> OneTopic:
         return OneTopic(self.source_of({topic: group_id}, **options), topic)
 
+    def reading(self, topic: str, offsets: Mapping[int, NextOffset], **options: Any) -> OneTopic:
+        """A source that reads the topic from these offsets."""
+        source = self.source(topic, **options)
+        source.assign(offsets)
+        return source
+
     def source_of(self, groups: Mapping[str, str], **options: Any) -> Source:
         """A source of several topics. `groups`: topic → group id."""
         source = self._new_source(groups, **options)
@@ -113,17 +119,8 @@ class World:
     def create(self, partitions: int = 2, config: Mapping[str, str] | None = None) -> str:
         _not_here()
 
-    def append(
-        self,
-        topic: str,
-        partition: int,
-        value: bytes | None,
-        *,
-        key: bytes | None = None,
-        headers: Headers | None = None,
-        timestamp_ms: int | None = None,
-    ) -> None:
-        """Write one record; on return it is acknowledged."""
+    def append(self, topic: str, partition: int, value: bytes | None, **details: Any) -> None:
+        """Write one record with key, headers and timestamp_ms if given. On return it is acknowledged."""
         _not_here()
 
     def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
@@ -177,17 +174,8 @@ class MemoryWorld(World):
         self.broker.create_topic(name, partitions)
         return name
 
-    def append(
-        self,
-        topic: str,
-        partition: int,
-        value: bytes | None,
-        *,
-        key: bytes | None = None,
-        headers: Headers | None = None,
-        timestamp_ms: int | None = None,
-    ) -> None:
-        self.broker.append(topic, partition, value, key=key, headers=headers, timestamp_ms=timestamp_ms)
+    def append(self, topic: str, partition: int, value: bytes | None, **details: Any) -> None:
+        self.broker.append(topic, partition, value, **details)
 
     def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
         self.broker.begin_transaction(topic, partition)
@@ -240,16 +228,9 @@ class WireWorld(World):
         return KafkaTopic(Admin(self.kafka), topic)
 
     def append(
-        self,
-        topic: str,
-        partition: int,
-        value: bytes | None,
-        *,
-        key: bytes | None = None,
-        headers: Headers | None = None,
-        timestamp_ms: int | None = None,
+        self, topic: str, partition: int, value: bytes | None, *, timestamp_ms: int | None = None, **details: Any
     ) -> None:
-        self._produce(self._producer, topic, partition, value, key=key, headers=headers, timestamp=timestamp_ms or 0)
+        self._produce(self._producer, topic, partition, value, timestamp=timestamp_ms or 0, **details)
         assert self._producer.flush(30) == 0
 
     def append_all(self, topic: str, partition: int, values: Sequence[bytes | None]) -> None:

@@ -67,8 +67,7 @@ def test_records_of_the_other_partitions_arrive_meanwhile_and_none_is_lost(world
     for partition in (0, 1):
         for value in (b"a", b"b"):
             world.append(topic, partition, value)
-    source = world.source(topic, retry_seconds=1.0)
-    source.assign({0: NextOffset(0), 1: NextOffset(0)})
+    source = world.reading(topic, {0: NextOffset(0), 1: NextOffset(0)}, retry_seconds=1.0)
     before, _ = read_until(source, lambda seen, _: len(seen) >= 4)
     world.set_leader_away(topic, 1, True)
     try:

@@ -31,8 +31,7 @@ class TestRecords:
         topic = world.create(2)
         for partition in (0, 1):
             world.append_all(topic, partition, numbered(300, f"p{partition}-"))
-        source = world.source(topic)
-        source.assign(starts(0, 1))
+        source = world.reading(topic, starts(0, 1))
         records, ends = read_to(source, {0: 300, 1: 300}, max_records=7)
         for partition in (0, 1):
             assert offsets(records, partition) == list(range(300))
@@ -45,8 +44,7 @@ class TestRecords:
         stamp = int(time.time() * 1000) - 5000
         world.append(topic, 0, b"\xff not text", key=b"\x80key", headers=headers, timestamp_ms=stamp)
         world.append(topic, 0, b"")
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         records, _ = read_to(source, {0: 2})
         first, second = records
         assert (first.key(), first.value(), first.headers()) == (b"\x80key", b"\xff not text", headers)
@@ -58,8 +56,7 @@ class TestRecords:
         world.append(topic, 0, b"a", key=b"k")
         world.append(topic, 0, None, key=b"k")
         world.append(topic, 0, b"c", key=b"k")
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         records, _ = read_to(source, {0: 3})
         assert values(records) == [b"a", None, b"c"]
         assert offsets(records) == [0, 1, 2]
@@ -68,8 +65,7 @@ class TestRecords:
         topic = world.create(2)
         for partition in (0, 1):
             world.append_all(topic, partition, numbered(10))
-        source = world.source(topic)
-        source.assign({0: NextOffset(7), 1: NextOffset(10)})
+        source = world.reading(topic, {0: NextOffset(7), 1: NextOffset(10)})
         records, _ = read_to(source, {0: 10, 1: 10})
         assert offsets(records, 0) == [7, 8, 9]
         assert offsets(records, 1) == []
@@ -78,8 +74,7 @@ class TestRecords:
         topic = world.create(2)
         for partition in (0, 1):
             world.append_all(topic, partition, numbered(100))
-        source = world.source(topic)
-        source.assign(starts(0, 1))
+        source = world.reading(topic, starts(0, 1))
         read_until(source, lambda records, _: len(records) >= 5, max_records=5)
         source.assign({1: NextOffset(50)})
         records, _ = read_to(source, {1: 100})
@@ -88,8 +83,7 @@ class TestRecords:
 
     def test_records_appended_later_are_read(self, world: World) -> None:
         topic = world.create(1)
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         read_to(source, {0: 0})
         world.append_all(topic, 0, numbered(3))
         records, _ = read_to(source, {0: 3})
@@ -99,8 +93,7 @@ class TestRecords:
         world.need("add_partitions")
         topic = world.create(1)
         world.append(topic, 0, b"old")
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         read_to(source, {0: 1})
         world.add_partitions(topic, 2)
         world.append(topic, 1, b"new")
@@ -113,8 +106,7 @@ class TestEnds:
     def test_an_end_is_told_even_where_nothing_was_read_and_only_once(self, world: World) -> None:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(2))
-        source = world.source(topic)
-        source.assign({0: NextOffset(2)})
+        source = world.reading(topic, {0: NextOffset(2)})
         read_to(source, {0: 2})
         for _ in range(3):
             assert not source.read(10, 0.05).ends
@@ -123,8 +115,7 @@ class TestEnds:
         world.need("transactions")
         topic = world.create(1)
         world.transaction(topic, 0, numbered(3))(True)
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         records, ends = read_to(source, {0: 4})
         assert offsets(records) == [0, 1, 2]
         assert ends[0].next_offset == world.facts(topic).end_offsets([0])[0].next_offset
@@ -136,8 +127,7 @@ class TestEnds:
         world.transaction(topic, 0, numbered(3, "aborted"))(False)
         world.append(topic, 0, b"after")
         world.transaction(topic, 0, numbered(2, "aborted"))(False)
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         records, _ = read_to(source, {0: 9})
         assert values(records) == [b"before", b"after"]
         assert world.facts(topic).end_offsets([0])[0].next_offset == 9
@@ -146,12 +136,10 @@ class TestEnds:
         world.need("transactions")
         topic = world.create(1)
         world.transaction(topic, 0, numbered(3))(True)
-        first = world.source(topic)
-        first.assign(starts(0))
+        first = world.reading(topic, starts(0))
         _, ends = read_to(first, {0: 4})
         world.append(topic, 0, b"next")
-        second = world.source(topic)
-        second.assign(ends)
+        second = world.reading(topic, ends)
         records, _ = read_to(second, {0: 5})
         assert values(records) == [b"next"]
 
@@ -159,8 +147,7 @@ class TestEnds:
         world.need("transactions")
         topic = world.create(1)
         world.append(topic, 0, b"a")
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         read_to(source, {0: 1})
         world.transaction(topic, 0, [b"aborted"])(False)
         records, _ = read_to(source, {0: 3})
@@ -172,8 +159,7 @@ class TestEnds:
         world.append(topic, 0, b"before")
         finish = world.transaction(topic, 0, [b"inside"])
         world.append(topic, 0, b"behind")
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         records, _ = read_to(source, {0: 1})
         assert values(records) == [b"before"]
         finish(True)
@@ -189,8 +175,7 @@ class TestEnds:
         world.append(topic, 0, b"last", key=b"another key")
         deadline = time.monotonic() + 60.0
         while True:
-            source = world.source(topic)
-            source.assign(starts(0))
+            source = world.reading(topic, starts(0))
             records, ends = read_to(source, {0: world.facts(topic).end_offsets([0])[0].next_offset})
             if len(records) < ends[0].next_offset:
                 break
@@ -206,8 +191,7 @@ class TestLoss:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(10))
         world.delete_records(topic, 0, 6)
-        source = world.source(topic)
-        source.assign({0: NextOffset(2)})
+        source = world.reading(topic, {0: NextOffset(2)})
         loss = read_error(source, DataLoss)
         assert isinstance(loss, DataLoss)
         assert (loss.partition, loss.offset) == (0, 2)
@@ -220,8 +204,7 @@ class TestLoss:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(10))
         world.delete_records(topic, 0, 6)
-        source = world.source(topic)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0))
         read_error(source, DataLoss)
         for _ in range(3):
             assert source.read(10, 0.05) == Chunk()
@@ -234,16 +217,14 @@ class TestLoss:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(4))
         world.delete_records(topic, 0, 4)
-        source = world.source(topic)
-        source.assign({0: NextOffset(4)})
+        source = world.reading(topic, {0: NextOffset(4)})
         records, _ = read_to(source, {0: 4})
         assert records == []
 
     def test_a_place_behind_the_end_means_a_cut_log(self, world: World) -> None:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(3))
-        source = world.source(topic)
-        source.assign({0: NextOffset(9)})
+        source = world.reading(topic, {0: NextOffset(9)})
         loss = read_error(source, DataLoss)
         assert isinstance(loss, DataLoss)
         assert (loss.where["cause"], loss.offset, loss.where["high"]) == ("truncated", 9, 3)
@@ -252,8 +233,7 @@ class TestLoss:
         topic = world.create(2)
         world.append_all(topic, 0, numbered(3))
         world.append_all(topic, 1, numbered(3))
-        source = world.source(topic)
-        source.assign({0: NextOffset(0), 1: NextOffset(9)})
+        source = world.reading(topic, {0: NextOffset(0), 1: NextOffset(9)})
         read_error(source, DataLoss)
         source.assign({0: NextOffset(0), 1: NextOffset(0)})
         records, _ = read_to(source, {0: 3, 1: 3})
@@ -263,8 +243,7 @@ class TestLoss:
 class TestAcknowledge:
     def test_it_is_read_back_with_the_ledgers_mark(self, world: World) -> None:
         topic = world.create(2)
-        source = world.source(topic, group_id=f"group-{topic}", ledger_id="ledger-1")
-        source.assign(starts(0, 1))
+        source = world.reading(topic, starts(0, 1), group_id=f"group-{topic}", ledger_id="ledger-1")
         source.acknowledge({0: NextOffset(3, 0)})
         source.acknowledge({0: NextOffset(5, 0), 1: NextOffset(2)})
         source.close()
@@ -282,8 +261,7 @@ class TestAbsence:
     def test_a_broker_that_stays_away_is_told_once_patience_is_over(self) -> None:
         world = MemoryWorld()
         topic = world.create(1)
-        source = world.source(topic, retry_seconds=2.0)
-        source.assign(starts(0))
+        source = world.reading(topic, starts(0), retry_seconds=2.0)
         world.broker.set_unavailable(True)
         assert not source.read(10, 1.0).messages
         with pytest.raises(KafkaUnavailable):

@@ -63,17 +63,14 @@ class TestLeaderEpochs:
     def test_the_place_of_an_end_outlives_changes_of_leader(self, leading: World) -> None:
         topic = leading.create(1)
         leading.transaction(topic, 0, [b"a", b"b"])(True)
-        first = leading.source(topic)
-        first.assign({0: NextOffset(0)})
+        first = leading.reading(topic, {0: NextOffset(0)})
         _, ends = read_to(first, {0: 3})
         leading.change_leader(topic, 0)
-        second = leading.source(topic)
-        second.assign(ends)
+        second = leading.reading(topic, ends)
         _, ends = read_to(second, {0: 3})
         leading.append(topic, 0, b"c")
         leading.change_leader(topic, 0)
-        third = leading.source(topic)
-        third.assign(ends)
+        third = leading.reading(topic, ends)
         records, _ = read_to(third, {0: 4})
         assert values(records) == [b"c"]
 
@@ -81,15 +78,13 @@ class TestLeaderEpochs:
         topic = leading.create(1)
         for number in range(10):
             leading.append(topic, 0, b"old%d" % number)
-        source = leading.source(topic)
-        source.assign({0: NextOffset(0)})
+        source = leading.reading(topic, {0: NextOffset(0)})
         records, _ = read_to(source, {0: 10})
         place = NextOffset(10, records[-1].leader_epoch())
         leading.truncate(topic, 0, 4)
         for number in range(20):
             leading.append(topic, 0, b"new%d" % number)
-        again = leading.source(topic)
-        again.assign({0: place})
+        again = leading.reading(topic, {0: place})
         loss = read_error(again, DataLoss)
         assert isinstance(loss, DataLoss)
         assert loss.where == {"partition": 0, "offset": 10, "low": 0, "high": 24, "cause": "rewritten"}
@@ -98,8 +93,7 @@ class TestLeaderEpochs:
         topic = leading.create(1)
         for number in range(10):
             leading.append(topic, 0, b"old%d" % number)
-        source = leading.source(topic)
-        source.assign({0: NextOffset(0)})
+        source = leading.reading(topic, {0: NextOffset(0)})
         read_to(source, {0: 10})
         leading.truncate(topic, 0, 4)
         for number in range(20):
@@ -149,8 +143,7 @@ class TestRights:
     def test_one_that_is_taken_away_and_given_back_costs_no_record(self, guarded: RealWorld) -> None:
         topic = guarded.create(2)
         guarded.append_all(topic, 0, [b"a", b"b"])
-        source = guarded.source(topic, retry_seconds=60.0)
-        source.assign({0: NextOffset(0), 1: NextOffset(0)})
+        source = guarded.reading(topic, {0: NextOffset(0), 1: NextOffset(0)}, retry_seconds=60.0)
         before, _ = read_until(source, lambda seen, _: len(seen) >= 2)
         self.deny(guarded, topic)
         denied = time.monotonic()
@@ -164,8 +157,7 @@ class TestRights:
 
     def test_one_that_stays_away_is_told_when_patience_is_over(self, guarded: RealWorld) -> None:
         topic = guarded.create(1)
-        source = guarded.source(topic, retry_seconds=1.0)
-        source.assign({0: NextOffset(0)})
+        source = guarded.reading(topic, {0: NextOffset(0)}, retry_seconds=1.0)
         read_to(source, {0: 0})
         self.deny(guarded, topic)
         assert "Grant Read" in str(read_error(source, NotPermitted))
@@ -176,8 +168,7 @@ class TestOutages:
         topic = killable.create(2)
         for partition in (0, 1):
             killable.append_all(topic, partition, [b"%d" % number for number in range(3000)])
-        source = killable.source(topic)
-        source.assign({0: NextOffset(0), 1: NextOffset(0)})
+        source = killable.reading(topic, {0: NextOffset(0), 1: NextOffset(0)})
         records, _ = read_until(source, lambda seen, _: len(seen) >= 500, max_records=50)
         restart = threading.Thread(target=lambda: (killable.server.kill(), killable.server.start()))
         restart.start()
@@ -192,8 +183,7 @@ class TestOutages:
     def test_an_idle_topic_outlives_an_outage_longer_than_patience(self, killable: RealWorld) -> None:
         """Nothing arrives on an idle topic when its broker is back: silence alone must not look like absence."""
         topic = killable.create(1)
-        source = killable.source(topic, retry_seconds=1.0)
-        source.assign({0: NextOffset(0)})
+        source = killable.reading(topic, {0: NextOffset(0)}, retry_seconds=1.0)
         read_to(source, {0: 0})
         killable.server.kill()
         source.read(10, 0.2)
@@ -207,8 +197,7 @@ class TestOutages:
 
     def test_a_broker_that_stays_away_is_told(self, killable: RealWorld) -> None:
         topic = killable.create(1)
-        source = killable.source(topic, retry_seconds=1.0)
-        source.assign({0: NextOffset(0)})
+        source = killable.reading(topic, {0: NextOffset(0)}, retry_seconds=1.0)
         read_to(source, {0: 0})
         killable.server.kill()
         started = time.monotonic()
@@ -217,8 +206,7 @@ class TestOutages:
 
     def test_acknowledging_and_closing_do_not_wait_for_a_dead_broker(self, killable: RealWorld) -> None:
         topic = killable.create(1)
-        source = killable.source(topic)
-        source.assign({0: NextOffset(0)})
+        source = killable.reading(topic, {0: NextOffset(0)})
         read_to(source, {0: 0})
         killable.server.kill()
         started = time.monotonic()
@@ -231,8 +219,7 @@ class TestOutages:
         topic = killable.create(1)
         facts = KafkaTopic(Admin(killable.kafka), topic, timeout_seconds=2.0)
         killable.foreign_commit(f"group-{topic}", topic, {0: 3}, "")
-        source = killable.source(topic, group_id=f"group-{topic}")
-        source.assign({0: NextOffset(0)})
+        source = killable.reading(topic, {0: NextOffset(0)}, group_id=f"group-{topic}")
         assert facts.group_offsets(f"group-{topic}")[0].next_offset == 3
         killable.server.kill()
         with pytest.raises(KafkaUnavailable):
@@ -248,8 +235,7 @@ class TestOutages:
         if not isinstance(server, KafkaServer):
             pytest.skip(f"{server.description} cannot be frozen from here")
         topic = killable.create(1)
-        source = killable.source(topic)
-        source.assign({0: NextOffset(0)})
+        source = killable.reading(topic, {0: NextOffset(0)})
         read_to(source, {0: 0})
         server.freeze()
         try:

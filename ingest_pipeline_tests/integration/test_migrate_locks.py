@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
@@ -25,12 +23,6 @@ class Wider(Reading):
 
 
 WIDER = Stream("reading", Wider)
-
-
-@pytest.fixture
-def bench(database_url: str) -> Iterator[Bench]:
-    with Bench(database_url) as made:
-        yield made.begin()
 
 
 def columns(bench: Bench) -> list[str]:

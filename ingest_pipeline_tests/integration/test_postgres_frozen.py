@@ -21,12 +21,6 @@ RECORDS, DEVICE = 200, "d" * 10_000
 
 
 @pytest.fixture
-def bench(database_url: str) -> Iterator[Bench]:
-    with Bench(database_url) as made:
-        yield made.begin()
-
-
-@pytest.fixture
 def frozen(bench: Bench) -> Iterator[psycopg.Connection[Any]]:
     """The owner's connection, stuck in the middle of a COPY."""
     connection = bench.session.connection.driver_connection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -22,12 +21,6 @@ from ingest_pipeline_tests.samples import IDENTITY, READING, good, message
 pytestmark = pytest.mark.empty_database
 
 SESSION = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest run'"
-
-
-@pytest.fixture
-def bench(database_url: str) -> Iterator[Bench]:
-    with Bench(database_url) as made:
-        yield made.begin()
 
 
 def test_a_run_is_seen_in_the_servers_list_of_sessions(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
 from ingest_pipeline.core.letter_filter import LetterFilter
-from ingest_pipeline.core.loss import Acceptance, noted_loss
+from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import rights
@@ -95,28 +95,19 @@ def commands(bench: Bench) -> None:
     settled = SettledLetters(bench.database, bench.stream)
     assert (settled.purge(30), settled.missing()) == (0, 0)
     bench.ledger.allow_letters(1)
-    position = bench.session.positions[0]
-    loss = noted_loss(
-        cause="truncated",
-        partition=0,
-        incarnation=position.incarnation,
-        expected=position.resume_at.next_offset,
-        low=0,
-        high=1,
-    )
+    loss = truncated(bench)
     bench.ledger.note_loss(loss)
     bench.ledger.forget_losses()
     bench.session.accept([Acceptance(loss, NextOffset(1))], IDENTITY, "ann")
+    bench.session.accept([Acceptance(truncated(bench), None)], IDENTITY, "ann")
+
+
+def truncated(bench: Bench) -> Loss:
     position = bench.session.positions[0]
-    gone = noted_loss(
-        cause="truncated",
-        partition=0,
-        incarnation=position.incarnation,
-        expected=position.resume_at.next_offset,
-        low=0,
-        high=1,
+    expected = position.resume_at.next_offset
+    return noted_loss(
+        cause="truncated", partition=0, incarnation=position.incarnation, expected=expected, low=0, high=1
     )
-    bench.session.accept([Acceptance(gone, None)], IDENTITY, "ann")
 
 
 @pytest.mark.parametrize(

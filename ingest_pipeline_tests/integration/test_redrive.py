@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -30,12 +30,6 @@ DECODE = JsonDecoder(READING).decode
 STATES = "SELECT status, attempts, resolved_at IS NOT NULL FROM ingest.dead_letter ORDER BY kafka_offset"
 OPEN, REDRIVEN = ("open", 1, False), ("redriven", 2, True)
 WAIT_SECONDS = 30.0
-
-
-@pytest.fixture
-def bench(database_url: str) -> Iterator[Bench]:
-    with Bench(database_url) as made:
-        yield made.begin()
 
 
 def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> DeadLetters:

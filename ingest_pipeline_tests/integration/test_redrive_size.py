@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
@@ -23,12 +22,6 @@ from ingest_pipeline_tests.samples import READING, make_batch, message
 MIB = 1 << 20
 ALL = LetterFilter()
 DECODE = JsonDecoder(READING).decode
-
-
-@pytest.fixture
-def bench(database_url: str) -> Iterator[Bench]:
-    with Bench(database_url) as made:
-        yield made.begin()
 
 
 def refuse(
