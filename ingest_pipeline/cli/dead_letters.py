@@ -23,7 +23,7 @@ _PREVIEW_BYTES = 2000
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List, show, redrive, discard, purge or allow dead letters, the records refused by decoder or table.
+    """List, show, redrive, discard, purge, allow or acknowledge dead letters, the records refused by decoder or table.
 
     Example: ingest dead-letters list price
     """
@@ -99,6 +99,21 @@ def allow(stream: Stream, count: int) -> None:
     ledger.prepare()
     ledger.allow_letters(count)
     click.echo(f"the next {count:,} dead letters of {stream.name} do not count. Its sensor tries again within seconds")
+
+
+@dead_letters.command()
+@click.argument("stream", type=StreamName())
+def acknowledge(stream: Stream) -> None:
+    """Note that you have seen the open dead letters of a stream. They stay open.
+
+    The stream is healthy again once no record was refused for a day.
+
+    Example: ingest dead-letters acknowledge price
+    """
+    ledger = context_of(stream).ledger
+    ledger.prepare()
+    ledger.acknowledge_letters()
+    click.echo(f"the open dead letters of {stream.name} are acknowledged. A newer one degrades the stream again")
 
 
 @dead_letters.command()

@@ -71,6 +71,7 @@ class StreamState:
     Attributes:
         paused, reason, paused_by, since: whether the stream is paused, why, by whom and since when.
         letters_allowed: remaining dead letters that do not count towards the limit.
+        acknowledged_at: when an operator last acknowledged the open dead letters.
         acted_at: when an operator last resumed the stream, allowed dead letters or accepted a loss.
         ticked_at: when the sensor last ticked, to the minute.
         failed_at, failure, failure_stops: when a run last failed, why, and whether only an operator can help.
@@ -83,6 +84,7 @@ class StreamState:
     paused_by: str | None = None
     since: datetime | None = None
     letters_allowed: int = 0
+    acknowledged_at: datetime | None = None
     acted_at: datetime | None = None
     ticked_at: datetime | None = None
     failed_at: datetime | None = None
@@ -142,6 +144,21 @@ class LetterCount:
     stage: str
     sqlstate_class: str
     letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """The newest refused records of a stream.
+
+    Attributes:
+        newest_at: when the newest record with an open dead letter was refused. None without one.
+        records, refused: the last records, stored or refused, and how many of them were refused. Letters that an
+            operator allowed, acknowledged or settled do not count, and their records neither.
+    """
+
+    newest_at: datetime | None = None
+    records: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

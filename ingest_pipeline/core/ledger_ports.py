@@ -88,6 +88,9 @@ class Ledger(Protocol):
     def allow_letters(self, count: int) -> None:
         """Allow `count` dead letters that do not count towards the limit. 0 ends an earlier permission."""
 
+    def acknowledge_letters(self) -> None:
+        """Note that an operator has seen the open dead letters."""
+
     def note_tick(self) -> None:
         """Note the time of a sensor tick."""
 

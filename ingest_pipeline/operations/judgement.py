@@ -14,6 +14,7 @@ from . import lateness
 from .levels import Level, judge_error
 from .partition_status import PartitionStatus
 from .problems import Kind, Problem, moment
+from .refused_records import judge_letters
 from .snapshot import StreamSnapshot, answered
 
 
@@ -66,6 +67,12 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
     state, letters = ledger.state, answered(snapshot.open_letters)
     problems = list(dict.fromkeys(_problems(snapshot, ledger)))
     remarks = []
+    if letters:
+        of_letters = judge_letters(stream, letters, answered(snapshot.letter_facts), state)
+        if isinstance(of_letters, Problem):
+            problems.append(of_letters)
+        else:
+            remarks.append(of_letters)
     if state.letters_allowed:
         remarks.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
     return StreamStatus(
@@ -105,11 +112,6 @@ def _problems(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Prob
     yield from _late(snapshot, ledger) or ()
     if not stands and not any(problem.level == Level.STOPPED for problem in failed):
         yield from _unattended(snapshot, state)
-    letters = answered(snapshot.open_letters)
-    if count := sum(row.letters for row in letters or ()):
-        reasons = answered(snapshot.letter_reasons) or f"{count:,} open dead letters"
-        words = f"{reasons}. To see them: ingest dead-letters list {stream.name}"
-        yield Problem(Level.DEGRADED, Kind.REFUSED_RECORDS, words)
 
 
 def _of_answers(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Problem]:
@@ -119,7 +121,7 @@ def _of_answers(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Pr
         snapshot.old_by_kafka,
         snapshot.accounting,
         snapshot.open_letters,
-        snapshot.letter_reasons,
+        snapshot.letter_facts,
     ):
         if isinstance(answer, TopicMissing) and ledger.positions:
             message = topic_gone(answer, len(ledger.positions), snapshot.stream.name).message

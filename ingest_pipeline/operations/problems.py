@@ -28,6 +28,7 @@ class Kind(StrEnum):
     FROZEN = "frozen run"
     SILENT_SENSOR = "silent sensor"
     LATE = "late"
+    MOSTLY_REFUSED = "mostly refused records"
     REFUSED_RECORDS = "refused records"
 
 
@@ -67,7 +68,8 @@ def remedy(problem: Problem, stream: Stream) -> str:
         Kind.FROZEN: "Nothing: the next run ends the frozen session.",
         Kind.SILENT_SENSOR: f"Switch {sensor} on, or start Dagster's daemon.",
         Kind.LATE: f"`ingest status {name}` names the partitions. A backlog shrinks faster with PARALLELISM.",
-        Kind.REFUSED_RECORDS: f"`ingest dead-letters list {name}` shows them.",
+        Kind.MOSTLY_REFUSED: f"Correct the producer or streams.py. `ingest dead-letters list {name}` shows them.",
+        Kind.REFUSED_RECORDS: f"Redrive or discard them, or run `ingest dead-letters acknowledge {name}`.",
     }[problem.kind]
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from ..core.batch import SLICE_SECONDS, BatchLimits
 from ..core.errors import DataLoss, KafkaUnavailable, SettingsError
@@ -50,6 +51,9 @@ class ReplayRequest:
                     kafka_time(time)
         except ValueError as error:
             raise SettingsError(f"a replay's time is {error}") from None
+        bounds: tuple[Any, Any] = (self.from_offset, self.to_offset) if by_offset else (self.from_time, self.to_time)
+        if bounds[0] >= bounds[1]:
+            raise SettingsError(f"the range is empty or reversed: it begins at {bounds[0]} and ends before {bounds[1]}")
 
 
 def ranges(request: ReplayRequest, context: StreamContext) -> list[Range]:

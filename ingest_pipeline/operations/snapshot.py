@@ -12,6 +12,7 @@ from ..core.ledger import Account, LedgerSnapshot, LetterCount
 from ..core.start import Survey
 from ..core.stream import Stream
 from .partition_status import PartitionStatus
+from .refused_records import LetterFacts
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class StreamSnapshot:
     Attributes:
         topic: the topic compared with the positions.
         old_by_kafka: see lateness.ask_kafka.
-        letter_reasons: a sentence with the most frequent reasons of open dead letters.
+        letter_facts: None without an open dead letter.
         newest_at: partition → the Kafka timestamp of its newest row, as far as the table answers.
         rows_per_second: partition → rate. None: not wanted, or the table does not answer.
         partitions: every partition of the topic and of the ledger, see partitions_of.
@@ -46,7 +47,7 @@ class StreamSnapshot:
     old_by_kafka: Answer[Mapping[int, Collection[int]]] = field(default_factory=dict)
     accounting: Answer[Sequence[Account]] = ()
     open_letters: Answer[Sequence[LetterCount]] = ()
-    letter_reasons: Answer[str] = ""
+    letter_facts: Answer[LetterFacts | None] = None
     newest_at: Mapping[int, datetime] = field(default_factory=dict)
     rows_per_second: Mapping[int, float] | None = None
     partitions: Sequence[PartitionStatus] = ()

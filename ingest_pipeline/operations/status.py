@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from ..core.ledger import LedgerSnapshot
 from ..core.start import Survey
-from . import open_letters
 from .judgement import StreamStatus, judge
 from .partitions import partitions_of
 from .questions import KafkaQuestions, LedgerQuestions
+from .refused_records import letter_facts
 from .snapshot import StreamSnapshot, answered
 from .stream_context import StreamContext
 
@@ -77,9 +77,9 @@ def _with_tables(
     """The view with the answers of the stream's own tables, as far as they are of interest."""
     from ..postgres.table_reads import newest_timestamps, rows_per_second
 
-    count = sum(row.letters for row in answered(view.open_letters) or ())
-    if count:
-        view = replace(view, letter_reasons=questions.ask(lambda: open_letters.in_words(context, count)))
+    letters = answered(view.open_letters)
+    if letters:
+        view = replace(view, letter_facts=questions.ask(lambda: letter_facts(context, letters, ledger.state)))
     if rates and ledger.positions:
         stream, database = context.stream, context.clients.database()
         view = replace(

@@ -14,8 +14,8 @@ from ..core.loss import topic_gone
 from ..core.start import survey, unanswered_words
 from ..core.stream import Stream
 from ..operations.levels import Level, judge_error
-from ..operations.open_letters import open_letters
-from ..operations.problems import Kind
+from ..operations.problems import Kind, Problem
+from ..operations.refused_records import judge_letters, letter_facts
 from ..operations.status import status_of
 from ..operations.stream_context import StreamContext
 from . import tags
@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 CHECKS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the passed offsets. The view accounting has the counts.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
-    WITHIN_LIMIT: "No run stopped at the dead-letter limit. Open dead letters are listed by reason.",
+    WITHIN_LIMIT: "No run stopped at the dead-letter limit, and no open dead letter waits for an operator.",
     UP_TO_DATE: "No record waits for more than MAX_DELAY_SECONDS.",
     AS_DECLARED: "The table has the columns, types and primary key that the stream declares.",
 }
@@ -150,11 +150,19 @@ def no_loss(stream_context: StreamContext) -> CheckResult:
 
 
 def within_limit(stream_context: StreamContext) -> CheckResult:
-    """Show the open dead letters, most frequent reason first. An open dead letter below the limit is no failure."""
-    if not stream_context.ledger.positions():
+    """Show the open dead letters, most frequent reason first. They are a warning, and a failure if most of the last
+    records were refused."""
+    ledger = stream_context.ledger
+    if not ledger.positions():
         return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
-    count, reasons = open_letters(stream_context)
-    return CheckResult(WITHIN_LIMIT, True, reasons, metadata={"open_dead_letters": count})
+    letters, state = ledger.open_letters(), ledger.state()
+    facts = letter_facts(stream_context, letters, state)
+    judgement = judge_letters(stream_context.stream, letters, facts, state)
+    metadata = {"open_dead_letters": sum(row.letters for row in letters)}
+    if not isinstance(judgement, Problem):
+        return CheckResult(WITHIN_LIMIT, True, judgement, metadata=metadata)
+    grave = judgement.kind == Kind.MOSTLY_REFUSED
+    return CheckResult(WITHIN_LIMIT, False, judgement.message, grave=grave, metadata=metadata)
 
 
 def up_to_date(stream_context: StreamContext) -> CheckResult:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Table, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused, RefusalStage
-from ..core.ledger import Redriven, RedriveOutcome
+from ..core.ledger import Redriven, RedriveOutcome, Refusals
 from ..core.letter_filter import LetterFilter
 from ..core.record import MAX_MS, MIN_MS, STAMP
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
@@ -71,6 +71,13 @@ class DeadLetters:
         with self._database.connect(self._doing) as connection:
             parameters = {"stream": self._stream.name, "newest": newest, "limit": limit}
             return list(connection.execute(self._sql(sql.TOP_REASONS), parameters).all())
+
+    def refusals(self, records: int, acknowledged_at: datetime | None) -> Refusals:
+        """The refused ones among the last `records` records. Refusals up to `acknowledged_at` do not count."""
+        with self._database.connect(self._doing) as connection:
+            parameters = {"stream": self._stream.name, "records": records, "acknowledged_at": acknowledged_at}
+            row = connection.execute(self._database.schemas.sql(sql.REFUSALS, self._stream), parameters).one()
+        return Refusals(row.newest_at, row.records, row.refused)
 
     def page(self, letter_filter: LetterFilter, limit: int = CHUNK) -> list[Row[Any]]:
         """Open letters by id, without key, value and headers."""

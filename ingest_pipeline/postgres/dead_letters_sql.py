@@ -26,6 +26,24 @@ TOP_REASONS = """
     FROM (SELECT id, reason FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open'
           ORDER BY id DESC LIMIT :newest) AS newest
     GROUP BY 1 ORDER BY 2 DESC, min(id) LIMIT :limit"""
+REFUSALS = """
+    SELECT count(*) AS records, count(*) FILTER (WHERE refused) AS refused,
+           (SELECT max(failed_at) FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open') AS newest_at
+    FROM (
+        SELECT newest.* FROM {ledger}.position p CROSS JOIN LATERAL (
+            SELECT true AS refused, d.failed_at AS at, d.kafka_offset FROM {ledger}.dead_letter d
+            WHERE d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation
+              AND d.kafka_partition = p.kafka_partition AND d.status = 'open' AND NOT d.allowed
+              AND d.failed_at > coalesce(:acknowledged_at, '-infinity'::timestamptz)
+            ORDER BY d.kafka_offset DESC LIMIT :records) AS newest
+        WHERE p.stream = :stream
+        UNION ALL
+        SELECT newest.* FROM {ledger}.position p CROSS JOIN LATERAL (
+            SELECT false, e.ingested_at, e.kafka_offset FROM {table} e
+            WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition
+            ORDER BY e.kafka_offset DESC LIMIT :records) AS newest
+        WHERE p.stream = :stream
+        ORDER BY at DESC, kafka_offset DESC LIMIT :records) AS recent"""
 PAGE = """
     SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
     FROM {open} ORDER BY id LIMIT :limit"""

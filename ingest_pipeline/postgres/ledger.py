@@ -69,6 +69,9 @@ class PostgresLedger(Ledger):
     def allow_letters(self, count: int) -> None:
         self._execute(ledger_sql.ALLOW, {"count": count})
 
+    def acknowledge_letters(self) -> None:
+        self._execute(ledger_sql.ACKNOWLEDGE, {})
+
     def note_tick(self) -> None:
         self._execute(ledger_sql.TICK, {})
 

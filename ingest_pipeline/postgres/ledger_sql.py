@@ -5,7 +5,7 @@ POSITIONS = """
            first_offset, next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
     FROM {ledger}.position WHERE stream = ANY(:streams) ORDER BY stream, kafka_partition"""
 STATE = """
-    SELECT stream, paused, reason, paused_by, since, letters_allowed, acted_at, ticked_at, failed_at,
+    SELECT stream, paused, reason, paused_by, since, letters_allowed, acknowledged_at, acted_at, ticked_at, failed_at,
            failure, failure_stops, waiting, now() AS now
     FROM {ledger}.stream_state WHERE stream = ANY(:streams)"""
 PAUSE = """
@@ -19,6 +19,9 @@ RESUME = """
 ALLOW = """
     INSERT INTO {ledger}.stream_state (stream, letters_allowed, acted_at) VALUES (:stream, :count, now())
     ON CONFLICT (stream) DO UPDATE SET letters_allowed = :count, acted_at = now()"""
+ACKNOWLEDGE = """
+    INSERT INTO {ledger}.stream_state (stream, acknowledged_at) VALUES (:stream, now())
+    ON CONFLICT (stream) DO UPDATE SET acknowledged_at = now()"""
 TICK = """
     INSERT INTO {ledger}.stream_state (stream, ticked_at) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET ticked_at = now()"""

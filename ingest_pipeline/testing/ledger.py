@@ -130,6 +130,10 @@ class MemoryLedger(Ledger):
         with self._database.using():
             self._table.state = replace(self._table.state, letters_allowed=count, acted_at=self._database.now())
 
+    def acknowledge_letters(self) -> None:
+        with self._database.using():
+            self._table.state = replace(self._table.state, acknowledged_at=self._database.now())
+
     def accounting(self) -> list[Account]:
         with self._database.mutex:
             entries = [*self._table.positions.values(), *self._table.past]

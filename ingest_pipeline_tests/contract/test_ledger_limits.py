@@ -89,6 +89,16 @@ def test_the_window_is_right_after_a_lost_connection(world: LedgerWorld, fault: 
         session.write(batch_of(session, "d"))
 
 
+def test_letters_are_acknowledged(world: LedgerWorld) -> None:
+    assert world.ledger.state().acknowledged_at is None
+    world.ledger.acknowledge_letters()
+    first = world.ledger.state().acknowledged_at
+    world.ledger.acknowledge_letters()
+    last = world.ledger.state().acknowledged_at
+    assert first is not None and last is not None
+    assert first <= last
+
+
 def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
     world.ledger.allow_letters(10)
     session = world.owning("run")

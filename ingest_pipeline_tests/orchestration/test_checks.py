@@ -216,8 +216,50 @@ def test_open_dead_letters_are_told_with_their_reasons(bench: Make) -> None:
     here.produce([*temperatures(20), *(one._replace(value=b"?") for one in temperatures(2))])
     here.drain()
     passed, said = newest(here, WITHIN_LIMIT)
-    assert passed
+    assert not passed
     assert said.startswith("2 open dead letters: 2x ")
+    (found,) = [check for check in checked_by_hand(here) if check.check_name == WITHIN_LIMIT]
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert status(here, 1)[0]["messages"] == [said]
+
+
+BROKEN, GOOD = temperatures(1)[0]._replace(value=b"?"), temperatures(1)[0]
+
+
+@pytest.mark.parametrize("records", [[BROKEN], [BROKEN] * 99, [GOOD] * 50 + [BROKEN] * 11], ids=len)
+def test_if_most_of_the_last_records_are_refused_it_is_red(bench: Make, records: list[Record]) -> None:
+    here = bench(partitions=1)
+    here.produce(records)
+    here.drain()
+    passed, said = newest(here, WITHIN_LIMIT)
+    count = min(20, sum(record is BROKEN for record in records))
+    assert not passed
+    assert said.startswith(f"{count} of the last {min(20, len(records))} records were refused. ")
+    (found,) = [check for check in checked_by_hand(here) if check.check_name == WITHIN_LIMIT]
+    assert found.severity == dg.AssetCheckSeverity.ERROR
+    assert status(here, 1)[0]["messages"] == [said]
+    here.produce([GOOD] * 20)
+    here.drain()
+    assert newest(here, WITHIN_LIMIT)[1].startswith(f"{len(records) - records.count(GOOD)} open dead letters: ")
+
+
+def test_acknowledged_letters_do_not_degrade_a_stream_for_ever(bench: Make) -> None:
+    here = bench()
+    here.produce([*temperatures(20), BROKEN])
+    here.drain()
+    before = "ingest dead-letters list temperature"
+    assert before in status(here, 1)[0]["messages"][0]
+    ingest(here, "dead-letters", "acknowledge", "temperature")
+    assert "Acknowledged. The stream is healthy again at " in status(here, 1)[0]["messages"][0]
+    here.query("update ingest.dead_letter set failed_at = now() - interval '1 day'")
+    (stream,) = status(here, 0)
+    assert (stream["level"], stream["open_letters"]) == ("healthy", 1)
+    assert ". Acknowledged 20" in stream["messages"][0]
+    here.drain()
+    assert newest(here, WITHIN_LIMIT) == (True, stream["messages"][0])
+    here.produce([BROKEN])
+    here.drain()
+    assert before in status(here, 1)[0]["messages"][0]
 
 
 def test_a_run_that_stops_at_the_limit_is_red_and_stays_so_by_hand(bench: Make) -> None:
@@ -238,7 +280,8 @@ def test_so_is_one_launched_by_hand_until_one_goes_well(bench: Make) -> None:
     assert not here.by_hand().success
 
     def reached() -> bool:
-        return any(not check.passed and check.check_name == WITHIN_LIMIT for check in checked_by_hand(here))
+        (check,) = [check for check in checked_by_hand(here) if check.check_name == WITHIN_LIMIT]
+        return check.severity == dg.AssetCheckSeverity.ERROR and "stopped at the" in str(check.description)
 
     assert reached()
     here.clients.ledger(here.stream).allow_letters(100)

@@ -93,6 +93,15 @@ def test_a_replay_by_time_takes_all_partitions(bench: Make) -> None:
     [
         (["--from-offset", "0", "--to-offset", "3"], "offsets belong to one partition"),
         (["--partition", "0", "--from-offset", "0"], "a first and a last offset, or a first and a last time"),
+        (
+            ["--partition", "0", "--from-offset", "3", "--to-offset", "0"],
+            "the range is empty or reversed: it begins at 3 and ends before 0",
+        ),
+        (["--partition", "0", "--from-offset", "3", "--to-offset", "3"], "the range is empty or reversed"),
+        (
+            ["--from-time", "2026-01-02", "--to-time", "2026-01-01"],
+            "reversed: it begins at 2026-01-02 00:00:00+00:00 and ends before 2026-01-01 00:00:00+00:00",
+        ),
         (["--partition", "9", "--from-offset", "0", "--to-offset", "3"], "no position for partition 9"),
         (["--partition", "0", "--from-offset", "30", "--to-offset", "50"], "nothing of that range has been ingested"),
     ],

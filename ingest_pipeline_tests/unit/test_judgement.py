@@ -18,7 +18,7 @@ from ingest_pipeline.core.errors import (
     TopicMissing,
     UnknownFault,
 )
-from ingest_pipeline.core.ledger import Holder, LedgerSnapshot, Owners, StreamState
+from ingest_pipeline.core.ledger import Holder, LedgerSnapshot, Owners, Refusals, StreamState
 from ingest_pipeline.core.loss import Loss, LossCause
 from ingest_pipeline.core.record import NextOffset, StoredPosition
 from ingest_pipeline.core.start import Survey
@@ -27,6 +27,7 @@ from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.metrics import _health
 from ingest_pipeline.operations.partitions import partitions_of
 from ingest_pipeline.operations.problems import Kind
+from ingest_pipeline.operations.refused_records import LetterFacts
 from ingest_pipeline.operations.snapshot import StreamSnapshot
 from ingest_pipeline_tests.samples import IDENTITY, READING, stored_position
 
@@ -95,6 +96,20 @@ def snapshot(**changes: Any) -> StreamSnapshot:
     if not isinstance(answers.ledger, LedgerSnapshot):
         return answers
     return replace(answers, partitions=partitions_of(answers, answers.ledger))
+
+
+LETTERS = "2 open dead letters: 2x why. To see them: ingest dead-letters list reading"
+
+
+def refused(
+    count: int, records: int, newest_at: datetime = NOW, acknowledged_at: datetime | None = None
+) -> StreamSnapshot:
+    """Two open dead letters, and so many refused ones among the last records."""
+    return snapshot(
+        ledger=ledger(replace(LOOKING, acknowledged_at=acknowledged_at)),
+        open_letters=letters(2),
+        letter_facts=LetterFacts("2 open dead letters: 2x why", Refusals(newest_at, records, count)),
+    )
 
 
 @dataclass(frozen=True)
@@ -173,8 +188,27 @@ CASES = [
     ),
     degraded(
         "open dead letters",
-        snapshot(open_letters=letters(2), letter_reasons="2 open dead letters: 2x why"),
-        "2 open dead letters: 2x why. To see them: ingest dead-letters list reading",
+        refused(1, 20),
+        LETTERS,
+    ),
+    degraded("half of the last records were refused", refused(2, 4), LETTERS),
+    degraded(
+        "most of the last records were refused, however few",
+        refused(2, 3),
+        f"2 of the last 3 records were refused. {LETTERS}",
+    ),
+    degraded("the only record was refused", refused(1, 1), f"1 of the last 1 records were refused. {LETTERS}"),
+    degraded("acknowledged before the newest one", refused(1, 20, NOW - HOUR, NOW - 2 * HOUR), LETTERS),
+    degraded(
+        "acknowledged, and refused today",
+        refused(0, 20, NOW - HOUR, NOW),
+        "2 open dead letters: 2x why. Acknowledged. The stream is healthy again at 2026-01-02 11:00 UTC",
+    ),
+    degraded("quiet for a day, and nobody has acknowledged", refused(1, 20, NOW - 25 * HOUR), LETTERS),
+    healthy(
+        "acknowledged, and quiet for a day",
+        refused(0, 20, NOW - 25 * HOUR, NOW - HOUR),
+        "2 open dead letters: 2x why. Acknowledged 2026-01-01 11:00 UTC",
     ),
     degraded(
         "a failure that may pass",
@@ -255,7 +289,7 @@ CASES = [
     unknown("open letters not in time", snapshot(open_letters=LATE), NOT_IN_TIME),
     unknown(
         "reasons not in time",
-        snapshot(open_letters=letters(2), letter_reasons=LATE),
+        snapshot(open_letters=letters(2), letter_facts=LATE),
         NOT_IN_TIME,
         "2 open dead letters. To see them: ingest dead-letters list reading",
     ),
