@@ -53,8 +53,9 @@ check: install ## Format, lint, types, docs, tests
 	@$(BIN)/python -m ingest_pipeline.settings.docs --check docs/configuration.md
 	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
-kafka: install ## Fetch Apache Kafka's jars for the tests (needs Java and Maven, once)
+kafka: install ## Fetch Kafka and a schema registry for the tests (needs Java and Maven, once)
 	@$(BIN)/python -m ingest_pipeline_tests.servers.kafka_jars
+	@$(BIN)/python -m ingest_pipeline_tests.servers.schema_registry
 
 lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core.fields import AsJson as AsJson
+    from .core.formats import Avro as Avro
+    from .core.formats import Csv as Csv
+    from .core.formats import Json as Json
+    from .core.formats import JsonSchema as JsonSchema
     from .core.stream import Stream as Stream
     from .orchestration.build import build_definitions as build_definitions
 
-__all__ = ["AsJson", "Stream", "build_definitions"]
+__all__ = ["AsJson", "Avro", "Csv", "Json", "JsonSchema", "Stream", "build_definitions"]
 _MODULES = {
     "AsJson": ".core.fields",
+    "Avro": ".core.formats",
+    "Csv": ".core.formats",
+    "Json": ".core.formats",
+    "JsonSchema": ".core.formats",
     "Stream": ".core.stream",
     "build_definitions": ".orchestration.build",
 }

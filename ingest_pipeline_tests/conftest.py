@@ -2,9 +2,10 @@
 
 Fixtures: ``database_url`` for a database with an empty ledger, ``kafka_server`` and ``topic`` for a real broker,
 ``embedded_broker`` for speed, ``own_kafka`` and ``own_postgres`` to kill and restart a server, ``chromium`` for a
-browser, ``prometheus`` for a real Prometheus, and ``pgbouncer`` for a pooler (requested before ``database_url``). The
-report's last lines list the servers in use. A missing server skips the test. With REQUIRE_KAFKA=1, REQUIRE_POSTGRES=1,
-REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1 or REQUIRE_PGBOUNCER=1 it is a failure.
+browser, ``prometheus`` for a real Prometheus, ``schema_registry`` for a real registry, and ``pgbouncer`` for a pooler
+(requested before ``database_url``). The report's last lines list the servers in use. A missing server skips the test.
+With REQUIRE_KAFKA=1, REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1, REQUIRE_PGBOUNCER=1 or
+REQUIRE_SCHEMA_REGISTRY=1 it is a failure.
 """
 
 import os
@@ -30,12 +31,20 @@ from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 from ingest_pipeline_tests.servers.pgbouncer import PgBouncer
 from ingest_pipeline_tests.servers.pgbouncer import program as pgbouncer_program
 from ingest_pipeline_tests.servers.prometheus import PrometheusServer, programs
+from ingest_pipeline_tests.servers.schema_registry import SchemaRegistryServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _USED = pytest.StashKey[list[str]]()
-_REQUIRE = ("REQUIRE_KAFKA", "REQUIRE_POSTGRES", "REQUIRE_CHROMIUM", "REQUIRE_PROMETHEUS", "REQUIRE_PGBOUNCER")
+_REQUIRE = (
+    "REQUIRE_KAFKA",
+    "REQUIRE_POSTGRES",
+    "REQUIRE_CHROMIUM",
+    "REQUIRE_PROMETHEUS",
+    "REQUIRE_PGBOUNCER",
+    "REQUIRE_SCHEMA_REGISTRY",
+)
 _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "kafka_cluster", "topic"}
 
 
@@ -178,6 +187,16 @@ def embedded_broker(pytestconfig: pytest.Config) -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker([]) as broker:
         pytestconfig.stash[_USED].append("the embedded broker (librdkafka's mock cluster)")
         yield broker
+
+
+@pytest.fixture(scope="module")
+def schema_registry(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[SchemaRegistryServer]:
+    """A real schema registry for one test module, which may stop and start it. A stop loses its schemas."""
+    with needed("REQUIRE_SCHEMA_REGISTRY"), SchemaRegistryServer(tmp_path_factory.mktemp("registry")) as server:
+        pytestconfig.stash[_USED].append(server.description)
+        yield server
 
 
 @pytest.fixture(scope="module")

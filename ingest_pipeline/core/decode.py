@@ -1,4 +1,4 @@
-"""Record → row: one typed msgspec decode per record, and a slower second try for refused records.
+"""Record → row: one typed decode per record, and a slower second try for refused records.
 
 The second try reads timestamps by the grammar of core/timestamps.py, which accepts more forms than msgspec. A value
 with more than six decimals goes straight to the second try, because msgspec rounds such decimals. A reason names a
@@ -8,7 +8,7 @@ type or a JSON path, never a value.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any
@@ -16,49 +16,49 @@ from typing import Any
 import msgspec
 
 from .choices import NaiveTimestamps
+from .codecs import Codec, JsonCodec
 from .documents import Documents, holds_nul
-from .errors import RecordRefused, RefusalStage
+from .errors import IngestError, RecordRefused, RefusalStage
 from .extra_fields import Undeclared
-from .fields import Field, not_numeric
-from .many import try_map, without_doubtful
+from .fields import Field
+from .many import try_map
 from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
 from .timestamps import may_have_nanoseconds, parse_timestamp
+from .value_checks import FIRST_YEAR, LAST_YEAR, ValueChecks
 
-_BACKSLASH = 0x5C
-_RAISED_UNCHANGED = (RecordRefused, MemoryError)
+_RAISED_UNCHANGED = (IngestError, MemoryError)
 """Every other exception is the record's fault. An event's own check may raise any exception, for example when it
 calculates with a NaN."""
-_FIRST_YEAR, _LAST_YEAR = 1, 9999
 
 
-class JsonDecoder:
+class RecordDecoder:
     """Decodes one stream's records.
 
     Args:
         stream: whose event type to decode into.
+        codec: reads the stream's format.
         naive_timestamps: read a timestamp without a zone as UTC, or refuse the record.
     """
 
-    def __init__(self, stream: Stream, naive_timestamps: NaiveTimestamps = NaiveTimestamps.UTC) -> None:
-        self._fields, self._shape = stream.fields, stream.shape
-        self._naive_is_utc = naive_timestamps == NaiveTimestamps.UTC
+    def __init__(self, stream: Stream, codec: Codec, naive_timestamps: NaiveTimestamps = NaiveTimestamps.UTC) -> None:
+        self._fields, self._shape, self._codec = stream.fields, stream.shape, codec
+        self._limits = ValueChecks(stream.fields, naive_timestamps)
         self._checks = any(map(has_checks, self._shape.structs))
-        documents = self._documents = Documents(stream.fields, sent=not self._checks)
+        documents = self._documents = Documents(stream.fields, sent=codec.is_json and not self._checks)
         self._declared = StructVariant(self._shape, lambda item: documents.type_of(item, item.decode_type))
-        lenient = StructVariant(self._shape, lambda item: documents.type_of(item, item.lenient_type), checks=False)
-        self._fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._declared.type).decode
-        self._lenient: Callable[[bytes], Any] = msgspec.json.Decoder(lenient.type).decode
+        lenient = StructVariant(self._shape, self._lenient_type, checks=False)
+        self._fast, self._lenient = codec.decoder(self._declared.type), codec.decoder(lenient.type)
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
             self._leaves = lambda event: flat(self._shape, [event])[0]
-        self._times = tuple(i for i, item in enumerate(stream.fields) if item.python_type is datetime)
+        self._times = self._limits.times
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
         self._plain = all(_is_time(item) or item.python_type not in (datetime, Decimal) for item in stream.fields)
-        self._decimals = tuple(i for i, item in enumerate(stream.fields) if item.python_type is Decimal)
         self._undeclared = Undeclared(self._shape) if stream.extra_column else None
-        self._structs = tuple(i for i, item in enumerate(stream.fields) if item.holds_structs)
+        self._structs = tuple(i for i, item in enumerate(stream.fields) if self._needs_builtins(item))
+        self._texts = () if codec.is_json else tuple(i for i, item in enumerate(stream.fields) if _holds_text(item))
         self._values = self._leaves
         if self._structs or documents.any:
             self._values = lambda event: self._as_jsonb(self._leaves(event))
@@ -71,15 +71,9 @@ class JsonDecoder:
                 (NUL, a decimal or a year that PostgreSQL or Python cannot hold).
         """
         values = self._decode_leniently(value) if may_have_nanoseconds(value) else self._decode_fast(value)
-        for i in self._times:
-            time = values[i]
-            if time is not None and not _FIRST_YEAR < time.year < _LAST_YEAR:
-                self._check_year(time, self._fields[i])
-        for i in self._decimals:
-            if values[i] is not None and (why := not_numeric(values[i], len(value))):
-                raise RecordRefused(f"{why} - at `$.{self._fields[i].path}`", stage=RefusalStage.VALUE)
-        if _BACKSLASH in value:
-            self._check_nul(values)
+        self._limits.check(values, len(value))
+        if self._codec.nul in value:
+            self._limits.check_nul(values)
         return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
 
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
@@ -90,16 +84,18 @@ class JsonDecoder:
         none: tuple[list[tuple[Any, ...]], list[int]] = ([], list(range(len(values))))
         if not self._plain:
             return none
-        values = without_doubtful(values)
+        values = self._codec.without_doubtful(values)
         events, odd = try_map(self._fast, values)
         try:
             for year in self._years:
-                if not all(_FIRST_YEAR < number < _LAST_YEAR for number in set(map(year, events))):
+                if not all(FIRST_YEAR < number < LAST_YEAR for number in set(map(year, events))):
                     return none
             rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
             if self._structs or self._documents.any:
                 rows, refused = try_map(self._as_jsonb, rows)
                 odd = _merged(odd, refused)
+            if any(holds_nul([row[i] for row in rows]) for i in self._texts):
+                return none
             if self._undeclared is not None:
                 odd_set = set(odd)
                 decoded = (value for i, value in enumerate(values) if i not in odd_set and value is not None)
@@ -123,7 +119,7 @@ class JsonDecoder:
             extra = undeclared.of(value)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise RecordRefused(f"in an undeclared field: {reason_of(error)}", stage=RefusalStage.DECODE) from None
-        if _BACKSLASH in value and holds_nul(extra):
+        if self._codec.nul in value and holds_nul(extra):
             raise RecordRefused(
                 "NUL character in an undeclared field, which PostgreSQL cannot store", stage=RefusalStage.VALUE
             )
@@ -132,10 +128,11 @@ class JsonDecoder:
     def _decode_leniently(self, value: bytes) -> tuple[Any, ...]:
         try:
             event = self._lenient(value)
-        except MemoryError:
+        except _RAISED_UNCHANGED:
             raise
         except Exception as error:
-            raise RecordRefused(self._as_declared(refusal(error)), stage=RefusalStage.DECODE) from None
+            reason = self._as_declared(refusal(error, self._codec.frames)) + self._codec.origin(value)
+            raise RecordRefused(reason, stage=RefusalStage.DECODE) from None
         values = list(self._leaves(event))
         for i in self._times:
             if values[i] is not None:
@@ -171,36 +168,29 @@ class JsonDecoder:
             return reason.replace("Expected `str", "Expected `datetime")
         return reason
 
-    def _parse_time(self, text: str | datetime, item: Field) -> datetime:
+    def _lenient_type(self, item: Field) -> Any:
+        if item.python_type is datetime and not self._codec.is_json:
+            return Any
+        return self._documents.type_of(item, item.lenient_type)
+
+    def _needs_builtins(self, item: Field) -> bool:
+        """Whether a jsonb value may hold Structs or, in a format other than JSON, times and bytes."""
+        return item.holds_structs or (item.python_type in (dict, list) and not self._codec.is_json)
+
+    def _parse_time(self, text: Any, item: Field) -> datetime:
         if isinstance(text, datetime):
-            return text
+            return self._limits.zoned(text, item)
+        if not isinstance(text, str):
+            raise RecordRefused(
+                f"Expected `datetime`, got `{type(text).__name__}` - at `$.{item.path}`", stage=RefusalStage.DECODE
+            )
         try:
             time = parse_timestamp(text)
         except ValueError:
             raise RecordRefused(
                 f"not an ISO 8601 timestamp - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP
             ) from None
-        if time.tzinfo is not None:
-            return time
-        if self._naive_is_utc:
-            return time.replace(tzinfo=UTC)
-        raise RecordRefused(f"timestamp without a time zone - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP)
-
-    def _check_year(self, time: datetime, item: Field) -> None:
-        """Conversion to UTC can move a time of year 1 or 9999 out of the range that Python reads back."""
-        try:
-            time.astimezone(UTC)
-        except OverflowError:
-            raise RecordRefused(
-                f"timestamp outside years 1 to 9999 - at `$.{item.path}`", stage=RefusalStage.VALUE
-            ) from None
-
-    def _check_nul(self, values: tuple[Any, ...]) -> None:
-        for item, value in zip(self._fields, values, strict=True):
-            if holds_nul(value):
-                raise RecordRefused(
-                    f"NUL character, which PostgreSQL cannot store - at `$.{item.path}`", stage=RefusalStage.VALUE
-                )
+        return self._limits.zoned(time, item)
 
 
 def _merged(odd: list[int], refused: list[int]) -> list[int]:
@@ -214,3 +204,39 @@ def _merged(odd: list[int], refused: list[int]) -> list[int]:
 
 def _is_time(item: Field) -> bool:
     return item.python_type is datetime and not item.nullable
+
+
+def _holds_text(item: Field) -> bool:
+    return item.python_type in (str, dict, list)
+
+
+class UnwrappedDecoder:
+    """Decodes a part of each value with another decoder.
+
+    Args:
+        unwrap: returns the part. Raises RecordRefused.
+    """
+
+    def __init__(self, decoder: RecordDecoder, unwrap: Callable[[bytes], bytes]) -> None:
+        self._decoder, self._unwrap = decoder, unwrap
+
+    def decode(self, value: bytes) -> tuple[Any, ...]:
+        """As RecordDecoder.decode."""
+        return self._decoder.decode(self._unwrap(value))
+
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
+        """As RecordDecoder.decode_many."""
+        parts: list[bytes | None] = []
+        for value in values:
+            try:
+                parts.append(None if value is None else self._unwrap(value))
+            except RecordRefused:  # `decode` raises the error again
+                parts.append(None)
+        return self._decoder.decode_many(parts)
+
+
+class JsonDecoder(RecordDecoder):
+    """Decodes records of JSON text."""
+
+    def __init__(self, stream: Stream, naive_timestamps: NaiveTimestamps = NaiveTimestamps.UTC) -> None:
+        super().__init__(stream, JsonCodec(), naive_timestamps)

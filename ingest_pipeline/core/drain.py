@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from .end_reasons import EndReason
-from .errors import EnvironmentFault, IngestError, StopStream, Superseded, TableBusy
+from .errors import EnvironmentFault, IngestError, SchemaRegistryUnavailable, StopStream, Superseded, TableBusy
 from .lane import Lane
 from .ledger_ports import WritingConnection
 from .ports import Clock, Source
@@ -144,7 +144,7 @@ class Drain:
         """Store the open batch, and set the lane aside if it cannot go on."""
         try:
             self._store(lane)
-        except (TableBusy, Superseded, StopStream) as error:
+        except (TableBusy, SchemaRegistryUnavailable, Superseded, StopStream) as error:
             self._leave(lane, error)
         else:
             if lane.leaving is not None:
@@ -172,23 +172,23 @@ class Drain:
         self.aside.recovered(lane)
 
     def _leave(self, lane: Lane, reason: EndReason | IngestError) -> None:
-        """Stop reading the lane's topic. A lane with a busy table keeps its partitions, any other lane gives them
-        back."""
+        """Stop reading the lane's topic. A lane that waits for its table or its schema registry keeps its partitions,
+        any other lane gives them back."""
         del self._reading[lane.topic]
         self._source.assign(lane.topic, {})
         lane.batch.clear()
-        busy = isinstance(reason, TableBusy)
-        if isinstance(reason, IngestError) and not busy:
+        waits = isinstance(reason, TableBusy | SchemaRegistryUnavailable)
+        if isinstance(reason, IngestError) and not waits:
             reason = lane.failed(reason)
         self._last = reason
-        if not self._several:
+        if not (self._several or (waits and self.aside.trouble_seconds(lane) < self._limits.retry_seconds)):
             if isinstance(reason, IngestError):
                 raise reason
             return
-        if not busy:
+        if not waits:
             lane.session.release()
         if reason != EndReason.CAUGHT_UP:
-            self.aside.add(lane, reason, owns=busy)
+            self.aside.add(lane, reason, owns=waits)
 
     def _try_again(self) -> None:
         for waiter, opening in self.aside.ready():

@@ -6,7 +6,8 @@
     ├── EnvironmentFault         no record is at fault        → retry within the run, then fail the run
     │   ├── DatabaseUnavailable
     │   │   └── TableBusy        the table is locked or slow
-    │   └── KafkaUnavailable
+    │   ├── KafkaUnavailable
+    │   └── SchemaRegistryUnavailable
     ├── Superseded               another run owns the partitions → the run stops writing and ends
     └── StopStream               retrying cannot help         → the run fails, the message says what to do
         ├── NotPermitted         a right or a credential is missing
@@ -108,6 +109,10 @@ class TableBusy(DatabaseUnavailable):
 
 class KafkaUnavailable(EnvironmentFault):
     """Kafka cannot be reached or cannot answer now."""
+
+
+class SchemaRegistryUnavailable(EnvironmentFault):
+    """The schema registry cannot be reached or cannot answer now."""
 
 
 class Superseded(IngestError):

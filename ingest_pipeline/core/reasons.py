@@ -11,14 +11,19 @@ _QUOTED = re.compile(r"(unknown field|Invalid (?:enum )?value) (?:`.*`|'.*'|\".*
 _PATH = " - at `$"
 
 
-def refusal(error: Exception) -> str:
+def refusal(error: Exception, frames: int = 0) -> str:
     """The reason of an exception from msgspec's decoder, which may come from a Struct's own check.
 
     A check's message may quote the record and is left out. msgspec turns a check's ValueError or TypeError into a
-    ValidationError with a cause. Other exceptions of a check arrive unchanged, with a second traceback frame.
+    ValidationError with a cause. Other exceptions of a check arrive unchanged, with one more traceback frame.
+
+    Args:
+        frames: Python frames between the caller and msgspec.
     """
-    frames = error.__traceback__
-    if error.__cause__ is not None or (frames is not None and frames.tb_next is not None):
+    traceback = error.__traceback__
+    for _ in range(frames):
+        traceback = traceback and traceback.tb_next
+    if error.__cause__ is not None or (traceback is not None and traceback.tb_next is not None):
         return by_its_check(error.__cause__ or error)
     return reason_of(error)
 

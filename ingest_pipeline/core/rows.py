@@ -14,7 +14,7 @@ from typing import Any
 
 from .choices import Tombstones
 from .dead_letters import dead_letter
-from .errors import RecordRefused, RefusalStage, UnknownFault
+from .errors import IngestError, RecordRefused, RefusalStage, UnknownFault
 from .record import (
     MAX_MS,
     MIN_MS,
@@ -132,14 +132,14 @@ def _without_large(values: list[bytes | None], max_bytes: int) -> list[bytes | N
 
 
 def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:
-    """The event's columns of one row. Raises RecordRefused. A MemoryError passes, because no record is at fault."""
+    """The event's columns of one row. Raises RecordRefused, EnvironmentFault and MemoryError."""
     if value is None:
         raise RecordRefused("a tombstone: the record has no value", stage=RefusalStage.DECODE)
     if len(value) > max_bytes:
         raise RecordRefused(f"larger than MAX_RECORD_BYTES, {max_bytes:,} bytes", stage=RefusalStage.SIZE)
     try:
         return decode(value)
-    except (RecordRefused, MemoryError):
+    except (IngestError, MemoryError):
         raise
     except Exception as error:  # for example an event whose own check changed a field's type
         raise RecordRefused(f"cannot be decoded ({type(error).__name__})", stage=RefusalStage.DECODE) from None

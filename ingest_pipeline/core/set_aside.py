@@ -40,17 +40,25 @@ class SetAside:
         self._clock, self._executor = clock, executor
         self._waiters: dict[str, Waiter] = {}
         self._seconds: dict[str, float] = {}
+        self._since: dict[str, float] = {}
 
     def add(self, lane: Lane, reason: EndReason | IngestError, owns: bool) -> None:
         longest = SHORT_SECONDS if owns or isinstance(reason, EndReason) else LONGEST_SECONDS
         seconds = min(self._seconds.get(lane.stream, FIRST_SECONDS), longest)
         self._seconds[lane.stream] = seconds * 2
-        retry_at = self._clock.monotonic() + seconds
-        self._waiters[lane.stream] = Waiter(lane, reason, owns, retry_at)
+        now = self._clock.monotonic()
+        self._since.setdefault(lane.stream, now)
+        self._waiters[lane.stream] = Waiter(lane, reason, owns, now + seconds)
 
     def recovered(self, lane: Lane) -> None:
         """The lane has stored a batch, so its next trouble begins with the shortest wait."""
         self._seconds.pop(lane.stream, None)
+        self._since.pop(lane.stream, None)
+
+    def trouble_seconds(self, lane: Lane) -> float:
+        """Seconds since the lane was set aside for the first time without having stored a batch after it."""
+        now = self._clock.monotonic()
+        return now - self._since.get(lane.stream, now)
 
     def ready(self) -> Iterator[tuple[Waiter, Opening | None]]:
         """Lanes to try now, each with its new opening, or None where the run still owns the partitions.

@@ -25,6 +25,7 @@ from .columns import (
 from .definition import described
 from .errors import SettingsError
 from .fields import Field
+from .formats import JSON, Csv, Format, Json, JsonSchema
 from .nesting import Shape, shape_of
 from .record_columns import RecordColumns
 
@@ -63,6 +64,7 @@ class Stream:
             differ only in these signs need different values.
         job: of the Dagster job (`drain_<job>`) and its sensor (`<job>_sensor`). Streams with the same job share its
             runs. In upper case, the prefix of the settings of a run (`PRICE_PARALLELISM`). Defaults to the name.
+        format: of the records' values: Json(), Avro(), JsonSchema() or Csv().
 
     Raises:
         SettingsError: a name or a field cannot be used. The message gives the reason.
@@ -83,6 +85,7 @@ class Stream:
     max_silence: timedelta | None = None
     topic_asset: str = ""
     job: str = ""
+    format: Format = JSON
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -156,6 +159,8 @@ class Stream:
         """
         shape = [(item.name, item.path, item.pg_type, item.nullable) for item in self.fields]
         added: list[object] = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
+        if self.format != JSON:
+            added.append(self.format)
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
@@ -183,6 +188,7 @@ class Stream:
             raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
         if self.extra_column:
             self._check_extra()
+        self._check_format()
 
     def _check_extra(self) -> None:
         if self.event.__struct_config__.forbid_unknown_fields:
@@ -195,6 +201,17 @@ class Stream:
                 raise SettingsError(
                     f"stream {self.name}: {struct.__name__} is read from an array, which has no keys for extra_column"
                 )
+
+    def _check_format(self) -> None:
+        if self.extra_column and not isinstance(self.format, Json | JsonSchema):
+            raise SettingsError(f"stream {self.name}: extra_column is for JSON, and the format is {self.format}")
+        if isinstance(self.format, Csv) and (
+            self.shape.nested or any(item.python_type in (dict, list, bytes) for item in self.fields)
+        ):
+            raise SettingsError(
+                f"stream {self.name}: {self.event.__name__} has a field that a CSV value cannot hold: no Struct, dict,"
+                " list or bytes"
+            )
 
     def _check_event(self) -> None:
         owner = self.event.__name__

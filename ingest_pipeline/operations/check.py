@@ -1,10 +1,11 @@
-"""`ingest check`: whether Kafka and PostgreSQL work, with a remedy for every fault."""
+"""`ingest check`: whether the servers work, with a remedy for every fault."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from ..core.errors import IngestError
+from ..core.formats import Avro
 from ..core.stream import Stream
 from .capacity import capacity_findings
 from .check_kafka import kafka_findings
@@ -14,10 +15,20 @@ from .stream_context import StreamContext
 
 
 def findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
-    """Kafka's lines, then PostgreSQL's, as soon as the server answers."""
+    """Kafka's lines, the schema registry's and PostgreSQL's, as soon as each server answers."""
     for stream in streams:
         yield from kafka_findings(StreamContext(stream, clients))
+    if any(isinstance(stream.format, Avro) for stream in streams):
+        yield _schema_registry(clients)
     yield from _postgres(clients, streams)
+
+
+def _schema_registry(clients: Clients) -> Finding:
+    what = "schema registry"
+    try:
+        return Finding(True, what, f"answers, and has {clients.schema_registry().check()} subjects")
+    except IngestError as error:
+        return Finding(False, what, error.message)
 
 
 def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:

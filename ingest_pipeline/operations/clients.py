@@ -9,12 +9,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ..core.clock import SystemClock
-from ..core.decode import JsonDecoder
+from ..core.errors import SettingsError
 from ..core.ledger_ports import WritingConnection
 from ..core.ports import Clock
 from ..core.start import StartPolicy
 from ..core.stream import Stream
 from ..settings import Settings
+from .decoders import Decoder, decoder_of
 from .limits import letter_limits
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..postgres.replay import MissingRows
     from ..postgres.session import PostgresLedgerSession
     from ..postgres.writing_connection import PostgresWritingConnection
+    from ..schema_registry.registry import SchemaRegistry
 
 
 PREPARING_STREAMS = 4
@@ -44,6 +46,7 @@ class Clients:
         self._lock = threading.Lock()
         self._database: Database | None = None
         self._admin: Admin | None = None
+        self._schema_registry: SchemaRegistry | None = None
 
     def database(self) -> Database:
         """The pooled database, made on first use."""
@@ -74,7 +77,9 @@ class Clients:
                 self._database.dispose()
             if self._admin is not None:
                 self._admin.close()
-            self._database, self._admin = None, None
+            if self._schema_registry is not None:
+                self._schema_registry.close()
+            self._database, self._admin, self._schema_registry = None, None, None
 
     def ledger(self, stream: Stream) -> PostgresLedger:
         from ..postgres.ledger import PostgresLedger
@@ -130,8 +135,20 @@ class Clients:
 
         return MissingRows(self.database(), stream)
 
-    def decoder(self, stream: Stream) -> JsonDecoder:
-        return JsonDecoder(stream, self.settings.for_stream(stream.name).naive_timestamps)
+    def decoder(self, stream: Stream) -> Decoder:
+        """A new decoder of the stream's format. Raises SettingsError if a package or a setting is missing."""
+        return decoder_of(stream, self.settings.for_stream(stream.name).naive_timestamps, self.schema_registry)
+
+    def schema_registry(self) -> SchemaRegistry:
+        """The client for the schema registry, made on first use. Raises SettingsError without SCHEMA_REGISTRY_URL."""
+        from ..schema_registry.registry import SchemaRegistry
+
+        if not self.settings.schema_registry:
+            raise SettingsError("SCHEMA_REGISTRY_URL is not set, and a stream's format needs a schema registry")
+        with self._lock:
+            if self._schema_registry is None:
+                self._schema_registry = SchemaRegistry(self.settings.schema_registry)
+            return self._schema_registry
 
     def admin(self) -> Admin:
         """The client for questions to Kafka, made on first use."""

@@ -20,7 +20,7 @@ from .stream_settings import StreamSettings
 from .values import Values, allowed
 from .variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES, prefix, variable
 
-_SECRET_FIELDS = ("database_url", "alert_webhook_url")
+_SECRET_FIELDS = ("database_url", "alert_webhook_url", "schema_registry_url", "schema_registry_basic_auth")
 
 
 def load_settings(

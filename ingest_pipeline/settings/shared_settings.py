@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from .database_url import sqlalchemy_url
-from .values import ImportPath, Name, PostgresUrl, SchemaName, Shape, Values, WebhookUrl
+from .schema_registry import SchemaRegistrySettings
+from .values import ImportPath, Name, PostgresUrl, SchemaName, Shape, WebhookUrl
 
 
-class SharedSettings(Values):
+class SharedSettings(SchemaRegistrySettings):
     """Settings that apply to all streams."""
 
     ingest_streams: ImportPath = Field(

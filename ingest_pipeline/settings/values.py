@@ -45,8 +45,8 @@ class InBytes:
     """Marks a number of bytes, printed in KiB and MiB."""
 
 
-class Webhook(SecretStr):
-    """A secret address: any program that has the address may post."""
+class Hidden(SecretStr):
+    """A secret without a part that may be shown, such as a password or a webhook's address."""
 
 
 class Values(BaseSettings):
@@ -106,7 +106,7 @@ def postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
-def webhook_url(value: Webhook) -> Webhook:
+def webhook_url(value: Hidden) -> Hidden:
     """Returns the address unchanged. Raises ValueError."""
     if re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()) is None:
         raise ValueError
@@ -129,7 +129,7 @@ StartFrom = Annotated[
     Shape("earliest, latest or an ISO 8601 time such as 2026-01-31T06:00:00Z (UTC when it names no zone)"),
 ]
 PostgresUrl = Annotated[SecretStr, AfterValidator(postgres_url), Shape("postgresql://user:password@host:port/database")]
-WebhookUrl = Annotated[Webhook, AfterValidator(webhook_url)]
+WebhookUrl = Annotated[Hidden, AfterValidator(webhook_url)]
 SchemaName = Annotated[
     str,
     AfterValidator(schema_name),
@@ -180,7 +180,7 @@ def display_text(field: FieldInfo, value: Any) -> str:
     """The value as text for the environment, with secrets masked. "" for None."""
     if value is None:
         return ""
-    if isinstance(value, Webhook):
+    if isinstance(value, Hidden):
         return MASK
     if isinstance(value, SecretStr):
         return masked_url(value.get_secret_value())

@@ -32,10 +32,14 @@ _POM = f"""\
 """
 
 
+def cache_root() -> Path:
+    """The folder of all fetched servers: below XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ingest-pipeline"
+
+
 def cache_dir() -> Path:
-    """Where this version's jars are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "ingest-pipeline" / f"kafka-{KAFKA_VERSION}"
+    """The folder of this version's jars."""
+    return cache_root() / f"kafka-{KAFKA_VERSION}"
 
 
 def kafka_jars(timeout_seconds: float = 600.0) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -18,6 +19,7 @@ from ingest_pipeline.core.errors import (
     DeadLetterLimit,
     IngestError,
     KafkaUnavailable,
+    SchemaRegistryUnavailable,
     TableBusy,
     TopicChanged,
 )
@@ -59,8 +61,15 @@ class Weather:
         self.during: Callable[[], None] = lambda: None
         self.stop: Callable[[], EndReason | None] = lambda: None
         self.limits = limits
+        self.decoders = {name: JsonDecoder(stream).decode for name, stream in self.streams.items()}
+        self.without_registry: set[str] = set()
         self.batch = BatchLimits(10, batch_bytes, 1.0)
         self.lanes = {name: self.lane(name) for name in names}
+
+    def decode(self, name: str, value: bytes) -> tuple[object, ...]:
+        if name in self.without_registry:
+            raise SchemaRegistryUnavailable("away")
+        return self.decoders[name](value)
 
     def lane(self, name: str) -> Lane:
         stream = self.streams[name]
@@ -77,7 +86,7 @@ class Weather:
             name,
             name,
             session,
-            decode=JsonDecoder(stream).decode,
+            decode=partial(self.decode, name),
             batch_limits=self.batch,
             clock=self.clock,
             observe=lambda progress: self.during(),
@@ -166,6 +175,15 @@ class TestTroubleOfOneStream:
         for name in ("snow", "wind"):
             assert weather.rows[name] >= 85
             assert weather.lanes[name].progress.latency.maximum_ms <= 1500
+
+    def test_a_stream_waits_for_its_schema_registry_and_keeps_its_partitions(self) -> None:
+        weather = self.world((60, lambda: weather.without_registry.clear()))
+        weather.without_registry.add("rain")
+        assert weather.run() == "signal"
+        self.assert_others_went_on(weather)
+        assert weather.rows["rain"] >= 85
+        assert weather.ledgers["rain"].positions()[0].dead_letters == 0
+        assert weather.failures == []
 
     def test_a_locked_table_is_tried_again_and_stored_when_it_is_free(self) -> None:
         weather = self.world()
@@ -391,3 +409,25 @@ def test_a_busy_table_of_a_single_stream_is_retried_in_place() -> None:
     weather.database.table("rain").locked = True
     with pytest.raises(TableBusy):
         weather.run()
+
+
+class TestSchemaRegistryOfOneStream:
+    def weather(self, seconds_away: float) -> Weather:
+        weather = Weather(("rain",))
+        weather.produce(3)
+        weather.without_registry.add("rain")
+        weather.until(500, (seconds_away, weather.without_registry.clear))
+        return weather
+
+    def test_the_run_waits_and_stores_every_record(self) -> None:
+        weather = self.weather(50)
+        weather.stop = lambda: weather.during() or None
+        assert weather.run() == "caught-up"
+        assert weather.rows == {"rain": 3}
+
+    def test_after_retry_seconds_the_run_fails_and_refuses_no_record(self) -> None:
+        weather = self.weather(100)
+        with pytest.raises(SchemaRegistryUnavailable):
+            weather.run()
+        assert 60 <= weather.clock.monotonic() < 75
+        assert weather.ledgers["rain"].positions()[0].dead_letters == 0

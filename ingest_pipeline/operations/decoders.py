@@ -1,0 +1,57 @@
+"""The decoder of a stream's format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.choices import NaiveTimestamps
+from ..core.codecs import Codec, JsonCodec, ObjectCodec
+from ..core.csv_lines import CsvReader
+from ..core.decode import RecordDecoder, UnwrappedDecoder
+from ..core.errors import SettingsError
+from ..core.formats import Avro, Csv, JsonSchema
+from ..core.stream import Stream
+
+if TYPE_CHECKING:
+    from ..schema_registry.registry import SchemaRegistry
+
+
+class Decoder(Protocol):
+    """Bytes → the event's columns of a row. See core.decode.RecordDecoder."""
+
+    def decode(self, value: bytes) -> tuple[Any, ...]: ...
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]: ...
+
+
+def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Callable[[], SchemaRegistry]) -> Decoder:
+    """A new decoder.
+
+    Args:
+        registry: called if the format needs a schema registry.
+
+    Raises:
+        SettingsError: the format needs a package or a setting that is missing.
+    """
+    if isinstance(stream.format, JsonSchema):
+        from ..schema_registry.registry import payload_of
+
+        return UnwrappedDecoder(RecordDecoder(stream, JsonCodec(), naive_timestamps), payload_of)
+    return RecordDecoder(stream, _codec(stream, registry), naive_timestamps)
+
+
+def _codec(stream: Stream, registry: Callable[[], SchemaRegistry]) -> Codec:
+    if isinstance(stream.format, Csv):
+        return ObjectCodec(CsvReader(stream.fields, stream.format).read, strict=False)
+    if isinstance(stream.format, Avro):
+        try:
+            from ..schema_registry.avro import AvroReader
+
+            reader = AvroReader(registry(), stream)
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"stream {stream.name}: format=Avro() needs a package that is not installed ({error.name}): pip install"
+                ' "ingest-pipeline[avro]"'
+            ) from None
+        return ObjectCodec(reader.read, reader.origin)
+    return JsonCodec()

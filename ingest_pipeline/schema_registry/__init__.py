@@ -1,0 +1,1 @@
+"""A schema registry, and the formats that need one."""

@@ -1,0 +1,140 @@
+"""Avro records → mappings, read with the schema that the record was written with."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import fastavro
+import fastavro.read
+import msgspec
+from fastavro.schema import SchemaParseException, UnknownType
+
+from ..core.errors import RecordRefused, RefusalStage
+from ..core.nesting import Nested, Shape
+from ..core.stream import Stream
+from .registry import SchemaRegistry, WriterSchema, schema_id_of
+
+_HEADER_BYTES = 5
+_ASK_AGAIN_SECONDS = 10.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _nanoseconds(value: int, _writer: Any = None, _reader: Any = None) -> datetime:
+    """Decimals beyond the sixth are cut, as in every other format."""
+    return _EPOCH + timedelta(microseconds=value // 1000)
+
+
+def _local_nanoseconds(value: int, _writer: Any = None, _reader: Any = None) -> datetime:
+    return _nanoseconds(value).replace(tzinfo=None)
+
+
+# fastavro has no readers of its own for these two.
+fastavro.read.LOGICAL_READERS.setdefault("long-timestamp-nanos", _nanoseconds)
+fastavro.read.LOGICAL_READERS.setdefault("long-local-timestamp-nanos", _local_nanoseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A schema whose records cannot become rows, until the registry is asked again."""
+
+    reason: str
+    until: float
+
+
+class AvroReader:
+    """Reads one stream's records.
+
+    Args:
+        registry: gives the schema of an id once. Schemas of an id never change.
+        stream: whose event the records must give.
+    """
+
+    def __init__(self, registry: SchemaRegistry, stream: Stream) -> None:
+        self._registry, self._shape, self._topic = registry, stream.shape, stream.topic
+        self._parsed: dict[int, Any] = {}
+        self._writers: dict[int, WriterSchema] = {}
+        self._refused: dict[int, _Refused] = {}
+
+    def read(self, value: bytes) -> Mapping[str, Any]:
+        """The record's fields. Raises RecordRefused, NotPermitted and SchemaRegistryUnavailable."""
+        schema_id = schema_id_of(value)
+        schema = self._parsed.get(schema_id)
+        if schema is None:
+            schema = self._load(schema_id)
+        text = io.BytesIO(value)
+        text.seek(_HEADER_BYTES)
+        try:
+            record = fastavro.schemaless_reader(text, schema, None)
+        except MemoryError:
+            raise
+        except Exception:  # fastavro raises whatever the bytes lead it to
+            reason = f"the bytes do not follow {self._writers[schema_id]}"
+            raise RecordRefused(reason, stage=RefusalStage.DECODE) from None
+        if text.tell() != len(value):
+            reason = f"bytes are left behind a record of {self._writers[schema_id]}"
+            raise RecordRefused(reason, stage=RefusalStage.DECODE)
+        return record  # type: ignore[return-value]
+
+    def origin(self, value: bytes) -> str:
+        """Names the schema of the record in a reason."""
+        writer = self._writers.get(schema_id_of(value))
+        return "" if writer is None else f" ({writer})"
+
+    def _load(self, schema_id: int) -> Any:
+        refused = self._refused.get(schema_id)
+        if refused is None or time.monotonic() >= refused.until:
+            try:
+                writer = self._registry.writer_schema(schema_id, self._topic)
+                self._parsed[schema_id] = self._checked(writer)
+                self._writers[schema_id] = writer
+                self._refused.pop(schema_id, None)
+                return self._parsed[schema_id]
+            except RecordRefused as error:
+                refused = _Refused(error.message, time.monotonic() + _ASK_AGAIN_SECONDS)
+                self._refused[schema_id] = refused
+        raise RecordRefused(refused.reason, stage=RefusalStage.DECODE)
+
+    def _checked(self, writer: WriterSchema) -> Any:
+        """The parsed schema. Raises RecordRefused if it gives no event."""
+        if writer.kind != "AVRO":
+            raise RecordRefused(
+                f"{writer} is {writer.kind}, and the stream's format is Avro", stage=RefusalStage.DECODE
+            )
+        named: dict[str, Any] = {}
+        try:
+            for reference in writer.references:
+                fastavro.parse_schema(json.loads(reference), named)
+            schema = fastavro.parse_schema(json.loads(writer.text), named)
+        except (SchemaParseException, UnknownType, ValueError) as error:
+            raise RecordRefused(
+                f"{writer} cannot be parsed ({type(error).__name__})", stage=RefusalStage.DECODE
+            ) from None
+        if not isinstance(schema, dict) or schema.get("type") != "record":
+            raise RecordRefused(f"{writer} is not a record", stage=RefusalStage.DECODE)
+        for path in _missing(schema, self._shape):
+            raise RecordRefused(f"{writer} has no field `{path}`", stage=RefusalStage.DECODE)
+        return schema
+
+
+def _missing(schema: Mapping[str, Any], shape: Shape) -> Iterator[str]:
+    """Paths of the required fields that a writer's record does not have."""
+    types = {field["name"]: field["type"] for field in schema["fields"]}
+    for member in shape.members:
+        if member.json_name not in types:
+            if member.default is msgspec.NODEFAULT and member.default_factory is msgspec.NODEFAULT:
+                yield member.json_name
+        elif isinstance(member, Nested) and (record := _record(types[member.json_name])) is not None:
+            yield from (f"{member.json_name}.{path}" for path in _missing(record, member.shape))
+
+
+def _record(schema: Any) -> Mapping[str, Any] | None:
+    """The record of a field's type, also within a union. None for other types, and for a type given by its name."""
+    branches = schema if isinstance(schema, list) else [schema]
+    records = [branch for branch in branches if isinstance(branch, dict) and branch.get("type") == "record"]
+    return records[0] if len(records) == 1 else None

@@ -1,0 +1,145 @@
+"""Questions to a schema registry, through confluent-kafka's client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..core.errors import NotPermitted, RecordRefused, RefusalStage, SchemaRegistryUnavailable, SettingsError
+
+if TYPE_CHECKING:
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+
+_HEADER_BYTES = 5
+_ANSWER_SECONDS = 5
+_REFUSED = (401, 403)
+_UNKNOWN_SCHEMA = 40403
+"""The registry's own code. A 404 without this code comes from a wrong address."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSchema:
+    """The schema that a record was written with.
+
+    Attributes:
+        kind: "AVRO", "JSON" or "PROTOBUF".
+        subject: the topic's own if the schema is registered under it, or else another one. "" if there is none.
+        references: schemas that the text refers to, each after the schemas that it refers to itself.
+    """
+
+    schema_id: int
+    kind: str
+    text: str
+    subject: str
+    references: tuple[str, ...]
+
+    def __str__(self) -> str:
+        subject = f" of {self.subject}" if self.subject else ""
+        return f"schema id {self.schema_id}{subject}"
+
+
+class SchemaRegistry:
+    """A registry at one or more addresses.
+
+    Args:
+        properties: of confluent-kafka's SchemaRegistryClient, such as "url" and "basic.auth.user.info".
+    """
+
+    def __init__(self, properties: Mapping[str, str]) -> None:
+        self._properties = properties
+        self._opened: SchemaRegistryClient | None = None
+
+    def writer_schema(self, schema_id: int, topic: str) -> WriterSchema:
+        """The schema with this id, for a record of the topic.
+
+        Raises:
+            RecordRefused: the registry has no such schema. A redrive asks again.
+            NotPermitted: the registry refuses the login.
+            SchemaRegistryUnavailable: the registry does not answer, or answers with an error of its own.
+        """
+        schema = self._ask(schema_id, lambda: self._client.get_schema(schema_id))
+        versions = self._ask(schema_id, lambda: self._client.get_schema_versions(schema_id))
+        references = self._ask(schema_id, lambda: self._references(schema, set()))
+        text = schema.schema_str or ""
+        subjects = sorted({str(version.subject) for version in versions})
+        own = f"{topic}-value"
+        subject = own if own in subjects else next(iter(subjects), "")
+        kind = schema.schema_type or "AVRO"
+        return WriterSchema(schema_id, kind=kind, text=text, subject=subject, references=tuple(references))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def check(self) -> int:
+        """The number of subjects, to see that the registry answers. Raises NotPermitted, SchemaRegistryUnavailable."""
+        return len(self._ask(None, lambda: self._client.get_subjects()))
+
+    def _references(self, schema: Schema, seen: set[tuple[str, int]]) -> list[str]:
+        texts: list[str] = []
+        for reference in schema.references or ():
+            version = (str(reference.subject), int(reference.version or 0))
+            if version in seen:
+                continue
+            seen.add(version)
+            referred = self._client.get_version(*version).schema
+            texts += [*self._references(referred, seen), referred.schema_str or ""]
+        return texts
+
+    def _ask(self, schema_id: int | None, question: Callable[[], T]) -> T:
+        from confluent_kafka.schema_registry import SchemaRegistryError
+        from confluent_kafka.schema_registry.common._httpx_compat import httpx
+
+        try:
+            return question()
+        except SchemaRegistryError as error:
+            status = error.http_status_code
+            if error.error_code == _UNKNOWN_SCHEMA and schema_id is not None:
+                raise RecordRefused(
+                    f"the schema registry does not know schema id {schema_id}", stage=RefusalStage.DECODE
+                ) from None
+            if status in _REFUSED:
+                raise NotPermitted(
+                    f"the schema registry refuses the login (HTTP {status}): check SCHEMA_REGISTRY_BASIC_AUTH"
+                ) from None
+            raise SchemaRegistryUnavailable(
+                f"the schema registry answers with an error (HTTP {status}): check SCHEMA_REGISTRY_URL and its log"
+            ) from None
+        except (httpx.HTTPError, json.JSONDecodeError) as error:
+            raise SchemaRegistryUnavailable(
+                f"the schema registry does not answer ({type(error).__name__}): check that it runs and that"
+                " SCHEMA_REGISTRY_URL names it"
+            ) from None
+
+    @property
+    def _client(self) -> SchemaRegistryClient:
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+
+        if self._opened is not None:
+            return self._opened
+        properties: dict[str, Any] = {"timeout": _ANSWER_SECONDS, "max.retries": 1, "retries.wait.ms": 100}
+        try:
+            self._opened = SchemaRegistryClient({**self._properties, **properties})
+            return self._opened
+        except (ValueError, TypeError, OSError) as error:
+            raise SettingsError(f"SCHEMA_REGISTRY_…: {error}") from None
+
+
+def schema_id_of(value: bytes) -> int:
+    """The schema id in the value's first five bytes. Raises RecordRefused."""
+    if len(value) < _HEADER_BYTES or value[0] != 0:
+        raise RecordRefused(
+            "no schema id: the value does not start with a zero byte and four bytes of id", stage=RefusalStage.DECODE
+        )
+    return int.from_bytes(value[1:_HEADER_BYTES], "big")
+
+
+def payload_of(value: bytes) -> bytes:
+    """The bytes behind the schema id. Raises RecordRefused for a value without a schema id."""
+    schema_id_of(value)
+    return value[_HEADER_BYTES:]

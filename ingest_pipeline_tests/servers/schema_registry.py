@@ -1,0 +1,117 @@
+"""A real schema registry, Apicurio's, on 127.0.0.1. It keeps its schemas in memory."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from ingest_pipeline.local.child_process import Child
+from ingest_pipeline.local.server import HOST, LocalServer, free_port
+
+from .broker import ServerUnavailable
+from .jar_cache import cache_root
+from .kafka_jars import check_java
+
+_VERSION = "3.0.9"  # newer ones need Java 21
+_ARTIFACT = f"io.apicurio:apicurio-registry-app:{_VERSION}:tar.gz:all"
+_JAR = f"apicurio-registry-app-{_VERSION}-runner.jar"
+_START_SECONDS = 120.0
+
+
+def registry_files(timeout_seconds: float = 600.0) -> Path:
+    """The folder of the unpacked registry, fetched by Maven if missing. Raises ServerUnavailable."""
+    folder = cache_root() / f"apicurio-registry-{_VERSION}"
+    files = folder / "files"
+    if files.is_dir():
+        return files
+    if shutil.which("mvn") is None:
+        raise ServerUnavailable("the schema registry is not in the cache, and Maven (mvn) to fetch it is not installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not files.is_dir():
+            _fetch(folder, files, timeout_seconds)
+    return files
+
+
+def _fetch(folder: Path, files: Path, timeout_seconds: float) -> None:
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    goals = ["dependency:get", f"-Dartifact={_ARTIFACT}", "-Dtransitive=false"]
+    copy = ["dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={folder}"]
+    for command in (goals, copy):
+        try:
+            fetched = subprocess.run(
+                ["mvn", "--batch-mode", "--quiet", "--strict-checksums", *command],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout_seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise ServerUnavailable(f"Maven did not fetch the schema registry in {timeout_seconds:g} s") from None
+        if fetched.returncode != 0:
+            output = (fetched.stdout + fetched.stderr).strip().splitlines() or ["no output"]
+            raise ServerUnavailable(f"Maven could not fetch the schema registry: {output[0]}")
+    archive = folder / f"apicurio-registry-app-{_VERSION}-all.tar.gz"
+    with tarfile.open(archive) as packed:
+        packed.extractall(unfinished, filter="data")
+    archive.unlink()
+    unfinished.rename(files)
+
+
+class SchemaRegistryServer(LocalServer):
+    """One registry. Its port stays the same after a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self._child: Child | None = None
+        self.url = f"http://{HOST}:{self._port}/apis/ccompat/v7"
+        self.description = f"Apicurio Registry {_VERSION} at {HOST}:{self._port}"
+
+    def start(self) -> None:
+        check_java()
+        files = registry_files()
+        environment = {**os.environ, "QUARKUS_HTTP_HOST": HOST, "QUARKUS_HTTP_PORT": str(self._port)}
+        command = ["java", "-Xmx300m", "-XX:TieredStopAtLevel=1", "-jar", str(files / _JAR)]
+        log = self._folder / "schema-registry.log"
+        self._child = Child(
+            "the schema registry", command, log, cwd=str(files), env=environment, end_signal=signal.SIGTERM
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if not self._child.runs or time.monotonic() > deadline:
+                raise ServerUnavailable(f"the schema registry does not answer: {log.read_text()[-300:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop(grace_seconds=10.0)
+            self._child = None
+
+    def freeze(self) -> None:
+        """Pause the process with SIGSTOP, until `thaw`. Its schemas stay."""
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        try:
+            with urlopen(f"{self.url}/subjects", timeout=5.0) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+
+if __name__ == "__main__":
+    print(registry_files())
