@@ -141,11 +141,8 @@ class Stream:
     def table_columns(self) -> tuple[Column, ...]:
         """All columns in the table's order, including columns that the database fills."""
         number = [identity_column(self.id_column)] if self.id_column else []
-        coordinates, (time, *record_and_event) = (
-            self.row_columns[: len(COORDINATES)],
-            self.row_columns[len(COORDINATES) :],
-        )
-        return (*coordinates, *number, *record_and_event, time, INGESTED_AT)
+        record_and_event = self.row_columns[len(COORDINATES) + 1 :]
+        return (*COORDINATE_COLUMNS, *number, *record_and_event, KAFKA_TIMESTAMP, INGESTED_AT)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:

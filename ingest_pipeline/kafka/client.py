@@ -46,24 +46,12 @@ _DEFAULTS: dict[str, Any] = {
 # The other properties of a client come from the user.
 _OWN = frozenset({*_FIXED, *_DEFAULTS, "client.id", "group.id", "error_cb", "on_commit"})
 
-# Consumer properties, which an AdminClient answers with a warning.
-_CONSUMER_ONLY = frozenset(
-    {
-        "check.crcs",
-        "client.rack",
-        "fetch.error.backoff.ms",
-        "fetch.max.bytes",
-        "fetch.message.max.bytes",
-        "fetch.min.bytes",
-        "fetch.queue.backoff.ms",
-        "fetch.wait.max.ms",
-        "isolation.level",
-        "max.partition.fetch.bytes",
-        "max.poll.interval.ms",
-        "queued.max.messages.kbytes",
-        "queued.min.messages",
-    }
-)
+_CONSUMER_PROPERTIES = """
+    check.crcs client.rack fetch.error.backoff.ms fetch.max.bytes fetch.message.max.bytes fetch.min.bytes
+    fetch.queue.backoff.ms fetch.wait.max.ms isolation.level max.partition.fetch.bytes max.poll.interval.ms
+    queued.max.messages.kbytes queued.min.messages
+"""
+"""An AdminClient answers these with a warning."""
 
 
 def ledger_mark(ledger_id: str) -> str:
@@ -104,7 +92,7 @@ def consumer_config(
 
 def admin_config(kafka: Mapping[str, str], client_id: str = "ingest") -> dict[str, Any]:
     """Properties of an AdminClient. A question about a topic must not create the topic."""
-    common = {name: value for name, value in kafka.items() if name not in _CONSUMER_ONLY}
+    common = {name: value for name, value in kafka.items() if name not in _CONSUMER_PROPERTIES.split()}
     return {
         "client.id": client_id,
         # The client prefers a connected broker and repeats a question to a frozen broker until the question is this

@@ -48,143 +48,53 @@ _NO_TOPIC = "the topic or partition does not exist. Create it, or correct the st
 _LOST = "the log no longer holds the next offset. An operator must accept the gap"
 _TOO_LARGE = "a record is larger than a fetch may be. Raise KAFKA_RECEIVE_MESSAGE_MAX_BYTES and KAFKA_FETCH_MAX_BYTES"
 
-_TABLE: dict[str, tuple[type[IngestError], str]] = {
-    **dict.fromkeys(
-        (
-            "_ALL_BROKERS_DOWN",
-            "_DESTROY_BROKER",
-            "_FAIL",
-            "_MSG_TIMED_OUT",
-            "_TIMED_OUT",
-            "_TIMED_OUT_QUEUE",
-            "_TRANSPORT",
-            "BROKER_NOT_AVAILABLE",
-            "NETWORK_EXCEPTION",
-            "REBOOTSTRAP_REQUIRED",
-            "REQUEST_TIMED_OUT",
-        ),
-        (KafkaUnavailable, _UNREACHABLE),
-    ),
-    **dict.fromkeys(
-        (
-            "_INTR",
-            "_IN_PROGRESS",
-            "_NODE_UPDATE",
-            "_NOENT",
-            "_OUTDATED",
-            "_PREV_IN_PROGRESS",
-            "_PURGE_INFLIGHT",
-            "_PURGE_QUEUE",
-            "_RETRY",
-            "_UNKNOWN_BROKER",
-            "_WAIT_CACHE",
-            "_WAIT_COORD",
-            "CONCURRENT_TRANSACTIONS",
-            "COORDINATOR_LOAD_IN_PROGRESS",
-            "COORDINATOR_NOT_AVAILABLE",
-            "ELIGIBLE_LEADERS_NOT_AVAILABLE",
-            "FENCED_LEADER_EPOCH",
-            "FETCH_SESSION_ID_NOT_FOUND",
-            "INVALID_FETCH_SESSION_EPOCH",
-            "KAFKA_STORAGE_ERROR",
-            "LEADER_NOT_AVAILABLE",
-            "NOT_CONTROLLER",
-            "NOT_COORDINATOR",
-            "NOT_LEADER_FOR_PARTITION",
-            "OFFSET_NOT_AVAILABLE",
-            "PREFERRED_LEADER_NOT_AVAILABLE",
-            "REASSIGNMENT_IN_PROGRESS",
-            "REPLICA_NOT_AVAILABLE",
-            "STALE_BROKER_EPOCH",
-            "STALE_CTRL_EPOCH",
-            "THROTTLING_QUOTA_EXCEEDED",
-            "UNKNOWN_CONTROLLER_ID",
-            "UNKNOWN_LEADER_EPOCH",
-            "UNSTABLE_OFFSET_COMMIT",
-        ),
-        (KafkaUnavailable, _LATER),
-    ),
-    "_RESOLVE": (KafkaUnavailable, _NAME),
-    "_SSL": (KafkaUnavailable, _TLS),
-    "LISTENER_NOT_FOUND": (KafkaUnavailable, _LISTENER),
-    **dict.fromkeys(
-        (
-            "_AUTHENTICATION",
-            "DELEGATION_TOKEN_AUTH_DISABLED",
-            "DELEGATION_TOKEN_EXPIRED",
-            "DELEGATION_TOKEN_NOT_FOUND",
-            "DELEGATION_TOKEN_OWNER_MISMATCH",
-            "DELEGATION_TOKEN_REQUEST_NOT_ALLOWED",
-            "ILLEGAL_SASL_STATE",
-            "SASL_AUTHENTICATION_FAILED",
-            "UNSUPPORTED_SASL_MECHANISM",
-        ),
-        (NotPermitted, _LOGIN),
-    ),
-    "TOPIC_AUTHORIZATION_FAILED": (NotPermitted, _TOPIC_RIGHT),
-    "GROUP_AUTHORIZATION_FAILED": (NotPermitted, _GROUP_RIGHT),
-    "CLUSTER_AUTHORIZATION_FAILED": (NotPermitted, _CLUSTER_RIGHT),
-    "DELEGATION_TOKEN_AUTHORIZATION_FAILED": (NotPermitted, _CLUSTER_RIGHT),
-    **dict.fromkeys(
-        (
-            "_UNKNOWN_PARTITION",
-            "_UNKNOWN_TOPIC",
-            "INCONSISTENT_TOPIC_ID",
-            "TOPIC_EXCEPTION",
-            "UNKNOWN_TOPIC_ID",
-            "UNKNOWN_TOPIC_OR_PART",
-        ),
-        (TopicMissing, _NO_TOPIC),
-    ),
-    **dict.fromkeys(("_AUTO_OFFSET_RESET", "_LOG_TRUNCATION", "OFFSET_OUT_OF_RANGE"), (DataLoss, _LOST)),
-    **dict.fromkeys(("_BAD_COMPRESSION", "_BAD_MSG", "_UNDERFLOW", "INVALID_MSG"), (DataLoss, _DAMAGED)),
-    **dict.fromkeys(
-        (
-            "FENCED_INSTANCE_ID",
-            "FENCED_MEMBER_EPOCH",
-            "GROUP_MAX_SIZE_REACHED",
-            "GROUP_SUBSCRIBED_TO_TOPIC",
-            "ILLEGAL_GENERATION",
-            "INCONSISTENT_GROUP_PROTOCOL",
-            "MEMBER_ID_REQUIRED",
-            "NON_EMPTY_GROUP",
-            "REBALANCE_IN_PROGRESS",
-            "STALE_MEMBER_EPOCH",
-            "UNKNOWN_MEMBER_ID",
-            "UNRELEASED_INSTANCE_ID",
-            "UNSUPPORTED_ASSIGNOR",
-        ),
-        (UnknownFault, _GROUP_IN_USE),
-    ),
-    **dict.fromkeys(("INVALID_COMMIT_OFFSET_SIZE", "OFFSET_METADATA_TOO_LARGE"), (UnknownFault, _MARK)),
-    **dict.fromkeys(
-        (
-            "INVALID_MSG_SIZE",
-            "INVALID_RECORD",
-            "UNSUPPORTED_COMPRESSION_TYPE",
-        ),
-        (UnknownFault, _DAMAGED),
-    ),
-    **dict.fromkeys(
-        (
-            "_UNKNOWN_PROTOCOL",
-            "_UNSUPPORTED_FEATURE",
-            "MISMATCHED_ENDPOINT_TYPE",
-            "UNSUPPORTED_ENDPOINT_TYPE",
-            "UNSUPPORTED_FOR_MESSAGE_FORMAT",
-            "UNSUPPORTED_VERSION",
-        ),
-        (UnknownFault, _OTHER_SERVER),
-    ),
-    **dict.fromkeys(("_CRIT_SYS_RESOURCE", "_FS"), (UnknownFault, _HERE)),
-    "UNKNOWN": (UnknownFault, _BROKER_BUG),
-    "MSG_SIZE_TOO_LARGE": (UnknownFault, _TOO_LARGE),
+
+_CODES: dict[tuple[type[IngestError], str], str] = {
+    (KafkaUnavailable, _UNREACHABLE): """
+        _ALL_BROKERS_DOWN _DESTROY_BROKER _FAIL _MSG_TIMED_OUT _TIMED_OUT _TIMED_OUT_QUEUE _TRANSPORT
+        BROKER_NOT_AVAILABLE NETWORK_EXCEPTION REBOOTSTRAP_REQUIRED REQUEST_TIMED_OUT""",
+    (KafkaUnavailable, _LATER): """
+        _INTR _IN_PROGRESS _NODE_UPDATE _NOENT _OUTDATED _PREV_IN_PROGRESS _PURGE_INFLIGHT _PURGE_QUEUE _RETRY
+        _UNKNOWN_BROKER _WAIT_CACHE _WAIT_COORD CONCURRENT_TRANSACTIONS COORDINATOR_LOAD_IN_PROGRESS
+        COORDINATOR_NOT_AVAILABLE ELIGIBLE_LEADERS_NOT_AVAILABLE FENCED_LEADER_EPOCH FETCH_SESSION_ID_NOT_FOUND
+        INVALID_FETCH_SESSION_EPOCH KAFKA_STORAGE_ERROR LEADER_NOT_AVAILABLE NOT_CONTROLLER NOT_COORDINATOR
+        NOT_LEADER_FOR_PARTITION OFFSET_NOT_AVAILABLE PREFERRED_LEADER_NOT_AVAILABLE REASSIGNMENT_IN_PROGRESS
+        REPLICA_NOT_AVAILABLE STALE_BROKER_EPOCH STALE_CTRL_EPOCH THROTTLING_QUOTA_EXCEEDED
+        UNKNOWN_CONTROLLER_ID UNKNOWN_LEADER_EPOCH UNSTABLE_OFFSET_COMMIT""",
+    (KafkaUnavailable, _NAME): "_RESOLVE",
+    (KafkaUnavailable, _TLS): "_SSL",
+    (KafkaUnavailable, _LISTENER): "LISTENER_NOT_FOUND",
+    (NotPermitted, _LOGIN): """
+        _AUTHENTICATION DELEGATION_TOKEN_AUTH_DISABLED DELEGATION_TOKEN_EXPIRED DELEGATION_TOKEN_NOT_FOUND
+        DELEGATION_TOKEN_OWNER_MISMATCH DELEGATION_TOKEN_REQUEST_NOT_ALLOWED ILLEGAL_SASL_STATE
+        SASL_AUTHENTICATION_FAILED UNSUPPORTED_SASL_MECHANISM""",
+    (NotPermitted, _TOPIC_RIGHT): "TOPIC_AUTHORIZATION_FAILED",
+    (NotPermitted, _GROUP_RIGHT): "GROUP_AUTHORIZATION_FAILED",
+    (NotPermitted, _CLUSTER_RIGHT): "CLUSTER_AUTHORIZATION_FAILED DELEGATION_TOKEN_AUTHORIZATION_FAILED",
+    (TopicMissing, _NO_TOPIC): """
+        _UNKNOWN_PARTITION _UNKNOWN_TOPIC INCONSISTENT_TOPIC_ID TOPIC_EXCEPTION UNKNOWN_TOPIC_ID
+        UNKNOWN_TOPIC_OR_PART""",
+    (DataLoss, _LOST): "_AUTO_OFFSET_RESET _LOG_TRUNCATION OFFSET_OUT_OF_RANGE",
+    (DataLoss, _DAMAGED): "_BAD_COMPRESSION _BAD_MSG _UNDERFLOW INVALID_MSG",
+    (UnknownFault, _GROUP_IN_USE): """
+        FENCED_INSTANCE_ID FENCED_MEMBER_EPOCH GROUP_MAX_SIZE_REACHED GROUP_SUBSCRIBED_TO_TOPIC
+        ILLEGAL_GENERATION INCONSISTENT_GROUP_PROTOCOL MEMBER_ID_REQUIRED NON_EMPTY_GROUP REBALANCE_IN_PROGRESS
+        STALE_MEMBER_EPOCH UNKNOWN_MEMBER_ID UNRELEASED_INSTANCE_ID UNSUPPORTED_ASSIGNOR""",
+    (UnknownFault, _MARK): "INVALID_COMMIT_OFFSET_SIZE OFFSET_METADATA_TOO_LARGE",
+    (UnknownFault, _DAMAGED): "INVALID_MSG_SIZE INVALID_RECORD UNSUPPORTED_COMPRESSION_TYPE",
+    (UnknownFault, _OTHER_SERVER): """
+        _UNKNOWN_PROTOCOL _UNSUPPORTED_FEATURE MISMATCHED_ENDPOINT_TYPE UNSUPPORTED_ENDPOINT_TYPE
+        UNSUPPORTED_FOR_MESSAGE_FORMAT UNSUPPORTED_VERSION""",
+    (UnknownFault, _HERE): "_CRIT_SYS_RESOURCE _FS",
+    (UnknownFault, _BROKER_BUG): "UNKNOWN",
+    (UnknownFault, _TOO_LARGE): "MSG_SIZE_TOO_LARGE",
 }
+"""Outcome → names of librdkafka's codes."""
 
 _BROKER = re.compile(r"(?:[a-z_]+://)?(?P<address>[^/\s]+)/(?P<id>\d+): ")
 """The prefix of librdkafka's text about an advertised address. A bootstrap server has no number in this place."""
 
-_BY_CODE = {getattr(KafkaError, name): outcome for name, outcome in _TABLE.items()}
+_BY_CODE = {getattr(KafkaError, name): outcome for outcome, names in _CODES.items() for name in names.split()}
 
 
 def is_corrupt(error: KafkaError) -> bool:

@@ -20,8 +20,6 @@ from .copy_progress import CopyLooks
 from .errors import READ_ONLY, READ_ONLY_ADVICE, mapped_errors
 from .no_session import NoSession, connect
 from .session_settings import (
-    FROZEN_SECONDS,
-    LONG_STATEMENT_SECONDS,
     QUESTION,
     SET_SESSION,
     SET_TRANSACTION,
@@ -31,14 +29,6 @@ from .session_settings import (
     parameters,
 )
 from .sql import Schemas
-
-__all__ = [
-    "APPLICATION_PREFIX",
-    "FROZEN_SECONDS",
-    "LONG_STATEMENT_SECONDS",
-    "Database",
-    "end_writing",
-]
 
 APPLICATION_PREFIX = "ingest "
 """`application_name` of a writing session is this prefix and the run's id, which shows the run in pg_stat_activity."""
@@ -53,7 +43,6 @@ _CONNECT_ARGS = {
 }
 """DATABASE_URL may override these."""
 _PREPARE_THRESHOLD = 5
-_SESSION = WRITING
 ENCODING = "UTF8"
 ENCODING_ADVICE = (
     "text of another language could not be stored: make a database with ENCODING 'UTF8' TEMPLATE template0"
@@ -161,7 +150,7 @@ class Database:
             if (encoding := driver_connection.info.parameter_status("server_encoding")) != ENCODING:
                 raise SchemaMismatch(f"the database at {self.where} is encoded in {encoding}: {ENCODING_ADVICE}")
             own = {**self._own, **(SHARED if shared else {})}
-            settings = parameters({**_SESSION, **own, "application_name": f"{APPLICATION_PREFIX}{run_id}"})
+            settings = parameters({**WRITING, **own, "application_name": f"{APPLICATION_PREFIX}{run_id}"})
             if connection.execute(SET_SESSION, settings).one().read_only:
                 self.engine.dispose()
                 raise NoSession(READ_ONLY_ADVICE, READ_ONLY)

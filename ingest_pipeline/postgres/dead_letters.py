@@ -20,8 +20,9 @@ from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import COORDINATES, Stream
 from . import dead_letters_sql as sql
 from . import schema
-from .database import LONG_STATEMENT_SECONDS, Database
+from .database import Database
 from .errors import mapped_errors
+from .session_settings import LONG_STATEMENT_SECONDS
 from .tables import event_table
 
 CHUNK = 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -52,9 +52,8 @@ class PostgresLedgers(Ledgers):
         by_stream: dict[str, list[dict[str, Any]]] = {name: [] for name in self._names}
         with self._database.connect(f"reading the ledger of {self._described}") as connection:
             if schema.has_ledger(connection, self._database):
-                for row in connection.execute(self._database.schemas.sql(statement), {"streams": self._names}):
-                    values = dict(row._mapping)
-                    by_stream[values.pop("stream")].append(values)
+                for name, values in _values_by_stream(connection, self._database, statement, self._names):
+                    by_stream[name].append(values)
         return by_stream
 
     def note_ticks(self, streams: Collection[str]) -> None:
@@ -69,33 +68,27 @@ def read_positions(
     """Stream → partition → position. LedgerConflict for a negative offset: an earlier version stored -1001 while a
     partition's leader was away."""
     positions: dict[str, dict[int, StoredPosition] | LedgerConflict] = {name: {} for name in streams}
-    for row in connection.execute(database.schemas.sql(ledger_sql.POSITIONS), {"streams": list(streams)}):
-        values = dict(row._mapping)
-        name = values.pop("stream")
-        stored = positions[name]
+    for name, values in _values_by_stream(connection, database, ledger_sql.POSITIONS, streams):
+        stored, position = positions[name], StoredPosition(**values)
         if isinstance(stored, LedgerConflict):
             continue
-        if row.first_offset < 0:
-            positions[name] = _no_offset(name, row, database)
+        if position.first_offset < 0:
+            positions[name] = _no_offset(name, position, database)
         else:
-            stored[row.partition] = StoredPosition(**values)
+            stored[position.partition] = position
     return positions
 
 
 def read_states(connection: Connection, database: Database, streams: Sequence[str]) -> dict[str, StreamState]:
     states = {name: StreamState() for name in streams}
-    for row in connection.execute(database.schemas.sql(ledger_sql.STATE), {"streams": list(streams)}):
-        values = dict(row._mapping)
-        name = values.pop("stream")
+    for name, values in _values_by_stream(connection, database, ledger_sql.STATE, streams):
         states[name] = StreamState(**values)
     return states
 
 
 def read_losses(connection: Connection, database: Database, streams: Sequence[str]) -> dict[str, list[Loss]]:
     losses: defaultdict[str, list[Loss]] = defaultdict(list)
-    for row in connection.execute(database.schemas.sql(ledger_sql.LOSSES), {"streams": list(streams)}):
-        values = dict(row._mapping)
-        name = values.pop("stream")
+    for name, values in _values_by_stream(connection, database, ledger_sql.LOSSES, streams):
         losses[name].append(noted_loss(**values))
     return {name: losses[name] for name in streams}
 
@@ -113,12 +106,21 @@ def read_owners(connection: Connection, database: Database, partitions: dict[str
     return {name: Owners(held, present) for name, held in zip(partitions, holders, strict=True)}
 
 
-def _no_offset(stream: str, row: Any, database: Database) -> LedgerConflict:
+def _values_by_stream(
+    connection: Connection, database: Database, statement: str, streams: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(stream, the row's other values by column)."""
+    for row in connection.execute(database.schemas.sql(statement), {"streams": list(streams)}):
+        values = dict(row._mapping)
+        yield values.pop("stream"), values
+
+
+def _no_offset(stream: str, position: StoredPosition, database: Database) -> LedgerConflict:
     return LedgerConflict(
-        f"stream {stream}, partition {row.partition}: its position begins at {row.first_offset},"
+        f"stream {stream}, partition {position.partition}: its position begins at {position.first_offset},"
         " which is no offset: an earlier version stored it while the partition's leader was away. If the"
         f" table has no row of the partition, delete this row of {database.schemas.ledger}.position:"
         " the partition begins at its beginning. Else restore the ledger and the table from one backup",
         stream=stream,
-        partition=row.partition,
+        partition=position.partition,
     )

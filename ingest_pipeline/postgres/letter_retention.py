@@ -9,8 +9,9 @@ from sqlalchemy import Connection, CursorResult
 
 from ..core.stream import Stream
 from . import dead_letters_sql as sql
-from .database import LONG_STATEMENT_SECONDS, Database
+from .database import Database
 from .dead_letters import CHUNK_BYTES, CLOSED_CHUNK, within_bytes
+from .session_settings import LONG_STATEMENT_SECONDS
 
 _COUNT_SECONDS = 600
 

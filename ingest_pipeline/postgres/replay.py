@@ -13,10 +13,11 @@ from ..core.record import Batch, Row
 from ..core.stream import Stream
 from . import schema
 from .copy import OPTION, CopyPlan
-from .database import LONG_STATEMENT_SECONDS, Database
+from .database import Database
 from .errors import mapped_errors
 from .queries import quoted
 from .refused_rows import store_isolated
+from .session_settings import LONG_STATEMENT_SECONDS
 from .sql import in_text
 from .statements import statements
 from .tables import column_oids, primary_key_name

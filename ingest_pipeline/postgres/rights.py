@@ -26,6 +26,9 @@ _NEEDED = {
     "schema_version": ("SELECT",),
 }
 _NO_USAGE = text("SELECT NOT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema")
+_MAY_CREATE = text("""
+    SELECT coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = :schema), 'CREATE'),
+                    has_database_privilege(current_database(), 'CREATE'))""")
 _MAY_NOT = text("""
     SELECT NOT has_table_privilege(c.oid, :right) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = :schema AND c.relname = :table""")
@@ -70,15 +73,5 @@ def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> 
 
 def may_create(connection: Connection, schemas: Schemas) -> bool:
     """Whether this role could create the missing tables, in existing schemas or in the database."""
-    return all(
-        bool(
-            connection.execute(
-                text(
-                    "SELECT coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = :schema),"
-                    " 'CREATE'), has_database_privilege(current_database(), 'CREATE'))"
-                ),
-                {"schema": schema},
-            ).scalar()
-        )
-        for schema in (schemas.events, schemas.ledger)
-    )
+    names = (schemas.events, schemas.ledger)
+    return all(connection.execute(_MAY_CREATE, {"schema": schema}).scalar() for schema in names)

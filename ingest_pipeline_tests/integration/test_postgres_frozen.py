@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from ingest_pipeline.postgres import database
+from ingest_pipeline.postgres.session_settings import WRITING
 from ingest_pipeline_tests.contract.ledger_worlds import own_within, wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import good, message
@@ -43,7 +43,7 @@ def test_a_waiter_ends_an_owner_frozen_in_copy(bench: Bench, frozen: psycopg.Con
 
 def test_a_waiter_ends_an_owner_frozen_behind_a_failed_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL ignores data that a client sends after a failed COPY, but the data ends the idle time-out."""
-    monkeypatch.setitem(database._SESSION, "idle_in_transaction_session_timeout", "1s")
+    monkeypatch.setitem(WRITING, "idle_in_transaction_session_timeout", "1s")
     connection = bench.session.connection.driver_connection
     copying = connection.cursor().copy("COPY reading FROM STDIN")
     copying.__enter__()

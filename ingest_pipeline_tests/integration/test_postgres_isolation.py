@@ -13,7 +13,7 @@ import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, NotPermitted, SchemaMismatch, UnknownFault
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres import database
+from ingest_pipeline.postgres.session_settings import WRITING
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, message
 
@@ -239,7 +239,7 @@ SLOW = """
 def test_a_batch_too_slow_for_one_copy_goes_by_several(
     bench: Bench, numbers: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(database._SESSION, "statement_timeout", "1s")
+    monkeypatch.setitem(WRITING, "statement_timeout", "1s")
     bench.sql(CASES["check"][0])
     bench.sql(SLOW)
     batch = bench.batch([message(0, n, item("a", number)) for n, number in enumerate(numbers)])

@@ -9,9 +9,10 @@ import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, Superseded
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
-from ingest_pipeline.postgres import database, locks
+from ingest_pipeline.postgres import locks
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.session_settings import FROZEN_SECONDS, WRITING
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.contract.ledger_worlds import own_within, wait_for
@@ -49,13 +50,13 @@ def test_a_position_that_is_no_offset_is_named(bench: Bench) -> None:
 def test_the_session_is_limited(bench: Bench) -> None:
     connection = bench.session.connection.driver_connection
     for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
-        assert connection.execute(f"SHOW {name}").fetchone() == (f"{database.FROZEN_SECONDS}s",)
+        assert connection.execute(f"SHOW {name}").fetchone() == (f"{FROZEN_SECONDS}s",)
     assert connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
     connection.rollback()
 
 
 def test_a_session_without_a_sign_of_life_ends_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(database._SESSION, "idle_session_timeout", "300ms")
+    monkeypatch.setitem(WRITING, "idle_session_timeout", "300ms")
     session = bench.session
     second = bench.new_session("second")
     assert own_within(second, [0], 20.0) == {}
