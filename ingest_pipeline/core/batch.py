@@ -40,6 +40,9 @@ class OpenBatch:
 
     A read of n records is not bounded in bytes. To bound memory, `room` asks for as many records of average size as
     fit, and starts small.
+
+    Attributes:
+        limits: a caller may change them after `take`.
     """
 
     def __init__(self, limits: BatchLimits, clock: Clock) -> None:
@@ -62,6 +65,10 @@ class OpenBatch:
     def is_open(self) -> bool:
         """Whether the batch has a record and its time-out runs."""
         return self._opened_at is not None
+
+    @property
+    def record_count(self) -> int:
+        return len(self._messages)
 
     @property
     def room(self) -> int:

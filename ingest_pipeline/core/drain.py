@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .end_reasons import EndReason
 from .errors import EnvironmentFault, IngestError, SchemaRegistryUnavailable, StopStream, Superseded, TableBusy
+from .fair_share import FairShare
 from .lane import Lane
 from .ledger_ports import WritingConnection
 from .ports import Clock, Source
@@ -78,6 +79,7 @@ class Drain:
         self._stop, self._verify = stop, verify
         self._lanes = {lane.topic: lane for lane in lanes}
         self._several = len(lanes) > 1
+        self._shares = FairShare(lanes) if self._several else None
         self._crowded_bytes = 2 * max(lane.batch.limits.size_bytes for lane in lanes)
         self.aside = SetAside(clock, executor)
         self._recovery = Recovery(
@@ -142,13 +144,18 @@ class Drain:
 
     def _settle(self, lane: Lane) -> None:
         """Store the open batch, and set the lane aside if it cannot go on."""
+        began, records = self._clock.monotonic(), lane.batch.record_count
         try:
             self._store(lane)
         except (TableBusy, SchemaRegistryUnavailable, Superseded, StopStream) as error:
+            if self._shares is not None and isinstance(error, TableBusy):
+                self._shares.interrupted(lane, records, self._clock.monotonic() - began)
             self._leave(lane, error)
-        else:
-            if lane.leaving is not None:
-                self._leave(lane, lane.leaving)
+            return
+        if lane.leaving is not None:
+            self._leave(lane, lane.leaving)
+        elif self._shares is not None and records:
+            self._shares.stored(lane, records, self._clock.monotonic() - began, self._source)
 
     def _store(self, lane: Lane) -> None:
         """Store one batch:

@@ -79,15 +79,19 @@ class Lane:
         self._owned()
 
     def start(self, source: Source) -> None:
-        """Read from the session's positions. Forgets what was read and not stored."""
-        positions = self.session.positions
-        self.leaving, self.requests, self._ends = None, OwnerRequests(), {}
-        self.batch.clear()
-        self.progress.own(positions)
+        """Read from the session's positions."""
+        self.leaving, self.requests = None, OwnerRequests()
+        self.progress.own(self.session.positions)
         self.verified = dict(self.progress.to_offsets)
-        source.assign(self.topic, {p: position.resume_at for p, position in positions.items()})
+        self.read_again(source)
         backlog = {p: end for p, end in self._backlog.items() if self.verified.get(p, end) < end}
         self.batch.expect_backlog(backlog)
+
+    def read_again(self, source: Source) -> None:
+        """Forget what was read and not stored, and read it again."""
+        self._ends = {}
+        self.batch.clear()
+        source.assign(self.topic, {p: position.resume_at for p, position in self.session.positions.items()})
 
     def add(self, chunk: Chunk, more: bool) -> None:
         """Add the topic's part of a read. `more`: the read was full, so further records have probably arrived."""

@@ -23,8 +23,10 @@ from ingest_pipeline.core.errors import (
     TableBusy,
     TopicChanged,
 )
+from ingest_pipeline.core.fair_share import FIRST_RECORDS
 from ingest_pipeline.core.lane import Lane, Opening
 from ingest_pipeline.core.ledger import Holder
+from ingest_pipeline.core.record import Batch, CommitResult
 from ingest_pipeline.core.start import StartPolicy, begin
 from ingest_pipeline.testing import (
     Fault,
@@ -322,6 +324,73 @@ class TestTroubleOfOneStream:
         self.assert_others_went_on(weather)
         assert weather.rows["rain"] >= 85
         assert weather.failures[:1] == [("rain", "Superseded")]
+
+
+class TestSlowTable:
+    """A write takes a time of its own. snow and wind get a record each second."""
+
+    def world(self, seconds_of: Callable[[str, int], float], seconds: float = 60) -> Weather:
+        """`seconds_of` (stream, rows): the time of a write. A write that needs more than 5 s is interrupted then."""
+        weather = Weather(limits=replace(LIMITS, idle_seconds=1e6))
+        weather.batch = BatchLimits(1000, 1 << 20, 1.0, 10)
+        self.batches: dict[str, list[int]] = {name: [] for name in NAMES}
+        for name in NAMES:
+            weather.database.backends[0].owned.discard((name, 0))
+            lane = weather.lanes[name] = weather.lane(name)
+            lane.session.write = self.slowed(weather, lane, seconds_of)  # type: ignore[method-assign]
+        weather.until(
+            seconds,
+            (3, lambda: weather.produce(20_000, "rain")),
+            *[(t, lambda: weather.produce(1, "snow", "wind")) for t in range(1, int(seconds))],
+        )
+        return weather
+
+    def slowed(
+        self, weather: Weather, lane: Lane, seconds_of: Callable[[str, int], float]
+    ) -> Callable[[Batch], CommitResult]:
+        write = lane.session.write
+
+        def write_slowly(batch: Batch) -> CommitResult:
+            needed = seconds_of(lane.stream, len(batch.rows))
+            weather.clock.advance(min(needed, 5.0))
+            if needed > 5:
+                raise TableBusy(f"writing stream {lane.stream}: 57014", sqlstate="57014")
+            self.batches[lane.stream].append(len(batch.rows))
+            return write(batch)
+
+        return write_slowly
+
+    def latencies(self, weather: Weather) -> list[float]:
+        return [weather.lanes[name].progress.latency.maximum_ms / 1000 for name in ("snow", "wind")]
+
+    def test_a_stream_with_slow_rows_gets_a_share_of_the_time(self) -> None:
+        weather = self.world(lambda stream, rows: 0.01 * rows if stream == "rain" else 0.002)
+        weather.run()
+        assert self.batches["rain"][0] <= FIRST_RECORDS, "one second, before anything is known of the table"
+        assert max(self.batches["rain"][1:]) <= 25
+        assert max(self.latencies(weather)) <= 1 + 1 + 0.3
+        assert weather.rows["rain"] >= 60 / 0.01 * 0.7, "the others leave the stream most of the time"
+        assert weather.rows["snow"] >= 55
+
+    def test_interrupted_batches_become_small(self) -> None:
+        weather = self.world(lambda stream, rows: 0.1 * rows if stream == "rain" else 0.002)
+        weather.run()
+        assert max(self.batches["rain"]) <= 2
+        assert weather.rows["rain"] >= 200
+        assert max(self.latencies(weather)) <= 1 + 5 + 0.3
+
+    def test_quick_batches_grow_to_their_limit(self) -> None:
+        weather = self.world(lambda stream, rows: 0.000_005 * rows)
+        weather.run()
+        assert weather.rows["rain"] == 20_000
+        assert self.batches["rain"][0] <= FIRST_RECORDS
+        assert max(self.batches["rain"]) > 1000
+
+    def test_commits_that_are_slow_for_every_stream_keep_large_batches(self) -> None:
+        weather = self.world(lambda stream, rows: 0.4)
+        weather.run()
+        assert weather.rows["rain"] == 20_000
+        assert max(self.batches["rain"]) > 1000
 
 
 @pytest.mark.parametrize("fault", list(Fault))
