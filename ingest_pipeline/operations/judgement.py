@@ -102,7 +102,7 @@ def _problems(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Prob
     failed = [] if stands else list(_failed_run(state, partitions))
     yield from failed
     if (pause := paused_words(state)) is not None:
-        yield Problem(Level.STOPPED, Kind.PAUSED, f"paused: {pause}; to go on: ingest resume {stream.name}")
+        yield Problem(Level.STOPPED, Kind.PAUSED, f"paused: {pause}. To go on: ingest resume {stream.name}")
         stands = True
     yield from _ledger_faults(partitions, ledger)
     if isinstance(topic, Survey) and topic.unanswered:
@@ -127,7 +127,7 @@ def _of_answers(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Pr
             message = topic_gone(answer, len(ledger.positions), snapshot.stream.name).message
             yield Problem(Level.STOPPED, Kind.TOPIC_GONE, message)
         elif isinstance(answer, TopicMissing):
-            yield Problem(Level.DEGRADED, Kind.NO_TOPIC, f"{answer.message}; the sensor waits for it")
+            yield Problem(Level.DEGRADED, Kind.NO_TOPIC, f"{answer.message}. The sensor waits for the topic")
         elif isinstance(answer, IngestError):
             yield _without_answer(answer)
 
@@ -145,7 +145,7 @@ def _losses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Proble
 
 def _lost(loss: Loss, stream: str) -> str:
     since = "" if loss.found_at is None else f", found {moment(loss.found_at)}"
-    return f"{loss.description}{since}; to go on: ingest accept-loss {stream}"
+    return f"{loss.description}{since}. To go on: ingest accept-loss {stream}"
 
 
 def _failed_run(state: StreamState, partitions: Sequence[PartitionStatus]) -> Iterator[Problem]:
@@ -165,7 +165,7 @@ def _ledger_faults(partitions: Sequence[PartitionStatus], ledger: LedgerSnapshot
             yield Problem(Level.DEGRADED, Kind.LEDGER, message)
     for partition, owner in sorted(ledger.owners.holders.items()):
         if owner.frozen:
-            message = f"partition {partition}: the owning run is frozen; the next one ends its session"
+            message = f"partition {partition}: the owning run is frozen. The next run ends its session"
             yield Problem(Level.DEGRADED, Kind.FROZEN, message)
 
 

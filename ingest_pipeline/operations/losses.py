@@ -109,7 +109,7 @@ def accept(
             holder = next(iter(others[session].values()))
             raise Superseded(
                 f"stream {stream.name}: run {holder.run_id[:8]} owns the partitions and does not let go: nothing was"
-                " changed; end the run and try again",
+                " changed. End the run and try again",
                 stream=stream.name,
             )
         session.accept(accepted, identity, by)
@@ -143,7 +143,7 @@ def accept_unasked(
 
 def _of_all(partitions: Collection[int], answers: dict[int, NextOffset]) -> dict[int, NextOffset]:
     if silent := set(partitions) - answers.keys():
-        raise KafkaUnavailable(f"{unanswered_words(silent)}: nothing was accepted; try again when it answers")
+        raise KafkaUnavailable(f"{unanswered_words(silent)}: nothing was accepted. Try again later")
     return answers
 
 

@@ -123,8 +123,8 @@ def accounted(stream_context: StreamContext) -> CheckResult:
     first = wrong[0]
     description = (
         f"partition {first.partition}, incarnation {first.incarnation}: {first.unaccounted:,} offsets"
-        f" unaccounted for; {first.dead_letters:,} dead letters counted, {first.letters_kept:,} kept;"
-        f" {first.lost:,} offsets lost, {first.gaps_kept:,} in gaps"
+        f" unaccounted for ({first.dead_letters:,} dead letters counted, {first.letters_kept:,} kept,"
+        f" {first.lost:,} offsets lost, {first.gaps_kept:,} in gaps)"
     )
     more = f" ({len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
     return CheckResult(ACCOUNTED, False, description + more, metadata=totals)
@@ -143,7 +143,7 @@ def no_loss(stream_context: StreamContext) -> CheckResult:
         return CheckResult(NO_LOSS, False, f"{description}. To go on: ingest accept-loss {stream_context.stream.name}")
     if survey_result.unanswered:
         description = (
-            f"Kafka holds the next offset of every partition that answers; {unanswered_words(survey_result.unanswered)}"
+            f"Kafka holds the next offset of every partition that answers. {unanswered_words(survey_result.unanswered)}"
         )
         return CheckResult(NO_LOSS, True, description)
     return CheckResult(NO_LOSS, True, "Kafka holds the next offset of every partition")

@@ -20,7 +20,7 @@ def instance_findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[F
     folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
     what = f"Dagster instance of {'DAGSTER_HOME' if 'DAGSTER_HOME' in os.environ else 'this folder'}"
     if not (Path(folder) / "dagster.yaml").is_file():
-        yield Finding(False, what, "no dagster.yaml there; run in the clone, or copy its dagster.yaml to DAGSTER_HOME")
+        yield Finding(False, what, "no dagster.yaml there. Run in the clone, or copy its dagster.yaml to DAGSTER_HOME")
         return
     try:
         with dg.DagsterInstance.from_config(folder) as instance:

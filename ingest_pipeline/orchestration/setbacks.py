@@ -68,7 +68,7 @@ def backoff_message(setbacks: list[RunView], view: View) -> str | None:
     runs = f"{len(setbacks)} run{'s' * (len(setbacks) > 1)}"
     ended = "failed" if all(run.status == "FAILURE" for run in setbacks) else "ended"
     reason = _end_reason(setbacks[0])
-    return f"backing off: the last {runs} {ended} without progress ({reason}); next try in {wait:.0f} s"
+    return f"backing off: the last {runs} {ended} without progress ({reason}), next try in {wait:.0f} s"
 
 
 def fruitless_message(setbacks: list[RunView]) -> str | None:

@@ -122,7 +122,7 @@ def test_a_loss_is_red_until_it_is_accepted(bench: Make, kafka_server: RealKafka
     assert newest(here, NO_LOSS)[0] is False
     (stream,) = status(here, 2)
     assert stream["level"] == "stopped"
-    assert "to go on: ingest accept-loss temperature" in stream["messages"][0]
+    assert "To go on: ingest accept-loss temperature" in stream["messages"][0]
     ingest(here, "accept-loss", "temperature", "--yes")
     here.drain()
     assert newest(here, NO_LOSS)[0]

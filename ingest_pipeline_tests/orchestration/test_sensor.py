@@ -215,7 +215,7 @@ class TestATopicThatAppears:
         outcome = here.tick()
         assert outcome.run_requests == []
         assert here.stream.topic in outcome.skip_message
-        assert outcome.skip_message.endswith("waiting for it")
+        assert outcome.skip_message.endswith("The sensor waits for the topic")
         kafka_server.create_topic(here.stream.topic, 2)
         try:
             here.produce(temperatures(5))

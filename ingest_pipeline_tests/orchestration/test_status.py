@@ -114,7 +114,7 @@ def test_a_sensor_that_does_not_look_any_more_is_told(bench: Make) -> None:
     assert "temperature_sensor has not looked for 1:00:0" in ingest(here, "status", code=1)
     ingest(here, "pause", "temperature", "--reason", "a test")
     both = ingest(here, "status", code=2)
-    assert re.search(r"paused: a test \(\w+\), since 20[-\d]+ [\d:]+ UTC; to go on: ingest resume temperature\n", both)
+    assert re.search(r"paused: a test \(\w+\), since 20[-\d]+ [\d:]+ UTC. To go on: ingest resume temperature\n", both)
     assert "temperature_sensor has not looked" in both
     here.tick()
     assert "has not looked" not in ingest(here, "status", code=2)
@@ -187,7 +187,7 @@ class TestFailure:
         )
         ledger.note_failure("it lost something", True)
         said = ingest(here, "status", code=2)
-        assert re.search(r"\(the log held 0 to 1\), found 20[-\d]+ [\d:]+ UTC; to go on: ingest accept-loss", said)
+        assert re.search(r"\(the log held 0 to 1\), found 20[-\d]+ [\d:]+ UTC. To go on: ingest accept-loss", said)
         assert "the last run failed" not in said
 
 
@@ -204,7 +204,7 @@ def test_runs_that_end_again_and_again_without_progress_are_told(bench: Make) ->
         create_run_for_test(here.instance, "drain_temperature", status=dg.DagsterRunStatus.SUCCESS, tags=found)
         said = here.tick().skip_message or ""
     assert re.fullmatch(
-        r"backing off: the last 3 runs ended without progress \(superseded\); next try in \d+ s; lag 4", said
+        r"backing off: the last 3 runs ended without progress \(superseded\), next try in \d+ s; lag 4", said
     )
     why = "it ended without progress (superseded), and so did the 2 runs before it"
     assert why in ingest(here, "status", code=1)

@@ -299,26 +299,26 @@ CASES = [
         "the last run failed",
         view(recent=[failed(1.0, ended="failed:DatabaseUnavailable")]),
         skip_reasons=[
-            "backing off: the last 1 run failed without progress (DatabaseUnavailable); next try in 4 s; lag 1,234"
+            "backing off: the last 1 run failed without progress (DatabaseUnavailable), next try in 4 s; lag 1,234"
         ],
     ),
     Case(
         "three runs failed, the last was killed",
         view(recent=[failed(2.0), failed(30.0), failed(60.0)]),
-        skip_reasons=["backing off: the last 3 runs failed without progress (killed); next try in 18 s; lag 1,234"],
+        skip_reasons=["backing off: the last 3 runs failed without progress (killed), next try in 18 s; lag 1,234"],
     ),
     Case("the back-off is over", view(recent=[failed(5.0)]), LAUNCH),
     Case("the failed run had moved a position", view(recent=[failed(1.0, 50.0)], progress_at={0: NOW - 2}), LAUNCH),
     Case(
         "failures before the last progress do not count",
         view(recent=[failed(1.0), failed(60.0, 90.0)], progress_at={0: NOW - 99, 1: NOW - 70}),
-        skip_reasons=["backing off: the last 1 run failed without progress (killed); next try in 4 s; lag 1,234"],
+        skip_reasons=["backing off: the last 1 run failed without progress (killed), next try in 4 s; lag 1,234"],
     ),
     Case(
         "another shard's progress does not count",
         view(parallelism=2, lag={0: 5, 1: 0}, recent=[failed(1.0, shard=Shard(0, 2))], progress_at={1: NOW}),
         skip_reasons=[
-            "shard 0/2: backing off: the last 1 run failed without progress (killed); next try in 4 s; lag 5",
+            "shard 0/2: backing off: the last 1 run failed without progress (killed), next try in 4 s; lag 5",
             "shard 1/2: caught up: lag 0",
         ],
     ),

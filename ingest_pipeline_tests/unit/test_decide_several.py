@@ -121,7 +121,7 @@ class TestBackoff:
             [],
             [
                 "1 caught up; a stopped: too many dead letters; backing off: the last 1 run failed without progress"
-                f" ({DataLoss.__name__}); next try in 4 s"
+                f" ({DataLoss.__name__}), next try in 4 s"
             ],
         )
 
@@ -137,7 +137,7 @@ class TestBackoff:
             stream("a", 3), stream("b", 5), recent=[failed(1.0, ended="failed:NotPermitted")]
         )
         assert launches == []
-        assert reason.endswith("the last 1 run failed without progress (NotPermitted); next try in 4 s")
+        assert reason.endswith("the last 1 run failed without progress (NotPermitted), next try in 4 s")
 
     def test_progress_of_the_stream_with_lag_counts(self) -> None:
         whole = [failed(1.0, 50.0)]

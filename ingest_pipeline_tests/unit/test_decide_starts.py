@@ -59,7 +59,7 @@ class TestSlowStarts:
         gaps = [later - sooner for sooner, later in zip(model.launched_at, model.launched_at[1:], strict=False)]
         assert gaps == [starting, 2 * starting, 4 * starting]
         assert (
-            f"backing off: 2 runs have not started, 00000001 the last; next try in {starting:.0f} s; lag 5"
+            f"backing off: 2 runs have not started, 00000001 the last, next try in {starting:.0f} s; lag 5"
             in model.skip_reasons
         )
 
@@ -87,7 +87,7 @@ class TestSuccessorsThatFail:
 
     def test_the_skip_reason_names_the_back_off(self) -> None:
         reasons = decide(view(active=[run(definition=OLD)], recent=[failed(2.0)], **OWNED)).skip_reasons
-        expected = "backing off: the last 1 run failed without progress (killed); next try in 3 s"
+        expected = "backing off: the last 1 run failed without progress (killed), next try in 3 s"
         assert reasons == [f"run 1a2b3c4d is draining; lag 1,234; {expected}"]
 
     def test_failures_before_the_owner_began_do_not_count(self) -> None:
@@ -116,7 +116,7 @@ class TestFruitless:
         rows = [fruitless(2.0, ended), fruitless(30.0, ended), fruitless(60.0, ended)]
         decision = decide(view(recent=rows))
         assert decision.launches == []
-        expected = f"backing off: the last 3 runs ended without progress ({ended}); next try in 18 s; lag 1,234"
+        expected = f"backing off: the last 3 runs ended without progress ({ended}), next try in 18 s; lag 1,234"
         assert decision.skip_reasons == [expected]
         assert decide(view(recent=rows, now=NOW + 18)).launches == LAUNCH
 
@@ -129,7 +129,7 @@ class TestFruitless:
 
     def test_failures_count_too(self) -> None:
         reasons = decide(view(recent=[fruitless(2.0), failed(30.0)])).skip_reasons
-        expected = "backing off: the last 2 runs ended without progress (superseded); next try in 8 s; lag 1,234"
+        expected = "backing off: the last 2 runs ended without progress (superseded), next try in 8 s; lag 1,234"
         assert reasons == [expected]
 
     def test_the_third_fruitless_run_is_reported(self) -> None:

@@ -59,8 +59,8 @@ LOSS = Loss(
     high=30,
     found_at=NOW,
 )
-LOST = "partition 1: offsets 10 to 19 were deleted, found 2026-01-01 12:00 UTC; to go on: ingest accept-loss reading"
-PAUSE = "paused: index build (ann), since 2026-01-01 12:00 UTC; to go on: ingest resume reading"
+LOST = "partition 1: offsets 10 to 19 were deleted, found 2026-01-01 12:00 UTC. To go on: ingest accept-loss reading"
+PAUSE = "paused: index build (ann), since 2026-01-01 12:00 UTC. To go on: ingest resume reading"
 LATE = DatabaseUnavailable("reading the ledger", sqlstate="57014")
 NOT_IN_TIME = "unknown: the ledger did not answer in time, as the question was ended after 5 s: reading the ledger"
 NO_KAFKA = KafkaUnavailable("Kafka does not answer")
@@ -174,7 +174,7 @@ CASES = [
     degraded(
         "a frozen owner",
         snapshot(ledger=ledger(owners=FROZEN)),
-        "partition 1: the owning run is frozen; the next one ends its session",
+        "partition 1: the owning run is frozen. The next run ends its session",
     ),
     degraded(
         "a leader away",
@@ -218,7 +218,7 @@ CASES = [
     degraded(
         "a topic that never was",
         snapshot(ledger=ledger(positions={}), topic=TopicMissing("there is no topic reading")),
-        "there is no topic reading; the sensor waits for it",
+        "there is no topic reading. The sensor waits for the topic",
     ),
     # nothing drains, and records wait
     stopped("late, and nothing moves", snapshot(ledger=ledger(WAITS), topic=BEHIND), BEHIND_BY),

@@ -108,7 +108,7 @@ class Journal:
                 now = self._clock.monotonic()
                 self._again_at = now + max(AGAIN_SECONDS, 3 * (now - began))
                 self._log.warning(
-                    "Dagster's storage does not take %s (%s); the run goes on and tries again later",
+                    "Dagster's storage does not take %s (%s). The run goes on and tries again later",
                     what,
                     type(error).__name__,
                 )

@@ -150,7 +150,7 @@ def _overdue_message(overdue: list[RunView], view: View) -> str | None:
     if wait <= 0:
         return None
     runs = f"{len(overdue)} run{'s have' if len(overdue) > 1 else ' has'}"
-    return f"backing off: {runs} not started, {_short(youngest.run_id)} the last; next try in {wait:.0f} s"
+    return f"backing off: {runs} not started, {_short(youngest.run_id)} the last, next try in {wait:.0f} s"
 
 
 def _is_ghost(run: RunView, view: View) -> bool:

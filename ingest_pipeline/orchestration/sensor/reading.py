@@ -171,7 +171,7 @@ def _read_stream(
         if positions:
             raise topic_gone(error, len(positions), stream.name) from error
         _note_missing_topic(stream_context, ledger)
-        raise AwaitedTopic(f"{error.message}; waiting for it", stream=stream.name) from error
+        raise AwaitedTopic(f"{error.message}. The sensor waits for the topic", stream=stream.name) from error
     if losses and stream_context.settings.on_data_loss == OnDataLoss.STOP:
         for loss in losses:
             if not loss.cause.is_another_topic:
