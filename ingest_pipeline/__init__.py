@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from .core.formats import Json as Json
     from .core.formats import JsonSchema as JsonSchema
     from .core.stream import Stream as Stream
+    from .core.time_forms import Epoch as Epoch
+    from .core.time_forms import TimeFormat as TimeFormat
     from .orchestration.build import build_definitions as build_definitions
 
-__all__ = ["AsJson", "Avro", "Csv", "Json", "JsonSchema", "Stream", "build_definitions"]
+__all__ = ["AsJson", "Avro", "Csv", "Epoch", "Json", "JsonSchema", "Stream", "TimeFormat", "build_definitions"]
 _MODULES = {
     "AsJson": ".core.fields",
     "Avro": ".core.formats",
     "Csv": ".core.formats",
+    "Epoch": ".core.time_forms",
     "Json": ".core.formats",
     "JsonSchema": ".core.formats",
     "Stream": ".core.stream",
+    "TimeFormat": ".core.time_forms",
     "build_definitions": ".orchestration.build",
 }
 

@@ -25,6 +25,7 @@ from .many import try_map
 from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
+from .time_forms import TimeForm
 from .timestamps import may_have_nanoseconds, parse_timestamp
 from .value_checks import FIRST_YEAR, LAST_YEAR, ValueChecks
 
@@ -55,13 +56,16 @@ class RecordDecoder:
             self._leaves = lambda event: flat(self._shape, [event])[0]
         self._times = self._limits.times
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
-        self._plain = all(_is_time(item) or item.python_type not in (datetime, Decimal) for item in stream.fields)
+        self._plain = all(map(_needs_no_check, stream.fields))
         self._undeclared = Undeclared(self._shape) if stream.extra_column else None
         self._structs = tuple(i for i, item in enumerate(stream.fields) if self._needs_builtins(item))
         self._texts = () if codec.is_json else tuple(i for i, item in enumerate(stream.fields) if _holds_text(item))
+        self._forms = tuple((i, item) for i, item in enumerate(stream.fields) if item.time_form is not None)
+        self._plain = self._plain and not (self._forms and self._checks)
+        self._converts = bool(self._structs or documents.any or self._forms)
         self._values = self._leaves
-        if self._structs or documents.any:
-            self._values = lambda event: self._as_jsonb(self._leaves(event))
+        if self._converts:
+            self._values = lambda event: self._converted(self._leaves(event))
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
         """The values of the event's columns and, with an extra column, the undeclared keys. Every datetime is aware.
@@ -70,7 +74,8 @@ class RecordDecoder:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
                 (NUL, a decimal or a year that PostgreSQL or Python cannot hold).
         """
-        values = self._decode_leniently(value) if may_have_nanoseconds(value) else self._decode_fast(value)
+        lenient = may_have_nanoseconds(value) or (self._forms and self._checks)  # a check expects a datetime
+        values = self._decode_leniently(value) if lenient else self._decode_fast(value)
         self._limits.check(values, len(value))
         if self._codec.nul in value:
             self._limits.check_nul(values)
@@ -91,8 +96,8 @@ class RecordDecoder:
                 if not all(FIRST_YEAR < number < LAST_YEAR for number in set(map(year, events))):
                     return none
             rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
-            if self._structs or self._documents.any:
-                rows, refused = try_map(self._as_jsonb, rows)
+            if self._converts:
+                rows, refused = try_map(self._converted, rows)
                 odd = _merged(odd, refused)
             if any(holds_nul([row[i] for row in rows]) for i in self._texts):
                 return none
@@ -149,6 +154,16 @@ class RecordDecoder:
             raise RecordRefused(by_its_check(error), stage=RefusalStage.DECODE) from None
         return self._leaves(event)
 
+    def _converted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Values as the driver writes them: times of another form are read, and jsonb is prepared."""
+        if self._forms:
+            changed = list(values)
+            for i, item in self._forms:
+                if changed[i] is not None:
+                    changed[i] = self._parse_time(changed[i], item)
+            values = tuple(changed)
+        return self._as_jsonb(values)
+
     def _as_jsonb(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Values that the driver can write to jsonb: JSON text is checked, Structs become dicts."""
         values = self._documents.checked(values)
@@ -164,12 +179,13 @@ class RecordDecoder:
 
     def _as_declared(self, reason: str) -> str:
         """The refusal with the declared type, because the lenient decode reads a timestamp as str."""
-        if any(reason.endswith(f"`$.{self._fields[i].path}`") for i in self._times):
+        iso = [self._fields[i] for i in self._times if self._fields[i].time_form is None]
+        if any(reason.endswith(f"`$.{item.path}`") for item in iso):
             return reason.replace("Expected `str", "Expected `datetime")
         return reason
 
     def _lenient_type(self, item: Field) -> Any:
-        if item.python_type is datetime and not self._codec.is_json:
+        if item.python_type is datetime and item.time_form is None and not self._codec.is_json:
             return Any
         return self._documents.type_of(item, item.lenient_type)
 
@@ -177,9 +193,18 @@ class RecordDecoder:
         """Whether a jsonb value may hold Structs or, in a format other than JSON, times and bytes."""
         return item.holds_structs or (item.python_type in (dict, list) and not self._codec.is_json)
 
+    @staticmethod
+    def _by_form(value: Any, item: Field, form: TimeForm) -> datetime:
+        try:
+            return form.read(value)
+        except ValueError as error:
+            raise RecordRefused(f"{error} - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP) from None
+
     def _parse_time(self, text: Any, item: Field) -> datetime:
         if isinstance(text, datetime):
             return self._limits.zoned(text, item)
+        if item.time_form is not None:
+            return self._limits.zoned(self._by_form(text, item, item.time_form), item)
         if not isinstance(text, str):
             raise RecordRefused(
                 f"Expected `datetime`, got `{type(text).__name__}` - at `$.{item.path}`", stage=RefusalStage.DECODE
@@ -203,36 +228,16 @@ def _merged(odd: list[int], refused: list[int]) -> list[int]:
 
 
 def _is_time(item: Field) -> bool:
-    return item.python_type is datetime and not item.nullable
+    return item.python_type is datetime and item.time_form is None and not item.nullable
+
+
+def _needs_no_check(item: Field) -> bool:
+    """Whether the fast decode of a batch leaves nothing to check in the field but the year."""
+    return _is_time(item) or item.time_form is not None or item.python_type not in (datetime, Decimal)
 
 
 def _holds_text(item: Field) -> bool:
     return item.python_type in (str, dict, list)
-
-
-class UnwrappedDecoder:
-    """Decodes a part of each value with another decoder.
-
-    Args:
-        unwrap: returns the part. Raises RecordRefused.
-    """
-
-    def __init__(self, decoder: RecordDecoder, unwrap: Callable[[bytes], bytes]) -> None:
-        self._decoder, self._unwrap = decoder, unwrap
-
-    def decode(self, value: bytes) -> tuple[Any, ...]:
-        """As RecordDecoder.decode."""
-        return self._decoder.decode(self._unwrap(value))
-
-    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
-        """As RecordDecoder.decode_many."""
-        parts: list[bytes | None] = []
-        for value in values:
-            try:
-                parts.append(None if value is None else self._unwrap(value))
-            except RecordRefused:  # `decode` raises the error again
-                parts.append(None)
-        return self._decoder.decode_many(parts)
 
 
 class JsonDecoder(RecordDecoder):

@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 
 from .fields import AsJson
+from .time_forms import TimeForm
 
 _CONSTRAINTS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
 _OPTIONS = ("tag", "tag_field", "forbid_unknown_fields", "array_like", "omit_defaults")
@@ -79,7 +80,7 @@ class _Description:
         if origin is not Annotated:
             return f"{getattr(origin, '__qualname__', origin)} {self._all(get_args(value))}"
         declared, *extras = get_args(value)
-        kept = [extra for extra in extras if extra is AsJson or (isinstance(extra, msgspec.Meta) and _limits(extra))]
+        kept = [extra for extra in extras if extra is AsJson or isinstance(extra, TimeForm) or _has_limits(extra)]
         return self._all([declared, *kept]) if kept else self.text(declared)
 
     def _once(self, value: Any) -> str:
@@ -141,6 +142,10 @@ class _Description:
     def _is_own(self, value: Any) -> bool:
         module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
         return str(module).partition(".")[0] == self._package
+
+
+def _has_limits(extra: Any) -> bool:
+    return isinstance(extra, msgspec.Meta) and bool(_limits(extra))
 
 
 def _limits(meta: msgspec.Meta) -> list[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from .errors import SettingsError
+from .time_forms import TimeForm
 
 BIGINT_MIN, BIGINT_MAX = -(2**63), 2**63 - 1
 
@@ -55,6 +56,7 @@ class Field:
         nullable: whether the field or a Struct around the field is declared `| None`.
         decode_type: type for the fast decoder, with bounds on int and a required zone on datetime.
         lenient_type: type for the second try, with str in place of datetime.
+        time_form: how a datetime is written. None: ISO 8601.
         attribute: the field's name in its Struct.
         path: path in the JSON, below `$.`.
         dotted: path in the decoded event.
@@ -75,6 +77,7 @@ class Field:
     dotted: str = ""
     holds_structs: bool = False
     description: str | None = None
+    time_form: TimeForm | None = None
 
     @property
     def pg_type(self) -> str:
@@ -103,10 +106,16 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
             f"{owner}.{info.name}: {info.type!r} holds what jsonb cannot. Use str, int, float, bool, dict, list,"
             " Any or a Struct of these"
         )
-    descriptions = (meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description)
+    descriptions = [meta.description for meta in metas if isinstance(meta, msgspec.Meta) and meta.description]
     strict: Any = base
     lenient: Any = base
-    if python_type is datetime:
+    time_form = next((meta for meta in metas if isinstance(meta, TimeForm)), None)
+    if time_form is not None:
+        if python_type is not datetime:
+            raise SettingsError(f"{owner}.{info.name}: {type(time_form).__name__} is for a datetime")
+        strict = lenient = time_form.wire_type
+        metas = ()
+    elif python_type is datetime:
         metas = (*metas, msgspec.Meta(tz=True))
         lenient = str
     elif python_type is int:
@@ -128,7 +137,8 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
         path=info.encode_name,
         dotted=info.name,
         holds_structs=python_type in (dict, list) and _holds_structs(base),
-        description=next(descriptions, None),
+        description=next(iter(descriptions), None),
+        time_form=time_form,
     )
 
 
@@ -151,14 +161,14 @@ def is_struct(declared: Any) -> bool:
 
 
 def unwrap(declared: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """Returns (bare type, Meta annotations and AsJson, whether None is allowed)."""
+    """Returns (bare type, annotations of msgspec and of this package, whether None is allowed)."""
     nullable = False
     metas: tuple[Any, ...] = ()
     while True:
         origin = get_origin(declared)
         if origin is Annotated:
             declared, *extra = get_args(declared)
-            metas = (*metas, *(meta for meta in extra if isinstance(meta, msgspec.Meta) or meta is AsJson))
+            metas = (*metas, *(meta for meta in extra if meta is AsJson or isinstance(meta, msgspec.Meta | TimeForm)))
         elif origin in (Union, types.UnionType) and type(None) in get_args(declared):
             rest = [arg for arg in get_args(declared) if arg is not type(None)]
             if len(rest) != 1:

@@ -47,8 +47,8 @@ class Stream:
     Attributes:
         name: of the asset and the consumer group (`<KAFKA_GROUP_PREFIX><name>`). In upper case, the prefix of the
             stream's settings (`PRICE_BATCH_SIZE`).
-        event: a msgspec Struct. Its fields are the table's columns, and `event_time: datetime` is required. For another
-            JSON key: `event_time: datetime = field(name="timestamp")`.
+        event: a msgspec Struct. Its fields are the table's columns. A datetime called `event_time` gets an index. For
+            another JSON key: `event_time: datetime = field(name="timestamp")`.
         topic: defaults to the name.
         table: a table in DATABASE_SCHEMA. Defaults to the name.
         owners: Dagster owners of the asset ("team:x" or an e-mail address).
@@ -123,6 +123,11 @@ class Stream:
     def fields(self) -> tuple[Field, ...]:
         """The fields that are columns, in declared order."""
         return self.shape.leaves
+
+    @property
+    def has_event_time(self) -> bool:
+        """Whether the table has a column of times called event_time."""
+        return any(item.name == "event_time" and item.python_type is datetime for item in self.fields)
 
     @cached_property
     def record_columns(self) -> RecordColumns:
@@ -213,11 +218,6 @@ class Stream:
     def _check_event(self) -> None:
         owner = self.event.__name__
         check_fields(self.name, owner, self.fields)
-        event_time = next((item for item in self.fields if item.name == "event_time"), None)
-        if event_time is None or event_time.python_type is not datetime or event_time.nullable:
-            raise SettingsError(
-                f'{owner} needs a field `event_time: datetime`, for example `= field(name="timestamp")`'
-            )
 
     def _check_asset(self) -> None:
         if not _ASSET.fullmatch(self.topic_asset_name):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.choices import NaiveTimestamps
 from ..core.codecs import Codec, JsonCodec, ObjectCodec
 from ..core.csv_lines import CsvReader
-from ..core.decode import RecordDecoder, UnwrappedDecoder
+from ..core.decode import RecordDecoder
 from ..core.errors import SettingsError
 from ..core.formats import Avro, Csv, JsonSchema
 from ..core.stream import Stream
+from ..core.unwrapped import UnwrappedDecoder
 
 if TYPE_CHECKING:
     from ..schema_registry.registry import SchemaRegistry

@@ -76,7 +76,11 @@ def event_table(stream: Stream, schema: str, metadata: MetaData | None = None) -
         metadata if metadata is not None else MetaData(),
         *map(_column, stream.table_columns),
         PrimaryKeyConstraint(*COORDINATES, name=primary_key_name(stream.table)),
-        Index(index_names(stream.table)[1], "event_time", postgresql_using="brin"),
+        *(
+            [Index(index_names(stream.table)[1], "event_time", postgresql_using="brin")]
+            if stream.has_event_time
+            else []
+        ),
         schema=schema,
         comment=stream.description or None,
     )

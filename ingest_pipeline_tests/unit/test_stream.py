@@ -18,6 +18,7 @@ from ingest_pipeline.core.streams import by_name
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration.asset_keys import topic_key
+from ingest_pipeline.postgres.tables import event_table
 from ingest_pipeline.settings import Settings
 from ingest_pipeline.streams import STREAMS
 
@@ -95,10 +96,16 @@ def test_our_own_columns_cannot_be_declared(name: str) -> None:
         Stream("readings", event(**{name: int}))
 
 
-@pytest.mark.parametrize("kind", [str, date, datetime | None])
-def test_an_event_time_is_required(kind: Any) -> None:
-    with pytest.raises(SettingsError, match="event_time: datetime"):
-        Stream("readings", event(event_time=kind))
+@pytest.mark.parametrize(("kind", "indexed"), [(str, False), (date, False), (datetime, True), (datetime | None, True)])
+def test_an_event_time_that_is_a_datetime_gets_an_index(kind: Any, indexed: bool) -> None:
+    stream = Stream("readings", event(event_time=kind))
+    assert stream.has_event_time == indexed
+    assert len(event_table(stream, "public").indexes) == indexed
+
+
+def test_an_event_needs_no_time() -> None:
+    stream = Stream("readings", msgspec.defstruct("Bare", [("level", int)]))
+    assert (stream.has_event_time, len(event_table(stream, "public").indexes)) == (False, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""How a field's time is written, where a record does not use ISO 8601."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from .errors import SettingsError
+from .timestamps import parse_timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """`Annotated[datetime, Epoch("ms")]` reads a number of units since 1970-01-01 in UTC.
+
+    Attributes:
+        unit: "s", "ms", "us" or "ns". Fractions below a microsecond are cut.
+    """
+
+    unit: Literal["s", "ms", "us", "ns"]
+
+    def __post_init__(self) -> None:
+        if self.unit not in _PER_SECOND:
+            raise SettingsError(f"Epoch({self.unit!r}): the unit is one of {', '.join(_PER_SECOND)}")
+
+    @property
+    def wire_type(self) -> Any:
+        """The type of the value in the record."""
+        return int | float
+
+    def read(self, number: float) -> datetime:
+        """The time in UTC. Raises ValueError for a number outside the years 1 to 9999."""
+        per_second = _PER_SECOND[self.unit]
+        try:
+            if isinstance(number, int):
+                return _EPOCH + timedelta(microseconds=number * 1_000_000 // per_second)
+            return _EPOCH + timedelta(seconds=number / per_second)
+        except OverflowError:
+            raise ValueError("timestamp outside years 1 to 9999") from None
+        except ValueError:  # NaN
+            raise ValueError("not a number of seconds since 1970") from None
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """`Annotated[datetime, TimeFormat("%d.%m.%Y %H:%M:%S", zone="Europe/Berlin")]` reads a text.
+
+    Attributes:
+        pattern: of `datetime.strptime`. "": ISO 8601, as in a field without a TimeFormat.
+        zone: an IANA name, for texts without a zone. A time that occurs twice, when a clock goes back, is the earlier
+            one. A time that a clock skips is read with the offset before the skip. "": the setting NAIVE_TIMESTAMPS
+            decides.
+    """
+
+    pattern: str = ""
+    zone: str = ""
+
+    def __post_init__(self) -> None:
+        if self.zone:
+            try:
+                ZoneInfo(self.zone)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                raise SettingsError(f"TimeFormat: there is no time zone {self.zone!r}") from None
+
+    @property
+    def wire_type(self) -> Any:
+        """The type of the value in the record."""
+        return str
+
+    def read(self, text: str) -> datetime:
+        """The time, naive if neither text nor `zone` says a zone. Raises ValueError."""
+        try:
+            time = datetime.strptime(text, self.pattern) if self.pattern else parse_timestamp(text)
+        except ValueError:
+            form = f"of the form {self.pattern}" if self.pattern else "an ISO 8601 timestamp"
+            raise ValueError(f"not {form}") from None
+        return time.replace(tzinfo=self._zone_info) if time.tzinfo is None and self.zone else time
+
+    @cached_property
+    def _zone_info(self) -> ZoneInfo:
+        return ZoneInfo(self.zone)
+
+
+TimeForm = Epoch | TimeFormat

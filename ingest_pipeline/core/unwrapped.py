@@ -1,0 +1,34 @@
+"""Values that hold an event inside something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .decode import RecordDecoder
+from .errors import RecordRefused
+
+
+class UnwrappedDecoder:
+    """Decodes a part of each value with another decoder.
+
+    Args:
+        unwrap: returns the part. Raises RecordRefused.
+    """
+
+    def __init__(self, decoder: RecordDecoder, unwrap: Callable[[bytes], bytes]) -> None:
+        self._decoder, self._unwrap = decoder, unwrap
+
+    def decode(self, value: bytes) -> tuple[Any, ...]:
+        """As RecordDecoder.decode."""
+        return self._decoder.decode(self._unwrap(value))
+
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
+        """As RecordDecoder.decode_many."""
+        parts: list[bytes | None] = []
+        for value in values:
+            try:
+                parts.append(None if value is None else self._unwrap(value))
+            except RecordRefused:  # `decode` raises the error again
+                parts.append(None)
+        return self._decoder.decode_many(parts)
