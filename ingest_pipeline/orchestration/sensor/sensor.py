@@ -80,9 +80,13 @@ def tick(
     starting_seconds: float = STARTING_SECONDS,
     start_queue: StartQueue | None = None,
 ) -> dg.SensorResult | dg.SkipReason:
-    """Reads the state of the job's streams, decides, and observes topics from time to time.
+    """In this order:
 
-    The error of one stream among several is reported, and the others go on.
+    1. Read the state of the job's streams. The error of one stream among several is reported, and the others go on.
+    2. Decide which runs to launch.
+    3. Report ghosts as failed runs, and note fruitless runs in the ledger.
+    4. Evaluate checks of streams without a run.
+    5. Observe topics, from time to time.
 
     Args:
         memory: None: the checks are not reported, and the waits are not noted.
@@ -96,7 +100,7 @@ def tick(
             again.
     """
     memory = SensorMemory() if memory is None else memory
-    reading = read(context, stream_contexts, memory, idle_poll=idle_poll, starting_seconds=starting_seconds)
+    reading = read(context, stream_contexts, memory, idle_poll=idle_poll, starting_seconds=starting_seconds)  # 1
     view = reading.view
     for name, error in reading.errors.items():
         if len(stream_contexts) > 1:
@@ -108,29 +112,16 @@ def tick(
     for name, checks in memory.checks.items():
         if name not in reading.errors:
             checks.servers_answered()
-    decision = decide(view)
+    decision = decide(view)  # 2
     if start_queue is not None and decision.launches:
         starting = starting_runs(view, starting_seconds)
         decision = _in_turn(start_queue, stream_contexts[0].stream.job, decision, starting)
-    for run_id in decision.failed_ghosts:
-        if (run := context.instance.get_run_by_id(run_id)) is not None:
-            context.instance.report_run_failed(
-                run,
-                "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never started.",
-            )
+    _report_ghosts(context.instance, decision.failed_ghosts)  # 3
     if decision.fruitless is not None:
-        for stream_context, stream in zip(stream_contexts, view.streams, strict=True):
-            if stream.failure != decision.fruitless and (len(view.streams) == 1 or any(stream.lag.values())):
-                stream_context.ledger.note_failure(decision.fruitless, stops=False)
+        _note_fruitless(stream_contexts, view, decision.fruitless)
+    _evaluate_checks(context.instance, memory, reading, launches=bool(decision.launches))  # 4
+    observations, looks = _observe(context, stream_contexts, memory, reading)  # 5
     requests = [_request(launch, stream_contexts, view) for launch in decision.launches]
-    if view.runs_read:
-        for stream in view.streams:
-            if stream.name in memory.checks and stream.name not in reading.errors:
-                has_runs = bool(requests or view.active or stream.owners)
-                memory.checks[stream.name].after_tick(
-                    context.instance, has_runs=has_runs, has_lag=any(stream.lag.values())
-                )
-    observations, looks = _observe(context, stream_contexts, memory, reading)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason="; ".join(decision.skip_reasons) if decision.skip_reasons and not requests else None,
@@ -148,6 +139,30 @@ def _report(context: dg.SensorEvaluationContext, memory: SensorMemory, name: str
         checks.after_loss(context.instance, error)
     else:
         checks.after_failure(context.instance, error)
+
+
+def _report_ghosts(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    for run_id in run_ids:
+        if (run := instance.get_run_by_id(run_id)) is not None:
+            instance.report_run_failed(
+                run,
+                "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never started.",
+            )
+
+
+def _note_fruitless(stream_contexts: Sequence[StreamContext], view: View, message: str) -> None:
+    """Among several streams, only those with lag suffer from fruitless runs."""
+    for stream_context, stream in zip(stream_contexts, view.streams, strict=True):
+        if stream.failure != message and (len(view.streams) == 1 or any(stream.lag.values())):
+            stream_context.ledger.note_failure(message, stops=False)
+
+
+def _evaluate_checks(instance: dg.DagsterInstance, memory: SensorMemory, reading: Reading, *, launches: bool) -> None:
+    """Needs the runs from Dagster."""
+    for stream in reading.view.streams if reading.view.runs_read else ():
+        if stream.name in memory.checks and stream.name not in reading.errors:
+            has_runs = bool(launches or reading.view.active or stream.owners)
+            memory.checks[stream.name].after_tick(instance, has_runs=has_runs, has_lag=any(stream.lag.values()))
 
 
 def _in_turn(start_queue: StartQueue, job: str, decision: Decision, starting: int) -> Decision:
