@@ -204,9 +204,9 @@ def chromium(pytestconfig: pytest.Config) -> Iterator["Browser"]:
     """The system's Chromium, headless. Pages of other machines are blocked."""
     from ingest_pipeline_tests.servers import browser
 
-    with needed("REQUIRE_CHROMIUM"), browser.chromium() as found:
-        pytestconfig.stash[_USED].append(f"Chromium {found.version}")
-        yield found
+    with needed("REQUIRE_CHROMIUM"), browser.chromium() as running:
+        pytestconfig.stash[_USED].append(f"Chromium {running.version}")
+        yield running
 
 
 @pytest.fixture

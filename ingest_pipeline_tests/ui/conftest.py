@@ -78,17 +78,17 @@ def ui(page: Page, demo: RunningDemo, images: Path) -> Ui:
 @pytest.fixture
 def database_url(demo: RunningDemo) -> str:
     """The URL of the demo's PostgreSQL, read by a shell from the file that the demo writes."""
-    said = subprocess.run(
+    printed = subprocess.run(
         ["sh", "-c", '. .demo/env && printf %s "$DATABASE_URL"'],
         cwd=demo.folder,
         capture_output=True,
         text=True,
         check=True,
     )
-    return said.stdout
+    return printed.stdout
 
 
 def address(demo: RunningDemo) -> str:
-    found = re.search(r"http://127\.0\.0\.1:\d+", demo.said)
-    assert found is not None
-    return found[0]
+    match = re.search(r"http://127\.0\.0\.1:\d+", demo.said)
+    assert match is not None
+    return match[0]

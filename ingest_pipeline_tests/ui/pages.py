@@ -30,13 +30,13 @@ class Ui:
     def open(self, path: str) -> None:
         self.page.goto(self.url + path, wait_until="domcontentloaded")
 
-    def open_until(self, path: str, wanted: Locator) -> None:
+    def open_until(self, path: str, content: Locator) -> None:
         """Reload the page until it shows the expected content."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             self.open(path)
             try:
-                expect(wanted.first).to_be_visible(timeout=_LOOK_SECONDS * 1000)
+                expect(content.first).to_be_visible(timeout=_LOOK_SECONDS * 1000)
                 return
             except AssertionError:
                 if time.monotonic() > deadline:
@@ -46,8 +46,8 @@ class Ui:
         """A table row, found by its first cell."""
         return self.page.get_by_role("row", name=re.compile(rf"^{re.escape(name)} "))
 
-    def text(self, said: str | re.Pattern[str]) -> Locator:
-        return self.page.get_by_text(said, exact=isinstance(said, str))
+    def text(self, text: str | re.Pattern[str]) -> Locator:
+        return self.page.get_by_text(text, exact=isinstance(text, str))
 
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name)
@@ -59,10 +59,10 @@ class Ui:
         self.page.wait_for_url("**/runs/*")
         return self.page.url.rpartition("/runs/")[2][:8]
 
-    def picture(self, name: str, at: Locator | None = None) -> None:
+    def picture(self, name: str, element: Locator | None = None) -> None:
         """Save a screenshot, scrolled to a place of the page if one is named."""
-        if at is not None:
-            at.evaluate("element => element.scrollIntoView({block: 'start'})")
+        if element is not None:
+            element.evaluate("element => element.scrollIntoView({block: 'start'})")
         self.page.mouse.move(0, 0)  # no tooltip
         self.page.screenshot(path=self.images / f"{name}.png", animations="disabled")
 

@@ -27,8 +27,8 @@ MENDED = b'{"device_id": "dev-mended", "temperature": 20.5, "timestamp": "2026-0
 
 def test_the_asset_page_says_what_the_stream_is(ui: Ui) -> None:
     ui.open("/assets/temperature")
-    for said in ("One reading of one device's thermometer, in degrees Celsius.", "public.temperature", "Kafka"):
-        expect(ui.text(said).first).to_be_visible()
+    for text in ("One reading of one device's thermometer, in degrees Celsius.", "public.temperature", "Kafka"):
+        expect(ui.text(text).first).to_be_visible()
     for column in ("device_id", "temperature", "event_time"):
         expect(ui.row(column)).to_contain_text("non-nullable")
     expect(ui.page.get_by_role("link", name="temperature_sensor")).to_be_visible()
@@ -60,7 +60,7 @@ def test_the_run_over_time_is_a_picture_in_its_place(ui: Ui) -> None:
     wait_for("the picture", lambda: drawn.evaluate("image => image.complete && image.naturalWidth > 0"))
     box = drawn.bounding_box()
     assert box is not None and box["width"] > 200 and box["height"] > 100
-    ui.picture("over-time", at=ui.row("offsets"))
+    ui.picture("over-time", element=ui.row("offsets"))
 
 
 def test_numbers_are_plotted(ui: Ui) -> None:
@@ -73,7 +73,7 @@ def test_numbers_are_plotted(ui: Ui) -> None:
     assert charts.count() >= len(PLOTS)
     for chart in charts.all():
         wait_for("a line in every plot", lambda chart=chart: line_pixels(chart) > 50)
-    ui.picture("asset", at=ui.text("dead_letters").first)
+    ui.picture("asset", element=ui.text("dead_letters").first)
 
 
 def test_checks_are_green_and_one_shows_dead_letters_by_reason(ui: Ui, database_url: str) -> None:
@@ -97,8 +97,8 @@ def test_prices_are_checked_too(ui: Ui) -> None:
 
 def test_the_stream_that_readme_adds_has_rows_in_its_own_table(ui: Ui, database_url: str) -> None:
     ui.open("/assets/humidity")
-    for said in ("One reading of one hygrometer, in percent.", "public.humidity", "humidity_sensor"):
-        expect(ui.text(said).first).to_be_visible()
+    for text in ("One reading of one hygrometer, in percent.", "public.humidity", "humidity_sensor"):
+        expect(ui.text(text).first).to_be_visible()
     expect(ui.row("humidity")).to_contain_text("double precision")
     ui.button("Plots").click()
     expect(ui.text("rows").first).to_be_visible()
@@ -125,7 +125,7 @@ def test_terminate_leaves_a_clean_run_and_another_goes_on(ui: Ui, database_url: 
 def test_redrive_from_the_launchpad_stores_what_can_be_stored_now(ui: Ui, database_url: str) -> None:
     """A letter with complete bytes stands for a letter that new code can decode."""
     first = "select min(id) from ingest.dead_letter where stream = 'temperature' and status = 'open'"
-    (letter,) = wait_for("a dead letter", lambda: [found for found in query(database_url, first) if found])
+    (letter,) = wait_for("a dead letter", lambda: [letter_id for letter_id in query(database_url, first) if letter_id])
     query(database_url, "update ingest.dead_letter set value = %s where id = %s", MENDED, letter)
     ui.open("/locations/ingest_pipeline.definitions/jobs/redrive_dead_letters/playground")
     ui.text(re.compile("dry_run")).first.click()
