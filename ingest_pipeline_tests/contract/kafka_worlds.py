@@ -124,7 +124,7 @@ class World:
         _not_here()
 
     def transaction(self, topic: str, partition: int, values: Sequence[bytes]) -> Callable[[bool], None]:
-        """Write records in a transaction that stays open; the function returned commits or aborts it."""
+        """Write records in a transaction that stays open. Returns a function that commits or aborts."""
         _not_here()
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:

@@ -39,7 +39,7 @@ from ingest_pipeline_tests.samples import IDENTITY, READING
 LedgerSession = PostgresLedgerSession | MemoryLedgerSession
 Ledger = PostgresLedger | MemoryLedger
 WORLDS = ["memory", "copy", "executemany"]
-"""The in-memory ledger; PostgreSQL written by COPY and by executemany."""
+"""The in-memory ledger, and PostgreSQL written by COPY and by executemany."""
 Key = tuple[int, int]
 CONSTRAINT = "above_zero_kelvin"
 COLDEST = -273.15
@@ -115,7 +115,7 @@ class LedgerWorld(ABC):
 
     @abstractmethod
     def rewind(self) -> None:
-        """Positions and counters as they were at the beginning; rows and dead letters stay."""
+        """Set positions and counters back to the beginning. Rows and dead letters stay."""
 
     @abstractmethod
     def rows(self) -> dict[Key, str]:
@@ -268,7 +268,7 @@ class PostgresWorld(LedgerWorld):
 
 
 def lose_answer(connection: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> None:
-    """COMMIT reaches the server and is done there; the network goes before its answer is read."""
+    """The server carries out COMMIT, and the network breaks before the client reads the answer."""
     pgconn = connection.pgconn
     pgconn.send_query(b"COMMIT")
     while pgconn.flush():
@@ -309,7 +309,7 @@ def begin(ledger: Ledger, *partitions: int) -> None:
 
 @contextmanager
 def ledger_world(request: pytest.FixtureRequest) -> Iterator[LedgerWorld]:
-    """The world a fixture's parameter names; two partitions have begun at offset 0."""
+    """The world of a fixture's parameter. Two partitions have begun at offset 0."""
     made: LedgerWorld
     if request.param == "memory":
         made = MemoryWorld()

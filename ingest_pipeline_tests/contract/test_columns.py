@@ -109,7 +109,7 @@ BY_BYTES = [
 
 
 class World:
-    """One stream, in memory or in PostgreSQL; its table refuses readings of 7 degrees."""
+    """One stream, in memory or in PostgreSQL. Its table refuses readings of 7 degrees."""
 
     def __init__(self, kind: str, url: str, declared: Stream) -> None:
         self.kind, self.stream = kind, declared

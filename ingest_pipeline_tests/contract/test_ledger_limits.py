@@ -108,7 +108,7 @@ def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
     assert world.ledger.state().letters_allowed == 0
     session.connection.close()
     assert counters(world, 0) == (13, 0, 13, 0, 0)
-    after = world.owning("run-2")  # what was allowed is not counted again; the three others are
+    after = world.owning("run-2")  # the allowed letters are not counted again, the three others are
     with pytest.raises(DeadLetterLimit):
         after.write(batch_of(after, "d"))
     world.ledger.allow_letters(1)
@@ -227,7 +227,7 @@ def test_a_partition_that_was_closed_and_is_seen_again_takes_a_new_incarnation(w
 
 
 def test_a_partition_that_was_closed_meanwhile_is_superseded(world: LedgerWorld) -> None:
-    """Two people accept the same loss; a run that lost its locks unnoticed goes on beside them."""
+    """Two people accept the same loss while a run goes on that lost its locks unnoticed."""
     frozen = world.owning("frozen")
     batch = batch_of(frozen, "..", partition=1)
     world.free(frozen)

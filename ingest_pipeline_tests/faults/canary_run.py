@@ -51,7 +51,7 @@ def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path, leak:
         sensor = definitions.resolve_sensor_def(tags.sensor_name(stream.job))
         try:
             print(sensor.evaluate_tick(dg.build_sensor_context(instance=instance)))
-        except dg.Failure:  # a tick in the red; the run is tried all the same
+        except dg.Failure:  # the tick failed, and the run is tried all the same
             traceback.print_exc()
         job = definitions.resolve_job_def(tags.job_name(stream.job))
         run_tags = {tags.STREAM: stream.name, tags.SHARD: "0/1"}

@@ -77,7 +77,7 @@ def terminate_run(world: World, draw: random.Random) -> Struck:
 def disown_run(world: World, draw: random.Random) -> Struck:
     run = a_run(world, draw)
     world.dagster.instance.report_run_failed(run, "marked failed by the test, while it lives on")
-    # Dagster would leave it alone until its age; were all runs such, no later fault would find one to strike.
+    # Dagster would leave it alone until its age. With only such runs, later faults would have none to strike.
     return Struck(named(run), heal=lambda: send(pid_of(run), signal.SIGKILL))
 
 

@@ -18,7 +18,7 @@ from ingest_pipeline.local.server import LocalServerError
 ROOT = Path(__file__).parents[2]
 
 # A stubborn sleeper, and a leader that has three: one in its own session, one of another session, one whose parent
-# is gone. Each writes its pid; the leader also how it found SIGINT.
+# is gone. Each writes its pid, and the leader also writes how SIGINT was handled.
 SLEEPER = """
 import os, signal, sys, time
 from pathlib import Path

@@ -108,7 +108,7 @@ class TcpProxy:
         self._links[link.port] = link
         try:
             await asyncio.gather(self._pump(link, client_reader, server), self._pump(link, server_reader, client))
-        except (*_LOST, asyncio.CancelledError):  # only `_end` cancels; Python 3.11 would log it
+        except (*_LOST, asyncio.CancelledError):  # only `_end` cancels, and Python 3.11 would log it
             link.reset()
         finally:
             del self._links[link.port]

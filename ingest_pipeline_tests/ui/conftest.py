@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from ingest_pipeline_tests.integration.running_demo import ROOT, RunningDemo
 from ingest_pipeline_tests.ui.pages import Ui
 
-# Prices come in short runs, so that one has ended soon; temperatures in one that is there to be terminated.
+# Runs of price are short, so one ends soon. The run of temperature lasts until a test terminates it.
 _SETTINGS = {"PRICE_RUN_MAX_SECONDS": "40", "TEMPERATURE_RUN_MAX_SECONDS": "3600", "REPORT_SECONDS": "3"}
 _WAIT_SECONDS = 90
 

@@ -1,4 +1,4 @@
-"""Two looks at a COPY tell whether it moves; nothing else does."""
+"""Only two looks at a COPY tell whether it makes progress."""
 
 from __future__ import annotations
 

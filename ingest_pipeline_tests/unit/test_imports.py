@@ -16,7 +16,7 @@ DATABASE = {"sqlalchemy", "psycopg", "alembic"}
 OUTSIDE = KAFKA | DATABASE | {"dagster"}
 
 # part: (our own parts, the outside packages) that its files may import. A part is a folder or a file of the
-# package; importing itself is always allowed.
+# package. Importing itself is always allowed.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "core": (set(), set()),
     "streams": ({"core"}, set()),

@@ -17,7 +17,7 @@ from ingest_pipeline_tests.samples import STEADY
 
 
 class Table:
-    """Stores rows under savepoints, as a connection does; counts the attempts.
+    """Stores rows under savepoints, as a connection does, and counts the attempts.
 
     `hint` gives the index that an error names, from the rows and the first bad one's index.
     """
@@ -122,7 +122,7 @@ def test_a_row_that_collides_with_a_refused_one_is_stored() -> None:
 
     def store(rows: Sequence[Row]) -> None:
         offsets = [row[2] for row in rows]
-        if 3 in offsets and 5 in offsets:  # one key; 3 is refused at the statement's end, as by a foreign key
+        if 3 in offsets and 5 in offsets:  # one key, and 3 is refused at the statement's end, as by a foreign key
             raise RecordRefused("the same key", index=offsets.index(5), sqlstate="23505")
         if 3 in offsets:
             raise RecordRefused("no such device", sqlstate="23503")
