@@ -91,16 +91,17 @@ class Drain:
             owning=lambda: [*self._reading.values(), *self.aside.owning],
         )
         self._turn = 0
-        self._last: EndReason | IngestError = EndReason.CAUGHT_UP
+        self._last = EndReason.CAUGHT_UP
         self._started_at = now = clock.monotonic()
         self._beat_at, self._verify_at = now + BEAT_SECONDS, now
         self._reading: dict[str, Lane] = {}
 
     def run(self) -> EndReason:
-        """Drain until there is a reason to end, commit the open batches, and return the reason.
+        """Drain until there is a reason to end, commit the open batches, and return the reason. The errors of several
+        lanes are in `aside`.
 
         Raises:
-            IngestError: of the last lane, when no lane is left.
+            IngestError: of a single lane.
             EnvironmentFault (after retry_seconds): the next run reads uncommitted records again.
         """
         for lane in self._lanes.values():
@@ -119,13 +120,15 @@ class Drain:
             if ended is not None:
                 return ended
             if not self._reading and not self.aside.owning:
-                return self._last_reason()
+                return self._last
             self._try_again()
 
     def _begin(self, lane: Lane) -> None:
         if lane.leaving is not None:
+            if not self._several and isinstance(lane.leaving, IngestError):
+                raise lane.leaving
             self.aside.add(lane, lane.leaving, owns=False)
-            self._last = lane.leaving
+            self._note_last(lane.leaving)
         else:
             lane.start(self._source)
             self._reading[lane.topic] = lane
@@ -178,6 +181,13 @@ class Drain:
         lane.count(batch, result, decoded - began, self._clock.monotonic() - decoded)
         self.aside.recovered(lane)
 
+    def _note_last(self, reason: EndReason | IngestError) -> None:
+        """Remember what `run` returns when no lane is left. An error stays in `aside`."""
+        if isinstance(reason, Superseded):
+            self._last = EndReason.SUPERSEDED
+        elif not isinstance(reason, IngestError):
+            self._last = reason
+
     def _leave(self, lane: Lane, reason: EndReason | IngestError) -> None:
         """Stop reading the lane's topic. A lane that waits for its table or its schema registry keeps its partitions,
         any other lane gives them back."""
@@ -187,7 +197,7 @@ class Drain:
         waits = isinstance(reason, TableBusy | SchemaRegistryUnavailable)
         if isinstance(reason, IngestError) and not waits:
             reason = lane.failed(reason)
-        self._last = reason
+        self._note_last(reason)
         if not (self._several or (waits and self.aside.trouble_seconds(lane) < self._limits.retry_seconds)):
             if isinstance(reason, IngestError):
                 raise reason
@@ -217,6 +227,8 @@ class Drain:
             else:
                 lane.start(self._source)
                 self._reading[lane.topic] = lane
+                if opening is None:
+                    self._verify_at = self._clock.monotonic()  # the wait may have outlasted VERIFY_SECONDS
 
     def _beat(self) -> None:
         """Send the heartbeat and verify the topics, when due."""
@@ -286,8 +298,3 @@ class Drain:
         if not self._several or sum(lane.batch.size_bytes for lane in lanes) <= self._crowded_bytes:
             return None
         return max(lanes, key=lambda lane: lane.batch.size_bytes)
-
-    def _last_reason(self) -> EndReason:
-        if isinstance(self._last, IngestError):
-            raise self._last
-        return self._last

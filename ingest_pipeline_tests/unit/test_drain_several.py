@@ -290,6 +290,25 @@ class TestTroubleOfOneStream:
         assert weather.rows["rain"] < 25
         assert set(weather.failures) == {("rain", "TopicChanged")}
 
+    def test_a_topic_is_verified_before_the_first_read_after_a_busy_table(self) -> None:
+        weather = Weather(("rain", "snow"))
+        weather.produce(1)
+        table, began = weather.database.table("rain"), weather.clock.monotonic()
+        table.locked = True
+
+        def recreate() -> None:
+            if table.locked and weather.clock.monotonic() >= began + 1.5:
+                table.locked = False
+                weather.broker.recreate_topic("rain")
+                weather.produce(1, "rain")
+
+        weather.during = recreate
+        weather.verdicts = lambda: {} if table.locked else {"rain": TopicChanged("another topic")}
+        weather.stop = lambda: EndReason.SIGNAL if weather.failures else None
+        weather.run()
+        assert weather.rows == {"rain": 0, "snow": 1}
+        assert ("rain", "TopicChanged") in weather.failures
+
     def test_an_added_partition_opens_the_stream_again(self) -> None:
         weather = self.world()
         opened: list[int] = []
@@ -418,14 +437,24 @@ def test_kafka_away_fails_the_run() -> None:
         weather.run()
 
 
-def test_a_run_whose_streams_all_failed_ends_with_the_last_error() -> None:
-    weather = Weather()
-    for name in NAMES:
-        for _ in range(20):
-            weather.broker.append(name, 0, b"{")
-    with pytest.raises(DeadLetterLimit):
-        weather.run()
-    assert sorted(name for name, _ in weather.failures) == sorted(NAMES)
+def test_a_run_whose_streams_all_failed_keeps_the_error_of_each() -> None:
+    weather = Weather(("rain", "snow"))
+    for _ in range(20):
+        weather.broker.append("rain", 0, b"{")
+    weather.broker.append("snow", 0, good())
+    weather.broker.delete_records("snow", 0, 1)
+    weather.run()
+    reasons = weather.drain.aside.reasons
+    assert {name: type(reason) for name, reason in reasons.items()} == {"rain": DeadLetterLimit, "snow": DataLoss}
+
+
+def test_a_run_whose_last_stream_is_taken_ends_as_superseded() -> None:
+    weather = Weather(("rain", "snow"))
+    weather.database.end(weather.connection.backend)
+    for stream in weather.streams.values():
+        other = MemoryLedgerSession(MemoryWritingConnection(weather.database, "other"), stream)
+        assert other.own([0], exact=True) == {}
+    assert weather.run() == EndReason.SUPERSEDED
 
 
 def test_a_locked_table_keeps_a_run_from_ending_idle() -> None:

@@ -84,7 +84,9 @@ class JobRun:
         list(executor.map(partial(DrainedStream.prepare, shared=self._shared), self._streams))
         refusals = [stream.refusal for stream in self._streams if stream.refusal is not None]
         if len(refusals) == len(self._streams):
-            raise refusals[0]
+            if not self._shared or all(isinstance(refusal, EnvironmentFault) for refusal in refusals):
+                raise refusals[0]
+            return self._end_refused()
         ledger_id = self._context.ledger.ledger_id()
         source = clients.source([stream.context.stream for stream in self._streams], ledger_id)
         cleanup.enter_context(closing(source))
@@ -133,6 +135,15 @@ class JobRun:
             else:
                 yield result
         self._finish(ended)
+        return failures
+
+    def _end_refused(self) -> dict[str, IngestError]:
+        """End a run whose streams were all refused. Every stream notes its own error."""
+        failures = {
+            stream.name: stream.failed(stream.refusal) for stream in self._streams if stream.refusal is not None
+        }
+        self._tag_end(_outcome(next(iter(failures.values()))), failures)
+        self._journal.finish()
         return failures
 
     def _note(self, error: IngestError) -> None:
