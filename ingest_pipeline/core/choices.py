@@ -38,3 +38,11 @@ class NaiveTimestamps(StrEnum):
 
     UTC = "utc"
     REJECT = "reject"
+
+
+class Envelope(StrEnum):
+    """What is around the event in a record's value."""
+
+    NONE = ""
+    DEBEZIUM = "debezium"
+    CLOUDEVENTS = "cloudevents"

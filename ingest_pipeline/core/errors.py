@@ -3,6 +3,7 @@
     IngestError
     ├── SettingsError            the user's mistake in settings or in streams.py
     ├── RecordRefused            the fault of one record      → dead letter, other records go on
+    │   └── RecordSkipped        nothing to store             → counted as skipped
     ├── EnvironmentFault         no record is at fault        → retry within the run, then fail the run
     │   ├── DatabaseUnavailable
     │   │   └── TableBusy        the table is locked or slow
@@ -93,6 +94,10 @@ class RecordRefused(IngestError):
     def index(self) -> int | None:
         """Index of the record in the written list. None: neither driver nor server named a record."""
         return self.where.get("index")
+
+
+class RecordSkipped(RecordRefused):
+    """The record has nothing to store, such as the deletion of a row in a change event."""
 
 
 class EnvironmentFault(IngestError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from .choices import Tombstones
 from .dead_letters import dead_letter
-from .errors import IngestError, RecordRefused, RefusalStage, UnknownFault
+from .errors import IngestError, RecordRefused, RecordSkipped, RefusalStage, UnknownFault
 from .record import (
     MAX_MS,
     MIN_MS,
@@ -96,7 +96,7 @@ def decode_batch(
             rows.insert(before, decode_one(values[i], decode, rules.max_record_bytes))
             continue
         except RecordRefused as refused:
-            if tombstone and rules.tombstones == Tombstones.SKIP:
+            if isinstance(refused, RecordSkipped) or (tombstone and rules.tombstones == Tombstones.SKIP):
                 skipped[partitions[i]] += 1
             else:
                 headers = coordinates[i][rules.record_columns.headers_slice]

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import msgspec
 
+from .choices import Envelope
 from .column_names import check_fields, check_sizes, taken_names
 from .columns import (
     COORDINATE_COLUMNS,
@@ -65,6 +66,7 @@ class Stream:
         job: of the Dagster job (`drain_<job>`) and its sensor (`<job>_sensor`). Streams with the same job share its
             runs. In upper case, the prefix of the settings of a run (`PRICE_PARALLELISM`). Defaults to the name.
         format: of the records' values: Json(), Avro(), JsonSchema() or Csv().
+        envelope: around the event: "debezium" or "cloudevents".
 
     Raises:
         SettingsError: a name or a field cannot be used. The message gives the reason.
@@ -86,6 +88,7 @@ class Stream:
     topic_asset: str = ""
     job: str = ""
     format: Format = JSON
+    envelope: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -161,8 +164,8 @@ class Stream:
         """
         shape = [(item.name, item.path, item.pg_type, item.nullable) for item in self.fields]
         added: list[object] = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
-        if self.format != JSON:
-            added.append(self.format)
+        if self.format != JSON or self.envelope:
+            added.append((self.format, self.envelope))
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
@@ -207,6 +210,11 @@ class Stream:
     def _check_format(self) -> None:
         if self.extra_column and not isinstance(self.format, Json | JsonSchema):
             raise SettingsError(f"stream {self.name}: extra_column is for JSON, and the format is {self.format}")
+        if self.envelope not in set(Envelope):
+            names = ", ".join(repr(str(name)) for name in Envelope if name)
+            raise SettingsError(f"stream {self.name}: envelope {self.envelope!r} is not one of {names}")
+        if self.envelope and isinstance(self.format, Csv):
+            raise SettingsError(f"stream {self.name}: a CSV line has no envelope")
         if isinstance(self.format, Csv) and (
             self.shape.nested or any(item.python_type in (dict, list, bytes) for item in self.fields)
         ):

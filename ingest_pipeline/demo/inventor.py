@@ -10,6 +10,7 @@ from msgspec import inspect
 
 from ..core.decode import JsonDecoder
 from ..core.errors import RecordRefused
+from ..core.formats import Json
 from ..core.stream import Stream
 from .devices import Fleet
 
@@ -72,6 +73,8 @@ class Inventor(Fleet):
 
 def why_not(stream: Stream) -> str | None:
     """Why no event of the stream can be made up, for example a pattern. None when events can be made up."""
+    if stream.format != Json() or stream.envelope:
+        return f"the simulator writes plain JSON, and the stream has {stream.envelope or stream.format}"
     inventor, decode = Inventor(stream, broken_every=0), JsonDecoder(stream).decode
     for number in range(_SAMPLES):
         try:

@@ -9,8 +9,9 @@ from ..core.choices import NaiveTimestamps
 from ..core.codecs import Codec, JsonCodec, ObjectCodec
 from ..core.csv_lines import CsvReader
 from ..core.decode import RecordDecoder
+from ..core.envelopes import EnvelopeReader
 from ..core.errors import SettingsError
-from ..core.formats import Avro, Csv, JsonSchema
+from ..core.formats import Avro, Csv, Json, JsonSchema
 from ..core.stream import Stream
 from ..core.unwrapped import UnwrappedDecoder
 
@@ -34,11 +35,17 @@ def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Call
     Raises:
         SettingsError: the format needs a package or a setting that is missing.
     """
+    decoder = RecordDecoder(stream, _codec(stream, registry), naive_timestamps)
     if isinstance(stream.format, JsonSchema):
         from ..schema_registry.registry import payload_of
 
-        return UnwrappedDecoder(RecordDecoder(stream, JsonCodec(), naive_timestamps), payload_of)
-    return RecordDecoder(stream, _codec(stream, registry), naive_timestamps)
+        if not stream.envelope:
+            return UnwrappedDecoder(decoder, payload_of)
+        text = EnvelopeReader(stream).text
+        return UnwrappedDecoder(decoder, lambda value: text(payload_of(value)))
+    if stream.envelope and isinstance(stream.format, Json):
+        return UnwrappedDecoder(decoder, EnvelopeReader(stream).text)
+    return decoder
 
 
 def _codec(stream: Stream, registry: Callable[[], SchemaRegistry]) -> Codec:
@@ -54,5 +61,8 @@ def _codec(stream: Stream, registry: Callable[[], SchemaRegistry]) -> Codec:
                 f"stream {stream.name}: format=Avro() needs a package that is not installed ({error.name}): pip install"
                 ' "ingest-pipeline[avro]"'
             ) from None
-        return ObjectCodec(reader.read, reader.origin)
+        if not stream.envelope:
+            return ObjectCodec(reader.read, reader.origin)
+        mapping = EnvelopeReader(stream).mapping
+        return ObjectCodec(lambda value: mapping(reader.read(value)), reader.origin)
     return JsonCodec()

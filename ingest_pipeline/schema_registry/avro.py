@@ -22,6 +22,7 @@ from .registry import SchemaRegistry, WriterSchema, schema_id_of
 
 _HEADER_BYTES = 5
 _ASK_AGAIN_SECONDS = 10.0
+Schema = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,6 +58,7 @@ class AvroReader:
 
     def __init__(self, registry: SchemaRegistry, stream: Stream) -> None:
         self._registry, self._shape, self._topic = registry, stream.shape, stream.topic
+        self._envelope = stream.envelope
         self._parsed: dict[int, Any] = {}
         self._writers: dict[int, WriterSchema] = {}
         self._refused: dict[int, _Refused] = {}
@@ -117,24 +119,39 @@ class AvroReader:
             ) from None
         if not isinstance(schema, dict) or schema.get("type") != "record":
             raise RecordRefused(f"{writer} is not a record", stage=RefusalStage.DECODE)
-        for path in _missing(schema, self._shape):
+        for path in self._missing(schema, named):
             raise RecordRefused(f"{writer} has no field `{path}`", stage=RefusalStage.DECODE)
         return schema
 
+    def _missing(self, schema: Schema, named: Schema) -> Iterator[str]:
+        if not self._envelope:
+            return _missing(schema, self._shape, named)
+        event = _record(_types(schema).get("after"), named)
+        missing = iter(()) if event is None else _missing(event, self._shape, named)
+        return (path for path in missing if not path.startswith("__"))  # a part of the envelope
 
-def _missing(schema: Mapping[str, Any], shape: Shape) -> Iterator[str]:
+
+def _types(schema: Schema) -> Schema:
+    return {field["name"]: field["type"] for field in schema["fields"]}
+
+
+def _missing(schema: Schema, shape: Shape, named: Schema) -> Iterator[str]:
     """Paths of the required fields that a writer's record does not have."""
-    types = {field["name"]: field["type"] for field in schema["fields"]}
+    types = _types(schema)
     for member in shape.members:
         if member.json_name not in types:
             if member.default is msgspec.NODEFAULT and member.default_factory is msgspec.NODEFAULT:
                 yield member.json_name
-        elif isinstance(member, Nested) and (record := _record(types[member.json_name])) is not None:
-            yield from (f"{member.json_name}.{path}" for path in _missing(record, member.shape))
+        elif isinstance(member, Nested) and (record := _record(types[member.json_name], named)) is not None:
+            yield from (f"{member.json_name}.{path}" for path in _missing(record, member.shape, named))
 
 
-def _record(schema: Any) -> Mapping[str, Any] | None:
-    """The record of a field's type, also within a union. None for other types, and for a type given by its name."""
-    branches = schema if isinstance(schema, list) else [schema]
+def _record(kind: Any, named: Schema) -> Schema | None:
+    """The record of a field's type, also within a union. None for another type."""
+    branches = [named.get(branch, branch) if isinstance(branch, str) else branch for branch in _branches(kind)]
     records = [branch for branch in branches if isinstance(branch, dict) and branch.get("type") == "record"]
     return records[0] if len(records) == 1 else None
+
+
+def _branches(kind: Any) -> list[Any]:
+    return kind if isinstance(kind, list) else [kind]

@@ -44,7 +44,7 @@ class Registry(SchemaRegistry):
         return WriterSchema(schema_id, self.kind, json.dumps(schema), f"{topic}-value", ())
 
 
-def record(name: str, **fields: Any) -> dict[str, Any]:
+def record(name: str, /, **fields: Any) -> dict[str, Any]:
     return {"type": "record", "name": name, "fields": [{"name": key, "type": kind} for key, kind in fields.items()]}
 
 

@@ -1,0 +1,110 @@
+"""Envelopes around an event: Debezium's change events and CloudEvents.
+
+An event takes a part of its envelope as a field. The field's key in the record is `__op`, `__ts_ms` or `__source_lsn`
+for Debezium, as in Debezium's own flattening, and `ce_id` for CloudEvents, as in the headers of its Kafka binding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from .choices import Envelope
+from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .reasons import reason_of
+from .stream import Stream
+
+_STORED = frozenset("cru")
+"""Debezium's operations with a new version of a row: create, read by a snapshot, update."""
+_DEBEZIUM, _SOURCE, _CLOUD = "__", "__source_", "ce_"
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+Members = Mapping[str, Any]
+
+
+class EnvelopeReader:
+    """Takes the events of one stream out of their envelopes."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._debezium = stream.envelope == Envelope.DEBEZIUM
+        prefix = _DEBEZIUM if self._debezium else _CLOUD
+        names = (member.json_name for member in stream.shape.members)
+        self._added = [name for name in names if name.startswith(prefix)]
+
+    def text(self, value: bytes) -> bytes:
+        """The event's JSON text, with the declared parts of the envelope as additional keys.
+
+        Raises:
+            RecordSkipped: the envelope has no event to store, such as the deletion of a row.
+            RecordRefused: the value is no such envelope.
+        """
+        members = _members(value)
+        if self._debezium and "payload" in members and "op" not in members:  # Kafka Connect's JSON with its schema
+            members = _members(members["payload"])
+        members = {name: raw for name, raw in members.items() if bytes(raw) != b"null"}
+        decoded = {name: _text(members.get(name)) for name in ("op", "specversion")}
+        event = bytes(self._event(members, decoded)).strip()
+        if not event.startswith(b"{"):
+            raise RecordRefused("the envelope's event is not a JSON object", stage=RefusalStage.DECODE)
+        added = self._parts(members, _members)
+        if not added:
+            return event
+        pairs = b",".join(msgspec.json.encode(name) + b":" + bytes(raw) for name, raw in added.items())
+        return b"{" + pairs + (b"," if event[1:].lstrip() != b"}" else b"") + event[1:]
+
+    def mapping(self, record: Members) -> Members:
+        """As `text`, for a record of another format."""
+        event = self._event(record, record)
+        if not isinstance(event, Mapping):
+            raise RecordRefused("the envelope's event is not a record", stage=RefusalStage.DECODE)
+        return {**self._parts(record, dict), **event}
+
+    def _event(self, members: Members, decoded: Members) -> Any:
+        """The event. `decoded`: the members "op" and "specversion" as Python values."""
+        if not self._debezium:
+            if decoded.get("specversion") is None:
+                raise RecordRefused("no CloudEvent: there is no `specversion`", stage=RefusalStage.DECODE)
+            if "data" not in members:
+                raise RecordRefused("the CloudEvent has no `data`", stage=RefusalStage.DECODE)
+            return members["data"]
+        operation = decoded.get("op")
+        if operation is None:
+            raise RecordRefused("no Debezium envelope: there is no `op`", stage=RefusalStage.DECODE)
+        if operation not in _STORED:
+            raise RecordSkipped("the change event stores no row", stage=RefusalStage.DECODE)
+        if members.get("after") is None:
+            raise RecordRefused("the change event has no `after`", stage=RefusalStage.DECODE)
+        return members["after"]
+
+    def _parts(self, members: Members, inner: Callable[[Any], Members]) -> dict[str, Any]:
+        parts: dict[str, Any] = {}
+        source: Members | None = None
+        for name in self._added:
+            if name.startswith(_SOURCE) and self._debezium:
+                source = inner(members["source"]) if source is None and members.get("source") is not None else source
+                part = (source or {}).get(name.removeprefix(_SOURCE))
+            else:
+                part = members.get(name.removeprefix(_DEBEZIUM if self._debezium else _CLOUD))
+            if part is not None:
+                parts[name] = part
+        return parts
+
+
+def _members(value: bytes | msgspec.Raw) -> Members:
+    members: Members | None
+    try:
+        members = _objects.decode(value)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise RecordRefused(reason_of(error), stage=RefusalStage.DECODE) from None
+    if members is None:
+        raise RecordSkipped("the envelope is null", stage=RefusalStage.DECODE)
+    return members
+
+
+def _text(raw: msgspec.Raw | None) -> str | None:
+    """A JSON string's text. None for another value."""
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=str)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
