@@ -71,10 +71,6 @@ def microseconds(text: str) -> int | None:
     return next((moment for match in matches if (moment := _moment(match)) is not None), None)
 
 
-def has_zone(text: str) -> bool:
-    return re.search(r"([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$", text[10:]) is not None
-
-
 def _moment(match: dict[str, str | None]) -> int | None:
     number = {
         name: int(digits) for name, digits in match.items() if digits is not None and name not in ("sign", "part")
