@@ -78,8 +78,8 @@ class Evaluation:
 
 
 def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str) -> Evaluation | None:
-    """The newest record of this check, in a run or without one. A run with the check that has not evaluated it yet, or
-    never will, has a record too: a planned one."""
+    """The newest evaluation of the check, in a run or without a run. Planned records without an evaluation are left
+    out."""
     storage, check = instance.event_log_storage, dg.AssetCheckKey(key, name)
     for record in storage.get_asset_check_execution_history(check, limit=1, status=EVALUATED):
         if record.event is not None and record.event.dagster_event is not None:

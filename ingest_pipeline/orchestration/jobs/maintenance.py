@@ -26,8 +26,8 @@ _DAY_SECONDS = 86_400.0
 
 def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors: Collection[str]) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
-    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. It deletes ticks of the same age
-    that launched a run (or failed), and dead letters as letter_retention.py says.
+    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. Also deletes ticks of the same
+    age with a run or a failure, and dead letters as letter_retention.py says.
 
     Args:
         contexts: the streams of this code location. A run by hand that holds any other asset is kept.

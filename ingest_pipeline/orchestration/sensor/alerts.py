@@ -1,4 +1,4 @@
-"""The sensor that posts alerts. Dagster's daemon evaluates it, so it is silent while the daemon is down."""
+"""The sensor that posts alerts. Silent while Dagster's daemon is down."""
 
 from __future__ import annotations
 
