@@ -14,12 +14,24 @@ if TYPE_CHECKING:
     from .core.formats import Csv as Csv
     from .core.formats import Json as Json
     from .core.formats import JsonSchema as JsonSchema
+    from .core.formats import Protobuf as Protobuf
     from .core.stream import Stream as Stream
     from .core.time_forms import Epoch as Epoch
     from .core.time_forms import TimeFormat as TimeFormat
     from .orchestration.build import build_definitions as build_definitions
 
-__all__ = ["AsJson", "Avro", "Csv", "Epoch", "Json", "JsonSchema", "Stream", "TimeFormat", "build_definitions"]
+__all__ = [
+    "AsJson",
+    "Avro",
+    "Csv",
+    "Epoch",
+    "Json",
+    "JsonSchema",
+    "Protobuf",
+    "Stream",
+    "TimeFormat",
+    "build_definitions",
+]
 _MODULES = {
     "AsJson": ".core.fields",
     "Avro": ".core.formats",
@@ -27,6 +39,7 @@ _MODULES = {
     "Epoch": ".core.time_forms",
     "Json": ".core.formats",
     "JsonSchema": ".core.formats",
+    "Protobuf": ".core.formats",
     "Stream": ".core.stream",
     "TimeFormat": ".core.time_forms",
     "build_definitions": ".orchestration.build",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import SettingsError
 
@@ -18,6 +20,27 @@ class Avro:
 
     Needs SCHEMA_REGISTRY_URL and the packages of `pip install "ingest-pipeline[avro]"`.
     """
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Protobuf:
+    """Protobuf in a schema registry's wire format. The registry is not asked.
+
+    Attributes:
+        message: the generated class. The event's fields have the names of the .proto file.
+    """
+
+    message: Any
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.message, "DESCRIPTOR") or not hasattr(self.message, "FromString"):
+            raise SettingsError("Protobuf: message is not a generated message class, such as reading_pb2.Reading")
+
+    def __repr__(self) -> str:
+        """With a hash of the .proto file, so that a changed file changes the stream's definition."""
+        descriptor = self.message.DESCRIPTOR
+        digest = hashlib.sha256(descriptor.file.serialized_pb).hexdigest()[:12]
+        return f"Protobuf({descriptor.full_name} {digest})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +65,5 @@ class Csv:
             )
 
 
-Format = Json | Avro | JsonSchema | Csv
+Format = Json | Avro | Protobuf | JsonSchema | Csv
 JSON = Json()

@@ -26,7 +26,7 @@ from .columns import (
 from .definition import described
 from .errors import SettingsError
 from .fields import Field
-from .formats import JSON, Csv, Format, Json, JsonSchema
+from .formats import JSON, Csv, Format, Json, JsonSchema, Protobuf
 from .nesting import Shape, shape_of
 from .record_columns import RecordColumns
 
@@ -65,7 +65,7 @@ class Stream:
             differ only in these signs need different values.
         job: of the Dagster job (`drain_<job>`) and its sensor (`<job>_sensor`). Streams with the same job share its
             runs. In upper case, the prefix of the settings of a run (`PRICE_PARALLELISM`). Defaults to the name.
-        format: of the records' values: Json(), Avro(), JsonSchema() or Csv().
+        format: of the records' values: Json(), Avro(), Protobuf(), JsonSchema() or Csv().
         envelope: around the event: "debezium" or "cloudevents".
 
     Raises:
@@ -215,6 +215,8 @@ class Stream:
             raise SettingsError(f"stream {self.name}: envelope {self.envelope!r} is not one of {names}")
         if self.envelope and isinstance(self.format, Csv):
             raise SettingsError(f"stream {self.name}: a CSV line has no envelope")
+        if isinstance(self.format, Protobuf):
+            self._check_message(self.format)
         if isinstance(self.format, Csv) and (
             self.shape.nested or any(item.python_type in (dict, list, bytes) for item in self.fields)
         ):
@@ -226,6 +228,18 @@ class Stream:
     def _check_event(self) -> None:
         owner = self.event.__name__
         check_fields(self.name, owner, self.fields)
+
+    def _check_message(self, protobuf: Protobuf) -> None:
+        if self.envelope:
+            raise SettingsError(f"stream {self.name}: a Protobuf message has no envelope")
+        descriptor = protobuf.message.DESCRIPTOR
+        for member in self.shape.members:
+            needed = member.default is msgspec.NODEFAULT and member.default_factory is msgspec.NODEFAULT
+            if needed and member.json_name not in descriptor.fields_by_name:
+                raise SettingsError(
+                    f"stream {self.name}: {self.event.__name__}.{member.attribute}: the message {descriptor.full_name}"
+                    f" has no field {member.json_name!r}"
+                )
 
     def _check_asset(self) -> None:
         if not _ASSET.fullmatch(self.topic_asset_name):

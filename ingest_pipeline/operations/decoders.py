@@ -11,7 +11,7 @@ from ..core.csv_lines import CsvReader
 from ..core.decode import RecordDecoder
 from ..core.envelopes import EnvelopeReader
 from ..core.errors import SettingsError
-from ..core.formats import Avro, Csv, Json, JsonSchema
+from ..core.formats import Avro, Csv, Json, JsonSchema, Protobuf
 from ..core.stream import Stream
 from ..core.unwrapped import UnwrappedDecoder
 
@@ -51,6 +51,10 @@ def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Call
 def _codec(stream: Stream, registry: Callable[[], SchemaRegistry]) -> Codec:
     if isinstance(stream.format, Csv):
         return ObjectCodec(CsvReader(stream.fields, stream.format).read, strict=False)
+    if isinstance(stream.format, Protobuf):
+        from ..schema_registry.protobuf import ProtobufReader
+
+        return ObjectCodec(ProtobufReader(stream).read)
     if isinstance(stream.format, Avro):
         try:
             from ..schema_registry.avro import AvroReader

@@ -14,13 +14,15 @@ import msgspec
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from ingest_pipeline import Avro, JsonSchema, Stream
+from ingest_pipeline import Avro, JsonSchema, Protobuf, Stream
 from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.operations.check import findings
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.dead_letters import DeadLetters
+from ingest_pipeline_tests.meter_message import METER as METER_MESSAGE
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.records import Record
 from ingest_pipeline_tests.servers.schema_registry import SchemaRegistryServer
@@ -193,6 +195,23 @@ def test_check_asks_the_registry(bench: Make, schema_registry: SchemaRegistrySer
     (finding,) = [item for item in findings(meters.clients, meters.streams) if item.what == "schema registry"]
     assert finding.ok == answers
     assert ("subjects" if answers else "check that it runs") in finding.message
+
+
+def test_protobuf_records_become_rows(bench: Make, registry: SchemaRegistryClient) -> None:
+    class Reading(msgspec.Struct):
+        device_id: str
+        level: float | None
+        event_time: datetime = msgspec.field(name="at")
+
+    readings = bench([Stream("reading", Reading, format=Protobuf(METER_MESSAGE))], partitions=1)
+    message = METER_MESSAGE(device_id="dev-1")
+    message.at.FromDatetime(AT)
+    serializer = ProtobufSerializer(METER_MESSAGE, registry, {"use.deprecated.format": False})
+    value = serializer(message, SerializationContext(readings.stream.topic, MessageField.VALUE))
+    readings.produce([Record(value, 0), Record(value[:-1], 0)])
+    readings.drain()
+    assert readings.query("SELECT device_id, level, event_time FROM reading") == [("dev-1", None, AT)]
+    assert readings.query("SELECT reason FROM ingest.dead_letter") == ["the bytes are no Meter"]
 
 
 def test_json_behind_a_schema_id_needs_no_registry(bench: Make) -> None:
