@@ -120,11 +120,6 @@ def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[s
     return remarks
 
 
-def declared(stream: Stream) -> dict[str, Column]:
-    """The declared columns a run needs to store rows and to find the newest rows."""
-    return {column.name: column for column in stream.table_columns}
-
-
 def _name(stream: Stream, schema: str) -> str:
     return f"{quoted(schema)}.{quoted(stream.table)}"
 
@@ -135,7 +130,7 @@ def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, R
 
 def _column_differences(stream: Stream, name: str, actual: dict[str, Row[tuple[object, ...]]]) -> list[str]:
     differences = []
-    for column in declared(stream).values():
+    for column in stream.table_columns:
         if column.name not in actual:
             differences.append(f"column {column.name} {column.pg_type}{_NO_COLUMN}")
         elif column.filled_by is not FilledBy.CLOCK and (problem := _column_problem(column, name, actual[column.name])):

@@ -71,12 +71,12 @@ def connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, A
     try:
         return psycopg.connect(*arguments, **parameters)
     except psycopg.errors.ConnectionTimeout as error:
-        raise NoSession(f"{_UNREACHABLE}: {_said(error)}") from error
+        raise NoSession(f"{_UNREACHABLE}: {_server_answers(error)}") from error
     except psycopg.OperationalError as error:
         answer = _answer(parameters)
-        raise NoSession(f"{_words(answer, parameters)}: {_said(error)}", answer.sqlstate) from error
+        raise NoSession(f"{_words(answer, parameters)}: {_server_answers(error)}", answer.sqlstate) from error
     except psycopg.ProgrammingError as error:
-        raise NoSession(f"{_UNKNOWN_OPTION}: {_said(error)}") from error
+        raise NoSession(f"{_UNKNOWN_OPTION}: {_server_answers(error)}") from error
 
 
 def _words(answer: _Answer, parameters: Mapping[str, Any]) -> str:
@@ -136,7 +136,7 @@ def _poll(connection: Any) -> int:
     return status
 
 
-def _said(error: psycopg.Error) -> str:
+def _server_answers(error: psycopg.Error) -> str:
     """libpq's line for every server it tried."""
     lines = [line.strip() for line in _SERVER_LINE.findall(str(error))]
     return "; ".join(dict.fromkeys(lines)) or str(error).strip().split("\n")[0]

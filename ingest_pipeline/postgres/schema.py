@@ -12,7 +12,7 @@ from ..core.errors import RecordRefused, SchemaMismatch
 from ..core.stream import Stream
 from . import blockers
 from .catalog import ledger_differences
-from .comparison import column_names, declared, has_table, in_words, table_differences
+from .comparison import column_names, has_table, in_words, table_differences
 from .database import Database
 from .errors import mapped_errors
 from .queries import quoted
@@ -74,7 +74,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
             elif not only_create:
                 done += _add_columns(connection, stream, database.schemas.events)
             if wrong := table_differences(connection, stream, database.schemas.events):
-                raise SchemaMismatch(_say(stream, database, wrong))
+                raise SchemaMismatch(_message(stream, database, wrong))
     return done
 
 
@@ -87,7 +87,7 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
         SchemaMismatch: names each difference and what to do.
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
-        raise SchemaMismatch(_say(stream, database, wrong))
+        raise SchemaMismatch(_message(stream, database, wrong))
     if wrong := ledger_differences(connection, database.schemas):
         raise SchemaMismatch(f"stream {stream.name}: {'; '.join(wrong)}", stream=stream.name)
 
@@ -134,7 +134,7 @@ def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[st
     existing = column_names(connection, stream, schema)
     table = event_table(stream, schema)
     done = []
-    for name in declared(stream):
+    for name in (column.name for column in stream.table_columns):
         if name not in existing:
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
             try:
@@ -170,6 +170,6 @@ def _upgrade_ledger(connection: Connection, schema: str) -> None:
     command.upgrade(config, "head")
 
 
-def _say(stream: Stream, database: Database, differences: list[str]) -> str:
+def _message(stream: Stream, database: Database, differences: list[str]) -> str:
     table = f"{database.schemas.events}.{stream.table}"
     return f"stream {stream.name}: table {table} is not as declared: {in_words(differences)}"

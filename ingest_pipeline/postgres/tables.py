@@ -5,47 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Date,
-    DateTime,
-    Double,
-    Identity,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Numeric,
-    PrimaryKeyConstraint,
-    SmallInteger,
-    Table,
-    Text,
-    Uuid,
-    func,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import TypeEngine
 
 from ..core.column_names import index_names
-from ..core.columns import Column as Declared
-from ..core.columns import FilledBy
+from ..core.columns import Column, FilledBy
 from ..core.stream import COORDINATES, Stream
 
-_TYPES: dict[str, TypeEngine[Any]] = {
-    "text": Text(),
-    "boolean": Boolean(),
-    "smallint": SmallInteger(),
-    "integer": Integer(),
-    "bigint": BigInteger(),
-    "double precision": Double(),
-    "timestamp with time zone": DateTime(timezone=True),
-    "date": Date(),
-    "numeric": Numeric(),
-    "uuid": Uuid(),
+_TYPES: dict[str, sa.types.TypeEngine[Any]] = {
+    "text": sa.Text(),
+    "boolean": sa.Boolean(),
+    "smallint": sa.SmallInteger(),
+    "integer": sa.Integer(),
+    "bigint": sa.BigInteger(),
+    "double precision": sa.Double(),
+    "timestamp with time zone": sa.DateTime(timezone=True),
+    "date": sa.Date(),
+    "numeric": sa.Numeric(),
+    "uuid": sa.Uuid(),
     "jsonb": JSONB(none_as_null=True),
-    "bytea": LargeBinary(),
+    "bytea": sa.LargeBinary(),
 }
 BIGINT_OID = 20
 _LETTER_COLUMNS = {
@@ -69,29 +48,26 @@ _LETTER_COLUMNS = {
 }
 
 
-def event_table(stream: Stream, schema: str, metadata: MetaData | None = None) -> Table:
+def event_table(stream: Stream, schema: str) -> sa.Table:
     """The stream's table as declared. Its primary key is the record's Kafka coordinates."""
-    return Table(
+    key_name, index_name = primary_key_name(stream.table), index_names(stream.table)[1]
+    return sa.Table(
         stream.table,
-        metadata if metadata is not None else MetaData(),
+        sa.MetaData(),
         *map(_column, stream.table_columns),
-        PrimaryKeyConstraint(*COORDINATES, name=primary_key_name(stream.table)),
-        *(
-            [Index(index_names(stream.table)[1], "event_time", postgresql_using="brin")]
-            if stream.has_event_time
-            else []
-        ),
+        sa.PrimaryKeyConstraint(*COORDINATES, name=key_name),
+        *([sa.Index(index_name, "event_time", postgresql_using="brin")] if stream.has_event_time else []),
         schema=schema,
         comment=stream.description or None,
     )
 
 
-def _column(declared: Declared) -> Column[Any]:
-    type_ = _TYPES[declared.pg_type]
-    if declared.filled_by is FilledBy.SEQUENCE:
-        return Column(declared.name, type_, Identity(always=True), nullable=False)
-    default = func.now() if declared.filled_by is FilledBy.CLOCK else None
-    return Column(declared.name, type_, nullable=declared.nullable, server_default=default)
+def _column(column: Column) -> sa.Column[Any]:
+    type_ = _TYPES[column.pg_type]
+    if column.filled_by is FilledBy.SEQUENCE:
+        return sa.Column(column.name, type_, sa.Identity(always=True), nullable=False)
+    default = sa.func.now() if column.filled_by is FilledBy.CLOCK else None
+    return sa.Column(column.name, type_, nullable=column.nullable, server_default=default)
 
 
 def primary_key_name(table: str) -> str:
