@@ -52,6 +52,7 @@ def begin(
     *,
     policy: StartPolicy,
     stream: str,
+    identity: TopicIdentity | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> dict[int, StoredPosition]:
     """Give every partition of the topic a position, and return the positions.
@@ -64,13 +65,14 @@ def begin(
     - If START_FROM is "latest" or a time, all partitions wait, because a later moment would give another offset.
 
     Args:
+        identity: the topic's current one. None: asks for it.
         warn: gets one line about offsets that the stream takes over from `adopt_group`.
 
     Raises:
         TopicMissing, TopicChanged, LedgerMissing, AdoptionRefused, KafkaUnavailable, DatabaseUnavailable.
     """
+    identity = identity or topic.identity()
     while True:
-        identity = topic.identity()
         positions = ledger.positions()
         check_identity(identity, positions, topic.name, stream)
         missing = sorted(set(range(identity.partitions)) - set(positions))

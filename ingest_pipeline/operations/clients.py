@@ -108,8 +108,10 @@ class Clients:
 
         return PostgresWritingConnection(self.database(), run_id, shared)
 
-    def ledger_session(self, connection: WritingConnection, stream: Stream) -> PostgresLedgerSession:
-        """The stream's ledger session on a connection of `writing_connection`."""
+    def ledger_session(
+        self, connection: WritingConnection, stream: Stream, *, verify: bool = True
+    ) -> PostgresLedgerSession:
+        """The stream's ledger session on a connection of `writing_connection`. `verify`: raise SchemaMismatch now."""
         from ..postgres.session import PostgresLedgerSession
         from ..postgres.writing_connection import PostgresWritingConnection
 
@@ -123,6 +125,7 @@ class Clients:
             limits=letter_limits(own),
             batch_size=own.batch_size,
             clock=self.clock,
+            verify=verify,
         )
 
     def executor(self) -> Executor:

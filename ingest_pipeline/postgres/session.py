@@ -38,6 +38,7 @@ class PostgresLedgerSession(LedgerSession):
         dead_letter_max_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused. None means any number.
         batch_size: maximum rows of one INSERT.
+        verify: compare the table with its declaration. The first batch does so in any case.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class PostgresLedgerSession(LedgerSession):
         limits: LetterLimits | None = None,
         batch_size: int = 1000,
         clock: Clock | None = None,
+        verify: bool = True,
     ) -> None:
         self.connection = connection
         self._database, self._stream, self._run_id = connection.database, stream, connection.run_id
@@ -71,7 +73,8 @@ class PostgresLedgerSession(LedgerSession):
             database=self._database,
         )
         with connection.transaction(self._doing) as opened:
-            schema.verify_table(opened, stream, self._database)
+            if verify:
+                schema.verify_table(opened, stream, self._database)
             self._keys: LockKeys = locks.lock_keys(opened, self._database.schemas.ledger, stream.name)
 
     def own(self, partitions: Collection[int], *, exact: bool) -> dict[int, Holder]:

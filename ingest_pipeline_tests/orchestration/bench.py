@@ -72,8 +72,8 @@ class ChangedClients(Clients):
     def topics(self, *arguments: Any, **options: Any) -> Any:
         return self._changed("topics", super().topics(*arguments, **options))
 
-    def ledger_session(self, *arguments: Any) -> Any:
-        return self._changed("ledger_session", super().ledger_session(*arguments))
+    def ledger_session(self, *arguments: Any, **options: Any) -> Any:
+        return self._changed("ledger_session", super().ledger_session(*arguments, **options))
 
     def missing_rows(self, *arguments: Any) -> Any:
         return self._changed("missing_rows", super().missing_rows(*arguments))

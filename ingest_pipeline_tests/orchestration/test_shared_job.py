@@ -156,6 +156,33 @@ class TestTroubleOfOneStream:
         assert "price" in failure(result)
         assert (rows(shared)["indoors"], rows(shared)["temperature"]) == (25, 25)
 
+    def test_a_table_not_as_declared_leaves_the_others_alone(self, shared: Bench) -> None:
+        assert by_sensor(shared).success
+        shared.query("ALTER TABLE price DROP COLUMN price")
+        for stream in shared.streams:
+            shared.produce(records_of(stream, 5), stream)
+        result = by_sensor(shared)
+        assert not result.success
+        assert "price" in failure(result)
+        assert rows(shared) == {"indoors": 25, "price": 20, "temperature": 25}
+
+    def test_a_refused_stream_fails_a_run_that_owns_nothing(self, shared: Bench) -> None:
+        assert by_sensor(shared).success
+        topic = shared.streams[1].topic
+        admin = AdminClient({"bootstrap.servers": shared.bootstrap_servers})
+        admin.delete_topics([topic])[topic].result(30)
+        connection = shared.clients.writing_connection("0ddba11-and-more")
+        try:
+            for stream in (shared.streams[0], shared.streams[2]):
+                shared.clients.ledger_session(connection, stream).own([0], exact=True)
+            result = by_sensor(shared)
+        finally:
+            connection.close()
+        assert not result.success
+        assert "price" in failure(result)
+        assert shared.run_tags(result.run_id)[tags.FAILED_STREAMS] == "price"
+        assert shared.clients.ledger(shared.streams[0]).state().failure is None
+
     def test_a_stream_of_another_run_is_left_to_it(self, shared: Bench) -> None:
         assert by_sensor(shared).success
         for stream in shared.streams:

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from dagster._core.test_utils import create_run_for_test
 
+from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
@@ -120,6 +121,40 @@ def test_a_failed_stream_leaves_the_other_alone(job: SharedJob) -> None:
     assert reason.startswith("1 caught up; price stopped: too many dead letters; backing off: the last 1 run failed")
     job.produce(TEMPERATURE, 2)
     assert job.launched()[tags.DRAINS] == JOB
+
+
+def test_an_unknown_topic_leaves_the_other_alone(job: SharedJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    topics, topic = job.contexts[0].clients.topics(), job.contexts[0].stream.topic
+    identities = topics.identities
+    silence = KafkaUnavailable(f"topic {topic}: no leader answers")
+    monkeypatch.setattr(topics, "identities", lambda names: {**identities(names), topic: silence})
+    monkeypatch.setattr(job.contexts[0].clients, "topics", lambda: topics)
+    assert job.reason() == f"1 caught up; price {silence.message}"
+    job.produce(TEMPERATURE, 2)
+    assert job.launched()[tags.DRAINS] == JOB
+
+
+def test_the_checks_of_a_stream_without_a_run_are_reported_beside_a_run_of_the_job(
+    job: SharedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_runs: dict[str, bool] = {}
+    for name, checks in job.memory.checks.items():
+        monkeypatch.setattr(
+            checks, "after_tick", lambda instance, name=name, **facts: has_runs.update({name: facts["has_runs"]})
+        )
+    job.produce(PRICE, 3)
+    run_tags = dict(job.launched())
+    assert has_runs == {"price": True, "temperature": True}, "the new run will evaluate them"
+    started = dg.DagsterRunStatus.STARTED
+    run = create_run_for_test(job.bench.instance, tags.job_name(JOB), status=started, tags=run_tags)
+    connection = job.contexts[0].clients.writing_connection(run.run_id)
+    try:
+        session = job.contexts[0].clients.ledger_session(connection, job.contexts[0].stream)
+        assert session.own([0, 1], exact=True) == {}
+        job.tick()
+    finally:
+        connection.close()
+    assert has_runs == {"price": True, "temperature": False}
 
 
 def test_only_topics_with_changed_offsets_are_observed(job: SharedJob) -> None:

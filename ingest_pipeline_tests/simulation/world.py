@@ -107,7 +107,9 @@ class World(SharedState):
     def writing_connection(self, run_id: str, shared: bool = False) -> SimWritingConnection:
         return SimWritingConnection(self._database, run_id)
 
-    def ledger_session(self, connection: SimWritingConnection, stream: Stream) -> SimLedgerSession:
+    def ledger_session(
+        self, connection: SimWritingConnection, stream: Stream, *, verify: bool = True
+    ) -> SimLedgerSession:
         own = self.own
         return SimLedgerSession(connection, self.checks, stream, own.dead_letter_max_bytes, letter_limits(own))
 

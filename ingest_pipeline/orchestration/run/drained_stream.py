@@ -110,8 +110,11 @@ class DrainedStream:
             try:
                 ledger.prepare()
                 self._settle_losses(topic, ledger)
-                self._partition_count = topic.identity().partitions
-                positions = begin(topic, ledger, policy=policy, stream=self.name, warn=self._journal.warning)
+                identity = topic.identity()
+                self._partition_count = identity.partitions
+                positions = begin(
+                    topic, ledger, policy=policy, stream=self.name, identity=identity, warn=self._journal.warning
+                )
                 if any(position.topic_id is None for position in positions.values()):
                     positions = ledger.positions()  # `begin` has stored the topic's ids
                 self._positions = positions
@@ -130,7 +133,7 @@ class DrainedStream:
         self._lane = Lane(
             self.name,
             stream.topic,
-            clients.ledger_session(connection, stream),
+            clients.ledger_session(connection, stream, verify=self.refusal is None),
             decode=decoder.decode,
             batch_limits=batch_limits(self.context.settings, self.context.job_settings, by_hand=by_hand),
             clock=clients.clock,

@@ -96,8 +96,13 @@ class JobRun:
         self._opening_seconds = clients.clock.monotonic() - self._began_at
         others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
         if self._shard is not None and not any(lane.session.positions for lane in lanes):
-            self._end_without_ownership(self._shard, others)
-            return {}
+            refused = {
+                stream.name: stream.lane.leaving
+                for stream in self._streams
+                if isinstance(stream.lane.leaving, IngestError)
+            }
+            self._end_without_ownership(self._shard, others, refused)
+            return refused
         limits = self._limits()
         clients.release_idle()
         drain = Drain(
@@ -152,7 +157,8 @@ class JobRun:
             self._streams[0].failed(error)
             return
         for stream in self._streams:
-            if not stream.note_failure(error.message, isinstance(error, StopStream)):
+            own_error = stream.refusal or error
+            if not stream.note_failure(own_error.message, isinstance(own_error, StopStream)):
                 break
 
     def _limits(self) -> RunLimits:
@@ -181,10 +187,14 @@ class JobRun:
                 verdicts[stream.name] = identity
         return verdicts
 
-    def _end_without_ownership(self, shard: tags.Shard, others: Owners) -> None:
-        """End a surplus run, or a run that was stopped while it waited."""
+    def _end_without_ownership(self, shard: tags.Shard, others: Owners, failures: Mapping[str, IngestError]) -> None:
+        """End a surplus run, or a run that was stopped while it waited.
+
+        Args:
+            failures: of streams that the run could not begin.
+        """
         ended = self._stop.reason() or EndReason.SURPLUS
-        self._tag_end(ended)
+        self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
         self._journal.info(surplus_message(self._context.stream.job, shard, others))
         self._finish(ended)
 

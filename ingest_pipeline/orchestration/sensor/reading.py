@@ -106,9 +106,9 @@ def read(
                 ends=ends.get(name, {}),
                 now=now,
             )
-        except EnvironmentFault:
-            raise
         except IngestError as error:
+            if isinstance(error, EnvironmentFault) and error is not topics[name]:
+                raise  # not an answer about this topic alone
             errors[name] = error
             views.append(_in_trouble(number, name, error, snapshot=facts.get(name), now=now))
         else:

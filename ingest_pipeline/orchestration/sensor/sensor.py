@@ -158,10 +158,13 @@ def _note_fruitless(stream_contexts: Sequence[StreamContext], view: View, messag
 
 
 def _evaluate_checks(instance: dg.DagsterInstance, memory: SensorMemory, reading: Reading, *, launches: bool) -> None:
-    """Needs the runs from Dagster."""
-    for stream in reading.view.streams if reading.view.runs_read else ():
+    """Needs the runs from Dagster. A starting run will evaluate the checks of all streams."""
+    view = reading.view
+    owners = {run_id for stream in view.streams for run_id in stream.owners.values()}
+    starting = launches or any(run.run_id not in owners for run in view.active)
+    for stream in view.streams if view.runs_read else ():
         if stream.name in memory.checks and stream.name not in reading.errors:
-            has_runs = bool(launches or reading.view.active or stream.owners)
+            has_runs = starting or bool(stream.owners)
             memory.checks[stream.name].after_tick(instance, has_runs=has_runs, has_lag=any(stream.lag.values()))
 
 
