@@ -30,6 +30,7 @@ _TICKS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $s
 _STATE = "query ($s: SensorSelector!) {sensorOrError(sensorSelector: $s) {... on Sensor {sensorState {id status}}}}"
 _START = "mutation ($selector: SensorSelector!) {startSensor(sensorSelector: $selector) {__typename}}"
 _STOP = "mutation ($id: String!) {stopSensor(id: $id) {__typename}}"
+_RELOAD = "mutation ($name: String!) {reloadRepositoryLocation(repositoryLocationName: $name) {__typename}}"
 _TERMINATE = "mutation ($id: String!) {terminateRun(runId: $id) {__typename}}"
 _LAUNCH = """mutation ($parameters: ExecutionParams!) {launchRun(executionParams: $parameters) {
     __typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
@@ -149,6 +150,11 @@ class DagsterDev:
             self.ask(_STOP, id=state["id"])
         after = self.ask(_STATE, s=selector)["sensorOrError"]["sensorState"]
         assert after["status"] == ("RUNNING" if on else "STOPPED")
+
+    def reload(self) -> None:
+        """Load the code location again, as the button does after a deployment. Runs go on."""
+        answer = self.ask(_RELOAD, name=self._location)["reloadRepositoryLocation"]
+        assert answer["__typename"] == "WorkspaceLocationEntry", answer
 
     def terminate(self, run_id: str) -> None:
         assert self.ask(_TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"

@@ -1,13 +1,22 @@
-"""A code location for `dagster dev`: the shipped streams, on topics that TEST_TOPIC_SUFFIX makes a test's own."""
+"""A code location for `dagster dev`: the shipped streams, on topics that TEST_TOPIC_SUFFIX makes a test's own.
 
+TEST_JOBS_FILE names a JSON file: stream → job.
+"""
+
+import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 
 from ingest_pipeline.orchestration.build import build_definitions
 from ingest_pipeline.streams import STREAMS
 
-SUFFIX = "TEST_TOPIC_SUFFIX"
-streams = [replace(stream, topic=stream.topic + os.environ.get(SUFFIX, "")) for stream in STREAMS]
+SUFFIX, JOBS_FILE = "TEST_TOPIC_SUFFIX", "TEST_JOBS_FILE"
+jobs = json.loads(Path(os.environ[JOBS_FILE]).read_text()) if JOBS_FILE in os.environ else {}
+streams = [
+    replace(stream, topic=stream.topic + os.environ.get(SUFFIX, ""), job=jobs.get(stream.name, ""))
+    for stream in STREAMS
+]
 defs = dg.Definitions.merge(build_definitions(streams), dg.Definitions(executor=dg.in_process_executor))

@@ -1,0 +1,87 @@
+"""A stream moves between jobs while records come: nothing lost, nothing twice, and no position ever goes back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
+from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
+from ingest_pipeline_tests.orchestration.location import JOBS_FILE, SUFFIX
+from ingest_pipeline_tests.orchestration.test_kill import Feed, Watch
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+LOCATION = ["-m", "ingest_pipeline_tests.orchestration.location"]
+TOGETHER = {"temperature": "sites", "price": "sites"}
+APART = {"temperature": "attic", "price": "sites"}
+
+
+@contextmanager
+def load(feed: Feed) -> Iterator[None]:
+    """Write records to both topics during the block."""
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.wait(0.2):
+            for stream in feed.streams:
+                feed.more(stream)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def drained_by(dagster: DagsterDev, feed: Feed) -> dict[str, set[str]]:
+    """Stream → jobs of the runs that own its positions and go on."""
+    job_of = {run.run_id: run.job for run in dagster.runs() if not run.ended}
+    positions = query(feed.url, "select stream, run_id from ingest.position")
+    return {
+        stream.name: {job_of.get(run_id, "") for name, run_id in positions if name == stream.name}
+        for stream in feed.streams
+    }
+
+
+def wait_for_jobs(dagster: DagsterDev, feed: Feed, jobs: Mapping[str, str]) -> None:
+    """Wait until the streams are drained by these jobs, and then for 10,000 more records of each stream."""
+    expected = {stream: {f"drain_{job}"} for stream, job in jobs.items()}
+    wait_for(f"runs of {expected}", lambda: drained_by(dagster, feed) == expected, 120, every=0.2)
+    for stream in feed.streams:
+        target = feed.position(stream) + 10_000
+        wait_for("rows", lambda stream=stream, target=target: feed.position(stream) > target, 60)
+    assert drained_by(dagster, feed) == expected
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.empty_database
+@pytest.mark.timeout(400)
+def test_nothing_is_lost_or_twice_while_a_stream_moves(
+    kafka_server: RealKafka, database_url: str, tmp_path: Path
+) -> None:
+    feed, jobs_file = Feed(kafka_server, database_url), tmp_path / "jobs.json"
+    for stream in feed.streams:
+        kafka_server.create_topic(stream.topic, 2)
+    jobs_file.write_text(json.dumps(TOGETHER))
+    environ = {**feed.environ, SUFFIX: feed.suffix, JOBS_FILE: str(jobs_file)}
+    with Watch(feed.url) as watch, DagsterDev(tmp_path, environ, LOCATION) as dagster:
+        with load(feed):
+            wait_for("the ledger", lambda: query(feed.url, "select to_regclass('ingest.position')") != [None])
+            wait_for_jobs(dagster, feed, TOGETHER)
+            for jobs in (APART, TOGETHER):
+                jobs_file.write_text(json.dumps(jobs))
+                dagster.reload()
+                wait_for_jobs(dagster, feed, jobs)
+        wait_for("lag 0", lambda: feed.lag() == 0, 120)
+        assert {run.status for run in dagster.runs() if run.ended} == {"SUCCESS"}
+    feed.assert_exact()
+    assert watch.looks
+    assert watch.went_back == []
