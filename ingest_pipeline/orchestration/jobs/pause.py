@@ -33,16 +33,7 @@ def pause_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
             ledger.prepare()
             ledger.pause(config.reason, f"run {context.run_id[:8]}")
 
-    @dg.job(
-        name="pause_stream",
-        executor_def=dg.in_process_executor,
-        tags={tags.JOB: "pause_stream"},
-        description="Stop a stream within a batch.",
-    )
-    def pause_stream() -> None:
-        pause()
-
-    return pause_stream
+    return one_op_job(pause, "pause_stream", "Stop a stream within a batch.")
 
 
 def resume_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
@@ -59,16 +50,17 @@ def resume_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         with told_in_a_line():
             context_of(config.stream, contexts).ledger.resume()
 
-    @dg.job(
-        name="resume_stream",
-        executor_def=dg.in_process_executor,
-        tags={tags.JOB: "resume_stream"},
-        description="Let a paused stream go on.",
-    )
-    def resume_stream() -> None:
-        resume()
+    return one_op_job(resume, "resume_stream", "Let a paused stream go on.")
 
-    return resume_stream
+
+def one_op_job(op: dg.OpDefinition, name: str, description: str) -> dg.JobDefinition:
+    """A job among OTHER_JOBS, executed in the process of its run."""
+
+    @dg.job(name=name, executor_def=dg.in_process_executor, tags={tags.JOB: name}, description=description)
+    def job() -> None:
+        op()
+
+    return job
 
 
 @contextmanager

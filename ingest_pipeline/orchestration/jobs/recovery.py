@@ -16,9 +16,8 @@ from ...core.timestamps import parse_instant
 from ...operations.limits import record_rules
 from ...operations.replays import ReplayRequest, ranges, run_replay
 from ...operations.stream_context import StreamContext
-from .. import tags
 from ..run.stop_signal import StopRequest
-from .pause import STREAM, context_of, stream_names, told_in_a_line
+from .pause import STREAM, context_of, one_op_job, stream_names, told_in_a_line
 
 COUNTS = dg.Out(dg.Nothing, description="Its metadata are the counts by outcome.")
 
@@ -84,16 +83,11 @@ def redrive_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         context.log.info(would + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
         context.add_output_metadata(counts)
 
-    @dg.job(
-        name="redrive_dead_letters",
-        executor_def=dg.in_process_executor,
-        tags={tags.JOB: "redrive_dead_letters"},
-        description="Decode open dead letters with today's code and store the rows under their own coordinates.",
+    return one_op_job(
+        redrive,
+        "redrive_dead_letters",
+        "Decode open dead letters with today's code and store the rows under their own coordinates.",
     )
-    def redrive_dead_letters() -> None:
-        redrive()
-
-    return redrive_dead_letters
 
 
 def replay_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
@@ -129,16 +123,9 @@ def replay_job(contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
         if stop.reason() == EndReason.TERMINATED:
             raise dg.DagsterExecutionInterruptedError
 
-    @dg.job(
-        name="replay",
-        executor_def=dg.in_process_executor,
-        tags={tags.JOB: "replay"},
-        description="Read a range from Kafka again and store the missing rows. Positions stay.",
+    return one_op_job(
+        replay_range, "replay", "Read a range from Kafka again and store the missing rows. Positions stay."
     )
-    def replay() -> None:
-        replay_range()
-
-    return replay
 
 
 def _time(text: str) -> datetime | None:
