@@ -5,8 +5,9 @@ Protobuf matches fields by number, so the class can read records of older and ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -17,7 +18,8 @@ from ..core.stream import Stream
 from .registry import payload_of
 
 _LONGEST_VARINT = 10
-_WELL_KNOWN: dict[str, Callable[[Any], Any]] = {
+Convert = Callable[[Any], Any]
+_WELL_KNOWN: dict[str, Convert] = {
     "google.protobuf.Timestamp": lambda message: message.ToDatetime(UTC),
     "google.protobuf.Duration": lambda message: message.ToTimedelta().total_seconds(),
     **{
@@ -34,7 +36,8 @@ class ProtobufReader:
         assert isinstance(stream.format, Protobuf)
         message = stream.format.message
         self._name, self._indexes = message.DESCRIPTOR.name, _indexes_of(message.DESCRIPTOR)
-        self._parse: Callable[[bytes], Any] = message.FromString
+        self._parse: Convert = message.FromString
+        self._convert = _converter(message.DESCRIPTOR, {member.json_name for member in stream.shape.members})
         self._nullable = [
             member.json_name
             for member in stream.shape.members
@@ -52,7 +55,7 @@ class ProtobufReader:
                 stage=RefusalStage.DECODE,
             )
         try:
-            fields = _fields(self._parse(payload[start:]))
+            fields: dict[str, Any] = self._convert(self._parse(payload[start:]))
         except MemoryError:
             raise
         except Exception:  # the parser's own DecodeError, and a time or duration outside Python's range
@@ -92,28 +95,67 @@ def _varint(payload: bytes, start: int) -> tuple[int, int]:
     raise RecordRefused("the path of the message is cut off", stage=RefusalStage.DECODE)
 
 
-def _fields(message: Any) -> dict[str, Any]:
-    """Field → Python value. Absent: a field with presence and without a value."""
-    fields: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        if field.has_presence and not message.HasField(field.name):
-            continue
-        value = getattr(message, field.name)
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            entry = field.message_type.fields_by_name["value"]
-            fields[field.name] = {str(key): _value(entry, item) for key, item in value.items()}
-        elif field.is_repeated:
-            fields[field.name] = [_value(field, item) for item in value]
-        else:
-            fields[field.name] = _value(field, value)
-    return fields
+def _converter(descriptor: Any, names: Collection[str] | None = None) -> Convert:
+    """A function from a message to its fields by name. Absent: a field with presence and without a value.
+
+    Args:
+        names: the wanted fields. None: all.
+    """
+    if (well_known := _WELL_KNOWN.get(descriptor.full_name)) is not None:
+        return well_known
+    plain: list[tuple[str, Convert | None]] = []
+    present: list[tuple[str, Convert | None]] = []
+    for field in descriptor.fields:
+        if names is None or field.name in names:
+            (present if field.has_presence else plain).append((field.name, _field_converter(field)))
+
+    def convert(message: Any) -> dict[str, Any]:
+        fields = {}
+        for name, inner in plain:
+            value = getattr(message, name)
+            fields[name] = value if inner is None else inner(value)
+        for name, inner in present:
+            if message.HasField(name):
+                value = getattr(message, name)
+                fields[name] = value if inner is None else inner(value)
+        return fields
+
+    return convert
 
 
-def _value(field: Any, value: Any) -> Any:
+def _field_converter(field: Any) -> Convert | None:
+    """A function for a field's value. None: the value needs no conversion."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        item = _value_converter(field.message_type.fields_by_name["value"]) or _unchanged
+        return lambda entries: {str(key): item(entries[key]) for key in entries}
+    single = _value_converter(field)
+    if field.is_repeated:
+        return list if single is None else lambda values: [single(value) for value in values]
+    return single
+
+
+def _value_converter(field: Any) -> Convert | None:
     if field.message_type is not None:
-        convert: Callable[[Any], Any] = _WELL_KNOWN.get(field.message_type.full_name, _fields)
-        return convert(value)
+        return _Later(field.message_type)
     if field.enum_type is not None:
-        member = field.enum_type.values_by_number.get(value)
-        return value if member is None else member.name
+        names = {number: member.name for number, member in field.enum_type.values_by_number.items()}
+        return lambda number: names.get(number, number)
+    return None
+
+
+class _Later:
+    """Converts a message. The converter is made on first use, because a message may contain itself."""
+
+    def __init__(self, descriptor: Any) -> None:
+        self._descriptor = descriptor
+
+    @cached_property
+    def _convert(self) -> Convert:
+        return _converter(self._descriptor)
+
+    def __call__(self, message: Any) -> Any:
+        return self._convert(message)
+
+
+def _unchanged(value: Any) -> Any:
     return value
