@@ -27,6 +27,7 @@ from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
 from .time_forms import TimeForm
 from .timestamps import may_have_nanoseconds, parse_timestamp
+from .transform import Transform
 from .value_checks import FIRST_YEAR, LAST_YEAR, ValueChecks
 
 _RAISED_UNCHANGED = (IngestError, MemoryError)
@@ -46,11 +47,14 @@ class RecordDecoder:
     def __init__(self, stream: Stream, codec: Codec, naive_timestamps: NaiveTimestamps = NaiveTimestamps.UTC) -> None:
         self._fields, self._shape, self._codec = stream.fields, stream.shape, codec
         self._limits = ValueChecks(stream.fields, naive_timestamps)
-        self._checks = any(map(has_checks, self._shape.structs))
+        self._checks = stream.transform is not None or any(map(has_checks, self._shape.structs))
         documents = self._documents = Documents(stream.fields, sent=codec.is_json and not self._checks)
         self._declared = StructVariant(self._shape, lambda item: documents.type_of(item, item.decode_type))
         lenient = StructVariant(self._shape, self._lenient_type, checks=False)
         self._fast, self._lenient = codec.decoder(self._declared.type), codec.decoder(lenient.type)
+        self._transform = None if stream.transform is None else Transform(stream.transform, self._declared.type)
+        if self._transform is not None:
+            self._fast = _composed(self._transform, self._fast)
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
             self._leaves = lambda event: flat(self._shape, [event])[0]
@@ -145,14 +149,15 @@ class RecordDecoder:
         return self._as_jsonb(self._checked(event, values) if self._checks else tuple(values))
 
     def _checked(self, lenient: Any, values: list[Any]) -> tuple[Any, ...]:
-        """Run the event's own checks. The lenient decode skips the checks, because they expect the declared types."""
+        """Run the event's own checks and the stream's transform. The lenient decode leaves them out, because they
+        expect the declared types."""
         try:
             event = self._declared.rebuilt(lenient, iter(values))
         except MemoryError:
             raise
         except Exception as error:
             raise RecordRefused(by_its_check(error), stage=RefusalStage.DECODE) from None
-        return self._leaves(event)
+        return self._leaves(event if self._transform is None else self._transform(event))
 
     def _converted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Values as the driver writes them: times of another form are read, and jsonb is prepared."""
@@ -229,6 +234,10 @@ def _merged(odd: list[int], refused: list[int]) -> list[int]:
 
 def _is_time(item: Field) -> bool:
     return item.python_type is datetime and item.time_form is None and not item.nullable
+
+
+def _composed(outer: Callable[[Any], Any], inner: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    return lambda value: outer(inner(value))
 
 
 def _needs_no_check(item: Field) -> bool:

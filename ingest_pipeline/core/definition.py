@@ -26,9 +26,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _CONTAINERS = (tuple, list, set, frozenset, dict)
 
 
-def described(event: type[msgspec.Struct]) -> str:
-    """The text of a Struct and its nested Structs, without addresses and without an order that a hash decides."""
-    return _Description(event.__module__).text(event)
+def described(item: Any) -> str:
+    """The text of a Struct or a function and all that it uses, without addresses and the order of hashes."""
+    return _Description(str(getattr(item, "__module__", ""))).text(item)
 
 
 class _Description:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -67,6 +68,8 @@ class Stream:
             runs. In upper case, the prefix of the settings of a run (`PRICE_PARALLELISM`). Defaults to the name.
         format: of the records' values: Json(), Avro(), Protobuf(), JsonSchema() or Csv().
         envelope: around the event: "debezium" or "cloudevents".
+        transform: a pure function from an event to the event to store, or to None for no row. An exception sends the
+            record to the dead letters.
 
     Raises:
         SettingsError: a name or a field cannot be used. The message gives the reason.
@@ -89,6 +92,7 @@ class Stream:
     job: str = ""
     format: Format = JSON
     envelope: str = ""
+    transform: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -166,6 +170,8 @@ class Stream:
         added: list[object] = [(self._options, self.key_type.__name__)] if any(self._options.values()) else []
         if self.format != JSON or self.envelope:
             added.append((self.format, self.envelope))
+        if self.transform is not None:
+            added.append(described(self.transform))
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))

@@ -1,0 +1,42 @@
+"""A stream's own function between decoding and storing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .reasons import reason_of
+
+
+class Transform:
+    """Calls the function and checks its result.
+
+    Args:
+        function: from an event to an event, or to None for no row.
+        event_type: of the result, whose types and constraints the result must have.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], event_type: type[msgspec.Struct]) -> None:
+        self._function, self._event_type = function, event_type
+
+    def __call__(self, event: Any) -> Any:
+        """The event to store. Raises RecordSkipped for None, and RecordRefused if the function raises."""
+        try:
+            changed = self._function(event)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise RecordRefused(
+                f"refused by the stream's transform ({type(error).__name__})", stage=RefusalStage.DECODE
+            ) from None
+        if changed is None:
+            raise RecordSkipped("the stream's transform stores no row", stage=RefusalStage.DECODE)
+        try:
+            return msgspec.convert(changed, self._event_type, from_attributes=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # a check of the event may raise any exception
+            raise RecordRefused(f"{reason_of(error)}, after the transform", stage=RefusalStage.DECODE) from None
