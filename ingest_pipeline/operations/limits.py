@@ -1,4 +1,4 @@
-"""Settings as core's own values."""
+"""Settings → the values of core that limit records, batches and refusals."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ from ..core.stream import Stream
 from ..settings import JobSettings, StreamSettings
 
 
-def record_rules(own: StreamSettings, stream: Stream) -> RecordRules:
+def record_rules(settings: StreamSettings, stream: Stream) -> RecordRules:
     """The rules for refusing or skipping records before decoding."""
-    return RecordRules(own.max_record_bytes, own.dead_letter_max_bytes, own.tombstones, stream.record_columns)
+    return RecordRules(
+        max_record_bytes=settings.max_record_bytes,
+        dead_letter_max_bytes=settings.dead_letter_max_bytes,
+        tombstones=settings.tombstones,
+        record_columns=stream.record_columns,
+    )
 
 
-def batch_limits(own: StreamSettings, job: JobSettings, by_hand: bool) -> BatchLimits:
+def batch_limits(settings: StreamSettings, job: JobSettings, by_hand: bool) -> BatchLimits:
     """When a batch is full. A run with a number of batches or an end offset commits every batch alone."""
-    batches_per_commit = 1 if job.run_max_batches or by_hand else max(1, own.records_per_commit // own.batch_size)
-    return BatchLimits(own.batch_size, own.batch_bytes, own.batch_timeout_seconds, batches_per_commit)
+    alone = job.run_max_batches or by_hand
+    return BatchLimits(
+        records=settings.batch_size,
+        size_bytes=settings.batch_bytes,
+        timeout_seconds=settings.batch_timeout_seconds,
+        batches_per_commit=1 if alone else max(1, settings.records_per_commit // settings.batch_size),
+    )
 
 
-def letter_limits(own: StreamSettings) -> LetterLimits | None:
+def letter_limits(settings: StreamSettings) -> LetterLimits | None:
     """How many records may be refused. None: any number."""
-    if own.dead_letter_limit == "off":
+    if settings.dead_letter_limit == "off":
         return None
-    return LetterLimits(own.dead_letter_max_ratio, own.dead_letter_max_consecutive)
+    return LetterLimits(settings.dead_letter_max_ratio, settings.dead_letter_max_consecutive)
