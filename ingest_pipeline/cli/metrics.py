@@ -16,6 +16,7 @@ import click
 from ..core.errors import IngestError, SettingsError
 from ..settings.streams import load_streams
 from .main import context_of, open_clients
+from .status import sensor_reasons
 
 if TYPE_CHECKING:
     from ..operations.stream_context import StreamContext
@@ -41,7 +42,7 @@ def _post_alerts(contexts: Sequence[StreamContext], webhook: str) -> None:
     memory = Memory()
     while True:
         try:
-            alerts.look(memory)
+            alerts.look(memory, sensor_reasons)
         except IngestError as error:
             click.echo(error.message, err=True)
         time.sleep(_LOOK_SECONDS)
@@ -69,8 +70,9 @@ def metrics(port: int, host: str, posts_alerts: bool) -> None:
     webhook = open_clients().settings.webhook
     if posts_alerts and webhook is None:
         raise SettingsError("--alerts needs ALERT_WEBHOOK_URL")
+    served = application(contexts, sensor_reasons)
     try:
-        server = make_server(host, port, application(contexts), server_class=_Server, handler_class=_Handler)
+        server = make_server(host, port, served, server_class=_Server, handler_class=_Handler)
     except OSError as error:
         raise SettingsError(f"cannot serve on {host}:{port}: {error.strerror}. Try another --port") from error
     with server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -86,7 +86,14 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
 def _statuses(streams: Sequence[Stream]) -> list[StreamStatus]:
     from ..operations.status import statuses
 
-    return statuses(map(context_of, streams), rates=True)
+    return statuses(map(context_of, streams), True, sensor_reasons)
+
+
+def sensor_reasons(jobs: Collection[str]) -> Mapping[str, str]:
+    """Why the sensors of the jobs do not look."""
+    from ..orchestration.sensor_states import reasons_of_folder  # takes more than a second
+
+    return reasons_of_folder(jobs)
 
 
 def _watch(streams: Sequence[Stream], console: Console) -> None:

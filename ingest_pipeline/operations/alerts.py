@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from ..core.errors import EnvironmentFault
 from .news import Entries, from_plain, observe, posts, to_plain
-from .status import statuses
+from .status import SensorReasons, statuses
 from .stream_context import StreamContext
 
 ANSWER_SECONDS = 5.0
@@ -73,14 +73,20 @@ class Alerts:
         self._webhook, self._answer_seconds = webhook, answer_seconds
         self._name, self._by_default = name, by_default
 
-    def look(self, memory: Memory) -> int:
+    def look(self, memory: Memory, sensor_reasons: SensorReasons | None = None) -> int:
         """Post the news. Returns the number of messages. `memory` is up to date even after an exception.
 
         Raises:
             WebhookRefused: the rest is posted at a later look.
             StopStream: the ledger refuses this process.
         """
-        by_name = {status.stream: status for status in statuses(self._contexts)}
+        try:
+            return self._look(memory, sensor_reasons)
+        finally:  # a kept session would hide that no new session is free
+            self._clients.release_idle()
+
+    def _look(self, memory: Memory, sensor_reasons: SensorReasons | None) -> int:
+        by_name = {status.stream: status for status in statuses(self._contexts, False, sensor_reasons)}
         now = datetime.fromtimestamp(self._clients.clock.time(), UTC)
         self._claim(memory, list(by_name))
         own = memory.own if memory.own is not None else list(by_name) if self._by_default else []
@@ -99,7 +105,6 @@ class Alerts:
         for post in news:
             self.post(post.text)
             self._keep(memory, post.entries, before)
-        self._clients.release_idle()
         return len(news)
 
     def post(self, text: str) -> None:

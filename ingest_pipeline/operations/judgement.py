@@ -107,7 +107,7 @@ def _problems(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Prob
     yield from _ledger_faults(partitions, ledger)
     if isinstance(topic, Survey) and topic.unanswered:
         yield Problem(Level.DEGRADED, Kind.NO_LEADER, unanswered_words(topic.unanswered))
-    for message in lateness.silence(stream, state, snapshot.poll_seconds):
+    for message in lateness.silence(stream, state, snapshot.poll_seconds, snapshot.sensor_reason):
         yield Problem(Level.DEGRADED, Kind.SILENT_SENSOR, message, state.ticked_at)
     yield from _late(snapshot, ledger) or ()
     if not stands and not any(problem.level == Level.STOPPED for problem in failed):
@@ -190,5 +190,5 @@ def _unattended(snapshot: StreamSnapshot, state: StreamState) -> Iterator[Proble
     rows = [row for row in snapshot.partitions if row.owner is None]
     old_partitions = old.get(lateness.UNATTENDED_SECONDS, ())
     since = lateness.waits_since(rows, old_partitions, lateness.UNATTENDED_SECONDS, state)
-    for message in lateness.unattended(snapshot.stream, rows, old_partitions):
+    for message in lateness.unattended(snapshot.stream, rows, old_partitions, snapshot.sensor_reason):
         yield Problem(Level.STOPPED, Kind.NO_RUN, message, since)

@@ -38,14 +38,19 @@ def silent_seconds(state: StreamState, poll_seconds: int) -> int | None:
     return seconds if seconds >= max(SILENT_SECONDS, 3 * poll_seconds) else None
 
 
-def silence(stream: Stream, state: StreamState, poll_seconds: int) -> list[str]:
-    """The message about a silent sensor. A stream without any tick may be run by hand, and gets no message."""
+def silence(stream: Stream, state: StreamState, poll_seconds: int, reason: str | None = None) -> list[str]:
+    """The message about a silent sensor. A stream without any tick may be run by hand, and gets no message.
+
+    Args:
+        reason: why, by Dagster. None: not known.
+    """
     seconds = silent_seconds(state, poll_seconds)
     if seconds is None:
         return []
+    reason = reason or "it is switched off, or Dagster's daemon is down"
     return [
-        f"{sensor_name(stream.job)} has not looked for {timedelta(seconds=seconds)}: it is switched off, or Dagster's"
-        " daemon is down. The live run ends at its age, and no other comes"
+        f"{sensor_name(stream.job)} has not looked for {timedelta(seconds=seconds)}: {reason}. The live run ends at its"
+        " age, and no other comes"
     ]
 
 
@@ -110,16 +115,22 @@ def waits_since(
     return ledger_time(state) - timedelta(seconds=max(delays)) if delays else None
 
 
-def unattended(stream: Stream, rows: Iterable[PartitionStatus], old_by_kafka: Collection[int]) -> list[str]:
-    """The message about records of partitions without a run that wait for more than UNATTENDED_SECONDS."""
+def unattended(
+    stream: Stream, rows: Iterable[PartitionStatus], old_by_kafka: Collection[int], reason: str | None = None
+) -> list[str]:
+    """The message about records of partitions without a run that wait for more than UNATTENDED_SECONDS.
+
+    Args:
+        reason: why the sensor launches no run, by Dagster. None: not known.
+    """
     waiting = _waiting(rows, old_by_kafka, UNATTENDED_SECONDS)
     if not waiting:
         return []
     lag = sum(row.lag or 0 for row in waiting)
-    return [
-        f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: is"
-        f" {sensor_name(stream.job)} switched on, and Dagster's daemon up? Its last tick says why it launches none"
-    ]
+    reason = reason or (
+        f"is {sensor_name(stream.job)} switched on, and Dagster's daemon up? Its last tick says why it launches none"
+    )
+    return [f"no run drains, and {lag:,} records wait, some for more than {UNATTENDED_SECONDS} s: {reason}"]
 
 
 def ask_kafka(

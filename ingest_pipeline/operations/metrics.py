@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from .judgement import StreamStatus
 from .levels import Level
-from .status import statuses
+from .status import SensorReasons, statuses
 from .status_document import document
 from .stream_context import StreamContext
 
@@ -85,7 +85,7 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -
     return family
 
 
-def application(contexts: Iterable[StreamContext]) -> WSGIApplication:
+def application(contexts: Iterable[StreamContext], sensor_reasons: SensorReasons | None = None) -> WSGIApplication:
     """`/metrics`, `/status` and `/healthz`. The last one answers with the reasons and
 
     - 503 when a stream is stopped without being paused,
@@ -105,9 +105,10 @@ def application(contexts: Iterable[StreamContext]) -> WSGIApplication:
             if path == "/metrics":
                 return metrics(environ, start_response)
             if path == "/status":
-                return respond(start_response, "200 OK", document(statuses(contexts, rates=True)), "application/json")
+                body = document(statuses(contexts, True, sensor_reasons))
+                return respond(start_response, "200 OK", body, "application/json")
             if path == "/healthz":
-                return respond(start_response, *_health(statuses(contexts)))
+                return respond(start_response, *_health(statuses(contexts, sensor_reasons=sensor_reasons)))
         finally:
             for context in contexts:
                 context.clients.release_idle()

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from ..core.ledger import LedgerSnapshot
 from ..core.start import Survey
 from .judgement import StreamStatus, judge
 from .partitions import partitions_of
+from .problems import Kind
 from .questions import KafkaQuestions, LedgerQuestions
 from .refused_records import letter_facts
 from .snapshot import StreamSnapshot, answered
 from .stream_context import StreamContext
 
+SensorReasons = Callable[[Collection[str]], Mapping[str, str]]
+"""Job → why its sensor does not look, by Dagster, for these jobs. Jobs without a known reason are left out."""
+_OF_SENSORS = (Kind.NO_RUN, Kind.SILENT_SENSOR)
 
-def statuses(contexts: Iterable[StreamContext], rates: bool = False) -> list[StreamStatus]:
+
+def statuses(
+    contexts: Iterable[StreamContext], rates: bool = False, sensor_reasons: SensorReasons | None = None
+) -> list[StreamStatus]:
     """Every stream's status. Never raises an IngestError, because a silent server is part of the status. Without Kafka
     the ledger's figures remain.
 
     Args:
         rates: look at the newest rows of the tables too.
+        sensor_reasons: asked only about streams without a run or without a sensor that looks.
     """
-    return [judge(snapshot) for snapshot in snapshots(contexts, rates)]
+    views = snapshots(contexts, rates)
+    judged = [judge(view) for view in views]
+    if sensor_reasons is None:
+        return judged
+    suffering = {
+        view.stream.job
+        for view, status in zip(views, judged, strict=True)
+        if any(problem.kind in _OF_SENSORS for problem in status.problems)
+    }
+    if not suffering:
+        return judged
+    reasons = sensor_reasons(suffering)
+    return [judge(replace(view, sensor_reason=reasons.get(view.stream.job))) for view in views]
 
 
 def status_of(context: StreamContext) -> StreamStatus:

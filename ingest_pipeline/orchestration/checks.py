@@ -217,7 +217,7 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {check.name for check in context.selected_asset_check_keys}
-        for verdict in check_results(stream_context, _limit_reached(context.instance, stream)):
+        for verdict in check_results(stream_context, limit_reached(context.instance, stream)):
             if verdict.name in selected:
                 yield dg.AssetCheckResult(
                     asset_key=key,
@@ -231,7 +231,7 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
     return evaluate
 
 
-def _limit_reached(instance: dg.DagsterInstance, stream: Stream) -> str | None:
+def limit_reached(instance: dg.DagsterInstance, stream: Stream) -> str | None:
     """The failure of the stream's newest ended run, if it is the dead-letter limit."""
     newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream.job), statuses=ENDED), limit=1)
     candidates = [failed_by_hand(instance, stream), *newest]

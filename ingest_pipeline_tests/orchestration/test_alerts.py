@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import psycopg
@@ -24,6 +20,7 @@ from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
+from ingest_pipeline_tests.orchestration.webhook import Webhook, serving_webhook
 
 Make = Callable[..., Bench]
 FAILURE = dg.DagsterRunStatus.FAILURE
@@ -31,47 +28,10 @@ NAMES = [stream.name for stream in STREAMS]
 NOWHERE = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "DATABASE_URL": "postgresql://x@127.0.0.1:9/x"}
 
 
-@dataclass
-class Webhook:
-    """What was posted to a server, which refuses so many times first, and always what has `refused` in it. Where it
-    hangs, it takes a message and does not answer."""
-
-    address: str = ""
-    texts: list[str] = field(default_factory=list)
-    refuse: int = 0
-    refused: str = "\0"
-    hangs: bool = False
-    end: threading.Event = field(default_factory=threading.Event)
-
-
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    here = Webhook()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            text = json.loads(body)["text"]
-            here.refuse -= 1
-            refused = here.refuse >= 0 or here.refused in text
-            if here.hangs:
-                here.end.wait(30)
-            if not refused:
-                here.texts.append(text)
-            self.send_response(503 if refused else 200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        here.address = f"http://127.0.0.1:{server.server_port}/secret-path"
-        yield here
-        here.end.set()
-        server.shutdown()
-        thread.join()
+    with serving_webhook() as server:
+        yield server
 
 
 class Ticks:

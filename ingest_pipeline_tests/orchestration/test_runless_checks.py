@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE
-from ingest_pipeline.orchestration.sensor.runless_checks import CHECK_SECONDS
+from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, WITHIN_LIMIT
+from ingest_pipeline.orchestration.sensor.runless_checks import CHECK_SECONDS, IDLE_SECONDS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
-from ingest_pipeline_tests.orchestration.records import temperatures
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 from ingest_pipeline_tests.orchestration.test_checks import newest
 from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, refused
 from ingest_pipeline_tests.orchestration.test_sensor import failing_tick
@@ -79,6 +79,18 @@ def test_an_accepted_loss_turns_green_without_a_run(bench: Make, kafka_server: R
     count = len(results(here, NO_LOSS))
     tick_later(here)
     assert len(results(here, NO_LOSS)) == count
+
+
+def test_settled_letters_turn_green_without_a_run(bench: Make) -> None:
+    here = bench()
+    here.produce(with_broken(temperatures(8), 8))
+    here.drain()
+    tick_later(here)
+    assert not any(results(here, WITHIN_LIMIT))
+    ingest(here, "dead-letters", "discard", "temperature", "--yes")
+    here.clock.seconds += IDLE_SECONDS
+    tick_later(here)
+    assert newest(here, WITHIN_LIMIT) == (True, "no open dead letters")
 
 
 def test_failing_ticks_report_that_up_to_date_is_unknown(bench: Make) -> None:

@@ -236,6 +236,17 @@ CASES = [
         SILENCE,
     ),
     stopped(
+        "the sensor is switched off",
+        snapshot(
+            ledger=ledger(replace(WAITS, ticked_at=NOW - HOUR), owners=NOBODY),
+            topic=BEHIND,
+            sensor_reason="paused by hand",
+        ),
+        BEHIND_BY,
+        "no run drains, and 7 records wait, some for more than 60 s: paused by hand",
+        "reading_sensor has not looked for 1:00:00: paused by hand. The live run ends at its age, and no other comes",
+    ),
+    stopped(
         "a failed run, and no other comes",
         snapshot(ledger=ledger(replace(FAILED, waiting=WAITING_LITTLE), owners=NOBODY), topic=BEHIND),
         NO_RUN,

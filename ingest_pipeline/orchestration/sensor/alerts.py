@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from ...operations.alerts import ANSWER_SECONDS, Alerts, Memory
 from ...operations.clients import Clients
 from ...operations.stream_context import StreamContext
 from .. import tags
+from ..sensor_states import reasons
 
 SENSOR = "ingest_alerts"
 _POLL_SECONDS = 4
@@ -48,7 +50,7 @@ def alert_sensor(
         jobs_until = cursor.get("jobs_until", clients.clock.time())
         failure: str | None = None
         try:
-            count = alerts.look(memory)
+            count = alerts.look(memory, partial(reasons, context.instance))
             for ended_at, text in failed_jobs(context.instance, jobs_until):
                 alerts.post(text)
                 jobs_until, count = ended_at, count + 1

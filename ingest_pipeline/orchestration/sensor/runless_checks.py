@@ -7,7 +7,19 @@ import dagster as dg
 from ...core.errors import IngestError
 from ...operations.stream_context import StreamContext
 from ..asset_keys import asset_key
-from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, CheckResult, Evaluation, newest_evaluation, no_loss, up_to_date
+from ..checks import (
+    NO_LOSS,
+    UNKNOWN,
+    UP_TO_DATE,
+    WITHIN_LIMIT,
+    CheckResult,
+    Evaluation,
+    limit_reached,
+    newest_evaluation,
+    no_loss,
+    up_to_date,
+    within_limit,
+)
 
 CHECK_SECONDS = 60.0
 """Interval of the evaluations, and for how long ticks must fail before `up_to_date` is reported as unknown."""
@@ -41,6 +53,9 @@ class RunlessChecks:
         was_lost, was_late = (_has_failed(self._newest(instance, name)) for name in (NO_LOSS, UP_TO_DATE))
         if was_lost:  # the loss was accepted or dismissed, or the topic is back, and no run may follow
             self._report(instance, no_loss(self._stream_context))
+        was_refused = _has_failed(self._newest(instance, WITHIN_LIMIT))
+        if was_refused and not limit_reached(instance, self._stream_context.stream):
+            self._report(instance, within_limit(self._stream_context))  # the letters were settled or acknowledged
         if has_lag or was_late:
             self._report(instance, up_to_date(self._stream_context))
         elif not was_lost:

@@ -1,0 +1,49 @@
+"""Why sensors do not look, by Dagster's storage. Asked only while a stream suffers: Dagster's import is slow."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import InstigatorStatus
+from dagster._daemon.types import DaemonHeartbeat
+
+from .tags import sensor_name
+
+HEARTBEAT_SECONDS = 60.0
+"""The daemon gives a sign of life every 30 s."""
+_DAEMON = "SENSOR"
+
+
+def reasons(instance: dg.DagsterInstance, jobs: Collection[str]) -> dict[str, str]:
+    """Job → why its sensor does not look. Jobs without a reason are left out."""
+    switched_off = {
+        state.instigator_name
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if state.status == InstigatorStatus.STOPPED
+    }
+    heartbeat: DaemonHeartbeat | None = instance.get_daemon_heartbeats().get(_DAEMON)
+    silent_seconds = 0.0 if heartbeat is None else time.time() - heartbeat.timestamp
+    words = {}
+    for job in jobs:
+        if (name := sensor_name(job)) in switched_off:
+            words[job] = f"paused by hand, as {name} is switched off in Dagster"
+        elif silent_seconds > HEARTBEAT_SECONDS:
+            words[job] = f"Dagster's daemon is down, and gave its last sign of life {silent_seconds:,.0f} s ago"
+    return words
+
+
+def reasons_of_folder(jobs: Collection[str]) -> dict[str, str]:
+    """The reasons by the instance of DAGSTER_HOME, or of the current folder. Empty where it cannot be read."""
+    folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
+    if not (Path(folder) / "dagster.yaml").is_file():
+        return {}
+    try:
+        with dg.DagsterInstance.from_config(folder) as instance:
+            return reasons(instance, jobs)
+    except (dg.DagsterError, ImportError, OSError):
+        return {}
