@@ -19,13 +19,11 @@ class Codec(Protocol):
 
     Attributes:
         is_json: the bytes are JSON, so that jsonb columns can store the original text.
-        text_of_time: the type in which the second, slower decode reads a timestamp.
         nul: a byte that a value with U+0000 in a string contains.
         frames: Python frames between the decoder's call and msgspec.
     """
 
     is_json: bool
-    text_of_time: Any
     nul: int
     frames: int
 
@@ -45,7 +43,7 @@ class Codec(Protocol):
 class JsonCodec:
     """JSON text."""
 
-    is_json, text_of_time, nul, frames = True, str, 0x5C, 0
+    is_json, nul, frames = True, 0x5C, 0
 
     def decoder(self, event_type: type) -> Callable[[bytes], Any]:
         return msgspec.json.Decoder(event_type).decode
@@ -66,7 +64,7 @@ class ObjectCodec:
         strict: False lets text stand for numbers and booleans.
     """
 
-    is_json, text_of_time, nul, frames = False, Any, 0, 1
+    is_json, nul, frames = False, 0, 1
 
     def __init__(self, read: Read, origin: Callable[[bytes], str] = lambda value: "", strict: bool = True) -> None:
         self._read, self._strict = read, strict

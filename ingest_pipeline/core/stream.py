@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from .choices import Envelope
 from .column_names import check_fields, check_sizes, taken_names
 from .columns import (
     COORDINATE_COLUMNS,
@@ -27,7 +26,8 @@ from .columns import (
 from .definition import described
 from .errors import SettingsError
 from .fields import Field
-from .formats import JSON, Csv, Format, Json, JsonSchema, Protobuf
+from .format_checks import check_format
+from .formats import JSON, Format
 from .nesting import Shape, shape_of
 from .record_columns import RecordColumns
 
@@ -106,7 +106,7 @@ class Stream:
             )
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise SettingsError(f"stream {self.name}: {self.topic!r} is not a name Kafka allows for a topic")
-        self._check_event()
+        check_fields(self.name, self.event.__name__, self.fields)
         self._check_options()
         check_sizes(self.name, self.table, [column.name for column in self.table_columns])
         self._check_asset()
@@ -199,7 +199,10 @@ class Stream:
             raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
         if self.extra_column:
             self._check_extra()
-        self._check_format()
+        try:
+            check_format(self.format, self.envelope, self.shape, self.extra_column)
+        except SettingsError as error:
+            raise SettingsError(f"stream {self.name}: {error.message}") from None
 
     def _check_extra(self) -> None:
         if self.event.__struct_config__.forbid_unknown_fields:
@@ -211,40 +214,6 @@ class Stream:
             if struct.__struct_config__.array_like:
                 raise SettingsError(
                     f"stream {self.name}: {struct.__name__} is read from an array, which has no keys for extra_column"
-                )
-
-    def _check_format(self) -> None:
-        if self.extra_column and not isinstance(self.format, Json | JsonSchema):
-            raise SettingsError(f"stream {self.name}: extra_column is for JSON, and the format is {self.format}")
-        if self.envelope not in set(Envelope):
-            names = ", ".join(repr(str(name)) for name in Envelope if name)
-            raise SettingsError(f"stream {self.name}: envelope {self.envelope!r} is not one of {names}")
-        if self.envelope and isinstance(self.format, Csv):
-            raise SettingsError(f"stream {self.name}: a CSV line has no envelope")
-        if isinstance(self.format, Protobuf):
-            self._check_message(self.format)
-        if isinstance(self.format, Csv) and (
-            self.shape.nested or any(item.python_type in (dict, list, bytes) for item in self.fields)
-        ):
-            raise SettingsError(
-                f"stream {self.name}: {self.event.__name__} has a field that a CSV value cannot hold: no Struct, dict,"
-                " list or bytes"
-            )
-
-    def _check_event(self) -> None:
-        owner = self.event.__name__
-        check_fields(self.name, owner, self.fields)
-
-    def _check_message(self, protobuf: Protobuf) -> None:
-        if self.envelope:
-            raise SettingsError(f"stream {self.name}: a Protobuf message has no envelope")
-        descriptor = protobuf.message.DESCRIPTOR
-        for member in self.shape.members:
-            needed = member.default is msgspec.NODEFAULT and member.default_factory is msgspec.NODEFAULT
-            if needed and member.json_name not in descriptor.fields_by_name:
-                raise SettingsError(
-                    f"stream {self.name}: {self.event.__name__}.{member.attribute}: the message {descriptor.full_name}"
-                    f" has no field {member.json_name!r}"
                 )
 
     def _check_asset(self) -> None:
