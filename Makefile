@@ -69,7 +69,7 @@ bench: install ## Measure throughput on this machine (ARGS=--help)
 bench-quick: install ## The ratio to the plain asyncio design, in a minute. Fails below 2
 	@$(BIN)/python -m benchmarks.quick $(ARGS)
 
-chaos: install ## Random faults on real servers. Fails if a record is lost or stored twice (FAULTS=30 SEED=1 ARGS='--brokers 3' or --shared-job)
+chaos: install ## Random faults on real servers. Fails if a record is lost or stored twice (FAULTS=30 SEED=1 ARGS='--brokers 3' or '--streams 12 --job shared')
 	@$(BIN)/python -m ingest_pipeline_tests.faults.chaos --faults $(FAULTS) --seed $(SEED) $(ARGS)
 
 fuzz: install ## Random broken records. Fails if a record is not accounted for (RECORDS=n SEED=s)

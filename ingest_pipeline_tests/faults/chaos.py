@@ -25,6 +25,7 @@ from ingest_pipeline_tests.faults import chaos_oracle as oracle
 from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.chaos_brokers import CLUSTER_FAULTS
 from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
+from ingest_pipeline_tests.faults.chaos_streams import STREAM_FAULTS, doomed_rows
 from ingest_pipeline_tests.faults.chaos_world import World
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
@@ -37,7 +38,7 @@ LONGEST_SECONDS = 180.0
 PATIENCE_SECONDS = 150.0
 """Extra time that distinguishes a slow system from a stuck one."""
 _END_SECONDS = 120.0
-FAULTS_OF_ALL_WORLDS = FAULTS | CLUSTER_FAULTS
+FAULTS_OF_ALL_WORLDS = FAULTS | CLUSTER_FAULTS | STREAM_FAULTS
 
 
 class Chaos:
@@ -80,19 +81,22 @@ class Chaos:
         began_at = time.monotonic()
         struck = FAULTS_OF_ALL_WORLDS[kind][1](self.world, draw)
         lasted = time.monotonic() - began_at
+        after = f"fault {number}, {kind}, {struck.target}"
         try:
-            taken = self._fresh_rows(f"fault {number}, {kind}, {struck.target}")
+            taken = self._fresh_rows(after, besides=struck.stream)
         finally:
             struck.heal()
+        if struck.stream:
+            self._fresh_rows(f"the end of {after}")
         self.seconds[kind].append(taken)
         say(f"{number:3}  {kind:<36} rows after {taken:5.1f} s  {struck.target} ({lasted:.1f} s)")
         self.wrong += [f"after fault {number}: {line}" for line in self.world.torn()]
         self.world.producers.check()
 
-    def _fresh_rows(self, after: str) -> float:
-        """Seconds from now until a new record of every partition is a row."""
+    def _fresh_rows(self, after: str, besides: str = "") -> float:
+        """Seconds from now until a new record of every partition is a row, except the partitions of one stream."""
         began_at = time.monotonic()
-        missing = self.world.producers.fresh()
+        missing = [record for record in self.world.producers.fresh() if record.stream != besides]
         late = False
         while missing := self.world.missing(missing):
             time.sleep(0.1)
@@ -120,6 +124,8 @@ class Chaos:
             yield from [*late, *world.left_behind()]
         yield from oracle.broker_faults(log, issued)
         yield from oracle.differences(world, log, issued)
+        if world.doomed is not None and doomed_rows(world) != (world.doomed.sent, world.doomed.sent):
+            yield f"doomed: {doomed_rows(world)} rows and different records, sent {world.doomed.sent}"
         letters = sum(feed.kind(number) == "dead letter" for number in log.records.values())
         self.counted = f"{len(log.records):,} records, {letters:,} dead letters among them, none lost, none twice"
         self.counted += f"; of {len(issued.aborted):,} aborted ones none seen; no loss noted; nothing left behind"
@@ -132,8 +138,8 @@ class Chaos:
         return []
 
     def _lag(self, log: oracle.Log) -> int:
-        positions = self.world.sql("select stream, kafka_partition, next_offset from ingest.position")
-        return sum(log.ends.values()) - sum(next_offset for _, _, next_offset in positions)
+        statement = "select next_offset from ingest.position where stream = any(%s)"
+        return sum(log.ends.values()) - sum(offset for (offset,) in self.world.sql(statement, list(feed.SHAPES)))
 
 
 def say(*lines: str) -> None:
@@ -152,12 +158,15 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=30, help="how many (default 30)")
     parser.add_argument("--seed", type=int, default=1, help="which (default 1)")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="how many brokers Kafka has (default 1)")
-    parser.add_argument("--shared-job", action="store_true", help="one job drains both streams")
+    parser.add_argument("--streams", type=int, default=2, help="how many streams --job has (default 2)")
+    parser.add_argument("--job", default="", help="drains all streams (default a job for each of two streams)")
     parser.add_argument(
         "--only", choices=FAULTS_OF_ALL_WORLDS, action="append", help="a kind; may be given again (default all)"
     )
     chosen = parser.parse_args()
-    faults = FAULTS if chosen.brokers == 1 else CLUSTER_FAULTS
+    faults = {**(FAULTS if chosen.brokers == 1 else CLUSTER_FAULTS), **(STREAM_FAULTS if chosen.job else {})}
+    if chosen.streams != 2 and not chosen.job:
+        parser.error("--streams needs --job")
     if unknown := set(chosen.only or ()) - faults.keys():
         parser.error(f"not with {chosen.brokers} brokers: {', '.join(sorted(unknown))}")
     if chosen.only:
@@ -166,10 +175,10 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     began_at = time.monotonic()
-    jobs = "one job" if chosen.shared_job else "a job for each stream"
+    jobs = f"{chosen.streams} streams in one job" if chosen.job else "a job for each stream"
     plan = f"{chosen.faults} faults, seed {chosen.seed}, brokers {chosen.brokers}, {jobs}"
     say(f"chaos with {plan}; logs in {folder}")
-    with World(folder, chosen.seed, chosen.brokers, chosen.shared_job) as world:
+    with World(folder, chosen.seed, brokers=chosen.brokers, streams=chosen.streams, job=chosen.job) as world:
         chaos = Chaos(world, chosen.seed)
         chaos.run(deck(chosen.seed, chosen.faults, faults))
         say("", *table(chaos.seconds), "", *chaos.wrong)

@@ -19,9 +19,14 @@ from ingest_pipeline_tests.orchestration.bench import wait_for
 
 @dataclass(frozen=True)
 class Struck:
-    """What a fault hit, in words, and how to end the fault after the fresh records have arrived."""
+    """What a fault hit, in words, and how to end the fault after the fresh records have arrived.
+
+    Attributes:
+        stream: the only stream whose records do not arrive before the end of the fault.
+    """
 
     target: str
+    stream: str = ""
     heal: Callable[[], object] = lambda: None
 
 
@@ -62,7 +67,7 @@ def freeze_run_for_long(world: World, draw: random.Random) -> Struck:
     """Freeze a run, and thaw it after another run has replaced it."""
     run = a_run(world, draw)
     freeze(pid_of(run), world.dagster.home)
-    return Struck(named(run), lambda: send(pid_of(run), signal.SIGCONT))
+    return Struck(named(run), heal=lambda: send(pid_of(run), signal.SIGCONT))
 
 
 def terminate_run(world: World, draw: random.Random) -> Struck:
@@ -109,7 +114,7 @@ def cut_off_run(world: World, draw: random.Random) -> Struck:
     statement = "select client_port from pg_stat_activity where application_name = %s"
     ports = {port for (port,) in world.sql(statement, f"ingest {run.run_id}")}
     world.proxy.black_hole(ports)
-    return Struck(named(run), world.usual_network)
+    return Struck(named(run), heal=world.usual_network)
 
 
 RUN_FAULTS: dict[str, tuple[int, Strike]] = {

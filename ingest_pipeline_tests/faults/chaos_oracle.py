@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from ingest_pipeline_tests.faults import feed
 from ingest_pipeline_tests.faults.chaos_world import World
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Issued
+from ingest_pipeline_tests.faults.shared_streams import DOOMED
 
 _SHOWN = 5
 _LOSSES = """select stream, kafka_partition, cause from ingest.loss
@@ -53,7 +54,8 @@ class Watch:
                 continue
 
     def _look(self, connection: psycopg.Connection[Any]) -> None:
-        statement = 'select stream, kafka_partition, next_offset, "rows", dead_letters from ingest.position'
+        statement = f"""select stream, kafka_partition, next_offset, "rows", dead_letters from ingest.position
+            where stream <> '{DOOMED}'"""
         for stream, partition, *now in connection.execute(statement):
             before = self._seen.get((stream, partition), (0, 0, 0))
             if any(new < old for new, old in zip(now, before, strict=True)):
@@ -62,6 +64,8 @@ class Watch:
                 )
             self._seen[stream, partition] = tuple(now)
         for stream, partition, cause in connection.execute(_LOSSES):
+            if stream == DOOMED:
+                continue
             self.losses.add(f"{stream} {partition}: {cause}")
         self.looks += 1
 

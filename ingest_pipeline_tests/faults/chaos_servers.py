@@ -80,12 +80,12 @@ def reset(world: World, draw: random.Random) -> Struck:
 def refuse(world: World, draw: random.Random) -> Struck:
     """Let every write to one table fail for a while with an error of the environment."""
     stream, state = draw.choice(list(feed.SHAPES)), draw.choice(STATES)
-    _alter(world, _MAKE_FUNCTION)
-    _alter(
+    alter(world, _MAKE_FUNCTION)
+    alter(
         world, f"create trigger refuse before insert on {stream} for each statement execute function refuse('{state}')"
     )
     time.sleep(draw.uniform(0.5, 6))
-    _alter(world, f"drop trigger refuse on {stream}")
+    alter(world, f"drop trigger refuse on {stream}")
     return Struck(f"{state} on {stream}")
 
 
@@ -98,7 +98,7 @@ def lock_table(world: World, draw: random.Random) -> Struck:
     return Struck(f"{stream} for {seconds:.1f} s")
 
 
-def _alter(world: World, statement: str) -> None:
+def alter(world: World, statement: str) -> None:
     """Lock a table without making writers queue behind the lock request."""
     while True:
         try:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
+from confluent_kafka import Producer
 
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.server import HOST
@@ -17,8 +18,9 @@ from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
-from ingest_pipeline_tests.faults import feed
+from ingest_pipeline_tests.faults import feed, shared_streams
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Producers
+from ingest_pipeline_tests.faults.shared_streams import DOOMED
 from ingest_pipeline_tests.faults.supervised import Dagster
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.choose import own_cluster, own_kafka
@@ -29,7 +31,7 @@ PARALLELISM = 2
 USUAL_LATENCY = 0.002
 """Delay in seconds in each direction, so that a fault can hit the middle of a transaction."""
 SETTINGS = {"PARALLELISM": str(PARALLELISM), "BATCH_SIZE": "25", "RUN_IDLE_SECONDS": "10"}
-SHARED_JOB = {"INGEST_STREAMS": "ingest_pipeline_tests.faults.shared_streams:STREAMS"}
+SHARED_STREAMS = "ingest_pipeline_tests.faults.shared_streams:STREAMS"
 _SESSIONS = """select coalesce(nullif(application_name, ''), backend_type),
     concat_ws(', ', state, wait_event, format('for %s s', round(extract(epoch from now() - state_change))))
     from pg_stat_activity
@@ -37,16 +39,36 @@ _SESSIONS = """select coalesce(nullif(application_name, ''), backend_type),
 _LOCKS = "select pid, classid, objid from pg_locks where locktype = 'advisory'"
 
 
+class Doomed:
+    """Writes to the stream whose topic a fault deletes. Its rows outlive the topic."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self.sent = 0
+
+    def send(self, count: int) -> None:
+        for number in range(self.sent, self.sent + count):
+            value = feed.SHAPES["temperature"].json(number, 1, f"{DOOMED}-{number}")
+            self._producer.produce(DOOMED, value, partition=number % PARTITIONS)
+        assert self._producer.flush(120) == 0
+        self.sent += count
+
+
 class World:
     """Servers, producers and Dagster, running within the block.
 
-    With `shared_job`, one job drains both streams. With several brokers, the product reaches each broker through a
-    proxy, see `broker_proxies`. The producers and the oracle connect directly.
+    With a `job`, this job drains `streams` streams and the stream `doomed`. With several brokers, the product reaches
+    each broker through a proxy, see `broker_proxies`. The producers and the oracle connect directly.
     """
 
-    def __init__(self, folder: Path, seed: int, brokers: int = 1, shared_job: bool = False) -> None:
+    def __init__(self, folder: Path, seed: int, brokers: int = 1, streams: int = 2, job: str = "") -> None:
         self.folder, self._seed, self._brokers = folder, seed, brokers
-        self._settings = {**SETTINGS, **(SHARED_JOB if shared_job else {})}
+        self._settings, self.streams = dict(SETTINGS), list(STREAMS)
+        self.doomed: Doomed | None = None
+        if job:
+            self._settings |= {"INGEST_STREAMS": SHARED_STREAMS, "CHAOS_STREAMS": str(streams), "CHAOS_JOB": job}
+            self.streams = shared_streams.streams(streams, job)
+            feed.add_shapes(streams)
         self.kafka: RealKafka
         self.broker_proxies: dict[int, TcpProxy] = {}
         self._cleanup = ExitStack()
@@ -68,7 +90,7 @@ class World:
     def _start(self) -> None:
         enter = self._cleanup.enter_context
         bootstrap_servers = self._start_kafka()
-        for stream in STREAMS:
+        for stream in self.streams:
             self.kafka.create_topic(stream.topic, PARTITIONS)
         self.postgres = enter(EmbeddedPostgres(self.folder / "postgres"))
         self.url = self.postgres.url
@@ -77,13 +99,15 @@ class World:
         self.proxy = enter(TcpProxy(port))
         self.usual_network()
         self._make_tables()
-        environ = {
+        self.environ = environ = {
             **self._settings,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "DATABASE_URL": self.url.replace(f":{port}/", f":{self.proxy.port}/"),
         }
         self.dagster = enter(Dagster(self.folder, environ))
         self.producers = Producers(self.kafka.bootstrap_servers, self._seed)
+        if len(self.streams) > len(feed.SHAPES):
+            self.doomed = Doomed(self.kafka.bootstrap_servers)
 
     def _start_kafka(self) -> str:
         """Start Kafka and return the product's bootstrap servers."""
@@ -110,7 +134,7 @@ class World:
 
     def _make_tables(self) -> None:
         database = Database(sqlalchemy_url(self.url))
-        schema.migrate(database, STREAMS)
+        schema.migrate(database, self.streams)
         database.dispose()
         for shape in feed.SHAPES.values():
             self.sql(f"alter table {shape.stream} add constraint plausible check ({shape.check})")
@@ -132,7 +156,7 @@ class World:
     def missing(self, expected: Collection[At]) -> list[At]:
         """The records among these that are no rows yet."""
         left = []
-        for stream in feed.SHAPES:
+        for stream in {record.stream for record in expected}:
             of_stream = [record for record in expected if record.stream == stream]
             statement = f"""select kafka_partition, kafka_offset from {stream}
                 where (kafka_partition, kafka_offset) in (select * from unnest(%s::int[], %s::bigint[]))"""

@@ -6,7 +6,7 @@ The number is the record's key, so that Kafka and PostgreSQL can be compared rec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Literal
@@ -44,6 +44,18 @@ SHAPES = {
     "price": Shape("price", "symbol", number="price", refused=-1.0, check="price >= 0"),
 }
 
+FLOOD = 1_000_000_000
+"""From this number on, every record is poison."""
+
+
+def add_shapes(count: int) -> None:
+    """Have `count` streams: copies of the first two, with the names that shared_streams.py gives them."""
+    for number in range(2, count):
+        shape = list(SHAPES.values())[number % 2]
+        name = f"{shape.stream}_{number // 2 + 1}"
+        SHAPES[name] = replace(shape, stream=name)
+
+
 _Poison = Callable[[Shape, int], bytes]
 _POISONS: dict[str, _Poison] = {
     "not JSON": lambda shape, record: b'{"broken-%d' % record,
@@ -65,7 +77,7 @@ def measured(record: int) -> float:
 
 
 def kind(record: int) -> Kind:
-    if record % _EVERY == _EVERY // 2:
+    if record >= FLOOD or record % _EVERY == _EVERY // 2:
         return "dead letter"
     return "tombstone" if record % _TOMBSTONE_EVERY == 1 else "row"
 

@@ -96,6 +96,7 @@ class Producers:
         }
         self._seed = seed
         self.issued = Issued()
+        self._flood = itertools.count(feed.FLOOD)
         self._stop = threading.Event()
         self._burst = threading.Semaphore(0)
         self._plain, self._fresh = self._producer(), self._producer()
@@ -125,6 +126,13 @@ class Producers:
     def burst(self) -> None:
         """Write fast, so that a lag of many batches builds up."""
         self._burst.release()
+
+    def flood(self, stream: str, count: int) -> None:
+        """Write poison alone, beyond the stream's dead-letter limit, to each partition in turn."""
+        for _ in range(count):
+            number = next(self._flood)
+            self._write(self._fresh, stream, number, partition=number % PARTITIONS)
+        assert self._fresh.flush(120) == 0
 
     def fresh(self) -> list[At]:
         """Write one valid record to every partition of every stream. Returns after all acknowledgements."""
