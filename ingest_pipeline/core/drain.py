@@ -116,7 +116,7 @@ class Drain:
             for lane in lanes:
                 if ended is not None or lane is crowded or lane.leaving is not None or lane.batch.due:
                     self._settle(lane)
-            self._observe(lanes)
+            self._observe([lane for lane in lanes if not self.aside.trouble_seconds(lane)])
             if ended is not None:
                 return ended
             if not self._reading and not self.aside.owning:
@@ -261,7 +261,7 @@ class Drain:
             lane.leaving = lane.leaving or verdict
 
     def _observe(self, lanes: Sequence[Lane]) -> None:
-        """Let one lane report. The lanes take turns, because reports of a hundred lanes take time."""
+        """Let one lane report. Lanes take turns, because reports take time, above all of a locked table."""
         if lanes:
             self._turn = (self._turn + 1) % len(lanes)
             lanes[self._turn].observe(lanes[self._turn].progress)

@@ -26,6 +26,7 @@ from ingest_pipeline.core.errors import (
 from ingest_pipeline.core.fair_share import FIRST_RECORDS
 from ingest_pipeline.core.lane import Lane, Opening
 from ingest_pipeline.core.ledger import Holder
+from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import Batch, CommitResult
 from ingest_pipeline.core.start import StartPolicy, begin
 from ingest_pipeline.testing import (
@@ -200,6 +201,21 @@ class TestTroubleOfOneStream:
         self.assert_others_went_on(weather)
         assert weather.rows["rain"] >= 85
         assert weather.failures == []
+
+    def test_a_locked_table_is_not_asked_for_a_report(self) -> None:
+        """The checks of a report would wait for the lock."""
+        weather = self.world()
+        table = weather.database.table("rain")
+        table.locked = True
+        observed: list[float] = []
+
+        def observe(progress: Progress) -> None:
+            observed.append(weather.clock.monotonic())
+
+        weather.lanes["rain"].observe = observe
+        weather.run()
+        self.assert_others_went_on(weather)
+        assert max(observed) <= 2, "until the first record meets the lock"
 
     def test_beyond_the_dead_letter_limit_the_stream_fails_and_is_tried_again(self) -> None:
         weather = self.world()
