@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import click
 import dagster as dg
@@ -16,7 +17,7 @@ from . import document
 from .effort import Effort
 from .kills import accounted
 from .processes import rss_mib
-from .shapes import Shape, drain, produce
+from .shapes import Shape, drain, produce, stream_of
 from .system import TOPICS, System
 from .throughput import OURS, measure, own_names, through
 
@@ -31,14 +32,14 @@ def section(running: System, effort: Effort) -> str:
     click.echo(f"  PostgreSQL does not answer: {before:.0f} MiB before, {during:.0f} MiB during the outage")
     large, count = Shape(size=1_000_000), effort.of(1000)
     produce(running, large, count)
-    rate, rss = drain(running, large, count, {})
-    click.echo(f"  1 MB records: {rate:,.0f} rows/s, {rss:.0f} MiB")
+    run = drain(running, partial(stream_of, large), count, {})
+    click.echo(f"  1 MB records: {run.rate:,.0f} rows/s, {run.rss_mib:.0f} MiB")
     return "Most resident MiB of a run's process, default settings.\n\n" + document.table(
         ["backlog", "MiB", "rows/s"],
         [
             (f"{records:,} records of about 90 bytes", f"{backlog.rss_mib:.0f}", f"{backlog.steady:,.0f}"),
             (f"the same, while PostgreSQL does not answer ({before:.0f} before)", f"{during:.0f}", "0"),
-            (f"{count:,} records of 1,000,000 bytes", f"{rss:.0f}", f"{rate:,.0f}"),
+            (f"{count:,} records of 1,000,000 bytes", f"{run.rss_mib:.0f}", f"{run.rate:,.0f}"),
         ],
     )
 

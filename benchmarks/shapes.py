@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -21,7 +21,7 @@ from ingest_pipeline_tests.orchestration.bench import wait_for
 
 from . import document
 from .effort import Effort
-from .processes import rss_mib
+from .processes import cpu_seconds, rss_mib
 from .rates import rate, window
 from .system import System
 
@@ -59,7 +59,7 @@ def section(running: System, effort: Effort) -> str:
             if shape.topic not in produced:
                 produced.add(shape.topic)
                 produce(running, shape, count)
-            rates[label] = drain(running, shape, count, settings)[0]
+            rates[label] = drain(running, partial(stream_of, shape), count, settings).rate
             click.echo(f"  {name} {label}: {rates[label]:,.0f} rows/s")
         tables.append(document.table([name, "rows/s"], [(label, f"{rate:,.0f}") for label, rate in rates.items()]))
         plots[name] = rates
@@ -114,8 +114,23 @@ def _produce(producer: Producer, shape: Shape, number: int, value: bytes) -> Non
     producer.poll(0)
 
 
-def drain(running: System, shape: Shape, records: int, settings: Mapping[str, str]) -> tuple[float, float]:
-    """(rows and dead letters a second between 10 % and 90 % of the records, most resident MiB)."""
+@dataclass(frozen=True)
+class Drained:
+    """One run. Rate and CPU are measured between 10 % and 90 % of the records.
+
+    Attributes:
+        rate: rows and dead letters a second.
+        cpu_us: microseconds of the run's CPU a record.
+        rss_mib: most resident MiB.
+    """
+
+    rate: float
+    cpu_us: float
+    rss_mib: float
+
+
+def drain(running: System, make: Callable[[], Stream], records: int, settings: Mapping[str, str]) -> Drained:
+    """Drain the topic of the stream that `make` returns, by a run in its own process."""
     folder = running.fresh_folder("shape")
     dg.DagsterInstance.local_temp(str(folder)).dispose()
     environ = {
@@ -129,9 +144,10 @@ def drain(running: System, shape: Shape, records: int, settings: Mapping[str, st
         **settings,
     }
     context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=killed_run.drain_stream, args=(partial(stream_of, shape), environ, folder))
+    process = context.Process(target=killed_run.drain_stream, args=(make, environ, folder))
     process.start()
     samples: list[tuple[float, int]] = []
+    cpu: list[tuple[int, float]] = []
     memory = 0.0
     wait_for("the ledger", lambda: running.query("SELECT to_regclass('shape_ledger.position')") != [(None,)], 60)
     statement = "SELECT extract(epoch FROM clock_timestamp())::float8, coalesce(sum(next_offset), 0)::bigint"
@@ -139,10 +155,15 @@ def drain(running: System, shape: Shape, records: int, settings: Mapping[str, st
         while not samples or samples[-1][1] < records:
             seconds, count = running.query(f"{statement} FROM shape_ledger.position")[0]
             samples.append((float(str(seconds)), int(str(count))))
+            cpu.append((samples[-1][1], cpu_seconds(process.pid or 0) or 0.0))
             memory = max(memory, rss_mib(process.pid or 0))
             assert process.is_alive() or count == records, (folder / "run.log").read_text()[-2000:]
             show(samples[-1][1])
     process.join()
     for schema in ("shape", "shape_ledger"):
         running.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-    return rate({"shape": samples}, *window({"shape": samples})), memory
+    middle = [sample for sample in cpu if 0.1 * records <= sample[0] <= 0.9 * records]
+    (first, before), (last, after) = middle[0], middle[-1]
+    by_topic = {"shape": samples}
+    cpu_us = (after - before) / (last - first) * 1e6
+    return Drained(rate(by_topic, *window(by_topic)), cpu_us, memory)
