@@ -75,4 +75,4 @@ class ObjectCodec:
         return lambda value: convert(read(value), event_type, strict=strict)
 
     def without_doubtful(self, values: Sequence[bytes | None]) -> Sequence[bytes | None]:
-        return [None if value is not None and may_have_nanoseconds(value) else value for value in values]
+        return without_doubtful(values, may_have_nanoseconds)

@@ -103,7 +103,7 @@ class RecordDecoder:
             if self._converts:
                 rows, refused = try_map(self._converted, rows)
                 odd = _merged(odd, refused)
-            if any(holds_nul([row[i] for row in rows]) for i in self._texts):
+            if any(_any_nul([row[i] for row in rows]) for i in self._texts):
                 return none
             if self._undeclared is not None:
                 odd_set = set(odd)
@@ -243,6 +243,13 @@ def _composed(outer: Callable[[Any], Any], inner: Callable[[bytes], Any]) -> Cal
 def _needs_no_check(item: Field) -> bool:
     """Whether the fast decode of a batch leaves nothing to check in the field but the year."""
     return _is_time(item) or item.time_form is not None or item.python_type not in (datetime, Decimal)
+
+
+def _any_nul(values: list[Any]) -> bool:
+    try:
+        return "\0" in "".join(filter(None, values))
+    except TypeError:  # jsonb
+        return holds_nul(values)
 
 
 def _holds_text(item: Field) -> bool:

@@ -17,13 +17,15 @@ def _doubtful(json: bytes) -> bool:
     return (b"\\" in json and ESCAPED_NUL in json) or may_have_nanoseconds(json)
 
 
-def without_doubtful(values: Sequence[bytes | None]) -> Sequence[bytes | None]:
+def without_doubtful(
+    values: Sequence[bytes | None], doubtful_text: Callable[[bytes], bool] = _doubtful
+) -> Sequence[bytes | None]:
     """The values, with None instead of doubtful values. Searching joined values is cheaper."""
     doubtful: list[int] = []
     for start in range(0, len(values), _JOINED):
         chunk = values[start : start + _JOINED]
-        if _doubtful(b"".join(filter(None, chunk))):
-            doubtful += [start + i for i, value in enumerate(chunk) if value is not None and _doubtful(value)]
+        if doubtful_text(b"".join(filter(None, chunk))):
+            doubtful += [start + i for i, value in enumerate(chunk) if value is not None and doubtful_text(value)]
     if doubtful:
         values = list(values)
         for i in doubtful:

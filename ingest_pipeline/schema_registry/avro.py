@@ -21,6 +21,7 @@ from ..core.stream import Stream
 from .registry import SchemaRegistry, WriterSchema, schema_id_of
 
 _HEADER_BYTES = 5
+_read_record: Any = fastavro.schemaless_reader
 _ASK_AGAIN_SECONDS = 10.0
 Schema = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,44 +60,46 @@ class AvroReader:
     def __init__(self, registry: SchemaRegistry, stream: Stream) -> None:
         self._registry, self._shape, self._topic = registry, stream.shape, stream.topic
         self._envelope = stream.envelope
-        self._parsed: dict[int, Any] = {}
+        self._parsed: dict[bytes, Any] = {}  # by the value's first bytes
         self._writers: dict[int, WriterSchema] = {}
         self._refused: dict[int, _Refused] = {}
 
     def read(self, value: bytes) -> Mapping[str, Any]:
         """The record's fields. Raises RecordRefused, NotPermitted and SchemaRegistryUnavailable."""
-        schema_id = schema_id_of(value)
-        schema = self._parsed.get(schema_id)
+        header = value[:_HEADER_BYTES]
+        schema = self._parsed.get(header)
         if schema is None:
-            schema = self._load(schema_id)
+            schema = self._load(value)
         text = io.BytesIO(value)
         text.seek(_HEADER_BYTES)
         try:
-            record = fastavro.schemaless_reader(text, schema, None)
+            record = _read_record(text, schema, None)
         except MemoryError:
             raise
         except Exception:  # fastavro raises whatever the bytes lead it to
-            reason = f"the bytes do not follow {self._writers[schema_id]}"
-            raise RecordRefused(reason, stage=RefusalStage.DECODE) from None
-        if text.tell() != len(value):
-            reason = f"bytes are left behind a record of {self._writers[schema_id]}"
-            raise RecordRefused(reason, stage=RefusalStage.DECODE)
-        return record  # type: ignore[return-value]
+            raise self._refused_by_schema("the bytes do not follow", value) from None
+        if text.read(1):
+            raise self._refused_by_schema("bytes are left behind a record of", value)
+        return record  # type: ignore[no-any-return]
+
+    def _refused_by_schema(self, words: str, value: bytes) -> RecordRefused:
+        return RecordRefused(f"{words} {self._writers[schema_id_of(value)]}", stage=RefusalStage.DECODE)
 
     def origin(self, value: bytes) -> str:
         """Names the schema of the record in a reason."""
         writer = self._writers.get(schema_id_of(value))
         return "" if writer is None else f" ({writer})"
 
-    def _load(self, schema_id: int) -> Any:
+    def _load(self, value: bytes) -> Any:
+        schema_id = schema_id_of(value)
         refused = self._refused.get(schema_id)
         if refused is None or time.monotonic() >= refused.until:
             try:
                 writer = self._registry.writer_schema(schema_id, self._topic)
-                self._parsed[schema_id] = self._checked(writer)
+                schema = self._parsed[value[:_HEADER_BYTES]] = self._checked(writer)
                 self._writers[schema_id] = writer
                 self._refused.pop(schema_id, None)
-                return self._parsed[schema_id]
+                return schema
             except RecordRefused as error:
                 refused = _Refused(error.message, time.monotonic() + _ASK_AGAIN_SECONDS)
                 self._refused[schema_id] = refused
