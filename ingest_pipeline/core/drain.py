@@ -227,8 +227,7 @@ class Drain:
             else:
                 lane.start(self._source)
                 self._reading[lane.topic] = lane
-                if opening is None:
-                    self._verify_at = self._clock.monotonic()  # the wait may have outlasted VERIFY_SECONDS
+                self._verify_at = self._clock.monotonic()  # the wait may have outlasted VERIFY_SECONDS
 
     def _beat(self) -> None:
         """Send the heartbeat and verify the topics, when due."""

@@ -43,9 +43,9 @@ class Progress:
         self.history = History(self.started_at)
 
     def own(self, positions: Mapping[int, Position]) -> None:
-        """Remember where the run starts."""
+        """Remember where the run starts. A re-created topic may have fewer partitions and begins again."""
         self.to_offsets = {p: position.resume_at.next_offset for p, position in positions.items()}
-        self.from_offsets = self.to_offsets | self.from_offsets
+        self.from_offsets = {p: min(offset, self.from_offsets.get(p, offset)) for p, offset in self.to_offsets.items()}
 
     def add(self, batch: Batch, result: CommitResult, committed_at: float, now: float) -> None:
         """Count a committed batch. `committed_at` is in Unix seconds, `now` in monotonic seconds."""

@@ -67,21 +67,23 @@ class Recovery:
     def _recover(
         self, backoff: Backoff, fault: EnvironmentFault, lane: Lane | None = None, batch: Batch | None = None
     ) -> CommitResult | None:
-        """Returns the result of `batch` if PostgreSQL had committed it. Raises the Superseded of `lane`."""
-        pending = [*([] if lane is None else [lane]), *(other for other in self._owning() if other is not lane)]
-        result: CommitResult | None = None
-        while pending:
+        """Returns the result of `batch` if PostgreSQL had committed it. Raises the Superseded of `lane`.
+
+        Every try recovers all lanes, because a new connection holds no locks. `lane` is the last one, so that its
+        Superseded leaves the others with their locks.
+        """
+        lanes = [*(other for other in self._owning() if other is not lane), *([] if lane is None else [lane])]
+        while lanes:
             backoff.wait(fault)
             try:
-                while pending:
-                    if pending[0] is lane:
-                        result = lane.session.recover(batch)
-                    else:
-                        self._recover_other(pending[0])
-                    del pending[0]
+                for other in lanes:
+                    if other is lane:
+                        return other.session.recover(batch)
+                    self._recover_other(other)
+                return None
             except EnvironmentFault as again:
                 fault = again
-        return result
+        return None
 
     def _recover_other(self, lane: Lane) -> None:
         try:

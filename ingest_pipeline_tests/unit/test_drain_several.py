@@ -464,6 +464,23 @@ def test_a_run_whose_streams_all_failed_keeps_the_error_of_each() -> None:
     assert {name: type(reason) for name, reason in reasons.items()} == {"rain": DeadLetterLimit, "snow": DataLoss}
 
 
+def test_the_others_hold_their_locks_when_a_stream_is_taken_during_an_outage() -> None:
+    weather = Weather(("rain", "snow"))
+    weather.produce(1, "rain")
+
+    def lose_connection() -> Fault:
+        weather.database.end(weather.connection.backend)
+        other = MemoryLedgerSession(MemoryWritingConnection(weather.database, "other"), weather.streams["rain"])
+        assert other.own([0], exact=True) == {}
+        return Fault.BEFORE_WRITE
+
+    weather.database.next_fault = lose_connection  # type: ignore[method-assign]
+    weather.stop = lambda: EndReason.SIGNAL if weather.failures else None
+    weather.run()
+    assert weather.failures == [("rain", "Superseded")]
+    assert weather.database.holders("snow", [0])[0].run_id == "mine"
+
+
 def test_a_run_whose_last_stream_is_taken_ends_as_superseded() -> None:
     weather = Weather(("rain", "snow"))
     weather.database.end(weather.connection.backend)

@@ -11,7 +11,7 @@ import pytest
 
 from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.progress import Progress
-from ingest_pipeline.core.record import NextOffset
+from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.orchestration.run.report import Reporter
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 
@@ -69,3 +69,10 @@ def test_checks_are_evaluated_one_at_a_call() -> None:
         report(progress)
         seen.append(len(checked))
     assert seen == [0, 1, 2, 2, 2, 3]
+
+
+def test_offsets_follow_a_topic_created_again_with_fewer_partitions() -> None:
+    progress = Progress(0.0, 10)
+    progress.own({0: Position(0, 1, NextOffset(5)), 1: Position(1, 1, NextOffset(9))})
+    progress.own({0: Position(0, 2, NextOffset(0))})
+    assert progress.from_offsets == progress.to_offsets == {0: 0}
