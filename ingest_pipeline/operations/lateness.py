@@ -21,6 +21,8 @@ UNATTENDED_SECONDS = 60
 """`ingest status` reports records waiting for longer without a run. A run takes a few seconds to start."""
 SILENT_SECONDS = 180
 """A sensor writes to the ledger once a minute. The sensor is silent after this long and three intervals."""
+LOOKING_SECONDS = 75
+"""Only a sensor that has written to the ledger within this time, or two intervals, proves that no record waits."""
 AHEAD_SECONDS = 5
 """A record's time further ahead comes from a wrong clock of its producer."""
 
@@ -62,7 +64,8 @@ def delays(
     0 without lag, and where a live sensor has noted no standstill.
     """
     noted, now = waiting_of(state), ledger_time(state).timestamp()
-    sensor_looks = state.ticked_at is not None and silent_seconds(state, poll_seconds) is None
+    looked_at = ledger_time(state) - timedelta(seconds=max(LOOKING_SECONDS, 2 * poll_seconds))
+    sensor_looks = state.ticked_at is not None and state.ticked_at > looked_at
     seconds: dict[int, float | None] = {}
     for partition, records in lag.items():
         waiting = noted.get(partition)

@@ -229,6 +229,15 @@ CASES = [
         NO_RUN,
     ),
     stopped(
+        "the sensor has not looked for more than a minute",
+        snapshot(
+            ledger=ledger(replace(LOOKING, ticked_at=NOW - timedelta(seconds=76)), owners=NOBODY),
+            topic=BEHIND,
+            old_by_kafka={60: {1}, ALLOWED: ()},
+        ),
+        NO_RUN,
+    ),
+    stopped(
         "the daemon is down",
         snapshot(ledger=ledger(replace(WAITS, ticked_at=NOW - HOUR), owners=NOBODY), topic=BEHIND),
         BEHIND_BY,
