@@ -187,6 +187,7 @@ class Producers:
         choose = random.Random(f"{self._seed}/plain")
         while not self._stop.wait(_PAUSE_SECONDS):
             count = 1000 if self._burst.acquire(blocking=False) else 5
+            count = max(1, 2 * count // len(feed.SHAPES))  # many streams get as many records as two
             for stream in feed.SHAPES:
                 for _ in range(count):
                     self._write(self._plain, stream, self.issued.next(stream), choose.randrange(PARTITIONS))
