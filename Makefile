@@ -6,6 +6,7 @@ SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 FIND_PYTHON = python=; for name in $(PYTHONS); do \
 	if "$$name" -c '$(SUPPORTED)' >/dev/null 2>&1; then python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then echo "Python 3.11, 3.12 or 3.13 is needed, none is on PATH" >&2; exit 1; fi
+SHELL = /bin/bash
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed
@@ -27,7 +28,10 @@ install: $(STAMP) ## Make .venv with the locked packages and this one, editable
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null || { $(FIND_PYTHON); "$$python" -m venv --clear .venv; }
-	@$(PIP) install --require-hashes -r requirements.lock
+	@echo "Installing the locked packages into .venv. This takes about a minute."
+	@set -o pipefail; $(BIN)/python -m pip --disable-pip-version-check install --require-hashes -r requirements.lock \
+		| awk -v all="$$(grep -c == requirements.lock)" '/^Collecting/ {printf "\r  %d of %d packages", ++n, all} \
+		/^Installing/ {printf "\n  unpacking"} {fflush()} END {print ""}'
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
