@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from ingest_pipeline.cli.progress import progress
+from ingest_pipeline_tests.simulation.database import REFUSALS
 from ingest_pipeline_tests.simulation.machine import TOLD, Simulation
-from ingest_pipeline_tests.simulation.parts import REFUSALS
 
 EXAMPLES = 100
 """In one go; the next go has the next seed."""
@@ -36,6 +36,7 @@ HAPPENS = (
     *("run ended: failed:DatabaseUnavailable", "run ended: failed:KafkaUnavailable", "run ended: terminated"),
     *(f"refused: {refusal.__name__}" for refusal in REFUSALS),
     *("stored as of the topic before", "stored again, as was said"),
+    *("topics deleted", "streams moved", "others caught up", "write: TableBusy", "rule trouble"),
     *("transactions committed", "transactions aborted", "records compacted", "leaders changed", "offsets cut"),
 )
 

@@ -1,4 +1,4 @@
-"""The invariants, each looked at the moment it could break."""
+"""The invariants of one stream, each checked at the moment when it could break."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from ingest_pipeline.core.record import Batch, CommitResult, NextOffset, StoredP
 from ingest_pipeline.testing.database import MemoryTable
 from ingest_pipeline_tests.simulation.jobs import current, watched
 from ingest_pipeline_tests.simulation.model import ABSENT, GAP, TOMBSTONE, Key, Version
-from ingest_pipeline_tests.simulation.state import SharedState
+from ingest_pipeline_tests.simulation.state import StreamState
+from ingest_pipeline_tests.simulation.watch import StreamWatch
 
 ROW, LETTER, SKIPPED = "row", "letter", "skipped"
 
 
 class Checks:
-    """Compares the database with the model.
+    """Compares a stream's tables with its model.
 
     Attributes:
-        outcome: what became of every offset below its incarnation's position.
-        of: the record that it became of.
-        rows, letters: what has to be in the tables, letters with "open" or how they were settled.
+        outcome: the outcome of every offset below its incarnation's position.
+        of: the record behind each outcome.
+        rows, letters: the expected tables. The status of a letter is "open" or how it was settled.
         owner: partition → the run that took it last.
+        allowance: letters that an operator lets pass.
+        moved_at: partition → when its position last moved.
     """
 
-    def __init__(self, state: SharedState, table: MemoryTable) -> None:
+    def __init__(self, state: StreamState, table: MemoryTable) -> None:
         self._state, self._table = state, table
         self.outcome: dict[Key, str] = {}
         self.of: dict[Key, Version] = {}
@@ -66,8 +69,8 @@ class Checks:
         if not moved:
             self.unchanged()
             return streak
-        watch = watched()
-        assert watch is not None and not watch.stopped_by, "a write that was refused, or one after it, is committed"
+        watch = self._watch()
+        assert not watch.stopped_by, "a write that was refused, or a later one, is committed"
         assert set(moved) == set(batch.advances), "positions move by the whole batch"
         for partition in moved:
             assert self.owner[partition] == run_id, f"{run_id} was fenced and wrote partition {partition}"
@@ -173,15 +176,15 @@ class Checks:
         """Every offset that the position has passed has exactly one outcome, and counters say so."""
         assert new.incarnation == old.incarnation and new.next_offset > old.next_offset, "a position went back"
         assert new.next_offset - new.first_offset == sum(_counts(new))
-        job, table = current(), self._table
-        assert job is not None and job.watch is not None
+        job, table, watch = current(), self._table, self._watch()
+        assert job is not None
         found: Counter[str] = Counter()
         unsure = False  # a tombstone that was compacted between read and commit is skipped or absent
         for offset in range(old.next_offset, new.next_offset):
             at = (new.incarnation, partition, offset)
             row, letter = table.rows.get(at), table.dead_letters.get(at)
             assert row is None or letter is None
-            possible = self._state.model.possible(partition, offset, job.since)
+            possible = self._state.model.possible(partition, offset, job.since[self._state.stream.topic])
             outcomes = [(self._outcome_of(version, job.mended), version) for version in possible]
             if row is not None:
                 fits = [(ROW, v) for outcome, v in outcomes if outcome == ROW and v.device == row[4]]
@@ -197,13 +200,19 @@ class Checks:
             found[outcome] += 1
             self._settle(at, outcome, version)
             if outcome in (ROW, LETTER):
-                job.watch.stored(at, version, new.topic_id)
+                watch.stored(at, version, new.topic_id)
         moved = Counter(dict(zip(_NAMES, _counts(new), strict=True)))
         moved.subtract(dict(zip(_NAMES, _counts(old), strict=True)))
         if unsure:
             found[ABSENT], moved[ABSENT] = found[ABSENT] + found.pop(SKIPPED, 0), moved[ABSENT] + moved.pop(SKIPPED)
         assert +moved == +found, f"{moved} counted, {found} found"
         self.seen[partition] = new
+
+    def _watch(self) -> StreamWatch:
+        """The watch on this stream in the run that calls."""
+        watch = watched()
+        assert watch is not None
+        return watch.streams[self._state.stream.topic]
 
     def _settle(self, at: Key, outcome: str, version: Version | None) -> None:
         assert at not in self.outcome, f"{at} again"

@@ -2,97 +2,46 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.errors import (
-    DatabaseUnavailable,
-    IngestError,
-    LedgerConflict,
-    NotPermitted,
-    SchemaMismatch,
-    StopStream,
-    Superseded,
-    UnknownFault,
-)
+from ingest_pipeline.core.errors import DatabaseUnavailable, IngestError, StopStream, Superseded
 from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.loss import Acceptance
-from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, OwnerRequests, TopicIdentity
+from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, TopicIdentity
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing import (
     Fault,
-    MemoryDatabase,
+    InlineExecutor,
     MemoryLedgerSession,
     MemoryMissingRows,
     MemorySource,
     MemoryTopics,
-    MemoryWritingConnection,
 )
-from ingest_pipeline.testing.database import MemoryBackend
-from ingest_pipeline_tests.simulation.checks import Checks
+from ingest_pipeline_tests.simulation.database import SimDatabase, SimWritingConnection
 from ingest_pipeline_tests.simulation.jobs import Job, current, pause, watched
-from ingest_pipeline_tests.simulation.model import Model, mended
+from ingest_pipeline_tests.simulation.model import mended
 from ingest_pipeline_tests.simulation.state import SharedState
-
-REFUSALS = (DatabaseUnavailable, NotPermitted, SchemaMismatch, LedgerConflict, UnknownFault)
-"""What PostgreSQL may say to a write on a connection that lives on, its transaction rolled back.
-
-One of the environment's stands for all: disk full (53), serialization and deadlock (40), no lock in time (55P03), a
-statement canceled (57014) and the others of postgres/errors.py are DatabaseUnavailable before core sees them.
-"""
-LINGER_SECONDS = 15.0
-"""How long the server takes to notice that a client is gone, at most."""
-Break = Fault | type[IngestError] | None
-
-
-class SimDatabase(MemoryDatabase):
-    """The server of a simulated run.
-
-    Attributes:
-        breaks: faults of the next writes, in their order. None lets a write pass.
-        refusal: the error that ends the present write.
-        writing: job → the writing connection it has opened.
-        lingering: (time of death, backend) of clients whose death the server has not noticed.
-    """
-
-    def __init__(self, state: SharedState) -> None:
-        super().__init__(state.clock)
-        self.count = state.count
-        self.writing: dict[Job, SimWritingConnection] = {}
-        self.lingering: list[tuple[float, MemoryBackend]] = []
-        self.breaks: deque[Break] = deque()
-        self.refusal: type[IngestError] | None = None
-
-    def next_fault(self) -> Fault | None:
-        fault = self.breaks.popleft() if self.breaks else None
-        self.refusal = fault if isinstance(fault, type) else None
-        return fault if isinstance(fault, Fault) else None
-
-    def end_lingering(self) -> None:
-        before = self.clock.monotonic() - LINGER_SECONDS
-        for died_at, backend in self.lingering:
-            if died_at <= before:
-                self.end(backend)
-        self.lingering = [entry for entry in self.lingering if entry[0] > before]
-
-    def has_session(self, run_id: str) -> bool:
-        return any(backend.run_id == run_id for backend in self.backends)
+from ingest_pipeline_tests.simulation.streams import SimStream
+from ingest_pipeline_tests.simulation.watch import StreamWatch
 
 
 class SimSource(MemorySource):
-    checks: Checks
-    model: Model
+    def __init__(self, state: SharedState, groups: Mapping[str, str], ledger_id: str, retry_seconds: float) -> None:
+        super().__init__(state.broker, state.clock, groups=groups, ledger_id=ledger_id, retry_seconds=retry_seconds)
+        self._streams = cast(Mapping[str, SimStream], state.streams)
+        self._reading = False
 
     def assign(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
-        job = current()
+        job, watch = current(), watched()
         if job is not None and offsets:
-            job.since = self.model.reading()
-            if job.watch is not None:
-                job.watch.starts()
+            job.since[topic] = self._streams[topic].model.reading()
+        if watch is not None and not self._reading:  # a topic with an error is not read on, and its batch is stored
+            (watch.streams[topic].starts if offsets else watch.streams[topic].stops)()
         super().assign(topic, offsets)
 
     def read(self, max_records: int, timeout_seconds: float) -> dict[str, Chunk]:
@@ -100,28 +49,67 @@ class SimSource(MemorySource):
         if watch is not None:
             watch.reads()
         pause("read")
+        self._reading = True
         chunks = super().read(max_records, timeout_seconds)
+        self._reading = False
         if watch is not None:
-            for chunk in chunks.values():
-                watch.took(chunk.messages)
+            for topic, chunk in chunks.items():
+                watch.streams[topic].took(chunk.messages)
         return chunks
 
     def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         pause("acknowledge")
         super().acknowledge(topic, offsets)
-        self.checks.acknowledged(offsets)
+        self._streams[topic].checks.acknowledged(offsets)
 
 
 class SimTopics(MemoryTopics):
-    """Sees a run ask whether the topics are still its own."""
+    """Notes that a run verifies its topics."""
 
     def identities(self, topics: Collection[str]) -> dict[str, TopicIdentity | IngestError]:
-        if (watch := watched()) is None:
-            return super().identities(topics)
-        watch.asks()
+        watch = watched()
+        for topic in topics if watch is not None else ():
+            watch.streams[topic].asks()
         identities = super().identities(topics)
-        watch.compared()
+        for topic in topics if watch is not None else ():
+            watch.streams[topic].compared()
         return identities
+
+
+class SimExecutor(InlineExecutor):
+    """Prepares the streams of a run one by one, and opens a stream again in a thread beside the drain."""
+
+    def map(self, function: Callable[[Any], Any], *streams: Iterable[Any], **_: Any) -> Iterator[Any]:
+        for stream in streams[0]:
+            function(stream)
+            if stream.opening is not None:
+                _compared(stream.name)
+        return iter(())
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            name = function.__self__.name  # type: ignore[attr-defined]
+            try:
+                opening = function(*args, **kwargs)
+            except IngestError as error:
+                future.set_exception(error)
+            else:
+                if opening is not None:
+                    _compared(name)
+                future.set_result(opening)
+            watched().streams[name].stopped_by = ""  # the new outcome replaces the error
+
+        Job("opening", work, current())
+        return future
+
+
+def _compared(stream: str) -> None:
+    """The run has just compared the topic with the stream's positions."""
+    watch = watched()
+    assert watch is not None
+    watch.streams[stream].compared()
 
 
 @cache
@@ -148,48 +136,27 @@ class SimDecoder:
         return self._decoder.decode_many(values)
 
 
-class SimWritingConnection(MemoryWritingConnection):
-    def __init__(self, database: SimDatabase, run_id: str) -> None:
-        self.server = database
-        super().__init__(database, run_id)
-        job = current()
-        if job is not None:
-            database.writing[job] = self
-
-    def heartbeat(self) -> Mapping[str, OwnerRequests]:
-        pause("heartbeat")
-        return super().heartbeat()
-
-    def close(self) -> None:
-        """A process that dies closes nothing: the server notices, or it does not for a while."""
-        job = current()
-        if job is not None and job.lingers:
-            self.server.lingering.append((self.server.clock.monotonic(), self.backend))
-        else:
-            super().close()
-
-
 class SimLedgerSession(MemoryLedgerSession):
     def __init__(
         self,
         connection: SimWritingConnection,
-        checks: Checks,
-        stream: Stream,
+        stream: SimStream,
         dead_letter_max_bytes: int,
         limits: LetterLimits | None,
     ) -> None:
-        self._server, self._checks = connection.server, checks
+        self._server, self._checks = connection.server, stream.checks
         self._streak = 0
-        super().__init__(connection, stream, dead_letter_max_bytes=dead_letter_max_bytes, limits=limits)
+        super().__init__(connection, stream.stream, dead_letter_max_bytes=dead_letter_max_bytes, limits=limits)
 
     def own(self, partitions: Collection[int], *, exact: bool) -> dict[int, Any]:
         pause("own")
         others = super().own(partitions, exact=exact)
+        self._streak = 0
         self._checks.taken(self._run_id, self.positions)
         return dict(others)
 
     def write(self, batch: Batch) -> CommitResult:
-        watch = watched()
+        watch = self._watch()
         assert watch is not None
         watch.writes(batch)
         pause("write")
@@ -200,11 +167,21 @@ class SimLedgerSession(MemoryLedgerSession):
             raise
         finally:
             self._streak = self._checks.written(self._run_id, batch, self._streak)
+        self._check_locks(batch)
         watch.committed(batch)
         pause("written")
         return written
 
+    def _check_locks(self, batch: Batch) -> None:
+        """A run writes only what it has locked, unless the server has given the locks of a frozen run away."""
+        job = current()
+        locked = {partition for stream, partition in self.connection.backend.owned if stream == self._stream}
+        assert locked >= batch.advances.keys() or (job is not None and job.zombie), f"{self._stream}: no lock"
+
     def recover(self, batch: Batch | None) -> CommitResult | None:
+        watch = watched()
+        if watch is not None:
+            watch.recovers()
         pause("recover")
         self._streak = 0
         try:
@@ -214,8 +191,8 @@ class SimLedgerSession(MemoryLedgerSession):
             raise
         if batch is not None:
             self._checks.settled(batch, settled)
-            if settled is not None and (watch := watched()) is not None:
-                watch.committed(batch)
+            if settled is not None and watch is not None:
+                watch.streams[self._stream].committed(batch)
             self._server.count["in doubt: committed" if settled is not None else "in doubt: not committed"] += 1
         return settled
 
@@ -225,26 +202,30 @@ class SimLedgerSession(MemoryLedgerSession):
         super().accept(accepted, identity, by)
         self._checks.accepted(accepted, before)
 
-    def _break_off(self, fault: Fault | None, here: Fault) -> None:
+    def _watch(self) -> StreamWatch | None:
+        watch = watched()
+        return None if watch is None else watch.streams[self._stream]
+
+    def _break_off(self, fault: Fault | None, point: Fault) -> None:
         job = current()
         if job is not None:
-            job.reach(here.value)
-        super()._break_off(fault, here)
+            job.reach(point.value)
+        super()._break_off(fault, point)
         refusal = self._server.refusal
-        if refusal is not None and here is Fault.BEFORE_COMMIT:
+        if refusal is not None and point is Fault.BEFORE_COMMIT:
             name = refusal.__name__
             self._server.count[f"refused: {name}"] += 1
-            if job is not None and job.watch is not None and issubclass(refusal, StopStream):
-                job.watch.stopped_by = name
+            if (watch := self._watch()) is not None and issubclass(refusal, StopStream):
+                watch.refused(name)
             raise refusal("writing: refused")
 
 
 class SimMissingRows(MemoryMissingRows):
-    def __init__(self, database: SimDatabase, checks: Checks, stream: Stream) -> None:
-        self._checks = checks
+    def __init__(self, database: SimDatabase, stream: SimStream) -> None:
+        self._checks = stream.checks
         if not database.reachable:
             raise DatabaseUnavailable("connecting: the database is not reachable")
-        super().__init__(database, stream)
+        super().__init__(database, stream.stream)
 
     def store(self, batch: Batch) -> Replayed:
         pause("store")

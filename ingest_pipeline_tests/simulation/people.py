@@ -1,8 +1,8 @@
-"""What people do to a stream, as the CLI does it."""
+"""What people do to a stream, in the way of the CLI."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import IngestError
@@ -14,65 +14,67 @@ from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.simulation.checks import LETTER, ROW
 from ingest_pipeline_tests.simulation.jobs import Job
 from ingest_pipeline_tests.simulation.model import GOOD, mended
+from ingest_pipeline_tests.simulation.streams import SimStream
 from ingest_pipeline_tests.simulation.world import World
 
 
-def accept_loss(world: World, wanted: str | None = None, only: int | None = None) -> Job:
-    """`ingest accept-loss`, begun: it waits for runs to let go."""
+def accept_loss(world: World, stream: SimStream, start: str | None = None, only: int | None = None) -> Job:
+    """`ingest accept-loss`, begun. The command waits for runs to release the partitions."""
 
     def work() -> None:
-        topic, ledger = world.topic(READING), world.ledger(READING)
-        seen = survey(topic, ledger)
+        topic = stream.topic
+        seen = survey(topic, stream.ledger)
         found = seen.losses
         for loss in found:
-            assert world.checks.real_loss(world.table.positions[loss.partition]), f"none is lost: {loss.said}"
+            position = stream.table.positions[loss.partition]
+            assert stream.checks.real_loss(position), f"none is lost: {loss.description}"
         found = [loss for loss in found if only in (None, loss.partition)]
         if found:
-            accepted = losses.acceptances(topic, found, wanted)
-            losses.accept(world.process_context(), accepted, seen.identity, by="operator")
+            accepted = losses.acceptances(topic, found, start)
+            losses.accept(world.context(stream), accepted, seen.identity, by="operator")
 
     job = _command(world, "accept-loss", work)
-    job.waives = wanted == "latest"
+    job.waives = start == "latest"
     return job
 
 
-def replay(world: World, partition: int, shares: Sequence[float], held: bool) -> Job:
-    """`ingest replay` of a part of what was ingested, begun. `held`: of what Kafka still has of it."""
-    passed = [at for at in world.table.positions.values() if at.rows] or list(world.table.positions.values())
+def replay(world: World, stream: SimStream, partition: int, shares: Sequence[float], held: bool = False) -> Job:
+    """`ingest replay` of a part of what was ingested, begun. `held`: only of what Kafka still has."""
+    positions, model = stream.table.positions, stream.model
+    passed = [at for at in positions.values() if at.rows] or list(positions.values())
     at = passed[partition % len(passed)]
     partition = at.partition
-    low = max(at.first_offset, world.model.starts.get(partition, 0)) if held else 0
+    low = max(at.first_offset, model.starts.get(partition, 0)) if held else 0
     start, stop = (low + round((at.next_offset - low) * share) for share in shares)
 
     def work() -> None:
-        wanted = replays.ReplayRequest(partition, start, stop + 1)
-        context = world.process_context()
-        (found,) = replays.ranges(wanted, context)
+        context = world.context(stream)
+        (found,) = replays.ranges(replays.ReplayRequest(partition, start, stop + 1), context)
         done = replays.run_replay([found], context)
         assert done.offsets == found.stop - found.start
-        if world.model.event != job.since:
+        if model.event != job.since[stream.stream.topic]:
             return
-        for offset, version in world.model.alive(partition, found.start, found.stop):
+        for offset, version in model.alive(partition, found.start, found.stop):
             at = (found.incarnation, partition, offset)
-            lettered = world.checks.letters.get(at, "redriven") != "redriven"
-            assert lettered or at in world.table.rows or not world.model.becomes_row(version, job.mended), at
+            lettered = stream.checks.letters.get(at, "redriven") != "redriven"
+            assert lettered or at in stream.table.rows or not model.becomes_row(version, job.mended), at
         world.count["replays without a change beside them"] += 1
 
     job = _command(world, "replay", work)
     return job
 
 
-def redrive(world: World, decoder_mended: bool) -> None:
+def redrive(world: World, stream: SimStream, decoder_mended: bool) -> None:
     """`ingest dead-letters redrive`, with today's or tomorrow's decoder."""
-    checks, table = world.checks, world.table
+    checks, table = stream.checks, stream.table
     decode = JsonDecoder(READING).decode
     counters = dict(table.positions)
     open_before = [at for at, status in checks.letters.items() if status == "open"]
-    letters = MemoryDeadLetters(world.database(), READING)
+    letters = MemoryDeadLetters(world.database(), stream.stream)
     letters.redrive(LetterFilter(), lambda v: decode(mended(v) if decoder_mended else v))
     for at in open_before:
         version = checks.of[at]
-        becomes = world.model.becomes_row(version, decoder_mended)
+        becomes = stream.model.becomes_row(version, decoder_mended)
         assert becomes == (table.settled.get(at) == "redriven"), at
         if becomes:
             checks.letters[at] = "redriven"
@@ -82,70 +84,88 @@ def redrive(world: World, decoder_mended: bool) -> None:
     checks.unchanged()
 
 
-def discard(world: World) -> None:
-    """`ingest dead-letters discard` of those that the decoder refused."""
-    letters, refused = MemoryDeadLetters(world.database(), READING), LetterFilter(reason="Expected")
-    world.checks.letters.update(dict.fromkeys(letters.open(refused), "discarded"))
+def discard(world: World, stream: SimStream) -> None:
+    """`ingest dead-letters discard` of the decoder's refusals."""
+    letters, refused = MemoryDeadLetters(world.database(), stream.stream), LetterFilter(reason="Expected")
+    stream.checks.letters.update(dict.fromkeys(letters.open(refused), "discarded"))
     world.count["letters discarded"] += letters.discard(refused)
 
 
-def delete_rows(world: World, every: int) -> None:
+def delete_rows(stream: SimStream, every: int) -> None:
     """Somebody deletes rows from the event table."""
-    for at in list(world.checks.rows)[::every]:
-        if world.checks.outcome.get(at) in (ROW, LETTER):
-            del world.checks.rows[at], world.table.rows[at]
+    for at in list(stream.checks.rows)[::every]:
+        if stream.checks.outcome.get(at) in (ROW, LETTER):
+            del stream.checks.rows[at], stream.table.rows[at]
 
 
-def pause(world: World) -> None:
+def pause(world: World, stream: SimStream) -> None:
     """`ingest pause`."""
-    world.ledger(READING).pause("maintenance", "operator")
+    stream.ledger.pause("maintenance", "operator")
 
 
-def resume(world: World) -> None:
+def resume(world: World, stream: SimStream) -> None:
     """`ingest resume`."""
-    world.ledger(READING).resume()
+    stream.ledger.resume()
 
 
-def allow_letters(world: World, count: int = 5) -> None:
+def allow_letters(world: World, stream: SimStream, count: int = 5) -> None:
     """`ingest dead-letters allow`."""
-    world.ledger(READING).allow_letters(count)
-    world.checks.allowance = count
+    stream.ledger.allow_letters(count)
+    stream.checks.allowance = count
 
 
 def catch_up(world: World) -> None:
-    """Faults stop and an operator does what the messages say: everything is accounted for in bounded time."""
+    """Faults stop, and an operator does what the messages say: everything is accounted for in bounded time.
+
+    At first the operator neglects the streams in trouble, and all other streams catch up.
+    """
+    streams = list(world.streams.values())
     world.broker.set_unavailable(False)
-    for partition in world.model.ends:
-        world.kafka.leader_away(partition, False)
     world.database().reachable = True
     world.database().breaks.clear()
     world.start_seconds = 0.0
-    world.ledger(READING).resume()
-    world.kafka.end_transactions()
-    _settle(world)
-    for partition in world.model.ends:  # a log cut and regrown to the very same end is found with its next record
-        world.kafka.produce(partition, [GOOD])
-    _settle(world)
-    world.checks.unchanged()
-    for partition, at in world.table.positions.items():
-        assert at.next_offset == world.model.ends[partition]
-        for offset, version in world.model.alive(partition, 0, at.next_offset):
-            assert version.settled, f"partition {partition} offset {offset}: {version} is in no table"
+    for stream in streams:
+        for partition in stream.model.ends:
+            stream.kafka.leader_away(partition, False)
+        stream.kafka.end_transactions()
+    neglected = [stream for stream in streams if stream.in_trouble]
+    if 0 < len(neglected) < len(streams):
+        world.count["others caught up"] += 1
+        _settle(world, [stream for stream in streams if stream not in neglected], to_the_end=False)
+    for stream in streams:
+        stream.table.locked = False
+        stream.ledger.resume()
+    _settle(world, streams)
+    for stream in streams:  # a log cut and regrown to the very same end is found with its next record
+        for partition in stream.model.ends:
+            stream.kafka.produce(partition, [GOOD])
+    _settle(world, streams)
+    for stream in streams:
+        stream.checks.unchanged()
+        for partition, at in stream.table.positions.items():
+            assert at.next_offset == stream.model.ends[partition]
+            for offset, version in stream.model.alive(partition, 0, at.next_offset):
+                assert version.settled, f"{stream.name} partition {partition} offset {offset}: {version} is in no table"
 
 
-def _settle(world: World) -> None:
-    """Ticks, runs and acceptances until nothing is left to do."""
-    for _ in range(60 + sum(world.model.ends.values())):  # a run may end after two batches of one record
-        if world.letter_limit is not None:
-            allow_letters(world, 100_000)
+def _settle(world: World, streams: Collection[SimStream], to_the_end: bool = True) -> None:
+    """Ticks, runs and acceptances until the streams have caught up, and to the end of all processes."""
+    # a run may end after two batches of one record
+    for _ in range(60 + sum(sum(stream.model.ends.values()) for stream in streams)):
+        for stream in streams:
+            if stream.letter_limit is not None:
+                allow_letters(world, stream, 100_000)
         world.tick(60.0)
-        if world.must_stand_still() or world.ledger(READING).losses():
-            accept_loss(world)
+        for stream in streams:
+            if stream.must_stand_still() or stream.ledger.losses():
+                accept_loss(world, stream)
         for job in list(world.processes.alive()):
             world.processes.go(job, 2_000)
-        if world.lag() == 0 and not world.must_stand_still() and not world.busy() and not world.processes.alive():
+        busy = to_the_end and (world.busy() or world.processes.alive())
+        if not busy and not any(stream.lag() or stream.must_stand_still() for stream in streams):
             return
-    raise AssertionError(f"not caught up: lag {world.lag()}, {world.must_stand_still()}")
+    lags = {stream.name: (stream.lag(), stream.must_stand_still()) for stream in streams}
+    raise AssertionError(f"not caught up: {lags}")
 
 
 def _command(world: World, name: str, work: Callable[[], None]) -> Job:

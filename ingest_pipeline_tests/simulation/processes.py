@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline_tests.simulation.checks import Checks
+from ingest_pipeline_tests.simulation.database import SimDatabase
 from ingest_pipeline_tests.simulation.jobs import Job
-from ingest_pipeline_tests.simulation.parts import SimDatabase
 from ingest_pipeline_tests.simulation.runs import SimInstance
 from ingest_pipeline_tests.simulation.state import SharedState
+from ingest_pipeline_tests.simulation.streams import SimStream
 
 EXPECTED_ENDS = {
-    *("DatabaseUnavailable", "KafkaUnavailable"),
+    *("DatabaseUnavailable", "TableBusy", "KafkaUnavailable"),
     *("DataLoss", "TopicChanged", "TopicMissing", "DeadLetterLimit"),
 }
 
 
 class Processes:
-    def __init__(self, state: SharedState, database: SimDatabase, checks: Checks, instance: SimInstance) -> None:
-        self._state, self._database, self._checks, self._instance = state, database, checks, instance
+    def __init__(self, state: SharedState, database: SimDatabase, instance: SimInstance) -> None:
+        self._state, self._database, self._instance = state, database, instance
         self._jobs: list[Job] = []
 
     def start(self, name: str, work: Callable[[], None], decoder_mended: bool) -> Job:
@@ -36,11 +37,13 @@ class Processes:
         """Let it run up to so many points, or to its end. One whose process does not exist yet waits."""
         if self._state.clock.monotonic() < job.begins_at:
             return
+        streams = cast(Mapping[str, SimStream], self._state.streams).values()
         for _ in range(points):
             if job.dead:
                 break
-            job.switch()
-            self._checks.begun_now()
+            job.step(self._state.clock.monotonic())
+            for stream in streams:
+                stream.checks.begun_now()
         if job.dead:
             self._ended(job)
 
@@ -91,13 +94,13 @@ class Processes:
             job.end()
 
     def _ended(self, job: Job) -> None:
+        job.end()  # its threads
         run = self._instance.runs.get(job.name)
         if job.killed:
             self._state.count[f"killed at {job.point}"] += 1
-        elif run is not None:
+        elif run is not None and job.watch is not None:
             failed = run.tags[tags.ENDED].partition("failed:")[2]
-            watch = job.watch
-            assert watch is not None
-            assert failed in {"", watch.stopped_by, *EXPECTED_ENDS}, f"{failed}: {run.said}"
-            watch.ended(failed, run.stop_reason)
+            refusals = set().union(*(watch.refusals for watch in job.watch.streams.values()))
+            assert failed in {"", *refusals, *EXPECTED_ENDS}, f"{failed}: {run.said}"
+            job.watch.ended(failed, run.stop_reason, tags.failed_streams(run.tags))
         self._database.writing.pop(job, None)

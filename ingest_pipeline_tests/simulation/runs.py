@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -15,8 +16,8 @@ from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, 
 from ingest_pipeline.orchestration.run.drained_stream import DrainedStream
 from ingest_pipeline.orchestration.run.job_run import JobRun
 from ingest_pipeline.orchestration.run.journal import Journal
+from ingest_pipeline_tests.simulation.database import SimDatabase
 from ingest_pipeline_tests.simulation.jobs import Job
-from ingest_pipeline_tests.simulation.parts import SimDatabase
 from ingest_pipeline_tests.simulation.state import SharedState
 from ingest_pipeline_tests.simulation.watch import Watch
 
@@ -33,8 +34,8 @@ START_TIMEOUT_SECONDS = 180.0
 class SimRun:
     """A run, its record and its process in one."""
 
-    def __init__(self, run_id: str, found: Mapping[str, str], now: float) -> None:
-        self.run_id, self.tags = run_id, dict(found)
+    def __init__(self, run_id: str, job_name: str, run_tags: Mapping[str, str], now: float) -> None:
+        self.run_id, self.job_name, self.tags = run_id, job_name, dict(run_tags)
         self.status = dg.DagsterRunStatus.QUEUED
         self.create_timestamp = datetime.fromtimestamp(now, UTC)
         self.start_time: float | None = None
@@ -65,8 +66,9 @@ class SimInstance:
 
     def get_run_records(self, wanted: dg.RunsFilter, limit: int | None = None) -> list[SimRun]:
         """Newest first."""
-        statuses = wanted.statuses or list(dg.DagsterRunStatus)
-        return [run for run in reversed(self.runs.values()) if run.status in statuses][:limit]
+        statuses, job_name = wanted.statuses or list(dg.DagsterRunStatus), wanted.job_name
+        newest = (run for run in reversed(self.runs.values()) if job_name in (None, run.job_name))
+        return [run for run in newest if run.status in statuses][:limit]
 
     def get_run_by_id(self, run_id: str) -> SimRun | None:
         return self.runs.get(run_id)
@@ -97,8 +99,6 @@ class SimInstance:
 class SimContext:
     """What is asked of dagster.AssetExecutionContext."""
 
-    asset_key = dg.AssetKey("reading")
-
     def __init__(self, instance: SimInstance, run: SimRun) -> None:
         self.instance, self.run = instance, run
         self.log = self
@@ -128,25 +128,32 @@ class SimStop:
         return self._run.stop_reason
 
 
-def work_of(run: SimRun, instance: SimInstance, stream_context: StreamContext, state: SharedState) -> None:
-    """A run's process from its first line to its last; Dagster writes down how it ended."""
+def work_of(run: SimRun, instance: SimInstance, stream_contexts: Sequence[StreamContext], state: SharedState) -> None:
+    """A run's process from its first line to its last. Dagster notes how it ended."""
+    if not stream_contexts:
+        instance.end(run, dg.DagsterRunStatus.FAILURE)  # the code location has no such job any more
+        return
     run.status, run.start_time = dg.DagsterRunStatus.STARTED, state.clock.time()
-    run.job.watch = Watch(state)
+    run.job.watch = Watch([state.streams[context.stream.name] for context in stream_contexts], lambda: run.job.slept)
     try:
         context: Any = SimContext(instance, run)
         journal = Journal(context, state.clock, QUIET)
         stop: Any = SimStop(run)
         shard = tags.shard_of(run.tags)
-        drained = DrainedStream(
-            stream_context,
-            context.asset_key,
-            journal=journal,
-            log=QUIET,
-            stop=stop.reason,
-            share=sorted if shard is None else shard.partitions,
-            evaluations=EVALUATIONS,
-        )
-        results = list(JobRun(context.run, [drained], journal, stop).results())
+        drained = [
+            DrainedStream(
+                stream_context,
+                dg.AssetKey(stream_context.stream.name),
+                journal=journal,
+                log=QUIET,
+                stop=stop.reason,
+                share=sorted if shard is None else partial(shard.partitions, stream_number=number),
+                evaluations=EVALUATIONS,
+                neighbours=len(stream_contexts) - 1,
+            )
+            for number, stream_context in enumerate(stream_contexts)
+        ]
+        results = list(JobRun(context.run, drained, journal, stop).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from ingest_pipeline_tests.simulation.machine import Simulation, settings_of
+from ingest_pipeline_tests.simulation.drawn import settings_of
+from ingest_pipeline_tests.simulation.machine import Simulation
 from ingest_pipeline_tests.simulation.model import BROKEN, GOOD, TOMBSTONE
 
 
@@ -16,7 +17,7 @@ def simulation(*kinds: str) -> Iterator[Simulation]:
     """One partition with records that have been drained; at the end everything has to be accounted for."""
     state = Simulation()
     state.begin(own=settings_of(run_idle_seconds=0), partitions=1)
-    state.world.kafka.produce(0, kinds)
+    state.stream().kafka.produce(0, kinds)
     state.work(ticks=2, points=100)
     yield state
     state.teardown()
@@ -27,7 +28,7 @@ def test_a_cut_log_may_have_regrown_before_anybody_looks() -> None:
     with simulation(*[GOOD] * 5) as state:
         state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 2)
         state.tick(seconds=5.0)
-        state.accept_loss(wanted=None, only=None)
+        state.accept_loss(start=None, only=None)
 
 
 def test_a_cut_that_was_noted_may_be_followed_by_a_deeper_one() -> None:
@@ -35,7 +36,7 @@ def test_a_cut_that_was_noted_may_be_followed_by_a_deeper_one() -> None:
         state.lose(how="truncate", partition=0, share=0.3, regrown=[])
         state.tick(seconds=5.0)
         state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 8)
-        state.accept_loss(wanted=None, only=None)
+        state.accept_loss(start=None, only=None)
 
 
 def test_a_log_cut_and_regrown_to_the_very_same_end_is_found_with_its_next_record() -> None:
@@ -45,7 +46,7 @@ def test_a_log_cut_and_regrown_to_the_very_same_end_is_found_with_its_next_recor
         state.produce_and_work(partition=0, kinds=[GOOD], points=100)
         state.tick(seconds=5.0)
         assert state.world.count["tick refused: DataLoss"] == 1
-        state.accept_loss(wanted=None, only=None)
+        state.accept_loss(start=None, only=None)
 
 
 @pytest.mark.parametrize("begun", [1, 0])
@@ -81,7 +82,7 @@ def test_a_replay_does_not_go_on_in_a_topic_created_again(accepted: bool) -> Non
         state.replay(partition=0, shares=(0.0, 1.0), held=True, delete_every=0, points=1)
         state.recreate(partitions=1, regrown=[GOOD] * 8)
         if accepted:
-            state.accept_loss(wanted=None, only=None)
+            state.accept_loss(start=None, only=None)
         state.go(which=0, points=200)
         assert state.world.count["replay: DataLoss" if accepted else "replay: TopicChanged"] == 1
 
@@ -96,7 +97,7 @@ def test_a_topic_may_be_created_again_while_somebody_accepts() -> None:
     state.recreate(partitions=1, regrown=[])
     state.lose(how="retention", partition=0, share=0.0, regrown=[GOOD])
     state.lose(how="retention", partition=0, share=0.6, regrown=[])
-    state.accept_loss(only=None, wanted=None)
+    state.accept_loss(only=None, start=None)
     state.recreate(partitions=1, regrown=[])
     state.produce_and_work(partition=0, kinds=[GOOD], points=5)
     state.teardown()
@@ -107,8 +108,8 @@ def test_two_people_accept_the_same_loss_of_a_partition_that_is_gone() -> None:
     state.begin(own=settings_of(run_idle_seconds=0), partitions=2)
     state.work(ticks=2, points=100)
     state.recreate(partitions=1, regrown=[])
-    state.accept_loss(wanted=None, only=None)
-    state.accept_loss(wanted=None, only=None)
+    state.accept_loss(start=None, only=None)
+    state.accept_loss(start=None, only=None)
     state.teardown()
 
 
@@ -130,7 +131,7 @@ def test_a_log_cut_below_the_place_where_somebody_began_it_anew_is_lost() -> Non
     """Though nothing of what was cut had been stored."""
     with simulation(GOOD) as state:
         state.recreate(partitions=1, regrown=[GOOD])
-        state.accept_loss(wanted="latest", only=None)
+        state.accept_loss(start="latest", only=None)
         state.lose(how="truncate", partition=0, share=0.6, regrown=[GOOD] * 2)
         state.work(ticks=2, points=100)
         assert state.world.count["tick refused: DataLoss"] == 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline_tests.simulation.machine import Simulation, settings_of
+from ingest_pipeline_tests.simulation.drawn import settings_of
+from ingest_pipeline_tests.simulation.machine import Simulation
 from ingest_pipeline_tests.simulation.model import GOOD
 
 
@@ -16,8 +17,8 @@ def test_launches_are_few_and_records_arrive(seconds: float) -> None:
     state.begin(own=settings_of(run_idle_seconds=0), partitions=1)
     state.slow_starts(seconds=seconds)
     for round_number in range(1, 5):
-        state.world.kafka.produce(0, [GOOD] * 3)
-        while state.world.lag():
+        state.stream().kafka.produce(0, [GOOD] * 3)
+        while state.stream().lag():
             state.work(ticks=1, points=100)
         while state.world.busy():
             state.work(ticks=1, points=100)

@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 
 from ingest_pipeline.core.errors import IngestError, StopStream
-from ingest_pipeline_tests.simulation.machine import Simulation, settings_of
+from ingest_pipeline_tests.simulation.database import REFUSALS
+from ingest_pipeline_tests.simulation.drawn import settings_of
+from ingest_pipeline_tests.simulation.machine import Simulation
 from ingest_pipeline_tests.simulation.model import GOOD
-from ingest_pipeline_tests.simulation.parts import REFUSALS
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
@@ -21,9 +22,9 @@ def test_what_a_write_is_told_on_a_living_connection_is_borne_or_ends_the_run(re
     stops = issubclass(refusal, StopStream)
     assert state.world.count[f"refused: {refusal.__name__}"] == 1
     assert state.world.count[f"run ended: failed:{refusal.__name__}"] == stops
-    assert len(state.world.table.rows) == (0 if stops else 2)
+    assert len(state.stream().table.rows) == (0 if stops else 2)
     state.work(ticks=2, points=100)
-    assert len(state.world.table.rows) == 2
+    assert len(state.stream().table.rows) == 2
     state.teardown()
 
 
@@ -36,9 +37,9 @@ def test_a_living_run_takes_a_topic_created_again_for_its_own_until_it_looks_and
     state.recreate(partitions=1, regrown=[GOOD], rounds=1)
     state.work(ticks=6, points=40)
     assert state.world.count["run ended: failed:TopicChanged"] == 1
-    state.accept_loss(wanted=None, only=None)
+    state.accept_loss(start=None, only=None)
     state.teardown()
-    stored = Counter(row[4] for row in state.world.table.rows.values())
+    stored = Counter(row[4] for row in state.stream().table.rows.values())
     assert state.world.count["stored as of the topic before"] == sum(count - 1 for count in stored.values()) == 1
 
 
@@ -48,6 +49,6 @@ def test_what_is_left_of_a_cut_log_is_stored_again_as_the_acceptance_says() -> N
     state.produce_and_work(partition=0, kinds=[GOOD] * 5, points=100)
     state.lose(how="truncate", partition=0, share=0.6, regrown=[])
     state.tick(seconds=5.0)
-    state.accept_loss(wanted=None, only=None)
+    state.accept_loss(start=None, only=None)
     state.teardown()
     assert state.world.count["stored again, as was said"] == 2

@@ -1,30 +1,30 @@
-"""What happens to the topic: done to the broker and told to the model. A partition's number wraps around."""
+"""Changes of a topic, in the broker and in the model. A partition's number wraps around."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 
-from ingest_pipeline.testing import MemoryBroker
-from ingest_pipeline_tests.samples import READING, STAMP_MS
+from ingest_pipeline.testing.broker import MemoryBroker
+from ingest_pipeline_tests.samples import STAMP_MS
 from ingest_pipeline_tests.simulation.model import Model
 
-TOPIC = READING.topic
 
-
-class Topics:
+class Topic:
     """One topic, under whichever id."""
 
-    def __init__(self, broker: MemoryBroker, model: Model, count: Counter[str], partitions: int) -> None:
-        self._broker, self._model, self._count = broker, model, count
-        self._broker.create_topic(TOPIC, partitions)
+    def __init__(self, broker: MemoryBroker, name: str, model: Model, count: Counter[str]) -> None:
+        self._broker, self._name, self._model, self._count = broker, name, model, count
+
+    def create(self, partitions: int) -> None:
+        self._broker.create_topic(self._name, partitions)
         self._begin(partitions)
 
     def produce(self, partition: int, kinds: Iterable[str]) -> None:
         partition %= len(self._model.ends)
         for kind in kinds:
             version = self._model.append(partition, kind)
-            self._broker.append(TOPIC, partition, version.value, timestamp_ms=STAMP_MS)
+            self._broker.append(self._name, partition, version.value, timestamp_ms=STAMP_MS)
             self._count[f"records produced: {kind}"] += 1
 
     def begin_transaction(self, partition: int) -> None:
@@ -32,14 +32,14 @@ class Topics:
         partition %= len(self._model.ends)
         if partition not in self._model.open_since:
             self._model.open_since[partition] = self._model.ends[partition]
-            self._broker.begin_transaction(TOPIC, partition)
+            self._broker.begin_transaction(self._name, partition)
 
     def end_transaction(self, partition: int, commit: bool) -> None:
         """Of one that is not open any more only the marker is written."""
         partition %= len(self._model.ends)
         self._count["transactions committed" if commit else "transactions aborted"] += 1
         self._model.end_transaction(partition, commit)
-        self._broker.end_transaction(TOPIC, partition, commit=commit)
+        self._broker.end_transaction(self._name, partition, commit=commit)
 
     def compact(self, partition: int) -> None:
         """Every other record before the last one."""
@@ -48,20 +48,23 @@ class Topics:
         offsets = [offset for offset, _ in self._model.alive(partition, 0, stable - 1)][::2]
         self._count["records compacted"] += len(offsets)
         self._model.hide(partition, offsets)
-        self._broker.compact(TOPIC, partition, offsets)
+        self._broker.compact(self._name, partition, offsets)
 
     def change_leader(self, partition: int) -> None:
         self._count["leaders changed"] += 1
-        self._broker.change_leader(TOPIC, partition % len(self._model.ends))
+        self._broker.change_leader(self._name, partition % len(self._model.ends))
 
     def leader_away(self, partition: int, away: bool) -> None:
         """The broker that leads this partition alone does not answer."""
         partition %= len(self._model.ends)
         self._count["leaders away"] += away
-        self._broker.set_leader_away(TOPIC, partition, away)
+        self._broker.set_leader_away(self._name, partition, away)
 
     def answers(self, partition: int) -> bool:
-        return not self._broker.log(TOPIC, partition).leader_away
+        return not self._broker.log(self._name, partition).leader_away
+
+    def stable_end(self, partition: int) -> int:
+        return self._broker.log(self._name, partition).stable_end
 
     def retention(self, partition: int, share: float) -> None:
         """Delete this share of the log, from its beginning, read or not."""
@@ -70,7 +73,7 @@ class Topics:
         before = start + round((end - start) * share)
         self._count["offsets deleted"] += before - start
         self._model.delete_before(partition, before)
-        self._broker.delete_records(TOPIC, partition, before)
+        self._broker.delete_records(self._name, partition, before)
 
     def truncate(self, partition: int, share: float) -> None:
         """Lose this share of the log, from its end, under a new leader."""
@@ -79,12 +82,16 @@ class Topics:
         cut = end - round((end - start) * share)
         self._count["offsets cut"] += end - cut
         self._model.truncate(partition, cut)
-        self._broker.truncate(TOPIC, partition, cut)
+        self._broker.truncate(self._name, partition, cut)
 
     def recreate(self, partitions: int) -> None:
         self._count["topics created again"] += 1
-        self._broker.recreate_topic(TOPIC, partitions)
-        self._begin(partitions)
+        self.create(partitions)
+
+    def delete(self) -> None:
+        self._count["topics deleted"] += 1
+        self._broker.delete_topic(self._name)
+        self._model.begin_topic("", ())
 
     def add_partition(self, _: int = 0) -> None:
         """Up to three."""
@@ -93,7 +100,7 @@ class Topics:
             return
         self._count["partitions added"] += 1
         self._model.add_partitions([partition])
-        self._broker.add_partitions(TOPIC, partition + 1)
+        self._broker.add_partitions(self._name, partition + 1)
 
     def end_transactions(self) -> None:
         """All that are open are committed."""
@@ -101,4 +108,4 @@ class Topics:
             self.end_transaction(partition, commit=True)
 
     def _begin(self, partitions: int) -> None:
-        self._model.begin_topic(self._broker.identity(TOPIC).topic_id or "", range(partitions))
+        self._model.begin_topic(self._broker.identity(self._name).topic_id or "", range(partitions))
