@@ -145,9 +145,9 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    """A real Kafka for one test module, which may kill, stop and start it. Leave it running."""
+    """A second real Kafka for the session. A test may kill, stop and start it. Leave it running."""
     with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "own") as server:
         yield server
 

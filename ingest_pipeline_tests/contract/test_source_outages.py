@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import (
@@ -23,6 +22,7 @@ from ingest_pipeline_tests.conftest import needed
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
 from ingest_pipeline_tests.contract.reading import Reading, offsets, read_error, read_to, read_until, values
 from ingest_pipeline_tests.servers import choose
+from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
 AUTHORIZER = {
@@ -41,13 +41,18 @@ def killable(own_kafka: object) -> Iterator[RealWorld]:
     world.close()
 
 
+@pytest.fixture(scope="module")
+def authorizing_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
+    """A broker that checks its access control lists."""
+    with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "acl", AUTHORIZER) as server:
+        yield server
+
+
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[RealWorld]:
-    """A broker that asks its access control lists."""
-    with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path / "kafka", AUTHORIZER) as server:
-        world = RealWorld(server)
-        yield world
-        world.close()
+def guarded(authorizing_kafka: RealKafka) -> Iterator[RealWorld]:
+    world = RealWorld(authorizing_kafka)
+    yield world
+    world.close()
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.local.postgres import EmbeddedPostgres
@@ -44,9 +44,17 @@ def produce(bootstrap_servers: str, topic: str, count: int) -> None:
 
 
 def end_offset(bootstrap_servers: str, topic: str, partition: int = 0) -> int:
+    """Ask again while the leader starts, as the clients that write and read do."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": f"test-{uuid.uuid4().hex}"})
+    deadline = time.monotonic() + 30
     try:
-        return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1]
+        while True:
+            try:
+                return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1]
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
     finally:
         consumer.close()
 

@@ -74,3 +74,4 @@ def test_an_operator_gets_past_a_batch_that_the_client_cannot_read(bench: Make, 
     assert [offset for offset, _ in stored(here)] == [*range(5), *range(10, 15)]
     assert here.query(GAPS) == [(0, 1, 5, 10, "unreadable")]
     assert here.query(ACCOUNTING) == [True]
+    own_kafka.delete_topic(topic)

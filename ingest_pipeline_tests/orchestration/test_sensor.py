@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import dagster as dg
@@ -22,6 +24,7 @@ from ingest_pipeline.orchestration.sensor.reading import read
 from ingest_pipeline.postgres import locks
 from ingest_pipeline.testing import SettableClock
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
+from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.servers.broker import RealKafka
 
@@ -335,8 +338,9 @@ class TestServersAway:
 
     @pytest.mark.slow
     def test_kafka(self, bench: Make, own_kafka: RealKafka) -> None:
-        own_kafka.create_topic("temperature", 2)
-        here = bench(KAFKA_BOOTSTRAP_SERVERS=own_kafka.bootstrap_servers)
+        topic = f"temperature-{uuid.uuid4().hex[:8]}"
+        own_kafka.create_topic(topic, 2)
+        here = bench([replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=own_kafka.bootstrap_servers)
         drained(here, 2)
         assert here.tick().skip_message == "caught up: lag 0"
         own_kafka.stop()
