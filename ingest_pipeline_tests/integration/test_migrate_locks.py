@@ -8,13 +8,14 @@ import pytest
 from ingest_pipeline.core.errors import DatabaseUnavailable, SchemaMismatch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import schema
+from ingest_pipeline.postgres.session_settings import QUESTION
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, Reading
 
 pytestmark = pytest.mark.empty_database
 
 SLOW_ALTER = """
-    CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(6); END';
+    CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); END';
     CREATE EVENT TRIGGER slow ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION slow()"""
 
 
@@ -25,10 +26,16 @@ class Wider(Reading):
 WIDER = Stream("reading", Wider)
 
 
+@pytest.fixture(autouse=True)
+def short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(QUESTION, "lock_timeout", "500ms")
+
+
 def columns(bench: Bench) -> list[str]:
     return bench.sql("SELECT attname FROM pg_attribute WHERE attrelid = 'reading'::regclass AND attname = 'place'")
 
 
+@pytest.mark.usefixtures("queries_end_after_a_second")
 def test_a_statement_may_take_longer_than_a_question(bench: Bench) -> None:
     bench.sql(SLOW_ALTER)
     assert schema.migrate(bench.database, [WIDER]) == ["added column public.reading.place"]

@@ -75,9 +75,9 @@ def test_values_that_are_not_whole_are_not_fetched(bench: Bench) -> None:
 
 
 @pytest.fixture
-def slow(bench: Bench) -> Bench:
+def slow(bench: Bench, queries_end_after_a_second: None) -> Bench:
     bench.sql(
-        """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(6); RETURN NEW; END';
+        """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END';
            CREATE TRIGGER slow BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION slow()"""
     )
     return bench
