@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from . import json_hints
 from .many import without_doubtful
 from .timestamps import may_have_nanoseconds
 
@@ -35,8 +36,8 @@ class Codec(Protocol):
         """The values, with None instead of values that the fast decode may get wrong."""
         ...
 
-    def origin(self, value: bytes) -> str:
-        """What the reason of a refusal adds about the value, such as the id of its schema."""
+    def explained(self, reason: str, value: bytes) -> str:
+        """The reason of a refusal with what helps the reader, such as the id of the value's schema."""
         ...
 
 
@@ -51,8 +52,8 @@ class JsonCodec:
     def without_doubtful(self, values: Sequence[bytes | None]) -> Sequence[bytes | None]:
         return without_doubtful(values)
 
-    def origin(self, value: bytes) -> str:
-        return ""
+    def explained(self, reason: str, value: bytes) -> str:
+        return json_hints.explained(reason, value)
 
 
 class ObjectCodec:
@@ -67,8 +68,7 @@ class ObjectCodec:
     is_json, nul, frames = False, 0, 1
 
     def __init__(self, read: Read, origin: Callable[[bytes], str] = lambda value: "", strict: bool = True) -> None:
-        self._read, self._strict = read, strict
-        self.origin = origin
+        self._read, self._strict, self._origin = read, strict, origin
 
     def decoder(self, event_type: type) -> Callable[[bytes], Any]:
         read, convert, strict = self._read, msgspec.convert, self._strict
@@ -76,3 +76,6 @@ class ObjectCodec:
 
     def without_doubtful(self, values: Sequence[bytes | None]) -> Sequence[bytes | None]:
         return without_doubtful(values, may_have_nanoseconds)
+
+    def explained(self, reason: str, value: bytes) -> str:
+        return reason + self._origin(value)

@@ -25,7 +25,7 @@ from .many import try_map
 from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
-from .time_forms import TimeForm
+from .time_forms import EPOCH_HINT, TimeForm
 from .timestamps import may_have_nanoseconds, parse_timestamp
 from .transform import Transform
 from .value_checks import FIRST_YEAR, LAST_YEAR, ValueChecks
@@ -140,7 +140,8 @@ class RecordDecoder:
         except _RAISED_UNCHANGED:
             raise
         except Exception as error:
-            reason = self._as_declared(refusal(error, self._codec.frames)) + self._codec.origin(value)
+            reason = self._as_declared(refusal(error, self._codec.frames))
+            reason = self._codec.explained(reason, value)
             raise RecordRefused(reason, stage=RefusalStage.DECODE) from None
         values = list(self._leaves(event))
         for i in self._times:
@@ -186,7 +187,8 @@ class RecordDecoder:
         """The refusal with the declared type, because the lenient decode reads a timestamp as str."""
         iso = [self._fields[i] for i in self._times if self._fields[i].time_form is None]
         if any(reason.endswith(f"`$.{item.path}`") for item in iso):
-            return reason.replace("Expected `str", "Expected `datetime")
+            reason = reason.replace("Expected `str", "Expected `datetime")
+            return reason + EPOCH_HINT if "`, got `int`" in reason or "`, got `float`" in reason else reason
         return reason
 
     def _lenient_type(self, item: Field) -> Any:
@@ -211,9 +213,9 @@ class RecordDecoder:
         if item.time_form is not None:
             return self._limits.zoned(self._by_form(text, item, item.time_form), item)
         if not isinstance(text, str):
-            raise RecordRefused(
-                f"Expected `datetime`, got `{type(text).__name__}` - at `$.{item.path}`", stage=RefusalStage.DECODE
-            )
+            reason = f"Expected `datetime`, got `{type(text).__name__}` - at `$.{item.path}`"
+            hint = EPOCH_HINT if isinstance(text, int | float) else ""
+            raise RecordRefused(reason + hint, stage=RefusalStage.DECODE)
         try:
             time = parse_timestamp(text)
         except ValueError:

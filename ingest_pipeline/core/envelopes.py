@@ -13,6 +13,7 @@ import msgspec
 
 from .choices import Envelope
 from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .json_hints import explained
 from .reasons import reason_of
 from .stream import Stream
 
@@ -39,7 +40,12 @@ class EnvelopeReader:
             RecordSkipped: the envelope has no event to store, such as the deletion of a row.
             RecordRefused: the value is no such envelope.
         """
-        members = _members(value)
+        try:
+            members = _members(value)
+        except RecordSkipped:
+            raise
+        except RecordRefused as refused:
+            raise RecordRefused(explained(refused.message, value), stage=refused.stage) from None
         if self._debezium and "payload" in members and "op" not in members:  # Kafka Connect's JSON with its schema
             members = _members(members["payload"])
         members = {name: raw for name, raw in members.items() if bytes(raw) != b"null"}

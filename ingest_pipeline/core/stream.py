@@ -25,7 +25,7 @@ from .columns import (
 )
 from .definition import described
 from .errors import SettingsError
-from .fields import Field
+from .fields import Field, is_struct
 from .format_checks import check_format
 from .formats import JSON, Format
 from .nesting import Shape, shape_of
@@ -106,6 +106,7 @@ class Stream:
             )
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise SettingsError(f"stream {self.name}: {self.topic!r} is not a name Kafka allows for a topic")
+        self._check_event()
         check_fields(self.name, self.event.__name__, self.fields)
         self._check_options()
         check_sizes(self.name, self.table, [column.name for column in self.table_columns])
@@ -185,6 +186,15 @@ class Stream:
     def _options(self) -> dict[str, str]:
         names = ("key_column", "headers_column", "extra_column", "id_column")
         return {name: getattr(self, name) for name in names}
+
+    def _check_event(self) -> None:
+        event: Any = self.event
+        if not is_struct(event):
+            name = event.__name__ if isinstance(event, type) else f"an instance of {type(event).__name__}"
+            raise SettingsError(
+                f"stream {self.name}: event is {name}, and must be a msgspec Struct: declare"
+                " `class Event(msgspec.Struct)` with the same fields"
+            )
 
     def _check_options(self) -> None:
         taken = taken_names()

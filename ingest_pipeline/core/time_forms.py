@@ -13,6 +13,7 @@ from .timestamps import parse_timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+EPOCH_HINT = ', which Annotated[datetime, Epoch("ms")] reads as a number of milliseconds since 1970'
 
 
 @dataclass(frozen=True)

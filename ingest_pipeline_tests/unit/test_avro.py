@@ -20,6 +20,7 @@ from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.codecs import ObjectCodec
 from ingest_pipeline.core.decode import RecordDecoder
 from ingest_pipeline.core.errors import RecordRefused, RefusalStage, SchemaRegistryUnavailable, SettingsError
+from ingest_pipeline.core.time_forms import EPOCH_HINT
 from ingest_pipeline.schema_registry.avro import AvroReader
 from ingest_pipeline.schema_registry.registry import SchemaRegistry, WriterSchema
 
@@ -220,7 +221,7 @@ def test_a_field_of_another_type_names_schema_and_path() -> None:
 def test_a_number_is_no_time() -> None:
     schema = record("Point", x="double", at="long")
     error = refused(decoder(Point, schema), value_of(schema, {"x": 1.0, "at": 5}))
-    assert error.message == "Expected `datetime`, got `int` - at `$.at`"
+    assert error.message == "Expected `datetime`, got `int` - at `$.at`" + EPOCH_HINT
 
 
 class Checked(msgspec.Struct):

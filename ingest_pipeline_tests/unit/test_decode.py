@@ -173,7 +173,10 @@ def test_the_last_of_duplicate_keys_wins() -> None:
 
 
 def test_the_reason_names_the_declared_type() -> None:
-    assert refusal(reading(timestamp=5)).message == "Expected `datetime`, got `int` - at `$.timestamp`"
+    for number in (5, 1.5):
+        message = refusal(reading(timestamp=number)).message
+        assert message.startswith(f"Expected `datetime`, got `{type(number).__name__}` - at `$.timestamp`")
+        assert 'Annotated[datetime, Epoch("ms")]' in message, "a number for a time is what people try first"
 
 
 def test_an_unknown_field_is_not_quoted() -> None:

@@ -22,6 +22,10 @@ from ingest_pipeline_tests.unit.test_avro import MILLIS, Registry, record, value
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 MS = round(AT.timestamp() * 1000)
 
+REGISTRY_BYTES = (
+    "starts with a zero byte, as a schema registry's format does: format=Avro(), Protobuf() or JsonSchema()"
+)
+
 
 class Customer(msgspec.Struct):
     id: int
@@ -99,7 +103,8 @@ def test_a_change_without_a_new_version_is_skipped(event: Any) -> None:
         (encode(change(source={})), "Object missing required field `__source_ts_ms`"),
         (encode(change(after={"id": "x"})), "Expected `int`, got `str` - at `$.id`"),
         (b'{"op": "c", "after": {}', "Input data was truncated"),
-        (b"[]", "Expected `object | null`, got `array`"),
+        (b"[]", "Expected `object | null`, got `array`: the value is a list, and a record holds one event"),
+        (b"\0\0\0\0\7abc", REGISTRY_BYTES),
     ],
 )
 def test_another_value_is_refused(value: bytes, reason: str) -> None:

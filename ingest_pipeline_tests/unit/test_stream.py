@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 import pytest
+from pydantic import BaseModel
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import SettingsError
@@ -220,3 +222,16 @@ def test_two_streams_ship() -> None:
     assert [stream.name for stream in STREAMS] == ["temperature", "price"]
     assert STREAMS[0].columns[4:] == ("device_id", "temperature", "event_time")
     assert STREAMS[1].columns[4:] == ("symbol", "price", "event_time")
+
+
+def test_an_event_that_is_no_struct_is_named() -> None:
+    class Model(BaseModel):
+        x: int
+
+    @dataclass
+    class Data:
+        x: int
+
+    for kind, name in ((Model, "Model"), (Data, "Data"), (READINGS(datetime.now(UTC)), "an instance of Reading")):
+        with pytest.raises(SettingsError, match=f"^stream readings: event is {name}, and must be a msgspec Struct: "):
+            Stream("readings", kind)  # type: ignore[arg-type]

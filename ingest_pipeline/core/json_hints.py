@@ -1,0 +1,41 @@
+"""What to do about values that are no JSON object. Only the path of refused records calls this."""
+
+from __future__ import annotations
+
+import msgspec
+
+_NOT_AN_OBJECT = ("JSON is malformed", "Expected `object")
+_ARRAY = ("Expected `object`, got `array`", "Expected `object | null`, got `array`")
+_DELIMITERS = {b",": "Csv()", b";": 'Csv(delimiter=";")', b"\t": 'Csv(delimiter="\\t")'}
+
+
+def explained(reason: str, value: bytes) -> str:
+    """The reason of a refused JSON value, with the format that the value seems to have."""
+    if value.startswith(b"\0"):
+        return "starts with a zero byte, as a schema registry's format does: format=Avro(), Protobuf() or JsonSchema()"
+    if reason in _ARRAY:
+        return f"{reason}: the value is a list, and a record holds one event"
+    if reason.startswith(_NOT_AN_OBJECT) and " - at `$" not in reason and (csv := _csv(value)):
+        return f"{reason}: the value looks like a line of CSV, which format={csv} reads"
+    return reason
+
+
+def _csv(value: bytes) -> str | None:
+    """The format that fits a text with a delimiter. None for JSON and for bytes that are no text."""
+    if value.lstrip()[:1] in (b"{", b"[", b"") or _is_json(value):
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    if not text.replace("\t", " ").rstrip("\r\n").isprintable():
+        return None
+    return max(_DELIMITERS.items(), key=lambda item: value.count(item[0]))[1] if set(value) & set(b",;\t") else None
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return True
