@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ..core.clock import SystemClock
-from ..core.errors import IngestError, KafkaUnavailable
+from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.ports import Clock
 from ..core.record import Chunk, NextOffset, next_offset_or_none
 from .background import Background, in_background
@@ -239,6 +239,8 @@ class KafkaSource:
             self._commits.refuse(self._first_topic, error)
         elif isinstance(mapped, KafkaUnavailable) and not error.fatal():
             self._trouble.note()
+        elif isinstance(mapped, TopicMissing):
+            pass  # one topic of several. The partition's own event and the checks of the topic's id name the topic
         else:
             self._fault = mapped
 
