@@ -135,6 +135,21 @@ def test_a_signal_commits_what_is_in_hand(here: Here, number: signal.Signals) ->
     here.followed(run)
 
 
+def test_a_killed_run_fails_and_the_next_one_stores_what_it_had_in_hand(here: Here) -> None:
+    run = here.drainer("temperature")
+    rows = here.with_some_in_hand(run)
+    os.kill(int(run.tags[tags.PID]), signal.SIGKILL)
+    assert here.dagster.ended(run.run_id).status == "FAILURE"
+    assert here.rows("temperature") == rows
+    here.produce("temperature", temperatures(BATCH - IN_HAND))
+    wait_for("a full batch of the next run", lambda: here.rows("temperature") == rows + BATCH, every=0.2)
+    counters = """select sum("rows")::int, sum(dead_letters)::int, sum(next_offset - first_offset)::int
+        from ingest.position where stream = 'temperature'"""
+    ((stored, letters, consumed),) = query(here.url, counters)
+    assert stored == here.rows("temperature") == rows + BATCH
+    assert consumed == stored + letters
+
+
 def ingest(here: Here, *arguments: str) -> str:
     command = [sys.executable, "-m", "ingest_pipeline.cli.main", *arguments]
     environ = {**here.dagster.environ, "PYTHONPATH": str(ROOT)}
