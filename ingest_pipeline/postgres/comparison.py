@@ -17,6 +17,7 @@ from .tables import primary_key_name
 _NO_COLUMN, _NO_TABLE = " is missing", " does not exist"
 _MICROSECONDS, _MILLISECONDS = 6, 3
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "c": "a type"}
+_RENAMED = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE", "S": "SEQUENCE"}
 _TABLE = text("""
     SELECT c.relkind, row_security_active(c.oid) AS row_security, current_user AS role,
            pg_get_partkeydef(c.oid) AS partition_key, c.relispartition AS is_partition
@@ -40,6 +41,8 @@ _BELOW = text("""
     SELECT c.oid::regclass::text AS name, c.relkind,
            coalesce(pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT', false) AS is_default
     FROM tree JOIN pg_class c USING (oid) ORDER BY 1""")
+_HAS_ROWS = text("SELECT pg_relation_size(to_regclass(:name)) > 0")
+"""True after a row was written, also if the row is gone. Needs no right on the table."""
 _TRIGGERS = text("""
     SELECT t.tgname || CASE WHEN c.oid = to_regclass(:name) THEN '' ELSE ' of ' || c.oid::regclass END
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
@@ -67,16 +70,25 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
         return [f"table {schema}.{stream.table}{_NO_TABLE}"]
     if table.relkind not in ("r", "p"):
         kind = _KINDS.get(table.relkind, "no table")
-        return [f"{schema}.{stream.table} is {kind}: give the stream a table of its own, with another table= or name"]
+        way = "give the stream a table of its own, with another table= or name"
+        if table.relkind in _RENAMED:
+            way += f", or ALTER {_RENAMED[table.relkind]} {name} RENAME TO {quoted(f'{stream.table}_before')}"
+        return [f"{schema}.{stream.table} is {kind}: {way}"]
     differences = []
     if table.row_security:
         differences.append(
             f"row-level security applies to role {table.role}, and COPY refuses such a table: ALTER TABLE {name}"
             f" DISABLE ROW LEVEL SECURITY, or let a superuser run ALTER ROLE {quoted(table.role)} BYPASSRLS"
         )
-    differences += _column_differences(stream, name, _columns(connection, stream, schema))
-    differences += storage_differences(connection, name, stream.allow_unlogged)
     below = connection.execute(_BELOW, {"name": name}).all()
+    columns = _columns(connection, stream, schema)
+    missing = [column for column in stream.table_columns if column.name not in columns]
+    has_rows = any(map(_needs_value, missing)) and any(
+        connection.execute(_HAS_ROWS, {"name": part}).scalar() for part in (name, *(child.name for child in below))
+    )
+    differences += [_missing(column, name, has_rows) for column in missing]
+    differences += _column_differences(stream, name, columns)
+    differences += storage_differences(connection, name, stream.allow_unlogged)
     if table.partition_key is not None and not below:
         differences.append(f"it is partitioned by {table.partition_key} and has no partition: create one for its rows")
     for child in below:
@@ -88,9 +100,15 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
 
 
 def in_words(differences: list[str]) -> str:
-    """The differences in one line. The line suggests `ingest migrate` if creating tables or adding columns helps."""
-    migrate = any(difference.endswith((_NO_COLUMN, _NO_TABLE)) for difference in differences)
-    return "; ".join(differences) + (". `ingest migrate` adds what is missing" if migrate else "")
+    """The differences in one line. The line suggests `ingest migrate` for tables and columns that the command adds."""
+    added = [difference.endswith((_NO_COLUMN, _NO_TABLE)) for difference in differences]
+    advice = ". `ingest migrate` adds what is missing" if all(added) else ". After that, `ingest migrate` adds the rest"
+    return "; ".join(differences) + (advice if any(added) else "")
+
+
+def add_column(column: Column, table: str) -> str:
+    """The statement that adds a column to a table with rows. A run writes a nullable column as well."""
+    return f"ALTER TABLE {table} ADD {quoted(column.name)} {column.pg_type}"
 
 
 def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[str]:
@@ -128,18 +146,32 @@ def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, R
     return {row.name: row for row in connection.execute(_COLUMNS, {"name": _name(stream, schema)})}
 
 
+def _needs_value(column: Column) -> bool:
+    """Whether rows without the column cannot get it as declared."""
+    return not column.nullable and column.filled_by is FilledBy.ROW
+
+
+def _missing(column: Column, table: str, has_rows: bool) -> str:
+    difference = f"column {column.name} {column.pg_type}{_NO_COLUMN}"
+    if not (has_rows and _needs_value(column)):
+        return difference
+    if column.name in COORDINATES:
+        return f"{difference}, and rows without their Kafka coordinates are there: give the stream another table"
+    way = add_column(column, table)
+    return f"{difference}, and rows without a value for it are there: {way}, or declare the field `| None`"
+
+
 def _column_differences(stream: Stream, name: str, actual: dict[str, Row[tuple[object, ...]]]) -> list[str]:
     differences = []
     for column in stream.table_columns:
-        if column.name not in actual:
-            differences.append(f"column {column.name} {column.pg_type}{_NO_COLUMN}")
-        elif column.filled_by is not FilledBy.CLOCK and (problem := _column_problem(column, name, actual[column.name])):
+        row = actual.get(column.name)
+        if row and column.filled_by is not FilledBy.CLOCK and (problem := _column_problem(column, name, row)):
             differences.append(f"column {column.name} {problem}")
     for row in actual.values():
         if row.name not in stream.columns and row.not_null and not row.filled:
             differences.append(
-                f"column {row.name} is NOT NULL without a default, and no field fills it: give it a default, or drop"
-                " NOT NULL"
+                f"column {row.name} is NOT NULL without a default, and no field fills it: ALTER TABLE {name} ALTER"
+                f" {quoted(row.name)} DROP NOT NULL, or give it a default"
             )
     return differences
 
@@ -147,7 +179,11 @@ def _column_differences(stream: Stream, name: str, actual: dict[str, Row[tuple[o
 def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]]) -> str | None:
     alter = f"ALTER TABLE {table} ALTER {quoted(column.name)}"
     if actual.oid != column.pg_oid:
-        return f"is {actual.type}, declared as {column.pg_type}: alter the table by hand, or give the stream another"
+        cast = f"USING {quoted(column.name)}::text::{column.pg_type}"
+        return (
+            f"is {actual.type}, declared as {column.pg_type}: {alter} TYPE {column.pg_type} {cast}, or give the stream"
+            " another table"
+        )
     if column.filled_by is FilledBy.SEQUENCE:
         return None if actual.filled else f"is not filled by the database: {alter} ADD GENERATED ALWAYS AS IDENTITY"
     if actual.generated:

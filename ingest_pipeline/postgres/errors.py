@@ -29,6 +29,7 @@ from .no_session import NoSession
 _RECORD = ("22", "23", "54", "P0001", "44000")
 _STOP = ("08P01", "22P03", "22P04", "42")
 _ENVIRONMENT = ("08", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
+MIGRATING = "migrating"
 _BUSY = ("40001", "40P01", "55P03", "57014")
 """A serialization failure, a deadlock, and the time-outs of a lock and of a statement. The session goes on."""
 _NEVER_A_RECORD = ("0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "55006", "55P", "72", "F0",
@@ -98,7 +99,9 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
         return DatabaseUnavailable(f"{doing}: {state} {message}: {advice}", sqlstate=state)
     if _is(state, _STOP):
         if state == "42501":
-            advice = "Grant it, or run `ingest migrate` as a role that may create schemas and tables"
+            advice = "Grant it: `ingest check` prints the statement"
+            if doing.startswith(MIGRATING):
+                advice = "Grant it, or run `ingest migrate` as a role that may create schemas and tables"
             return NotPermitted(f"{doing}: {message}. {advice}", sqlstate=state)
         return SchemaMismatch(
             f"{doing}: {state} {message}. `ingest check` shows what differs and what mends it",

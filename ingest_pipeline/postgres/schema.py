@@ -12,9 +12,9 @@ from ..core.errors import RecordRefused, SchemaMismatch
 from ..core.stream import Stream
 from . import blockers
 from .catalog import ledger_differences
-from .comparison import column_names, has_table, in_words, table_differences
+from .comparison import add_column, column_names, has_table, in_words, table_differences
 from .database import Database
-from .errors import mapped_errors
+from .errors import MIGRATING, mapped_errors
 from .queries import quoted
 from .sql import in_text
 from .tables import event_table
@@ -57,7 +57,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
     done: list[str] = []
     with (
         blockers.named(database, [stream.table for stream in streams]),
-        database.connect("migrating", statement_seconds=0) as connection,
+        database.connect(MIGRATING, statement_seconds=0) as connection,
     ):
         connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
         version = ledger_version(connection, database.schemas.ledger)
@@ -134,7 +134,8 @@ def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[st
     existing = column_names(connection, stream, schema)
     table = event_table(stream, schema)
     done = []
-    for name in (column.name for column in stream.table_columns):
+    for declared in stream.table_columns:
+        name = declared.name
         if name not in existing:
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
             try:
@@ -145,7 +146,8 @@ def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[st
             except RecordRefused as error:
                 raise SchemaMismatch(
                     f"stream {stream.name}: table {schema}.{stream.table} holds rows, which have no value for the new"
-                    f" column {name}: declare the field `| None`, or add the column by hand",
+                    f" column {name}: {add_column(declared, f'{quoted(schema)}.{quoted(stream.table)}')}, or declare"
+                    " the field `| None`",
                     stream=stream.name,
                     sqlstate=error.sqlstate,
                 ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -91,3 +92,8 @@ class Bench:
         """(next_offset, rows, dead_letters)."""
         (row,) = self.sql('SELECT next_offset, "rows", dead_letters FROM ingest.position')
         return tuple(row)
+
+
+def pasted(message: str) -> list[str]:
+    """The ALTER statements in a message, as a reader would paste them."""
+    return re.findall(r"ALTER .*?(?=, or |;|$)", message)

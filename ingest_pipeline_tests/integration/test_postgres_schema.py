@@ -19,7 +19,7 @@ from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.integration.postgres_bench import Bench, pasted
 from ingest_pipeline_tests.samples import READING, good, make_batch, message
 
 pytestmark = pytest.mark.empty_database
@@ -93,12 +93,15 @@ def wide(database_url: str) -> Any:
 def test_a_column_of_another_type_stops_the_stream(wide: Bench, column: str, kind: str) -> None:
     wide.sql(f"ALTER TABLE wide DROP COLUMN {column} CASCADE; ALTER TABLE wide ADD COLUMN {column} {kind}")
     for refused in (wide.new_session, wide.ledger.prepare):
-        with pytest.raises(SchemaMismatch, match=rf"column {column} is .*by hand") as caught:
+        with pytest.raises(SchemaMismatch, match=rf"column {column} is .*: ALTER TABLE") as caught:
             refused()
         assert "\n" not in caught.value.message
         assert "ingest migrate" not in caught.value.message, "it retypes no column"
-    with pytest.raises(SchemaMismatch, match="by hand"):
+    with pytest.raises(SchemaMismatch, match=": ALTER TABLE"):
         schema.migrate(wide.database, [WIDE])
+    for statement in pasted(caught.value.message):
+        wide.sql(statement)
+    wide.new_session()
 
 
 def test_a_domain_is_another_type(wide: Bench) -> None:
@@ -147,7 +150,7 @@ def test_a_column_that_changes_under_a_running_stream_stops_it(database_url: str
     with Bench(database_url) as bench:
         bench.begin().write([good()])
         bench.sql("ALTER TABLE reading DROP COLUMN temperature")
-        with pytest.raises(SchemaMismatch, match="ingest migrate"):
+        with pytest.raises(SchemaMismatch, match="column temperature double precision is missing"):
             bench.write([good()])
         assert bench.counters() == (1, 1, 0)
 
@@ -246,7 +249,7 @@ def test_a_column_that_may_not_be_null_is_added_to_an_empty_table_only(database_
         bench.begin()
         stricter = Stream("reading", Stricter)
         bench.sql("INSERT INTO reading VALUES (1, 0, 0, 'a', 1.5, now())")
-        with pytest.raises(SchemaMismatch, match=r"column place: declare the field `\| None`") as caught:
+        with pytest.raises(SchemaMismatch, match=r"ADD \"place\" text, or declare the field `\| None`") as caught:
             schema.migrate(bench.database, [stricter])
         assert "\n" not in caught.value.message
         bench.sql("DELETE FROM reading")
