@@ -1,4 +1,7 @@
-"""A stream moves between jobs while records come: nothing lost, nothing twice, and no position ever goes back."""
+"""A stream moves between jobs while records come: nothing lost, nothing twice, and no position ever goes back.
+
+Meanwhile a stream that declares `max_silence` turns stale in Dagster, because no record comes. That takes 75 s.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,16 @@ import pytest
 
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
-from ingest_pipeline_tests.orchestration.location import JOBS_FILE, SUFFIX
+from ingest_pipeline_tests.orchestration.location import JOBS_FILE, SILENT_TOPIC, SUFFIX
+from ingest_pipeline_tests.orchestration.records import produce, temperatures
 from ingest_pipeline_tests.orchestration.test_kill import Feed, Watch
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 LOCATION = ["-m", "ingest_pipeline_tests.orchestration.location"]
 TOGETHER = {"temperature": "sites", "price": "sites"}
 APART = {"temperature": "attic", "price": "sites"}
+_FRESHNESS = """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {... on AssetNode {
+    freshnessStatusInfo {freshnessStatus}}}}"""
 
 
 @contextmanager
@@ -38,6 +44,31 @@ def load(feed: Feed) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+class Freshness:
+    """Follows the freshness of the silent stream in Dagster: UNKNOWN, HEALTHY or DEGRADED."""
+
+    def __init__(self, dagster: DagsterDev) -> None:
+        self._dagster = dagster
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow)
+        self.statuses: list[str] = []
+
+    def __enter__(self) -> Freshness:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(1.0):
+            node = self._dagster.ask(_FRESHNESS, key={"path": ["silent"]})["assetNodeOrError"]
+            status = (node.get("freshnessStatusInfo") or {}).get("freshnessStatus")
+            if status and self.statuses[-1:] != [status]:
+                self.statuses.append(str(status))
 
 
 def drained_by(dagster: DagsterDev, feed: Feed) -> dict[str, set[str]]:
@@ -63,16 +94,26 @@ def wait_for_jobs(dagster: DagsterDev, feed: Feed, jobs: Mapping[str, str]) -> N
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.empty_database
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_or_twice_while_a_stream_moves(
     kafka_server: RealKafka, database_url: str, tmp_path: Path
 ) -> None:
     feed, jobs_file = Feed(kafka_server, database_url), tmp_path / "jobs.json"
     for stream in feed.streams:
         kafka_server.create_topic(stream.topic, 2)
+    silent = f"silent{feed.suffix}"
+    kafka_server.create_topic(silent, 1)
+    produce(kafka_server.bootstrap_servers, silent, temperatures(5, partitions=1))
     jobs_file.write_text(json.dumps(TOGETHER))
-    environ = {**feed.environ, SUFFIX: feed.suffix, JOBS_FILE: str(jobs_file)}
-    with Watch(feed.url) as watch, DagsterDev(tmp_path, environ, LOCATION) as dagster:
+    environ = {
+        **feed.environ,
+        SUFFIX: feed.suffix,
+        JOBS_FILE: str(jobs_file),
+        SILENT_TOPIC: silent,
+        "SILENT_RUN_MAX_SECONDS": "10",
+        "SILENT_RUN_IDLE_SECONDS": "0",
+    }
+    with Watch(feed.url) as watch, DagsterDev(tmp_path, environ, LOCATION) as dagster, Freshness(dagster) as freshness:
         with load(feed):
             wait_for("the ledger", lambda: query(feed.url, "select to_regclass('ingest.position')") != [None])
             wait_for_jobs(dagster, feed, TOGETHER)
@@ -82,6 +123,7 @@ def test_nothing_is_lost_or_twice_while_a_stream_moves(
                 wait_for_jobs(dagster, feed, jobs)
         wait_for("lag 0", lambda: feed.lag() == 0, 120)
         assert {run.status for run in dagster.runs() if run.ended} == {"SUCCESS"}
+        wait_for("the silence", lambda: freshness.statuses[-2:] == ["HEALTHY", "DEGRADED"], 240, every=0.5)
     feed.assert_exact()
     assert watch.looks
     assert watch.went_back == []
