@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 
 from ingest_pipeline.cli import main
 
@@ -39,7 +40,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_example_is_a_code_location(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(project)
-    repository = import_module("my_project.definitions").defs.get_repository_def()
+    (target,) = loadable_targets_from_python_module("my_project.definitions", str(project))
+    assert target.attribute == "defs"
+    repository = target.target_definition.get_repository_def()
     keys = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     assert keys == {"shop/orders", "shop/kafka/orders", "revenue"}
     assert [sensor.name for sensor in repository.sensor_defs] == ["orders_sensor"]
