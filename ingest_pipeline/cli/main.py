@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,16 @@ class IngestGroup(click.Group):
             command: click.Command = getattr(importlib.import_module(module), name)
             return command
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggests the nearest command. Click itself compares only with the commands that are already imported."""
+        commands = self.list_commands(ctx)
+        near = get_close_matches(args[0], commands, n=1)
+        if near and args[0] not in commands and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -119,6 +130,7 @@ class Instant(click.ParamType[datetime]):
 
 
 @click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ingest-pipeline", prog_name="ingest")
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error: ingest --traceback status.")
 def main(**_: bool) -> None:
     """Copy Kafka topics into PostgreSQL tables, exactly once, run by Dagster.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +21,7 @@ from ingest_pipeline.cli import main, status
 from ingest_pipeline.operations.judgement import StreamStatus
 from ingest_pipeline.operations.partition_status import PartitionStatus
 
+ROOT = Path(__file__).parents[2]
 SCRIPT = Path(sys.executable).with_name("ingest")
 NOWHERE = "postgresql://somebody:hunter2@127.0.0.1:9/events"
 FAILING = {
@@ -115,6 +118,24 @@ def test_of_an_unexpected_error_only_the_class_is_told() -> None:
     )
     shown = CliRunner().invoke(main.main, ["--traceback", "resume", "price"], obj=BrokenClients())
     assert shown.exit_code == 1 and "LookupError: hunter2" in shown.output
+
+
+def test_a_misspelt_command_suggests_the_right_command() -> None:
+    done = run({}, "stauts")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no command 'stauts'. Did you mean 'status'?" in done.stderr
+    assert "No such command 'xyz'" in CliRunner().invoke(main.main, ["xyz"]).output
+    assert "'redrive'" in CliRunner().invoke(main.main, ["dead-letters", "redirve"]).output
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert run({}, "--version").stdout == f"ingest, version {version('ingest-pipeline')}\n"
+
+
+def test_make_help_has_its_texts_in_a_column() -> None:
+    lines = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout.splitlines()
+    starts = {len(match[0]) for line in lines if (match := re.match(r"  make \S+ +", line))}
+    assert len(starts) == 1 and len(lines) > 10
 
 
 COMPLETED = {
