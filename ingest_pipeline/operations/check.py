@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ..core.errors import IngestError
 from ..core.formats import Avro
@@ -12,6 +13,9 @@ from .check_kafka import kafka_findings
 from .clients import Clients
 from .finding import Finding
 from .stream_context import StreamContext
+
+if TYPE_CHECKING:
+    from ..postgres.database import Database
 
 
 def findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
@@ -32,35 +36,58 @@ def _schema_registry(clients: Clients) -> Finding:
 
 
 def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
-    from ..postgres import catalog, comparison, rights, schema, server_checks
+    from ..postgres import rights, server_checks
 
     database = clients.database()
     what = f"PostgreSQL at {database.where}"
     try:
         with database.connect("asking for the version") as connection:
             number, name = rights.server_version(connection)
-            version = schema.ledger_version(connection, database.schemas.ledger)
-            creates = rights.may_create(connection, database.schemas)
-            if number < rights.MINIMUM_VERSION:
-                yield Finding(False, what, f"version {name}, and 14 or newer is needed")
-            else:
-                yield Finding(True, what, f"version {name}")
-            yield _ledger(version, schema.LEDGER_VERSION, creates, database.schemas.ledger)
-            if version == schema.LEDGER_VERSION:
-                for difference in catalog.ledger_differences(connection, database.schemas):
-                    yield Finding(False, f"ledger {database.schemas.ledger}", difference)
-            for stream in streams:
-                exists = comparison.has_table(connection, stream, database.schemas.events)
-                wrong = comparison.table_differences(connection, stream, database.schemas.events)
-                remarks = [] if wrong else comparison.table_remarks(connection, stream, database.schemas.events)
-                yield _table(stream, wrong, remarks, may_come=creates and not exists)
-                if version is not None and (grants := rights.missing_rights(connection, stream, database.schemas)):
-                    yield Finding(False, f"rights for {stream.name}", "; ".join(grants))
-            yield from capacity_findings(clients.settings, streams, server_checks.session_limit(connection))
+            limit = server_checks.session_limit(connection)
+            may_look = rights.may_look(connection, database.schemas)
+        if number < rights.MINIMUM_VERSION:
+            yield Finding(False, what, f"version {name}, and 14 or newer is needed")
+        else:
+            yield Finding(True, what, f"version {name}")
+        yield from _rights(database, streams)
+        if may_look:
+            yield from _tables(database, streams)
+        yield from capacity_findings(clients.settings, streams, limit)
         for subject, problem in server_checks.problems(database):
             yield Finding(False, f"PostgreSQL: {subject}", problem)
     except IngestError as error:
         yield Finding(False, what, error.message)
+
+
+def _rights(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:
+    from ..postgres import rights
+
+    with database.connect("asking for the role's rights") as connection:
+        grants = existing = rights.missing_rights(connection, streams, database.schemas)
+        if not rights.may_create(connection, database.schemas):
+            grants = rights.missing_rights(connection, streams, database.schemas, absent_too=True)
+    if grants:
+        when = "" if grants == existing else ", after `ingest migrate`"
+        lines = "".join(f"\n{grant};" for grant in grants)
+        yield Finding(False, "rights in PostgreSQL", f"let the tables' owner run these lines{when}:{lines}")
+
+
+def _tables(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:
+    from ..postgres import catalog, comparison, rights, schema
+
+    schemas = database.schemas
+    with database.connect("comparing the tables") as connection:
+        creates = rights.may_create(connection, schemas)
+        version = schema.ledger_version(connection, schemas.ledger)
+        yield _ledger(version, schema.LEDGER_VERSION, creates, schemas.ledger)
+        if version == schema.LEDGER_VERSION:
+            for difference in catalog.ledger_differences(connection, schemas):
+                yield Finding(False, f"ledger {schemas.ledger}", difference)
+        for stream in streams:
+            exists = comparison.has_table(connection, stream, schemas.events)
+            wrong = comparison.table_differences(connection, stream, schemas.events)
+            remarks = [] if wrong else comparison.table_remarks(connection, stream, schemas.events)
+            yield _table(stream, wrong, remarks, may_come=creates and not exists)
 
 
 def _ledger(version: str | None, needed: str, creates: bool, schema: str) -> Finding:

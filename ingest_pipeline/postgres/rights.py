@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, text
 
 from ..core.stream import Stream
@@ -26,6 +28,12 @@ _NEEDED = {
     "schema_version": ("SELECT",),
 }
 _NO_USAGE = text("SELECT NOT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema")
+_MAY_LOOK = text("""
+    SELECT NOT EXISTS (SELECT FROM pg_namespace n LEFT JOIN pg_class c
+                           ON c.relnamespace = n.oid AND c.relname = 'schema_version' AND n.nspname = :ledger
+                       WHERE n.nspname IN (:ledger, :events)
+                         AND NOT (has_schema_privilege(n.oid, 'USAGE')
+                                  AND coalesce(has_table_privilege(c.oid, 'SELECT'), true)))""")
 _MAY_CREATE = text("""
     SELECT coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = :schema), 'CREATE'),
                     has_database_privilege(current_database(), 'CREATE'))""")
@@ -51,24 +59,41 @@ def server_version(connection: Connection) -> tuple[int, str]:
     return row.number, row.name
 
 
-def missing_rights(connection: Connection, stream: Stream, schemas: Schemas) -> list[str]:
-    """The missing GRANT statements, for existing schemas, tables and sequences."""
+def missing_rights(
+    connection: Connection, streams: Sequence[Stream], schemas: Schemas, absent_too: bool = False
+) -> list[str]:
+    """The missing GRANT statements. Needs no right to look at schemas and tables.
+
+    Args:
+        absent_too: also the rights on schemas and tables that do not exist yet.
+    """
     role = quoted(connection.execute(text("SELECT current_user")).scalar_one())
-    grants = [
-        f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}"
-        for schema in dict.fromkeys((schemas.ledger, schemas.events))
-        if connection.execute(_NO_USAGE, {"schema": schema}).scalar()
-    ]
+    grants = []
+    for schema in dict.fromkeys((schemas.ledger, schemas.events)):
+        no_usage = connection.execute(_NO_USAGE, {"schema": schema}).scalar()
+        if no_usage or (no_usage is None and absent_too):
+            grants.append(f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}")
     needed = {(schemas.ledger, table): rights for table, rights in _NEEDED.items()}
-    needed[schemas.events, stream.table] = ("SELECT", "INSERT")
+    needed |= {(schemas.events, stream.table): ("SELECT", "INSERT") for stream in streams}
     for (schema, table), rights in needed.items():
-        for right in rights:
-            if connection.execute(_MAY_NOT, {"schema": schema, "table": table, "right": right}).scalar():
-                grants.append(f"GRANT {right} ON {quoted(schema)}.{quoted(table)} TO {role}")
-    names = {"schema": schemas.events, "table": stream.table}
-    for sequence in connection.execute(_SEQUENCES_WITHOUT_USAGE, names).scalars():
-        grants.append(f"GRANT USAGE ON SEQUENCE {sequence} TO {role}")
-    return grants
+        names = {"schema": schema, "table": table}
+        may_not = {right: connection.execute(_MAY_NOT, {**names, "right": right}).scalar() for right in rights}
+        missing = [right for right, refused in may_not.items() if refused or (refused is None and absent_too)]
+        if missing:
+            grants.append(f"GRANT {', '.join(missing)} ON {quoted(schema)}.{quoted(table)} TO {role}")
+    sequences = dict.fromkeys(
+        sequence
+        for stream in streams
+        for sequence in connection.execute(
+            _SEQUENCES_WITHOUT_USAGE, {"schema": schemas.events, "table": stream.table}
+        ).scalars()
+    )
+    return grants + [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
+
+
+def may_look(connection: Connection, schemas: Schemas) -> bool:
+    """Whether this role may read the ledger's version and look up tables, as far as the schemas exist."""
+    return bool(connection.execute(_MAY_LOOK, {"ledger": schemas.ledger, "events": schemas.events}).scalar())
 
 
 def may_create(connection: Connection, schemas: Schemas) -> bool:

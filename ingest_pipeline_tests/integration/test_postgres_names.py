@@ -61,7 +61,7 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         assert bench.ledger.begin(IDENTITY, {1: NextOffset(0)}, first=False)
         with bench.database.connect("looking") as connection:
             assert comparison.table_differences(connection, bench.stream, name) == []
-            assert rights.missing_rights(connection, bench.stream, schemas) == []
+            assert rights.missing_rights(connection, [bench.stream], schemas) == []
 
 
 def test_the_system_columns_are_those_of_postgresql(database_url: str) -> None:

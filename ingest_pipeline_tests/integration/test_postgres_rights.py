@@ -14,9 +14,13 @@ from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.check import _postgres
+from ingest_pipeline.operations.clients import Clients
+from ingest_pipeline.operations.finding import Finding
 from ingest_pipeline.postgres import rights
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_retention import SettledLetters
+from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
 
@@ -69,12 +73,12 @@ def test_without_create_the_message_names_the_command(role: Role) -> None:
 def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
     role.owner.ledger.prepare()
     with role.bench.database.connect("looking") as connection:
-        missing = rights.missing_rights(connection, role.bench.stream, role.bench.database.schemas)
+        missing = rights.missing_rights(connection, [role.bench.stream], role.bench.database.schemas)
     assert missing
     for statement in missing:
         role.owner.sql(statement)
     with role.bench.database.connect("looking") as connection:
-        assert rights.missing_rights(connection, role.bench.stream, role.bench.database.schemas) == []
+        assert rights.missing_rights(connection, [role.bench.stream], role.bench.database.schemas) == []
     role.bench.begin()
     role.bench.write([good(), BAD, good()])
     role.bench.ledger.pause("why", "ann")
@@ -85,6 +89,31 @@ def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
     commands(role.bench)
     assert role.owner.letters() != {}
     assert role.owner.sql("SELECT count(*) FROM ingest.position") == [0]
+
+
+@pytest.mark.parametrize("migrated", [True, False])
+def test_check_prints_all_grants_at_once_to_a_role_without_rights(role: Role, migrated: bool) -> None:
+    if migrated:
+        role.owner.ledger.prepare()
+    (grants,) = [finding.message for finding in postgres_findings(role.bench) if finding.what == "rights in PostgreSQL"]
+    assert ("after `ingest migrate`" in grants) == (not migrated)
+    role.owner.ledger.prepare()
+    lines = grants.splitlines()[1:]
+    assert len(lines) == len(set(lines)) > 10
+    for line in lines:
+        assert line.startswith("GRANT ")
+        assert line.endswith(f' TO "{role.name}";')
+        role.owner.sql(line)
+    assert [finding for finding in postgres_findings(role.bench) if not finding.ok] == []
+    role.bench.begin().write([good(), BAD])
+
+
+def postgres_findings(bench: Bench) -> list[Finding]:
+    clients = Clients(load_settings([bench.stream.name], {"DATABASE_URL": bench.url}))
+    try:
+        return list(_postgres(clients, [bench.stream]))
+    finally:
+        clients.close()
 
 
 def commands(bench: Bench) -> None:

@@ -261,11 +261,11 @@ def test_a_right_on_a_sequence_is_found(owner: Bench) -> None:
     role = OtherRole(owner, owner.stream)
     with role.bench as bench:
         with bench.database.connect("looking") as connection:
-            (grant,) = rights.missing_rights(connection, bench.stream, bench.database.schemas)
+            (grant,) = rights.missing_rights(connection, [bench.stream], bench.database.schemas)
         assert grant == f'GRANT USAGE ON SEQUENCE reading_id_seq TO "{role.name}"'
         owner.sql(grant)
         with bench.database.connect("looking") as connection:
-            assert rights.missing_rights(connection, bench.stream, bench.database.schemas) == []
+            assert rights.missing_rights(connection, [bench.stream], bench.database.schemas) == []
         bench.write([good()])
     owner.sql(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
 
