@@ -10,7 +10,6 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorStatus
-from dagster._daemon.types import DaemonHeartbeat
 
 from .tags import sensor_name
 
@@ -26,7 +25,7 @@ def reasons(instance: dg.DagsterInstance, jobs: Collection[str]) -> dict[str, st
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
         if state.status == InstigatorStatus.STOPPED
     }
-    heartbeat: DaemonHeartbeat | None = instance.get_daemon_heartbeats().get(_DAEMON)
+    heartbeat = instance.get_daemon_heartbeats().get(_DAEMON)
     silent_seconds = 0.0 if heartbeat is None else time.time() - heartbeat.timestamp
     words = {}
     for job in jobs:

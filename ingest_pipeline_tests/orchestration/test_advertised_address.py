@@ -35,4 +35,4 @@ def test_sensor_run_and_status_name_the_address(
             " not resolve on this machine. Correct advertised.listeners there (_RESOLVE)"
         )
         assert tick.value.description == failure(run) == message
-        assert "kafka.invalid:9092" in ingest(here, "status", code=2)
+        assert "kafka.invalid:9092" in ingest(here, "status", code=3)

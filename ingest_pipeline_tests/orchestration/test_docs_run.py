@@ -23,6 +23,7 @@ SAID = {
     "check": (0, 1),  # Dagster's configuration here is not the shipped one
     "status": (1,),
     "status price": (1,),  # dead letters wait
+    "status --json": (1,),
     "dead-letters show price 17": (1,),  # there are no 17
 }
 

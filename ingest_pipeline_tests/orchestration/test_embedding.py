@@ -63,7 +63,7 @@ def test_the_commands_know_its_streams(project: Path, database_url: str) -> None
     assert (migrated.returncode, "orders" in migrated.stdout) == (0, True), migrated.stderr
     assert ingest("migrate").stdout.startswith("nothing to do")
     found = ingest("status")
-    assert (found.returncode, found.stdout.startswith("orders stopped")) == (2, True), found.stderr
+    assert (found.returncode, found.stdout.startswith("orders unknown")) == (3, True), found.stderr
     assert "price" not in found.stdout
     (project / ".env").write_text("ORDERS_BATCH_SIZE=7")
     assert re.search(r"^ORDERS_BATCH_SIZE +7 ", ingest("settings").stdout, re.MULTILINE)
