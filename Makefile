@@ -30,8 +30,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null || { $(FIND_PYTHON); "$$python" -m venv --clear .venv; }
 	@echo "Installing the locked packages into .venv. This takes about a minute."
 	@set -o pipefail; $(BIN)/python -m pip --disable-pip-version-check install --require-hashes -r requirements.lock \
-		| awk -v all="$$(grep -c == requirements.lock)" '/^Collecting/ {printf "\r  %d of %d packages", ++n, all} \
-		/^Installing/ {printf "\n  unpacking"} {fflush()} END {print ""}'
+		| if [ -t 1 ]; then awk -v all="$$(grep -c == requirements.lock)" \
+			'/^Collecting/ {printf "\r  %d of %d packages", ++n, all} /^Installing/ {printf "\n  unpacking"} \
+			{fflush()} END {print ""}'; else cat >/dev/null; fi
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 

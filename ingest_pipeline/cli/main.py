@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib
 import io
+import logging
 import os
 import sys
 import traceback
@@ -38,6 +39,8 @@ _COMMANDS = {
     "status": "ingest_pipeline.cli.status:status",
     "tail": "ingest_pipeline.cli.table:tail",
 }
+_LOGGING = ("demo", "metrics", "simulate")
+"""Commands that run for long. They log to stderr what the client of Kafka reports."""
 _ERROR_CODES = {"status": 3}
 """Command → the exit code of its errors, usage errors included, where 1 and 2 have another meaning."""
 
@@ -131,14 +134,21 @@ class Instant(click.ParamType[datetime]):
 
 @click.group(cls=IngestGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ingest-pipeline", prog_name="ingest")
-@click.option("--traceback", is_flag=True, help="Show the traceback of an error: ingest --traceback status.")
-def main(**_: bool) -> None:
+@click.option(
+    "--traceback",
+    is_flag=True,
+    help="Show the traceback of an error and Kafka's client log: ingest --traceback status.",
+)
+@click.pass_context
+def main(ctx: click.Context, traceback: bool) -> None:
     """Copy Kafka topics into PostgreSQL tables, exactly once, run by Dagster.
 
     Settings come from the environment and from .env. `ingest settings` lists all settings.
 
     Example: ingest status
     """
+    if not traceback and ctx.invoked_subcommand not in _LOGGING:
+        logging.getLogger(__package__.partition(".")[0]).addHandler(logging.NullHandler())
 
 
 @main.command()

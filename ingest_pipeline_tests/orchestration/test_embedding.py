@@ -65,6 +65,8 @@ def test_the_commands_know_its_streams(project: Path, database_url: str) -> None
     found = ingest("status")
     assert (found.returncode, found.stdout.startswith("orders unknown")) == (3, True), found.stderr
     assert "price" not in found.stdout
+    assert found.stderr == ""  # Kafka's client logs its failed connections only on demand
+    assert "Connection refused" in ingest("--traceback", "status").stderr
     (project / ".env").write_text("ORDERS_BATCH_SIZE=7")
     assert re.search(r"^ORDERS_BATCH_SIZE +7 ", ingest("settings").stdout, re.MULTILINE)
 
