@@ -110,9 +110,9 @@ class Drain:
             self._beat()
             ended = self._end_reason()
             lanes = list(self._reading.values())
-            if ended is None and not any(lane.leaving is not None or lane.batch.due for lane in lanes):
-                self._read(lanes)
             crowded = self._crowded(lanes)
+            if ended is None and not (crowded or any(lane.leaving is not None or lane.batch.due for lane in lanes)):
+                self._read(lanes)
             for lane in lanes:
                 if ended is not None or lane is crowded or lane.leaving is not None or lane.batch.due:
                     self._settle(lane)
