@@ -12,6 +12,7 @@ import click
 from ..core.errors import RefusalStage
 from ..core.letter_filter import LetterFilter
 from ..core.stream import Stream
+from .json_output import json_option, print_json
 from .main import Instant, StreamName, context_of, open_clients
 from .progress import progress
 
@@ -69,12 +70,17 @@ def _confirmed(total: int, question: str, yes: bool) -> bool:
 @dead_letters.command("list")
 @_filtered
 @click.option("--limit", default=20, show_default=True, help="How many letters to list below the counts.")
-def list_letters(letters: DeadLetters, selected: LetterFilter, stream: Stream, limit: int) -> None:
+@json_option
+def list_letters(letters: DeadLetters, selected: LetterFilter, stream: Stream, *, limit: int, as_json: bool) -> None:
     """Count the open letters by reason, and list the oldest.
 
     Example: ingest dead-letters list price --stage decode
     """
     counts = letters.count_by_reason(selected)
+    if as_json:
+        reasons = [{"letters": row.letters, "stage": row.stage, "reason": row.reason} for row in counts]
+        print_json({"reasons": reasons, "letters": [_entry(row) for row in letters.page(selected, limit=limit)]})
+        return
     if not counts:
         click.echo(f"{stream.name} has no such open dead letter")
         return
@@ -85,6 +91,18 @@ def list_letters(letters: DeadLetters, selected: LetterFilter, stream: Stream, l
         where = f"partition {row.kafka_partition} offset {row.kafka_offset}"
         failed_at = row.failed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         click.echo(f"id {row.id}  {where}  {failed_at}  tries {row.attempts}  {row.reason}")
+
+
+def _entry(row: Any) -> dict[str, Any]:
+    """A letter without its payload."""
+    return {
+        "id": row.id,
+        "partition": row.kafka_partition,
+        "offset": row.kafka_offset,
+        "failed_at": row.failed_at,
+        "attempts": row.attempts,
+        "reason": row.reason,
+    }
 
 
 @dead_letters.command()

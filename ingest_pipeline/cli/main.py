@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +20,7 @@ from ..core.errors import EnvironmentFault, IngestError, LedgerConflict, Setting
 from ..core.stream import Stream
 from ..core.streams import by_name
 from ..core.timestamps import parse_instant
-from ..settings import Settings, describe, load_settings
+from ..settings import Settings, load_settings
 from ..settings.streams import load_streams
 
 if TYPE_CHECKING:
@@ -30,11 +29,13 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
+    "check": "ingest_pipeline.cli.check:check",
     "dead-letters": "ingest_pipeline.cli.dead_letters:dead_letters",
     "demo": "ingest_pipeline.cli.demo:demo",
     "metrics": "ingest_pipeline.cli.metrics:metrics",
     "replay": "ingest_pipeline.cli.replay:replay",
     "schema": "ingest_pipeline.cli.table:schema",
+    "settings": "ingest_pipeline.cli.list_settings:settings",
     "simulate": "ingest_pipeline.cli.demo:simulate",
     "status": "ingest_pipeline.cli.status:status",
     "tail": "ingest_pipeline.cli.table:tail",
@@ -152,23 +153,6 @@ def main(ctx: click.Context, traceback: bool) -> None:
 
 
 @main.command()
-@click.option("--set-only", is_flag=True, help="Only the settings that differ from their default.")
-def settings(set_only: bool) -> None:
-    """List all settings with value, default and meaning. Secrets are masked.
-
-    Example: BATCH_SIZE=500 ingest settings --set-only
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("setting", "value", "default", "meaning", box=None, pad_edge=False)
-    for row in describe(_settings()):
-        if not set_only or row.value != row.default:
-            table.add_row(row.name, row.value, row.default, row.meaning)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-@main.command()
 def migrate() -> None:
     """Create or update the ledger and every stream's table.
 
@@ -180,23 +164,6 @@ def migrate() -> None:
 
     changes = schema.migrate(open_clients().database(), load_streams())
     click.echo("\n".join(changes) or "nothing to do: the ledger and all tables are as declared")
-
-
-@main.command()
-def check() -> None:
-    """Check Kafka, PostgreSQL, tables, rights and Dagster's configuration. A line says OK, or DO with the remedy.
-
-    The exit code is 1 when something needs doing. Example: ingest check
-    """
-    from ..operations.check import findings
-    from ..orchestration.instance_check import instance_findings
-
-    clients, streams = open_clients(), load_streams()
-    problems = 0
-    for finding in chain(findings(clients, streams), instance_findings(clients, streams)):
-        problems += not finding.ok
-        click.echo(f"{'OK  ' if finding.ok else 'DO  '} {finding.what}: {finding.message}")
-    sys.exit(1 if problems else 0)
 
 
 @main.command()
@@ -241,7 +208,8 @@ def _one_line(error: Exception, command: str) -> str:
     return f"unexpected error {type(error).__name__}\nHint: `ingest --traceback {command} …` shows where."
 
 
-def _settings() -> Settings:
+def settings_of_streams() -> Settings:
+    """The environment's settings."""
     return load_settings({stream.name: stream.job for stream in load_streams()})
 
 
@@ -251,7 +219,7 @@ def open_clients() -> Clients:
 
     root = click.get_current_context().find_root()
     if root.obj is None:
-        root.obj = Clients(_settings())
+        root.obj = Clients(settings_of_streams())
         root.call_on_close(root.obj.close)
     clients: Clients = root.obj
     return clients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -9,15 +10,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 import dagster as dg
+import msgspec
 import psycopg
 import pytest
 
+from ingest_pipeline import Stream
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest, interruptible
-from ingest_pipeline_tests.orchestration.records import temperatures
+from ingest_pipeline_tests.orchestration.records import Record, temperatures
 
 pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
@@ -35,6 +41,33 @@ def test_tail_shows_the_newest_rows_first(bench: Make) -> None:
     shown = ingest(here, "tail", "temperature", "-n", "3").splitlines()
     assert shown[0].split()[:3] == ["kafka_incarnation", "kafka_partition", "kafka_offset"]
     assert [tuple(map(int, line.split()[1:3])) for line in shown[1:]] == here.query(_NEWEST)
+
+
+def test_commands_print_json(bench: Make) -> None:
+    class Meter(msgspec.Struct):
+        price: Decimal
+        tags: dict[str, Any]
+        raw: bytes
+        event_time: datetime
+
+    meters = bench([Stream("meter", Meter)], partitions=1)
+    value = (
+        b'{"price": "1.50", "tags": {"a": [1, "\xc3\xa9"]}, "raw": "AP8=", "event_time": "2026-01-01T01:00:00+01:00"}'
+    )
+    meters.produce([Record(value, 0), Record(b"{", 0)])
+    meters.drain()
+    (row,) = json.loads(ingest(meters, "tail", "meter", "--json"))
+    assert row | {"price": "1.50", "tags": {"a": [1, "é"]}, "raw": "AP8=", "kafka_offset": 0} == row
+    assert row["event_time"] == "2026-01-01T00:00:00+00:00"
+    assert '{"a": [1, "é"]}' in ingest(meters, "tail", "meter")
+    listed = json.loads(ingest(meters, "dead-letters", "list", "meter", "--json"))
+    assert listed["reasons"] == [{"letters": 1, "stage": "decode", "reason": "Input data was truncated"}]
+    assert [(letter["partition"], letter["offset"]) for letter in listed["letters"]] == [(0, 1)]
+    assert datetime.fromisoformat(listed["letters"][0]["failed_at"]).tzinfo is not None
+    settings = {row["name"]: row for row in json.loads(ingest(meters, "settings", "--json"))}
+    assert (settings["BATCH_TIMEOUT"]["value"], settings["BATCH_TIMEOUT"]["scope"]) == ("0.1", "stream")
+    checks = json.loads(ingest(meters, "check", "--json"))
+    assert {"ok": True, "what": "table of meter", "message": "as declared"} in checks
 
 
 def test_tail_before_there_is_a_table_is_one_line(bench: Make) -> None:
