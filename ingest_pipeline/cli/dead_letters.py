@@ -107,6 +107,26 @@ def _entry(row: Any) -> dict[str, Any]:
 
 @dead_letters.command()
 @click.argument("stream", type=StreamName())
+@click.option("-n", "records", default=1000, show_default=True, type=click.IntRange(1, 100_000), help="Of a partition.")
+@click.option("--limit", default=20, show_default=True, help="How many refused records to list.")
+def peek(stream: Stream, records: int, limit: int) -> None:
+    """Show which of the next records would be refused, and why. Nothing is stored, and no position moves.
+
+    Example: ingest dead-letters peek price
+    """
+    from ..operations.peek import peek as look
+
+    peeked = look(context_of(stream), records)
+    refused = peeked.refused
+    click.echo(f"{len(refused):,} of the next {peeked.records:,} records of {stream.name} would be refused")
+    for letter in refused[:limit]:
+        click.echo(f"partition {letter.partition} offset {letter.offset}  {letter.stage}  {letter.reason}")
+    if len(refused) > limit:
+        click.echo(f"… and {len(refused) - limit:,} more")
+
+
+@dead_letters.command()
+@click.argument("stream", type=StreamName())
 @click.option("--count", type=click.IntRange(min=0), required=True, help="How many letters. 0 ends it.")
 def allow(stream: Stream, count: int) -> None:
     """Let the next dead letters of a stream pass without counting against the limit.

@@ -143,8 +143,9 @@ class LetterTally:
         where = ", ".join(f"partition {p} offsets {min(o)} to {max(o)}" for p, o in sorted(offsets.items()))
         why = "; ".join(f"{count:,}x {reason}" for reason, count in reasons)
         return DeadLetterLimit(
-            f"stream {stream}: {problem}: {why} ({where}). Nothing of this batch was committed. Mend the producer or"
-            f" the stream's declaration. Or let them pass: ingest dead-letters allow {stream} --count N",
+            f"stream {stream}: {problem}: {why} ({where}). Nothing of this batch was committed. See the"
+            f" waiting records: ingest dead-letters peek {stream}. Mend the producer or the stream's declaration. Or"
+            f" let them pass: ingest dead-letters allow {stream} --count N",
             stream=stream,
             partition=refusals[-1].partition,
             offset=refusals[-1].offset,

@@ -42,6 +42,24 @@ def test_a_wrong_deployment_drains_nothing_into_dead_letters(bench: Make) -> Non
     assert "backing off: the last 1 run failed without progress (DeadLetterLimit)" in skipped
 
 
+def test_peek_shows_what_waits_and_moves_nothing(bench: Make) -> None:
+    stopped = started(bench())
+    stopped.produce([NO_TIME] * 60 + [Record(b"no JSON", 0)] * 41 + temperatures(3) + [Record(None, 1)])
+    assert not stopped.by_sensor().success
+    counters = stopped.query(COUNTERS)
+    topic, group = stopped.clients.topic(stopped.stream), stopped.clients.group_id(stopped.stream)
+    offsets = topic.group_offsets(group)
+    printed = ingest(stopped, "dead-letters", "peek", "temperature", "--limit", "61").splitlines()
+    assert printed[0] == "101 of the next 105 records of temperature would be refused"
+    assert printed[1] == "partition 0 offset 2  decode  Object missing required field `timestamp`"
+    assert printed[61].startswith("partition 0 offset 62  decode  JSON is malformed")
+    assert printed[62] == "… and 40 more"
+    assert stopped.query(COUNTERS) == counters
+    assert topic.group_offsets(group) == offsets
+    few = ingest(stopped, "dead-letters", "peek", "temperature", "-n", "5").splitlines()
+    assert few[0] == "5 of the next 7 records of temperature would be refused"
+
+
 def definition(bench: Bench) -> str:
     return tags.definition_of(bench.stream, bench.settings)
 

@@ -116,7 +116,8 @@ def test_the_error_names_reasons_offsets_and_commands() -> None:
         window().tally(refused, [0] * len(refused), 0).after(0)
     assert raised.value.message == (
         "stream reading: 101 records in a row were refused: 60x a; 30x b; 9x c (partition 0 offsets 7 to 301)."
-        " Nothing of this batch was committed. Mend the producer or the stream's declaration. Or let them pass:"
+        " Nothing of this batch was committed. See the waiting records: ingest dead-letters peek reading. Mend the"
+        " producer or the stream's declaration. Or let them pass:"
         " ingest dead-letters allow reading --count N"
     )
     assert (raised.value.stream, raised.value.partition, raised.value.offset) == ("reading", 0, 301)

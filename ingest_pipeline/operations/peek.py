@@ -1,0 +1,96 @@
+"""Which of a stream's next records would be refused. Reads only: no position and no group offset moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from ..core.batch import SLICE_SECONDS
+from ..core.errors import KafkaUnavailable, SettingsError
+from ..core.record import Batch, Chunk, DeadLetter, Message, NextOffset, Position
+from ..core.rows import decode_batch
+from .limits import record_rules
+from .stream_context import StreamContext
+
+_ANSWER_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Peeked:
+    """The next records of all partitions.
+
+    Attributes:
+        refused: by the decoder. A refusal by the table shows only when the row is written.
+    """
+
+    records: int = 0
+    rows: int = 0
+    skipped: int = 0
+    refused: list[DeadLetter] = field(default_factory=list)
+
+
+def peek(context: StreamContext, records: int) -> Peeked:
+    """Decode up to `records` records of each partition, from the positions on.
+
+    Raises:
+        SettingsError: the stream has no position yet.
+        KafkaUnavailable, DataLoss, NotPermitted: the records cannot be read.
+    """
+    stream, clients = context.stream, context.clients
+    stored = context.ledger.positions()
+    if not stored:
+        raise SettingsError(f"stream {stream.name} has no position yet. Its first run makes one")
+    ends = context.topic.end_offsets(list(stored))
+    positions = {p: Position(p, row.incarnation, NextOffset(row.next_offset)) for p, row in stored.items()}
+    stops = {p: min(row.next_offset + records, ends[p].next_offset) for p, row in stored.items() if p in ends}
+    decoder, peeked = clients.decoder(stream), Peeked()
+    for messages in _read(context, positions, stops).values():
+        batch = decode_batch(
+            messages,
+            {},
+            positions,
+            decode=decoder.decode,
+            decode_many=decoder.decode_many,
+            rules=record_rules(context.settings, stream),
+        )
+        if batch is not None:
+            _add(peeked, batch)
+    return peeked
+
+
+def _add(peeked: Peeked, batch: Batch) -> None:
+    peeked.records += batch.records
+    peeked.rows += len(batch.rows)
+    peeked.skipped += sum(advance.skipped for advance in batch.advances.values())
+    peeked.refused += batch.dead_letters
+
+
+def _read(
+    context: StreamContext, positions: Mapping[int, Position], stops: Mapping[int, int]
+) -> dict[int, list[Message]]:
+    """Partition → its records below the stop."""
+    stream, clock = context.stream, context.clients.clock
+    reached = {p: position.resume_at.next_offset for p, position in positions.items() if p in stops}
+    left = {p for p, offset in reached.items() if offset < stops[p]}
+    messages: dict[int, list[Message]] = {p: [] for p in left}
+    deadline = clock.monotonic() + _ANSWER_SECONDS
+    with closing(context.clients.source([stream], context.ledger.ledger_id())) as source:
+        source.assign(stream.topic, {p: positions[p].resume_at for p in left})
+        while left:
+            chunk = source.read(1000, SLICE_SECONDS).get(stream.topic, Chunk())
+            for message in chunk.messages:
+                if (p := message.partition()) in left and message.offset() < stops[p]:
+                    messages[p].append(message)
+                reached[p] = message.offset() + 1
+            reached |= {p: end.next_offset for p, end in chunk.ends.items()}
+            left = {p for p in left if reached[p] < stops[p]}
+            if left and chunk.error is not None:
+                raise chunk.error
+            if left and clock.monotonic() > deadline:
+                raise KafkaUnavailable(
+                    f"stream {stream.name}: Kafka gave no record of partitions {sorted(left)} for"
+                    f" {_ANSWER_SECONDS:.0f} s. Try again later",
+                    stream=stream.name,
+                )
+    return messages
