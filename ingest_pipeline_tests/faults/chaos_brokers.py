@@ -26,7 +26,7 @@ def kill_until_rows(world: World, draw: random.Random) -> Struck:
     broker = a_broker(world, draw)
     target = leads(world, broker)
     world.cluster.brokers[broker].kill()
-    return Struck(target, lambda: world.cluster.restart(broker))
+    return Struck(target, heal=lambda: world.cluster.restart(broker))
 
 
 def kill_and_restart(world: World, draw: random.Random) -> Struck:
@@ -50,7 +50,7 @@ def freeze_until_rows(world: World, draw: random.Random) -> Struck:
         world.cluster.brokers[broker].thaw()
         world.cluster.wait_in_sync()
 
-    return Struck(target, thaw)
+    return Struck(target, heal=thaw)
 
 
 def freeze_briefly(world: World, draw: random.Random) -> Struck:

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import dagster as dg
 
@@ -26,6 +26,7 @@ class Struck:
     """
 
     target: str
+    _: KW_ONLY
     stream: str = ""
     heal: Callable[[], object] = lambda: None
 

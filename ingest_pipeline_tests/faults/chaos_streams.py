@@ -31,7 +31,7 @@ def lock_until_healed(world: World, draw: random.Random) -> Struck:
     stream = draw.choice(list(feed.SHAPES))
     connection = psycopg.connect(world.url, application_name="chaos")
     connection.execute(f"lock table {stream} in access exclusive mode")
-    return Struck(stream, stream, connection.close)
+    return Struck(stream, stream=stream, heal=connection.close)
 
 
 def rename_column(world: World, draw: random.Random) -> Struck:
@@ -41,7 +41,9 @@ def rename_column(world: World, draw: random.Random) -> Struck:
     since = _now(world)
     alter(world, f"alter table {stream} rename column {column} to renamed")
     _wait_for_failure(world, stream, since)
-    return Struck(stream, stream, lambda: alter(world, f"alter table {stream} rename column renamed to {column}"))
+    return Struck(
+        stream, stream=stream, heal=lambda: alter(world, f"alter table {stream} rename column renamed to {column}")
+    )
 
 
 def poison(world: World, draw: random.Random) -> Struck:
@@ -51,7 +53,7 @@ def poison(world: World, draw: random.Random) -> Struck:
     _allow(world, stream, 0)
     world.producers.flood(stream, _FLOOD)
     _wait_for_failure(world, stream, since)
-    return Struck(stream, stream, lambda: _allow(world, stream, _FLOOD))
+    return Struck(stream, stream=stream, heal=lambda: _allow(world, stream, _FLOOD))
 
 
 def delete_topic(world: World, draw: random.Random) -> Struck:
@@ -63,7 +65,7 @@ def delete_topic(world: World, draw: random.Random) -> Struck:
     since = _now(world)
     world.kafka.delete_topic(DOOMED)
     _wait_for_failure(world, DOOMED, since)
-    return Struck(DOOMED, DOOMED, lambda: _create_again(world))
+    return Struck(DOOMED, stream=DOOMED, heal=lambda: _create_again(world))
 
 
 def doomed_rows(world: World) -> tuple[int, int]:
