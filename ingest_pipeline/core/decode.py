@@ -25,8 +25,8 @@ from .many import try_map
 from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
-from .time_forms import EPOCH_HINT, TimeForm
-from .timestamps import may_have_nanoseconds, parse_timestamp
+from .time_forms import EPOCH_HINT, ISO
+from .timestamps import may_have_nanoseconds
 from .transform import Transform
 from .value_checks import FIRST_YEAR, LAST_YEAR, ValueChecks
 
@@ -60,12 +60,11 @@ class RecordDecoder:
             self._leaves = lambda event: flat(self._shape, [event])[0]
         self._times = self._limits.times
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
-        self._plain = all(map(_needs_no_check, stream.fields))
         self._undeclared = Undeclared(self._shape) if stream.extra_column else None
         self._structs = tuple(i for i, item in enumerate(stream.fields) if self._needs_builtins(item))
         self._texts = () if codec.is_json else tuple(i for i, item in enumerate(stream.fields) if _holds_text(item))
         self._forms = tuple((i, item) for i, item in enumerate(stream.fields) if item.time_form is not None)
-        self._plain = self._plain and not (self._forms and self._checks)
+        self._plain = all(map(_needs_no_check, stream.fields)) and not (self._forms and self._checks)
         self._converts = bool(self._structs or documents.any or self._forms)
         self._values = self._leaves
         if self._converts:
@@ -200,28 +199,17 @@ class RecordDecoder:
         """Whether a jsonb value may hold Structs or, in a format other than JSON, times and bytes."""
         return item.holds_structs or (item.python_type in (dict, list) and not self._codec.is_json)
 
-    @staticmethod
-    def _by_form(value: Any, item: Field, form: TimeForm) -> datetime:
-        try:
-            return form.read(value)
-        except ValueError as error:
-            raise RecordRefused(f"{error} - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP) from None
-
-    def _parse_time(self, text: Any, item: Field) -> datetime:
-        if isinstance(text, datetime):
-            return self._limits.zoned(text, item)
-        if item.time_form is not None:
-            return self._limits.zoned(self._by_form(text, item, item.time_form), item)
-        if not isinstance(text, str):
-            reason = f"Expected `datetime`, got `{type(text).__name__}` - at `$.{item.path}`"
-            hint = EPOCH_HINT if isinstance(text, int | float) else ""
+    def _parse_time(self, value: Any, item: Field) -> datetime:
+        if isinstance(value, datetime):
+            return self._limits.zoned(value, item)
+        if item.time_form is None and not isinstance(value, str):
+            reason = f"Expected `datetime`, got `{type(value).__name__}` - at `$.{item.path}`"
+            hint = EPOCH_HINT if isinstance(value, int | float) else ""
             raise RecordRefused(reason + hint, stage=RefusalStage.DECODE)
         try:
-            time = parse_timestamp(text)
-        except ValueError:
-            raise RecordRefused(
-                f"not an ISO 8601 timestamp - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP
-            ) from None
+            time = (item.time_form or ISO).read(value)
+        except ValueError as error:
+            raise RecordRefused(f"{error} - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP) from None
         return self._limits.zoned(time, item)
 
 

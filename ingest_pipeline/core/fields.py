@@ -80,6 +80,11 @@ class Field:
     time_form: TimeForm | None = None
 
     @property
+    def required(self) -> bool:
+        """Whether a record without the field is refused."""
+        return self.default is msgspec.NODEFAULT and self.default_factory is msgspec.NODEFAULT
+
+    @property
     def pg_type(self) -> str:
         return PG_TYPES[self.python_type][0]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from .choices import Envelope
 from .errors import SettingsError
 from .formats import Csv, Format, Json, JsonSchema, Protobuf
@@ -32,8 +30,7 @@ def check_format(record_format: Format, envelope: str, shape: Shape, extra_colum
 def _check_message(protobuf: Protobuf, shape: Shape) -> None:
     descriptor = protobuf.message.DESCRIPTOR
     for member in shape.members:
-        needed = member.default is msgspec.NODEFAULT and member.default_factory is msgspec.NODEFAULT
-        if needed and member.json_name not in descriptor.fields_by_name:
+        if member.required and member.json_name not in descriptor.fields_by_name:
             raise SettingsError(
                 f"{shape.struct.__name__}.{member.attribute}: the message {descriptor.full_name} has no field"
                 f" {member.json_name!r}"

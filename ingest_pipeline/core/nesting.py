@@ -33,6 +33,11 @@ class Nested:
     default_factory: Any
     shape: Shape
 
+    @property
+    def required(self) -> bool:
+        """Whether a record without the field is refused."""
+        return self.default is msgspec.NODEFAULT and self.default_factory is msgspec.NODEFAULT
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

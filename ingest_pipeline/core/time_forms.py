@@ -89,3 +89,5 @@ class TimeFormat:
 
 
 TimeForm = Epoch | TimeFormat
+ISO = TimeFormat()
+"""The form of a field without an annotation."""

@@ -7,29 +7,28 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import fastavro
 import fastavro.read
-import msgspec
 from fastavro.schema import SchemaParseException, UnknownType
 
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.nesting import Nested, Shape
 from ..core.stream import Stream
+from ..core.time_forms import Epoch
 from .registry import SchemaRegistry, WriterSchema, schema_id_of
 
 _HEADER_BYTES = 5
 _read_record: Any = fastavro.schemaless_reader
 _ASK_AGAIN_SECONDS = 10.0
 Schema = Mapping[str, Any]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_read_nanoseconds = Epoch("ns").read
 
 
 def _nanoseconds(value: int, _writer: Any = None, _reader: Any = None) -> datetime:
-    """Decimals beyond the sixth are cut, as in every other format."""
-    return _EPOCH + timedelta(microseconds=value // 1000)
+    return _read_nanoseconds(value)
 
 
 def _local_nanoseconds(value: int, _writer: Any = None, _reader: Any = None) -> datetime:
@@ -143,7 +142,7 @@ def _missing(schema: Schema, shape: Shape, named: Schema) -> Iterator[str]:
     types = _types(schema)
     for member in shape.members:
         if member.json_name not in types:
-            if member.default is msgspec.NODEFAULT and member.default_factory is msgspec.NODEFAULT:
+            if member.required:
                 yield member.json_name
         elif isinstance(member, Nested) and (record := _record(types[member.json_name], named)) is not None:
             yield from (f"{member.json_name}.{path}" for path in _missing(record, member.shape, named))

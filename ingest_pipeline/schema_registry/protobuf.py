@@ -10,7 +10,7 @@ from datetime import UTC
 from functools import cached_property
 from typing import Any
 
-import msgspec
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.formats import Protobuf
@@ -38,11 +38,7 @@ class ProtobufReader:
         self._name, self._indexes = message.DESCRIPTOR.name, _indexes_of(message.DESCRIPTOR)
         self._parse: Convert = message.FromString
         self._convert = _converter(message.DESCRIPTOR, {member.json_name for member in stream.shape.members})
-        self._nullable = [
-            member.json_name
-            for member in stream.shape.members
-            if member.nullable and member.default is msgspec.NODEFAULT and member.default_factory is msgspec.NODEFAULT
-        ]
+        self._nullable = [member.json_name for member in stream.shape.members if member.nullable and member.required]
 
     def read(self, value: bytes) -> Mapping[str, Any]:
         """The message's fields by their names in the .proto file. A field without a value is absent, or None if the
@@ -56,9 +52,7 @@ class ProtobufReader:
             )
         try:
             fields: dict[str, Any] = self._convert(self._parse(payload[start:]))
-        except MemoryError:
-            raise
-        except Exception:  # the parser's own DecodeError, and a time or duration outside Python's range
+        except (DecodeError, ValueError, OverflowError):  # a time or duration may lie outside Python's range
             raise RecordRefused(f"the bytes are no {self._name}", stage=RefusalStage.DECODE) from None
         for name in self._nullable:
             fields.setdefault(name, None)
