@@ -14,6 +14,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset
 from ingest_pipeline.core.rows import Decode
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.postgres import comparison
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.session import PostgresLedgerSession
@@ -57,6 +58,11 @@ class Bench:
         cursor = self._connection.execute(statement, values or None)
         rows = cursor.fetchall() if cursor.description else []
         return [row[0] if len(row) == 1 else row for row in rows]
+
+    def differences(self) -> list[str]:
+        """Of the stream's table and its declaration."""
+        with self.database.connect("comparing") as connection:
+            return comparison.table_differences(connection, self.stream, "public")
 
     def new_session(self, run_id: str = "run") -> PostgresLedgerSession:
         connection = PostgresWritingConnection(self.database, run_id)

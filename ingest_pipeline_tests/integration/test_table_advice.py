@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.core.errors import SchemaMismatch
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres import comparison, schema
+from ingest_pipeline.postgres import schema
 from ingest_pipeline_tests.integration.postgres_bench import Bench, pasted
 
 pytestmark = pytest.mark.empty_database
@@ -35,11 +35,6 @@ IN_ITS_PLACE = {
 def bench(database_url: str) -> Iterator[Bench]:
     with Bench(database_url, SALE) as made:
         yield made.begin()
-
-
-def differences(bench: Bench) -> list[str]:
-    with bench.database.connect("comparing") as connection:
-        return comparison.table_differences(connection, bench.stream, "public")
 
 
 @pytest.mark.parametrize("column", ["item", "event_time"])
@@ -89,7 +84,7 @@ def test_what_stands_in_the_tables_place_is_renamed_by_the_statement(bench: Benc
     assert "ingest migrate" not in refused.value.message, "it refuses"
     bench.sql(refused.value.message.partition(", or ")[2])
     bench.sql("ALTER TABLE base RENAME TO sale")
-    assert differences(bench) == []
+    assert bench.differences() == []
 
 
 def test_migrate_is_advised_after_what_it_refuses(bench: Bench) -> None:

@@ -113,11 +113,6 @@ def bench(database_url: str) -> Iterator[Bench]:
         yield made.begin()
 
 
-def differences(bench: Bench) -> list[str]:
-    with bench.database.connect("comparing") as connection:
-        return comparison.table_differences(connection, bench.stream, "public")
-
-
 def remarks(bench: Bench) -> list[str]:
     with bench.database.connect("comparing") as connection:
         return comparison.table_remarks(connection, bench.stream, "public")
@@ -127,7 +122,7 @@ def remarks(bench: Bench) -> list[str]:
 def test_a_table_that_a_run_cannot_rely_on(bench: Bench, case: str) -> None:
     change, message, way_out = CASES[case]
     bench.sql(change)
-    (difference,) = differences(bench)
+    (difference,) = bench.differences()
     assert message in difference
     with pytest.raises(SchemaMismatch) as refused:
         bench.new_session()
@@ -135,7 +130,7 @@ def test_a_table_that_a_run_cannot_rely_on(bench: Bench, case: str) -> None:
     assert "\n" not in refused.value.message
     assert ("ingest migrate" in refused.value.message) == ("is missing" in message), "advised only where it helps"
     bench.sql(way_out)
-    assert differences(bench) == []
+    assert bench.differences() == []
     bench.write([VALUE])
     assert bench.sql("SELECT price, event_time::text, item FROM sale") == [
         (Decimal("12.345678"), "2026-01-01 00:00:00.123456+00", 7)
@@ -155,7 +150,7 @@ def test_migrate_adds_the_time_of_storing(bench: Bench) -> None:
     bench.write([VALUE])
     bench.sql("ALTER TABLE sale DROP ingested_at")
     assert schema.migrate(bench.database, [SALE]) == ["added column public.sale.ingested_at"]
-    assert differences(bench) == []
+    assert bench.differences() == []
 
 
 REMARKS = {
@@ -174,7 +169,7 @@ REMARKS = {
 @pytest.mark.parametrize("words", REMARKS)
 def test_what_may_change_or_refuse_rows_is_mentioned(bench: Bench, words: str) -> None:
     bench.sql(REMARKS[words])
-    assert differences(bench) == []
+    assert bench.differences() == []
     (remark,) = remarks(bench)
     assert remark.startswith(words)
 
@@ -189,7 +184,7 @@ def test_a_row_that_fits_no_partition_is_one_dead_letter_that_says_so(database_u
     with Bench(database_url, SALE, method=method) as bench:
         bench.begin()
         partitioned(bench)
-        assert differences(bench) == []
+        assert bench.differences() == []
         assert ["without a DEFAULT partition" in remark for remark in remarks(bench)] == [True]
         bench.write([VALUE] * 4)
         reason = "no partition of table sale for this row (23514): create it, then redrive"
@@ -236,14 +231,14 @@ def owner(database_url: str) -> Iterator[Bench]:
 def test_row_level_security_is_found_for_the_role_it_applies_to(owner: Bench) -> None:
     role = OtherRole(owner, owner.stream)
     owner.sql("ALTER TABLE reading ENABLE ROW LEVEL SECURITY")
-    assert differences(owner) == []
+    assert owner.differences() == []
     with role.bench as bench:
-        (difference,) = differences(bench)
+        (difference,) = bench.differences()
         assert f"row-level security applies to role {role.name}" in difference
         with pytest.raises(SchemaMismatch, match="BYPASSRLS"):
             bench.new_session()
         owner.sql(f"ALTER ROLE {role.name} BYPASSRLS")
-        assert differences(bench) == []
+        assert bench.differences() == []
         bench.write([good()])
     owner.sql(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
 

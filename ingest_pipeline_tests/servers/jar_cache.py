@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from .broker import KAFKA_VERSION, ServerUnavailable
@@ -42,39 +43,49 @@ def cache_dir() -> Path:
     return cache_root() / f"kafka-{KAFKA_VERSION}"
 
 
-def kafka_jars(timeout_seconds: float = 600.0) -> Path:
-    """The folder with Kafka's jars, fetched first when they are missing.
+def kafka_jars() -> Path:
+    """The folder with Kafka's jars, fetched first when they are missing. Raises ServerUnavailable."""
+    return fetched(cache_dir() / "libs", "Kafka's jars", _fetch_kafka)
 
-    Of several processes at once, one fetches and the others wait. Raises ServerUnavailable without
-    Maven, or with Maven's own first error line.
+
+def fetched(files: Path, what: str, fetch: Callable[[Path], None]) -> Path:
+    """The folder `files`, fetched first when it is missing. Of several processes at once, one fetches and the others
+    wait.
+
+    Args:
+        fetch: called with a folder beside `files`, to fill.
+
+    Raises:
+        ServerUnavailable: without Maven, or with Maven's own first error line.
     """
-    folder = cache_dir()
-    jars = folder / "libs"
-    if jars.is_dir():
-        return jars
+    if files.is_dir():
+        return files
     if shutil.which("mvn") is None:
-        raise ServerUnavailable("Kafka's jars are not in the cache and Maven (mvn), which fetches them, is not here")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as lock:
+        raise ServerUnavailable(f"the cache lacks {what}, and Maven (mvn), which fetches the files, is not here")
+    files.parent.mkdir(parents=True, exist_ok=True)
+    with (files.parent / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            _fetch(folder, jars, timeout_seconds)
-    return jars
+        if not files.is_dir():
+            unfinished = files.with_name(f"{files.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            fetch(unfinished)
+            unfinished.rename(files)
+    return files
 
 
-def _fetch(folder: Path, jars: Path, timeout_seconds: float) -> None:
-    unfinished = folder / "libs.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    (folder / "pom.xml").write_text(_POM)
-    command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", "dependency:copy-dependencies"]
-    command.append(f"-DoutputDirectory={unfinished}")
+def maven(what: str, *arguments: str, cwd: Path, timeout_seconds: float = 600.0) -> None:
+    """Run Maven. Raises ServerUnavailable."""
+    command = ["mvn", "--batch-mode", "--quiet", "--strict-checksums", *arguments]
     try:
-        fetched = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_seconds
-        )
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
-        raise ServerUnavailable(f"Maven did not fetch Kafka's jars in {timeout_seconds:g} s") from None
-    if fetched.returncode != 0:
-        output = (fetched.stdout + fetched.stderr).strip().splitlines() or ["no output"]
-        raise ServerUnavailable(f"Maven could not fetch Kafka's jars: {output[0]}")
-    unfinished.rename(jars)
+        raise ServerUnavailable(f"Maven did not fetch {what} in {timeout_seconds:g} s") from None
+    if done.returncode != 0:
+        output = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
+        raise ServerUnavailable(f"Maven could not fetch {what}: {output[0]}")
+
+
+def _fetch_kafka(folder: Path) -> None:
+    (folder.parent / "pom.xml").write_text(_POM)
+    maven("Kafka's jars", "dependency:copy-dependencies", f"-DoutputDirectory={folder}", cwd=folder.parent)

@@ -1,10 +1,7 @@
 """A real schema registry, Apicurio's, on 127.0.0.1. It keeps its schemas in memory."""
 
-import fcntl
 import os
-import shutil
 import signal
-import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -15,7 +12,7 @@ from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.server import HOST, LocalServer, free_port
 
 from .broker import ServerUnavailable
-from .jar_cache import cache_root
+from .jar_cache import cache_root, fetched, maven
 from .kafka_jars import check_java
 
 _VERSION = "3.0.9"  # newer ones need Java 21
@@ -24,47 +21,20 @@ _JAR = f"apicurio-registry-app-{_VERSION}-runner.jar"
 _START_SECONDS = 120.0
 
 
-def registry_files(timeout_seconds: float = 600.0) -> Path:
-    """The folder of the unpacked registry, fetched by Maven if missing. Raises ServerUnavailable."""
-    folder = cache_root() / f"apicurio-registry-{_VERSION}"
-    files = folder / "files"
-    if files.is_dir():
-        return files
-    if shutil.which("mvn") is None:
-        raise ServerUnavailable("the schema registry is not in the cache, and Maven (mvn) to fetch it is not installed")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not files.is_dir():
-            _fetch(folder, files, timeout_seconds)
-    return files
+def registry_files() -> Path:
+    """The folder of the unpacked registry, fetched first when it is missing. Raises ServerUnavailable."""
+    return fetched(cache_root() / f"apicurio-registry-{_VERSION}" / "files", "the schema registry", _fetch)
 
 
-def _fetch(folder: Path, files: Path, timeout_seconds: float) -> None:
-    unfinished = folder / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    goals = ["dependency:get", f"-Dartifact={_ARTIFACT}", "-Dtransitive=false"]
-    copy = ["dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={folder}"]
-    for command in (goals, copy):
-        try:
-            fetched = subprocess.run(
-                ["mvn", "--batch-mode", "--quiet", "--strict-checksums", *command],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=timeout_seconds,
-            )
-        except subprocess.TimeoutExpired:
-            raise ServerUnavailable(f"Maven did not fetch the schema registry in {timeout_seconds:g} s") from None
-        if fetched.returncode != 0:
-            output = (fetched.stdout + fetched.stderr).strip().splitlines() or ["no output"]
-            raise ServerUnavailable(f"Maven could not fetch the schema registry: {output[0]}")
-    archive = folder / f"apicurio-registry-app-{_VERSION}-all.tar.gz"
+def _fetch(folder: Path) -> None:
+    archive = folder.parent / f"apicurio-registry-app-{_VERSION}-all.tar.gz"
+    get = ("dependency:get", f"-Dartifact={_ARTIFACT}", "-Dtransitive=false")
+    copy = ("dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={archive.parent}")
+    for goal in (get, copy):
+        maven("the schema registry", *goal, cwd=folder.parent)
     with tarfile.open(archive) as packed:
-        packed.extractall(unfinished, filter="data")
+        packed.extractall(folder, filter="data")
     archive.unlink()
-    unfinished.rename(files)
 
 
 class SchemaRegistryServer(LocalServer):

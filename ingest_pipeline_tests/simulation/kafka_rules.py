@@ -64,7 +64,7 @@ class KafkaRules(Rules):
         state.kafka.recreate(1)
         state.kafka.produce(0, regrown)
 
-    @step(away=st.sampled_from(["nobody", "nobody", "Kafka", "PostgreSQL"]))
+    @step(away=st.sampled_from(["neither", "neither", "Kafka", "PostgreSQL"]))
     def outage(self, away: str) -> None:
         self.world.broker.set_unavailable(away == "Kafka")
         self.world.database().reachable = away != "PostgreSQL"

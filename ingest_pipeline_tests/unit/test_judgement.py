@@ -204,7 +204,7 @@ CASES = [
         refused(0, 20, NOW - HOUR, NOW),
         "2 open dead letters: 2x why. Acknowledged. The stream is healthy again at 2026-01-02 11:00 UTC",
     ),
-    degraded("quiet for a day, and nobody has acknowledged", refused(1, 20, NOW - 25 * HOUR), LETTERS),
+    degraded("quiet for a day, and not acknowledged", refused(1, 20, NOW - 25 * HOUR), LETTERS),
     healthy(
         "acknowledged, and quiet for a day",
         refused(0, 20, NOW - 25 * HOUR, NOW - HOUR),
