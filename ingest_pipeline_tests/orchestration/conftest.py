@@ -79,8 +79,8 @@ def bench(
             return Bench(streams, environ, settings, opened[-1], definitions, instance, clock)
 
         yield make
-        for each in opened:
-            each.database().dispose()
+        for made in opened:
+            made.close()
 
 
 def _topic(new: Callable[..., str], hint: str, partitions: int) -> str:
