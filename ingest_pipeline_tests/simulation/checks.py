@@ -43,11 +43,11 @@ class Checks:
 
     def begun_now(self) -> None:
         """Positions of new partitions."""
-        for partition, at in self._table.positions.items():
+        for partition, position in self._table.positions.items():
             if partition not in self.seen:
-                assert not any(_counts(at)) and at.next_offset == at.first_offset
-                self.seen[partition] = at
-                self.begun[partition] = self._state.model.reading(), at.next_offset
+                assert not any(_counts(position)) and position.next_offset == position.first_offset
+                self.seen[partition] = position
+                self.begun[partition] = self._state.model.reading(), position.next_offset
 
     def taken(self, run_id: str, partitions: Collection[int]) -> None:
         for partition in partitions:
@@ -56,15 +56,17 @@ class Checks:
     def acknowledged(self, places: Mapping[int, NextOffset]) -> None:
         """Group offsets never run ahead of the ledger, within an incarnation."""
         for partition, place in places.items():
-            at = self._table.positions.get(partition)
-            ahead = at is not None and place.next_offset > at.next_offset
+            position = self._table.positions.get(partition)
+            ahead = position is not None and place.next_offset > position.next_offset
             assert not ahead or any(past.partition == partition for past in self._table.past), "acknowledged ahead"
 
     def written(self, run_id: str, batch: Batch, streak: int) -> int:
         """A run's write is over, committed or not. The refusals in a row up to now."""
         table = self._table
         moved = [
-            p for p, at in table.positions.items() if p in self.seen and at.next_offset != self.seen[p].next_offset
+            p
+            for p, position in table.positions.items()
+            if p in self.seen and position.next_offset != self.seen[p].next_offset
         ]
         if not moved:
             self.unchanged()
@@ -83,9 +85,10 @@ class Checks:
 
     def settled(self, batch: Batch, written: CommitResult | None) -> None:
         """A COMMIT whose answer was lost is told for what it was."""
-        at = self._table.positions
+        positions = self._table.positions
         committed = all(
-            at[partition].next_offset == advance.resume_at.next_offset for partition, advance in batch.advances.items()
+            positions[partition].next_offset == advance.resume_at.next_offset
+            for partition, advance in batch.advances.items()
         )
         assert committed == (written is not None), "in doubt, and guessed wrong"
         if written is not None:
@@ -103,7 +106,7 @@ class Checks:
                 del self.seen[partition]
                 continue
             same = new.incarnation == old.incarnation
-            assert same or new.incarnation > max(at.incarnation for at in before.values())
+            assert same or new.incarnation > max(position.incarnation for position in before.values())
             first = old.next_offset if same else 0
             job = current()
             if new.topic_id == self._state.model.topic_id:  # of one that is gone already nothing more is passed over
@@ -131,45 +134,57 @@ class Checks:
         added = table.rows.keys() - self.rows.keys()
         assert replayed.stored == len(added)
         ((partition, advance),) = batch.advances.items()
-        for at in added:
+        for key in added:
             assert (
-                at[:2] == (advance.incarnation, partition) and advance.expected <= at[2] < advance.resume_at.next_offset
+                key[:2] == (advance.incarnation, partition)
+                and advance.expected <= key[2] < advance.resume_at.next_offset
             )
-            device = table.rows[at][4]
-            (found,) = [v for v in model.history[partition][at[2]] if v.device == device] or [None]
+            device = table.rows[key][4]
+            (found,) = [v for v in model.history[partition][key[2]] if v.device == device] or [None]
             assert found is not None and model.becomes_row(found, job.mended), "a replay made up a row"
-            if at in self.of and self.outcome[at] != GAP:
-                assert self.of[at] is found, f"{at} was {self.of[at].kind} {self.of[at].device}, replayed {device}"
+            if key in self.of and self.outcome[key] != GAP:
+                assert self.of[key] is found, f"{key} was {self.of[key].kind} {self.of[key].device}, replayed {device}"
             # one that was held up may find that an acceptance has said meanwhile that it is all stored again
-            assert found.stored in (None, at) or found.again, f"{at} was stored as {found.stored}"
-            found.stored = found.stored or at
+            assert found.stored in (None, key) or found.again, f"{key} was stored as {found.stored}"
+            found.stored = found.stored or key
             found.settled = True
-            self.rows[at] = device
+            self.rows[key] = device
         self._state.count["rows replayed"] += len(added)
         self.unchanged()
 
     def unchanged(self) -> None:
         """The tables hold what they have to, and nothing else."""
         table = self._table
-        assert {at: row[4] for at, row in table.rows.items()} == self.rows
-        assert {at: table.settled.get(at, "open") for at in table.dead_letters} == self.letters
-        assert not {at for at, status in self.letters.items() if status == "open"} & self.rows.keys(), "row and letter"
-        assert table.positions == {p: at for p, at in self.seen.items()} or self._only_owners_differ()
+        assert {key: row[4] for key, row in table.rows.items()} == self.rows
+        assert {key: table.settled.get(key, "open") for key in table.dead_letters} == self.letters
+        assert not {key for key, status in self.letters.items() if status == "open"} & self.rows.keys(), (
+            "row and letter"
+        )
+        assert table.positions == {p: position for p, position in self.seen.items()} or self._only_owners_differ()
 
     def _only_owners_differ(self) -> bool:
         def plain(positions: Mapping[int, StoredPosition]) -> dict[int, tuple[object, ...]]:
-            return {p: (at.incarnation, at.first_offset, *_counts(at), at.next_offset) for p, at in positions.items()}
+            return {
+                p: (position.incarnation, position.first_offset, *_counts(position), position.next_offset)
+                for p, position in positions.items()
+            }
 
         return plain(self._table.positions) == plain(self.seen)
 
-    def real_loss(self, at: StoredPosition) -> bool:
+    def real_loss(self, position: StoredPosition) -> bool:
         """Whether Kafka no longer is what this position was reached by."""
-        model, partition = self._state.model, at.partition
-        if at.topic_id != model.topic_id or not model.starts[partition] <= at.next_offset <= model.ends[partition]:
+        model, partition = self._state.model, position.partition
+        if (
+            position.topic_id != model.topic_id
+            or not model.starts[partition] <= position.next_offset <= model.ends[partition]
+        ):
             return True
         since, place = self.begun[partition]
         cut = (event > since and end < place for event, end in model.cuts[partition])
-        of = (self.of.get((at.incarnation, partition, o)) for o in range(at.first_offset, at.next_offset))
+        of = (
+            self.of.get((position.incarnation, partition, o))
+            for o in range(position.first_offset, position.next_offset)
+        )
         return any(cut) or any(version is not None and version.cut for version in of)
 
     def _account(self, partition: int, old: StoredPosition, new: StoredPosition) -> None:
@@ -181,26 +196,26 @@ class Checks:
         found: Counter[str] = Counter()
         unsure = False  # a tombstone that was compacted between read and commit is skipped or absent
         for offset in range(old.next_offset, new.next_offset):
-            at = (new.incarnation, partition, offset)
-            row, letter = table.rows.get(at), table.dead_letters.get(at)
+            key = (new.incarnation, partition, offset)
+            row, letter = table.rows.get(key), table.dead_letters.get(key)
             assert row is None or letter is None
             possible = self._state.model.possible(partition, offset, job.since[self._state.stream.topic])
             outcomes = [(self._outcome_of(version, job.mended), version) for version in possible]
             if row is not None:
                 fits = [(ROW, v) for outcome, v in outcomes if outcome == ROW and v.device == row[4]]
-                self.rows[at] = row[4]
+                self.rows[key] = row[4]
             elif letter is not None:
                 fits = [(LETTER, v) for outcome, v in outcomes if outcome == LETTER and v.value == letter.value]
-                self.letters[at] = "open"
+                self.letters[key] = "open"
             else:
                 fits = [(outcome, v) for outcome, v in outcomes if outcome in (SKIPPED, ABSENT)]
-            assert fits, f"{at}: row {row}, letter {letter and letter.reason}, but it was {outcomes}"
+            assert fits, f"{key}: row {row}, letter {letter and letter.reason}, but it was {outcomes}"
             outcome, version = fits[0]
             unsure = unsure or {SKIPPED, ABSENT} <= {each for each, _ in fits}
             found[outcome] += 1
-            self._settle(at, outcome, version)
+            self._settle(key, outcome, version)
             if outcome in (ROW, LETTER):
-                watch.stored(at, version, new.topic_id)
+                watch.stored(key, version, new.topic_id)
         moved = Counter(dict(zip(_NAMES, _counts(new), strict=True)))
         moved.subtract(dict(zip(_NAMES, _counts(old), strict=True)))
         if unsure:
@@ -214,11 +229,11 @@ class Checks:
         assert watch is not None
         return watch.streams[self._state.stream.topic]
 
-    def _settle(self, at: Key, outcome: str, version: Version | None) -> None:
-        assert at not in self.outcome, f"{at} again"
-        self.outcome[at] = outcome
+    def _settle(self, key: Key, outcome: str, version: Version | None) -> None:
+        assert key not in self.outcome, f"{key} again"
+        self.outcome[key] = outcome
         if version is not None:
-            self.of[at] = version
+            self.of[key] = version
             version.settled = version.settled or outcome != GAP
 
     def _outcome_of(self, version: Version, decoder_mended: bool) -> str:
@@ -253,5 +268,5 @@ class Checks:
 _NAMES = (ROW, LETTER, SKIPPED, ABSENT, GAP)
 
 
-def _counts(at: StoredPosition) -> tuple[int, int, int, int, int]:
-    return at.rows, at.dead_letters, at.skipped, at.absent, at.lost
+def _counts(position: StoredPosition) -> tuple[int, int, int, int, int]:
+    return position.rows, position.dead_letters, position.skipped, position.absent, position.lost

@@ -41,11 +41,11 @@ def accept_loss(world: World, stream: SimStream, start: str | None = None, only:
 def replay(world: World, stream: SimStream, partition: int, shares: Sequence[float], held: bool = False) -> Job:
     """`ingest replay` of a part of what was ingested, begun. `held`: only of what Kafka still has."""
     positions, model = stream.table.positions, stream.model
-    passed = [at for at in positions.values() if at.rows] or list(positions.values())
-    at = passed[partition % len(passed)]
-    partition = at.partition
-    low = max(at.first_offset, model.starts.get(partition, 0)) if held else 0
-    start, stop = (low + round((at.next_offset - low) * share) for share in shares)
+    passed = [position for position in positions.values() if position.rows] or list(positions.values())
+    position = passed[partition % len(passed)]
+    partition = position.partition
+    low = max(position.first_offset, model.starts.get(partition, 0)) if held else 0
+    start, stop = (low + round((position.next_offset - low) * share) for share in shares)
 
     def work() -> None:
         context = world.context(stream)
@@ -55,9 +55,9 @@ def replay(world: World, stream: SimStream, partition: int, shares: Sequence[flo
         if model.event != job.since[stream.stream.topic]:
             return
         for offset, version in model.alive(partition, found.start, found.stop):
-            at = (found.incarnation, partition, offset)
-            lettered = stream.checks.letters.get(at, "redriven") != "redriven"
-            assert lettered or at in stream.table.rows or not model.becomes_row(version, job.mended), at
+            key = (found.incarnation, partition, offset)
+            lettered = stream.checks.letters.get(key, "redriven") != "redriven"
+            assert lettered or key in stream.table.rows or not model.becomes_row(version, job.mended), key
         world.count["replays without a change beside them"] += 1
 
     job = _command(world, "replay", work)
@@ -69,16 +69,16 @@ def redrive(world: World, stream: SimStream, decoder_mended: bool) -> None:
     checks, table = stream.checks, stream.table
     decode = JsonDecoder(READING).decode
     counters = dict(table.positions)
-    open_before = [at for at, status in checks.letters.items() if status == "open"]
+    open_before = [key for key, status in checks.letters.items() if status == "open"]
     letters = MemoryDeadLetters(world.database(), stream.stream)
     letters.redrive(LetterFilter(), lambda v: decode(mended(v) if decoder_mended else v))
-    for at in open_before:
-        version = checks.of[at]
+    for key in open_before:
+        version = checks.of[key]
         becomes = stream.model.becomes_row(version, decoder_mended)
-        assert becomes == (table.settled.get(at) == "redriven"), at
+        assert becomes == (table.settled.get(key) == "redriven"), key
         if becomes:
-            checks.letters[at] = "redriven"
-            checks.rows[at] = version.device
+            checks.letters[key] = "redriven"
+            checks.rows[key] = version.device
             world.count["letters redriven"] += 1
     assert table.positions == counters
     checks.unchanged()
@@ -93,9 +93,9 @@ def discard(world: World, stream: SimStream) -> None:
 
 def delete_rows(stream: SimStream, every: int) -> None:
     """Somebody deletes rows from the event table."""
-    for at in list(stream.checks.rows)[::every]:
-        if stream.checks.outcome.get(at) in (ROW, LETTER):
-            del stream.checks.rows[at], stream.table.rows[at]
+    for key in list(stream.checks.rows)[::every]:
+        if stream.checks.outcome.get(key) in (ROW, LETTER):
+            del stream.checks.rows[key], stream.table.rows[key]
 
 
 def pause(world: World, stream: SimStream) -> None:
@@ -142,9 +142,9 @@ def catch_up(world: World) -> None:
     _settle(world, streams)
     for stream in streams:
         stream.checks.unchanged()
-        for partition, at in stream.table.positions.items():
-            assert at.next_offset == stream.model.ends[partition]
-            for offset, version in stream.model.alive(partition, 0, at.next_offset):
+        for partition, position in stream.table.positions.items():
+            assert position.next_offset == stream.model.ends[partition]
+            for offset, version in stream.model.alive(partition, 0, position.next_offset):
                 assert version.settled, f"{stream.name} partition {partition} offset {offset}: {version} is in no table"
 
 

@@ -56,10 +56,10 @@ class SimStream(StreamState):
             return ""
         noted = {loss.partition for loss in self.ledger.losses()}
         held = self._database.holders(self.name, list(self.table.positions))
-        for partition, at in self.table.positions.items():
-            if at.topic_id != self.model.topic_id:
+        for partition, position in self.table.positions.items():
+            if position.topic_id != self.model.topic_id:
                 return f"partition {partition} is of another topic"
-            outside = not self.model.starts[partition] <= at.next_offset <= self.model.ends[partition]
+            outside = not self.model.starts[partition] <= position.next_offset <= self.model.ends[partition]
             seen = partition not in held and self.kafka.answers(partition)
             if partition in noted or (outside and seen):
                 return f"partition {partition} has lost records"

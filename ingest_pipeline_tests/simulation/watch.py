@@ -77,7 +77,7 @@ class StreamWatch:
 
     def writes(self, batch: Batch) -> None:
         """The run is about to write the batch, for the first time or again."""
-        sizes = [size for at, (size, _) in self.hand.items() if _within(batch, *at)]
+        sizes = [size for key, (size, _) in self.hand.items() if _within(batch, *key)]
         assert len(sizes) == batch.records <= self._most_records, (
             f"{batch.records} records in a batch, {len(sizes)} of them in hand, limit {self._most_records}"
         )
@@ -88,7 +88,7 @@ class StreamWatch:
             self.recovers()  # a busy table holds up a run with one stream
 
     def committed(self, batch: Batch) -> None:
-        self.hand = {at: entry for at, entry in self.hand.items() if not _within(batch, *at)}
+        self.hand = {key: entry for key, entry in self.hand.items() if not _within(batch, *key)}
         self.began = None
 
     def refused(self, error: str) -> None:
@@ -99,7 +99,7 @@ class StreamWatch:
     def recovers(self) -> None:
         """The run waits for the database, so all its records wait."""
         now = self._own_seconds()
-        self.hand = {at: (size, now) for at, (size, _) in self.hand.items()}
+        self.hand = {key: (size, now) for key, (size, _) in self.hand.items()}
 
     # --- the topic of the records -----------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class StreamWatch:
         self._verified_at, self._late = self._now(), False
         self.saw = self._state.model.topic_id
 
-    def stored(self, at: Key, version: Version, topic_id: str | None) -> None:
+    def stored(self, key: Key, version: Version, topic_id: str | None) -> None:
         """The run made a row or a dead letter of this record. `topic_id` is the topic of its position.
 
         A record is stored once, under whatever incarnation. Two exceptions:
@@ -141,12 +141,12 @@ class StreamWatch:
         Not checked: a tombstone that is skipped twice, and which of several tombstones at an offset became a letter.
         """
         if version.topic_id != topic_id:
-            assert self.saw != version.topic_id, f"{at} belongs to a topic that the run saw to be another one"
+            assert self.saw != version.topic_id, f"{key} belongs to a topic that the run saw to be another one"
             self._state.count["stored as of the topic before"] += 1
             return
-        assert version.stored in (None, at) or version.again == at[0], f"{at} was stored as {version.stored}"
-        self._state.count["stored again, as was said"] += version.stored not in (None, at)
-        version.stored = at
+        assert version.stored in (None, key) or version.again == key[0], f"{key} was stored as {version.stored}"
+        self._state.count["stored again, as was said"] += version.stored not in (None, key)
+        version.stored = key
 
     def _now(self) -> float:
         return self._state.clock.monotonic()
