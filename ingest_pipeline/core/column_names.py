@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from .columns import COORDINATE_COLUMNS, INGESTED_AT, KAFKA_TIMESTAMP
 from .errors import SettingsError
 from .fields import Field
+from .table_name import TableName
 
 RESERVED = (*(column.name for column in COORDINATE_COLUMNS), KAFKA_TIMESTAMP.name, INGESTED_AT.name)
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
@@ -38,9 +39,9 @@ def _derived(table: str, suffix: str) -> str:
     return table.encode()[: POSTGRES_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
 
 
-def check_sizes(stream: str, table: str, columns: Sequence[str]) -> None:
+def check_sizes(stream: str, table: TableName, columns: Sequence[str]) -> None:
     """Raises SettingsError for a name that PostgreSQL would cut, and for too many columns."""
-    for name in (table, *columns):
+    for name in (*filter(None, table), *columns):
         if "\0" in name or not 1 <= len(name.encode()) <= POSTGRES_NAME_BYTES:
             raise SettingsError(
                 f"stream {stream}: {name!r} does not fit PostgreSQL's {POSTGRES_NAME_BYTES} bytes for a name"

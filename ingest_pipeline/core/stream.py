@@ -30,6 +30,7 @@ from .format_checks import check_format
 from .formats import JSON, Format
 from .nesting import Shape, shape_of
 from .record_columns import RecordColumns
+from .table_name import TableName
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The event table's primary key. Re-creating the topic does not repeat a key."""
@@ -52,7 +53,7 @@ class Stream:
         event: a msgspec Struct. Its fields are the table's columns. A datetime called `event_time` gets an index. For
             another JSON key: `event_time: datetime = field(name="timestamp")`.
         topic: defaults to the name.
-        table: a table in DATABASE_SCHEMA. Defaults to the name.
+        table: a table in DATABASE_SCHEMA, or `schema.table`. Defaults to the name.
         owners: Dagster owners of the asset ("team:x" or an e-mail address).
         key_column: optional column for the record's key.
         key_type: bytes, or str for a text column. With str, a record whose key is not UTF-8 becomes a dead letter.
@@ -109,13 +110,18 @@ class Stream:
         self._check_event()
         check_fields(self.name, self.event.__name__, self.fields)
         self._check_options()
-        check_sizes(self.name, self.table, [column.name for column in self.table_columns])
+        check_sizes(self.name, self.table_name, [column.name for column in self.table_columns])
         self._check_asset()
 
     @property
     def description(self) -> str:
         """The Struct's docstring without its indentation, or ""."""
         return inspect.cleandoc(self.event.__doc__ or "")
+
+    @cached_property
+    def table_name(self) -> TableName:
+        """The table's name and, if declared, its schema."""
+        return TableName.parsed(self.name, self.table)
 
     @property
     def topic_asset_name(self) -> str:

@@ -62,7 +62,8 @@ def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
                         f"streams {other.name} and {stream.name} share the {attribute} {getattr(stream, attribute)!r}"
                     )
             for first, second in ((stream, other), (other, stream)):
-                if first.table in index_names(second.table):
+                schema, table = second.table_name
+                if first.table_name in {(schema, name) for name in index_names(table)}:
                     raise SettingsError(
                         f"stream {first.name}: the table {first.table!r} has the name of an index of stream"
                         f" {second.name}'s table: give one of the tables another name"

@@ -48,7 +48,7 @@ class Counts(NamedTuple):
 
 def proof_sql(stream: Stream) -> str:
     """SQL to paste into psql. The result is a line of counts."""
-    return _PROOF.format(stream=stream.name, table=sql.Identifier("public", stream.table).as_string())
+    return _PROOF.format(stream=stream.name, table=sql.Identifier(*stream.table_name.within("public")).as_string())
 
 
 def count(database_url: str, stream: Stream) -> Counts:

@@ -44,7 +44,7 @@ def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
         with database.connect("asking for the version") as connection:
             number, name = rights.server_version(connection)
             limit = server_checks.session_limit(connection)
-            may_look = rights.may_look(connection, database.schemas)
+            may_look = rights.may_look(connection, database.schemas, streams)
         if number < rights.MINIMUM_VERSION:
             yield Finding(False, what, f"version {name}, and 14 or newer is needed")
         else:
@@ -64,7 +64,7 @@ def _rights(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:
 
     with database.connect("asking for the role's rights") as connection:
         grants = existing = rights.missing_rights(connection, streams, database.schemas)
-        if not rights.may_create(connection, database.schemas):
+        if not rights.may_create(connection, database.schemas, streams):
             grants = rights.missing_rights(connection, streams, database.schemas, absent_too=True)
     if grants:
         when = "" if grants == existing else ", after `ingest migrate`"
@@ -77,7 +77,7 @@ def _tables(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:
 
     schemas = database.schemas
     with database.connect("comparing the tables") as connection:
-        creates = rights.may_create(connection, schemas)
+        creates = rights.may_create(connection, schemas, streams)
         version = schema.ledger_version(connection, schemas.ledger)
         yield _ledger(version, schema.LEDGER_VERSION, creates, schemas.ledger)
         if version == schema.LEDGER_VERSION:

@@ -28,7 +28,7 @@ def table_metadata(stream: Stream, settings: Settings) -> dict[str, Any]:
     """The table's name and columns, and two queries as Markdown code blocks."""
     events, ledger = settings.database_schema, settings.ledger_schema
     return {
-        "dagster/table_name": f"{events}.{stream.table}",
+        "dagster/table_name": str(stream.table_name.within(events)),
         "dagster/column_schema": column_schema(stream),
         "newest_rows_sql": _code(newest_rows(stream, events, ledger)),
         "open_dead_letters_sql": _code(open_dead_letters(stream, ledger)),

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row, text
 
 from ..core.errors import DatabaseUnavailable
+from ..core.stream import Stream
 from .database import Database
 
 MIGRATION_LOCK = "hashtextextended('ingest migrate', 0)"
@@ -21,8 +22,10 @@ _SESSIONS = text(f"""
     FROM (
         SELECT k.pid, min(coalesce(c.relname, 'the lock of ingest migrate')) AS object
         FROM pg_locks k LEFT JOIN pg_class c ON c.oid = k.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+        LEFT JOIN unnest(CAST(:schemas AS text[]), CAST(:tables AS text[])) AS t(schema, name)
+            ON n.nspname = t.schema AND c.relname = t.name
         WHERE k.granted AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (c.relkind IN ('r', 'p') AND (n.nspname = :ledger OR n.nspname = :events AND c.relname = ANY(:tables))
+          AND (c.relkind IN ('r', 'p') AND (n.nspname = :ledger OR t.name IS NOT NULL)
                OR k.locktype = 'advisory' AND (k.classid::bigint << 32 | k.objid::bigint) = {MIGRATION_LOCK})
         GROUP BY k.pid
     ) AS l JOIN pg_stat_activity a USING (pid)
@@ -30,11 +33,11 @@ _SESSIONS = text(f"""
 
 
 @contextmanager
-def named(database: Database, tables: Collection[str]) -> Iterator[None]:
+def named(database: Database, streams: Collection[Stream]) -> Iterator[None]:
     """Wrap a migration. If a lock was not granted in time, the error names the sessions that hold it.
 
     Args:
-        tables: the event tables in the migration.
+        streams: whose tables are in the migration.
 
     Raises:
         DatabaseUnavailable: the migration's own error, with the sessions.
@@ -44,7 +47,12 @@ def named(database: Database, tables: Collection[str]) -> Iterator[None]:
     except DatabaseUnavailable as error:
         if error.sqlstate != _LOCK_NOT_AVAILABLE:
             raise
-        parameters = {"ledger": database.schemas.ledger, "events": database.schemas.events, "tables": list(tables)}
+        tables = [database.schemas.table_name(stream) for stream in streams]
+        parameters = {
+            "ledger": database.schemas.ledger,
+            "schemas": [table.schema for table in tables],
+            "tables": [table.name for table in tables],
+        }
         with database.connect("looking for the sessions that hold the tables") as connection:
             sessions = connection.execute(_SESSIONS, parameters).all()
         holders = "; ".join(map(_described, sessions)) or "a session that has let go since"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 from ..core.columns import Column, FilledBy
 from ..core.stream import COORDINATES, Stream
 from .catalog import storage_differences
-from .queries import quoted
+from .queries import quoted, quoted_table
 from .tables import primary_key_name
 
 _NO_COLUMN, _NO_TABLE = " is missing", " does not exist"
@@ -67,13 +67,13 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
     name = _name(stream, schema)
     table = connection.execute(_TABLE, {"name": name}).one_or_none()
     if table is None:
-        return [f"table {schema}.{stream.table}{_NO_TABLE}"]
+        return [f"table {stream.table_name.within(schema)}{_NO_TABLE}"]
     if table.relkind not in ("r", "p"):
         kind = _KINDS.get(table.relkind, "no table")
         way = "give the stream a table of its own, with another table= or name"
         if table.relkind in _RENAMED:
-            way += f", or ALTER {_RENAMED[table.relkind]} {name} RENAME TO {quoted(f'{stream.table}_before')}"
-        return [f"{schema}.{stream.table} is {kind}: {way}"]
+            way += f", or ALTER {_RENAMED[table.relkind]} {name} RENAME TO {quoted(f'{stream.table_name.name}_before')}"
+        return [f"{stream.table_name.within(schema)} is {kind}: {way}"]
     differences = []
     if table.row_security:
         differences.append(
@@ -139,7 +139,7 @@ def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[s
 
 
 def _name(stream: Stream, schema: str) -> str:
-    return f"{quoted(schema)}.{quoted(stream.table)}"
+    return quoted_table(stream.table_name.within(schema))
 
 
 def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, Row[tuple[object, ...]]]:
@@ -208,7 +208,7 @@ def _rounds(column: Column, modifier: int) -> bool:
 def _key_differences(connection: Connection, stream: Stream, name: str, partition_key: str | None) -> list[str]:
     """A primary key that detects duplicates. Only this key reveals a batch written twice."""
     key = connection.execute(_PRIMARY_KEY, {"name": name}).one_or_none()
-    own = primary_key_name(stream.table)
+    own = primary_key_name(stream)
     if key is None or (key.name, tuple(key.columns)) != (own, COORDINATES):
         actual = "none" if key is None else f"{key.name} ({', '.join(key.columns)})"
         columns = ", ".join(COORDINATES)

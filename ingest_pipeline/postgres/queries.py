@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..core.stream import Stream
+from ..core.table_name import TableName
 
 _NEWEST_ROWS = """\
 SELECT newest.*
@@ -26,13 +27,18 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def quoted_table(table: TableName) -> str:
+    """A table with its schema as an SQL identifier."""
+    return f"{quoted(table.schema)}.{quoted(table.name)}"
+
+
 def newest_rows(stream: Stream, events: str, ledger: str) -> str:
     """The newest rows, by the primary key, at the same cost in a large table.
 
     Args:
-        events, ledger: the schemas of the stream's table and of the ledger.
+        events, ledger: the schemas of event tables and of the ledger.
     """
-    table = f"{quoted(events)}.{quoted(stream.table)}"
+    table = quoted_table(stream.table_name.within(events))
     return _NEWEST_ROWS.format(ledger=quoted(ledger), table=table, stream=stream.name)
 
 

@@ -42,7 +42,7 @@ def refuse_second_reading(connection: Connection, schemas: Schemas, stream: Stre
     other = connection.execute(schemas.sql(_STORED_BY, stream), parameters).first()
     if other is not None:
         raise LedgerConflict(
-            f"stream {stream.name}: table {schemas.events}.{stream.table} holds rows of topic {stream.topic} already,"
+            f"stream {stream.name}: table {schemas.table_name(stream)} holds rows of topic {stream.topic} already,"
             f" by the positions of stream {other.stream} (partition {other.kafka_partition}, offsets"
             f" {other.first_offset} to {other.next_offset - 1}), and would hold them twice. If {other.stream} was"
             " renamed, give it its name back or rename it in the ledger, as docs/operations.md says. If both are"

@@ -42,7 +42,7 @@ class MissingRows(ReplayStore):
         )
         self._insert_missing = text(
             f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
-            f" ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream.table))} DO NOTHING"
+            f" ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING"
         )
         self._offsets = text(f"SELECT kafka_offset FROM {table} WHERE {_RANGE}")  # noqa: S608
         carried = statements(stream, database.schemas)

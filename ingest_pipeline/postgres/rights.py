@@ -31,7 +31,7 @@ _NO_USAGE = text("SELECT NOT has_schema_privilege(oid, 'USAGE') FROM pg_namespac
 _MAY_LOOK = text("""
     SELECT NOT EXISTS (SELECT FROM pg_namespace n LEFT JOIN pg_class c
                            ON c.relnamespace = n.oid AND c.relname = 'schema_version' AND n.nspname = :ledger
-                       WHERE n.nspname IN (:ledger, :events)
+                       WHERE (n.nspname = :ledger OR n.nspname = ANY(CAST(:events AS text[])))
                          AND NOT (has_schema_privilege(n.oid, 'USAGE')
                                   AND coalesce(has_table_privilege(c.oid, 'SELECT'), true)))""")
 _MAY_CREATE = text("""
@@ -69,12 +69,13 @@ def missing_rights(
     """
     role = quoted(connection.execute(text("SELECT current_user")).scalar_one())
     grants = []
-    for schema in dict.fromkeys((schemas.ledger, schemas.events)):
+    tables = [schemas.table_name(stream) for stream in streams]
+    for schema in dict.fromkeys((schemas.ledger, *schemas.of_tables(streams))):
         no_usage = connection.execute(_NO_USAGE, {"schema": schema}).scalar()
         if no_usage or (no_usage is None and absent_too):
             grants.append(f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}")
     needed = {(schemas.ledger, table): rights for table, rights in _NEEDED.items()}
-    needed |= {(schemas.events, stream.table): ("SELECT", "INSERT") for stream in streams}
+    needed |= {(table.schema, table.name): ("SELECT", "INSERT") for table in tables}
     for (schema, table), rights in needed.items():
         names = {"schema": schema, "table": table}
         may_not = {right: connection.execute(_MAY_NOT, {**names, "right": right}).scalar() for right in rights}
@@ -83,20 +84,21 @@ def missing_rights(
             grants.append(f"GRANT {', '.join(missing)} ON {quoted(schema)}.{quoted(table)} TO {role}")
     sequences = dict.fromkeys(
         sequence
-        for stream in streams
+        for table in tables
         for sequence in connection.execute(
-            _SEQUENCES_WITHOUT_USAGE, {"schema": schemas.events, "table": stream.table}
+            _SEQUENCES_WITHOUT_USAGE, {"schema": table.schema, "table": table.name}
         ).scalars()
     )
     return grants + [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
 
 
-def may_look(connection: Connection, schemas: Schemas) -> bool:
+def may_look(connection: Connection, schemas: Schemas, streams: Sequence[Stream]) -> bool:
     """Whether this role may read the ledger's version and look up tables, as far as the schemas exist."""
-    return bool(connection.execute(_MAY_LOOK, {"ledger": schemas.ledger, "events": schemas.events}).scalar())
+    parameters = {"ledger": schemas.ledger, "events": schemas.of_tables(streams)}
+    return bool(connection.execute(_MAY_LOOK, parameters).scalar())
 
 
-def may_create(connection: Connection, schemas: Schemas) -> bool:
+def may_create(connection: Connection, schemas: Schemas, streams: Sequence[Stream]) -> bool:
     """Whether this role could create the missing tables, in existing schemas or in the database."""
-    names = (schemas.events, schemas.ledger)
+    names = (*schemas.of_tables(streams), schemas.ledger)
     return all(connection.execute(_MAY_CREATE, {"schema": schema}).scalar() for schema in names)

@@ -15,8 +15,8 @@ from .catalog import ledger_differences
 from .comparison import add_column, column_names, has_table, in_words, table_differences
 from .database import Database
 from .errors import MIGRATING, mapped_errors
-from .queries import quoted
-from .sql import in_text
+from .queries import quoted, quoted_table
+from .sql import in_text, table_in_text
 from .tables import event_table
 
 LEDGER_VERSION = "0007"
@@ -56,7 +56,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
     streams = list(streams)
     done: list[str] = []
     with (
-        blockers.named(database, [stream.table for stream in streams]),
+        blockers.named(database, streams),
         database.connect(MIGRATING, statement_seconds=0) as connection,
     ):
         connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
@@ -65,12 +65,13 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
         if version != LEDGER_VERSION:
             _upgrade_ledger(connection, database.schemas.ledger)
             done.append(f"ledger schema {database.schemas.ledger} is at version {LEDGER_VERSION}")
-        _create_schema(connection, database.schemas.events)
         for stream in streams:
+            name = database.schemas.table_name(stream)
+            _create_schema(connection, name.schema)
             table = event_table(stream, database.schemas.events)
             if not has_table(connection, stream, database.schemas.events):
                 table.create(connection)
-                done.append(f"created table {database.schemas.events}.{stream.table}")
+                done.append(f"created table {name}")
             elif not only_create:
                 done += _add_columns(connection, stream, database.schemas.events)
             if wrong := table_differences(connection, stream, database.schemas.events):
@@ -132,7 +133,7 @@ def _refuse_newer(version: str | None, database: Database) -> None:
 
 def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:
     existing = column_names(connection, stream, schema)
-    table = event_table(stream, schema)
+    table, table_name = event_table(stream, schema), stream.table_name.within(schema)
     done = []
     for declared in stream.table_columns:
         name = declared.name
@@ -140,18 +141,16 @@ def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[st
             column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
             try:
                 with mapped_errors(f"adding column {name}"):
-                    connection.execute(
-                        text(f"ALTER TABLE {in_text(schema)}.{in_text(stream.table)} ADD COLUMN {column}")
-                    )
+                    connection.execute(text(f"ALTER TABLE {table_in_text(table_name)} ADD COLUMN {column}"))
             except RecordRefused as error:
                 raise SchemaMismatch(
-                    f"stream {stream.name}: table {schema}.{stream.table} holds rows, which have no value for the new"
-                    f" column {name}: {add_column(declared, f'{quoted(schema)}.{quoted(stream.table)}')}, or declare"
+                    f"stream {stream.name}: table {table_name} holds rows, which have no value for the new"
+                    f" column {name}: {add_column(declared, quoted_table(table_name))}, or declare"
                     " the field `| None`",
                     stream=stream.name,
                     sqlstate=error.sqlstate,
                 ) from error
-            done.append(f"added column {schema}.{stream.table}.{name}")
+            done.append(f"added column {table_name}.{name}")
     return done
 
 
@@ -173,5 +172,5 @@ def _upgrade_ledger(connection: Connection, schema: str) -> None:
 
 
 def _message(stream: Stream, database: Database, differences: list[str]) -> str:
-    table = f"{database.schemas.events}.{stream.table}"
+    table = database.schemas.table_name(stream)
     return f"stream {stream.name}: table {table} is not as declared: {in_words(differences)}"

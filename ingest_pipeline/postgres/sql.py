@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import TextClause, text
 
 from ..core.stream import Stream
-from .queries import quoted
+from ..core.table_name import TableName
+from .queries import quoted, quoted_table
 
 _NAME = re.compile(r"\{(ledger|table)\}")
 
@@ -18,16 +20,32 @@ def in_text(name: str) -> str:
     return quoted(name).replace(":", "\\:")
 
 
+def table_in_text(table: TableName) -> str:
+    return f"{in_text(table.schema)}.{in_text(table.name)}"
+
+
 @dataclass(frozen=True)
 class Schemas:
-    """Names of the schemas of the event tables and of the ledger."""
+    """Names of the schemas of the event tables and of the ledger. `events` holds tables declared without a schema."""
 
     events: str = "public"
     ledger: str = "ingest"
 
+    def table_name(self, stream: Stream) -> TableName:
+        """The stream's event table with its schema."""
+        return stream.table_name.within(self.events)
+
+    def of_tables(self, streams: Iterable[Stream]) -> list[str]:
+        """The schemas of the streams' tables."""
+        return list(dict.fromkeys(self.table_name(stream).schema for stream in streams))
+
+    def quoted_table(self, stream: Stream) -> str:
+        """The stream's event table as an SQL identifier."""
+        return quoted_table(self.table_name(stream))
+
     def table(self, stream: Stream) -> str:
         """The stream's event table, for use inside `text`."""
-        return f"{in_text(self.events)}.{in_text(stream.table)}"
+        return table_in_text(self.table_name(stream))
 
     def sql(self, statement: str, stream: Stream | None = None, **parts: str) -> TextClause:
         """The statement with all names in braces replaced.

@@ -52,7 +52,7 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
         return schemas.sql(statement, stream, signature=SIGNATURE)
 
     oids = {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
-    insert, copy = _carried(f"{quoted(schemas.events)}.{quoted(stream.table)}", oids)
+    insert, copy = _carried(schemas.quoted_table(stream), oids)
     letter, letter_copy = _carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
     return Statements(
         insert=insert,

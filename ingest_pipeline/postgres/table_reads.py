@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from ..core.stream import Stream
 from .database import Database
-from .queries import quoted
+from .queries import quoted_table
 from .sql import in_text
 from .tables import event_table
 
@@ -56,7 +56,7 @@ def ddl(stream: Stream, schema: str) -> str:
     statements = [str(element.compile(dialect=dialect)).strip() for element in elements]
     if stream.description:
         comment = stream.description.replace("'", "''")
-        statements.append(f"COMMENT ON TABLE {quoted(schema)}.{quoted(stream.table)} IS '{comment}'")
+        statements.append(f"COMMENT ON TABLE {quoted_table(stream.table_name.within(schema))} IS '{comment}'")
     return "\n".join(f"{statement};" for statement in statements)
 
 

@@ -49,15 +49,20 @@ _LETTER_COLUMNS = {
 
 
 def event_table(stream: Stream, schema: str) -> sa.Table:
-    """The stream's table as declared. Its primary key is the record's Kafka coordinates."""
-    key_name, index_name = primary_key_name(stream.table), index_names(stream.table)[1]
+    """The stream's table as declared. Its primary key is the record's Kafka coordinates.
+
+    Args:
+        schema: of a table that is declared without one.
+    """
+    name = stream.table_name.within(schema)
+    key_name, index_name = index_names(name.name)
     return sa.Table(
-        stream.table,
+        name.name,
         sa.MetaData(),
         *map(_column, stream.table_columns),
         sa.PrimaryKeyConstraint(*COORDINATES, name=key_name),
         *([sa.Index(index_name, "event_time", postgresql_using="brin")] if stream.has_event_time else []),
-        schema=schema,
+        schema=name.schema,
         comment=stream.description or None,
     )
 
@@ -70,9 +75,9 @@ def _column(column: Column) -> sa.Column[Any]:
     return sa.Column(column.name, type_, nullable=column.nullable, server_default=default)
 
 
-def primary_key_name(table: str) -> str:
+def primary_key_name(stream: Stream) -> str:
     """The name of the event table's primary key, as `mapped_errors` expects it."""
-    return index_names(table)[0]
+    return index_names(stream.table_name.name)[0]
 
 
 def column_oids(stream: Stream) -> dict[str, int]:

@@ -62,7 +62,7 @@ class BatchWriter:
     ) -> None:
         self._database = database
         self._tables = {
-            "event_table": f"{quoted(database.schemas.events)}.{quoted(stream.table)}",
+            "event_table": database.schemas.quoted_table(stream),
             "letter_table": f"{quoted(database.schemas.ledger)}.dead_letter",
         }
         self._signature: int | None = None

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 import pytest
+from sqlalchemy.engine import make_url
 
 from ingest_pipeline.core.column_names import SYSTEM_COLUMNS
+from ingest_pipeline.core.errors import DatabaseUnavailable, NotPermitted
+from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import comparison, rights, schema
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.sql import Schemas
+from ingest_pipeline.postgres.table_reads import newest
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import BAD, IDENTITY
+from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good, message
 
 pytestmark = pytest.mark.empty_database
 
@@ -62,6 +68,51 @@ def test_any_name_works_for_table_column_and_schemas(database_url: str, name: st
         with bench.database.connect("looking") as connection:
             assert comparison.table_differences(connection, bench.stream, name) == []
             assert rights.missing_rights(connection, [bench.stream], schemas) == []
+
+
+@pytest.mark.parametrize("method", ["copy", "executemany"])
+def test_a_table_in_a_schema_of_its_own(database_url: str, method: str) -> None:
+    stream = replace(READING, table="telemetry.readings")
+    with Bench(database_url, READING) as other, Bench(database_url, stream, method=method) as bench:
+        other.begin()
+        bench.sql("DELETE FROM ingest.position")
+        bench.sql("ALTER ROLE CURRENT_USER SET search_path = public")
+        with bench.database.connect("looking") as connection:
+            assert 'GRANT USAGE ON SCHEMA "telemetry" TO "postgres"' in rights.missing_rights(
+                connection, [stream], bench.database.schemas, absent_too=True
+            )
+            assert rights.may_look(connection, bench.database.schemas, [stream])
+            assert rights.may_create(connection, bench.database.schemas, [stream])
+        bench.begin()
+        bench.write([good(), BAD, good()])
+        assert bench.sql("SELECT kafka_offset FROM telemetry.readings ORDER BY 1") == [0, 2]
+        assert other.offsets() == []
+        assert bench.sql("SELECT event_table FROM ingest.incarnation") == ["public.reading", "telemetry.readings"]
+        assert bench.differences() == []
+        letters = DeadLetters(bench.database, stream)
+        assert letters.redrive(LetterFilter(), lambda value: bench.batch([message(0, 9)]).rows[0][4:]).stored == 1
+        assert len(newest(bench.database, stream, 5)[1]) == 3
+        more = replace(stream, event=msgspec.defstruct("More", [("place", str | None, None)], bases=(READING.event,)))
+        with bench.database.engine.begin() as holder:
+            holder.exec_driver_sql("SELECT FROM telemetry.readings")
+            with pytest.raises(DatabaseUnavailable, match=r"Held by session \d+ .*: readings"):
+                schema.migrate(bench.database, [more])
+        assert schema.migrate(bench.database, [more]) == ["added column telemetry.readings.place"]
+
+
+def test_a_schema_that_the_role_may_not_create(database_url: str) -> None:
+    with Bench(database_url) as owner:
+        owner.begin()
+        owner.sql("CREATE ROLE writer LOGIN PASSWORD 'secret'")
+        owner.sql("GRANT USAGE ON SCHEMA ingest TO writer")
+        owner.sql("GRANT ALL ON ALL TABLES IN SCHEMA ingest TO writer")
+        url = make_url(database_url).set(username="writer", password="secret").render_as_string(hide_password=False)
+        with Bench(url, replace(READING, table="telemetry.readings")) as bench:
+            with pytest.raises(NotPermitted, match="a role that may create schemas and tables"):
+                bench.ledger.prepare()
+            with bench.database.connect("looking") as connection:
+                assert not rights.may_create(connection, bench.database.schemas, [bench.stream])
+        owner.sql("DROP OWNED BY writer; DROP ROLE writer")
 
 
 def test_the_system_columns_are_those_of_postgresql(database_url: str) -> None:

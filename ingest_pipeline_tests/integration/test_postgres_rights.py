@@ -67,7 +67,7 @@ def test_without_create_the_message_names_the_command(role: Role) -> None:
     assert "\n" not in caught.value.message
     assert "secret" not in caught.value.message
     with role.bench.database.connect("looking") as connection:
-        assert not rights.may_create(connection, role.bench.database.schemas)
+        assert not rights.may_create(connection, role.bench.database.schemas, [role.bench.stream])
 
 
 def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:

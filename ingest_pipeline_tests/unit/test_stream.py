@@ -20,6 +20,7 @@ from ingest_pipeline.core.streams import by_name
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration.asset_keys import topic_key
+from ingest_pipeline.postgres.table_reads import ddl
 from ingest_pipeline.postgres.tables import event_table
 from ingest_pipeline.settings import Settings
 from ingest_pipeline.streams import STREAMS
@@ -190,6 +191,28 @@ def test_a_table_with_the_name_of_another_tables_index_is_refused(suffix: str, t
         SettingsError, match=f"stream two: the table 'one{suffix}' has the name of an index of stream one"
     ):
         by_name(reversed(streams) if turned else streams)
+
+
+@pytest.mark.parametrize("table", ["a.b.c", ".a", "a.", "."])
+def test_a_table_name_has_at_most_one_schema(table: str) -> None:
+    with pytest.raises(SettingsError, match=r"stream readings: table '.*' is not a table's name or schema\.name"):
+        Stream("readings", event(), table=table)
+
+
+def test_tables_and_indexes_of_different_schemas_may_share_their_names() -> None:
+    streams = [Stream("one", event()), Stream("two", event(), table="telemetry.one_pkey")]
+    assert len(by_name(streams)) == 2
+    with pytest.raises(SettingsError, match="has the name of an index of stream three"):
+        by_name([*streams, Stream("three", event(), table="telemetry.one")])
+
+
+def test_the_schema_of_a_table_wins_over_the_shared_schema() -> None:
+    plain, qualified = Stream("one", event()), Stream("two", event(), table="telemetry.two")
+    assert [str(stream.table_name.within("public")) for stream in (plain, qualified)] == [
+        "public.one",
+        "telemetry.two",
+    ]
+    assert "CREATE TABLE telemetry.two (" in ddl(qualified, "public")
 
 
 def test_an_int_gets_the_bounds_of_bigint_unless_declared_closer() -> None:
