@@ -58,7 +58,7 @@ def memory_in_outage(running: System, warm_up: int, seconds: float) -> tuple[flo
             "DATABASE_URL": through(proxy, running.database_url),
             **own_names("outage"),
         }
-        process = killed_run.start(topic, topic, settings, folder)
+        process = killed_run.start({topic: topic}, settings, folder)
         try:
             before = _most(process.pid, lambda: accounted(running, "outage_ledger") >= warm_up)
             proxy.black_hole()

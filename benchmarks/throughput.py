@@ -189,7 +189,7 @@ def without_dagster(running: System, records: int, settings: Mapping[str, str]) 
         **own_names("quick"),
         **settings,
     }
-    processes = [killed_run.start(topic, topic, environ, folder) for topic in TOPICS]
+    processes = [killed_run.start({topic: topic}, environ, folder) for topic in TOPICS]
     pids = [process.pid for process in processes if process.pid is not None]
     measured = watched(running, records, "quick", lambda: pids)
     for process in processes:

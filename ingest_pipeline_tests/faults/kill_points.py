@@ -185,13 +185,14 @@ def before_group_commit(death: Death) -> None:
 def after_group_commit(death: Death) -> None:
     seen = 0
 
-    def look(_: None) -> None:
+    def look(_: object) -> None:
         nonlocal seen
         seen += 1
         if seen == death.nth:
             death.now()
 
     after(CommitRequests, "on_commit", look)
+    after(CommitRequests, "_commit", look)  # with several groups
 
 
 POINTS: dict[str, Callable[[Death], None]] = {
@@ -214,15 +215,15 @@ POINTS: dict[str, Callable[[Death], None]] = {
 """The kill points, in the order of a batch."""
 
 
-def start(point: str, nth: int, marker: Path, topic: str, environ: Mapping[str, str], folder: Path) -> BaseProcess:
-    """Run the stream `temperature` on the Dagster instance in this folder, and die at this point."""
+def start(point: str, nth: int, marker: Path, url: str, drain: Callable[[], None]) -> BaseProcess:
+    """Call `drain` in a process that dies at this point. See Death for the other arguments."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([killed_run.__name__, __name__])
-    process = context.Process(target=_run, args=(point, nth, marker, topic, dict(environ), folder))
+    process = context.Process(target=_run, args=(point, nth, marker, url, drain))
     process.start()
     return process
 
 
-def _run(point: str, nth: int, marker: Path, topic: str, environ: dict[str, str], folder: Path) -> None:
-    POINTS[point](Death(nth, environ["DATABASE_URL"], marker))
-    killed_run.drain("temperature", topic, environ, folder)
+def _run(point: str, nth: int, marker: Path, url: str, drain: Callable[[], None]) -> None:
+    POINTS[point](Death(nth, url, marker))
+    drain()

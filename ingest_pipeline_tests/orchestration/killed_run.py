@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,27 +28,39 @@ IMPORTED = (alembic.command, confluent_kafka.admin, psycopg, sqlalchemy)
 quicken_dagster()
 
 
-def start(name: str, topic: str, environ: Mapping[str, str], folder: Path) -> BaseProcess:
-    """A run of a shipped stream's only shard, on the Dagster instance in this folder."""
+def start(topics: Mapping[str, str], environ: Mapping[str, str], folder: Path, job: str = "") -> BaseProcess:
+    """A run of the only shard of shipped streams, on the Dagster instance in this folder.
+
+    Args:
+        topics: stream name → topic.
+        job: shared by the streams. Needed for more than one stream.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=drain, args=(name, topic, dict(environ), folder))
+    process = context.Process(target=drain, args=(dict(topics), dict(environ), folder, job))
     process.start()
     return process
 
 
-def drain(name: str, topic: str, environ: Mapping[str, str], folder: Path) -> None:
-    """What the process does."""
-    drain_stream(lambda: replace(by_name(STREAMS)[name], topic=topic), environ, folder)
+def drain(topics: Mapping[str, str], environ: Mapping[str, str], folder: Path, job: str = "") -> None:
+    """Drain shipped streams in this process. See `start`."""
+    shipped = by_name(STREAMS)
+    streams = [replace(shipped[name], topic=topic, job=job or name) for name, topic in topics.items()]
+    _drain(streams, environ, folder)
 
 
 def drain_stream(make: Callable[[], Stream], environ: Mapping[str, str], folder: Path) -> None:
-    """The same for a stream that is made here."""
-    stream = make()
+    """Drain a stream that this process makes."""
+    _drain([make()], environ, folder)
+
+
+def _drain(streams: Sequence[Stream], environ: Mapping[str, str], folder: Path) -> None:
     with (folder / "run.log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    definitions = build_definitions([stream], load_settings([stream.name], environ))
-    job = definitions.resolve_job_def(tags.job_name(stream.job))
+    (job_name,) = {stream.job for stream in streams}
+    settings = load_settings({stream.name: stream.job for stream in streams}, environ)
+    job = build_definitions(streams, settings).resolve_job_def(tags.job_name(job_name))
     with dg.DagsterInstance.local_temp(str(folder)) as instance:
-        job.execute_in_process(instance=instance, tags={tags.STREAM: stream.name, tags.SHARD: "0/1"})
+        run_tags = {**tags.drain_tags(job_name, streams), tags.SHARD: "0/1"}
+        job.execute_in_process(instance=instance, tags=run_tags)

@@ -167,7 +167,7 @@ class TestEnds:
         here.produce(temperatures(4))
         environ = {**here.environ, "RUN_IDLE_SECONDS": "3600"}
         with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-            before = killed_run.start(here.stream.name, here.stream.topic, environ, tmp_path)
+            before = killed_run.start({here.stream.name: here.stream.topic}, environ, tmp_path)
             wait_for("its rows", lambda: here.query("select to_regclass('temperature')") != [None] and here.rows() == 4)
             here.produce(temperatures(3))
             result = here.by_sensor(**{tags.SUCCESSOR: "definition"})
