@@ -66,12 +66,22 @@ class Watch:
 
 
 class Feed:
-    """Two topics, their streams, and how much was written to them."""
+    """Two topics, their streams, and how much was written to them.
 
-    def __init__(self, kafka: RealKafka, url: str) -> None:
+    Args:
+        job: shared by the streams. "": every stream has a job of its own.
+
+    Attributes:
+        jobs: job → its streams.
+    """
+
+    def __init__(self, kafka: RealKafka, url: str, job: str) -> None:
         self.kafka, self.url = kafka, url
         self.suffix = f"-{uuid.uuid4().hex[:8]}"
-        self.streams = [replace(stream, topic=stream.topic + self.suffix) for stream in STREAMS]
+        self.streams = [replace(stream, topic=stream.topic + self.suffix, job=job or stream.name) for stream in STREAMS]
+        self.jobs: dict[str, list[Stream]] = {}
+        for stream in self.streams:
+            self.jobs.setdefault(stream.job, []).append(stream)
         self.produced: Counter[str] = Counter()
         self.environ = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
@@ -90,6 +100,11 @@ class Feed:
 
     def broken(self, stream: Stream) -> int:
         return self.produced[stream.name] // RECORDS * (RECORDS // BROKEN_EVERY)
+
+    def start(self, job: str, folder: Path) -> BaseProcess:
+        """A run of the job."""
+        topics = {stream.name: stream.topic for stream in self.jobs[job]}
+        return killed_run.start(topics, self.environ, folder, job)
 
     def position(self, stream: Stream) -> int:
         """The sum over partitions; 0 before the stream has begun."""
@@ -114,9 +129,9 @@ class Feed:
             assert counters == [(good, self.broken(stream), self.produced[stream.name])], stream.name
 
 
-@pytest.fixture
-def feed(kafka_server: RealKafka, database_url: str) -> Iterator[Feed]:
-    made = Feed(kafka_server, database_url)
+@pytest.fixture(params=["", "sites"], ids=["own jobs", "one job"])
+def feed(request: pytest.FixtureRequest, kafka_server: RealKafka, database_url: str) -> Iterator[Feed]:
+    made = Feed(kafka_server, database_url, request.param)
     for stream in made.streams:
         kafka_server.create_topic(stream.topic, 2)
     yield made
@@ -124,16 +139,18 @@ def feed(kafka_server: RealKafka, database_url: str) -> Iterator[Feed]:
         kafka_server.delete_topic(stream.topic)
 
 
-def kill_process(feed: Feed, stream: Stream, folder: Path, target: int, pause: float) -> None:
-    """Start a run and kill it shortly after it has moved the position past `target`."""
+def kill_process(feed: Feed, job: str, folder: Path, targets: dict[str, int], pause: float) -> None:
+    """Start a run and kill it shortly after it has moved the position of a stream past its target."""
+
+    def moved() -> bool:
+        return any(feed.position(stream) > targets[stream.name] for stream in feed.jobs[job])
+
     while True:
-        process = killed_run.start(stream.name, stream.topic, feed.environ, folder)
-        wait_for(
-            "progress", lambda process=process: feed.position(stream) > target or not process.is_alive(), every=0.002
-        )
+        process = feed.start(job, folder)
+        wait_for("progress", lambda process=process: moved() or not process.is_alive(), every=0.002)
         if process.is_alive():
             break
-        # it found its shard still owned by the run before it, and ended as surplus
+        # The shard still belonged to the previous run, and this run ended as surplus.
         assert process.exitcode == 0, (folder / "run.log").read_text()[-2000:]
     time.sleep(pause)  # the moment is the point
     process.kill()
@@ -143,14 +160,14 @@ def kill_process(feed: Feed, stream: Stream, folder: Path, target: int, pause: f
 
 
 def kill_processes(feed: Feed, folders: dict[str, Path], moments: random.Random) -> int:
-    """Kill a draining run of each stream, both at the same time; the records that were left then."""
+    """Kill a draining run of each job, all at the same time. Returns the lag after the kills."""
     with ThreadPoolExecutor() as threads:
         kills = []
-        for stream in feed.streams:
-            feed.more(stream)
-            target = feed.position(stream) + moments.randrange(RECORDS // 2)
-            pause = moments.uniform(0, 0.02)
-            kills.append(threads.submit(kill_process, feed, stream, folders[stream.name], target, pause))
+        for job, streams in feed.jobs.items():
+            targets = {stream.name: feed.position(stream) + moments.randrange(RECORDS // 2) for stream in streams}
+            for stream in streams:
+                feed.more(stream)
+            kills.append(threads.submit(kill_process, feed, job, folders[job], targets, moments.uniform(0, 0.02)))
     for kill in kills:
         kill.result()
     return feed.lag()
@@ -161,10 +178,9 @@ def drain_the_rest(feed: Feed, folders: dict[str, Path]) -> None:
     processes: dict[str, BaseProcess] = {}
 
     def drained() -> bool:
-        for stream in feed.streams:
-            if stream.name not in processes or not processes[stream.name].is_alive():
-                folder = folders[stream.name]
-                processes[stream.name] = killed_run.start(stream.name, stream.topic, feed.environ, folder)
+        for job, folder in folders.items():
+            if job not in processes or not processes[job].is_alive():
+                processes[job] = feed.start(job, folder)
         return feed.lag() == 0
 
     wait_for("lag 0", drained)
@@ -179,7 +195,7 @@ def drain_the_rest(feed: Feed, folders: dict[str, Path]) -> None:
 def test_nothing_is_lost_and_nothing_is_twice(feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(ingest_pipeline.__file__).parents[1]))
     moments = random.Random(20)
-    folders = {stream.name: tmp_path / stream.name for stream in feed.streams}
+    folders = {job: tmp_path / job for job in feed.jobs}
     for folder in folders.values():
         folder.mkdir()
         dg.DagsterInstance.local_temp(str(folder)).dispose()
