@@ -7,8 +7,8 @@ from datetime import datetime
 
 import click
 
+from ..core.errors import SettingsError
 from ..core.stream import Stream
-from ..core.timestamps import kafka_time, parse_instant
 from .main import StreamName, context_of
 
 
@@ -18,15 +18,12 @@ class StartOffset(click.ParamType["str | int | datetime"]):
     name = "offset"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int | datetime:
-        text = str(value)
-        if text in ("earliest", "latest"):
-            return text
-        if text.isascii() and text.isdecimal():
-            return int(text)
+        from ..operations.losses import parse_start
+
         try:
-            return kafka_time(parse_instant(text))
-        except ValueError as error:
-            self.fail(f"{text!r} is neither earliest, latest, an offset nor a time: {error}", param, ctx)
+            return parse_start(str(value))
+        except SettingsError as error:
+            self.fail(error.message, param, ctx)
 
 
 @click.command("accept-loss")
@@ -45,28 +42,18 @@ def accept_loss(
 
     Example: ingest accept-loss price --partition 2
     """
-    from ..core.start import survey, unanswered_words
     from ..operations import losses
 
     context = context_of(stream)
-    ledger, topic = context.ledger, context.topic
     if dismiss:
-        ledger.forget_losses(partition)
+        context.ledger.forget_losses(partition)
         which = "" if partition is None else f" of partition {partition}"
         click.echo(f"{stream.name}: the loss{which} is forgotten. The next tick of the sensor looks again")
         return
-    topic_survey = survey(topic, ledger)
-    found_losses = [loss for loss in topic_survey.losses if partition in (None, loss.partition)]
-    if topic_survey.unanswered:
-        click.echo(f"{stream.name}: {unanswered_words(topic_survey.unanswered)}")
-    if not found_losses:
-        rest = "" if not topic_survey.unanswered else " of the other partitions"
-        click.echo(f"{stream.name}: Kafka holds everything that the positions{rest} expect: nothing to accept")
+    topic_survey, accepted = losses.acceptable(context, partition, start)
+    click.echo("\n".join(losses.loss_lines(context, topic_survey, accepted)))
+    if not accepted:
         return
-    accepted = losses.acceptances(topic, found_losses, start)
-    for acceptance in accepted:
-        click.echo(acceptance.loss.description)
-        click.echo(f"  → {losses.consequence(acceptance)}")
     if not yes:
         click.confirm("accept?", abort=True)
     losses.accept(context, accepted, topic_survey.identity, by=getpass.getuser())

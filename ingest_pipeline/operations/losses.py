@@ -14,11 +14,46 @@ from ..core.loss import Acceptance, Loss, LossCause, noted_loss
 from ..core.ownership import take_ownership
 from ..core.ports import Topic
 from ..core.record import NextOffset, Position, TopicIdentity
-from ..core.start import survey, unanswered_words
+from ..core.start import Survey, survey, unanswered_words
+from ..core.timestamps import kafka_time, parse_instant
 from .stream_context import StreamContext
 
 OWN_SECONDS = 120.0
 """How long to wait until draining runs release the partitions. The request goes out at once."""
+
+
+def parse_start(text: str) -> str | int | datetime:
+    """earliest, latest, an offset, or an ISO time. Raises SettingsError."""
+    if text in ("earliest", "latest"):
+        return text
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    try:
+        return kafka_time(parse_instant(text))
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is neither earliest, latest, an offset nor a time: {error}") from None
+
+
+def acceptable(
+    context: StreamContext, partition: int | None, start: str | int | datetime | None
+) -> tuple[Survey, list[Acceptance]]:
+    """The topic's survey, and the acceptances of all lost partitions or of this one. Raises as `acceptances` does."""
+    topic_survey = survey(context.topic, context.ledger)
+    losses = [loss for loss in topic_survey.losses if partition in (None, loss.partition)]
+    return topic_survey, acceptances(context.topic, losses, start) if losses else []
+
+
+def loss_lines(context: StreamContext, topic_survey: Survey, accepted: Sequence[Acceptance]) -> list[str]:
+    """What was lost and what an acceptance does, for an operator."""
+    name, lines = context.stream.name, []
+    if topic_survey.unanswered:
+        lines.append(f"{name}: {unanswered_words(topic_survey.unanswered)}")
+    if not accepted:
+        rest = "" if not topic_survey.unanswered else " of the other partitions"
+        lines.append(f"{name}: Kafka holds everything that the positions{rest} expect: nothing to accept")
+    for acceptance in accepted:
+        lines += [acceptance.loss.description, f"  → {consequence(acceptance)}"]
+    return lines
 
 
 def acceptances(topic: Topic, losses: Collection[Loss], start: str | int | datetime | None) -> list[Acceptance]:

@@ -16,8 +16,8 @@ from .asset_keys import asset_key
 from .assets import job_assets, topic_spec
 from .checks import stream_checks
 from .jobs.maintenance import maintenance_job, maintenance_schedule
-from .jobs.pause import pause_job, resume_job
-from .jobs.recovery import redrive_job, replay_job
+from .jobs.operation import operation_job
+from .jobs.operations import OPERATIONS
 from .sensor.alerts import alert_sensors
 from .sensor.sensor import job_sensor
 from .sensor.start_queue import StartQueue
@@ -68,10 +68,7 @@ def definitions_with(
         jobs=[
             *(_drain_job(job, members) for job, members in jobs.items()),
             maintenance_job(clients, everything, {sensor.name for sensor in sensors}),
-            pause_job(contexts),
-            resume_job(contexts),
-            redrive_job(contexts),
-            replay_job(contexts),
+            *(operation_job(operation, contexts) for operation in OPERATIONS),
         ],
         sensors=sensors,
         schedules=[maintenance_schedule()],

@@ -28,7 +28,20 @@ JOB = "ingest/job"
 """The run's job among OTHER_JOBS. Jobs of other projects may share the name but not the tag."""
 MAX_RUNTIME = "dagster/max_runtime"
 
-OTHER_JOBS = ("maintenance", "pause_stream", "resume_stream", "redrive_dead_letters", "replay")
+DRY_RUN = "ingest/dry_run"
+"""Set for a run of an operator's job that only looked."""
+
+OTHER_JOBS = (
+    "maintenance",
+    "pause_stream",
+    "resume_stream",
+    "accept_loss",
+    "redrive_dead_letters",
+    "discard_dead_letters",
+    "allow_dead_letters",
+    "acknowledge_dead_letters",
+    "replay",
+)
 """Jobs of this package, except those for draining."""
 BY_HAND = "__ASSET_JOB"
 """Dagster's name for the job behind the Materialize button."""

@@ -132,14 +132,25 @@ class TestParts:
         assert asset.tags["tier"] == "gold"
 
     def test_run_config_names_no_server_no_table_and_no_secret(self) -> None:
-        letters = {"stream", "stage", "sqlstate", "reason", "since", "until", "ids", "dry_run"}
-        times = {"stream", "partition", "from_offset", "to_offset", "from_time", "to_time"}
-        assert {name: names for name, names in self.config_fields().items() if names} == {
-            "pause_stream": {"stream", "reason"},
-            "resume_stream": {"stream"},
+        letters = {"stage", "sqlstate", "reason", "since", "until", "ids"}
+        fields = {
+            "pause_stream": {"reason"},
+            "resume_stream": set(),
+            "accept_loss": {"partition", "start", "dismiss"},
             "redrive_dead_letters": letters,
-            "replay": times,
+            "discard_dead_letters": letters,
+            "allow_dead_letters": {"count"},
+            "acknowledge_dead_letters": set(),
+            "replay": {"partition", "from_offset", "to_offset", "from_time", "to_time"},
         }
+        assert {name: names for name, names in self.config_fields().items() if names} == {
+            name: {"stream", "dry_run", *own} for name, own in fields.items()
+        }
+
+    def test_every_job_that_drains_nothing_bears_its_tag(self) -> None:
+        jobs = build_definitions(STREAMS, defaults()).resolve_all_job_defs()
+        tagged = {job.name: job.tags[tags.JOB] for job in jobs if tags.JOB in job.tags}
+        assert tagged == {name: name for name in tags.OTHER_JOBS}
 
     def config_fields(self) -> dict[str, set[str]]:
         """Job → what its ops take in run config; Dagster refuses whatever else is given."""
@@ -162,9 +173,11 @@ class TestParts:
         """Dagster keeps enums by their names, for the whole process."""
         for stream, other in (STREAMS, reversed(STREAMS)):
             defs = build_definitions([stream], defaults())
-            for name in ("pause_stream", "resume_stream", "redrive_dead_letters", "replay"):
-                job = defs.resolve_job_def(name)
-                ours, theirs = ({"ops": {f"{name}_op": {"config": {"stream": of.name}}}} for of in (stream, other))
+            for name in tags.OTHER_JOBS[1:]:
+                job, own = defs.resolve_job_def(name), {"count": 1} if name == "allow_dead_letters" else {}
+                ours, theirs = (
+                    {"ops": {f"{name}_op": {"config": {"stream": of.name, **own}}}} for of in (stream, other)
+                )
                 dg.validate_run_config(job, ours)
                 with pytest.raises(dg.DagsterInvalidConfigError):
                     dg.validate_run_config(job, theirs)

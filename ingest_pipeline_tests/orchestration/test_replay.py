@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
-import dagster as dg
 import pytest
 
 from ingest_pipeline.cli.progress import LINE_SECONDS
-from ingest_pipeline_tests.orchestration.bench import Bench, failure
+from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures
 from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, devices, recreate
@@ -27,20 +25,6 @@ def drained(bench: Bench, *records: Record) -> Bench:
     bench.produce(records)
     bench.drain()
     return bench
-
-
-def job(bench: Bench, name: str, **config: Any) -> Any:
-    definition = bench.definitions.resolve_job_def(name)
-    op = {"config": {"stream": "temperature", **config}}
-    return definition.execute_in_process(
-        run_config={"ops": {f"{name}_op": op}}, instance=bench.instance, raise_on_error=False
-    )
-
-
-def counts(result: dg.ExecuteInProcessResult) -> dict[str, int]:
-    """What the run's one step tells in its metadata."""
-    (output,) = [e.step_output_data for e in result.all_events if e.event_type == dg.DagsterEventType.STEP_OUTPUT]
-    return {name: int(str(value.value)) for name, value in output.metadata.items()}
 
 
 def offsets(bench: Bench) -> list[int]:
@@ -165,32 +149,3 @@ def test_rows_that_the_database_refuses_are_counted_and_their_neighbours_stored(
     printed = ingest(here, "replay", "temperature", "--partition", "0", "--from-offset", "0", "--to-offset", "300")
     assert printed.splitlines()[-1] == "298 stored, 0 present, 0 absent, 0 dead, 0 skipped, 2 refused"
     assert here.rows() == 298
-
-
-def test_the_replay_job(bench: Make) -> None:
-    here = drained(bench(partitions=1), *devices(0, 5))
-    here.query("delete from temperature")
-    result = job(here, "replay", partition=0, from_offset=1, to_offset=4)
-    assert result.success
-    assert counts(result)["stored"] == 3
-    assert "not an ISO 8601 timestamp" in failure(job(here, "replay", from_time="soon", to_time="later"))
-    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
-        job(here, "replay", stream="x", from_time="2020-01-01")
-    assert "a first and a last time" in failure(job(here, "replay", from_time="2020-01-01"))
-
-
-def test_the_redrive_job(bench: Make) -> None:
-    here = drained(bench(partitions=1), *devices(0, 2), BROKEN)
-    fixed = b'{"device_id": "mended", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"}'
-    here.query("update ingest.dead_letter set value = %s", fixed)
-    dry = job(here, "redrive_dead_letters", dry_run=True)
-    assert counts(dry) == {"stored": 1, "present": 0, "refused": 0, "truncated": 0}
-    assert here.rows() == 2
-    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
-        job(here, "redrive_dead_letters", stage="decoded")
-    for other in ("timestamp", "value"):
-        assert counts(job(here, "redrive_dead_letters", stage=other))["stored"] == 0
-    done = job(here, "redrive_dead_letters", stage="decode")
-    assert counts(done)["stored"] == 1
-    assert here.query("select device_id from temperature where kafka_offset = 2") == ["mended"]
-    assert "mended" not in here.said(done.run_id)

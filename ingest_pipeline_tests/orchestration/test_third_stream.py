@@ -14,7 +14,7 @@ from ingest_pipeline.core.fields import AsJson
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.orchestration.bench import Bench, metadata
 from ingest_pipeline_tests.orchestration.records import Record
-from ingest_pipeline_tests.orchestration.test_replay import job
+from ingest_pipeline_tests.orchestration.test_operator_jobs import job
 
 
 class Stand(Struct):
@@ -157,9 +157,9 @@ def test_a_redrive_and_a_replay_give_its_rows_the_same_columns(bench: Callable[.
     here.drain()
     assert here.rows() == 2
     here.query("alter table trips drop constraint warm")
-    assert job(here, "redrive_dead_letters", stream="trip").success
+    assert job(here, "redrive_dead_letters", stream="trip", dry_run=False).success
     here.query("delete from trips where bicycle = 'hot'")
-    assert job(here, "replay", stream="trip", partition=0, from_offset=0, to_offset=3).success
+    assert job(here, "replay", stream="trip", partition=0, from_offset=0, to_offset=3, dry_run=False).success
     assert here.query("select bicycle, key, headers, extra from trips order by kafka_offset") == [
         (name, b"k", [["trace", "eA=="]], {"gear": 7}) for name in ("cold", "warm", "hot")
     ]

@@ -21,6 +21,7 @@ CONFIG = """ops:
   redrive_dead_letters_op:
     config:
       stream: temperature
+      dry_run: false
 """
 MENDED = b'{"device_id": "dev-mended", "temperature": 20.5, "timestamp": "2026-01-01T00:00:00Z"}'
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from ...operations.clients import Clients
 from ...operations.stream_context import StreamContext
-from .pause import told_in_a_line
+from .operation import told_in_a_line
 
 
 def purge_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefinition:

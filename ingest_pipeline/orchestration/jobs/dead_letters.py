@@ -1,0 +1,154 @@
+"""Redrive, discard, allow and acknowledge dead letters from the UI. The CLI makes the same calls."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from ...core.errors import RefusalStage
+from ...core.letter_filter import LetterFilter
+from ...operations.limits import record_rules
+from ...operations.stream_context import StreamContext
+from .operation import Operation, Outcome, optional_time
+
+if TYPE_CHECKING:
+    from ...postgres.dead_letters import DeadLetters
+
+_ANY = "any"
+Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *(stage.value for stage in RefusalStage))])  # type: ignore[misc]
+"""Members by name: one is called value."""
+
+
+class LetterConfig(dg.Config):
+    """Selects open dead letters. An empty field selects all."""
+
+    stage: Stage = Field(default=Stage[_ANY], description="What refused them.")
+    sqlstate: str = Field(default="", description="For example 23514.")
+    reason: str = Field(default="", description="A part of the reason's text.")
+    since: str = Field(default="", description="Refused at or after this ISO 8601 time.")
+    until: str = Field(default="", description="Refused before this ISO 8601 time.")
+    ids: list[int] = Field(default=[], description="Ids of letters. Empty for all.")
+
+
+class AllowConfig(dg.Config):
+    """How many letters may pass."""
+
+    count: int = Field(ge=0, description="How many letters. 0 ends an earlier permission.")
+
+
+class AcknowledgeConfig(dg.Config):
+    """No field of its own."""
+
+
+def _filter(config: LetterConfig) -> LetterFilter:
+    return LetterFilter(
+        stage=None if config.stage.name == _ANY else config.stage.name,
+        sqlstate=config.sqlstate or None,
+        reason=config.reason or None,
+        since=optional_time(config.since),
+        until=optional_time(config.until),
+        ids=config.ids or None,
+    )
+
+
+def _letters(stream_context: StreamContext) -> "DeadLetters":
+    from ...postgres.dead_letters import DeadLetters
+
+    return DeadLetters(stream_context.clients.database(), stream_context.stream)
+
+
+def _redriven(stream_context: StreamContext, config: LetterConfig, *, dry_run: bool) -> Outcome:
+    clients, stream, selected = stream_context.clients, stream_context.stream, _filter(config)
+    letters, rules = _letters(stream_context), record_rules(stream_context.settings, stream)
+    done = letters.redrive(selected, clients.decoder(stream).decode, rules, dry_run=dry_run)
+    counts = asdict(done)
+    lines = [", ".join(f"{count:,} {what}" for what, count in counts.items())]
+    if done.truncated:
+        lines.append(letters.how_to_fetch(selected))
+    return Outcome(lines, counts)
+
+
+def _would_redrive(stream_context: StreamContext, config: LetterConfig) -> Outcome:
+    return _redriven(stream_context, config, dry_run=True)
+
+
+def _redrive(stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext) -> Outcome:
+    return _redriven(stream_context, config, dry_run=False)
+
+
+def _would_discard(stream_context: StreamContext, config: LetterConfig) -> Outcome:
+    reasons = _letters(stream_context).count_by_reason(_filter(config))
+    lines = [f"{row.letters:,} open letters would be discarded, {row.stage}: {row.reason}" for row in reasons]
+    return Outcome(lines or ["no open letter is selected"], {"letters": sum(row.letters for row in reasons)})
+
+
+def _discard(stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext) -> Outcome:
+    discarded = _letters(stream_context).discard(_filter(config))
+    return Outcome([f"{discarded:,} letters are discarded"], {"letters": discarded})
+
+
+def _would_allow(stream_context: StreamContext, config: AllowConfig) -> Outcome:
+    allowed = stream_context.ledger.state().letters_allowed
+    return Outcome(
+        [
+            f"the next {config.count:,} dead letters of {stream_context.stream.name} would not count towards the limit",
+            f"{allowed:,} are left of an earlier permission, which would end",
+        ],
+        {"left": allowed},
+    )
+
+
+def _allow(stream_context: StreamContext, config: AllowConfig, _context: dg.OpExecutionContext) -> Outcome:
+    ledger = stream_context.ledger
+    ledger.prepare()
+    ledger.allow_letters(config.count)
+    return Outcome([f"the next {config.count:,} dead letters of {stream_context.stream.name} do not count"])
+
+
+def _open(stream_context: StreamContext) -> Mapping[str, int]:
+    return {"open": sum(row.letters for row in stream_context.ledger.open_letters())}
+
+
+def _would_acknowledge(stream_context: StreamContext, _config: AcknowledgeConfig) -> Outcome:
+    counts = _open(stream_context)
+    return Outcome([f"{counts['open']:,} open letters would be acknowledged"], counts)
+
+
+def _acknowledge(stream_context: StreamContext, _config: AcknowledgeConfig, _context: dg.OpExecutionContext) -> Outcome:
+    ledger = stream_context.ledger
+    ledger.prepare()
+    ledger.acknowledge_letters()
+    return Outcome([f"the open dead letters of {stream_context.stream.name} are acknowledged"], _open(stream_context))
+
+
+REDRIVE = Operation(
+    "redrive_dead_letters",
+    "Decode open dead letters with today's code and store the rows under their own coordinates.",
+    LetterConfig,
+    _would_redrive,
+    _redrive,
+)
+DISCARD = Operation(
+    "discard_dead_letters",
+    "Close open dead letters without a row. The ledger keeps discarded letters until the purge.",
+    LetterConfig,
+    _would_discard,
+    _discard,
+)
+ALLOW = Operation(
+    "allow_dead_letters",
+    "Let the next dead letters of a stream pass without counting towards the limit.",
+    AllowConfig,
+    _would_allow,
+    _allow,
+)
+ACKNOWLEDGE = Operation(
+    "acknowledge_dead_letters",
+    "Note that somebody has seen the open dead letters of a stream. The letters stay open.",
+    AcknowledgeConfig,
+    _would_acknowledge,
+    _acknowledge,
+)
