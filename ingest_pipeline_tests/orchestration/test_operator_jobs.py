@@ -191,4 +191,4 @@ def test_the_ui_shows_what_each_job_does(bench: Make) -> None:
     for operation in OPERATIONS:
         description = here.definitions.resolve_job_def(operation.name).description
         assert description is not None
-        assert description.endswith("By default the job only shows what it would do: set dry_run: false.")
+        assert description.endswith(" A dry run, unless dry_run is false.")

@@ -84,7 +84,7 @@ def operation_job(operation: Operation, contexts: Mapping[str, StreamContext]) -
         name=name,
         executor_def=dg.in_process_executor,
         tags={tags.JOB: name},
-        description=f"{operation.description} By default the job only shows what it would do: set dry_run: false.",
+        description=f"{operation.description} A dry run, unless dry_run is false.",
     )
     def job() -> None:
         run_operation()
