@@ -20,7 +20,7 @@ from ..core.errors import EnvironmentFault, IngestError, LedgerConflict, Setting
 from ..core.stream import Stream
 from ..core.streams import by_name
 from ..core.timestamps import parse_instant
-from ..settings import Settings, load_settings
+from ..settings import Settings, settings_of
 from ..settings.streams import load_streams
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _one_line(error: Exception, command: str) -> str:
 
 def settings_of_streams() -> Settings:
     """The environment's settings."""
-    return load_settings({stream.name: stream.job for stream in load_streams()})
+    return settings_of(load_streams())
 
 
 def open_clients() -> Clients:

@@ -71,6 +71,8 @@ class Stream:
         envelope: around the event: "debezium" or "cloudevents".
         transform: a pure function from an event to the event to store, or to None for no row. An exception sends the
             record to the dead letters.
+        settings: the stream's and its job's, such as {"batch_size": 5000}. PRICE_BATCH_SIZE in the environment beats
+            such a value, which beats BATCH_SIZE.
 
     Raises:
         SettingsError: a name or a field cannot be used. The message gives the reason.
@@ -94,6 +96,7 @@ class Stream:
     format: Format = JSON
     envelope: str = ""
     transform: Callable[[Any], Any] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)

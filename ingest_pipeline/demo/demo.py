@@ -14,7 +14,7 @@ from ..operations.clients import Clients
 from ..operations.judgement import StreamStatus
 from ..operations.status import statuses
 from ..operations.stream_context import StreamContext
-from ..settings import load_settings, streams_import_path
+from ..settings import settings_of, streams_import_path
 from ..settings.streams import load_streams
 from .dagster_dev import DagsterDev, choose_port, environment, write_home
 from .devices import SHAPES
@@ -109,7 +109,7 @@ class Demo:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), os.getcwd()]))
         names = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "DAGSTER_HOME", "INGEST_STREAMS")
         self._servers.write_env({name: env[name] for name in names})
-        settings = load_settings({stream.name: stream.job for stream in self._streams}, env)
+        settings = settings_of(self._streams, env)
         self._clients = self._stack.enter_context(closing(Clients(settings)))
         topics = tuple(stream.topic for stream in self._simulated)
         self._simulator = Simulator({"bootstrap.servers": kafka}, Plan(topics, self._options.rate))

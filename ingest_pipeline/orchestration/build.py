@@ -10,7 +10,7 @@ from ..core.stream import Stream
 from ..core.streams import by_name, jobs_of
 from ..operations.clients import Clients
 from ..operations.stream_context import StreamContext
-from ..settings import Settings, load_settings
+from ..settings import Settings, settings_of
 from . import tags
 from .asset_keys import asset_key
 from .assets import job_assets, topic_spec
@@ -42,7 +42,7 @@ def build_definitions(
     """
     streams = list(streams)
     if settings is None:
-        settings = load_settings({name: stream.job for name, stream in by_name(streams).items()})
+        settings = settings_of(by_name(streams).values())
     return definitions_with(Clients(settings), streams, key_prefix, group)
 
 
@@ -50,29 +50,50 @@ def definitions_with(
     clients: Clients, streams: Iterable[Stream], key_prefix: Sequence[str] = (), group: str = "ingest"
 ) -> dg.Definitions:
     """The definitions of `build_definitions` with these clients."""
-    named = by_name(streams)
-    contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
-    everything = list(contexts.values())
-    jobs = {job.name: [contexts[stream.name] for stream in job.streams] for job in jobs_of(named.values())}
-    start_queue = StartQueue(clients.clock)
-    sensors = [
-        *(job_sensor(members, start_queue) for members in jobs.values()),
-        *alert_sensors(everything, clients.settings.webhook),
-    ]
-    return dg.Definitions(
-        assets=[
-            *(topic_spec(stream_context, group) for stream_context in everything),
-            *(job_assets(job, members, group) for job, members in jobs.items()),
-        ],
-        asset_checks=[stream_checks(stream_context) for stream_context in everything],
-        jobs=[
-            *(_drain_job(job, members) for job, members in jobs.items()),
-            maintenance_job(clients, everything, {sensor.name for sensor in sensors}),
-            *(operation_job(operation, contexts) for operation in OPERATIONS),
-        ],
-        sensors=sensors,
-        schedules=[maintenance_schedule()],
-    )
+    location = Location(clients, streams, key_prefix, group)
+    return dg.Definitions.merge(*map(location.of_job, location.jobs), location.of_all())
+
+
+class Location:
+    """The definitions of streams that share clients, job by job."""
+
+    def __init__(
+        self, clients: Clients, streams: Iterable[Stream], key_prefix: Sequence[str] = (), group: str = "ingest"
+    ) -> None:
+        named = by_name(streams)
+        self._clients, self._group, self._start_queue = clients, group, StartQueue(clients.clock)
+        self._contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
+        self.jobs = {
+            job.name: [self._contexts[stream.name] for stream in job.streams] for job in jobs_of(named.values())
+        }
+
+    def of_job(self, job: str) -> dg.Definitions:
+        """The assets, checks, sensor and drain job of a job's streams."""
+        members = self.jobs[job]
+        return dg.Definitions(
+            assets=[
+                *(topic_spec(stream_context, self._group) for stream_context in members),
+                job_assets(job, members, self._group),
+            ],
+            asset_checks=[stream_checks(stream_context) for stream_context in members],
+            jobs=[_drain_job(job, members)],
+            sensors=[job_sensor(members, self._start_queue)],
+        )
+
+    def of_all(self) -> dg.Definitions:
+        """The jobs, the schedule and the alert sensors that all streams share."""
+        contexts = self._contexts
+        everything = list(contexts.values())
+        alerts = alert_sensors(everything, self._clients.settings.webhook)
+        sensors = {*map(tags.sensor_name, self.jobs), *(sensor.name for sensor in alerts)}
+        return dg.Definitions(
+            jobs=[
+                maintenance_job(self._clients, everything, sensors),
+                *(operation_job(operation, contexts) for operation in OPERATIONS),
+            ],
+            sensors=alerts,
+            schedules=[maintenance_schedule()],
+        )
 
 
 def _drain_job(job: str, stream_contexts: Sequence[StreamContext]) -> dg.JobDefinition:

@@ -1,5 +1,6 @@
 """Environment variables and `.env` → validated, frozen settings."""
 
+from .declared import settings_of
 from .descriptions import Setting, describe
 from .job_settings import JobSettings
 from .kafka import KafkaProperties
@@ -15,5 +16,6 @@ __all__ = [
     "StreamSettings",
     "describe",
     "load_settings",
+    "settings_of",
     "streams_import_path",
 ]

@@ -27,6 +27,7 @@ def load_settings(
     job_of_stream: Mapping[str, str] | Sequence[str],
     environ: Mapping[str, str] | None = None,
     env_file: str | None = ".env",
+    declared: Mapping[str, str] | None = None,
 ) -> Settings:
     """The settings of the named streams, of their jobs and of the deployment.
 
@@ -37,11 +38,12 @@ def load_settings(
             Without any, no variable counts as an override or as a misspelt name.
         environ: replaces both the process's environment and `env_file`.
         env_file: an optional file in the current directory. The process's environment beats the file.
+        declared: variables that the environment and the file beat, from the streams' declarations.
 
     Raises:
         SettingsError: a line for every unusable variable. No line quotes a secret.
     """
-    variables = _variables(environ, env_file)
+    variables = {**(declared or {}), **_variables(environ, env_file)}
     problems: dict[str, str] = {}
     shared = _read(SharedSettings, variables, problems)
     defaults = _read(StreamSettings, variables, problems)
