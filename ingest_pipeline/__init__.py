@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .components.kafka_to_postgres import KafkaToPostgres as KafkaToPostgres
+    from .components.kafka_to_postgres import project_streams as project_streams
     from .core.fields import AsJson as AsJson
     from .core.formats import Avro as Avro
     from .core.formats import Csv as Csv
@@ -27,10 +29,12 @@ __all__ = [
     "Epoch",
     "Json",
     "JsonSchema",
+    "KafkaToPostgres",
     "Protobuf",
     "Stream",
     "TimeFormat",
     "build_definitions",
+    "project_streams",
 ]
 _MODULES = {
     "AsJson": ".core.fields",
@@ -39,10 +43,12 @@ _MODULES = {
     "Epoch": ".core.time_forms",
     "Json": ".core.formats",
     "JsonSchema": ".core.formats",
+    "KafkaToPostgres": ".components.kafka_to_postgres",
     "Protobuf": ".core.formats",
     "Stream": ".core.stream",
     "TimeFormat": ".core.time_forms",
     "build_definitions": ".orchestration.build",
+    "project_streams": ".components.kafka_to_postgres",
 }
 
 
@@ -51,3 +57,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    """The public names too, which Dagster's `dg list components` searches for components."""
+    return sorted([*globals(), *__all__])

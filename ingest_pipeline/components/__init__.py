@@ -1,0 +1,1 @@
+"""Streams declared in YAML: a Component of Dagster."""
