@@ -17,11 +17,11 @@ import msgspec
 
 from .choices import NaiveTimestamps
 from .codecs import Codec, JsonCodec
-from .documents import Documents, holds_nul
+from .documents import Documents, any_nul, holds_nul
 from .errors import IngestError, RecordRefused, RefusalStage
 from .extra_fields import Undeclared
 from .fields import Field
-from .many import try_map
+from .many import merged, try_map
 from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
@@ -53,7 +53,7 @@ class RecordDecoder:
         lenient = StructVariant(self._shape, self._lenient_type, checks=False)
         self._fast, self._lenient = codec.decoder(self._declared.type), codec.decoder(lenient.type)
         self._transform = None if stream.transform is None else Transform(stream.transform, self._declared.type)
-        if self._transform is not None:
+        if self._transform is not None and not stream.many:
             self._fast = _composed(self._transform, self._fast)
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
@@ -64,7 +64,8 @@ class RecordDecoder:
         self._structs = tuple(i for i, item in enumerate(stream.fields) if self._needs_builtins(item))
         self._texts = () if codec.is_json else tuple(i for i, item in enumerate(stream.fields) if _holds_text(item))
         self._forms = tuple((i, item) for i, item in enumerate(stream.fields) if item.time_form is not None)
-        self._plain = all(map(_needs_no_check, stream.fields)) and not (self._forms and self._checks)
+        self._always_lenient = bool(self._forms and self._checks)  # a check expects a datetime
+        self._plain = all(map(_needs_no_check, stream.fields)) and not self._always_lenient
         self._converts = bool(self._structs or documents.any or self._forms)
         self._values = self._leaves
         if self._converts:
@@ -77,7 +78,7 @@ class RecordDecoder:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
                 (NUL, a decimal or a year that PostgreSQL or Python cannot hold).
         """
-        lenient = may_have_nanoseconds(value) or (self._forms and self._checks)  # a check expects a datetime
+        lenient = self._always_lenient or may_have_nanoseconds(value)
         values = self._decode_leniently(value) if lenient else self._decode_fast(value)
         self._limits.check(values, len(value))
         if self._codec.nul in value:
@@ -101,8 +102,8 @@ class RecordDecoder:
             rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
             if self._converts:
                 rows, refused = try_map(self._converted, rows)
-                odd = _merged(odd, refused)
-            if any(_any_nul([row[i] for row in rows]) for i in self._texts):
+                odd = merged(odd, refused)
+            if any(any_nul([row[i] for row in rows]) for i in self._texts):
                 return none
             if self._undeclared is not None:
                 odd_set = set(odd)
@@ -134,6 +135,14 @@ class RecordDecoder:
         return extra
 
     def _decode_leniently(self, value: bytes) -> tuple[Any, ...]:
+        event, values = self._read_leniently(value)
+        if not self._checks:
+            return self._as_jsonb(tuple(values))
+        event = self._rebuilt(event, values)
+        return self._as_jsonb(self._leaves(event if self._transform is None else self._transform(event)))
+
+    def _read_leniently(self, value: bytes) -> tuple[Any, list[Any]]:
+        """(the event without its checks, the values of its columns)."""
         try:
             event = self._lenient(value)
         except _RAISED_UNCHANGED:
@@ -146,18 +155,16 @@ class RecordDecoder:
         for i in self._times:
             if values[i] is not None:
                 values[i] = self._parse_time(values[i], self._fields[i])
-        return self._as_jsonb(self._checked(event, values) if self._checks else tuple(values))
+        return event, values
 
-    def _checked(self, lenient: Any, values: list[Any]) -> tuple[Any, ...]:
-        """Run the event's own checks and the stream's transform. The lenient decode leaves them out, because they
-        expect the declared types."""
+    def _rebuilt(self, lenient: Any, values: list[Any]) -> Any:
+        """Run the event's own checks. The lenient decode leaves them out, because they expect the declared types."""
         try:
-            event = self._declared.rebuilt(lenient, iter(values))
+            return self._declared.rebuilt(lenient, iter(values))
         except MemoryError:
             raise
         except Exception as error:
             raise RecordRefused(by_its_check(error), stage=RefusalStage.DECODE) from None
-        return self._leaves(event if self._transform is None else self._transform(event))
 
     def _converted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Values as the driver writes them: times of another form are read, and jsonb is prepared."""
@@ -213,15 +220,6 @@ class RecordDecoder:
         return self._limits.zoned(time, item)
 
 
-def _merged(odd: list[int], refused: list[int]) -> list[int]:
-    """Indices of values without a row: `odd`, and the values of the refused rows. `refused` are indices of rows."""
-    if not refused:
-        return odd
-    odd_set = set(odd)
-    value_of_row = [i for i in range(len(odd) + refused[-1] + 1) if i not in odd_set]
-    return sorted([*odd, *(value_of_row[i] for i in refused)])
-
-
 def _is_time(item: Field) -> bool:
     return item.python_type is datetime and item.time_form is None and not item.nullable
 
@@ -233,13 +231,6 @@ def _composed(outer: Callable[[Any], Any], inner: Callable[[bytes], Any]) -> Cal
 def _needs_no_check(item: Field) -> bool:
     """Whether the fast decode of a batch leaves nothing to check in the field but the year."""
     return _is_time(item) or item.time_form is not None or item.python_type not in (datetime, Decimal)
-
-
-def _any_nul(values: list[Any]) -> bool:
-    try:
-        return "\0" in "".join(filter(None, values))
-    except TypeError:  # jsonb
-        return holds_nul(values)
 
 
 def _holds_text(item: Field) -> bool:

@@ -85,3 +85,11 @@ def holds_nul(value: Any) -> bool:
         elif isinstance(item, msgspec.Raw) and ESCAPED_NUL in bytes(item):
             left.append(_anything.decode(item))
     return False
+
+
+def any_nul(values: list[Any]) -> bool:
+    """Whether a text of a column holds U+0000."""
+    try:
+        return "\0" in "".join(filter(None, values))
+    except TypeError:  # jsonb
+        return holds_nul(values)

@@ -95,6 +95,10 @@ class RecordRefused(IngestError):
         """Index of the record in the written list. None: neither driver nor server named a record."""
         return self.where.get("index")
 
+    def of_element(self, index: int, ordinal: int) -> RecordRefused:
+        """The refusal of the record `index`, because of its row `ordinal`."""
+        return RecordRefused(f"{self.message}, in the row of kafka_ordinal {ordinal}", **{**self.where, "index": index})
+
 
 class RecordSkipped(RecordRefused):
     """The record has nothing to store, such as the deletion of a row in a change event."""

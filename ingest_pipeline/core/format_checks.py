@@ -10,8 +10,8 @@ from .nesting import Shape
 
 def check_format(record_format: Format, envelope: str, shape: Shape, extra_column: str) -> None:
     """Raises SettingsError with the reason, which does not name the stream."""
-    if extra_column and not isinstance(record_format, Json | JsonSchema):
-        raise SettingsError(f"extra_column is for JSON, and the format is {record_format}")
+    if extra_column:
+        _check_extra(record_format, shape)
     if envelope not in set(Envelope):
         names = ", ".join(repr(str(name)) for name in Envelope if name)
         raise SettingsError(f"envelope {envelope!r} is not one of {names}")
@@ -25,6 +25,18 @@ def check_format(record_format: Format, envelope: str, shape: Shape, extra_colum
         raise SettingsError(
             f"{shape.struct.__name__} has a field that a CSV value cannot hold: no Struct, dict, list or bytes"
         )
+
+
+def _check_extra(record_format: Format, shape: Shape) -> None:
+    if not isinstance(record_format, Json | JsonSchema):
+        raise SettingsError(f"extra_column is for JSON, and the format is {record_format}")
+    if shape.struct.__struct_config__.forbid_unknown_fields:
+        raise SettingsError(
+            f"{shape.struct.__name__} forbids unknown fields, so extra_column would stay empty: leave one of the two"
+        )
+    for struct in shape.structs:
+        if struct.__struct_config__.array_like:
+            raise SettingsError(f"{struct.__name__} is read from an array, which has no keys for extra_column")
 
 
 def _check_message(protobuf: Protobuf, shape: Shape) -> None:

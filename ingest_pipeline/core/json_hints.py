@@ -5,7 +5,10 @@ from __future__ import annotations
 import msgspec
 
 _NOT_AN_OBJECT = ("JSON is malformed", "Expected `object")
-_ARRAY = ("Expected `object`, got `array`", "Expected `object | null`, got `array`")
+_ARRAY = {
+    "Expected `object`, got `array`": "the value is a list, whose elements many=True stores as rows",
+    "Expected `object | null`, got `array`": "the value is a list, and an envelope holds one event",
+}
 _DELIMITERS = {b",": "Csv()", b";": 'Csv(delimiter=";")', b"\t": 'Csv(delimiter="\\t")'}
 
 
@@ -14,7 +17,7 @@ def explained(reason: str, value: bytes) -> str:
     if value.startswith(b"\0"):
         return "starts with a zero byte, as a schema registry's format does: format=Avro(), Protobuf() or JsonSchema()"
     if reason in _ARRAY:
-        return f"{reason}: the value is a list, and a record holds one event"
+        return f"{reason}: {_ARRAY[reason]}"
     if reason.startswith(_NOT_AN_OBJECT) and " - at `$" not in reason and (csv := _csv(value)):
         return f"{reason}: the value looks like a line of CSV, which format={csv} reads"
     return reason

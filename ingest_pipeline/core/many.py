@@ -53,3 +53,20 @@ def try_map(function: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[
             if (count := len(done) + len(refused)) == len(items):
                 return done, refused
             refused.append(count)
+
+
+def merged(odd: list[int], refused: list[int]) -> list[int]:
+    """Indices of values without a row: `odd`, and the values of the refused rows. `refused` are indices of rows."""
+    if not refused:
+        return odd
+    odd_set = set(odd)
+    value_of_row = [i for i in range(len(odd) + refused[-1] + 1) if i not in odd_set]
+    return sorted([*odd, *(value_of_row[i] for i in refused)])
+
+
+def with_gaps(rows: list[Any], gaps: Sequence[int]) -> list[Any]:
+    """The rows, with None at the indices `gaps`, which are ascending."""
+    if not gaps:
+        return rows
+    left, missing = iter(rows), set(gaps)
+    return [None if i in missing else next(left) for i in range(len(rows) + len(gaps))]

@@ -43,6 +43,12 @@ def reason_of(error: BaseException) -> str:
     return f"cannot be decoded ({type(error).__name__})"
 
 
+def in_element(reason: str, index: int) -> str:
+    """The reason with the path from the array's root. `reason` names a path below the element, or none."""
+    message, _, below = reason.partition(_PATH)
+    return f"{message}{_PATH}[{index}]{below or '`'}"
+
+
 def inside(reason: str, path: str) -> str:
     """The reason with the path from the event's root. `reason` names a path below the field."""
     message, _, below = reason.partition(_PATH)

@@ -18,6 +18,7 @@ from .columns import (
     COORDINATE_COLUMNS,
     INGESTED_AT,
     KAFKA_TIMESTAMP,
+    ORDINAL,
     Column,
     field_column,
     identity_column,
@@ -28,6 +29,7 @@ from .errors import SettingsError
 from .fields import Field, is_struct
 from .format_checks import check_format
 from .formats import JSON, Format
+from .many_checks import check_many
 from .nesting import Shape, shape_of
 from .record_columns import RecordColumns
 from .table_name import TableName
@@ -73,6 +75,8 @@ class Stream:
             record to the dead letters.
         settings: the stream's and its job's, such as {"batch_size": 5000}. PRICE_BATCH_SIZE in the environment beats
             such a value, which beats BATCH_SIZE.
+        many: a record holds a JSON array of events, or `transform` returns a list. Column `kafka_ordinal` numbers the
+            rows of a record. All rows of a record are stored, or none.
 
     Raises:
         SettingsError: a name or a field cannot be used. The message gives the reason.
@@ -97,6 +101,7 @@ class Stream:
     envelope: str = ""
     transform: Callable[[Any], Any] | None = None
     settings: Mapping[str, object] = field(default_factory=dict, hash=False)
+    many: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -153,18 +158,26 @@ class Stream:
 
     @cached_property
     def row_columns(self) -> tuple[Column, ...]:
-        """The columns a row fills, in the order of a Row's items."""
+        """The columns a row fills, in the order of a Row's items and, with `many`, of an element's."""
         key = [nullable_column(self.key_column, self.key_type)] if self.key_column else []
         headers = [nullable_column(self.headers_column, list)] if self.headers_column else []
         extra = [nullable_column(self.extra_column, dict)] if self.extra_column else []
-        return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *key, *headers, *map(field_column, self.fields), *extra)
+        ordinal = [ORDINAL] if self.many else []
+        event = [*ordinal, *map(field_column, self.fields), *extra]
+        return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *key, *headers, *event)
 
     @cached_property
     def table_columns(self) -> tuple[Column, ...]:
         """All columns in the table's order, including columns that the database fills."""
         number = [identity_column(self.id_column)] if self.id_column else []
-        record_and_event = self.row_columns[len(COORDINATES) + 1 :]
-        return (*COORDINATE_COLUMNS, *number, *record_and_event, KAFKA_TIMESTAMP, INGESTED_AT)
+        ordinal = [ORDINAL] if self.many else []
+        record_and_event = [column for column in self.row_columns[len(COORDINATES) + 1 :] if column not in ordinal]
+        return (*COORDINATE_COLUMNS, *ordinal, *number, *record_and_event, KAFKA_TIMESTAMP, INGESTED_AT)
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The event table's primary key."""
+        return (*COORDINATES, ORDINAL.name) if self.many else COORDINATES
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -182,6 +195,8 @@ class Stream:
             added.append((self.format, self.envelope))
         if self.transform is not None:
             added.append(described(self.transform))
+        if self.many:
+            added.append("many")
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
@@ -216,24 +231,13 @@ class Stream:
             taken[column] = f"that is the {option}"
         if self.key_type not in (bytes, str) or (self.key_type is str and not self.key_column):
             raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
-        if self.extra_column:
-            self._check_extra()
         try:
             check_format(self.format, self.envelope, self.shape, self.extra_column)
+            if self.many:
+                names = [column.name for column in self.row_columns]
+                check_many(self.format, self.envelope, self.shape, self.transform, names)
         except SettingsError as error:
             raise SettingsError(f"stream {self.name}: {error.message}") from None
-
-    def _check_extra(self) -> None:
-        if self.event.__struct_config__.forbid_unknown_fields:
-            raise SettingsError(
-                f"stream {self.name}: {self.event.__name__} forbids unknown fields, so extra_column would stay empty:"
-                " leave one of the two"
-            )
-        for struct in self.shape.structs:
-            if struct.__struct_config__.array_like:
-                raise SettingsError(
-                    f"stream {self.name}: {struct.__name__} is read from an array, which has no keys for extra_column"
-                )
 
     def _check_asset(self) -> None:
         if not _ASSET.fullmatch(self.topic_asset_name):

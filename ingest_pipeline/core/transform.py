@@ -15,7 +15,7 @@ class Transform:
     """Calls the function and checks its result.
 
     Args:
-        function: from an event to an event, or to None for no row.
+        function: from an event to an event, to None for no row, or to a list of events where `events` is called.
         event_type: of the result, whose types and constraints the result must have.
     """
 
@@ -24,16 +24,29 @@ class Transform:
 
     def __call__(self, event: Any) -> Any:
         """The event to store. Raises RecordSkipped for None, and RecordRefused if the function raises."""
+        changed = self._called(event)
+        if changed is None:
+            raise RecordSkipped("the stream's transform stores no row", stage=RefusalStage.DECODE)
+        return self._checked(changed)
+
+    def events(self, event: Any) -> list[Any]:
+        """The events to store, of a function that may return a list. Raises RecordRefused."""
+        changed = self._called(event)
+        if changed is None:
+            return []
+        return list(map(self._checked, changed if isinstance(changed, list) else [changed]))
+
+    def _called(self, event: Any) -> Any:
         try:
-            changed = self._function(event)
+            return self._function(event)
         except MemoryError:
             raise
         except Exception as error:
             raise RecordRefused(
                 f"refused by the stream's transform ({type(error).__name__})", stage=RefusalStage.DECODE
             ) from None
-        if changed is None:
-            raise RecordSkipped("the stream's transform stores no row", stage=RefusalStage.DECODE)
+
+    def _checked(self, changed: Any) -> Any:
         try:
             return msgspec.convert(changed, self._event_type, from_attributes=True)
         except MemoryError:

@@ -12,6 +12,7 @@ from ..core.decode import RecordDecoder
 from ..core.envelopes import EnvelopeReader
 from ..core.errors import SettingsError
 from ..core.formats import Avro, Csv, Json, JsonSchema, Protobuf
+from ..core.many_events import ManyDecoder, json_elements, single
 from ..core.stream import Stream
 from ..core.unwrapped import UnwrappedDecoder
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """Bytes → the event's columns of a row. See core.decode.RecordDecoder."""
+    """Bytes → the last items of a Row. See RecordDecoder and ManyDecoder."""
 
     def decode(self, value: bytes) -> tuple[Any, ...]: ...
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]: ...
@@ -35,7 +36,7 @@ def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Call
     Raises:
         SettingsError: the format needs a package or a setting that is missing.
     """
-    decoder = RecordDecoder(stream, _codec(stream, registry), naive_timestamps)
+    decoder = _event_decoder(stream, _codec(stream, registry), naive_timestamps)
     if isinstance(stream.format, JsonSchema):
         from ..schema_registry.registry import payload_of
 
@@ -46,6 +47,12 @@ def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Call
     if stream.envelope and isinstance(stream.format, Json):
         return UnwrappedDecoder(decoder, EnvelopeReader(stream).text)
     return decoder
+
+
+def _event_decoder(stream: Stream, codec: Codec, naive_timestamps: NaiveTimestamps) -> RecordDecoder:
+    if not stream.many:
+        return RecordDecoder(stream, codec, naive_timestamps)
+    return ManyDecoder(stream, codec, naive_timestamps, json_elements if codec.is_json else single)
 
 
 def _codec(stream: Stream, registry: Callable[[], SchemaRegistry]) -> Codec:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from ..core.choices import ReportAs
 from ..core.errors import SettingsError
-from ..core.stream import COORDINATES, Stream
+from ..core.stream import Stream
 from ..postgres.queries import newest_rows, open_dead_letters
 from ..settings import Settings
 
@@ -18,6 +18,7 @@ _OWN = {
     "kafka_incarnation": "1, and one more after each topic that was made again or cut: its offsets are used again.",
     "kafka_partition": "The partition the record was read from.",
     "kafka_offset": "The record's offset in its partition.",
+    "kafka_ordinal": "The row's number among the rows of its record, from 0.",
     "kafka_timestamp": "The record's own time, set by its producer or by the broker. Null where Kafka has none.",
     "ingested_at": "When the transaction that stored the row began.",
 }
@@ -47,7 +48,7 @@ def column_schema(stream: Stream) -> dg.TableSchema:
             )
             for column in stream.table_columns
         ],
-        constraints=dg.TableConstraints(other=[f"PRIMARY KEY ({', '.join(COORDINATES)})"]),
+        constraints=dg.TableConstraints(other=[f"PRIMARY KEY ({', '.join(stream.primary_key)})"]),
     )
 
 

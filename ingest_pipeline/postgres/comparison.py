@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, Row, text
 
-from ..core.columns import Column, FilledBy
+from ..core.columns import ORDINAL, Column, FilledBy
 from ..core.stream import COORDINATES, Stream
 from .catalog import storage_differences
 from .queries import quoted, quoted_table
@@ -155,7 +155,7 @@ def _missing(column: Column, table: str, has_rows: bool) -> str:
     difference = f"column {column.name} {column.pg_type}{_NO_COLUMN}"
     if not (has_rows and _needs_value(column)):
         return difference
-    if column.name in COORDINATES:
+    if column.name in (*COORDINATES, ORDINAL.name):
         return f"{difference}, and rows without their Kafka coordinates are there: give the stream another table"
     way = add_column(column, table)
     return f"{difference}, and rows without a value for it are there: {way}, or declare the field `| None`"
@@ -209,9 +209,9 @@ def _key_differences(connection: Connection, stream: Stream, name: str, partitio
     """A primary key that detects duplicates. Only this key reveals a batch written twice."""
     key = connection.execute(_PRIMARY_KEY, {"name": name}).one_or_none()
     own = primary_key_name(stream)
-    if key is None or (key.name, tuple(key.columns)) != (own, COORDINATES):
+    if key is None or (key.name, tuple(key.columns)) != (own, stream.primary_key):
         actual = "none" if key is None else f"{key.name} ({', '.join(key.columns)})"
-        columns = ", ".join(COORDINATES)
+        columns = ", ".join(stream.primary_key)
         if partition_key is None:
             way = f"ALTER TABLE {name} ADD CONSTRAINT {quoted(own)} PRIMARY KEY ({columns})"
         else:

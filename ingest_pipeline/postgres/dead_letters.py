@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 
+from ..core.elements import table_rows
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import Redriven, RedriveOutcome, Refusals
 from ..core.letter_filter import LetterFilter
-from ..core.record import MAX_MS, MIN_MS, STAMP
+from ..core.record import MAX_MS, MIN_MS
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
 from ..core.stream import COORDINATES, Stream
 from . import dead_letters_sql as sql
@@ -23,6 +24,7 @@ from . import schema
 from .database import Database
 from .errors import mapped_errors
 from .session_settings import LONG_STATEMENT_SECONDS
+from .statements import first_row
 from .tables import event_table
 
 CHUNK = 200
@@ -77,7 +79,8 @@ class DeadLetters:
         """The refused ones among the last `records` records. Refusals up to `acknowledged_at` do not count."""
         with self._database.connect(self._doing) as connection:
             parameters = {"stream": self._stream.name, "records": records, "acknowledged_at": acknowledged_at}
-            row = connection.execute(self._database.schemas.sql(sql.REFUSALS, self._stream), parameters).one()
+            refusals = self._database.schemas.sql(sql.REFUSALS, self._stream, first_row=first_row(self._stream))
+            row = connection.execute(refusals, parameters).one()
         return Refusals(row.newest_at, row.records, row.refused)
 
     def page(self, letter_filter: LetterFilter, limit: int = CHUNK) -> list[Row[Any]]:
@@ -182,13 +185,13 @@ class DeadLetters:
         try:
             parts = self._stream.record_columns.of_letter(letter.key, letter.headers)
             values = (*parts, *decode(letter.value))
-            row = self._row(letter, values)
+            rows = self._rows(letter, values)
             with mapped_errors(self._doing, of_rows=True), connection.begin_nested():
                 stored = connection.execute(
                     insert(self._table)
                     .on_conflict_do_nothing(constraint=self._table.primary_key)
                     .returning(self._table.c.kafka_offset),
-                    row,
+                    rows if len(rows) > 1 else rows[0],
                 ).first()
                 if not self._is_present(connection, letter):  # also a trigger that deletes or moves a stored row
                     raise RecordRefused("a trigger of the table drops the row", stage=RefusalStage.INSERT)
@@ -201,16 +204,13 @@ class DeadLetters:
         coordinates = [table.c[name] == getattr(letter, name) for name in COORDINATES]
         return connection.execute(select(1).select_from(table).where(*coordinates)).first() is not None
 
-    def _row(self, letter: Row[Any], values: Sequence[object]) -> dict[str, object]:
+    def _rows(self, letter: Row[Any], values: tuple[Any, ...]) -> list[dict[str, Any]]:
         ms = letter.kafka_timestamp_ms
         in_range = ms is not None and MIN_MS <= ms <= MAX_MS
-        return {
-            "kafka_incarnation": letter.kafka_incarnation,
-            "kafka_partition": letter.kafka_partition,
-            "kafka_offset": letter.kafka_offset,
-            "kafka_timestamp": _EPOCH + timedelta(milliseconds=ms) if in_range else None,
-            **dict(zip(self._stream.columns[STAMP + 1 :], values, strict=True)),
-        }
+        time = _EPOCH + timedelta(milliseconds=ms) if in_range else None
+        record = (letter.kafka_incarnation, letter.kafka_partition, letter.kafka_offset, time, *values)
+        rows = table_rows([record]) if self._stream.many else [record]
+        return [dict(zip(self._stream.columns, row, strict=True)) for row in rows]
 
     def _settle(
         self, connection: Connection, outcomes: Sequence[tuple[int, RedriveOutcome, RecordRefused | None]]

@@ -40,7 +40,7 @@ REFUSALS = """
         UNION ALL
         SELECT newest.* FROM {ledger}.position p CROSS JOIN LATERAL (
             SELECT false, e.ingested_at, e.kafka_offset FROM {table} e
-            WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition
+            WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition{first_row}
             ORDER BY e.kafka_offset DESC LIMIT :records) AS newest
         WHERE p.stream = :stream
         ORDER BY at DESC, kafka_offset DESC LIMIT :records) AS recent"""

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from ..core.elements import element_at, table_rows
 from ..core.errors import LedgerConflict, RecordRefused, SchemaMismatch
 from ..core.record import DeadLetter, Row
 from ..core.stream import Stream
@@ -34,8 +35,25 @@ class Inserts:
         Raises:
             RecordRefused: a row is refused, so none was stored.
         """
+        if self._stream.many:
+            return self._elements(connection, rows)
         with mapped_errors(self._doing, of_rows=True):
             return self._carry(connection, rows, insert=self._sql.insert, copy=self._sql.copy, dress=as_parameters)
+
+    def _elements(self, connection: Connection, records: list[Row]) -> int:
+        """The number of records, less the table rows that a trigger dropped. A refusal names the record's index."""
+        rows = table_rows(records)
+        try:
+            with mapped_errors(self._doing, of_rows=True):
+                stored = self._carry(
+                    connection, rows, insert=self._sql.insert, copy=self._sql.copy, dress=as_parameters
+                )
+        except RecordRefused as refused:
+            if refused.index is None or not 0 <= refused.index < len(rows):
+                raise
+            index, ordinal = element_at(records, refused.index)
+            raise refused.of_element(index, ordinal) from refused
+        return len(records) - (len(rows) - stored)
 
     def letters(
         self, connection: Connection, letters: Sequence[DeadLetter], allowed: Collection[tuple[int, int]]

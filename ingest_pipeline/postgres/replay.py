@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from ..core.elements import table_rows
 from ..core.ledger import Replayed
 from ..core.ledger_ports import ReplayStore
 from ..core.record import Batch, Row
@@ -41,8 +42,9 @@ class MissingRows(ReplayStore):
             f"CREATE TEMPORARY TABLE {_TEMPORARY} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"  # noqa: S608
         )
         self._insert_missing = text(
-            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
-            f" ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING"
+            f"WITH inserted AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
+            f" ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING RETURNING kafka_offset)"
+            " SELECT count(DISTINCT kafka_offset) FROM inserted"
         )
         self._offsets = text(f"SELECT kafka_offset FROM {table} WHERE {_RANGE}")  # noqa: S608
         carried = statements(stream, database.schemas)
@@ -70,8 +72,9 @@ class MissingRows(ReplayStore):
             def store(part: list[Row]) -> None:
                 nonlocal stored
                 with mapped_errors(self._doing, of_rows=True):
-                    connection.exec_driver_sql(self._carried, part, {OPTION: self._copy})
-                    inserted = connection.execute(self._insert_missing).rowcount
+                    rows = table_rows(part) if self._stream.many else part
+                    connection.exec_driver_sql(self._carried, rows, {OPTION: self._copy})
+                    inserted = connection.execute(self._insert_missing).scalar_one()
                     connection.execute(text(f"TRUNCATE {_TEMPORARY}"))
                 stored += inserted
 

@@ -12,6 +12,7 @@ from msgspec import Raw
 from psycopg.types.json import Jsonb
 from sqlalchemy import TextClause
 
+from ..core.columns import ORDINAL
 from ..core.record import STAMP, DeadLetter, Row
 from ..core.stream import Stream
 from .catalog import SIGNATURE
@@ -49,7 +50,7 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
     """All names quoted."""
 
     def rendered(statement: str) -> TextClause:
-        return schemas.sql(statement, stream, signature=SIGNATURE)
+        return schemas.sql(statement, stream, signature=SIGNATURE, first_row=first_row(stream))
 
     oids = {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
     insert, copy = _carried(schemas.quoted_table(stream), oids)
@@ -71,6 +72,11 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
         own=rendered(_OWN),
         read=rendered(_READ),
     )
+
+
+def first_row(stream: Stream) -> str:
+    """A condition for reading the rows of an event table `e` once per record."""
+    return f" AND e.{ORDINAL.name} = 0" if stream.many else ""
 
 
 def _carried(table: str, oids: Mapping[str, int]) -> tuple[str, CopyPlan]:
@@ -130,7 +136,7 @@ _ROW_COUNTS = """
     FROM unnest(CAST(:partitions AS int[]), CAST(:incarnations AS smallint[]), CAST(:starts AS bigint[]),
                 CAST(:stops AS bigint[])) AS m(kafka_partition, incarnation, start, stop)
     CROSS JOIN LATERAL (
-        SELECT count(*) AS present FROM {table} e
+        SELECT count(DISTINCT e.kafka_offset) AS present FROM {table} e
         WHERE e.kafka_incarnation = m.incarnation AND e.kafka_partition = m.kafka_partition
           AND e.kafka_offset >= m.start AND e.kafka_offset < m.stop) AS counted"""
 _FIRST_PRESENT = """
@@ -167,7 +173,7 @@ _RECENT = """
         SELECT p.kafka_partition, newest.*
         FROM {ledger}.position p CROSS JOIN LATERAL (
             SELECT e.kafka_offset, NULL, e.ingested_at FROM {table} e
-            WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition
+            WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition{first_row}
             ORDER BY e.kafka_offset DESC LIMIT :window) AS newest
         WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))) AS recent
     ORDER BY at DESC, kafka_offset DESC LIMIT :window"""

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ..core.column_names import index_names
 from ..core.columns import Column, FilledBy
-from ..core.stream import COORDINATES, Stream
+from ..core.stream import Stream
 
 _TYPES: dict[str, sa.types.TypeEngine[Any]] = {
     "text": sa.Text(),
@@ -49,7 +49,7 @@ _LETTER_COLUMNS = {
 
 
 def event_table(stream: Stream, schema: str) -> sa.Table:
-    """The stream's table as declared. Its primary key is the record's Kafka coordinates.
+    """The stream's table as declared. Its primary key begins with the record's Kafka coordinates.
 
     Args:
         schema: of a table that is declared without one.
@@ -60,7 +60,7 @@ def event_table(stream: Stream, schema: str) -> sa.Table:
         name.name,
         sa.MetaData(),
         *map(_column, stream.table_columns),
-        sa.PrimaryKeyConstraint(*COORDINATES, name=key_name),
+        sa.PrimaryKeyConstraint(*stream.primary_key, name=key_name),
         *([sa.Index(index_name, "event_time", postgresql_using="brin")] if stream.has_event_time else []),
         schema=name.schema,
         comment=stream.description or None,

@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
+from operator import itemgetter
 from uuid import uuid4
 
 from ..core.clock import SystemClock
+from ..core.elements import table_rows
 from ..core.errors import DatabaseUnavailable, Superseded
 from ..core.ledger import HandoverRequest, Holder, LetterStatus, StreamState
 from ..core.loss import Loss
@@ -60,6 +62,28 @@ class MemoryTable:
     """True for rows that a BEFORE trigger would drop."""
     locked: bool = False
     """Whether another session locks the table. Every write is rolled back."""
+
+    def kept(self, row: Row, many: bool) -> Row | None:
+        """The row without the elements that the trigger drops. None: nothing is left of it."""
+        if not many:
+            return None if self.drops(row) else row
+        elements = [element for element in row[-1] if not self.drops(row[:-1] + element)]
+        return (*row[:-1], elements) if elements else None
+
+    def add(self, row: Row, many: bool) -> bool:
+        """Store the row, or its missing elements. Returns whether something was missing."""
+        stored = self.rows.setdefault(row[:3], row)
+        if stored is row or not many:
+            return stored is row
+        ordinals = {element[0] for element in stored[-1]}
+        missing = [element for element in row[-1] if element[0] not in ordinals]
+        self.rows[row[:3]] = (*stored[:-1], sorted([*stored[-1], *missing], key=itemgetter(0)))
+        return bool(missing)
+
+    def broken_check(self, row: Row, many: bool) -> str | None:
+        """The first check that the row, or one of its elements, does not satisfy."""
+        rows = table_rows([row]) if many else [row]
+        return next((name for name, holds in self.checks.items() if not all(map(holds, rows))), None)
 
 
 @dataclass(eq=False, slots=True)

@@ -20,7 +20,8 @@ class MemoryDeadLetters:
     """The dead letters of a stream. They have neither ids nor times, so a filter by these is refused."""
 
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
-        self._database, self._stream, self._record_columns = database, stream.name, stream.record_columns
+        self._database, self._stream, self._many = database, stream.name, stream.many
+        self._record_columns = stream.record_columns
 
     def open(self, letter_filter: LetterFilter = _ALL) -> dict[Coordinates, DeadLetter]:
         """Coordinates → dead letter, for letters that are neither redriven nor discarded."""
@@ -62,17 +63,17 @@ class MemoryDeadLetters:
         except RecordRefused as refused:
             table.dead_letters[coordinates] = replace(letter, stage=refused.stage, reason=refused.message)
             return RedriveOutcome.REFUSED
-        if table.drops(row) and coordinates not in table.rows:
+        kept = table.kept(row, self._many)
+        if kept is None and coordinates not in table.rows:
             table.dead_letters[coordinates] = replace(
                 letter, stage=RefusalStage.INSERT, reason="a trigger of the table drops the row"
             )
             return RedriveOutcome.REFUSED
-        if not all(holds(row) for holds in table.checks.values()):
+        if kept is not None and table.broken_check(kept, self._many):
             return RedriveOutcome.REFUSED
-        outcome = RedriveOutcome.PRESENT if coordinates in table.rows else RedriveOutcome.STORED
-        table.rows.setdefault(coordinates, row)
         table.settled[coordinates] = LetterStatus.REDRIVEN
-        return outcome
+        stored = kept is not None and table.add(kept, self._many)
+        return RedriveOutcome.STORED if stored else RedriveOutcome.PRESENT
 
 
 def _selects(letter_filter: LetterFilter, letter: DeadLetter) -> bool:

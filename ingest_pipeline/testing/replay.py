@@ -11,22 +11,22 @@ from .database import MemoryDatabase
 
 class MemoryMissingRows(ReplayStore):
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
-        self._database, self._stream = database, stream.name
+        self._database, self._stream, self._many = database, stream.name, stream.many
 
     def store(self, batch: Batch) -> Replayed:
         with self._database.using():
             table = self._database.table(self._stream)
             letters = self._letters(batch)
             rows = [row for row in batch.rows if letters.get(row[2], True)]
-            dropped = {row[2] for row in rows if table.drops(row) and row[:3] not in table.rows}
-            checked = [row for row in rows if not table.drops(row)]
-            refused = {row[2] for row in checked if not all(holds(row) for holds in table.checks.values())}
+            kept = {row[2]: table.kept(row, self._many) for row in rows}
+            dropped = {row[2] for row in rows if kept[row[2]] is None and row[:3] not in table.rows}
+            refused = {offset for offset, row in kept.items() if row and table.broken_check(row, self._many)}
             stored = 0
             for row in rows:
                 if row[2] in dropped | refused:
                     continue
-                stored += row[:3] not in table.rows
-                table.rows.setdefault(row[:3], row)
+                if (stored_row := kept[row[2]]) is not None:
+                    stored += table.add(stored_row, self._many)
                 if row[2] in letters:
                     table.settled[row[:3]] = LetterStatus.REDRIVEN
             undecoded = {letter.offset for letter in batch.dead_letters}

@@ -42,7 +42,7 @@ class MemoryLedgerSession(LedgerSession):
     ) -> None:
         self.connection, self._run_id = connection, connection.run_id
         self._database, self._stream = connection.database, stream.name
-        self._record_columns = stream.record_columns
+        self._record_columns, self._many = stream.record_columns, stream.many
         self._topic = stream.topic
         self._dead_letter_max_bytes = dead_letter_max_bytes
         self._committed: CommitResult | None = None
@@ -201,11 +201,12 @@ class MemoryLedgerSession(LedgerSession):
         rows: dict[Coordinates, Row] = {}
         letters = list(batch.dead_letters)
         for index, (row, message) in enumerate(zip(batch.rows, batch.messages, strict=True)):
-            if table.drops(row):
+            kept = table.kept(row, self._many)
+            if kept is None:
                 continue
-            broken = next((name for name, holds in table.checks.items() if not holds(row)), None)
+            broken = table.broken_check(kept, self._many)
             if broken is None:
-                rows[row[:3]] = row
+                rows[row[:3]] = kept
             else:
                 refused = RecordRefused(
                     f"check violation (23514), constraint {broken}", stage=RefusalStage.INSERT, sqlstate="23514"

@@ -103,7 +103,7 @@ def test_a_change_without_a_new_version_is_skipped(event: Any) -> None:
         (encode(change(source={})), "Object missing required field `__source_ts_ms`"),
         (encode(change(after={"id": "x"})), "Expected `int`, got `str` - at `$.id`"),
         (b'{"op": "c", "after": {}', "Input data was truncated"),
-        (b"[]", "Expected `object | null`, got `array`: the value is a list, and a record holds one event"),
+        (b"[]", "Expected `object | null`, got `array`: the value is a list, and an envelope holds one event"),
         (b"\0\0\0\0\7abc", REGISTRY_BYTES),
     ],
 )

@@ -31,7 +31,8 @@ def test_a_zero_byte_names_the_formats_of_a_registry(value: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b"[]", b'[{"x": 1}]', b" [1, 2]"])
 def test_a_list_of_events_is_named(value: bytes) -> None:
-    assert reason(value) == "Expected `object`, got `array`: the value is a list, and a record holds one event"
+    hint = "the value is a list, whose elements many=True stores as rows"
+    assert reason(value) == f"Expected `object`, got `array`: {hint}"
 
 
 @pytest.mark.parametrize(

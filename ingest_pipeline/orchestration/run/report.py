@@ -146,8 +146,10 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
 
 
 def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int | None:
-    """Rows of the table by the ledger's counters. None if the ledger does not answer, since the drain reports the
-    outage."""
+    """Rows of the table by the ledger's counters. None for a stream with `many`, whose counters count records, and if
+    the ledger does not answer, since the drain reports the outage."""
+    if stream_context.stream.many:
+        return None
     try:
         return stream_context.ledger.row_count()
     except EnvironmentFault as fault:
