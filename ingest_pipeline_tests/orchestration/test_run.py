@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.checks import CHECKS
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients, failure, metadata, wait_for
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
@@ -128,6 +130,19 @@ class TestReports:
         assert observed[-1].metadata["rows"].value == 5
         assert "ended" not in observed[-1].metadata
         assert metadata(result, here.stream)["ended"] == "caught-up"
+
+    def test_the_first_run_reports_within_ten_seconds_of_its_first_commit(self, bench: Make) -> None:
+        here = bench(RUN_IDLE_SECONDS="15")
+        here.produce(temperatures(5))
+        result = here.by_sensor()
+        assert result.success
+        (stored_at,) = here.query("select extract(epoch from min(ingested_at))::float from temperature")
+        times: dict[str, list[float]] = defaultdict(list)
+        for entry in here.instance.all_logs(result.run_id):
+            if entry.dagster_event is not None:
+                times[entry.dagster_event.event_type_value].append(entry.timestamp - stored_at)
+        assert times["ASSET_OBSERVATION"][0] < 10
+        assert len([seconds for seconds in times["ASSET_CHECK_EVALUATION"] if seconds < 10]) == len(CHECKS)
 
     def test_or_materializes_where_that_is_wanted(self, bench: Make) -> None:
         here = bench(RUN_IDLE_SECONDS="2", REPORT_SECONDS="1", REPORT_AS="materialization")

@@ -12,7 +12,7 @@ import pytest
 from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import NextOffset, Position
-from ingest_pipeline.orchestration.run.report import Reporter
+from ingest_pipeline.orchestration.run.report import FIRST_REPORT_SECONDS, Reporter
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 
 
@@ -69,6 +69,25 @@ def test_checks_are_evaluated_one_at_a_call() -> None:
         report(progress)
         seen.append(len(checked))
     assert seen == [0, 1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_new_stream_reports_soon_after_its_first_commit(first: bool) -> None:
+    clock, emitted, checked = SettableClock(), list[Any](), list[str]()
+    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), emitted, checked)
+    report.restart(first=first)
+    progress = Progress(clock.monotonic(), 1000)
+    clock.advance(20)
+    report(progress)
+    progress.batches = 1
+    seen = []
+    for seconds in (0, FIRST_REPORT_SECONDS, 1, FIRST_REPORT_SECONDS, 60, 1):
+        clock.advance(seconds)
+        report(progress)
+        seen.append((len(emitted), len(checked)))
+    assert seen == (
+        [(0, 0), (1, 1), (1, 2), (1, 2), (2, 3), (2, 4)] if first else [(0, 0), (0, 0), (0, 0), (0, 0), (1, 1), (1, 2)]
+    )
 
 
 def test_offsets_follow_a_topic_created_again_with_fewer_partitions() -> None:

@@ -182,7 +182,7 @@ class DrainedStream:
 
     def _begin(self) -> None:
         """Called with ownership. Raises DataLoss for a loss that an earlier owner noted while this run waited."""
-        self._reporter.restart()
+        self._reporter.restart(first=all(p.next_offset == p.first_offset for p in self._positions.values()))
         if noted := [loss for loss in self.context.ledger.losses() if loss.partition in self.lane.session.positions]:
             raise as_error(noted, self.name)
 

@@ -18,6 +18,8 @@ from .picture import picture
 
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
 """Counts since the previous line, named as the metrics without `ingest_` and `_total`."""
+FIRST_REPORT_SECONDS = 3.0
+"""Time from a new stream's first commit to its first report. The checks follow, one at a call."""
 _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
@@ -55,15 +57,23 @@ class Reporter:
         self._logged = (0,) * len(LOGGED)
         self._dropped = 0
         self._pending: Iterator[None] = iter(())
+        self._first = False
 
-    def restart(self) -> None:
+    def restart(self, *, first: bool) -> None:
         """Count the interval of the events from now. A check that a run evaluates before its predecessor's
-        materialization is out of date for Dagster until the run ends."""
+        materialization is out of date for Dagster until the run ends.
+
+        Args:
+            first: no run has moved the stream's positions yet. The first report follows the first commit.
+        """
+        self._first = first
         self._report_at = self._clock.monotonic() + self._report_seconds
 
     def __call__(self, progress: Progress) -> None:
         self.log(progress)
         now = self._clock.monotonic()
+        if self._first and (progress.batches or progress.absent):
+            self._first, self._report_at = False, min(self._report_at, now + FIRST_REPORT_SECONDS)
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
             self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
