@@ -18,3 +18,4 @@ class EndReason(StrEnum):
     SIGNAL = "signal"
     SUPERSEDED = "superseded"
     SURPLUS = "surplus"
+    OTHER_DEFINITION = "other-definition"

@@ -8,7 +8,7 @@ from ..core.end_reasons import EndReason
 from .tags import Shard
 from .view import RunView, Share, View
 
-FRUITLESS_ENDS = (EndReason.SUPERSEDED, EndReason.SURPLUS, EndReason.SIGNAL)
+FRUITLESS_ENDS = (EndReason.SUPERSEDED, EndReason.SURPLUS, EndReason.SIGNAL, EndReason.OTHER_DEFINITION)
 """Dagster shows SUCCESS for these end reasons, but without a moved position the run was useless."""
 FRUITLESS_RUNS = 3
 """Number of fruitless runs in a row before `ingest status` and the alerts report the stream."""

@@ -41,6 +41,16 @@ class RunView:
     opening_seconds: float | None = None
     failed_streams: Collection[str] = ()
 
+    @property
+    def unstarted(self) -> bool:
+        """Whether a launcher or a queue still holds the run."""
+        return self.status in ("QUEUED", "STARTING")
+
+    @property
+    def never_started(self) -> bool:
+        """Whether the run was canceled before its process started."""
+        return self.status == "CANCELED" and self.launch_seconds is None
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:

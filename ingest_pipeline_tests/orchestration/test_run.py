@@ -177,6 +177,21 @@ class TestEnds:
         assert result.get_asset_materialization_events() == []
         assert here.rows() == 4
 
+    def test_a_worker_with_other_code_or_settings_drains_nothing(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(4))
+        current = tags.definition_of(here.stream, here.settings)
+        result = here.by_sensor(**{tags.DEFINITION: "0123456789ab"})
+        assert result.success
+        assert here.outcome(result.run_id)[0] == "other-definition"
+        reason = (
+            f"for definition 0123456789ab of temperature, and the code or the settings of this worker make {current}"
+        )
+        assert reason in here.said(result.run_id)
+        assert result.get_asset_materialization_events() == []
+        assert here.by_sensor(**{tags.DEFINITION: current}).success
+        assert here.rows() == 4
+
     def test_a_successor_is_yielded_to_at_once(self, bench: Make, tmp_path: Path) -> None:
         here = bench()
         here.produce(temperatures(4))

@@ -212,6 +212,19 @@ class TestSuccessors:
         assert (request[tags.SHARD], request[tags.SUCCESSOR]) == ("0/2", "reshard")
 
 
+class TestSupersededStarts:
+    def test_a_run_before_its_start_is_canceled_and_replaced(self, bench: Make) -> None:
+        here = bench()
+        here.produce(temperatures(3))
+        run_tags = {tags.STREAM: "temperature", tags.SHARD: "0/1", tags.DEFINITION: "0123456789ab"}
+        create_run_for_test(here.instance, "drain_temperature", RUN, status=dg.DagsterRunStatus.STARTING, tags=run_tags)
+        assert len(here.tick().run_requests) == 1
+        run = here.instance.get_run_by_id(RUN)
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.CANCELED
+        assert "this run has not started" in here.said(RUN)
+
+
 class TestATopicThatAppears:
     def test_a_new_topic_is_read_from_its_beginning(self, bench: Make, kafka_server: RealKafka) -> None:
         here = bench(partitions=0, START_FROM="latest")

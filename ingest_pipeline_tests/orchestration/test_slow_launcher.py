@@ -1,4 +1,4 @@
-"""A real Dagster whose runs start late: one launch, and one successor that is there before the owner's age ends."""
+"""A real Dagster whose runs start late: one launch, one successor in time before the owner's age, and Terminate."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from ingest_pipeline_tests.orchestration.records import produce, temperatures
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.long, pytest.mark.timeout(600)]
-START_SECONDS = 40
+START_SECONDS = 60
 """More than Dagster's default launcher is given, and more than a run past its age waits for its successor."""
 LAUNCHER = f"""
 run_launcher:
   module: ingest_pipeline_tests.orchestration.slow_launcher
   class: SlowRunLauncher
   config: {{seconds: {START_SECONDS}}}
+run_coordinator:
+  module: ingest_pipeline.orchestration.run_coordinator
+  class: CancelingRunCoordinator
 """
 
 
@@ -33,7 +36,7 @@ def test_one_launch_and_a_hand_over_without_a_gap(kafka_server: RealKafka, datab
         SUFFIX: suffix,
         "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
         "DATABASE_URL": database_url,
-        "RUN_MAX_SECONDS": "130",
+        "RUN_MAX_SECONDS": "190",
         "RUN_IDLE_SECONDS": "3600",
         "KAFKA_GROUP_PREFIX": f"{name}-",
     }
@@ -59,3 +62,6 @@ def test_one_launch_and_a_hand_over_without_a_gap(kafka_server: RealKafka, datab
         assert dagster.times(second)[0] < dagster.times(first)[1], (
             "the successor's process was there before the owner ended"
         )
+        dagster.terminate(second)
+        terminated = dagster.ended(second)
+        assert (terminated.status, terminated.tags[tags.ENDED]) == ("CANCELED", "terminated")

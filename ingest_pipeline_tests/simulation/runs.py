@@ -82,6 +82,11 @@ class SimInstance:
         self._state.count["ghosts reported failed"] += 1
         self.end(run, dg.DagsterRunStatus.FAILURE)
 
+    def report_run_canceled(self, run: SimRun, message: str) -> None:
+        assert run.start_time is None and not run.is_finished, message
+        self._state.count["starts canceled"] += 1
+        self.end(run, dg.DagsterRunStatus.CANCELED)
+
     def monitor(self) -> None:
         """Dagster's run monitoring: a process that died before it reported its start is found by its time-out."""
         for run in self.runs.values():
@@ -130,6 +135,8 @@ class SimStop:
 
 def work_of(run: SimRun, instance: SimInstance, stream_contexts: Sequence[StreamContext], state: SharedState) -> None:
     """A run's process from its first line to its last. Dagster notes how it ended."""
+    if run.is_finished:
+        return  # Dagster's own check in a process that starts late
     if not stream_contexts:
         instance.end(run, dg.DagsterRunStatus.FAILURE)  # the code location has no such job any more
         return

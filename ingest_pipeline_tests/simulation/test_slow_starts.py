@@ -25,6 +25,6 @@ def test_launches_are_few_and_records_arrive(seconds: float) -> None:
         if round_number == 1:
             learning = state.world.count["runs launched"]
     launched = [run for run in state.world.instance.runs.values() if tags.SUCCESSOR not in run.tags]
-    assert learning <= 3
+    assert learning <= 4, "launched after 0, 30, 90 and 210 s"
     assert len(launched) - learning == 3, "one launch for each later backlog"
     state.teardown()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ingest_pipeline.orchestration.patience import learned_patience, successor_seconds
-from ingest_pipeline.orchestration.sensor.decide import decide
+from ingest_pipeline.orchestration.sensor.decide import decide, superseded
 from ingest_pipeline.orchestration.tags import Shard
 from ingest_pipeline.orchestration.view import AGE, Decision, RunView, StatusSince, StreamView, View
 
@@ -52,6 +52,7 @@ class DagsterModel:
     skip_reasons: list[str] = field(default_factory=list)
     owned_seconds: float = 0.0
     most_active: int = 0
+    most_starting: int = 0
     failed: list[str] = field(default_factory=list)
     _ghosts: dict[str, float] = field(default_factory=dict)
     _last_statuses: dict[str, StatusSince] = field(default_factory=dict)
@@ -106,6 +107,11 @@ class DagsterModel:
             if run.run_id in decision.failed_ghosts:
                 self.failed.append(run.run_id)
                 run.status, run.ended_at = "FAILURE", self.now
+        canceled = superseded(view, decision.launches)
+        for run in self.runs:
+            if run.run_id in canceled:
+                assert run.status == "STARTING"
+                run.status, run.ended_at = "CANCELED", self.now
         for launch in decision.launches:
             starts = self.now + self.start
             run_id = f"{len(self.runs):08}"
@@ -114,6 +120,7 @@ class DagsterModel:
             )
             self.launched_at.append(self.now)
         self.most_active = max(self.most_active, sum(run.ended_at is None for run in self.runs))
+        self.most_starting = max(self.most_starting, sum(run.status == "STARTING" for run in self.runs))
         return decision
 
     def _move(self) -> None:
@@ -143,7 +150,7 @@ class DagsterModel:
         run.status, run.ended, run.ended_at = status, ended, self.now
 
     def _view(self, run: Run) -> RunView:
-        started = run.status != "STARTING" and run.starts <= self.now
+        started = run.status not in ("STARTING", "CANCELED") and run.starts <= self.now
         seconds = (run.starts if started else run.created) + self.hosts_ahead
         return RunView(
             run_id=run.run_id,

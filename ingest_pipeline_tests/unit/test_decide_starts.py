@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingest_pipeline.orchestration.patience import learned_patience, max_runtime, successor_seconds
-from ingest_pipeline.orchestration.sensor.decide import decide
+from ingest_pipeline.orchestration.sensor.decide import decide, superseded
 from ingest_pipeline.orchestration.tags import Shard
 from ingest_pipeline.orchestration.view import (
     LEAD_SECONDS,
@@ -16,7 +16,20 @@ from ingest_pipeline.orchestration.view import (
     RunView,
 )
 from ingest_pipeline_tests.unit.dagster_model import NEVER, DagsterModel
-from ingest_pipeline_tests.unit.test_decide import LAUNCH, NEW, NOW, OLD, OTHER, OWNED, RUN, WHOLE, failed, run, view
+from ingest_pipeline_tests.unit.test_decide import (
+    LAUNCH,
+    NEW,
+    NOW,
+    OLD,
+    OTHER,
+    OWNED,
+    RUN,
+    WHOLE,
+    by_hand,
+    failed,
+    run,
+    view,
+)
 
 
 class TestSlowStarts:
@@ -56,6 +69,7 @@ class TestSlowStarts:
     def test_launches_do_not_pile_up_where_no_run_starts(self, starting: float) -> None:
         model = DagsterModel(start=NEVER, starting=starting)
         model.go(10 * starting)
+        assert model.most_starting == 1, "a run that is waited for no longer is canceled"
         gaps = [later - sooner for sooner, later in zip(model.launched_at, model.launched_at[1:], strict=False)]
         assert gaps == [starting, 2 * starting, 4 * starting]
         assert (
@@ -69,6 +83,38 @@ class TestSlowStarts:
         now_starting = {"last_statuses": {RUN: decide(view(active=[waits])).last_statuses[RUN]}, "runs_read_at": NOW}
         later = view(now=NOW + 5, active=[run(status="STARTING", started_at=NOW - 5000)], **now_starting)
         assert decide(later).launches == [], "the run left the queue a moment ago"
+
+
+class TestSupersededStarts:
+    """A run is canceled before its start, when another run takes its task."""
+
+    def canceled(self, *active: RunView, **changes: object) -> tuple[list[Launch], list[str]]:
+        now = view(active=active, **changes)
+        launches = decide(now).launches
+        return launches, superseded(now, launches)
+
+    @pytest.mark.parametrize("status", ["QUEUED", "STARTING"])
+    def test_a_run_for_another_definition_is_replaced_at_once(self, status: str) -> None:
+        assert self.canceled(run(status=status, definition=OLD, started_at=NOW - 1)) == (LAUNCH, [RUN])
+
+    def test_a_successor_for_another_definition_is_replaced_at_once(self) -> None:
+        waiting = run(OTHER, "STARTING", definition=OLD, started_at=NOW - 1)
+        assert self.canceled(run(definition=OLD), waiting, **OWNED) == ([Launch(WHOLE, "definition")], [OTHER])
+
+    def test_a_run_for_another_number_of_shards_is_canceled(self) -> None:
+        waiting = run(status="QUEUED", shard=Shard(1, 2), started_at=NOW - 1)
+        assert self.canceled(waiting) == (LAUNCH, [RUN])
+
+    def test_an_overdue_run_is_canceled_with_its_replacement(self) -> None:
+        assert self.canceled(run(status="STARTING", started_at=NOW - STARTING_SECONDS)) == (LAUNCH, [RUN])
+
+    def test_a_run_that_may_still_start_is_waited_for(self) -> None:
+        assert self.canceled(run(status="STARTING", started_at=NOW - STARTING_SECONDS + 1)) == ([], [])
+        assert self.canceled(run(status="QUEUED", started_at=NOW - 5000)) == ([], [])
+
+    def test_a_run_whose_process_has_started_is_never_canceled(self) -> None:
+        assert self.canceled(run(definition=OLD, started_at=NOW - 1))[1] == []
+        assert self.canceled(by_hand(status="QUEUED"))[1] == []
 
 
 class TestSuccessorsThatFail:
@@ -111,7 +157,7 @@ def fruitless(ended_ago: float, ended: str = "superseded", **changes: object) ->
 class TestFruitless:
     """Runs that are SUCCESS in Dagster, but move no position."""
 
-    @pytest.mark.parametrize("ended", ["superseded", "surplus", "signal"])
+    @pytest.mark.parametrize("ended", ["superseded", "surplus", "signal", "other-definition"])
     def test_fruitless_runs_back_off_like_failures(self, ended: str) -> None:
         rows = [fruitless(2.0, ended), fruitless(30.0, ended), fruitless(60.0, ended)]
         decision = decide(view(recent=rows))

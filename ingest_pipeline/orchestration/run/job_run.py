@@ -56,7 +56,7 @@ class JobRun:
         self._tag({**drained, tags.PID: str(os.getpid())})
         try:
             with self._stop, ExitStack() as cleanup:
-                failures = yield from self._drain(cleanup)
+                failures = NO_FAILURES if self._has_other_definition() else (yield from self._drain(cleanup))
         except Superseded:
             self._tag_end(EndReason.SUPERSEDED)
             self._journal.finish()
@@ -141,6 +141,21 @@ class JobRun:
                 yield result
         self._finish(ended)
         return failures
+
+    def _has_other_definition(self) -> bool:
+        """Whether the sensor launched the run for other code or settings than this process has. The run then ends."""
+        streams = [stream.context.stream for stream in self._streams]
+        own, launched_for = tags.definition_of_job(streams, self._clients.settings), self._run.tags.get(tags.DEFINITION)
+        if self._shard is None or launched_for in (None, own):
+            return False
+        self._journal.warning(
+            f"the run drains nothing: the sensor launched it for definition {launched_for} of "
+            f"{self._context.stream.job}, and the code or the settings of this worker make {own}. Reload the code "
+            "location, and restart the workers with the same code and settings"
+        )
+        self._tag_end(EndReason.OTHER_DEFINITION)
+        self._journal.finish()
+        return True
 
     def _end_refused(self) -> dict[str, IngestError]:
         """End a run whose streams were all refused. Every stream notes its own error."""

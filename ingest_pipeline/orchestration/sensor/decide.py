@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 
 from ...core.start import unanswered_words
 from ..setbacks import (
@@ -58,6 +59,17 @@ def decide(view: View) -> Decision:
     )
 
 
+def superseded(view: View, launches: Collection[Launch]) -> list[str]:
+    """Runs to cancel: their process has not started, and a run of these launches or of today's definition replaces
+    them. A launcher that is slow would otherwise collect runs."""
+    launched = [launch.shard for launch in launches]
+    return [
+        run.run_id
+        for run in view.active
+        if run.shard is not None and run.unstarted and (run.shard in launched or _is_outdated(run, view))
+    ]
+
+
 def _last_statuses(view: View) -> dict[str, StatusSince]:
     """The next tick's memory of runs. A run without an entry counts as new."""
     judged = [*view.active, *(run for run in view.recent if is_setback(run))]
@@ -86,7 +98,8 @@ def _decide_shard(shard: Shard, shares: Sequence[Share], view: View, live: Colle
     if not ready:
         return []
     owners = list(dict.fromkeys(run_id for share in shares for run_id in share.owners))
-    shard_runs = [run for run in live if run.shard == shard and run.run_id not in owners]
+    runs = [run for run in live if run.shard == shard and run.run_id not in owners]
+    shard_runs = [run for run in runs if not (run.unstarted and _is_outdated(run, view))]
     overdue = [run for run in shard_runs if _is_overdue(run, view)]
     pending = [run for run in shard_runs if run not in overdue]
     due = [share for share in ready if share.due and not share.owners]
@@ -98,7 +111,7 @@ def _decide_shard(shard: Shard, shares: Sequence[Share], view: View, live: Colle
     if not due:
         return []
     setbacks = min((setbacks_of(share, shard, view) for share in due), key=lambda runs: backoff_wait(runs, view))
-    reason = backoff_message(setbacks, view) or _overdue_message(overdue, view)
+    reason = backoff_message(setbacks, view) or _overdue_message(shard, overdue, view)
     return Launch(shard) if reason is None else [reason]
 
 
@@ -121,7 +134,7 @@ def _with_owner(
         if (launch := _successor(run, shard, shares, view)) is not None:
             setbacks = unsuccessful_successors(shard, shares, view, run)
             overdue_successors = [successor for successor in overdue if successor.definition == view.definition]
-            reason = backoff_message(setbacks, view) or _overdue_message(overdue_successors, view)
+            reason = backoff_message(setbacks, view) or _overdue_message(shard, overdue_successors, view)
             return launch if reason is None else [draining, reason]
     return [draining]
 
@@ -141,15 +154,18 @@ def _successor(owner: RunView, shard: Shard, shares: Sequence[Share], view: View
     return Launch(shard, "partitions") if unbegun and view.age(owner) >= UNBEGUN_SECONDS else None
 
 
-def _overdue_message(overdue: list[RunView], view: View) -> str | None:
-    """Why overdue runs delay the next launch. Every overdue run doubles the wait."""
+def _overdue_message(shard: Shard, overdue: list[RunView], view: View) -> str | None:
+    """Why overdue runs delay the next launch. Every run in a row that did not start doubles the wait."""
     if not overdue:
         return None
     youngest = min(overdue, key=view.age)
-    wait = _patience(view).starting * 2.0 ** min(len(overdue) - 1, _STARTS_DOUBLED) - view.age(youngest)
+    of_shard = (run for run in view.recent if run.shard == shard)
+    canceled = list(takewhile(lambda run: run.never_started and not _is_outdated(run, view), of_shard))
+    count = len(overdue) + len(canceled)
+    wait = _patience(view).starting * 2.0 ** min(count - 1, _STARTS_DOUBLED) - view.age(youngest)
     if wait <= 0:
         return None
-    runs = f"{len(overdue)} run{'s have' if len(overdue) > 1 else ' has'}"
+    runs = f"{count} run{'s have' if count > 1 else ' has'}"
     return f"backing off: {runs} not started, {_short(youngest.run_id)} the last, next try in {wait:.0f} s"
 
 
@@ -172,6 +188,11 @@ def _is_overdue(run: RunView, view: View) -> bool:
     if run.status == "NOT_STARTED":
         return view.age(run) >= STARTING_SECONDS
     return run.status == "STARTING" and view.age(run) >= _patience(view).starting
+
+
+def _is_outdated(run: RunView, view: View) -> bool:
+    """Whether the run was launched for another definition or another number of shards."""
+    return run.definition != view.definition or (run.shard is not None and run.shard.count != view.parallelism)
 
 
 def _patience(view: View) -> Patience:

@@ -17,10 +17,11 @@ from ..asset_keys import topic_key
 from ..patience import OTHER_STARTING_SECONDS, max_runtime
 from ..view import STARTING_SECONDS, Decision, Launch, View
 from .cursor import load, runs_memory
-from .decide import decide
+from .decide import decide, superseded
 from .idle_poll import IdlePoll
 from .memory import SensorMemory, new_memory
 from .reading import AwaitedTopic, Reading, read
+from .run_statuses import cancel_superseded, report_ghosts
 from .start_queue import StartQueue, starting_runs
 from .topic_observation import LastLook, observe
 
@@ -84,7 +85,7 @@ def tick(
 
     1. Read the state of the job's streams. The error of one stream among several is reported, and the others go on.
     2. Decide which runs to launch.
-    3. Report ghosts as failed runs, and note fruitless runs in the ledger.
+    3. Report ghosts as failed runs, cancel superseded runs, and note fruitless runs in the ledger.
     4. Evaluate checks of streams without a run.
     5. Observe topics, from time to time.
 
@@ -116,7 +117,8 @@ def tick(
     if start_queue is not None and decision.launches:
         starting = starting_runs(view, starting_seconds)
         decision = _in_turn(start_queue, stream_contexts[0].stream.job, decision, starting)
-    _report_ghosts(context.instance, decision.failed_ghosts)  # 3
+    report_ghosts(context.instance, decision.failed_ghosts)  # 3
+    cancel_superseded(context.instance, superseded(view, decision.launches))
     if decision.fruitless is not None:
         _note_fruitless(stream_contexts, view, decision.fruitless)
     _evaluate_checks(context.instance, memory, reading, launches=bool(decision.launches))  # 4
@@ -139,15 +141,6 @@ def _report(context: dg.SensorEvaluationContext, memory: SensorMemory, name: str
         checks.after_loss(context.instance, error)
     else:
         checks.after_failure(context.instance, error)
-
-
-def _report_ghosts(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
-    for run_id in run_ids:
-        if (run := instance.get_run_by_id(run_id)) is not None:
-            instance.report_run_failed(
-                run,
-                "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never started.",
-            )
 
 
 def _note_fruitless(stream_contexts: Sequence[StreamContext], view: View, message: str) -> None:
