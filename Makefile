@@ -6,6 +6,9 @@ SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 FIND_PYTHON = python=; for name in $(PYTHONS); do \
 	if "$$name" -c '$(SUPPORTED)' >/dev/null 2>&1; then python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then echo "Python 3.11, 3.12 or 3.13 is needed, none is on PATH" >&2; exit 1; fi
+# $(call WITH_TOOL,package) installs a package of its own into $$tools/bin until the recipe ends.
+WITH_TOOL = $(FIND_PYTHON); tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	"$$python" -m venv "$$tools" && "$$tools/bin/pip" --disable-pip-version-check --quiet install $(1) || exit 1;
 SHELL = /bin/bash
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -18,7 +21,7 @@ RECORDS ?= 100000
 STEPS ?= 100000
 SEED ?= 1
 
-.PHONY: help install demo demo-kill test long-test ui-test check kafka lock bench bench-quick chaos fuzz simulate clean
+.PHONY: help install demo demo-kill test long-test ui-test check kafka lock sbom audit bench bench-quick chaos fuzz simulate clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -62,11 +65,23 @@ kafka: install ## Fetch Kafka and a schema registry for the tests (needs Java an
 	@$(BIN)/python -m ingest_pipeline_tests.servers.kafka_jars
 	@$(BIN)/python -m ingest_pipeline_tests.servers.schema_registry
 
-lock: ## Make requirements.lock again from pyproject.toml (ARGS=--upgrade for newer versions)
-	@$(FIND_PYTHON); tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
-	"$$python" -m venv "$$tools" && "$$tools/bin/pip" --disable-pip-version-check --quiet install uv && \
-	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header \
-		--extra dev pyproject.toml --output-file requirements.lock $(ARGS)
+lock: ## Make both locks again from pyproject.toml (ARGS=--upgrade for newer versions)
+	@$(call WITH_TOOL,uv==0.13.9) \
+	compile="$$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+		--no-header pyproject.toml"; \
+	$$compile --extra dev --output-file requirements.lock $(ARGS) && \
+	$$compile --extra avro --extra protobuf --no-annotate --constraint requirements.lock --output-file requirements-prod.lock
+
+sbom: ## Write sbom.cdx.json, the CycloneDX list of the packages in production
+	@$(call WITH_TOOL,cyclonedx-bom==7.5.0) \
+	"$$tools/bin/cyclonedx-py" requirements --pyproject pyproject.toml --output-reproducible requirements-prod.lock \
+		--output-file sbom.cdx.json
+
+audit: ## Look for known vulnerabilities of the locked packages. Fails also without data about a package
+	@$(call WITH_TOOL,pip-audit==2.10.1) \
+	for lock in requirements-prod.lock requirements.lock; do \
+		"$$tools/bin/pip-audit" --strict --disable-pip --require-hashes --progress-spinner off --requirement $$lock || exit 1; \
+	done
 
 bench: install ## Measure throughput on this machine (ARGS=--help)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
@@ -84,5 +99,5 @@ simulate: install ## The real loop on in-memory servers with random faults, chec
 	@$(BIN)/python -m ingest_pipeline_tests.simulation --steps $(STEPS) --seed $(SEED)
 
 clean: ## Remove .venv, caches and the demo's files
-	@rm -rf .venv .demo .dagster_storage .tmp_dagster_home* .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	@rm -rf .venv .demo .dagster_storage .tmp_dagster_home* .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info sbom.cdx.json
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
