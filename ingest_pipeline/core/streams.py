@@ -52,27 +52,37 @@ def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
             of a table and an index, or a stream and a job of other streams share a name.
     """
     accepted: dict[str, Stream] = {}
+    taken: dict[tuple[str, object], Stream] = {}
     for number, stream in enumerate(streams, 1):
         if not isinstance(stream, Stream):
             raise SettingsError(f"item {number} of STREAMS is {stream!r:.80}, not Stream(name, Struct)")
-        for other in accepted.values():
-            for attribute in ("name", "topic", "table"):
-                if getattr(stream, attribute) == getattr(other, attribute):
-                    raise SettingsError(
-                        f"streams {other.name} and {stream.name} share the {attribute} {getattr(stream, attribute)!r}"
-                    )
-            for first, second in ((stream, other), (other, stream)):
-                schema, table = second.table_name
-                if first.table_name in {(schema, name) for name in index_names(table)}:
-                    raise SettingsError(
-                        f"stream {first.name}: the table {first.table!r} has the name of an index of stream"
-                        f" {second.name}'s table: give one of the tables another name"
-                    )
-            if (shared := stream.topic_asset_name) == other.topic_asset_name:
-                raise SettingsError(
-                    f"streams {other.name} and {stream.name} share the topic asset {shared!r}: give one of them"
-                    f' another, such as Stream(..., topic_asset="{shared}_2")'
-                )
+        for attribute in ("name", "topic", "table"):
+            value = getattr(stream, attribute)
+            if other := taken.get((attribute, value)):
+                raise SettingsError(f"streams {other.name} and {stream.name} share the {attribute} {value!r}")
+            taken[attribute, value] = stream
+        schema, table = stream.table_name
+        indexes = [(schema, name) for name in index_names(table)]
+        if other := taken.get(("index", stream.table_name)):
+            raise _table_and_index(stream, other)
+        if other := next(filter(None, (taken.get(("relation", index)) for index in indexes)), None):
+            raise _table_and_index(other, stream)
+        taken["relation", stream.table_name] = stream
+        taken.update({("index", index): stream for index in indexes})
+        asset = stream.topic_asset_name
+        if other := taken.get(("topic asset", asset)):
+            raise SettingsError(
+                f"streams {other.name} and {stream.name} share the topic asset {asset!r}: give one of them"
+                f' another, such as Stream(..., topic_asset="{asset}_2")'
+            )
+        taken["topic asset", asset] = stream
         accepted[stream.name] = stream
     jobs_of(accepted.values())
     return accepted
+
+
+def _table_and_index(stream: Stream, other: Stream) -> SettingsError:
+    return SettingsError(
+        f"stream {stream.name}: the table {stream.table!r} has the name of an index of stream {other.name}'s table:"
+        " give one of the tables another name"
+    )
