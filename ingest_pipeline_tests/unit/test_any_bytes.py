@@ -57,6 +57,11 @@ CASES: dict[str, tuple[Stream, bytes]] = {
     "json": (Stream("meter", Meter, format=Json()), JSON),
     "json-schema": (Stream("meter", Meter, format=JsonSchema()), b"\0\0\0\0\7" + JSON),
     "avro": (Stream("meter", Meter, format=Avro()), value_of(SCHEMA, FIELDS)),
+    "array": (Stream("meter", Meter, many=True), b"[" + JSON + b", " + JSON + b"]"),
+    "avro-list": (
+        Stream("meter", Meter, format=Avro(), many=True, transform=lambda event: [event, event]),
+        value_of(SCHEMA, FIELDS),
+    ),
     "protobuf": (Stream("meter", Meter, format=Protobuf(METER)), message()),
     "csv": (Stream("line", Line, format=Csv()), b'"can""ary",5,1500'),
     "debezium": (Stream("line", Line, envelope="debezium"), b'{"op":"c","source":{},"after":' + LINE + b"}"),
@@ -64,9 +69,11 @@ CASES: dict[str, tuple[Stream, bytes]] = {
 }
 
 
-def text_of(row: tuple[Any, ...]) -> str:
+def text_of(row: Any) -> str:
     """NaN is not equal to itself, and JSON text has no equality at all."""
-    return repr([bytes(value) if isinstance(value, msgspec.Raw) else value for value in row])
+    if isinstance(row, tuple | list):
+        return f"[{', '.join(map(text_of, row))}]"
+    return repr(bytes(row) if isinstance(row, msgspec.Raw) else row)
 
 
 @pytest.mark.parametrize("name", CASES)

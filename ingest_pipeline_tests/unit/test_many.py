@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -34,6 +36,7 @@ class Batch(msgspec.Struct):
 
 
 COUNTS = Stream("count", Count, many=True)
+PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
 POSITIONS = {0: Position(0, 1, NextOffset(0))}
 
 
@@ -212,3 +215,16 @@ def test_other_streams_stay_as_they_were() -> None:
     assert COUNTS.primary_key == (*plain_stream.primary_key, "kafka_ordinal")
     names = [column.name for column in COUNTS.table_columns]
     assert names == [*COUNTS.primary_key, "name", "count", "kafka_timestamp", "ingested_at"]
+
+
+def test_the_example_in_the_docs() -> None:
+    section = PAGE[PAGE.index("## Several events in one record") :]
+    (example,) = re.findall(r"```python\n(.*?)```", section[: section.index("\n## ")], re.DOTALL)
+    declaration, stream = example.strip().rsplit("\n", 1)
+    namespace: dict[str, Any] = {"Annotated": Annotated, **vars(msgspec), "Stream": Stream}
+    exec(compile(declaration, "docs/streams.md", "exec", dont_inherit=True), namespace)
+    value, rows = re.findall(r"value `(\[.*?\])` becomes", section)[0], re.findall(r"\n\| 0 \| (.*) \|", section)
+    decoded = elements(eval(stream, namespace), value.encode())
+    assert [
+        " | ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in row) for row in decoded
+    ] == rows
