@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, Message, NextOffset, Position, StoredPosition, TopicIdentity
+from ingest_pipeline.core.record_keys import deleted_row
 from ingest_pipeline.core.rows import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
@@ -72,7 +73,9 @@ def make_batch(
         ends or {},
         positions,
         decode=decode or JsonDecoder(stream).decode,
-        rules=RecordRules(dead_letter_max_bytes=1024, record_columns=stream.record_columns),
+        rules=RecordRules(
+            dead_letter_max_bytes=1024, record_columns=stream.record_columns, deleted_row=deleted_row(stream)
+        ),
     )
     assert batch is not None
     return batch

@@ -195,6 +195,8 @@ def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_ru
         f"{done.stored:,} {would}stored, {done.present:,} were there already, {done.refused:,} refused again,"
         f" {done.truncated:,} cut short and not tried"
     )
+    if done.superseded:
+        click.echo(f"{done.superseded:,} {would}discarded: a newer record wrote or deleted the row of their key")
     if done.truncated:
         click.echo(letters.how_to_fetch(selected))
 

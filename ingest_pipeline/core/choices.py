@@ -33,6 +33,13 @@ class Tombstones(StrEnum):
     DEAD_LETTER = "dead-letter"
 
 
+class OnConflict(StrEnum):
+    """What becomes of a row whose key is in the table."""
+
+    UPDATE = "update"
+    IGNORE = "ignore"
+
+
 class NaiveTimestamps(StrEnum):
     """How a timestamp without a zone is read."""
 

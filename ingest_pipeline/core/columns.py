@@ -33,7 +33,7 @@ COORDINATE_COLUMNS = (
     Column("kafka_partition", "integer", 23),
     Column("kafka_offset", "bigint", 20),
 )
-"""The primary key. Re-creating the topic does not repeat a key."""
+"""The primary key of a table without a key of its own. Re-creating the topic does not repeat a key."""
 ORDINAL = Column("kafka_ordinal", "integer", 23)
 """Number of a row among the rows of its record, from 0. Part of the primary key of a stream with `many=True`."""
 KAFKA_TIMESTAMP = Column("kafka_timestamp", *PG_TYPES[datetime], nullable=True)

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from .choices import Envelope
-from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .errors import RecordDeleted, RecordRefused, RecordSkipped, RefusalStage
 from .json_hints import explained
 from .reasons import reason_of
 from .stream import Stream
 
 _STORED = frozenset("cru")
 """Debezium's operations with a new version of a row: create, read by a snapshot, update."""
+_DELETED = "d"
 _DEBEZIUM, _SOURCE, _CLOUD = "__", "__source_", "ce_"
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 Members = Mapping[str, Any]
@@ -77,6 +78,8 @@ class EnvelopeReader:
         operation = decoded.get("op")
         if operation is None:
             raise RecordRefused("no Debezium envelope: there is no `op`", stage=RefusalStage.DECODE)
+        if operation == _DELETED:
+            raise RecordDeleted("the change event is about a deleted row", stage=RefusalStage.DECODE)
         if operation not in _STORED:
             raise RecordSkipped("the change event stores no row", stage=RefusalStage.DECODE)
         if members.get("after") is None:

@@ -4,6 +4,7 @@
     ├── SettingsError            the user's mistake in settings or in streams.py
     ├── RecordRefused            the fault of one record      → dead letter, other records go on
     │   └── RecordSkipped        nothing to store             → counted as skipped
+    │       └── RecordDeleted    about a deleted row          → deletes a row where the stream has `deletes`
     ├── EnvironmentFault         no record is at fault        → retry within the run, then fail the run
     │   ├── DatabaseUnavailable
     │   │   └── TableBusy        the table is locked or slow
@@ -99,9 +100,17 @@ class RecordRefused(IngestError):
         """The refusal of the record `index`, because of its row `ordinal`."""
         return RecordRefused(f"{self.message}, in the row of kafka_ordinal {ordinal}", **{**self.where, "index": index})
 
+    def of_row(self, index: int) -> RecordRefused:
+        """The same refusal with another index."""
+        return RecordRefused(self.message, **{**self.where, "index": index})
+
 
 class RecordSkipped(RecordRefused):
     """The record has nothing to store, such as the deletion of a row in a change event."""
+
+
+class RecordDeleted(RecordSkipped):
+    """The record is a change event about a deleted row."""
 
 
 class EnvironmentFault(IngestError):

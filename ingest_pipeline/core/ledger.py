@@ -34,6 +34,7 @@ class RedriveOutcome(StrEnum):
     PRESENT = "present"
     REFUSED = "refused"
     TRUNCATED = "truncated"
+    SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,7 @@ class Redriven:
         stored: a row was written.
         present: the table already held the row. The letter counts as redriven.
         refused: the record failed again. The letter stays open.
+        superseded: a newer record wrote or deleted the row of the key, so the letter is discarded.
         truncated: the letter lacks part of its value, so the record cannot be decoded. The letter stays open.
     """
 
@@ -204,6 +206,7 @@ class Redriven:
     present: int = 0
     refused: int = 0
     truncated: int = 0
+    superseded: int = 0
 
     def __add__(self, other: Redriven) -> Redriven:
         return Redriven(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Redriven)))

@@ -19,8 +19,8 @@ class Progress:
     """Counts since the run took ownership at `started_at`, in monotonic seconds.
 
     Attributes:
-        skipped: tombstones, and rows that a trigger of the table dropped.
-        dropped: rows that a trigger dropped.
+        skipped: tombstones, and dropped rows.
+        dropped: see CommitResult.
     """
 
     started_at: float

@@ -24,6 +24,12 @@ NO_TIMESTAMP_MS = -1
 """Kafka's value for a record without a time from its producer. The client returns it like a real timestamp."""
 
 
+class Deletion(tuple[Any, ...]):
+    """A Row that deletes the table's row of its key. The key's columns are filled, those of the other fields null."""
+
+    __slots__ = ()
+
+
 class Message(Protocol):
     """One Kafka record of the client. `len` counts the value's bytes, 0 without a value."""
 
@@ -197,7 +203,8 @@ class CommitResult:
     """Counts of a committed transaction by partition, and the requests to the owner.
 
     Attributes:
-        dropped: rows that a trigger of the table dropped. The ledger counts them as skipped.
+        dropped: rows that a trigger of the table dropped, and rows of a keyed stream that are older than the table's
+            or ignored. The ledger counts them as skipped.
     """
 
     rows: Mapping[int, int]

@@ -17,11 +17,13 @@ class RecordColumns:
 
     Attributes:
         key: bytes or str, the type of the key's column. None: no column.
+        key_required: a record without a key is refused.
         headers: whether a column holds the headers, in the same form as in a dead letter.
     """
 
     key: type[bytes] | type[str] | None = None
     headers: bool = False
+    key_required: bool = False
 
     @property
     def any(self) -> bool:
@@ -42,10 +44,10 @@ class RecordColumns:
         refused: dict[int, RecordRefused] = {}
         if self.key is not None:
             columns.append([message.key() for message in messages])
-        if self.key is str:
+        if self.key is str or self.key_required:
             for i, key in enumerate(columns[0]):
                 try:
-                    columns[0][i] = self._key(key)
+                    columns[0][i] = self.key_value(key)
                 except RecordRefused as error:
                     columns[0][i], refused[i] = None, error
         if self.headers:
@@ -58,10 +60,13 @@ class RecordColumns:
 
     def of_letter(self, key: bytes | None, headers: Headers | None) -> tuple[Any, ...]:
         """The columns' values from a dead letter. Raises RecordRefused for a key that its column cannot hold."""
-        values: list[Any] = [] if self.key is None else [self._key(key)]
+        values: list[Any] = [] if self.key is None else [self.key_value(key)]
         return (*values, headers) if self.headers else tuple(values)
 
-    def _key(self, key: bytes | None) -> bytes | str | None:
+    def key_value(self, key: bytes | None) -> bytes | str | None:
+        """The key's column. Raises RecordRefused for a key that its column cannot hold."""
+        if key is None and self.key_required:
+            raise RecordRefused("the record has no key, which is the row's key", stage=RefusalStage.DECODE)
         if key is None or self.key is bytes:
             return key
         try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .choices import Tombstones
 from .dead_letters import dead_letter
-from .errors import IngestError, RecordRefused, RecordSkipped, RefusalStage, UnknownFault
+from .errors import IngestError, RecordDeleted, RecordRefused, RecordSkipped, RefusalStage, UnknownFault
 from .record import (
     MAX_MS,
     MIN_MS,
@@ -22,12 +22,14 @@ from .record import (
     PG_EPOCH_MS,
     Advance,
     Batch,
+    Deletion,
     Message,
     NextOffset,
     Position,
     next_offset_after,
 )
 from .record_columns import NO_RECORD_COLUMNS, RecordColumns
+from .record_keys import DeletedRow
 
 Decode = Callable[[bytes], tuple[object, ...]]
 DecodeMany = Callable[[Sequence[bytes | None]], tuple[list[tuple[object, ...]], list[int]]]
@@ -46,12 +48,14 @@ class RecordRules:
         dead_letter_max_bytes: maximum bytes of a value in a dead letter.
         tombstones: only count records without a value, or make dead letters of them.
         record_columns: the stream's columns for key and headers.
+        deleted_row: makes a Deletion of a tombstone or of a change event about a deleted row. None: both are skipped.
     """
 
     max_record_bytes: int = 1 << 20
     dead_letter_max_bytes: int = 1 << 20
     tombstones: Tombstones = Tombstones.SKIP
     record_columns: RecordColumns = NO_RECORD_COLUMNS
+    deleted_row: DeletedRow | None = None
 
 
 DEFAULT_RULES = RecordRules()
@@ -88,15 +92,19 @@ def decode_batch(
     rows, odd = decode_many(_without_large(values, rules.max_record_bytes))
     kept = bytearray(b"\1") * len(messages)
     dropped = 0
+    deletions: list[int] = []
     for i in odd:  # ascending, so all records before i are settled
         before, tombstone = i - dropped, values[i] is None and i not in unreadable
         try:
             if i in unreadable:
                 raise unreadable[i]
-            rows.insert(before, decode_one(values[i], decode, rules.max_record_bytes))
+            decoded, deleted = decode_or_delete(values[i], messages[i].key, decode, rules)
+            rows.insert(before, decoded)
+            deletions += [before] * deleted
             continue
         except RecordRefused as refused:
-            if isinstance(refused, RecordSkipped) or (tombstone and rules.tombstones == Tombstones.SKIP):
+            skips = rules.tombstones == Tombstones.SKIP and rules.deleted_row is None
+            if isinstance(refused, RecordSkipped) or (tombstone and skips):
                 skipped[partitions[i]] += 1
             else:
                 headers = coordinates[i][rules.record_columns.headers_slice]
@@ -114,6 +122,8 @@ def decode_batch(
     if len(rows) != (expected := len(messages) - dropped):  # `map` below stops silently at the shorter list
         raise UnknownFault(f"the decoder gave {len(rows)} rows for {expected} records: none was stored")
     batch.rows = list(map(add, compress(coordinates, kept) if dropped else coordinates, rows))
+    for index in deletions:
+        batch.rows[index] = Deletion(batch.rows[index])
     batch.messages = list(compress(messages, kept)) if dropped else messages
     batch.advances = _advances(_last(partitions, messages), ends, positions, skipped)
     return batch if batch.advances else None
@@ -143,6 +153,20 @@ def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[obj
         raise
     except Exception as error:  # for example an event whose own check changed a field's type
         raise RecordRefused(f"cannot be decoded ({type(error).__name__})", stage=RefusalStage.DECODE) from None
+
+
+def decode_or_delete(
+    value: bytes | None, read_key: Callable[[], bytes | None], decode: Decode, rules: RecordRules
+) -> tuple[tuple[object, ...], bool]:
+    """As decode_one, and whether the row is a Deletion, whose columns come from the record's key."""
+    if rules.deleted_row is None:
+        return decode_one(value, decode, rules.max_record_bytes), False
+    if value is not None:
+        try:
+            return decode_one(value, decode, rules.max_record_bytes), False
+        except RecordDeleted:
+            pass
+    return rules.deleted_row(read_key()), True
 
 
 def _incarnations(partitions: Iterable[int], positions: Mapping[int, Position]) -> Iterator[int]:

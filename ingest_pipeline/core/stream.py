@@ -6,13 +6,14 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 import msgspec
 
+from .choices import OnConflict
 from .column_names import check_fields, check_sizes, taken_names
 from .columns import (
     COORDINATE_COLUMNS,
@@ -29,13 +30,14 @@ from .errors import SettingsError
 from .fields import Field, is_struct
 from .format_checks import check_format
 from .formats import JSON, Format
+from .key_checks import check_key
 from .many_checks import check_many
 from .nesting import Shape, shape_of
 from .record_columns import RecordColumns
 from .table_name import TableName
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
-"""The event table's primary key. Re-creating the topic does not repeat a key."""
+"""The primary key of a table without a key of its own. Re-creating the topic does not repeat a key."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _ASSET = re.compile(r"[A-Za-z0-9_]+")
@@ -71,6 +73,11 @@ class Stream:
             runs. In upper case, the prefix of the settings of a run (`PRICE_PARALLELISM`). Defaults to the name.
         format: of the records' values: Json(), Avro(), Protobuf(), JsonSchema() or Csv().
         envelope: around the event: "debezium" or "cloudevents".
+        key: columns that identify a row, fields or the key_column. A row whose key is in the table is an upsert.
+            Default: no key, every record is a row.
+        on_conflict: "update" the row of the same key, or "ignore" the record.
+        only_newer: a field. An update with a lower value is skipped. Equal values update.
+        deletes: a tombstone, or a Debezium deletion, deletes the row of its key.
         transform: a pure function from an event to the event to store, or to None for no row. An exception sends the
             record to the dead letters.
         settings: the stream's and its job's, such as {"batch_size": 5000}. PRICE_BATCH_SIZE in the environment beats
@@ -99,6 +106,10 @@ class Stream:
     job: str = ""
     format: Format = JSON
     envelope: str = ""
+    key: tuple[str, ...] = ()
+    on_conflict: str = OnConflict.UPDATE
+    only_newer: str = ""
+    deletes: bool = False
     transform: Callable[[Any], Any] | None = None
     settings: Mapping[str, object] = field(default_factory=dict, hash=False)
     many: bool = False
@@ -154,17 +165,28 @@ class Stream:
     @cached_property
     def record_columns(self) -> RecordColumns:
         """Which of a record's key and headers become columns."""
-        return RecordColumns(self.key_type if self.key_column else None, bool(self.headers_column))
+        return RecordColumns(
+            self.key_type if self.key_column else None,
+            bool(self.headers_column),
+            key_required=bool(self.key_column) and self.key_column in self.key,
+        )
 
     @cached_property
     def row_columns(self) -> tuple[Column, ...]:
         """The columns a row fills, in the order of a Row's items and, with `many`, of an element's."""
         key = [nullable_column(self.key_column, self.key_type)] if self.key_column else []
+        if self.key_column in self.key:
+            key = [replace(column, nullable=False) for column in key]
         headers = [nullable_column(self.headers_column, list)] if self.headers_column else []
         extra = [nullable_column(self.extra_column, dict)] if self.extra_column else []
         ordinal = [ORDINAL] if self.many else []
         event = [*ordinal, *map(field_column, self.fields), *extra]
         return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *key, *headers, *event)
+
+    @property
+    def finds_by_coordinates(self) -> bool:
+        """Whether an index of the table finds rows by Kafka coordinates."""
+        return not self.key
 
     @cached_property
     def table_columns(self) -> tuple[Column, ...]:
@@ -177,7 +199,7 @@ class Stream:
     @property
     def primary_key(self) -> tuple[str, ...]:
         """The event table's primary key."""
-        return (*COORDINATES, ORDINAL.name) if self.many else COORDINATES
+        return self.key or ((*COORDINATES, ORDINAL.name) if self.many else COORDINATES)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -197,6 +219,8 @@ class Stream:
             added.append(described(self.transform))
         if self.many:
             added.append("many")
+        if self.key:
+            added.append(("key", self.key, str(self.on_conflict), self.only_newer, self.deletes))
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
@@ -236,6 +260,7 @@ class Stream:
             if self.many:
                 names = [column.name for column in self.row_columns]
                 check_many(self.format, self.envelope, self.shape, self.transform, names)
+            check_key(self)
         except SettingsError as error:
             raise SettingsError(f"stream {self.name}: {error.message}") from None
 

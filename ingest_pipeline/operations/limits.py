@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.batch import BatchLimits
 from ..core.dead_letter_limit import LetterLimits
+from ..core.record_keys import deleted_row
 from ..core.rows import RecordRules
 from ..core.stream import Stream
 from ..settings import JobSettings, StreamSettings
@@ -16,6 +17,7 @@ def record_rules(settings: StreamSettings, stream: Stream) -> RecordRules:
         dead_letter_max_bytes=settings.dead_letter_max_bytes,
         tombstones=settings.tombstones,
         record_columns=stream.record_columns,
+        deleted_row=deleted_row(stream),
     )
 
 

@@ -60,10 +60,16 @@ def ranges(request: ReplayRequest, context: StreamContext) -> list[Range]:
     """The offsets to replay, up to the positions.
 
     Raises:
-        SettingsError: the partition does not exist, or nothing of the range has been ingested yet.
+        SettingsError: the stream deletes rows, the partition does not exist, or nothing of the range has been ingested
+            yet.
         DataLoss: Kafka no longer holds the beginning. The message names the remaining offsets.
     """
     stream, topic, positions = context.stream, context.topic, context.ledger.positions()
+    if stream.deletes:
+        raise SettingsError(
+            f"stream {stream.name} deletes rows, and a replay could bring a deleted row back: to fill the table again,"
+            " declare a stream of another name and table, which reads the topic from the start"
+        )
     check_identity(topic.identity(), positions, topic.name, stream.name)
     if request.partition is not None and request.partition not in positions:
         raise SettingsError(f"stream {stream.name} has no position for partition {request.partition}")

@@ -100,8 +100,9 @@ def _with_tables(
     letters = answered(view.open_letters)
     if letters:
         view = replace(view, letter_facts=questions.ask(lambda: letter_facts(context, letters, ledger.state)))
-    if rates and ledger.positions:
-        stream, database = context.stream, context.clients.database()
+    stream = context.stream
+    if rates and ledger.positions and stream.finds_by_coordinates:
+        database = context.clients.database()
         view = replace(
             view,
             newest_at=answered(questions.ask(lambda: newest_timestamps(database, stream))) or {},

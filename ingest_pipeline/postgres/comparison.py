@@ -13,6 +13,7 @@ from ..core.stream import COORDINATES, Stream
 from .catalog import storage_differences
 from .queries import quoted, quoted_table
 from .tables import primary_key_name
+from .unique_index import unique_differences
 
 _NO_COLUMN, _NO_TABLE = " is missing", " does not exist"
 _MICROSECONDS, _MILLISECONDS = 6, 3
@@ -206,7 +207,10 @@ def _rounds(column: Column, modifier: int) -> bool:
 
 
 def _key_differences(connection: Connection, stream: Stream, name: str, partition_key: str | None) -> list[str]:
-    """A primary key that detects duplicates. Only this key reveals a batch written twice."""
+    """A primary key that detects duplicates. Only this key reveals a batch written twice. A keyed stream needs a
+    unique index for ON CONFLICT."""
+    if stream.key:
+        return unique_differences(connection, stream, name)
     key = connection.execute(_PRIMARY_KEY, {"name": name}).one_or_none()
     own = primary_key_name(stream)
     if key is None or (key.name, tuple(key.columns)) != (own, stream.primary_key):

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, TextClause, select
@@ -17,15 +16,18 @@ from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import Redriven, RedriveOutcome, Refusals
 from ..core.letter_filter import LetterFilter
 from ..core.record import MAX_MS, MIN_MS
-from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
+from ..core.record_keys import check_record_key
+from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_or_delete
 from ..core.stream import COORDINATES, Stream
 from . import dead_letters_sql as sql
 from . import schema
 from .database import Database
 from .errors import mapped_errors
+from .keyed_redrive import KeyedRedrive
 from .session_settings import LONG_STATEMENT_SECONDS
 from .statements import first_row
 from .tables import event_table
+from .upserts import SUPERSEDED
 
 CHUNK = 200
 """Letters of a page, and maximum letters of a redrive's transaction."""
@@ -37,7 +39,6 @@ TOP_REASONS_OF = 10_000
 """`top_reasons` counts the reasons of this many newest open letters."""
 _COMMANDS = 10
 _REDRIVEN = (RedriveOutcome.STORED, RedriveOutcome.PRESENT)
-LetterDecode = Callable[[bytes | None], tuple[object, ...]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -61,6 +62,7 @@ class DeadLetters:
         self._database, self._stream = database, stream
         self._chunk, self._chunk_bytes, self._closed_chunk = chunk, chunk_bytes, closed_chunk
         self._table: Table = event_table(stream, database.schemas.events)
+        self._keyed = KeyedRedrive(stream, self._table, database.schemas) if stream.key else None
         self._doing = f"dead letters of stream {stream.name}"
 
     def count_by_reason(self, letter_filter: LetterFilter) -> list[Row[Any]]:
@@ -79,8 +81,9 @@ class DeadLetters:
         """The refused ones among the last `records` records. Refusals up to `acknowledged_at` do not count."""
         with self._database.connect(self._doing) as connection:
             parameters = {"stream": self._stream.name, "records": records, "acknowledged_at": acknowledged_at}
-            refusals = self._database.schemas.sql(sql.REFUSALS, self._stream, first_row=first_row(self._stream))
-            row = connection.execute(refusals, parameters).one()
+            refusals = sql.REFUSALS if self._stream.finds_by_coordinates else sql.REFUSALS_BY_OFFSET
+            statement = self._database.schemas.sql(refusals, self._stream, first_row=first_row(self._stream))
+            row = connection.execute(statement, parameters).one()
         return Refusals(row.newest_at, row.records, row.refused)
 
     def page(self, letter_filter: LetterFilter, limit: int = CHUNK) -> list[Row[Any]]:
@@ -143,7 +146,8 @@ class DeadLetters:
     ) -> Redriven:
         """Decode every open letter again and store its row under the original coordinates.
 
-        A letter's row and its new status commit together, so a crash or a second redrive changes nothing.
+        A letter's row and its new status commit together, so a crash or a second redrive changes nothing. A letter is
+        discarded if a newer record wrote or deleted the row of its key.
 
         Args:
             rules: those of the drain.
@@ -155,49 +159,56 @@ class DeadLetters:
         """
         total, after = Redriven(), 0
         while True:
-            done, last = self._redrive_chunk(
-                letter_filter, partial(decode_one, decode=decode, max_bytes=rules.max_record_bytes), after, dry_run
-            )
+            done, last = self._redrive_chunk(letter_filter, decode, rules, after=after, dry_run=dry_run)
             if last is None:
                 return total
             total, after = total + done, last
             observe(total)
 
     def _redrive_chunk(
-        self, letter_filter: LetterFilter, decode: LetterDecode, after: int, dry_run: bool
+        self, letter_filter: LetterFilter, decode: Decode, rules: RecordRules, *, after: int, dry_run: bool
     ) -> tuple[Redriven, int | None]:
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(letter_filter), "after": after, "limit": self._chunk}
             schema.hold_table(connection, self._stream, self._database)
             ids = within_bytes(connection.execute(self._sql(sql.NEXT_SIZES), parameters).all(), self._chunk_bytes)
             letters = connection.execute(self._sql(sql.LOCKED), {"ids": ids}).all() if ids else []
-            outcomes = [(letter.id, *self._redrive_one(connection, letter, decode)) for letter in letters]
+            outcomes = [(letter.id, *self._redrive_one(connection, letter, decode, rules)) for letter in letters]
             self._settle(connection, outcomes)
             if dry_run:
                 connection.rollback()
         return Redriven(**Counter(outcome.value for _, outcome, _ in outcomes)), ids[-1] if ids else None
 
     def _redrive_one(
-        self, connection: Connection, letter: Row[Any], decode: LetterDecode
+        self, connection: Connection, letter: Row[Any], decode: Decode, rules: RecordRules
     ) -> tuple[RedriveOutcome, RecordRefused | None]:
         if letter.truncated:
             return RedriveOutcome.TRUNCATED, None
         try:
             parts = self._stream.record_columns.of_letter(letter.key, letter.headers)
-            values = (*parts, *decode(letter.value))
-            rows = self._rows(letter, values)
+            values, deleted = decode_or_delete(letter.value, lambda: letter.key, decode, rules)
+            rows = self._rows(letter, (*parts, *values))
             with mapped_errors(self._doing, of_rows=True), connection.begin_nested():
-                stored = connection.execute(
-                    insert(self._table)
-                    .on_conflict_do_nothing(constraint=self._table.primary_key)
-                    .returning(self._table.c.kafka_offset),
-                    rows if len(rows) > 1 else rows[0],
-                ).first()
-                if not self._is_present(connection, letter):  # also a trigger that deletes or moves a stored row
-                    raise RecordRefused("a trigger of the table drops the row", stage=RefusalStage.INSERT)
+                if self._keyed is None:
+                    return self._store(connection, letter, rows), None
+                if deleted:
+                    return self._keyed.delete(connection, rows[0], letter.key), None
+                if rules.deleted_row is not None:
+                    check_record_key(self._stream, values, letter.key, rules.deleted_row)
+                return self._keyed.store(connection, rows[0]), None
         except RecordRefused as refused:
             return RedriveOutcome.REFUSED, refused
-        return RedriveOutcome.PRESENT if stored is None else RedriveOutcome.STORED, None
+
+    def _store(self, connection: Connection, letter: Row[Any], rows: list[dict[str, Any]]) -> RedriveOutcome:
+        stored = connection.execute(
+            insert(self._table)
+            .on_conflict_do_nothing(constraint=self._table.primary_key)
+            .returning(self._table.c.kafka_offset),
+            rows if len(rows) > 1 else rows[0],
+        ).first()
+        if not self._is_present(connection, letter):  # also a trigger that deletes or moves a stored row
+            raise RecordRefused("a trigger of the table drops the row", stage=RefusalStage.INSERT)
+        return RedriveOutcome.PRESENT if stored is None else RedriveOutcome.STORED
 
     def _is_present(self, connection: Connection, letter: Row[Any]) -> bool:
         table = self._table
@@ -218,6 +229,8 @@ class DeadLetters:
         """Update redriven letters by one statement, in order, so the counters of settled letters change once."""
         if redriven := [letter_id for letter_id, outcome, _ in outcomes if outcome in _REDRIVEN]:
             connection.execute(self._sql(sql.REDRIVEN), {"ids": redriven})
+        if superseded := [letter_id for letter_id, outcome, _ in outcomes if outcome is RedriveOutcome.SUPERSEDED]:
+            connection.execute(self._sql(sql.SUPERSEDED), {"ids": superseded, "superseded": SUPERSEDED})
         refusals = [(letter_id, refused) for letter_id, _, refused in outcomes if refused is not None]
         if refusals:
             parameters = {

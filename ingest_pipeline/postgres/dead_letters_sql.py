@@ -44,6 +44,22 @@ REFUSALS = """
             ORDER BY e.kafka_offset DESC LIMIT :records) AS newest
         WHERE p.stream = :stream
         ORDER BY at DESC, kafka_offset DESC LIMIT :records) AS recent"""
+REFUSALS_BY_OFFSET = """
+    SELECT count(*) AS records, count(*) FILTER (WHERE refused) AS refused,
+           (SELECT max(failed_at) FROM {ledger}.dead_letter WHERE stream = :stream AND status = 'open') AS newest_at
+    FROM (
+        SELECT d.id IS NOT NULL AS refused
+        FROM {ledger}.position p
+        CROSS JOIN LATERAL generate_series(greatest(p.first_offset, p.next_offset - :records), p.next_offset - 1)
+            AS offsets(kafka_offset)
+        LEFT JOIN {ledger}.dead_letter d
+            ON d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation
+               AND d.kafka_partition = p.kafka_partition AND d.kafka_offset = offsets.kafka_offset
+               AND d.status = 'open' AND NOT d.allowed
+               AND d.failed_at > coalesce(:acknowledged_at, '-infinity'::timestamptz)
+        WHERE p.stream = :stream
+        ORDER BY p.next_offset - offsets.kafka_offset LIMIT :records) AS recent"""
+"""As REFUSALS, for a table without an index on the coordinates: every offset counts as a record."""
 PAGE = """
     SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
     FROM {open} ORDER BY id LIMIT :limit"""
@@ -63,6 +79,10 @@ LOCKED = """
     ORDER BY id FOR UPDATE SKIP LOCKED"""
 REDRIVEN = """
     UPDATE {ledger}.dead_letter SET status = 'redriven', resolved_at = now(), attempts = attempts + 1
+    WHERE id = ANY(CAST(:ids AS bigint[]))"""
+SUPERSEDED = """
+    UPDATE {ledger}.dead_letter
+    SET status = 'discarded', resolved_at = now(), attempts = attempts + 1, reason = reason || :superseded
     WHERE id = ANY(CAST(:ids AS bigint[]))"""
 REFUSED = """
     UPDATE {ledger}.dead_letter AS d

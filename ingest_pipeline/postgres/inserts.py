@@ -38,16 +38,14 @@ class Inserts:
         if self._stream.many:
             return self._elements(connection, rows)
         with mapped_errors(self._doing, of_rows=True):
-            return self._carry(connection, rows, insert=self._sql.insert, copy=self._sql.copy, dress=as_parameters)
+            return send(connection, rows, self._sql.insert, self._sql.copy if self._by_copy else None)
 
     def _elements(self, connection: Connection, records: list[Row]) -> int:
         """The number of records, less the table rows that a trigger dropped. A refusal names the record's index."""
         rows = table_rows(records)
         try:
             with mapped_errors(self._doing, of_rows=True):
-                stored = self._carry(
-                    connection, rows, insert=self._sql.insert, copy=self._sql.copy, dress=as_parameters
-                )
+                stored = send(connection, rows, self._sql.insert, self._sql.copy if self._by_copy else None)
         except RecordRefused as refused:
             if refused.index is None or not 0 <= refused.index < len(rows):
                 raise
@@ -75,9 +73,8 @@ class Inserts:
         ]
         try:
             with mapped_errors(self._doing):
-                stored = self._carry(
-                    connection, rows, insert=self._sql.letter, copy=self._sql.letter_copy, dress=dressed
-                )
+                copy = self._sql.letter_copy if self._by_copy else None
+                stored = send(connection, rows, self._sql.letter, copy, parameters=dressed)
         except RecordRefused as error:
             if error.sqlstate == DUPLICATE_KEY:
                 raise LedgerConflict(
@@ -97,19 +94,22 @@ class Inserts:
         if allowed:
             connection.execute(self._sql.allowed, {"stream": self._stream.name, "used": len(allowed)})
 
-    def _carry(
-        self,
-        connection: Connection,
-        rows: list[tuple[Any, ...]],
-        *,
-        insert: str,
-        copy: CopyPlan,
-        dress: Callable[[tuple[Any, ...]], tuple[Any, ...]],
-    ) -> int:
-        """Execute SQLAlchemy Core's executemany, or COPY if chosen. Returns how many rows the table took."""
-        if self._by_copy:
-            return connection.exec_driver_sql(insert, rows, {OPTION: copy}).rowcount
-        try:
-            return connection.exec_driver_sql(insert, list(map(dress, rows))).rowcount
-        except UNSENDABLE as error:
-            raise RowNotSent(None) from error
+
+def send(
+    connection: Connection,
+    rows: list[tuple[Any, ...]],
+    insert: str,
+    copy: CopyPlan | None,
+    parameters: Callable[[tuple[Any, ...]], tuple[Any, ...]] = as_parameters,
+) -> int:
+    """Execute SQLAlchemy Core's executemany, carried by COPY if there is a plan. Returns how many rows the table took.
+
+    Args:
+        parameters: makes a row for executemany.
+    """
+    if copy is not None:
+        return connection.exec_driver_sql(insert, rows, {OPTION: copy}).rowcount
+    try:
+        return connection.exec_driver_sql(insert, list(map(parameters, rows))).rowcount
+    except UNSENDABLE as error:
+        raise RowNotSent(None) from error

@@ -15,6 +15,7 @@ CROSS JOIN LATERAL (
 ) AS newest
 WHERE at.stream = '{stream}'
 ORDER BY newest.ingested_at DESC, newest.kafka_offset DESC LIMIT 20;"""
+_NEWEST_OF_ALL = "SELECT * FROM {table} ORDER BY ingested_at DESC, kafka_offset DESC LIMIT 20;"
 _OPEN_DEAD_LETTERS = """\
 SELECT id, failed_at, kafka_partition, kafka_offset, stage, reason, sqlstate, attempts
 FROM {ledger}.dead_letter
@@ -33,13 +34,14 @@ def quoted_table(table: TableName) -> str:
 
 
 def newest_rows(stream: Stream, events: str, ledger: str) -> str:
-    """The newest rows, by the primary key, at the same cost in a large table.
+    """The newest rows, by the primary key, at the same cost in a large table. Reads a whole keyed table.
 
     Args:
         events, ledger: the schemas of event tables and of the ledger.
     """
     table = quoted_table(stream.table_name.within(events))
-    return _NEWEST_ROWS.format(ledger=quoted(ledger), table=table, stream=stream.name)
+    query = _NEWEST_ROWS if stream.finds_by_coordinates else _NEWEST_OF_ALL
+    return query.format(ledger=quoted(ledger), table=table, stream=stream.name)
 
 
 def open_dead_letters(stream: Stream, ledger: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ..core.elements import table_rows
+from ..core.keyed_rows import KeyedRows
 from ..core.ledger import Replayed
 from ..core.ledger_ports import ReplayStore
 from ..core.record import Batch, Row
@@ -22,6 +23,7 @@ from .session_settings import LONG_STATEMENT_SECONDS
 from .sql import in_text
 from .statements import statements
 from .tables import column_oids, primary_key_name
+from .upserts import SUPERSEDED, older, on_conflict
 
 _TEMPORARY = "ingest_replay"
 
@@ -38,13 +40,16 @@ class MissingRows(ReplayStore):
         self._doing = f"replaying stream {stream.name}"
         columns = ", ".join(in_text(name) for name in column_oids(stream))
         table = database.schemas.table(stream)
+        conflict = f"ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING"
+        if stream.key:
+            conflict = on_conflict(stream, older(stream, "t"))
+        self._keyed = KeyedRows(stream) if stream.key else None
         self._create = text(
             f"CREATE TEMPORARY TABLE {_TEMPORARY} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"  # noqa: S608
         )
         self._insert_missing = text(
-            f"WITH inserted AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
-            f" ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING RETURNING kafka_offset)"
-            " SELECT count(DISTINCT kafka_offset) FROM inserted"
+            f"WITH inserted AS (INSERT INTO {table} AS t ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
+            f" {conflict} RETURNING kafka_offset) SELECT count(DISTINCT kafka_offset) FROM inserted"
         )
         self._offsets = text(f"SELECT kafka_offset FROM {table} WHERE {_RANGE}")  # noqa: S608
         carried = statements(stream, database.schemas)
@@ -60,6 +65,9 @@ class MissingRows(ReplayStore):
         1. Leave out records with a dead letter, unless the letter's value is truncated.
         2. COPY the other records into a temporary table, and insert the missing ones into the event table.
         3. Mark truncated letters with a row as redriven. Rows that a trigger drops count as skipped.
+
+        A keyed stream's row replaces only an older row of its key. A row with a newer one counts as present, and its
+        truncated letter is discarded.
         """
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             schema.hold_table(connection, self._stream, self._database)
@@ -71,6 +79,8 @@ class MissingRows(ReplayStore):
 
             def store(part: list[Row]) -> None:
                 nonlocal stored
+                if self._keyed is not None:
+                    part = [part[i] for i in self._keyed.latest(part).latest]
                 with mapped_errors(self._doing, of_rows=True):
                     rows = table_rows(part) if self._stream.many else part
                     connection.exec_driver_sql(self._carried, rows, {OPTION: self._copy})
@@ -80,10 +90,13 @@ class MissingRows(ReplayStore):
 
             refused = {rows[i][2] for i, _ in store_isolated(connection, rows, store)}  # 2
             kept = [row[2] for row in rows if row[2] not in refused]
-            present = self._present(connection, batch) if stored < len(kept) or letters else set(kept)
-            self._redriven(
-                connection, batch, [offset for offset in kept if offset in letters and offset in present]
-            )  # 3
+            present = set(kept)
+            if letters or (stored < len(kept) and self._keyed is None):
+                present = self._present(connection, batch)
+            self._settle(connection, batch, _REDRIVEN, letters.keys() & present & set(kept))  # 3
+            if self._keyed is not None:
+                self._settle(connection, batch, _SUPERSEDED, letters.keys() & set(kept) - present)
+                present = set(kept)
         undecoded = {letter.offset for letter in batch.dead_letters}
         known_letters = sum(offset in letters for offset in refused | undecoded)
         dropped = sum(offset not in present for offset in kept)
@@ -104,11 +117,10 @@ class MissingRows(ReplayStore):
         letters = connection.execute(self._database.schemas.sql(_LETTERS), self._coordinates(batch))
         return {row.kafka_offset: row.cut for row in letters}
 
-    def _redriven(self, connection: Connection, batch: Batch, offsets: Collection[int]) -> None:
+    def _settle(self, connection: Connection, batch: Batch, statement: str, offsets: Collection[int]) -> None:
         if offsets:
-            connection.execute(
-                self._database.schemas.sql(_REDRIVEN), {**self._coordinates(batch), "offsets": list(offsets)}
-            )
+            parameters = {**self._coordinates(batch), "offsets": list(offsets)}
+            connection.execute(self._database.schemas.sql(statement), parameters)
 
     def _coordinates(self, batch: Batch) -> dict[str, Any]:
         ((partition, advance),) = batch.advances.items()
@@ -130,4 +142,8 @@ _LETTERS = f"""
     WHERE {_OF_BATCH} AND status <> 'redriven'"""  # noqa: S608
 _REDRIVEN = f"""
     UPDATE {{ledger}}.dead_letter SET status = 'redriven', resolved_at = now(), attempts = attempts + 1
+    WHERE {_OF_BATCH} AND kafka_offset = ANY(CAST(:offsets AS bigint[]))"""  # noqa: S608
+_SUPERSEDED = f"""
+    UPDATE {{ledger}}.dead_letter
+    SET status = 'discarded', resolved_at = now(), attempts = attempts + 1, reason = reason || '{SUPERSEDED}'
     WHERE {_OF_BATCH} AND kafka_offset = ANY(CAST(:offsets AS bigint[]))"""  # noqa: S608

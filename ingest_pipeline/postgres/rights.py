@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
+from ..core.choices import OnConflict
 from ..core.stream import Stream
 from .queries import quoted
 from .sql import Schemas
@@ -37,6 +38,9 @@ _MAY_LOOK = text("""
 _MAY_CREATE = text("""
     SELECT coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = :schema), 'CREATE'),
                     has_database_privilege(current_database(), 'CREATE'))""")
+_WITHOUT_TEMPORARY = text("""
+    SELECT current_database() WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')""")
+"""A keyed stream's rows go through a temporary table."""
 _MAY_NOT = text("""
     SELECT NOT has_table_privilege(c.oid, :right) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = :schema AND c.relname = :table""")
@@ -75,7 +79,7 @@ def missing_rights(
         if no_usage or (no_usage is None and absent_too):
             grants.append(f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}")
     needed = {(schemas.ledger, table): rights for table, rights in _NEEDED.items()}
-    needed |= {(table.schema, table.name): ("SELECT", "INSERT") for table in tables}
+    needed |= {(table.schema, table.name): _table_rights(stream) for stream, table in zip(streams, tables, strict=True)}
     for (schema, table), rights in needed.items():
         names = {"schema": schema, "table": table}
         may_not = {right: connection.execute(_MAY_NOT, {**names, "right": right}).scalar() for right in rights}
@@ -89,7 +93,16 @@ def missing_rights(
             _SEQUENCES_WITHOUT_USAGE, {"schema": table.schema, "table": table.name}
         ).scalars()
     )
-    return grants + [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
+    grants += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
+    if any(stream.key for stream in streams):
+        without_temporary = connection.execute(_WITHOUT_TEMPORARY).scalars()
+        grants += [f"GRANT TEMPORARY ON DATABASE {quoted(database)} TO {role}" for database in without_temporary]
+    return grants
+
+
+def _table_rights(stream: Stream) -> tuple[str, ...]:
+    updates = bool(stream.key) and stream.on_conflict == OnConflict.UPDATE
+    return ("SELECT", "INSERT", *(["UPDATE"] if updates else []), *(["DELETE"] if stream.deletes else []))
 
 
 def may_look(connection: Connection, schemas: Schemas, streams: Sequence[Stream]) -> bool:

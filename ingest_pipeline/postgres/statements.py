@@ -52,9 +52,8 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
     def rendered(statement: str) -> TextClause:
         return schemas.sql(statement, stream, signature=SIGNATURE, first_row=first_row(stream))
 
-    oids = {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
-    insert, copy = _carried(schemas.quoted_table(stream), oids)
-    letter, letter_copy = _carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
+    insert, copy = carried(schemas.quoted_table(stream), row_oids(stream))
+    letter, letter_copy = carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
     return Statements(
         insert=insert,
         copy=copy,
@@ -68,7 +67,7 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
         allowed=rendered(_ALLOWED),
         letters=rendered(_LETTERS),
         allowance=rendered(_ALLOWANCE),
-        recent=rendered(_RECENT),
+        recent=rendered(_RECENT if stream.finds_by_coordinates else _RECENT_OFFSETS),
         own=rendered(_OWN),
         read=rendered(_READ),
     )
@@ -79,7 +78,12 @@ def first_row(stream: Stream) -> str:
     return f" AND e.{ORDINAL.name} = 0" if stream.many else ""
 
 
-def _carried(table: str, oids: Mapping[str, int]) -> tuple[str, CopyPlan]:
+def row_oids(stream: Stream) -> dict[str, int]:
+    """Column → type OID of a Row's values. kafka_timestamp is sent as microseconds since PostgreSQL's epoch."""
+    return {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
+
+
+def carried(table: str, oids: Mapping[str, int]) -> tuple[str, CopyPlan]:
     """The INSERT into these columns, and the COPY of the same rows."""
     columns, values = ", ".join(map(quoted, oids)), ", ".join(["%s"] * len(oids))
     insert = f"INSERT INTO {table} ({columns})".replace("%", "%%") + f" VALUES ({values})"  # noqa: S608
@@ -177,6 +181,16 @@ _RECENT = """
             ORDER BY e.kafka_offset DESC LIMIT :window) AS newest
         WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))) AS recent
     ORDER BY at DESC, kafka_offset DESC LIMIT :window"""
+_RECENT_OFFSETS = """
+    SELECT p.kafka_partition, offsets.kafka_offset, d.reason
+    FROM {ledger}.position p
+    CROSS JOIN LATERAL generate_series(greatest(p.first_offset, p.next_offset - :window), p.next_offset - 1)
+        AS offsets(kafka_offset)
+    LEFT JOIN {ledger}.dead_letter d
+        ON d.stream = p.stream AND d.kafka_incarnation = p.kafka_incarnation AND d.kafka_partition = p.kafka_partition
+           AND d.kafka_offset = offsets.kafka_offset AND d.status = 'open' AND NOT d.allowed
+    WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))
+    ORDER BY p.next_offset - offsets.kafka_offset LIMIT :window"""
 _OWN = """
     UPDATE {ledger}.position SET run_id = :run_id
     WHERE stream = :stream AND kafka_partition = ANY(CAST(:partitions AS int[]))"""

@@ -47,6 +47,9 @@ _NEWEST = """
     WHERE at.stream = :stream
     ORDER BY found.ingested_at DESC, found.kafka_offset DESC LIMIT :rows"""
 
+_NEWEST_OF_ALL = """
+    SELECT {columns} FROM {table} AS event ORDER BY event.ingested_at DESC, event.kafka_offset DESC LIMIT :rows"""
+
 
 def ddl(stream: Stream, schema: str) -> str:
     """The statements to create the stream's table, for psql."""
@@ -61,13 +64,17 @@ def ddl(stream: Stream, schema: str) -> str:
 
 
 def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """(columns, newest rows first), found by the primary key, at the same cost in a large table.
+    """(columns, newest rows first), found by the primary key, at the same cost in a large table. Reads a whole keyed
+    table.
 
     Raises:
         StopStream: the table does not exist yet.
     """
     names = [column.name for column in stream.table_columns]
-    statement = database.schemas.sql(_NEWEST, stream, columns=", ".join(f"event.{in_text(name)}" for name in names))
+    by_partition = _NEWEST if stream.finds_by_coordinates else _NEWEST_OF_ALL
+    statement = database.schemas.sql(
+        by_partition, stream, columns=", ".join(f"event.{in_text(name)}" for name in names)
+    )
     with database.connect(f"reading the newest rows of stream {stream.name}") as connection:
         newest = connection.execute(statement, {"stream": stream.name, "rows": rows})
         return list(names), [tuple(row) for row in newest]

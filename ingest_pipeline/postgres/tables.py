@@ -49,19 +49,23 @@ _LETTER_COLUMNS = {
 
 
 def event_table(stream: Stream, schema: str) -> sa.Table:
-    """The stream's table as declared. Its primary key begins with the record's Kafka coordinates.
+    """The stream's table as declared.
+
+    Its primary key is the stream's key, or begins with the record's Kafka coordinates. An update of an indexed column
+    writes to every index, so a keyed table has no index on event_time.
 
     Args:
         schema: of a table that is declared without one.
     """
     name = stream.table_name.within(schema)
     key_name, index_name = index_names(name.name)
+    has_index = stream.has_event_time and not stream.key
     return sa.Table(
         name.name,
         sa.MetaData(),
         *map(_column, stream.table_columns),
         sa.PrimaryKeyConstraint(*stream.primary_key, name=key_name),
-        *([sa.Index(index_name, "event_time", postgresql_using="brin")] if stream.has_event_time else []),
+        *([sa.Index(index_name, "event_time", postgresql_using="brin")] if has_index else []),
         schema=name.schema,
         comment=stream.description or None,
     )

@@ -29,6 +29,7 @@ from .presence import refuse_conflict, row_counts
 from .queries import quoted
 from .refused_rows import store_isolated
 from .statements import Statements
+from .upserts import Upserts
 
 _PARTITION = itemgetter(1)
 _QUERY_CANCELED = "57014"
@@ -69,6 +70,7 @@ class BatchWriter:
         self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
         by_copy = write_method == WriteMethod.COPY
         self._inserts = Inserts(stream, run_id, statements, by_copy)
+        self._upserts = Upserts(stream, database.schemas, by_copy) if stream.key else None
         self._dead_letter_max_bytes, self._batch_size = dead_letter_max_bytes, batch_size
         self._most = sys.maxsize if by_copy else batch_size  # rows of a statement
         self._doing = f"writing stream {stream.name}"
@@ -82,6 +84,8 @@ class BatchWriter:
             Superseded, EnvironmentFault, StopStream: the transaction was rolled back, or its outcome is unknown. After
                 a statement time-out, as with a slow trigger, the next attempt uses shorter statements.
         """
+        if self._upserts is not None:
+            self._upserts.prepare(connection)
         try:
             return self._written(connection, batch)
         except DatabaseUnavailable as error:
@@ -109,7 +113,9 @@ class BatchWriter:
         1. Make deferred constraints immediate, because a failure at COMMIT could not be isolated.
         2. Move the positions by compare-and-set. A writer without ownership ends here, and so does a writer whose table
            was altered against its declaration. The table cannot be altered from here to COMMIT.
-        3. Store the rows, and put refused rows aside, up to the dead-letter limit. Count rows that a trigger drops.
+        3. Store the rows, and put refused rows aside, up to the dead-letter limit. Count rows that a trigger drops,
+           and rows of a keyed stream that are older than the table's. A deletion first discards the dead letters of its
+           key: the lock on these makes it wait for a redrive of such a letter.
         4. Store the dead letters.
         5. COMMIT.
         """
@@ -121,14 +127,20 @@ class BatchWriter:
             if allowed and (batch.dead_letters or first):
                 allowed = connection.execute(self._sql.allowance, {"stream": self._stream.name}).scalar_one()
             tally = self.window.tally(batch.dead_letters, batch.rows_before, allowed)
-            stored, put_aside = self._store(connection, batch, tally, first)  # 3
+            if self._upserts is not None:
+                self._upserts.discard_letters(connection, batch)
+            stored, unwritten, put_aside = self._store(connection, batch, tally, first)  # 3
             window = tally.after(len(batch.rows))
             refused = Counter(letter.partition for letter in put_aside)
             rows.subtract(refused)
             letters.update(refused)
-            dropped = self._dropped(connection, batch, rows) if stored < rows.total() else Counter[int]()
+            dropped = unwritten
+            if self._upserts is None and stored < rows.total():
+                dropped = self._dropped(connection, batch, rows)
             rows.subtract(dropped)
             self._inserts.letters(connection, [*batch.dead_letters, *put_aside], tally.uncounted)  # 4
+            if self._upserts is not None and letters:
+                self._upserts.discard_letters(connection, batch)
             if refused or dropped:
                 self._recount(connection, refused, dropped)
         self.window = window
@@ -173,17 +185,21 @@ class BatchWriter:
 
     def _store(
         self, connection: Connection, batch: Batch, tally: LetterTally, first: RecordRefused | None
-    ) -> tuple[int, list[DeadLetter]]:
-        """The number of rows stored, and the dead letters of the refused rows."""
-        stored = 0
+    ) -> tuple[int, Counter[int], list[DeadLetter]]:
+        """The number of rows stored, partition → rows of a keyed stream that changed nothing, and the dead letters of
+        the refused rows."""
+        stored, unwritten = 0, Counter[int]()
 
         def store(rows: list[Row]) -> None:
             nonlocal stored
-            stored += self._inserts.rows(connection, rows)
+            if self._upserts is not None:
+                unwritten.update(self._upserts.rows(connection, rows))
+            else:
+                stored += self._inserts.rows(connection, rows)
 
         def refuse(index: int, error: RecordRefused) -> None:
             row = batch.rows[index]
-            if error.sqlstate == DUPLICATE_KEY:
+            if error.sqlstate == DUPLICATE_KEY and self._upserts is None:
                 refuse_conflict(connection, self._sql, [row[:3]], self._doing)
             if error.sqlstate == _NULL_IN_COLUMN:
                 self._refuse_unfilled(connection, error)
@@ -192,13 +208,13 @@ class BatchWriter:
         if first is None:
             for start in range(0, len(batch.rows), self._most):
                 store(batch.rows[start : start + self._most])
-            return stored, []
+            return stored, unwritten, []
         named = first if len(batch.rows) <= self._most else None  # a line is counted from its statement's first row
         most = min(self._batch_size, self._most)
         refused = store_isolated(connection, batch.rows, store, batch_size=most, first=named, observe=refuse)
-        if refused:
+        if refused and self._upserts is None:
             refuse_conflict(connection, self._sql, [batch.rows[i][:3] for i, _ in refused], self._doing)
-        return stored, [self._put_aside(batch, i, error) for i, error in refused]
+        return stored, unwritten, [self._put_aside(batch, i, error) for i, error in refused]
 
     def _refuse_unfilled(self, connection: Connection, error: RecordRefused) -> None:
         """A NOT NULL column without a field, default or trigger is null in every row. No single record is at fault."""

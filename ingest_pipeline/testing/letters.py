@@ -8,10 +8,12 @@ from dataclasses import replace
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import LetterStatus, Redriven, RedriveOutcome
 from ..core.letter_filter import LetterFilter
-from ..core.record import PG_EPOCH_MS, DeadLetter, Row
-from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_one
+from ..core.record import PG_EPOCH_MS, DeadLetter, Deletion, Row
+from ..core.record_keys import check_record_key
+from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_or_delete
 from ..core.stream import Stream
 from .database import Coordinates, MemoryDatabase
+from .keyed import KeyedTable, discard_before
 
 _ALL = LetterFilter()
 
@@ -22,6 +24,8 @@ class MemoryDeadLetters:
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
         self._database, self._stream, self._many = database, stream.name, stream.many
         self._record_columns = stream.record_columns
+        self._declared = stream
+        self._keyed = KeyedTable(database.table(stream.name), stream) if stream.key else None
 
     def open(self, letter_filter: LetterFilter = _ALL) -> dict[Coordinates, DeadLetter]:
         """Coordinates → dead letter, for letters that are neither redriven nor discarded."""
@@ -54,12 +58,10 @@ class MemoryDeadLetters:
         table = self._database.table(self._stream)
         try:
             column_values = self._record_columns.of_letter(letter.key, letter.headers)
-            row: Row = (
-                *coordinates,
-                _stamp(letter.timestamp_ms),
-                *column_values,
-                *decode_one(letter.value, decode, rules.max_record_bytes),
-            )
+            values, deleted = decode_or_delete(letter.value, lambda: letter.key, decode, rules)
+            row: Row = (*coordinates, _stamp(letter.timestamp_ms), *column_values, *values)
+            if self._keyed and rules.deleted_row and not deleted:
+                check_record_key(self._declared, values, letter.key, rules.deleted_row)
         except RecordRefused as refused:
             table.dead_letters[coordinates] = replace(letter, stage=refused.stage, reason=refused.message)
             return RedriveOutcome.REFUSED
@@ -69,11 +71,26 @@ class MemoryDeadLetters:
                 letter, stage=RefusalStage.INSERT, reason="a trigger of the table drops the row"
             )
             return RedriveOutcome.REFUSED
-        if kept is not None and table.broken_check(kept, self._many):
+        if kept is not None and not deleted and table.broken_check(kept, self._many):
             return RedriveOutcome.REFUSED
+        if self._keyed:
+            return self._restore(Deletion(row) if deleted else row, coordinates, letter.key)
         table.settled[coordinates] = LetterStatus.REDRIVEN
         stored = kept is not None and table.add(kept, self._many)
         return RedriveOutcome.STORED if stored else RedriveOutcome.PRESENT
+
+    def _restore(self, row: Row, coordinates: Coordinates, record_key: bytes | None) -> RedriveOutcome:
+        assert self._keyed is not None
+        table = self._database.table(self._stream)
+        if isinstance(row, Deletion):
+            discard_before(table, coordinates, record_key)
+        if self._keyed.restore(row):
+            table.settled[coordinates] = LetterStatus.REDRIVEN
+            return RedriveOutcome.STORED
+        present = self._keyed.row_of(row)
+        is_own = present is not None and present[:3] == coordinates
+        table.settled[coordinates] = LetterStatus.REDRIVEN if is_own else LetterStatus.DISCARDED
+        return RedriveOutcome.PRESENT if is_own else RedriveOutcome.SUPERSEDED
 
 
 def _selects(letter_filter: LetterFilter, letter: DeadLetter) -> bool:

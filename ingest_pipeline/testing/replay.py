@@ -7,11 +7,13 @@ from ..core.ledger_ports import ReplayStore
 from ..core.record import Batch
 from ..core.stream import Stream
 from .database import MemoryDatabase
+from .keyed import KeyedTable
 
 
 class MemoryMissingRows(ReplayStore):
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
         self._database, self._stream, self._many = database, stream.name, stream.many
+        self._keyed = KeyedTable(database.table(stream.name), stream) if stream.key else None
 
     def store(self, batch: Batch) -> Replayed:
         with self._database.using():
@@ -25,10 +27,13 @@ class MemoryMissingRows(ReplayStore):
             for row in rows:
                 if row[2] in dropped | refused:
                     continue
-                if (stored_row := kept[row[2]]) is not None:
+                if self._keyed:
+                    stored += self._keyed.restore(row)
+                elif (stored_row := kept[row[2]]) is not None:
                     stored += table.add(stored_row, self._many)
                 if row[2] in letters:
-                    table.settled[row[:3]] = LetterStatus.REDRIVEN
+                    present = row[:3] in table.rows
+                    table.settled[row[:3]] = LetterStatus.REDRIVEN if present else LetterStatus.DISCARDED
             undecoded = {letter.offset for letter in batch.dead_letters}
             known_letters = sum(offset in letters for offset in refused | undecoded)
             return Replayed(

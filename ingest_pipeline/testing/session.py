@@ -26,6 +26,7 @@ from ..core.record import (
 from ..core.stream import Stream
 from .acceptance import accept_one
 from .database import Coordinates, Fault, MemoryTable
+from .keyed import KeyedTable, discard_letters
 from .writing_connection import MemoryWritingConnection, paused_words
 
 
@@ -43,6 +44,7 @@ class MemoryLedgerSession(LedgerSession):
         self.connection, self._run_id = connection, connection.run_id
         self._database, self._stream = connection.database, stream.name
         self._record_columns, self._many = stream.record_columns, stream.many
+        self._keyed = KeyedTable(self._database.table(stream.name), stream) if stream.key else None
         self._topic = stream.topic
         self._dead_letter_max_bytes = dead_letter_max_bytes
         self._committed: CommitResult | None = None
@@ -90,7 +92,7 @@ class MemoryLedgerSession(LedgerSession):
             self._break_off(fault, Fault.BEFORE_WRITE)
             table = self._database.table(self._stream)
             tally = self._window.tally(batch.dead_letters, batch.rows_before, table.state.letters_allowed)
-            rows, letters = self._judged(batch, table, tally)
+            rows, letters, table_rows = self._judged(batch, table, tally)
             window = tally.after(len(batch.rows))
             written = CommitResult(
                 Counter(partition for _, partition, _ in rows),
@@ -100,14 +102,17 @@ class MemoryLedgerSession(LedgerSession):
                 dropped=Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
             )
             positions = self._database.moved(self._stream, self._run_id, batch, written)
-            if twice := (table.rows.keys() & rows.keys()) | (table.dead_letters.keys() & letters.keys()):
+            stored_before = set() if self._keyed else table.rows.keys() & rows.keys()
+            if twice := stored_before | (table.dead_letters.keys() & letters.keys()):
                 raise LedgerConflict(
                     f"stream {self._stream}: {min(twice)} was written before, though the ledger says it was not",
                     stream=self._stream,
                 )
             self._break_off(fault, Fault.BEFORE_COMMIT)
-            table.rows.update(rows)
+            table.rows = table_rows
             table.dead_letters.update(letters)
+            if self._keyed:
+                discard_letters(table, batch)
             table.positions = positions
             self._remember(batch, letters, tally)
             self._window = window
@@ -196,15 +201,17 @@ class MemoryLedgerSession(LedgerSession):
 
     def _judged(
         self, batch: Batch, table: MemoryTable, tally: LetterTally
-    ) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter]]:
-        """Divide the batch into rows and dead letters, as the table's checks and triggers would."""
+    ) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter], dict[Coordinates, Row]]:
+        """Divide the batch into rows and dead letters, as the table's checks and triggers would. Also returns the
+        table's rows afterwards."""
         rows: dict[Coordinates, Row] = {}
         letters = list(batch.dead_letters)
+        keyed = self._keyed.write(batch.rows) if self._keyed else None
         for index, (row, message) in enumerate(zip(batch.rows, batch.messages, strict=True)):
-            kept = table.kept(row, self._many)
-            if kept is None:
+            kept = row if keyed else table.kept(row, self._many)
+            if kept is None or (keyed and row[:3] in keyed.unwritten):
                 continue
-            broken = table.broken_check(kept, self._many)
+            broken = keyed.refused.get(index) if keyed else table.broken_check(kept, self._many)
             if broken is None:
                 rows[row[:3]] = kept
             else:
@@ -216,7 +223,8 @@ class MemoryLedgerSession(LedgerSession):
                 letters.append(
                     dead_letter(message, row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=headers)
                 )
-        return rows, {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
+        by_coordinates = {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
+        return rows, by_coordinates, keyed.rows if keyed else {**table.rows, **rows}
 
     def _break_off(self, fault: Fault | None, point: Fault) -> None:
         if fault is point:

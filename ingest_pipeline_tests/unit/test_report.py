@@ -14,6 +14,7 @@ from ingest_pipeline.core.progress import Progress
 from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.orchestration.run.report import FIRST_REPORT_SECONDS, Reporter
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
+from ingest_pipeline_tests.samples import READING
 
 
 class SilentTopic(MemoryTopic):
@@ -34,7 +35,7 @@ def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], check
             yield
 
     return Reporter(
-        stream="reading",
+        stream=READING,
         key=dg.AssetKey("reading"),
         event=dg.AssetObservation,
         emit=emitted.append,

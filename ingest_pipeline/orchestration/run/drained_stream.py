@@ -242,7 +242,7 @@ class DrainedStream:
     def _new_reporter(self) -> Reporter:
         settings = self.context.settings
         return Reporter(
-            stream=self.name,
+            stream=self.context.stream,
             key=self.key,
             event=dg.AssetMaterialization if settings.report_as == ReportAs.MATERIALIZATION else dg.AssetObservation,
             emit=self._journal.event,

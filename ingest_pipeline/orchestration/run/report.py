@@ -13,6 +13,7 @@ from ...core.ledger import Holder
 from ...core.ports import Clock, Topic
 from ...core.progress import Progress
 from ...core.start import unanswered_words
+from ...core.stream import Stream
 from ...operations.stream_context import StreamContext
 from .picture import picture
 
@@ -38,7 +39,7 @@ class Reporter:
     def __init__(
         self,
         *,
-        stream: str,
+        stream: Stream,
         key: dg.AssetKey,
         event: type[dg.AssetObservation] | type[dg.AssetMaterialization],
         emit: Callable[[Any], None],
@@ -52,6 +53,7 @@ class Reporter:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
         self._topic, self._clock, self._log, self._checks = topic, clock, log, checks
         self._row_count = row_count
+        self._unwritten = "superseded" if stream.key else "dropped_by_trigger"
         self._report_seconds = report_seconds
         self._report_at = clock.monotonic() + report_seconds
         self._logged = (0,) * len(LOGGED)
@@ -89,9 +91,9 @@ class Reporter:
         counts = (new - old for new, old in zip(seen, self._logged, strict=True))
         self._logged = seen
         fields = {
-            "stream": self._stream,
+            "stream": self._stream.name,
             **dict(zip(LOGGED, counts, strict=True)),
-            **({"dropped_by_trigger": dropped} if dropped else {}),
+            **({self._unwritten: dropped} if dropped else {}),
             "position_offset": dict(sorted(progress.to_offsets.items())),
         }
         self._log.info("committed", extra={"fields": fields})
@@ -105,7 +107,7 @@ class Reporter:
             "batches": progress.batches,
             "dead_letters": progress.dead_letters,
             "skipped": progress.skipped,
-            "dropped_by_trigger": progress.dropped or None,
+            self._unwritten: progress.dropped or None,
             "absent": progress.absent,
             "rows_per_second": round(progress.rows / seconds, 1),
             "mean_batch_rows": round(progress.rows / progress.batches, 1) if progress.batches else None,
@@ -156,9 +158,9 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
 
 
 def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int | None:
-    """Rows of the table by the ledger's counters. None for a stream with `many`, whose counters count records, and if
-    the ledger does not answer, since the drain reports the outage."""
-    if stream_context.stream.many:
+    """Rows of the table by the ledger's counters. None for a stream with `many` or a key, whose counters count records,
+    and if the ledger does not answer, since the drain reports the outage."""
+    if stream_context.stream.many or stream_context.stream.key:
         return None
     try:
         return stream_context.ledger.row_count()

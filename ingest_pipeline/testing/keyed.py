@@ -1,0 +1,106 @@
+"""The table of a keyed stream in a MemoryDatabase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.choices import OnConflict
+from ..core.keyed_rows import KeyedRows
+from ..core.ledger import LetterStatus
+from ..core.record import Batch, Deletion, Row
+from ..core.stream import Stream
+from .database import Coordinates, MemoryTable
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedResult:
+    """What a write makes of its rows.
+
+    Attributes:
+        rows: of the table afterwards.
+        unwritten: coordinates of rows that change nothing.
+        refused: index of a row → the broken constraint.
+    """
+
+    rows: dict[Coordinates, Row]
+    unwritten: set[Coordinates]
+    refused: dict[int, str]
+
+
+class KeyedTable:
+    """One row per key. The rows are still found by the coordinates of their last record."""
+
+    def __init__(self, table: MemoryTable, stream: Stream) -> None:
+        self._table, self._stream, self._keyed = table, stream, KeyedRows(stream)
+
+    def write(self, rows: Sequence[Row]) -> KeyedResult:
+        """Only the row that decides about a key is checked, as in PostgreSQL."""
+        refused: dict[int, str] = {}
+        while True:
+            accepted = [i for i in range(len(rows)) if i not in refused]
+            latest = self._keyed.latest([rows[i] for i in accepted])
+            broken = {accepted[i]: self._table.broken_check(rows[accepted[i]], many=False) for i in latest.latest}
+            if not any(broken.values()):
+                break
+            refused |= {i: constraint for i, constraint in broken.items() if constraint}
+        by_key = {self._keyed.key_of(row): row for row in self._table.rows.values()}
+        for i in latest.deletions:
+            by_key.pop(self._keyed.key_of(rows[accepted[i]]), None)
+        unwritten = {rows[accepted[i]][:3] for i in latest.superseded}
+        for row in (rows[accepted[i]] for i in latest.latest):
+            if self._table.drops(row) or not self._replaces(row, by_key.get(self._keyed.key_of(row))):
+                unwritten.add(row[:3])
+            else:
+                by_key[self._keyed.key_of(row)] = row
+        return KeyedResult({row[:3]: row for row in by_key.values()}, unwritten, refused)
+
+    def restore(self, row: Row) -> bool:
+        """Store an older record's row, unless the table has a newer row of its key. Returns whether it was stored."""
+        before = self.row_of(row)
+        if before is not None and not self._is_older(before, row):
+            return False
+        if before is not None:
+            del self._table.rows[before[:3]]
+        if not isinstance(row, Deletion):
+            self._table.rows[row[:3]] = row
+        return True
+
+    def row_of(self, row: Row) -> Row | None:
+        """The table's row with the key of this row."""
+        key = self._keyed.key_of(row)
+        return next((stored for stored in self._table.rows.values() if self._keyed.key_of(stored) == key), None)
+
+    def _replaces(self, row: Row, before: Row | None) -> bool:
+        if before is None:
+            return True
+        if self._stream.on_conflict == OnConflict.IGNORE:
+            return False
+        return not self._stream.only_newer or self._version(before) <= self._version(row)
+
+    def _is_older(self, stored: Row, row: Row) -> bool:
+        if self._stream.on_conflict == OnConflict.IGNORE and not isinstance(row, Deletion):
+            return False
+        older = stored[0] < row[0] or (stored[:2] == row[:2] and stored[2] < row[2])
+        if not self._stream.only_newer or isinstance(row, Deletion):
+            return older
+        version, before = self._version(row), self._version(stored)
+        return bool(before < version or (before == version and older))
+
+    def _version(self, row: Row) -> Any:
+        return row[self._stream.columns.index(self._stream.only_newer)]
+
+
+def discard_letters(table: MemoryTable, batch: Batch) -> None:
+    """Discard open dead letters with the key of a Deletion, so that no redrive brings the deleted row back."""
+    for row, message in zip(batch.rows, batch.messages, strict=True):
+        if isinstance(row, Deletion):
+            discard_before(table, row[:3], message.key())
+
+
+def discard_before(table: MemoryTable, deletion: Coordinates, key: bytes | None) -> None:
+    for coordinates, letter in table.dead_letters.items():
+        later = coordinates[:2] == deletion[:2] and coordinates[2] >= deletion[2]
+        if key is not None and letter.key == key and coordinates not in table.settled and not later:
+            table.settled[coordinates] = LetterStatus.DISCARDED

@@ -1,0 +1,156 @@
+"""A keyed table: upserts, older versions, deletions and refused rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ingest_pipeline.core.ledger import Redriven, Replayed
+from ingest_pipeline_tests.contract.keyed_worlds import LIMIT, NewWorld, keyed, level, new_worlds
+from ingest_pipeline_tests.contract.ledger_worlds import WORLDS
+
+
+@pytest.fixture(params=WORLDS)
+def new_world(request: pytest.FixtureRequest) -> Iterator[NewWorld]:
+    yield from new_worlds(request)
+
+
+def test_the_last_record_of_a_key_wins_in_a_batch_and_between_batches(new_world: NewWorld) -> None:
+    world = new_world(keyed())
+    world.write((0, "a", level("a", 1)), (0, "b", level("b", 1)), (0, "a", level("a", 2)))
+    assert world.rows() == {"a": (2, 0, 0, 2), "b": (1, 0, 0, 1)}
+    world.write((0, "b", level("b", 0)), (1, "c", level("c", 1)))
+    assert world.rows() == {"a": (2, 0, 0, 2), "b": (0, 0, 0, 3), "c": (1, 0, 1, 0)}
+    assert world.counters() == (5, 0, 0)
+
+
+def test_an_older_version_is_skipped_and_an_equal_one_is_written(new_world: NewWorld) -> None:
+    world = new_world(keyed(only_newer="version"))
+    result = world.write((0, "a", level("a", 5)), (0, "a", level("a", 4)), (0, "b", level("b", 1)))
+    assert (result.rows, result.dropped) == ({0: 2}, {0: 1})
+    world.write((0, "a", level("a", 4)), (0, "b", level("b", 1, 7)), (1, "c", level("c", 1)))
+    assert world.rows() == {"a": (5, 0, 0, 0), "b": (1, 7, 0, 4), "c": (1, 0, 1, 0)}
+    assert world.counters() == (4, 0, 2)
+
+
+def test_the_first_record_of_a_key_stays_with_ignore(new_world: NewWorld) -> None:
+    world = new_world(keyed(on_conflict="ignore"))
+    world.write((0, "a", level("a", 1)), (0, "a", level("a", 2)))
+    world.write((0, "a", level("a", 3)), (0, "b", level("b", 1)))
+    assert world.rows() == {"a": (1, 0, 0, 0), "b": (1, 0, 0, 3)}
+    assert world.counters() == (2, 0, 2)
+
+
+def test_a_tombstone_deletes_and_a_later_record_inserts_again(new_world: NewWorld) -> None:
+    world = new_world(keyed(deletes=True, only_newer="version"))
+    world.write((0, "a", level("a", 9)), (0, "b", level("b", 1)), (0, "c", level("c", 1)), (0, "c", None))
+    assert world.rows().keys() == {"a", "b"}
+    world.write((0, "a", None), (0, "a", level("a", 1)), (0, "b", None), (0, '"d"', None), (0, '{"device":"a"}', None))
+    world.write((0, "a", level("a", 2)), (0, "a", None), (0, "a", level("a", 1)))
+    assert world.rows() == {"a": (1, 0, 0, 11)}
+    assert world.counters() == (12, 0, 0)
+
+
+def test_a_tombstone_without_a_key_is_a_dead_letter(new_world: NewWorld) -> None:
+    world = new_world(keyed(deletes=True))
+    result = world.write((0, None, None), (0, '{"other":1}', None), (0, "a", level("a", 1)))
+    assert result.reasons == [
+        "the record has no key, so no row can be deleted",
+        "in the record's key: Object missing required field `device`",
+    ]
+    assert world.rows().keys() == {"a"}
+
+
+def test_a_tombstone_is_skipped_without_deletes(new_world: NewWorld) -> None:
+    world = new_world(keyed())
+    world.write((0, "a", level("a", 1)), (0, "a", None))
+    assert world.rows().keys() == {"a"}
+    assert world.counters() == (1, 0, 1)
+
+
+def test_each_refused_row_is_one_dead_letter_and_the_row_before_it_stays(new_world: NewWorld) -> None:
+    world = new_world(keyed())
+    world.refuse_high_readings()
+    good = [(0, f"d{i}", level(f"d{i}", i)) for i in range(40)]
+    bad = [(0, f"d{i}", level(f"d{i}", 99, LIMIT)) for i in (3, 17)]
+    result = world.write(*good[:20], bad[0], *good[20:], bad[1])
+    assert result.dead_letters == {0: 2}
+    assert {device: row[0] for device, row in world.rows().items()} == {f"d{i}": i for i in range(40)}
+    assert world.counters() == (40, 2, 0)
+
+
+def test_a_redriven_letter_is_stored_where_its_key_is_not_or_older(new_world: NewWorld) -> None:
+    world = new_world(keyed())
+    world.refuse_high_readings()
+    world.write((0, "a", level("a", 1)), (0, "b", level("b", 2, LIMIT)))
+    world.write((0, "a", level("a", 2, LIMIT)))
+    world.accept_high_readings()
+    assert world.redrive() == Redriven(stored=2)
+    assert world.rows() == {"a": (2, LIMIT, 0, 2), "b": (2, LIMIT, 0, 1)}
+    assert set(world.statuses().values()) == {"redriven"}
+
+
+@pytest.mark.parametrize("options", [{}, {"on_conflict": "ignore"}, {"only_newer": "version"}], ids=str)
+def test_a_redriven_letter_never_replaces_a_newer_row(new_world: NewWorld, options: dict[str, str]) -> None:
+    world = new_world(keyed(**options))
+    world.refuse_high_readings()
+    world.write((0, "a", level("a", 1, LIMIT)), (1, "b", level("b", 3, LIMIT)))
+    world.write((0, "a", level("a", 5)), (0, "b", level("b", 4)))
+    world.accept_high_readings()
+    before = world.rows()
+    assert world.redrive() == Redriven(superseded=2)
+    assert world.rows() == before == {"a": (5, 0, 0, 1), "b": (4, 0, 0, 2)}
+    assert set(world.statuses().values()) == {"discarded"}
+    assert world.redrive() == Redriven()
+
+
+def test_a_redriven_letter_of_a_newer_version_replaces_a_row_of_a_later_offset(new_world: NewWorld) -> None:
+    world = new_world(keyed(only_newer="version"))
+    world.refuse_high_readings()
+    world.write((0, "a", level("a", 9, LIMIT)))
+    world.write((1, "a", level("a", 5)))
+    world.accept_high_readings()
+    assert world.redrive() == Redriven(stored=1)
+    assert world.rows() == {"a": (9, LIMIT, 0, 0)}
+
+
+def test_a_redrive_does_not_bring_back_a_deleted_row(new_world: NewWorld) -> None:
+    world = new_world(keyed(deletes=True))
+    world.refuse_high_readings()
+    world.write((0, "a", level("a", 1, LIMIT)), (0, "b", b"{"), (0, "b", None), (0, "c", None))
+    world.write((0, "a", None), (0, "c", level("c", 1, LIMIT)))
+    world.accept_high_readings()
+    assert world.redrive() == Redriven(stored=1)
+    assert world.rows() == {"c": (1, LIMIT, 0, 5)}
+    assert world.statuses() == {(0, 0): "discarded", (0, 1): "discarded", (0, 5): "redriven"}
+
+
+def test_a_letter_whose_record_key_is_not_the_row_is_not_redriven(new_world: NewWorld) -> None:
+    world = new_world(keyed(deletes=True))
+    world.refuse_high_readings()
+    world.write((0, None, level("a", 1, LIMIT)), (0, "other", level("b", 1, LIMIT)))
+    world.accept_high_readings()
+    assert world.redrive() == Redriven(refused=2)
+    assert world.rows() == {}
+
+
+def test_a_deletion_that_could_not_be_read_is_redriven_unless_its_row_is_newer(new_world: NewWorld) -> None:
+    world = new_world(keyed(deletes=True))
+    world.write((0, "a", level("a", 1)), (0, "b", level("b", 1)))
+    world.write((0, '{"device":1}', None), (0, '{"device":2}', None), (0, "b", level("b", 2)))
+    assert set(world.statuses().values()) == {"open"}
+    world.rekey({(0, 2): "a", (0, 3): "b"})
+    assert world.redrive() == Redriven(stored=1, superseded=1)
+    assert world.rows() == {"b": (2, 0, 0, 4)}
+
+
+def test_replay_stores_only_what_is_missing_or_older(new_world: NewWorld) -> None:
+    world = new_world(keyed())
+    world.write((0, "a", level("a", 1)), (0, "b", level("b", 1)), (0, "a", level("a", 2)), (0, "c", level("c", 1)))
+    world.lose("b")
+    world.lose("c")
+    assert world.replay(0, 0, 2) == Replayed(stored=1, present=1)
+    assert world.rows() == {"a": (2, 0, 0, 2), "b": (1, 0, 0, 1)}
+    assert world.replay(0, 0, 4) == Replayed(stored=1, present=3)
+    assert world.rows() == {"a": (2, 0, 0, 2), "b": (1, 0, 0, 1), "c": (1, 0, 0, 3)}
