@@ -15,7 +15,7 @@ Headers = list[list[str | None]]
 _NO_TIMESTAMP = 0
 # Not `message.headers()`: confluent-kafka 2.16 returns a list with NULL pointers together with an error. Python's
 # specialised call of a C method does not check for the error, and using the list kills the process.
-_read_headers = methodcaller("headers")
+raw_headers = methodcaller("headers")
 HEADERS_UNREADABLE = ". Its headers could not be read (a key is not UTF-8)"
 
 
@@ -60,15 +60,20 @@ def read_headers(message: Message) -> tuple[Headers | None, bool]:
     for the same message returns NULL pointers.
     """
     try:
-        headers = _read_headers(message)
+        headers = raw_headers(message)
     except (SystemError, UnicodeError):
         return None, False
+    return encoded(headers), True
+
+
+def encoded(headers: Sequence[tuple[str, bytes | str | None]] | None) -> Headers | None:
+    """The headers as a dead letter keeps them."""
     if headers is None:
-        return None, True
+        return None
     return [
         [key.replace("\0", "\ufffd"), None if value is None else base64.b64encode(_bytes(value)).decode()]
         for key, value in headers
-    ], True
+    ]
 
 
 def _bytes(value: bytes | str) -> bytes:

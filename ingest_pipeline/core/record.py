@@ -184,6 +184,7 @@ class Batch:
     `rows_before[i]` rows came before `dead_letters[i]`.
 
     Attributes:
+        headers: of `messages`, if they have been read.
         put_aside: i → dead letter of `messages[i]`, kept for a retry of the batch, because the headers of a message
             can be read only once (core/dead_letters.py).
     """
@@ -195,6 +196,7 @@ class Batch:
     _: KW_ONLY
     records: int = 0
     rows_before: list[int] = field(default_factory=list)
+    headers: Sequence[list[list[str | None]] | None] = ()
     put_aside: dict[int, DeadLetter] = field(default_factory=dict)
 
 

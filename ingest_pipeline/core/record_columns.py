@@ -1,14 +1,33 @@
-"""Columns for a record's key and headers. In a Row they follow kafka_timestamp and precede the event's columns."""
+"""What becomes of a record's key and headers: columns, which follow kafka_timestamp in a Row, or parts of the value."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from .dead_letters import Headers, read_headers
+from .dead_letters import Headers, encoded, raw_headers
 from .errors import RecordRefused, RefusalStage
-from .record import STAMP, Message
+from .framing import Frame
+from .many import try_map, with_gaps
+from .record import Message
+
+
+class ReadParts(NamedTuple):
+    """The keys and headers of messages.
+
+    Attributes:
+        columns: a list of values per column.
+        refused: index of a message → why the message cannot become a row.
+        headers: of each message, None where they cannot be read. Empty if they are not needed.
+    """
+
+    columns: list[list[Any]]
+    refused: dict[int, RecordRefused]
+    headers: list[Headers | None]
+
+
+NOTHING_READ = ReadParts([], {}, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,27 +38,20 @@ class RecordColumns:
         key: bytes or str, the type of the key's column. None: no column.
         key_required: a record without a key is refused.
         headers: whether a column holds the headers, in the same form as in a dead letter.
+        frame: puts parts of a value that are in headers into the value. None: the headers have none.
     """
 
     key: type[bytes] | type[str] | None = None
     headers: bool = False
     key_required: bool = False
+    frame: Frame | None = None
 
     @property
     def any(self) -> bool:
-        return self.key is not None or self.headers
+        return self.key is not None or self.headers or self.frame is not None
 
-    @property
-    def headers_slice(self) -> slice:
-        """The headers' slice of a Row. Empty without a headers column."""
-        start = STAMP + 1 + (self.key is not None)
-        return slice(start, start + self.headers)
-
-    def read(self, messages: Sequence[Message]) -> tuple[list[list[Any]], dict[int, RecordRefused]]:
-        """Returns (a list of values per column, index of a message → why the message cannot become a row).
-
-        Headers may be read only once per message. Later readers take the headers from the row.
-        """
+    def read(self, messages: Sequence[Message]) -> ReadParts:
+        """Headers may be read only once per message. Later readers take them from the result."""
         columns: list[list[Any]] = []
         refused: dict[int, RecordRefused] = {}
         if self.key is not None:
@@ -50,13 +62,23 @@ class RecordColumns:
                     columns[0][i] = self.key_value(key)
                 except RecordRefused as error:
                     columns[0][i], refused[i] = None, error
+        headers: list[Headers | None] = []
+        if self.headers or self.frame is not None:
+            raw, unreadable = try_map(raw_headers, messages)
+            complete = with_gaps(raw, unreadable)
+            headers = list(map(encoded, complete)) if any(raw) else complete
         if self.headers:
-            columns.append([None] * len(messages))
-            for i, message in enumerate(messages):
-                columns[-1][i], readable = read_headers(message)
-                if not readable:
-                    refused[i] = RecordRefused("headers cannot be read: a key is not UTF-8", stage=RefusalStage.DECODE)
-        return columns, {i: error for i, error in refused.items() if messages[i].value() is not None}
+            columns.append(headers)
+            for i in unreadable:
+                refused[i] = RecordRefused("headers cannot be read: a key is not UTF-8", stage=RefusalStage.DECODE)
+        of_values = {i: error for i, error in refused.items() if messages[i].value() is not None}
+        return ReadParts(columns, of_values, headers)
+
+    def framed(self, value: bytes | None, headers: Headers | None) -> bytes | None:
+        """The value with its parts in headers."""
+        if value is None or not headers or self.frame is None:
+            return value
+        return self.frame(value, headers)
 
     def of_letter(self, key: bytes | None, headers: Headers | None) -> tuple[Any, ...]:
         """The columns' values from a dead letter. Raises RecordRefused for a key that its column cannot hold."""

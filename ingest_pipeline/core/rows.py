@@ -28,7 +28,7 @@ from .record import (
     Position,
     next_offset_after,
 )
-from .record_columns import NO_RECORD_COLUMNS, RecordColumns
+from .record_columns import NO_RECORD_COLUMNS, NOTHING_READ, RecordColumns
 from .record_keys import DeletedRow
 
 Decode = Callable[[bytes], tuple[object, ...]]
@@ -47,7 +47,7 @@ class RecordRules:
         max_record_bytes: larger values become dead letters.
         dead_letter_max_bytes: maximum bytes of a value in a dead letter.
         tombstones: only count records without a value, or make dead letters of them.
-        record_columns: the stream's columns for key and headers.
+        record_columns: what becomes of the key and the headers.
         deleted_row: makes a Deletion of a tombstone or of a change event about a deleted row. None: both are skipped.
     """
 
@@ -84,10 +84,13 @@ def decode_batch(
     partitions = _column("partition", messages)
     incarnations = _incarnations(partitions, positions)
     offsets, values = _column("offset", messages), _column("value", messages)
-    record_values, unreadable = rules.record_columns.read(messages) if rules.record_columns.any else ((), {})
+    parts = rules.record_columns.read(messages) if rules.record_columns.any else NOTHING_READ
+    unreadable, headers = parts.refused, parts.headers
+    if rules.record_columns.frame is not None and any(headers):
+        values = list(map(rules.record_columns.framed, values, headers))
     for i in unreadable:
         values[i] = None
-    coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *record_values, strict=True))
+    coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *parts.columns, strict=True))
     batch, skipped = Batch([], [], [], {}, records=len(messages)), Counter[int]()
     rows, odd = decode_many(_without_large(values, rules.max_record_bytes))
     kept = bytearray(b"\1") * len(messages)
@@ -107,14 +110,13 @@ def decode_batch(
             if isinstance(refused, RecordSkipped) or (tombstone and skips):
                 skipped[partitions[i]] += 1
             else:
-                headers = coordinates[i][rules.record_columns.headers_slice]
                 batch.dead_letters.append(
                     dead_letter(
                         messages[i],
                         coordinates[i][0],
                         refused,
                         value_limit=rules.dead_letter_max_bytes,
-                        headers_read=headers,
+                        headers_read=headers[i : i + 1],
                     )
                 )
                 batch.rows_before.append(before)
@@ -125,6 +127,7 @@ def decode_batch(
     for index in deletions:
         batch.rows[index] = Deletion(batch.rows[index])
     batch.messages = list(compress(messages, kept)) if dropped else messages
+    batch.headers = list(compress(headers, kept)) if dropped else headers
     batch.advances = _advances(_last(partitions, messages), ends, positions, skipped)
     return batch if batch.advances else None
 

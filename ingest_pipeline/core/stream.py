@@ -30,6 +30,7 @@ from .errors import SettingsError
 from .fields import Field, is_struct
 from .format_checks import check_format
 from .formats import JSON, Format
+from .framing import frame_of
 from .key_checks import check_key
 from .many_checks import check_many
 from .nesting import Shape, shape_of
@@ -164,11 +165,12 @@ class Stream:
 
     @cached_property
     def record_columns(self) -> RecordColumns:
-        """Which of a record's key and headers become columns."""
+        """What becomes of a record's key and headers."""
         return RecordColumns(
             self.key_type if self.key_column else None,
             bool(self.headers_column),
             key_required=bool(self.key_column) and self.key_column in self.key,
+            frame=frame_of(self.format, self.envelope),
         )
 
     @cached_property

@@ -185,8 +185,10 @@ class DeadLetters:
         if letter.truncated:
             return RedriveOutcome.TRUNCATED, None
         try:
-            parts = self._stream.record_columns.of_letter(letter.key, letter.headers)
-            values, deleted = decode_or_delete(letter.value, lambda: letter.key, decode, rules)
+            columns = self._stream.record_columns
+            parts = columns.of_letter(letter.key, letter.headers)
+            value = columns.framed(letter.value, letter.headers)
+            values, deleted = decode_or_delete(value, lambda: letter.key, decode, rules)
             rows = self._rows(letter, (*parts, *values))
             with mapped_errors(self._doing, of_rows=True), connection.begin_nested():
                 if self._keyed is None:

@@ -238,9 +238,12 @@ class BatchWriter:
     def _put_aside(self, batch: Batch, i: int, refused: RecordRefused) -> DeadLetter:
         """The dead letter is made once, even if the batch is tried several times."""
         if i not in batch.put_aside:
-            row, read = batch.rows[i], batch.rows[i][self._stream.record_columns.headers_slice]
             batch.put_aside[i] = dead_letter(
-                batch.messages[i], row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=read
+                batch.messages[i],
+                batch.rows[i][0],
+                refused,
+                value_limit=self._dead_letter_max_bytes,
+                headers_read=batch.headers[i : i + 1],
             )
         return batch.put_aside[i]
 

@@ -18,9 +18,8 @@ from ..core.errors import RecordRefused, RefusalStage
 from ..core.nesting import Nested, Shape
 from ..core.stream import Stream
 from ..core.time_forms import Epoch
-from .registry import SchemaRegistry, WriterSchema, schema_id_of
+from .registry import ID_BYTES, SchemaId, SchemaRegistry, WriterSchema, prefix_of, schema_id_of
 
-_HEADER_BYTES = 5
 _read_record: Any = fastavro.schemaless_reader
 _ASK_AGAIN_SECONDS = 10.0
 Schema = Mapping[str, Any]
@@ -59,44 +58,45 @@ class AvroReader:
     def __init__(self, registry: SchemaRegistry, stream: Stream) -> None:
         self._registry, self._shape, self._topic = registry, stream.shape, stream.topic
         self._envelope = stream.envelope
-        self._parsed: dict[bytes, Any] = {}  # by the value's first bytes
-        self._writers: dict[int, WriterSchema] = {}
-        self._refused: dict[int, _Refused] = {}
+        self._parsed: dict[bytes, Any] = {}  # by the bytes in front of a record
+        self._writers: dict[bytes, WriterSchema] = {}
+        self._refused: dict[SchemaId, _Refused] = {}
 
     def read(self, value: bytes) -> Mapping[str, Any]:
         """The record's fields. Raises RecordRefused, NotPermitted and SchemaRegistryUnavailable."""
-        header = value[:_HEADER_BYTES]
-        schema = self._parsed.get(header)
-        if schema is None:
-            schema = self._load(value)
+        prefix = value[:ID_BYTES]
+        schema = self._parsed.get(prefix)
+        if schema is None:  # a new schema or a GUID
+            prefix = prefix_of(value)
+            schema = self._parsed.get(prefix) or self._load(prefix)
         text = io.BytesIO(value)
-        text.seek(_HEADER_BYTES)
+        text.seek(len(prefix))
         try:
             record = _read_record(text, schema, None)
         except MemoryError:
             raise
         except Exception:  # fastavro raises whatever the bytes lead it to
-            raise self._refused_by_schema("the bytes do not follow", value) from None
+            raise self._refused_by_schema("the bytes do not follow", prefix) from None
         if text.read(1):
-            raise self._refused_by_schema("bytes are left behind a record of", value)
+            raise self._refused_by_schema("bytes are left behind a record of", prefix)
         return record  # type: ignore[no-any-return]
 
-    def _refused_by_schema(self, words: str, value: bytes) -> RecordRefused:
-        return RecordRefused(f"{words} {self._writers[schema_id_of(value)]}", stage=RefusalStage.DECODE)
+    def _refused_by_schema(self, words: str, prefix: bytes) -> RecordRefused:
+        return RecordRefused(f"{words} {self._writers[prefix]}", stage=RefusalStage.DECODE)
 
     def origin(self, value: bytes) -> str:
         """Names the schema of the record in a reason."""
-        writer = self._writers.get(schema_id_of(value))
+        writer = self._writers.get(prefix_of(value))
         return "" if writer is None else f" ({writer})"
 
-    def _load(self, value: bytes) -> Any:
-        schema_id = schema_id_of(value)
+    def _load(self, prefix: bytes) -> Any:
+        schema_id = schema_id_of(prefix)
         refused = self._refused.get(schema_id)
         if refused is None or time.monotonic() >= refused.until:
             try:
                 writer = self._registry.writer_schema(schema_id, self._topic)
-                schema = self._parsed[value[:_HEADER_BYTES]] = self._checked(writer)
-                self._writers[schema_id] = writer
+                schema = self._parsed[prefix] = self._checked(writer)
+                self._writers[prefix] = writer
                 self._refused.pop(schema_id, None)
                 return schema
             except RecordRefused as error:

@@ -6,18 +6,21 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from ..core.errors import NotPermitted, RecordRefused, RefusalStage, SchemaRegistryUnavailable, SettingsError
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
-_HEADER_BYTES = 5
+ID_BYTES, _GUID_BYTES = 5, 17
+"""Of the bytes in front of a record: 0 and an id, or 1 and a GUID."""
 _ANSWER_SECONDS = 5
 _REFUSED = (401, 403)
 _UNKNOWN_SCHEMA = 40403
 """The registry's own code. A 404 without this code comes from a wrong address."""
 T = TypeVar("T")
+SchemaId = int | UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,12 @@ class WriterSchema:
 
     Attributes:
         kind: "AVRO", "JSON" or "PROTOBUF".
-        subject: the topic's own if the schema is registered under it, or else another one. "" if there is none.
+        subject: the topic's own if the schema is registered under it, or else another one. "" if there is none, and
+            for a GUID, because a registry does not tell the subjects of a GUID.
         references: schemas that the text refers to, each after the schemas that it refers to itself.
     """
 
-    schema_id: int
+    schema_id: SchemaId
     kind: str
     text: str
     subject: str
@@ -52,7 +56,7 @@ class SchemaRegistry:
         self._properties = properties
         self._opened: SchemaRegistryClient | None = None
 
-    def writer_schema(self, schema_id: int, topic: str) -> WriterSchema:
+    def writer_schema(self, schema_id: SchemaId, topic: str) -> WriterSchema:
         """The schema with this id, for a record of the topic.
 
         Raises:
@@ -60,11 +64,15 @@ class SchemaRegistry:
             NotPermitted: the registry refuses the login.
             SchemaRegistryUnavailable: the registry does not answer, or answers with an error of its own.
         """
-        schema = self._ask(schema_id, lambda: self._client.get_schema(schema_id))
-        versions = self._ask(schema_id, lambda: self._client.get_schema_versions(schema_id))
+        if isinstance(schema_id, UUID):
+            schema = self._ask(schema_id, lambda: self._client.get_schema_by_guid(str(schema_id)))
+            subjects = list[str]()
+        else:
+            schema = self._ask(schema_id, lambda: self._client.get_schema(schema_id))
+            versions = self._ask(schema_id, lambda: self._client.get_schema_versions(schema_id))
+            subjects = sorted({str(version.subject) for version in versions})
         references = self._ask(schema_id, lambda: self._references(schema, set()))
         text = schema.schema_str or ""
-        subjects = sorted({str(version.subject) for version in versions})
         own = f"{topic}-value"
         subject = own if own in subjects else next(iter(subjects), "")
         kind = schema.schema_type or "AVRO"
@@ -91,7 +99,7 @@ class SchemaRegistry:
             texts += [*self._references(referred, seen), referred.schema_str or ""]
         return texts
 
-    def _ask(self, schema_id: int | None, question: Callable[[], T]) -> T:
+    def _ask(self, schema_id: SchemaId | None, question: Callable[[], T]) -> T:
         from confluent_kafka.schema_registry import SchemaRegistryError
         from confluent_kafka.schema_registry.common._httpx_compat import httpx
 
@@ -130,16 +138,22 @@ class SchemaRegistry:
             raise SettingsError(f"SCHEMA_REGISTRY_…: {error}") from None
 
 
-def schema_id_of(value: bytes) -> int:
-    """The schema id in the value's first five bytes. Raises RecordRefused."""
-    if len(value) < _HEADER_BYTES or value[0] != 0:
-        raise RecordRefused(
-            "no schema id: the value does not start with a zero byte and four bytes of id", stage=RefusalStage.DECODE
-        )
-    return int.from_bytes(value[1:_HEADER_BYTES], "big")
+def prefix_of(value: bytes) -> bytes:
+    """The bytes in front of a record that name its schema. Raises RecordRefused."""
+    if value[:1] == b"\0" and len(value) >= ID_BYTES:
+        return value[:ID_BYTES]
+    if value[:1] == b"\1" and len(value) >= _GUID_BYTES:
+        return value[:_GUID_BYTES]
+    raise RecordRefused(
+        "no schema id: the value does not start with a zero byte and four bytes of id", stage=RefusalStage.DECODE
+    )
+
+
+def schema_id_of(prefix: bytes) -> SchemaId:
+    """The id or GUID in a record's prefix."""
+    return UUID(bytes=prefix[1:]) if len(prefix) == _GUID_BYTES else int.from_bytes(prefix[1:], "big")
 
 
 def payload_of(value: bytes) -> bytes:
-    """The bytes behind the schema id. Raises RecordRefused for a value without a schema id."""
-    schema_id_of(value)
-    return value[_HEADER_BYTES:]
+    """The bytes behind the prefix. Raises RecordRefused for a value without a schema id."""
+    return value[len(prefix_of(value)) :]

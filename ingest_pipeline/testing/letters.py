@@ -57,8 +57,9 @@ class MemoryDeadLetters:
             return RedriveOutcome.TRUNCATED
         table = self._database.table(self._stream)
         try:
+            value = self._record_columns.framed(letter.value, letter.headers)
             column_values = self._record_columns.of_letter(letter.key, letter.headers)
-            values, deleted = decode_or_delete(letter.value, lambda: letter.key, decode, rules)
+            values, deleted = decode_or_delete(value, lambda: letter.key, decode, rules)
             row: Row = (*coordinates, _stamp(letter.timestamp_ms), *column_values, *values)
             if self._keyed and rules.deleted_row and not deleted:
                 check_record_key(self._declared, values, letter.key, rules.deleted_row)

@@ -43,7 +43,7 @@ class MemoryLedgerSession(LedgerSession):
     ) -> None:
         self.connection, self._run_id = connection, connection.run_id
         self._database, self._stream = connection.database, stream.name
-        self._record_columns, self._many = stream.record_columns, stream.many
+        self._many = stream.many
         self._keyed = KeyedTable(self._database.table(stream.name), stream) if stream.key else None
         self._topic = stream.topic
         self._dead_letter_max_bytes = dead_letter_max_bytes
@@ -219,7 +219,7 @@ class MemoryLedgerSession(LedgerSession):
                     f"check violation (23514), constraint {broken}", stage=RefusalStage.INSERT, sqlstate="23514"
                 )
                 tally.refuse(index, row[1], row[2], refused.message)
-                headers = row[self._record_columns.headers_slice]
+                headers = batch.headers[index : index + 1]
                 letters.append(
                     dead_letter(message, row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=headers)
                 )

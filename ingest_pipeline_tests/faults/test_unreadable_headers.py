@@ -30,7 +30,7 @@ def read_all(bootstrap_servers: str) -> None:
     letters = [dead_letter(message, 1, REFUSED, value_limit=100) for message in messages]
     consumer.assign([TopicPartition(TOPIC, 0, 0)])
     again = consumer.consume(3 * EACH, 30)
-    (headers,), refused = RecordColumns(headers=True).read(again)
+    (headers,), refused, _ = RecordColumns(headers=True).read(again)
     consumer.close()
     assert headers == [[["trace", "eA=="]]] * EACH + [None] * (2 * EACH)
     assert list(refused) == list(range(EACH, 3 * EACH))

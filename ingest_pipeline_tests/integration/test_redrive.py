@@ -8,18 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, text
 
+from ingest_pipeline import Stream
 from ingest_pipeline.cli.main import main
+from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.ledger import Redriven
 from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Advance, Batch, NextOffset
+from ingest_pipeline.operations.decoders import decoder_of
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
+from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import READING, message
@@ -221,3 +226,21 @@ def test_redrives_that_race_try_every_letter_once(bench: Bench) -> None:
     assert [sum(counts.stored for counts in done), sum(counts.tried for counts in done)] == [200, 200]
     assert sorted(bench.offsets()) == list(range(200))
     assert bench.sql(STATES) == [REDRIVEN] * 200
+
+
+class Order(msgspec.Struct):
+    number: int
+    kind: str = msgspec.field(name="ce_type")
+
+
+def test_a_redrive_reads_the_parts_of_a_value_in_the_letters_headers(database_url: str) -> None:
+    stream = Stream("orders", Order, envelope="cloudevents")
+    decode = decoder_of(stream, NaiveTimestamps.UTC, lambda: pytest.fail("no registry is needed")).decode
+    with Bench(database_url, stream).begin() as bench:
+        bench.sql("ALTER TABLE orders ADD CONSTRAINT small CHECK (number < 5)")
+        headers = [("ce_specversion", b"1.0"), ("ce_type", b"sale")]
+        bench.session.write(bench.batch([MemoryMessage(0, 0, 0, b'{"number": 7}', headers=headers)], decode))
+        assert bench.letters() == {0: ("check violation (23514), constraint small", "23514")}
+        bench.sql("ALTER TABLE orders DROP CONSTRAINT small")
+        assert DeadLetters(bench.database, stream).redrive(ALL, decode) == Redriven(stored=1)
+        assert bench.sql("SELECT number, kind FROM orders") == [(7, "sale")]
