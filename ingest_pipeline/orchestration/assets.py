@@ -24,7 +24,7 @@ def table_spec(stream_context: StreamContext, group: str) -> dg.AssetSpec:
         asset_key(stream_context),
         deps=[topic_key(stream_context)],
         group_name=group,
-        kinds={"kafka", "postgres"},
+        kinds={"postgres"},
         owners=list(stream.owners),
         tags=dict(stream.tags),
         freshness_policy=freshness(stream, clients.settings),

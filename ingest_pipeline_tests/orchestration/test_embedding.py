@@ -1,11 +1,13 @@
-"""The example in docs/embedding.md, as it stands there: a code location, and a project that the commands know."""
+"""The example in docs/embedding.md, as it stands: a code location, a project of `dg`, and the streams of commands."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 
 from ingest_pipeline.cli import main
+from ingest_pipeline_tests.orchestration.test_component import dg_tool
 
 pytestmark = pytest.mark.empty_database
 
@@ -77,6 +80,45 @@ def test_the_shipped_code_location_takes_the_same(project: Path, monkeypatch: py
     repository = import_module("ingest_pipeline.definitions").defs.get_repository_def()
     monkeypatch.delitem(sys.modules, "ingest_pipeline.definitions")
     assert [sensor.name for sensor in repository.sensor_defs] == ["orders_sensor"]
+
+
+DG_DEFINITIONS = """
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+DG_PYPROJECT = """
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "my_project"
+"""
+
+
+@pytest.mark.slow
+def test_the_example_belongs_into_the_folder_of_a_dg_project(project: Path) -> None:
+    if find_spec("dagster_dg_cli") is None:
+        pytest.skip("dagster-dg-cli is not installed")
+    package = project / "src/my_project"
+    package.parent.mkdir()
+    (project / "my_project").rename(package)
+    (package / "defs").mkdir()
+    (package / "definitions.py").rename(package / "defs/ingest.py")
+    (package / "definitions.py").write_text(DG_DEFINITIONS)
+    (project / "pyproject.toml").write_text(DG_PYPROJECT)
+    checked = dg_tool(project, "check", "defs")
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+    listed = dg_tool(project, "list", "defs", "--json")
+    assert listed.returncode == 0, listed.stderr
+    definitions = json.loads(listed.stdout)
+    assert [asset["asset_key"] for asset in definitions["assets"]] == ["revenue", "shop/kafka/orders", "shop/orders"]
+    assert [sensor["name"] for sensor in definitions["sensors"]] == ["orders_sensor"]
 
 
 WRONG = {

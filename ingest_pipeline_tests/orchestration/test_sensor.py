@@ -48,6 +48,21 @@ def owned_by(bench: Bench, run_id: str) -> Iterator[None]:
         yield
 
 
+def test_the_log_has_the_reason_once_while_records_wait(bench: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    here = bench()
+    drained(here, 3)
+    assert here.tick().skip_message == "caught up: lag 0"
+    here.context.ledger.pause("index build", "ann")
+    here.produce(temperatures(2))
+    reasons = [here.tick().skip_message for _ in range(2)]
+    assert all("index build (ann)" in str(reason) for reason in reasons)
+    here.produce(temperatures(1))
+    here.tick()
+    log = capfd.readouterr().err
+    assert log.count("index build") == 1
+    assert "caught up" not in log
+
+
 class TestLag:
     def test_a_run_is_requested_for_a_shard_with_lag(self, bench: Make) -> None:
         here = bench()

@@ -28,7 +28,7 @@ MENDED = b'{"device_id": "dev-mended", "temperature": 20.5, "timestamp": "2026-0
 
 def test_the_asset_page_says_what_the_stream_is(ui: Ui) -> None:
     ui.open("/assets/temperature")
-    for text in ("One reading of one device's thermometer, in degrees Celsius.", "public.temperature", "Kafka"):
+    for text in ("One reading of one device's thermometer, in degrees Celsius.", "public.temperature", "Postgres"):
         expect(ui.text(text).first).to_be_visible()
     for column in ("device_id", "temperature", "event_time"):
         expect(ui.row(column)).to_contain_text("non-nullable")

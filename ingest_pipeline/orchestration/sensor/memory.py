@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -18,12 +20,23 @@ class SensorMemory:
     Attributes:
         looks, observed_offsets: the last looks at the topics of a job of several streams, and `Reading.offsets` then.
             They would make the cursor large.
+        logged: the last logged skip reason, without its numbers.
     """
 
     checks: dict[str, RunlessChecks] = field(default_factory=dict)
     waits: dict[str, WaitWatch] = field(default_factory=dict)
     looks: dict[str, LastLook] = field(default_factory=dict)
     observed_offsets: dict[str, int] = field(default_factory=dict)
+    logged: set[str] = field(default_factory=set)
+
+    def log_once(self, log: logging.Logger, skip_reason: str) -> None:
+        """Log the reason if the last logged one differs in more than numbers. Dagster never deletes the file that a
+        tick's log takes."""
+        words = re.sub(r"\d+", "", skip_reason)
+        if words not in self.logged:
+            self.logged.clear()
+            self.logged.add(words)
+            log.info(skip_reason)
 
     def recently_idle(self) -> bool:
         """Whether a recent tick saw no run, no lag and no failed check."""

@@ -124,12 +124,21 @@ def tick(
     _evaluate_checks(context.instance, memory, reading, launches=bool(decision.launches))  # 4
     observations, looks = _observe(context, stream_contexts, memory, reading)  # 5
     requests = [_request(launch, stream_contexts, view) for launch in decision.launches]
+    skip_reason = "; ".join(decision.skip_reasons) if decision.skip_reasons and not requests else None
+    if skip_reason is not None and _holds_back(view):
+        memory.log_once(context.log, skip_reason)
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason="; ".join(decision.skip_reasons) if decision.skip_reasons and not requests else None,
+        skip_reason=skip_reason,
         cursor=json.dumps({"ghosts": decision.ghosts_seen, **looks, **runs_memory(context.cursor, view, decision)}),
         asset_events=observations,
     )
+
+
+def _holds_back(view: View) -> bool:
+    """Whether records wait and no run will read them. The skip reason is for an operator then."""
+    waits = any(any(stream.lag.values()) and not stream.owners for stream in view.streams)
+    return waits and not view.active
 
 
 def _report(context: dg.SensorEvaluationContext, memory: SensorMemory, name: str, error: IngestError) -> None:
