@@ -38,6 +38,7 @@ _COMMANDS = {
     "settings": "ingest_pipeline.cli.list_settings:settings",
     "simulate": "ingest_pipeline.cli.demo:simulate",
     "status": "ingest_pipeline.cli.status:status",
+    "stream-from-topic": "ingest_pipeline.cli.stream_from_topic:stream_from_topic",
     "tail": "ingest_pipeline.cli.table:tail",
 }
 _LOGGING = ("demo", "metrics", "simulate")

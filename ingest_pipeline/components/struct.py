@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import copy
 import keyword
-import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -96,7 +95,7 @@ def struct_of(name: str, fields: Mapping[str, str | FieldModel], description: st
 
 def _member(name: str, model: FieldModel) -> tuple[Any, Any]:
     """(type, msgspec field)."""
-    if re.fullmatch(r"[A-Za-z]\w*", name) is None or keyword.iskeyword(name):
+    if not name.isidentifier() or keyword.iskeyword(name):
         raise SettingsError(f"field {name!r}: a name is a letter, then letters, digits and _. Its key may differ: key")
     declared, nullable = _type_of(model, name)
     if metas := {meta: getattr(model, meta) for meta in _META if getattr(model, meta) is not None}:

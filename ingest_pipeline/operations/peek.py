@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..core.batch import SLICE_SECONDS
 from ..core.errors import KafkaUnavailable, SettingsError
+from ..core.ports import Clock, Source
 from ..core.record import Batch, Chunk, DeadLetter, Message, NextOffset, Position
 from ..core.rows import decode_batch
 from .limits import record_rules
@@ -70,27 +71,37 @@ def _read(
     context: StreamContext, positions: Mapping[int, Position], stops: Mapping[int, int]
 ) -> dict[int, list[Message]]:
     """Partition → its records below the stop."""
-    stream, clock = context.stream, context.clients.clock
-    reached = {p: position.resume_at.next_offset for p, position in positions.items() if p in stops}
+    starts = {p: position.resume_at for p, position in positions.items() if p in stops}
+    with closing(context.clients.source([context.stream], context.ledger.ledger_id())) as source:
+        return read_between(source, context.stream.topic, starts, stops, context.clients.clock)
+
+
+def read_between(
+    source: Source, topic: str, starts: Mapping[int, NextOffset], stops: Mapping[int, int], clock: Clock
+) -> dict[int, list[Message]]:
+    """Partition → its records from the start up to below the stop. Commits no offset.
+
+    Raises:
+        KafkaUnavailable, DataLoss, NotPermitted: the records cannot be read.
+    """
+    reached = {p: start.next_offset for p, start in starts.items()}
     left = {p for p, offset in reached.items() if offset < stops[p]}
     messages: dict[int, list[Message]] = {p: [] for p in left}
     deadline = clock.monotonic() + _ANSWER_SECONDS
-    with closing(context.clients.source([stream], context.ledger.ledger_id())) as source:
-        source.assign(stream.topic, {p: positions[p].resume_at for p in left})
-        while left:
-            chunk = source.read(1000, SLICE_SECONDS).get(stream.topic, Chunk())
-            for message in chunk.messages:
-                if (p := message.partition()) in left and message.offset() < stops[p]:
-                    messages[p].append(message)
-                reached[p] = message.offset() + 1
-            reached |= {p: end.next_offset for p, end in chunk.ends.items()}
-            left = {p for p in left if reached[p] < stops[p]}
-            if left and chunk.error is not None:
-                raise chunk.error
-            if left and clock.monotonic() > deadline:
-                raise KafkaUnavailable(
-                    f"stream {stream.name}: Kafka gave no record of partitions {sorted(left)} for"
-                    f" {_ANSWER_SECONDS:.0f} s. Try again later",
-                    stream=stream.name,
-                )
+    source.assign(topic, {p: starts[p] for p in left})
+    while left:
+        chunk = source.read(1000, SLICE_SECONDS).get(topic, Chunk())
+        for message in chunk.messages:
+            if (p := message.partition()) in left and message.offset() < stops[p]:
+                messages[p].append(message)
+            reached[p] = message.offset() + 1
+        reached |= {p: end.next_offset for p, end in chunk.ends.items()}
+        left = {p for p in left if reached[p] < stops[p]}
+        if left and chunk.error is not None:
+            raise chunk.error
+        if left and clock.monotonic() > deadline:
+            raise KafkaUnavailable(
+                f"topic {topic}: Kafka gave no record of partitions {sorted(left)} for {_ANSWER_SECONDS:.0f} s. Try"
+                " again later"
+            )
     return messages
