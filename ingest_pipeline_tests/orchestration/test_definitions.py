@@ -106,7 +106,7 @@ class TestParts:
         graph = build_definitions(STREAMS, defaults()).resolve_asset_graph()
         table, topic = graph.get(dg.AssetKey("price")), graph.get(dg.AssetKey(["kafka", "price"]))
         assert table.parent_keys == {topic.key}
-        assert (table.kinds, topic.kinds) == ({"kafka", "postgres"}, {"kafka"})
+        assert (table.kinds, topic.kinds) == ({"postgres"}, {"kafka"})
         assert topic.is_external
         assert not table.is_external
         assert {table.group_name, topic.group_name} == {"ingest"}

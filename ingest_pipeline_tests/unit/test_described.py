@@ -79,7 +79,7 @@ def test_they_say_what_the_struct_says_of_them() -> None:
 def test_tags_are_the_assets() -> None:
     tags = asset(METER).tags
     assert (tags["team/tier"], tags["pii"]) == ("gold", "")
-    assert asset(METER).kinds == {"kafka", "postgres"}
+    assert asset(METER).kinds == {"postgres"}
 
 
 def test_names_in_the_queries_are_quoted() -> None:
