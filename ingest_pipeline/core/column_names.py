@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .columns import COORDINATE_COLUMNS, INGESTED_AT, KAFKA_TIMESTAMP
 from .errors import SettingsError
@@ -18,10 +18,10 @@ MOST_COLUMNS = 1600
 """PostgreSQL's limit per table."""
 
 
-def taken_names() -> dict[str, str]:
-    """Reserved name → the reason."""
+def taken_names(coordinates: bool) -> dict[str, str]:
+    """Reserved name → the reason. `coordinates`: the table has the columns that this package adds."""
     return {
-        **dict.fromkeys(RESERVED, "every event table has a column of that name already"),
+        **dict.fromkeys(RESERVED if coordinates else (), "every event table has a column of that name already"),
         **dict.fromkeys(SYSTEM_COLUMNS, "every table of PostgreSQL has a system column of that name"),
     }
 
@@ -53,10 +53,13 @@ def check_sizes(stream: str, table: TableName, columns: Sequence[str]) -> None:
         )
 
 
-def check_fields(stream: str, owner: str, fields: Iterable[Field]) -> None:
-    """Raises SettingsError for fields with a reserved column name, or with the same column name."""
+def check_fields(stream: str, owner: str, fields: Iterable[Field], taken: Mapping[str, str]) -> None:
+    """Raises SettingsError for fields with a reserved column name, or with the same column name.
+
+    Args:
+        taken: see taken_names.
+    """
     by_name: dict[str, Field] = {}
-    taken = taken_names()
     for why in dict.fromkeys(taken.values()):
         if reserved := [item for item in fields if taken.get(item.name) == why]:
             first = reserved[0]

@@ -34,7 +34,9 @@ from .framing import frame_of
 from .key_checks import check_key
 from .many_checks import check_many
 from .nesting import Shape, shape_of
+from .record import STAMP
 from .record_columns import RecordColumns
+from .table_checks import check_table
 from .table_name import TableName
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
@@ -79,6 +81,8 @@ class Stream:
         on_conflict: "update" the row of the same key, or "ignore" the record.
         only_newer: a field. An update with a lower value is skipped. Equal values update.
         deletes: a tombstone, or a Debezium deletion, deletes the row of its key.
+        coordinates: False for a table that exists and has none of the columns that this package adds.
+        timestamp_zone: of the columns `timestamp without time zone` in a table that exists, such as "UTC".
         transform: a pure function from an event to the event to store, or to None for no row. An exception sends the
             record to the dead letters.
         settings: the stream's and its job's, such as {"batch_size": 5000}. PRICE_BATCH_SIZE in the environment beats
@@ -111,6 +115,8 @@ class Stream:
     on_conflict: str = OnConflict.UPDATE
     only_newer: str = ""
     deletes: bool = False
+    coordinates: bool = True
+    timestamp_zone: str = ""
     transform: Callable[[Any], Any] | None = None
     settings: Mapping[str, object] = field(default_factory=dict, hash=False)
     many: bool = False
@@ -128,7 +134,7 @@ class Stream:
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise SettingsError(f"stream {self.name}: {self.topic!r} is not a name Kafka allows for a topic")
         self._check_event()
-        check_fields(self.name, self.event.__name__, self.fields)
+        check_fields(self.name, self.event.__name__, self.fields, taken_names(self.coordinates))
         self._check_options()
         check_sizes(self.name, self.table_name, [column.name for column in self.table_columns])
         self._check_asset()
@@ -188,11 +194,18 @@ class Stream:
     @property
     def finds_by_coordinates(self) -> bool:
         """Whether an index of the table finds rows by Kafka coordinates."""
-        return not self.key
+        return self.coordinates and not self.key
+
+    @cached_property
+    def written_columns(self) -> tuple[Column, ...]:
+        """The columns that a run writes, in the order of a Row's items."""
+        return self.row_columns if self.coordinates else self.row_columns[STAMP + 1 :]
 
     @cached_property
     def table_columns(self) -> tuple[Column, ...]:
         """All columns in the table's order, including columns that the database fills."""
+        if not self.coordinates:
+            return self.written_columns
         number = [identity_column(self.id_column)] if self.id_column else []
         ordinal = [ORDINAL] if self.many else []
         record_and_event = [column for column in self.row_columns[len(COORDINATES) + 1 :] if column not in ordinal]
@@ -223,6 +236,8 @@ class Stream:
             added.append("many")
         if self.key:
             added.append(("key", self.key, str(self.on_conflict), self.only_newer, self.deletes))
+        if not self.coordinates:
+            added.append(("no coordinates", self.timestamp_zone))
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
@@ -247,7 +262,7 @@ class Stream:
             )
 
     def _check_options(self) -> None:
-        taken = taken_names()
+        taken = taken_names(self.coordinates)
         taken |= {item.name: f"{self.event.__name__} has a field of that name" for item in self.fields}
         for option, column in self._options.items():
             if not column:
@@ -258,6 +273,9 @@ class Stream:
         if self.key_type not in (bytes, str) or (self.key_type is str and not self.key_column):
             raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
         try:
+            check_table(
+                self.coordinates, self.timestamp_zone, {"id_column": self.id_column, "many": self.many, "key": self.key}
+            )
             check_format(self.format, self.envelope, self.shape, self.extra_column)
             if self.many:
                 names = [column.name for column in self.row_columns]

@@ -87,7 +87,7 @@ def _tables(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:
             exists = comparison.has_table(connection, stream, schemas.events)
             wrong = comparison.table_differences(connection, stream, schemas.events)
             remarks = [] if wrong else comparison.table_remarks(connection, stream, schemas.events)
-            yield _table(stream, wrong, remarks, may_come=creates and not exists)
+            yield _table(stream, wrong, remarks, may_come=creates and not exists and stream.coordinates)
 
 
 def _ledger(version: str | None, needed: str, creates: bool, schema: str) -> Finding:

@@ -60,10 +60,15 @@ def ranges(request: ReplayRequest, context: StreamContext) -> list[Range]:
     """The offsets to replay, up to the positions.
 
     Raises:
-        SettingsError: the stream deletes rows, the partition does not exist, or nothing of the range has been ingested
-            yet.
+        SettingsError: the table has no Kafka coordinates, the stream deletes rows, the partition does not exist, or
+            nothing of the range has been ingested yet.
         DataLoss: Kafka no longer holds the beginning. The message names the remaining offsets.
     """
+    if not context.stream.coordinates:
+        raise SettingsError(
+            f"stream {context.stream.name} has coordinates=False: a replay tells the stored records from the missing"
+            " ones by the Kafka coordinates, which the table does not have. `ingest dead-letters redrive` works"
+        )
     stream, topic, positions = context.stream, context.topic, context.ledger.positions()
     if stream.deletes:
         raise SettingsError(

@@ -26,18 +26,19 @@ _OWN = {
 
 
 def table_metadata(stream: Stream, settings: Settings) -> dict[str, Any]:
-    """The table's name and columns, and two queries as Markdown code blocks."""
+    """The table's name and columns, and queries as Markdown code blocks."""
     events, ledger = settings.database_schema, settings.ledger_schema
     return {
         "dagster/table_name": str(stream.table_name.within(events)),
         "dagster/column_schema": column_schema(stream),
-        "newest_rows_sql": _code(newest_rows(stream, events, ledger)),
+        **({"newest_rows_sql": _code(newest_rows(stream, events, ledger))} if stream.coordinates else {}),
         "open_dead_letters_sql": _code(open_dead_letters(stream, ledger)),
     }
 
 
 def column_schema(stream: Stream) -> dg.TableSchema:
-    descriptions = _OWN | {item.name: item.description for item in stream.fields}
+    key = f"PRIMARY KEY ({', '.join(stream.primary_key)})"
+    descriptions = (_OWN if stream.coordinates else {}) | {item.name: item.description for item in stream.fields}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -48,7 +49,7 @@ def column_schema(stream: Stream) -> dg.TableSchema:
             )
             for column in stream.table_columns
         ],
-        constraints=dg.TableConstraints(other=[f"PRIMARY KEY ({', '.join(stream.primary_key)})"]),
+        constraints=dg.TableConstraints(other=[key] if stream.coordinates else []),
     )
 
 

@@ -78,7 +78,9 @@ def write(
 
 def new_incarnation(connection: Connection, schemas: Schemas, stream: Stream) -> int:
     """The next incarnation of the event table, above that of every stored row."""
-    used = connection.execute(schemas.sql("SELECT max(kafka_incarnation) FROM {table}", stream)).scalar() or 0
+    used = 0
+    if stream.coordinates:
+        used = connection.execute(schemas.sql("SELECT max(kafka_incarnation) FROM {table}", stream)).scalar() or 0
     parameters = {"event_table": str(schemas.table_name(stream)), "used": used}
     return int(connection.execute(schemas.sql(_INCARNATION), parameters).scalar_one())
 

@@ -6,12 +6,16 @@ names an addition to the table that works, but may change or refuse rows.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Row, text
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, Row
 
 from ..core.columns import ORDINAL, Column, FilledBy
 from ..core.stream import COORDINATES, Stream
 from .catalog import storage_differences
+from .column_types import column_types, type_problems, type_remarks
 from .queries import quoted, quoted_table
+from .table_facts import BELOW, COLUMNS, HAS_ROWS, PRIMARY_KEY, TABLE, TRIGGERS
 from .tables import primary_key_name
 from .unique_index import unique_differences
 
@@ -19,43 +23,11 @@ _NO_COLUMN, _NO_TABLE = " is missing", " does not exist"
 _MICROSECONDS, _MILLISECONDS = 6, 3
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "c": "a type"}
 _RENAMED = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE", "S": "SEQUENCE"}
-_TABLE = text("""
-    SELECT c.relkind, row_security_active(c.oid) AS row_security, current_user AS role,
-           pg_get_partkeydef(c.oid) AS partition_key, c.relispartition AS is_partition
-    FROM pg_class c WHERE c.oid = to_regclass(:name)""")
-_COLUMNS = text("""
-    SELECT a.attname AS name, a.atttypid::bigint AS oid, format_type(a.atttypid, a.atttypmod) AS type,
-           a.atttypmod AS modifier, (a.attnotnull OR t.typnotnull) AS not_null, a.attidentity AS identity,
-           a.attgenerated AS generated,
-           (a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '') AS filled
-    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-    WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped""")
-_PRIMARY_KEY = text("""
-    SELECT c.conname AS name, c.condeferrable AS deferrable,
-           array(SELECT a.attname::text FROM unnest(c.conkey) WITH ORDINALITY AS k(attnum, place)
-                 JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum ORDER BY k.place) AS columns
-    FROM pg_constraint c WHERE c.conrelid = to_regclass(:name) AND c.contype = 'p'""")
-_BELOW = text("""
-    WITH RECURSIVE tree AS (
-        SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = to_regclass(:name)
-        UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON tree.oid = i.inhparent)
-    SELECT c.oid::regclass::text AS name, c.relkind,
-           coalesce(pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT', false) AS is_default
-    FROM tree JOIN pg_class c USING (oid) ORDER BY 1""")
-_HAS_ROWS = text("SELECT pg_relation_size(to_regclass(:name)) > 0")
-"""True after a row was written, also if the row is gone. Needs no right on the table."""
-_TRIGGERS = text("""
-    SELECT t.tgname || CASE WHEN c.oid = to_regclass(:name) THEN '' ELSE ' of ' || c.oid::regclass END
-    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-    WHERE (c.oid = to_regclass(:name)
-           OR c.relispartition AND c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass(:name))))
-      AND t.tgparentid = 0 AND NOT t.tgisinternal AND t.tgtype & 7 = 7 AND t.tgenabled IN ('O', 'A')
-    ORDER BY 1""")
 
 
 def has_table(connection: Connection, stream: Stream, schema: str) -> bool:
     """Whether the stream's table exists, as declared or not."""
-    return connection.execute(_TABLE, {"name": _name(stream, schema)}).one_or_none() is not None
+    return connection.execute(TABLE, {"name": _name(stream, schema)}).one_or_none() is not None
 
 
 def column_names(connection: Connection, stream: Stream, schema: str) -> set[str]:
@@ -66,29 +38,32 @@ def column_names(connection: Connection, stream: Stream, schema: str) -> set[str
 def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:
     """Each difference in words, with the way out. Empty if the table can take the stream's rows."""
     name = _name(stream, schema)
-    table = connection.execute(_TABLE, {"name": name}).one_or_none()
+    table = connection.execute(TABLE, {"name": name}).one_or_none()
     if table is None:
-        return [f"table {stream.table_name.within(schema)}{_NO_TABLE}"]
-    if table.relkind not in ("r", "p"):
-        kind = _KINDS.get(table.relkind, "no table")
-        way = "give the stream a table of its own, with another table= or name"
-        if table.relkind in _RENAMED:
-            way += f", or ALTER {_RENAMED[table.relkind]} {name} RENAME TO {quoted(f'{stream.table_name.name}_before')}"
-        return [f"{stream.table_name.within(schema)} is {kind}: {way}"]
+        return [_no_table(stream, schema)]
+    if table.relkind not in ("r", "p") and (stream.coordinates or not table.takes_rows):
+        return [f"{stream.table_name.within(schema)} is {_other_kind(stream, name, table.relkind)}"]
     differences = []
     if table.row_security:
         differences.append(
             f"row-level security applies to role {table.role}, and COPY refuses such a table: ALTER TABLE {name}"
             f" DISABLE ROW LEVEL SECURITY, or let a superuser run ALTER ROLE {quoted(table.role)} BYPASSRLS"
         )
-    below = connection.execute(_BELOW, {"name": name}).all()
+    below = connection.execute(BELOW, {"name": name}).all()
     columns = _columns(connection, stream, schema)
     missing = [column for column in stream.table_columns if column.name not in columns]
+    if not stream.coordinates:
+        differences += [
+            f"column {column.name} {column.pg_type} is not there: {add_column(column, name)}, or leave the field out"
+            for column in missing
+        ]
+        missing = []
     has_rows = any(map(_needs_value, missing)) and any(
-        connection.execute(_HAS_ROWS, {"name": part}).scalar() for part in (name, *(child.name for child in below))
+        connection.execute(HAS_ROWS, {"name": part}).scalar() for part in (name, *(child.name for child in below))
     )
     differences += [_missing(column, name, has_rows) for column in missing]
-    differences += _column_differences(stream, name, columns)
+    problems = None if stream.coordinates else type_problems(connection, stream, name)
+    differences += _column_differences(stream, name, columns, problems)
     differences += storage_differences(connection, name, stream.allow_unlogged)
     if table.partition_key is not None and not below:
         differences.append(f"it is partitioned by {table.partition_key} and has no partition: create one for its rows")
@@ -97,6 +72,8 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
             differences.append(
                 f"partition {child.name} is a foreign table, whose COMMIT is another server's: detach it"
             )
+    if not stream.coordinates:
+        return differences
     return differences + _key_differences(connection, stream, name, table.partition_key)
 
 
@@ -115,18 +92,21 @@ def add_column(column: Column, table: str) -> str:
 def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[str]:
     """Additions to a correct table that may change or refuse rows."""
     name = _name(stream, schema)
-    table = connection.execute(_TABLE, {"name": name}).one()
-    below = connection.execute(_BELOW, {"name": name}).all()
+    table = connection.execute(TABLE, {"name": name}).one()
+    below = connection.execute(BELOW, {"name": name}).all()
     columns = _columns(connection, stream, schema)
+    counted = "" if stream.coordinates else ", and the ledger counts a dropped row as stored"
     remarks = [
-        f"trigger {trigger} may change or drop rows before they are stored"
-        for trigger in connection.execute(_TRIGGERS, {"name": name}).scalars()
+        f"trigger {trigger} may change or drop rows before they are stored{counted}"
+        for trigger in connection.execute(TRIGGERS, {"name": name}).scalars()
     ]
     remarks += [
         f"column {column.name} is NOT NULL, so a record without a value for it becomes a dead letter"
         for column in stream.table_columns
         if column.nullable and column.name in columns and columns[column.name].not_null
     ]
+    if not stream.coordinates:
+        remarks += type_remarks(column_types(connection, stream, name))
     if table.partition_key is not None and not any(child.is_default for child in below):
         remarks.append(
             f"it is partitioned by {table.partition_key} without a DEFAULT partition: a row that fits no partition"
@@ -139,12 +119,34 @@ def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[s
     return remarks
 
 
+def _no_table(stream: Stream, schema: str) -> str:
+    name = stream.table_name.within(schema)
+    if stream.coordinates:
+        return f"table {name}{_NO_TABLE}"
+    return (
+        f"table {name} does not exist, and no table is created for a stream with coordinates=False: create it, for"
+        f" example as `ingest schema {stream.name}` prints it, or correct table="
+    )
+
+
+def _other_kind(stream: Stream, name: str, relkind: str) -> str:
+    kind = _KINDS.get(relkind, "no table")
+    if not stream.coordinates and relkind == "v":
+        return f"{kind} without an INSTEAD OF INSERT trigger for each row: create it, or name the table behind the view"
+    if not stream.coordinates and relkind == "f":
+        return f"{kind}, whose COMMIT is another server's, so exactly once cannot hold: connect to that server instead"
+    way = "give the stream a table of its own, with another table= or name"
+    if relkind in _RENAMED:
+        way += f", or ALTER {_RENAMED[relkind]} {name} RENAME TO {quoted(f'{stream.table_name.name}_before')}"
+    return f"{kind}: {way}"
+
+
 def _name(stream: Stream, schema: str) -> str:
     return quoted_table(stream.table_name.within(schema))
 
 
 def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, Row[tuple[object, ...]]]:
-    return {row.name: row for row in connection.execute(_COLUMNS, {"name": _name(stream, schema)})}
+    return {row.name: row for row in connection.execute(COLUMNS, {"name": _name(stream, schema)})}
 
 
 def _needs_value(column: Column) -> bool:
@@ -162,14 +164,21 @@ def _missing(column: Column, table: str, has_rows: bool) -> str:
     return f"{difference}, and rows without a value for it are there: {way}, or declare the field `| None`"
 
 
-def _column_differences(stream: Stream, name: str, actual: dict[str, Row[tuple[object, ...]]]) -> list[str]:
+def _column_differences(
+    stream: Stream, name: str, actual: dict[str, Row[tuple[object, ...]]], type_problems: Mapping[str, str] | None
+) -> list[str]:
+    """`type_problems`: by column, of a table that exists. None: the types are to be exactly as declared."""
+    written = {column.name for column in stream.written_columns}
     differences = []
     for column in stream.table_columns:
         row = actual.get(column.name)
-        if row and column.filled_by is not FilledBy.CLOCK and (problem := _column_problem(column, name, row)):
+        if row is None or column.filled_by is FilledBy.CLOCK:
+            continue
+        problem = type_problems.get(column.name) if type_problems is not None else _type_problem(column, name, row)
+        if problem := problem or _column_problem(column, name, row):
             differences.append(f"column {column.name} {problem}")
     for row in actual.values():
-        if row.name not in stream.columns and row.not_null and not row.filled:
+        if row.name not in written and row.not_null and not row.filled:
             differences.append(
                 f"column {row.name} is NOT NULL without a default, and no field fills it: ALTER TABLE {name} ALTER"
                 f" {quoted(row.name)} DROP NOT NULL, or give it a default"
@@ -177,7 +186,7 @@ def _column_differences(stream: Stream, name: str, actual: dict[str, Row[tuple[o
     return differences
 
 
-def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]]) -> str | None:
+def _type_problem(column: Column, table: str, actual: Row[tuple[object, ...]]) -> str | None:
     alter = f"ALTER TABLE {table} ALTER {quoted(column.name)}"
     if actual.oid != column.pg_oid:
         cast = f"USING {quoted(column.name)}::text::{column.pg_type}"
@@ -185,6 +194,13 @@ def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]])
             f"is {actual.type}, declared as {column.pg_type}: {alter} TYPE {column.pg_type} {cast}, or give the stream"
             " another table"
         )
+    if _rounds(column, actual.modifier):
+        return f"is {actual.type}, which rounds values silently: {alter} TYPE {column.pg_type}"
+    return None
+
+
+def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]]) -> str | None:
+    alter = f"ALTER TABLE {table} ALTER {quoted(column.name)}"
     if column.filled_by is FilledBy.SEQUENCE:
         return None if actual.filled else f"is not filled by the database: {alter} ADD GENERATED ALWAYS AS IDENTITY"
     if actual.generated:
@@ -192,8 +208,6 @@ def _column_problem(column: Column, table: str, actual: Row[tuple[object, ...]])
         return f"is a generated column, which takes no value of a record: {way}"
     if actual.identity == "a":
         return f"is GENERATED ALWAYS AS IDENTITY, which refuses the record's value: {alter} SET GENERATED BY DEFAULT"
-    if _rounds(column, actual.modifier):
-        return f"is {actual.type}, which rounds values silently: {alter} TYPE {column.pg_type}"
     return None
 
 
@@ -211,7 +225,7 @@ def _key_differences(connection: Connection, stream: Stream, name: str, partitio
     unique index for ON CONFLICT."""
     if stream.key:
         return unique_differences(connection, stream, name)
-    key = connection.execute(_PRIMARY_KEY, {"name": name}).one_or_none()
+    key = connection.execute(PRIMARY_KEY, {"name": name}).one_or_none()
     own = primary_key_name(stream)
     if key is None or (key.name, tuple(key.columns)) != (own, stream.primary_key):
         actual = "none" if key is None else f"{key.name} ({', '.join(key.columns)})"

@@ -23,6 +23,7 @@ from . import dead_letters_sql as sql
 from . import schema
 from .database import Database
 from .errors import mapped_errors
+from .existing_rows import ExistingRows
 from .keyed_redrive import KeyedRedrive
 from .session_settings import LONG_STATEMENT_SECONDS
 from .statements import first_row
@@ -63,6 +64,7 @@ class DeadLetters:
         self._chunk, self._chunk_bytes, self._closed_chunk = chunk, chunk_bytes, closed_chunk
         self._table: Table = event_table(stream, database.schemas.events)
         self._keyed = KeyedRedrive(stream, self._table, database.schemas) if stream.key else None
+        self._existing: ExistingRows | None = None
         self._doing = f"dead letters of stream {stream.name}"
 
     def count_by_reason(self, letter_filter: LetterFilter) -> list[Row[Any]]:
@@ -172,6 +174,8 @@ class DeadLetters:
             parameters = {**self._parameters(letter_filter), "after": after, "limit": self._chunk}
             schema.hold_table(connection, self._stream, self._database)
             ids = within_bytes(connection.execute(self._sql(sql.NEXT_SIZES), parameters).all(), self._chunk_bytes)
+            if not self._stream.coordinates:
+                self._existing = ExistingRows(connection, self._stream, self._database.schemas)
             letters = connection.execute(self._sql(sql.LOCKED), {"ids": ids}).all() if ids else []
             outcomes = [(letter.id, *self._redrive_one(connection, letter, decode, rules)) for letter in letters]
             self._settle(connection, outcomes)
@@ -191,6 +195,8 @@ class DeadLetters:
             values, deleted = decode_or_delete(value, lambda: letter.key, decode, rules)
             rows = self._rows(letter, (*parts, *values))
             with mapped_errors(self._doing, of_rows=True), connection.begin_nested():
+                if self._existing is not None:
+                    return self._existing.redrive(connection, (*parts, *values)), None
                 if self._keyed is None:
                     return self._store(connection, letter, rows), None
                 if deleted:

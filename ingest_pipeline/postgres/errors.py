@@ -60,6 +60,10 @@ class RowNotSent(Exception):
         self.index = index
 
 
+class DoesNotFit(Exception):
+    """A column does not hold a value unchanged. The text is the reason, without the value."""
+
+
 @contextmanager
 def mapped_errors(doing: str, of_rows: bool = False) -> Iterator[None]:
     """Raise the product's errors instead of the driver's.
@@ -185,6 +189,8 @@ def _copy_index(error: BaseException) -> int | None:
 
 def _not_sent(error: RowNotSent, doing: str) -> IngestError:
     cause = error.__cause__
+    if isinstance(cause, DoesNotFit):
+        return RecordRefused(str(cause), stage=RefusalStage.INSERT, index=error.index)
     if isinstance(cause, _CLIENT_REFUSALS):
         return RecordRefused(
             f"value cannot be sent to PostgreSQL ({type(cause).__name__})", stage=RefusalStage.INSERT, index=error.index

@@ -13,6 +13,8 @@ from ..core.record import DeadLetter, Row
 from ..core.stream import Stream
 from .copy import OPTION, CopyPlan
 from .errors import UNSENDABLE, RowNotSent, mapped_errors
+from .existing_rows import ExistingRows
+from .sql import Schemas
 from .statements import Statements, as_parameters, dressed, letter_row
 
 DUPLICATE_KEY = "23505"
@@ -28,6 +30,12 @@ class Inserts:
     def __init__(self, stream: Stream, run_id: str, sql: Statements, by_copy: bool) -> None:
         self._stream, self._run_id, self._sql, self._by_copy = stream, run_id, sql, by_copy
         self._doing = f"writing stream {stream.name}"
+        self._existing_rows: ExistingRows | None = None
+
+    def read_types(self, connection: Connection, schemas: Schemas) -> None:
+        """Call this before the first row, and after the table was altered."""
+        if not self._stream.coordinates:
+            self._existing_rows = ExistingRows(connection, self._stream, schemas)
 
     def rows(self, connection: Connection, rows: list[Row]) -> int:
         """Store the rows and return how many the table took. A trigger may drop rows.
@@ -38,6 +46,9 @@ class Inserts:
         if self._stream.many:
             return self._elements(connection, rows)
         with mapped_errors(self._doing, of_rows=True):
+            if (existing := self._existing_rows) is not None:
+                prepared = existing.prepared(rows)
+                return send(connection, prepared, self._sql.insert, existing.copy if self._by_copy else None, tuple)
             return send(connection, rows, self._sql.insert, self._sql.copy if self._by_copy else None)
 
     def _elements(self, connection: Connection, records: list[Row]) -> int:

@@ -25,7 +25,7 @@ def row_counts(connection: Connection, sql: Statements, advances: Mapping[int, A
 def refuse_conflict(
     connection: Connection, sql: Statements, coordinates: Collection[tuple[int, int, int]], doing: str
 ) -> None:
-    """Stop before a record with a stored row becomes a dead letter.
+    """Stop before a record with a stored row becomes a dead letter. Nothing to stop in a table without coordinates.
 
     Args:
         coordinates: (incarnation, partition, offset) of records that the database refuses.
@@ -33,6 +33,8 @@ def refuse_conflict(
     Raises:
         LedgerConflict: the table holds a row of one of them.
     """
+    if not sql.coordinates:
+        return
     incarnations, partitions, offsets = zip(*coordinates, strict=True)
     parameters = {"incarnations": list(incarnations), "partitions": list(partitions), "offsets": list(offsets)}
     row = connection.execute(sql.first_present, parameters).first()

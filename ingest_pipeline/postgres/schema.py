@@ -16,7 +16,7 @@ from .comparison import add_column, column_names, has_table, in_words, table_dif
 from .database import Database
 from .errors import MIGRATING, mapped_errors
 from .queries import quoted, quoted_table
-from .sql import in_text, table_in_text
+from .sql import Schemas, in_text, table_in_text
 from .tables import event_table
 
 LEDGER_VERSION = "0007"
@@ -43,8 +43,8 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
     """Bring ledger and event tables to this code's declarations. Returns a sentence for each change.
 
     Sessions migrate one at a time and wait up to 5 s for each other. Missing columns are added, and no column is
-    dropped or retyped. Statements have no time-out, because they may rewrite a large table or index millions of dead
-    letters.
+    dropped or retyped. Tables of streams with coordinates=False are only compared. Statements have no time-out, because
+    they may rewrite a large table or index millions of dead letters.
 
     Args:
         only_create: leave existing tables as they are.
@@ -66,14 +66,8 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
             _upgrade_ledger(connection, database.schemas.ledger)
             done.append(f"ledger schema {database.schemas.ledger} is at version {LEDGER_VERSION}")
         for stream in streams:
-            name = database.schemas.table_name(stream)
-            _create_schema(connection, name.schema)
-            table = event_table(stream, database.schemas.events)
-            if not has_table(connection, stream, database.schemas.events):
-                table.create(connection)
-                done.append(f"created table {name}")
-            elif not only_create:
-                done += _add_columns(connection, stream, database.schemas.events)
+            if stream.coordinates:
+                done += _create_or_extend(connection, stream, database.schemas, only_create)
             if wrong := table_differences(connection, stream, database.schemas.events):
                 raise SchemaMismatch(_message(stream, database, wrong))
     return done
@@ -129,6 +123,15 @@ def _refuse_newer(version: str | None, database: Database) -> None:
             f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code knows"
             f" {LEDGER_VERSION}: newer code has migrated it, so start that code here"
         )
+
+
+def _create_or_extend(connection: Connection, stream: Stream, schemas: Schemas, only_create: bool) -> list[str]:
+    name = schemas.table_name(stream)
+    _create_schema(connection, name.schema)
+    if not has_table(connection, stream, schemas.events):
+        event_table(stream, schemas.events).create(connection)
+        return [f"created table {name}"]
+    return [] if only_create else _add_columns(connection, stream, schemas.events)
 
 
 def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:

@@ -27,8 +27,13 @@ _letter_values = attrgetter(*DeadLetter.__slots__)
 
 @dataclass(frozen=True)
 class Statements:
-    """The writer's statements. `insert` and `letter` are for exec_driver_sql. Their CopyPlans carry the same rows."""
+    """The writer's statements. `insert` and `letter` are for exec_driver_sql. Their CopyPlans carry the same rows.
 
+    Attributes:
+        coordinates: whether the event table has the Kafka coordinates, which some of the statements need.
+    """
+
+    coordinates: bool
     insert: str
     copy: CopyPlan
     letter: str
@@ -55,6 +60,7 @@ def statements(stream: Stream, schemas: Schemas) -> Statements:
     insert, copy = carried(schemas.quoted_table(stream), row_oids(stream))
     letter, letter_copy = carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
     return Statements(
+        coordinates=stream.coordinates,
         insert=insert,
         copy=copy,
         letter=letter,

@@ -9,6 +9,7 @@ from sqlalchemy import Row
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
+from ..core.errors import SettingsError
 from ..core.stream import Stream
 from .database import Database
 from .queries import quoted_table
@@ -68,8 +69,14 @@ def newest(database: Database, stream: Stream, rows: int) -> tuple[list[str], li
     table.
 
     Raises:
+        SettingsError: the table has no Kafka coordinates.
         StopStream: the table does not exist yet.
     """
+    if not stream.coordinates:
+        raise SettingsError(
+            f"stream {stream.name} has coordinates=False: its newest rows are found by the Kafka coordinates, which its"
+            " table does not have"
+        )
     names = [column.name for column in stream.table_columns]
     by_partition = _NEWEST if stream.finds_by_coordinates else _NEWEST_OF_ALL
     statement = database.schemas.sql(

@@ -51,20 +51,20 @@ _LETTER_COLUMNS = {
 def event_table(stream: Stream, schema: str) -> sa.Table:
     """The stream's table as declared.
 
-    Its primary key is the stream's key, or begins with the record's Kafka coordinates. An update of an indexed column
-    writes to every index, so a keyed table has no index on event_time.
+    Its primary key is the stream's key, or begins with the record's Kafka coordinates. A table without coordinates has
+    no key. An update of an indexed column writes to every index, so a keyed table has no index on event_time.
 
     Args:
         schema: of a table that is declared without one.
     """
     name = stream.table_name.within(schema)
     key_name, index_name = index_names(name.name)
-    has_index = stream.has_event_time and not stream.key
+    has_index = stream.has_event_time and stream.finds_by_coordinates
     return sa.Table(
         name.name,
         sa.MetaData(),
         *map(_column, stream.table_columns),
-        sa.PrimaryKeyConstraint(*stream.primary_key, name=key_name),
+        *([sa.PrimaryKeyConstraint(*stream.primary_key, name=key_name)] if stream.coordinates else []),
         *([sa.Index(index_name, "event_time", postgresql_using="brin")] if has_index else []),
         schema=name.schema,
         comment=stream.description or None,
@@ -85,8 +85,8 @@ def primary_key_name(stream: Stream) -> str:
 
 
 def column_oids(stream: Stream) -> dict[str, int]:
-    """Column → type OID for the columns of a row, in order."""
-    return {column.name: column.pg_oid for column in stream.row_columns}
+    """Column → type OID for the columns that a run writes, in order."""
+    return {column.name: column.pg_oid for column in stream.written_columns}
 
 
 def letter_oids() -> dict[str, int]:

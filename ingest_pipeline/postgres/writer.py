@@ -135,7 +135,7 @@ class BatchWriter:
             rows.subtract(refused)
             letters.update(refused)
             dropped = unwritten
-            if self._upserts is None and stored < rows.total():
+            if self._stream.finds_by_coordinates and stored < rows.total():
                 dropped = self._dropped(connection, batch, rows)
             rows.subtract(dropped)
             self._inserts.letters(connection, [*batch.dead_letters, *put_aside], tally.uncounted)  # 4
@@ -180,6 +180,7 @@ class BatchWriter:
             )
         if row.signature != self._signature:
             schema.verify_table(connection, self._stream, self._database)
+            self._inserts.read_types(connection, self._database.schemas)
             self._signature = row.signature
         return OwnerRequests(paused=f"{row.reason} ({row.paused_by})" if row.paused else None), row.letters_allowed
 
