@@ -154,15 +154,21 @@ def main(ctx: click.Context, traceback: bool) -> None:
 
 
 @main.command()
-def migrate() -> None:
+@click.option("--dry-run", is_flag=True, help="Print the statements and change nothing.")
+def migrate(dry_run: bool) -> None:
     """Create or update the ledger and every stream's table.
 
-    Declared columns missing in a table are added. No column is dropped, and no type is changed.
+    Missing columns are added, int columns become bigint, varchar columns become text, and a field `| None` drops NOT
+    NULL. Any other difference is printed. No column is dropped.
 
     Example: DATABASE_URL=postgresql://owner@db/events ingest migrate
     """
-    from ..postgres import schema
+    from ..postgres import migration_plan, schema
 
+    if dry_run:
+        plan = migration_plan.planned(open_clients().database(), load_streams())
+        click.echo("\n".join(plan) or "-- nothing to do: the ledger and all tables are as declared")
+        return
     changes = schema.migrate(open_clients().database(), load_streams())
     click.echo("\n".join(changes) or "nothing to do: the ledger and all tables are as declared")
 

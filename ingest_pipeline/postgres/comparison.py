@@ -30,9 +30,9 @@ def has_table(connection: Connection, stream: Stream, schema: str) -> bool:
     return connection.execute(TABLE, {"name": _name(stream, schema)}).one_or_none() is not None
 
 
-def column_names(connection: Connection, stream: Stream, schema: str) -> set[str]:
-    """The columns of the stream's table."""
-    return set(_columns(connection, stream, schema))
+def actual_columns(connection: Connection, stream: Stream, schema: str) -> dict[str, Row[tuple[object, ...]]]:
+    """Column → its facts, see COLUMNS."""
+    return {row.name: row for row in connection.execute(COLUMNS, {"name": _name(stream, schema)})}
 
 
 def table_differences(connection: Connection, stream: Stream, schema: str) -> list[str]:
@@ -50,7 +50,7 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
             f" DISABLE ROW LEVEL SECURITY, or let a superuser run ALTER ROLE {quoted(table.role)} BYPASSRLS"
         )
     below = connection.execute(BELOW, {"name": name}).all()
-    columns = _columns(connection, stream, schema)
+    columns = actual_columns(connection, stream, schema)
     missing = [column for column in stream.table_columns if column.name not in columns]
     if not stream.coordinates:
         differences += [
@@ -94,7 +94,7 @@ def table_remarks(connection: Connection, stream: Stream, schema: str) -> list[s
     name = _name(stream, schema)
     table = connection.execute(TABLE, {"name": name}).one()
     below = connection.execute(BELOW, {"name": name}).all()
-    columns = _columns(connection, stream, schema)
+    columns = actual_columns(connection, stream, schema)
     counted = "" if stream.coordinates else ", and the ledger counts a dropped row as stored"
     remarks = [
         f"trigger {trigger} may change or drop rows before they are stored{counted}"
@@ -143,10 +143,6 @@ def _other_kind(stream: Stream, name: str, relkind: str) -> str:
 
 def _name(stream: Stream, schema: str) -> str:
     return quoted_table(stream.table_name.within(schema))
-
-
-def _columns(connection: Connection, stream: Stream, schema: str) -> dict[str, Row[tuple[object, ...]]]:
-    return {row.name: row for row in connection.execute(COLUMNS, {"name": _name(stream, schema)})}
 
 
 def _needs_value(column: Column) -> bool:

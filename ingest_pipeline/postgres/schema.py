@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import Connection, text
-from sqlalchemy.schema import CreateColumn, CreateSchema
+from sqlalchemy.schema import CreateSchema
 
-from ..core.errors import RecordRefused, SchemaMismatch
+from ..core.errors import RecordRefused, SchemaMismatch, UnknownFault
 from ..core.stream import Stream
 from . import blockers
 from .catalog import ledger_differences
-from .comparison import add_column, column_names, has_table, in_words, table_differences
+from .comparison import add_column, has_table, in_words, table_differences
 from .database import Database
 from .errors import MIGRATING, mapped_errors
 from .queries import quoted, quoted_table
-from .sql import Schemas, in_text, table_in_text
+from .sql import Schemas, in_text
+from .table_changes import table_changes
 from .tables import event_table
 
 LEDGER_VERSION = "0007"
@@ -42,15 +43,15 @@ def prepare(database: Database, stream: Stream) -> None:
 def migrate(database: Database, streams: Iterable[Stream], only_create: bool = False) -> list[str]:
     """Bring ledger and event tables to this code's declarations. Returns a sentence for each change.
 
-    Sessions migrate one at a time and wait up to 5 s for each other. Missing columns are added, and no column is
-    dropped or retyped. Tables of streams with coordinates=False are only compared. Statements have no time-out, because
+    Sessions migrate one at a time and wait up to 5 s for each other. No column is dropped, and table_changes lists all
+    changes of a table. Tables of streams with coordinates=False are only compared. Statements have no time-out, because
     they may rewrite a large table or index millions of dead letters.
 
     Args:
         only_create: leave existing tables as they are.
 
     Raises:
-        SchemaMismatch: a difference other than a missing column, or a ledger of newer code.
+        SchemaMismatch: a difference that needs another change, or a ledger of newer code.
         DatabaseUnavailable: another session locked a table for longer than 5 s. The message names the session.
     """
     streams = list(streams)
@@ -61,7 +62,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
     ):
         connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
         version = ledger_version(connection, database.schemas.ledger)
-        _refuse_newer(version, database)
+        refuse_newer(version, database)
         if version != LEDGER_VERSION:
             _upgrade_ledger(connection, database.schemas.ledger)
             done.append(f"ledger schema {database.schemas.ledger} is at version {LEDGER_VERSION}")
@@ -108,7 +109,7 @@ def ledger_version(connection: Connection, schema: str) -> str | None:
 def has_ledger(connection: Connection, database: Database) -> bool:
     """Whether there is a ledger. Raises SchemaMismatch for a ledger of another version."""
     version = ledger_version(connection, database.schemas.ledger)
-    _refuse_newer(version, database)
+    refuse_newer(version, database)
     if version not in (None, LEDGER_VERSION):
         raise SchemaMismatch(
             f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code needs"
@@ -117,7 +118,7 @@ def has_ledger(connection: Connection, database: Database) -> bool:
     return version is not None
 
 
-def _refuse_newer(version: str | None, database: Database) -> None:
+def refuse_newer(version: str | None, database: Database) -> None:
     if version is not None and version > LEDGER_VERSION:
         raise SchemaMismatch(
             f"the ledger {database.schemas.ledger} at {database.where} has version {version}, this code knows"
@@ -131,29 +132,29 @@ def _create_or_extend(connection: Connection, stream: Stream, schemas: Schemas, 
     if not has_table(connection, stream, schemas.events):
         event_table(stream, schemas.events).create(connection)
         return [f"created table {name}"]
-    return [] if only_create else _add_columns(connection, stream, schemas.events)
+    return [] if only_create else _change(connection, stream, schemas.events)
 
 
-def _add_columns(connection: Connection, stream: Stream, schema: str) -> list[str]:
-    existing = column_names(connection, stream, schema)
-    table, table_name = event_table(stream, schema), stream.table_name.within(schema)
+def _change(connection: Connection, stream: Stream, schema: str) -> list[str]:
     done = []
-    for declared in stream.table_columns:
-        name = declared.name
-        if name not in existing:
-            column = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
-            try:
-                with mapped_errors(f"adding column {name}"):
-                    connection.execute(text(f"ALTER TABLE {table_in_text(table_name)} ADD COLUMN {column}"))
-            except RecordRefused as error:
-                raise SchemaMismatch(
-                    f"stream {stream.name}: table {table_name} holds rows, which have no value for the new"
-                    f" column {name}: {add_column(declared, quoted_table(table_name))}, or declare"
-                    " the field `| None`",
-                    stream=stream.name,
-                    sqlstate=error.sqlstate,
-                ) from error
-            done.append(f"added column {table_name}.{name}")
+    for change in table_changes(connection, stream, schema):
+        try:
+            with mapped_errors(f"changing column {change.column.name}"):
+                connection.execute(text(change.statement.replace(":", "\\:")))
+        except RecordRefused as error:
+            table = stream.table_name.within(schema)
+            raise SchemaMismatch(
+                f"stream {stream.name}: table {table} holds rows, which have no value for the new column"
+                f" {change.column.name}: {add_column(change.column, quoted_table(table))}, or declare the field"
+                " `| None`",
+                stream=stream.name,
+                sqlstate=error.sqlstate,
+            ) from error
+        except UnknownFault as error:
+            raise SchemaMismatch(
+                f"stream {stream.name}: {change.statement} fails: {error.message}", stream=stream.name
+            ) from error
+        done.append(change.description)
     return done
 
 
