@@ -18,7 +18,7 @@ MOST_COLUMNS = 1600
 """PostgreSQL's limit per table."""
 
 
-def taken_names(coordinates: bool) -> dict[str, str]:
+def taken_names(coordinates: bool = True) -> dict[str, str]:
     """Reserved name → the reason. `coordinates`: the table has the columns that this package adds."""
     return {
         **dict.fromkeys(RESERVED if coordinates else (), "every event table has a column of that name already"),
