@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from .asset_checks import check_asset
 from .choices import OnConflict
 from .column_names import check_fields, check_sizes, taken_names
 from .columns import (
@@ -43,11 +44,6 @@ COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The primary key of a table without a key of its own. Re-creating the topic does not repeat a key."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_ASSET = re.compile(r"[A-Za-z0-9_]+")
-_TAG = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
-_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
-LEAST_SILENCE = timedelta(minutes=1)
-"""Dagster's shortest freshness window."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ class Stream:
         check_fields(self.name, self.event.__name__, self.fields, taken_names(self.coordinates))
         self._check_options()
         check_sizes(self.name, self.table_name, [column.name for column in self.table_columns])
-        self._check_asset()
+        check_asset(self.name, self.topic_asset_name, self.tags, self.max_silence)
 
     @property
     def description(self) -> str:
@@ -283,19 +279,3 @@ class Stream:
             check_key(self)
         except SettingsError as error:
             raise SettingsError(f"stream {self.name}: {error.message}") from None
-
-    def _check_asset(self) -> None:
-        if not _ASSET.fullmatch(self.topic_asset_name):
-            raise SettingsError(f"stream {self.name}: topic_asset {self.topic_asset!r} is not of A-Z, a-z, 0-9 and _")
-        for key, value in self.tags.items():
-            if not _TAG.fullmatch(key) or key.startswith("dagster/"):
-                raise SettingsError(
-                    f"stream {self.name}: tag {key!r} is not `key` or `namespace/key`, each of up to 63 of A-Z, a-z,"
-                    " 0-9, _, . and -. The namespace dagster is Dagster's own"
-                )
-            if not _TAG_VALUE.fullmatch(value):
-                raise SettingsError(
-                    f"stream {self.name}: the value of tag {key} is not up to 63 of A-Z, a-z, 0-9, _, . and -"
-                )
-        if self.max_silence is not None and self.max_silence < LEAST_SILENCE:
-            raise SettingsError(f"stream {self.name}: max_silence is {self.max_silence}, at least a minute is needed")
