@@ -32,6 +32,7 @@ _COMMANDS = {
     "check": "ingest_pipeline.cli.check:check",
     "dead-letters": "ingest_pipeline.cli.dead_letters:dead_letters",
     "demo": "ingest_pipeline.cli.demo:demo",
+    "grants": "ingest_pipeline.cli.grants:grants",
     "metrics": "ingest_pipeline.cli.metrics:metrics",
     "replay": "ingest_pipeline.cli.replay:replay",
     "schema": "ingest_pipeline.cli.table:schema",

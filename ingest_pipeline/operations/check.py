@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import IngestError
 from ..core.formats import Avro
+from ..core.roles import Role
 from ..core.stream import Stream
 from .capacity import capacity_findings
 from .check_kafka import kafka_findings
@@ -49,7 +51,7 @@ def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
             yield Finding(False, what, f"version {name}, and 14 or newer is needed")
         else:
             yield Finding(True, what, f"version {name}")
-        yield from _rights(database, streams)
+        yield _rights(clients, streams)
         if may_look:
             yield from _tables(database, streams)
         yield from capacity_findings(clients.settings, streams, limit)
@@ -59,17 +61,30 @@ def _postgres(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
         yield Finding(False, what, error.message)
 
 
-def _rights(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:
+def _rights(clients: Clients, streams: Sequence[Stream]) -> Finding:
+    """Dagster's runs need a writer's rights. An operator's are needed where commands and the UI's jobs run."""
     from ..postgres import rights
 
+    database, what = clients.database(), "rights in PostgreSQL"
+    missing = partial(rights.missing_rights, streams=streams, schemas=database.schemas)
+    writes: dict[str, Any] = {"role": Role.WRITER, "accepts_losses": clients.settings.accepts_losses}
     with database.connect("asking for the role's rights") as connection:
-        grants = existing = rights.missing_rights(connection, streams, database.schemas)
+        grants = existing = missing(connection, **writes)
         if not rights.may_create(connection, database.schemas, streams):
-            grants = rights.missing_rights(connection, streams, database.schemas, absent_too=True)
+            grants = missing(connection, absent_too=True, **writes)
+        for_operators = missing(connection)
     if grants:
         when = "" if grants == existing else ", after `ingest migrate`"
         lines = "".join(f"\n{grant};" for grant in grants)
-        yield Finding(False, "rights in PostgreSQL", f"let the tables' owner run these lines{when}:{lines}")
+        return Finding(False, what, f"let the tables' owner run these lines{when}:{lines}")
+    if for_operators:
+        return Finding(
+            True,
+            what,
+            "enough for runs, sensors and maintenance. Redrive, discard, replay and accept-loss need more:"
+            " `ingest grants --role operator`",
+        )
+    return Finding(True, what, "enough for every run and command")
 
 
 def _tables(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:

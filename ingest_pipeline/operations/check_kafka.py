@@ -35,8 +35,18 @@ def kafka_findings(context: StreamContext) -> Iterator[Finding]:
     total = sum(end.next_offset for end in ends.values())
     note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"
     yield Finding(True, what, f"{identity.partitions} partitions, end offsets add up to {total:,}{note}")
+    yield _rights(context)
     if context.settings.adopt_group:
         yield _adoption(context, identity.partitions)
+
+
+def _rights(context: StreamContext) -> Finding:
+    from ..kafka import acls
+
+    what, group = f"rights in Kafka of {context.stream.name}", context.clients.group_id(context.stream)
+    if lacking := acls.missing(context.clients.admin(), context.stream.topic, group):
+        return Finding(False, what, f"{'; '.join(lacking)}: `ingest grants` prints the commands")
+    return Finding(True, what, f"enough to read the topic and to commit to group {group}")
 
 
 def _unreachable(clients: Clients) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..core.errors import IngestError, TopicMissing
+from ..core.errors import IngestError, NotPermitted, TopicMissing
 from ..core.ledger import LedgerSnapshot, StreamState
 from ..core.loss import Loss, topic_gone
 from ..core.start import Survey, unanswered_words
@@ -16,6 +16,8 @@ from .partition_status import PartitionStatus
 from .problems import Kind, Problem, moment
 from .refused_records import judge_letters
 from .snapshot import StreamSnapshot, answered
+
+_HIDDEN = "this role may not read the event table, so rows per second and the reasons of refused records are not shown"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def judge(snapshot: StreamSnapshot) -> StreamStatus:
             problems.append(of_letters)
         else:
             remarks.append(of_letters)
+    if any(isinstance(answer, NotPermitted) for answer in (snapshot.letter_facts, snapshot.rows_per_second)):
+        remarks.append(_HIDDEN)
     if state.letters_allowed:
         remarks.append(f"the next {state.letters_allowed:,} dead letters do not count against the limit")
     return StreamStatus(
@@ -128,6 +132,8 @@ def _of_answers(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Pr
             yield Problem(Level.STOPPED, Kind.TOPIC_GONE, message)
         elif isinstance(answer, TopicMissing):
             yield Problem(Level.DEGRADED, Kind.NO_TOPIC, f"{answer.message}. The sensor waits for the topic")
+        elif answer is snapshot.letter_facts and isinstance(answer, NotPermitted):
+            continue  # the ledger answers the rest, and a remark says what is hidden
         elif isinstance(answer, IngestError):
             yield _without_answer(answer)
 

@@ -16,7 +16,7 @@ _COUNTERS = ("rows", "dead_letters", "skipped", "absent", "lost")
 def partitions_of(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> list[PartitionStatus]:
     """Every partition of the topic and of the ledger."""
     topic, accounting = snapshot.topic, answered(snapshot.accounting)
-    letters, rates = answered(snapshot.open_letters), snapshot.rows_per_second
+    letters, rates = answered(snapshot.open_letters), answered(snapshot.rows_per_second)
     ends = {p: end.next_offset for p, end in topic.ends.items()} if isinstance(topic, Survey) else {}
     unanswered = topic.unanswered if isinstance(topic, Survey) else []
     count = max([0, *(partition + 1 for partition in (*ends, *unanswered, *ledger.positions))])

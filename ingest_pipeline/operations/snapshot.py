@@ -35,7 +35,7 @@ class StreamSnapshot:
         old_by_kafka: see lateness.ask_kafka.
         letter_facts: None without an open dead letter.
         newest_at: partition → the Kafka timestamp of its newest row, as far as the table answers.
-        rows_per_second: partition → rate. None: not wanted, or the table does not answer.
+        rows_per_second: partition → rate. None: not asked.
         sensor_reason: why the sensor does not look, by Dagster. None: not asked, or not known.
         partitions: every partition of the topic and of the ledger, see partitions_of.
     """
@@ -50,6 +50,6 @@ class StreamSnapshot:
     open_letters: Answer[Sequence[LetterCount]] = ()
     letter_facts: Answer[LetterFacts | None] = None
     newest_at: Mapping[int, datetime] = field(default_factory=dict)
-    rows_per_second: Mapping[int, float] | None = None
+    rows_per_second: Answer[Mapping[int, float] | None] = None
     sensor_reason: str | None = None
     partitions: Sequence[PartitionStatus] = ()

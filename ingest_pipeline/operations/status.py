@@ -106,6 +106,6 @@ def _with_tables(
         view = replace(
             view,
             newest_at=answered(questions.ask(lambda: newest_timestamps(database, stream))) or {},
-            rows_per_second=answered(questions.ask(lambda: rows_per_second(database, stream))),
+            rows_per_second=questions.ask(lambda: rows_per_second(database, stream)),
         )
     return view

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
-from ..core.choices import OnConflict
+from ..core.roles import Role
 from ..core.stream import Stream
+from . import roles
 from .queries import quoted
+from .roles import Grant, Kind
 from .sql import Schemas
 
 MINIMUM_VERSION = 140_000
 """PostgreSQL 14, the first version with idle_session_timeout."""
 
-_NEEDED = {
-    "position": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "past_position": ("SELECT", "INSERT"),
-    "dead_letter": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "settled_letters": ("SELECT", "INSERT", "UPDATE"),
-    "loss": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "accounting": ("SELECT",),
-    "gap": ("INSERT",),
-    "stream_state": ("SELECT", "INSERT", "UPDATE"),
-    "alert": ("SELECT", "INSERT", "UPDATE"),
-    "incarnation": ("SELECT", "INSERT", "UPDATE"),
-    "ledger": ("SELECT",),
-    "schema_version": ("SELECT",),
-}
-_NO_USAGE = text("SELECT NOT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema")
 _MAY_LOOK = text("""
     SELECT NOT EXISTS (SELECT FROM pg_namespace n LEFT JOIN pg_class c
                            ON c.relnamespace = n.oid AND c.relname = 'schema_version' AND n.nspname = :ledger
@@ -38,12 +25,14 @@ _MAY_LOOK = text("""
 _MAY_CREATE = text("""
     SELECT coalesce(has_schema_privilege((SELECT oid FROM pg_namespace WHERE nspname = :schema), 'CREATE'),
                     has_database_privilege(current_database(), 'CREATE'))""")
-_WITHOUT_TEMPORARY = text("""
-    SELECT current_database() WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')""")
-"""A keyed stream's rows go through a temporary table."""
-_MAY_NOT = text("""
-    SELECT NOT has_table_privilege(c.oid, :right) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = :schema AND c.relname = :table""")
+_LACKS: dict[Kind, TextClause] = {
+    "DATABASE": text("SELECT NOT has_database_privilege(:name, :right)"),
+    "SCHEMA": text("SELECT NOT has_schema_privilege(oid, :right) FROM pg_namespace WHERE nspname = :name"),
+    "TABLE": text("""
+        SELECT NOT has_table_privilege(c.oid, :right) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = :name AND c.relname = :table"""),
+}
+"""Statements without a row for a schema or a table that does not exist."""
 
 _SEQUENCES_WITHOUT_USAGE = text("""
     SELECT DISTINCT s.oid::regclass::text
@@ -64,45 +53,39 @@ def server_version(connection: Connection) -> tuple[int, str]:
 
 
 def missing_rights(
-    connection: Connection, streams: Sequence[Stream], schemas: Schemas, absent_too: bool = False
+    connection: Connection,
+    streams: Sequence[Stream],
+    schemas: Schemas,
+    absent_too: bool = False,
+    *,
+    role: Role = Role.OPERATOR,
+    accepts_losses: bool = False,
 ) -> list[str]:
-    """The missing GRANT statements. Needs no right to look at schemas and tables.
+    """The GRANT statements that the connected role lacks for the work of `role`. Needs no right on schemas and tables.
 
     Args:
         absent_too: also the rights on schemas and tables that do not exist yet.
+        accepts_losses: see roles.grants.
     """
-    role = quoted(connection.execute(text("SELECT current_user")).scalar_one())
-    grants = []
-    tables = [schemas.table_name(stream) for stream in streams]
-    for schema in dict.fromkeys((schemas.ledger, *schemas.of_tables(streams))):
-        no_usage = connection.execute(_NO_USAGE, {"schema": schema}).scalar()
-        if no_usage or (no_usage is None and absent_too):
-            grants.append(f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role}")
-    needed = {(schemas.ledger, table): rights for table, rights in _NEEDED.items()}
-    needed |= {(table.schema, table.name): _table_rights(stream) for stream, table in zip(streams, tables, strict=True)}
-    for (schema, table), rights in needed.items():
-        names = {"schema": schema, "table": table}
-        may_not = {right: connection.execute(_MAY_NOT, {**names, "right": right}).scalar() for right in rights}
-        missing = [right for right, refused in may_not.items() if refused or (refused is None and absent_too)]
-        if missing:
-            grants.append(f"GRANT {', '.join(missing)} ON {quoted(schema)}.{quoted(table)} TO {role}")
+    user, database = connection.execute(text("SELECT current_user, current_database()")).one()
+    statements = []
+    for grant in roles.grants(role, streams, schemas, database, accepts_losses=accepts_losses):
+        if lacking := [right for right in grant.privileges if _lacks(connection, grant, right, absent_too)]:
+            statements.append(grant.sql(user, lacking))
     sequences = dict.fromkeys(
         sequence
-        for table in tables
+        for table in map(schemas.table_name, streams)
         for sequence in connection.execute(
             _SEQUENCES_WITHOUT_USAGE, {"schema": table.schema, "table": table.name}
         ).scalars()
     )
-    grants += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
-    if any(stream.key for stream in streams):
-        without_temporary = connection.execute(_WITHOUT_TEMPORARY).scalars()
-        grants += [f"GRANT TEMPORARY ON DATABASE {quoted(database)} TO {role}" for database in without_temporary]
-    return grants
+    return statements + [f"GRANT USAGE ON SEQUENCE {sequence} TO {quoted(user)}" for sequence in sequences]
 
 
-def _table_rights(stream: Stream) -> tuple[str, ...]:
-    updates = bool(stream.key) and stream.on_conflict == OnConflict.UPDATE
-    return ("SELECT", "INSERT", *(["UPDATE"] if updates else []), *(["DELETE"] if stream.deletes else []))
+def _lacks(connection: Connection, grant: Grant, privilege: str, absent_too: bool) -> bool:
+    names = dict(zip(("name", "table"), grant.names, strict=False))
+    lacks: bool | None = connection.execute(_LACKS[grant.kind], {**names, "right": privilege}).scalar()
+    return absent_too if lacks is None else lacks
 
 
 def may_look(connection: Connection, schemas: Schemas, streams: Sequence[Stream]) -> bool:

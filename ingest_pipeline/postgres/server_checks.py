@@ -12,7 +12,6 @@ from .queries import quoted
 
 _FACTS = text("""
     SELECT current_setting('server_encoding') AS encoding, current_database() AS database, current_user AS role,
-           has_database_privilege(current_database(), 'TEMPORARY') AS temporary,
            current_setting('session_replication_role') AS replication_role""")
 
 
@@ -43,9 +42,6 @@ def _facts(connection: Connection) -> Iterator[tuple[str, str]]:
     facts = connection.execute(_FACTS).one()
     if facts.encoding != ENCODING:
         yield "encoding", f"database {facts.database} is encoded in {facts.encoding}: {ENCODING_ADVICE}"
-    if not facts.temporary:
-        grant = f"GRANT TEMPORARY ON DATABASE {quoted(facts.database)} TO {quoted(facts.role)}"
-        yield "temporary tables", f"`ingest replay` makes one, and the role may not: {grant}"
     if facts.replication_role != "origin":
         yield (
             "session_replication_role",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from difflib import get_close_matches
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 MASK = "********"
 _SECRET_PARAMETER = re.compile(r"(?<=[?&])([^=&]*(?:password|secret|key|%)[^=&]*)=[^&]*", re.IGNORECASE)
@@ -154,6 +154,14 @@ def sqlalchemy_url(url: str) -> str:
         before = rest[: match.start("hosts") - len(url) + len(rest)]
         rest = f"{before}/{match['database'] or ''}?{query}"
     return f"postgresql+psycopg://{rest}"
+
+
+def database_name(url: str) -> str:
+    """The database of a checked URL. Without one libpq takes the user's name."""
+    match = _POSTGRES_URL.fullmatch(url)
+    options = dict(parse_qsl(match["query"] or "")) if match else {}
+    name = options.get("dbname") or (match and (unquote(match["database"] or "") or unquote(match["user"] or "")))
+    return name or options.get("user") or "postgres"
 
 
 def masked_url(url: str) -> str:

@@ -35,6 +35,11 @@ class Settings(SharedSettings):
     job_defaults: JobSettings = JobSettings()
     jobs: Mapping[str, JobSettings] = {}
 
+    @property
+    def accepts_losses(self) -> bool:
+        """Whether runs of a stream accept losses themselves, by ON_DATA_LOSS=continue."""
+        return any(stream.on_data_loss == "continue" for stream in self.streams.values())
+
     def for_stream(self, name: str) -> StreamSettings:
         """A stream's settings, with its overrides. Raises SettingsError for a stream that was not loaded."""
         return _loaded("stream", name, self.streams)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from .database_url import sqlalchemy_url
+from .database_url import database_name, sqlalchemy_url
 from .schema_registry import SchemaRegistrySettings
 from .values import ImportPath, Name, PostgresUrl, SchemaName, Shape, WebhookUrl
 
@@ -103,6 +103,11 @@ class SharedSettings(SchemaRegistrySettings):
     def sqlalchemy_url(self) -> str:
         """The database's URL for SQLAlchemy, `postgresql+psycopg://…`. The URL contains the password."""
         return sqlalchemy_url(self.database_url.get_secret_value())
+
+    @property
+    def database_name(self) -> str:
+        """The database in DATABASE_URL. Without one libpq takes the user's name."""
+        return database_name(self.database_url.get_secret_value())
 
     @property
     def webhook(self) -> str | None:

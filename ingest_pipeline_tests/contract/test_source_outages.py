@@ -16,11 +16,13 @@ from confluent_kafka.admin import (
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.record import NextOffset
+from ingest_pipeline.kafka import acls
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline_tests.conftest import needed
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
 from ingest_pipeline_tests.contract.reading import Reading, offsets, read_error, read_to, read_until, values
+from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
@@ -159,6 +161,21 @@ class TestRights:
             guarded.append(topic, partition, b"c")
         after, _ = read_until(source, lambda seen, _: len(seen) >= 2)
         assert sorted(values(before) + values(after)) == [b"a", b"b", b"c", b"c"]
+
+    def test_ingest_check_names_the_missing_right(self, guarded: RealWorld) -> None:
+        topic, group = guarded.create(1), "ingest-of-somebody"
+        admin = Admin(guarded.kafka)
+        assert acls.missing(admin, topic, group) == []
+        anyone = "User:ANONYMOUS", "*", AclOperation.DESCRIBE, AclPermissionType.ALLOW
+        bindings = [
+            AclBinding(kind, name, ResourcePatternType.LITERAL, *anyone)
+            for kind, name in ((ResourceType.TOPIC, topic), (ResourceType.GROUP, group))
+        ]
+        for made in guarded.admin.create_acls(bindings).values():
+            made.result(30)
+        expected = [f"Read on topic {topic}", f"Read on group {group}, so lag tools do not see the position"]
+        wait_for("both rights to be missing", lambda: acls.missing(admin, topic, group) == expected)
+        admin.close()
 
     def test_one_that_stays_away_is_told_when_patience_is_over(self, guarded: RealWorld) -> None:
         topic = guarded.create(1)

@@ -230,3 +230,19 @@ def test_status_is_legible_in_a_narrow_terminal(width: int) -> None:
 @pytest.mark.parametrize("text", ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T02:00:00+0200"])
 def test_times_are_utc_where_they_name_no_zone(text: str) -> None:
     assert main.Instant().convert(text, None, None) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_grants_asks_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"DATABASE_URL": NOWHERE, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "PRICE_ADOPT_GROUP": "old-price"}
+    done = run(environ, "grants", "--to", "ann", "--principal", "User:CN=ann doe")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'GRANT CONNECT ON DATABASE "events" TO "ann";' in lines
+    assert 'GRANT SELECT, INSERT ON "public"."price" TO "ann";' in lines
+    acl = "kafka-acls.sh --bootstrap-server 127.0.0.1:9 --add --allow-principal 'User:CN=ann doe' --operation"
+    assert f"{acl} Read --topic price" in lines
+    assert f"{acl} Read --group ingest-price" in lines
+    assert f"{acl} Describe --group old-price" in lines
+    losing = run({**environ, "PRICE_ON_DATA_LOSS": "continue"}, "grants")
+    assert ('GRANT SELECT, INSERT ON "ingest"."gap"' in done.stdout) < ('INSERT ON "ingest"."gap"' in losing.stdout)

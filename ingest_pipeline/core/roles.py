@@ -1,0 +1,15 @@
+"""The roles that share the work. Each one has rights of its own in PostgreSQL and Kafka."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """OWNER runs `ingest migrate`. WRITER is the role of Dagster's runs, sensors and maintenance. OPERATOR may also
+    redrive, discard, replay and accept losses. READER runs `ingest status` and `ingest metrics`."""
+
+    OWNER = "owner"
+    WRITER = "writer"
+    OPERATOR = "operator"
+    READER = "reader"

@@ -1,0 +1,50 @@
+"""The pipeline runs as a writer, and a reader sees its status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ingest_pipeline.core.roles import Role
+from ingest_pipeline.operations.check import findings
+from ingest_pipeline.operations.levels import Level
+from ingest_pipeline.operations.status import statuses
+from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
+from ingest_pipeline_tests.servers.postgres_roles import PostgresRoles
+
+pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+
+
+def test_writer_and_reader(bench: Callable[..., Bench], database_url: str) -> None:
+    with PostgresRoles(database_url, [TEMPERATURE]) as made:
+        here = bench(DATABASE_URL=made.url_of(Role.WRITER))
+        here.produce(with_broken(temperatures(40), 20))
+        assert here.tick().run_requests
+        assert here.outcome(here.drain()) == ("caught-up", "38")
+        here.tick()
+        result = here.by_hand()
+        assert result.success
+        assert len(result.get_asset_check_evaluations()) > 3
+        assert here.definitions.resolve_job_def("maintenance").execute_in_process(instance=here.instance).success
+        assert [finding for finding in findings(here.clients, here.streams) if not finding.ok] == []
+        made.as_owner("REVOKE INSERT ON temperature FROM " + made.name(Role.WRITER))
+        here.produce(temperatures(2))
+        assert not here.by_sensor().success
+        (status,) = statuses(here.contexts, rates=True)
+        assert "permission denied for table temperature" in status.messages[0]
+        assert "\n" not in status.messages[0]
+
+        reader = bench(
+            here.streams, 0, DATABASE_URL=made.url_of(Role.READER), KAFKA_BOOTSTRAP_SERVERS=here.bootstrap_servers
+        )
+        made.as_owner("GRANT INSERT ON temperature TO " + made.name(Role.WRITER))
+        here.drain()
+        (status,) = statuses(reader.contexts, rates=True)
+        assert status.level == Level.DEGRADED
+        assert status.messages[0].startswith("2 open dead letters. ")
+        assert any(message.startswith("this role may not read the event table, so ") for message in status.messages)
+        assert [row.rows_per_second for row in status.partitions] == [None, None]
+        assert (status.lag, sum(row.rows or 0 for row in status.partitions)) == (0, 40)
