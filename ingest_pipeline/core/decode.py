@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -52,9 +53,11 @@ class RecordDecoder:
         self._declared = StructVariant(self._shape, lambda item: documents.type_of(item, item.decode_type))
         lenient = StructVariant(self._shape, self._lenient_type, checks=False)
         self._fast, self._lenient = codec.decoder(self._declared.type), codec.decoder(lenient.type)
+        self._fast_many = codec.decoder_of_many(self._declared.type)
         self._transform = None if stream.transform is None else Transform(stream.transform, self._declared.type)
         if self._transform is not None and not stream.many:
             self._fast = _composed(self._transform, self._fast)
+            self._fast_many = partial(try_map, self._fast)
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
             self._leaves = lambda event: flat(self._shape, [event])[0]
@@ -94,7 +97,7 @@ class RecordDecoder:
         if not self._plain:
             return none
         values = self._codec.without_doubtful(values)
-        events, odd = try_map(self._fast, values)
+        events, odd = self._fast_many(values)
         try:
             for year in self._years:
                 if not all(FIRST_YEAR < number < LAST_YEAR for number in set(map(year, events))):

@@ -73,7 +73,7 @@ def _codec(stream: Stream, registry: Callable[[], SchemaRegistry]) -> Codec:
                 ' "ingest-pipeline[avro]"'
             ) from None
         if not stream.envelope:
-            return ObjectCodec(reader.read, reader.origin)
+            return ObjectCodec(reader.read, reader.origin, read_many=reader.read_many)
         mapping = EnvelopeReader(stream).mapping
         return ObjectCodec(lambda value: mapping(reader.read(value)), reader.origin)
     return JsonCodec()

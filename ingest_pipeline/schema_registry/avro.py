@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,17 @@ import fastavro.read
 from fastavro.schema import SchemaParseException, UnknownType
 
 from ..core.errors import RecordRefused, RefusalStage
+from ..core.many import try_map
 from ..core.nesting import Nested, Shape
 from ..core.stream import Stream
 from ..core.time_forms import Epoch
+from .avro_batch import AvroBatch, batch_of
 from .registry import ID_BYTES, SchemaId, SchemaRegistry, WriterSchema, prefix_of, schema_id_of
 
 _read_record: Any = fastavro.schemaless_reader
 _ASK_AGAIN_SECONDS = 10.0
+_TOGETHER = 64
+"""Values read by one call. One bad value lets all of them be read again, one by one."""
 Schema = Mapping[str, Any]
 _read_nanoseconds = Epoch("ns").read
 
@@ -59,6 +63,7 @@ class AvroReader:
         self._registry, self._shape, self._topic = registry, stream.shape, stream.topic
         self._envelope = stream.envelope
         self._parsed: dict[bytes, Any] = {}  # by the bytes in front of a record
+        self._batches: dict[bytes, AvroBatch | None] = {}
         self._writers: dict[bytes, WriterSchema] = {}
         self._refused: dict[SchemaId, _Refused] = {}
 
@@ -81,6 +86,36 @@ class AvroReader:
             raise self._refused_by_schema("bytes are left behind a record of", prefix)
         return record  # type: ignore[no-any-return]
 
+    def read_many(self, values: Sequence[bytes | None]) -> tuple[list[Mapping[str, Any]], list[int]]:
+        """(records in order, indices of values without a record, which `read` explains)."""
+        records: list[Mapping[str, Any]] = []
+        odd: list[int] = []
+        for start in range(0, len(values), _TOGETHER):
+            chunk = values[start : start + _TOGETHER]
+            read = self._read_together([value for value in chunk if value is not None])
+            if read is None:
+                read, refused = try_map(self.read, chunk)
+            else:
+                refused = [i for i, value in enumerate(chunk) if value is None]
+            records += read
+            odd += [start + i for i in refused]
+        return records, odd
+
+    def _read_together(self, values: Sequence[bytes]) -> list[dict[str, Any]] | None:
+        """None for records of several schemas or a new one, and if a record is refused."""
+        if not values:
+            return []
+        try:
+            prefix = prefix_of(values[0])
+            batch = self._batches.get(prefix)
+            if batch is None or not all(value.startswith(prefix) for value in values):
+                return None
+            return batch.read([value[len(prefix) :] for value in values])
+        except MemoryError:
+            raise
+        except Exception:  # fastavro raises whatever the bytes lead it to
+            return None
+
     def _refused_by_schema(self, words: str, prefix: bytes) -> RecordRefused:
         return RecordRefused(f"{words} {self._writers[prefix]}", stage=RefusalStage.DECODE)
 
@@ -96,7 +131,7 @@ class AvroReader:
             try:
                 writer = self._registry.writer_schema(schema_id, self._topic)
                 schema = self._parsed[prefix] = self._checked(writer)
-                self._writers[prefix] = writer
+                self._writers[prefix], self._batches[prefix] = writer, batch_of(writer)
                 self._refused.pop(schema_id, None)
                 return schema
             except RecordRefused as error:

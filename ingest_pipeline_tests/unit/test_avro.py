@@ -14,6 +14,8 @@ import avro.io
 import avro.schema
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest_pipeline import Avro, Stream
 from ingest_pipeline.core.choices import NaiveTimestamps
@@ -22,7 +24,9 @@ from ingest_pipeline.core.decode import RecordDecoder
 from ingest_pipeline.core.errors import RecordRefused, RefusalStage, SchemaRegistryUnavailable, SettingsError
 from ingest_pipeline.core.time_forms import EPOCH_HINT
 from ingest_pipeline.schema_registry.avro import AvroReader
+from ingest_pipeline.schema_registry.avro_batch import batch_of
 from ingest_pipeline.schema_registry.registry import SchemaRegistry, WriterSchema
+from ingest_pipeline_tests.samples import STEADY
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 Fields = Mapping[str, Any]
@@ -277,3 +281,80 @@ def test_an_extra_column_needs_json() -> None:
 
 def test_the_format_belongs_to_the_stream_s_definition() -> None:
     assert Stream("points", Point).definition() != Stream("points", Point, format=Avro()).definition()
+
+
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+LOCAL = {"type": "long", "logicalType": "local-timestamp-millis"}
+MANY_KINDS = record(
+    "com.shop.Everything",
+    time=MILLIS,
+    later=["null", MICROS],
+    local=LOCAL,
+    texts={"type": "array", "items": "string"},
+    inner=record("Inner", time=MILLIS),
+    again="com.shop.Inner",
+    choice=["null", "string", "long"],
+)
+RECURSIVE = record("Node", x="double", next=["null", "Node"])
+
+
+class Nothing(msgspec.Struct):
+    unused: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("schema", "fields"),
+    [
+        (POINT, {"x": 1.5, "at": AT}),
+        (
+            MANY_KINDS,
+            {
+                "time": AT,
+                "later": None,
+                "local": 1500,
+                "texts": ["a", ""],
+                "inner": {"time": AT},
+                "again": {"time": AT},
+                "choice": 5,
+            },
+        ),
+        (RECURSIVE, {"x": 1.5, "next": {"x": 2.5, "next": None}}),
+    ],
+)
+@STEADY
+@given(data=st.data())
+def test_values_read_together_are_those_read_alone(schema: Any, fields: Fields, data: Any) -> None:
+    written = json.loads(json.dumps(schema).replace(json.dumps(LOCAL), '"long"'))  # Apache's library has no local time
+    good = value_of(written, fields)
+    reader = AvroReader(Registry({7: schema}), Stream("any", Nothing, format=Avro()))
+    values: list[bytes | None] = []
+    for _ in range(data.draw(st.integers(1, 5))):
+        start = data.draw(st.integers(0, len(good)))
+        damaged = good[:start] + data.draw(st.binary(max_size=6)) + good[start + data.draw(st.integers(0, 8)) :]
+        values += data.draw(st.sampled_from([[good], [good, good], [None], [damaged]]))
+    expected: list[Any] = []
+    refused = []
+    for i, value in enumerate(values):
+        try:
+            expected.append(reader.read(value or b""))
+        except RecordRefused:
+            refused.append(i)
+    assert reader.read(good)
+    assert repr(reader.read_many(values)) == repr((expected, refused))
+
+
+@pytest.mark.parametrize(("schema", "together"), [(POINT, True), (MANY_KINDS, True), (RECURSIVE, False)])
+def test_which_schemas_are_read_together(schema: Any, together: bool) -> None:
+    assert (batch_of(WriterSchema(7, "AVRO", json.dumps(schema), "", ())) is not None) == together
+
+
+def test_a_record_cannot_take_bytes_of_the_next() -> None:
+    """One record has some bytes too many, and the next one lacks these."""
+    schema = record("Texts", text="string", flag="boolean")
+    batch = batch_of(WriterSchema(7, "AVRO", json.dumps(schema), "", ()))
+    assert batch is not None
+    payload = value_of(schema, {"text": "a", "flag": True})[5:]
+    assert batch.read([payload] * 2) == [{"text": "a", "flag": True}] * 2
+    for split in range(1, len(payload)):
+        with pytest.raises((ValueError, EOFError, IndexError)):
+            batch.read([payload + payload[:split], payload[split:]])
