@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from difflib import get_close_matches
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
@@ -18,6 +19,8 @@ _POSTGRES_URL = re.compile(
     r"(?:\?(?P<query>[^#\s]*))?",
     re.ASCII,
 )
+_LOCAL = re.compile(r"|localhost|127\.[\d.]+|::1|[/@].*")
+"""A host on this machine, or a folder of sockets."""
 _DRIVER = re.compile(r"(jdbc:postgres(?:ql)?|postgres(?:ql)?\+[a-z0-9_]{1,20})://")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}")
 
@@ -154,6 +157,24 @@ def sqlalchemy_url(url: str) -> str:
         before = rest[: match.start("hosts") - len(url) + len(rest)]
         rest = f"{before}/{match['database'] or ''}?{query}"
     return f"postgresql+psycopg://{rest}"
+
+
+def unverified_hosts(url: str, environ: Mapping[str, str]) -> list[str]:
+    """The hosts beyond this machine whose certificate a connection to a checked URL would not verify.
+
+    Args:
+        environ: may have libpq's own variables, which hold where the URL is silent.
+    """
+    match = _POSTGRES_URL.fullmatch(url)
+    options = dict(parse_qsl(match["query"] or "")) if match else {}
+    root = options.get("sslrootcert", environ.get("PGSSLROOTCERT"))
+    mode = options.get("sslmode", environ.get("PGSSLMODE", "verify-full" if root == "system" else "prefer"))
+    if match is None or mode == "verify-full":
+        return []
+    in_query = [host for name, host in parse_qsl(match["query"] or "") if name in ("host", "hostaddr")]
+    hosts = ",".join([match["hosts"] or "", *in_query]).strip(",") or environ.get("PGHOST", "")
+    names = [re.sub(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$", r"\1\3", host) for host in hosts.split(",")]
+    return [name for name in names if _LOCAL.fullmatch(name) is None]
 
 
 def database_name(url: str) -> str:

@@ -26,6 +26,11 @@ Every setting is an environment variable with a default. Without any, the produc
 `localhost:9092` and to PostgreSQL at `localhost:5432`. A file `.env` in the current directory may hold settings
 too. The environment overrides the file. An empty variable counts as not set.
 
+A secret may come from a file: `DATABASE_URL_FILE` names a file with the text of `DATABASE_URL`, as Docker and
+Kubernetes mount secrets. A line break at the file's end does not count. Both variables together are an error. Each run
+reads the file again. `ALERT_WEBHOOK_URL`, `SCHEMA_REGISTRY_BASIC_AUTH` and every password, secret and PEM text of
+Kafka's client, such as `KAFKA_SASL_PASSWORD`, have such a variable too.
+
 `ingest settings` prints all settings and their values. The command, logs and messages mask passwords and keys. One
 message lists all invalid settings at once.
 """
@@ -74,6 +79,8 @@ These values are refused:
 - `KAFKA_ALLOW_AUTO_CREATE_TOPICS=true`: a misspelt topic would be created and read.
 - `KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION=false` and `KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM=none`: any server
   could pose as the broker. `{INSECURE}=1` allows both.
+- `DATABASE_URL` with a host beyond this machine and without `sslmode=verify-full`: any server could pose as PostgreSQL.
+  `{INSECURE}=1` allows this as well.
 """
 
 EXAMPLE = """\

@@ -103,7 +103,11 @@ def is_property(key: str) -> bool:
 
 def is_secret(name: str, value: str) -> bool:
     """Whether a property's value stays unprinted: its name says so, or the value is a URL with a password."""
-    return _SECRET.search(name) is not None or _USERINFO.search(value) is not None
+    return has_secret_name(name) or _USERINFO.search(value) is not None
+
+
+def has_secret_name(name: str) -> bool:
+    return _SECRET.search(name) is not None
 
 
 def is_platform_variable(name: str) -> bool:

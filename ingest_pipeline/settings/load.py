@@ -11,10 +11,12 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource
 
 from ..core.errors import SettingsError
+from .database_url import unverified_hosts
 from .job_settings import JobSettings
-from .kafka import kafka_properties
+from .kafka import INSECURE, kafka_properties
 from .misspelt import misspelt
 from .model import Settings
+from .secret_files import with_files_read
 from .shared_settings import SharedSettings
 from .stream_settings import StreamSettings
 from .values import Values, allowed
@@ -43,8 +45,8 @@ def load_settings(
     Raises:
         SettingsError: a line for every unusable variable. No line quotes a secret.
     """
-    variables = {**(declared or {}), **_variables(environ, env_file)}
     problems: dict[str, str] = {}
+    variables = {**(declared or {}), **with_files_read(_variables(environ, env_file), problems)}
     shared = _read(SharedSettings, variables, problems)
     defaults = _read(StreamSettings, variables, problems)
     job_defaults = _read(JobSettings, variables, problems)
@@ -57,6 +59,8 @@ def load_settings(
     overrides |= {prefix(name) + setting for name in job_of_stream.values() for setting in JOB_VARIABLES}
     own = {*SHARED_VARIABLES, *STREAM_VARIABLES, *JOB_VARIABLES, *overrides}
     kafka, kafka_problems = kafka_properties(variables, own, insecure.allow_insecure_tls)
+    if not insecure.allow_insecure_tls and (reason := _database_danger(shared, variables)):
+        problems["DATABASE_URL"] = reason
     problems |= kafka_problems | misspelt(variables, own, job_of_stream)
     _raise_problems(problems)
     stream_defaults, common_job = StreamSettings(**defaults), JobSettings(**job_defaults)
@@ -69,6 +73,16 @@ def load_settings(
         job_defaults=common_job,
         jobs=dict.fromkeys(job_of_stream.values(), common_job)
         | {name: JobSettings(**texts) for name, texts in jobs.items()},
+    )
+
+
+def _database_danger(shared: Mapping[str, Any], variables: Mapping[str, str]) -> str:
+    hosts = unverified_hosts(shared["database_url"], variables) if "database_url" in shared else []
+    if not hosts:
+        return ""
+    return (
+        f"is refused: any server could pose as {' or '.join(hosts)}. Add sslmode=verify-full and sslrootcert, which is"
+        f" the file of the certificate authority or the word system. {INSECURE}=1 allows this for a test"
     )
 
 

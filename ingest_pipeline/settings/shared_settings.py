@@ -46,7 +46,8 @@ class SharedSettings(SchemaRegistrySettings):
         description="The consumer group of a stream is this prefix followed by the stream's name.",
     )
     allow_insecure_tls: bool = Field(
-        default=False, description="With 1, Kafka's certificates may stay unverified, which is for tests only."
+        default=False,
+        description="With 1, certificates of Kafka and PostgreSQL may stay unverified, which is for tests only.",
     )
     run_start_seconds: int = Field(
         default=0,

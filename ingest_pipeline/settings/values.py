@@ -7,6 +7,7 @@ which may be a secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import EnumType
@@ -151,6 +152,16 @@ def bytes_text(count: int) -> str:
         if count and count % size == 0:
             return f"{count // size} {unit}"
     return str(count)
+
+
+def is_secret(field: FieldInfo) -> bool:
+    return any(isinstance(type_, type) and issubclass(type_, SecretStr) for type_ in _types(field.annotation))
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)
 
 
 def _is_bytes(field: FieldInfo) -> bool:

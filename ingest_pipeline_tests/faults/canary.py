@@ -88,15 +88,18 @@ class ProcessList:
 
 
 @contextmanager
-def secret_environ(canary: Canary, url: str) -> Iterator[dict[str, str]]:
-    """The URL of a new database role whose password is the word, and unused Kafka secrets."""
+def secret_environ(canary: Canary, url: str, folder: Path) -> Iterator[dict[str, str]]:
+    """The URL of a new database role whose password is the word, and secrets that are not used. `folder` keeps one."""
     role, password = f"canary_{secrets.token_hex(4)}", canary.word("database-password")
     query(url, f"create role {role} superuser login password '{password}'")
     place = url.rpartition("@")[2]
+    login = folder / "sasl-password"
+    login.write_text(canary.word("sasl-password") + "\n")
     yield {
         "DATABASE_URL": f"postgresql://{role}:{password}@{place}",
         "KAFKA_SASL_USERNAME": "reader",
-        "KAFKA_SASL_PASSWORD": canary.word("sasl-password"),
+        "KAFKA_SASL_PASSWORD_FILE": str(login),
+        "SCHEMA_REGISTRY_BASIC_AUTH": f"reader:{canary.word('registry-password')}",
         "KAFKA_SSL_KEY_PASSWORD": canary.word("ssl-key-password"),
     }
     query(url, f"reassign owned by {role} to current_user; drop owned by {role}; drop role {role}")

@@ -97,7 +97,7 @@ def world(
 
     canary, folder = Canary(), tmp_path / "left"
     folder.mkdir()
-    with secret_environ(canary, database_url) as secret:
+    with secret_environ(canary, database_url, tmp_path) as secret:
 
         def make(stream: Stream = PRICE) -> World:
             environ = {

@@ -74,4 +74,44 @@ def test_a_mistake_is_named(url: str, reason: str) -> None:
     ],
 )
 def test_libpq_options_are_accepted(url: str) -> None:
-    assert load(DATABASE_URL=url).database_url.get_secret_value() == url
+    assert load(DATABASE_URL=url, ALLOW_INSECURE_TLS="1").database_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://u@db/d", "db"),
+        ("postgresql://u@db/d?sslmode=require", "db"),
+        ("postgresql://u@db/d?sslmode=verify-ca&sslrootcert=/ca.pem", "db"),
+        ("postgresql://u@127.0.0.1:1,db:2/d", "db"),
+        ("postgresql:///d?host=db&port=5433", "db"),
+        ("postgresql://u@localhost/d?hostaddr=10.0.0.1", "10.0.0.1"),
+        ("postgresql://u@[2001:db8::1]:5432/d", "2001:db8::1"),
+    ],
+)
+def test_a_server_beyond_this_machine_is_verified(url: str, hosts: str) -> None:
+    message = problems(DATABASE_URL=url)["DATABASE_URL"]
+    assert message.startswith(
+        f"is refused: any server could pose as {hosts}. Add sslmode=verify-full and sslrootcert, "
+    )
+    assert load(DATABASE_URL=url, ALLOW_INSECURE_TLS="1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@db/d?sslmode=verify-full&sslrootcert=/ca.pem",
+        "postgresql://u@db/d?sslrootcert=system",
+        "postgresql://u@localhost:1,127.0.0.2,[::1]:3/d",
+        "postgresql:///d?host=::1",
+        "postgresql:///d?host=/var/run/postgresql",
+        "postgresql:///d",
+    ],
+)
+def test_a_verified_server_and_this_machine_are_accepted(url: str) -> None:
+    assert load(DATABASE_URL=url)
+
+
+def test_variables_of_libpq_count_too() -> None:
+    assert "db" in problems(DATABASE_URL="postgresql:///d", PGHOST="db")["DATABASE_URL"]
+    assert load(DATABASE_URL="postgresql://db/d", PGSSLMODE="verify-full")

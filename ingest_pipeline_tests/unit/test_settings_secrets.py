@@ -35,7 +35,7 @@ from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, p
     ],
 )
 def test_sqlalchemy_url(url: str, sqlalchemy: str) -> None:
-    assert load(DATABASE_URL=url).sqlalchemy_url == sqlalchemy
+    assert load(DATABASE_URL=url, ALLOW_INSECURE_TLS="1").sqlalchemy_url == sqlalchemy
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_url_that_could_be_misread_is_refused_unquoted(url: str) -> None:
 
 
 SECRETS = {
-    "DATABASE_URL": f"postgresql://u:{CANARY}@h/d?sslpassword={CANARY}&password={CANARY}",
+    "DATABASE_URL": f"postgresql://u:{CANARY}@h/d?sslmode=verify-full&sslpassword={CANARY}&password={CANARY}",
     "KAFKA_SASL_PASSWORD": CANARY,
     "KAFKA_SSL_KEY_PASSWORD": CANARY,
     "KAFKA_SSL_KEYSTORE_PASSWORD": CANARY,
@@ -148,5 +148,8 @@ def test_described_values_can_be_loaded_again() -> None:
 
 def test_describe_masks_the_password_and_shows_the_rest() -> None:
     shown = {row.name: row.value for row in describe(load(**SECRETS))}
-    assert shown["DATABASE_URL"] == "postgresql://u:********@h/d?sslpassword=********&password=********"
+    assert (
+        shown["DATABASE_URL"]
+        == "postgresql://u:********@h/d?sslmode=verify-full&sslpassword=********&password=********"
+    )
     assert shown["KAFKA_SASL_PASSWORD"] == "********"
