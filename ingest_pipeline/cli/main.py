@@ -162,7 +162,7 @@ def migrate(dry_run: bool) -> None:
     Missing columns are added, int columns become bigint, varchar columns become text, and a field `| None` drops NOT
     NULL. Any other difference is printed. No column is dropped.
 
-    Example: DATABASE_URL=postgresql://owner@db/events ingest migrate
+    Example: DATABASE_URL=postgresql://owner@localhost/events ingest migrate
     """
     from ..postgres import migration_plan, schema
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 import ctypes
 import re
 import select
+import struct
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
+
+from ..core import certificates
 
 _ANSWER_SECONDS = 5.0
 _SQLSTATE_ONLY = 3  # PQERRORS_SQLSTATE
@@ -40,6 +44,11 @@ _BY_STATE = {
 }
 _UNREACHABLE = "PostgreSQL is not reachable. Check that it runs and that DATABASE_URL names it"
 _NO_TLS = "PostgreSQL answers, and TLS with it failed: check sslmode and the certificates in DATABASE_URL"
+_CERTIFICATE = (
+    "PostgreSQL answers, and its certificate is refused: check sslrootcert and the host in DATABASE_URL, and the"
+    " certificate's dates"
+)
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _NO_PASSWORD = "PostgreSQL asks for a password, and DATABASE_URL has none"  # noqa: S105 (no password)
 _NO_PRIMARY = (
     "no server that DATABASE_URL names is of the kind that target_session_attrs asks for: the primary is away, or no"
@@ -87,10 +96,34 @@ def _words(answer: _Answer, parameters: Mapping[str, Any]) -> str:
     if answer.status in _TCP:
         return _UNREACHABLE
     if answer.status == pq.ConnStatus.SSL_STARTUP and parameters.get("sslmode") in _TLS_MODES:
-        return _NO_TLS
+        reason = _certificate_refusal(parameters)
+        return _NO_TLS if reason is None else f"{_CERTIFICATE}: {reason}"
     if answer.status != pq.ConnStatus.OK and parameters.get("target_session_attrs", "any") != "any":
         return _NO_PRIMARY
     return _REFUSED
+
+
+def _certificate_refusal(parameters: Mapping[str, Any]) -> str | None:
+    """Of the first server whose certificate is refused."""
+    mode, root = (
+        parameters["sslmode"],
+        parameters.get("sslrootcert") or str(Path("~/.postgresql/root.crt").expanduser()),
+    )
+    if mode == "require":
+        return None
+    hosts = str(parameters.get("host", "")).split(",")
+    ports = str(parameters.get("port", 5432)).split(",")
+    for host, port in zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False):
+        reason = certificates.refusal(
+            host,
+            int(port or 5432),
+            None if root == "system" else root,
+            check_name=mode == "verify-full",
+            before_tls=_SSL_REQUEST,
+        )
+        if reason is not None:
+            return reason
+    return None
 
 
 def _answer(parameters: dict[str, Any]) -> _Answer:
