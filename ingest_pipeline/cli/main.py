@@ -31,6 +31,7 @@ _COMMANDS = {
     "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
     "check": "ingest_pipeline.cli.check:check",
     "dead-letters": "ingest_pipeline.cli.dead_letters:dead_letters",
+    "downgrade": "ingest_pipeline.cli.downgrade:downgrade",
     "demo": "ingest_pipeline.cli.demo:demo",
     "grants": "ingest_pipeline.cli.grants:grants",
     "metrics": "ingest_pipeline.cli.metrics:metrics",

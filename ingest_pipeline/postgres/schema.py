@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateSchema
@@ -19,6 +20,9 @@ from .queries import quoted, quoted_table
 from .sql import Schemas, in_text
 from .table_changes import table_changes
 from .tables import event_table
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 LEDGER_VERSION = "0007"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -166,13 +170,19 @@ def _create_schema(connection: Connection, schema: str) -> None:
 
 def _upgrade_ledger(connection: Connection, schema: str) -> None:
     from alembic import command
-    from alembic.config import Config
 
     _create_schema(connection, schema)
+    command.upgrade(migrations(connection, schema), "head")
+
+
+def migrations(connection: Connection, schema: str) -> Config:
+    """The ledger's migrations for Alembic, on this connection."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes.update(connection=connection, ledger_schema=schema)
-    command.upgrade(config, "head")
+    return config
 
 
 def _message(stream: Stream, database: Database, differences: list[str]) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
 from click.testing import CliRunner
 from sqlalchemy import event
 
@@ -19,6 +17,7 @@ from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.postgres import schema, table_reads, window
 from ingest_pipeline.postgres.dead_letters import DeadLetters
+from ingest_pipeline.postgres.downgrade import downgrade
 from ingest_pipeline.postgres.letter_retention import SettledLetters
 from ingest_pipeline.postgres.statements import statements
 from ingest_pipeline_tests.declared import declare
@@ -150,11 +149,7 @@ class TestCounters:
     def test_a_ledger_of_version_4_is_counted_once(self, bench: Bench) -> None:
         refuse(bench, 10)
         settle(bench, days_ago=0, where="id <= 2")
-        config = Config()
-        config.set_main_option("script_location", str(schema._MIGRATIONS))
-        with bench.database.connect("going back") as connection:
-            config.attributes.update(connection=connection, ledger_schema="ingest")
-            command.downgrade(config, "0004")
+        downgrade(bench.database, "0004")
         settle(bench, days_ago=0, where="id IN (3, 4, 5)", status="discarded")
         assert bench.sql(ACCOUNTED) == [True]
         schema.migrate(bench.database, [READING])

@@ -10,13 +10,12 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from alembic import command
-from alembic.config import Config
 
-from ingest_pipeline.core.errors import SchemaMismatch
+from ingest_pipeline.core.errors import SchemaMismatch, SettingsError
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
+from ingest_pipeline.postgres.downgrade import downgrade
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench, pasted
@@ -291,11 +290,7 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) 
     with Bench(database_url) as bench:
         bench.begin().write([good(), b"broken"])
         bench.session.connection.close()
-        config = Config()
-        config.set_main_option("script_location", str(schema._MIGRATIONS))
-        with bench.database.connect("going back") as connection:
-            config.attributes.update(connection=connection, ledger_schema="ingest")
-            command.downgrade(config, "0001")
+        downgrade(bench.database, "0001")
         assert bench.sql("SELECT to_regclass('ingest.accounting'), to_regclass('ingest.loss')") == [(None, None)]
         with pytest.raises(SchemaMismatch, match=r"has version 0001, this code needs 0007: run `ingest migrate`"):
             bench.ledger.prepare()
@@ -304,3 +299,24 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) 
         assert again.own([0], exact=True) == {}
         again.write(make_batch(again.positions, [message(0, 2)]))
         assert bench.sql('SELECT "rows", dead_letters, accounted FROM ingest.accounting') == [(2, 1, True)]
+
+
+@pytest.mark.parametrize("version", ["0007", "9999", "0000", "six"])
+def test_a_ledger_goes_back_only_to_an_earlier_version(database_url: str, version: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin().write([good()])
+        bench.session.connection.close()
+        with pytest.raises(SettingsError, match=f"has version 0007, and {version} is no earlier one"):
+            downgrade(bench.database, version)
+
+
+def test_a_round_trip_by_one_version_keeps_every_count(database_url: str) -> None:
+    with Bench(database_url) as bench:
+        bench.begin().write([good(), b"broken"])
+        bench.session.connection.close()
+        accounting = bench.sql("SELECT * FROM ingest.accounting")
+        downgrade(bench.database, "0006")
+        assert bench.sql("SELECT to_regclass('ingest.alert')") == [None]
+        assert bench.sql("SELECT * FROM ingest.accounting") == accounting
+        schema.migrate(bench.database, [READING])
+        assert bench.sql("SELECT * FROM ingest.accounting") == accounting
