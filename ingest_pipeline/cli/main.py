@@ -34,6 +34,7 @@ _COMMANDS = {
     "downgrade": "ingest_pipeline.cli.downgrade:downgrade",
     "demo": "ingest_pipeline.cli.demo:demo",
     "grants": "ingest_pipeline.cli.grants:grants",
+    "load": "ingest_pipeline.cli.load:load",
     "metrics": "ingest_pipeline.cli.metrics:metrics",
     "replay": "ingest_pipeline.cli.replay:replay",
     "schema": "ingest_pipeline.cli.table:schema",

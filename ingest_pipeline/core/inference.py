@@ -55,7 +55,6 @@ class InferredField:
         epoch: the unit of a time written as a number.
         nullable: a null occurs, or the key is absent in a record.
         optional: the key is absent in a record.
-        records: the field's values in the sample, without nulls.
     """
 
     name: str
@@ -64,7 +63,6 @@ class InferredField:
     epoch: str = ""
     nullable: bool = False
     optional: bool = False
-    records: int = 0
     fields: tuple[InferredField, ...] = ()
 
 
@@ -148,7 +146,7 @@ def _fields(
             continue
         optional = len(present) < len(objects)
         nullable = optional or len(values) < len(present)
-        fields.append(InferredField(name, key, kind, epoch, nullable, optional, len(values), inner))
+        fields.append(InferredField(name, key, kind, epoch, nullable=nullable, optional=optional, fields=inner))
     return tuple(fields)
 
 

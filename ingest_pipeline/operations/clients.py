@@ -138,6 +138,12 @@ class Clients:
 
         return MissingRows(self.database(), stream)
 
+    def file_partition(self, stream: Stream, name: str, first_line: str) -> int:
+        """The partition in the ledger of a file to load."""
+        from ..postgres.file_positions import file_partition
+
+        return file_partition(self.database(), stream, name, first_line)
+
     def decoder(self, stream: Stream) -> Decoder:
         """A new decoder of the stream's format. Raises SettingsError if a package or a setting is missing."""
         return decoder_of(stream, self.settings.for_stream(stream.name).naive_timestamps, self.schema_registry)

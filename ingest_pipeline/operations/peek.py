@@ -73,11 +73,11 @@ def _read(
     """Partition → its records below the stop."""
     starts = {p: position.resume_at for p, position in positions.items() if p in stops}
     with closing(context.clients.source([context.stream], context.ledger.ledger_id())) as source:
-        return read_between(source, context.stream.topic, starts, stops, context.clients.clock)
+        return read_between(source, context.stream.topic, starts, stops, clock=context.clients.clock)
 
 
 def read_between(
-    source: Source, topic: str, starts: Mapping[int, NextOffset], stops: Mapping[int, int], clock: Clock
+    source: Source, topic: str, starts: Mapping[int, NextOffset], stops: Mapping[int, int], *, clock: Clock
 ) -> dict[int, list[Message]]:
     """Partition → its records from the start up to below the stop. Commits no offset.
 

@@ -69,7 +69,7 @@ def newest_values(clients: Clients, stream: Stream, records: int) -> list[bytes]
     stops = {p: end.next_offset for p, end in ends.items() if p in starts}
     begins = {p: NextOffset(max(starts[p].next_offset, stop - share)) for p, stop in stops.items()}
     with closing(clients.source([stream], "")) as source:
-        messages = read_between(source, stream.topic, begins, stops, clients.clock)
+        messages = read_between(source, stream.topic, begins, stops, clock=clients.clock)
     return [value for p in sorted(messages) for message in messages[p] if (value := message.value()) is not None]
 
 

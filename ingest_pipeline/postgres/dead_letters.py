@@ -95,7 +95,7 @@ class DeadLetters:
             return list(connection.execute(self._sql(sql.PAGE), parameters).all())
 
     def how_to_fetch(self, letter_filter: LetterFilter) -> str:
-        """Commands to fetch the first truncated open letters from Kafka again."""
+        """Commands to fetch the first truncated open letters from Kafka again. "" if all of them are lines of files."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(letter_filter), "limit": _COMMANDS}
             truncated = connection.execute(self._sql(sql.TRUNCATED), parameters).all()
@@ -104,6 +104,8 @@ class DeadLetters:
             for partition, offset in truncated
         )
         commands = [f"  ingest replay {self._stream.name} {line}" for line in lines]
+        if not commands:
+            return ""
         return "\n".join(["of the ones cut short Kafka may still have the whole value:", *commands])
 
     def show(self, letter_id: int, preview_bytes: int) -> Row[Any] | None:

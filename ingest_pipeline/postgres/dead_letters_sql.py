@@ -63,7 +63,8 @@ REFUSALS_BY_OFFSET = """
 PAGE = """
     SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
     FROM {open} ORDER BY id LIMIT :limit"""
-TRUNCATED = "SELECT kafka_partition, kafka_offset FROM {open} AND truncated ORDER BY id LIMIT :limit"
+TRUNCATED = """
+    SELECT kafka_partition, kafka_offset FROM {open} AND truncated AND kafka_partition >= 0 ORDER BY id LIMIT :limit"""
 SHOW = """
     SELECT id, stream, topic, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms,
            substr(key, 1, :preview) AS key, octet_length(key) AS key_bytes, substr(value, 1, :preview) AS value,

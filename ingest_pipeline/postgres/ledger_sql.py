@@ -1,9 +1,12 @@
-"""The statements of ledger.py. `{ledger}` stands for the ledger's schema."""
+"""The statements of ledger.py. `{ledger}` stands for the ledger's schema.
+
+Positions with a negative partition belong to files (file_positions.py), and no statement about Kafka reads them.
+"""
 
 POSITIONS = """
     SELECT stream, kafka_partition AS partition, kafka_incarnation AS incarnation, topic, cluster_id, topic_id,
            first_offset, next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
-    FROM {ledger}.position WHERE stream = ANY(:streams) ORDER BY stream, kafka_partition"""
+    FROM {ledger}.position WHERE stream = ANY(:streams) AND kafka_partition >= 0 ORDER BY stream, kafka_partition"""
 STATE = """
     SELECT stream, paused, reason, paused_by, since, letters_allowed, acknowledged_at, acted_at, ticked_at, failed_at,
            failure, failure_stops, waiting, now() AS now
@@ -42,11 +45,12 @@ PAST_INCARNATIONS = """
 ADOPT = """
     UPDATE {ledger}.position
     SET cluster_id = coalesce(cluster_id, :cluster_id), topic_id = coalesce(topic_id, :topic_id)
-    WHERE stream = :stream AND (cluster_id IS NULL OR topic_id IS NULL)"""
+    WHERE stream = :stream AND kafka_partition >= 0 AND (cluster_id IS NULL OR topic_id IS NULL)"""
 ACCOUNTING = """
     SELECT stream, kafka_partition AS partition, kafka_incarnation AS incarnation, first_offset, next_offset, "rows",
            dead_letters, skipped, absent, lost, letters_kept, gaps_kept
-    FROM {ledger}.accounting WHERE stream = ANY(:streams) ORDER BY stream, kafka_partition, kafka_incarnation"""
+    FROM {ledger}.accounting WHERE stream = ANY(:streams) AND kafka_partition >= 0
+    ORDER BY stream, kafka_partition, kafka_incarnation"""
 ROW_COUNT = """
     SELECT (SELECT coalesce(sum("rows"), 0) FROM {ledger}.accounting WHERE stream = :stream)
          + (SELECT coalesce(sum(redriven), 0) FROM {ledger}.settled_letters WHERE stream = :stream)"""

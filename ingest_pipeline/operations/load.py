@@ -1,0 +1,135 @@
+"""Loads the lines of a file into a stream's table, by the stream's decoder, writer and dead letters."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from ..core.backoff import Backoff
+from ..core.errors import EnvironmentFault, SettingsError, TableBusy
+from ..core.file_lines import FileLine
+from ..core.formats import Csv, Json
+from ..core.ledger_ports import LedgerSession
+from ..core.record import Batch, CommitResult, NextOffset
+from ..core.rows import decode_batch
+from ..core.stream import Stream
+from .limits import record_rules
+from .stream_context import StreamContext
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Lines of a file by their outcome. `before`: lines that an earlier load has read."""
+
+    rows: int = 0
+    dead_letters: int = 0
+    skipped: int = 0
+    before: int = 0
+
+    @property
+    def lines(self) -> int:
+        return self.rows + self.dead_letters + self.skipped + self.before
+
+
+def check_loadable(stream: Stream) -> None:
+    """Raises SettingsError for a stream whose records are no lines, or whose rows need an order."""
+    if not isinstance(stream.format, Json | Csv):
+        raise SettingsError(f"stream {stream.name}: a file has lines of JSON or CSV, and the format is {stream.format}")
+    if stream.key:
+        raise SettingsError(
+            f"stream {stream.name} has a key: the newest record of a key counts, and the lines of a file have no order"
+            " against the topic's records. Produce the lines to the topic"
+        )
+
+
+def load_lines(
+    context: StreamContext, name: str, lines: Iterator[bytes], observe: Callable[[Loaded], None] = lambda loaded: None
+) -> Loaded:
+    """Store the lines behind the file's position. Empty lines are skipped.
+
+    Each transaction stores rows, dead letters and the position of up to RECORDS_PER_COMMIT lines, so a second load of
+    the file goes on behind the last one.
+
+    Raises:
+        SettingsError: the stream is paused, another load of the file runs, or another file of this name was loaded.
+        EnvironmentFault (after RETRY_SECONDS), StopStream: the lines of earlier transactions stay stored.
+    """
+    stream, clients, settings, loaded = context.stream, context.clients, context.settings, Loaded()
+    first_line = next(lines, None)
+    if first_line is None:
+        return loaded
+    context.ledger.prepare()
+    if context.ledger.state().paused:
+        raise SettingsError(f"stream {stream.name} is paused. Resume it before the load")
+    partition = clients.file_partition(stream, name, hashlib.sha256(first_line.rstrip(b"\r\n")).hexdigest())
+    with closing(clients.writing_connection(str(uuid.uuid4()))) as connection:
+        session = clients.ledger_session(connection, stream)
+        if session.own([partition], exact=True):
+            raise SettingsError(f"stream {stream.name}: another load of {name} is running")
+        decoder, rules = clients.decoder(stream), record_rules(settings, stream)
+        position = session.positions[partition].resume_at.next_offset
+        messages: list[FileLine] = []
+        number, size = 0, 0
+
+        def commit() -> None:
+            batch = decode_batch(
+                list(messages),
+                {partition: NextOffset(number + 1)},
+                session.positions,
+                decode=decoder.decode,
+                decode_many=decoder.decode_many,
+                rules=rules,
+            )
+            if batch is None:
+                return
+            result = _written(session, batch, Backoff(clients.clock, context.job_settings.retry_seconds, lambda: None))
+            rows, letters = sum(result.rows.values()), sum(result.dead_letters.values())
+            loaded.rows, loaded.dead_letters = loaded.rows + rows, loaded.dead_letters + letters
+            loaded.skipped = number - loaded.before - loaded.rows - loaded.dead_letters
+            messages.clear()
+            observe(loaded)
+            if result.requests is not None and result.requests.paused is not None:
+                raise SettingsError(f"stream {stream.name} is paused: {result.requests.paused}. A new load goes on")
+
+        for number, line in enumerate(_chained(first_line, lines), 1):
+            if number < position:
+                loaded.before = number
+                continue
+            if value := line.rstrip(b"\r\n"):
+                messages.append(FileLine(value, partition, number))
+                size += len(value)
+            if len(messages) >= settings.records_per_commit or size >= settings.batch_bytes:
+                commit()
+                size = 0
+        commit()
+    return loaded
+
+
+def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _written(session: LedgerSession, batch: Batch, backoff: Backoff) -> CommitResult:
+    """Commit the batch once, whatever the database's outages."""
+    while True:
+        try:
+            return session.write(batch)
+        except TableBusy as busy:
+            backoff.wait(busy)
+        except EnvironmentFault as fault:
+            settled = _recovered(session, batch, backoff, fault)
+            if settled is not None:
+                return settled
+
+
+def _recovered(session: LedgerSession, batch: Batch, backoff: Backoff, fault: EnvironmentFault) -> CommitResult | None:
+    while True:
+        backoff.wait(fault)
+        try:
+            return session.recover(batch)
+        except EnvironmentFault as again:
+            fault = again
