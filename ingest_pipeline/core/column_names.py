@@ -28,10 +28,10 @@ def taken_names(coordinates: bool = True) -> dict[str, str]:
 
 def index_names(table: str) -> tuple[str, str]:
     """Names of an event table's primary key and of the index on event_time. Both share the table's schema."""
-    return _derived(table, "_pkey"), _derived(table, "_event_time_brin")
+    return derived_name(table, "_pkey"), derived_name(table, "_event_time_brin")
 
 
-def _derived(table: str, suffix: str) -> str:
+def derived_name(table: str, suffix: str) -> str:
     """The table's name and a suffix. A name too long for PostgreSQL is cut and made unique by a hash."""
     if len(table.encode()) + len(suffix) <= POSTGRES_NAME_BYTES:
         return table + suffix

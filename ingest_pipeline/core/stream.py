@@ -35,6 +35,7 @@ from .framing import frame_of
 from .key_checks import check_key
 from .many_checks import check_many
 from .nesting import Shape, shape_of
+from .partitioning import PartitionBy, check_partitioning
 from .record import STAMP
 from .record_columns import RecordColumns
 from .table_checks import check_table
@@ -78,6 +79,8 @@ class Stream:
         only_newer: a field. An update with a lower value is skipped. Equal values update.
         deletes: a tombstone, or a Debezium deletion, deletes the row of its key.
         coordinates: False for a table that exists and has none of the columns that this package adds.
+        partition_by: "day", "week" or "month" of event_time: the table has a partition for each.
+        keep: the job `maintenance` drops partitions older than this. None: no partition is dropped.
         timestamp_zone: of the columns `timestamp without time zone` in a table that exists, such as "UTC".
         transform: a pure function from an event to the event to store, or to None for no row. An exception sends the
             record to the dead letters.
@@ -113,6 +116,8 @@ class Stream:
     deletes: bool = False
     coordinates: bool = True
     timestamp_zone: str = ""
+    partition_by: str = PartitionBy.NONE
+    keep: timedelta | None = None
     transform: Callable[[Any], Any] | None = None
     settings: Mapping[str, object] = field(default_factory=dict, hash=False)
     many: bool = False
@@ -210,7 +215,10 @@ class Stream:
     @property
     def primary_key(self) -> tuple[str, ...]:
         """The event table's primary key."""
-        return self.key or ((*COORDINATES, ORDINAL.name) if self.many else COORDINATES)
+        if self.key:
+            return self.key
+        ordinal = [ORDINAL.name] if self.many else []
+        return (*COORDINATES, *ordinal, *(["event_time"] if self.partition_by else []))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -232,6 +240,8 @@ class Stream:
             added.append("many")
         if self.key:
             added.append(("key", self.key, str(self.on_conflict), self.only_newer, self.deletes))
+        if self.partition_by:
+            added.append(f"by {self.partition_by}")
         if not self.coordinates:
             added.append(("no coordinates", self.timestamp_zone))
         if self.job != self.name:
@@ -269,8 +279,10 @@ class Stream:
         if self.key_type not in (bytes, str) or (self.key_type is str and not self.key_column):
             raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
         try:
-            check_table(
-                self.coordinates, self.timestamp_zone, {"id_column": self.id_column, "many": self.many, "key": self.key}
+            needing = {name: getattr(self, name) for name in ("id_column", "many", "key", "partition_by")}
+            check_table(self.coordinates, self.timestamp_zone, needing)
+            check_partitioning(
+                self.partition_by, self.keep, self.fields, {"id_column": self.id_column, "key": self.key}
             )
             check_format(self.format, self.envelope, self.shape, self.extra_column)
             if self.many:

@@ -65,6 +65,11 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
     problems = None if stream.coordinates else type_problems(connection, stream, name)
     differences += _column_differences(stream, name, columns, problems)
     differences += storage_differences(connection, name, stream.allow_unlogged)
+    if stream.partition_by and table.partition_key != "RANGE (event_time)":
+        differences.append(
+            "it is not partitioned by event_time, as partition_by declares: give the stream another table, or leave"
+            " partition_by out"
+        )
     if table.partition_key is not None and not below:
         differences.append(f"it is partitioned by {table.partition_key} and has no partition: create one for its rows")
     for child in below:

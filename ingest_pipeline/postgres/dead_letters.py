@@ -210,6 +210,8 @@ class DeadLetters:
             return RedriveOutcome.REFUSED, refused
 
     def _store(self, connection: Connection, letter: Row[Any], rows: list[dict[str, Any]]) -> RedriveOutcome:
+        if self._stream.partition_by and self._is_present(connection, letter):  # the key has event_time as well
+            return RedriveOutcome.PRESENT
         stored = connection.execute(
             insert(self._table)
             .on_conflict_do_nothing(constraint=self._table.primary_key)

@@ -12,7 +12,7 @@ from ..core.keyed_rows import KeyedRows
 from ..core.ledger import Replayed
 from ..core.ledger_ports import ReplayStore
 from ..core.record import Batch, Row
-from ..core.stream import Stream
+from ..core.stream import COORDINATES, Stream
 from . import schema
 from .copy import OPTION, CopyPlan
 from .database import Database
@@ -41,6 +41,9 @@ class MissingRows(ReplayStore):
         columns = ", ".join(in_text(name) for name in column_oids(stream))
         table = database.schemas.table(stream)
         conflict = f"ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING"
+        if stream.partition_by:  # the key has event_time as well, which may have been read in another way
+            same = " AND ".join(f"t.{name} = n.{name}" for name in COORDINATES)
+            conflict = f"AS n WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {same}) {conflict}"
         if stream.key:
             conflict = on_conflict(stream, older(stream, "t"))
         self._keyed = KeyedRows(stream) if stream.key else None

@@ -16,6 +16,7 @@ from .catalog import ledger_differences
 from .comparison import add_column, has_table, in_words, table_differences
 from .database import Database
 from .errors import MIGRATING, mapped_errors
+from .partitions import create_default, make_partitions
 from .queries import quoted, quoted_table
 from .sql import Schemas, in_text
 from .table_changes import table_changes
@@ -135,6 +136,9 @@ def _create_or_extend(connection: Connection, stream: Stream, schemas: Schemas, 
     _create_schema(connection, name.schema)
     if not has_table(connection, stream, schemas.events):
         event_table(stream, schemas.events).create(connection)
+        if stream.partition_by:
+            create_default(connection, stream, schemas)
+            make_partitions(connection, stream, schemas)
         return [f"created table {name}"]
     return [] if only_create else _change(connection, stream, schemas.events)
 

@@ -12,6 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 from ..core.errors import SettingsError
 from ..core.stream import Stream
 from .database import Database
+from .partitions import default_statement
 from .queries import quoted_table
 from .sql import in_text
 from .tables import event_table
@@ -58,6 +59,8 @@ def ddl(stream: Stream, schema: str) -> str:
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the others double each %
     elements: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]
     statements = [str(element.compile(dialect=dialect)).strip() for element in elements]
+    if stream.partition_by:
+        statements.append(default_statement(stream.table_name.within(schema)))
     if stream.description:
         comment = stream.description.replace("'", "''")
         statements.append(f"COMMENT ON TABLE {quoted_table(stream.table_name.within(schema))} IS '{comment}'")

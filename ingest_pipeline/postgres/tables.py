@@ -67,6 +67,7 @@ def event_table(stream: Stream, schema: str) -> sa.Table:
         *([sa.PrimaryKeyConstraint(*stream.primary_key, name=key_name)] if stream.coordinates else []),
         *([sa.Index(index_name, "event_time", postgresql_using="brin")] if has_index else []),
         schema=name.schema,
+        postgresql_partition_by="RANGE (event_time)" if stream.partition_by else None,
         comment=stream.description or None,
     )
 

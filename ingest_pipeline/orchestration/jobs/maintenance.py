@@ -19,6 +19,7 @@ from .. import tags
 from ..asset_keys import asset_key
 from ..run_history import ENDED
 from .letter_retention import purge_op
+from .partitions import partitions_op
 
 PAGE = 500
 _DAY_SECONDS = 86_400.0
@@ -27,7 +28,7 @@ _DAY_SECONDS = 86_400.0
 def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors: Collection[str]) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
     newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. Also deletes ticks of the same
-    age with a run or a failure, and dead letters as letter_retention.py says.
+    age with a run or a failure, dead letters as letter_retention.py says, and makes and drops partitions.
 
     Args:
         contexts: the streams of this code location. A run by hand that holds any other asset is kept.
@@ -56,17 +57,19 @@ def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors
         purge_ticks(context.instance, sensors, repository, before)
 
     purge_settled_letters = purge_op(clients, contexts)
+    maintain_partitions = partitions_op(clients, contexts)
 
     @dg.job(
         name="maintenance",
         executor_def=dg.in_process_executor,
         tags={tags.JOB: "maintenance"},
         description="Delete finished runs, with their files, ticks, and settled dead letters that are older than the"
-        " retention settings.",
+        " retention settings. Make and drop the partitions of tables.",
     )
     def maintenance() -> None:
         delete_old_runs()
         purge_settled_letters()
+        maintain_partitions()
 
     return maintenance
 
