@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from confluent_kafka import KafkaException
 
+from ..core import certificates
 from .admin import Admin
 from .client import bootstrap_servers
 
@@ -22,7 +23,7 @@ _MAX_PARALLEL = 16
 
 def bootstrap_problems(kafka: Mapping[str, str]) -> list[str]:
     """Problems with the addresses in the settings. Empty when every address accepts a connection."""
-    return _problems((server.strip() for server in bootstrap_servers(kafka).split(",")), _wants_tls(kafka))
+    return _problems((server.strip() for server in bootstrap_servers(kafka).split(",")), kafka)
 
 
 def advertised_problems(admin: Admin) -> list[str]:
@@ -38,19 +39,20 @@ def advertised_problems(admin: Admin) -> list[str]:
     finally:
         client.close()
     addresses = [f"{broker.host}:{broker.port}" for _, broker in sorted(metadata.brokers.items())]
-    return _problems(addresses, _wants_tls(admin.kafka))
+    return _problems(addresses, admin.kafka)
 
 
 def _wants_tls(kafka: Mapping[str, str]) -> bool:
     return kafka.get("security.protocol", "plaintext").lower() in ("ssl", "sasl_ssl")
 
 
-def _problems(addresses: Iterable[str], wants_tls: bool) -> list[str]:
+def _problems(addresses: Iterable[str], kafka: Mapping[str, str]) -> list[str]:
     with ThreadPoolExecutor(_MAX_PARALLEL) as pool:
-        return [problem for problem in pool.map(lambda address: _problem(address, wants_tls), addresses) if problem]
+        return [problem for problem in pool.map(lambda address: _problem(address, kafka), addresses) if problem]
 
 
-def _problem(address: str, wants_tls: bool) -> str | None:
+def _problem(address: str, kafka: Mapping[str, str]) -> str | None:
+    wants_tls = _wants_tls(kafka)
     parts = urlsplit(f"//{address.rpartition('://')[2]}")
     host, port = parts.hostname or "", parts.port or _PORT
     try:
@@ -71,7 +73,18 @@ def _problem(address: str, wants_tls: bool) -> str | None:
             f"{address} does not use TLS: use the port of a TLS listener, or set KAFKA_SECURITY_PROTOCOL to"
             " PLAINTEXT or SASL_PLAINTEXT"
         )
+    if uses_tls and (reason := _certificate_refusal(host, port, kafka)):
+        return f"{address} has a certificate that is refused: {reason}. Check KAFKA_SSL_CA_LOCATION and the certificate"
     return None
+
+
+def _certificate_refusal(host: str, port: int, kafka: Mapping[str, str]) -> str | None:
+    """None also where the properties take authorities from elsewhere than a file, or verify nothing."""
+    authorities = kafka.get("ssl.ca.location")
+    if authorities is None or kafka.get("enable.ssl.certificate.verification", "true").lower() in ("false", "f", "0"):
+        return None
+    check_name = kafka.get("ssl.endpoint.identification.algorithm", "https") == "https"
+    return certificates.refusal(host, port, authorities, check_name=check_name)
 
 
 def _uses_tls(connection: socket.socket) -> bool | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException
 
+from ingest_pipeline.kafka.client import consumer_config, open_client
 from ingest_pipeline.settings import KafkaProperties, load_settings
 from ingest_pipeline.settings.kafka import PROPERTIES, REFUSED, is_platform_variable, property_variable
 from ingest_pipeline.settings.kafka_login import MECHANISMS
@@ -209,3 +211,22 @@ def test_variables_of_properties_are_distinct_and_not_ignored() -> None:
     names = {*PROPERTIES, *REFUSED}
     assert len({property_variable(name) for name in names}) == len(names)
     assert [name for name in names if is_platform_variable(property_variable(name))] == []
+
+
+def test_oauthbearer_reaches_librdkafka() -> None:
+    kafka = load(
+        KAFKA_SECURITY_PROTOCOL="SASL_SSL",
+        KAFKA_SASL_MECHANISM="OAUTHBEARER",
+        KAFKA_SASL_OAUTHBEARER_METHOD="oidc",
+        KAFKA_SASL_OAUTHBEARER_CLIENT_ID="ingest",
+        KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET=CANARY,
+        KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL="https://127.0.0.1:9/token",
+        KAFKA_SASL_OAUTHBEARER_SCOPE="read",
+    ).kafka
+    config = consumer_config(kafka, "group", 0, "ingest")
+    expected = {name: text for name, text in kafka.items() if name.startswith("sasl.")}
+    assert len(expected) == 6
+    assert expected.items() <= config.items()
+    logger = logging.getLogger("librdkafka")
+    logger.addHandler(logging.NullHandler())
+    open_client(Consumer, config, logger).close()
