@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 OWN = {"ingest_pipeline", "ingest_pipeline_tests", "benchmarks"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PRODUCT = [*PROJECT["dependencies"], *EXTRAS["avro"], *EXTRAS["demo"], *EXTRAS["protobuf"]]
+PRODUCT = [*PROJECT["dependencies"], *(name for extra in EXTRAS if extra != "dev" for name in EXTRAS[extra])]
 
 
 def normalized(requirement: str) -> str:
