@@ -44,7 +44,7 @@ def grants(role: str, name: str | None, principal: str | None) -> None:
         name,
         streams,
         Schemas(settings.database_schema, settings.ledger_schema),
-        settings.database_name,
+        database=settings.database_name,
         accepts_losses=settings.accepts_losses,
     )
     click.echo("\n".join(script))

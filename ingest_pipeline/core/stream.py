@@ -287,7 +287,7 @@ class Stream:
             check_format(self.format, self.envelope, self.shape, self.extra_column)
             if self.many:
                 names = [column.name for column in self.row_columns]
-                check_many(self.format, self.envelope, self.shape, self.transform, names)
+                check_many(self.format, self.envelope, self.shape, self.transform, columns=names)
             check_key(self)
         except SettingsError as error:
             raise SettingsError(f"stream {self.name}: {error.message}") from None

@@ -48,6 +48,6 @@ ACCEPT_LOSS = Operation(
     "accept_loss",
     "Record the offsets that were lost in Kafka as gaps, and let the stream continue behind them.",
     AcceptLossConfig,
-    _would_accept,
-    _accept,
+    look=_would_accept,
+    act=_accept,
 )

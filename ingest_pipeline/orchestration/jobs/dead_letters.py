@@ -128,27 +128,27 @@ REDRIVE = Operation(
     "redrive_dead_letters",
     "Decode open dead letters with today's code and store the rows under their own coordinates.",
     LetterConfig,
-    _would_redrive,
-    _redrive,
+    look=_would_redrive,
+    act=_redrive,
 )
 DISCARD = Operation(
     "discard_dead_letters",
     "Close open dead letters without a row. The ledger keeps discarded letters until the purge.",
     LetterConfig,
-    _would_discard,
-    _discard,
+    look=_would_discard,
+    act=_discard,
 )
 ALLOW = Operation(
     "allow_dead_letters",
     "Let the next dead letters of a stream pass without counting towards the limit.",
     AllowConfig,
-    _would_allow,
-    _allow,
+    look=_would_allow,
+    act=_allow,
 )
 ACKNOWLEDGE = Operation(
     "acknowledge_dead_letters",
     "Note that somebody has seen the open dead letters of a stream. The letters stay open.",
     AcknowledgeConfig,
-    _would_acknowledge,
-    _acknowledge,
+    look=_would_acknowledge,
+    act=_acknowledge,
 )

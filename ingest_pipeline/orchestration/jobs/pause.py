@@ -48,13 +48,13 @@ PAUSE = Operation(
     "pause_stream",
     "Stop a stream within a batch, on every machine, until it is resumed.",
     PauseConfig,
-    _would_pause,
-    _pause,
+    look=_would_pause,
+    act=_pause,
 )
 RESUME = Operation(
     "resume_stream",
     "Let a paused stream go on. Its sensor launches a run.",
     ResumeConfig,
-    _would_resume,
-    _resume,
+    look=_would_resume,
+    act=_resume,
 )

@@ -59,6 +59,6 @@ REPLAY = Operation(
     "replay",
     "Read a range from Kafka again and store the missing rows. Rows that exist, positions and counters stay.",
     ReplayConfig,
-    _would_replay,
-    _replay,
+    look=_would_replay,
+    act=_replay,
 )
