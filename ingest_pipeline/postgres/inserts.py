@@ -47,8 +47,8 @@ class Inserts:
             return self._elements(connection, rows)
         with mapped_errors(self._doing, of_rows=True):
             if (existing := self._existing_rows) is not None:
-                prepared = existing.prepared(rows)
-                return send(connection, prepared, self._sql.insert, existing.copy if self._by_copy else None, parameters=tuple)
+                prepared, copy = existing.prepared(rows), existing.copy if self._by_copy else None
+                return send(connection, prepared, self._sql.insert, copy, parameters=tuple)
             return send(connection, rows, self._sql.insert, self._sql.copy if self._by_copy else None)
 
     def _elements(self, connection: Connection, records: list[Row]) -> int:
