@@ -16,8 +16,9 @@ _CLASSES = {"Annotated", "Struct", "Stream", "Epoch", "Decimal", "UUID", "Avro",
 def python_text(stream: str, topic: str, inferred: Inferred, record_format: str = "") -> str:
     """The module of a stream."""
     classes: list[str] = []
-    event = _class(_camel_case(stream), inferred.fields, {*_CLASSES}, classes)
     fields = list(_all_fields(inferred.fields))
+    taken = {*_CLASSES, *(item.name for item in fields)}  # a field with a default hides the class of its name
+    event = _class(_camel_case(stream), inferred.fields, taken, classes)
     options = [quoted(stream), event, *([f"topic={quoted(topic)}"] if topic != stream else [])]
     options += [f"format={record_format}()"] if record_format else []
     options += [f'extra_column="{inferred.extra_column}"'] if inferred.left_out and record_format != AVRO else []

@@ -50,6 +50,7 @@ def text(*records: dict[str, Any]) -> str:
 @given(OBJECTS)
 @example([{"kafka": {"offset": 1}}, {"a": {"b": 1}, "a_b": 2}])
 @example([{"é" * 40: {"ü" * 40: 1}}])
+@example([{"名": {"x": None}}, {}])
 @example([{"x": 10**400}, {"x": 1.5}])
 @example([{"datetime": "2026-01-31T00:00:00Z", "when": "2026-01-31T00:00:00Z"}])
 def test_every_record_of_the_sample_becomes_a_row(objects: list[dict[str, Any]]) -> None:
