@@ -70,7 +70,7 @@ lock: ## Make both locks again from pyproject.toml (ARGS=--upgrade for newer ver
 	compile="$$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 		--no-header pyproject.toml"; \
 	$$compile --extra dev --output-file requirements.lock $(ARGS) && \
-	$$compile --extra avro --extra protobuf --extra zstd --no-annotate --constraint requirements.lock --output-file requirements-prod.lock
+	$$compile --extra production --no-annotate --constraint requirements.lock --output-file requirements-prod.lock
 
 sbom: ## Write sbom.cdx.json, the CycloneDX list of the packages in production
 	@$(call WITH_TOOL,cyclonedx-bom==7.5.0) \

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ingest_pipeline.orchestration.run.journal import AGAIN_SECONDS, FINISH_SECONDS, Journal, storage_errors
+from ingest_pipeline.orchestration.run.journal import AGAIN_SECONDS, FINISH_SECONDS, Journal
+from ingest_pipeline.orchestration.storage_errors import storage_errors
 from ingest_pipeline.testing import SettableClock
 
 KEY = dg.AssetKey("price")

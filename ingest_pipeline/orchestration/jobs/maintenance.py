@@ -1,4 +1,4 @@
-"""Deletes old runs of this code location with their files, and old ticks, to keep Dagster's storage small.
+"""Deletes old runs of this code location with their files, old ticks and old events, to keep Dagster's storage small.
 
 The instance may hold runs of other projects. A run is deleted only if its tags name this package and no other code
 location launched it. `instance.delete_run` leaves the run's SQLite file and its compute logs, so this module deletes
@@ -16,8 +16,9 @@ from dagster._core.scheduler.instigation import TickStatus
 from ...operations.clients import Clients
 from ...operations.stream_context import StreamContext
 from .. import tags
-from ..asset_keys import asset_key
+from ..asset_keys import asset_key, topic_key
 from ..run_history import ENDED
+from .event_retention import purge_events
 from .letter_retention import purge_op
 from .partitions import partitions_op
 
@@ -52,6 +53,9 @@ def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors
         for run_id in doomed:
             delete_run(context.instance, run_id)
         context.log.info(f"deleted {len(doomed):,} finished runs")
+        keys = [*assets, *map(topic_key, contexts)]
+        purged = purge_events(context.instance, keys, now - settings.failed_run_retention_days * _DAY_SECONDS)
+        context.log.info(f"deleted {purged:,} evaluations of checks and events without a run")
         days = {TickStatus.SUCCESS: settings.run_retention_days, TickStatus.FAILURE: settings.failed_run_retention_days}
         before = {status: now - limit * _DAY_SECONDS for status, limit in days.items()}
         purge_ticks(context.instance, sensors, repository, before)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from logging import Logger
 from typing import Any
 
 import dagster as dg
 
 from ...core.ports import Clock
+from ..storage_errors import storage_errors
 
 AGAIN_SECONDS = 10.0
 """Minimum pause after a failed write. The drain waits during every attempt, so a slow attempt is followed by a pause of
@@ -22,27 +19,6 @@ FINISH_SECONDS = 30.0
 """How long an ending run tries to write the remaining entries."""
 _SAID = 50
 """Maximum messages kept for a later attempt. The compute log has all messages."""
-
-
-_OF_PACKAGES = (
-    ("sqlalchemy", "exc", "DBAPIError"),
-    ("sqlalchemy", "exc", "TimeoutError"),
-    ("dagster_postgres", "utils", "DagsterPostgresException"),
-    ("dagster_mysql", "utils", "DagsterMySQLException"),
-)
-"""Exceptions of Dagster's storages when their database refuses a write or does not answer. The last two follow the
-storage's own connection attempts."""
-
-
-@cache
-def storage_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of Dagster's storages and of disks. The packages are imported when a run needs them."""
-    exceptions = [
-        getattr(import_module(f"{package}.{module}"), name)
-        for package, module, name in _OF_PACKAGES
-        if find_spec(package) is not None
-    ]
-    return (sqlite3.Error, OSError, *exceptions)
 
 
 class Journal:

@@ -9,7 +9,7 @@ from types import FrameType
 import dagster as dg
 
 from ...core.end_reasons import EndReason
-from .journal import storage_errors
+from ..storage_errors import storage_errors
 
 
 class StopRequest:
