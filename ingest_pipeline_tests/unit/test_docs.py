@@ -15,6 +15,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SETTINGS = {row.name for row in describe(load_settings([], {}))}
 OTHER_NAMES = {"COMMIT", "CHECK", "COPY", "SIGTERM", "SIGINT", "STREAMS", "CANCELED", "SUCCESS", "DAGSTER_HOME"}
+DEPLOYMENT = "\n".join(
+    (ROOT / name).read_text() for name in ("deploy/dagster.yaml", "deploy/Dockerfile", ".env.example")
+)
 
 
 def code(page: Path) -> list[str]:
@@ -59,6 +62,7 @@ def test_paths_exist(page: Path) -> None:
 def test_settings_exist(page: Path) -> None:
     named = set(re.findall(r"\b[A-Z]{3,}(?:_[A-Z]+)+\b", page.read_text()))
     unknown = {name for name in named - SETTINGS - OTHER_NAMES if not name.startswith("KAFKA_")}
+    unknown -= set(re.findall(r"\b[A-Z_]+\b", DEPLOYMENT))
     assert not {name for name in unknown if not any(name.endswith(f"_{setting}") for setting in SETTINGS)}
 
 
