@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .components.kafka_to_postgres import KafkaToPostgres as KafkaToPostgres
-    from .components.kafka_to_postgres import project_streams as project_streams
     from .core.fields import AsJson as AsJson
     from .core.formats import Avro as Avro
     from .core.formats import Csv as Csv
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from .core.time_forms import Epoch as Epoch
     from .core.time_forms import TimeFormat as TimeFormat
     from .orchestration.build import build_definitions as build_definitions
+    from .orchestration.components.kafka_to_postgres import KafkaToPostgres as KafkaToPostgres
+    from .orchestration.components.kafka_to_postgres import project_streams as project_streams
 
 __all__ = [
     "AsJson",
@@ -43,12 +43,12 @@ _MODULES = {
     "Epoch": ".core.time_forms",
     "Json": ".core.formats",
     "JsonSchema": ".core.formats",
-    "KafkaToPostgres": ".components.kafka_to_postgres",
+    "KafkaToPostgres": ".orchestration.components.kafka_to_postgres",
     "Protobuf": ".core.formats",
     "Stream": ".core.stream",
     "TimeFormat": ".core.time_forms",
     "build_definitions": ".orchestration.build",
-    "project_streams": ".components.kafka_to_postgres",
+    "project_streams": ".orchestration.components.kafka_to_postgres",
 }
 
 

@@ -19,8 +19,8 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from ingest_pipeline import Avro, JsonSchema, Stream
 from ingest_pipeline.cli import main
-from ingest_pipeline.components.attributes import attributes_model, stream_of
 from ingest_pipeline.operations.sample import unknown_stream
+from ingest_pipeline.orchestration.components.attributes import attributes_model, stream_of
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.records import Record
 from ingest_pipeline_tests.servers.schema_registry import SchemaRegistryServer

@@ -27,7 +27,6 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "testing": ({"core"}, KAFKA | DATABASE),
     "operations": ({"core", "kafka", "postgres", "schema_registry", "settings"}, set()),
     "orchestration": ({"core", "kafka", "operations", "postgres", "settings"}, {"dagster"}),
-    "components": ({"core", "operations", "orchestration", "settings"}, {"dagster"}),
     "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
     "local": (set(), KAFKA | DATABASE),
     "demo": ({"core", "kafka", "local", "operations", "orchestration", "settings"}, OUTSIDE),
@@ -35,7 +34,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"core", "demo", "kafka", "local", "operations", "orchestration", "postgres", "settings", "streams"},
         set(),
     ),
-    "": ({"components", "core", "orchestration"}, set()),
+    "": ({"core", "orchestration"}, set()),
 }
 
 

@@ -10,11 +10,11 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest_pipeline.components.attributes import attributes_model, stream_of
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.inference import Inferred, decode_object, infer
 from ingest_pipeline.core.inferred_text import python_text, quoted, yaml_text
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.orchestration.components.attributes import attributes_model, stream_of
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 TIMES = st.sampled_from(

@@ -11,8 +11,8 @@ import yaml
 from msgspec import Meta, Struct, field
 
 from ingest_pipeline import AsJson, Epoch, Stream, TimeFormat
-from ingest_pipeline.components.attributes import attributes_model, stream_of
 from ingest_pipeline.core.errors import SettingsError
+from ingest_pipeline.orchestration.components.attributes import attributes_model, stream_of
 
 READING = """
 name: reading

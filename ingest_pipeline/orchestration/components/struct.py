@@ -16,9 +16,9 @@ from uuid import UUID
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..core.errors import SettingsError
-from ..core.fields import AsJson, field_of, is_struct, unwrap
-from ..core.time_forms import Epoch, TimeForm, TimeFormat
+from ...core.errors import SettingsError
+from ...core.fields import AsJson, field_of, is_struct, unwrap
+from ...core.time_forms import Epoch, TimeForm, TimeFormat
 
 OBJECT = "object"
 _TYPES: dict[str, Any] = {

@@ -12,11 +12,11 @@ import dagster as dg
 from dagster.components.component_scaffolding import scaffold_component
 from pydantic import BaseModel, ValidationError
 
-from ..core.errors import SettingsError
-from ..core.stream import Stream
-from ..operations.clients import Clients
-from ..orchestration.build import Location
-from ..settings import settings_of
+from ...core.errors import SettingsError
+from ...core.stream import Stream
+from ...operations.clients import Clients
+from ...settings import settings_of
+from ..build import Location
 from .attributes import attributes_model, stream_of
 
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
-from ..core.errors import SettingsError
-from ..core.formats import Format
-from ..core.stream import Stream
-from ..settings import settings_of
-from ..settings.declared import SETTINGS
-from ..settings.variables import variable
+from ...core.errors import SettingsError
+from ...core.formats import Format
+from ...core.stream import Stream
+from ...settings import settings_of
+from ...settings.declared import SETTINGS
+from ...settings.variables import variable
 from .struct import Fields, camel_case, struct_of
 
 FORMATS = {re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in get_args(Format)}
