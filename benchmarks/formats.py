@@ -17,7 +17,8 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from ingest_pipeline import Avro, Csv, Json, JsonSchema, Protobuf, Stream
+from ingest_pipeline.core.formats import Avro, Csv, Json, JsonSchema, Protobuf
+from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.meter_message import METER
 from ingest_pipeline_tests.servers.schema_registry import SchemaRegistryServer
 

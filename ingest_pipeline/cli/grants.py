@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..core.roles import Role
+from ..operations.grants import grant_lines
 from ..settings.streams import load_streams
 from .main import settings_of_streams
 
@@ -32,31 +33,5 @@ def grants(role: str, name: str | None, principal: str | None) -> None:
 
     Example: ingest grants --role reader --to grafana
     """
-    from ..kafka import acls
-    from ..kafka.client import bootstrap_servers
-    from ..postgres import roles
-    from ..postgres.sql import Schemas
-
-    settings, streams, chosen = settings_of_streams(), load_streams(), Role(role)
-    name = name or f"ingest_{role}"
-    script = roles.script(
-        chosen,
-        name,
-        streams,
-        Schemas(settings.database_schema, settings.ledger_schema),
-        database=settings.database_name,
-        accepts_losses=settings.accepts_losses,
-    )
-    click.echo("\n".join(script))
-    commands = acls.script(
-        chosen,
-        principal or f"User:{settings.kafka.get('sasl.username', name)}",
-        bootstrap_servers(settings.kafka),
-        topics=[stream.topic for stream in streams],
-        groups=[f"{settings.kafka_group_prefix}{stream.name}" for stream in streams],
-        adopted_groups=[group for stream in settings.streams.values() if (group := stream.adopt_group)],
-    )
-    for number, command in enumerate(commands):
-        if not number:
-            click.echo("\n# In a shell, with the login of a Kafka administrator in --command-config:")
-        click.echo(command)
+    lines = grant_lines(settings_of_streams(), load_streams(), Role(role), name=name, principal=principal)
+    click.echo("\n".join(lines))

@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "local": (set(), KAFKA | DATABASE),
     "demo": ({"core", "kafka", "local", "operations", "orchestration", "settings"}, OUTSIDE),
     "cli": (
-        {"core", "demo", "kafka", "local", "operations", "orchestration", "postgres", "settings", "streams"},
+        {"core", "demo", "local", "operations", "orchestration", "postgres", "settings", "streams"},
         set(),
     ),
     "": ({"core", "orchestration"}, set()),
