@@ -70,7 +70,7 @@ def posts(
         after_seconds: a problem that ends earlier gives no message.
     """
     begun: defaultdict[tuple[str, str, int], list[tuple[Stream, Problem]]] = defaultdict(list)
-    over: defaultdict[tuple[tuple[Kind, ...], str], list[Stream]] = defaultdict(list)
+    over: defaultdict[tuple[tuple[Kind, ...], str], list[tuple[Stream, Problem | None]]] = defaultdict(list)
     entries = {name: dict(problems) for name, problems in observed.items()}
     for stream in streams:
         status, then, problems = statuses[stream.name], before.get(stream.name, {}), entries[stream.name]
@@ -79,7 +79,8 @@ def posts(
         if due:
             begun[due[0].message, status.level.label, len({problem.kind for problem in due})].append((stream, due[0]))
         if ended:
-            over[ended, _better(status)].append(stream)
+            rest = None if due else next(iter(_unwell(status)), None)
+            over[ended, _better(status, rest)].append((stream, rest))
     result = []
     for (_, label, count), members in begun.items():
         after = {stream.name: _posted(entries[stream.name], now, after_seconds) for stream, _ in members}
@@ -87,13 +88,12 @@ def posts(
         result.append(Post(_begun(members, label, count, since), after))
         entries |= {name: dict(problems) for name, problems in after.items()}
     for (ended, words), recovered in over.items():
-        since = min(before[stream.name][kind].since for stream in recovered for kind in ended)
-        result.append(
-            Post(
-                _over(recovered, ended, words, since=since, now=now),
-                {stream.name: entries[stream.name] for stream in recovered},
-            )
-        )
+        # The message names a problem that remains, so the end of this problem is news too.
+        after = {
+            stream.name: _posted(entries[stream.name], now, 0 if rest else after_seconds) for stream, rest in recovered
+        }
+        since = min(before[stream.name][kind].since for stream, _ in recovered for kind in ended)
+        result.append(Post(_over(recovered, ended, words, since=since, now=now), after))
     return result
 
 
@@ -121,20 +121,34 @@ def _begun(members: Sequence[tuple[Stream, Problem]], label: str, count: int, si
     stream, problem = members[0]
     streams = [member for member, _ in members]
     more = f" (and {count - 1} more)" if count > 1 else ""
-    message = _one_line(problem.message).removeprefix(f"{label}: ")
-    what = f"{_names(streams)} {_are(streams)} {label}: {message}{more}"
+    what = f"{_names(streams)} {_are(streams)} {label}: {_message(problem, label)}{more}"
     return f"{what}\nsince {_moment(since)}\n{remedy(problem, stream)}"
 
 
-def _better(status: StreamStatus) -> str:
+def _better(status: StreamStatus, rest: Problem | None) -> str:
     if status.level == Level.HEALTHY:
         return "well again"
-    return f"still {'paused' if status.paused else status.level.label}, and better"
+    label = "paused" if status.paused else status.level.label
+    return f"still {label}: {_message(rest, label)}" if rest else f"still {label}, and better"
 
 
-def _over(streams: Sequence[Stream], ended: Sequence[Kind], words: str, *, since: datetime, now: datetime) -> str:
-    spans = f"{_moment(since)} to {_moment(now)}"
-    return f"{_names(streams)} {_are(streams)} {words}\n{', '.join(ended)}: {spans}"
+def _over(
+    members: Sequence[tuple[Stream, Problem | None]],
+    ended: Sequence[Kind],
+    words: str,
+    *,
+    since: datetime,
+    now: datetime,
+) -> str:
+    streams = [stream for stream, _ in members]
+    stream, rest = members[0]
+    lines = [f"{_names(streams)} {_are(streams)} {words}"]
+    lines.append(f"{', '.join(ended)}: {_moment(since)} to {_moment(now)}")
+    return "\n".join([*lines, *([remedy(rest, stream)] if rest else [])])
+
+
+def _message(problem: Problem, label: str) -> str:
+    return _one_line(problem.message).removeprefix(f"{label}: ")
 
 
 def _names(streams: Sequence[Stream]) -> str:

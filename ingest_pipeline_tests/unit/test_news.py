@@ -87,9 +87,18 @@ def test_a_new_problem_of_an_unwell_stream_is_posted_and_an_ended_one_too() -> N
         "The sensor tries again by itself. `ingest check` tries every server, table and right."
     ]
     assert watch.look(REFUSED) == [
-        "reading is still degraded, and better\nno answer: 2026-01-01T12:01:10Z to 2026-01-01T12:02:20Z"
+        "reading is still degraded: 2 open dead letters\nno answer: 2026-01-01T12:01:10Z to 2026-01-01T12:02:20Z\n"
+        "Redrive or discard them, or run `ingest dead-letters acknowledge reading`."
     ]
     assert watch.look() == ["reading is well again\nrefused records: 2026-01-01T12:00:00Z to 2026-01-01T12:02:30Z"]
+
+
+def test_the_end_of_a_problem_that_only_remained_is_posted_too() -> None:
+    watch = Watch()
+    watch.look(LOSS, times=7)
+    (text,) = watch.look(REFUSED)  # younger than a minute
+    assert text.splitlines()[0] == "reading is still degraded: 2 open dead letters"
+    assert watch.look() == ["reading is well again\nrefused records: 2026-01-01T12:01:10Z to 2026-01-01T12:01:20Z"]
 
 
 def test_several_problems_that_are_due_together_share_a_message() -> None:
