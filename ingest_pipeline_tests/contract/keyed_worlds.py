@@ -14,7 +14,7 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.core.ledger_ports import ReplayStore
 from ingest_pipeline.core.letter_filter import LetterFilter
-from ingest_pipeline.core.record import CommitResult, Message, NextOffset, Position
+from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset, Position
 from ingest_pipeline.core.record_keys import deleted_row
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.stream import Stream
@@ -26,6 +26,7 @@ from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.testing import (
+    Fault,
     MemoryDatabase,
     MemoryDeadLetters,
     MemoryLedger,
@@ -34,7 +35,7 @@ from ingest_pipeline.testing import (
     MemoryWritingConnection,
 )
 from ingest_pipeline.testing.log import MemoryMessage
-from ingest_pipeline_tests.contract.ledger_worlds import begin
+from ingest_pipeline_tests.contract.ledger_worlds import begin, lose_answer
 from ingest_pipeline_tests.samples import STAMP_MS, make_batch
 
 LIMIT = 1000
@@ -71,15 +72,19 @@ class KeyedWorld:
         begin(self.ledger, 0, 1)
         assert self.session.own((0, 1), exact=True) == {}
 
-    def write(self, *records: tuple[int, str | None, bytes | None]) -> CommitResult:
-        """Write (partition, key, value) as one batch."""
+    def batch(self, *records: tuple[int, str | None, bytes | None]) -> Batch:
+        """The batch of (partition, key, value)."""
         batch: list[Message] = []
         for partition, key, value in records:
             raw = None if key is None else key.encode()
             offset = len(self.read[partition])
             batch.append(MemoryMessage(partition, offset, 0, value, timestamp_ms=STAMP_MS, key=raw))
             self.read[partition].append(batch[-1])
-        return self.session.write(make_batch(self.session.positions, batch, stream=self.stream))
+        return make_batch(self.session.positions, batch, stream=self.stream)
+
+    def write(self, *records: tuple[int, str | None, bytes | None]) -> CommitResult:
+        """Write (partition, key, value) as one batch."""
+        return self.session.write(self.batch(*records))
 
     def replay(self, partition: int, start: int, stop: int) -> Replayed:
         position = {partition: Position(partition, 1, NextOffset(start))}
@@ -119,6 +124,10 @@ class KeyedWorld:
         """Delete a row behind the ledger's back."""
         raise NotImplementedError
 
+    def break_write(self, fault: Fault) -> None:
+        """Let the next write break off there."""
+        raise NotImplementedError
+
     def close(self) -> None: ...
 
 
@@ -144,6 +153,9 @@ class MemoryKeyedWorld(KeyedWorld):
 
     def accept_high_readings(self) -> None:
         self.database.table("level").checks.clear()
+
+    def break_write(self, fault: Fault) -> None:
+        self.database.script(fault)
 
     def rekey(self, keys: Mapping[tuple[int, int], str]) -> None:
         letters = self.database.table("level").dead_letters
@@ -180,6 +192,23 @@ class PostgresKeyedWorld(KeyedWorld):
 
     def accept_high_readings(self) -> None:
         self.sql.execute("ALTER TABLE level DROP CONSTRAINT low")
+
+    def break_write(self, fault: Fault) -> None:
+        connection: psycopg.Connection[Any] = self.connection.driver_connection
+        commit, commits = connection.commit, 0
+
+        def break_commit() -> None:
+            nonlocal commits
+            commits += 1
+            if commits == 1:  # of the temporary table
+                commit()
+            elif fault is Fault.BEFORE_COMMIT:
+                self.sql.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
+                commit()
+            else:
+                lose_answer(connection, self.sql)
+
+        connection.commit = break_commit  # type: ignore[method-assign]
 
     def rekey(self, keys: Mapping[tuple[int, int], str]) -> None:
         for (partition, offset), key in keys.items():

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
+import psycopg
 import pytest
 
+from ingest_pipeline.core.errors import DatabaseUnavailable, SchemaMismatch
 from ingest_pipeline.core.ledger import Redriven, Replayed
+from ingest_pipeline.postgres.database import Database
+from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.settings.database_url import sqlalchemy_url
+from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.contract.keyed_worlds import LIMIT, NewWorld, keyed, level, new_worlds
 from ingest_pipeline_tests.contract.ledger_worlds import WORLDS
 
@@ -154,3 +161,35 @@ def test_replay_stores_only_what_is_missing_or_older(new_world: NewWorld) -> Non
     assert world.rows() == {"a": (2, 0, 0, 2), "b": (1, 0, 0, 1)}
     assert world.replay(0, 0, 4) == Replayed(stored=1, present=3)
     assert world.rows() == {"a": (2, 0, 0, 2), "b": (1, 0, 0, 1), "c": (1, 0, 0, 3)}
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE_COMMIT, Fault.AFTER_COMMIT], ids=str)
+def test_a_lost_connection_writes_a_batch_once(new_world: NewWorld, fault: Fault) -> None:
+    world = new_world(keyed(deletes=True))
+    world.break_write(fault)
+    batch = world.batch((0, "a", level("a", 1)), (0, "b", level("b", 1)), (0, "b", None), (1, "c", level("c", 1)))
+    with pytest.raises(DatabaseUnavailable):
+        world.session.write(batch)
+    committed = world.session.recover(batch)
+    assert (committed is None) == (fault is Fault.BEFORE_COMMIT)
+    if committed is None:
+        world.session.write(batch)
+    world.write((0, "a", level("a", 2)))
+    assert world.rows() == {"a": (2, 0, 0, 3), "c": (1, 0, 1, 0)}
+    assert world.counters() == (5, 0, 0)
+
+
+def test_an_existing_table_needs_a_unique_index_on_the_key(database_url: str) -> None:
+    database, stream = Database(sqlalchemy_url(database_url)), keyed()
+    with psycopg.connect(database_url, autocommit=True) as sql:
+        PostgresLedger(database, stream).prepare()
+        for change, usable in (
+            ("DROP CONSTRAINT level_pkey", False),
+            ("ADD UNIQUE (device, version)", False),
+            ("ADD UNIQUE (device) DEFERRABLE", False),
+            ("ADD UNIQUE (device)", True),
+        ):
+            sql.execute(f"ALTER TABLE level {change}".encode())
+            with nullcontext() if usable else pytest.raises(SchemaMismatch, match=r'ADD PRIMARY KEY \("device"\)'):
+                PostgresLedger(database, stream).prepare()
+    database.dispose()
