@@ -21,6 +21,7 @@ from . import (
     many,
     shapes,
     throughput,
+    upsert,
 )
 from .effort import Effort
 from .system import System, system
@@ -35,6 +36,7 @@ PARTS: dict[str, tuple[str, Callable[[System, Effort], str]]] = {
     "many": ("Many streams in one job", many.section),
     "shape": ("What records and batches look like", shapes.section),
     "formats": ("Formats", formats.section),
+    "upsert": ("Upserts", upsert.section),
     "refused": ("Rows that only the database refuses", isolation.section),
     "kills": ("kill -9", kills.section),
     "comparison": ("The scenarios of the comparison", comparison.section),
