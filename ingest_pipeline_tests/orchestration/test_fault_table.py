@@ -203,6 +203,8 @@ def test_everybody_says_the_same(night: Night, fault: Fault) -> None:
     said = night.webhook.texts[before + 1 :]
     wait_for("the good news", lambda: night.is_told_well(before + 1), REACH_SECONDS, every=0.1)
     well_seconds = time.monotonic() - healthy
+    # The run that goes on reports its checks when it ends, after RUN_IDLE_SECONDS.
+    wait_for("green checks", lambda: night.look().checks == {}, REACH_SECONDS, every=0.5)
     after = night.look()
     first = look.status["messages"][0]
     checks = "; ".join(f"{name}: {text}" for name, text in look.checks.items())
