@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from .choices import OnConflict
 from .columns import Column
@@ -13,29 +12,34 @@ from .errors import SettingsError
 from .fields import PG_TYPES
 from .record import STAMP
 
-if TYPE_CHECKING:
-    from .stream import Stream
-
 _NOT_IN_A_KEY = {PG_TYPES[kind][0] for kind in (dict, list, float)}
 _NOT_IN_A_RECORD_KEY = _NOT_IN_A_KEY | {PG_TYPES[kind][0] for kind in (bytes, datetime)}
 _VERSIONS = {PG_TYPES[kind][0] for kind in (int, Decimal, datetime, date)}
 """Types that Python and PostgreSQL order alike."""
 
 
-def check_key(stream: Stream) -> None:
-    """Raises SettingsError with the reason, which does not name the stream."""
-    key, on_conflict, only_newer = stream.key, stream.on_conflict, stream.only_newer
+def check_key(
+    key: Sequence[str],
+    row_columns: Sequence[Column],
+    *,
+    on_conflict: str,
+    only_newer: str,
+    deletes: bool,
+    many: bool,
+    key_column: str,
+) -> None:
+    """Raises SettingsError with the reason, which does not name the stream. The arguments are a Stream's attributes."""
     if on_conflict not in set(OnConflict):
         raise SettingsError(f'on_conflict {on_conflict!r} is neither "update" nor "ignore"')
     if not key:
-        if on_conflict != OnConflict.UPDATE or only_newer or stream.deletes:
+        if on_conflict != OnConflict.UPDATE or only_newer or deletes:
             raise SettingsError("on_conflict, only_newer and deletes need a key")
         return
     if not isinstance(key, tuple) or len(set(key)) < len(key):
         raise SettingsError(f'key {key!r} is not a tuple of different columns, such as key=("device_id",)')
-    if stream.many:
+    if many:
         raise SettingsError("a stream with a key stores one row of each record, and many=True stores several")
-    columns = {column.name: column for column in stream.row_columns[STAMP + 1 :]}
+    columns = {column.name: column for column in row_columns[STAMP + 1 :]}
     for name in key:
         if (column := columns.get(name)) is None:
             raise SettingsError(f"key: {name!r} is neither a field of the event nor the key_column")
@@ -45,8 +49,8 @@ def check_key(stream: Stream) -> None:
             raise SettingsError(f"key: {name} is {column.pg_type}, which has no exact equality")
     if only_newer:
         _check_version(only_newer, on_conflict, columns)
-    if stream.deletes and key != (stream.key_column,):
-        _check_record_key(key, columns, stream.key_column)
+    if deletes and key != (key_column,):
+        _check_record_key(key, columns, key_column)
 
 
 def _check_version(only_newer: str, on_conflict: str, columns: Mapping[str, Column]) -> None:

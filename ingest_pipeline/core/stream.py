@@ -288,6 +288,7 @@ class Stream:
             if self.many:
                 names = [column.name for column in self.row_columns]
                 check_many(self.format, self.envelope, self.shape, self.transform, columns=names)
-            check_key(self)
+            options = ("on_conflict", "only_newer", "deletes", "many", "key_column")
+            check_key(self.key, self.row_columns, **{name: getattr(self, name) for name in options})
         except SettingsError as error:
             raise SettingsError(f"stream {self.name}: {error.message}") from None
