@@ -70,7 +70,7 @@ def test_closing_frees_the_partitions(world: LedgerWorld) -> None:
     assert own_within(second, (0, 1), 10.0) == {}
 
 
-def test_waiting_ends_when_told_to(world: LedgerWorld) -> None:
+def test_waiting_ends_on_request(world: LedgerWorld) -> None:
     world.owning("first")
     second = world.session("second")
     missing = own_within(second, (0, 1), 60.0, stop=lambda: "terminated")
@@ -141,7 +141,7 @@ def test_an_overtaken_run_recovers_nothing(world: LedgerWorld, overtaken: Ledger
     assert untouched(world)
 
 
-def test_a_run_overtaken_by_one_that_has_left_recovers_nothing(world: LedgerWorld) -> None:
+def test_a_run_superseded_by_an_ended_run_recovers_nothing(world: LedgerWorld) -> None:
     first = world.owning("first")
     world.free(first)
     world.owning("second").connection.close()
@@ -149,7 +149,7 @@ def test_a_run_overtaken_by_one_that_has_left_recovers_nothing(world: LedgerWorl
         first.recover(None)
 
 
-def test_a_run_does_not_take_another_ones_progress_for_its_own(world: LedgerWorld) -> None:
+def test_a_run_does_not_claim_the_progress_of_another_run(world: LedgerWorld) -> None:
     first = world.owning("first")
     batch = make_batch(first.positions, [message(0, 0)])
     world.free(first)

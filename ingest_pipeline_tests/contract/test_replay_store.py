@@ -121,7 +121,7 @@ def test_records_with_a_letter_are_left_to_redrive(world: LedgerWorld) -> None:
     assert set(world.rows()) == {(0, 0), (0, 3)}
 
 
-def test_what_nobody_can_store_and_has_no_letter_is_refused(world: LedgerWorld) -> None:
+def test_an_unstorable_record_without_a_letter_is_refused(world: LedgerWorld) -> None:
     drained(world, "...")
     for offset in (0, 1, 2):
         delete_row(world, offset)

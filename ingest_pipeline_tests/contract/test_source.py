@@ -103,7 +103,7 @@ class TestRecords:
 
 
 class TestEnds:
-    def test_an_end_is_told_even_where_nothing_was_read_and_only_once(self, world: World) -> None:
+    def test_the_end_of_an_empty_partition_is_reported_once(self, world: World) -> None:
         topic = world.create(1)
         world.append_all(topic, 0, numbered(2))
         source = world.reading(topic, {0: NextOffset(2)})
@@ -186,7 +186,7 @@ class TestEnds:
 
 
 class TestLoss:
-    def test_deleted_records_are_told_with_their_range(self, world: World) -> None:
+    def test_deleted_records_are_reported_with_their_range(self, world: World) -> None:
         world.need("delete_records")
         topic = world.create(1)
         world.append_all(topic, 0, numbered(10))
@@ -258,7 +258,7 @@ class TestAcknowledge:
 
 
 class TestAbsence:
-    def test_a_broker_that_stays_away_is_told_once_patience_is_over(self) -> None:
+    def test_a_broker_that_stays_away_fails_the_read_after_retry_seconds(self) -> None:
         world = MemoryWorld()
         topic = world.create(1)
         source = world.reading(topic, starts(0), retry_seconds=2.0)

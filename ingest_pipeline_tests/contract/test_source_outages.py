@@ -177,7 +177,7 @@ class TestRights:
         wait_for("both rights to be missing", lambda: acls.missing(admin, topic, group) == expected)
         admin.close()
 
-    def test_one_that_stays_away_is_told_when_patience_is_over(self, guarded: RealWorld) -> None:
+    def test_a_lasting_lack_of_rights_fails_after_retry_seconds(self, guarded: RealWorld) -> None:
         topic = guarded.create(1)
         source = guarded.reading(topic, {0: NextOffset(0)}, retry_seconds=1.0)
         read_to(source, {0: 0})
@@ -217,7 +217,7 @@ class TestOutages:
         records, _ = read_to(source, {0: 1})
         assert values(records) == [b"back"]
 
-    def test_a_broker_that_stays_away_is_told(self, killable: RealWorld) -> None:
+    def test_a_broker_that_stays_away_is_reported(self, killable: RealWorld) -> None:
         topic = killable.create(1)
         source = killable.reading(topic, {0: NextOffset(0)}, retry_seconds=1.0)
         read_to(source, {0: 0})

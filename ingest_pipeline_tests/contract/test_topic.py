@@ -60,7 +60,7 @@ class TestIdentity:
         world.add_partitions(topic, 5)
         assert facts.identity().partitions == 5
 
-    def test_a_missing_topic_is_told_and_not_made_by_asking(self, world: World) -> None:
+    def test_a_missing_topic_is_reported_and_not_created(self, world: World) -> None:
         facts = world.facts("contract-nobody-made-this")
         for _ in range(2):
             with pytest.raises(TopicMissing) as missing:
@@ -134,11 +134,11 @@ class TestOffsets:
 
 
 class TestGroup:
-    def test_a_group_nobody_used_has_no_offsets(self, world: World) -> None:
+    def test_an_unused_group_has_no_offsets(self, world: World) -> None:
         facts = world.facts(world.create(2))
         assert once_answered(lambda: facts.group_offsets("contract-nobody-used-this")) == {}
 
-    def test_a_foreign_commit_is_read_with_what_it_says(self, world: World) -> None:
+    def test_a_foreign_commit_is_read_with_its_metadata(self, world: World) -> None:
         topic = world.create(3)
         world.foreign_commit(f"foreign-{topic}", topic, {0: 4, 2: 0}, "flink")
         facts = world.facts(topic)

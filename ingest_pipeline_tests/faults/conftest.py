@@ -1,5 +1,5 @@
-"""The fixture `bench` of the orchestration tests, for tests that strike the servers below it."""
+"""The fixture `make_bench` of the orchestration tests, for tests that strike the servers below it."""
 
-from ingest_pipeline_tests.orchestration.conftest import bench, dagster_storage
+from ingest_pipeline_tests.orchestration.conftest import dagster_storage, make_bench
 
-__all__ = ["bench", "dagster_storage"]
+__all__ = ["dagster_storage", "make_bench"]

@@ -67,7 +67,7 @@ def kafka(kafka_of_module: Kafka) -> Iterator[Kafka]:
 
 
 @pytest.fixture
-def begin(kafka: Kafka, bench: Make) -> Callable[..., tuple[Bench, Acknowledged]]:
+def begin(kafka: Kafka, make_bench: Make) -> Callable[..., tuple[Bench, Acknowledged]]:
     """``begin(replicas, **environ)``: a stream on a topic of its own, with 20 records in each of four partitions."""
 
     def make(replicas: list[list[int]], **environ: str) -> tuple[Bench, Acknowledged]:
@@ -79,7 +79,7 @@ def begin(kafka: Kafka, bench: Make) -> Callable[..., tuple[Bench, Acknowledged]
         acknowledged = Acknowledged(kafka.cluster.bootstrap_servers, topic)
         acknowledged.write(20, ALL)
         servers = ",".join(kafka.cluster.outside.values())
-        location = bench([replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=servers, **environ)
+        location = make_bench([replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=servers, **environ)
         return location, acknowledged
 
     return make

@@ -120,7 +120,7 @@ def world(
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-def test_refused_records_are_told_without_their_contents(world: Callable[..., World], method: str) -> None:
+def test_refused_records_are_reported_without_their_contents(world: Callable[..., World], method: str) -> None:
     pipeline = world()
     pipeline.prepare(CONSTRAINTS)
     refused = refused_prices(pipeline.canary)

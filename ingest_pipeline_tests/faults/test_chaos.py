@@ -39,7 +39,7 @@ def test_a_world_of_one_broker_has_no_faults_of_several() -> None:
     assert "not with 1 brokers: elect leaders" in refused.stderr
 
 
-def test_how_far_it_is_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chaos_prints_its_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(Chaos, "_fresh_rows", lambda *_: 1.0)
     monkeypatch.setattr(Chaos, "_strike", lambda *_: None)
     Chaos(Mock(), SEED, count(0.0, LINE_SECONDS).__next__)._all(["kill", "freeze"])

@@ -51,7 +51,7 @@ def parametrized(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 @parametrized(list(cases()))
-def test_killed_is_as_good_as_not_killed(world: World, case: Case, tmp_path: Path) -> None:
+def test_a_kill_leaves_the_same_rows_as_no_kill(world: World, case: Case, tmp_path: Path) -> None:
     die_and_go_on(world, case, tmp_path)
 
 

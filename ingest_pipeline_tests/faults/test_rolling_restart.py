@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.long, pytest.mark
 
 
 def test_a_rolling_restart_under_load_costs_nothing(
-    kafka_cluster: Callable[[int], KafkaCluster], bench: Callable[..., Bench]
+    kafka_cluster: Callable[[int], KafkaCluster], make_bench: Callable[..., Bench]
 ) -> None:
     cluster = kafka_cluster(3)
     cluster.start()
     topic = f"readings-{uuid.uuid4().hex[:8]}"
     cluster.create_topic(topic, len(ALL))
-    location = bench(
+    location = make_bench(
         [replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=cluster.bootstrap_servers, RUN_MAX_SECONDS="15"
     )
     acknowledged = Acknowledged(cluster.bootstrap_servers, topic)

@@ -167,7 +167,7 @@ def test_a_batch_that_waits_for_an_alter_sees_it(bench: Bench, batches: int) -> 
 
 @pytest.mark.parametrize("batches", [0, WARM])
 @pytest.mark.parametrize("altered", ["meter ALTER whole TYPE double precision", "ingest.dead_letter ADD x int"])
-def test_nobody_alters_a_table_between_the_comparison_and_the_commit(
+def test_no_session_alters_a_table_between_comparison_and_commit(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, altered: str, batches: int
 ) -> None:
     for _ in range(batches):

@@ -125,7 +125,7 @@ def test_nothing_remains_after_a_kill_9(folder: Path) -> None:
     until(lambda: not running(pids), "the end of the tree")
 
 
-def test_a_program_that_ended_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_an_ended_program_is_reported_with_its_last_output(tmp_path: Path) -> None:
     child = Child("greeter", [sys.executable, "-c", "print('no such luck'); raise SystemExit(4)"], tmp_path / "log")
     until(lambda: not child.family.members(), "the end of the greeter")
     with pytest.raises(LocalServerError, match=r"greeter ended with code 4, see .*log: no such luck"):

@@ -76,7 +76,7 @@ def test_a_plain_port_that_is_spoken_to_in_tls(kafka_server: RealKafka, environ:
     assert f"{address} does not use TLS" in message
 
 
-def test_addresses_that_lead_nowhere_are_told_apart() -> None:
+def test_unreachable_addresses_have_messages_of_their_own() -> None:
     refused = f"{HOST}:{free_port()}"
     ((ok, message),) = lines(KAFKA_BOOTSTRAP_SERVERS=f"{refused},kafka.invalid:9092")
     assert not ok

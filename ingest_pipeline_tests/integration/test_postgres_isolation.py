@@ -299,7 +299,7 @@ def test_what_is_not_a_records_fault_stops_the_stream(bench: Bench, state: str, 
     refused(bench, [item("a"), item("b", -1)], set())
 
 
-def test_a_planted_row_is_nobodys_dead_letter(bench: Bench) -> None:
+def test_a_planted_row_is_no_dead_letter(bench: Bench) -> None:
     bench.sql(CASES["check"][0])
     bench.sql("INSERT INTO item (kafka_incarnation, kafka_partition, kafka_offset, event_time, number)"
               " VALUES (1, 0, 2, now(), 0)")  # fmt: skip

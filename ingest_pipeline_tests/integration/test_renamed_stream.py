@@ -35,14 +35,14 @@ def renamed(bench: Bench) -> Iterator[Bench]:
         yield made
 
 
-def test_it_does_not_begin_and_the_old_name_is_told(bench: Bench, renamed: Bench) -> None:
+def test_a_renamed_stream_does_not_begin_and_names_its_old_name(bench: Bench, renamed: Bench) -> None:
     with pytest.raises(LedgerConflict, match=r"positions of stream reading \(partition 0, offsets 0 to 3\)") as caught:
         renamed.ledger.begin(IDENTITY, BEGINNING, first=True)
     assert "\n" not in caught.value.message
     assert bench.sql("SELECT DISTINCT stream FROM ingest.position") == ["reading"]
 
 
-def test_renamed_in_the_ledger_as_documented_it_goes_on(bench: Bench, renamed: Bench) -> None:
+def test_a_stream_renamed_in_the_ledger_as_documented_drains_on(bench: Bench, renamed: Bench) -> None:
     (script,) = re.findall(r"^    BEGIN;\n(?:    .*\n)+?    COMMIT;\n", OPERATIONS.read_text(), re.MULTILINE)
     renamed.ledger.note_tick()
     for statement in script.replace("'old'", "'reading'").replace("'new'", "'measurement'").split(";"):

@@ -55,7 +55,7 @@ def test_a_rate_is_kept(kafka: Mapping[str, str]) -> None:
     assert tally.seconds >= 0.99
 
 
-def test_it_stops_when_told(kafka: Mapping[str, str]) -> None:
+def test_the_simulator_stops_at_its_limit(kafka: Mapping[str, str]) -> None:
     over = threading.Event()
     tally = simulate(kafka, Plan(rate=0), over.is_set, lambda seen: over.set() if seen.acknowledged > 1000 else None)
     assert tally.acknowledged == sum(records_in(kafka, topic) for topic in TOPICS) > 1000

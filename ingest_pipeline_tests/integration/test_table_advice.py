@@ -77,7 +77,7 @@ def test_a_column_that_no_field_fills(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("case", IN_ITS_PLACE)
-def test_what_stands_in_the_tables_place_is_renamed_by_the_statement(bench: Bench, case: str) -> None:
+def test_the_printed_statement_renames_the_relation_in_the_way(bench: Bench, case: str) -> None:
     bench.sql(IN_ITS_PLACE[case])
     with pytest.raises(SchemaMismatch) as refused:
         schema.migrate(bench.database, [SALE])

@@ -1,4 +1,4 @@
-"""`bench` makes code locations in this process."""
+"""`make_bench` makes code locations in this process."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def dagster_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(
+def make_bench(
     request: pytest.FixtureRequest, database_url: str, dagster_storage: Path, tmp_path: Path
 ) -> Iterator[Callable[..., Bench]]:
-    """``bench(streams=[TEMPERATURE], partitions=2, BATCH_SIZE="10", …)``: a topic for every stream, of a name of its
-    own, none with ``partitions=0``. A run ends as it is caught up, unless RUN_IDLE_SECONDS says otherwise.
+    """``make_bench(streams=[TEMPERATURE], partitions=2, BATCH_SIZE="10", …)`` makes a topic for every stream. With
+    ``partitions=0`` no topic is made. A run ends as soon as it is caught up, unless RUN_IDLE_SECONDS says otherwise.
 
     With KAFKA_BOOTSTRAP_SERVERS, no topic is made. ``clients`` makes the clients from settings and clock.
     """

@@ -167,7 +167,7 @@ class Night:
         """The first message about the stream behind the first messages."""
         return next((text for text in self.webhook.texts[skipped:] if text.startswith("temperature")), None)
 
-    def is_told_well(self, skipped: int) -> bool:
+    def is_posted_well(self, skipped: int) -> bool:
         """Whether a message behind the first messages says that the stream is well."""
         return any(text.splitlines()[0] in _WELL for text in self.webhook.texts[skipped:])
 

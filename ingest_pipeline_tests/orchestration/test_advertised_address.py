@@ -18,21 +18,21 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_sensor_run_and_status_name_the_address(
-    kafka_cluster: Callable[[int], KafkaCluster], bench: Callable[..., Bench]
+    kafka_cluster: Callable[[int], KafkaCluster], make_bench: Callable[..., Bench]
 ) -> None:
     cluster = kafka_cluster(1)
     cluster.outside[1] = "kafka.invalid:9092"
     with cluster:
         cluster.create_topic("reading", 2)
         servers = f"{HOST}:{cluster.outside_port(1)}"
-        here = bench([replace(TEMPERATURE, topic="reading")], KAFKA_BOOTSTRAP_SERVERS=servers)
+        bench = make_bench([replace(TEMPERATURE, topic="reading")], KAFKA_BOOTSTRAP_SERVERS=servers)
         with pytest.raises(dg.Failure) as tick:
-            here.tick()
-        run = here.by_sensor()
+            bench.tick()
+        run = bench.by_sensor()
         assert not run.success
         message = (
             f"Kafka at {servers}, topic reading: broker 1 tells clients to connect to kafka.invalid:9092, which does"
             " not resolve on this machine. Correct advertised.listeners there (_RESOLVE)"
         )
         assert tick.value.description == failure(run) == message
-        assert "kafka.invalid:9092" in ingest(here, "status", code=3)
+        assert "kafka.invalid:9092" in ingest(bench, "status", code=3)

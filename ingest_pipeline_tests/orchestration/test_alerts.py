@@ -37,9 +37,9 @@ def webhook() -> Iterator[Webhook]:
 class Ticks:
     """The sensor of a bench, its cursor kept from tick to tick."""
 
-    def __init__(self, here: Bench, address: str, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self._here, self._cursor = here, None
-        self._sensor = alert_sensor(here.contexts, address, answer_seconds)
+    def __init__(self, bench: Bench, address: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._here, self._cursor = bench, None
+        self._sensor = alert_sensor(bench.contexts, address, answer_seconds)
 
     def __call__(self, after_seconds: float = 0.0) -> str:
         """A tick so much later; what it says."""
@@ -53,19 +53,19 @@ class Ticks:
 class Metrics:
     """`ingest metrics --alerts` of the same streams."""
 
-    def __init__(self, here: Bench, address: str) -> None:
-        self._alerts = Alerts(here.contexts, address, name="metrics", by_default=False)
+    def __init__(self, bench: Bench, address: str) -> None:
+        self._alerts = Alerts(bench.contexts, address, name="metrics", by_default=False)
         self._memory = Memory()
 
     def __call__(self) -> int:
         return self._alerts.look(self._memory)
 
 
-def failing(here: Bench, message: str = "disk full") -> None:
+def failing(bench: Bench, message: str = "disk full") -> None:
     """A run failed, and records wait."""
-    ledger = here.clients.ledger(here.stream)
+    ledger = bench.clients.ledger(bench.stream)
     ledger.prepare()
-    here.produce(temperatures(4))
+    bench.produce(temperatures(4))
     ledger.note_failure(message, True)
 
 
@@ -77,10 +77,10 @@ IS_STOPPED, IS_WELL = "temperature is stopped: the last run failed", "temperatur
 
 
 @pytest.mark.kafka
-def test_the_state_is_posted_once_it_has_lasted_and_at_once_when_it_is_over(bench: Make, webhook: Webhook) -> None:
-    here = bench()
-    tick = Ticks(here, webhook.address)
-    failing(here)
+def test_the_state_is_posted_once_it_has_lasted_and_at_once_when_it_is_over(make_bench: Make, webhook: Webhook) -> None:
+    bench = make_bench()
+    tick = Ticks(bench, webhook.address)
+    failing(bench)
     assert tick() == tick(50) == "0 messages posted"
     assert tick(10) == "1 messages posted"
     assert tick(300) == "0 messages posted"
@@ -88,42 +88,42 @@ def test_the_state_is_posted_once_it_has_lasted_and_at_once_when_it_is_over(benc
     assert what.endswith("UTC: disk full")
     assert since.startswith("since 20")
     assert to_do == "Do what the message says, then see `ingest status temperature`."
-    here.drain()
+    bench.drain()
     assert tick(5) == "1 messages posted"
     assert first_lines(webhook) == [IS_STOPPED, IS_WELL]
 
 
 @pytest.mark.kafka
-def test_a_run_that_was_killed_and_healed_soon_gives_no_alert(bench: Make, webhook: Webhook) -> None:
-    here = bench()
-    tick = Ticks(here, webhook.address)
+def test_a_run_that_was_killed_and_healed_soon_gives_no_alert(make_bench: Make, webhook: Webhook) -> None:
+    bench = make_bench()
+    tick = Ticks(bench, webhook.address)
     tick()
-    here.produce(temperatures(4))
-    run = create_run_for_test(here.instance, "drain_temperature", status=dg.DagsterRunStatus.STARTED)
-    here.instance.report_run_failed(run, "The run has no session with PostgreSQL.")
+    bench.produce(temperatures(4))
+    run = create_run_for_test(bench.instance, "drain_temperature", status=dg.DagsterRunStatus.STARTED)
+    bench.instance.report_run_failed(run, "The run has no session with PostgreSQL.")
     tick(14)
-    here.drain()
+    bench.drain()
     tick(5)
     tick(600)
     assert webhook.texts == []
 
 
 @pytest.mark.kafka
-def test_after_a_setting_s_time(bench: Make, webhook: Webhook) -> None:
-    here = bench(ALERT_AFTER_SECONDS="0")
-    failing(here)
-    Ticks(here, webhook.address)()
+def test_after_a_setting_s_time(make_bench: Make, webhook: Webhook) -> None:
+    bench = make_bench(ALERT_AFTER_SECONDS="0")
+    failing(bench)
+    Ticks(bench, webhook.address)()
     assert first_lines(webhook) == [IS_STOPPED]
 
 
 @pytest.mark.kafka
-def test_an_open_dead_letter_is_posted_until_it_is_settled(bench: Make, webhook: Webhook) -> None:
-    here = bench(ALERT_AFTER_SECONDS="0")
-    here.produce(with_broken(temperatures(30), 30))
-    here.drain()
-    tick = Ticks(here, webhook.address)
+def test_an_open_dead_letter_is_posted_until_it_is_settled(make_bench: Make, webhook: Webhook) -> None:
+    bench = make_bench(ALERT_AFTER_SECONDS="0")
+    bench.produce(with_broken(temperatures(30), 30))
+    bench.drain()
+    tick = Ticks(bench, webhook.address)
     tick()
-    ingest(here, "dead-letters", "discard", "temperature", "--yes")
+    ingest(bench, "dead-letters", "discard", "temperature", "--yes")
     tick()
     assert [text.splitlines()[0] for text in webhook.texts] == [
         "temperature is degraded: 1 open dead letters: 1x Input data was truncated. To see them: ingest dead-letters"
@@ -136,45 +136,45 @@ def test_an_open_dead_letter_is_posted_until_it_is_settled(bench: Make, webhook:
 class TestTwoProcesses:
     """The daemon's sensor and `ingest metrics --alerts`."""
 
-    def test_post_once(self, bench: Make, webhook: Webhook) -> None:
-        here = bench(ALERT_AFTER_SECONDS="0")
-        tick, metrics = Ticks(here, webhook.address), Metrics(here, webhook.address)
+    def test_post_once(self, make_bench: Make, webhook: Webhook) -> None:
+        bench = make_bench(ALERT_AFTER_SECONDS="0")
+        tick, metrics = Ticks(bench, webhook.address), Metrics(bench, webhook.address)
         tick()
-        failing(here)
+        failing(bench)
         metrics()
         assert webhook.texts == []
         tick()
         metrics()
-        here.drain()
+        bench.drain()
         metrics()
         tick()
         assert first_lines(webhook) == [IS_STOPPED, IS_WELL]
 
-    def test_the_other_one_takes_over_what_was_posted(self, bench: Make, webhook: Webhook) -> None:
-        here = bench(ALERT_AFTER_SECONDS="0")
-        tick, metrics = Ticks(here, webhook.address), Metrics(here, webhook.address)
-        failing(here)
+    def test_the_other_one_takes_over_what_was_posted(self, make_bench: Make, webhook: Webhook) -> None:
+        bench = make_bench(ALERT_AFTER_SECONDS="0")
+        tick, metrics = Ticks(bench, webhook.address), Metrics(bench, webhook.address)
+        failing(bench)
         tick()
-        here.query("update ingest.alert set renewed_at = now() - interval '44 s'")
+        bench.query("update ingest.alert set renewed_at = now() - interval '44 s'")
         assert metrics() == 0
-        here.query("update ingest.alert set renewed_at = now() - interval '46 s'")
+        bench.query("update ingest.alert set renewed_at = now() - interval '46 s'")
         assert metrics() == 0
-        assert here.query("select poster from ingest.alert") == ["metrics"]
-        here.drain()
+        assert bench.query("select poster from ingest.alert") == ["metrics"]
+        bench.drain()
         tick()
         assert first_lines(webhook) == [IS_STOPPED]
         metrics()
         assert first_lines(webhook) == [IS_STOPPED, IS_WELL]
 
-    def test_one_of_them_goes_on_while_the_ledger_is_away(self, bench: Make, webhook: Webhook) -> None:
-        here = bench()
-        here.produce(temperatures(4))
-        here.drain()
-        tick, metrics = Ticks(here, webhook.address), Metrics(here, webhook.address)
+    def test_one_of_them_goes_on_while_the_ledger_is_away(self, make_bench: Make, webhook: Webhook) -> None:
+        bench = make_bench()
+        bench.produce(temperatures(4))
+        bench.drain()
+        tick, metrics = Ticks(bench, webhook.address), Metrics(bench, webhook.address)
         tick()
         metrics()
-        (name,) = here.query("select current_database()")
-        with psycopg.connect(here.url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
+        (name,) = bench.query("select current_database()")
+        with psycopg.connect(bench.url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
             server.execute(f'alter database "{name}" allow_connections false')
             server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
             tick()
@@ -188,7 +188,7 @@ class TestTwoProcesses:
         tick(5)
         assert first_lines(webhook) == [
             "temperature is unknown: reading the ledger of stream temperature at "
-            + f"{here.url.split('@')[1]}: 55000, the database takes no sessions: ALTER DATABASE … ALLOW_CONNECTIONS"
+            + f"{bench.url.split('@')[1]}: 55000, the database takes no sessions: ALTER DATABASE … ALLOW_CONNECTIONS"
             + webhook.texts[0].split("ALLOW_CONNECTIONS")[1].splitlines()[0],
             IS_WELL,
         ]
@@ -198,30 +198,30 @@ class TestServersAway:
     """Neither Kafka nor PostgreSQL answers, and the sensor posts from its memory."""
 
     @pytest.fixture
-    def here(self, bench: Make) -> Bench:
-        return bench(streams=STREAMS, **NOWHERE)
+    def bench(self, make_bench: Make) -> Bench:
+        return make_bench(streams=STREAMS, **NOWHERE)
 
-    def test_a_server_that_refuses_for_a_moment_is_asked_again(self, here: Bench, webhook: Webhook) -> None:
+    def test_a_server_that_refuses_for_a_moment_is_asked_again(self, bench: Bench, webhook: Webhook) -> None:
         webhook.refuse = 2
-        tick = Ticks(here, webhook.address)
+        tick = Ticks(bench, webhook.address)
         tick()
         tick(60)
         assert [text.split(":")[0] for text in webhook.texts] == ["temperature, price are unknown"]
 
-    def test_what_could_not_be_posted_is_posted_by_a_later_tick(self, here: Bench, webhook: Webhook) -> None:
+    def test_what_could_not_be_posted_is_posted_by_a_later_tick(self, bench: Bench, webhook: Webhook) -> None:
         webhook.refuse = 1000
-        tick = Ticks(here, webhook.address)
+        tick = Ticks(bench, webhook.address)
         tick()
-        said = tick(60)
-        assert said == "0 messages posted, and the rest follows: ALERT_WEBHOOK_URL cannot be posted to: RetryError"
+        message = tick(60)
+        assert message == "0 messages posted, and the rest follows: ALERT_WEBHOOK_URL cannot be posted to: RetryError"
         webhook.refuse = 0
         tick(5)
         tick(5)
         assert len(webhook.texts) == 1
 
-    def test_a_server_that_hangs_does_not_hold_the_tick(self, here: Bench, webhook: Webhook) -> None:
+    def test_a_server_that_hangs_does_not_hold_the_tick(self, bench: Bench, webhook: Webhook) -> None:
         webhook.hangs = True
-        tick = Ticks(here, webhook.address, answer_seconds=0.2)
+        tick = Ticks(bench, webhook.address, answer_seconds=0.2)
         tick()
         started_at = time.monotonic()
         assert "ALERT_WEBHOOK_URL cannot be posted to" in tick(60)
@@ -230,21 +230,21 @@ class TestServersAway:
         tick()
         assert webhook.texts[-1].startswith("temperature, price are unknown")
 
-    def test_the_address_is_not_in_an_error(self, here: Bench) -> None:
+    def test_the_address_is_not_in_an_error(self, bench: Bench) -> None:
         with pytest.raises(WebhookRefused) as refused:
-            Alerts(here.contexts, "http://127.0.0.1:9/secret-path", name="a", by_default=True).post("text")
+            Alerts(bench.contexts, "http://127.0.0.1:9/secret-path", name="a", by_default=True).post("text")
         assert "secret" not in refused.value.message
 
 
-def test_a_failed_replay_is_told_once(bench: Make, webhook: Webhook) -> None:
-    here = bench(**NOWHERE)
-    create_run_for_test(here.instance, "replay", status=FAILURE, tags={tags.JOB: "replay"})
-    tick = Ticks(here, webhook.address)
+def test_a_failed_replay_is_posted_once(make_bench: Make, webhook: Webhook) -> None:
+    bench = make_bench(**NOWHERE)
+    create_run_for_test(bench.instance, "replay", status=FAILURE, tags={tags.JOB: "replay"})
+    tick = Ticks(bench, webhook.address)
     assert tick() == "0 messages posted", "failures before the first tick are no news"
-    job = here.definitions.resolve_job_def("replay")
+    job = bench.definitions.resolve_job_def("replay")
     config = {"ops": {"replay_op": {"config": {"stream": "temperature", "partition": 0}}}}
-    result = job.execute_in_process(instance=here.instance, run_config=config, raise_on_error=False, tags=job.tags)
-    create_run_for_test(here.instance, "replay", status=FAILURE)  # of another project
+    result = job.execute_in_process(instance=bench.instance, run_config=config, raise_on_error=False, tags=job.tags)
+    create_run_for_test(bench.instance, "replay", status=FAILURE)  # of another project
     tick()
     tick()
     (text,) = webhook.texts

@@ -87,105 +87,105 @@ def beside(work: Callable[[], None]) -> Iterator[None]:
         raise raised[0]
 
 
-def altered(here: Bench, change: str) -> None:
-    with psycopg.connect(here.url, autocommit=True) as connection:
+def altered(bench: Bench, change: str) -> None:
+    with psycopg.connect(bench.url, autocommit=True) as connection:
         connection.execute(f"ALTER TABLE whole ALTER number TYPE {change}")
 
 
-def accounted(here: Bench) -> bool:
-    return all(here.query("SELECT accounted FROM ingest.accounting"))
+def accounted(bench: Bench) -> bool:
+    return all(bench.query("SELECT accounted FROM ingest.accounting"))
 
 
 @pytest.mark.parametrize("kind", ALTERED)
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-def test_a_run_stops_and_stores_no_garbage(bench: Make, kind: str, method: str) -> None:
-    here = bench([WHOLE], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50", WRITE_METHOD=method)
-    numbers = Numbers(here)
+def test_a_run_stops_and_stores_no_garbage(make_bench: Make, kind: str, method: str) -> None:
+    bench = make_bench([WHOLE], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50", WRITE_METHOD=method)
+    numbers = Numbers(bench)
     numbers.some(100)
 
     def alter() -> None:
-        wait_for("rows", lambda: here.query("SELECT to_regclass('whole')") != [None] and here.rows() > 200)
-        altered(here, f"{kind} USING {ALTERED[kind]}")
+        wait_for("rows", lambda: bench.query("SELECT to_regclass('whole')") != [None] and bench.rows() > 200)
+        altered(bench, f"{kind} USING {ALTERED[kind]}")
 
     with numbers.flowing(), beside(alter):
-        result = here.by_sensor()
+        result = bench.by_sensor()
     assert not result.success
     assert "column number is" in failure(result)
     assert "declared as bigint" in failure(result)
-    assert "SchemaMismatch" in here.run_tags(str(result.run_id))[tags.ENDED]
-    altered(here, f"bigint USING {BACK[kind]}")
-    stored = here.rows()
-    assert stored == sum(here.positions().values())
+    assert "SchemaMismatch" in bench.run_tags(str(result.run_id))[tags.ENDED]
+    altered(bench, f"bigint USING {BACK[kind]}")
+    stored = bench.rows()
+    assert stored == sum(bench.positions().values())
     assert 200 < stored < numbers.written
-    assert here.query("SELECT DISTINCT kafka_offset = number / 2 FROM whole") == [True]
-    assert accounted(here)
-    here = bench([here.stream], KAFKA_BOOTSTRAP_SERVERS=here.bootstrap_servers)
-    here.drain()
-    assert here.query("SELECT number FROM whole ORDER BY 1") == list(range(numbers.written))
-    assert here.query("SELECT count(*) FROM ingest.dead_letter") == [0]
-    assert accounted(here)
+    assert bench.query("SELECT DISTINCT kafka_offset = number / 2 FROM whole") == [True]
+    assert accounted(bench)
+    bench = make_bench([bench.stream], KAFKA_BOOTSTRAP_SERVERS=bench.bootstrap_servers)
+    bench.drain()
+    assert bench.query("SELECT number FROM whole ORDER BY 1") == list(range(numbers.written))
+    assert bench.query("SELECT count(*) FROM ingest.dead_letter") == [0]
+    assert accounted(bench)
 
 
-def test_an_alter_behind_a_pause_stores_no_garbage(bench: Make) -> None:
+def test_an_alter_behind_a_pause_stores_no_garbage(make_bench: Make) -> None:
     """The batch in hand is written after the pause, and it may come after the ALTER."""
-    here = bench([WHOLE], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50")
-    numbers = Numbers(here)
+    bench = make_bench([WHOLE], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50")
+    numbers = Numbers(bench)
     numbers.some(100)
 
     def pause_and_alter() -> None:
-        wait_for("rows", lambda: here.query("SELECT to_regclass('whole')") != [None] and here.rows() > 200)
-        here.clients.ledger(here.stream).pause("ALTER", "ann")
-        altered(here, "double precision")
+        wait_for("rows", lambda: bench.query("SELECT to_regclass('whole')") != [None] and bench.rows() > 200)
+        bench.clients.ledger(bench.stream).pause("ALTER", "ann")
+        altered(bench, "double precision")
 
     with numbers.flowing(), beside(pause_and_alter):
-        result = here.by_sensor()
-    ended = here.run_tags(str(result.run_id))[tags.ENDED]
+        result = bench.by_sensor()
+    ended = bench.run_tags(str(result.run_id))[tags.ENDED]
     assert ended == "paused" or "SchemaMismatch" in ended
-    assert here.rows() == sum(here.positions().values())
-    assert here.query("SELECT DISTINCT kafka_offset = floor(number / 2) FROM whole") == [True]
-    altered(here, "bigint")
-    here.clients.ledger(here.stream).resume()
-    here = bench([here.stream], KAFKA_BOOTSTRAP_SERVERS=here.bootstrap_servers)
-    here.drain()
-    assert here.query("SELECT number FROM whole ORDER BY 1") == list(range(numbers.written))
-    assert accounted(here)
+    assert bench.rows() == sum(bench.positions().values())
+    assert bench.query("SELECT DISTINCT kafka_offset = floor(number / 2) FROM whole") == [True]
+    altered(bench, "bigint")
+    bench.clients.ledger(bench.stream).resume()
+    bench = make_bench([bench.stream], KAFKA_BOOTSTRAP_SERVERS=bench.bootstrap_servers)
+    bench.drain()
+    assert bench.query("SELECT number FROM whole ORDER BY 1") == list(range(numbers.written))
+    assert accounted(bench)
 
 
-def test_a_run_stops_at_a_column_that_no_field_fills(bench: Make) -> None:
-    here = bench([WHOLE], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50")
-    numbers = Numbers(here)
+def test_a_run_stops_at_a_column_that_no_field_fills(make_bench: Make) -> None:
+    bench = make_bench([WHOLE], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50")
+    numbers = Numbers(bench)
     numbers.some(100)
 
     def alter() -> None:
-        wait_for("rows", lambda: here.query("SELECT to_regclass('whole')") != [None] and here.rows() > 200)
-        here.query("ALTER TABLE whole ADD region text NOT NULL DEFAULT 'north'")
-        rows = here.rows()
-        wait_for("rows with a region", lambda: here.rows() > rows + 100)
-        here.query("ALTER TABLE whole ALTER region DROP DEFAULT")
+        wait_for("rows", lambda: bench.query("SELECT to_regclass('whole')") != [None] and bench.rows() > 200)
+        bench.query("ALTER TABLE whole ADD region text NOT NULL DEFAULT 'north'")
+        rows = bench.rows()
+        wait_for("rows with a region", lambda: bench.rows() > rows + 100)
+        bench.query("ALTER TABLE whole ALTER region DROP DEFAULT")
 
     with numbers.flowing(), beside(alter):
-        result = here.by_sensor()
+        result = bench.by_sensor()
     assert "column region is NOT NULL without a default, and no field fills it" in failure(result)
-    assert here.query("SELECT count(*) FROM ingest.dead_letter") == [0]
-    here.query("ALTER TABLE whole ALTER region SET DEFAULT 'south'")
-    here = bench([here.stream], KAFKA_BOOTSTRAP_SERVERS=here.bootstrap_servers)
-    here.drain()
-    assert here.query("SELECT number FROM whole ORDER BY 1") == list(range(numbers.written))
+    assert bench.query("SELECT count(*) FROM ingest.dead_letter") == [0]
+    bench.query("ALTER TABLE whole ALTER region SET DEFAULT 'south'")
+    bench = make_bench([bench.stream], KAFKA_BOOTSTRAP_SERVERS=bench.bootstrap_servers)
+    bench.drain()
+    assert bench.query("SELECT number FROM whole ORDER BY 1") == list(range(numbers.written))
 
 
-def test_an_operator_sees_what_a_trigger_drops(bench: Make) -> None:
-    here = bench([WHOLE])
-    Numbers(here).some(10)
-    here.drain()
-    here.query("""
+def test_an_operator_sees_what_a_trigger_drops(make_bench: Make) -> None:
+    bench = make_bench([WHOLE])
+    Numbers(bench).some(10)
+    bench.drain()
+    bench.query("""
         CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN IF new.number % 2 = 1 THEN RETURN NULL; END IF; RETURN new; END $$;
         CREATE TRIGGER drops BEFORE INSERT ON whole FOR EACH ROW EXECUTE FUNCTION drops()""")
-    more = Numbers(here)
+    more = Numbers(bench)
     more.some(10)
-    result = here.by_sensor()
+    result = bench.by_sensor()
     (event,) = result.get_asset_materialization_events()
     found: dict[str, Any] = {name: value.value for name, value in event.materialization.metadata.items()}
     assert (found["rows"], found["skipped"], found["dropped_by_trigger"], found["absent"]) == (5, 5, 5, 0)
-    assert here.query('SELECT sum("rows"), sum(skipped) FROM ingest.position') == [(15, 5)]
-    assert accounted(here)
+    assert bench.query('SELECT sum("rows"), sum(skipped) FROM ingest.position') == [(15, 5)]
+    assert accounted(bench)

@@ -44,13 +44,13 @@ def damage(log: Path, offset: int) -> None:
     log.write_bytes(content)
 
 
-def test_an_operator_gets_past_a_batch_that_the_client_cannot_read(bench: Make, own_kafka: RealKafka) -> None:
+def test_an_operator_gets_past_a_batch_that_the_client_cannot_read(make_bench: Make, own_kafka: RealKafka) -> None:
     if not isinstance(own_kafka, KafkaServer):
         pytest.skip(f"{own_kafka.description} keeps its files where a test cannot damage them")
     topic, servers = f"temperature-{uuid.uuid4().hex[:8]}", own_kafka.bootstrap_servers
     own_kafka.create_topic(topic, 1)
     streams = [replace(TEMPERATURE, topic=topic)]
-    here = bench(streams=streams, KAFKA_BOOTSTRAP_SERVERS=servers, RETRY_SECONDS="1")
+    bench = make_bench(streams=streams, KAFKA_BOOTSTRAP_SERVERS=servers, RETRY_SECONDS="1")
     for first in (0, 5, 10):
         produce_batch(servers, topic, temperatures(5, first=first))
     own_kafka.stop()
@@ -59,19 +59,19 @@ def test_an_operator_gets_past_a_batch_that_the_client_cannot_read(bench: Make, 
     own_kafka.start()
 
     words = "the record batch at offset 5 is corrupt, the client cannot read it"
-    assert words in failure(here.by_sensor())
-    assert [offset for offset, _ in stored(here)] == list(range(5))
-    assert_still(here, words)
-    assert "name the offset behind it with --from" in ingest(here, "accept-loss", "temperature", "--yes", code=1)
-    ingest(here, "accept-loss", "temperature", "--dismiss")
-    assert words in failure(here.by_sensor()), "it is read again, and is as corrupt as before"
-    again = bench(streams=streams, ON_DATA_LOSS="continue", **here.environ)
+    assert words in failure(bench.by_sensor())
+    assert [offset for offset, _ in stored(bench)] == list(range(5))
+    assert_still(bench, words)
+    assert "name the offset behind it with --from" in ingest(bench, "accept-loss", "temperature", "--yes", code=1)
+    ingest(bench, "accept-loss", "temperature", "--dismiss")
+    assert words in failure(bench.by_sensor()), "it is read again, and is as corrupt as before"
+    again = make_bench(streams=streams, ON_DATA_LOSS="continue", **bench.environ)
     assert words in failure(again.by_sensor()), "nobody but an operator knows where the batch ends"
 
-    printed = ingest(here, "accept-loss", "temperature", "--yes", "--from", "10")
+    printed = ingest(bench, "accept-loss", "temperature", "--yes", "--from", "10")
     assert "offsets 5 to 9 (5) are recorded as lost. Reading continues at 10" in printed
-    here.drain()
-    assert [offset for offset, _ in stored(here)] == [*range(5), *range(10, 15)]
-    assert here.query(GAPS) == [(0, 1, 5, 10, "unreadable")]
-    assert here.query(ACCOUNTING) == [True]
+    bench.drain()
+    assert [offset for offset, _ in stored(bench)] == [*range(5), *range(10, 15)]
+    assert bench.query(GAPS) == [(0, 1, 5, 10, "unreadable")]
+    assert bench.query(ACCOUNTING) == [True]
     own_kafka.delete_topic(topic)

@@ -75,7 +75,7 @@ class Here:
 
 
 @pytest.fixture(scope="module")
-def here(
+def bench(
     own_kafka: RealKafka, postgres_server: RealPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Here]:
     with postgres_server.new_database() as database:
@@ -93,116 +93,116 @@ def here(
             yield Here(dagster, own_kafka.bootstrap_servers, environ["DATABASE_URL"])
 
 
-def test_sensors_launch_runs_that_drain_both_streams(here: Here) -> None:
-    here.produce("temperature", with_broken(temperatures(4 * BATCH), every=100))
-    here.produce("price", with_broken(prices(4 * BATCH), every=200))
-    wait_for("both tables", here.begun, 120, every=0.5)
-    wait_for("temperatures", lambda: here.rows("temperature") == 4 * BATCH - 20, every=0.2)
-    wait_for("prices", lambda: here.rows("price") == 4 * BATCH - 10, every=0.2)
-    letters = query(here.url, "select stream, count(*) from ingest.dead_letter group by 1 order by 1")
+def test_sensors_launch_runs_that_drain_both_streams(bench: Here) -> None:
+    bench.produce("temperature", with_broken(temperatures(4 * BATCH), every=100))
+    bench.produce("price", with_broken(prices(4 * BATCH), every=200))
+    wait_for("both tables", bench.begun, 120, every=0.5)
+    wait_for("temperatures", lambda: bench.rows("temperature") == 4 * BATCH - 20, every=0.2)
+    wait_for("prices", lambda: bench.rows("price") == 4 * BATCH - 10, every=0.2)
+    letters = query(bench.url, "select stream, count(*) from ingest.dead_letter group by 1 order by 1")
     assert letters == [("price", 10), ("temperature", 20)]
     for stream in ("temperature", "price"):
-        run = here.drainer(stream)
+        run = bench.drainer(stream)
         assert run.status == "STARTED"
         assert run.tags["dagster/sensor_name"] == f"{stream}_sensor"
         assert (run.tags[tags.STREAM], run.tags[tags.SHARD]) == (stream, "0/1")
-        assert here.dagster.skip_reason(stream) == f"run {run.run_id[:8]} is draining; lag 0"
-        topic = here.dagster.observed("kafka", stream)[-1]
+        assert bench.dagster.skip_reason(stream) == f"run {run.run_id[:8]} is draining; lag 0"
+        topic = bench.dagster.observed("kafka", stream)[-1]
         assert topic.keys() == {"lag", "blocked_records", "partitions"}
         assert topic["blocked_records"] == 0
 
 
-def test_terminate_commits_what_is_in_hand(here: Here) -> None:
-    run = here.drainer("temperature")
-    rows = here.with_some_in_hand(run)
-    here.dagster.terminate(run.run_id)
-    ended = here.dagster.ended(run.run_id)
+def test_terminate_commits_what_is_in_hand(bench: Here) -> None:
+    run = bench.drainer("temperature")
+    rows = bench.with_some_in_hand(run)
+    bench.dagster.terminate(run.run_id)
+    ended = bench.dagster.ended(run.run_id)
     assert (ended.status, ended.tags[tags.ENDED]) == ("CANCELED", "terminated")
-    assert here.rows("temperature") == rows + IN_HAND
+    assert bench.rows("temperature") == rows + IN_HAND
     assert int(ended.tags[tags.ROWS]) >= BATCH + IN_HAND
-    assert here.dagster.materialized(run.run_id)["temperature"]["ended"] == "terminated"
-    here.followed(run)
+    assert bench.dagster.materialized(run.run_id)["temperature"]["ended"] == "terminated"
+    bench.followed(run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_commits_what_is_in_hand(here: Here, number: signal.Signals) -> None:
-    run = here.drainer("temperature")
-    rows = here.with_some_in_hand(run)
+def test_a_signal_commits_what_is_in_hand(bench: Here, number: signal.Signals) -> None:
+    run = bench.drainer("temperature")
+    rows = bench.with_some_in_hand(run)
     os.kill(int(run.tags[tags.PID]), number)
-    ended = here.dagster.ended(run.run_id)
+    ended = bench.dagster.ended(run.run_id)
     assert (ended.status, ended.tags[tags.ENDED]) == ("SUCCESS", "signal")
-    assert here.rows("temperature") == rows + IN_HAND
-    here.followed(run)
+    assert bench.rows("temperature") == rows + IN_HAND
+    bench.followed(run)
 
 
-def test_a_killed_run_fails_and_the_next_one_stores_what_it_had_in_hand(here: Here) -> None:
-    run = here.drainer("temperature")
-    rows = here.with_some_in_hand(run)
+def test_a_killed_run_fails_and_the_next_one_stores_what_it_had_in_hand(bench: Here) -> None:
+    run = bench.drainer("temperature")
+    rows = bench.with_some_in_hand(run)
     os.kill(int(run.tags[tags.PID]), signal.SIGKILL)
-    assert here.dagster.ended(run.run_id).status == "FAILURE"
-    assert here.rows("temperature") == rows
-    here.produce("temperature", temperatures(BATCH - IN_HAND))
-    wait_for("a full batch of the next run", lambda: here.rows("temperature") == rows + BATCH, every=0.2)
+    assert bench.dagster.ended(run.run_id).status == "FAILURE"
+    assert bench.rows("temperature") == rows
+    bench.produce("temperature", temperatures(BATCH - IN_HAND))
+    wait_for("a full batch of the next run", lambda: bench.rows("temperature") == rows + BATCH, every=0.2)
     counters = """select sum("rows")::int, sum(dead_letters)::int, sum(next_offset - first_offset)::int
         from ingest.position where stream = 'temperature'"""
-    ((stored, letters, consumed),) = query(here.url, counters)
-    assert stored == here.rows("temperature") == rows + BATCH
+    ((stored, letters, consumed),) = query(bench.url, counters)
+    assert stored == bench.rows("temperature") == rows + BATCH
     assert consumed == stored + letters
 
 
-def ingest(here: Here, *arguments: str) -> str:
+def ingest(bench: Here, *arguments: str) -> str:
     command = [sys.executable, "-m", "ingest_pipeline.cli.main", *arguments]
-    environ = {**here.dagster.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environ, cwd=here.dagster.folder, capture_output=True, text=True, check=True)
+    environ = {**bench.dagster.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environ, cwd=bench.dagster.folder, capture_output=True, text=True, check=True)
     return done.stdout
 
 
-def test_a_paused_stream_stops_within_a_batch_until_it_is_resumed(here: Here) -> None:
-    run = here.drainer("temperature")
-    rows = here.with_some_in_hand(run)
-    assert "temperature is paused" in ingest(here, "pause", "temperature", "--reason", "rebuilding")
-    ended = here.dagster.ended(run.run_id)
+def test_a_paused_stream_stops_within_a_batch_until_it_is_resumed(bench: Here) -> None:
+    run = bench.drainer("temperature")
+    rows = bench.with_some_in_hand(run)
+    assert "temperature is paused" in ingest(bench, "pause", "temperature", "--reason", "rebuilding")
+    ended = bench.dagster.ended(run.run_id)
     assert (ended.status, ended.tags[tags.ENDED]) == ("SUCCESS", "paused")
-    assert here.rows("temperature") == rows + IN_HAND
-    here.produce("temperature", temperatures(BATCH))
-    said = wait_for(
-        "the reason", lambda: reason if "paused" in (reason := here.dagster.skip_reason("temperature")) else ""
+    assert bench.rows("temperature") == rows + IN_HAND
+    bench.produce("temperature", temperatures(BATCH))
+    message = wait_for(
+        "the reason", lambda: reason if "paused" in (reason := bench.dagster.skip_reason("temperature")) else ""
     )
-    assert said.startswith("paused: rebuilding (")
-    wait_for("the lag", lambda: here.dagster.skip_reason("temperature").endswith(f"; lag {BATCH}"), every=0.5)
-    assert here.dagster.runs("temperature")[0].run_id == run.run_id
-    assert here.rows("temperature") == rows + IN_HAND
-    ingest(here, "resume", "temperature")
-    wait_for("the rest", lambda: here.rows("temperature") == rows + IN_HAND + BATCH, every=0.2)
+    assert message.startswith("paused: rebuilding (")
+    wait_for("the lag", lambda: bench.dagster.skip_reason("temperature").endswith(f"; lag {BATCH}"), every=0.5)
+    assert bench.dagster.runs("temperature")[0].run_id == run.run_id
+    assert bench.rows("temperature") == rows + IN_HAND
+    ingest(bench, "resume", "temperature")
+    wait_for("the rest", lambda: bench.rows("temperature") == rows + IN_HAND + BATCH, every=0.2)
 
 
-def test_a_sensor_switched_off_launches_nothing_and_leaves_the_live_run_alone(here: Here) -> None:
-    run, tick = here.drainer("temperature"), here.dagster.tick_of("temperature")
-    here.dagster.switch_sensor("temperature", on=False)
-    wait_for("the end of a tick that had begun", lambda: here.dagster.tick_of("price") > tick + 10, every=0.5)
-    rows = here.rows("temperature")
-    here.produce("temperature", temperatures(BATCH))
-    wait_for("its batch", lambda: here.rows("temperature") == rows + BATCH)
-    here.dagster.terminate(run.run_id)
-    here.dagster.ended(run.run_id)
-    here.produce("temperature", temperatures(BATCH))
-    before, tick = here.dagster.tick_of("temperature"), here.dagster.tick_of("price")
-    wait_for("ticks of the other sensor", lambda: here.dagster.tick_of("price") > tick + 12, every=0.5)
-    assert here.dagster.tick_of("temperature") == before
-    assert here.dagster.runs("temperature")[0].run_id == run.run_id
-    assert here.rows("temperature") == rows + BATCH
-    here.dagster.switch_sensor("temperature", on=True)
-    wait_for("the rest", lambda: here.rows("temperature") == rows + 2 * BATCH, every=0.2)
+def test_a_sensor_switched_off_launches_nothing_and_leaves_the_live_run_alone(bench: Here) -> None:
+    run, tick = bench.drainer("temperature"), bench.dagster.tick_of("temperature")
+    bench.dagster.switch_sensor("temperature", on=False)
+    wait_for("the end of a tick that had begun", lambda: bench.dagster.tick_of("price") > tick + 10, every=0.5)
+    rows = bench.rows("temperature")
+    bench.produce("temperature", temperatures(BATCH))
+    wait_for("its batch", lambda: bench.rows("temperature") == rows + BATCH)
+    bench.dagster.terminate(run.run_id)
+    bench.dagster.ended(run.run_id)
+    bench.produce("temperature", temperatures(BATCH))
+    before, tick = bench.dagster.tick_of("temperature"), bench.dagster.tick_of("price")
+    wait_for("ticks of the other sensor", lambda: bench.dagster.tick_of("price") > tick + 12, every=0.5)
+    assert bench.dagster.tick_of("temperature") == before
+    assert bench.dagster.runs("temperature")[0].run_id == run.run_id
+    assert bench.rows("temperature") == rows + BATCH
+    bench.dagster.switch_sensor("temperature", on=True)
+    wait_for("the rest", lambda: bench.rows("temperature") == rows + 2 * BATCH, every=0.2)
 
 
-def test_materialize_beside_running_drains_names_them(here: Here) -> None:
-    drainers = {stream: here.drainer(stream) for stream in ("temperature", "price")}
-    run_id = here.dagster.materialize("temperature", "price")
-    ended = here.dagster.ended(run_id)
+def test_materialize_beside_running_drains_names_them(bench: Here) -> None:
+    drainers = {stream: bench.drainer(stream) for stream in ("temperature", "price")}
+    run_id = bench.dagster.materialize("temperature", "price")
+    ended = bench.dagster.ended(run_id)
     assert (ended.status, ended.job) == ("SUCCESS", "__ASSET_JOB")
-    materialized = here.dagster.materialized(run_id)
+    materialized = bench.dagster.materialized(run_id)
     for stream, drainer in drainers.items():
         owner = f"run {drainer.run_id[:8]}"
         assert materialized[stream]["drained_by_others"] == f"partition 0: {owner}, partition 1: {owner}"
         assert materialized[stream]["rows"] == 0
-        assert not here.dagster.run(drainer.run_id).ended
+        assert not bench.dagster.run(drainer.run_id).ended

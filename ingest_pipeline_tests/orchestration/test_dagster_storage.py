@@ -59,7 +59,9 @@ def instance(configure: Configure, request: pytest.FixtureRequest) -> Iterator[d
 
 
 def finding() -> Finding:
-    (found,) = [one for one in instance_findings(Clients(load_settings([], {})), []) if one.what == "Dagster's storage"]
+    (found,) = [
+        record for record in instance_findings(Clients(load_settings([], {})), []) if record.what == "Dagster's storage"
+    ]
     return found
 
 

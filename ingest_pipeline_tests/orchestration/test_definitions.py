@@ -67,7 +67,7 @@ class TestLoading:
         assert {"drain_temperature", "drain_price", "maintenance", "pause_stream", "resume_stream"} <= jobs
         assert list(empty_folder.iterdir()) == []
 
-    def test_what_is_wrong_with_the_environment_is_said(self, empty_folder: Path) -> None:
+    def test_a_fault_of_the_environment_is_named(self, empty_folder: Path) -> None:
         with pytest.raises(AssertionError, match="BATCH_SIZE must be"):
             load(PYTHONPATH=str(ROOT), BATCH_SIZE="many")
 
@@ -102,7 +102,7 @@ class TestParts:
         assert (sensor.job_name, sensor.minimum_interval_seconds) == ("drain_price_site", 7)
         assert definitions.resolve_job_def("drain_price_site").asset_layer.selected_asset_keys == {dg.AssetKey("price")}
 
-    def test_a_table_stands_behind_its_topic(self) -> None:
+    def test_a_table_follows_its_topic_in_the_lineage(self) -> None:
         graph = build_definitions(STREAMS, defaults()).resolve_asset_graph()
         table, topic = graph.get(dg.AssetKey("price")), graph.get(dg.AssetKey(["kafka", "price"]))
         assert table.parent_keys == {topic.key}

@@ -28,24 +28,24 @@ SAID = {
 }
 
 
-def test_the_commands_and_the_sql_run(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
-    here = bench([TEMPERATURE, PRICE], partitions=1)
-    temperature, price = here.streams
-    here.produce(temperatures(10, 1))
-    here.produce(with_broken(prices(2100, 1), 1000), price)
-    assert here.by_hand().success
+def test_the_commands_and_the_sql_run(make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_bench([TEMPERATURE, PRICE], partitions=1)
+    temperature, price = bench.streams
+    bench.produce(temperatures(10, 1))
+    bench.produce(with_broken(prices(2100, 1), 1000), price)
+    assert bench.by_hand().success
     reading = replace(temperature, name="reading", topic="", table="", job="")
     texts = [page.read_text() for page in PAGES]
     asked = {" ".join(words): words for text in texts for words in [*calls(text), *names(text)]}
     asked = {line: words for line, words in asked.items() if line not in LACKING and words[0] not in ENDLESS}
     assert len(asked) >= 15
     for line, words in asked.items():
-        declared = [*here.streams, reading] if "reading" in words else list(here.streams)
+        declared = [*bench.streams, reading] if "reading" in words else list(bench.streams)
         declare(monkeypatch, declared)
-        result = CliRunner().invoke(main.main, words, env=dict(here.environ), input="y\n")
+        result = CliRunner().invoke(main.main, words, env=dict(bench.environ), input="y\n")
         assert result.exit_code in SAID.get(line.removeprefix("--traceback "), (0,)), f"{line}: {result.output}"
         assert "unexpected error" not in result.output
     found = [statement for text in texts for statement in statements(text)]
     assert len(found) >= 3
     for statement in found:
-        assert here.query(statement), statement
+        assert bench.query(statement), statement

@@ -134,11 +134,11 @@ WRONG = {
 
 @pytest.mark.parametrize("place", WRONG)
 def test_a_wrong_value_is_a_line_and_a_hint(place: str, project: Path) -> None:
-    said, text = WRONG[place]
+    message, text = WRONG[place]
     if text:
         (project / "my_project/streams.py").write_text(text)
     result = CliRunner().invoke(main.main, ["settings"], env={"INGEST_STREAMS": place})
     assert result.exit_code == 1
-    assert said in result.output
+    assert message in result.output
     assert result.output.splitlines()[-1].startswith("Hint: `ingest settings --help`")
     assert "Traceback" not in result.output

@@ -27,38 +27,38 @@ TABLE = "CREATE TABLE counts (id bigserial PRIMARY KEY, number smallint NOT NULL
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-def test_a_run_stores_each_record_once_and_goes_on_while_the_table_changes(bench: Make, method: str) -> None:
-    here = bench([COUNT], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50", WRITE_METHOD=method)
-    here.query(TABLE)
-    here.produce([Record(b'{"number": 40000}', 0)])
-    numbers = Numbers(here)
+def test_a_run_stores_each_record_once_and_goes_on_while_the_table_changes(make_bench: Make, method: str) -> None:
+    bench = make_bench([COUNT], RUN_IDLE_SECONDS="3600", BATCH_SIZE="50", WRITE_METHOD=method)
+    bench.query(TABLE)
+    bench.produce([Record(b'{"number": 40000}', 0)])
+    numbers = Numbers(bench)
     numbers.some(100)
 
     def change() -> None:
-        wait_for("rows", lambda: here.rows() > 200)
-        here.query("ALTER TABLE counts ADD place text")
-        rows = here.rows()
-        wait_for("rows after a new column", lambda: here.rows() > rows + 100)
-        here.query("ALTER TABLE counts ALTER number TYPE integer")
-        rows = here.rows()
-        wait_for("rows of a wider column", lambda: here.rows() > rows + 100)
-        here.query("ALTER TABLE counts ALTER number TYPE text")
+        wait_for("rows", lambda: bench.rows() > 200)
+        bench.query("ALTER TABLE counts ADD place text")
+        rows = bench.rows()
+        wait_for("rows after a new column", lambda: bench.rows() > rows + 100)
+        bench.query("ALTER TABLE counts ALTER number TYPE integer")
+        rows = bench.rows()
+        wait_for("rows of a wider column", lambda: bench.rows() > rows + 100)
+        bench.query("ALTER TABLE counts ALTER number TYPE text")
 
     with numbers.flowing(), beside(change):
-        result = here.by_sensor()
+        result = bench.by_sensor()
     assert "column number is text, and bigint cannot be written to it unchanged" in failure(result)
-    assert not as_declared(here.context).passed
-    here.query("ALTER TABLE counts ALTER number TYPE bigint USING number::bigint")
-    assert as_declared(here.context).passed
-    here = bench([here.stream], KAFKA_BOOTSTRAP_SERVERS=here.bootstrap_servers)
-    here.drain()
-    assert here.query("SELECT number FROM counts ORDER BY 1") == list(range(numbers.written))
-    assert here.query("SELECT reason FROM ingest.dead_letter") == ["value does not fit column number smallint"]
-    assert accounted(here)
+    assert not as_declared(bench.context).passed
+    bench.query("ALTER TABLE counts ALTER number TYPE bigint USING number::bigint")
+    assert as_declared(bench.context).passed
+    bench = make_bench([bench.stream], KAFKA_BOOTSTRAP_SERVERS=bench.bootstrap_servers)
+    bench.drain()
+    assert bench.query("SELECT number FROM counts ORDER BY 1") == list(range(numbers.written))
+    assert bench.query("SELECT reason FROM ingest.dead_letter") == ["value does not fit column number smallint"]
+    assert accounted(bench)
 
 
-def test_a_run_without_the_table_stops_with_the_way_out(bench: Make) -> None:
-    here = bench([replace(COUNT, table="nothing")])
-    here.produce([Record(b'{"number": 1}')])
-    result = here.by_sensor()
+def test_a_run_without_the_table_stops_with_the_way_out(make_bench: Make) -> None:
+    bench = make_bench([replace(COUNT, table="nothing")])
+    bench.produce([Record(b'{"number": 1}')])
+    result = bench.by_sensor()
     assert "table public.nothing does not exist, and no table is created" in failure(result)

@@ -31,9 +31,9 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 class Story(threading.Thread):
     """Writes records all the time, fails over while a run drains them, and ends the run when all are rows."""
 
-    def __init__(self, here: Bench, pair: Pair, fail_over: Callable[[Story], None]) -> None:
+    def __init__(self, bench: Bench, pair: Pair, fail_over: Callable[[Story], None]) -> None:
         super().__init__()
-        self.here, self.pair, self._fail_over = here, pair, fail_over
+        self.bench, self.pair, self._fail_over = bench, pair, fail_over
         self.produced = 0
         self.seconds = 0.0
         self.error: BaseException | None = None
@@ -44,7 +44,7 @@ class Story(threading.Thread):
         except BaseException as error:
             self.error = error
         finally:
-            self.here.clients.ledger(self.here.stream).pause("the end", "the test")
+            self.bench.clients.ledger(self.bench.stream).pause("the end", "the test")
 
     def _tell(self) -> None:
         self.produce()
@@ -58,7 +58,7 @@ class Story(threading.Thread):
 
     def produce(self) -> None:
         for _ in range(PORTIONS):
-            self.here.produce(temperatures(PORTION, first=self.produced))
+            self.bench.produce(temperatures(PORTION, first=self.produced))
             self.produced += PORTION
 
 
@@ -91,38 +91,41 @@ def lose_commits(story: Story) -> None:
     ("fail_over", "synchronous"), [(stop_the_primary, True), (fence_the_primary, False), (lose_commits, False)]
 )
 def test_a_drain_goes_on_with_the_promoted_standby(
-    bench: Callable[..., Bench], pair: Pair, fail_over: Callable[[Story], None], synchronous: bool
+    make_bench: Callable[..., Bench], pair: Pair, fail_over: Callable[[Story], None], synchronous: bool
 ) -> None:
-    here = bench(DATABASE_URL=pair.url, RUN_IDLE_SECONDS="600", BATCH_SIZE="100", RECORDS_PER_COMMIT="100")
-    here.clients.ledger(here.stream).prepare()
-    here.tick()
-    sensor = Clients(here.settings)  # as in a process of its own, whose session stays with the old primary
-    assert not sensor.ledger(here.stream).state().paused
+    bench = make_bench(DATABASE_URL=pair.url, RUN_IDLE_SECONDS="600", BATCH_SIZE="100", RECORDS_PER_COMMIT="100")
+    bench.clients.ledger(bench.stream).prepare()
+    bench.tick()
+    sensor = Clients(bench.settings)  # as in a process of its own, whose session stays with the old primary
+    assert not sensor.ledger(bench.stream).state().paused
     if synchronous:
         pair.wait_for_streaming()
         pair.commit_on_both()
-    told = Story(here, pair, fail_over)
+    told = Story(bench, pair, fail_over)
     told.start()
     runs = []
     while told.is_alive():
-        runs.append(here.by_sensor())
+        runs.append(bench.by_sensor())
     told.join()
     assert told.error is None
     print(f"all rows {told.seconds:.1f} s after the fail-over, {len(runs)} runs")
     assert query(pair.standby, BOTH) == [(told.produced, told.produced)]
     assert query(pair.standby, "SELECT sum(next_offset)::int FROM ingest.position") == [told.produced]
     assert query(pair.standby, "SELECT count(*) FROM ingest.loss") == [0]
-    assert sensor.ledger(here.stream).state().paused
-    assert sum(at.next_offset for at in sensor.ledger(here.stream).snapshot().positions.values()) == told.produced
-    sensor.ledger(here.stream).resume()
+    assert sensor.ledger(bench.stream).state().paused
+    assert (
+        sum(position.next_offset for position in sensor.ledger(bench.stream).snapshot().positions.values())
+        == told.produced
+    )
+    sensor.ledger(bench.stream).resume()
     sensor.close()
-    here.produce(temperatures(1, first=told.produced))
-    assert len(wait_for("a tick that sees the new primary", lambda: here.tick().run_requests)) == 1
-    assert "ingest_position_offset" in exposed(here)
+    bench.produce(temperatures(1, first=told.produced))
+    assert len(wait_for("a tick that sees the new primary", lambda: bench.tick().run_requests)) == 1
+    assert "ingest_position_offset" in exposed(bench)
     if not synchronous and fail_over is fence_the_primary:
         assert query(pair.primary, "SHOW default_transaction_read_only") == ["on"]
 
 
-def exposed(here: Bench) -> str:
+def exposed(bench: Bench) -> str:
     asked = {"PATH_INFO": "/metrics", "REQUEST_METHOD": "GET"}
-    return b"".join(application(here.contexts)(asked, lambda *_: None)).decode()
+    return b"".join(application(bench.contexts)(asked, lambda *_: None)).decode()

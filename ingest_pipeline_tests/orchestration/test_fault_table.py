@@ -46,15 +46,15 @@ def night(own_kafka: RealKafka, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "RUN_IDLE_SECONDS": "3",
             "BATCH_TIMEOUT": "0.2",
         }
-        here = Night(folder, own_kafka, postgres, webhook, environ)
-        here.produce()
-        here.start_dagster()
-        wait_for("the first rows", lambda: here.sql("select to_regclass('temperature')") != [None], 90, every=0.5)
-        here.wait_until_well()
-        with here.serving_metrics():
-            yield here
-        here.stop_dagster()
-        print("", *here.table, sep="\n")
+        bench = Night(folder, own_kafka, postgres, webhook, environ)
+        bench.produce()
+        bench.start_dagster()
+        wait_for("the first rows", lambda: bench.sql("select to_regclass('temperature')") != [None], 90, every=0.5)
+        bench.wait_until_well()
+        with bench.serving_metrics():
+            yield bench
+        bench.stop_dagster()
+        print("", *bench.table, sep="\n")
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,8 @@ def test_everybody_says_the_same(night: Night, fault: Fault) -> None:
         fault.heal(night)
         night.wait_until_well()
     healthy = time.monotonic()
-    said = night.webhook.texts[before + 1 :]
-    wait_for("the good news", lambda: night.is_told_well(before + 1), REACH_SECONDS, every=0.1)
+    message = night.webhook.texts[before + 1 :]
+    wait_for("the good news", lambda: night.is_posted_well(before + 1), REACH_SECONDS, every=0.1)
     well_seconds = time.monotonic() - healthy
     # The run that goes on reports its checks when it ends, after RUN_IDLE_SECONDS.
     wait_for("green checks", lambda: night.look().checks == {}, REACH_SECONDS, every=0.5)
@@ -221,7 +221,7 @@ def test_everybody_says_the_same(night: Night, fault: Fault) -> None:
         assert (fault.check_words or fault.words) in look.checks[fault.check]
     if fault.name == "topic re-created":
         assert look.status["lag"] is None
-    assert alert_seconds <= patience, said
+    assert alert_seconds <= patience, message
     assert (after.checks, after.health) == ({}, (200, "ok\n"))
 
 

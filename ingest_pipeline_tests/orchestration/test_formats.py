@@ -54,8 +54,10 @@ def change(operation: str, after: Any) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-def test_every_format_stores_its_good_records_and_keeps_its_bad_ones(bench: Callable[..., Bench], method: str) -> None:
-    mixed = bench(STREAMS, partitions=1, WRITE_METHOD=method)
+def test_every_format_stores_its_good_records_and_keeps_its_bad_ones(
+    make_bench: Callable[..., Bench], method: str
+) -> None:
+    mixed = make_bench(STREAMS, partitions=1, WRITE_METHOD=method)
     line, customer, alarm, sample = mixed.streams
     mixed.produce([Record(b"a;1.5;31.01.2026 06:30", 0), Record(b"b;x", 0), Record(b"c;;31.01.2026 06:30", 0)], line)
     after = {"id": 1, "changed_at": MS}

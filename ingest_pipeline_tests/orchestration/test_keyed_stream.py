@@ -45,8 +45,8 @@ def tombstone(number: int) -> Record:
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-def test_runs_keep_the_newest_row_of_each_key(bench: Callable[..., Bench], method: str) -> None:
-    customers = bench([CUSTOMER], partitions=2, WRITE_METHOD=method, BATCH_SIZE="4")
+def test_runs_keep_the_newest_row_of_each_key(make_bench: Callable[..., Bench], method: str) -> None:
+    customers = make_bench([CUSTOMER], partitions=2, WRITE_METHOD=method, BATCH_SIZE="4")
     customers.produce([change("c", number, 1) for number in range(6)])
     customers.produce([change("u", 1, 3), change("u", 1, 2), change("u", 2, 5, "x\0"), change("d", 3), tombstone(3)])
     customers.drain()

@@ -40,89 +40,91 @@ def two(started: KafkaCluster) -> Iterator[KafkaCluster]:
     started.start()
 
 
-def on(bench: Make, cluster: KafkaCluster, stream: Stream = TEMPERATURE, **environ: str) -> Bench:
+def on(make_bench: Make, cluster: KafkaCluster, stream: Stream = TEMPERATURE, **environ: str) -> Bench:
     """A stream whose partition 0 is on broker 1 alone, and partition 1 on broker 2."""
     topic = f"{stream.name}-{uuid.uuid4().hex[:8]}"
     cluster.create_topic(topic, replicas=[[1], [2]])
-    return bench(streams=[replace(stream, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=cluster.bootstrap_servers, **environ)
+    return make_bench(
+        streams=[replace(stream, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=cluster.bootstrap_servers, **environ
+    )
 
 
-def again(bench: Make, here: Bench, **environ: str) -> Bench:
+def again(make_bench: Make, bench: Bench, **environ: str) -> Bench:
     """The same stream with other settings."""
-    return bench(streams=here.streams, **{**here.environ, **environ})
+    return make_bench(streams=bench.streams, **{**bench.environ, **environ})
 
 
 def in_partition(partition: int, count: int, first: int) -> list[Record]:
     return [record._replace(partition=partition) for record in temperatures(count, first=first)]
 
 
-def status(here: Bench) -> dict[str, Any]:
-    (stream,) = json.loads(ingest(here, "status", "--json", code=1))
+def status(bench: Bench) -> dict[str, Any]:
+    (stream,) = json.loads(ingest(bench, "status", "--json", code=1))
     return dict(stream)
 
 
-def test_a_broker_is_killed_while_no_run_owns_its_partition(bench: Make, two: KafkaCluster) -> None:
-    here = on(bench, two)
-    here.produce(temperatures(10))
-    here.drain()
-    assert here.tick().skip_message == "caught up: lag 0"
+def test_a_broker_is_killed_while_no_run_owns_its_partition(make_bench: Make, two: KafkaCluster) -> None:
+    bench = on(make_bench, two)
+    bench.produce(temperatures(10))
+    bench.drain()
+    assert bench.tick().skip_message == "caught up: lag 0"
     two.brokers[2].kill()
     two.admin.list_topics(timeout=30)
-    here.produce(in_partition(0, 3, first=10))
+    bench.produce(in_partition(0, 3, first=10))
     for _ in range(2):  # at first its leadership stands in the metadata still, later there is no leader
-        outcome = here.tick()
+        outcome = bench.tick()
         assert [request.tags[tags.SHARD] for request in outcome.run_requests or []] == ["0/1"]
-        wait_for("the broker to be missed", lambda: two.leaders(here.stream.topic)[1] == -1)
-    by_hand = here.by_hand()
+        wait_for("the broker to be missed", lambda: two.leaders(bench.stream.topic)[1] == -1)
+    by_hand = bench.by_hand()
     assert by_hand.success, failure(by_hand)
-    assert metadata(by_hand, here.stream)["not_drained"] == SILENT
-    assert here.tick().skip_message == f"caught up: lag 0; {SILENT}"
+    assert metadata(by_hand, bench.stream)["not_drained"] == SILENT
+    assert bench.tick().skip_message == f"caught up: lag 0; {SILENT}"
 
-    found = status(here)
+    found = status(bench)
     assert (found["level"], SILENT in found["messages"]) == ("degraded", True)
-    assert [(at["end"], at["lag"]) for at in found["partitions"]] == [(8, 0), (None, None)]
-    said = {each.name: each for each in check_results(here.context)}
-    assert said[NO_LOSS].passed and SILENT in said[NO_LOSS].description
-    assert not said[UP_TO_DATE].grave
-    printed = ingest(here, "accept-loss", "temperature", "--yes")
+    assert [(partition["end"], partition["lag"]) for partition in found["partitions"]] == [(8, 0), (None, None)]
+    message = {check.name: check for check in check_results(bench.context)}
+    assert message[NO_LOSS].passed and SILENT in message[NO_LOSS].description
+    assert not message[UP_TO_DATE].grave
+    printed = ingest(bench, "accept-loss", "temperature", "--yes")
     assert SILENT in printed and "nothing to accept" in printed
-    assert SILENT in ingest(here, "check", code=1)
-    with_continue = again(bench, here, ON_DATA_LOSS="continue")
+    assert SILENT in ingest(bench, "check", code=1)
+    with_continue = again(make_bench, bench, ON_DATA_LOSS="continue")
     assert with_continue.by_hand().success
-    assert here.query(NOTED) == [0]
-    assert here.positions() == {0: 8, 1: 5}
+    assert bench.query(NOTED) == [0]
+    assert bench.positions() == {0: 8, 1: 5}
 
     two.restart(2)
-    here.produce(in_partition(1, 4, first=20))
-    wait_for("the lag to be seen", lambda: here.tick().run_requests)
-    here.drain()
-    assert here.query(ROWS) == [(0, 1, 8), (1, 1, 9)]
-    assert here.query(NOTED) == [0]
-    assert here.query(ACCOUNTING) == [True]
-    assert here.tick().skip_message == "caught up: lag 0"
+    bench.produce(in_partition(1, 4, first=20))
+    wait_for("the lag to be seen", lambda: bench.tick().run_requests)
+    bench.drain()
+    assert bench.query(ROWS) == [(0, 1, 8), (1, 1, 9)]
+    assert bench.query(NOTED) == [0]
+    assert bench.query(ACCOUNTING) == [True]
+    assert bench.tick().skip_message == "caught up: lag 0"
 
 
-def test_a_stream_begins_while_a_broker_is_dead(bench: Make, two: KafkaCluster) -> None:
-    here = on(bench, two)
-    latest = on(bench, two, PRICE, START_FROM="latest")
-    here.produce(temperatures(10))
+def test_a_stream_begins_while_a_broker_is_dead(make_bench: Make, two: KafkaCluster) -> None:
+    bench = on(make_bench, two)
+    latest = on(make_bench, two, PRICE, START_FROM="latest")
+    bench.produce(temperatures(10))
     latest.produce(prices(10))
     two.brokers[2].kill()
-    assert len(here.tick().run_requests or []) == 1
-    assert here.by_hand().success
-    assert here.positions() == {0: 5}
+    assert len(bench.tick().run_requests or []) == 1
+    assert bench.by_hand().success
+    assert bench.positions() == {0: 5}
     refused = latest.by_hand()
     assert not refused.success
     assert SILENT in failure(refused) and "START_FROM" in failure(refused)
     assert latest.positions() == {}
 
     two.restart(2)
-    wait_for("the partition to be begun", lambda: here.tick().run_requests)
-    here.drain()
-    assert here.positions() == {0: 5, 1: 5}
-    assert here.query(ROWS) == [(0, 1, 5), (1, 1, 5)]
-    assert here.query(NOTED) == [0]
+    wait_for("the partition to be begun", lambda: bench.tick().run_requests)
+    bench.drain()
+    assert bench.positions() == {0: 5, 1: 5}
+    assert bench.query(ROWS) == [(0, 1, 5), (1, 1, 5)]
+    assert bench.query(NOTED) == [0]
     assert latest.by_hand().success
     first = "select first_offset from ingest.position where stream = %s order by kafka_partition"
-    assert here.query(first, "temperature") == [0, 0]
-    assert here.query(first, "price") == [5, 5]
+    assert bench.query(first, "temperature") == [0, 0]
+    assert bench.query(first, "price") == [5, 5]

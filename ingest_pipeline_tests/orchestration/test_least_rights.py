@@ -18,30 +18,30 @@ from ingest_pipeline_tests.servers.postgres_roles import PostgresRoles
 pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
 
 
-def test_writer_and_reader(bench: Callable[..., Bench], database_url: str) -> None:
+def test_writer_and_reader(make_bench: Callable[..., Bench], database_url: str) -> None:
     with PostgresRoles(database_url, [TEMPERATURE]) as made:
-        here = bench(DATABASE_URL=made.url_of(Role.WRITER))
-        here.produce(with_broken(temperatures(40), 20))
-        assert here.tick().run_requests
-        assert here.outcome(here.drain()) == ("caught-up", "38")
-        here.tick()
-        result = here.by_hand()
+        bench = make_bench(DATABASE_URL=made.url_of(Role.WRITER))
+        bench.produce(with_broken(temperatures(40), 20))
+        assert bench.tick().run_requests
+        assert bench.outcome(bench.drain()) == ("caught-up", "38")
+        bench.tick()
+        result = bench.by_hand()
         assert result.success
         assert len(result.get_asset_check_evaluations()) > 3
-        assert here.definitions.resolve_job_def("maintenance").execute_in_process(instance=here.instance).success
-        assert [finding for finding in findings(here.clients, here.streams) if not finding.ok] == []
+        assert bench.definitions.resolve_job_def("maintenance").execute_in_process(instance=bench.instance).success
+        assert [finding for finding in findings(bench.clients, bench.streams) if not finding.ok] == []
         made.as_owner("REVOKE INSERT ON temperature FROM " + made.name(Role.WRITER))
-        here.produce(temperatures(2))
-        assert not here.by_sensor().success
-        (status,) = statuses(here.contexts, rates=True)
+        bench.produce(temperatures(2))
+        assert not bench.by_sensor().success
+        (status,) = statuses(bench.contexts, rates=True)
         assert "permission denied for table temperature" in status.messages[0]
         assert "\n" not in status.messages[0]
 
-        reader = bench(
-            here.streams, 0, DATABASE_URL=made.url_of(Role.READER), KAFKA_BOOTSTRAP_SERVERS=here.bootstrap_servers
+        reader = make_bench(
+            bench.streams, 0, DATABASE_URL=made.url_of(Role.READER), KAFKA_BOOTSTRAP_SERVERS=bench.bootstrap_servers
         )
         made.as_owner("GRANT INSERT ON temperature TO " + made.name(Role.WRITER))
-        here.drain()
+        bench.drain()
         (status,) = statuses(reader.contexts, rates=True)
         assert status.level == Level.DEGRADED
         assert status.messages[0].startswith("2 open dead letters. ")

@@ -25,25 +25,25 @@ def started(bench: Bench) -> Bench:
     return bench
 
 
-def test_a_wrong_deployment_drains_nothing_into_dead_letters(bench: Make) -> None:
-    here = started(bench())
-    before = here.positions()
-    here.produce([NO_TIME] * 60 + [Record(b"no JSON", 0)] * 41)
-    result = here.by_sensor(**{tags.DEFINITION: definition(here)})
-    said = failure(result)
-    assert "101 records in a row were refused: 60x Object missing required field" in said
-    assert "41x JSON is malformed" in said
-    assert "partition 0 offsets 2 to 102" in said
-    assert "ingest dead-letters allow temperature --count N" in said
-    assert here.positions() == before
-    assert here.query(OPEN) == [0]
-    skipped = here.tick().skip_message
+def test_a_wrong_deployment_drains_nothing_into_dead_letters(make_bench: Make) -> None:
+    bench = started(make_bench())
+    before = bench.positions()
+    bench.produce([NO_TIME] * 60 + [Record(b"no JSON", 0)] * 41)
+    result = bench.by_sensor(**{tags.DEFINITION: definition(bench)})
+    message = failure(result)
+    assert "101 records in a row were refused: 60x Object missing required field" in message
+    assert "41x JSON is malformed" in message
+    assert "partition 0 offsets 2 to 102" in message
+    assert "ingest dead-letters allow temperature --count N" in message
+    assert bench.positions() == before
+    assert bench.query(OPEN) == [0]
+    skipped = bench.tick().skip_message
     assert skipped is not None
     assert "backing off: the last 1 run failed without progress (DeadLetterLimit)" in skipped
 
 
-def test_peek_shows_what_waits_and_moves_nothing(bench: Make) -> None:
-    stopped = started(bench())
+def test_peek_shows_what_waits_and_moves_nothing(make_bench: Make) -> None:
+    stopped = started(make_bench())
     stopped.produce([NO_TIME] * 60 + [Record(b"no JSON", 0)] * 41 + temperatures(3) + [Record(None, 1)])
     assert not stopped.by_sensor().success
     counters = stopped.query(COUNTERS)
@@ -64,62 +64,62 @@ def definition(bench: Bench) -> str:
     return tags.definition_of(bench.stream, bench.settings)
 
 
-def test_allow_lets_a_burst_pass_once(bench: Make) -> None:
-    here = started(bench())
-    here.produce([NO_TIME] * 150)
-    assert not here.by_sensor(**{tags.DEFINITION: definition(here)}).success
-    assert here.tick().run_requests == []
-    printed = ingest(here, "dead-letters", "allow", "temperature", "--count", "150")
+def test_allow_lets_a_burst_pass_once(make_bench: Make) -> None:
+    bench = started(make_bench())
+    bench.produce([NO_TIME] * 150)
+    assert not bench.by_sensor(**{tags.DEFINITION: definition(bench)}).success
+    assert bench.tick().run_requests == []
+    printed = ingest(bench, "dead-letters", "allow", "temperature", "--count", "150")
     assert "the next 150 dead letters of temperature do not count" in printed
-    assert len(here.tick().run_requests) == 1, "an operator has acted: no backing off"
-    here.drain()
-    assert here.query(OPEN) == [150]
-    here.produce([NO_TIME] * 101)
-    assert not here.by_sensor().success
-    assert here.query(OPEN) == [150]
+    assert len(bench.tick().run_requests) == 1, "an operator has acted: no backing off"
+    bench.drain()
+    assert bench.query(OPEN) == [150]
+    bench.produce([NO_TIME] * 101)
+    assert not bench.by_sensor().success
+    assert bench.query(OPEN) == [150]
 
 
-def test_a_stream_with_few_records_trips_it_too(bench: Make) -> None:
-    here = started(bench(DEAD_LETTER_MAX_CONSECUTIVE="5"))
+def test_a_stream_with_few_records_trips_it_too(make_bench: Make) -> None:
+    bench = started(make_bench(DEAD_LETTER_MAX_CONSECUTIVE="5"))
     for _ in range(5):
-        here.produce([NO_TIME])
-        here.drain()
-    here.produce([NO_TIME])
-    assert "6 records in a row were refused" in failure(here.by_sensor())
-    ingest(here, "dead-letters", "discard", "temperature", "--yes")
-    here.drain()
-    assert here.query(OPEN) == [1]
+        bench.produce([NO_TIME])
+        bench.drain()
+    bench.produce([NO_TIME])
+    assert "6 records in a row were refused" in failure(bench.by_sensor())
+    ingest(bench, "dead-letters", "discard", "temperature", "--yes")
+    bench.drain()
+    assert bench.query(OPEN) == [1]
 
 
-def test_it_is_looked_at_while_isolating(bench: Make) -> None:
+def test_it_is_looked_at_while_isolating(make_bench: Make) -> None:
     """All rows of a large batch are refused by the table: the run stops at the 101st, not at the last."""
-    here = started(bench(BATCH_SIZE="5000"))
-    here.query("alter table temperature add constraint warm check (temperature < 20)  not valid")
-    here.query("create sequence tries")
-    here.query(
+    bench = started(make_bench(BATCH_SIZE="5000"))
+    bench.query("alter table temperature add constraint warm check (temperature < 20)  not valid")
+    bench.query("create sequence tries")
+    bench.query(
         "create function counted() returns trigger language plpgsql as"
         " $$ begin perform nextval('tries'); return new; end $$"
     )
-    here.query("create trigger counted before insert on temperature for each row execute function counted()")
-    here.produce(temperatures(5000, partitions=1))
-    said = failure(here.by_sensor())
-    assert "101 records in a row were refused: 101x check violation (23514), constraint warm" in said
-    assert here.query("select last_value < 1000 from tries") == [True]
-    assert here.query(OPEN) == [0]
+    bench.query("create trigger counted before insert on temperature for each row execute function counted()")
+    bench.produce(temperatures(5000, partitions=1))
+    message = failure(bench.by_sensor())
+    assert "101 records in a row were refused: 101x check violation (23514), constraint warm" in message
+    assert bench.query("select last_value < 1000 from tries") == [True]
+    assert bench.query(OPEN) == [0]
 
 
-def test_a_setting_turns_it_off(bench: Make) -> None:
-    here = started(bench(DEAD_LETTER_LIMIT="off"))
-    here.produce([NO_TIME] * 1500)
-    here.drain()
-    assert here.query(OPEN) == [1500]
+def test_a_setting_turns_it_off(make_bench: Make) -> None:
+    bench = started(make_bench(DEAD_LETTER_LIMIT="off"))
+    bench.produce([NO_TIME] * 1500)
+    bench.drain()
+    assert bench.query(OPEN) == [1500]
 
 
-def test_one_in_fifty_is_no_reason_to_stop(bench: Make) -> None:
-    here = bench()
-    here.produce(with_broken(temperatures(3000), 50))
-    here.drain()
-    assert here.query(OPEN) == [60]
+def test_one_in_fifty_is_no_reason_to_stop(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(with_broken(temperatures(3000), 50))
+    bench.drain()
+    assert bench.query(OPEN) == [60]
 
 
 # --- the share of the last thousand: refused ones among good ones, never two in a row -------------------------------
@@ -137,52 +137,52 @@ def tenth(count: int, refused: Record) -> list[Record]:
     return [refused if number % 10 == 9 else record for number, record in enumerate(good)]
 
 
-def drained_with_a_tenth(bench: Make, refused: Record) -> Bench:
+def drained_with_a_tenth(make_bench: Make, refused: Record) -> Bench:
     """1,000 records in two batches: exactly what is allowed."""
-    here = bench(partitions=1, BATCH_SIZE="500", RECORDS_PER_COMMIT="1", BATCH_TIMEOUT="30")
-    here.drain()
-    here.query("alter table temperature add constraint cold check (temperature < 50)")
-    here.produce(tenth(1000, refused))
-    here.drain()
-    assert (here.rows(), here.query(OPEN)) == (900, [100])
-    return here
+    bench = make_bench(partitions=1, BATCH_SIZE="500", RECORDS_PER_COMMIT="1", BATCH_TIMEOUT="30")
+    bench.drain()
+    bench.query("alter table temperature add constraint cold check (temperature < 50)")
+    bench.produce(tenth(1000, refused))
+    bench.drain()
+    assert (bench.rows(), bench.query(OPEN)) == (900, [100])
+    return bench
 
 
 @by_decoder_or_table
-def test_one_in_ten_passes(bench: Make, refused: Record, reason: str) -> None:
-    here = drained_with_a_tenth(bench, refused)
-    here.produce(tenth(500, refused))
-    here.drain()
-    assert (here.rows(), here.query(OPEN)) == (1350, [150])
+def test_one_in_ten_passes(make_bench: Make, refused: Record, reason: str) -> None:
+    bench = drained_with_a_tenth(make_bench, refused)
+    bench.produce(tenth(500, refused))
+    bench.drain()
+    assert (bench.rows(), bench.query(OPEN)) == (1350, [150])
 
 
 @by_decoder_or_table
 def test_one_more_stops_the_run_and_nothing_of_its_batch_is_committed(
-    bench: Make, refused: Record, reason: str
+    make_bench: Make, refused: Record, reason: str
 ) -> None:
-    here = drained_with_a_tenth(bench, refused)
-    before = here.query(COUNTERS)
+    bench = drained_with_a_tenth(make_bench, refused)
+    before = bench.query(COUNTERS)
     records = tenth(500, refused)
     records[495] = refused
-    here.produce(records)
-    result = here.by_sensor()
-    assert here.outcome(result.run_id) == ("failed:DeadLetterLimit", "0")
-    said = failure(result)
-    assert f"101 of the last 1,000 records were refused: 101x {reason}" in said
-    assert "partition 0 offsets 499 to 1495" in said
-    assert here.query(COUNTERS) == before
-    assert (here.rows(), here.query(OPEN)) == (900, [100])
-    ingest(here, "dead-letters", "allow", "temperature", "--count", "1")
-    here.drain()
-    assert (here.rows(), here.query(OPEN)) == (1349, [151])
+    bench.produce(records)
+    result = bench.by_sensor()
+    assert bench.outcome(result.run_id) == ("failed:DeadLetterLimit", "0")
+    message = failure(result)
+    assert f"101 of the last 1,000 records were refused: 101x {reason}" in message
+    assert "partition 0 offsets 499 to 1495" in message
+    assert bench.query(COUNTERS) == before
+    assert (bench.rows(), bench.query(OPEN)) == (900, [100])
+    ingest(bench, "dead-letters", "allow", "temperature", "--count", "1")
+    bench.drain()
+    assert (bench.rows(), bench.query(OPEN)) == (1349, [151])
 
 
-def test_the_share_is_of_a_thousand_however_few_have_come(bench: Make) -> None:
-    here = bench(partitions=1, DEAD_LETTER_MAX_RATIO="0.02")
-    here.produce(with_broken(temperatures(40, partitions=1), 2))
-    here.drain()
-    before = here.query(COUNTERS)
-    here.produce([NO_TIME])
-    assert "21 of the last 1,000 records were refused" in failure(here.by_sensor())
-    assert here.query(COUNTERS) == before
-    assert (here.rows(), here.query(OPEN)) == (20, [20])
+def test_the_share_is_of_a_thousand_however_few_have_come(make_bench: Make) -> None:
+    bench = make_bench(partitions=1, DEAD_LETTER_MAX_RATIO="0.02")
+    bench.produce(with_broken(temperatures(40, partitions=1), 2))
+    bench.drain()
+    before = bench.query(COUNTERS)
+    bench.produce([NO_TIME])
+    assert "21 of the last 1,000 records were refused" in failure(bench.by_sensor())
+    assert bench.query(COUNTERS) == before
+    assert (bench.rows(), bench.query(OPEN)) == (20, [20])

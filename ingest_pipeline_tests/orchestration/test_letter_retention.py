@@ -13,40 +13,40 @@ pytestmark = pytest.mark.kafka
 LEFT = "select stream, kafka_partition, status from ingest.dead_letter order by 1, 2"
 
 
-def maintain(here: Bench) -> str:
+def maintain(bench: Bench) -> str:
     """What the job's run said."""
-    job = here.definitions.resolve_job_def("maintenance")
-    result = job.execute_in_process(instance=here.instance, raise_on_error=False)
+    job = bench.definitions.resolve_job_def("maintenance")
+    result = job.execute_in_process(instance=bench.instance, raise_on_error=False)
     assert result.success, failure(result)
-    return here.said(result.run_id)
+    return bench.said(result.run_id)
 
 
-def test_old_settled_letters_of_our_streams_are_deleted(bench: Callable[..., Bench]) -> None:
-    here = bench(SETTLED_LETTER_RETENTION_DAYS="3")
-    here.produce(with_broken(temperatures(20), 7))
-    here.drain()
-    assert here.query(LEFT) == [("temperature", 0, "open"), ("temperature", 1, "open")]
-    here.query(
+def test_old_settled_letters_of_our_streams_are_deleted(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(SETTLED_LETTER_RETENTION_DAYS="3")
+    bench.produce(with_broken(temperatures(20), 7))
+    bench.drain()
+    assert bench.query(LEFT) == [("temperature", 0, "open"), ("temperature", 1, "open")]
+    bench.query(
         """insert into ingest.dead_letter (stream, topic, kafka_incarnation, kafka_partition, kafka_offset, value_bytes,
                value_sha256, truncated, stage, reason, run_id)
            select 'theirs', topic, 1, 0, 0, 0, '', false, 'decode', 'x', 'run' from ingest.dead_letter limit 1"""
     )
-    here.query("update ingest.dead_letter set status = 'discarded', resolved_at = now() - interval '4 days'"
+    bench.query("update ingest.dead_letter set status = 'discarded', resolved_at = now() - interval '4 days'"
                " where kafka_partition = 0")  # fmt: skip
-    assert "purged 1 settled dead letters of temperature" in maintain(here)
-    assert here.query(LEFT) == [("temperature", 1, "open"), ("theirs", 0, "discarded")]
-    assert here.query("select bool_and(accounted) from ingest.accounting") == [True]
+    assert "purged 1 settled dead letters of temperature" in maintain(bench)
+    assert bench.query(LEFT) == [("temperature", 1, "open"), ("theirs", 0, "discarded")]
+    assert bench.query("select bool_and(accounted) from ingest.accounting") == [True]
 
 
-def test_settled_letters_that_vanished_are_told(bench: Callable[..., Bench]) -> None:
-    here = bench()
-    here.produce(with_broken(temperatures(20), 7))
-    here.drain()
-    here.query("update ingest.dead_letter set status = 'discarded', resolved_at = now()")
-    assert "though nothing purged them" not in maintain(here)
-    here.query("delete from ingest.dead_letter where kafka_partition = 1")
-    assert "1 settled dead letters of temperature are gone though nothing purged them" in maintain(here)
+def test_purged_letters_are_reported(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    bench.produce(with_broken(temperatures(20), 7))
+    bench.drain()
+    bench.query("update ingest.dead_letter set status = 'discarded', resolved_at = now()")
+    assert "though nothing purged them" not in maintain(bench)
+    bench.query("delete from ingest.dead_letter where kafka_partition = 1")
+    assert "1 settled dead letters of temperature are gone though nothing purged them" in maintain(bench)
 
 
-def test_a_stream_that_has_not_begun_is_passed_over(bench: Callable[..., Bench]) -> None:
-    assert "purged" not in maintain(bench())
+def test_a_stream_that_has_not_begun_is_passed_over(make_bench: Callable[..., Bench]) -> None:
+    assert "purged" not in maintain(make_bench())

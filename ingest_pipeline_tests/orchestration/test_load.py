@@ -210,18 +210,18 @@ def test_a_killed_load_goes_on(loader: Loader, tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
-def test_kafkas_positions_and_the_status_know_nothing_of_files(bench: Make, tmp_path: Path) -> None:
-    here = bench()
+def test_kafkas_positions_and_the_status_know_nothing_of_files(make_bench: Make, tmp_path: Path) -> None:
+    bench = make_bench()
     file = tmp_path / "a.json"
     file.write_bytes(lines(3) + b"no JSON\n")
-    assert "3 stored, 1 dead letters" in ingest(here, "load", "temperature", str(file))
-    here.produce(temperatures(4))
-    assert here.by_sensor().success
-    assert here.rows() == 7
-    assert sorted(here.positions()) == [-1, 0, 1]
-    document = json.loads(ingest(here, "status", "temperature", "--json", code=1))
+    assert "3 stored, 1 dead letters" in ingest(bench, "load", "temperature", str(file))
+    bench.produce(temperatures(4))
+    assert bench.by_sensor().success
+    assert bench.rows() == 7
+    assert sorted(bench.positions()) == [-1, 0, 1]
+    document = json.loads(ingest(bench, "status", "temperature", "--json", code=1))
     (stream,) = document
     assert [row["partition"] for row in stream["partitions"]] == [0, 1]
-    assert {account.partition for account in here.context.ledger.accounting()} == {0, 1}
-    assert here.context.ledger.row_count() == 7
-    assert "0 stored, 0 dead letters, 0 skipped, 4 loaded before" in ingest(here, "load", "temperature", str(file))
+    assert {account.partition for account in bench.context.ledger.accounting()} == {0, 1}
+    assert bench.context.ledger.row_count() == 7
+    assert "0 stored, 0 dead letters, 0 skipped, 4 loaded before" in ingest(bench, "load", "temperature", str(file))

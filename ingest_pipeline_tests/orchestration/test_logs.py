@@ -59,11 +59,11 @@ def test_both_forms_say_the_same() -> None:
 
 
 @pytest.mark.kafka
-def test_fields_are_the_metrics_names_and_add_up_to_their_values(bench: Make, kept: Kept) -> None:
-    here = bench(BATCH_SIZE="5", RECORDS_PER_COMMIT="1")
-    here.produce([*with_broken(temperatures(20), 7), temperatures(1)[0]._replace(value=None)])
-    here.drain()
-    found = scraped(here)
+def test_fields_are_the_metrics_names_and_add_up_to_their_values(make_bench: Make, kept: Kept) -> None:
+    bench = make_bench(BATCH_SIZE="5", RECORDS_PER_COMMIT="1")
+    bench.produce([*with_broken(temperatures(20), 7), temperatures(1)[0]._replace(value=None)])
+    bench.drain()
+    found = scraped(bench)
     lines = [record.fields for record in kept.records if record.getMessage() == "committed"]  # type: ignore[attr-defined]
     assert {name for each in lines for name in each} == {"stream", *LOGGED, "position_offset"}
     assert len(lines) > 3

@@ -197,7 +197,7 @@ def test_each_stream_keeps_its_own_newest(keeper: Keeper) -> None:
     assert keeper.kept(quiet_runs) == [True, True]
 
 
-def test_runs_of_other_jobs_are_nobodys_business(keeper: Keeper) -> None:
+def test_runs_of_other_jobs_are_left_alone(keeper: Keeper) -> None:
     """Also those in which one of our assets ran, and left its tags."""
     foreign = keeper.run("busy", 2, job="their_job")
     plain = [DEFINITIONS.resolve_job_def("their_job").execute_in_process(instance=keeper.instance).run_id]

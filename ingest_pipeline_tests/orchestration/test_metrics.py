@@ -27,44 +27,44 @@ Make = Callable[..., Bench]
 Samples = dict[tuple[str, ...], float]
 
 
-def exposed(here: Bench) -> str:
-    return body(here, "/metrics")
+def exposed(bench: Bench) -> str:
+    return body(bench, "/metrics")
 
 
-def body(here: Bench, path: str) -> str:
+def body(bench: Bench, path: str) -> str:
     """The endpoint's own text."""
     status: list[str] = []
     asked = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
-    answer = application(here.contexts)(asked, lambda line, *_: status.append(line))
+    answer = application(bench.contexts)(asked, lambda line, *_: status.append(line))
     assert status == ["200 OK"]
     return b"".join(answer).decode()
 
 
-def scraped(here: Bench) -> Samples:
+def scraped(bench: Bench) -> Samples:
     """(name, label values…) → value."""
-    families = text_string_to_metric_families(exposed(here))
+    families = text_string_to_metric_families(exposed(bench))
     labels = ("stream", "partition", "state", "stage", "sqlstate_class")
     return {
-        (one.name, *(one.labels[label] for label in labels if label in one.labels)): one.value
+        (record.name, *(record.labels[label] for label in labels if label in record.labels)): record.value
         for family in families
-        for one in family.samples
+        for record in family.samples
     }
 
 
-def test_what_is_told_is_what_is_there(bench: Make) -> None:
-    here = bench()
-    here.produce(with_broken(temperatures(20), 7))
-    here.drain()
-    here.tick()
-    here.produce(temperatures(3, first=20))
-    found = scraped(here)
+def test_the_metrics_agree_with_the_tables(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(with_broken(temperatures(20), 7))
+    bench.drain()
+    bench.tick()
+    bench.produce(temperatures(3, first=20))
+    found = scraped(bench)
     assert found["ingest_sensor_last_tick_timestamp_seconds", "temperature"] > 1.7e9
-    assert sum(value for (name, *_), value in found.items() if name == "ingest_rows_total") == here.rows() == 18
+    assert sum(value for (name, *_), value in found.items() if name == "ingest_rows_total") == bench.rows() == 18
     assert sum(value for (name, *_), value in found.items() if name == "ingest_dead_letters_total") == 2
     for partition in "01":
         assert found["ingest_open_dead_letters", "temperature", partition, "decode", ""] == 1
     assert sum(value for (name, *_), value in found.items() if name == "ingest_lag_records") == 3
-    for partition, next_offset in here.positions().items():
+    for partition, next_offset in bench.positions().items():
         place = "temperature", str(partition)
         assert found["ingest_position_offset", *place] == next_offset
         assert found["ingest_end_offset", *place] == next_offset + found["ingest_lag_records", *place]
@@ -76,17 +76,17 @@ def test_what_is_told_is_what_is_there(bench: Make) -> None:
     assert states == {"healthy": 0, "degraded": 1, "stopped": 0}
 
 
-def test_before_the_stream_has_begun_there_are_ends_only(bench: Make) -> None:
-    found = scraped(bench())
+def test_before_the_stream_has_begun_there_are_ends_only(make_bench: Make) -> None:
+    found = scraped(make_bench())
     assert found["ingest_end_offset", "temperature", "0"] == 0
     assert ("ingest_position_offset", "temperature", "0") not in found
 
 
 @contextmanager
-def serving(here: Bench) -> Iterator[str]:
+def serving(bench: Bench) -> Iterator[str]:
     """The command as a process; the address it prints."""
     command = [sys.executable, "-m", "ingest_pipeline.cli.main", "metrics", "--port", "0"]
-    environ = {**os.environ, **here.environ}
+    environ = {**os.environ, **bench.environ}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True, preexec_fn=interruptible)
     assert process.stdout is not None
     address = re.search(r"http://\S+(?=/metrics)", process.stdout.readline())
@@ -99,9 +99,9 @@ def serving(here: Bench) -> Iterator[str]:
         process.stdout.close()
 
 
-def test_while_postgres_is_away_the_state_is_told_and_nothing_else(bench: Make) -> None:
-    here = bench(DATABASE_URL="postgresql://x@127.0.0.1:9/x")
-    found = [line for line in exposed(here).splitlines() if not line.startswith("#")]
+def test_while_postgres_is_away_only_the_state_is_shown(make_bench: Make) -> None:
+    bench = make_bench(DATABASE_URL="postgresql://x@127.0.0.1:9/x")
+    found = [line for line in exposed(bench).splitlines() if not line.startswith("#")]
     states = [line for line in found if line.startswith("ingest_stream_state")]
     assert 'ingest_stream_state{state="unknown",stream="temperature"} 1.0' in states
     assert [line for line in found if line not in states] == ['ingest_paused{stream="temperature"} 0.0']
@@ -110,13 +110,13 @@ def test_while_postgres_is_away_the_state_is_told_and_nothing_else(bench: Make) 
 TIMES = {"ticked_at", "owner_since", "committed_at", "newest_at"}
 
 
-def test_the_status_document_has_the_documented_fields(bench: Make) -> None:
-    here = bench()
-    here.produce(with_broken(temperatures(20), 7))
-    here.drain()
-    here.tick()
-    (stream,) = json.loads(body(here, "/status"))
-    (shown,) = json.loads(ingest(here, "status", "--json", code=1))
+def test_the_status_document_has_the_documented_fields(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(with_broken(temperatures(20), 7))
+    bench.drain()
+    bench.tick()
+    (stream,) = json.loads(body(bench, "/status"))
+    (shown,) = json.loads(ingest(bench, "status", "--json", code=1))
     assert shown == stream
     partition = stream["partitions"][0]
     documented = set(re.findall(r"`(\w+)`", fields_table()))
@@ -132,13 +132,13 @@ def fields_table() -> str:
     return "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
 
 
-def test_alerts_need_a_webhook(bench: Make) -> None:
-    assert "--alerts needs ALERT_WEBHOOK_URL" in ingest(bench(), "metrics", "--alerts", code=1)
+def test_alerts_need_a_webhook(make_bench: Make) -> None:
+    assert "--alerts needs ALERT_WEBHOOK_URL" in ingest(make_bench(), "metrics", "--alerts", code=1)
 
 
-def test_served_until_interrupted(bench: Make) -> None:
-    here = bench()
-    with serving(here) as address:
+def test_served_until_interrupted(make_bench: Make) -> None:
+    bench = make_bench()
+    with serving(bench) as address:
         with urllib.request.urlopen(f"{address}/metrics") as answer:
             assert 'ingest_stream_state{state="healthy",stream="temperature"}' in answer.read().decode()
         with urllib.request.urlopen(f"{address}/status") as answer:
@@ -148,14 +148,14 @@ def test_served_until_interrupted(bench: Make) -> None:
             urllib.request.urlopen(f"{address}/other")
         with urllib.request.urlopen(f"{address}/healthz") as answer:
             assert answer.read() == b"ok\n"
-        ingest(here, "pause", "temperature", "--reason", "a test")
+        ingest(bench, "pause", "temperature", "--reason", "a test")
         with urllib.request.urlopen(f"{address}/healthz") as answer:
             assert "paused: a test" in answer.read().decode()
-        ingest(here, "resume", "temperature")
-        here.produce(temperatures(4))
-        here.drain()
-        ingest(here, "pause", "temperature", "--reason", "a test")
+        ingest(bench, "resume", "temperature")
+        bench.produce(temperatures(4))
+        bench.drain()
+        ingest(bench, "pause", "temperature", "--reason", "a test")
         with pytest.raises(HTTPError, match="503") as refused:  # the command looks for another topic
             urllib.request.urlopen(f"{address}/healthz")
-        said = refused.value.read().decode()
-        assert "the topic of its 2 positions is gone" in said and "paused: a test" in said
+        message = refused.value.read().decode()
+        assert "the topic of its 2 positions is gone" in message and "paused: a test" in message

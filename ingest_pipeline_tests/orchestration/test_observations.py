@@ -26,77 +26,77 @@ pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 
-def later(here: Bench) -> None:
+def later(bench: Bench) -> None:
     """Set the sensor's clock to the next time that a look is due."""
-    here.clock.seconds += OBSERVE_SECONDS
+    bench.clock.seconds += OBSERVE_SECONDS
 
 
-def observed(here: Bench) -> list[dict[str, Any]]:
+def observed(bench: Bench) -> list[dict[str, Any]]:
     """The plain values of what one tick told of the topic."""
-    events = here.tick().asset_events
+    events = bench.tick().asset_events
     assert all(isinstance(event, dg.AssetObservation) for event in events)
-    assert {event.asset_key for event in events} <= {topic_key(here.context)}
+    assert {event.asset_key for event in events} <= {topic_key(bench.context)}
     return [{name: value.value for name, value in event.metadata.items() if name != "partitions"} for event in events]
 
 
-def test_the_figures_are_kafkas_and_the_ledgers(bench: Make, kafka_server: RealKafka) -> None:
-    here = bench(partitions=1)
-    here.produce(temperatures(5, partitions=1))
-    assert observed(here) == [{"lag": 5, "blocked_records": 0}]
-    here.drain()
-    here.produce(temperatures(2, partitions=1))
-    delete_before(kafka_server, here.stream.topic, 3)
-    assert observed(here) == []
-    later(here)
-    assert observed(here) == [{"lag": 2, "headroom_records": 2, "blocked_records": 0}]
-    later(here)
-    assert observed(here) == []
+def test_the_figures_are_kafkas_and_the_ledgers(make_bench: Make, kafka_server: RealKafka) -> None:
+    bench = make_bench(partitions=1)
+    bench.produce(temperatures(5, partitions=1))
+    assert observed(bench) == [{"lag": 5, "blocked_records": 0}]
+    bench.drain()
+    bench.produce(temperatures(2, partitions=1))
+    delete_before(kafka_server, bench.stream.topic, 3)
+    assert observed(bench) == []
+    later(bench)
+    assert observed(bench) == [{"lag": 2, "headroom_records": 2, "blocked_records": 0}]
+    later(bench)
+    assert observed(bench) == []
 
 
-def test_an_open_transaction_is_told_and_its_end_too(bench: Make) -> None:
+def test_an_open_transaction_and_its_end_are_reported(make_bench: Make) -> None:
     """Behind it no end moves, so that the stream looks caught up."""
-    here = bench(partitions=1)
-    here.produce(temperatures(5, partitions=1))
-    here.drain()
-    assert [found["blocked_records"] for found in observed(here)] == [0]
-    producer = Producer({"bootstrap.servers": here.bootstrap_servers, "transactional.id": uuid.uuid4().hex})
+    bench = make_bench(partitions=1)
+    bench.produce(temperatures(5, partitions=1))
+    bench.drain()
+    assert [found["blocked_records"] for found in observed(bench)] == [0]
+    producer = Producer({"bootstrap.servers": bench.bootstrap_servers, "transactional.id": uuid.uuid4().hex})
     producer.init_transactions()
     producer.begin_transaction()
-    producer.produce(here.stream.topic, temperatures(1)[0].value, partition=0)
+    producer.produce(bench.stream.topic, temperatures(1)[0].value, partition=0)
     producer.flush()
-    assert here.tick().skip_message == "caught up: lag 0"
-    later(here)
-    assert [found["blocked_records"] for found in observed(here)] == [1]
+    assert bench.tick().skip_message == "caught up: lag 0"
+    later(bench)
+    assert [found["blocked_records"] for found in observed(bench)] == [1]
     producer.abort_transaction()
 
     def released() -> bool:
-        later(here)
-        return [found["blocked_records"] for found in observed(here)] == [0]
+        later(bench)
+        return [found["blocked_records"] for found in observed(bench)] == [0]
 
     wait_for("the transaction's markers", released)
 
 
-def test_the_limit_outlives_the_code_server(bench: Make) -> None:
-    here = bench()
-    here.produce(temperatures(4))
-    assert len(observed(here)) == 1
-    here.definitions = definitions_with(here.clients, here.streams)  # a new process knows no more than the cursor
-    here.produce(temperatures(4))
-    assert observed(here) == []
+def test_the_limit_outlives_the_code_server(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(4))
+    assert len(observed(bench)) == 1
+    bench.definitions = definitions_with(bench.clients, bench.streams)  # a new process knows no more than the cursor
+    bench.produce(temperatures(4))
+    assert observed(bench) == []
 
 
-def test_the_key_has_the_projects_prefix(bench: Make) -> None:
-    here = bench()
-    here.definitions = definitions_with(here.clients, here.streams, key_prefix=["shop"])
-    (event,) = here.tick().asset_events
-    assert event.asset_key == topic_key(replace(here.context, key_prefix=("shop",)))
-    assert event.asset_key in here.definitions.resolve_all_asset_keys()
+def test_the_key_has_the_projects_prefix(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.definitions = definitions_with(bench.clients, bench.streams, key_prefix=["shop"])
+    (event,) = bench.tick().asset_events
+    assert event.asset_key == topic_key(replace(bench.context, key_prefix=("shop",)))
+    assert event.asset_key in bench.definitions.resolve_all_asset_keys()
 
 
-def test_a_tick_without_a_look_asks_kafka_nothing_more(bench: Make) -> None:
-    here = bench()
-    here.produce(temperatures(4))
-    here.drain()
+def test_a_tick_without_a_look_asks_kafka_nothing_more(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(4))
+    bench.drain()
     asked: Counter[str] = Counter()
 
     def count(question: str, answer: Callable[..., Any], *what: Any) -> Any:
@@ -104,30 +104,30 @@ def test_a_tick_without_a_look_asks_kafka_nothing_more(bench: Make) -> None:
         return answer(*what)
 
     for question in ("start_offsets", "high_watermarks", "offsets_at"):
-        here.clients.changes["topic"][question] = partial(count, question)
+        bench.clients.changes["topic"][question] = partial(count, question)
     for question in ("identities", "end_offsets"):
-        here.clients.changes["topics"][question] = partial(count, question)
-    here.tick()
+        bench.clients.changes["topics"][question] = partial(count, question)
+    bench.tick()
     assert asked["high_watermarks"] == 1
     asked.clear()
     for _ in range(3):
-        here.tick()
+        bench.tick()
     assert +asked == {"identities": 3, "end_offsets": 3}
     asked.clear()
-    later(here)
-    here.tick()
+    later(bench)
+    bench.tick()
     assert asked["high_watermarks"] == asked["start_offsets"] == 1
 
 
-def test_an_outage_during_the_look_holds_no_launch_back(bench: Make) -> None:
-    here = bench()
-    here.produce(temperatures(4))
+def test_an_outage_during_the_look_holds_no_launch_back(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(4))
 
     def refuse(*_: object) -> None:
         raise KafkaUnavailable("away")
 
-    here.clients.changes["topic"]["high_watermarks"] = refuse
-    outcome = here.tick()
+    bench.clients.changes["topic"]["high_watermarks"] = refuse
+    outcome = bench.tick()
     assert (len(outcome.run_requests), outcome.asset_events) == (1, [])
-    here.clients.changes.clear()
-    assert len(observed(here)) == 1
+    bench.clients.changes.clear()
+    assert len(observed(bench)) == 1

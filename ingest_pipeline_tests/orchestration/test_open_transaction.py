@@ -17,8 +17,8 @@ pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 
-def test_what_the_transaction_holds_back_is_no_truncation(bench: Make) -> None:
-    before = bench(partitions=1, KAFKA_ISOLATION_LEVEL="read_uncommitted")
+def test_what_the_transaction_holds_back_is_no_truncation(make_bench: Make) -> None:
+    before = make_bench(partitions=1, KAFKA_ISOLATION_LEVEL="read_uncommitted")
     before.produce(temperatures(4, partitions=1))
     settings = {"transactional.id": before.stream.topic, "transaction.timeout.ms": 600_000}  # a busy machine is slow
     producer = Producer({"bootstrap.servers": before.bootstrap_servers, **settings})
@@ -30,19 +30,19 @@ def test_what_the_transaction_holds_back_is_no_truncation(bench: Make) -> None:
     before.drain()
     assert before.positions() == {0: 7}
 
-    here = bench(streams=before.streams, **{**before.environ, "KAFKA_ISOLATION_LEVEL": "read_committed"})
-    assert here.clients.topic(here.stream).end_offsets([0])[0].next_offset == 4
-    assert here.tick().skip_message == "caught up: lag 0"
-    assert {each.name: each.passed for each in check_results(here.context)}[NO_LOSS]
-    assert "nothing to accept" in ingest(here, "accept-loss", "temperature", "--yes")
+    bench = make_bench(streams=before.streams, **{**before.environ, "KAFKA_ISOLATION_LEVEL": "read_committed"})
+    assert bench.clients.topic(bench.stream).end_offsets([0])[0].next_offset == 4
+    assert bench.tick().skip_message == "caught up: lag 0"
+    assert {check.name: check.passed for check in check_results(bench.context)}[NO_LOSS]
+    assert "nothing to accept" in ingest(bench, "accept-loss", "temperature", "--yes")
     replay = ("replay", "temperature", "--partition", "0", "--from-offset", "0")
-    assert "an open transaction holds back the offsets from 4 on" in ingest(here, *replay, "--to-offset", "7", code=1)
-    assert "4 present" in ingest(here, *replay, "--to-offset", "4")
+    assert "an open transaction holds back the offsets from 4 on" in ingest(bench, *replay, "--to-offset", "7", code=1)
+    assert "4 present" in ingest(bench, *replay, "--to-offset", "4")
 
     producer.commit_transaction(30)
-    here.produce(temperatures(2, partitions=1, first=7))
-    wait_for("the end of the transaction", lambda: here.tick().run_requests)
-    here.drain()
-    assert here.query('select next_offset, "rows", absent, lost from ingest.position') == [(10, 9, 1, 0)]
-    assert here.query("select count(*) from ingest.loss") == [0]
-    assert here.query(ACCOUNTING) == [True]
+    bench.produce(temperatures(2, partitions=1, first=7))
+    wait_for("the end of the transaction", lambda: bench.tick().run_requests)
+    bench.drain()
+    assert bench.query('select next_offset, "rows", absent, lost from ingest.position') == [(10, 9, 1, 0)]
+    assert bench.query("select count(*) from ingest.loss") == [0]
+    assert bench.query(ACCOUNTING) == [True]

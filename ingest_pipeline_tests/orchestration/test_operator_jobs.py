@@ -71,124 +71,124 @@ def acted(bench: Bench, name: str, **config: Any) -> tuple[str, dict[str, object
     return log, step_metadata(result)
 
 
-def test_pause_and_resume(bench: Make) -> None:
-    here = drained(bench(partitions=1), *devices(0, 1))
-    log, _ = looked(here, "pause_stream", reason="index build")
+def test_pause_and_resume(make_bench: Make) -> None:
+    bench = drained(make_bench(partitions=1), *devices(0, 1))
+    log, _ = looked(bench, "pause_stream", reason="index build")
     assert "temperature is not paused" in log
     assert "the runs of temperature would stop within a batch. Reason: index build" in log
-    acted(here, "pause_stream", reason="index build")
-    assert here.context.ledger.state().reason == "index build"
-    log, _ = looked(here, "pause_stream")
+    acted(bench, "pause_stream", reason="index build")
+    assert bench.context.ledger.state().reason == "index build"
+    log, _ = looked(bench, "pause_stream")
     assert "temperature is paused already: index build" in log
-    log, _ = looked(here, "resume_stream")
+    log, _ = looked(bench, "resume_stream")
     assert "temperature would go on. It is paused by run " in log
-    acted(here, "resume_stream")
-    assert not here.context.ledger.state().paused
-    log, _ = looked(here, "resume_stream")
+    acted(bench, "resume_stream")
+    assert not bench.context.ledger.state().paused
+    log, _ = looked(bench, "resume_stream")
     assert "temperature is not paused" in log
 
 
-def test_a_job_that_only_looks_makes_no_ledger(bench: Make) -> None:
-    here = bench(partitions=1)
-    here.query("drop schema ingest cascade")
+def test_a_job_that_only_looks_makes_no_ledger(make_bench: Make) -> None:
+    bench = make_bench(partitions=1)
+    bench.query("drop schema ingest cascade")
     for name, config in (("pause_stream", {}), ("resume_stream", {}), ("allow_dead_letters", {"count": 1})):
-        assert job(here, name, **config).success
-    assert here.query("select to_regnamespace('ingest')") == [None]
-    acted(here, "allow_dead_letters", count=1)
-    assert here.context.ledger.state().letters_allowed == 1
+        assert job(bench, name, **config).success
+    assert bench.query("select to_regnamespace('ingest')") == [None]
+    acted(bench, "allow_dead_letters", count=1)
+    assert bench.context.ledger.state().letters_allowed == 1
 
 
-def test_accept_loss(bench: Make, kafka_server: RealKafka) -> None:
-    here = drained(bench(partitions=1), *devices(0, 2))
-    assert "nothing to accept" in looked(here, "accept_loss")[0]
-    here.produce(devices(2, 6))
-    delete_before(kafka_server, here.stream.topic, 5)
-    log, metadata = looked(here, "accept_loss")
+def test_accept_loss(make_bench: Make, kafka_server: RealKafka) -> None:
+    bench = drained(make_bench(partitions=1), *devices(0, 2))
+    assert "nothing to accept" in looked(bench, "accept_loss")[0]
+    bench.produce(devices(2, 6))
+    delete_before(kafka_server, bench.stream.topic, 5)
+    log, metadata = looked(bench, "accept_loss")
     assert "offsets 2 to 4 (3) are recorded as lost. Reading continues at 5" in log
     assert metadata == {"losses": 1}
-    assert "6 (4) are recorded" not in looked(here, "accept_loss", start="latest")[0]
-    assert "nothing to accept" in looked(here, "accept_loss", partition=1)[0]
-    assert "'soon' is neither earliest" in failure(job(here, "accept_loss", start="soon"))
-    log, metadata = acted(here, "accept_loss", start="6")
+    assert "6 (4) are recorded" not in looked(bench, "accept_loss", start="latest")[0]
+    assert "nothing to accept" in looked(bench, "accept_loss", partition=1)[0]
+    assert "'soon' is neither earliest" in failure(job(bench, "accept_loss", start="soon"))
+    log, metadata = acted(bench, "accept_loss", start="6")
     assert "offsets 2 to 5 (4) are recorded as lost. Reading continues at 6" in log
     assert metadata == {"losses": 1}
-    assert here.query(GAPS) == [(0, 1, 2, 6, "retention")]
-    (by,) = here.query("select accepted_by from ingest.gap")
+    assert bench.query(GAPS) == [(0, 1, 2, 6, "retention")]
+    (by,) = bench.query("select accepted_by from ingest.gap")
     assert by.startswith("run ")
-    here.drain()
-    assert here.positions() == {0: 8}
+    bench.drain()
+    assert bench.positions() == {0: 8}
 
 
-def test_a_mistaken_loss_is_dismissed(bench: Make, kafka_server: RealKafka) -> None:
-    here = drained(bench(partitions=1), *devices(0, 2))
-    here.produce(devices(2, 3))
-    delete_before(kafka_server, here.stream.topic, 4)
-    assert not here.by_sensor().success
-    log, metadata = looked(here, "accept_loss", dismiss=True)
+def test_a_mistaken_loss_is_dismissed(make_bench: Make, kafka_server: RealKafka) -> None:
+    bench = drained(make_bench(partitions=1), *devices(0, 2))
+    bench.produce(devices(2, 3))
+    delete_before(kafka_server, bench.stream.topic, 4)
+    assert not bench.by_sensor().success
+    log, metadata = looked(bench, "accept_loss", dismiss=True)
     assert "would be forgotten: " in log
     assert metadata == {"losses": 1}
-    acted(here, "accept_loss", dismiss=True)
-    assert here.query("select count(*) from ingest.loss") == [0]
+    acted(bench, "accept_loss", dismiss=True)
+    assert bench.query("select count(*) from ingest.loss") == [0]
 
 
-def test_allow_and_acknowledge(bench: Make) -> None:
-    here = drained(bench(partitions=1), *devices(0, 2), BROKEN)
-    assert looked(here, "allow_dead_letters", count=7)[1] == {"left": 0}
-    acted(here, "allow_dead_letters", count=7)
-    assert here.context.ledger.state().letters_allowed == 7
-    assert looked(here, "allow_dead_letters", count=0)[1] == {"left": 7}
-    assert looked(here, "acknowledge_dead_letters")[1] == {"open": 1}
-    assert acted(here, "acknowledge_dead_letters")[1] == {"open": 1}
-    assert here.context.ledger.state().acknowledged_at is not None
+def test_allow_and_acknowledge(make_bench: Make) -> None:
+    bench = drained(make_bench(partitions=1), *devices(0, 2), BROKEN)
+    assert looked(bench, "allow_dead_letters", count=7)[1] == {"left": 0}
+    acted(bench, "allow_dead_letters", count=7)
+    assert bench.context.ledger.state().letters_allowed == 7
+    assert looked(bench, "allow_dead_letters", count=0)[1] == {"left": 7}
+    assert looked(bench, "acknowledge_dead_letters")[1] == {"open": 1}
+    assert acted(bench, "acknowledge_dead_letters")[1] == {"open": 1}
+    assert bench.context.ledger.state().acknowledged_at is not None
     with pytest.raises(dg.DagsterInvalidConfigError, match="count"):
-        job(here, "allow_dead_letters")
+        job(bench, "allow_dead_letters")
 
 
-def test_discard(bench: Make) -> None:
-    here = drained(bench(partitions=1), *devices(0, 2), BROKEN, BROKEN, Record(b"{}", 0))
-    log, metadata = looked(here, "discard_dead_letters", reason="truncated")
+def test_discard(make_bench: Make) -> None:
+    bench = drained(make_bench(partitions=1), *devices(0, 2), BROKEN, BROKEN, Record(b"{}", 0))
+    log, metadata = looked(bench, "discard_dead_letters", reason="truncated")
     assert "2 open letters would be discarded, decode: Input data was truncated" in log
     assert metadata == {"letters": 2}
-    assert "no open letter is selected" in looked(here, "discard_dead_letters", sqlstate="23514")[0]
-    assert acted(here, "discard_dead_letters", reason="truncated")[1] == {"letters": 2}
-    assert here.query(STATUSES) == ["discarded", "discarded", "open"]
+    assert "no open letter is selected" in looked(bench, "discard_dead_letters", sqlstate="23514")[0]
+    assert acted(bench, "discard_dead_letters", reason="truncated")[1] == {"letters": 2}
+    assert bench.query(STATUSES) == ["discarded", "discarded", "open"]
 
 
-def test_redrive(bench: Make) -> None:
-    here = drained(bench(partitions=1), *devices(0, 2), BROKEN)
+def test_redrive(make_bench: Make) -> None:
+    bench = drained(make_bench(partitions=1), *devices(0, 2), BROKEN)
     mended = b'{"device_id": "mended", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"}'
-    here.query("update ingest.dead_letter set value = %s", mended)
+    bench.query("update ingest.dead_letter set value = %s", mended)
     counts = {"stored": 1, "present": 0, "refused": 0, "truncated": 0}
-    assert looked(here, "redrive_dead_letters")[1] == counts
+    assert looked(bench, "redrive_dead_letters")[1] == counts
     with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
-        job(here, "redrive_dead_letters", stage="decoded")
+        job(bench, "redrive_dead_letters", stage="decoded")
     for other in ("timestamp", "value"):
-        assert acted(here, "redrive_dead_letters", stage=other)[1] == {**counts, "stored": 0}
-    log, metadata = acted(here, "redrive_dead_letters", stage="decode")
+        assert acted(bench, "redrive_dead_letters", stage=other)[1] == {**counts, "stored": 0}
+    log, metadata = acted(bench, "redrive_dead_letters", stage="decode")
     assert metadata == counts
-    assert here.query("select device_id from temperature where kafka_offset = 2") == ["mended"]
+    assert bench.query("select device_id from temperature where kafka_offset = 2") == ["mended"]
     assert "mended" not in log
 
 
-def test_replay(bench: Make) -> None:
-    here = drained(bench(partitions=1), *devices(0, 5))
-    here.query("delete from temperature")
-    log, metadata = looked(here, "replay", partition=0, from_offset=1, to_offset=4)
+def test_replay(make_bench: Make) -> None:
+    bench = drained(make_bench(partitions=1), *devices(0, 5))
+    bench.query("delete from temperature")
+    log, metadata = looked(bench, "replay", partition=0, from_offset=1, to_offset=4)
     assert "partition 0: offsets 1 to 3" in log
     assert metadata == {"offsets": 3}
-    log, metadata = acted(here, "replay", partition=0, from_offset=1, to_offset=4)
+    log, metadata = acted(bench, "replay", partition=0, from_offset=1, to_offset=4)
     assert "partition 0: offsets 1 to 3" in log
     assert metadata["stored"] == 3
-    assert here.rows() == 3
-    assert "not an ISO 8601 timestamp" in failure(job(here, "replay", from_time="soon", to_time="later"))
+    assert bench.rows() == 3
+    assert "not an ISO 8601 timestamp" in failure(job(bench, "replay", from_time="soon", to_time="later"))
     with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
-        job(here, "replay", stream="x", from_time="2020-01-01")
-    assert "a first and a last time" in failure(job(here, "replay", from_time="2020-01-01"))
+        job(bench, "replay", stream="x", from_time="2020-01-01")
+    assert "a first and a last time" in failure(job(bench, "replay", from_time="2020-01-01"))
 
 
-def test_the_ui_shows_what_each_job_does(bench: Make) -> None:
-    here = bench(partitions=0, KAFKA_BOOTSTRAP_SERVERS="localhost:1")
+def test_the_ui_shows_what_each_job_does(make_bench: Make) -> None:
+    bench = make_bench(partitions=0, KAFKA_BOOTSTRAP_SERVERS="localhost:1")
     for operation in OPERATIONS:
-        description = here.definitions.resolve_job_def(operation.name).description
+        description = bench.definitions.resolve_job_def(operation.name).description
         assert description is not None
         assert description.endswith(" A dry run, unless dry_run is false.")

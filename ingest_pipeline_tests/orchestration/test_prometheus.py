@@ -56,9 +56,9 @@ def texts_shown() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def here(bench: Make) -> Iterator[Bench]:
+def bench(make_bench: Make) -> Iterator[Bench]:
     """Two streams that have drained: one owned, with dead letters and records waiting; the other with no run."""
-    found = bench(streams=[TEMPERATURE, PRICE])
+    found = make_bench(streams=[TEMPERATURE, PRICE])
     temperature, price = found.streams
     found.produce(with_broken(temperatures(20), 7), temperature)
     found.produce(prices(20), price)
@@ -77,9 +77,9 @@ def here(bench: Make) -> Iterator[Bench]:
 
 
 @contextmanager
-def served(here: Bench) -> Iterator[str]:
+def served(bench: Bench) -> Iterator[str]:
     """host:port of the bench's endpoint, as `ingest metrics` serves it."""
-    server = make_server("127.0.0.1", 0, application(here.contexts), _Server, _Handler)
+    server = make_server("127.0.0.1", 0, application(bench.contexts), _Server, _Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -90,10 +90,10 @@ def served(here: Bench) -> Iterator[str]:
         server.server_close()
 
 
-def test_every_query_names_what_the_endpoint_shows(here: Bench) -> None:
+def test_every_query_names_what_the_endpoint_shows(bench: Bench) -> None:
     labels: dict[str, set[str]] = defaultdict(set)
     values: dict[str, set[str]] = defaultdict(set)
-    for family in text_string_to_metric_families(exposed(here)):
+    for family in text_string_to_metric_families(exposed(bench)):
         for sample in family.samples:
             labels[sample.name] |= set(sample.labels)
             values[sample.name] |= set(sample.labels.values())
@@ -124,14 +124,14 @@ def test_every_label_in_a_text_is_left_by_its_query() -> None:
         assert set(re.findall(r"\{\{ ?(?:\$labels\.)?(\w+) ?\}\}", text)) <= left, (query, text)
 
 
-def test_every_metric_is_on_the_dashboard(here: Bench) -> None:
+def test_every_metric_is_on_the_dashboard(bench: Bench) -> None:
     shown = set(re.findall(r"\bingest_\w+", " ".join(panel_queries())))
-    told = {sample.name for family in text_string_to_metric_families(exposed(here)) for sample in family.samples}
+    told = {sample.name for family in text_string_to_metric_families(exposed(bench)) for sample in family.samples}
     assert shown == told
 
 
-def test_names_and_units_are_prometheus_own(here: Bench, promtool: str) -> None:
-    done = subprocess.run([promtool, "check", "metrics"], input=exposed(here), text=True, capture_output=True)
+def test_names_and_units_are_prometheus_own(bench: Bench, promtool: str) -> None:
+    done = subprocess.run([promtool, "check", "metrics"], input=exposed(bench), text=True, capture_output=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
@@ -145,8 +145,8 @@ def test_each_alert_fires_and_ends_as_it_should(promtool: str) -> None:
     assert fired == silent == set(alerts())
 
 
-def test_a_real_prometheus_answers_every_query(here: Bench, prometheus: Prometheus) -> None:
-    with served(here) as target, prometheus(target, RULES) as server:
+def test_a_real_prometheus_answers_every_query(bench: Bench, prometheus: Prometheus) -> None:
+    with served(bench) as target, prometheus(target, RULES) as server:
         for query in panel_queries():
             found = wait_for(query, lambda query=query: server.query(query))
             assert {labels["stream"] for labels in found} <= {"temperature", "price"}
@@ -158,19 +158,19 @@ def test_a_real_prometheus_answers_every_query(here: Bench, prometheus: Promethe
         letters = ("IngestOpenDeadLetters", "temperature")
         expected = {letters, ("IngestNobodyDrains", "price")}
         wait_for(f"{expected}", lambda: holding() == expected)
-        ingest(here, "pause", "price")
+        ingest(bench, "pause", "price")
         expected = {letters, ("IngestPaused", "price")}
         wait_for(f"{expected}", lambda: holding() == expected)
-        ingest(here, "resume", "price")
-        ledger = here.clients.ledger(here.streams[1])
+        ingest(bench, "resume", "price")
+        ledger = bench.clients.ledger(bench.streams[1])
         at = ledger.positions()[0]
         loss = noted_loss(
             cause="truncated", partition=0, incarnation=at.incarnation, expected=at.next_offset, low=0, high=1
         )
         ledger.note_loss(loss)
         expected = {letters, ("IngestNobodyDrains", "price")}
-        here.query("alter table ingest.position drop constraint accounted_for")
-        here.query("update ingest.position set lost = lost + 1 where kafka_partition = 1 and stream = 'temperature'")
+        bench.query("alter table ingest.position drop constraint accounted_for")
+        bench.query("update ingest.position set lost = lost + 1 where kafka_partition = 1 and stream = 'temperature'")
         expected |= {("IngestStopped", "price"), ("IngestUnaccounted", "temperature"), ("IngestLost", "temperature")}
         wait_for(f"{expected}", lambda: holding() == expected)
         wait_for("an evaluation", lambda: {rule["health"] for rule in server.rules()} == {"ok"})

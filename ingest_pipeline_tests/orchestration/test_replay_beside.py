@@ -27,40 +27,40 @@ LEDGER = "select * from ingest.position"
 WAIT_SECONDS = 30.0
 
 
-def test_a_replay_beside_a_drain_that_stores(bench: Make) -> None:
+def test_a_replay_beside_a_drain_that_stores(make_bench: Make) -> None:
     """While a transaction of the replay is open, the drain commits new records of both partitions."""
-    here = bench(partitions=2, RUN_IDLE_SECONDS="60", BATCH_SIZE="100")
-    here.produce([*with_broken(temperatures(300), 50), Record(None, 0), Record(None, 1)])
+    bench = make_bench(partitions=2, RUN_IDLE_SECONDS="60", BATCH_SIZE="100")
+    bench.produce([*with_broken(temperatures(300), 50), Record(None, 0), Record(None, 1)])
     lots: list[int] = []
 
     def with_new_records(redriven: Callable[..., None], *rest: Any) -> None:
-        committed = here.rows()
+        committed = bench.rows()
         lots.append(committed)
-        here.produce(temperatures(10, first=1000 * len(lots)))
-        wait_for("the drain's rows", lambda: here.rows() == committed + 10)
+        bench.produce(temperatures(10, first=1000 * len(lots)))
+        wait_for("the drain's rows", lambda: bench.rows() == committed + 10)
         redriven(*rest)
 
-    here.clients.changes["missing_rows"]["_redriven"] = with_new_records
+    bench.clients.changes["missing_rows"]["_redriven"] = with_new_records
     with ThreadPoolExecutor(1) as threads:
-        run = threads.submit(here.by_sensor)
+        run = threads.submit(bench.by_sensor)
         begun = "select to_regclass('ingest.position')"
-        wait_for("the drain", lambda: here.query(begun) != [None] and here.positions() == {0: 151, 1: 151})
-        here.query("delete from temperature where kafka_offset % 3 = 0")
-        left = here.rows()
+        wait_for("the drain", lambda: bench.query(begun) != [None] and bench.positions() == {0: 151, 1: 151})
+        bench.query("delete from temperature where kafka_offset % 3 = 0")
+        left = bench.rows()
         soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
         words = ("replay", "temperature", "--from-time", "2020-01-01", "--to-time", soon)
-        printed = ingest(here, *words, clients=here.clients)
+        printed = ingest(bench, *words, clients=bench.clients)
         assert not run.done()
-        here.clients.ledger(here.stream).pause("it is enough", "ann")
+        bench.clients.ledger(bench.stream).pause("it is enough", "ann")
         result = run.result(WAIT_SECONDS)
     new = 10 * len(lots)
     assert new >= 40
     assert f"{294 - left} stored, {left} present, 0 absent, 6 dead, 2 skipped, 0 refused" in printed
-    assert here.outcome(result.run_id) == ("paused", str(294 + new))
-    assert here.query("select count(*), count(distinct device_id) from temperature") == [(294 + new,) * 2]
+    assert bench.outcome(result.run_id) == ("paused", str(294 + new))
+    assert bench.query("select count(*), count(distinct device_id) from temperature") == [(294 + new,) * 2]
     sums = 'select sum("rows")::int, sum(dead_letters)::int, sum(skipped)::int, sum(next_offset)::int'
-    assert here.query(f"{sums} from ingest.position") == [(294 + new, 6, 2, 302 + new)]
-    assert here.query(ACCOUNTING) == [True]
+    assert bench.query(f"{sums} from ingest.position") == [(294 + new, 6, 2, 302 + new)]
+    assert bench.query(ACCOUNTING) == [True]
 
 
 class Held:
@@ -109,20 +109,20 @@ class Range:
 
     def assert_whole(self) -> None:
         """Each row is there once, no letter waits, and the counters are as they were at ingestion."""
-        here = self.bench
-        assert here.query("select kafka_offset from temperature order by 1") == list(range(100))
-        assert here.query("select status, attempts, count(*) from ingest.dead_letter group by 1, 2") == [
+        bench = self.bench
+        assert bench.query("select kafka_offset from temperature order by 1") == list(range(100))
+        assert bench.query("select status, attempts, count(*) from ingest.dead_letter group by 1, 2") == [
             ("redriven", 2, 20)
         ]
-        assert here.query(LEDGER) == self._ledger
-        assert here.query(ACCOUNTING) == [True]
+        assert bench.query(LEDGER) == self._ledger
+        assert bench.query(ACCOUNTING) == [True]
         assert self.replay() == Replayed(present=100)
         assert self.redrive() == Redriven()
 
 
 @pytest.fixture
-def found(bench: Make) -> Range:
-    return Range(bench(partitions=1, DEAD_LETTER_LIMIT="off", BATCH_SIZE="10"))
+def found(make_bench: Make) -> Range:
+    return Range(make_bench(partitions=1, DEAD_LETTER_LIMIT="off", BATCH_SIZE="10"))
 
 
 def test_a_replay_leaves_the_letters_that_a_redrive_has_in_hand(found: Range) -> None:

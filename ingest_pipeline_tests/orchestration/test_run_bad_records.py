@@ -49,20 +49,20 @@ ONLY_ONCE = "create unique index only_once on price (symbol) where symbol = 'TWI
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-def test_each_becomes_a_dead_letter_and_its_neighbours_rows(bench: Callable[..., Bench], method: str) -> None:
-    here = bench([PRICE], partitions=1, NAIVE_TIMESTAMPS="reject", WRITE_METHOD=method, BATCH_TIMEOUT="1")
-    here.drain()
-    here.query(CONSTRAINTS)
-    here.query(ONLY_ONCE)
+def test_each_becomes_a_dead_letter_and_its_neighbours_rows(make_bench: Callable[..., Bench], method: str) -> None:
+    bench = make_bench([PRICE], partitions=1, NAIVE_TIMESTAMPS="reject", WRITE_METHOD=method, BATCH_TIMEOUT="1")
+    bench.drain()
+    bench.query(CONSTRAINTS)
+    bench.query(ONLY_ONCE)
     records = [Record(BAD[-2].value, 0)]  # the first of its name is good
     for number, bad in enumerate(BAD):
         headers = (("trace", b"%d" % number), ("trace", b"\xff"), ("empty", None))
         records += [*prices(3, partitions=1), Record(bad.value, 0, b"key %d" % number, headers)]
     records.append(Record(None, 0, b"a tombstone"))
-    here.produce(records)
-    run_id = here.drain()
+    bench.produce(records)
+    run_id = bench.drain()
 
-    letters = here.query(
+    letters = bench.query(
         """select kafka_offset, value, value_bytes, value_sha256, truncated, key, headers, stage, reason, sqlstate,
                   stream, topic, kafka_partition, run_id, status, kafka_timestamp_ms > 0
            from ingest.dead_letter order by kafka_offset"""
@@ -83,18 +83,18 @@ def test_each_becomes_a_dead_letter_and_its_neighbours_rows(bench: Callable[...,
         assert letter[7] == bad.stage, letter
         assert bad.reason.lower() in letter[8].lower(), letter
         assert letter[9] == bad.sqlstate, letter
-        assert letter[10:] == ("price", here.stream.topic, 0, run_id, "open", True)
-    stored = here.query("select kafka_offset from price order by kafka_offset")
+        assert letter[10:] == ("price", bench.stream.topic, 0, run_id, "open", True)
+    stored = bench.query("select kafka_offset from price order by kafka_offset")
     assert stored == [number for number in range(1 + 4 * len(BAD)) if number == 0 or number % 4]
-    counted = here.query('select next_offset, "rows", dead_letters, skipped, absent, lost from ingest.position')
+    counted = bench.query('select next_offset, "rows", dead_letters, skipped, absent, lost from ingest.position')
     assert counted == [(len(records), 1 + 3 * len(BAD), len(BAD), 1, 0, 0)]
-    assert here.outcome(run_id) == ("caught-up", str(1 + 3 * len(BAD)))
+    assert bench.outcome(run_id) == ("caught-up", str(1 + 3 * len(BAD)))
 
 
-def test_reasons_quote_no_value(bench: Callable[..., Bench]) -> None:
-    here = bench([PRICE], partitions=1)
-    here.produce([Record(b'{"symbol": "s3cr3t", "price": "s3cr3t", "timestamp": "s3cr3t"}', 0)])
-    run_id = here.drain()
-    (reason,) = here.query("select reason from ingest.dead_letter")
+def test_reasons_quote_no_value(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench([PRICE], partitions=1)
+    bench.produce([Record(b'{"symbol": "s3cr3t", "price": "s3cr3t", "timestamp": "s3cr3t"}', 0)])
+    run_id = bench.drain()
+    (reason,) = bench.query("select reason from ingest.dead_letter")
     assert "s3cr3t" not in reason
-    assert "s3cr3t" not in here.said(run_id)
+    assert "s3cr3t" not in bench.said(run_id)

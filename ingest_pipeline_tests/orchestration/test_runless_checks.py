@@ -22,88 +22,88 @@ pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 
-def tick_later(here: Bench) -> SensorExecutionData:
+def tick_later(bench: Bench) -> SensorExecutionData:
     """A tick at which the checks are due."""
-    here.clock.seconds += CHECK_SECONDS
-    return here.tick()
+    bench.clock.seconds += CHECK_SECONDS
+    return bench.tick()
 
 
-def results(here: Bench, name: str = UP_TO_DATE) -> list[bool]:
+def results(bench: Bench, name: str = UP_TO_DATE) -> list[bool]:
     """Whether the check's evaluations passed, oldest first."""
     key = dg.AssetCheckKey(dg.AssetKey("temperature"), name)
-    records = here.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
+    records = bench.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
     events = [record.event.dagster_event for record in reversed(records) if record.event is not None]
     return [event.asset_check_evaluation_data.passed for event in events if event is not None]
 
 
-def test_a_paused_stream_turns_late_once_and_recovers(bench: Make) -> None:
-    here = bench(MAX_DELAY_SECONDS="1")
-    here.produce(temperatures(4))
-    here.drain()
-    ledger = here.clients.ledger(here.stream)
+def test_a_paused_stream_turns_late_once_and_recovers(make_bench: Make) -> None:
+    bench = make_bench(MAX_DELAY_SECONDS="1")
+    bench.produce(temperatures(4))
+    bench.drain()
+    ledger = bench.clients.ledger(bench.stream)
     ledger.pause("a test", "ann")
-    tick_later(here)
-    assert results(here) == [True]
-    here.produce(temperatures(2, first=4))
+    tick_later(bench)
+    assert results(bench) == [True]
+    bench.produce(temperatures(2, first=4))
 
     def late() -> bool:
-        tick_later(here)
-        return not newest(here, UP_TO_DATE)[0]
+        tick_later(bench)
+        return not newest(bench, UP_TO_DATE)[0]
 
     wait_for("the records' age", late, every=0.5)
-    assert newest(here, UP_TO_DATE)[1].startswith("lag 2; the table is ")
-    tick_later(here)
-    assert results(here) == [True, False]
-    here.instance.report_runless_asset_event(dg.AssetMaterialization("temperature"))
-    tick_later(here)
-    tick_later(here)
-    assert results(here) == [True, False, False]
-    here.query("update ingest.position set next_offset = next_offset + 1, absent = absent + 1")
-    tick_later(here)
-    assert (results(here), newest(here, UP_TO_DATE)[1][:5]) == ([True, False, False, True], "lag 0")
+    assert newest(bench, UP_TO_DATE)[1].startswith("lag 2; the table is ")
+    tick_later(bench)
+    assert results(bench) == [True, False]
+    bench.instance.report_runless_asset_event(dg.AssetMaterialization("temperature"))
+    tick_later(bench)
+    tick_later(bench)
+    assert results(bench) == [True, False, False]
+    bench.query("update ingest.position set next_offset = next_offset + 1, absent = absent + 1")
+    tick_later(bench)
+    assert (results(bench), newest(bench, UP_TO_DATE)[1][:5]) == ([True, False, False, True], "lag 0")
 
 
-def test_an_accepted_loss_turns_green_without_a_run(bench: Make, kafka_server: RealKafka) -> None:
-    here = bench(partitions=1)
-    here.produce(temperatures(5, partitions=1))
-    here.drain()
-    tick_later(here)
-    here.produce(temperatures(5, partitions=1, first=5))
-    delete_before(kafka_server, here.stream.topic, 8)
-    here.clock.seconds += CHECK_SECONDS
-    lost = refused(here)
-    assert newest(here, NO_LOSS) == (False, lost)
-    ingest(here, "accept-loss", "temperature", "--from", "latest", "--yes")
-    assert tick_later(here).skip_message == "caught up: lag 0"
-    assert newest(here, NO_LOSS) == (True, "Kafka holds the next offset of every partition")
-    count = len(results(here, NO_LOSS))
-    tick_later(here)
-    assert len(results(here, NO_LOSS)) == count
+def test_an_accepted_loss_turns_green_without_a_run(make_bench: Make, kafka_server: RealKafka) -> None:
+    bench = make_bench(partitions=1)
+    bench.produce(temperatures(5, partitions=1))
+    bench.drain()
+    tick_later(bench)
+    bench.produce(temperatures(5, partitions=1, first=5))
+    delete_before(kafka_server, bench.stream.topic, 8)
+    bench.clock.seconds += CHECK_SECONDS
+    lost = refused(bench)
+    assert newest(bench, NO_LOSS) == (False, lost)
+    ingest(bench, "accept-loss", "temperature", "--from", "latest", "--yes")
+    assert tick_later(bench).skip_message == "caught up: lag 0"
+    assert newest(bench, NO_LOSS) == (True, "Kafka holds the next offset of every partition")
+    count = len(results(bench, NO_LOSS))
+    tick_later(bench)
+    assert len(results(bench, NO_LOSS)) == count
 
 
-def test_settled_letters_turn_green_without_a_run(bench: Make) -> None:
-    here = bench()
-    here.produce(with_broken(temperatures(8), 8))
-    here.drain()
-    tick_later(here)
-    assert not any(results(here, WITHIN_LIMIT))
-    ingest(here, "dead-letters", "discard", "temperature", "--yes")
-    here.clock.seconds += IDLE_SECONDS
-    tick_later(here)
-    assert newest(here, WITHIN_LIMIT) == (True, "no open dead letters")
+def test_settled_letters_turn_green_without_a_run(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(with_broken(temperatures(8), 8))
+    bench.drain()
+    tick_later(bench)
+    assert not any(results(bench, WITHIN_LIMIT))
+    ingest(bench, "dead-letters", "discard", "temperature", "--yes")
+    bench.clock.seconds += IDLE_SECONDS
+    tick_later(bench)
+    assert newest(bench, WITHIN_LIMIT) == (True, "no open dead letters")
 
 
-def test_failing_ticks_report_that_up_to_date_is_unknown(bench: Make) -> None:
-    here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
-    message = failing_tick(here)
-    here.clock.seconds += CHECK_SECONDS
-    failing_tick(here)
-    assert results(here) == [False]
-    assert newest(here, UP_TO_DATE) == (False, f"unknown: {message}")
+def test_failing_ticks_report_that_up_to_date_is_unknown(make_bench: Make) -> None:
+    bench = make_bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    message = failing_tick(bench)
+    bench.clock.seconds += CHECK_SECONDS
+    failing_tick(bench)
+    assert results(bench) == [False]
+    assert newest(bench, UP_TO_DATE) == (False, f"unknown: {message}")
 
 
-def test_a_short_outage_is_not_reported(bench: Make) -> None:
-    here = bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
-    failing_tick(here)
-    failing_tick(here)
-    assert results(here) == []
+def test_a_short_outage_is_not_reported(make_bench: Make) -> None:
+    bench = make_bench(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    failing_tick(bench)
+    failing_tick(bench)
+    assert results(bench) == []

@@ -73,8 +73,8 @@ def registry(schema_registry: SchemaRegistryServer) -> Iterator[SchemaRegistryCl
 
 
 @pytest.fixture
-def meters(bench: Make, schema_registry: SchemaRegistryServer) -> Bench:
-    return bench([METER], partitions=1, SCHEMA_REGISTRY_URL=schema_registry.url)
+def meters(make_bench: Make, schema_registry: SchemaRegistryServer) -> Bench:
+    return make_bench([METER], partitions=1, SCHEMA_REGISTRY_URL=schema_registry.url)
 
 
 def meter(count: int) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def test_a_silent_registry_delays_the_records_and_refuses_none(
     assert meters.query("SELECT count(*) FROM ingest.dead_letter") == [0]
 
 
-def test_a_registry_that_stays_away_fails_the_run_and_names_the_setting(bench: Make) -> None:
-    meters = bench([METER], partitions=1, SCHEMA_REGISTRY_URL="http://127.0.0.1:9", RETRY_SECONDS="1")
+def test_a_registry_that_stays_away_fails_the_run_and_names_the_setting(make_bench: Make) -> None:
+    meters = make_bench([METER], partitions=1, SCHEMA_REGISTRY_URL="http://127.0.0.1:9", RETRY_SECONDS="1")
     meters.produce([Record(b"\0\0\0\0\1abc", 0)])
     result = meters.by_sensor()
     assert not result.success
@@ -190,20 +190,20 @@ def test_a_registry_that_stays_away_fails_the_run_and_names_the_setting(bench: M
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_check_asks_the_registry(bench: Make, schema_registry: SchemaRegistryServer, answers: bool) -> None:
-    meters = bench([METER], SCHEMA_REGISTRY_URL=schema_registry.url if answers else "http://127.0.0.1:9/wrong")
+def test_check_asks_the_registry(make_bench: Make, schema_registry: SchemaRegistryServer, answers: bool) -> None:
+    meters = make_bench([METER], SCHEMA_REGISTRY_URL=schema_registry.url if answers else "http://127.0.0.1:9/wrong")
     (finding,) = [item for item in findings(meters.clients, meters.streams) if item.what == "schema registry"]
     assert finding.ok == answers
     assert ("subjects" if answers else "check that it runs") in finding.message
 
 
-def test_protobuf_records_become_rows(bench: Make, registry: SchemaRegistryClient) -> None:
+def test_protobuf_records_become_rows(make_bench: Make, registry: SchemaRegistryClient) -> None:
     class Reading(msgspec.Struct):
         device_id: str
         level: float | None
         event_time: datetime = msgspec.field(name="at")
 
-    readings = bench([Stream("reading", Reading, format=Protobuf(METER_MESSAGE))], partitions=1)
+    readings = make_bench([Stream("reading", Reading, format=Protobuf(METER_MESSAGE))], partitions=1)
     message = METER_MESSAGE(device_id="dev-1")
     message.at.FromDatetime(AT)
     serializer = ProtobufSerializer(METER_MESSAGE, registry, {"use.deprecated.format": False})
@@ -214,12 +214,12 @@ def test_protobuf_records_become_rows(bench: Make, registry: SchemaRegistryClien
     assert readings.query("SELECT reason FROM ingest.dead_letter") == ["the bytes are no Meter"]
 
 
-def test_json_behind_a_schema_id_needs_no_registry(bench: Make) -> None:
+def test_json_behind_a_schema_id_needs_no_registry(make_bench: Make) -> None:
     class Event(msgspec.Struct):
         device_id: str
         event_time: datetime
 
-    events = bench([Stream("event", Event, format=JsonSchema())], partitions=1)
+    events = make_bench([Stream("event", Event, format=JsonSchema())], partitions=1)
     text = b'{"device_id": "x", "event_time": "2026-01-01T00:00:00Z"}'
     events.produce([Record(b"\0\0\0\0\7" + text, 0), Record(text, 0)])
     events.drain()

@@ -29,12 +29,12 @@ BROKEN = Record(b"{", partition=0)
 
 
 @pytest.fixture
-def shared(bench: Make) -> Bench:
+def shared(make_bench: Make) -> Bench:
     """Streams indoors, price and temperature, with one partition each and 20 records."""
-    here = bench([INDOORS, PRICE, TEMPERATURE], partitions=1, BATCH_SIZE="10")
-    for stream in here.streams:
-        here.produce(records_of(stream, 20), stream)
-    return here
+    bench = make_bench([INDOORS, PRICE, TEMPERATURE], partitions=1, BATCH_SIZE="10")
+    for stream in bench.streams:
+        bench.produce(records_of(stream, 20), stream)
+    return bench
 
 
 def records_of(stream: Stream, count: int) -> list[Record]:
@@ -42,15 +42,15 @@ def records_of(stream: Stream, count: int) -> list[Record]:
     return list(make(count, partitions=1))
 
 
-def by_sensor(here: Bench, shard: str = "0/1", **more: str) -> ExecuteInProcessResult:
+def by_sensor(bench: Bench, shard: str = "0/1", **more: str) -> ExecuteInProcessResult:
     """A run with the tags of the job's sensor."""
-    job = here.definitions.resolve_job_def(tags.job_name(JOB))
+    job = bench.definitions.resolve_job_def(tags.job_name(JOB))
     run_tags = {tags.DRAINS: JOB, tags.SHARD: shard, **more}
-    return job.execute_in_process(instance=here.instance, tags=run_tags, raise_on_error=False)
+    return job.execute_in_process(instance=bench.instance, tags=run_tags, raise_on_error=False)
 
 
-def rows(here: Bench) -> dict[str, int]:
-    return {stream.name: here.rows(stream) for stream in here.streams}
+def rows(bench: Bench) -> dict[str, int]:
+    return {stream.name: bench.rows(stream) for stream in bench.streams}
 
 
 def materialized(result: ExecuteInProcessResult) -> Mapping[str, int]:
@@ -77,14 +77,14 @@ def test_the_next_run_stores_what_has_come_since(shared: Bench) -> None:
     assert rows(shared) == {"indoors": 20, "price": 25, "temperature": 20}
 
 
-def test_shards_share_the_streams_of_a_job(bench: Make) -> None:
-    here = bench([INDOORS, PRICE, TEMPERATURE], partitions=1, SITES_PARALLELISM="2")
-    for stream in here.streams:
-        here.produce(records_of(stream, 20), stream)
-    assert by_sensor(here, "0/2").success
-    assert rows(here) == {"indoors": 20, "price": 0, "temperature": 20}
-    assert by_sensor(here, "1/2").success
-    assert rows(here) == {"indoors": 20, "price": 20, "temperature": 20}
+def test_shards_share_the_streams_of_a_job(make_bench: Make) -> None:
+    bench = make_bench([INDOORS, PRICE, TEMPERATURE], partitions=1, SITES_PARALLELISM="2")
+    for stream in bench.streams:
+        bench.produce(records_of(stream, 20), stream)
+    assert by_sensor(bench, "0/2").success
+    assert rows(bench) == {"indoors": 20, "price": 0, "temperature": 20}
+    assert by_sensor(bench, "1/2").success
+    assert rows(bench) == {"indoors": 20, "price": 20, "temperature": 20}
 
 
 def test_materialize_drains_the_selected_stream_alone(shared: Bench) -> None:
@@ -197,29 +197,29 @@ class TestTroubleOfOneStream:
         assert rows(shared) == {"indoors": 25, "price": 20, "temperature": 25}
 
 
-def rows_besides(here: Bench, name: str) -> int:
-    return sum(here.rows(stream) for stream in here.streams if stream.name != name)
+def rows_besides(bench: Bench, name: str) -> int:
+    return sum(bench.rows(stream) for stream in bench.streams if stream.name != name)
 
 
-def test_a_run_keeps_one_session_with_postgresql(bench: Make) -> None:
-    here = bench([INDOORS, PRICE, TEMPERATURE], partitions=1, RUN_IDLE_SECONDS="5")
-    for stream in here.streams:
-        here.produce(records_of(stream, 20), stream)
-    assert here.by_hand().success
-    for stream in here.streams:
-        here.produce(records_of(stream, 20), stream)
+def test_a_run_keeps_one_session_with_postgresql(make_bench: Make) -> None:
+    bench = make_bench([INDOORS, PRICE, TEMPERATURE], partitions=1, RUN_IDLE_SECONDS="5")
+    for stream in bench.streams:
+        bench.produce(records_of(stream, 20), stream)
+    assert bench.by_hand().success
+    for stream in bench.streams:
+        bench.produce(records_of(stream, 20), stream)
     sessions: list[list[str]] = []
 
     def look() -> None:
-        while rows_besides(here, "") < 120:
+        while rows_besides(bench, "") < 120:
             time.sleep(0.05)
         for _ in range(20):
             time.sleep(0.1)
-            sessions.append(here.query("SELECT backend_type FROM pg_stat_activity WHERE application_name ~ '^ingest'"))
+            sessions.append(bench.query("SELECT backend_type FROM pg_stat_activity WHERE application_name ~ '^ingest'"))
 
     looker = threading.Thread(target=look)
     looker.start()
-    result = by_sensor(here)
+    result = by_sensor(bench)
     looker.join(60)
     assert result.success, failure(result)
     assert sessions == [["client backend"]] * 20

@@ -81,46 +81,46 @@ def see_rows(bench: Bench, latencies: Latencies, stop: threading.Event) -> None:
                     last[name] = offset
 
 
-def test_the_trouble_of_some_streams_leaves_the_latency_of_the_others_alone(bench: Callable[..., Bench]) -> None:
-    here = bench(SITES, partitions=1, RUN_IDLE_SECONDS="60", BATCH_TIMEOUT="0.2", BATCH_SIZE="100")
-    streams = {stream.name: stream for stream in here.streams}
-    for stream in here.streams:
-        here.produce(temperatures(5, partitions=1), stream)
-    assert here.by_hand().success
+def test_the_trouble_of_some_streams_leaves_the_latency_of_the_others_alone(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(SITES, partitions=1, RUN_IDLE_SECONDS="60", BATCH_TIMEOUT="0.2", BATCH_SIZE="100")
+    streams = {stream.name: stream for stream in bench.streams}
+    for stream in bench.streams:
+        bench.produce(temperatures(5, partitions=1), stream)
+    assert bench.by_hand().success
     latencies, stop = Latencies(), threading.Event()
     names, phases = WELL + TROUBLED, dict[str, tuple[float, float]]()
-    admin = AdminClient({"bootstrap.servers": here.bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap_servers})
 
     def lead() -> None:
         nonlocal names
         try:
-            wait_for("rows of all streams", lambda: all(here.rows(stream) > 5 for stream in here.streams))
+            wait_for("rows of all streams", lambda: all(bench.rows(stream) > 5 for stream in bench.streams))
             began = time.monotonic()
             time.sleep(QUIET_SECONDS)
             phases["quiet"] = began, time.monotonic()
-            with psycopg.connect(here.url) as other:
+            with psycopg.connect(bench.url) as other:
                 other.execute("LOCK TABLE locked")
                 names = (*WELL, "locked")
                 topic = streams["deleted"].topic
                 admin.delete_topics([topic])[topic].result(30)
-                here.produce([Record(b"{", partition=0)] * 500, streams["poisoned"])
+                bench.produce([Record(b"{", partition=0)] * 500, streams["poisoned"])
                 began = time.monotonic()
                 time.sleep(TROUBLE_SECONDS)
                 phases["trouble"] = began, time.monotonic()
-            wait_for("rows of the unlocked table", lambda: here.rows(streams["locked"]) > TROUBLE_SECONDS)
+            wait_for("rows of the unlocked table", lambda: bench.rows(streams["locked"]) > TROUBLE_SECONDS)
         finally:
             for name in (*WELL, "locked"):
-                here.clients.ledger(streams[name]).pause("the end of the test", "test")
+                bench.clients.ledger(streams[name]).pause("the end of the test", "test")
 
-    job = here.definitions.resolve_job_def(tags.job_name(JOB))
+    job = bench.definitions.resolve_job_def(tags.job_name(JOB))
     with (
-        running(lambda: send_records(here, lambda: names, stop), stop),
-        running(lambda: see_rows(here, latencies, stop), stop),
+        running(lambda: send_records(bench, lambda: names, stop), stop),
+        running(lambda: see_rows(bench, latencies, stop), stop),
         running(lead, threading.Event()),
     ):
         run_tags = {tags.DRAINS: JOB, tags.SHARD: "0/1"}
-        result = job.execute_in_process(instance=here.instance, tags=run_tags, raise_on_error=False)
-    failed = here.run_tags(result.run_id)[tags.FAILED_STREAMS].split(",")
+        result = job.execute_in_process(instance=bench.instance, tags=run_tags, raise_on_error=False)
+    failed = bench.run_tags(result.run_id)[tags.FAILED_STREAMS].split(",")
     assert sorted(failed) == ["deleted", "poisoned"], failure(result)
     quiet, trouble = (latencies.between(*phases[phase]) for phase in ("quiet", "trouble"))
     assert len(trouble) > len(WELL) * TROUBLE_SECONDS / SECONDS_BETWEEN_RECORDS / 2

@@ -66,15 +66,15 @@ class SharedJob:
 
 
 @pytest.fixture
-def job(bench: Make) -> Iterator[SharedJob]:
-    here = bench([PRICE, TEMPERATURE])
-    here.produce(prices(4))
-    here.produce(temperatures(4), here.streams[1])
-    assert here.by_hand().success
-    settings = load_settings({stream.name: JOB for stream in here.streams}, here.environ)
-    with closing(Clients(settings, here.clock)) as clients:
-        contexts = [StreamContext(replace(stream, job=JOB), clients) for stream in here.streams]
-        yield SharedJob(here, contexts, new_memory(contexts))
+def job(make_bench: Make) -> Iterator[SharedJob]:
+    bench = make_bench([PRICE, TEMPERATURE])
+    bench.produce(prices(4))
+    bench.produce(temperatures(4), bench.streams[1])
+    assert bench.by_hand().success
+    settings = load_settings({stream.name: JOB for stream in bench.streams}, bench.environ)
+    with closing(Clients(settings, bench.clock)) as clients:
+        contexts = [StreamContext(replace(stream, job=JOB), clients) for stream in bench.streams]
+        yield SharedJob(bench, contexts, new_memory(contexts))
 
 
 def test_one_run_is_launched_for_all_streams(job: SharedJob) -> None:

@@ -24,7 +24,7 @@ Make = Callable[..., Bench]
 @contextmanager
 def full_disk() -> Iterator[list[str]]:
     """Every SQLite file of this process may grow no more. Yields what SQLite said."""
-    said: list[str] = []
+    message: list[str] = []
 
     def no_page_more(connection: Any, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
@@ -32,12 +32,12 @@ def full_disk() -> Iterator[list[str]]:
 
     def noted(context: Any) -> None:
         if context.sqlalchemy_exception is not None:
-            said.append(str(context.original_exception))
+            message.append(str(context.original_exception))
 
     sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", no_page_more)
     sqlalchemy.event.listen(sqlalchemy.Engine, "handle_error", noted)
     try:
-        yield said
+        yield message
     finally:
         sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", no_page_more)
         sqlalchemy.event.remove(sqlalchemy.Engine, "handle_error", noted)
@@ -46,16 +46,16 @@ def full_disk() -> Iterator[list[str]]:
 @contextmanager
 def raising(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[list[str]]:
     """Dagster's event storage and its run storage take no write. Yields a line for each."""
-    said: list[str] = []
+    message: list[str] = []
 
     def refuse(*_: object, **__: object) -> None:
-        said.append("refused")
+        message.append("refused")
         raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(SqliteEventLogStorage, "store_event", refuse)
         patch.setattr("dagster._core.storage.runs.SqliteRunStorage.add_run_tags", refuse)
-        yield said
+        yield message
 
 
 @contextmanager
@@ -78,7 +78,7 @@ class Outage:
     Between two batches the clock moves on, so that every batch is reported and a failed write is tried again.
     """
 
-    def __init__(self, here: Bench, outage: Any, batches: int) -> None:
+    def __init__(self, bench: Bench, outage: Any, batches: int) -> None:
         self.said: list[str] = []
         entered: list[Any] = []
         count = 0
@@ -91,31 +91,31 @@ class Outage:
                 self.said = outage.__enter__()
             if count == batches:
                 entered.pop().__exit__(None, None, None)
-            here.clock.seconds += 2 * AGAIN_SECONDS
+            bench.clock.seconds += 2 * AGAIN_SECONDS
             return stored(batch)
 
-        here.clients.changes["ledger_session"]["write"] = write
+        bench.clients.changes["ledger_session"]["write"] = write
 
 
-def drained_through(here: Bench, outage: Any) -> tuple[str, list[str]]:
+def drained_through(bench: Bench, outage: Any) -> tuple[str, list[str]]:
     """A run of six batches whose storage is away from the second to the last one: (its id, what the storage said)."""
     batches = 6
-    here.produce(temperatures(10 * batches, partitions=1))
-    there = Outage(here, outage, batches)
-    run_id = here.drain()
-    assert here.rows() == 10 * batches
+    bench.produce(temperatures(10 * batches, partitions=1))
+    there = Outage(bench, outage, batches)
+    run_id = bench.drain()
+    assert bench.rows() == 10 * batches
     return run_id, there.said
 
 
 @pytest.fixture
-def here(bench: Make) -> Bench:
-    return bench(partitions=1, REPORT_SECONDS="1", BATCH_SIZE="10", RECORDS_PER_COMMIT="1")
+def bench(make_bench: Make) -> Bench:
+    return make_bench(partitions=1, REPORT_SECONDS="1", BATCH_SIZE="10", RECORDS_PER_COMMIT="1")
 
 
-def everything_is_told(here: Bench, run_id: str) -> None:
-    assert here.outcome(run_id) == ("caught-up", "60")
-    assert here.run_tags(run_id)[tags.STREAM] == "temperature"
-    events = [entry.dagster_event for entry in here.instance.all_logs(run_id) if entry.dagster_event is not None]
+def assert_everything_is_reported(bench: Bench, run_id: str) -> None:
+    assert bench.outcome(run_id) == ("caught-up", "60")
+    assert bench.run_tags(run_id)[tags.STREAM] == "temperature"
+    events = [entry.dagster_event for entry in bench.instance.all_logs(run_id) if entry.dagster_event is not None]
     kinds = [event.event_type_value for event in events]
     assert kinds.count("ASSET_OBSERVATION") >= 1
     assert kinds.count("ASSET_CHECK_EVALUATION") >= 5
@@ -134,19 +134,19 @@ def everything_is_told(here: Bench, run_id: str) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_storage_that_refuses_for_a_while(here: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    run_id, said = drained_through(here, raising(monkeypatch, error))
-    assert said
-    everything_is_told(here, run_id)
+def test_a_storage_that_refuses_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    run_id, message = drained_through(bench, raising(monkeypatch, error))
+    assert message
+    assert_everything_is_reported(bench, run_id)
 
 
-def test_a_full_disk(here: Bench) -> None:
-    run_id, said = drained_through(here, full_disk())
-    assert any("database or disk is full" in line for line in said)
-    everything_is_told(here, run_id)
+def test_a_full_disk(bench: Bench) -> None:
+    run_id, message = drained_through(bench, full_disk())
+    assert any("database or disk is full" in line for line in message)
+    assert_everything_is_reported(bench, run_id)
 
 
-def test_a_locked_file(here: Bench) -> None:
-    run_id, files = drained_through(here, locked(Path(here.instance.root_directory)))
+def test_a_locked_file(bench: Bench) -> None:
+    run_id, files = drained_through(bench, locked(Path(bench.instance.root_directory)))
     assert files
-    everything_is_told(here, run_id)
+    assert_everything_is_reported(bench, run_id)

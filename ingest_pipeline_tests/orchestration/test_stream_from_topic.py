@@ -65,12 +65,12 @@ METER = {
 
 
 @pytest.fixture
-def topic(request: pytest.FixtureRequest, bench: Make, topic: Callable[..., str]) -> Bench:
+def topic(request: pytest.FixtureRequest, make_bench: Make, topic: Callable[..., str]) -> Bench:
     """A topic that no stream of the code location has declared."""
     servers = request.getfixturevalue("kafka_server").bootstrap_servers
     registry = request.getfixturevalue("schema_registry").url if "registry" in request.fixturenames else ""
     stream = replace(unknown_stream(topic("some.readings", 2)), name="unknown")
-    return bench([stream], KAFKA_BOOTSTRAP_SERVERS=servers, SCHEMA_REGISTRY_URL=registry)
+    return make_bench([stream], KAFKA_BOOTSTRAP_SERVERS=servers, SCHEMA_REGISTRY_URL=registry)
 
 
 @pytest.fixture
@@ -78,36 +78,36 @@ def registry(schema_registry: SchemaRegistryServer) -> SchemaRegistryServer:
     return schema_registry
 
 
-def printed(here: Bench, *words: str, code: int = 0) -> str:
-    environ = {**here.environ, "INGEST_STREAMS": "no_such_project:STREAMS"}
-    result = CliRunner().invoke(main.main, ["stream-from-topic", here.stream.topic, *words], env=environ)
+def printed(bench: Bench, *words: str, code: int = 0) -> str:
+    environ = {**bench.environ, "INGEST_STREAMS": "no_such_project:STREAMS"}
+    result = CliRunner().invoke(main.main, ["stream-from-topic", bench.stream.topic, *words], env=environ)
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.output
 
 
-def declared(here: Bench) -> list[Stream]:
+def declared(bench: Bench) -> list[Stream]:
     """The streams of both texts."""
     namespace: dict[str, Any] = {"__name__": "printed"}
-    exec(compile(printed(here, "--name", "in_python"), "printed", "exec", dont_inherit=True), namespace)
-    attributes = yaml.safe_load(printed(here, "--yaml", "--name", "in_yaml"))["attributes"]
+    exec(compile(printed(bench, "--name", "in_python"), "printed", "exec", dont_inherit=True), namespace)
+    attributes = yaml.safe_load(printed(bench, "--yaml", "--name", "in_yaml"))["attributes"]
     return [namespace["STREAMS"][0], stream_of(attributes_model().model_validate(attributes))]
 
 
-def drained(bench: Make, here: Bench) -> list[Bench]:
+def drained(make_bench: Make, bench: Bench) -> list[Bench]:
     """The code locations of both streams, after a run."""
     locations = []
-    for stream in declared(here):
-        location = bench([stream], **here.environ)
+    for stream in declared(bench):
+        location = make_bench([stream], **bench.environ)
         assert location.by_hand().success
         assert location.query("select count(*) from ingest.dead_letter") == [0]
         locations.append(location)
     return locations
 
 
-def test_the_printed_streams_drain_the_topic(bench: Make, topic: Bench) -> None:
+def test_the_printed_streams_drain_the_topic(make_bench: Make, topic: Bench) -> None:
     topic.produce([Record(json.dumps(reading).encode(), number % 2) for number, reading in enumerate(READINGS)])
     topic.produce([Record(None, 0)])
-    for location in drained(bench, topic):
+    for location in drained(make_bench, topic):
         assert location.rows() == 100
         row = location.query(
             f"select level, class_value, created_at, event_time, site_geo_lat, tags, extra, note from"
@@ -126,7 +126,7 @@ def test_no_group_notices_the_look(topic: Bench) -> None:
     assert topic.query("select to_regclass('ingest.position')") == [None]
 
 
-def test_avro_follows_the_registry(bench: Make, topic: Bench, registry: SchemaRegistryServer) -> None:
+def test_avro_follows_the_registry(make_bench: Make, topic: Bench, registry: SchemaRegistryServer) -> None:
     site = {"city": "Oslo"}
     meter = {"device_id": "a", "level": None, "price": Decimal("1.50"), "serial": UUID(int=7), "noon": time(12)}
     meter |= {"day": date(2026, 1, 31), "timestamp": datetime(2026, 1, 31, tzinfo=UTC)}
@@ -135,7 +135,7 @@ def test_avro_follows_the_registry(bench: Make, topic: Bench, registry: SchemaRe
     with SchemaRegistryClient({"url": registry.url}) as client:
         value = AvroSerializer(client, json.dumps(METER))(meter, context)
     topic.produce([Record(value, number % 2) for number in range(4)])
-    for location in drained(bench, topic):
+    for location in drained(make_bench, topic):
         assert location.stream.format == Avro()
         assert location.rows() == 4
         table = location.stream.table
@@ -144,11 +144,13 @@ def test_avro_follows_the_registry(bench: Make, topic: Bench, registry: SchemaRe
         ]
 
 
-def test_json_with_schema_ids_is_read_behind_the_id(bench: Make, topic: Bench, registry: SchemaRegistryServer) -> None:
+def test_json_with_schema_ids_is_read_behind_the_id(
+    make_bench: Make, topic: Bench, registry: SchemaRegistryServer
+) -> None:
     with SchemaRegistryClient({"url": registry.url}) as client:
         schema_id = client.register_schema(f"{topic.stream.topic}-value", Schema(JSON, "JSON"))
     topic.produce([Record(b"\0" + schema_id.to_bytes(4) + b'{"a": 1, "timestamp": "2026-01-31T06:00Z"}', 0)])
-    for location in drained(bench, topic):
+    for location in drained(make_bench, topic):
         assert location.stream.format == JsonSchema()
         assert location.rows() == 1
 

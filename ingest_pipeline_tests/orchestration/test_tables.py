@@ -33,24 +33,24 @@ _COLUMNS = """
 _NEWEST = "SELECT kafka_partition, kafka_offset FROM temperature ORDER BY ingested_at DESC, kafka_offset DESC LIMIT 3"
 
 
-def test_tail_shows_the_newest_rows_first(bench: Make) -> None:
-    here = bench()
+def test_tail_shows_the_newest_rows_first(make_bench: Make) -> None:
+    bench = make_bench()
     for _ in range(2):
-        here.produce(temperatures(15))
-        here.drain()
-    shown = ingest(here, "tail", "temperature", "-n", "3").splitlines()
+        bench.produce(temperatures(15))
+        bench.drain()
+    shown = ingest(bench, "tail", "temperature", "-n", "3").splitlines()
     assert shown[0].split()[:3] == ["kafka_incarnation", "kafka_partition", "kafka_offset"]
-    assert [tuple(map(int, line.split()[1:3])) for line in shown[1:]] == here.query(_NEWEST)
+    assert [tuple(map(int, line.split()[1:3])) for line in shown[1:]] == bench.query(_NEWEST)
 
 
-def test_commands_print_json(bench: Make) -> None:
+def test_commands_print_json(make_bench: Make) -> None:
     class Meter(msgspec.Struct):
         price: Decimal
         tags: dict[str, Any]
         raw: bytes
         event_time: datetime
 
-    meters = bench([Stream("meter", Meter)], partitions=1)
+    meters = make_bench([Stream("meter", Meter)], partitions=1)
     value = (
         b'{"price": "1.50", "tags": {"a": [1, "\xc3\xa9"]}, "raw": "AP8=", "event_time": "2026-01-01T01:00:00+01:00"}'
     )
@@ -70,37 +70,37 @@ def test_commands_print_json(bench: Make) -> None:
     assert {"ok": True, "what": "table of meter", "message": "as declared"} in checks
 
 
-def test_tail_before_there_is_a_table_is_one_line(bench: Make) -> None:
-    shown = ingest(bench(), "tail", "temperature", code=1)
+def test_tail_before_there_is_a_table_is_one_line(make_bench: Make) -> None:
+    shown = ingest(make_bench(), "tail", "temperature", code=1)
     assert shown.startswith("Error: ")
     assert shown.count("\n") == 1
 
 
-def test_the_schema_makes_the_table_that_a_run_makes(bench: Make) -> None:
-    here = bench()
-    here.drain()
-    made = here.query(_COLUMNS)
-    with psycopg.connect(here.url, autocommit=True) as connection:
+def test_the_schema_makes_the_table_that_a_run_makes(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.drain()
+    made = bench.query(_COLUMNS)
+    with psycopg.connect(bench.url, autocommit=True) as connection:
         connection.execute("DROP TABLE temperature")
-        connection.execute(ingest(here, "schema", "temperature"))  # type: ignore[arg-type]
-    assert here.query(_COLUMNS) == made
-    here.produce(temperatures(3))
-    here.drain()
-    assert here.rows() == 3
+        connection.execute(ingest(bench, "schema", "temperature"))  # type: ignore[arg-type]
+    assert bench.query(_COLUMNS) == made
+    bench.produce(temperatures(3))
+    bench.drain()
+    assert bench.rows() == 3
 
 
-def test_the_queries_in_the_assets_metadata_answer_as_they_are(bench: Make) -> None:
+def test_the_queries_in_the_assets_metadata_answer_as_they_are(make_bench: Make) -> None:
     odd = replace(STREAMS[0], table='odd "table"; %s :x {y}')
-    here = bench([odd])
+    bench = make_bench([odd])
     for _ in range(2):
-        here.produce([*temperatures(15), *(one._replace(value=b"?") for one in temperatures(2))])
-        here.drain()
-    metadata = here.definitions.resolve_asset_graph().get(dg.AssetKey("temperature")).metadata
+        bench.produce([*temperatures(15), *(record._replace(value=b"?") for record in temperatures(2))])
+        bench.drain()
+    metadata = bench.definitions.resolve_asset_graph().get(dg.AssetKey("temperature")).metadata
     newest, letters = (
         metadata[name].value.removeprefix("```sql\n").removesuffix("\n```")
         for name in ("newest_rows_sql", "open_dead_letters_sql")
     )
-    with psycopg.connect(here.url) as connection:
+    with psycopg.connect(bench.url) as connection:
         cursor = connection.execute(newest)
         schema = metadata["dagster/column_schema"]
         assert [column.name for column in cursor.description or ()] == [column.name for column in schema.columns]
@@ -114,13 +114,13 @@ def test_the_queries_in_the_assets_metadata_answer_as_they_are(bench: Make) -> N
 
 
 @pytest.mark.timeout(120)
-def test_watch_looks_again_until_it_is_interrupted(bench: Make) -> None:
-    here = bench()
-    here.produce(temperatures(5))
-    here.drain()
+def test_watch_looks_again_until_it_is_interrupted(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(5))
+    bench.drain()
     control, terminal = pty.openpty()
     command = [sys.executable, "-m", "ingest_pipeline.cli.main", "status", "--watch"]
-    environ = {**os.environ, **here.environ, "TERM": "xterm", "COLUMNS": "160"}
+    environ = {**os.environ, **bench.environ, "TERM": "xterm", "COLUMNS": "160"}
     watching = subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environ, preexec_fn=interruptible)
     os.close(terminal)
 
@@ -130,7 +130,7 @@ def test_watch_looks_again_until_it_is_interrupted(bench: Make) -> None:
             drawn += os.read(control, 4096)
 
     draws(b"temperature")
-    ingest(here, "pause", "temperature", "--reason", "seen by the next look")
+    ingest(bench, "pause", "temperature", "--reason", "seen by the next look")
     draws(b"seen by the next look")
     watching.send_signal(signal.SIGINT)
     while watching.poll() is None:

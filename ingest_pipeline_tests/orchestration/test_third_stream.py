@@ -109,11 +109,11 @@ COLUMNS = """bicycle, stations, kilometres, helmet, event_time, day, fare, trip_
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("method", ["copy", "executemany"])
-def test_it_runs_end_to_end(bench: Callable[..., Bench], method: str) -> None:
-    here = bench([TRIPS], partitions=1, TRIP_WRITE_METHOD=method)
+def test_it_runs_end_to_end(make_bench: Callable[..., Bench], method: str) -> None:
+    bench = make_bench([TRIPS], partitions=1, TRIP_WRITE_METHOD=method)
     bare = {name: value for name, value in FULL.items() if name not in OPTIONAL}
     bad_inside = {**FULL, "shop": {"name": "Fix", "stand": {"city": "Rome", "seenAt": "soon"}}}
-    here.produce(
+    bench.produce(
         [
             Record(json.dumps({**FULL, "gear": [7]}).encode(), 0, b"k\xff", [("trace", b"\xff"), ("trace", None)]),
             Record(json.dumps({**FULL, "stations": 2**63}).encode(), 0),
@@ -121,45 +121,45 @@ def test_it_runs_end_to_end(bench: Callable[..., Bench], method: str) -> None:
             Record(json.dumps(bad_inside).encode(), 0),
         ]
     )
-    (request,) = here.tick().run_requests
+    (request,) = bench.tick().run_requests
     assert request.tags["ingest/stream"] == "trip"
-    result = here.by_sensor(**request.tags)
+    result = bench.by_sensor(**request.tags)
     assert result.success
-    assert (metadata(result, here.stream)["rows"], metadata(result, here.stream)["dead_letters"]) == (2, 2)
-    rows = here.query(f"select {COLUMNS} from trips order by kafka_offset")
+    assert (metadata(result, bench.stream)["rows"], metadata(result, bench.stream)["dead_letters"]) == (2, 2)
+    rows = bench.query(f"select {COLUMNS} from trips order by kafka_offset")
     assert rows == [
         (*STORED, *STORED_OPTIONAL),
         (*STORED, *[None] * len(STORED_OPTIONAL)),
     ]
-    assert here.query("select kafka_offset, stage, reason from ingest.dead_letter order by 1") == [
+    assert bench.query("select kafka_offset, stage, reason from ingest.dead_letter order by 1") == [
         (1, "decode", "Expected `int` <= 9223372036854775807 - at `$.stations`"),
         (3, "timestamp", "not an ISO 8601 timestamp - at `$.shop.stand.seenAt`"),
     ]
-    assert here.query("select id, key, headers, extra from trips order by kafka_offset") == [
+    assert bench.query("select id, key, headers, extra from trips order by kafka_offset") == [
         (1, b"k\xff", [["trace", "/w=="], ["trace", None]], {"gear": [7]}),
         (2, None, None, None),
     ]
-    assert here.tick().skip_message == "caught up: lag 0"
+    assert bench.tick().skip_message == "caught up: lag 0"
 
 
 @pytest.mark.kafka
-def test_a_redrive_and_a_replay_give_its_rows_the_same_columns(bench: Callable[..., Bench]) -> None:
-    here = bench([TRIPS], partitions=1, TRIP_WRITE_METHOD="copy")
-    here.clients.ledger(TRIPS).prepare()
-    here.query("alter table trips add constraint warm check (bicycle <> 'cold')")
+def test_a_redrive_and_a_replay_give_its_rows_the_same_columns(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench([TRIPS], partitions=1, TRIP_WRITE_METHOD="copy")
+    bench.clients.ledger(TRIPS).prepare()
+    bench.query("alter table trips add constraint warm check (bicycle <> 'cold')")
     given = [("trace", b"x")]
-    here.produce(
+    bench.produce(
         [
             Record(json.dumps({**FULL, "bicycle": name, "gear": 7}).encode(), 0, b"k", given)
             for name in ("cold", "warm", "hot")
         ]
     )
-    here.drain()
-    assert here.rows() == 2
-    here.query("alter table trips drop constraint warm")
-    assert job(here, "redrive_dead_letters", stream="trip", dry_run=False).success
-    here.query("delete from trips where bicycle = 'hot'")
-    assert job(here, "replay", stream="trip", partition=0, from_offset=0, to_offset=3, dry_run=False).success
-    assert here.query("select bicycle, key, headers, extra from trips order by kafka_offset") == [
+    bench.drain()
+    assert bench.rows() == 2
+    bench.query("alter table trips drop constraint warm")
+    assert job(bench, "redrive_dead_letters", stream="trip", dry_run=False).success
+    bench.query("delete from trips where bicycle = 'hot'")
+    assert job(bench, "replay", stream="trip", partition=0, from_offset=0, to_offset=3, dry_run=False).success
+    assert bench.query("select bicycle, key, headers, extra from trips order by kafka_offset") == [
         (name, b"k", [["trace", "eA=="]], {"gear": 7}) for name in ("cold", "warm", "hot")
     ]

@@ -23,61 +23,63 @@ Make = Callable[..., Bench]
 COUNTERS = ("next_offset", "rows", "dead_letters", "open_letters", "skipped", "absent", "lost", "accounted")
 
 
-def status(here: Bench, code: int) -> dict[str, Any]:
-    (stream,) = json.loads(ingest(here, "status", "--json", code=code))
+def status(bench: Bench, code: int) -> dict[str, Any]:
+    (stream,) = json.loads(ingest(bench, "status", "--json", code=code))
     return dict(stream)
 
 
 def of_ledger(stream: dict[str, Any]) -> list[list[Any]]:
-    return [[at[name] for name in COUNTERS] for at in stream["partitions"]]
+    return [[partition[name] for name in COUNTERS] for partition in stream["partitions"]]
 
 
-def test_a_topic_that_was_deleted_is_told_like_a_loss(bench: Make, kafka_server: RealKafka) -> None:
-    here = bench()
-    here.produce(with_broken(temperatures(8), 4))
-    here.drain()
-    assert here.tick().skip_message == "caught up: lag 0"
-    before = status(here, 1)
-    kafka_server.delete_topic(here.stream.topic)
-    wait_for("the deletion to be known", lambda: here.tick().skip_message != "caught up: lag 0")
-    outcome = here.tick()
+def test_a_deleted_topic_is_reported_as_a_loss(make_bench: Make, kafka_server: RealKafka) -> None:
+    bench = make_bench()
+    bench.produce(with_broken(temperatures(8), 4))
+    bench.drain()
+    assert bench.tick().skip_message == "caught up: lag 0"
+    before = status(bench, 1)
+    kafka_server.delete_topic(bench.stream.topic)
+    wait_for("the deletion to be known", lambda: bench.tick().skip_message != "caught up: lag 0")
+    outcome = bench.tick()
     assert outcome.run_requests == []
     assert "the topic of its 2 positions is gone" in outcome.skip_message
     assert "ingest accept-loss temperature" in outcome.skip_message
-    assert newest(here, NO_LOSS) == (False, outcome.skip_message)
-    assert {each.name: each.description for each in check_results(here.context)}[NO_LOSS] == outcome.skip_message
-    after = status(here, 2)
+    assert newest(bench, NO_LOSS) == (False, outcome.skip_message)
+    assert {check.name: check.description for check in check_results(bench.context)}[NO_LOSS] == outcome.skip_message
+    after = status(bench, 2)
     assert (after["level"], after["messages"][0], after["lag"]) == ("stopped", outcome.skip_message, None)
     assert of_ledger(after) == of_ledger(before)
-    assert "the topic of its 2 positions is gone" in ingest(here, "check", code=1)
-    kafka_server.create_topic(here.stream.topic, 2)
-    ingest(here, "accept-loss", "temperature", "--yes")
-    here.drain()
-    assert newest(here, NO_LOSS)[0]
+    assert "the topic of its 2 positions is gone" in ingest(bench, "check", code=1)
+    kafka_server.create_topic(bench.stream.topic, 2)
+    ingest(bench, "accept-loss", "temperature", "--yes")
+    bench.drain()
+    assert newest(bench, NO_LOSS)[0]
 
 
-def test_while_kafka_is_away_the_ledger_is_told(bench: Make) -> None:
-    there = bench()
+def test_while_kafka_is_away_status_shows_the_ledger(make_bench: Make) -> None:
+    there = make_bench()
     there.produce(with_broken(temperatures(8), 4))
     there.drain()
-    here = bench(streams=there.streams, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", DATABASE_URL=there.url)
-    with closing(here.clients.writing_connection("0ddba11-and-more")) as connection:
-        owner = here.clients.ledger_session(connection, here.stream)
+    bench = make_bench(streams=there.streams, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", DATABASE_URL=there.url)
+    with closing(bench.clients.writing_connection("0ddba11-and-more")) as connection:
+        owner = bench.clients.ledger_session(connection, bench.stream)
         owner.own([1], exact=True)
-        found = status(here, 3)
+        found = status(bench, 3)
         assert (found["level"], found["lag"], found["open_letters"]) == ("unknown", None, 2)
         assert "127.0.0.1:9" in found["messages"][0]
         assert re.fullmatch(
             r"2 open dead letters: 2x .+\. To see them: ingest dead-letters list temperature", found["messages"][1]
         )
-        assert [at["owner"] for at in found["partitions"]] == [None, "0ddba11-and-more"]
-    assert [(at["end"], at["lag"], at["delay"]) for at in found["partitions"]] == [(None, None, None)] * 2
+        assert [partition["owner"] for partition in found["partitions"]] == [None, "0ddba11-and-more"]
+    assert [(partition["end"], partition["lag"], partition["delay"]) for partition in found["partitions"]] == [
+        (None, None, None)
+    ] * 2
     assert of_ledger(found) == of_ledger(status(there, 1))
     ends = ("ingest_end_offset", "ingest_lag_records", "ingest_delay_seconds")
-    told, known = scraped(here), scraped(there)
+    told, known = scraped(bench), scraped(there)
     assert told["ingest_open_dead_letters", "temperature", "1", "decode", ""] == 2
     states = {key for key in known if key[0] == "ingest_stream_state"}
     assert told.keys() == {key for key in known if key[0] not in ends}
     assert all(told[key] == known[key] for key in told.keys() - states)
-    said = {each.name: each.description for each in check_results(here.context)}[UP_TO_DATE]
-    assert said.startswith("unknown: ")
+    message = {check.name: check.description for check in check_results(bench.context)}[UP_TO_DATE]
+    assert message.startswith("unknown: ")

@@ -25,18 +25,18 @@ class Webhook:
 
 @contextmanager
 def serving_webhook() -> Iterator[Webhook]:
-    here = Webhook()
+    bench = Webhook()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             text = json.loads(body)["text"]
-            here.refuse -= 1
-            refused = here.refuse >= 0 or here.refused in text
-            if here.hangs:
-                here.end.wait(30)
+            bench.refuse -= 1
+            refused = bench.refuse >= 0 or bench.refused in text
+            if bench.hangs:
+                bench.end.wait(30)
             if not refused:
-                here.texts.append(text)
+                bench.texts.append(text)
             self.send_response(503 if refused else 200)
             self.end_headers()
 
@@ -46,10 +46,10 @@ def serving_webhook() -> Iterator[Webhook]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        here.address = f"http://127.0.0.1:{server.server_port}/secret-path"
+        bench.address = f"http://127.0.0.1:{server.server_port}/secret-path"
         try:
-            yield here
+            yield bench
         finally:
-            here.end.set()
+            bench.end.set()
             server.shutdown()
             thread.join()

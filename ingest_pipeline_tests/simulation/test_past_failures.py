@@ -127,7 +127,7 @@ def test_a_successor_is_launched_beside_a_living_run_whatever_failed_before_it()
     state.teardown()
 
 
-def test_a_log_cut_below_the_place_where_somebody_began_it_anew_is_lost() -> None:
+def test_a_log_truncated_below_its_restart_is_a_loss() -> None:
     """Though nothing of what was cut had been stored."""
     with simulation(GOOD) as state:
         state.recreate(partitions=1, regrown=[GOOD])

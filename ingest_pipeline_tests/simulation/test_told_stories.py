@@ -14,7 +14,7 @@ from ingest_pipeline_tests.simulation.model import GOOD
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_a_write_is_told_on_a_living_connection_is_borne_or_ends_the_run(refusal: type[IngestError]) -> None:
+def test_each_error_of_a_write_is_retried_or_ends_the_run(refusal: type[IngestError]) -> None:
     state = Simulation()
     state.begin(own=settings_of(run_idle_seconds=0), partitions=1)
     state.break_writes(breaks=[refusal])
@@ -28,7 +28,7 @@ def test_what_a_write_is_told_on_a_living_connection_is_borne_or_ends_the_run(re
     state.teardown()
 
 
-def test_a_living_run_takes_a_topic_created_again_for_its_own_until_it_looks_and_no_longer() -> None:
+def test_a_live_run_notices_a_re_created_topic_at_its_next_look() -> None:
     """Its positions are within the new topic: no error tells. What it stores meanwhile is stored again as the new
     topic's, which is known; every other record is in the table once."""
     state = Simulation()

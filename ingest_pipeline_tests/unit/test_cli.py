@@ -48,7 +48,7 @@ def run(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize(("environ", "words", "message"), FAILING.values(), ids=FAILING)
-def test_what_fails_is_told_with_a_hint_and_no_traceback(
+def test_an_error_has_a_hint_and_no_traceback(
     environ: dict[str, str], words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -101,12 +101,12 @@ def test_a_mistake_in_streams_py_is_one_line(
         (["status", "--json", "--watch"], {}),
     ],
 )
-def test_a_status_that_nobody_could_see_has_an_exit_code_of_its_own(words: list[str], environ: dict[str, str]) -> None:
+def test_an_unknown_status_has_an_exit_code_of_its_own(words: list[str], environ: dict[str, str]) -> None:
     assert CliRunner().invoke(main.main, words, env=environ).exit_code == 3
     assert CliRunner().invoke(main.main, ["tail", "--jsn"]).exit_code == 2
 
 
-def test_of_an_unexpected_error_only_the_class_is_told() -> None:
+def test_an_unexpected_error_is_reported_by_its_class_alone() -> None:
     class BrokenClients:
         def ledger(self, _: object) -> NoReturn:
             raise LookupError("hunter2")

@@ -12,7 +12,7 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 COPY = CopyProgress(BEGAN, BEGAN, 0, 0)
 
 
-def test_a_copy_that_moves_stands_at_no_look_whatever_its_age() -> None:
+def test_an_old_copy_that_moves_is_never_stalled() -> None:
     clock = SettableClock()
     looks = CopyLooks(clock)
     assert looks.seconds_standing(7, COPY) is None
@@ -21,7 +21,7 @@ def test_a_copy_that_moves_stands_at_no_look_whatever_its_age() -> None:
         assert looks.seconds_standing(7, replace(COPY, bytes_processed=400_000 * second)) == 0
 
 
-def test_a_copy_that_stands_counts_from_its_first_look_there() -> None:
+def test_a_stalled_copy_counts_from_the_first_look_at_its_size() -> None:
     clock = SettableClock()
     looks = CopyLooks(clock)
     assert looks.seconds_standing(7, COPY) is None

@@ -85,7 +85,7 @@ def test_a_seed_is_a_seed_and_a_tombstone_has_no_value() -> None:
     assert [event.value for event in events(100, broken_every=0, tombstone_every=10)].count(None) == 10
 
 
-def test_what_chance_does_not_meet_is_told() -> None:
+def test_faults_that_did_not_strike_are_reported() -> None:
     assert why_not(EVERYTHING) is None
     assert "matching regex" in (why_not(Stream("picky", Picky)) or "")
 

@@ -93,7 +93,7 @@ def test_one_percent_bad_costs_few_statements(
     assert table.tries <= most
 
 
-def test_what_the_statement_before_told_saves_a_try() -> None:
+def test_the_error_of_the_previous_statement_saves_an_attempt() -> None:
     alone, after = (Table(set(range(50, 1000, 100)), exact, "23514") for _ in range(2))
     alone.isolate(1000)
     after.isolate(1000, tried=True)

@@ -107,7 +107,7 @@ def test_several_problems_that_are_due_together_share_a_message() -> None:
     assert len(text.splitlines()) == 3
 
 
-def test_while_a_server_does_not_answer_nothing_is_said_to_be_over() -> None:
+def test_no_recovery_is_posted_while_a_server_does_not_answer() -> None:
     watch = Watch()
     watch.look(STUCK)
     assert watch.look(NO_KAFKA, times=3) == []

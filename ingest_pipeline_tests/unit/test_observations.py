@@ -56,7 +56,7 @@ def figures(observations: list[dg.AssetObservation]) -> dict[str, object]:
     return {name: value.value for name, value in observation.metadata.items() if name != "partitions"}
 
 
-def test_lag_headroom_and_the_partitions_are_told() -> None:
+def test_lag_headroom_and_partitions_are_reported() -> None:
     world = World().begin()
     world.broker.delete_records("reading", 1, 1)
     world.append(1)
@@ -73,7 +73,7 @@ def test_lag_headroom_and_the_partitions_are_told() -> None:
     ]
 
 
-def test_what_an_open_transaction_holds_back_is_told_until_it_ends() -> None:
+def test_records_behind_an_open_transaction_are_reported_until_it_ends() -> None:
     world = World().begin()
     world.broker.begin_transaction("reading", 0)
     world.append(0, 3)
@@ -98,7 +98,7 @@ def test_there_is_one_in_five_minutes_however_much_changes() -> None:
     assert seconds == [0, 300, 600, 900]
 
 
-def test_what_has_not_changed_is_not_told_again() -> None:
+def test_an_unchanged_state_is_not_reported_again() -> None:
     world = World().begin()
     assert len(world.observe(0)) == 1
     assert world.observe(OBSERVE_SECONDS) == []
@@ -108,7 +108,7 @@ def test_what_has_not_changed_is_not_told_again() -> None:
     assert figures(world.observe(3 * OBSERVE_SECONDS))["lag"] == 7
 
 
-def test_nobody_is_asked_before_a_look_is_due() -> None:
+def test_no_server_is_asked_before_a_look_is_due() -> None:
     world = World().begin()
     world.observe(0)
     world.broker.set_unavailable(True)

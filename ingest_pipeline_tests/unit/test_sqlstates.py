@@ -76,12 +76,12 @@ def test_psycopg_knows_every_class_that_is_named_here() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_connection_that_is_gone_is_nobodys_fault(state: str) -> None:
+def test_a_lost_connection_blames_no_record(state: str) -> None:
     assert type(fault(state, disconnected=True)) is DatabaseUnavailable
 
 
 @pytest.mark.parametrize("state", ["99999", "ZZ001", "0Z00X"])
-def test_a_state_that_nobody_knows_stops_and_is_named(state: str) -> None:
+def test_an_unknown_sqlstate_stops_the_stream_and_is_named(state: str) -> None:
     class New(psycopg.DatabaseError):
         sqlstate = state
 

@@ -157,7 +157,7 @@ class TestWithASensor:
     """Kafka is not asked for any time."""
 
     @pytest.mark.parametrize("time", TIMES.values(), ids=TIMES)
-    def test_what_stands_still_is_late_by_the_ledgers_clock(self, time: datetime) -> None:
+    def test_a_stalled_partition_is_late_by_the_ledgers_clock(self, time: datetime) -> None:
         topic = Clocks(time, {0: 110})
         state = StreamState(ticked_at=NOW, now=NOW, waiting={"0": [1, 10, EPOCH - 400]})
         messages = judged(state, topic, {0: position(moved=NOW - HOUR)}, {0: 110})
@@ -187,7 +187,7 @@ class TestWithoutASensor:
 
     @pytest.mark.parametrize("ticked_at", [None, NOW - HOUR], ids=["never", "an hour ago"])
     @pytest.mark.parametrize("time", ["two hours ahead", "of 2020"])
-    def test_what_stands_still_is_late(self, ticked_at: datetime | None, time: str) -> None:
+    def test_a_stalled_partition_is_late(self, ticked_at: datetime | None, time: str) -> None:
         state = StreamState(ticked_at=ticked_at, now=NOW)
         positions = {0: position(moved=NOW - timedelta(seconds=500))}
         messages = judged(state, Clocks(TIMES[time], {0: 110}), positions, {0: 110})
