@@ -17,6 +17,8 @@ from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.privileges import ordinary_user
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.settings.database_url import sqlalchemy_url
+from ingest_pipeline_tests.conftest import needed
+from ingest_pipeline_tests.servers.broker import ServerUnavailable
 from ingest_pipeline_tests.servers.certificates import Authority
 
 MOST_CONNECTIONS = 3
@@ -52,9 +54,10 @@ def _install(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-    if programs is None:
-        pytest.skip("no PostgreSQL with TLS is installed: apt-get install postgresql")
+    with needed("REQUIRE_POSTGRES"):
+        programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+        if programs is None:
+            raise ServerUnavailable("no PostgreSQL with TLS is installed: apt-get install postgresql")
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority(folder, "authority")
     for source, name in zip(authority.issue("right"), ("server.crt", "server.key"), strict=True):
