@@ -16,7 +16,7 @@ from .recovery import Recovery
 from .set_aside import SetAside
 
 BEAT_SECONDS = 1.0
-"""Interval of the owner's heartbeat, which also reads requests to pause or to hand over."""
+"""Interval of the owner's heartbeat. A heartbeat also reads requests to pause or to hand over."""
 VERIFY_SECONDS = 5.0
 """Interval for checking the topic id. After a topic is re-created, a run may attribute its records to the old topic for
 this long."""
@@ -26,7 +26,7 @@ SHARED_WAIT_SECONDS = 0.05
 """Several streams share a read. A shorter wait would cost a read for every batch."""
 
 Verdicts = Mapping[str, EndReason | StopStream | None]
-"""Stream → why it cannot go on, or None. Streams without an answer are absent."""
+"""Stream → why the stream cannot go on, or None. Streams without an answer are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,18 @@ class RunLimits:
 
 
 class Drain:
-    """Drains the lanes' partitions, one batch of one stream at a time.
+    """Drains the lanes' partitions, one batch of a stream at a time.
 
-    With several lanes, one stream's trouble sets its lane aside, and the run ends when no lane is left. The trouble of
-    a single lane ends the run.
+    With several lanes, a stream's trouble sets its lane aside, and the run ends when no lane is left. The trouble of a
+    single lane ends the run.
 
     Args:
         source: reads the topics of all lanes.
         connection: the lanes' sessions share it.
-        lanes: those whose session owns partitions.
+        lanes: every lane's session owns partitions.
         stop: called between reads. With a reason, the run commits the open batches and ends.
-        verify: called before the first read and every VERIFY_SECONDS, with the streams that are read.
-        executor: prepares streams that were set aside.
+        verify: called before the first read and every VERIFY_SECONDS, with the streams being read.
+        executor: prepares streams set aside.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Drain:
             self._reading[lane.topic] = lane
 
     def _read(self, lanes: Sequence[Lane]) -> None:
-        """Add the result of one read to the lanes' open batches."""
+        """Add the result of a read to the lanes' open batches."""
         room = max((lane.batch.room for lane in lanes), default=1)
         wait = min((lane.batch.wait_seconds for lane in lanes), default=SHARED_WAIT_SECONDS)
         if self._several and wait and any(lane.batch.is_open for lane in lanes):
@@ -146,7 +146,7 @@ class Drain:
                 lane.add(chunk, more)
 
     def _settle(self, lane: Lane) -> None:
-        """Store the open batch, and set the lane aside if it cannot go on."""
+        """Store the open batch, and set aside a lane unable to go on."""
         began, records = self._clock.monotonic(), lane.batch.record_count
         try:
             self._store(lane)
@@ -161,7 +161,7 @@ class Drain:
             self._shares.stored(lane, records, self._clock.monotonic() - began, self._source)
 
     def _store(self, lane: Lane) -> None:
-        """Store one batch:
+        """Store a batch:
 
         1. Decode records to rows and dead letters.
         2. Commit rows, dead letters and positions in one transaction.
@@ -189,8 +189,8 @@ class Drain:
             self._last = reason
 
     def _leave(self, lane: Lane, reason: EndReason | IngestError) -> None:
-        """Stop reading the lane's topic. A lane that waits for its table or its schema registry keeps its partitions,
-        any other lane gives them back."""
+        """Stop reading the lane's topic. A lane waiting for its table or its schema registry keeps its partitions, any
+        other lane gives its partitions back."""
         del self._reading[lane.topic]
         self._source.assign(lane.topic, {})
         lane.batch.clear()
@@ -260,7 +260,7 @@ class Drain:
             lane.leaving = lane.leaving or verdict
 
     def _observe(self, lanes: Sequence[Lane]) -> None:
-        """Let one lane report. Lanes take turns, because reports take time, above all of a locked table."""
+        """Let a lane report. Lanes take turns, because reports take time, above all of a locked table."""
         if lanes:
             self._turn = (self._turn + 1) % len(lanes)
             lanes[self._turn].observe(lanes[self._turn].progress)

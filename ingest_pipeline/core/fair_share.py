@@ -1,4 +1,4 @@
-"""Small batches for slow tables, so that the other streams of a run wait only briefly for each transaction."""
+"""Small batches for slow tables: the other streams of a run wait only briefly for every transaction."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .ports import Source
 SHARE_SECONDS = 0.25
 """How much longer than the others' transactions a transaction may take."""
 FIRST_RECORDS = 100
-"""Records of a stream's first batch. Every quick full batch doubles the next one."""
+"""Records of a stream's first batch. Every quick full batch doubles the next batch."""
 _INTERRUPTED = 100
-"""A batch that PostgreSQL interrupted is divided by this number, as the writer divides its statements."""
+"""Divisor of a batch interrupted by PostgreSQL. The writer divides its statements likewise."""
 
 
 class FairShare:

@@ -1,4 +1,4 @@
-"""JSON objects of a sample → the fields of an event that reads them all."""
+"""JSON objects of a sample → the fields of an event that fits all objects."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MOST_DEPTH = 4
 _EVENT_TIME = "event_time"
 _EVENT_TIME_NAMES = (_EVENT_TIME, "timestamp", "ts", "time")
 _OUR_COLUMNS = 20
-"""Columns that a stream may add to those of its event, at most."""
+"""Maximum number of columns that a stream adds to its event's columns."""
 _UNUSABLE = re.compile(r'[\x00-\x1f"\\]')
-"""Characters that msgspec allows in no key of a field."""
+"""Characters forbidden by msgspec in a field's key."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FIRST_SECOND, _LAST_SECOND = 946_684_800, 4_102_444_800
 """The years 2000 to 2099, in which numbers count as times."""
@@ -46,7 +46,7 @@ decode_object = msgspec.json.Decoder(dict[str, Any], float_hook=_Float).decode
 
 @dataclass(frozen=True, slots=True)
 class InferredField:
-    """A field that reads all values of the sample.
+    """A field for all values of the sample.
 
     Attributes:
         name: in Python, and of the column.
@@ -79,13 +79,13 @@ class Inferred:
 
     @property
     def extra_column(self) -> str:
-        """A free name of a column for the keys that are no fields. "" if all keys are fields."""
+        """A free name of a column for undeclared keys. "" if all keys are fields."""
         columns = {column for item in self.fields for column in _columns(item)}
         return "" if not self.left_out else next(name for name in ("extra", "extra_2", "_extra") if name not in columns)
 
 
 def infer(objects: Sequence[dict[str, Any]]) -> Inferred:
-    """The fields of objects that `decode_object` read."""
+    """The fields of objects read by `decode_object`."""
     inferred = Inferred()
     return fitted(Inferred(_fields(objects, "", (), inferred.left_out), inferred.left_out))
 
@@ -151,7 +151,7 @@ def _fields(
 
 
 def _kind(values: Sequence[Any], key: str) -> tuple[str, str]:
-    """(the type that all values have, the unit of an epoch). "" without a common type."""
+    """(the type of all values, the unit of an epoch). "" without a common type."""
     kinds = {_kind_of(value) for value in values}
     if not kinds:
         return "str", ""
@@ -212,7 +212,7 @@ def _is_date(text: str) -> bool:
 
 
 def _epoch(values: Iterable[Any], key: str) -> str:
-    """The unit in which all numbers are times of this century, for a key that sounds like a time."""
+    """The unit that makes all numbers times of this century, for a key named like a time."""
     if not is_time_name(key):
         return ""
     numbers = list(map(float, values))
@@ -223,7 +223,7 @@ def _epoch(values: Iterable[Any], key: str) -> str:
 
 
 def _list(values: Iterable[Sequence[Any]]) -> str:
-    """A list of scalars of one type, or any list."""
+    """A list of scalars of the same type, or any list."""
     kinds = {_kind_of(item) for value in values for item in value}
     kinds = {"str" if kind in _TEXTS else kind for kind in kinds}
     kind = kinds.pop() if len(kinds) == 1 else ""

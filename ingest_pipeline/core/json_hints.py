@@ -1,4 +1,4 @@
-"""What to do about values that are no JSON object. Only the path of refused records calls this."""
+"""The remedy for values other than a JSON object. Only the path of refused records calls the module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DELIMITERS = {b",": "Csv()", b";": 'Csv(delimiter=";")', b"\t": 'Csv(delimiter=
 
 
 def explained(reason: str, value: bytes) -> str:
-    """The reason of a refused JSON value, with the format that the value seems to have."""
+    """The reason of a refused JSON value, with its apparent format."""
     if value.startswith(b"\0"):
         return "starts with a zero byte, as a schema registry's format does: format=Avro(), Protobuf() or JsonSchema()"
     if reason in _ARRAY:

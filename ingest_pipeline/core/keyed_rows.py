@@ -1,4 +1,4 @@
-"""Which rows of a list decide about each key, as if the rows were written one by one."""
+"""The rows of a list that decide about their keys, with the result of writing row by row."""
 
 from __future__ import annotations
 

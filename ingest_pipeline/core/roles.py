@@ -1,4 +1,4 @@
-"""The roles that share the work. Each one has rights of its own in PostgreSQL and Kafka."""
+"""The roles that share the work. Every role has its own rights in PostgreSQL and Kafka."""
 
 from __future__ import annotations
 

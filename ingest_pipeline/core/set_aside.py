@@ -1,4 +1,4 @@
-"""Lanes that cannot go on for now, and when to try them again."""
+"""Lanes unable to go on for now, and when to try again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Waiter:
 
 
 class SetAside:
-    """Keeps lanes until their next try. Preparations run in the executor, so that no other lane waits for them."""
+    """Keeps lanes until their next try. Preparations run in the executor, and no other lane waits."""
 
     def __init__(self, clock: Clock, executor: Executor) -> None:
         self._clock, self._executor = clock, executor
@@ -51,7 +51,7 @@ class SetAside:
         self._waiters[lane.stream] = Waiter(lane, reason, owns, now + seconds)
 
     def recovered(self, lane: Lane) -> None:
-        """The lane has stored a batch, so its next trouble begins with the shortest wait."""
+        """The lane has stored a batch: its next trouble begins with the shortest wait."""
         self._seconds.pop(lane.stream, None)
         self._since.pop(lane.stream, None)
 
@@ -61,9 +61,9 @@ class SetAside:
         return now - self._since.get(lane.stream, now)
 
     def ready(self) -> Iterator[tuple[Waiter, Opening | None]]:
-        """Lanes to try now, each with its new opening, or None where the run still owns the partitions.
+        """Lanes to try now with their new openings, or None where the run still owns the partitions.
 
-        A lane whose preparation fails, or which is paused, waits again.
+        A paused lane, or a lane with a failed preparation, waits again.
         """
         now = self._clock.monotonic()
         for waiter in list(self._waiters.values()):
@@ -94,7 +94,7 @@ class SetAside:
 
     @property
     def owning(self) -> Collection[Lane]:
-        """Lanes whose partitions the run still owns."""
+        """Lanes with partitions still owned by the run."""
         return [waiter.lane for waiter in self._waiters.values() if waiter.owns]
 
     @property

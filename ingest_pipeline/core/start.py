@@ -57,16 +57,16 @@ def begin(
 ) -> dict[int, StoredPosition]:
     """Give every partition of the topic a position, and return the positions.
 
-    All partitions of a new stream begin together, also across shards. A partition that is added later begins at its
-    first offset. So does every partition of a re-created topic, after `accept-loss` has closed all positions of the
-    old one. A partition whose leader does not answer gets no position yet:
+    All partitions of a new stream begin together, also across shards. A partition added later begins at its first
+    offset, as does every partition of a re-created topic after `accept-loss` has closed all positions of the old topic.
+    A partition whose leader does not answer gets no position yet:
 
     - If the partition begins at its first offset, the other partitions begin now.
     - If START_FROM is "latest" or a time, all partitions wait, because a later moment would give another offset.
 
     Args:
-        identity: the topic's current one. None: asks for it.
-        warn: gets one line about offsets that the stream takes over from `adopt_group`.
+        identity: the topic's current identity. None: asks for the identity.
+        warn: gets a line about offsets taken over from `adopt_group`.
 
     Raises:
         TopicMissing, TopicChanged, LedgerMissing, AdoptionRefused, KafkaUnavailable, DatabaseUnavailable.
@@ -143,7 +143,7 @@ def log_bounds(
 
 
 def unanswered(identity: TopicIdentity, answers: Collection[int]) -> list[int]:
-    """Partitions of the topic that are missing in an answer."""
+    """Partitions of the topic missing in an answer."""
     return [partition for partition in range(identity.partitions) if partition not in answers]
 
 

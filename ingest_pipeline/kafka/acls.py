@@ -1,4 +1,4 @@
-"""The rights of each role in Kafka. `ingest grants` prints them, and `ingest check` tries them."""
+"""The rights of every role in Kafka, printed by `ingest grants` and tried by `ingest check`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def script(
 
 
 def missing(admin: Admin, topic: str, group: str) -> list[str]:
-    """A writer's rights that the client lacks, in words. An unreported right counts as granted."""
+    """A writer's rights missing for the client, in words. An unreported right counts as granted."""
     client = admin.client()
     lacking = []
     asked = {"include_authorized_operations": True, "request_timeout": _SECONDS}

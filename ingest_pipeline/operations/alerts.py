@@ -1,6 +1,7 @@
-"""Posts alerts to a webhook. Of several processes one posts about a stream: its row in the ledger names the process.
+"""Posts alerts to a webhook. Of several processes, a single process posts about a stream: the stream's row in the
+ledger names the process.
 
-While the ledger does not answer, the process that posted last goes on from its memory.
+While the ledger does not answer, the last process to post goes on from its memory.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ class WebhookRefused(EnvironmentFault):
 
 @dataclass(slots=True)
 class Memory:
-    """What a process that posts remembers.
+    """The memory of a posting process.
 
     Attributes:
-        own: the streams that this process posts about. None: the ledger has not said yet.
+        own: the process posts about these streams. None: the ledger has not answered yet.
         entries: stream → its problems at the last look.
-        is_newer: the ledger lacks the entries, because it did not answer.
+        is_newer: the ledger did not answer, and lacks the entries.
     """
 
     own: list[str] | None = None
@@ -125,7 +126,7 @@ class Alerts:
             raise WebhookRefused(f"ALERT_WEBHOOK_URL cannot be posted to: {failure}") from None
 
     def _claim(self, memory: Memory, streams: Sequence[str]) -> None:
-        """Learn from the ledger which streams are this process's own, and their problems."""
+        """Learn the process's own streams and their problems from the ledger."""
         try:
             claimed = self._clients.alert_rows().claim(streams, self._name)
         except EnvironmentFault:

@@ -12,7 +12,7 @@ from .names import sensor_name
 
 
 class Kind(StrEnum):
-    """Problems of one kind are one piece of news, whatever their figures."""
+    """Problems of the same kind are a single piece of news, with any figures."""
 
     LOST = "lost records"
     TOPIC_GONE = "topic gone"
@@ -37,8 +37,9 @@ class Problem:
     """A fault.
 
     Attributes:
-        message: one line, with the remedy where there is only one.
-        since: since when records wait, or the sensor is silent. None: the fault began when somebody first saw it.
+        message: one line, with the remedy if only one exists.
+        since: since when records wait, or the sensor is silent. None: the fault began when somebody first saw the
+            fault.
     """
 
     level: Level

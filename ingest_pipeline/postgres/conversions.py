@@ -1,7 +1,7 @@
-"""Converts a row's values to the column types of a table that exists.
+"""Converts a row's values to the column types of an existing table.
 
-A value that a column cannot hold unchanged raises an error, so its record becomes a dead letter. PostgreSQL would round
-some of these values or cut them, and the driver would write other bits.
+A value that a column cannot hold unchanged raises an error, and the record becomes a dead letter. PostgreSQL would
+round or cut some of these values, and the driver would write other bits.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def time_of_precision(digits: int) -> Convert:
 
 
 def time_without_zone(zone: str) -> Convert:
-    """The clock of the zone at this instant."""
+    """The clock of the zone at the instant."""
     clock = ZoneInfo(zone)
     return lambda value: value.astimezone(clock).replace(tzinfo=None)
 
@@ -92,7 +92,7 @@ def array_of(element: Convert | None, declared: Any) -> Convert:
 
 
 def in_turn(*steps: Convert | None) -> Convert | None:
-    """One Convert of several. None without any."""
+    """A Convert of several. None without any."""
     left = [step for step in steps if step is not None]
     if len(left) < 2:
         return left[0] if left else None

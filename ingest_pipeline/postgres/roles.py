@@ -1,4 +1,4 @@
-"""The rights of each role in PostgreSQL. `ingest grants` prints them, and `ingest check` tries them."""
+"""The rights of every role in PostgreSQL, printed by `ingest grants` and tried by `ingest check`."""
 
 from __future__ import annotations
 

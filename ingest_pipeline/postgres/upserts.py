@@ -1,4 +1,4 @@
-"""Rows of a keyed stream: sent to a temporary table, then merged into the event table by one statement."""
+"""Rows of a keyed stream: sent to a temporary table, then merged into the event table by a single statement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .sql import Schemas, in_text
 from .statements import carried, row_oids
 
 SUPERSEDED = " (superseded: a newer record wrote or deleted the row of its key)"
-"""The end of the reason of a dead letter that a redrive, a replay or a deletion has discarded."""
+"""The end of the reason of a dead letter discarded by a redrive, a replay or a deletion."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class Upserts:
             self._session = connection
 
     def rows(self, connection: Connection, rows: list[Row]) -> Counter[int]:
-        """Store the rows as if one by one. Returns partition → rows that changed nothing.
+        """Store the rows as if one by one. Returns partition → rows without effect.
 
-        These have an older version than the table's row, or are ignored, or are dropped by a trigger.
+        Such rows have an older version than the table's row, or are ignored, or are dropped by a trigger.
 
         Raises:
-            RecordRefused: a row is refused, so none was stored.
+            RecordRefused: a row is refused, and no row was stored.
         """
         latest = self._keyed.latest(rows)
         if latest.deletions:

@@ -38,10 +38,10 @@ _IMMEDIATE = text("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 class BatchWriter:
-    """Writes batches of one stream for one run.
+    """Writes batches of a stream for a run.
 
     Args:
-        dead_letter_max_bytes: bytes of a value that a dead letter keeps.
+        dead_letter_max_bytes: bytes of a value in a dead letter.
         batch_size: maximum rows of one INSERT. A transaction may have several. COPY takes all rows of a transaction at
             once, because every COPY costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on a
             COPY of 1,000 rows (0.9 µs a row, 0.1 µs with 10,000 rows).
@@ -108,14 +108,14 @@ class BatchWriter:
             ) from error
 
     def _transaction(self, connection: Connection, batch: Batch, first: RecordRefused | None = None) -> CommitResult:
-        """One transaction. `first` is the refusal that ended the previous attempt, if any. The steps:
+        """One transaction. `first` is the refusal at the end of the previous attempt, if any. The steps:
 
         1. Make deferred constraints immediate, because a failure at COMMIT could not be isolated.
-        2. Move the positions by compare-and-set. A writer without ownership ends here, and so does a writer whose table
-           was altered against its declaration. The table cannot be altered from here to COMMIT.
-        3. Store the rows, and put refused rows aside, up to the dead-letter limit. Count rows that a trigger drops,
-           and rows of a keyed stream that are older than the table's. A deletion first discards the dead letters of its
-           key: the lock on these makes it wait for a redrive of such a letter.
+        2. Move the positions by compare-and-set. A writer ends here without ownership, or after its table was altered
+           against its declaration. The table cannot be altered from here to COMMIT.
+        3. Store the rows, and put refused rows aside, up to the dead-letter limit. Count rows dropped by a trigger, and
+           rows of a keyed stream older than the table's. A deletion first discards the dead letters of its key. The
+           lock on the letters makes the deletion wait for their redrive.
         4. Store the dead letters.
         5. COMMIT.
         """
@@ -150,7 +150,7 @@ class BatchWriter:
     def _move(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
     ) -> tuple[OwnerRequests, int]:
-        """Requests of others, and the number of dead letters that the limit does not count."""
+        """Requests of others, and the number of dead letters exempt from the limit."""
         advances = batch.advances
         accounted = {p: rows.get(p, 0) + letters.get(p, 0) + advance.skipped for p, advance in advances.items()}
         row = connection.execute(

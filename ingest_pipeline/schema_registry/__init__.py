@@ -1,1 +1,1 @@
-"""A schema registry, and the formats that need one."""
+"""A schema registry, and the formats that need a registry."""

@@ -1,4 +1,4 @@
-"""Avro records → mappings, read with the schema that the record was written with."""
+"""Avro records → mappings, read with the schema of the record's writer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .registry import ID_BYTES, SchemaId, SchemaRegistry, WriterSchema, prefix_o
 _read_record: Any = fastavro.schemaless_reader
 _ASK_AGAIN_SECONDS = 10.0
 _TOGETHER = 64
-"""Values read by one call. One bad value lets all of them be read again, one by one."""
+"""Values read by a single call. A bad value lets all values be read again, one by one."""
 Schema = Mapping[str, Any]
 _read_nanoseconds = Epoch("ns").read
 
@@ -52,11 +52,11 @@ class _Refused:
 
 
 class AvroReader:
-    """Reads one stream's records.
+    """Reads a stream's records.
 
     Args:
         registry: gives the schema of an id once. Schemas of an id never change.
-        stream: whose event the records must give.
+        stream: the records must give its event.
     """
 
     def __init__(self, registry: SchemaRegistry, stream: Stream) -> None:
@@ -87,7 +87,7 @@ class AvroReader:
         return record  # type: ignore[no-any-return]
 
     def read_many(self, values: Sequence[bytes | None]) -> tuple[list[Mapping[str, Any]], list[int]]:
-        """(records in order, indices of values without a record, which `read` explains)."""
+        """(records in order, indices of values without a record: `read` explains them)."""
         records: list[Mapping[str, Any]] = []
         odd: list[int] = []
         for start in range(0, len(values), _TOGETHER):
@@ -102,7 +102,7 @@ class AvroReader:
         return records, odd
 
     def _read_together(self, values: Sequence[bytes]) -> list[dict[str, Any]] | None:
-        """None for records of several schemas or a new one, and if a record is refused."""
+        """None for records of several schemas or a new schema, and if a record is refused."""
         if not values:
             return []
         try:
@@ -140,7 +140,7 @@ class AvroReader:
         raise RecordRefused(refused.reason, stage=RefusalStage.DECODE)
 
     def _checked(self, writer: WriterSchema) -> Any:
-        """The parsed schema. Raises RecordRefused if it gives no event."""
+        """The parsed schema. Raises RecordRefused for a schema without an event."""
         if writer.kind != "AVRO":
             raise RecordRefused(
                 f"{writer} is {writer.kind}, and the stream's format is Avro", stage=RefusalStage.DECODE
@@ -173,7 +173,7 @@ def _types(schema: Schema) -> Schema:
 
 
 def _missing(schema: Schema, shape: Shape, named: Schema) -> Iterator[str]:
-    """Paths of the required fields that a writer's record does not have."""
+    """Paths of the required fields missing in a writer's record."""
     types = _types(schema)
     for member in shape.members:
         if member.json_name not in types:

@@ -1,8 +1,8 @@
-"""Many Avro records of one schema, read by one call.
+"""Many Avro records of a schema, read by a single call.
 
-fastavro needs half a microsecond for a call, and as much again for each time. So the records become the elements of an
-Avro array, and times are read as numbers. Random bytes behind each record show that it ends where its value ends, so a
-damaged record cannot take bytes of the next one.
+fastavro needs half a microsecond for a call, and as much again for a time. The records therefore become the elements of
+an Avro array, and times are read as numbers. Random bytes behind every record show that the record ends with its value:
+a damaged record cannot take bytes of the next record.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _TIMES = {"timestamp-millis": 1000, "timestamp-micros": 1}
 
 
 class AvroBatch:
-    """Reads records of one writer's schema.
+    """Reads records of a writer's schema.
 
     Raises:
-        SchemaParseException, UnknownType: the schema cannot be an array's element, for example because a record of it
-            contains such a record.
+        SchemaParseException, UnknownType: the schema cannot be an array's element, for example because its record
+            contains itself.
     """
 
     def __init__(self, writer: WriterSchema) -> None:
@@ -46,7 +46,7 @@ class AvroBatch:
         self._schema = fastavro.parse_schema({"type": "array", "items": item}, named)
 
     def _without_time(self, name: str, kind: Any) -> Any:
-        """The type without the logical type of a time, which `read` converts."""
+        """The type without the logical type of a time: `read` converts times."""
         if isinstance(kind, list):
             nullable = len(kind) == 2 and "null" in kind
             return [self._without_time(name, branch) for branch in kind] if nullable else kind

@@ -1,4 +1,4 @@
-"""An Avro schema → the fields of an event that reads its records."""
+"""An Avro schema → the fields of an event for records of the schema."""
 
 from __future__ import annotations
 

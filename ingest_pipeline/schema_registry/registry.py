@@ -18,20 +18,20 @@ ID_BYTES, _GUID_BYTES = 5, 17
 _ANSWER_SECONDS = 5
 _REFUSED = (401, 403)
 _UNKNOWN_SCHEMA = 40403
-"""The registry's own code. A 404 without this code comes from a wrong address."""
+"""The registry's own code. A 404 without the code comes from a wrong address."""
 T = TypeVar("T")
 SchemaId = int | UUID
 
 
 @dataclass(frozen=True, slots=True)
 class WriterSchema:
-    """The schema that a record was written with.
+    """The schema of a record's writer.
 
     Attributes:
         kind: "AVRO", "JSON" or "PROTOBUF".
-        subject: the topic's own if the schema is registered under it, or else another one. "" if there is none, and
+        subject: the topic's own if the schema is registered there, or else another subject. "" without a subject, and
             for a GUID, because a registry does not tell the subjects of a GUID.
-        references: schemas that the text refers to, each after the schemas that it refers to itself.
+        references: schemas that the text refers to, every schema after its own references.
     """
 
     schema_id: SchemaId
@@ -57,7 +57,7 @@ class SchemaRegistry:
         self._opened: SchemaRegistryClient | None = None
 
     def writer_schema(self, schema_id: SchemaId, topic: str) -> WriterSchema:
-        """The schema with this id, for a record of the topic.
+        """The schema with the id, for a record of the topic.
 
         Raises:
             RecordRefused: the registry has no such schema. A redrive asks again.
@@ -85,7 +85,7 @@ class SchemaRegistry:
             self._opened = None
 
     def check(self) -> int:
-        """The number of subjects, to see that the registry answers. Raises NotPermitted, SchemaRegistryUnavailable."""
+        """The number of subjects, to see the registry answer. Raises NotPermitted, SchemaRegistryUnavailable."""
         return len(self._ask(None, lambda: self._client.get_subjects()))
 
     def _references(self, schema: Schema, seen: set[tuple[str, int]]) -> list[str]:
@@ -139,7 +139,7 @@ class SchemaRegistry:
 
 
 def prefix_of(value: bytes) -> bytes:
-    """The bytes in front of a record that name its schema. Raises RecordRefused."""
+    """The bytes in front of a record, with its schema's id or GUID. Raises RecordRefused."""
     if value[:1] == b"\0" and len(value) >= ID_BYTES:
         return value[:ID_BYTES]
     if value[:1] == b"\1" and len(value) >= _GUID_BYTES:

@@ -1,4 +1,4 @@
-"""The attributes of a stream in YAML → a Stream. They have the names and meanings of Stream's own."""
+"""The attributes of a stream in YAML → a Stream, with the names and meanings of Stream's own."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def attributes_model() -> type[BaseModel]:
 
 
 def stream_of(attributes: BaseModel) -> Stream:
-    """The stream that these attributes declare.
+    """The stream declared by the attributes.
 
     Raises:
-        SettingsError: `where["path"]` has the keys that lead to the fault.
+        SettingsError: `where["path"]` has the keys down to the fault.
     """
     options = {name: getattr(attributes, name) for name in attributes.model_fields_set}
     fields, description = options.pop("fields"), options.pop("description", "")
@@ -127,7 +127,7 @@ def _imported(option: str, import_path: str, path: tuple[str, ...] = ()) -> Any:
 
 
 def _path(message: str, struct: str, fields: Fields, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of the part that a message of Stream or of the settings names."""
+    """The keys of the part named by a message of Stream or of the settings."""
     for setting in options.get("settings", ()):
         if re.search(rf"_{variable(setting)}\b|'{setting}'", message):
             return ("settings", setting)

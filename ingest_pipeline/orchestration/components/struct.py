@@ -26,7 +26,7 @@ _TYPES: dict[str, Any] = {
 } | {"Any": Any, OBJECT: object}
 _META = ("description", "gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length")
 MODULE = "defs_yaml"
-"""The module of the Structs. They are described by their fields alone, wherever the YAML lies."""
+"""The module of the Structs. Their fields alone describe the Structs, wherever the YAML lies."""
 
 
 class TimeModel(BaseModel):
@@ -128,7 +128,7 @@ def _type_of(model: FieldModel, name: str) -> tuple[Any, bool]:
 
 
 def _parsed(text: str) -> Any:
-    """The type that a text such as `list[str] | None` names."""
+    """The type of a text, for example of `list[str] | None`."""
     try:
         return _type_at(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError):
@@ -163,7 +163,7 @@ def _time_form(model: TimeModel) -> TimeForm:
 
 
 def _whole_numbers(metas: dict[str, Any]) -> dict[str, Any]:
-    """Whole bounds as int. typing caches Annotated by equality, so 0 and 0.0 would give a stream two definitions."""
+    """Whole bounds as int. typing caches Annotated by equality, and 0 and 0.0 would give a stream two definitions."""
     return {
         name: int(bound) if isinstance(bound, float) and bound.is_integer() else bound for name, bound in metas.items()
     }

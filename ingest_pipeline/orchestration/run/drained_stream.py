@@ -1,4 +1,4 @@
-"""A stream that a run drains: its beginning, its losses, its reports, its checks and its failure."""
+"""A stream drained by a run: its beginning, its losses, its reports, its checks and its failure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BEGIN_SECONDS = START_GRACE_SECONDS / 2
 run."""
 
 NOTED_SECONDS = 60.0
-"""Interval for noting a lasting failure in the ledger, so that it stays newer than an operator's last action."""
+"""Interval for noting a lasting failure in the ledger. The note stays newer than an operator's last action."""
 
 
 class DrainedStream:
@@ -101,7 +101,7 @@ class DrainedStream:
             self.refusal = error
 
     def _open(self) -> Opening:
-        """A server that does not answer yet, such as a new group coordinator, is asked again. A partition whose leader
+        """A server without an answer yet, for example a new group coordinator, is asked again. A partition whose leader
         does not answer may get no position."""
         clients, topic, ledger = self.context.clients, self.context.topic, self.context.ledger
         policy = clients.start_policy(self.context.stream)
@@ -187,7 +187,7 @@ class DrainedStream:
             raise as_error(noted, self.name)
 
     def verdict(self, identity: TopicIdentity) -> EndReason | StopStream | None:
-        """Whether the positions still belong to this topic. An added partition opens the stream again."""
+        """Whether the positions still belong to the topic. An added partition opens the stream again."""
         try:
             check_identity(identity, self._positions, self.context.stream.topic, self.name)
         except TopicChanged as error:
@@ -255,8 +255,8 @@ class DrainedStream:
         )
 
     def evaluate_checks(self, limit_reached: str | None = None) -> Iterator[None]:
-        """Evaluate the checks one by one. Dagster keeps only a check's last result in a run, so a check that failed
-        once ends as failed.
+        """Evaluate the checks one by one. Dagster keeps only a check's last result in a run. A single failure makes the
+        check end as failed.
 
         Args:
             limit_reached: see `check_results`.
@@ -277,8 +277,8 @@ class DrainedStream:
             pass
 
     def note_failure(self, why: str, stops: bool) -> bool:
-        """Store the failure for `ingest status`, which reports an outage of PostgreSQL itself. Returns whether the
-        ledger answered."""
+        """Store the failure for `ingest status`. The command itself reports an outage of PostgreSQL. Returns whether
+        the ledger answered."""
         self._failure, self._noted_at = why, self.context.clients.clock.monotonic()
         try:
             self.context.ledger.note_failure(why, stops)

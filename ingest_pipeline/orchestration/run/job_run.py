@@ -24,14 +24,14 @@ from .stop_signal import StopRequest
 
 NO_FAILURES: Mapping[str, IngestError] = MappingProxyType({})
 Results = Generator[dg.MaterializeResult[Any], None, dict[str, IngestError]]
-"""Yields materializations. Returns the errors of streams that were set aside: stream → error."""
+"""Yields materializations. Returns the errors of streams set aside: stream → error."""
 
 
 class JobRun:
-    """Drains streams of one job for the op of their assets.
+    """Drains streams of a job for the op of their assets.
 
     Args:
-        streams: not empty. With several streams, the failure of one leaves the others alone.
+        streams: not empty. With several streams, a failure of one leaves the others alone.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class JobRun:
         self._opening_seconds: float | None = None
 
     def results(self) -> Iterator[dg.MaterializeResult[Any]]:
-        """Drain and yield a materialization for each drained stream. A surplus run yields none.
+        """Drain and yield a materialization for every drained stream, or none in a surplus run.
 
         Raises:
-            dagster.Failure: one line that says what happened and what to do.
+            dagster.Failure: a line with the cause and the remedy.
             DagsterExecutionInterruptedError: after Terminate, with the open batches committed and reported.
         """
         drained = {tags.DRAINS: self._context.stream.job} if self._shared else {tags.STREAM: self._context.stream.name}
@@ -143,7 +143,7 @@ class JobRun:
         return failures
 
     def _has_other_definition(self) -> bool:
-        """Whether the sensor launched the run for other code or settings than this process has. The run then ends."""
+        """Whether the sensor launched the run for other code or settings than the process has. The run then ends."""
         streams = [stream.context.stream for stream in self._streams]
         own, launched_for = tags.definition_of_job(streams, self._clients.settings), self._run.tags.get(tags.DEFINITION)
         if self._shard is None or launched_for in (None, own):
@@ -158,7 +158,7 @@ class JobRun:
         return True
 
     def _end_refused(self) -> dict[str, IngestError]:
-        """End a run whose streams were all refused. Every stream notes its own error."""
+        """End a run after the refusal of all streams. Every stream notes its own error."""
         failures = {
             stream.name: stream.failed(stream.refusal) for stream in self._streams if stream.refusal is not None
         }
@@ -203,10 +203,10 @@ class JobRun:
         return verdicts
 
     def _end_without_ownership(self, shard: tags.Shard, others: Owners, failures: Mapping[str, IngestError]) -> None:
-        """End a surplus run, or a run that was stopped while it waited.
+        """End a surplus run, or a run stopped while waiting.
 
         Args:
-            failures: of streams that the run could not begin.
+            failures: of streams that could not begin.
         """
         ended = self._stop.reason() or EndReason.SURPLUS
         self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
