@@ -15,17 +15,17 @@ from .timestamps import may_have_nanoseconds
 Read = Callable[[bytes], Mapping[str, Any]]
 """Bytes → field names and values. Raises RecordRefused for the record's fault, and EnvironmentFault."""
 ReadMany = Callable[[Sequence[bytes | None]], tuple[list[Mapping[str, Any]], list[int]]]
-"""Values → (mappings in order, indices of values without a mapping, which Read may still read)."""
+"""Values → (mappings in order, indices of values without a mapping, for Read to try)."""
 DecodeAll = Callable[[Sequence[bytes | None]], tuple[list[Any], list[int]]]
 """Values → (events in order, indices of values without an event)."""
 
 
 class Codec(Protocol):
-    """Reads one format.
+    """Reads a format.
 
     Attributes:
-        is_json: the bytes are JSON, so that jsonb columns can store the original text.
-        nul: a byte that a value with U+0000 in a string contains.
+        is_json: the bytes are JSON: jsonb columns can store the original text.
+        nul: a byte in every value with U+0000 in a string.
         frames: Python frames between the decoder's call and msgspec.
     """
 
@@ -42,7 +42,7 @@ class Codec(Protocol):
         ...
 
     def without_doubtful(self, values: Sequence[bytes | None]) -> Sequence[bytes | None]:
-        """The values, with None instead of values that the fast decode may get wrong."""
+        """The values, with None where the fast decode may be wrong."""
         ...
 
     def explained(self, reason: str, value: bytes) -> str:

@@ -19,7 +19,7 @@ MOST_COLUMNS = 1600
 
 
 def taken_names(coordinates: bool = True) -> dict[str, str]:
-    """Reserved name → the reason. `coordinates`: the table has the columns that this package adds."""
+    """Reserved name → the reason. `coordinates`: the table has the package's own columns."""
     return {
         **dict.fromkeys(RESERVED if coordinates else (), "every event table has a column of that name already"),
         **dict.fromkeys(SYSTEM_COLUMNS, "every table of PostgreSQL has a system column of that name"),

@@ -33,7 +33,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class LetterWindow:
-    """Which of the last WINDOW records were refused. A batch makes a new window and keeps it after the commit.
+    """The refusals among the last WINDOW records. A batch makes a new window and keeps it after the commit.
 
     Attributes:
         limits: None switches the limit off.
@@ -49,7 +49,7 @@ class LetterWindow:
     streak: int = 0
 
     def rebuilt(self, outcomes: Iterable[Refusal | None]) -> LetterWindow:
-        """The window after these records of earlier runs, oldest first. None stands for a stored record."""
+        """The window after the records of earlier runs, oldest first. None stands for a stored record."""
         seen, streak = 0, 0
         refused: list[tuple[int, Refusal]] = []
         for outcome in outcomes:
@@ -65,7 +65,7 @@ class LetterWindow:
         Args:
             decoded: the decoder's refusals, in order.
             rows_before: `rows_before[i]` rows of the batch came before `decoded[i]`.
-            allowed: number of refusals that an operator lets pass uncounted.
+            allowed: number of refusals exempted by an operator.
         """
         return LetterTally(self, decoded, rows_before, allowed)
 
@@ -108,7 +108,7 @@ class LetterTally:
         return replace(self.window, seen=seen, refused=kept, streak=self._streak)
 
     def _count_decoded(self, row: int) -> None:
-        """Count the decoder's refusals up to this row."""
+        """Count the decoder's refusals up to the row."""
         while self._counted < len(self.decoded) and self.rows_before[self._counted] <= row:
             letter = self.decoded[self._counted]
             index = self.rows_before[self._counted] + self._counted

@@ -1,8 +1,8 @@
-"""jsonb columns that store a field's JSON text, so that numbers keep every digit.
+"""jsonb columns with a field's JSON text: numbers keep every digit.
 
 Python would turn 12345678901234567.89 into a double and write 1.2345678901234568e+16. PostgreSQL's jsonb keeps numbers
-exactly, so PostgreSQL gets the text. The text is also decoded, to check the declared type and the UTF-8, because
-msgspec does not check UTF-8 in skipped text.
+exactly: PostgreSQL gets the text. The text is also decoded, to check the declared type and the UTF-8, because msgspec
+does not check UTF-8 in skipped text.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def check_json(text: msgspec.Raw) -> None:
 
 
 def json_text(value: Any) -> str | bytes:
-    """The text that the driver sends for a jsonb value."""
+    """The driver's text for a jsonb value."""
     return bytes(value) if isinstance(value, msgspec.Raw) else json.dumps(value)
 
 

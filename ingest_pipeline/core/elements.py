@@ -1,7 +1,7 @@
 """Records of several events: `Stream(many=True)`.
 
-The Row of such a record ends with its elements instead of an event's values. Only the writer makes a table row of each
-element, so that everything else, from the positions to the dead letters, counts records.
+The Row of a record with several events ends with its elements instead of an event's values. Only the writer makes a
+table row of every element: everything else, from the positions to the dead letters, counts records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def table_rows(records: Sequence[Row]) -> list[Row]:
 
 
 def element_at(records: Sequence[Row], index: int) -> tuple[int, int]:
-    """(index of the record, ordinal) of a row that `table_rows` returned."""
+    """(index of the record, ordinal) of a row from `table_rows`."""
     stops = list(accumulate(len(record[-1]) for record in records))
     i = bisect_right(stops, index)
     elements = records[i][-1]

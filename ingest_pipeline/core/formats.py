@@ -37,7 +37,7 @@ class Protobuf:
             raise SettingsError("Protobuf: message is not a generated message class, such as reading_pb2.Reading")
 
     def __repr__(self) -> str:
-        """With a hash of the .proto file, so that a changed file changes the stream's definition."""
+        """With a hash of the .proto file: a changed file changes the stream's definition."""
         descriptor = self.message.DESCRIPTOR
         digest = hashlib.sha256(descriptor.file.serialized_pb).hexdigest()[:12]
         return f"Protobuf({descriptor.full_name} {digest})"

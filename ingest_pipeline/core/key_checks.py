@@ -15,7 +15,7 @@ from .record import STAMP
 _NOT_IN_A_KEY = {PG_TYPES[kind][0] for kind in (dict, list, float)}
 _NOT_IN_A_RECORD_KEY = _NOT_IN_A_KEY | {PG_TYPES[kind][0] for kind in (bytes, datetime)}
 _VERSIONS = {PG_TYPES[kind][0] for kind in (int, Decimal, datetime, date)}
-"""Types that Python and PostgreSQL order alike."""
+"""Types with the same order in Python and PostgreSQL."""
 
 
 def check_key(

@@ -1,4 +1,4 @@
-"""One stream of a drain: its open batch, its positions, its counts, and why it stops."""
+"""A stream of a drain: its open batch, its positions, its counts, and its reason to stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Opening:
     """What a stream needs before its partitions can be owned.
 
     Attributes:
-        partitions: the run's share of the topic's partitions. All of them have a position.
+        partitions: the run's share of the topic's partitions. All partitions have a position.
         ends: partition → end. The backlog below these ends is stored first.
     """
 
@@ -88,7 +88,7 @@ class Lane:
         self.batch.expect_backlog(backlog)
 
     def read_again(self, source: Source) -> None:
-        """Forget what was read and not stored, and read it again."""
+        """Forget records read and not stored, and read the records again."""
         self._ends = {}
         self.batch.clear()
         source.assign(self.topic, {p: position.resume_at for p, position in self.session.positions.items()})

@@ -86,7 +86,7 @@ class ManyDecoder(RecordDecoder):
         return records, odd
 
     def _parts(self, value: bytes | None) -> Sequence[bytes | None]:
-        """Without elements for a value that `decode` takes."""
+        """Without elements for a value accepted by `decode`."""
         if value is None:
             return ()
         try:

@@ -18,7 +18,7 @@ from .fields import AsJson, Field, field_of, is_struct, unwrap
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A field that holds a Struct, whose fields are columns.
+    """A field with a Struct. The Struct's fields are columns.
 
     Attributes:
         attribute: the field's name in the Struct around it.

@@ -50,7 +50,7 @@ def check_partitioning(
 
 
 def start_of(partition_by: PartitionBy, time: datetime) -> datetime:
-    """The beginning of the partition that holds this time."""
+    """The beginning of the partition with this time."""
     day = time.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if partition_by == PartitionBy.MONTH:
         return day.replace(day=1)
@@ -64,7 +64,7 @@ def stop_of(partition_by: PartitionBy, start: datetime) -> datetime:
 
 
 def bounds_ahead(partition_by: PartitionBy, now: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """Start and stop of the current partition and of those ahead."""
+    """Start and stop of the current partition and of future partitions."""
     start = start_of(partition_by, now)
     for _ in range(AHEAD[partition_by] + 1):
         stop = stop_of(partition_by, start)

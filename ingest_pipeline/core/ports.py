@@ -47,9 +47,9 @@ class Source(Protocol):
 
 
 class Topic(Protocol):
-    """Answers about one topic. Reads no record. Every call raises KafkaUnavailable without an answer in time.
+    """Answers about a topic. Reads no record. Every call raises KafkaUnavailable without an answer in time.
 
-    Answers about offsets leave out partitions whose leader did not answer, and may be empty. Callers leave such
+    Answers about offsets leave out partitions whose leader did not answer, and may be empty. Callers leave the missing
     partitions out of lag, losses and decisions, and ask again later. KafkaUnavailable means that no broker answered.
     """
 
@@ -78,7 +78,7 @@ class Topic(Protocol):
         """
 
     def group_offsets(self, group: str) -> dict[int, GroupOffset]:
-        """The group's committed offsets for this topic, without partitions that lack a commit."""
+        """The group's committed offsets for the topic, without uncommitted partitions."""
 
 
 class Topics(Protocol):

@@ -18,7 +18,7 @@ STAMP = 3
 """Index of kafka_timestamp in a Row: microseconds since 2000-01-01, PostgreSQL's epoch, or None."""
 PG_EPOCH_MS = 946_684_800_000
 MIN_MS, MAX_MS = -62_135_596_800_000, 253_402_300_799_999
-"""Unix milliseconds of years 1 to 9999. PostgreSQL stores this range and Python reads it back."""
+"""Unix milliseconds of years 1 to 9999. PostgreSQL stores the range and Python reads the range back."""
 
 NO_TIMESTAMP_MS = -1
 """Kafka's value for a record without a time from its producer. The client returns it like a real timestamp."""

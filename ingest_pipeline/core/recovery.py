@@ -1,4 +1,4 @@
-"""Writes, heartbeats and reconnections on the connection that the lanes share."""
+"""Writes, heartbeats and reconnections on the lanes' shared connection."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Recovery:
     ) -> CommitResult | None:
         """Returns the result of `batch` if PostgreSQL had committed it. Raises the Superseded of `lane`.
 
-        Every try recovers all lanes, because a new connection holds no locks. `lane` is the last one, so that its
-        Superseded leaves the others with their locks.
+        Every try recovers all lanes, because a new connection holds no locks. `lane` comes last: its Superseded leaves
+        the other lanes with their locks.
         """
         lanes = [*(other for other in self._owning() if other is not lane), *([] if lane is None else [lane])]
         while lanes:

@@ -1,4 +1,4 @@
-"""Several streams: their unique names and the jobs that drain them."""
+"""Several streams: their unique names and their jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""librdkafka's error codes → the product's errors. A code that is in no table stops the stream.
+"""librdkafka's error codes → the product's errors. A code missing in all tables stops the stream.
 
 Only an advertised address that does not resolve is taken from librdkafka's text.
 """

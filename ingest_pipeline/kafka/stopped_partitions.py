@@ -1,4 +1,4 @@
-"""Partitions that the client stopped reading after an error, and the retries."""
+"""Partitions that the client no longer reads after an error, and the retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients of one code location. They open on first use and stay open, because ticks run in one process every few
+"""Clients of a code location. Clients open on first use and stay open, because ticks run in the same process every few
 seconds."""
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ UNATTENDED_SECONDS = 60
 SILENT_SECONDS = 180
 """A sensor writes to the ledger once a minute. The sensor is silent after this long and three intervals."""
 LOOKING_SECONDS = 75
-"""Only a sensor that has written to the ledger within this time, or two intervals, proves that no record waits."""
+"""Only a sensor's write to the ledger within this time, or two intervals, proves the absence of waiting records."""
 AHEAD_SECONDS = 5
 """A record's time further ahead comes from a wrong clock of its producer."""
 

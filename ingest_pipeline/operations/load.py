@@ -35,7 +35,7 @@ class Loaded:
 
 
 def check_loadable(stream: Stream) -> None:
-    """Raises SettingsError for a stream whose records are no lines, or whose rows need an order."""
+    """Raises SettingsError for a stream with records that are no lines, or with rows that need an order."""
     if not isinstance(stream.format, Json | Csv):
         raise SettingsError(f"stream {stream.name}: a file has lines of JSON or CSV, and the format is {stream.format}")
     if stream.key:

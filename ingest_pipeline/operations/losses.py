@@ -44,7 +44,7 @@ def acceptable(
 
 
 def loss_lines(context: StreamContext, topic_survey: Survey, accepted: Sequence[Acceptance]) -> list[str]:
-    """What was lost and what an acceptance does, for an operator."""
+    """The loss and the effect of an acceptance, for an operator."""
     name, lines = context.stream.name, []
     if topic_survey.unanswered:
         lines.append(f"{name}: {unanswered_words(topic_survey.unanswered)}")

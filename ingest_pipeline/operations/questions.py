@@ -20,7 +20,7 @@ KAFKA_SECONDS = 2.5
 LEAST_SECONDS = 0.5
 """The least time for a question to Kafka after slow answers."""
 POSTGRES_SECONDS = 4.0
-"""Time-outs of PostgreSQL that last longer in all end the questions to it."""
+"""Time-outs of PostgreSQL that last longer in all end the questions to PostgreSQL."""
 
 
 class Server:

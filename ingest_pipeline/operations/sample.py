@@ -24,11 +24,11 @@ class _Unknown(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a topic's records look like.
+    """How a topic's records look.
 
     Attributes:
         record_format: AVRO or JSON_SCHEMA for records with schema ids, "" for JSON.
-        unreadable: records that are no JSON object.
+        unreadable: records other than a JSON object.
         schema: of Avro records, as "schema id 3 of readings-value".
     """
 

@@ -12,7 +12,7 @@ from .judgement import StreamStatus
 
 
 def document(statuses: Iterable[StreamStatus]) -> str:
-    """One entry for each stream. Times are RFC 3339, in UTC."""
+    """An entry for every stream. Times are RFC 3339, in UTC."""
     return json.dumps([_entry(status) for status in statuses], indent=2, default=_time)
 
 

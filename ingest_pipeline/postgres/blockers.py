@@ -1,4 +1,4 @@
-"""Names the sessions that block a migration."""
+"""Names the sessions blocking a migration."""
 
 from __future__ import annotations
 

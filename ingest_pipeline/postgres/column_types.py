@@ -1,4 +1,4 @@
-"""Which column types of a table that exists can take a stream's values, and how."""
+"""The column types of an existing table that can take a stream's values, and how."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _choose(column: Column, fields: Mapping[str, Field], actual: Row[Any], zone:
 
 
 def _own_type(column: Column, oid: int, zone: str) -> Convert | None:
-    """To the Python type that the driver writes to this type."""
+    """To the Python type that the driver writes to the column's type."""
     if oid == _NUMERIC and column.pg_type == "bigint":
         return Decimal
     if oid == _TIMESTAMP:

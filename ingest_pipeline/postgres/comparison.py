@@ -1,7 +1,7 @@
 """Compares an event table with the requirements of a run.
 
-A difference stops the stream, because rows could not be stored or would change silently. A remark is for people: it
-names an addition to the table that works, but may change or refuse rows.
+A difference stops the stream, because rows could not be stored or would change silently. A remark is for people, about
+an addition to the table that works, but may change or refuse rows.
 """
 
 from __future__ import annotations
@@ -222,8 +222,8 @@ def _rounds(column: Column, modifier: int) -> bool:
 
 
 def _key_differences(connection: Connection, stream: Stream, name: str, partition_key: str | None) -> list[str]:
-    """A primary key that detects duplicates. Only this key reveals a batch written twice. A keyed stream needs a
-    unique index for ON CONFLICT."""
+    """A primary key that detects duplicates. No other key reveals a batch written twice. A keyed stream needs a unique
+    index for ON CONFLICT."""
     if stream.key:
         return unique_differences(connection, stream, name)
     key = connection.execute(PRIMARY_KEY, {"name": name}).one_or_none()

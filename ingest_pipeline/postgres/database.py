@@ -201,9 +201,9 @@ def _discard_read_only(context: ExceptionContext) -> None:
 
 
 def end_writing(connection: Connection, driver_connection: Any) -> None:
-    """End the session of a writing connection in any state, which releases its locks. Never raises.
+    """End the session of a writing connection in any state, and release its locks. Never raises.
 
-    SQLAlchemy does not close a detached connection that it invalidates, and an open session would keep its locks.
+    SQLAlchemy does not close an invalidated detached connection, and an open session would keep its locks.
     """
     with suppress(psycopg.Error):
         driver_connection.close()

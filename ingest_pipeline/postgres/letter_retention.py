@@ -35,7 +35,7 @@ class SettledLetters:
             return int(self._execute(connection, sql.EXPIRED_COUNT, days=days).scalar_one())
 
     def purge(self, days: int, observe: Callable[[int], None] = lambda purged: None) -> int:
-        """Delete letters settled more than this many days ago, in transactions of bounded size, and count them as
+        """Delete letters settled more than `days` ago, in transactions of bounded size, and count the letters as
         purged.
 
         Args:

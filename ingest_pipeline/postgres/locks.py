@@ -183,7 +183,7 @@ def this_backend(connection: Connection) -> Backend:
 
 
 def end_backend(connection: Connection, backend: Backend) -> None:
-    """End a lost session of this run, if it still exists."""
+    """End a lost session of the run, if the session still exists."""
     connection.execute(_END_BACKEND, {"pid": backend.pid, "backend_start": backend.backend_start})
 
 

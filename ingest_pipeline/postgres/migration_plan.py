@@ -18,10 +18,10 @@ _SCHEMA = text("SELECT FROM pg_namespace WHERE nspname = :schema")
 
 
 def planned(database: Database, streams: Iterable[Stream]) -> list[str]:
-    """The statements in order. A comment names the ledger's migration, and each difference that nothing here mends.
+    """The statements in order. A comment names the ledger's migration, and every difference that no statement mends.
 
     Raises:
-        SchemaMismatch: the ledger is one of newer code.
+        SchemaMismatch: the ledger belongs to newer code.
     """
     lines: list[str] = []
     with database.connect("planning a migration") as connection:

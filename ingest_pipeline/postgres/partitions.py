@@ -1,4 +1,4 @@
-"""Makes and drops the partitions of tables that are partitioned by event_time."""
+"""Makes and drops the partitions of tables partitioned by event_time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def default_statement(table: TableName) -> str:
 
 
 def make_partitions(connection: Connection, stream: Stream, schemas: Schemas) -> list[str]:
-    """The names of the partitions made, the current one and those ahead. Their rows move out of the DEFAULT partition.
+    """The names of the partitions made: the current partition and future partitions. Their rows move out of the DEFAULT
+    partition.
 
     An INSERT into the DEFAULT partition waits meanwhile. Every other INSERT goes on.
     """

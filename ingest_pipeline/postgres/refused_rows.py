@@ -1,8 +1,8 @@
-"""Finds the records that only the database refuses, at little more than the cost of storing the others.
+"""Finds the records refused only by the database, at little more than the cost of storing the others.
 
 A failed COPY names a line. The rows before the line are stored, the named row is tried alone, and the rest follows in
-chunks, because a COPY wastes all rows after its first failure. The line is only a hint: a row becomes a dead letter if
-it fails alone, or if it violates a rule about the row alone. Without a line the list is halved.
+chunks, because a COPY wastes all rows after its first failure. The line is only a hint: a row becomes a dead letter
+after failing alone, or for violating a rule about the row alone. Without a line the list is halved.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def store_isolated(
     first: RecordRefused | None = None,
     observe: Callable[[int, RecordRefused], None] = lambda index, error: None,
 ) -> list[tuple[int, RecordRefused]]:
-    """Store every row that can be stored, in order, inside the open transaction.
+    """Store all acceptable rows, in order, inside the open transaction.
 
     Args:
-        store: writes rows by one statement. Raises RecordRefused for a refused row.
+        store: writes rows by a single statement. Raises RecordRefused for a refused row.
         batch_size: maximum rows of one statement.
         first: the error of a statement with all rows. Its line saves another attempt.
-        observe: called for each refused row, in order. May raise to give up.
+        observe: called for every refused row, in order. May raise to give up.
 
     Returns:
-        (index in `rows`, error) of each refused row.
+        (index in `rows`, error) of every refused row.
     """
     refused: list[tuple[int, RecordRefused]] = []
     named = first if first is not None and first.index is not None else None

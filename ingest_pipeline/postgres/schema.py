@@ -46,11 +46,11 @@ def prepare(database: Database, stream: Stream) -> None:
 
 
 def migrate(database: Database, streams: Iterable[Stream], only_create: bool = False) -> list[str]:
-    """Bring ledger and event tables to this code's declarations. Returns a sentence for each change.
+    """Bring ledger and event tables to this code's declarations. Returns a sentence for every change.
 
     Sessions migrate one at a time and wait up to 5 s for each other. No column is dropped, and table_changes lists all
     changes of a table. Tables of streams with coordinates=False are only compared. Statements have no time-out, because
-    they may rewrite a large table or index millions of dead letters.
+    a statement may rewrite a large table or index millions of dead letters.
 
     Args:
         only_create: leave existing tables as they are.
@@ -85,7 +85,7 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
     Binary COPY would store garbage in a column of another type.
 
     Raises:
-        SchemaMismatch: names each difference and what to do.
+        SchemaMismatch: names every difference and its remedy.
     """
     if wrong := table_differences(connection, stream, database.schemas.events):
         raise SchemaMismatch(_message(stream, database, wrong))
@@ -180,7 +180,7 @@ def _upgrade_ledger(connection: Connection, schema: str) -> None:
 
 
 def migrations(connection: Connection, schema: str) -> Config:
-    """The ledger's migrations for Alembic, on this connection."""
+    """The ledger's migrations for Alembic, on the connection."""
     from alembic.config import Config
 
     config = Config()

@@ -1,4 +1,4 @@
-"""Checks of server, database and role for `ingest check`. Each finding is one line."""
+"""Checks of server, database and role for `ingest check`. Every finding is a line."""
 
 from __future__ import annotations
 

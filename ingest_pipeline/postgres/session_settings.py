@@ -1,7 +1,7 @@
-"""Settings of every session, so that defaults of role, database or server have no effect.
+"""Settings of every session. Defaults of role, database or server have no effect.
 
 `search_path` and `row_security` keep their defaults, because triggers on the event tables may rely on them.
-`default_transaction_read_only` does too, because it may fence a replaced primary.
+`default_transaction_read_only` keeps its default, because the parameter may fence a replaced primary.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WRITING = {
     "plan_cache_mode": "force_generic_plan",  # the statements of a batch are always the same: plan them once
 }
 SHARED = {"lock_timeout": "100ms", "statement_timeout": "5s"}
-"""Settings of a writing session that several streams share, instead of those in WRITING."""
+"""Settings of a writing session shared by several streams, in place of WRITING."""
 QUESTION = {**_COMMON, "statement_timeout": f"{STATEMENT_SECONDS}s"}
 """Settings for one transaction. A pooler in transaction mode keeps none of them."""
 

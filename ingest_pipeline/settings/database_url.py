@@ -160,10 +160,10 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def unverified_hosts(url: str, environ: Mapping[str, str]) -> list[str]:
-    """The hosts beyond this machine whose certificate a connection to a checked URL would not verify.
+    """The remote hosts whose certificate a connection to a checked URL would not verify.
 
     Args:
-        environ: may have libpq's own variables, which hold where the URL is silent.
+        environ: may have libpq's own variables, valid where the URL is silent.
     """
     match = _POSTGRES_URL.fullmatch(url)
     options = dict(parse_qsl(match["query"] or "")) if match else {}

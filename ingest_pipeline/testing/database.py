@@ -52,7 +52,7 @@ class MemoryTable:
     awaited: bool = False
     losses: dict[int, Loss] = field(default_factory=dict)
     gaps: list[tuple[Loss, int]] = field(default_factory=list)
-    """Accepted losses, each with the offset after its gap."""
+    """Accepted losses with the offsets after their gaps."""
     past: list[StoredPosition] = field(default_factory=list)
     history: list[tuple[Coordinates, str | None]] = field(default_factory=list)
     """All records in commit order. A dead letter that counts towards the limit has its reason here."""
@@ -64,7 +64,7 @@ class MemoryTable:
     """Whether another session locks the table. Every write is rolled back."""
 
     def kept(self, row: Row, many: bool) -> Row | None:
-        """The row without the elements that the trigger drops. None: nothing is left of it."""
+        """The row without the elements dropped by the trigger. None: no element is left."""
         if not many:
             return None if self.drops(row) else row
         elements = [element for element in row[-1] if not self.drops(row[:-1] + element)]
@@ -81,7 +81,7 @@ class MemoryTable:
         return bool(missing)
 
     def broken_check(self, row: Row, many: bool) -> str | None:
-        """The first check that the row, or one of its elements, does not satisfy."""
+        """The first check violated by the row or one of its elements."""
         rows = table_rows([row]) if many else [row]
         return next((name for name, holds in self.checks.items() if not all(map(holds, rows))), None)
 
@@ -132,11 +132,11 @@ class MemoryDatabase:
         return self._script.popleft() if self._script else None
 
     def check(self, stream: str, constraint: str, holds: Callable[[Row], bool]) -> None:
-        """Refuse rows for which `holds` returns False, as a CHECK constraint of this name would."""
+        """Refuse rows for which `holds` returns False, like a CHECK constraint of this name."""
         self.table(stream).checks[constraint] = holds
 
     def drop(self, stream: str, drops: Callable[[Row], bool]) -> None:
-        """Drop rows for which `drops` returns True, as a BEFORE trigger that returns NULL would."""
+        """Drop rows for which `drops` returns True, like a BEFORE trigger that returns NULL."""
         self.table(stream).drops = drops
 
     @contextmanager

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _ANY = "any"
 Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *(stage.value for stage in RefusalStage))])  # type: ignore[misc]
-"""Members by name: one is called value."""
+"""Members by name: a member is called value."""
 
 
 class LetterConfig(dg.Config):

@@ -12,7 +12,7 @@ _PAGE = 500
 
 
 def purge_events(instance: dg.DagsterInstance, assets: Collection[dg.AssetKey], before: float) -> int:
-    """The number of deleted evaluations and events of these assets. The newest of each check and each kind stay.
+    """The number of deleted evaluations and events of the assets. The newest of every check and every kind stay.
 
     Args:
         before: Unix time. Younger evaluations and events stay.

@@ -1,8 +1,8 @@
 """Deletes old runs of this code location with their files, old ticks and old events, to keep Dagster's storage small.
 
 The instance may hold runs of other projects. A run is deleted only if its tags name this package and no other code
-location launched it. `instance.delete_run` leaves the run's SQLite file and its compute logs, so this module deletes
-both by the run's id.
+location launched it. `instance.delete_run` leaves the run's SQLite file and its compute logs: the module deletes both
+by the run's id.
 """
 
 from collections import defaultdict
@@ -28,8 +28,8 @@ _DAY_SECONDS = 86_400.0
 
 def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors: Collection[str]) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
-    newest RUN_RETENTION_KEEP of every stream and each asset's last materialization. Also deletes ticks of the same
-    age with a run or a failure, dead letters as letter_retention.py says, and makes and drops partitions.
+    newest RUN_RETENTION_KEEP of every stream and every asset's last materialization. Also deletes ticks of the same age
+    with a run or a failure, dead letters as letter_retention.py says, and makes and drops partitions.
 
     Args:
         contexts: the streams of this code location. A run by hand that holds any other asset is kept.
@@ -100,13 +100,13 @@ def runs_to_delete(
     keep: int,
     protected: set[str],
 ) -> list[str]:
-    """Ids of old ended runs of this package's streams and other jobs.
+    """Ids of old ended runs of the package's streams and other jobs.
 
     Args:
         records: newest first.
         repository: the label of this code location's repository, or None if unknown, as in a test.
         assets: the streams' assets.
-        keep: how many runs of each stream stay regardless of age.
+        keep: how many runs of every stream stay regardless of age.
         protected: ids of runs that stay.
     """
     seen: defaultdict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Makes the partitions of tables ahead, and drops those that are older than `keep`."""
+"""Makes the partitions of tables ahead, and drops partitions older than `keep`."""
 
 from collections.abc import Sequence
 

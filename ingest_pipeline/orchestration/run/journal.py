@@ -22,9 +22,8 @@ _SAID = 50
 
 
 class Journal:
-    """The events, tags and messages of a run. The next write repeats the failed ones.
-
-    Only the newest observation, and the newest result of each check, is kept, because it includes its predecessors.
+    """The events, tags and messages of a run. The next write repeats failed writes. Only the newest observation, and
+    the newest result of every check, is kept, because the newest includes its predecessors.
 
     Args:
         log: the compute log, which names failed writes.
@@ -52,7 +51,7 @@ class Journal:
         self._say(lambda: self._context.log.warning(text))
 
     def finish(self) -> None:
-        """Write the remaining entries within FINISH_SECONDS. The compute log names entries that remain unwritten."""
+        """Write the remaining entries within FINISH_SECONDS. The compute log names unwritten entries."""
         deadline = self._clock.monotonic() + FINISH_SECONDS
         while self._left and self._clock.monotonic() < deadline:
             self._flush()

@@ -25,13 +25,14 @@ _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms":
 
 
 class Reporter:
-    """Called after each batch and each read without records. Logs each commit, and emits an event every REPORT_SECONDS.
+    """Called after every batch and every read without records. Logs every commit, and emits an event every
+    REPORT_SECONDS.
 
     Args:
         emit: takes an AssetObservation or AssetMaterialization, as `Journal.event` does.
         event: the class of the emitted event.
         log: for the batch lines. A stdlib logger keeps the lines out of Dagster's event log.
-        checks: evaluates and logs the stream's checks. Each event starts a round, and each later call runs one check of
+        checks: evaluates and logs the stream's checks. Every event starts a round, and every later call runs a check of
             the round, since a check takes seconds while Kafka is away.
         row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.
     """

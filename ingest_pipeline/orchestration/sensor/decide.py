@@ -61,7 +61,7 @@ def decide(view: View) -> Decision:
 
 def superseded(view: View, launches: Collection[Launch]) -> list[str]:
     """Runs to cancel: their process has not started, and a run of these launches or of today's definition replaces
-    them. A launcher that is slow would otherwise collect runs."""
+    them. A slow launcher would otherwise collect runs."""
     launched = [launch.shard for launch in launches]
     return [
         run.run_id
