@@ -96,6 +96,11 @@ class RecordRefused(IngestError):
         """Index of the record in the written list. None: neither driver nor server named a record."""
         return self.where.get("index")
 
+    @property
+    def without_partition(self) -> bool:
+        """Whether the table had no partition for the row."""
+        return bool(self.where.get("without_partition"))
+
     def of_element(self, index: int, ordinal: int) -> RecordRefused:
         """The refusal of the record `index`, because of its row `ordinal`."""
         return RecordRefused(f"{self.message}, in the row of kafka_ordinal {ordinal}", **{**self.where, "index": index})

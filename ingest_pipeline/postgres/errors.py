@@ -125,6 +125,7 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
             sqlstate=state,
             index=_copy_index(error),
             column=diag.column_name if diag is not None and not inside else None,
+            without_partition=_is_without_partition(error, state),
         )
     return UnknownFault(f"{doing}: unexpected error {state}: {message}. It is not repeated blindly", sqlstate=state)
 
@@ -160,11 +161,16 @@ def _condition(error: BaseException) -> str:
     return re.sub(r"(?<!^)([A-Z])", r" \1", type(error).__name__).lower()
 
 
+def _is_without_partition(error: BaseException, state: str) -> bool:
+    diag = getattr(error, "diag", None)
+    return state == _CHECK and diag is not None and not diag.constraint_name and not _inside_function(error)
+
+
 def _template(error: BaseException, state: str) -> str:
     """The reason without a value: the condition, and the column or constraint."""
     words = _condition(error)
     diag = getattr(error, "diag", None)
-    if state == _CHECK and diag is not None and not diag.constraint_name and not _inside_function(error):
+    if diag is not None and _is_without_partition(error, state):
         return f"no partition of table {diag.table_name} for this row ({state}): create it, then redrive"
     if diag is not None and diag.constraint_name:
         return f"{words} ({state}), constraint {diag.constraint_name}"

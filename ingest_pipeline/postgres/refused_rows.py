@@ -22,7 +22,8 @@ did not help: rows sent behind a failure are cheap, and another statement is not
 _OF_THE_ROW = frozenset({"22001", "23502", "23514"})
 """Value too long, null in a NOT NULL column, CHECK violation: the row fails whatever else is stored, so no second
 attempt is needed. This saves a third of the statements. A unique violation (23505) is different, because the row on the
-other side may be refused too.
+other side may be refused too. So is a row without a partition, because the DEFAULT partition refuses rows whose
+partition was made while COPY waited for a lock.
 """
 
 Store = Callable[[list[Row]], None]
@@ -69,7 +70,7 @@ def store_isolated(
         if hint is not None and 0 <= hint < stop - start:
             index = start + hint
             behind = min(index + 1 + CHUNK, stop)
-            certain = error if error.sqlstate in _OF_THE_ROW else None
+            certain = error if error.sqlstate in _OF_THE_ROW and not error.without_partition else None
             work += [(behind, stop, None), (index + 1, behind, None), (index, index + 1, certain), (start, index, None)]
         else:
             middle = (start + stop) // 2

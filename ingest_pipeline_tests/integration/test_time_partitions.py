@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -29,6 +30,7 @@ from ingest_pipeline.postgres.partitions import drop_partitions, maintain, make_
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.table_reads import ddl, newest
 from ingest_pipeline.settings import load_settings
+from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, READING, make_batch, message
 
@@ -109,6 +111,21 @@ def test_what_is_older_than_keep_is_dropped(bench: Bench) -> None:
     assert bench.sql("SELECT count(*) FROM seen_default") == [1]
     bench.write([seen(NOW)])
     assert bench.counters() == (4, 4, 0)
+
+
+def test_a_row_that_waits_while_its_partition_is_made_is_stored(bench: Bench) -> None:
+    tomorrow = of_day(NOW + timedelta(days=1))
+    bench.sql(f"DROP TABLE {tomorrow}")
+    bench.write([seen(NOW)])
+    with ThreadPoolExecutor() as executor:
+        with bench.database.connect("making") as connection:
+            make_partitions(connection, DAILY, bench.database.schemas)
+            written = executor.submit(bench.write, [seen(NOW + timedelta(days=1), 7), seen(LONG_AGO)])
+            wait_for("the write waits for a lock", lambda: bench.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
+        written.result()
+    assert bench.letters() == {}
+    assert bench.sql(f"SELECT number FROM {tomorrow}") == [7]
+    assert bench.counters() == (3, 3, 0)
 
 
 def test_redrive_and_replay_find_a_row_with_another_time(bench: Bench) -> None:
