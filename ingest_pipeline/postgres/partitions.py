@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ..core.column_names import derived_name
-from ..core.partitioning import PartitionBy, bounds_ahead, stop_of
+from ..core.partitioning import PartitionBy, bounds_ahead
 from ..core.stream import Stream
 from ..core.table_name import TableName
 from .database import Database
@@ -17,9 +17,15 @@ from .queries import quoted_table
 from .sql import Schemas, table_in_text
 
 _STARTED = re.compile(r"_(\d{8})")
-_CHILDREN = text("""
-    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = to_regclass(:name) ORDER BY 1""")
+_CHILDREN = text(r"""
+    WITH children AS MATERIALIZED (  -- other tables' bounds are no times
+        SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bounds
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass(:name))
+    SELECT relname FROM children
+    WHERE CAST(:oldest AS timestamptz) IS NULL
+       OR CAST(substring(bounds FROM $$TO \('(.*)'\)$$) AS timestamptz) <= :oldest
+    ORDER BY 1""")
+"""A partition's own bounds count, because partition_by may have been another when the partition was made."""
 
 
 def create_default(connection: Connection, stream: Stream, schemas: Schemas) -> None:
@@ -66,9 +72,8 @@ def drop_partitions(connection: Connection, stream: Stream, schemas: Schemas) ->
         return [], 0
     oldest = _now(connection) - stream.keep
     dropped = []
-    for name in _children(connection, table):
-        start = _start(table, name)
-        if start is not None and stop_of(PartitionBy(stream.partition_by), start) <= oldest:
+    for name in _children(connection, table, oldest):
+        if _is_made_here(table, name):
             connection.execute(text(f"DROP TABLE {table_in_text(TableName(table.schema, name))}"))
             dropped.append(f"{table.schema}.{name}")
     others = table_in_text(_default(table))
@@ -93,8 +98,9 @@ def _now(connection: Connection) -> datetime:
     return now  # type: ignore[no-any-return]
 
 
-def _children(connection: Connection, table: TableName) -> list[str]:
-    return list(connection.execute(_CHILDREN, {"name": quoted_table(table)}).scalars())
+def _children(connection: Connection, table: TableName, oldest: datetime | None = None) -> list[str]:
+    """The names of the partitions. With `oldest`, only of those whose rows are all older."""
+    return list(connection.execute(_CHILDREN, {"name": quoted_table(table), "oldest": oldest}).scalars())
 
 
 def _partition(table: TableName, start: datetime) -> TableName:
@@ -105,16 +111,15 @@ def _default(table: TableName) -> TableName:
     return TableName(table.schema, derived_name(table.name, "_default"))
 
 
-def _start(table: TableName, name: str) -> datetime | None:
-    """The start of a partition that was made here."""
+def _is_made_here(table: TableName, name: str) -> bool:
     date = _STARTED.fullmatch(name[-9:])
     if date is None:
-        return None
+        return False
     try:
         start = datetime.strptime(date[1], "%Y%m%d").replace(tzinfo=UTC)
     except ValueError:
-        return None
-    return start if _partition(table, start).name == name else None
+        return False
+    return _partition(table, start).name == name
 
 
 _MAKE = (

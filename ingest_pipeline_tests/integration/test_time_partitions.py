@@ -128,6 +128,19 @@ def test_a_row_that_waits_while_its_partition_is_made_is_stored(bench: Bench) ->
     assert bench.counters() == (3, 3, 0)
 
 
+def test_a_partition_of_another_length_is_kept_until_its_own_stop(bench: Bench) -> None:
+    for child in partitions(bench):
+        bench.sql(f"DROP TABLE {child}")
+    begun = start_of(PartitionBy.DAY, NOW) - timedelta(days=6)
+    month = f"{of_day(begun)} PARTITION OF seen FOR VALUES FROM ('{begun}') TO ('{begun + timedelta(days=31)}')"
+    bench.sql(f"CREATE TABLE {month}")
+    bench.sql("CREATE TABLE seen_default PARTITION OF seen DEFAULT")
+    bench.write([seen(NOW, 7)])
+    with bench.database.connect("dropping") as connection:
+        assert drop_partitions(connection, DAILY, bench.database.schemas) == ([], 0)
+    assert bench.sql("SELECT number FROM seen") == [7]
+
+
 def test_redrive_and_replay_find_a_row_with_another_time(bench: Bench) -> None:
     bench.write([seen(NOW, 1), BAD, seen(NOW, 2)])
     bench.sql("DELETE FROM seen WHERE number = 2")
