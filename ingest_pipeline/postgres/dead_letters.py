@@ -205,6 +205,8 @@ class DeadLetters:
                     return self._keyed.delete(connection, rows[0], letter.key), None
                 if rules.deleted_row is not None:
                     check_record_key(self._stream, values, letter.key, rules.deleted_row)
+                    if not connection.execute(self._sql(sql.IS_OPEN), {"id": letter.id}).scalar():
+                        return RedriveOutcome.SUPERSEDED, None  # by a deletion of this chunk
                 return self._keyed.store(connection, rows[0]), None
         except RecordRefused as refused:
             return RedriveOutcome.REFUSED, refused

@@ -78,13 +78,14 @@ LOCKED = """
            CASE WHEN NOT truncated THEN value END AS value
     FROM {ledger}.dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) AND status = 'open'
     ORDER BY id FOR UPDATE SKIP LOCKED"""
+IS_OPEN = "SELECT status = 'open' FROM {ledger}.dead_letter WHERE id = :id"
 REDRIVEN = """
     UPDATE {ledger}.dead_letter SET status = 'redriven', resolved_at = now(), attempts = attempts + 1
     WHERE id = ANY(CAST(:ids AS bigint[]))"""
 SUPERSEDED = """
     UPDATE {ledger}.dead_letter
     SET status = 'discarded', resolved_at = now(), attempts = attempts + 1, reason = reason || :superseded
-    WHERE id = ANY(CAST(:ids AS bigint[]))"""
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND status = 'open'"""
 REFUSED = """
     UPDATE {ledger}.dead_letter AS d
     SET attempts = d.attempts + 1, stage = r.stage, reason = r.reason, sqlstate = r.sqlstate

@@ -75,6 +75,8 @@ class MemoryDeadLetters:
         if kept is not None and not deleted and table.broken_check(kept, self._many):
             return RedriveOutcome.REFUSED
         if self._keyed:
+            if not deleted and coordinates in table.settled:  # by a deletion of this redrive
+                return RedriveOutcome.SUPERSEDED
             return self._restore(Deletion(row) if deleted else row, coordinates, letter.key)
         table.settled[coordinates] = LetterStatus.REDRIVEN
         stored = kept is not None and table.add(kept, self._many)

@@ -152,6 +152,19 @@ def test_a_deletion_that_could_not_be_read_is_redriven_unless_its_row_is_newer(n
     assert world.rows() == {"b": (2, 0, 0, 4)}
 
 
+@pytest.mark.parametrize("partition", [0, 1])
+def test_a_redriven_deletion_closes_letters_that_are_redriven_with_it(new_world: NewWorld, partition: int) -> None:
+    world = new_world(keyed(deletes=True))
+    world.refuse_high_readings()
+    world.write((partition, "a", level("a", 1, LIMIT)), (0, '{"device":1}', None))
+    world.accept_high_readings()
+    deletion = (0, 1 - partition)
+    world.rekey({(partition, 0): "a", deletion: "a"})
+    world.redrive()
+    assert world.rows() == {}
+    assert world.statuses()[deletion] == "redriven"
+
+
 def test_replay_stores_only_what_is_missing_or_older(new_world: NewWorld) -> None:
     world = new_world(keyed())
     world.write((0, "a", level("a", 1)), (0, "b", level("b", 1)), (0, "a", level("a", 2)), (0, "c", level("c", 1)))
