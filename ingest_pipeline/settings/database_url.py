@@ -172,7 +172,9 @@ def unverified_hosts(url: str, environ: Mapping[str, str]) -> list[str]:
     if match is None or mode == "verify-full":
         return []
     in_query = [host for name, host in parse_qsl(match["query"] or "") if name in ("host", "hostaddr")]
-    hosts = ",".join([match["hosts"] or "", *in_query]).strip(",") or environ.get("PGHOST", "")
+    in_environ = [] if "hostaddr" in options else [environ.get("PGHOSTADDR", "")]
+    named = ",".join([match["hosts"] or "", *in_query]).strip(",") or environ.get("PGHOST", "")
+    hosts = ",".join([named, *in_environ])
     names = [re.sub(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$", r"\1\3", host) for host in hosts.split(",")]
     return [name for name in names if _LOCAL.fullmatch(name) is None]
 

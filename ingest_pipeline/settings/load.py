@@ -59,7 +59,8 @@ def load_settings(
     overrides |= {prefix(name) + setting for name in job_of_stream.values() for setting in JOB_VARIABLES}
     own = {*SHARED_VARIABLES, *STREAM_VARIABLES, *JOB_VARIABLES, *overrides}
     kafka, kafka_problems = kafka_properties(variables, own, insecure.allow_insecure_tls)
-    if not insecure.allow_insecure_tls and (reason := _database_danger(shared, variables)):
+    of_process = _not_empty(os.environ if environ is None else environ)  # libpq does not read `env_file`
+    if not insecure.allow_insecure_tls and (reason := _database_danger(shared, of_process)):
         problems["DATABASE_URL"] = reason
     problems |= kafka_problems | misspelt(variables, own, job_of_stream)
     _raise_problems(problems)
@@ -76,8 +77,8 @@ def load_settings(
     )
 
 
-def _database_danger(shared: Mapping[str, Any], variables: Mapping[str, str]) -> str:
-    hosts = unverified_hosts(shared["database_url"], variables) if "database_url" in shared else []
+def _database_danger(shared: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    hosts = unverified_hosts(shared["database_url"], environ) if "database_url" in shared else []
     if not hosts:
         return ""
     return (

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from psycopg import pq
 
+from ingest_pipeline.core.errors import SettingsError
+from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.database_url import _FOREIGN_OPTIONS, LIBPQ_OPTIONS
-from ingest_pipeline_tests.unit.settings_loading import CANARY, load, problems
+from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 URL = f"postgresql://u:{CANARY}@h:5432/d"
 
@@ -114,4 +118,18 @@ def test_a_verified_server_and_this_machine_are_accepted(url: str) -> None:
 
 def test_variables_of_libpq_count_too() -> None:
     assert "db" in problems(DATABASE_URL="postgresql:///d", PGHOST="db")["DATABASE_URL"]
+    assert "10.0.0.1" in problems(DATABASE_URL="postgresql://localhost/d", PGHOSTADDR="10.0.0.1")["DATABASE_URL"]
+    assert load(DATABASE_URL="postgresql://localhost/d?hostaddr=127.0.0.1", PGHOSTADDR="10.0.0.1")
     assert load(DATABASE_URL="postgresql://db/d", PGSSLMODE="verify-full")
+
+
+def test_variables_of_libpq_in_a_file_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libpq does not read the file."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DATABASE_URL", "PGSSLMODE", "ALLOW_INSECURE_TLS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".env").write_text("DATABASE_URL=postgresql://db/d\nPGSSLMODE=verify-full\n")
+    with pytest.raises(SettingsError, match="any server could pose as db"):
+        load_settings(STREAMS)
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert load_settings(STREAMS)
