@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from .errors import RecordRefused, RefusalStage
+from .fields import not_numeric
 from .reasons import reason_of
 from .record import STAMP
 from .stream import Stream
@@ -95,6 +97,9 @@ def _reader(stream: Stream) -> Callable[[bytes], tuple[Any, ...]]:
         values = read(key)
         if any(isinstance(value, str) and "\0" in value for value in values):
             raise RecordRefused("NUL character in the record's key", stage=RefusalStage.VALUE)
+        for value in values:
+            if isinstance(value, Decimal) and (why := not_numeric(value, len(key))):
+                raise RecordRefused(f"in the record's key: {why}", stage=RefusalStage.VALUE)
         return values
 
     return checked

@@ -105,6 +105,8 @@ def test_the_key_of_a_deletion(key: tuple[str, ...], record_key: bytes, values: 
         (("name",), b'{"nam', "in the record's key: Input data was truncated"),
         (("number",), b"secret", "in the record's key: JSON is malformed: invalid character"),
         (("number",), b'"17"', "in the record's key: Expected `int`, got `str`"),
+        (("price",), b'"sNaN"', "in the record's key: not a finite number"),
+        (("price",), b'"1E+140000"', "in the record's key: more digits than PostgreSQL's numeric holds"),
         (("name", "number"), b"a", "not a JSON object"),
     ],
 )
