@@ -75,9 +75,15 @@ def time_of_precision(digits: int) -> Convert:
 
 
 def time_without_zone(zone: str) -> Convert:
-    """The clock of the zone at the instant."""
+    """The clock of the zone at this instant. Refuses a time without a zone, as a transform may return."""
     clock = ZoneInfo(zone)
-    return lambda value: value.astimezone(clock).replace(tzinfo=None)
+
+    def convert(value: datetime) -> datetime:
+        if value.tzinfo is None:  # astimezone would take this machine's zone
+            raise ValueError
+        return value.astimezone(clock).replace(tzinfo=None)
+
+    return convert
 
 
 def array_of(element: Convert | None, declared: Any) -> Convert:

@@ -67,6 +67,8 @@ def test_a_time_without_zone_is_the_clock_of_its_zone() -> None:
     assert convert(MOMENT.astimezone(ZoneInfo("America/New_York"))) == convert(MOMENT)
     with pytest.raises(DOES_NOT_FIT):
         convert(datetime.max.replace(tzinfo=UTC))
+    with pytest.raises(DOES_NOT_FIT):
+        convert(MOMENT.replace(tzinfo=None))
 
 
 def test_an_array_comes_from_a_list_or_from_its_json() -> None:
