@@ -10,6 +10,7 @@ from ..core.stream import Stream
 from ..operations.names import job_name as job_name
 from ..operations.names import sensor_name as sensor_name
 from ..settings import Settings
+from ..settings.kafka import KafkaProperties
 
 STREAM = "ingest/stream"
 DRAINS = "ingest/drains"
@@ -45,6 +46,8 @@ OTHER_JOBS = (
 """Jobs of this package, except those for draining."""
 BY_HAND = "__ASSET_JOB"
 """Dagster's name for the job behind the Materialize button."""
+_OF_A_MACHINE = ("client.id", "client.rack")
+"""Properties of Kafka that differ between the workers of a deployment. No worker is outdated for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def shards(count: int) -> list[Shard]:
 
 def definition_of(stream: Stream, settings: Settings) -> str:
     """A hash of the stream and its settings, with its job's. Secrets are masked before hashing."""
-    own = (settings.for_stream(stream.name), settings.for_job(stream.job), settings.kafka)
+    kafka = {name: value for name, value in settings.kafka.items() if name not in _OF_A_MACHINE}
+    own = (settings.for_stream(stream.name), settings.for_job(stream.job), KafkaProperties(kafka))
     return stream.definition(*map(repr, own), settings.database_schema)
 
 

@@ -39,3 +39,11 @@ def test_the_definition_of_a_job_changes_with_each_of_its_streams() -> None:
     changed = replace(PRESSURE, table="other")
     jobs = ([PRESSURE], [HUMIDITY], [HUMIDITY, PRESSURE], [HUMIDITY, changed])
     assert len({tags.definition_of_job(streams, settings) for streams in jobs}) == len(jobs)
+
+
+def test_workers_in_other_racks_have_the_same_definition() -> None:
+    places = [{"KAFKA_CLIENT_RACK": rack} for rack in ("a", "b")] + [{}]
+    definitions = [tags.definition_of(READING, load_settings(["reading"], place)) for place in places]
+    assert len(set(definitions)) == 1
+    other = load_settings(["reading"], {"KAFKA_ISOLATION_LEVEL": "read_uncommitted"})
+    assert tags.definition_of(READING, other) not in definitions
