@@ -14,7 +14,7 @@ from ..core.stream import Stream
 from ..core.table_name import TableName
 from .database import Database
 from .queries import quoted_table
-from .sql import Schemas, table_in_text
+from .sql import Schemas, in_text, table_in_text
 
 _STARTED = re.compile(r"_(\d{8})")
 _CHILDREN = text(r"""
@@ -26,6 +26,10 @@ _CHILDREN = text(r"""
        OR CAST(substring(bounds FROM $$TO \('(.*)'\)$$) AS timestamptz) <= :oldest
     ORDER BY 1""")
 """A partition's own bounds count, because partition_by may have been another when the partition was made."""
+
+_COLUMNS = text("""
+    SELECT attname FROM pg_attribute
+    WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''""")
 
 
 def create_default(connection: Connection, stream: Stream, schemas: Schemas) -> None:
@@ -46,6 +50,7 @@ def make_partitions(connection: Connection, stream: Stream, schemas: Schemas) ->
     """
     table = schemas.table_name(stream)
     existing = set(_children(connection, table))
+    columns = ", ".join(map(in_text, connection.execute(_COLUMNS, {"name": quoted_table(table)}).scalars()))
     made = []
     for start, stop in bounds_ahead(PartitionBy(stream.partition_by), _now(connection)):
         partition = _partition(table, start)
@@ -55,6 +60,7 @@ def make_partitions(connection: Connection, stream: Stream, schemas: Schemas) ->
             "table": table_in_text(table),
             "partition": table_in_text(partition),
             "others": table_in_text(_default(table)),
+            "columns": columns,
             "start": f"{start:%Y-%m-%d}T00\\:00\\:00Z",
             "stop": f"{stop:%Y-%m-%d}T00\\:00\\:00Z",
         }
@@ -126,7 +132,7 @@ _MAKE = (
     "LOCK TABLE {others} IN SHARE ROW EXCLUSIVE MODE",
     "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL)",
     """
-    WITH moved AS (DELETE FROM {others} WHERE event_time >= '{start}' AND event_time < '{stop}' RETURNING *)
-    INSERT INTO {partition} SELECT * FROM moved""",
+    WITH moved AS (DELETE FROM {others} WHERE event_time >= '{start}' AND event_time < '{stop}' RETURNING {columns})
+    INSERT INTO {partition} ({columns}) SELECT {columns} FROM moved""",
     "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ('{start}') TO ('{stop}')",
 )

@@ -92,6 +92,19 @@ def test_a_partition_takes_its_rows_from_the_default_partition(bench: Bench) -> 
     assert bench.sql(f"SELECT number FROM {tomorrow} ORDER BY 1") == [7, 8]
 
 
+def test_rows_move_with_their_values_by_column_name(bench: Bench) -> None:
+    tomorrow = of_day(NOW + timedelta(days=1))
+    bench.sql(f"DROP TABLE {tomorrow}; ALTER TABLE seen ADD twice bigint GENERATED ALWAYS AS (number * 2) STORED")
+    bench.sql("ALTER TABLE seen ADD first text DEFAULT 'first', ADD second text DEFAULT 'second'")
+    bench.sql("ALTER TABLE seen DETACH PARTITION seen_default; ALTER TABLE seen_default DROP first")
+    bench.sql("ALTER TABLE seen_default ADD first text DEFAULT 'first'")
+    bench.sql("ALTER TABLE seen ATTACH PARTITION seen_default DEFAULT")
+    bench.write([seen(NOW + timedelta(days=1), 7)])
+    with bench.database.connect("making") as connection:
+        make_partitions(connection, DAILY, bench.database.schemas)
+    assert bench.sql(f"SELECT number, twice, first, second FROM {tomorrow}") == [(7, 14, "first", "second")]
+
+
 def test_what_is_older_than_keep_is_dropped(bench: Bench) -> None:
     for days in (3, 4, 5):
         start = start_of(PartitionBy.DAY, NOW) - timedelta(days=days)
