@@ -77,13 +77,13 @@ def drop_partitions(connection: Connection, stream: Stream, schemas: Schemas) ->
     if stream.keep is None:
         return [], 0
     oldest = _now(connection) - stream.keep
+    others = table_in_text(_default(table))
+    deleted = connection.execute(text(f"DELETE FROM {others} WHERE event_time < :oldest"), {"oldest": oldest}).rowcount  # noqa: S608 (quoted identifier)
     dropped = []
-    for name in _children(connection, table, oldest):
+    for name in _children(connection, table, oldest):  # last, because a DROP locks the whole table up to COMMIT
         if _is_made_here(table, name):
             connection.execute(text(f"DROP TABLE {table_in_text(TableName(table.schema, name))}"))
             dropped.append(f"{table.schema}.{name}")
-    others = table_in_text(_default(table))
-    deleted = connection.execute(text(f"DELETE FROM {others} WHERE event_time < :oldest"), {"oldest": oldest}).rowcount  # noqa: S608 (quoted identifier)
     return dropped, deleted
 
 

@@ -154,6 +154,22 @@ def test_a_partition_of_another_length_is_kept_until_its_own_stop(bench: Bench) 
     assert bench.sql("SELECT number FROM seen") == [7]
 
 
+def test_the_table_is_free_while_old_rows_are_deleted(bench: Bench) -> None:
+    start = start_of(PartitionBy.DAY, NOW) - timedelta(days=9)
+    bench.sql(
+        f"CREATE TABLE {of_day(start)} PARTITION OF seen FOR VALUES FROM ('{start}') TO ('{start + timedelta(days=1)}')"
+    )
+    bench.sql("""
+        CREATE FUNCTION check_locks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            ASSERT NOT EXISTS (SELECT FROM pg_locks WHERE relation = 'seen'::regclass AND mode = 'AccessExclusiveLock');
+            RETURN NULL;
+        END $$""")
+    bench.write([seen(LONG_AGO)])
+    bench.sql("CREATE TRIGGER check_locks AFTER DELETE ON seen_default EXECUTE FUNCTION check_locks()")
+    with bench.database.connect("dropping") as connection:
+        assert drop_partitions(connection, DAILY, bench.database.schemas) == ([f"public.{of_day(start)}"], 1)
+
+
 def test_redrive_and_replay_find_a_row_with_another_time(bench: Bench) -> None:
     bench.write([seen(NOW, 1), BAD, seen(NOW, 2)])
     bench.sql("DELETE FROM seen WHERE number = 2")
