@@ -53,16 +53,23 @@ class EmbeddedPostgres(LocalServer):
 
     Args:
         options: PostgreSQL settings, such as ``{"max_connections": "200"}``.
+        bin_dir: the folder of PostgreSQL's programs. None: the embedded wheel's.
         held_fds: as for `Child`.
     """
 
     def __init__(
-        self, data_dir: Path, *, options: Mapping[str, str] | None = None, held_fds: Sequence[int] = ()
+        self,
+        data_dir: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        bin_dir: Path | None = None,
+        held_fds: Sequence[int] = (),
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.log_path = self.data_dir / "postgres.log"
         self._cluster = self.data_dir / "cluster"
         self._options = dict(options or {})
+        self._bin_dir = bin_dir
         self._held_fds = held_fds
         self._child: Child | None = None
         self._lock: IO[bytes] | None = None
@@ -98,7 +105,7 @@ class EmbeddedPostgres(LocalServer):
         """
         if self._child is not None and self._child.runs:
             return
-        bin_dir = binaries()
+        bin_dir = self._bin_dir or binaries()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_folder()
         try:

@@ -75,9 +75,9 @@ def newest_values(clients: Clients, stream: Stream, records: int) -> list[bytes]
 
 def _by_registry(clients: Clients, stream: Stream, values: Sequence[bytes]) -> Sample:
     from ..schema_registry.avro_fields import fields_of_schema
-    from ..schema_registry.registry import payload_of, schema_id_of
+    from ..schema_registry.registry import payload_of, prefix_of, schema_id_of
 
-    writer = clients.schema_registry().writer_schema(max(map(schema_id_of, values)), stream.topic)
+    writer = clients.schema_registry().writer_schema(schema_id_of(max(map(prefix_of, values))), stream.topic)
     if writer.kind == "AVRO":
         return Sample(fields_of_schema(writer), AVRO, len(values), schema=str(writer))
     if writer.kind == "JSON":

@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable
-from ingest_pipeline.local import postgres
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.privileges import ordinary_user
 from ingest_pipeline.postgres.database import Database
@@ -68,10 +67,9 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
         "ssl_key_file": str(folder / "server.key"),
         "log_connections": "on",
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres, "binaries", lambda: programs)  # the embedded wheel is built without TLS
-        with EmbeddedPostgres(folder / "postgres", options=options) as server:
-            yield SecureServer(server, folder, authority)
+    # The embedded wheel is built without TLS.
+    with EmbeddedPostgres(folder / "postgres", options=options, bin_dir=programs) as server:
+        yield SecureServer(server, folder, authority)
 
 
 def connect(url: str) -> bool:

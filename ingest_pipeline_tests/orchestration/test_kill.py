@@ -75,7 +75,7 @@ class Feed:
         jobs: job → its streams.
     """
 
-    def __init__(self, kafka: RealKafka, url: str, job: str) -> None:
+    def __init__(self, kafka: RealKafka, url: str, job: str = "") -> None:
         self.kafka, self.url = kafka, url
         self.suffix = f"-{uuid.uuid4().hex[:8]}"
         self.streams = [replace(stream, topic=stream.topic + self.suffix, job=job or stream.name) for stream in STREAMS]

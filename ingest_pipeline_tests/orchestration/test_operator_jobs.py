@@ -158,7 +158,7 @@ def test_redrive(make_bench: Make) -> None:
     bench = drained(make_bench(partitions=1), *devices(0, 2), BROKEN)
     mended = b'{"device_id": "mended", "temperature": 1, "timestamp": "2026-01-01T00:00:00Z"}'
     bench.query("update ingest.dead_letter set value = %s", mended)
-    counts = {"stored": 1, "present": 0, "refused": 0, "truncated": 0}
+    counts = {"stored": 1, "present": 0, "refused": 0, "truncated": 0, "superseded": 0}
     assert looked(bench, "redrive_dead_letters")[1] == counts
     with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
         job(bench, "redrive_dead_letters", stage="decoded")

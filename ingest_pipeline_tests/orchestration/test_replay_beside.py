@@ -40,7 +40,7 @@ def test_a_replay_beside_a_drain_that_stores(make_bench: Make) -> None:
         wait_for("the drain's rows", lambda: bench.rows() == committed + 10)
         redriven(*rest)
 
-    bench.clients.changes["missing_rows"]["_redriven"] = with_new_records
+    bench.clients.changes["missing_rows"]["_settle"] = with_new_records
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(bench.by_sensor)
         begun = "select to_regclass('ingest.position')"
@@ -136,7 +136,7 @@ def test_a_replay_leaves_the_letters_that_a_redrive_has_in_hand(found: Range) ->
 
 
 def test_a_redrive_does_not_wait_for_a_replay(found: Range) -> None:
-    held = found.bench.clients.changes["missing_rows"]["_redriven"] = Held()
+    held = found.bench.clients.changes["missing_rows"]["_settle"] = Held()
     with ThreadPoolExecutor(1) as threads:
         replay = threads.submit(found.replay)
         with held:
@@ -148,7 +148,7 @@ def test_a_redrive_does_not_wait_for_a_replay(found: Range) -> None:
 
 
 def test_a_replay_and_a_redrive_that_race_store_each_row_once(found: Range) -> None:
-    held = found.bench.clients.changes["missing_rows"]["_redriven"] = Held()
+    held = found.bench.clients.changes["missing_rows"]["_settle"] = Held()
     with ThreadPoolExecutor(1) as threads:
         replay = threads.submit(found.replay)
         with held:

@@ -197,7 +197,7 @@ class TestEnds:
         bench.produce(temperatures(4))
         environ = {**bench.environ, "RUN_IDLE_SECONDS": "3600"}
         with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-            before = killed_run.start({make_bench.stream.name: bench.stream.topic}, environ, tmp_path)
+            before = killed_run.start({bench.stream.name: bench.stream.topic}, environ, tmp_path)
             wait_for(
                 "its rows", lambda: bench.query("select to_regclass('temperature')") != [None] and bench.rows() == 4
             )

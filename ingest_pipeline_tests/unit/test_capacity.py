@@ -14,7 +14,7 @@ STREAMS = [replace(READING, name=f"reading_{number}", topic="", table="", job=""
 
 def findings(streams: list[Stream], limit: int, **environ: str) -> list[tuple[bool, str]]:
     jobs = {stream.name: stream.job for stream in streams}
-    settings = load_settings(jobs, {"DATABASE_URL": "postgresql://x/y", "DATABASE_POOL_MIN": "5", **environ})
+    settings = load_settings(jobs, {"DATABASE_URL": "postgresql://127.0.0.1/y", "DATABASE_POOL_MIN": "5", **environ})
     return [(finding.ok, str(finding)) for finding in capacity.capacity_findings(settings, streams, limit)]
 
 
