@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from ..core.errors import SettingsError
 from ..core.stream import Stream
+from ..core.table_name import TableName
 from .job_settings import JobSettings
 from .load import load_settings
 from .model import Settings
@@ -21,7 +22,7 @@ def settings_of(streams: Iterable[Stream], environ: Mapping[str, str] | None = N
     """The settings of these streams and their jobs, from the environment and from their declarations.
 
     Raises:
-        SettingsError: see `load_settings`, or a declaration has an unknown setting.
+        SettingsError: see `load_settings`, or a declaration has an unknown setting, or two streams share a table.
     """
     streams = list(streams)
     declared: dict[str, str] = {}
@@ -34,7 +35,18 @@ def settings_of(streams: Iterable[Stream], environ: Mapping[str, str] | None = N
                     f"stream {stream.name}: {name} is {text}, but another stream of job {stream.job} declares"
                     f" {declared[key]}, and the streams of a job share its runs"
                 )
-    return load_settings({stream.name: stream.job for stream in streams}, environ, declared=declared)
+    settings = load_settings({stream.name: stream.job for stream in streams}, environ, declared=declared)
+    _refuse_shared_tables(streams, settings.database_schema)
+    return settings
+
+
+def _refuse_shared_tables(streams: Iterable[Stream], database_schema: str) -> None:
+    """`readings` and `public.readings` are one table if DATABASE_SCHEMA is public."""
+    owners: dict[TableName, Stream] = {}
+    for stream in streams:
+        name = stream.table_name.within(database_schema)
+        if (other := owners.setdefault(name, stream)) is not stream:
+            raise SettingsError(f"streams {other.name} and {stream.name} share the table {name}")
 
 
 def _variable(stream: Stream, name: str) -> str:

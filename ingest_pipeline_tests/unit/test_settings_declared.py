@@ -43,3 +43,10 @@ def test_a_declaration_without_effect_is_refused(streams: list[Stream], words: s
 
 def test_a_declared_setting_does_not_change_the_streams_definition() -> None:
     assert stream(batch_size=7).definition() == stream().definition()
+
+
+def test_one_table_under_two_names_is_refused() -> None:
+    streams = [Stream("price", Price), Stream("other", Price, table="events.price")]
+    assert settings_of(streams, {}).database_schema == "public"
+    with pytest.raises(SettingsError, match=r"streams price and other share the table events\.price"):
+        settings_of(streams, {"DATABASE_SCHEMA": "events"})
