@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -56,7 +57,7 @@ def keyed(**options: Any) -> Stream:
     return Stream("level", Level, key=("device",), **options)
 
 
-class KeyedWorld:
+class KeyedWorld(ABC):
     """One run that owns partitions 0 and 1, whose next records have the next offsets."""
 
     ledger: MemoryLedger | PostgresLedger
@@ -102,33 +103,34 @@ class KeyedWorld:
             assert position.next_offset == position.rows + position.dead_letters + position.skipped
         return tuple(sum(getattr(p, name) for p in positions) for name in ("rows", "dead_letters", "skipped"))  # type: ignore[return-value]
 
+    @abstractmethod
     def rows(self) -> dict[str, tuple[int, int, int, int]]:
         """Device → (version, reading, partition, offset)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def statuses(self) -> dict[tuple[int, int], str]:
         """(partition, offset) of dead letters → status."""
-        raise NotImplementedError
 
-    def refuse_high_readings(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def refuse_high_readings(self) -> None: ...
 
-    def accept_high_readings(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def accept_high_readings(self) -> None: ...
 
+    @abstractmethod
     def rekey(self, keys: Mapping[tuple[int, int], str]) -> None:
         """Give dead letters another record key."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lose(self, device: str) -> None:
         """Delete a row behind the ledger's back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def break_write(self, fault: Fault) -> None:
         """Let the next write break off there."""
-        raise NotImplementedError
 
-    def close(self) -> None: ...
+    def close(self) -> None:  # noqa: B027 (a world in memory has nothing to close)
+        """End the world's sessions."""
 
 
 class MemoryKeyedWorld(KeyedWorld):

@@ -113,7 +113,7 @@ def test_going_on_at_a_place_of_the_operators_choice(make_bench: Make, kafka_ser
     outside = ingest(bench, "accept-loss", "temperature", "--yes", "--from", "14", code=1)
     assert outside.splitlines()[0] == "Error: partition 0: the log holds offsets 15 to 20, and 14 is outside"
     assert "neither earliest, latest" in ingest(bench, "accept-loss", "temperature", "--from", "soon", code=2)
-    ingest(bench, "accept-loss", "temperature", "--from", "18", code=1)  # nobody says yes
+    ingest(bench, "accept-loss", "temperature", "--from", "18", code=1)  # the question gets no answer
     assert bench.query(GAPS) == []
     ingest(bench, "accept-loss", "temperature", "--yes", "--from", "18", "--partition", "0")
     bench.drain()
@@ -257,7 +257,7 @@ def test_on_data_loss_continue_goes_on_and_records_it(make_bench: Make, kafka_se
     run_id = bench.drain()
     assert "offsets 10 to 14 were deleted before they were read" in bench.said(run_id)
     recreate(kafka_server, bench.stream.topic)
-    assert len(bench.tick().run_requests) == 1, "an empty topic has no lag, but somebody has to begin it anew"
+    assert len(bench.tick().run_requests) == 1, "an empty topic has no lag, but a run has to begin it"
     bench.drain()
     bench.produce(devices(100, 2))
     bench.drain()

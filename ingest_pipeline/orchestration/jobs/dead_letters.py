@@ -39,10 +39,6 @@ class AllowConfig(dg.Config):
     count: int = Field(ge=0, description="How many letters. 0 ends an earlier permission.")
 
 
-class AcknowledgeConfig(dg.Config):
-    """No field of its own."""
-
-
 def _filter(config: LetterConfig) -> LetterFilter:
     return LetterFilter(
         stage=None if config.stage.name == _ANY else config.stage.name,
@@ -112,12 +108,12 @@ def _open(stream_context: StreamContext) -> Mapping[str, int]:
     return {"open": sum(row.letters for row in stream_context.ledger.open_letters())}
 
 
-def _would_acknowledge(stream_context: StreamContext, _config: AcknowledgeConfig) -> Outcome:
+def _would_acknowledge(stream_context: StreamContext, _config: dg.Config) -> Outcome:
     counts = _open(stream_context)
     return Outcome([f"{counts['open']:,} open letters would be acknowledged"], counts)
 
 
-def _acknowledge(stream_context: StreamContext, _config: AcknowledgeConfig, _context: dg.OpExecutionContext) -> Outcome:
+def _acknowledge(stream_context: StreamContext, _config: dg.Config, _context: dg.OpExecutionContext) -> Outcome:
     ledger = stream_context.ledger
     ledger.prepare()
     ledger.acknowledge_letters()
@@ -148,7 +144,7 @@ ALLOW = Operation(
 ACKNOWLEDGE = Operation(
     "acknowledge_dead_letters",
     "Note that somebody has seen the open dead letters of a stream. The letters stay open.",
-    AcknowledgeConfig,
+    dg.Config,
     look=_would_acknowledge,
     act=_acknowledge,
 )

@@ -13,10 +13,6 @@ class PauseConfig(dg.Config):
     reason: str = Field(default="paused in the UI", description="Shown in the sensor's skip reason and in status.")
 
 
-class ResumeConfig(dg.Config):
-    """No field of its own."""
-
-
 def _would_pause(stream_context: StreamContext, config: PauseConfig) -> Outcome:
     name, state = stream_context.stream.name, stream_context.ledger.state()
     now = f"{name} is paused already: {state.reason}" if state.paused else f"{name} is not paused"
@@ -30,14 +26,14 @@ def _pause(stream_context: StreamContext, config: PauseConfig, context: dg.OpExe
     return Outcome([f"{stream_context.stream.name} is paused: {config.reason}"])
 
 
-def _would_resume(stream_context: StreamContext, _config: ResumeConfig) -> Outcome:
+def _would_resume(stream_context: StreamContext, _config: dg.Config) -> Outcome:
     name, state = stream_context.stream.name, stream_context.ledger.state()
     if not state.paused:
         return Outcome([f"{name} is not paused"])
     return Outcome([f"{name} would go on. It is paused by {state.paused_by}: {state.reason}"])
 
 
-def _resume(stream_context: StreamContext, _config: ResumeConfig, _context: dg.OpExecutionContext) -> Outcome:
+def _resume(stream_context: StreamContext, _config: dg.Config, _context: dg.OpExecutionContext) -> Outcome:
     ledger = stream_context.ledger
     ledger.prepare()
     ledger.resume()
@@ -54,7 +50,7 @@ PAUSE = Operation(
 RESUME = Operation(
     "resume_stream",
     "Let a paused stream go on. Its sensor launches a run.",
-    ResumeConfig,
+    dg.Config,
     look=_would_resume,
     act=_resume,
 )
