@@ -7,17 +7,49 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
-from ..core.backoff import Backoff
-from ..core.errors import EnvironmentFault, SettingsError, TableBusy
-from ..core.file_lines import FileLine
+from ..core.errors import SettingsError
 from ..core.formats import Csv, Json
-from ..core.ledger_ports import LedgerSession
-from ..core.record import Batch, CommitResult, NextOffset
-from ..core.rows import decode_batch
+from ..core.lane import Lane
+from ..core.record import NO_TIMESTAMP_MS, Message, NextOffset
+from ..core.recovery import Recovery
 from ..core.stream import Stream
-from .limits import record_rules
+from .limits import batch_limits, record_rules
 from .stream_context import StreamContext
+
+
+@dataclass(frozen=True, slots=True)
+class FileLine:
+    """A line in the place of a Kafka record. Its offset is the number of the line, from 1."""
+
+    line: bytes
+    file_partition: int
+    number: int
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def value(self) -> bytes | None:
+        return self.line
+
+    def key(self) -> bytes | None:
+        return None
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        return None
+
+    def partition(self) -> int:
+        return self.file_partition
+
+    def offset(self) -> int:
+        return self.number
+
+    def leader_epoch(self) -> int | None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 0, NO_TIMESTAMP_MS
 
 
 @dataclass(slots=True)
@@ -69,23 +101,34 @@ def load_lines(
         session = clients.ledger_session(connection, stream)
         if session.own([partition], exact=True):
             raise SettingsError(f"stream {stream.name}: another load of {name} is running")
-        decoder, rules = clients.decoder(stream), record_rules(settings, stream)
+        decoder = clients.decoder(stream)
+        lane = Lane(
+            stream.name,
+            stream.topic,
+            session,
+            decode=decoder.decode,
+            batch_limits=batch_limits(settings, context.job_settings, by_hand=False),
+            clock=clients.clock,
+            rules=record_rules(settings, stream),
+            decode_many=decoder.decode_many,
+        )
+        recovery = Recovery(
+            connection,
+            clients.clock,
+            context.job_settings.retry_seconds,
+            stop=lambda: None,
+            shared=False,
+            owning=lambda: [lane],
+        )
         position = session.positions[partition].resume_at.next_offset
-        messages: list[FileLine] = []
+        messages: list[Message] = []
         number, size = 0, 0
 
         def commit() -> None:
-            batch = decode_batch(
-                list(messages),
-                {partition: NextOffset(number + 1)},
-                session.positions,
-                decode=decoder.decode,
-                decode_many=decoder.decode_many,
-                rules=rules,
-            )
+            batch = lane.decoded(list(messages), {partition: NextOffset(number + 1)})
             if batch is None:
                 return
-            result = _written(session, batch, Backoff(clients.clock, context.job_settings.retry_seconds, lambda: None))
+            result = recovery.write(lane, batch)
             rows, letters = sum(result.rows.values()), sum(result.dead_letters.values())
             loaded.rows, loaded.dead_letters = loaded.rows + rows, loaded.dead_letters + letters
             loaded.skipped = number - loaded.before - loaded.rows - loaded.dead_letters
@@ -94,7 +137,7 @@ def load_lines(
             if result.requests is not None and result.requests.paused is not None:
                 raise SettingsError(f"stream {stream.name} is paused: {result.requests.paused}. A new load goes on")
 
-        for number, line in enumerate(_chained(first_line, lines), 1):
+        for number, line in enumerate(chain([first_line], lines), 1):
             if number < position:
                 loaded.before = number
                 continue
@@ -106,30 +149,3 @@ def load_lines(
                 size = 0
         commit()
     return loaded
-
-
-def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _written(session: LedgerSession, batch: Batch, backoff: Backoff) -> CommitResult:
-    """Commit the batch once, whatever the database's outages."""
-    while True:
-        try:
-            return session.write(batch)
-        except TableBusy as busy:
-            backoff.wait(busy)
-        except EnvironmentFault as fault:
-            settled = _recovered(session, batch, backoff, fault)
-            if settled is not None:
-                return settled
-
-
-def _recovered(session: LedgerSession, batch: Batch, backoff: Backoff, fault: EnvironmentFault) -> CommitResult | None:
-    while True:
-        backoff.wait(fault)
-        try:
-            return session.recover(batch)
-        except EnvironmentFault as again:
-            fault = again
