@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ from .timestamps import may_have_nanoseconds
 from .transform import Transform
 from .value_checks import FIRST_YEAR, LAST_YEAR, ValueChecks
 
+Rows = TypeVar("Rows")
 _RAISED_UNCHANGED = (IngestError, MemoryError)
 """Every other exception is the record's fault. An event's own check may raise any exception, for example when it
 calculates with a NaN."""
@@ -65,7 +66,8 @@ class RecordDecoder:
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
         self._undeclared = Undeclared(self._shape) if stream.extra_column else None
         self._structs = tuple(i for i, item in enumerate(stream.fields) if self._needs_builtins(item))
-        self._texts = () if codec.is_json else tuple(i for i, item in enumerate(stream.fields) if _holds_text(item))
+        texts = tuple(i for i, item in enumerate(stream.fields) if _holds_text(item))
+        self._texts = () if codec.is_json and stream.transform is None else texts
         self._forms = tuple((i, item) for i, item in enumerate(stream.fields) if item.time_form is not None)
         self._always_lenient = bool(self._forms and self._checks)  # a check expects a datetime
         self._plain = all(map(_needs_no_check, stream.fields)) and not self._always_lenient
@@ -81,8 +83,7 @@ class RecordDecoder:
             RecordRefused: stage "decode" (not JSON, not UTF-8, missing field, wrong type), "timestamp", or "value"
                 (NUL, a decimal or a year that PostgreSQL or Python cannot hold).
         """
-        lenient = self._always_lenient or may_have_nanoseconds(value)
-        values = self._decode_leniently(value) if lenient else self._decode_fast(value)
+        values = self._tried(value, self._values, self._decode_leniently)
         self._limits.check(values, len(value))
         if self._codec.nul in value:
             self._limits.check_nul(values)
@@ -99,15 +100,8 @@ class RecordDecoder:
         values = self._codec.without_doubtful(values)
         events, odd = self._fast_many(values)
         try:
-            for year in self._years:
-                if not all(FIRST_YEAR < number < LAST_YEAR for number in set(map(year, events))):
-                    return none
-            rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
-            if self._converts:
-                rows, refused = try_map(self._converted, rows)
-                odd = merged(odd, refused)
-            if any(any_nul([row[i] for row in rows]) for i in self._texts):
-                return none
+            rows, refused = self._rows_of(events)
+            odd = merged(odd, refused)
             if self._undeclared is not None:
                 odd_set = set(odd)
                 decoded = (value for i, value in enumerate(values) if i not in odd_set and value is not None)
@@ -118,13 +112,30 @@ class RecordDecoder:
             return none
         return rows, odd
 
-    def _decode_fast(self, value: bytes) -> tuple[Any, ...]:
+    def _rows_of(self, events: list[Any]) -> tuple[list[tuple[Any, ...]], list[int]]:
+        """(rows without undeclared keys, indices of events without a row). Raises ValueError if `decode` has to look
+        at every event."""
+        for year in self._years:
+            if not all(FIRST_YEAR < number < LAST_YEAR for number in set(map(year, events))):
+                raise ValueError
+        rows = flat(self._shape, events) if self._shape.nested else list(map(msgspec.structs.astuple, events))
+        refused: list[int] = []
+        if self._converts:
+            rows, refused = try_map(self._converted, rows)
+        if any(any_nul([row[i] for row in rows]) for i in self._texts):
+            raise ValueError
+        return rows, refused
+
+    def _tried(self, value: bytes, use: Callable[[Any], Rows], decode_leniently: Callable[[bytes], Rows]) -> Rows:
+        """`use` of the fast decode's event, else the lenient decode, which gives the reason of a refusal."""
+        if self._always_lenient or may_have_nanoseconds(value):
+            return decode_leniently(value)
         try:
-            return self._values(self._fast(value))
+            return use(self._fast(value))
         except _RAISED_UNCHANGED:
             raise
         except Exception:
-            return self._decode_leniently(value)
+            return decode_leniently(value)
 
     def _extra(self, value: bytes, undeclared: Undeclared) -> msgspec.Raw | None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -12,11 +12,10 @@ from .choices import NaiveTimestamps
 from .codecs import Codec
 from .decode import RecordDecoder
 from .elements import Element
-from .errors import IngestError, RecordRefused, RecordSkipped, RefusalStage
-from .many import try_map, with_gaps
+from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .many import merged, try_map, with_gaps
 from .reasons import in_element, reason_of
 from .stream import Stream
-from .timestamps import may_have_nanoseconds
 
 Split = Callable[[bytes], list[bytes] | None]
 _raw_array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -65,16 +64,18 @@ class ManyDecoder(RecordDecoder):
 
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[object, ...]], list[int]]:
         """As RecordDecoder.decode_many."""
-        if self._transform is not None:
-            return try_map(self.decode, values)
         parts: list[bytes | None] = []
         lengths: list[int] = []
         for value in values:
             elements = self._parts(value)
             parts += elements
             lengths.append(len(elements))
-        decoded, refused = super().decode_many(parts)
-        rows = iter(with_gaps(decoded, refused))
+        if self._transform is None:
+            rows = iter(with_gaps(*super().decode_many(parts)))
+        else:
+            made = self._transformed(parts, self._transform.events)
+            rows, of_parts = chain.from_iterable(made), iter(made)
+            lengths = [sum(map(len, islice(of_parts, length))) for length in lengths]
         records: list[tuple[object, ...]] = []
         odd: list[int] = []
         for i, length in enumerate(lengths):
@@ -84,6 +85,22 @@ class ManyDecoder(RecordDecoder):
             else:
                 odd.append(i)
         return records, odd
+
+    def _transformed(self, parts: Sequence[bytes | None], events_of: Callable[[Any], list[Any]]) -> list[list[Any]]:
+        """The rows that the transform makes of each part. None stands for a row that only `decode` can make."""
+        unmade: list[list[Any]] = [[None]] * len(parts)
+        if not self._plain or self._undeclared is not None:
+            return unmade
+        decoded, odd = self._fast_many(self._codec.without_doubtful(parts))
+        events, refused = try_map(events_of, decoded)
+        try:
+            rows = iter(with_gaps(*self._rows_of(list(chain.from_iterable(events)))))
+        except MemoryError:
+            raise
+        except Exception:  # as in RecordDecoder.decode_many
+            return unmade
+        made = [list(islice(rows, len(of_part))) for of_part in events]
+        return [[None] if of_part is None else of_part for of_part in with_gaps(made, merged(odd, refused))]
 
     def _parts(self, value: bytes | None) -> Sequence[bytes | None]:
         """Without elements for a value accepted by `decode`."""
@@ -98,17 +115,9 @@ class ManyDecoder(RecordDecoder):
     def _rows(self, value: bytes) -> list[tuple[Any, ...]]:
         if self._transform is None:
             return [super().decode(value)]
-        return [self._row(event, value) for event in self._transform.events(self._event(value))]
-
-    def _event(self, value: bytes) -> Any:
-        if not (self._always_lenient or may_have_nanoseconds(value)):
-            try:
-                return self._fast(value)
-            except (IngestError, MemoryError):
-                raise
-            except Exception:  # noqa: S110 (the lenient decode gives the reason)
-                pass
-        return self._rebuilt(*self._read_leniently(value))
+        events_of = self._transform.events
+        events = self._tried(value, events_of, lambda value: events_of(self._rebuilt(*self._read_leniently(value))))
+        return [self._row(event, value) for event in events]
 
     def _row(self, event: Any, value: bytes) -> tuple[Any, ...]:
         values = self._values(event)

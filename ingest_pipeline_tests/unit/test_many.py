@@ -131,12 +131,22 @@ _ARRAYS = st.one_of(
 )
 
 
+def repeated(event: Any) -> list[Any] | None:
+    text = event.text if isinstance(event, Everything) else event.name
+    return {"a": [event, event], "c": [], "d": None}.get(text, [event])  # "b" and "f": one row
+
+
+@pytest.mark.parametrize("transform", [None, repeated])
+@pytest.mark.parametrize("extra", ["", "extra"])
 @pytest.mark.parametrize("event", [Count, Everything])
 @STEADY
 @example(values=[b'[{"text": "a", "name": "a"}, {}]', b'[{"text": "b", "name": "b"}]'])
+@example(values=[b'[{"name": "a"}, {"name": "b"}]', b'{"name": "c"}', b'[{"name": "a"}, 1]', b'{"name": "a"}'])
 @given(values=st.lists(_ARRAYS, max_size=5))
-def test_all_values_together_give_the_rows_of_each_value(event: Any, values: list[bytes]) -> None:
-    stream = Stream("any", event, many=True, extra_column="extra")
+def test_all_values_together_give_the_rows_of_each_value(
+    event: Any, extra: str, transform: Any, values: list[bytes]
+) -> None:
+    stream = Stream("any", event, many=True, extra_column=extra, transform=transform)
     rows = decoder(stream)
     together, odd = rows.decode_many(values)
     left = iter(together)
@@ -145,6 +155,12 @@ def test_all_values_together_give_the_rows_of_each_value(event: Any, values: lis
             (ours,), (theirs,) = next(left), rows.decode(value)
             assert list(map(plain, ours)) == list(map(plain, theirs)) != []
     assert next(left, None) is None
+
+
+def test_the_transforms_of_a_batch_are_rows_without_a_second_decode() -> None:
+    rows = decoder(Stream("count", Count, many=True, transform=repeated))
+    together, odd = rows.decode_many([b'[{"name": "a"}, {"name": "d"}]', b'{"name": "c"}', b'[{"name": "b"}, 1]'])
+    assert (together, odd) == ([([(0, "a", 0), (1, "a", 0)],)], [1, 2])
 
 
 def split(event: Batch) -> list[Batch] | None:
