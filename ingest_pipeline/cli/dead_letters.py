@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.errors import RefusalStage
-from ..core.letter_filter import LetterFilter
+from ..core.ledger import LetterFilter
 from ..core.stream import Stream
 from .json_output import json_option, print_json
 from .main import Instant, StreamName, context_of, open_clients

@@ -1,14 +1,37 @@
-"""Allowed names of a table, its indexes and its columns."""
+"""Names of a table, its indexes and its columns, and which of them are allowed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Self
 
 from .columns import COORDINATE_COLUMNS, INGESTED_AT, KAFKA_TIMESTAMP
 from .errors import SettingsError
 from .fields import Field
-from .table_name import TableName
+
+
+class TableName(NamedTuple):
+    """`schema` is "" for a table in DATABASE_SCHEMA."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @classmethod
+    def parsed(cls, stream: str, declared: str) -> Self:
+        """Of `name` or `schema.name`. Raises SettingsError for another number of dots."""
+        parts = declared.split(".")
+        if len(parts) > 2 or "" in parts:
+            raise SettingsError(f"stream {stream}: table {declared!r} is not a table's name or schema.name")
+        return cls(*parts) if len(parts) == 2 else cls("", declared)
+
+    def within(self, database_schema: str) -> TableName:
+        """The same name, in DATABASE_SCHEMA if it has no schema of its own."""
+        return TableName(self.schema or database_schema, self.name)
+
 
 RESERVED = (*(column.name for column in COORDINATE_COLUMNS), KAFKA_TIMESTAMP.name, INGESTED_AT.name)
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")

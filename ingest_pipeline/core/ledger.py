@@ -1,4 +1,4 @@
-"""Values of the ledger's ports: snapshot, owners, accounts, and the counts of a replay or redrive."""
+"""Values of the ledger's ports: snapshot, owners, accounts, counts of a replay or redrive, and a filter of letters."""
 
 from __future__ import annotations
 
@@ -214,3 +214,21 @@ class Redriven:
     @property
     def tried(self) -> int:
         return sum(getattr(self, item.name) for item in fields(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterFilter:
+    """Selects open letters. A field with None does not restrict.
+
+    Attributes:
+        reason: a part of the reason's text.
+        since, until: range of the refusal's time, without `until` itself.
+        ids: of the letters.
+    """
+
+    stage: str | None = None
+    sqlstate: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    ids: list[int] | None = None

@@ -1,11 +1,18 @@
-"""Functions over many records that run no Python bytecode per record."""
+"""Functions over many records, and records of several events: `Stream(many=True)`.
+
+The Row of a record with several events ends with its elements instead of an event's values. Only the writer makes a
+table row of every element: everything else, from the positions to the dead letters, counts records.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from .documents import ESCAPED_NUL
+from .record import Row
 from .timestamps import may_have_nanoseconds
 
 _JOINED = 256
@@ -70,3 +77,20 @@ def with_gaps(rows: list[Any], gaps: Sequence[int]) -> list[Any]:
         return rows
     left, missing = iter(rows), set(gaps)
     return [None if i in missing else next(left) for i in range(len(rows) + len(gaps))]
+
+
+Element = tuple[Any, ...]
+"""(kafka_ordinal, *the values of an event's columns)."""
+
+
+def table_rows(records: Sequence[Row]) -> list[Row]:
+    """The rows of the records' elements, in order."""
+    return [record[:-1] + element for record in records for element in record[-1]]
+
+
+def element_at(records: Sequence[Row], index: int) -> tuple[int, int]:
+    """(index of the record, ordinal) of a row from `table_rows`."""
+    stops = list(accumulate(len(record[-1]) for record in records))
+    i = bisect_right(stops, index)
+    elements = records[i][-1]
+    return i, elements[index - stops[i]][0]

@@ -11,9 +11,8 @@ import msgspec
 from .choices import NaiveTimestamps
 from .codecs import Codec
 from .decode import RecordDecoder
-from .elements import Element
 from .errors import RecordRefused, RecordSkipped, RefusalStage
-from .many import merged, try_map, with_gaps
+from .many import Element, merged, try_map, with_gaps
 from .reasons import in_element, reason_of
 from .stream import Stream
 

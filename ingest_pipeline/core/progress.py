@@ -1,14 +1,78 @@
-"""Counts of a run, for its reports."""
+"""Counts of a run, its latency and its rows over time, for its reports. All in bounded memory."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .history import History
-from .latency import LatencyHistogram
 from .record import PG_EPOCH_MS, STAMP, Batch, CommitResult, Position
+
+_GROWTH = 1.1
+
+
+class LatencyHistogram:
+    """Counts milliseconds in buckets growing by 10 %. A percentile is accurate to 10 %."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self._count = 0
+        self.maximum_ms = 0.0
+
+    def add(self, committed_at_ms: float, appended_at_ms: Iterable[int]) -> None:
+        """Count records by the Unix times of append and commit. With clock skew, the delay counts as 0 ms."""
+        for appended, count in Counter(appended_at_ms).items():
+            delay = max(0.0, committed_at_ms - appended)
+            self.maximum_ms = max(self.maximum_ms, delay)
+            self._buckets[math.ceil(math.log(max(delay, 1.0), _GROWTH))] += count
+            self._count += count
+
+    def percentile_ms(self, share: float) -> float | None:
+        """The delay that `share` (0 to 1) of the records did not exceed. None before the first record."""
+        remaining = share * self._count
+        for bucket in sorted(self._buckets):
+            remaining -= self._buckets[bucket]
+            if remaining <= 0:
+                return float(min(_GROWTH**bucket, self.maximum_ms)) if self._count else None
+        return None
+
+
+MOST = 40
+"""Maximum number of stretches, for a picture in Dagster's UI. Beyond the maximum, neighbours merge and the length of a
+stretch doubles."""
+
+
+@dataclass(slots=True)
+class Stretch:
+    """Committed rows, and the longest time from a record's Kafka timestamp to the commit. 0 without rows."""
+
+    rows: int = 0
+    latency_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class History:
+    """`started_at` is in monotonic seconds, `seconds` is the length of a stretch."""
+
+    started_at: float
+    seconds: float = 1.0
+    stretches: list[Stretch] = field(default_factory=list)
+
+    def add(self, now: float, rows: int, latency_ms: float) -> None:
+        """Count a commit at `now`, in monotonic seconds."""
+        while (index := int(max(0.0, now - self.started_at) / self.seconds)) >= MOST:
+            self._halve()
+        self.stretches += [Stretch() for _ in range(index + 1 - len(self.stretches))]
+        stretch = self.stretches[index]
+        stretch.rows += rows
+        stretch.latency_ms = max(stretch.latency_ms, latency_ms)
+
+    def _halve(self) -> None:
+        pairs = [self.stretches[i : i + 2] for i in range(0, len(self.stretches), 2)]
+        self.stretches = [Stretch(sum(s.rows for s in pair), max(s.latency_ms for s in pair)) for pair in pairs]
+        self.seconds *= 2
+
 
 LATENCY_SAMPLES = 100
 """Latency is measured for about this many evenly spread rows of a batch, and for the oldest row."""

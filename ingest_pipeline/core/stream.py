@@ -13,9 +13,8 @@ from typing import Any
 
 import msgspec
 
-from .asset_checks import check_asset
 from .choices import OnConflict
-from .column_names import check_fields, check_sizes, taken_names
+from .column_names import TableName, check_fields, check_sizes, taken_names
 from .columns import (
     COORDINATE_COLUMNS,
     INGESTED_AT,
@@ -29,17 +28,12 @@ from .columns import (
 from .definition import described
 from .errors import SettingsError
 from .fields import Field, is_struct
-from .format_checks import check_format
 from .formats import JSON, Format
-from .framing import frame_of
-from .key_checks import check_key
-from .many_checks import check_many
 from .nesting import Shape, shape_of
+from .option_checks import check_asset, check_format, check_key, check_many, check_table
 from .partitioning import PartitionBy, check_partitioning
 from .record import STAMP
-from .record_columns import RecordColumns
-from .table_checks import check_table
-from .table_name import TableName
+from .record_columns import RecordColumns, frame_of
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The primary key of a table without a key of its own. Re-creating the topic does not repeat a key."""

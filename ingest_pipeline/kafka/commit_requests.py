@@ -8,9 +8,8 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from .admin import Admin
+from .admin import Admin, group_consumer
 from .background import Background
-from .group_consumer import group_consumer
 
 CommitAnswer = Future[Sequence[TopicPartition]]
 """The committed partitions with their errors, or KafkaException."""

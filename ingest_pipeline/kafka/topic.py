@@ -10,9 +10,8 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ..core.errors import IngestError
 from ..core.record import GroupOffset, NextOffset, TopicIdentity
-from .admin import Admin
+from .admin import Admin, group_consumer
 from .errors import map_error
-from .group_consumer import group_consumer
 from .metadata import MIN_TIMEOUT_SECONDS
 from .topics import EARLIEST, LATEST, KafkaTopics, answered
 

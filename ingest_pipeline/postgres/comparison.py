@@ -12,12 +12,10 @@ from sqlalchemy import Connection, Row
 
 from ..core.columns import ORDINAL, Column, FilledBy
 from ..core.stream import COORDINATES, Stream
-from .catalog import storage_differences
+from .catalog import BELOW, COLUMNS, HAS_ROWS, PRIMARY_KEY, TABLE, TRIGGERS, storage_differences, unique_differences
 from .column_types import column_types, type_problems, type_remarks
 from .queries import quoted, quoted_table
-from .table_facts import BELOW, COLUMNS, HAS_ROWS, PRIMARY_KEY, TABLE, TRIGGERS
 from .tables import primary_key_name
-from .unique_index import unique_differences
 
 _NO_COLUMN, _NO_TABLE = " is missing", " does not exist"
 _MICROSECONDS, _MILLISECONDS = 6, 3

@@ -11,10 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 
-from ..core.elements import table_rows
 from ..core.errors import RecordRefused, RefusalStage
-from ..core.ledger import Redriven, RedriveOutcome, Refusals
-from ..core.letter_filter import LetterFilter
+from ..core.ledger import LetterFilter, Redriven, RedriveOutcome, Refusals
+from ..core.many import table_rows
 from ..core.record import MAX_MS, MIN_MS
 from ..core.record_keys import check_record_key
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_or_delete
@@ -23,7 +22,7 @@ from . import dead_letters_sql as sql
 from . import schema
 from .database import Database
 from .errors import mapped_errors
-from .existing_rows import ExistingRows
+from .inserts import ExistingRows
 from .keyed_redrive import KeyedRedrive
 from .session_settings import LONG_STATEMENT_SECONDS
 from .statements import first_row

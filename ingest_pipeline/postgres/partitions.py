@@ -8,10 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ..core.column_names import derived_name
+from ..core.column_names import TableName, derived_name
 from ..core.partitioning import PartitionBy, bounds_ahead
 from ..core.stream import Stream
-from ..core.table_name import TableName
 from .database import Database
 from .queries import quoted_table
 from .sql import Schemas, in_text, table_in_text

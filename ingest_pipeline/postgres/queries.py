@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..core.column_names import TableName
 from ..core.stream import Stream
-from ..core.table_name import TableName
 
 _NEWEST_ROWS = """\
 SELECT newest.*

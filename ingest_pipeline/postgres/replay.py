@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ..core.elements import table_rows
 from ..core.keyed_rows import KeyedRows
 from ..core.ledger import Replayed
 from ..core.ledger_ports import ReplayStore
+from ..core.many import table_rows
 from ..core.record import Batch, Row
 from ..core.stream import COORDINATES, Stream
 from . import schema

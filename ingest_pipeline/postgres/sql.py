@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import TextClause, text
 
+from ..core.column_names import TableName
 from ..core.stream import Stream
-from ..core.table_name import TableName
 from .queries import quoted, quoted_table
 
 _NAME = re.compile(r"\{(ledger|table)\}")

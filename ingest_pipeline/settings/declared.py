@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+from ..core.column_names import TableName
 from ..core.errors import SettingsError
 from ..core.stream import Stream
-from ..core.table_name import TableName
 from .job_settings import JobSettings
 from .load import load_settings
 from .model import Settings

@@ -1,12 +1,10 @@
 """In-memory broker, database and clock for fast tests. The contract suite runs on these fakes and on real servers."""
 
 from .broker import MemoryBroker
-from .clock import SettableClock
+from .clock import InlineExecutor, SettableClock
 from .database import Fault, MemoryDatabase
-from .executor import InlineExecutor
 from .ledger import MemoryLedger, MemoryLedgers
-from .letters import MemoryDeadLetters
-from .replay import MemoryMissingRows
+from .letters import MemoryDeadLetters, MemoryMissingRows
 from .session import MemoryLedgerSession
 from .source import MemorySource, MemoryTopic, MemoryTopics
 from .writing_connection import MemoryWritingConnection

@@ -1,6 +1,10 @@
-"""A clock that only a test moves."""
+"""A clock that only a test moves, and an executor without threads for such a clock."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
 
 
 class SettableClock:
@@ -27,3 +31,15 @@ class SettableClock:
         if seconds < 0:
             raise ValueError(f"a monotonic clock cannot go back by {-seconds:g} s")
         self._elapsed += seconds
+
+
+class InlineExecutor(Executor):
+    """Calls a submitted function at once, in the caller's thread."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

@@ -20,10 +20,10 @@ from operator import itemgetter
 from uuid import uuid4
 
 from ..core.clock import SystemClock
-from ..core.elements import table_rows
 from ..core.errors import DatabaseUnavailable, Superseded
 from ..core.ledger import HandoverRequest, Holder, LetterStatus, StreamState
 from ..core.loss import Loss
+from ..core.many import table_rows
 from ..core.ports import Clock
 from ..core.record import Batch, CommitResult, DeadLetter, Row, StoredPosition
 

@@ -12,9 +12,8 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.ledger import Redriven, Replayed
+from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
 from ingest_pipeline.core.ledger_ports import ReplayStore
-from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset, Position
 from ingest_pipeline.core.record_keys import deleted_row
 from ingest_pipeline.core.rows import RecordRules

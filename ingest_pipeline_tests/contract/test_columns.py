@@ -13,9 +13,8 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.ledger import Replayed
+from ingest_pipeline.core.ledger import LetterFilter, Replayed
 from ingest_pipeline.core.ledger_ports import ReplayStore
-from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Message, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.database import Database

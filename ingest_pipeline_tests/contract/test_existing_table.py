@@ -11,8 +11,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, Superseded
-from ingest_pipeline.core.ledger import Redriven
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.record import Batch
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters

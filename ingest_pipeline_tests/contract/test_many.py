@@ -10,10 +10,9 @@ import psycopg
 import pytest
 
 from ingest_pipeline.core.choices import NaiveTimestamps
-from ingest_pipeline.core.elements import table_rows
 from ingest_pipeline.core.errors import LedgerConflict
-from ingest_pipeline.core.ledger import Replayed
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Replayed
+from ingest_pipeline.core.many import table_rows
 from ingest_pipeline.core.record import CommitResult, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.decoders import decoder_of

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.ledger import Replayed
+from ingest_pipeline.core.ledger import LetterFilter, Replayed
 from ingest_pipeline.core.ledger_ports import ReplayStore
-from ingest_pipeline.core.letter_filter import LetterFilter
 from ingest_pipeline.core.record import Batch, Message, NextOffset, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.postgres.dead_letters import DeadLetters

@@ -15,7 +15,7 @@ import pytest
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import LedgerConflict, RecordRefused, SchemaMismatch
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import Advance, Batch, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.dead_letters import DeadLetters

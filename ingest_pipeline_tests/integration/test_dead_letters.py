@@ -12,8 +12,7 @@ from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.ledger import Redriven
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.record import Advance, Batch, NextOffset, TopicIdentity
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters

@@ -17,8 +17,7 @@ from sqlalchemy.engine import make_url
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, SchemaMismatch, SettingsError
-from ingest_pipeline.core.ledger import Redriven
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import schema

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letter_limit import LetterLimits, LetterWindow
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.postgres import schema, table_reads, window
 from ingest_pipeline.postgres.dead_letters import DeadLetters

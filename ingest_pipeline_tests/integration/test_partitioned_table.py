@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch
-from ingest_pipeline.core.ledger import Redriven
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.replay import MissingRows

@@ -13,7 +13,7 @@ import pytest
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import Advance, Batch, NextOffset
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 
 from ingest_pipeline.core.column_names import SYSTEM_COLUMNS
 from ingest_pipeline.core.errors import DatabaseUnavailable, NotPermitted
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import comparison, rights, schema

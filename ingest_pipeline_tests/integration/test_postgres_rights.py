@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream

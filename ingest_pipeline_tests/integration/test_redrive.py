@@ -19,8 +19,7 @@ from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
-from ingest_pipeline.core.ledger import Redriven
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.record import Advance, Batch, NextOffset
 from ingest_pipeline.operations.decoders import decoder_of
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters

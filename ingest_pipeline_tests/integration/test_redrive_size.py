@@ -10,8 +10,7 @@ from click.testing import CliRunner
 
 from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.ledger import Redriven, Replayed
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
 from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.postgres.dead_letters import CHUNK_BYTES, DeadLetters
 from ingest_pipeline.postgres.replay import MissingRows

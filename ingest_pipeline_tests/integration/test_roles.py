@@ -8,7 +8,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.roles import Role
 from ingest_pipeline.operations.check import _rights

@@ -16,8 +16,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import SchemaMismatch, SettingsError
-from ingest_pipeline.core.ledger import Redriven
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.partitioning import PartitionBy, bounds_ahead, start_of
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream

@@ -11,8 +11,7 @@ import pytest
 
 from ingest_pipeline import Stream
 from ingest_pipeline.core.errors import SettingsError
-from ingest_pipeline.core.ledger import Redriven
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.operations.limits import record_rules
 from ingest_pipeline.operations.replays import ReplayRequest, ranges
 from ingest_pipeline.postgres.dead_letters import DeadLetters

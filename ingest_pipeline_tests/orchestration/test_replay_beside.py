@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.ledger import Redriven, Replayed
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
 from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for

@@ -18,7 +18,7 @@ from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from ingest_pipeline import Avro, JsonSchema, Protobuf, Stream
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.operations.check import findings
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.dead_letters import DeadLetters

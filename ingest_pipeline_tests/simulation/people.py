@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import IngestError
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.start import survey
 from ingest_pipeline.operations import losses, replays
 from ingest_pipeline.testing import MemoryDeadLetters

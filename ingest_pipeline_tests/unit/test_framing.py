@@ -23,9 +23,9 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from ingest_pipeline import Avro, JsonSchema, Protobuf, Stream
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.errors import RecordRefused, SchemaRegistryUnavailable
-from ingest_pipeline.core.framing import structured, with_schema_id
-from ingest_pipeline.core.letter_filter import LetterFilter
+from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import Batch, NextOffset, Position
+from ingest_pipeline.core.record_columns import structured, with_schema_id
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.operations.decoders import decoder_of
 from ingest_pipeline.schema_registry.registry import SchemaRegistry

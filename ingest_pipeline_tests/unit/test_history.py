@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest_pipeline.core.history import MOST, History
+from ingest_pipeline.core.progress import MOST, History
 from ingest_pipeline.orchestration.run.picture import INLINE, picture
 from ingest_pipeline_tests.samples import STEADY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_pipeline.core.latency import LatencyHistogram
+from ingest_pipeline.core.progress import LatencyHistogram
 from ingest_pipeline_tests.samples import STEADY
 
 

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest_pipeline.core.choices import NaiveTimestamps
-from ingest_pipeline.core.elements import element_at, table_rows
 from ingest_pipeline.core.errors import RecordRefused, RecordSkipped, SettingsError
 from ingest_pipeline.core.formats import Avro, Csv
+from ingest_pipeline.core.many import element_at, table_rows
 from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream

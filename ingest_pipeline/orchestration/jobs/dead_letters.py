@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from ...core.errors import RefusalStage
-from ...core.letter_filter import LetterFilter
+from ...core.ledger import LetterFilter
 from ...operations.limits import record_rules
 from ...operations.stream_context import StreamContext
 from .operation import Operation, Outcome, optional_time

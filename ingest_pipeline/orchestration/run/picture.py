@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from ...core.history import History
+from ...core.progress import History
 
 INLINE = 1000
 """The UI shows a shorter Markdown value in place, and a longer one behind a link (Dagster 1.13)."""
