@@ -8,7 +8,7 @@ type or a JSON path, never a value.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from operator import attrgetter
@@ -62,7 +62,9 @@ class RecordDecoder:
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
             self._leaves = lambda event: flat(self._shape, [event])[0]
-        self._times = self._limits.times
+        self._times = tuple(
+            i for i, item in enumerate(stream.fields) if item.python_type is datetime or item.time_form is not None
+        )
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
         self._undeclared = Undeclared(self._shape) if stream.extra_column else None
         self._structs = tuple(i for i, item in enumerate(stream.fields) if self._needs_builtins(item))
@@ -220,7 +222,7 @@ class RecordDecoder:
         """Whether a jsonb value may hold Structs or, in a format other than JSON, times and bytes."""
         return item.holds_structs or (item.python_type in (dict, list) and not self._codec.is_json)
 
-    def _parse_time(self, value: Any, item: Field) -> datetime:
+    def _parse_time(self, value: Any, item: Field) -> date:
         if isinstance(value, datetime):
             return self._limits.zoned(value, item)
         if item.time_form is None and not isinstance(value, str):
@@ -231,7 +233,7 @@ class RecordDecoder:
             time = (item.time_form or ISO).read(value)
         except ValueError as error:
             raise RecordRefused(f"{error} - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP) from None
-        return self._limits.zoned(time, item)
+        return self._limits.zoned(time, item) if item.python_type is datetime else time.date()
 
 
 def _is_time(item: Field) -> bool:

@@ -56,7 +56,7 @@ class Field:
         nullable: whether the field or a Struct around the field is declared `| None`.
         decode_type: type for the fast decoder, with bounds on int and a required zone on datetime.
         lenient_type: type for the second try, with str in place of datetime.
-        time_form: how a datetime is written. None: ISO 8601.
+        time_form: how a datetime or date is written. None: ISO 8601.
         attribute: the field's name in its Struct.
         path: path in the JSON, below `$.`.
         dotted: path in the decoded event.
@@ -116,8 +116,8 @@ def field_of(info: msgspec.structs.FieldInfo, owner: str) -> Field:
     lenient: Any = base
     time_form = next((meta for meta in metas if isinstance(meta, TimeForm)), None)
     if time_form is not None:
-        if python_type is not datetime:
-            raise SettingsError(f"{owner}.{info.name}: {type(time_form).__name__} is for a datetime")
+        if python_type not in (datetime, date):
+            raise SettingsError(f"{owner}.{info.name}: {type(time_form).__name__} is for a datetime or a date")
         strict = lenient = time_form.wire_type
         metas = ()
     elif python_type is datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,19 +13,25 @@ from .errors import SettingsError
 from .timestamps import parse_timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_PER_SECOND: dict[str, int | Fraction] = {
+    "d": Fraction(1, 86_400),
+    "s": 1,
+    "ms": 1_000,
+    "us": 1_000_000,
+    "ns": 1_000_000_000,
+}
 EPOCH_HINT = ', which Annotated[datetime, Epoch("ms")] reads as a number of milliseconds since 1970'
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """`Annotated[datetime, Epoch("ms")]` reads a number of units since 1970-01-01 in UTC.
+    """`Annotated[datetime, Epoch("ms")]` reads a number of units since 1970-01-01 in UTC. A date is the day in UTC.
 
     Attributes:
-        unit: "s", "ms", "us" or "ns". Fractions below a microsecond are cut.
+        unit: "d", "s", "ms", "us" or "ns". Fractions below a microsecond are cut.
     """
 
-    unit: Literal["s", "ms", "us", "ns"]
+    unit: Literal["d", "s", "ms", "us", "ns"]
 
     def __post_init__(self) -> None:
         if self.unit not in _PER_SECOND:
@@ -50,7 +57,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TimeFormat:
-    """`Annotated[datetime, TimeFormat("%d.%m.%Y %H:%M:%S", zone="Europe/Berlin")]` reads a text.
+    """`Annotated[datetime, TimeFormat("%d.%m.%Y %H:%M:%S", zone="Europe/Berlin")]` reads a text. A date is its day.
 
     Attributes:
         pattern: of `datetime.strptime`. "": ISO 8601, as in a field without a TimeFormat.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -44,6 +44,7 @@ def read(form: Any, text: str, **options: Any) -> datetime | None:
         ("us", f"{SECONDS}123456", AT),
         ("ns", f"{SECONDS}123456999", AT),
         ("s", "-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("d", "20484.5", datetime(2026, 1, 31, 12, tzinfo=UTC)),
         ("s", "0", datetime(1970, 1, 1, tzinfo=UTC)),
         ("ms", "null", None),
     ],
@@ -91,6 +92,29 @@ def test_a_text_of_another_form_is_a_time(form: TimeFormat, text: str, time: str
     found = read(form, f'"{text}"')
     assert found is not None
     assert found.astimezone(UTC).isoformat() == time
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "day"),
+    [
+        (Epoch("d"), b"20484", date(2026, 1, 31)),  # by `date -d @$((20484 * 86400))`
+        (Epoch("d"), b"-1", date(1969, 12, 31)),
+        (Epoch("ms"), b"%d999" % SECONDS, date(2026, 1, 31)),
+        (TimeFormat("%d.%m.%Y"), b'"31.01.2026"', date(2026, 1, 31)),
+        (TimeFormat("%Y-%m-%d %H:%M", zone="Asia/Tokyo"), b'"2026-01-31 00:30"', date(2026, 1, 31)),
+    ],
+)
+def test_a_date_has_the_same_forms(form: Any, text: bytes, day: date) -> None:
+    event = msgspec.defstruct("Event", [("day", Annotated[date, form])])
+    checked = msgspec.defstruct("Event", [("day", Annotated[date, form])], namespace={"__post_init__": lambda _: None})
+    for kind in (event, checked):
+        rows = JsonDecoder(Stream("event", kind), NaiveTimestamps.REJECT)
+        value = b'{"day": %s}' % text
+        assert rows.decode(value) == (day,)
+        assert type(rows.decode(value)[0]) is date
+        assert rows.decode_many([value])[0] in ([(day,)], [])
+    with pytest.raises(RecordRefused, match=r"at `\$\.day`"):
+        JsonDecoder(Stream("event", event), NaiveTimestamps.UTC).decode(b'{"day": 1e300}')
 
 
 def test_a_naive_text_without_a_zone_follows_the_setting() -> None:

@@ -34,7 +34,7 @@ class TimeModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    epoch: Literal["s", "ms", "us", "ns"] | None = Field(None, description="A number of these units since 1970.")
+    epoch: Literal["d", "s", "ms", "us", "ns"] | None = Field(None, description="A number of these units since 1970.")
     format: str | None = Field(None, description="A pattern of Python's strptime.")
     zone: str | None = Field(None, description="The IANA zone of texts without a zone.")
 
