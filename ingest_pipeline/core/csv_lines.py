@@ -25,7 +25,8 @@ class CsvReader:
     def read(self, value: bytes) -> Mapping[str, str | None]:
         """Field → text, or None for an empty value of a nullable field. Raises RecordRefused."""
         try:
-            rows = list(csv.reader([value.decode().rstrip("\r\n")], delimiter=self._delimiter, strict=True))
+            text = value.decode("utf-8-sig")  # a file's first line may begin with a byte order mark
+            rows = list(csv.reader([text.rstrip("\r\n")], delimiter=self._delimiter, strict=True))
         except UnicodeDecodeError:
             raise RecordRefused("not valid UTF-8", stage=RefusalStage.DECODE) from None
         except csv.Error:

@@ -87,7 +87,7 @@ class RecordDecoder:
         """
         values = self._tried(value, self._values, self._decode_leniently)
         self._limits.check(values, len(value))
-        if self._codec.nul in value:
+        if self._codec.nul in value or self._transform is not None:
             self._limits.check_nul(values)
         return values if self._undeclared is None else (*values, self._extra(value, self._undeclared))
 

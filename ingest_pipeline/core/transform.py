@@ -27,6 +27,8 @@ class Transform:
         changed = self._called(event)
         if changed is None:
             raise RecordSkipped("the stream's transform stores no row", stage=RefusalStage.DECODE)
+        if isinstance(changed, list):
+            raise RecordRefused("the transform returned a list, which needs many=True", stage=RefusalStage.DECODE)
         return self._checked(changed)
 
     def events(self, event: Any) -> list[Any]:

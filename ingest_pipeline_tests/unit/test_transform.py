@@ -82,7 +82,8 @@ def fails(event: Reading) -> Reading:
         (lambda event: Reading(101.0), "Expected `float` <= 100.0 - at `$.level`, after the transform"),
         (lambda event: Reading("x"), "Expected `float`, got `str` - at `$.level`, after the transform"),
         (lambda event: 5, "Expected `object`, got `int`, after the transform"),
-        (lambda event: [event, event], "Expected `object`, got `array`, after the transform"),
+        (lambda event: [event, event], "the transform returned a list, which needs many=True"),
+        (lambda event: Reading(1.0, "a\0"), "NUL character, which PostgreSQL cannot store - at `$.unit`"),
     ],
 )
 def test_a_failure_and_a_wrong_result_refuse_the_record(transform: Any, reason: str) -> None:
