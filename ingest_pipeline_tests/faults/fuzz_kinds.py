@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ingest_pipeline.core.nesting import Nested, Shape
 from ingest_pipeline.core.stream import Stream
@@ -15,11 +15,24 @@ Spoil = Callable[[random.Random, Stream], bytes | None]
 
 
 def _valid(dice: random.Random, stream: Stream) -> bytes:
-    return as_object(list(good(dice, stream.shape).items()))
+    return _framed(dice, stream, good(dice, stream.shape).items())
+
+
+def _framed(dice: random.Random, stream: Stream, fields: Iterable[tuple[str, str]]) -> bytes:
+    """A record with this event, which may stand in an array between other events or in a change event."""
+    event = as_object(list(fields))
+    if stream.many:
+        events = [as_object(list(good(dice, stream.shape).items())) for _ in range(dice.randrange(3))]
+        events.insert(dice.randint(0, len(events)), event)
+        return event if len(events) == 1 and dice.random() < 0.5 else b"[" + b", ".join(events) + b"]"
+    if stream.envelope:
+        change = b'{"before": null, "op": "%s", "after": %s}' % (dice.choice((b"c", b"r", b"u")), event)
+        return change if dice.random() < 0.7 else b'{"schema": {"type": "struct"}, "payload": ' + change + b"}"
+    return event
 
 
 def wrong_field(dice: random.Random, stream: Stream) -> bytes:
-    return as_object(list(_wrong(dice, stream.shape).items()))
+    return _framed(dice, stream, _wrong(dice, stream.shape).items())
 
 
 def _wrong(dice: random.Random, shape: Shape) -> dict[str, str]:
@@ -38,13 +51,13 @@ def odd_time(dice: random.Random, stream: Stream) -> bytes:
     fields = good(dice, stream.shape)
     (name,) = (item.json_name for item in stream.fields if item.name == "event_time")
     fields[name] = json.dumps(dice.choice(TIMES))
-    return as_object(list(fields.items()))
+    return _framed(dice, stream, fields.items())
 
 
 def missing_field(dice: random.Random, stream: Stream) -> bytes:
     fields = good(dice, stream.shape)
     del fields[dice.choice(list(fields))]
-    return as_object(list(fields.items()))
+    return _framed(dice, stream, fields.items())
 
 
 def repeated_and_unknown(dice: random.Random, stream: Stream) -> bytes:
@@ -54,7 +67,7 @@ def repeated_and_unknown(dice: random.Random, stream: Stream) -> bytes:
         inside = [*good(dice, nested.shape).items(), ("föreign", any_json(dice))]
         fields.append((nested.json_name, as_object(inside).decode("utf-8", "surrogatepass")))
     dice.shuffle(fields)
-    return as_object(fields)
+    return _framed(dice, stream, fields)
 
 
 def cut(dice: random.Random, stream: Stream) -> bytes:
@@ -103,6 +116,12 @@ def random_bytes(dice: random.Random, stream: Stream) -> bytes:
     return dice.randbytes(dice.choice((1, 2, 10, 300)))
 
 
+def without_event(dice: random.Random, stream: Stream) -> bytes:
+    return dice.choice(
+        (b"[]", b"null", b'{"op": "d", "after": null}', b'{"op": "t"}', b'{"op": 1}', b'{"payload": null}')
+    )
+
+
 def empty(dice: random.Random, stream: Stream) -> bytes:
     return b""
 
@@ -121,6 +140,7 @@ SPOILT: dict[Spoil, int] = {
     wrapped: 8,
     no_object: 5,
     random_bytes: 3,
+    without_event: 2,
     empty: 2,
     tombstone: 3,
 }

@@ -29,19 +29,54 @@ def stamp(ms: int) -> datetime | None:
     return _EPOCH + timedelta(milliseconds=ms) if _MIN_MS <= ms <= MAX_MS and ms != _NONE_MS else None
 
 
-def row_problem(stream: Stream, record: Fuzzed, ms: int, row: Sequence[Any]) -> str | None:
-    """The problem of a row, from column kafka_timestamp on, or None."""
+def rows_problem(stream: Stream, record: Fuzzed, ms: int, rows: Sequence[Sequence[Any]]) -> str | None:
+    """The problem of a record's rows, which begin with column kafka_timestamp, or None."""
     if record.value is None:
         return "a row of a tombstone"
-    if row[0] != stamp(ms):
-        return f"kafka_timestamp is {row[0]}, sent was {ms}"
     try:
-        # The decoder does not look for broken UTF-8 in what it skips: foreign names and their values.
-        event = json.loads(record.value.decode(errors="replace"), parse_float=Decimal, parse_int=Decimal)
+        events = _events(stream, record.value)
     except (ValueError, RecursionError) as error:
         # Python calls its own limit of recursion sooner than the decoder does.
         return None if isinstance(error, RecursionError) else f"a row of what is no JSON: {error}"
+    if len(events) != len(rows):
+        return f"{len(rows)} rows of {len(events)} events"
+    problems = (
+        _row_problem(stream, record, ms, number, *pair) for number, pair in enumerate(zip(events, rows, strict=True))
+    )
+    return next(filter(None, problems), None)
+
+
+def skip_problem(stream: Stream, record: Fuzzed) -> str | None:
+    """The problem of a record without a row and without a dead letter, or None."""
+    try:
+        if record.value is None or _events(stream, record.value) == []:
+            return None
+    except (ValueError, RecursionError):
+        pass
+    return "neither a row nor a dead letter"
+
+
+def _events(stream: Stream, value: bytes) -> list[Any]:
+    """The events of a record. Raises ValueError and RecursionError."""
+    # The decoder does not look for broken UTF-8 in what it skips: foreign names and their values.
+    parsed = json.loads(value.decode(errors="replace"), parse_float=Decimal, parse_int=Decimal)
+    if stream.many:
+        return parsed if isinstance(parsed, list) else [parsed]
+    if not stream.envelope:
+        return [parsed]
+    change = parsed["payload"] if isinstance(parsed, dict) and "payload" in parsed and "op" not in parsed else parsed
+    if not isinstance(change, dict):
+        return [] if change is None else [change]
+    operation = change.get("op")
+    return [change.get("after")] if operation in ("c", "r", "u") or not isinstance(operation, str) else []
+
+
+def _row_problem(stream: Stream, record: Fuzzed, ms: int, ordinal: int, event: Any, row: Sequence[Any]) -> str | None:
+    if row[0] != stamp(ms):
+        return f"kafka_timestamp is {row[0]}, sent was {ms}"
     stored_as = dict(zip(stream.columns[STAMP:], row, strict=True))
+    if stream.many and stored_as["kafka_ordinal"] != ordinal:
+        return f"kafka_ordinal is {stored_as['kafka_ordinal']}"
     for item in stream.fields:
         sent, stored = _sent(event, item.path), stored_as[item.name]
         if sent is None:
@@ -143,12 +178,12 @@ def _unreadable(record: Fuzzed) -> bool:
     return False
 
 
-def needless_refusal(record: Fuzzed, letter: dict[str, Any]) -> str | None:
+def needless_refusal(stream: Stream, record: Fuzzed, letter: dict[str, Any]) -> str | None:
     """The reason why a dead letter should have been a row: the tests' own reader accepts the timestamp."""
-    place = re.search(r"at `\$\.(.*)`$", letter["reason"])
+    place = re.search(r"at `\$(?:\[(\d+)\])?\.(.*)`$", letter["reason"])
     if letter["stage"] != "timestamp" or place is None or record.value is None:
         return None
-    sent = _sent(json.loads(record.value.decode(errors="replace")), place[1])
+    sent = _sent(_events(stream, record.value)[int(place[1] or 0)], place[2])
     return f"refused {sent!r:.80}, which is a timestamp" if microseconds(sent) is not None else None
 
 

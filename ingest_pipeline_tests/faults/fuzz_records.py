@@ -53,11 +53,22 @@ class Everything(Struct):
     inner: Inner | None = None
 
 
+class Sample(Struct):
+    """One of the events of a record, or the row of a change event."""
+
+    event_time: datetime = field(name="at")
+    word: str
+    level: float
+    amount: Decimal | None = None
+
+
 FUZZED = (
     STREAMS[0],
     Stream(
         "everything", Everything, key_column="key", headers_column="headers", extra_column="extra", id_column="row_id"
     ),
+    Stream("samples", Sample, many=True),
+    Stream("changes", Sample, envelope="debezium"),
 )
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.settings import StreamSettings, load_settings
 from ingest_pipeline_tests.faults.fuzz_kinds import records
-from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, needless_refusal, row_problem
+from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, needless_refusal, rows_problem, skip_problem
 from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed
 from ingest_pipeline_tests.faults.fuzz_run import drain
 from ingest_pipeline_tests.faults.raw_producer import RawProducer
@@ -87,14 +89,15 @@ class FuzzedStream:
             connection.execute("set timezone to 'UTC'")
             set_json_loads(partial(json.loads, parse_float=Decimal, parse_int=Decimal), connection)
             for partition in range(PARTITIONS):
-                for row in self._rows(connection, partition, starts.get(partition, 0)):
-                    self._judge(left, (partition, row[0]), "row", row[1:])
+                rows = self._rows(connection, partition, starts.get(partition, 0))
+                for offset, group in groupby(rows, key=itemgetter(0)):
+                    self._judge(left, (partition, offset), "row", [row[1:] for row in group])
                 for letter in self._letters(connection, partition, starts.get(partition, 0)):
                     self._judge(left, (partition, letter["kafka_offset"]), "dead letter", letter)
         for (partition, offset), (record, _) in left.items():
             self.kinds[record.kind]["skipped"] += 1
-            if record.value is not None:
-                self._problem((partition, offset), record, "neither a row nor a dead letter")
+            if problem := skip_problem(self.stream, record):
+                self._problem((partition, offset), record, problem)
 
     def _judge(self, left: dict[Where, tuple[Fuzzed, int]], where: Where, became: str, stored: Any) -> None:
         if where not in left:
@@ -105,20 +108,22 @@ class FuzzedStream:
         if record.raw_headers is not None:
             ms = ms or self.world.own_time(self.stream, where)
         if became == "row":
-            problem = row_problem(self.stream, record, ms, stored)
+            problem = rows_problem(self.stream, record, ms, stored)
         else:
             self.stages[stored["stage"]] += 1
-            problem = letter_problem(record, ms, stored, LETTER_LIMIT) or needless_refusal(record, stored)
+            problem = letter_problem(record, ms, stored, LETTER_LIMIT) or needless_refusal(self.stream, record, stored)
         if problem:
             self._problem(where, record, problem)
 
     def _rows(self, connection: psycopg.Connection, partition: int, start: int) -> Iterator[Any]:
         """A value that psycopg cannot read is a problem of that row alone."""
         columns = ["kafka_offset", *self.stream.columns[STAMP:]]
+        order = ["kafka_offset", "kafka_ordinal"] if self.stream.many else ["kafka_offset"]
         select = sql.SQL("select {} from {} where kafka_partition = %s and kafka_offset >= %s").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.stream.table)
         )
-        cursor = connection.execute(select + sql.SQL(" order by kafka_offset"), (partition, start))
+        ordered = sql.SQL(" order by {}").format(sql.SQL(", ").join(map(sql.Identifier, order)))
+        cursor = connection.execute(select + ordered, (partition, start))
         for number in range(cursor.rowcount):
             cursor.scroll(number, mode="absolute")  # past one that could not be read
             try:
@@ -152,7 +157,7 @@ class FuzzedStream:
 
 
 class FuzzWorld:
-    """Two streams on Kafka and an empty database."""
+    """The fuzzed streams on Kafka and an empty database."""
 
     def __init__(self, kafka: RealKafka, url: str, folder: Path) -> None:
         self.kafka, self.url, self.folder = kafka, url, folder
@@ -201,13 +206,15 @@ class FuzzWorld:
         checked = 0
         for stream in self.streams:
             starts = dict(stream.ends)
-            placed = stream.write(records(f"{seed}/{stream.stream.name}", stream.stream, count // 2, PARTITIONS))
+            placed = stream.write(
+                records(f"{seed}/{stream.stream.name}", stream.stream, count // len(FUZZED), PARTITIONS)
+            )
             if failed := drain(stream.stream, self.environ, self.folder):
                 stream.problems.append(f"{stream.stream.name}: the run failed: {failed}")
                 return
             stream.check(placed, starts)
             stream.check_counters()
-            checked += count // 2
+            checked += count // len(FUZZED)
             observe(checked)
 
     @property
