@@ -21,7 +21,7 @@ RECORDS ?= 100000
 STEPS ?= 100000
 SEED ?= 1
 
-.PHONY: help install demo demo-kill test long-test ui-test check kafka lock sbom audit bench bench-quick chaos fuzz simulate clean
+.PHONY: help install demo demo-kill test long-test scale-test ui-test check kafka lock sbom audit bench bench-quick chaos fuzz simulate clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -50,6 +50,9 @@ test: install ## Run the tests (ARGS='-k name')
 
 long-test: install ## The tests that take minutes each (ARGS='-k name')
 	@$(BIN)/pytest -m long $(ARGS)
+
+scale-test: install ## Two Celery workers on a real Redis: one is killed in mid-drain (needs redis-server)
+	@REQUIRE_REDIS=1 REQUIRE_KAFKA=1 $(BIN)/pytest ingest_pipeline_tests/orchestration/test_celery.py -m long -s $(ARGS)
 
 ui-test: install ## Test Dagster's UI in a real browser (needs Chromium) and renew docs/images
 	@SCREENSHOTS=docs/images $(BIN)/pytest ingest_pipeline_tests/ui $(ARGS)

@@ -80,13 +80,21 @@ def system(folder: Path) -> Iterator[System]:
 
 @contextmanager
 def dagster_dev(
-    running: System, settings: Mapping[str, str], arguments: Sequence[str] = (), folder: Path | None = None
+    running: System,
+    settings: Mapping[str, str],
+    arguments: Sequence[str] = (),
+    folder: Path | None = None,
+    launcher: str = "",
 ) -> Iterator[DagsterDev]:
-    """`dagster dev` on these servers, as a user starts it, for the block. It runs in `folder` or a new one."""
+    """`dagster dev` on these servers, as a user starts it, for the block. It runs in `folder` or a new one.
+
+    Args:
+        launcher: the run launcher in YAML. Empty: Dagster's default.
+    """
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": running.bootstrap_servers,
         "DATABASE_URL": running.database_url,
         **settings,
     }
-    with DagsterDev(folder or running.fresh_folder("dagster"), environment, arguments) as dagster:
+    with DagsterDev(folder or running.fresh_folder("dagster"), environment, arguments, launcher) as dagster:
         yield dagster

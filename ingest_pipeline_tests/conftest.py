@@ -4,8 +4,8 @@ Fixtures: ``database_url`` for a database with an empty ledger, ``kafka_server``
 ``embedded_broker`` for speed, ``own_kafka`` and ``own_postgres`` to kill and restart a server, ``chromium`` for a
 browser, ``prometheus`` for a real Prometheus, ``schema_registry`` for a real registry, and ``pgbouncer`` for a pooler
 (requested before ``database_url``). The report's last lines list the servers in use. A missing server skips the test.
-With REQUIRE_KAFKA=1, REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1, REQUIRE_PGBOUNCER=1 or
-REQUIRE_SCHEMA_REGISTRY=1 it is a failure.
+With REQUIRE_KAFKA=1, REQUIRE_POSTGRES=1, REQUIRE_CHROMIUM=1, REQUIRE_PROMETHEUS=1, REQUIRE_PGBOUNCER=1,
+REQUIRE_SCHEMA_REGISTRY=1 or REQUIRE_REDIS=1 it is a failure.
 """
 
 import os
@@ -44,6 +44,7 @@ _REQUIRE = (
     "REQUIRE_PROMETHEUS",
     "REQUIRE_PGBOUNCER",
     "REQUIRE_SCHEMA_REGISTRY",
+    "REQUIRE_REDIS",
 )
 _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "kafka_cluster", "topic"}
 

@@ -27,7 +27,17 @@ from ingest_pipeline.settings import Settings, load_settings
 from ingest_pipeline.streams import STREAMS
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]
-HEAVY = {"alembic", "confluent_kafka", "psycopg", "sqlalchemy"}
+HEAVY = {
+    "alembic",
+    "celery",
+    "confluent_kafka",
+    "dagster_celery",
+    "dagster_k8s",
+    "kubernetes",
+    "psycopg",
+    "redis",
+    "sqlalchemy",
+}
 LOAD = """
 import json, sys
 import dagster

@@ -13,8 +13,8 @@ from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
 
 ROOT = Path(__file__).parents[2]
-OURS = ("migrate", "code", "webserver", "daemon", "simulator", "metrics")
-VENDORS = ("kafka", "postgres", "prometheus", "grafana")
+OURS = ("migrate", "code", "webserver", "daemon", "simulator", "metrics", "worker")
+VENDORS = ("kafka", "postgres", "prometheus", "grafana", "redis")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
@@ -38,8 +38,12 @@ def compose() -> dict[str, Any]:
 def test_every_service_is_declared(compose: dict[str, Any]) -> None:
     assert set(compose["services"]) == {*VENDORS, *OURS}
     profiles = {name: service["profiles"] for name, service in compose["services"].items() if "profiles" in service}
-    metrics = ["metrics"]
-    assert profiles == {"simulator": ["simulator"], "metrics": metrics, "prometheus": metrics, "grafana": metrics}
+    metrics, scale = ["metrics"], ["scale"]
+    assert profiles == {
+        "simulator": ["simulator"],
+        **{"metrics": metrics, "prometheus": metrics, "grafana": metrics},
+        **{"redis": scale, "worker": scale},
+    }
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -73,7 +77,7 @@ def test_images_are_pinned(compose: dict[str, Any]) -> None:
         assert not service["image"].endswith(":latest")
 
 
-@pytest.mark.parametrize("name", ["migrate", "code", "metrics"])
+@pytest.mark.parametrize("name", ["migrate", "code", "metrics", "worker"])
 def test_the_environment_is_accepted_by_the_settings(compose: dict[str, Any], name: str) -> None:
     settings = load_settings([stream.name for stream in STREAMS], compose["services"][name]["environment"])
     assert settings.kafka["bootstrap.servers"] == "kafka:9092"
@@ -81,9 +85,9 @@ def test_the_environment_is_accepted_by_the_settings(compose: dict[str, Any], na
 
 def test_only_services_that_need_the_tables_have_their_password(compose: dict[str, Any]) -> None:
     having = {name for name in OURS if "DATABASE_URL" in compose["services"][name]["environment"]}
-    assert having == {"migrate", "code", "metrics"}
+    assert having == {"migrate", "code", "metrics", "worker"}
     having = {name for name in OURS if "DAGSTER_POSTGRES_PASSWORD" in compose["services"][name]["environment"]}
-    assert having == {"code", "webserver", "daemon"}
+    assert having == {"code", "webserver", "daemon", "worker"}
 
 
 def test_no_password_is_in_the_file() -> None:
@@ -108,7 +112,7 @@ def test_every_service_has_a_memory_limit_and_bounded_logs(compose: dict[str, An
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
 
 
-@pytest.mark.parametrize("name", ["code", "webserver", "daemon", "simulator", "metrics", "kafka", "postgres"])
+@pytest.mark.parametrize("name", ["code", "webserver", "daemon", "simulator", "metrics", "kafka", "postgres", "redis"])
 def test_lasting_services_have_a_health_check(compose: dict[str, Any], name: str) -> None:
     assert compose["services"][name]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
 

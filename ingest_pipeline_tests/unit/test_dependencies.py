@@ -75,7 +75,8 @@ def test_a_lock_pins_by_hash_and_names_no_index(lock: str) -> None:
 
 def test_production_runs_the_tested_versions_without_test_tools() -> None:
     tested, production = pins("requirements.lock"), pins("requirements-prod.lock")
-    assert production.items() <= tested.items()
+    # Where a package for tests alone needs another one always, production may need the same version sometimes.
+    assert [name for name, pin in production.items() if tested.get(name) not in (pin, pin.partition(" ;")[0])] == []
     assert {normalized(requirement) for requirement in PROJECT["dependencies"]} <= production.keys()
     assert not production.keys() & {
         "pytest",

@@ -16,7 +16,8 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MUL
 SETTINGS = {row.name for row in describe(load_settings([], {}))}
 OTHER_NAMES = {"COMMIT", "CHECK", "COPY", "SIGTERM", "SIGINT", "STREAMS", "CANCELED", "SUCCESS", "DAGSTER_HOME"}
 DEPLOYMENT = "\n".join(
-    (ROOT / name).read_text() for name in ("deploy/dagster.yaml", "deploy/Dockerfile", ".env.example")
+    (ROOT / name).read_text()
+    for name in ("deploy/dagster.yaml", "deploy/Dockerfile", "deploy/celery/run_launcher.yaml", ".env.example")
 )
 
 
