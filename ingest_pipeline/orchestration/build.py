@@ -103,6 +103,7 @@ def _drain_job(job: str, stream_contexts: Sequence[StreamContext]) -> dg.JobDefi
         tags.job_name(job),
         selection=dg.AssetSelection.assets(*map(asset_key, stream_contexts)).without_checks(),
         executor_def=dg.in_process_executor,
+        run_tags=tags.kubernetes_tags(stream_contexts[0].job_settings),
         description=f"Drain {drained}. The sensor launches the job. Launched by hand it drains the free partitions.",
     )
     return definition  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from ..core.stream import Stream
 from ..operations.names import job_name as job_name
 from ..operations.names import sensor_name as sensor_name
 from ..settings import Settings
+from ..settings.job_settings import JobSettings
 from ..settings.kafka import KafkaProperties
 
 STREAM = "ingest/stream"
@@ -28,6 +30,7 @@ OPENING = "ingest/opening_seconds"
 JOB = "ingest/job"
 """The run's job among OTHER_JOBS. Jobs of other projects may share the name but not the tag."""
 MAX_RUNTIME = "dagster/max_runtime"
+KUBERNETES = "dagster-k8s/config"
 
 DRY_RUN = "ingest/dry_run"
 """Set for a run of an operator's job that only looked."""
@@ -98,6 +101,14 @@ def definition_of_job(streams: Sequence[Stream], settings: Settings) -> str:
 def drain_tags(job: str, streams: Sequence[Stream]) -> dict[str, str]:
     """The tag that names the job of a sensor's run."""
     return {STREAM if [stream.name for stream in streams] == [job] else DRAINS: job}
+
+
+def kubernetes_tags(settings: JobSettings) -> dict[str, str]:
+    """The resources of a run's pod, for Dagster's Kubernetes launcher. Other launchers ignore the tag."""
+    memory = {"memory": settings.run_memory} if settings.run_memory else {}
+    requests = {"cpu": settings.run_cpu, **memory} if settings.run_cpu else memory
+    resources = {"requests": requests, "limits": memory}
+    return {KUBERNETES: json.dumps({"container_config": {"resources": resources}})} if requests else {}
 
 
 def drained_job(run_tags: Mapping[str, str]) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from .values import DAY_SECONDS, Values
+from .values import DAY_SECONDS, QUANTITY_SHAPE, Quantity, Values
 
 
 class JobSettings(Values):
@@ -40,4 +42,10 @@ class JobSettings(Values):
         ge=0,
         le=3600,
         description="A run retries for this many seconds while Kafka or PostgreSQL is unavailable.",
+    )
+    run_cpu: Annotated[Quantity | None, QUANTITY_SHAPE] = Field(
+        default=None, description="The CPU request of a run's pod in Kubernetes."
+    )
+    run_memory: Annotated[Quantity | None, QUANTITY_SHAPE] = Field(
+        default=None, description="The memory request and limit of a run's pod in Kubernetes."
     )

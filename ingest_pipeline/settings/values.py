@@ -137,6 +137,8 @@ SchemaName = Annotated[
     Shape("a PostgreSQL name of a-z, 0-9 and _, at most 63 characters, not starting with a digit or pg_"),
 ]
 
+QUANTITY_SHAPE = Shape("a quantity of Kubernetes, such as 500m, 2 or 512Mi")
+Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$"), QUANTITY_SHAPE]
 NAME_SHAPE = Shape("1 to 200 characters without spaces")
 Name = Annotated[str, StringConstraints(pattern=r"^\S{1,200}$"), NAME_SHAPE]
 ImportPath = Annotated[
