@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: a section for each measurement, replaced when it is measured again."""
+"""docs/benchmarks.md and docs/scaling.md: a section for each measurement, replaced when it is measured again."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+SCALING = DOCUMENT.with_name("scaling.md")
 PACKAGES = ("dagster", "confluent-kafka", "SQLAlchemy", "psycopg", "msgspec")
-_HEAD = """\
-# Benchmarks
-
-`make bench` writes this page. Each section names its date and machine. Kafka, PostgreSQL, Dagster and the runs share
-the machine, so only ratios within one section can be compared with other machines.
-"""
 
 
-def write(title: str, servers: str, body: str, order: Sequence[str]) -> None:
-    """Replace one section. The others stay."""
-    sections = _read()
+def write(title: str, servers: str, body: str, order: Sequence[str], page: Path = DOCUMENT) -> None:
+    """Replace one section of the page. The others stay. Those of docs/benchmarks.md come in `order`."""
+    head, *pieces = page.read_text().split("\n## ")
+    sections = {name: text.lstrip("\n") for name, _, text in (piece.partition("\n") for piece in pieces)}
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     measured = f"*{date.today():%Y-%m-%d}, {where}; {servers}; {packages}.*"
     sections[title] = f"{measured}\n\n{body.strip()}\n"
-    kept = [name for name in order if name in sections]
-    DOCUMENT.write_text("\n".join([_HEAD, *(f"## {name}\n\n{sections[name]}" for name in kept)]))
+    names = list(sections)
+    if page == DOCUMENT:
+        names.sort(key=order.index)
+    page.write_text("\n".join([head, *(f"## {name}\n\n{sections[name]}" for name in names)]))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -54,10 +52,3 @@ def bars(plots: Mapping[str, Mapping[str, float]]) -> str:
         y += high + 8
     size = f'width="{wide}" height="{y}" font-family="sans-serif" font-size="13"'
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *parts, "</svg>", ""])
-
-
-def _read() -> dict[str, str]:
-    if not DOCUMENT.exists():
-        return {}
-    pieces = DOCUMENT.read_text().split("\n## ")[1:]
-    return {title: body.lstrip("\n") for title, _, body in (piece.partition("\n") for piece in pieces)}

@@ -19,6 +19,7 @@ from . import (
     kills,
     latency,
     many,
+    scaling,
     shapes,
     throughput,
     upsert,
@@ -30,9 +31,11 @@ PARTS: dict[str, tuple[str, Callable[[System, Effort], str]]] = {
     "throughput": ("A backlog, drained by sensor-launched runs", throughput.section),
     "latency": ("Latency, run hand-overs included", latency.section),
     "cold": ("From idle to the first row", cold_start.section),
+    "celery": ("From idle to the first row on Celery", cold_start.celery_section),
     "memory": ("Memory", database_outage.section),
     "idle": ("Idle streams", idle.idle_section),
     "trickle": ("Streams with little traffic", idle.trickle_section),
+    "scaling": ("Measured", scaling.section),
     "many": ("Many streams in one job", many.section),
     "shape": ("What records and batches look like", shapes.section),
     "formats": ("Formats", formats.section),
@@ -58,7 +61,8 @@ def main(parts: tuple[str, ...], repeats: int, scale: float, write: bool) -> Non
             body = run(running, Effort(repeats, scale, write))
             click.echo(body)
             if write:
-                document.write(title, running.versions(), body, order)
+                page = document.SCALING if part == "scaling" else document.DOCUMENT
+                document.write(title, running.versions(), body, order, page)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def _ours(running: System, records: int, schema: str, variant: Variant) -> Rate:
             proxy.latency(variant.round_trip_ms / 2000)
             settings["DATABASE_URL"] = through(proxy, running.database_url)
         dagster = stack.enter_context(dagster_dev(running, settings))
-        return watched(running, records, schema, lambda: _pids(dagster))
+        return watched(running, records, schema, lambda: pids_of_runs(dagster))
 
 
 def without_dagster(running: System, records: int, settings: Mapping[str, str]) -> Rate:
@@ -243,5 +243,5 @@ def own_names(schema: str) -> dict[str, str]:
     return {"DATABASE_SCHEMA": schema, "LEDGER_SCHEMA": f"{schema}_ledger", "KAFKA_GROUP_PREFIX": group}
 
 
-def _pids(dagster: DagsterDev) -> list[int]:
+def pids_of_runs(dagster: DagsterDev) -> list[int]:
     return [int(run.tags[tags.PID]) for run in dagster.runs() if tags.PID in run.tags and run.status == "STARTED"]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..kafka.topics import KafkaTopics
     from ..postgres.alert_rows import AlertRows
     from ..postgres.database import Database
-    from ..postgres.file_positions import FilePosition
     from ..postgres.ledger import PostgresLedger
     from ..postgres.ledgers import PostgresLedgers
     from ..postgres.replay import MissingRows
@@ -139,11 +138,11 @@ class Clients:
 
         return MissingRows(self.database(), stream)
 
-    def file_position(self, stream: Stream, name: str) -> FilePosition:
-        """The position in the ledger of a file to load."""
-        from ..postgres.file_positions import FilePosition
+    def file_partition(self, stream: Stream, name: str, first_line: str) -> int:
+        """The partition in the ledger of a file to load."""
+        from ..postgres.file_positions import file_partition
 
-        return FilePosition(self.database(), stream, name)
+        return file_partition(self.database(), stream, name, first_line)
 
     def decoder(self, stream: Stream) -> Decoder:
         """A new decoder of the stream's format. Raises SettingsError if a package or a setting is missing."""

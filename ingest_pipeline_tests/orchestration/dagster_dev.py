@@ -27,6 +27,8 @@ _LOCATIONS = """{workspaceOrError {... on Workspace {locationEntries {
     locationOrLoadError {__typename ... on RepositoryLocation {name} ... on PythonError {message}}}}}}"""
 _TICKS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
     sensorState {ticks(limit: 1) {status timestamp skipReason error {message}}}}}}"""
+_TICK_TIMES = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
+    sensorState {ticks(limit: 50, statuses: [SKIPPED]) {timestamp endTimestamp}}}}}"""
 _STATE = "query ($s: SensorSelector!) {sensorOrError(sensorSelector: $s) {... on Sensor {sensorState {id status}}}}"
 _START = "mutation ($selector: SensorSelector!) {startSensor(sensorSelector: $selector) {__typename}}"
 _STOP = "mutation ($id: String!) {stopSensor(id: $id) {__typename}}"
@@ -134,6 +136,12 @@ class DagsterDev:
     def tick_of(self, stream: str) -> float:
         """When the sensor's last tick began, in Unix time."""
         return float(self._tick(stream).get("timestamp", 0.0))
+
+    def tick_seconds(self, stream: str) -> list[float]:
+        """Durations of the sensor's ticks without a launch, newest first."""
+        selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
+        ticks = self.ask(_TICK_TIMES, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+        return [tick["endTimestamp"] - tick["timestamp"] for tick in ticks if tick["endTimestamp"]]
 
     def _tick(self, stream: str) -> dict[str, Any]:
         selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
