@@ -55,7 +55,7 @@ class RecordDecoder:
         lenient = StructVariant(self._shape, self._lenient_type, checks=False)
         self._fast, self._lenient = codec.decoder(self._declared.type), codec.decoder(lenient.type)
         self._fast_many = codec.decoder_of_many(self._declared.type)
-        self._transform = None if stream.transform is None else Transform(stream.transform, self._declared.type)
+        self._transform = None if stream.transform is None else Transform(stream.transform, self._shape)
         if self._transform is not None and not stream.many:
             self._fast = _composed(self._transform, self._fast)
             self._fast_many = partial(try_map, self._fast)

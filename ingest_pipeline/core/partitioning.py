@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -10,6 +10,8 @@ from .errors import SettingsError
 from .fields import Field
 
 LEAST_KEEP = timedelta(days=1)
+Bounds = tuple[datetime, datetime]
+"""Start and stop of a partition."""
 
 
 class PartitionBy(StrEnum):
@@ -63,10 +65,23 @@ def stop_of(partition_by: PartitionBy, start: datetime) -> datetime:
     return start + timedelta(days=7 if partition_by == PartitionBy.WEEK else 1)
 
 
-def bounds_ahead(partition_by: PartitionBy, now: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """Start and stop of the current partition and of future partitions."""
+def bounds_ahead(partition_by: PartitionBy, now: datetime) -> Iterator[Bounds]:
+    """Of the current partition and of future partitions."""
     start = start_of(partition_by, now)
     for _ in range(AHEAD[partition_by] + 1):
         stop = stop_of(partition_by, start)
         yield start, stop
         start = stop
+
+
+def gaps(bounds: Bounds, existing: Sequence[Bounds]) -> Iterator[Bounds]:
+    """The parts of `bounds` that no existing partition covers. `existing` is in the order of times."""
+    start, stop = bounds
+    for existing_start, existing_stop in existing:
+        if existing_stop <= start or existing_start >= stop:
+            continue
+        if start < existing_start:
+            yield start, existing_start
+        start = existing_stop
+    if start < stop:
+        yield start, stop

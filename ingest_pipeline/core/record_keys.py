@@ -48,10 +48,25 @@ def deleted_row(stream: Stream) -> DeletedRow | None:
     return with_key
 
 
+def key_values(stream: Stream) -> Callable[[bytes | None], tuple[Any, ...] | None]:
+    """A record's key → the values that the key names, or None. Two keys may name the same values by other bytes."""
+    if stream.key == (stream.key_column,):
+        return lambda key: None if key is None else (key,)
+    read = _reader(stream)
+
+    def values(key: bytes | None) -> tuple[Any, ...] | None:
+        try:
+            return None if key is None else read(key)
+        except RecordRefused:
+            return None
+
+    return values
+
+
 def check_record_key(stream: Stream, values: Sequence[Any], record_key: bytes | None, deleted_row: DeletedRow) -> None:
     """Raises RecordRefused if a deletion of the row would not have been recognized by the record's key.
 
-    A deletion discards older dead letters with its record's key. A letter with another key would stay open.
+    A deletion discards older dead letters whose record's key names its row. Another letter would stay open.
 
     Args:
         values: the event's columns of the row.

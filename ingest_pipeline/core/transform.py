@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
 import msgspec
 
 from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .fields import Field
+from .nesting import Shape, StructVariant
 from .reasons import reason_of
 
 
@@ -16,11 +19,13 @@ class Transform:
 
     Args:
         function: from an event to an event, to None for no row, or to a list of events where `events` is called.
-        event_type: of the result, whose types and constraints the result must have.
+        shape: of the event, whose types and constraints the result must have.
     """
 
-    def __init__(self, function: Callable[[Any], Any], event_type: type[msgspec.Struct]) -> None:
-        self._function, self._event_type = function, event_type
+    def __init__(self, function: Callable[[Any], Any], shape: Shape) -> None:
+        self._function = function
+        # A type of its own, because msgspec does not check instances of the type itself, as an event changed in place.
+        self._event_type = StructVariant(shape, _type_of_result).type
 
     def __call__(self, event: Any) -> Any:
         """The event to store. Raises RecordSkipped for None, and RecordRefused if the function raises."""
@@ -55,3 +60,11 @@ class Transform:
             raise
         except Exception as error:  # a check of the event may raise any exception
             raise RecordRefused(f"{reason_of(error)}, after the transform", stage=RefusalStage.DECODE) from None
+
+
+def _type_of_result(item: Field) -> Any:
+    """The declared type. A time of another form was read before."""
+    if item.time_form is None:
+        return item.decode_type
+    aware = Annotated[datetime, msgspec.Meta(tz=True)]
+    return aware | None if item.nullable else aware

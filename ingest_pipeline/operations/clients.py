@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..kafka.topics import KafkaTopics
     from ..postgres.alert_rows import AlertRows
     from ..postgres.database import Database
+    from ..postgres.file_positions import FilePosition
     from ..postgres.ledger import PostgresLedger
     from ..postgres.ledgers import PostgresLedgers
     from ..postgres.replay import MissingRows
@@ -138,11 +139,11 @@ class Clients:
 
         return MissingRows(self.database(), stream)
 
-    def file_partition(self, stream: Stream, name: str, first_line: str) -> int:
-        """The partition in the ledger of a file to load."""
-        from ..postgres.file_positions import file_partition
+    def file_position(self, stream: Stream, name: str) -> FilePosition:
+        """The position in the ledger of a file to load."""
+        from ..postgres.file_positions import FilePosition
 
-        return file_partition(self.database(), stream, name, first_line)
+        return FilePosition(self.database(), stream, name)
 
     def decoder(self, stream: Stream) -> Decoder:
         """A new decoder of the stream's format. Raises SettingsError if a package or a setting is missing."""

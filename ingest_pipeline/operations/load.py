@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -96,7 +95,8 @@ def load_lines(
     context.ledger.prepare()
     if context.ledger.state().paused:
         raise SettingsError(f"stream {stream.name} is paused. Resume it before the load")
-    partition = clients.file_partition(stream, name, hashlib.sha256(first_line.rstrip(b"\r\n")).hexdigest())
+    file = clients.file_position(stream, name)
+    partition = file.partition
     with closing(clients.writing_connection(str(uuid.uuid4()))) as connection:
         session = clients.ledger_session(connection, stream)
         if session.own([partition], exact=True):
@@ -129,6 +129,7 @@ def load_lines(
             if batch is None:
                 return
             result = recovery.write(lane, batch)
+            file.store()
             rows, letters = sum(result.rows.values()), sum(result.dead_letters.values())
             loaded.rows, loaded.dead_letters = loaded.rows + rows, loaded.dead_letters + letters
             loaded.skipped = number - loaded.before - loaded.rows - loaded.dead_letters
@@ -138,6 +139,7 @@ def load_lines(
                 raise SettingsError(f"stream {stream.name} is paused: {result.requests.paused}. A new load goes on")
 
         for number, line in enumerate(chain([first_line], lines), 1):
+            file.add(line)
             if number < position:
                 loaded.before = number
                 continue
@@ -147,5 +149,6 @@ def load_lines(
             if len(messages) >= settings.records_per_commit or size >= settings.batch_bytes:
                 commit()
                 size = 0
+        file.check_length()
         commit()
     return loaded

@@ -24,10 +24,10 @@ from .database import Database
 from .errors import mapped_errors
 from .inserts import ExistingRows
 from .keyed_redrive import KeyedRedrive
+from .obsolete_letters import SUPERSEDED
 from .session_settings import LONG_STATEMENT_SECONDS
 from .statements import first_row
 from .tables import event_table
-from .upserts import SUPERSEDED
 
 CHUNK = 200
 """Letters of a page, and maximum letters of a redrive's transaction."""

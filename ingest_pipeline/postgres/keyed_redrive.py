@@ -14,8 +14,9 @@ from ..core.columns import INGESTED_AT
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import RedriveOutcome
 from ..core.stream import COORDINATES, Stream
+from .obsolete_letters import ObsoleteLetters
 from .sql import Schemas
-from .upserts import discard_letters, older
+from .upserts import older
 
 Values = Mapping[str, Any]
 
@@ -24,7 +25,8 @@ class KeyedRedrive:
     """Stores the rows of dead letters inside the caller's savepoint."""
 
     def __init__(self, stream: Stream, table: sa.Table, schemas: Schemas) -> None:
-        self._stream, self._table, self._schemas = stream, table, schemas
+        self._stream, self._table = stream, table
+        self._letters = ObsoleteLetters(stream, schemas) if stream.deletes else None
 
     def store(self, connection: Connection, row: Values) -> RedriveOutcome:
         """Raises RecordRefused if a trigger drops the row."""
@@ -50,6 +52,7 @@ class KeyedRedrive:
 
     def delete(self, connection: Connection, row: Values, record_key: bytes | None) -> RedriveOutcome:
         """Delete the row of the key, unless a newer record wrote it."""
+        assert self._letters is not None
         table, coordinates = self._table.c, [row[name] for name in COORDINATES]
         before = sa.or_(
             table.kafka_incarnation < coordinates[0],
@@ -59,7 +62,7 @@ class KeyedRedrive:
                 table.kafka_offset < coordinates[2],
             ),
         )
-        discard_letters(connection, self._schemas, self._stream, [(*coordinates, record_key)])
+        self._letters.discard(connection, [(*coordinates, record_key)])
         connection.execute(self._table.delete().where(self._same_key(row), before))
         return RedriveOutcome.STORED if self._coordinates(connection, row) is None else RedriveOutcome.SUPERSEDED
 

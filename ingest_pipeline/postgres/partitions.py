@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ..core.column_names import TableName, derived_name
-from ..core.partitioning import PartitionBy, bounds_ahead
+from ..core.partitioning import PartitionBy, bounds_ahead, gaps
 from ..core.stream import Stream
 from .database import Database
 from .queries import quoted_table
@@ -20,11 +20,12 @@ _CHILDREN = text(r"""
     WITH children AS MATERIALIZED (  -- other tables' bounds are no times
         SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bounds
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass(:name))
-    SELECT relname FROM children
-    WHERE CAST(:oldest AS timestamptz) IS NULL
-       OR CAST(substring(bounds FROM $$TO \('(.*)'\)$$) AS timestamptz) <= :oldest
-    ORDER BY 1""")
+    SELECT relname AS name,
+           greatest(CAST(substring(bounds FROM $$FROM \('(.*)'\) TO$$) AS timestamptz), '0001-01-02Z') AS start,
+           least(CAST(substring(bounds FROM $$TO \('(.*)'\)$$) AS timestamptz), '9999-12-30Z') AS stop
+    FROM children WHERE bounds <> 'DEFAULT' ORDER BY start, stop""")
 """A partition's own bounds count, because partition_by may have been another when the partition was made."""
+_EXISTS = text("SELECT to_regclass(:name) IS NOT NULL")
 
 _COLUMNS = text("""
     SELECT attname FROM pg_attribute
@@ -41,32 +42,35 @@ def default_statement(table: TableName) -> str:
     return f"CREATE TABLE {quoted_table(_default(table))} PARTITION OF {quoted_table(table)} DEFAULT"
 
 
-def make_partitions(connection: Connection, stream: Stream, schemas: Schemas) -> list[str]:
-    """The names of the partitions made: the current partition and future partitions. Their rows move out of the DEFAULT
-    partition.
+def make_partitions(connection: Connection, stream: Stream, schemas: Schemas) -> tuple[list[str], list[str]]:
+    """Make the current partition and future partitions: (names of those made, names that other tables have). Their rows
+    move out of the DEFAULT partition.
 
-    An INSERT into the DEFAULT partition waits meanwhile. Every other INSERT goes on.
+    After a change of partition_by the older partitions stay, and a new one takes only the time between them. An INSERT
+    into the DEFAULT partition waits meanwhile. Every other INSERT goes on.
     """
     table = schemas.table_name(stream)
-    existing = set(_children(connection, table))
+    existing = _children(connection, table)
     columns = ", ".join(map(in_text, connection.execute(_COLUMNS, {"name": quoted_table(table)}).scalars()))
-    made = []
-    for start, stop in bounds_ahead(PartitionBy(stream.partition_by), _now(connection)):
+    made, taken = [], []
+    ahead = bounds_ahead(PartitionBy(stream.partition_by), _now(connection))
+    for start, stop in (gap for bounds in ahead for gap in gaps(bounds, [row[1:] for row in existing])):
         partition = _partition(table, start)
-        if partition.name in existing:
+        if connection.execute(_EXISTS, {"name": quoted_table(partition)}).scalar():
+            taken.append(str(partition))
             continue
         names = {
             "table": table_in_text(table),
             "partition": table_in_text(partition),
             "others": table_in_text(_default(table)),
             "columns": columns,
-            "start": f"{start:%Y-%m-%d}T00\\:00\\:00Z",
-            "stop": f"{stop:%Y-%m-%d}T00\\:00\\:00Z",
+            "start": start.isoformat().replace(":", "\\:"),
+            "stop": stop.isoformat().replace(":", "\\:"),
         }
         for statement in _MAKE:
             connection.execute(text(statement.format(**names)))
         made.append(str(partition))
-    return made
+    return made, taken
 
 
 def drop_partitions(connection: Connection, stream: Stream, schemas: Schemas) -> tuple[list[str], int]:
@@ -79,8 +83,8 @@ def drop_partitions(connection: Connection, stream: Stream, schemas: Schemas) ->
     others = table_in_text(_default(table))
     deleted = connection.execute(text(f"DELETE FROM {others} WHERE event_time < :oldest"), {"oldest": oldest}).rowcount  # noqa: S608 (quoted identifier)
     dropped = []
-    for name in _children(connection, table, oldest):  # last, because a DROP locks the whole table up to COMMIT
-        if _is_made_here(table, name):
+    for name, _, stop in _children(connection, table):  # last, because a DROP locks the whole table up to COMMIT
+        if stop <= oldest and _is_made_here(table, name):
             connection.execute(text(f"DROP TABLE {table_in_text(TableName(table.schema, name))}"))
             dropped.append(f"{table.schema}.{name}")
     return dropped, deleted
@@ -89,12 +93,13 @@ def drop_partitions(connection: Connection, stream: Stream, schemas: Schemas) ->
 def maintain(database: Database, stream: Stream) -> str:
     """Make and drop the partitions of a stream's table, each in a transaction of its own. Returns what was done."""
     with database.connect(f"making partitions of stream {stream.name}") as connection:
-        made = make_partitions(connection, stream, database.schemas)
+        made, taken = make_partitions(connection, stream, database.schemas)
     with database.connect(f"dropping partitions of stream {stream.name}") as connection:
         dropped, deleted = drop_partitions(connection, stream, database.schemas)
     return (
         f"{stream.name}: made {', '.join(made) or 'no partition'}, dropped {', '.join(dropped) or 'none'}, deleted"
         f" {deleted:,} rows of the DEFAULT partition"
+        + "".join(f". Another table is called {name}: rename that table to get the partition" for name in taken)
     )
 
 
@@ -103,9 +108,9 @@ def _now(connection: Connection) -> datetime:
     return now  # type: ignore[no-any-return]
 
 
-def _children(connection: Connection, table: TableName, oldest: datetime | None = None) -> list[str]:
-    """The names of the partitions. With `oldest`, only of those whose rows are all older."""
-    return list(connection.execute(_CHILDREN, {"name": quoted_table(table), "oldest": oldest}).scalars())
+def _children(connection: Connection, table: TableName) -> list[tuple[str, datetime, datetime]]:
+    """(name, start, stop) of the partitions, in the order of their times."""
+    return [(row.name, row.start, row.stop) for row in connection.execute(_CHILDREN, {"name": quoted_table(table)})]
 
 
 def _partition(table: TableName, start: datetime) -> TableName:

@@ -17,13 +17,14 @@ from . import schema
 from .copy import OPTION, CopyPlan
 from .database import Database
 from .errors import mapped_errors
+from .obsolete_letters import SUPERSEDED
 from .queries import quoted
 from .refused_rows import store_isolated
 from .session_settings import LONG_STATEMENT_SECONDS
 from .sql import in_text
 from .statements import statements
 from .tables import column_oids, primary_key_name
-from .upserts import SUPERSEDED, older, on_conflict
+from .upserts import older, on_conflict
 
 _TEMPORARY = "ingest_replay"
 

@@ -13,17 +13,15 @@ from ..core.choices import OnConflict
 from ..core.columns import INGESTED_AT
 from ..core.errors import RecordRefused
 from ..core.keyed_rows import KeyedRows
-from ..core.record import Batch, Deletion, Row
+from ..core.record import Row
 from ..core.stream import Stream
 from .copy import CopyPlan
 from .errors import mapped_errors
 from .inserts import send
+from .obsolete_letters import ObsoleteLetters
 from .queries import quoted
 from .sql import Schemas, in_text
 from .statements import carried, row_oids
-
-SUPERSEDED = " (superseded: a newer record wrote or deleted the row of its key)"
-"""The end of the reason of a dead letter discarded by a redrive, a replay or a deletion."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +104,14 @@ class Upserts:
 
     Args:
         by_copy: True for COPY into the temporary table, False for executemany.
+
+    Attributes:
+        letters: None without `deletes`.
     """
 
     def __init__(self, stream: Stream, schemas: Schemas, by_copy: bool) -> None:
-        self._stream, self._schemas, self._by_copy = stream, schemas, by_copy
+        self._stream, self._by_copy = stream, by_copy
+        self.letters = ObsoleteLetters(stream, schemas) if stream.deletes else None
         self._sql, self._keyed = upsert_statements(stream, schemas), KeyedRows(stream)
         self._doing = f"writing stream {stream.name}"
         self._session: Connection | None = None
@@ -158,38 +160,3 @@ class Upserts:
         columns = [list(keys)] if len(self._stream.key) == 1 else [list(column) for column in zip(*keys, strict=True)]
         with mapped_errors(self._doing, of_rows=True):
             connection.execute(self._sql.delete, {f"key_{i}": column for i, column in enumerate(columns)})
-
-    def discard_letters(self, connection: Connection, batch: Batch) -> None:
-        """Discard open dead letters with the key of a Deletion, so that no redrive brings the deleted row back."""
-        deletions = [
-            (*row[:3], message.key())
-            for row, message in zip(batch.rows, batch.messages, strict=True)
-            if type(row) is Deletion
-        ]
-        discard_letters(connection, self._schemas, self._stream, deletions)
-
-
-def discard_letters(
-    connection: Connection, schemas: Schemas, stream: Stream, deletions: Sequence[tuple[Any, ...]]
-) -> None:
-    """Discard the open dead letters that deletions make obsolete.
-
-    Args:
-        deletions: (incarnation, partition, offset, record's key) of each.
-    """
-    if not deletions:
-        return
-    incarnations, partitions, offsets, keys = map(list, zip(*deletions, strict=True))
-    parameters = {"incarnations": incarnations, "partitions": partitions, "offsets": offsets, "keys": keys}
-    with mapped_errors(f"dead letters of stream {stream.name}"):
-        connection.execute(schemas.sql(_DISCARD), {"stream": stream.name, "superseded": SUPERSEDED, **parameters})
-
-
-_DISCARD = """
-    UPDATE {ledger}.dead_letter d
-    SET status = 'discarded', resolved_at = now(), reason = d.reason || :superseded
-    FROM unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[]),
-                CAST(:keys AS bytea[])) AS n(kafka_incarnation, kafka_partition, kafka_offset, key)
-    WHERE d.stream = :stream AND d.status = 'open' AND d.key = n.key
-      AND NOT (d.kafka_incarnation = n.kafka_incarnation AND d.kafka_partition = n.kafka_partition
-               AND d.kafka_offset >= n.kafka_offset)"""

@@ -127,8 +127,9 @@ class BatchWriter:
             if allowed and (batch.dead_letters or first):
                 allowed = connection.execute(self._sql.allowance, {"stream": self._stream.name}).scalar_one()
             tally = self.window.tally(batch.dead_letters, batch.rows_before, allowed)
-            if self._upserts is not None:
-                self._upserts.discard_letters(connection, batch)
+            obsolete = self._upserts and self._upserts.letters
+            if obsolete:
+                obsolete.discard_of(connection, batch)
             stored, unwritten, put_aside = self._store(connection, batch, tally, first)  # 3
             window = tally.after(len(batch.rows))
             refused = Counter(letter.partition for letter in put_aside)
@@ -139,8 +140,8 @@ class BatchWriter:
                 dropped = self._dropped(connection, batch, rows)
             rows.subtract(dropped)
             self._inserts.letters(connection, [*batch.dead_letters, *put_aside], tally.uncounted)  # 4
-            if self._upserts is not None and letters:
-                self._upserts.discard_letters(connection, batch)
+            if obsolete and letters:
+                obsolete.discard_of(connection, batch)
             if refused or dropped:
                 self._recount(connection, refused, dropped)
         self.window = window

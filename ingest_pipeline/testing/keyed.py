@@ -10,6 +10,7 @@ from ..core.choices import OnConflict
 from ..core.keyed_rows import KeyedRows
 from ..core.ledger import LetterStatus
 from ..core.record import Batch, Deletion, Row
+from ..core.record_keys import key_values
 from ..core.stream import Stream
 from .database import Coordinates, MemoryTable
 
@@ -88,19 +89,20 @@ class KeyedTable:
         version, before = self._version(row), self._version(stored)
         return bool(before < version or (before == version and older))
 
+    def discard_letters(self, batch: Batch) -> None:
+        """Discard open dead letters with the key of a Deletion, so that no redrive brings the deleted row back."""
+        for row, message in zip(batch.rows, batch.messages, strict=True):
+            if isinstance(row, Deletion):
+                self.discard_before(row[:3], message.key())
+
+    def discard_before(self, deletion: Coordinates, key: bytes | None) -> None:
+        values_of = key_values(self._stream)
+        values = values_of(key)
+        for coordinates, letter in self._table.dead_letters.items():
+            later = coordinates[:2] == deletion[:2] and coordinates[2] >= deletion[2]
+            same_key = values is not None and values_of(letter.key) == values
+            if same_key and coordinates not in self._table.settled and not later:
+                self._table.settled[coordinates] = LetterStatus.DISCARDED
+
     def _version(self, row: Row) -> Any:
         return row[self._stream.columns.index(self._stream.only_newer)]
-
-
-def discard_letters(table: MemoryTable, batch: Batch) -> None:
-    """Discard open dead letters with the key of a Deletion, so that no redrive brings the deleted row back."""
-    for row, message in zip(batch.rows, batch.messages, strict=True):
-        if isinstance(row, Deletion):
-            discard_before(table, row[:3], message.key())
-
-
-def discard_before(table: MemoryTable, deletion: Coordinates, key: bytes | None) -> None:
-    for coordinates, letter in table.dead_letters.items():
-        later = coordinates[:2] == deletion[:2] and coordinates[2] >= deletion[2]
-        if key is not None and letter.key == key and coordinates not in table.settled and not later:
-            table.settled[coordinates] = LetterStatus.DISCARDED

@@ -13,7 +13,7 @@ from ..core.record_keys import check_record_key
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_or_delete
 from ..core.stream import Stream
 from .database import Coordinates, MemoryDatabase
-from .keyed import KeyedTable, discard_before
+from .keyed import KeyedTable
 
 _ALL = LetterFilter()
 
@@ -86,7 +86,7 @@ class MemoryDeadLetters:
         assert self._keyed is not None
         table = self._database.table(self._stream)
         if isinstance(row, Deletion):
-            discard_before(table, coordinates, record_key)
+            self._keyed.discard_before(coordinates, record_key)
         if self._keyed.restore(row):
             table.settled[coordinates] = LetterStatus.REDRIVEN
             return RedriveOutcome.STORED

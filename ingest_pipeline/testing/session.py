@@ -26,7 +26,7 @@ from ..core.record import (
 from ..core.stream import Stream
 from .acceptance import accept_one
 from .database import Coordinates, Fault, MemoryTable
-from .keyed import KeyedTable, discard_letters
+from .keyed import KeyedTable
 from .writing_connection import MemoryWritingConnection, paused_words
 
 
@@ -112,7 +112,7 @@ class MemoryLedgerSession(LedgerSession):
             table.rows = table_rows
             table.dead_letters.update(letters)
             if self._keyed:
-                discard_letters(table, batch)
+                self._keyed.discard_letters(batch)
             table.positions = positions
             self._remember(batch, letters, tally)
             self._window = window

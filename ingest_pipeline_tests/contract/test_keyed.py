@@ -133,6 +133,18 @@ def test_a_redrive_does_not_bring_back_a_deleted_row(new_world: NewWorld) -> Non
     assert world.statuses() == {(0, 0): "discarded", (0, 1): "discarded", (0, 5): "redriven"}
 
 
+def test_a_deletion_closes_a_letter_whose_key_has_the_same_value_in_other_bytes(new_world: NewWorld) -> None:
+    world = new_world(keyed(deletes=True))
+    world.refuse_high_readings()
+    forms = ["a", '"a"', '{"device":"a"}', '{"x":1, "device" : "\\u0061"}', '{"schema":{},"payload":{"device":"a"}}']
+    world.write(*((0, form, level("a", i, LIMIT)) for i, form in enumerate(forms)), (0, "b", level("b", 1, LIMIT)))
+    world.write((0, '{"device": "a"}', None))
+    assert world.statuses() == {(0, i): "open" if i == len(forms) else "discarded" for i in range(len(forms) + 1)}
+    world.accept_high_readings()
+    assert world.redrive() == Redriven(stored=1)
+    assert world.rows().keys() == {"b"}
+
+
 def test_a_letter_whose_record_key_is_not_the_row_is_not_redriven(new_world: NewWorld) -> None:
     world = new_world(keyed(deletes=True))
     world.refuse_high_readings()

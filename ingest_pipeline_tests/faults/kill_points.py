@@ -22,6 +22,7 @@ from ingest_pipeline.kafka.commit_requests import CommitRequests
 from ingest_pipeline.kafka.source import KafkaSource
 from ingest_pipeline.postgres.inserts import Inserts
 from ingest_pipeline.postgres.session import PostgresLedgerSession
+from ingest_pipeline.postgres.upserts import Upserts
 from ingest_pipeline.postgres.writer import BatchWriter
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
@@ -215,6 +216,24 @@ POINTS: dict[str, Callable[[Death], None]] = {
 """The kill points, in the order of a batch."""
 
 
+def staging_table_created(death: Death) -> None:
+    """Die before the first transaction of a batch."""
+    after(Upserts, "prepare", lambda _: death.now() if death.writing else None)
+
+
+def rows_deleted(death: Death) -> None:
+    """Die between the deletions and the rows of a batch."""
+    after(Upserts, "_delete", lambda _: death.now() if death.writing else None)
+
+
+def rows_merged(death: Death) -> None:
+    after(Upserts, "_merge", lambda _: death.now() if death.writing else None)
+
+
+KEYED_POINTS = {point.__name__: point for point in (staging_table_created, rows_deleted, rows_merged)}
+"""Kill points that only a keyed stream has."""
+
+
 def start(point: str, nth: int, marker: Path, url: str, drain: Callable[[], None]) -> BaseProcess:
     """Call `drain` in a process that dies at this point. See Death for the other arguments."""
     context = multiprocessing.get_context("forkserver")
@@ -225,5 +244,5 @@ def start(point: str, nth: int, marker: Path, url: str, drain: Callable[[], None
 
 
 def _run(point: str, nth: int, marker: Path, url: str, drain: Callable[[], None]) -> None:
-    POINTS[point](Death(nth, url, marker))
+    (POINTS | KEYED_POINTS)[point](Death(nth, url, marker))
     drain()

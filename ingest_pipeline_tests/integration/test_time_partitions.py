@@ -82,8 +82,8 @@ def test_a_partition_takes_its_rows_from_the_default_partition(bench: Bench) -> 
     bench.write([seen(NOW + timedelta(days=1), 7), seen(LONG_AGO)])
     assert bench.sql("SELECT count(*) FROM seen_default") == [2]
     with bench.database.connect("making") as connection:
-        assert make_partitions(connection, DAILY, bench.database.schemas) == [f"public.{tomorrow}"]
-        assert make_partitions(connection, DAILY, bench.database.schemas) == []
+        assert make_partitions(connection, DAILY, bench.database.schemas) == ([f"public.{tomorrow}"], [])
+        assert make_partitions(connection, DAILY, bench.database.schemas) == ([], [])
     assert bench.sql(f"SELECT number FROM {tomorrow}") == [7]
     assert bench.sql("SELECT count(*) FROM seen") == [2]
     assert bench.differences() == []
@@ -102,6 +102,41 @@ def test_rows_move_with_their_values_by_column_name(bench: Bench) -> None:
     with bench.database.connect("making") as connection:
         make_partitions(connection, DAILY, bench.database.schemas)
     assert bench.sql(f"SELECT number, twice, first, second FROM {tomorrow}") == [(7, 14, "first", "second")]
+
+
+@pytest.mark.parametrize(("before", "after"), [("day", "month"), ("month", "day"), ("week", "day"), ("day", "week")])
+def test_after_a_change_of_partition_by_new_partitions_fill_the_time_between_the_old_ones(
+    database_url: str, before: str, after: str
+) -> None:
+    with Bench(database_url, replace(DAILY, partition_by=before)) as bench:
+        bench.begin()
+        old = partitions(bench)
+        maintain(bench.database, replace(DAILY, partition_by=after))
+        assert set(old) <= set(partitions(bench))
+        last = max(stop for _, stop in bounds_ahead(PartitionBy(after), NOW))
+        times = [NOW + timedelta(days=n) for n in range((last - NOW).days)]
+        bench.write([seen(time, number) for number, time in enumerate(times)])
+        assert bench.sql("SELECT count(*) FROM seen") == [len(times)]
+        assert bench.sql("SELECT number FROM seen_default") == []
+
+
+def test_a_table_with_the_name_of_a_partition_is_named_and_the_other_partitions_are_made(bench: Bench) -> None:
+    tomorrow, next_day = (of_day(NOW + timedelta(days=days)) for days in (1, 2))
+    bench.sql(f"ALTER TABLE seen DETACH PARTITION {tomorrow}; DROP TABLE {next_day}")
+    assert maintain(bench.database, DAILY) == (
+        f"seen: made public.{next_day}, dropped none, deleted 0 rows of the DEFAULT partition. Another table is called"
+        f" public.{tomorrow}: rename that table to get the partition"
+    )
+
+
+def test_partitions_without_an_end_are_left_alone(bench: Bench) -> None:
+    day = start_of(PartitionBy.DAY, NOW) + timedelta(days=5)
+    for days in range(5, 8):
+        bench.sql(f"DROP TABLE {of_day(NOW + timedelta(days=days))}")
+    bench.sql(f"CREATE TABLE rest PARTITION OF seen FOR VALUES FROM ('{day + timedelta(hours=6)}') TO (MAXVALUE)")
+    assert maintain(bench.database, DAILY).startswith(f"seen: made public.{of_day(day)}, dropped none")
+    bench.write([seen(day + timedelta(hours=1), 7), seen(day + timedelta(days=99), 8)])
+    assert bench.sql("SELECT tableoid::regclass::text FROM seen ORDER BY number") == [of_day(day), "rest"]
 
 
 def test_what_is_older_than_keep_is_dropped(bench: Bench) -> None:

@@ -93,8 +93,22 @@ def test_files_have_positions_of_their_own(loader: Loader) -> None:
 def test_another_file_of_the_same_name_is_refused(loader: Loader) -> None:
     loader.load("a.json", a_json=lines(2))
     printed = loader("load", "temperature", "a.json", a_json=lines(2, first=5), code=1)
-    assert "a file a.json with another first line was loaded before: give this one another name (--name)" in printed
+    assert "a file a.json with other lines was loaded before: give this one another name (--name)" in printed
     assert loader.load("a.json", "--name", "other").startswith("other: 2 stored")
+
+
+@pytest.mark.parametrize("other", [lines(1) + lines(2, first=7), lines(2), lines(2) + LINE % 2])
+def test_a_file_with_the_same_name_and_first_line_is_another_file(loader: Loader, other: bytes) -> None:
+    loader.load("a.json", a_json=lines(3))
+    printed = loader("load", "temperature", "a.json", a_json=other, code=1)
+    assert "a file a.json with other lines was loaded before" in printed
+    assert len(loader.query(ROWS)) == 3
+
+
+def test_a_last_line_without_a_line_break_may_grow(loader: Loader) -> None:
+    loader.load("a.json", a_json=lines(3)[:-1])
+    assert loader.load("a.json", a_json=lines(5).replace(b"\n", b"\r\n")).startswith("a.json: 2 stored")
+    assert len(loader.query(ROWS)) == 5
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def to_celsius(event: Reading) -> Reading | None:
     ("fields", "row"),
     [
         ({"level": 212.0, "unit": "F"}, None),
-        ({"level": 50.0, "unit": "F"}, (10.0, "C", {"from": "F"}, None)),
+        ({"level": 50.0, "unit": "F", "at": 0}, (10.0, "C", {"from": "F"}, AT)),
         ({"level": 1, "at": 0}, (1.0, "C", {}, AT)),
     ],
 )
@@ -91,6 +91,39 @@ def test_a_failure_and_a_wrong_result_refuse_the_record(transform: Any, reason: 
         decoder(transform).decode(value(level=1))
     assert raised.value.message == reason
     assert not isinstance(raised.value, RecordSkipped)
+
+
+class Fix(msgspec.Struct):
+    taken_at: datetime
+
+
+class Place(msgspec.Struct):
+    number: int
+    fix: Fix
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda event: setattr(event, "number", 1.5), "Expected `int`, got `float` - at `$.number`"),
+        (lambda event: setattr(event, "fix", None), "Expected `object`, got `null` - at `$.fix`"),
+        (
+            lambda event: setattr(event.fix, "taken_at", event.fix.taken_at.replace(tzinfo=None)),
+            "Expected `datetime` with a timezone component - at `$.fix.taken_at`",
+        ),
+    ],
+)
+def test_an_event_that_the_function_changes_is_checked_as_well(change: Any, reason: str) -> None:
+    def changed(event: Place) -> Place:
+        change(event)
+        return event
+
+    rows = JsonDecoder(Stream("place", Place, transform=changed))
+    good = value(number=1, fix={"taken_at": AT.isoformat()})
+    assert rows.decode_many([good]) == ([], [0])
+    with pytest.raises(RecordRefused) as raised:
+        rows.decode(good)
+    assert raised.value.message == f"{reason}, after the transform"
 
 
 class Plain(msgspec.Struct):
