@@ -31,13 +31,13 @@ class Adoption:
     def summary(self) -> str:
         """One line for people."""
         offsets = [f"partition {p} at {adopted.next_offset}" for p, adopted in self.next_offsets.items()]
-        sentences = [f"group {self.group}: {_listed(offsets)}"]
+        sentences = [f"group {self.group}: {listed(offsets)}"]
         if self.without:
-            sentences.append(f"The group has no offset for partitions {_listed(map(str, self.without))}")
+            sentences.append(f"The group has no offset for partitions {listed(map(str, self.without))}")
             sentences[-1] += ", which follow START_FROM"
         if self.expired:
             gaps = [f"partition {partition} to {low - 1}" for partition, low in self.expired.items()]
-            sentences.append(f"Kafka has already deleted offsets that the group had not read: {_listed(gaps)}")
+            sentences.append(f"Kafka has already deleted offsets that the group had not read: {listed(gaps)}")
             sentences[-1] += ". ON_DATA_LOSS says what happens to them"
         return ". ".join(sentences)
 
@@ -86,7 +86,7 @@ def adoption(topic: Topic, group: str, *, partitions: Collection[int], stream: s
     return Adoption(group, next_offsets, sorted(set(partitions) - set(next_offsets)), expired)
 
 
-def _listed(words: Iterable[str]) -> str:
+def listed(words: Iterable[str]) -> str:
     words = list(words)
     more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
     return ", ".join(words[:_SHOWN]) + more

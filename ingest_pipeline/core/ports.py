@@ -42,6 +42,10 @@ class Source(Protocol):
     def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         """Commit the group's offsets with the ledger's mark, without waiting. A failure is only logged."""
 
+    def earlier_commits(self, topic: str) -> Mapping[int, int]:
+        """Partition → the group's offset with the ledger's mark before this source's first commit for the topic. Empty
+        until then, and without an answer."""
+
     def close(self) -> None:
         """Release everything. The last acknowledged offsets are committed if the broker answers within 2 s."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -13,6 +13,7 @@ from .background import Background
 
 CommitAnswer = Future[Sequence[TopicPartition]]
 """The committed partitions with their errors, or KafkaException."""
+_SECONDS = 5.0
 
 
 class CommitRequests:
@@ -31,6 +32,11 @@ class CommitRequests:
         self._admin, self._groups = admin, groups
         self._background, self._client_class = background, client_class
         self._answer = CommitAnswer()
+
+    def ask(self, topic: str, partitions: Collection[int]) -> CommitAnswer:
+        """The committed offsets of the topic's group."""
+        asked = [TopicPartition(topic, partition) for partition in partitions]
+        return self._background(partial(self._committed, self._groups[topic], asked))
 
     def send(self, consumer: Consumer, topic: str, offsets: list[TopicPartition]) -> CommitAnswer:
         if len(self._groups) > 1:
@@ -52,3 +58,7 @@ class CommitRequests:
     def _commit(self, group: str, offsets: list[TopicPartition]) -> Sequence[TopicPartition]:
         with group_consumer(self._admin, group, self._client_class) as consumer:
             return consumer.commit(offsets=offsets, asynchronous=False)
+
+    def _committed(self, group: str, partitions: list[TopicPartition]) -> Sequence[TopicPartition]:
+        with group_consumer(self._admin, group, self._client_class) as consumer:
+            return consumer.committed(partitions, timeout=_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import wait
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
@@ -18,12 +19,15 @@ _GROUP_SECONDS = 1.0
 _REQUEST_SECONDS = 0.25
 """The shortest time between two requests of any groups. The commits of a hundred groups are up to 25 s old."""
 _MAX_IN_FLIGHT = 8
+_ANSWER_SECONDS = 1.0
 
+Ask = Callable[[str, list[int]], CommitAnswer]
 Send = Callable[[str, list[TopicPartition]], CommitAnswer]
 
 
 class GroupCommits:
-    """The newest offsets to commit for each topic's group. Requests of a group never overlap.
+    """The newest offsets to commit for each topic's group. Requests of a group never overlap. The first request asks
+    for the group's offsets.
 
     A failure is logged once for each group and code, and has no other consequence.
 
@@ -31,6 +35,7 @@ class GroupCommits:
         where: the beginning of a message.
         groups: topic → group id.
         mark: the metadata of the commits.
+        ask: asks for the committed offsets of a topic's group without waiting.
         send: sends a topic's offsets to its group without waiting.
     """
 
@@ -39,13 +44,16 @@ class GroupCommits:
         where: str,
         groups: Mapping[str, str],
         mark: str,
-        send: Send,
         *,
+        ask: Ask,
+        send: Send,
         logger: logging.Logger,
         clock: Clock,
     ) -> None:
-        self._where, self._groups, self._mark, self._request = where, groups, mark, send
+        self._where, self._groups, self._mark = where, groups, mark
+        self._ask, self._request = ask, send
         self._logger, self._clock = logger, clock
+        self._earlier: dict[str, dict[int, int]] = {}
         self._pending: dict[str, dict[int, NextOffset]] = {}
         self._in_flight: dict[str, CommitAnswer] = {}
         self._group_at: dict[str, float] = {}
@@ -62,6 +70,13 @@ class GroupCommits:
         """Keep these offsets for the next request. Without the right to commit, the offsets are dropped."""
         if topic not in self._refused:
             self._pending.setdefault(topic, {}).update(offsets)
+
+    def earlier(self, topic: str) -> Mapping[int, int]:
+        """Partition → the marked offset before the first commit. Waits for a moment for an answer under way."""
+        if topic not in self._earlier and topic in self._in_flight:
+            wait([self._in_flight[topic]], _ANSWER_SECONDS)
+            self._take_answers()
+        return self._earlier.get(topic, {})
 
     def send_due(self) -> None:
         """Send the request that is due first, if any."""
@@ -95,6 +110,11 @@ class GroupCommits:
             self._logger.warning("Lag tools do not see the position. Ingestion continues: %s", reason)
 
     def _send(self, topic: str) -> None:
+        if topic not in self._earlier:
+            self._in_flight[topic] = self._ask(topic, list(self._pending[topic]))
+            self._take_answers()
+            if topic in self._in_flight or topic not in self._pending:
+                return
         offsets = self._pending.pop(topic)
         self._group_at[topic] = self._clock.monotonic() + _GROUP_SECONDS
         marked = [topic_partition(topic, *offset, self._mark) for offset in offsets.items()]
@@ -104,8 +124,19 @@ class GroupCommits:
         for topic, answer in list(self._in_flight.items()):
             if answer.done():
                 del self._in_flight[topic]
+                if topic not in self._earlier:
+                    self._earlier[topic] = self._marked(answer)
                 for error in _errors(answer):
                     self.refuse(topic, error)
+
+    def _marked(self, answer: CommitAnswer) -> dict[int, int]:
+        """Partition → offset of the ledger's own commits. Empty without an answer."""
+        commits = [] if answer.exception() is not None else answer.result()
+        return {
+            commit.partition: commit.offset
+            for commit in commits
+            if commit.error is None and commit.metadata == self._mark
+        }
 
 
 def _errors(answer: CommitAnswer) -> list[KafkaError]:

@@ -75,7 +75,8 @@ class KafkaSource:
             topics.admin.where,
             groups,
             ledger_mark(ledger_id),
-            lambda topic, offsets: requests.send(self._consumer, topic, offsets),
+            ask=lambda topic, partitions: requests.ask(topic, {*partitions, *self._assigned.get(topic, ())}),
+            send=lambda topic, offsets: requests.send(self._consumer, topic, offsets),
             logger=self._logger,
             clock=self._clock,
         )
@@ -139,6 +140,9 @@ class KafkaSource:
     def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         self._commits.add(topic, offsets)
         self._commits.send_due()
+
+    def earlier_commits(self, topic: str) -> Mapping[int, int]:
+        return self._commits.earlier(topic)
 
     def close(self) -> None:
         if self._closed:

@@ -109,6 +109,8 @@ def _problems(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Prob
         yield Problem(Level.STOPPED, Kind.PAUSED, f"paused: {pause}. To go on: ingest resume {stream.name}")
         stands = True
     yield from _ledger_faults(partitions, ledger)
+    if (behind := answered(snapshot.behind_group)) is not None:
+        yield Problem(Level.DEGRADED, Kind.EARLIER_STATE, behind)
     if isinstance(topic, Survey) and topic.unanswered:
         yield Problem(Level.DEGRADED, Kind.NO_LEADER, unanswered_words(topic.unanswered))
     for message in lateness.silence(stream, state, snapshot.poll_seconds, snapshot.sensor_reason):

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     NO_TOPIC = "no topic"
     NO_LEADER = "no leader"
     LEDGER = "ledger"
+    EARLIER_STATE = "earlier state"
     FROZEN = "frozen run"
     SILENT_SENSOR = "silent sensor"
     LATE = "late"
@@ -66,6 +67,7 @@ def remedy(problem: Problem, stream: Stream) -> str:
         Kind.NO_TOPIC: "Create the topic, or correct its name.",
         Kind.NO_LEADER: "Start the partition's broker. The partition continues at its position.",
         Kind.LEDGER: "Look at the view accounting and at the check every_offset_accounted_for.",
+        Kind.EARLIER_STATE: "Nothing for this stream: the next run reads the records again.",
         Kind.FROZEN: "Nothing: the next run ends the frozen session.",
         Kind.SILENT_SENSOR: f"Switch {sensor} on, or start Dagster's daemon.",
         Kind.LATE: f"`ingest status {name}` names the partitions. A backlog shrinks faster with PARALLELISM.",

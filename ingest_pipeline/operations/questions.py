@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from ..core.behind_group import behind_group
 from ..core.errors import EnvironmentFault, IngestError, KafkaUnavailable
 from ..core.ledger import LedgerSnapshot
 from ..core.ledger_ports import Ledgers
@@ -79,6 +80,7 @@ class KafkaQuestions:
         self._ends_at = self._clients.clock.monotonic() + KAFKA_SECONDS
         # A quick refusal is about one topic, and the other topics may be well.
         self._server = Server(self._clients.clock, KAFKA_SECONDS / 2, lambda error: False)
+        self._group_server = Server(self._clients.clock, KAFKA_SECONDS / 2, lambda error: True)
 
     def surveys(self, ledgers: Mapping[str, LedgerSnapshot]) -> dict[str, Answer[Survey]]:
         """Stream → its topic compared with its positions. Topics are asked for together, and log bounds only where a
@@ -116,6 +118,20 @@ class KafkaQuestions:
         return self._server.ask(
             lambda: lateness.ask_kafka(self._topic(context), snapshot.partitions, limits, ledger.state)
         )
+
+    def behind_group(self, context: StreamContext, snapshot: StreamSnapshot) -> Answer[str | None]:
+        """See core/behind_group.py. Asked while records wait for a run, because a run commits for the group. With many
+        such streams, the later ones are not asked."""
+        waits = any(row.lag and row.owner is None for row in snapshot.partitions)
+        if not waits or self._clients.clock.monotonic() > self._ends_at:
+            return None
+        return self._group_server.ask(lambda: self._behind_group(context))
+
+    def _behind_group(self, context: StreamContext) -> str | None:
+        group = self._clients.group_id(context.stream)
+        offsets, ledger_id = self._topic(context).group_offsets(group), context.ledger.ledger_id()
+        commits = {p: offset.next_offset for p, offset in offsets.items() if offset.ledger_id == ledger_id}
+        return behind_group(group, context.ledger.positions(), commits)
 
     def _compared(
         self, context: StreamContext, identity: TopicIdentity, ends: Mapping[int, NextOffset], ledger: LedgerSnapshot

@@ -33,6 +33,7 @@ class StreamSnapshot:
     Attributes:
         topic: the topic compared with the positions.
         old_by_kafka: see lateness.ask_kafka.
+        behind_group: what core/behind_group.py says.
         letter_facts: None without an open dead letter.
         newest_at: partition → the Kafka timestamp of its newest row, as far as the table answers.
         rows_per_second: partition → rate. None: not asked.
@@ -46,6 +47,7 @@ class StreamSnapshot:
     ledger: LedgerSnapshot | IngestError
     topic: Answer[Survey] = NOT_ASKED
     old_by_kafka: Answer[Mapping[int, Collection[int]]] = field(default_factory=dict)
+    behind_group: Answer[str | None] = None
     accounting: Answer[Sequence[Account]] = ()
     open_letters: Answer[Sequence[LetterCount]] = ()
     letter_facts: Answer[LetterFacts | None] = None

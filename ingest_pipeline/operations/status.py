@@ -81,7 +81,8 @@ def snapshots(contexts: Iterable[StreamContext], rates: bool = False) -> list[St
             view = _with_tables(view, readable[name], context, ledger_questions, rates=rates)
             view = replace(view, partitions=partitions_of(view, readable[name]))
             if isinstance(view.topic, Survey):
-                view = replace(view, old_by_kafka=kafka_questions.old(context, view, readable[name]))
+                old = kafka_questions.old(context, view, readable[name])
+                view = replace(view, old_by_kafka=old, behind_group=kafka_questions.behind_group(context, view))
             views[name] = view
     return list(views.values())
 

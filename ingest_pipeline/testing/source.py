@@ -35,6 +35,7 @@ class MemorySource(Source):
         self._retry_seconds = retry_seconds
         self._next_offsets: dict[str, dict[int, NextOffset]] = {}
         self._reported_ends: dict[tuple[str, int], int] = {}
+        self._earlier_commits: dict[str, dict[int, int]] = {}
         self._away_since: float | None = None
         self._turn = 0
 
@@ -71,8 +72,13 @@ class MemorySource(Source):
     def acknowledge(self, topic: str, offsets: Mapping[int, NextOffset]) -> None:
         if self._broker.available:
             commits = self._broker.groups.setdefault((self._groups.get(topic, "ingest"), topic), {})
+            earlier = {p: commit.next_offset for p, commit in commits.items() if commit.ledger_id == self._ledger_id}
+            self._earlier_commits.setdefault(topic, earlier)
             for partition, offset in offsets.items():
                 commits[partition] = GroupOffset(offset.next_offset, LEDGER_MARK + self._ledger_id)
+
+    def earlier_commits(self, topic: str) -> Mapping[int, int]:
+        return self._earlier_commits.get(topic, {})
 
     def close(self) -> None:
         self._next_offsets = {}

@@ -67,6 +67,9 @@ class OneTopic:
     def acknowledge(self, offsets: Mapping[int, NextOffset]) -> None:
         self._source.acknowledge(self._topic, offsets)
 
+    def earlier_commits(self) -> Mapping[int, int]:
+        return self._source.earlier_commits(self._topic)
+
     def close(self) -> None:
         self._source.close()
 

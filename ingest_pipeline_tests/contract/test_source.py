@@ -251,6 +251,19 @@ class TestAcknowledge:
         assert {partition: commit.next_offset for partition, commit in commits.items()} == {0: 5, 1: 2}
         assert {commit.metadata for commit in commits.values()} == {"ingest-ledger:ledger-1"}
 
+    def test_the_commits_of_an_earlier_source_with_the_ledgers_mark_are_known(self, world: World) -> None:
+        topic = world.create(2)
+        for ledger_id, offset in (("ledger-1", 7), ("ledger-2", 3)):
+            source = world.reading(topic, starts(0, 1), group_id=f"group-{topic}", ledger_id=ledger_id)
+            source.acknowledge({0: NextOffset(offset)} if ledger_id == "ledger-1" else {1: NextOffset(offset)})
+            source.close()
+        later = world.reading(topic, starts(0, 1), group_id=f"group-{topic}", ledger_id="ledger-1")
+        assert later.earlier_commits() == {}
+        later.acknowledge({0: NextOffset(5)})
+        later.close()
+        assert later.earlier_commits() == {0: 7}
+        assert world.facts(topic).group_offsets(f"group-{topic}")[0].next_offset == 5
+
     def test_closing_twice_is_closing_once(self, world: World) -> None:
         source = world.source(world.create(1))
         source.close()

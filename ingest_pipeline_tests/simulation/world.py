@@ -109,7 +109,7 @@ class World(SharedState):
         return SimTopics(self.broker)
 
     def source(self, streams: Sequence[Stream], ledger_id: str) -> SimSource:
-        groups = {stream.topic: self._group(stream) for stream in streams}
+        groups = {stream.topic: self.group_id(stream) for stream in streams}
         return SimSource(self, groups, ledger_id, float(self.settings.for_job(streams[0].job).retry_seconds))
 
     def writing_connection(self, run_id: str, shared: bool = False) -> SimWritingConnection:
@@ -135,9 +135,9 @@ class World(SharedState):
         return SimDecoder(READING, self.settings.for_stream(stream.name).naive_timestamps)
 
     def start_policy(self, stream: Stream) -> StartPolicy:
-        return StartPolicy(self.settings.for_stream(stream.name).start_from, None, self._group(stream))
+        return StartPolicy(self.settings.for_stream(stream.name).start_from, None, self.group_id(stream))
 
-    def _group(self, stream: Stream) -> str:
+    def group_id(self, stream: Stream) -> str:
         return f"ingest-{stream.name}"
 
     # --- what happens -----------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class ScriptedConsumer:
         self.early = 0
         self.closed = False
         self.refusal: int | None = None
+        self.committed_before: list[TopicPartition] = []
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
         self.assigned.append({(partition.topic, partition.partition): partition.offset for partition in partitions})
@@ -91,6 +92,11 @@ class ScriptedConsumer:
     def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         keys = [(partition.topic, partition.partition) for partition in partitions]
         return [self.positions.get(key, TopicPartition(*key)) for key in keys]
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        if self.refusal is not None:
+            raise KafkaException(KafkaError(self.refusal))
+        return self.committed_before
 
     def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
         if self.refusal is not None:
@@ -167,8 +173,9 @@ class Stage:
     """A source on scripted clients.
 
     Attributes:
-        consumers: the reading consumer, and one for each commit with several groups.
-        refusal: the error code of every commit of the next consumers.
+        consumers: the reading consumer, one for each group's question, and one for each commit with several groups.
+        refusal: the error code of every question and commit of the next consumers.
+        committed_before: the answer to the next consumers' questions.
     """
 
     def __init__(self, *topics: str) -> None:
@@ -177,6 +184,7 @@ class Stage:
         self.topics = ScriptedTopics()
         self.consumers: list[ScriptedConsumer] = []
         self.refusal: int | None = None
+        self.committed_before: list[TopicPartition] = []
         self.source = KafkaSource(
             KAFKA,
             self.topics,
@@ -195,7 +203,12 @@ class Stage:
     def _consumer(self, config: dict[str, Any], logger: object) -> ScriptedConsumer:
         self.consumers.append(ScriptedConsumer(config, self.clock))
         self.consumers[-1].refusal = self.refusal
+        self.consumers[-1].committed_before = self.committed_before
         return self.consumers[-1]
+
+    @property
+    def committing(self) -> list[ScriptedConsumer]:
+        return [consumer for consumer in self.consumers if consumer.commits]
 
     def read(self, *steps: list[Message] | Callable[[], None]) -> list[Chunk]:
         """The chunks of TOPIC. Raises the error of a chunk without records."""

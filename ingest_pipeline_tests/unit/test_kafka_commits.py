@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, record
@@ -49,6 +49,26 @@ class TestCommits:
         (chunk,) = stage.read([record(5)])
         assert len(chunk.messages) == 1
 
+    def test_the_group_is_asked_once_before_the_first_commit(self, stage: Stage) -> None:
+        stage.committed_before = [
+            TopicPartition(TOPIC, 0, 70, metadata="ingest-ledger:ledger"),
+            TopicPartition(TOPIC, 1, 80, metadata="ingest-ledger:another"),
+        ]
+        assert stage.source.earlier_commits(TOPIC) == {}
+        for offset in (6, 7):
+            stage.source.acknowledge(TOPIC, {0: NextOffset(offset)})
+            stage.client.answer()
+            stage.clock.advance(1.0)
+        assert stage.source.earlier_commits(TOPIC) == {0: 70}
+        assert [commit[0].offset for commit in stage.client.commits] == [6, 7]
+        assert len(stage.consumers) == 2
+
+    def test_a_question_without_an_answer_delays_no_later_commit(self, stage: Stage) -> None:
+        stage.refusal = KafkaError._WAIT_COORD
+        stage.source.acknowledge(TOPIC, {0: NextOffset(6)})
+        assert stage.source.earlier_commits(TOPIC) == {}
+        assert [commit[0].offset for commit in stage.client.commits] == [6]
+
 
 class TestCommitsOfSeveralGroups:
     """Each request has a consumer of its own."""
@@ -59,8 +79,8 @@ class TestCommitsOfSeveralGroups:
             for number in range(20):
                 stage.source.acknowledge(f"t{number}", {0: NextOffset(6)})
             stage.read_all([])
-        assert len(stage.consumers) == pytest.approx(1 + 30 * 0.1 / 0.25, abs=2)
-        groups = [consumer.config["group.id"] for consumer in stage.consumers[1:]]
+        assert len(stage.committing) == pytest.approx(30 * 0.1 / 0.25, abs=2)
+        groups = [consumer.config["group.id"] for consumer in stage.committing]
         assert len(set(groups)) == len(groups), "the topic that waits longest is next"
 
     def test_a_group_has_at_most_one_request_a_second(self) -> None:
@@ -68,7 +88,7 @@ class TestCommitsOfSeveralGroups:
         for offset in range(30):
             stage.source.acknowledge(TOPIC, {0: NextOffset(offset)})
             stage.read_all([])
-        assert [consumer.config["group.id"] for consumer in stage.consumers[1:]] == [f"group-{TOPIC}"] * 3
+        assert [consumer.config["group.id"] for consumer in stage.committing] == [f"group-{TOPIC}"] * 3
         assert all(consumer.closed for consumer in stage.consumers[1:])
 
     def test_closing_sends_the_rest_of_every_group(self) -> None:
@@ -76,7 +96,7 @@ class TestCommitsOfSeveralGroups:
         for number in range(20):
             stage.source.acknowledge(f"t{number}", {0: NextOffset(number)})
         stage.source.close()
-        commits = {consumer.config["group.id"]: consumer.commits[0][0].offset for consumer in stage.consumers[1:]}
+        commits = {consumer.config["group.id"]: consumer.commits[0][0].offset for consumer in stage.committing}
         assert commits == {f"group-t{number}": number for number in range(20)}
 
     def test_a_failure_is_logged_once_for_each_group(

@@ -12,7 +12,7 @@ import pytest
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, IngestError, KafkaUnavailable, TopicMissing
 from ingest_pipeline.core.ledger import LedgerSnapshot, Owners, StreamState
-from ingest_pipeline.core.record import NextOffset, TopicIdentity
+from ingest_pipeline.core.record import GroupOffset, NextOffset, TopicIdentity
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.levels import Level
 from ingest_pipeline.operations.questions import KAFKA_SECONDS
@@ -32,12 +32,15 @@ class Servers:
 
     Attributes:
         silent: Kafka's answers that cost their time-out and fail.
+        group_offset: of every stream's group, with the ledger's mark. The answer takes `group_seconds`.
         refuses: topic → its own error, at once.
         ledger_errors: question → error.
         questions: what was asked, in order.
     """
 
     silent: Collection[str] = ()
+    group_offset: int = 10
+    group_seconds: float = 0.0
     refuses: dict[str, IngestError] = field(default_factory=dict)
     ledger_errors: dict[str, IngestError] = field(default_factory=dict)
     ledger_seconds: float = 0.0
@@ -88,7 +91,18 @@ class Servers:
             name=stream.topic,
             start_offsets=lambda _: self._kafka(f"start_offsets {stream.name}", timeout_seconds, offsets),
             high_watermarks=lambda _: {},
+            group_offsets=self._group_offsets,
         )
+
+    def group_id(self, stream: Stream) -> str:
+        return stream.name
+
+    def _group_offsets(self, group: str) -> dict[int, GroupOffset]:
+        self.clock.advance(self.group_seconds)
+        return self._kafka(f"group {group}", 0.0, {0: GroupOffset(self.group_offset, "ingest-ledger:one")})
+
+    def ledger(self, stream: Stream) -> Any:
+        return SimpleNamespace(ledger_id=lambda: "one", positions=lambda: self._snapshot(stream.name).positions)
 
     def _kafka(self, question: str, timeout_seconds: float, answer: Any) -> Any:
         self.questions.append(question)
@@ -158,3 +172,23 @@ def test_the_ledger_is_asked_no_more_once_it_is_silent(sqlstate: str, seconds: f
     assert {level for level, _ in told} == {Level.UNKNOWN}
     assert {len(messages) for _, messages in told} == {2}, "the reason once, and what is allowed"
     assert [question for question in servers.questions if question in OF_LEDGERS] == asked
+
+
+def test_a_ledger_behind_its_own_group_is_degraded() -> None:
+    ((level, messages),) = Servers(group_offset=80).statuses([READING])
+    assert (level, messages[0]) == (
+        Level.DEGRADED,
+        "the ledger is 70 offsets behind its own group reading: partition 0 at 10 of 80. The database was restored or"
+        " failed over to an earlier state. The records in between are read again. The database's other tables may be of"
+        " the earlier time too",
+    )
+
+
+def test_slow_answers_about_groups_leave_later_groups_out() -> None:
+    servers = Servers(group_offset=80, group_seconds=KAFKA_SECONDS / 4)
+    levels = [level for level, _ in servers.statuses()]
+    assert levels == [Level.DEGRADED] * 5 + [Level.HEALTHY] * 45
+
+
+def test_a_group_without_an_answer_is_no_fault() -> None:
+    assert {level for level, _ in Servers(silent=["group reading_0"]).statuses()} == {Level.HEALTHY}

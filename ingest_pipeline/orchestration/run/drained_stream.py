@@ -26,7 +26,7 @@ from ...core.lane import Lane, Opening
 from ...core.ledger import Holder
 from ...core.ledger_ports import Ledger, WritingConnection
 from ...core.loss import as_error, unverified
-from ...core.ports import Topic
+from ...core.ports import Source, Topic
 from ...core.record import StoredPosition, TopicIdentity
 from ...core.start import begin, check_identity, unanswered_words
 from ...operations.limits import batch_limits, record_rules
@@ -34,6 +34,7 @@ from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
 from ..checks import CheckResult, Evaluations, check_results
 from ..view import START_GRACE_SECONDS
+from .earlier_state import EarlierState
 from .journal import Journal
 from .report import Reporter, known_row_count, owners_metadata
 
@@ -79,6 +80,7 @@ class DrainedStream:
         self.context, self.name, self.key = context, context.stream.name, key
         self.opening: Opening | None = None
         self._lane: Lane | None = None
+        self._earlier_state: EarlierState | None = None
         self._journal, self._log, self._stop, self._share = journal, log, stop, share
         self._evaluations = evaluations
         self._neighbours, self._last_passed = neighbours, cache(last_passed)
@@ -126,8 +128,9 @@ class DrainedStream:
     def _reopen(self) -> Opening | None:
         return None if self.context.ledger.state().paused else self._open()
 
-    def connect(self, connection: WritingConnection, by_hand: bool) -> Lane:
+    def connect(self, connection: WritingConnection, source: Source, by_hand: bool) -> Lane:
         """Make the stream's lane on the run's connection."""
+        self._earlier_state = EarlierState(self.context, source, self._journal)
         clients, stream = self.context.clients, self.context.stream
         decoder = clients.decoder(stream)
         self._lane = Lane(
@@ -262,6 +265,8 @@ class DrainedStream:
             limit_reached: see `check_results`.
         """
         for result in check_results(self.context, limit_reached, self._evaluations):
+            if self._earlier_state is not None:
+                result = self._earlier_state.judged(result, self._positions, self.lane.progress.from_offsets)
             if result.grave and not result.passed:
                 self._failed_checks[result.name] = result
             elif (failed := self._failed_checks.get(result.name)) is not None:

@@ -92,7 +92,7 @@ class JobRun:
         cleanup.enter_context(closing(source))
         connection = clients.writing_connection(self._run.run_id, shared=self._shared)
         cleanup.callback(connection.close)
-        lanes = [stream.connect(connection, by_hand) for stream in self._streams]
+        lanes = [stream.connect(connection, source, by_hand) for stream in self._streams]
         self._opening_seconds = clients.clock.monotonic() - self._began_at
         others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
         if self._shard is not None and not any(lane.session.positions for lane in lanes):
