@@ -34,6 +34,8 @@ QUICK_SINGLE_NODE = {
     "log.cleaner.backoff.ms": "500",
     "log.cleaner.dedupe.buffer.size": "8388608",
 }
+_FENCED = (KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.INVALID_REPLICA_ASSIGNMENT)
+"""Answers to a new topic after a broker's start or freeze, until the controller lets the broker in again."""
 HEAP = "-Xms256m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
@@ -82,9 +84,7 @@ class RealKafka(LocalServer):
                 self.admin.create_topics([topic], request_timeout=30)[topic.topic].result(30)
                 break
             except KafkaException as error:
-                # After a start or a freeze a node answers this until its controller lets it in again.
-                fenced = error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
-                if not fenced or time.monotonic() > deadline:
+                if error.args[0].code() not in _FENCED or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
         self.wait_for_leaders(topic.topic)

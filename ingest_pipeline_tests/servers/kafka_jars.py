@@ -158,8 +158,12 @@ class KafkaProcess:
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Pause the process with SIGSTOP, until ``thaw``."""
+        """Pause the process with SIGSTOP, until ``thaw``. On return none of its threads runs.
+
+        On a busy machine the other threads answer clients until the first one has been scheduled and takes the signal.
+        """
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -70,6 +70,7 @@ class SchemaRegistryServer(LocalServer):
         """Pause the process with SIGSTOP, until `thaw`. Its schemas stay."""
         assert self._child is not None
         os.kill(self._child.pid, signal.SIGSTOP)
+        os.waitpid(self._child.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         assert self._child is not None
