@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,30 @@ Make = Callable[..., Bench]
 
 
 @contextmanager
-def full_disk() -> Iterator[list[str]]:
-    """Every SQLite file of this process may grow no more. Yields what SQLite said."""
-    message: list[str] = []
+def new_connections(pragma: str) -> Iterator[list[str]]:
+    """Every new SQLite connection of this process gets the pragma. Yields SQLite's errors."""
+    errors: list[str] = []
 
-    def no_page_more(connection: Any, _: object) -> None:
+    def set_pragma(connection: Any, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
-            connection.execute("pragma max_page_count = 1")  # SQLite takes the present size for less than that
+            connection.execute(f"pragma {pragma}")
 
-    def noted(context: Any) -> None:
+    def note(context: Any) -> None:
         if context.sqlalchemy_exception is not None:
-            message.append(str(context.original_exception))
+            errors.append(str(context.original_exception))
 
-    sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", no_page_more)
-    sqlalchemy.event.listen(sqlalchemy.Engine, "handle_error", noted)
+    sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", set_pragma)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "handle_error", note)
     try:
-        yield message
+        yield errors
     finally:
-        sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", no_page_more)
-        sqlalchemy.event.remove(sqlalchemy.Engine, "handle_error", noted)
+        sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", set_pragma)
+        sqlalchemy.event.remove(sqlalchemy.Engine, "handle_error", note)
+
+
+def full_disk() -> AbstractContextManager[list[str]]:
+    """SQLite takes a smaller maximum for the present size, so that no file grows."""
+    return new_connections("max_page_count = 1")
 
 
 @contextmanager
@@ -60,13 +65,13 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[list[
 
 @contextmanager
 def locked(instance_folder: Path) -> Iterator[list[str]]:
-    """Another process holds the files of the instance's event log."""
-    files = list(instance_folder.rglob("*.db"))
-    connections = [sqlite3.connect(file, isolation_level=None) for file in files]
+    """Another process holds the files of the instance's event log. SQLite waits 0.1 s for a lock instead of 30 s."""
+    connections = [sqlite3.connect(file, isolation_level=None) for file in instance_folder.rglob("*.db")]
     for connection in connections:
         connection.execute("begin exclusive")
     try:
-        yield [str(file) for file in files]
+        with new_connections("busy_timeout = 100") as errors:
+            yield errors
     finally:
         for connection in connections:
             connection.close()
@@ -147,6 +152,6 @@ def test_a_full_disk(bench: Bench) -> None:
 
 
 def test_a_locked_file(bench: Bench) -> None:
-    run_id, files = drained_through(bench, locked(Path(bench.instance.root_directory)))
-    assert files
+    run_id, errors = drained_through(bench, locked(Path(bench.instance.root_directory)))
+    assert "database is locked" in errors
     assert_everything_is_reported(bench, run_id)
