@@ -13,9 +13,9 @@ SHELL = /bin/bash
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed
-# Two processes on two cores: with four, tests of real servers ran into their time limits. The tests of a file share
-# their servers. Files with a slow test come first, see conftest.py: xdist would start files of one test last.
-PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
+# Four processes on two cores, because the tests of real servers mostly wait. The tests of a file share their servers.
+# conftest.py orders the files: xdist would start files of one test last.
+PARALLEL = -n 4 --dist loadfile --no-loadscope-reorder
 FAULTS ?= 30
 RECORDS ?= 100000
 STEPS ?= 100000

@@ -66,9 +66,20 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need Kafka. Files with a slow test come first, so none of these runs alone at the end."""
-    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow_files)
+    """Mark the tests that need Kafka, and put a file with slow tests beside every two other files.
+
+    Slow tests mostly wait and other tests mostly compute, so that the processes rarely do the same at a time. The files
+    with the longest time-outs come first, so that none of them runs alone at the end.
+    """
+    slow: dict[Path, float] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            timeout = item.get_closest_marker("timeout")
+            slow[item.path] = max(slow.get(item.path, 0.0), timeout.args[0] if timeout else 0.0)
+    others = dict.fromkeys(item.path for item in items if item.path not in slow)
+    order = {path: 2 * number for number, path in enumerate(sorted(slow, key=lambda path: -slow[path]))}
+    order |= {path: number for number, path in enumerate(others)}
+    items.sort(key=lambda item: order[item.path])
     for item in items:
         if _KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)

@@ -25,6 +25,8 @@ from ingest_pipeline_tests.samples import READING
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
+pytestmark = pytest.mark.slow
+
 
 def lines(topic: str = "reading", **environ: str) -> list[tuple[bool, str]]:
     """The lines of `ingest check` about Kafka."""

@@ -17,6 +17,7 @@ from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import good, message
 from ingest_pipeline_tests.servers.proxy import TcpProxy
 
+pytestmark = pytest.mark.slow
 RECORDS, DEVICE = 200, "d" * 10_000
 
 

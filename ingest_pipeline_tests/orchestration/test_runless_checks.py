@@ -18,7 +18,7 @@ from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, re
 from ingest_pipeline_tests.orchestration.test_sensor import failing_tick
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 Make = Callable[..., Bench]
 
 

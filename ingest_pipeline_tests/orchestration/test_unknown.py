@@ -15,6 +15,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 
+pytestmark = pytest.mark.slow
 Make = Callable[..., Bench]
 
 

@@ -16,6 +16,7 @@ HAPPENS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # shrinking takes its time
 def test_the_invariants_hold() -> None:
     """In a process of its own: Hypothesis draws constants from whatever modules are loaded, so that other tests in the
