@@ -12,7 +12,6 @@ from dagster._core.storage.asset_check_execution_record import (
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.loss import topic_gone
 from ..core.start import survey, unanswered_words
-from ..core.stream import Stream
 from ..operations.levels import Level, judge_error
 from ..operations.problems import Kind, Problem
 from ..operations.refused_records import judge_letters, letter_facts
@@ -94,8 +93,8 @@ def check_results(
     """Evaluate every check now.
 
     Args:
-        limit_reached: the message of a run that stopped at the dead-letter limit. The ledger does not show it, because
-            the batch was not committed.
+        limit_reached: the message of a run that stopped at the dead-letter limit. Its batch was not committed, so the
+            ledger has no such dead letters.
         evaluations: check → function. None: EVALUATIONS.
     """
     for name, evaluate in (evaluations or EVALUATIONS).items():
@@ -217,7 +216,7 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {check.name for check in context.selected_asset_check_keys}
-        for verdict in check_results(stream_context, limit_reached(context.instance, stream)):
+        for verdict in check_results(stream_context, limit_reached(context.instance, stream_context)):
             if verdict.name in selected:
                 yield dg.AssetCheckResult(
                     asset_key=key,
@@ -231,12 +230,14 @@ def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
     return evaluate
 
 
-def limit_reached(instance: dg.DagsterInstance, stream: Stream) -> str | None:
-    """The failure of the stream's newest ended run, if it is the dead-letter limit."""
+def limit_reached(instance: dg.DagsterInstance, stream_context: StreamContext) -> str | None:
+    """The status' message about the stream's newest ended run, if the run stopped at the dead-letter limit. None once
+    an operator has acted."""
+    stream = stream_context.stream
     newest = instance.get_runs(dg.RunsFilter(job_name=tags.job_name(stream.job), statuses=ENDED), limit=1)
     candidates = [failed_by_hand(instance, stream), *newest]
     reached = f"failed:{DeadLetterLimit.__name__}"
-    stopped = [run for run in candidates if run is not None and tags.outcome_of(run.tags, stream) == reached]
-    if not stopped:
+    if not any(run is not None and tags.outcome_of(run.tags, stream) == reached for run in candidates):
         return None
-    return f"run {stopped[0].run_id[:8]} stopped at the dead-letter limit: its failure shows the reasons and offsets"
+    problems = status_of(stream_context).problems
+    return next((problem.message for problem in problems if problem.kind == Kind.FAILED_RUN), None)

@@ -60,24 +60,33 @@ class DagsterDev:
     Args:
         arguments: what to load; our workspace.yaml when there are none.
         settings: what our dagster.yaml gets in addition.
+        project: a project of the tool `dg`, which `dg dev` loads instead.
     """
 
     def __init__(
-        self, folder: Path, environ: Mapping[str, str], arguments: Sequence[str] = (), settings: str = ""
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        arguments: Sequence[str] = (),
+        settings: str = "",
+        project: Path | None = None,
     ) -> None:
         self.folder, self.port = folder, free_port()
         self._settings = settings
-        self._arguments = arguments
+        self._arguments, self._project = arguments, project
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
         self.environ = {**kept, "PYTHONPATH": str(ROOT), **environ}
         self._child: Child | None = None
 
     def __enter__(self) -> Self:
         (self.folder / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text() + self._settings)
-        if not self._arguments:
+        if not self._arguments and self._project is None:
             shutil.copy(ROOT / "workspace.yaml", self.folder)
-        command = [sys.executable, "-m", "dagster", "dev", "--host", HOST, "--port", str(self.port), *self._arguments]
-        self._child = Child("Dagster", command, self.folder / "dagster.log", env=self.environ, cwd=self.folder)
+        dagster = [sys.executable, "-m", "dagster"]
+        tool = dagster if self._project is None else [str(Path(sys.executable).with_name("dg"))]
+        command = [*tool, "dev", "--host", HOST, "--port", str(self.port), *self._arguments]
+        cwd = self._project or self.folder
+        self._child = Child("Dagster", command, self.folder / "dagster.log", env=self.environ, cwd=cwd)
         try:
             wait_for("the code location", self._loaded, START_SECONDS, every=0.2)
         except BaseException:

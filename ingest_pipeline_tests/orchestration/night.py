@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
@@ -22,7 +23,7 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
-from ingest_pipeline.orchestration.checks import check_results, limit_reached
+from ingest_pipeline.orchestration.checks import CHECKS, check_results, limit_reached, newest_evaluation
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
@@ -33,8 +34,11 @@ from ingest_pipeline_tests.orchestration.webhook import Webhook
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 TEMPERATURE: Stream = STREAMS[0]
-ALERT_SECONDS = 30
+ALERT_SECONDS = 60
+"""The default of ALERT_AFTER_SECONDS."""
 _WELL = {"temperature is well again", "temperature, price are well again"}
+_RECOVERY_SECONDS = 150
+_STATE = re.compile(r'ingest_stream_state\{state="(\w+)",stream="temperature"\} 1\.0')
 HEALTH = {"healthy": 200, "degraded": 200, "stopped": 503, "unknown": 504}
 
 
@@ -43,10 +47,14 @@ class Look:
     """What each of them says about the stream.
 
     Attributes:
+        served: the status by `ingest metrics`.
+        state: the metric ingest_stream_state.
         checks: the checks that do not pass, as the Execute button would find: name → description.
     """
 
     status: dict[str, Any]
+    served: dict[str, Any]
+    state: str
     health: tuple[int, str]
     checks: dict[str, str]
 
@@ -103,9 +111,42 @@ class Night:
         return done.stdout
 
     def look(self) -> Look:
-        status: dict[str, Any]
         (status,) = json.loads(self.ingest("status", "temperature", "--json"))
-        return Look(status, self._health(), self._checks())
+        state = _STATE.search(self._get("/metrics")[1])
+        assert state is not None
+        return Look(status, self.served(), state[1], self._get("/healthz"), self._checks())
+
+    def served(self) -> dict[str, Any]:
+        """The status by `ingest metrics`."""
+        status: dict[str, Any] = json.loads(self._get("/status")[1])[0]
+        assert status["stream"] == "temperature"
+        return status
+
+    def shown_checks(self) -> dict[str, str]:
+        """The checks that do not pass in Dagster's UI: name → description."""
+        with self._instance() as instance:
+            newest = {name: newest_evaluation(instance, dg.AssetKey("temperature"), name) for name in CHECKS}
+        return {name: result.description for name, result in newest.items() if result and not result.passed}
+
+    def recovery(self, skipped: int) -> dict[str, float]:
+        """Who → after how many seconds the words are right again.
+
+        Args:
+            skipped: earlier messages of the webhook.
+        """
+        is_right = {
+            "status": lambda: self.served()["level"] == "healthy",
+            "healthz": lambda: self._get("/healthz") == (200, "ok\n"),
+            "alert": lambda: any(text.splitlines()[0] in _WELL for text in self.webhook.texts[skipped:]),
+            "checks": lambda: self.shown_checks() == {},
+        }
+        began, seconds = time.monotonic(), dict[str, float]()
+        while len(seconds) < len(is_right):
+            now = time.monotonic() - began
+            assert now < _RECOVERY_SECONDS, (seconds, self.served(), self.webhook.texts[skipped:], self.shown_checks())
+            seconds |= {who: now for who, right in is_right.items() if who not in seconds and right()}
+            time.sleep(0.2)
+        return seconds
 
     def is_well(self) -> bool:
         (status,) = json.loads(self.ingest("status", "temperature", "--json"))
@@ -119,21 +160,26 @@ class Night:
         runs = [run for run in self.dev.runs("temperature") if run.run_id in owners]
         return int(runs[0].tags["ingest/pid"]) if runs and "ingest/pid" in runs[0].tags else None
 
-    def _health(self) -> tuple[int, str]:
+    def _get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"{self.address}/healthz", timeout=20) as answer:
+            with urllib.request.urlopen(f"{self.address}{path}", timeout=20) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
 
     def _checks(self) -> dict[str, str]:
         clients = Clients(load_settings({stream.name: stream.job for stream in STREAMS}, self.environ))
-        # The paths in dagster.yaml are relative.
-        with chdir(self.folder), dg.DagsterInstance.from_config(str(self.folder)) as instance:
-            limit = limit_reached(instance, TEMPERATURE)
+        with self._instance() as instance:
+            limit = limit_reached(instance, StreamContext(TEMPERATURE, clients))
         results = list(check_results(StreamContext(TEMPERATURE, clients), limit))
         clients.close()
         return {result.name: result.description for result in results if not result.passed}
+
+    @contextmanager
+    def _instance(self) -> Iterator[dg.DagsterInstance]:
+        # The paths in dagster.yaml are relative.
+        with chdir(self.folder), dg.DagsterInstance.from_config(str(self.folder)) as instance:
+            yield instance
 
     def _environ(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
@@ -166,10 +212,6 @@ class Night:
     def alert(self, skipped: int) -> str | None:
         """The first message about the stream behind the first messages."""
         return next((text for text in self.webhook.texts[skipped:] if text.startswith("temperature")), None)
-
-    def is_posted_well(self, skipped: int) -> bool:
-        """Whether a message behind the first messages says that the stream is well."""
-        return any(text.splitlines()[0] in _WELL for text in self.webhook.texts[skipped:])
 
     def wait_until_well(self, seconds: float = 120) -> None:
         wait_for("the stream to be well", self.is_well, seconds, every=0.5)

@@ -275,7 +275,9 @@ def test_a_run_that_stops_at_the_limit_is_red_and_stays_so_by_hand(make_bench: M
     assert "in a row" in message or "of the last" in message
     (found,) = [check for check in checked_by_hand(bench) if check.check_name == WITHIN_LIMIT]
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert "stopped at the dead-letter limit" in (found.description or "")
+    (stream,) = status(bench, 2)
+    assert found.description == stream["messages"][0]
+    assert found.description.endswith(message)
 
 
 def test_so_is_one_launched_by_hand_until_one_goes_well(make_bench: Make) -> None:
@@ -285,10 +287,11 @@ def test_so_is_one_launched_by_hand_until_one_goes_well(make_bench: Make) -> Non
 
     def reached() -> bool:
         (check,) = [check for check in checked_by_hand(bench) if check.check_name == WITHIN_LIMIT]
-        return check.severity == dg.AssetCheckSeverity.ERROR and "stopped at the" in str(check.description)
+        return check.severity == dg.AssetCheckSeverity.ERROR and "in a row were refused" in str(check.description)
 
     assert reached()
     bench.clients.ledger(bench.stream).allow_letters(100)
+    assert not reached(), "an operator has acted"
     bench.drain()
     assert not reached()
 

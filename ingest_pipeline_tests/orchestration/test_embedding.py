@@ -101,10 +101,8 @@ root_module = "my_project"
 """
 
 
-@pytest.mark.slow
-def test_the_example_belongs_into_the_folder_of_a_dg_project(project: Path) -> None:
-    if find_spec("dagster_dg_cli") is None:
-        pytest.skip("dagster-dg-cli is not installed")
+def make_dg_project(project: Path) -> None:
+    """As `create-dagster` and the page have it."""
     package = project / "src/my_project"
     package.parent.mkdir()
     (project / "my_project").rename(package)
@@ -112,6 +110,13 @@ def test_the_example_belongs_into_the_folder_of_a_dg_project(project: Path) -> N
     (package / "definitions.py").rename(package / "defs/ingest.py")
     (package / "definitions.py").write_text(DG_DEFINITIONS)
     (project / "pyproject.toml").write_text(DG_PYPROJECT)
+
+
+@pytest.mark.slow
+def test_the_example_belongs_into_the_folder_of_a_dg_project(project: Path) -> None:
+    if find_spec("dagster_dg_cli") is None:
+        pytest.skip("dagster-dg-cli is not installed")
+    make_dg_project(project)
     checked = dg_tool(project, "check", "defs")
     assert checked.returncode == 0, checked.stderr + checked.stdout
     listed = dg_tool(project, "list", "defs", "--json")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
+from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, WITHIN_LIMIT
 from ingest_pipeline.orchestration.sensor.runless_checks import CHECK_SECONDS, IDLE_SECONDS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -100,6 +102,27 @@ def test_failing_ticks_report_that_up_to_date_is_unknown(make_bench: Make) -> No
     failing_tick(bench)
     assert results(bench) == [False]
     assert newest(bench, UP_TO_DATE) == (False, f"unknown: {message}")
+
+
+def test_the_first_answer_after_an_outage_turns_green_at_once(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(4))
+    bench.drain()
+    outage = True
+
+    def identities(ask: Callable[..., Any], topics: Any) -> Any:
+        if outage:
+            raise KafkaUnavailable("no answer")
+        return ask(topics)
+
+    bench.clients.changes["topics"]["identities"] = identities
+    failing_tick(bench)
+    bench.clock.seconds += CHECK_SECONDS
+    failing_tick(bench)
+    assert newest(bench, UP_TO_DATE) == (False, "unknown: no answer")
+    outage = False
+    bench.tick()
+    assert newest(bench, UP_TO_DATE)[0]
 
 
 def test_a_short_outage_is_not_reported(make_bench: Make) -> None:

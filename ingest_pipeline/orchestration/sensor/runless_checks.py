@@ -54,7 +54,7 @@ class RunlessChecks:
         if was_lost:  # the loss was accepted or dismissed, or the topic is back, and no run may follow
             self._report(instance, no_loss(self._stream_context))
         was_refused = _has_failed(self._newest(instance, WITHIN_LIMIT))
-        if was_refused and not limit_reached(instance, self._stream_context.stream):
+        if was_refused and not limit_reached(instance, self._stream_context):
             self._report(instance, within_limit(self._stream_context))  # the letters were settled or acknowledged
         if has_lag or was_late:
             self._report(instance, up_to_date(self._stream_context))
@@ -62,8 +62,9 @@ class RunlessChecks:
             self._idle_since = self._clock.monotonic()
 
     def servers_answered(self) -> None:
-        """Ends the series of failed ticks."""
-        self._failing_since = None
+        """Ends the series of failed ticks. The checks are due at once, because one may be reported as unknown."""
+        if self._failing_since is not None:
+            self._failing_since = self._checked_at = None
 
     def after_loss(self, instance: dg.DagsterInstance, error: IngestError) -> None:
         self._idle_since = self._checked_at = None

@@ -1,0 +1,111 @@
+"""A newcomer's first hour behind the demo: a stream of one's own on a Kafka of one's own, then in a `dg` project.
+
+The last lines of the output are the seconds that each step took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
+from ingest_pipeline_tests.orchestration.dagster_dev import ROOT, DagsterDev
+from ingest_pipeline_tests.orchestration.test_embedding import PLACE, make_dg_project, project
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+__all__ = ["project"]
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.empty_database, pytest.mark.timeout(300)]
+
+
+@dataclass
+class Newcomer:
+    """Types the commands of a page in a folder."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def ingest(self, *words: str, code: int = 0) -> str:
+        began = time.monotonic()
+        command = [sys.executable, "-m", "ingest_pipeline.cli.main", *words]
+        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False)
+        print(f"{time.monotonic() - began:5.1f} s: ingest {' '.join(words)}")
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def levels(self) -> dict[str, str]:
+        """Stream → level."""
+        command = [sys.executable, "-m", "ingest_pipeline.cli.main", "status", "--json"]
+        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False)
+        return {stream["stream"]: stream["level"] for stream in json.loads(done.stdout)}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A copy of the package whose streams.py has README's edit."""
+    package = tmp_path / "ingest_pipeline"
+    shutil.copytree(ROOT / "ingest_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    streams = package / "streams.py"
+    before, _, _ = streams.read_text().partition("STREAMS = [")
+    streams.write_text(before + block)
+    return tmp_path
+
+
+@pytest.fixture
+def environ(own_kafka: RealKafka, database_url: str) -> Iterator[dict[str, str]]:
+    """README's two settings."""
+    kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
+    yield {**kept, "KAFKA_BOOTSTRAP_SERVERS": own_kafka.bootstrap_servers, "DATABASE_URL": database_url}
+    for topic in ("temperature", "price", "humidity", "orders"):
+        own_kafka.delete_topic(topic)
+
+
+def test_a_stream_of_ones_own_on_a_kafka_of_ones_own(clone: Path, environ: dict[str, str]) -> None:
+    newcomer = Newcomer(clone, {**environ, "PYTHONPATH": str(clone)})
+    shutil.copy(ROOT / "dagster.yaml", clone)
+    checked = newcomer.ingest("check", code=1)
+    assert "humidity" in checked
+    with DagsterDev(clone, newcomer.environ):
+        assert set(newcomer.levels().values()) == {"degraded"}  # the topics are not there yet
+        newcomer.ingest(
+            *("simulate", "--topics", "temperature,price,humidity", "--create-topics"),
+            *("--records", "300", "--rate", "0", "--broken-every", "0"),
+        )
+        wait_for("every stream to be well", lambda: set(newcomer.levels().values()) == {"healthy"}, 60)
+        url = environ["DATABASE_URL"]
+        tables = ("temperature", "price", "humidity")
+        rows = wait_for("300 rows", lambda: sum(query(url, f"select count(*) from {t}")[0] for t in tables) == 300)
+        assert rows
+        newcomer.ingest("check")
+        newcomer.ingest("tail", "humidity", "-n", "1")
+    newcomer.ingest("status")
+
+
+def test_a_stream_in_a_dg_project(
+    project: Path, environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if find_spec("dagster_dg_cli") is None:
+        pytest.skip("dagster-dg-cli is not installed")
+    make_dg_project(project)
+    environ |= {"PYTHONPATH": f"{project / 'src'}:{ROOT}", "INGEST_STREAMS": PLACE, "DAGSTER_DISABLE_TELEMETRY": "1"}
+    newcomer = Newcomer(project, environ)
+    newcomer.ingest("migrate")
+    newcomer.ingest(
+        "simulate", "--topics", "orders", "--create-topics", "--records", "50", "--rate", "0", "--broken-every", "0"
+    )
+    home = tmp_path_factory.mktemp("home")
+    with DagsterDev(home, {**environ, "HOME": str(home), "DAGSTER_HOME": str(home)}, project=project):
+        wait_for("the rows", lambda: query(environ["DATABASE_URL"], "select count(*) from orders") == [50], 60)
+        assert newcomer.levels() == {"orders": "healthy"}
