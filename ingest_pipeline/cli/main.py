@@ -179,7 +179,7 @@ def migrate(dry_run: bool) -> None:
 @main.command()
 @click.argument("stream", type=StreamName())
 @click.option(
-    "--reason", default="paused by hand", show_default=True, help="The reason that the sensor and `ingest status` show."
+    "--reason", default="by hand", show_default=True, help="The reason that the sensor and `ingest status` show."
 )
 def pause(stream: Stream, reason: str) -> None:
     """Stop a stream's runs within a batch, on every machine, until `ingest resume`.

@@ -61,7 +61,7 @@ def remedy(problem: Problem, stream: Stream) -> str:
         Kind.REFUSED_QUESTION: "Do what the message says. `ingest check` tries every server, table and right.",
         Kind.FAILED_RUN: try_again,
         Kind.PAUSED: f"`ingest resume {name}` lets it go on.",
-        Kind.NO_RUN: f"Look at the last tick of {sensor} in Dagster, and at the daemon.",
+        Kind.NO_RUN: f"Switch {sensor} on, start Dagster's daemon, or read why its last tick launched no run.",
         Kind.STUCK: f"`ingest status {name}` names the owner. The run's log says what it retries.",
         Kind.NO_ANSWER: try_again,
         Kind.NO_TOPIC: "Create the topic, or correct its name.",

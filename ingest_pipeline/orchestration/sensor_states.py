@@ -29,8 +29,8 @@ def reasons(instance: dg.DagsterInstance, jobs: Collection[str]) -> dict[str, st
     silent_seconds = 0.0 if heartbeat is None else time.time() - heartbeat.timestamp
     words = {}
     for job in jobs:
-        if (name := sensor_name(job)) in switched_off:
-            words[job] = f"paused by hand, as {name} is switched off in Dagster"
+        if sensor_name(job) in switched_off:
+            words[job] = "the sensor is switched off in Dagster"
         elif silent_seconds > HEARTBEAT_SECONDS:
             words[job] = f"Dagster's daemon is down, and gave its last sign of life {silent_seconds:,.0f} s ago"
     return words

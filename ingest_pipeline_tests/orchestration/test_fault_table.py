@@ -168,7 +168,7 @@ FAULTS = [
     Fault("topic re-created", recreate_topic, accept_loss, "stopped", "another one of the same name", NO_LOSS),
     Fault("column dropped", drop_column, add_column, "stopped", "device_id", AS_DECLARED),
     Fault("right revoked", revoke, grant, "stopped", "permission denied for table temperature"),
-    Fault("sensor off", switch_off, switch_on, "stopped", "paused by hand"),
+    Fault("sensor off", switch_off, switch_on, "stopped", "is switched off in Dagster"),
     Fault("daemon dead", kill_daemon, restart_dagster, "stopped", "no run drains"),
 ]
 

@@ -249,11 +249,12 @@ CASES = [
         snapshot(
             ledger=ledger(replace(WAITS, ticked_at=NOW - HOUR), owners=NOBODY),
             topic=BEHIND,
-            sensor_reason="paused by hand",
+            sensor_reason="the sensor is switched off",
         ),
         BEHIND_BY,
-        "no run drains, and 7 records wait, some for more than 60 s: paused by hand",
-        "reading_sensor has not looked for 1:00:00: paused by hand. The live run ends at its age, and no other comes",
+        "no run drains, and 7 records wait, some for more than 60 s: the sensor is switched off",
+        "reading_sensor has not looked for 1:00:00: the sensor is switched off. The live run ends at its age, and no"
+        " other comes",
     ),
     stopped(
         "a failed run, and no other comes",

@@ -10,7 +10,7 @@ from .operation import Operation, Outcome, by_run
 class PauseConfig(dg.Config):
     """Why the stream is paused."""
 
-    reason: str = Field(default="paused in the UI", description="Shown in the sensor's skip reason and in status.")
+    reason: str = Field(default="in the UI", description="Shown in the sensor's skip reason and in status.")
 
 
 def _would_pause(stream_context: StreamContext, config: PauseConfig) -> Outcome:
