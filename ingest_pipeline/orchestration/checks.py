@@ -32,7 +32,7 @@ CHECKS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the passed offsets. The view accounting has the counts.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
     WITHIN_LIMIT: "No run stopped at the dead-letter limit, and no open dead letter waits for an operator.",
-    UP_TO_DATE: "No record waits for more than MAX_DELAY_SECONDS.",
+    UP_TO_DATE: "No record waits for more than MAX_DELAY_SECONDS, without a run, or behind a failed run.",
     AS_DECLARED: "The table has the columns, types and primary key that the stream declares.",
 }
 
@@ -165,20 +165,22 @@ def within_limit(stream_context: StreamContext) -> CheckResult:
 
 
 def up_to_date(stream_context: StreamContext) -> CheckResult:
-    """Fail for a backlog that grows old. A backlog that is being drained is no failure."""
+    """Fail for a backlog that grows old or that no run drains. A backlog that is being drained is no failure."""
     status = status_of(stream_context)
     if not status.partitions or status.late is None or (status.lag is None and not status.late):
         unknown = [problem.message for problem in status.problems if problem.level == Level.UNKNOWN]
         description = "; ".join(unknown) or f"{UNKNOWN}: {'; '.join(status.messages)}"
         return CheckResult(UP_TO_DATE, False, description, grave=False)
     allowed = stream_context.settings.max_delay_seconds
-    description = "; ".join(status.late) or f"no record waits for more than {allowed:,} s"
+    stops = [p for p in status.problems if p.level == Level.STOPPED and p.kind in (Kind.NO_RUN, Kind.FAILED_RUN)]
+    messages = [*status.late, *(problem.message for problem in stops)]
+    description = "; ".join(messages) or f"no record waits for more than {allowed:,} s"
     figures = {} if status.lag is None else {"lag": status.lag}
     if None not in (delays := [partition.delay for partition in status.partitions]):
         figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
     lag = "unknown" if status.lag is None else f"{status.lag:,}"
-    stuck = any(problem.kind == Kind.STUCK for problem in status.problems)
-    return CheckResult(UP_TO_DATE, not status.late, f"lag {lag}; {description}", grave=stuck, metadata=figures)
+    grave = bool(stops) or any(problem.kind == Kind.STUCK for problem in status.problems)
+    return CheckResult(UP_TO_DATE, not messages, f"lag {lag}; {description}", grave=grave, metadata=figures)
 
 
 def as_declared(stream_context: StreamContext) -> CheckResult:

@@ -191,6 +191,22 @@ def test_records_of_a_stream_without_a_run_are_reported(make_bench: Make) -> Non
     bench.produce(old(temperatures(3)))
     (message,) = status_of(bench.context).messages
     assert message.startswith("no run drains, and 3 records wait")
+    found = late(bench)
+    assert found is not None
+    assert (found.description, found.grave) == (f"lag 3; {message}", True)
+
+
+def test_records_behind_a_failed_run_are_reported_until_a_run_goes_well(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(4))
+    ledger = bench.clients.ledger(bench.stream)
+    ledger.note_failure("the disk burns", stops=True)
+    (message,) = status(bench, 2)[0]["messages"]
+    found = late(bench)
+    assert found is not None
+    assert (found.description, found.grave) == (f"lag 4; {message}", True)
+    bench.drain()
+    assert late(bench) is None
 
 
 def test_what_cannot_be_evaluated_does_not_pass(make_bench: Make) -> None:

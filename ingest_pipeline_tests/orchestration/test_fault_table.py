@@ -62,7 +62,7 @@ class Fault:
 
     Attributes:
         words: are in the status, in healthz, in the alert and in the check.
-        check: does not pass, in the UI and when it is executed. None: no check tells of it.
+        check: does not pass in the UI. None: Dagster evaluates no check meanwhile.
     """
 
     name: str
@@ -167,8 +167,8 @@ FAULTS = [
     Fault("records deleted", delete_records, accept_loss, "stopped", "were deleted before they were read", NO_LOSS),
     Fault("topic re-created", recreate_topic, accept_loss, "stopped", "another one of the same name", NO_LOSS),
     Fault("column dropped", drop_column, add_column, "stopped", "device_id", AS_DECLARED),
-    Fault("right revoked", revoke, grant, "stopped", "permission denied for table temperature"),
-    Fault("sensor off", switch_off, switch_on, "stopped", "is switched off in Dagster"),
+    Fault("right revoked", revoke, grant, "stopped", "permission denied for table temperature", UP_TO_DATE),
+    Fault("sensor off", switch_off, switch_on, "stopped", "no run drains"),
     Fault("daemon dead", kill_daemon, restart_dagster, "stopped", "no run drains"),
 ]
 
@@ -200,11 +200,13 @@ def test_everybody_says_the_same(night: Night, fault: Fault) -> None:
     assert f"{'are' if ', price' in what else 'is'} {fault.level}: " in what
     for words in (first, look.served["messages"][0], look.health[1], what):
         assert fault.words in words
+    assert any(fault.words in words for words in look.checks.values())
     if fault.check is not None:
-        assert fault.words in look.checks[fault.check]
         assert fault.words in shown[fault.check]
     if fault.name == "topic re-created":
         assert look.status["lag"] is None
+    if fault.name == "sensor off":
+        assert "the sensor is switched off in Dagster" in what
     assert alert_seconds <= ALERT_SECONDS + REACH_SECONDS
     assert right["alert"] - right["status"] <= REACH_SECONDS
     assert abs(right["healthz"] - right["status"]) <= REACH_SECONDS
