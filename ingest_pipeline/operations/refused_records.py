@@ -43,7 +43,7 @@ def letter_facts(context: StreamContext, letters: Sequence[LetterCount], state: 
     top = "; ".join(f"{row.letters:,}x {row.reason}" for row in dead_letters.top_reasons(TOP_REASONS))
     newest = f" (of the newest {TOP_REASONS_OF:,})" if count > TOP_REASONS_OF else ""
     refusals = dead_letters.refusals(RECENT_RECORDS, state.acknowledged_at)
-    return LetterFacts(f"{count:,} open dead letters: {top}{newest}", refusals)
+    return LetterFacts(f"{_open_letters(count)}: {top}{newest}", refusals)
 
 
 def judge_letters(
@@ -59,10 +59,11 @@ def judge_letters(
         return "no open dead letters"
     to_see = f"To see them: ingest dead-letters list {stream.name}"
     if facts is None:
-        return Problem(Level.DEGRADED, Kind.REFUSED_RECORDS, f"{count:,} open dead letters. {to_see}")
+        return Problem(Level.DEGRADED, Kind.REFUSED_RECORDS, f"{_open_letters(count)}. {to_see}")
     refusals = facts.refusals
     if 2 * refusals.refused > refusals.records:
         few = f"{refusals.refused} of the last {refusals.records} records were refused"
+        few = few if refusals.records > 1 else "the only record was refused"
         return Problem(Level.DEGRADED, Kind.MOSTLY_REFUSED, f"{few}. {facts.reasons}. {to_see}")
     newest_at, acknowledged_at = refusals.newest_at, state.acknowledged_at
     if newest_at is None or acknowledged_at is None or acknowledged_at < newest_at:
@@ -72,3 +73,7 @@ def judge_letters(
     else:
         return f"{facts.reasons}. Acknowledged {moment(acknowledged_at)}"
     return Problem(Level.DEGRADED, Kind.REFUSED_RECORDS, message)
+
+
+def _open_letters(count: int) -> str:
+    return f"{count:,} open dead letter{'s' * (count > 1)}"

@@ -126,7 +126,7 @@ def test_an_open_dead_letter_is_posted_until_it_is_settled(make_bench: Make, web
     ingest(bench, "dead-letters", "discard", "temperature", "--yes")
     tick()
     assert [text.splitlines()[0] for text in webhook.texts] == [
-        "temperature is degraded: 1 open dead letters: 1x Input data was truncated. To see them: ingest dead-letters"
+        "temperature is degraded: 1 open dead letter: 1x Input data was truncated. To see them: ingest dead-letters"
         " list temperature",
         IS_WELL,
     ]

@@ -197,7 +197,7 @@ CASES = [
         refused(2, 3),
         f"2 of the last 3 records were refused. {LETTERS}",
     ),
-    degraded("the only record was refused", refused(1, 1), f"1 of the last 1 records were refused. {LETTERS}"),
+    degraded("the only record was refused", refused(1, 1), f"the only record was refused. {LETTERS}"),
     degraded("acknowledged before the newest one", refused(1, 20, NOW - HOUR, NOW - 2 * HOUR), LETTERS),
     degraded(
         "acknowledged, and refused today",
