@@ -69,7 +69,7 @@ def posts(
         before, observed: stream → its problems at the last look, and now.
         after_seconds: a problem that ends earlier gives no message.
     """
-    begun: defaultdict[tuple[str, str, int], list[tuple[Stream, Problem]]] = defaultdict(list)
+    begun: defaultdict[tuple[str, int], list[tuple[Stream, Problem]]] = defaultdict(list)
     over: defaultdict[tuple[tuple[Kind, ...], str], list[tuple[Stream, Problem | None]]] = defaultdict(list)
     entries = {name: dict(problems) for name, problems in observed.items()}
     for stream in streams:
@@ -77,15 +77,15 @@ def posts(
         ended = tuple(kind for kind, entry in then.items() if entry.posted and kind not in problems)
         due = [problem for problem in _unwell(status) if _is_due(problems[problem.kind], now, after_seconds)]
         if due:
-            begun[due[0].message, status.level.label, len({problem.kind for problem in due})].append((stream, due[0]))
+            begun[due[0].message, len({problem.kind for problem in due})].append((stream, due[0]))
         if ended:
             rest = None if due else next(iter(_unwell(status)), None)
             over[ended, _better(status, rest)].append((stream, rest))
     result = []
-    for (_, label, count), members in begun.items():
+    for (_, count), members in begun.items():
         after = {stream.name: _posted(entries[stream.name], now, after_seconds) for stream, _ in members}
         since = min(entries[stream.name][problem.kind].since for stream, problem in members)
-        result.append(Post(_begun(members, label, count, since), after))
+        result.append(Post(_begun(members, count, since), after))
         entries |= {name: dict(problems) for name, problems in after.items()}
     for (ended, words), recovered in over.items():
         # The message names a problem that remains, so the end of this problem is news too.
@@ -117,9 +117,9 @@ def _posted(entries: Entries, now: datetime, after_seconds: float) -> dict[Kind,
     }
 
 
-def _begun(members: Sequence[tuple[Stream, Problem]], label: str, count: int, since: datetime) -> str:
+def _begun(members: Sequence[tuple[Stream, Problem]], count: int, since: datetime) -> str:
     stream, problem = members[0]
-    streams = [member for member, _ in members]
+    streams, label = [member for member, _ in members], problem.level.label
     more = f" (and {count - 1} more)" if count > 1 else ""
     what = f"{_names(streams)} {_are(streams)} {label}: {_message(problem, label)}{more}"
     return f"{what}\nsince {_moment(since)}\n{remedy(problem, stream)}"

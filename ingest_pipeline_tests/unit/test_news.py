@@ -93,6 +93,18 @@ def test_a_new_problem_of_an_unwell_stream_is_posted_and_an_ended_one_too() -> N
     assert watch.look() == ["reading is well again\nrefused records: 2026-01-01T12:00:00Z to 2026-01-01T12:02:30Z"]
 
 
+def test_a_message_has_the_level_of_its_own_problem() -> None:
+    """A graver problem that is younger, or a pause, is not what the message is about."""
+    watch = Watch()
+    watch.look(REFUSED, times=6)
+    (text,) = watch.look(LOSS, REFUSED)
+    assert text.splitlines()[0] == "reading is degraded: 2 open dead letters"
+    (text,) = watch.look(LOSS, REFUSED, times=6)
+    assert text.splitlines()[0] == "reading is stopped: partition 1: offsets 10 to 19 were deleted"
+    (text,) = Watch().look(PAUSED, REFUSED, times=7)
+    assert text.splitlines()[0] == "reading is degraded: 2 open dead letters"
+
+
 def test_the_end_of_a_problem_that_only_remained_is_posted_too() -> None:
     watch = Watch()
     watch.look(LOSS, times=7)
