@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from shlex import quote
 
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
 from ..core.roles import Role
@@ -40,8 +40,9 @@ def script(
             yield f"{command} --operation {right} --{kind} {quote(name)}"
 
 
-def missing(admin: Admin, topic: str, group: str) -> list[str]:
-    """A writer's rights missing for the client, in words. An unreported right counts as granted."""
+def missing(admin: Admin, topic: str, group: str) -> list[str] | None:
+    """A writer's rights missing for the client, in words. An unreported right counts as granted. None: the broker does
+    not know the question."""
     client = admin.client()
     lacking = []
     asked = {"include_authorized_operations": True, "request_timeout": _SECONDS}
@@ -56,6 +57,8 @@ def missing(admin: Admin, topic: str, group: str) -> list[str]:
         if not _may_read(operations.authorized_operations):
             lacking.append(f"Read on group {group}, so lag tools do not see the position")
     except KafkaException as error:
+        if error.args[0].code() in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+            return lacking or None
         lacking.append(map_error(error, f"group {group}").message)
     return lacking
 

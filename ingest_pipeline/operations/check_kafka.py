@@ -44,7 +44,10 @@ def _rights(context: StreamContext) -> Finding:
     from ..kafka import acls
 
     what, group = f"rights in Kafka of {context.stream.name}", context.clients.group_id(context.stream)
-    if lacking := acls.missing(context.clients.admin(), context.stream.topic, group):
+    lacking = acls.missing(context.clients.admin(), context.stream.topic, group)
+    if lacking is None:
+        return Finding(True, what, "unknown, because the broker does not report rights")
+    if lacking:
         return Finding(False, what, f"{'; '.join(lacking)}: `ingest grants` prints the commands")
     return Finding(True, what, f"enough to read the topic and to commit to group {group}")
 

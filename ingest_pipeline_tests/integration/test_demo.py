@@ -70,9 +70,12 @@ def test_an_interrupt_of_a_background_demo_that_starts_leaves_nothing(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_dead_code_location_is_reloaded_and_a_kill_9_leaves_nothing(tmp_path: Path) -> None:
+def test_the_check_is_good_and_a_dead_code_location_is_reloaded_and_a_kill_9_leaves_nothing(tmp_path: Path) -> None:
     with RunningDemo(tmp_path) as demo:
         demo.wait_for("rows in every table")
+        check = f". .demo/env && {sys.executable} -m ingest_pipeline.cli.main check"
+        checked = subprocess.run(["sh", "-c", check], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert checked.returncode == 0
         (code_server,) = demo.pids("dagster api grpc")
         os.kill(code_server, signal.SIGKILL)
         demo.wait_for("Dagster's code location had died and was reloaded")
