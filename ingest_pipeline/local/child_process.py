@@ -4,6 +4,7 @@ Every child leads its own session. Ctrl-C in the terminal reaches only the paren
 order. When the parent is killed, a `Watcher` ends the children.
 """
 
+import re
 import signal
 import subprocess
 import threading
@@ -19,6 +20,8 @@ from .server import LocalServerError
 from .watcher import ENDING, GRACE_SECONDS, Watcher
 
 _POLL_SECONDS = 0.05
+_CAUSE_LINES = 200
+_EXCEPTION = re.compile(r"[\w.]*(Error|Exception): ")
 
 
 class StopSignals:
@@ -117,9 +120,9 @@ class Child:
         return self._process.stdout
 
     def check(self) -> None:
-        """Raise LocalServerError, with the log's last lines, when the program has ended."""
+        """Raise LocalServerError, with the cause by the log, when the program has ended."""
         if not self.runs:
-            output = "" if self.log_path is None else f", see {self.log_path}: {_last_lines(self.log_path)}"
+            output = "" if self.log_path is None else f", see {self.log_path}: {_cause(self.log_path)}"
             raise LocalServerError(f"{self.name} ended with code {self._process.returncode}{output}")
 
     def stop(
@@ -134,7 +137,8 @@ class Child:
         self._watcher.dismiss()
 
 
-def _last_lines(path: Path, count: int = 3) -> str:
-    """The log's last non-empty lines, joined."""
+def _cause(path: Path) -> str:
+    """The last exception among the log's last lines, or the last lines, joined. Runs may log after the exception."""
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return " | ".join(lines[-count:]) or "nothing"
+    exceptions = [line for line in lines[-_CAUSE_LINES:] if _EXCEPTION.match(line)]
+    return exceptions[-1] if exceptions else " | ".join(lines[-3:]) or "nothing"

@@ -125,10 +125,17 @@ def test_nothing_remains_after_a_kill_9(folder: Path) -> None:
     until(lambda: not running(pids), "the end of the tree")
 
 
-def test_an_ended_program_is_reported_with_its_last_output(tmp_path: Path) -> None:
-    child = Child("greeter", [sys.executable, "-c", "print('no such luck'); raise SystemExit(4)"], tmp_path / "log")
+@pytest.mark.parametrize(
+    ("printed", "cause"),
+    [
+        ("no such luck", "no such luck"),
+        ("Exception: the daemon died\\nINFO goodbye\\na\\nb\\nc", "Exception: the daemon died"),
+    ],
+)
+def test_an_ended_program_is_reported_with_the_cause(tmp_path: Path, printed: str, cause: str) -> None:
+    child = Child("greeter", [sys.executable, "-c", f"print('{printed}'); raise SystemExit(4)"], tmp_path / "log")
     until(lambda: not child.family.members(), "the end of the greeter")
-    with pytest.raises(LocalServerError, match=r"greeter ended with code 4, see .*log: no such luck"):
+    with pytest.raises(LocalServerError, match=rf"greeter ended with code 4, see .*log: {cause}$"):
         child.check()
     child.stop()
 
