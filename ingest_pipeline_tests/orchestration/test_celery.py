@@ -116,6 +116,7 @@ def test_a_killed_worker_and_a_stopped_one(
         "PARALLELISM": str(SHARDS // len(MAKERS)),
         "RUN_IDLE_SECONDS": "3600",
         "BATCH_TIMEOUT": "0.2",
+        "RUN_MEMORY": "1Gi",
     }
     feed = Feed(kafka_server, suffix)
     with ExitStack() as stack:
@@ -136,6 +137,7 @@ def test_a_killed_worker_and_a_stopped_one(
             os.kill(second.pid, signal.SIGTERM)
             wait_for("the worker's end", lambda: not second.runs, 20)
             runs = [dagster.ended(run_id) for run_id in stopped]
+            assert all('"memory": "1Gi"' in run.tags[tags.KUBERNETES] for run in runs)
             assert {(run.status, run.tags[tags.ENDED]) for run in runs} == {("SUCCESS", "signal")}
             wait_for("runs on the third worker alone", lambda: len(location.runs_of(third)) == SHARDS, 60)
             location.wait_until_all_move()
