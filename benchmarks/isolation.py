@@ -18,7 +18,7 @@ from ingest_pipeline.postgres.errors import mapped_errors
 from ingest_pipeline.postgres.refused_rows import store_isolated
 from ingest_pipeline.postgres.schema import migrate
 from ingest_pipeline.postgres.sql import Schemas
-from ingest_pipeline.postgres.statements import Statements, statements
+from ingest_pipeline.postgres.statements import Statements
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 
@@ -49,7 +49,7 @@ def seconds_a_batch(running: System, refused: int, batches: int) -> tuple[float,
     migrate(database, [stream])
     table = f"isolation.{stream.table}"
     running.execute(f"ALTER TABLE {table} ADD CHECK (device_id <> 'bad')")
-    sql = statements(stream, schemas)
+    sql = Statements(stream, schemas)
     time_of_event, bad = datetime(2026, 1, 1, tzinfo=UTC), set(random.Random(refused).sample(range(BATCH), refused))
     rows: list[Row] = [(1, 0, i, 0, "bad" if i in bad else "dev-0001", 21.5, time_of_event) for i in range(BATCH)]
     spent = {True: 0.0, False: 0.0}

@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from ..operations.stream_context import StreamContext
 
 _COMMANDS = {
-    "accept-loss": "ingest_pipeline.cli.accept_loss:accept_loss",
+    "accept-loss": "ingest_pipeline.cli.recovery:accept_loss",
     "check": "ingest_pipeline.cli.check:check",
     "dead-letters": "ingest_pipeline.cli.dead_letters:dead_letters",
-    "downgrade": "ingest_pipeline.cli.downgrade:downgrade",
+    "downgrade": "ingest_pipeline.cli.table:downgrade",
     "demo": "ingest_pipeline.cli.demo:demo",
-    "grants": "ingest_pipeline.cli.grants:grants",
+    "grants": "ingest_pipeline.cli.table:grants",
     "load": "ingest_pipeline.cli.load:load",
     "metrics": "ingest_pipeline.cli.metrics:metrics",
-    "replay": "ingest_pipeline.cli.replay:replay",
+    "replay": "ingest_pipeline.cli.recovery:replay",
     "schema": "ingest_pipeline.cli.table:schema",
-    "settings": "ingest_pipeline.cli.list_settings:settings",
+    "settings": "ingest_pipeline.cli.check:settings",
     "simulate": "ingest_pipeline.cli.demo:simulate",
     "status": "ingest_pipeline.cli.status:status",
     "stream-from-topic": "ingest_pipeline.cli.stream_from_topic:stream_from_topic",

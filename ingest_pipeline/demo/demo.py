@@ -18,14 +18,12 @@ from ..settings import settings_of, streams_import_path
 from ..settings.streams import load_streams
 from .dagster_dev import DagsterDev, choose_port, environment, write_home
 from .devices import SHAPES
-from .display import LiveLine
 from .inventor import why_not
 from .kill import Killer, prove, wait_until_drained
 from .proof import count
-from .report import arrived, rows, rows_line, welcome
-from .servers import Servers
+from .report import LiveLine, arrived, rows, rows_line, welcome
+from .servers import Servers, Simulator
 from .simulate import Plan
-from .simulator import Simulator
 
 FOLDER = Path(".demo")
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 5.0

@@ -11,8 +11,8 @@ from ..operations.status import statuses
 from ..operations.stream_context import StreamContext
 from ..orchestration import tags
 from .dagster_dev import DagsterDev
-from .display import LiveLine
 from .proof import Counts, count, proof_sql
+from .report import LiveLine
 from .simulate import Tally
 
 _DRAIN_SECONDS = 120.0

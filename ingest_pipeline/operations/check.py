@@ -1,4 +1,4 @@
-"""`ingest check`: whether the servers work, with a remedy for every fault."""
+"""`ingest check`: whether the servers work and suffice, with a remedy for every fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ..core.errors import IngestError
 from ..core.formats import Avro
 from ..core.roles import Role
 from ..core.stream import Stream
-from .capacity import capacity_findings
 from .check_kafka import kafka_findings
 from .clients import Clients
 from .finding import Finding
@@ -18,6 +17,12 @@ from .stream_context import StreamContext
 
 if TYPE_CHECKING:
     from ..postgres.database import Database
+
+
+import os
+
+from ..core.streams import jobs_of
+from ..settings import Settings
 
 
 def findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:
@@ -124,3 +129,30 @@ def _table(stream: Stream, differences: list[str], remarks: list[str], may_come:
     if differences:
         return Finding(False, what, comparison.in_words(differences))
     return Finding(True, what, "; ".join(["as declared", *remarks]))
+
+
+SESSIONS_OF_RUN = 2
+"""A run and its successor, at a hand-over."""
+MIB_OF_RUN = 120
+"""An estimate of the resident memory that a run does not share with other runs."""
+_WAY_OUT = "give small streams one job= or lower PARALLELISM"
+
+
+def capacity_findings(settings: Settings, streams: Sequence[Stream], session_limit: int) -> Iterator[Finding]:
+    """Findings about sessions and memory.
+
+    Args:
+        session_limit: sessions that PostgreSQL gives the role.
+    """
+    runs = sum(settings.for_job(job.name).parallelism for job in jobs_of(streams))
+    sessions = SESSIONS_OF_RUN * runs + settings.database_pool_min
+    needed = f"{runs} run{'s' if runs > 1 else ''} and the code server need up to {sessions} sessions"
+    if sessions > session_limit:
+        advice = f"{_WAY_OUT}, or raise max_connections or the CONNECTION LIMIT"
+        yield Finding(False, "PostgreSQL: sessions", f"{needed}, and the role may have {session_limit}: {advice}")
+    else:
+        yield Finding(True, "PostgreSQL: sessions", f"{needed}, the role may have {session_limit}")
+    machine_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    if MIB_OF_RUN * runs > machine_mib:
+        needed = f"{runs} runs need about {MIB_OF_RUN * runs:,} MiB"
+        yield Finding(False, "memory", f"{needed}, and this machine has {machine_mib:,} MiB: {_WAY_OUT}")

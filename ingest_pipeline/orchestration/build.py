@@ -17,7 +17,7 @@ from .assets import job_assets, topic_spec
 from .checks import stream_checks
 from .jobs.maintenance import maintenance_job, maintenance_schedule
 from .jobs.operation import operation_job
-from .jobs.operations import OPERATIONS
+from .jobs.operator_jobs import OPERATIONS
 from .sensor.alerts import alert_sensors
 from .sensor.sensor import job_sensor
 from .sensor.start_queue import StartQueue

@@ -21,7 +21,7 @@ from .conversions import DOES_NOT_FIT
 from .copy import OPTION, CopyPlan
 from .errors import UNSENDABLE, DoesNotFit, RowNotSent, mapped_errors
 from .sql import Schemas
-from .statements import Statements, as_parameters, dressed, letter_row, statements
+from .statements import Statements, as_parameters, dressed, letter_row
 
 
 class ExistingRows:
@@ -32,7 +32,7 @@ class ExistingRows:
     """
 
     def __init__(self, connection: Connection, stream: Stream, schemas: Schemas) -> None:
-        sql = statements(stream, schemas)
+        sql = Statements(stream, schemas)
         self._insert = sql.insert
         self._types = column_types(connection, stream, schemas.quoted_table(stream))
         self.copy: CopyPlan = replace(sql.copy, oids=tuple(kind.oid for kind in self._types))

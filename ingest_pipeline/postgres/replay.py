@@ -22,7 +22,7 @@ from .queries import quoted
 from .refused_rows import store_isolated
 from .session_settings import LONG_STATEMENT_SECONDS
 from .sql import in_text
-from .statements import statements
+from .statements import Statements
 from .tables import column_oids, primary_key_name
 from .upserts import older, on_conflict
 
@@ -56,7 +56,7 @@ class MissingRows(ReplayStore):
             f" {conflict} RETURNING kafka_offset) SELECT count(DISTINCT kafka_offset) FROM inserted"
         )
         self._offsets = text(f"SELECT kafka_offset FROM {table} WHERE {_RANGE}")  # noqa: S608
-        carried = statements(stream, database.schemas)
+        carried = Statements(stream, database.schemas)
         plain = ", ".join(quoted(name) for name in column_oids(stream))
         self._copy = CopyPlan(f"COPY {_TEMPORARY} ({plain}) FROM STDIN (FORMAT BINARY)", carried.copy.oids)
         self._carried = carried.insert

@@ -1,4 +1,4 @@
-"""Creates the ledger and the event tables, and refuses tables that differ from their declarations."""
+"""Creates and migrates the ledger and the event tables, and refuses tables that differ from their declarations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import CreateSchema
 
-from ..core.errors import RecordRefused, SchemaMismatch, UnknownFault
+from ..core.errors import RecordRefused, SchemaMismatch, SettingsError, UnknownFault
 from ..core.stream import Stream
 from . import blockers
 from .catalog import ledger_differences
@@ -77,6 +77,27 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
             if wrong := table_differences(connection, stream, database.schemas.events):
                 raise SchemaMismatch(_message(stream, database, wrong))
     return done
+
+
+def downgrade(database: Database, version: str) -> None:
+    """Undo the ledger's migrations after this version. Event tables stay.
+
+    Raises:
+        SettingsError: the ledger has no such version, or is not newer.
+        DatabaseUnavailable: another session locked a table for longer than 5 s. The message names the session.
+    """
+    from alembic import command
+
+    ledger = database.schemas.ledger
+    with (
+        blockers.named(database, []),
+        database.connect(MIGRATING, statement_seconds=0) as connection,
+    ):
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
+        present = ledger_version(connection, ledger)
+        if present is None or not version.isdecimal() or not 1 <= int(version) < int(present):
+            raise SettingsError(f"the ledger {ledger} has version {present}, and {version} is no earlier one")
+        command.downgrade(migrations(connection, ledger), f"{int(version):04}")
 
 
 def verify_table(connection: Connection, stream: Stream, database: Database) -> None:

@@ -7,11 +7,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from ..core.choices import WriteMethod
 from ..core.clock import SystemClock
-from ..core.dead_letter_limit import LetterLimits, LetterWindow
+from ..core.dead_letter_limit import WINDOW, LetterLimits, LetterWindow, Refusal
 from ..core.errors import EnvironmentFault, Superseded
 from ..core.ledger import HandoverRequest, Holder
 from ..core.ledger_ports import LedgerSession
@@ -23,8 +23,7 @@ from ..core.stream import Stream
 from . import acceptance, locks, schema
 from .copy_progress import CopyLooks
 from .locks import LockKeys
-from .statements import statements
-from .window import rebuilt
+from .statements import Statements
 from .writer import BatchWriter
 from .writing_connection import PostgresWritingConnection
 
@@ -61,7 +60,7 @@ class PostgresLedgerSession(LedgerSession):
         self.positions: dict[int, Position] = {}
         self._announced: list[tuple[HandoverRequest, Collection[int]]] = []
         self._generation = connection.generation
-        self._sql = statements(stream, self._database.schemas)
+        self._sql = Statements(stream, self._database.schemas)
         self._writer = BatchWriter(
             stream,
             self._run_id,
@@ -211,7 +210,7 @@ class PostgresLedgerSession(LedgerSession):
         return locks.holders(self.connection.connection, self._keys, partitions, looks)
 
     def _window_of(self, partitions: Collection[int]) -> LetterWindow:
-        return rebuilt(self.connection.connection, self._sql, self._writer.window, partitions)
+        return rebuilt_window(self.connection.connection, self._sql, self._writer.window, partitions)
 
     def _rows(self, partitions: Collection[int]) -> Sequence[Row[Any]]:
         parameters = {"stream": self._stream.name, "partitions": list(partitions)}
@@ -235,3 +234,21 @@ def _positions(rows: Sequence[Row[Any]]) -> dict[int, Position]:
 def _counts(rows: Sequence[Row[Any]]) -> dict[int, tuple[int, int, int]]:
     """Partition → rows, dead letters and skipped records."""
     return {row.kafka_partition: (row.rows, row.dead_letters, row.skipped) for row in rows}
+
+
+def rebuilt_window(
+    connection: Connection, sql: Statements, window: LetterWindow, partitions: Collection[int]
+) -> LetterWindow:
+    """The dead-letter limit's window, from the newest rows and open dead letters of earlier runs.
+
+    Rows are read only if such a letter exists. Allowed, redriven and discarded letters do not count, because an
+    operator has seen them.
+    """
+    parameters = {"stream": window.stream, "partitions": list(partitions), "window": WINDOW}
+    if window.limits is None or connection.execute(sql.letters, parameters).first() is None:
+        return window.rebuilt([])
+    newest = connection.execute(sql.recent, parameters).all()
+    return window.rebuilt(
+        None if row.reason is None else Refusal(row.kafka_partition, row.kafka_offset, row.reason)
+        for row in reversed(newest)
+    )

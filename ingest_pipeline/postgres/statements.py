@@ -1,9 +1,8 @@
-"""The statements of a batch's transaction, rendered once for a ledger and a stream."""
+"""The statements of a batch's transaction, rendered once for a ledger and a stream, with all names quoted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
@@ -25,58 +24,27 @@ _PG_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _letter_values = attrgetter(*DeadLetter.__slots__)
 
 
-@dataclass(frozen=True)
 class Statements:
-    """The writer's statements. `insert` and `letter` are for exec_driver_sql. Their CopyPlans carry the same rows.
+    """The statements of a stream's writer. `insert` and `letter` are for exec_driver_sql. Their CopyPlans carry the
+    same rows.
 
     Attributes:
         coordinates: whether the event table has the Kafka coordinates, which some of the statements need.
     """
 
-    coordinates: bool
-    insert: str
-    copy: CopyPlan
-    letter: str
-    letter_copy: CopyPlan
-    move: TextClause
-    recount: TextClause
-    row_counts: TextClause
-    first_present: TextClause
-    unfilled: TextClause
-    allowed: TextClause
-    letters: TextClause
-    recent: TextClause
-    allowance: TextClause
-    own: TextClause
-    read: TextClause
+    def __init__(self, stream: Stream, schemas: Schemas) -> None:
+        def rendered(statement: str) -> TextClause:
+            return schemas.sql(statement, stream, signature=SIGNATURE, first_row=first_row(stream))
 
-
-def statements(stream: Stream, schemas: Schemas) -> Statements:
-    """All names quoted."""
-
-    def rendered(statement: str) -> TextClause:
-        return schemas.sql(statement, stream, signature=SIGNATURE, first_row=first_row(stream))
-
-    insert, copy = carried(schemas.quoted_table(stream), row_oids(stream))
-    letter, letter_copy = carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
-    return Statements(
-        coordinates=stream.coordinates,
-        insert=insert,
-        copy=copy,
-        letter=letter,
-        letter_copy=letter_copy,
-        move=rendered(_MOVE),
-        recount=rendered(_RECOUNT),
-        row_counts=rendered(_ROW_COUNTS),
-        first_present=rendered(_FIRST_PRESENT),
-        unfilled=rendered(_UNFILLED),
-        allowed=rendered(_ALLOWED),
-        letters=rendered(_LETTERS),
-        allowance=rendered(_ALLOWANCE),
-        recent=rendered(_RECENT if stream.finds_by_coordinates else _RECENT_OFFSETS),
-        own=rendered(_OWN),
-        read=rendered(_READ),
-    )
+        self.coordinates = stream.coordinates
+        self.insert, self.copy = carried(schemas.quoted_table(stream), row_oids(stream))
+        self.letter, self.letter_copy = carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
+        self.advance, self.recount = rendered(_ADVANCE), rendered(_RECOUNT)
+        self.row_counts, self.first_present = rendered(_ROW_COUNTS), rendered(_FIRST_PRESENT)
+        self.unfilled, self.allowed, self.allowance = rendered(_UNFILLED), rendered(_ALLOWED), rendered(_ALLOWANCE)
+        self.letters = rendered(_LETTERS)
+        self.recent = rendered(_RECENT if stream.finds_by_coordinates else _RECENT_OFFSETS)
+        self.own, self.read = rendered(_OWN), rendered(_READ)
 
 
 def first_row(stream: Stream) -> str:
@@ -114,8 +82,8 @@ def letter_row(letter: DeadLetter, stream: Stream, run_id: str, allowed: bool) -
 
 # Both sub-selects lock their table against any ALTER until COMMIT. The lock is taken before the snapshot, so the
 # signature is that of the locked tables.
-_MOVE = """
-    WITH moved AS (
+_ADVANCE = """
+    WITH advanced AS (
         UPDATE {ledger}.position AS p
         SET next_offset = m.next_offset, leader_epoch = m.leader_epoch, "rows" = p."rows" + m.rows,
             dead_letters = p.dead_letters + m.dead_letters, skipped = p.skipped + m.skipped,
@@ -128,7 +96,7 @@ _MOVE = """
         WHERE p.stream = :stream AND p.kafka_partition = m.kafka_partition AND p.kafka_incarnation = m.incarnation
           AND p.next_offset = m.expected AND p.run_id = :run_id
         RETURNING 1)
-    SELECT (SELECT count(*) FROM moved) AS moved, coalesce(s.paused, false) AS paused, s.reason, s.paused_by,
+    SELECT (SELECT count(*) FROM advanced) AS advanced, coalesce(s.paused, false) AS paused, s.reason, s.paused_by,
            coalesce(s.letters_allowed, 0) AS letters_allowed,
            EXISTS (SELECT FROM ONLY {table} WHERE false) OR EXISTS (SELECT FROM {ledger}.dead_letter WHERE false)
                AS locked,

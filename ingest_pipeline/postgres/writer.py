@@ -111,8 +111,8 @@ class BatchWriter:
         """One transaction. `first` is the refusal at the end of the previous attempt, if any. The steps:
 
         1. Make deferred constraints immediate, because a failure at COMMIT could not be isolated.
-        2. Move the positions by compare-and-set. A writer ends here without ownership, or after its table was altered
-           against its declaration. The table cannot be altered from here to COMMIT.
+        2. Advance the positions by compare-and-set. A writer ends here without ownership, or after its table was
+           altered against its declaration. The table cannot be altered from here to COMMIT.
         3. Store the rows, and put refused rows aside, up to the dead-letter limit. Count rows dropped by a trigger, and
            rows of a keyed stream older than the table's. A deletion first discards the dead letters of its key. The
            lock on the letters makes the deletion wait for their redrive.
@@ -123,7 +123,7 @@ class BatchWriter:
         letters = Counter(letter.partition for letter in batch.dead_letters)
         with mapped_errors(self._doing), connection.begin():
             connection.execute(_IMMEDIATE)  # 1
-            requests, allowed = self._move(connection, batch, rows, letters)  # 2
+            requests, allowed = self._advance(connection, batch, rows, letters)  # 2
             if allowed and (batch.dead_letters or first):
                 allowed = connection.execute(self._sql.allowance, {"stream": self._stream.name}).scalar_one()
             tally = self.window.tally(batch.dead_letters, batch.rows_before, allowed)
@@ -148,14 +148,14 @@ class BatchWriter:
         reasons = [letter.reason for letter in (*batch.dead_letters, *put_aside)]
         return CommitResult(rows, letters, reasons=reasons, requests=requests, dropped=dropped)
 
-    def _move(
+    def _advance(
         self, connection: Connection, batch: Batch, rows: Mapping[int, int], letters: Mapping[int, int]
     ) -> tuple[OwnerRequests, int]:
         """Requests of others, and the number of dead letters exempt from the limit."""
         advances = batch.advances
         accounted = {p: rows.get(p, 0) + letters.get(p, 0) + advance.skipped for p, advance in advances.items()}
         row = connection.execute(
-            self._sql.move,
+            self._sql.advance,
             {
                 "stream": self._stream.name,
                 "run_id": self._run_id,
@@ -173,10 +173,11 @@ class BatchWriter:
                 **self._tables,
             },
         ).one()
-        if row.moved != len(advances):
+        if row.advanced != len(advances):
             raise Superseded(
-                f"stream {self._stream.name}: {len(advances) - row.moved} of {len(advances)} positions are not as run"
-                f" {self._run_id[:8]} left them: another run owns the partitions. Nothing of this batch was written",
+                f"stream {self._stream.name}: {len(advances) - row.advanced} of {len(advances)} positions are not as"
+                f" run {self._run_id[:8]} left them: another run owns the partitions. Nothing of this batch was"
+                " written",
                 stream=self._stream.name,
             )
         if row.signature != self._signature:

@@ -112,7 +112,7 @@ def decoded(death: Death) -> None:
 
 
 def position_moved(death: Death) -> None:
-    after(BatchWriter, "_move", lambda _: death.now() if death.writing else None)
+    after(BatchWriter, "_advance", lambda _: death.now() if death.writing else None)
 
 
 def mid_copy(death: Death) -> None:

@@ -15,11 +15,12 @@ from ingest_pipeline.cli.main import main
 from ingest_pipeline.core.dead_letter_limit import LetterLimits, LetterWindow
 from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline.postgres import schema, table_reads, window
+from ingest_pipeline.postgres import schema, table_reads
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.downgrade import downgrade
 from ingest_pipeline.postgres.letter_retention import SettledLetters
-from ingest_pipeline.postgres.statements import statements
+from ingest_pipeline.postgres.schema import downgrade
+from ingest_pipeline.postgres.session import rebuilt_window
+from ingest_pipeline.postgres.statements import Statements
 from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING
@@ -85,7 +86,7 @@ def questions(bench: Bench) -> list[tuple[str, Any]]:
         if statement.lstrip().startswith("SELECT") and "ingest" in statement:
             asked.append((statement, parameters))
 
-    letters, sql = DeadLetters(bench.database, READING), statements(READING, bench.database.schemas)
+    letters, sql = DeadLetters(bench.database, READING), Statements(READING, bench.database.schemas)
     bench.ledger.snapshot()
     bench.ledger.accounting()
     bench.ledger.open_letters()
@@ -97,7 +98,7 @@ def questions(bench: Bench) -> list[tuple[str, Any]]:
     table_reads.newest_timestamps(bench.database, READING)
     table_reads.rows_per_second(bench.database, READING)
     with bench.database.connect("starting a run") as connection:
-        window.rebuilt(connection, sql, LetterWindow("reading", LetterLimits(0.1, 100)), range(PARTITIONS))
+        rebuilt_window(connection, sql, LetterWindow("reading", LetterLimits(0.1, 100)), range(PARTITIONS))
     event.remove(bench.database.engine, "before_cursor_execute", note)
     return asked
 

@@ -15,7 +15,7 @@ from ingest_pipeline.core.errors import SchemaMismatch, SettingsError
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
-from ingest_pipeline.postgres.downgrade import downgrade
+from ingest_pipeline.postgres.schema import downgrade
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench, pasted

@@ -22,7 +22,7 @@ from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
-from ingest_pipeline.orchestration.jobs.partitions import partitions_op
+from ingest_pipeline.orchestration.jobs.retention import partitions_op
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.partitions import drop_partitions, maintain, make_partitions

@@ -20,7 +20,7 @@ import ingest_pipeline
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.finding import Finding
 from ingest_pipeline.orchestration.instance_check import instance_findings
-from ingest_pipeline.orchestration.jobs.event_retention import purge_events
+from ingest_pipeline.orchestration.jobs.retention import purge_events
 from ingest_pipeline.settings import load_settings
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]

@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.jobs.operation import DRY_RUN
-from ingest_pipeline.orchestration.jobs.operations import OPERATIONS
+from ingest_pipeline.orchestration.jobs.operator_jobs import OPERATIONS
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.records import Record
 from ingest_pipeline_tests.orchestration.test_data_loss import GAPS, delete_before, devices

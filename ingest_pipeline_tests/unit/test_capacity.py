@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations import capacity
+from ingest_pipeline.operations.check import capacity_findings
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.samples import READING
 
@@ -15,7 +15,7 @@ STREAMS = [replace(READING, name=f"reading_{number}", topic="", table="", job=""
 def findings(streams: list[Stream], limit: int, **environ: str) -> list[tuple[bool, str]]:
     jobs = {stream.name: stream.job for stream in streams}
     settings = load_settings(jobs, {"DATABASE_URL": "postgresql://127.0.0.1/y", "DATABASE_POOL_MIN": "5", **environ})
-    return [(finding.ok, str(finding)) for finding in capacity.capacity_findings(settings, streams, limit)]
+    return [(finding.ok, str(finding)) for finding in capacity_findings(settings, streams, limit)]
 
 
 def test_sixty_jobs_need_more_sessions_than_a_default_server_has() -> None:

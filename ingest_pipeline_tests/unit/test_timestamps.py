@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from ingest_pipeline.cli import main
-from ingest_pipeline.cli.accept_loss import StartOffset
+from ingest_pipeline.cli.recovery import StartOffset
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
 from ingest_pipeline.core.rows import DEFAULT_RULES, decode_one

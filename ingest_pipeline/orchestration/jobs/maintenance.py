@@ -18,9 +18,7 @@ from ...operations.stream_context import StreamContext
 from .. import tags
 from ..asset_keys import asset_key, topic_key
 from ..run_history import ENDED
-from .event_retention import purge_events
-from .letter_retention import purge_op
-from .partitions import partitions_op
+from .retention import partitions_op, purge_events, purge_op
 
 PAGE = 500
 _DAY_SECONDS = 86_400.0
@@ -29,7 +27,7 @@ _DAY_SECONDS = 86_400.0
 def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors: Collection[str]) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
     newest RUN_RETENTION_KEEP of every stream and every asset's last materialization. Also deletes ticks of the same age
-    with a run or a failure, dead letters as letter_retention.py says, and makes and drops partitions.
+    with a run or a failure, dead letters as SETTLED_LETTER_RETENTION_DAYS says, and makes and drops partitions.
 
     Args:
         contexts: the streams of this code location. A run by hand that holds any other asset is kept.

@@ -1,18 +1,22 @@
-"""Deletes old evaluations of checks, and old events without a run. Dagster deletes neither with a run."""
+"""What `maintenance` deletes beside runs: old events of Dagster, settled dead letters and old partitions."""
 
-from __future__ import annotations
-
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 from dagster._core.instance import RUNLESS_RUN_ID
 
+from ...operations.clients import Clients
+from ...operations.stream_context import StreamContext
+from .operation import told_in_a_line
+
 _PAGE = 500
 
 
 def purge_events(instance: dg.DagsterInstance, assets: Collection[dg.AssetKey], before: float) -> int:
-    """The number of deleted evaluations and events of the assets. The newest of every check and every kind stay.
+    """The number of deleted evaluations of checks and events without a run, which Dagster does not delete with a run.
+
+    The newest evaluation of every check and the newest event of every kind stay.
 
     Args:
         before: Unix time. Younger evaluations and events stay.
@@ -52,3 +56,43 @@ def purge_events(instance: dg.DagsterInstance, assets: Collection[dg.AssetKey], 
         expired = of_assets & (events.timestamp < limit) & events.id.not_in(list(kept.values()))
         deleted = connection.execute(SqlEventLogStorageTable.delete().where(expired))
     return len(old) + int(deleted.rowcount)
+
+
+def purge_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefinition:
+    """The op of `maintenance` that purges settled letters of these streams. Letters of other code locations' streams
+    stay, even in the same ledger."""
+    days = clients.settings.settled_letter_retention_days
+
+    @dg.op(name="purge_settled_letters", description=f"Delete dead letters that were settled over {days} days ago.")
+    def purge_settled_letters(context: dg.OpExecutionContext) -> None:
+        from ...postgres.letter_retention import SettledLetters
+
+        with told_in_a_line():
+            for stream_context in contexts:
+                if not stream_context.ledger.positions():
+                    continue
+                name = stream_context.stream.name
+                settled = SettledLetters(clients.database(), stream_context.stream)
+                context.log.info(f"purged {settled.purge(days):,} settled dead letters of {name}")
+                if missing := settled.missing():
+                    context.log.warning(
+                        f"{missing:,} settled dead letters of {name} are gone though nothing purged them: the"
+                        " ledger's counters of settled letters and its rows do not add up"
+                    )
+
+    return purge_settled_letters
+
+
+def partitions_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefinition:
+    """The op of `maintenance` for the tables with partition_by."""
+
+    @dg.op(name="maintain_partitions", description="Make partitions ahead, and drop those that are older than keep.")
+    def maintain_partitions(context: dg.OpExecutionContext) -> None:
+        from ...postgres.partitions import maintain
+
+        with told_in_a_line():
+            for stream_context in contexts:
+                if stream_context.stream.partition_by and stream_context.ledger.positions():
+                    context.log.info(maintain(clients.database(), stream_context.stream))
+
+    return maintain_partitions

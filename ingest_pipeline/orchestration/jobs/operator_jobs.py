@@ -1,0 +1,163 @@
+"""The operations that an operator may launch from the UI."""
+
+from dataclasses import asdict
+
+import dagster as dg
+from pydantic import Field
+
+from ...core.end_reasons import EndReason
+from ...core.loss import Acceptance
+from ...core.replay import Range
+from ...core.start import Survey
+from ...operations.losses import accept, acceptable, loss_lines, parse_start
+from ...operations.replays import ReplayRequest, ranges, run_replay
+from ...operations.stream_context import StreamContext
+from ..run.stop_signal import StopRequest
+from .dead_letters import ACKNOWLEDGE, ALLOW, DISCARD, REDRIVE
+from .operation import Operation, Outcome, by_run, optional_time
+
+
+class ReplayConfig(dg.Config):
+    """A range of offsets of one partition, or of times of one or all."""
+
+    partition: int | None = Field(default=None, description="Needed with offsets. With times the default is all.")
+    from_offset: int | None = Field(default=None, description="The first offset.")
+    to_offset: int | None = Field(default=None, description="The offset behind the last one.")
+    from_time: str = Field(default="", description="ISO 8601, by Kafka's timestamps. UTC without a zone.")
+    to_time: str = Field(default="", description="Up to, but not including.")
+
+
+def _ranges(stream_context: StreamContext, config: ReplayConfig) -> list[Range]:
+    request = ReplayRequest(
+        config.partition,
+        config.from_offset,
+        config.to_offset,
+        from_time=optional_time(config.from_time),
+        to_time=optional_time(config.to_time),
+    )
+    return ranges(request, stream_context)
+
+
+def _lines(replay_ranges: list[Range]) -> list[str]:
+    return [
+        f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}" for offsets in replay_ranges
+    ]
+
+
+def _would_replay(stream_context: StreamContext, config: ReplayConfig) -> Outcome:
+    replay_ranges = _ranges(stream_context, config)
+    return Outcome(_lines(replay_ranges), {"offsets": sum(offsets.stop - offsets.start for offsets in replay_ranges)})
+
+
+def _replay(stream_context: StreamContext, config: ReplayConfig, context: dg.OpExecutionContext) -> Outcome:
+    replay_ranges = _ranges(stream_context, config)
+    for line in _lines(replay_ranges):
+        context.log.info(line)
+    with StopRequest(context.instance, context.run_id) as stop:
+        counts = asdict(run_replay(replay_ranges, stream_context, stop=stop.reason))
+    lines = [", ".join(f"{count:,} {what}" for what, count in counts.items())]
+    return Outcome(lines, counts, interrupted=stop.reason() == EndReason.TERMINATED)
+
+
+REPLAY = Operation(
+    "replay",
+    "Read a range from Kafka again and store the missing rows. Rows that exist, positions and counters stay.",
+    ReplayConfig,
+    look=_would_replay,
+    act=_replay,
+)
+
+
+class AcceptLossConfig(dg.Config):
+    """Which loss, and where to continue."""
+
+    partition: int | None = Field(default=None, description="Only this partition. Without it all that lost offsets.")
+    start: str = Field(default="", description="earliest (the default), latest, an offset or an ISO 8601 time.")
+    dismiss: bool = Field(default=False, description="Forget a mistaken loss, and continue at the position.")
+
+
+def _examined(stream_context: StreamContext, config: AcceptLossConfig) -> tuple[Survey, list[Acceptance]]:
+    start = parse_start(config.start) if config.start else None
+    return acceptable(stream_context, config.partition, start)
+
+
+def _would_accept(stream_context: StreamContext, config: AcceptLossConfig) -> Outcome:
+    if config.dismiss:
+        noted = [loss for loss in stream_context.ledger.losses() if config.partition in (None, loss.partition)]
+        return Outcome([f"would be forgotten: {loss.description}" for loss in noted], {"losses": len(noted)})
+    survey, acceptances = _examined(stream_context, config)
+    return Outcome(loss_lines(stream_context, survey, acceptances), {"losses": len(acceptances)})
+
+
+def _accept(stream_context: StreamContext, config: AcceptLossConfig, context: dg.OpExecutionContext) -> Outcome:
+    name = stream_context.stream.name
+    if config.dismiss:
+        stream_context.ledger.forget_losses(config.partition)
+        return Outcome([f"the loss is forgotten. The sensor of {name} looks again"])
+    survey, acceptances = _examined(stream_context, config)
+    lines = loss_lines(stream_context, survey, acceptances)
+    if acceptances:
+        accept(stream_context, acceptances, survey.identity, by=by_run(context))
+        lines.append(f"accepted: the sensor of {name} launches a run within seconds")
+    return Outcome(lines, {"losses": len(acceptances)})
+
+
+ACCEPT_LOSS = Operation(
+    "accept_loss",
+    "Record the offsets that were lost in Kafka as gaps, and let the stream continue behind them.",
+    AcceptLossConfig,
+    look=_would_accept,
+    act=_accept,
+)
+
+
+class PauseConfig(dg.Config):
+    """Why the stream is paused."""
+
+    reason: str = Field(default="in the UI", description="Shown in the sensor's skip reason and in status.")
+
+
+def _would_pause(stream_context: StreamContext, config: PauseConfig) -> Outcome:
+    name, state = stream_context.stream.name, stream_context.ledger.state()
+    now = f"{name} is paused already: {state.reason}" if state.paused else f"{name} is not paused"
+    return Outcome([now, f"the runs of {name} would stop within a batch. Reason: {config.reason}"])
+
+
+def _pause(stream_context: StreamContext, config: PauseConfig, context: dg.OpExecutionContext) -> Outcome:
+    ledger = stream_context.ledger
+    ledger.prepare()
+    ledger.pause(config.reason, by_run(context))
+    return Outcome([f"{stream_context.stream.name} is paused: {config.reason}"])
+
+
+def _would_resume(stream_context: StreamContext, _config: dg.Config) -> Outcome:
+    name, state = stream_context.stream.name, stream_context.ledger.state()
+    if not state.paused:
+        return Outcome([f"{name} is not paused"])
+    return Outcome([f"{name} would go on. It is paused by {state.paused_by}: {state.reason}"])
+
+
+def _resume(stream_context: StreamContext, _config: dg.Config, _context: dg.OpExecutionContext) -> Outcome:
+    ledger = stream_context.ledger
+    ledger.prepare()
+    ledger.resume()
+    return Outcome([f"{stream_context.stream.name} goes on. Its sensor launches a run within seconds"])
+
+
+PAUSE = Operation(
+    "pause_stream",
+    "Stop a stream within a batch, on every machine, until it is resumed.",
+    PauseConfig,
+    look=_would_pause,
+    act=_pause,
+)
+RESUME = Operation(
+    "resume_stream",
+    "Let a paused stream go on. Its sensor launches a run.",
+    dg.Config,
+    look=_would_resume,
+    act=_resume,
+)
+
+
+OPERATIONS = (PAUSE, RESUME, ACCEPT_LOSS, REDRIVE, DISCARD, ALLOW, ACKNOWLEDGE, REPLAY)
