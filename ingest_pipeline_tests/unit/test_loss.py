@@ -1,4 +1,4 @@
-"""Losses, holes that are no losses, and where reading resumes."""
+"""Losses, holes that are no losses, where reading resumes, and what an operator may accept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, TopicChanged
 from ingest_pipeline.core.find_losses import find_losses, identity_losses
-from ingest_pipeline.core.loss import Acceptance, Loss, as_error, noted_loss, unverified
+from ingest_pipeline.core.loss import Acceptance, Loss, LossCause, as_error, noted_loss, unverified
 from ingest_pipeline.core.record import NextOffset, StoredPosition, TopicIdentity
+from ingest_pipeline.operations.losses import acceptances
+from ingest_pipeline.testing import MemoryBroker, MemoryTopic
 from ingest_pipeline_tests.samples import stored_position
 
 SAME = TopicIdentity("cluster", "topic", 2)
@@ -137,3 +139,23 @@ def test_the_error_names_the_loss_and_the_command() -> None:
     assert (error.partition, error.offset) == (0, 10)
     renamed = find_losses(SAME, "new", {0: position(10)}, noted=[], starts={}, highs={})
     assert isinstance(as_error(renamed, "price"), TopicChanged)
+
+
+@pytest.mark.parametrize(("place", "offset"), [(None, 3), ("latest", 5), (4, 4), (datetime(2026, 1, 1, tzinfo=UTC), 5)])
+def test_a_partition_whose_leader_is_away_is_not_accepted(place: str | int | datetime | None, offset: int) -> None:
+    broker = MemoryBroker({"t": 2})
+    for partition in (0, 1):
+        for _ in range(5):
+            broker.append("t", partition, b"x")
+        broker.delete_records("t", partition, 3)
+    losses = [
+        noted_loss(cause=LossCause.RETENTION, partition=partition, incarnation=1, expected=1, low=3, high=5)
+        for partition in (0, 1)
+    ]
+    topic = MemoryTopic(broker, "t")
+    broker.set_leader_away("t", 1, True)
+    with pytest.raises(KafkaUnavailable, match=r"partition 1: .*nothing was accepted"):
+        acceptances(topic, losses, place)
+    broker.set_leader_away("t", 1, False)
+    resumed = [accepted.resume_at for accepted in acceptances(topic, losses, place)]
+    assert [start.next_offset for start in resumed if start is not None] == [offset, offset]

@@ -1,4 +1,4 @@
-"""A stream's own settings: precedence and misspelt names."""
+"""The settings of one stream or one job, set or declared: precedence and misspelt names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 import pytest
 
 from ingest_pipeline.core.errors import SettingsError
-from ingest_pipeline.settings import load_settings
+from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.settings import JobSettings, Settings, StreamSettings, describe, load_settings, settings_of
 from ingest_pipeline.settings.variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES
+from ingest_pipeline.streams import Price
 from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, problems
 
 
@@ -114,3 +116,123 @@ def test_for_stream_names_the_nearest() -> None:
 def test_for_job_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match="for a job called 'pirce': the nearest name is 'price'"):
         load().for_job("pirce")
+
+
+def stream(name: str = "price", job: str = "", **settings: object) -> Stream:
+    return Stream(name, Price, job=job, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("environ", "batch_size"),
+    [({}, 7), ({"BATCH_SIZE": "8"}, 7), ({"BATCH_SIZE": "8", "PRICE_BATCH_SIZE": "9"}, 9)],
+)
+def test_only_the_own_variable_beats_the_declaration(environ: dict[str, str], batch_size: int) -> None:
+    assert settings_of([stream(batch_size=7)], environ).for_stream("price").batch_size == batch_size
+
+
+def test_settings_of_the_job_are_declared_too() -> None:
+    streams = [stream(job="sites", parallelism=3), stream("other", "sites", parallelism=3, batch_timeout_seconds=0.5)]
+    settings = settings_of(streams, {})
+    assert settings.for_job("sites").parallelism == 3
+    assert settings.for_stream("other").batch_timeout_seconds == 0.5
+
+
+@pytest.mark.parametrize(
+    ("streams", "words"),
+    [
+        ([stream(batch_sise=7)], "'batch_sise' is no setting of a stream or of a job. Did you mean batch_size?"),
+        ([stream(database_url="x")], "'database_url' is no setting of a stream"),
+        ([stream(batch_size=0)], "PRICE_BATCH_SIZE must be a whole number from 1 to 100000"),
+        ([stream(job="s", parallelism=2), stream("b", "s", parallelism=3)], "declares 2"),
+    ],
+)
+def test_a_declaration_without_effect_is_refused(streams: list[Stream], words: str) -> None:
+    with pytest.raises(SettingsError, match=words.replace("?", r"\?")):
+        settings_of(streams, {})
+
+
+def test_a_declared_setting_does_not_change_the_streams_definition() -> None:
+    assert stream(batch_size=7).definition() == stream().definition()
+
+
+def test_one_table_under_two_names_is_refused() -> None:
+    streams = [Stream("price", Price), Stream("other", Price, table="events.price")]
+    assert settings_of(streams, {}).database_schema == "public"
+    with pytest.raises(SettingsError, match=r"streams price and other share the table events\.price"):
+        settings_of(streams, {"DATABASE_SCHEMA": "events"})
+
+
+JOBS = {"humidity": "sites", "pressure": "sites", "price": "price"}
+
+
+def load_jobs(**environ: str) -> Settings:
+    return load_settings(JOBS, environ)
+
+
+def problem(variable: str) -> str:
+    """The only line of the error."""
+    with pytest.raises(SettingsError) as caught:
+        load_jobs(**{variable: "1"})
+    first, line = str(caught.value).splitlines()
+    assert first == "1 setting cannot be used:"
+    return line.removeprefix(f"  {variable} ")
+
+
+def test_a_jobs_variable_beats_the_common_one_and_the_default() -> None:
+    settings = load_jobs(PARALLELISM="2", SITES_PARALLELISM="3", PRICE_POLL_SECONDS="9")
+    sites, price = settings.for_job("sites"), settings.for_job("price")
+    assert (sites.parallelism, price.parallelism, settings.job_defaults.parallelism) == (3, 2, 2)
+    assert (sites.poll_seconds, price.poll_seconds) == (1, 9)
+
+
+def test_streams_of_a_job_keep_settings_of_their_own() -> None:
+    settings = load_jobs(BATCH_SIZE="10", HUMIDITY_BATCH_SIZE="20")
+    assert [settings.for_stream(name).batch_size for name in JOBS] == [20, 10, 10]
+    assert list(settings.jobs) == ["sites", "price"]
+
+
+def test_no_setting_is_both_the_streams_and_the_jobs() -> None:
+    assert not StreamSettings.model_fields.keys() & JobSettings.model_fields.keys()
+
+
+def test_names_alone_are_streams_with_jobs_of_the_same_names() -> None:
+    environ = {"PRICE_PARALLELISM": "2", "PRICE_BATCH_SIZE": "7"}
+    assert load_settings(["price", "reading"], environ) == load_settings(
+        {"price": "price", "reading": "reading"}, environ
+    )
+
+
+@pytest.mark.parametrize("setting", sorted(JOB_VARIABLES))
+def test_a_setting_of_runs_is_refused_for_one_stream_of_a_job(setting: str) -> None:
+    words = f"cannot be set for one stream of a job: the name is SITES_{setting}"
+    assert problem(f"HUMIDITY_{setting}") == words
+
+
+@pytest.mark.parametrize("setting", sorted(STREAM_VARIABLES))
+def test_a_setting_of_streams_is_refused_for_a_job(setting: str) -> None:
+    words = f"cannot be set for a job, only for its streams: a name is HUMIDITY_{setting}"
+    assert problem(f"SITES_{setting}") == words
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("SITSE_PARALLELISM", "names no stream and no job: the nearest name is SITES_PARALLELISM"),
+        ("HUMIDTY_PARALLELISM", "names no stream and no job: the nearest name is SITES_PARALLELISM"),
+        ("SITSE_BATCH_SIZE", "names no stream and no job: the nearest name is HUMIDITY_BATCH_SIZE"),
+        ("HUMIDTY_BATCH_SIZE", "names no stream and no job: the nearest name is HUMIDITY_BATCH_SIZE"),
+        ("SITES_PARALELISM", "sets nothing: the nearest name is SITES_PARALLELISM"),
+        ("PRESSURE_PARALELISM", "sets nothing: the nearest name is SITES_PARALLELISM"),
+        ("SITES_LOG_FORMAT", "cannot be set for one job: LOG_FORMAT holds for all"),
+        ("PRESSURE_LOG_FORMAT", "cannot be set for one stream: LOG_FORMAT holds for all"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_name_that_sets_something(variable: str, words: str) -> None:
+    assert problem(variable) == words
+
+
+def test_describe_has_a_jobs_overrides() -> None:
+    rows = {row.name: row for row in describe(load_jobs(SITES_PARALLELISM="3", PRESSURE_BATCH_SIZE="7"))}
+    assert (rows["SITES_PARALLELISM"].value, rows["SITES_PARALLELISM"].default) == ("3", "1")
+    assert (rows["PRESSURE_BATCH_SIZE"].scope, rows["SITES_PARALLELISM"].scope) == ("stream", "job")
+    assert not {"PRICE_PARALLELISM", "SITES_BATCH_SIZE", "HUMIDITY_BATCH_SIZE"} & rows.keys()
