@@ -9,31 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import psycopg
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.ledger import LetterFilter, Replayed
-from ingest_pipeline.core.ledger_ports import ReplayStore
+from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.record import Message, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.database import Database
-from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.ledger import PostgresLedger
-from ingest_pipeline.postgres.replay import MissingRows
-from ingest_pipeline.postgres.session import PostgresLedgerSession
-from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
-from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline.testing import (
-    MemoryDatabase,
-    MemoryDeadLetters,
-    MemoryLedger,
-    MemoryLedgerSession,
-    MemoryMissingRows,
-    MemoryWritingConnection,
-)
 from ingest_pipeline.testing.log import MemoryMessage
-from ingest_pipeline_tests.contract.ledger_worlds import WORLDS, begin
+from ingest_pipeline_tests.contract.ledger_worlds import WORLDS
+from ingest_pipeline_tests.contract.stream_worlds import StreamWorld, stream_world
 from ingest_pipeline_tests.samples import make_batch, plain
 
 TIME = "2026-01-01T00:00:00Z"
@@ -107,76 +91,20 @@ BY_BYTES = [
 ]
 
 
-class World:
-    """One stream, in memory or in PostgreSQL. Its table refuses readings of 7 degrees."""
+def write(world: StreamWorld, messages: list[Message], decode: Any = None) -> None:
+    world.session.write(make_batch(world.session.positions, messages, stream=world.stream, decode=decode))
 
-    def __init__(self, kind: str, url: str, declared: Stream) -> None:
-        self.kind, self.stream = kind, declared
-        if kind == "memory":
-            self.memory = MemoryDatabase()
-            self.ledger: Any = MemoryLedger(self.memory, declared)
-            self.session: Any = MemoryLedgerSession(MemoryWritingConnection(self.memory, "run"), declared)
-            self.letters: Any = MemoryDeadLetters(self.memory, declared)
-            self.missing: ReplayStore = MemoryMissingRows(self.memory, declared)
-            self.memory.check(declared.name, "not_seven", lambda row: row[6] != 7)
-        else:
-            self.database = Database(sqlalchemy_url(url))
-            self.other = psycopg.connect(url, autocommit=True)
-            self.other.execute("SET timezone TO 'UTC'")
-            self.ledger = PostgresLedger(self.database, declared)
-            self.ledger.prepare()
-            self.session = PostgresLedgerSession(
-                PostgresWritingConnection(self.database, "run"), declared, write_method=kind
-            )
-            self.letters = DeadLetters(self.database, declared)
-            self.missing = MissingRows(self.database, declared)
-            self.other.execute("ALTER TABLE sensed ADD CONSTRAINT not_seven CHECK (celsius <> 7)")
-        begin(self.ledger, 0)
-        assert self.session.own([0], exact=True) == {}
 
-    def close(self) -> None:
-        self.session.connection.close()
-        if self.kind != "memory":
-            self.database.dispose()
-            self.other.close()
-
-    def write(self, messages: list[Message], decode: Any = None) -> None:
-        self.session.write(make_batch(self.session.positions, messages, stream=self.stream, decode=decode))
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        if self.kind == "memory":
-            return sorted(map(plain, self.memory.table("sensed").rows.values()), key=lambda row: row[2])
-        names = ", ".join(
-            "((extract(epoch FROM kafka_timestamp) - 946684800) * 1000000)::bigint"
-            if name == "kafka_timestamp"
-            else f'"{name}"'
-            for name in self.stream.columns
-        )
-        return self.other.execute(f"SELECT {names} FROM sensed ORDER BY kafka_offset").fetchall()  # type: ignore[arg-type]
-
-    def refused(self) -> list[tuple[int, str, str]]:
-        """(offset, stage, reason) of every letter that is open."""
-        if self.kind == "memory":
-            return [
-                (offset, letter.stage, letter.reason) for (_, _, offset), letter in sorted(self.letters.open().items())
-            ]
-        return [(row.kafka_offset, row.stage, row.reason) for row in self.letters.page(LetterFilter())]
-
-    def redrive(self) -> None:
-        self.letters.redrive(LetterFilter(), JsonDecoder(self.stream).decode)
-
-    def mend(self) -> None:
-        """Drop the table's constraint."""
-        if self.kind == "memory":
-            self.memory.table("sensed").checks.clear()
-        else:
-            self.other.execute("ALTER TABLE sensed DROP CONSTRAINT not_seven")
-
-    def empty(self) -> None:
-        if self.kind == "memory":
-            self.memory.table("sensed").rows.clear()
-        else:
-            self.other.execute("DELETE FROM sensed")
+def rows(world: StreamWorld) -> list[tuple[Any, ...]]:
+    if world.in_memory:
+        return sorted(map(plain, world.table.rows.values()), key=lambda row: row[2])
+    names = ", ".join(
+        "((extract(epoch FROM kafka_timestamp) - 946684800) * 1000000)::bigint"
+        if name == "kafka_timestamp"
+        else f'"{name}"'
+        for name in world.stream.columns
+    )
+    return world.sql(f"SELECT {names} FROM sensed ORDER BY kafka_offset")
 
 
 @pytest.fixture
@@ -185,64 +113,64 @@ def key_type() -> type:
 
 
 @pytest.fixture(params=WORLDS)
-def world(request: pytest.FixtureRequest, key_type: type) -> Iterator[World]:
-    url = "" if request.param == "memory" else request.getfixturevalue("database_url")
-    made = World(request.param, url, stream(key_type))
-    yield made
-    made.close()
+def world(request: pytest.FixtureRequest, key_type: type) -> Iterator[StreamWorld]:
+    """Its table refuses readings of 7 degrees."""
+    with stream_world(request, stream(key_type)) as made:
+        made.check("not_seven", "celsius <> 7", lambda row: row[6] != 7)
+        yield made
 
 
-def test_a_row_has_the_parts_of_its_record(world: World) -> None:
-    world.write(records())
-    assert world.rows() == BY_BYTES
+def test_a_row_has_the_parts_of_its_record(world: StreamWorld) -> None:
+    write(world, records())
+    assert rows(world) == BY_BYTES
     assert world.refused() == []
     assert world.ledger.positions()[0].skipped == 1
 
 
-def test_one_by_one_and_together_are_the_same(world: World) -> None:
+def test_one_by_one_and_together_are_the_same(world: StreamWorld) -> None:
     for record in records():
-        world.write([record])
-    assert world.rows() == BY_BYTES
+        write(world, [record])
+    assert rows(world) == BY_BYTES
 
 
-def test_a_redriven_row_is_the_row_that_would_have_been_stored(world: World) -> None:
+def test_a_redriven_row_is_the_row_that_would_have_been_stored(world: StreamWorld) -> None:
     def broken(value: bytes) -> tuple[object, ...]:
         return JsonDecoder(Stream("other", msgspec.defstruct("Other", [("no", int), ("event_time", datetime)]))).decode(
             value
         )
 
-    world.write(records(), decode=broken)
-    assert world.rows() == []
+    write(world, records(), decode=broken)
+    assert rows(world) == []
     assert [offset for offset, _, _ in world.refused()] == [0, 1, 2, 3]
     world.redrive()
-    assert world.rows() == BY_BYTES
+    assert rows(world) == BY_BYTES
     assert world.refused() == []
 
 
-def test_so_is_a_row_that_the_database_refused(world: World) -> None:
+def test_so_is_a_row_that_the_database_refused(world: StreamWorld) -> None:
     """Its headers have been read: the letter takes them from the row."""
-    world.write([record(0, b"k0", [("trace", b"\xff")], celsius=7, more=1), record(1, b"k1", [("x", None)])])
+    write(world, [record(0, b"k0", [("trace", b"\xff")], celsius=7, more=1), record(1, b"k1", [("x", None)])])
     assert [offset for offset, _, _ in world.refused()] == [0]
-    world.mend()
+    world.drop_check("not_seven")
     world.redrive()
-    assert world.rows() == [
+    assert rows(world) == [
         (*AT, 0, STAMP, b"k0", [["trace", encoded(b"\xff")]], 7.0, MIDNIGHT, None, {"more": 1}),
         (*AT, 1, STAMP, b"k1", [["x", None]], 1.5, MIDNIGHT, None, None),
     ]
 
 
-def test_a_replayed_row_is_the_same(world: World) -> None:
-    world.write(records())
-    world.empty()
+def test_a_replayed_row_is_the_same(world: StreamWorld) -> None:
+    write(world, records())
+    world.table.rows.clear() if world.in_memory else world.sql("DELETE FROM sensed")
     batch = make_batch({0: Position(0, 1, NextOffset(0))}, records(), stream=world.stream)
     assert world.missing.store(batch) == Replayed(stored=4)
-    assert world.rows() == BY_BYTES
+    assert rows(world) == BY_BYTES
 
 
 @pytest.mark.parametrize("key_type", [str])
-def test_a_key_that_text_cannot_hold_costs_its_record(world: World) -> None:
-    world.write([*records(), record(5, b"a\0b"), record(6, b"\xff", celsius="x")])
-    assert [(row[2], row[4]) for row in world.rows()] == [(0, "k0"), (1, None), (3, "é")]
+def test_a_key_that_text_cannot_hold_costs_its_record(world: StreamWorld) -> None:
+    write(world, [*records(), record(5, b"a\0b"), record(6, b"\xff", celsius="x")])
+    assert [(row[2], row[4]) for row in rows(world)] == [(0, "k0"), (1, None), (3, "é")]
     expected = [
         (2, "decode", "key is not UTF-8, which its text column needs"),
         (5, "value", "NUL character in the key, which PostgreSQL cannot store as text"),
@@ -253,17 +181,17 @@ def test_a_key_that_text_cannot_hold_costs_its_record(world: World) -> None:
     assert world.refused() == expected
 
 
-def test_unreadable_headers_cost_their_record_and_are_never_asked_for_again(world: World) -> None:
+def test_unreadable_headers_cost_their_record_and_are_never_asked_for_again(world: StreamWorld) -> None:
     bad = record(1, b"k")
     bad.unreadable = True
     cold = record(2, b"k", [("x", b"y")], celsius=7)
-    world.write([record(0, b"k", [("x", b"y")]), bad, cold])
+    write(world, [record(0, b"k", [("x", b"y")]), bad, cold])
     assert [offset for offset, _, _ in world.refused()] == [1, 2]
     assert world.refused()[0][1:] == ("decode", "headers cannot be read: a key is not UTF-8")
     assert (bad.reads, cold.reads) == (1, 1)
-    world.mend()
+    world.drop_check("not_seven")
     world.redrive()
-    assert [(row[2], row[5]) for row in world.rows()] == [(0, [["x", "eQ=="]]), (1, None), (2, [["x", "eQ=="]])]
+    assert [(row[2], row[5]) for row in rows(world)] == [(0, [["x", "eQ=="]]), (1, None), (2, [["x", "eQ=="]])]
 
 
 @pytest.mark.parametrize(
@@ -278,18 +206,18 @@ def test_unreadable_headers_cost_their_record_and_are_never_asked_for_again(worl
     ],
     ids=range(6),
 )
-def test_undeclared_poison_costs_its_record(world: World, undeclared: bytes, expected: tuple[str, str]) -> None:
+def test_undeclared_poison_costs_its_record(world: StreamWorld, undeclared: bytes, expected: tuple[str, str]) -> None:
     value = b'{"celsius": 1.5, "event_time": "2026-01-01T00:00:00Z", ' + undeclared + b"}"
-    world.write([record(0, b"k"), Once(0, 1, 0, value, key=b"k"), record(2, b"k")])
-    assert [row[2] for row in world.rows()] == [0, 2]
+    write(world, [record(0, b"k"), Once(0, 1, 0, value, key=b"k"), record(2, b"k")])
+    assert [row[2] for row in rows(world)] == [0, 2]
     ((offset, stage, reason),) = world.refused()
     assert (offset, stage) == (1, expected[0])
     assert reason.startswith(expected[1])
 
 
 @pytest.mark.parametrize("world", WORLDS[1:], indirect=True)
-def test_the_database_numbers_the_rows(world: World) -> None:
-    world.write(records())
-    numbers = [number for (number,) in world.other.execute("SELECT id FROM sensed ORDER BY kafka_offset")]
+def test_the_database_numbers_the_rows(world: StreamWorld) -> None:
+    write(world, records())
+    numbers = [number for (number,) in world.sql("SELECT id FROM sensed ORDER BY kafka_offset")]
     assert len(set(numbers)) == 4
     assert numbers == sorted(numbers)
