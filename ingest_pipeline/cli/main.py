@@ -219,7 +219,6 @@ def _one_line(error: Exception, command: str) -> str:
 
 
 def settings_of_streams() -> Settings:
-    """The environment's settings."""
     return settings_of(load_streams())
 
 

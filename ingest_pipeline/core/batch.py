@@ -146,7 +146,6 @@ class OpenBatch:
             self._awaited = {p: end for p, end in self._awaited.items() if reached.get(p, 0) < end}
 
     def _fitting(self, sizes: list[int], all_bytes: int) -> int:
-        """How many of the records fit."""
         total, room = self.size_bytes, self.limits.records * self.limits.batches_per_commit - len(self._messages)
         if total + all_bytes <= self.limits.size_bytes:
             return min(len(sizes), room)

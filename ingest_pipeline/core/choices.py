@@ -6,22 +6,16 @@ from enum import StrEnum
 
 
 class WriteMethod(StrEnum):
-    """How rows are sent to PostgreSQL."""
-
     COPY = "copy"
     EXECUTEMANY = "executemany"
 
 
 class OnDataLoss(StrEnum):
-    """What a run does when Kafka has lost records."""
-
     STOP = "stop"
     CONTINUE = "continue"
 
 
 class ReportAs(StrEnum):
-    """The kind of asset event that reports progress."""
-
     OBSERVATION = "observation"
     MATERIALIZATION = "materialization"
 
@@ -41,8 +35,6 @@ class OnConflict(StrEnum):
 
 
 class NaiveTimestamps(StrEnum):
-    """How a timestamp without a zone is read."""
-
     UTC = "utc"
     REJECT = "reject"
 

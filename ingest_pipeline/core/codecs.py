@@ -51,8 +51,6 @@ class Codec(Protocol):
 
 
 class JsonCodec:
-    """JSON text."""
-
     is_json, nul, frames = True, 0x5C, 0
 
     def decoder(self, event_type: type) -> Callable[[bytes], Any]:

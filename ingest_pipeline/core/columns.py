@@ -10,8 +10,6 @@ from .fields import PG_TYPES, Field
 
 
 class FilledBy(Enum):
-    """Source of a column's value."""
-
     ROW = "row"
     CLOCK = "the database's clock"
     SEQUENCE = "the database's sequence"

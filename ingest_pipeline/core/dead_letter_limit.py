@@ -108,7 +108,6 @@ class LetterTally:
         return replace(self.window, seen=seen, refused=kept, streak=self._streak)
 
     def _count_decoded(self, row: int) -> None:
-        """Count the decoder's refusals up to the row."""
         while self._counted < len(self.decoded) and self.rows_before[self._counted] <= row:
             letter = self.decoded[self._counted]
             index = self.rows_before[self._counted] + self._counted

@@ -67,7 +67,6 @@ def read_headers(message: Message) -> tuple[Headers | None, bool]:
 
 
 def encoded(headers: Sequence[tuple[str, bytes | str | None]] | None) -> Headers | None:
-    """The headers as a dead letter keeps them."""
     if headers is None:
         return None
     return [

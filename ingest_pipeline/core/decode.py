@@ -254,7 +254,5 @@ def _holds_text(item: Field) -> bool:
 
 
 class JsonDecoder(RecordDecoder):
-    """Decodes records of JSON text."""
-
     def __init__(self, stream: Stream, naive_timestamps: NaiveTimestamps = NaiveTimestamps.UTC) -> None:
         super().__init__(stream, JsonCodec(), naive_timestamps)

@@ -134,7 +134,6 @@ class Drain:
             self._reading[lane.topic] = lane
 
     def _read(self, lanes: Sequence[Lane]) -> None:
-        """Add the result of a read to the lanes' open batches."""
         room = max((lane.batch.room for lane in lanes), default=1)
         wait = min((lane.batch.wait_seconds for lane in lanes), default=SHARED_WAIT_SECONDS)
         if self._several and wait and any(lane.batch.is_open for lane in lanes):

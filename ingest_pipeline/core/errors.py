@@ -98,7 +98,6 @@ class RecordRefused(IngestError):
 
     @property
     def without_partition(self) -> bool:
-        """Whether the table had no partition for the row."""
         return bool(self.where.get("without_partition"))
 
     def of_element(self, index: int, ordinal: int) -> RecordRefused:

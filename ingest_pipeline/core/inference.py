@@ -120,7 +120,6 @@ def fitted(inferred: Inferred) -> Inferred:
 
 
 def _columns(item: InferredField) -> list[str]:
-    """The names of a field's columns."""
     return [f"{item.name}_{name}" for inner in item.fields for name in _columns(inner)] or [item.name]
 
 

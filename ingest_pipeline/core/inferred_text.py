@@ -14,7 +14,6 @@ _CLASSES = {"Annotated", "Struct", "Stream", "Epoch", "Decimal", "UUID", "Avro",
 
 
 def python_text(stream: str, topic: str, inferred: Inferred, record_format: str = "") -> str:
-    """The module of a stream."""
     classes: list[str] = []
     fields = list(_all_fields(inferred.fields))
     taken = {*_CLASSES, *(item.name for item in fields)}  # a field with a default hides the class of its name
@@ -33,7 +32,6 @@ def python_text(stream: str, topic: str, inferred: Inferred, record_format: str 
 
 
 def yaml_text(stream: str, topic: str, inferred: Inferred, record_format: str = "") -> str:
-    """The defs.yaml of a stream."""
     lines = ["type: ingest_pipeline.KafkaToPostgres", "", "attributes:", f"  name: {quoted(stream)}"]
     lines += [f"  topic: {quoted(topic)}"] if topic != stream else []
     lines += [f"  format: {'avro' if record_format == AVRO else 'json_schema'}"] if record_format else []

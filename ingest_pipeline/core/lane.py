@@ -79,7 +79,6 @@ class Lane:
         self._owned()
 
     def start(self, source: Source) -> None:
-        """Read from the session's positions."""
         self.leaving, self.requests = None, OwnerRequests()
         self.progress.own(self.session.positions)
         self.verified = dict(self.progress.to_offsets)
@@ -114,7 +113,6 @@ class Lane:
         )
 
     def count(self, batch: Batch, result: CommitResult, decode_seconds: float, database_seconds: float) -> None:
-        """Count a committed batch."""
         if result.requests is not None:
             self.requests = result.requests
         self.progress.decode_seconds += decode_seconds
@@ -122,12 +120,10 @@ class Lane:
         self.progress.add(batch, result, self._clock.time(), self._clock.monotonic())
 
     def reached(self, targets: Mapping[int, int]) -> bool:
-        """Whether every position has reached its target."""
         positions = self.session.positions
         return all(position.resume_at.next_offset >= targets.get(p, 0) for p, position in positions.items())
 
     @property
     def at_end(self) -> bool:
-        """Whether every owned partition has been read to its end."""
         positions = self.session.positions
         return all(self._ends.get(p) == position.resume_at.next_offset for p, position in positions.items())

@@ -25,7 +25,6 @@ class LossCause(StrEnum):
 
     @property
     def is_another_topic(self) -> bool:
-        """Whether the positions belong to another topic than Kafka's current topic."""
         return self in (LossCause.CLUSTER, LossCause.TOPIC, LossCause.RENAMED, LossCause.PARTITIONS)
 
     @property

@@ -84,7 +84,6 @@ Element = tuple[Any, ...]
 
 
 def table_rows(records: Sequence[Row]) -> list[Row]:
-    """The rows of the records' elements, in order."""
     return [record[:-1] + element for record in records for element in record[-1]]
 
 

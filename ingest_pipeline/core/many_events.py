@@ -62,7 +62,6 @@ class ManyDecoder(RecordDecoder):
         return (_numbered(rows),)
 
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[object, ...]], list[int]]:
-        """As RecordDecoder.decode_many."""
         parts: list[bytes | None] = []
         lengths: list[int] = []
         for value in values:

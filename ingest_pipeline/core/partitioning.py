@@ -52,7 +52,6 @@ def check_partitioning(
 
 
 def start_of(partition_by: PartitionBy, time: datetime) -> datetime:
-    """The beginning of the partition with this time."""
     day = time.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if partition_by == PartitionBy.MONTH:
         return day.replace(day=1)

@@ -119,8 +119,6 @@ class GroupOffset:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Position of a run in an owned partition."""
-
     partition: int
     incarnation: int
     resume_at: NextOffset

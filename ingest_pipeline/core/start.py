@@ -143,7 +143,6 @@ def log_bounds(
 
 
 def unanswered(identity: TopicIdentity, answers: Collection[int]) -> list[int]:
-    """Partitions of the topic missing in an answer."""
     return [partition for partition in range(identity.partitions) if partition not in answers]
 
 

@@ -141,7 +141,6 @@ class Stream:
 
     @cached_property
     def table_name(self) -> TableName:
-        """The table's name and, if declared, its schema."""
         return TableName.parsed(self.name, self.table)
 
     @property
@@ -161,12 +160,10 @@ class Stream:
 
     @property
     def has_event_time(self) -> bool:
-        """Whether the table has a column of times called event_time."""
         return any(item.name == "event_time" and item.python_type is datetime for item in self.fields)
 
     @cached_property
     def record_columns(self) -> RecordColumns:
-        """What becomes of a record's key and headers."""
         return RecordColumns(
             self.key_type if self.key_column else None,
             bool(self.headers_column),
@@ -208,7 +205,6 @@ class Stream:
 
     @property
     def primary_key(self) -> tuple[str, ...]:
-        """The event table's primary key."""
         if self.key:
             return self.key
         ordinal = [ORDINAL.name] if self.many else []

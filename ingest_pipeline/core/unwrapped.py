@@ -20,11 +20,9 @@ class UnwrappedDecoder:
         self._decoder, self._unwrap = decoder, unwrap
 
     def decode(self, value: bytes) -> tuple[Any, ...]:
-        """As RecordDecoder.decode."""
         return self._decoder.decode(self._unwrap(value))
 
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
-        """As RecordDecoder.decode_many."""
         parts: list[bytes | None] = []
         for value in values:
             try:

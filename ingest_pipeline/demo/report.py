@@ -46,7 +46,6 @@ class LiveLine:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Print a permanent line."""
         self._console.print(text)
 
 

@@ -60,7 +60,6 @@ def ledger_mark(ledger_id: str) -> str:
 
 
 def bootstrap_servers(kafka: Mapping[str, str]) -> str:
-    """The brokers in the user's settings, for messages."""
     return kafka.get("bootstrap.servers") or kafka.get("metadata.broker.list") or "(no bootstrap.servers)"
 
 
@@ -106,7 +105,6 @@ def admin_config(kafka: Mapping[str, str], client_id: str = "ingest") -> dict[st
 
 
 def isolation_level(kafka: Mapping[str, str]) -> str:
-    """The isolation level of a consumer with these properties."""
     return str(kafka.get("isolation.level", _DEFAULTS["isolation.level"]))
 
 

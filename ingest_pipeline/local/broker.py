@@ -78,7 +78,6 @@ def _first_line(child: Child) -> str:
 
 
 def main() -> None:
-    """Run a broker with the topics of the command line until a signal comes."""
     from .mock_cluster import mock_cluster
 
     parser = argparse.ArgumentParser(prog="python -m ingest_pipeline.local.broker")

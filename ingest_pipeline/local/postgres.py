@@ -91,7 +91,6 @@ class EmbeddedPostgres(LocalServer):
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
-        """The URL of another database of the same server."""
         if self._port is None:
             raise LocalServerError(f"PostgreSQL in {self.data_dir} was not started yet")
         password = (self.data_dir / "password").read_text()

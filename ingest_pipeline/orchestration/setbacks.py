@@ -16,7 +16,6 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 5.0, 300.0
 
 
 def backoff_seconds(failures: int) -> float:
-    """Seconds from the last failure to the next run."""
     return 0.0 if failures == 0 else min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(failures - 1, 10))
 
 

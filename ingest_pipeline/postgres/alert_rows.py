@@ -46,7 +46,6 @@ class AlertRows:
             return problems
 
     def store(self, problems: Mapping[str, Mapping[str, Any]], poster: str) -> None:
-        """Store the problems of the process's own streams."""
         rows = [
             {"stream": stream, "poster": poster, "problems": json.dumps(entries)}
             for stream, entries in sorted(problems.items())

@@ -24,7 +24,6 @@ _RENAMED = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE", "S": "S
 
 
 def has_table(connection: Connection, stream: Stream, schema: str) -> bool:
-    """Whether the stream's table exists, as declared or not."""
     return connection.execute(TABLE, {"name": _name(stream, schema)}).one_or_none() is not None
 
 

@@ -179,7 +179,6 @@ class Database:
         return connection
 
     def dispose(self) -> None:
-        """Close every pooled connection."""
         self.engine.dispose()
 
 

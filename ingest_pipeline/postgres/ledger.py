@@ -21,8 +21,6 @@ from .sql import Schemas
 
 
 class PostgresLedger(Ledger):
-    """The ledger of one stream, on pooled connections."""
-
     def __init__(self, database: Database, stream: Stream) -> None:
         self._database, self._stream = database, stream
         self._doing = f"reading the ledger of stream {stream.name}"

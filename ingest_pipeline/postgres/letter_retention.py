@@ -30,7 +30,6 @@ class SettledLetters:
         self._doing = f"purging settled dead letters of stream {stream.name}"
 
     def expired(self, days: int) -> int:
-        """The number of letters settled more than this many days ago."""
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             return int(self._execute(connection, sql.EXPIRED_COUNT, days=days).scalar_one())
 

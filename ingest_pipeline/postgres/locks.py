@@ -51,8 +51,6 @@ class Backend:
 
 
 class LockKeys:
-    """The lock keys of a stream's partitions in one ledger."""
-
     def __init__(self, position_table_oid: int, stream: str) -> None:
         self._oid, self._stream = position_table_oid, stream
 
@@ -188,7 +186,6 @@ def end_backend(connection: Connection, backend: Backend) -> None:
 
 
 def run_of(application_name: str) -> str:
-    """The run id in the application_name of a writing session."""
     return application_name.removeprefix(APPLICATION_PREFIX)
 
 

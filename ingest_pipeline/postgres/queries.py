@@ -29,7 +29,6 @@ def quoted(name: str) -> str:
 
 
 def quoted_table(table: TableName) -> str:
-    """A table with its schema as an SQL identifier."""
     return f"{quoted(table.schema)}.{quoted(table.name)}"
 
 

@@ -126,7 +126,6 @@ def hold_table(connection: Connection, stream: Stream, database: Database) -> No
 
 
 def ledger_version(connection: Connection, schema: str) -> str | None:
-    """The ledger's Alembic version, or None without a ledger."""
     if connection.execute(_VERSION_TABLE, {"name": f"{quoted(schema)}.schema_version"}).scalar() is None:
         return None
     return connection.execute(text(f"SELECT version_num FROM {in_text(schema)}.schema_version")).scalar()  # noqa: S608 (quoted identifier)

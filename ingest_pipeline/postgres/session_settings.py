@@ -54,5 +54,4 @@ SET_SESSION, SET_TRANSACTION = text(_SET.format(local="false")), text(_SET.forma
 
 
 def parameters(settings: Mapping[str, str]) -> dict[str, list[str]]:
-    """Parameters of SET_SESSION and SET_TRANSACTION."""
     return {"names": list(settings), "values": list(settings.values())}

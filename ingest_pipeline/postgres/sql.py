@@ -32,11 +32,9 @@ class Schemas:
     ledger: str = "ingest"
 
     def table_name(self, stream: Stream) -> TableName:
-        """The stream's event table with its schema."""
         return stream.table_name.within(self.events)
 
     def of_tables(self, streams: Iterable[Stream]) -> list[str]:
-        """The schemas of the streams' tables."""
         return list(dict.fromkeys(self.table_name(stream).schema for stream in streams))
 
     def quoted_table(self, stream: Stream) -> str:

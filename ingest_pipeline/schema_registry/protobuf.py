@@ -30,8 +30,6 @@ _WELL_KNOWN: dict[str, Convert] = {
 
 
 class ProtobufReader:
-    """Reads one stream's records."""
-
     def __init__(self, stream: Stream) -> None:
         assert isinstance(stream.format, Protobuf)
         message = stream.format.message

@@ -79,7 +79,6 @@ class SchemaRegistry:
         return WriterSchema(schema_id, kind=kind, text=text, subject=subject, references=tuple(references))
 
     def close(self) -> None:
-        """Close the connections."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None

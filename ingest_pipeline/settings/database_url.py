@@ -180,7 +180,6 @@ def unverified_hosts(url: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def database_name(url: str) -> str:
-    """The database of a checked URL. Without one libpq takes the user's name."""
     match = _POSTGRES_URL.fullmatch(url)
     options = dict(parse_qsl(match["query"] or "")) if match else {}
     name = options.get("dbname") or (match and (unquote(match["database"] or "") or unquote(match["user"] or "")))

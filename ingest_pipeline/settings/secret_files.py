@@ -14,7 +14,6 @@ SUFFIX = "_FILE"
 
 
 def secret_variables() -> Iterator[str]:
-    """The variables of all secrets."""
     yield from (variable(name) for name, field in SharedSettings.model_fields.items() if is_secret(field))
     yield from (property_variable(name) for name in PROPERTIES if has_secret_name(name))
 

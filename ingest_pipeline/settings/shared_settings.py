@@ -168,7 +168,6 @@ class SharedSettings(SchemaRegistrySettings):
 
     @property
     def database_name(self) -> str:
-        """The database in DATABASE_URL. Without one libpq takes the user's name."""
         return database_name(self.database_url.get_secret_value())
 
     @property

@@ -186,7 +186,6 @@ class MemoryDatabase:
             }
 
     def requests(self, stream: str, partitions: Collection[int]) -> set[HandoverRequest]:
-        """Requests of waiting runs to the owner of the partitions."""
         with self.mutex:
             return {
                 request

@@ -16,8 +16,6 @@ from .database import MemoryDatabase
 
 
 class MemoryLedgers(Ledgers):
-    """The ledgers of several streams on a MemoryDatabase."""
-
     def __init__(self, database: MemoryDatabase, streams: Sequence[Stream]) -> None:
         self._ledgers = {stream.name: MemoryLedger(database, stream) for stream in streams}
 
@@ -36,8 +34,6 @@ class MemoryLedgers(Ledgers):
 
 
 class MemoryLedger(Ledger):
-    """The ledger of one stream on a MemoryDatabase."""
-
     def __init__(self, database: MemoryDatabase, stream: Stream) -> None:
         self._database, self._stream = database, stream
         self._table = database.table(stream.name)

@@ -38,7 +38,6 @@ class MemoryDeadLetters:
             }
 
     def discard(self, letter_filter: LetterFilter) -> int:
-        """Close open letters without storing a row. Returns the number of letters."""
         letters = self.open(letter_filter)
         self._database.table(self._stream).settled.update(dict.fromkeys(letters, LetterStatus.DISCARDED))
         return len(letters)

@@ -180,7 +180,6 @@ class MemoryTopic(Topic):
         return dict(self._broker.groups.get((group, self.name), {}))
 
     def _logs(self, partitions: Collection[int]) -> list[PartitionLog]:
-        """The logs of the partitions whose leader answers."""
         self._ask()
         logs = [self._broker.log(self.name, partition) for partition in partitions]
         return [log for log in logs if not log.leader_away]
