@@ -26,7 +26,8 @@ from .throughput import GIVE_UP_SECONDS, own_names, pids_of_runs
 SHARDS = (1, 2, 4)
 MANY_PARTITIONS = 1000
 SENSORS = (1, 10)
-_SESSIONS = "SELECT count(*)::int FROM pg_stat_activity WHERE application_name LIKE 'ingest%'"
+_SESSIONS = """SELECT count(*)::int FROM pg_stat_activity WHERE application_name IN
+    (SELECT 'ingest ' || run_id FROM scaling_ledger.position)"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Drain:
         rows: a second, while every shard drains.
         cpu, postgres_cpu: seconds of the runs and of PostgreSQL, for a million rows.
         mib: of the largest run.
-        sessions: with PostgreSQL, of all runs and the code server.
+        sessions: with PostgreSQL, of the runs.
     """
 
     rows: float
@@ -92,12 +93,13 @@ def _shards(running: System, records: int, repeats: int) -> str:
 
 def drain(running: System, records: int, shards: int) -> Drain:
     """Drain the topic from its beginning into tables of its own."""
-    settings = {**own_names("scaling"), "PARALLELISM": str(shards), "RUN_IDLE_SECONDS": "60"}
+    settings = {**own_names("scaling"), "TEMPERATURE_PARALLELISM": str(shards), "PRICE_RUN_IDLE_SECONDS": "0"}
     by_shard: dict[str, list[tuple[float, int]]] = {str(shard): [] for shard in range(shards)}
     samples: list[tuple[float, float, float]] = []
     statement = f"""SELECT (kafka_partition % {shards})::text, sum(next_offset)::bigint FROM scaling_ledger.position
         WHERE stream = '{TOPICS[0]}' GROUP BY 1"""
-    mib, sessions, pids = 0.0, 0, dict.fromkeys(list[int](), 0.0)
+    mib, sessions = 0.0, 0
+    pids: dict[int, float] = {}
     with (
         dagster_dev(running, settings) as dagster,
         psycopg.connect(running.database_url, autocommit=True) as connection,
@@ -113,7 +115,7 @@ def drain(running: System, records: int, shards: int) -> Drain:
             if connection.execute("SELECT to_regclass('scaling_ledger.position')").fetchall() == [(None,)]:
                 continue
             if len(pids) < shards:
-                pids = dict.fromkeys(pids_of_runs(dagster), 0.0)
+                pids = dict.fromkeys(pids_of_runs(dagster, TOPICS[0]), 0.0)
             now = time.monotonic()
             for shard, count in connection.execute(statement):
                 by_shard[shard].append((now, count))
@@ -150,11 +152,12 @@ def _partitions(running: System, effort: Effort) -> str:
     running.kafka.wait_for_leaders(topic)
     send_all(running, Plan(topics=(topic,), rate=0, records=records, broken_every=0, symbols=10_000))
     stored = f"SELECT count(*), extract(epoch FROM max(ingested_at) - min(ingested_at))::float FROM {topic}"
-    with dagster_dev(running, {"RUN_IDLE_SECONDS": "60", "KAFKA_GROUP_PREFIX": "partitions-"}) as dagster:
+    settings = {"KAFKA_GROUP_PREFIX": "partitions-", "TEMPERATURE_START_FROM": "latest"}
+    with dagster_dev(running, settings) as dagster:
         wait_for("the table", lambda: running.query(f"SELECT to_regclass('{topic}')") != [(None,)], 300)
         wait_for("all rows", lambda: running.query(stored)[0][0] == records, GIVE_UP_SECONDS, every=1.0)
         seconds = float(str(running.query(stored)[0][1]))
-        mib = max(map(rss_mib, pids_of_runs(dagster)), default=0.0)
+        mib = max(map(rss_mib, pids_of_runs(dagster, topic)), default=0.0)
         time.sleep(30)
         ticks = dagster.tick_seconds(topic)
     return (

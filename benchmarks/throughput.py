@@ -243,5 +243,5 @@ def own_names(schema: str) -> dict[str, str]:
     return {"DATABASE_SCHEMA": schema, "LEDGER_SCHEMA": f"{schema}_ledger", "KAFKA_GROUP_PREFIX": group}
 
 
-def pids_of_runs(dagster: DagsterDev) -> list[int]:
-    return [int(run.tags[tags.PID]) for run in dagster.runs() if tags.PID in run.tags and run.status == "STARTED"]
+def pids_of_runs(dagster: DagsterDev, stream: str | None = None) -> list[int]:
+    return [int(run.tags[tags.PID]) for run in dagster.runs(stream) if tags.PID in run.tags and run.status == "STARTED"]
