@@ -26,13 +26,17 @@ from ingest_pipeline_tests.orchestration.records import Record, produce
 WAIT_SECONDS = 60.0
 
 
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = WAIT_SECONDS, every: float = 0.05) -> Any:
-    """The condition's first true value. Fails with `what` when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
-        time.sleep(every)
-    return found
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = WAIT_SECONDS, every: float | None = None) -> Any:
+    """The condition's first true value. Fails with `what` when there is none in time.
+
+    Without `every` a longer wait has longer pauses, up to a quarter of a second. A look may take a new connection.
+    """
+    began = time.monotonic()
+    while not (value := condition()):
+        waited = time.monotonic() - began
+        assert waited < seconds, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(every or min(max(0.05, waited / 20), 0.25))
+    return value
 
 
 def query(url: str, statement: str, *values: Any) -> list[Any]:
