@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from operator import itemgetter
@@ -16,7 +16,8 @@ from .stream import Stream
 @dataclass(frozen=True, slots=True)
 class LatestRows:
     """Attributes:
-    latest: indices of rows to write after the deletions. At most one per key.
+    latest: indices of rows to write after the deletions, in the order of their keys. At most one per key. PostgreSQL
+        finds neighbours in the same pages, and two sessions lock the rows in the same order.
     deletions: indices of deletions. At most one per key.
     superseded: indices of rows that an earlier row of the list keeps out, by only_newer or on_conflict="ignore".
     """
@@ -39,7 +40,7 @@ class KeyedRows:
     def latest(self, rows: Sequence[Row]) -> LatestRows:
         keys = map(self.key_of, rows)
         if self._last_wins:
-            return LatestRows(list(dict(zip(keys, count(), strict=False)).values()))
+            return LatestRows(_in_order(dict(zip(keys, count(), strict=False))))
         latest: dict[Any, int] = {}
         deletions: dict[Any, int] = {}
         superseded: list[int] = []
@@ -51,7 +52,12 @@ class KeyedRows:
                 superseded.append(i)
             else:
                 latest[key] = i
-        return LatestRows(list(latest.values()), list(deletions.values()), superseded)
+        return LatestRows(_in_order(latest), list(deletions.values()), superseded)
 
     def _keeps_out(self, earlier: Row, later: Row) -> bool:
         return self._ignore or (self._version is not None and later[self._version] < earlier[self._version])
+
+
+def _in_order(rows: Mapping[Any, int]) -> list[int]:
+    """Key → index, in the order of the keys."""
+    return list(map(rows.__getitem__, sorted(rows)))

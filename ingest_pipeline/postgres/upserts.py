@@ -14,7 +14,7 @@ from ..core.columns import INGESTED_AT
 from ..core.errors import RecordRefused
 from ..core.keyed_rows import KeyedRows
 from ..core.record import Row
-from ..core.stream import Stream
+from ..core.stream import COORDINATES, Stream
 from .copy import CopyPlan
 from .errors import mapped_errors
 from .inserts import send
@@ -26,13 +26,18 @@ from .statements import carried, row_oids
 
 @dataclass(frozen=True)
 class UpsertStatements:
-    """`create`, `insert`, `copy` and `clear` are about the temporary table."""
+    """`create`, `insert`, `copy` and `clear` are about the temporary table.
+
+    Attributes:
+        unwritten: counts the rows by partition that the merge of the same transaction left out.
+    """
 
     create: TextClause
     insert: str
     copy: CopyPlan
     clear: TextClause
     merge: TextClause
+    unwritten: TextClause
     delete: TextClause
 
 
@@ -45,6 +50,7 @@ def upsert_statements(stream: Stream, schemas: Schemas) -> UpsertStatements:
     key = ", ".join(map(in_text, stream.key))
     arrays = ", ".join(f"CAST(:key_{i} AS {columns[column]}[])" for i, column in enumerate(stream.key))
     same_key = " AND ".join(f"t.{in_text(column)} = d.{in_text(column)}" for column in stream.key)
+    same_record = " AND ".join(f"t.{column} = d.{column}" for column in COORDINATES)
     return UpsertStatements(
         create=text(
             f"CREATE TEMPORARY TABLE {staging} ({', '.join(f'{in_text(n)} {kind}' for n, kind in columns.items())})"
@@ -53,10 +59,14 @@ def upsert_statements(stream: Stream, schemas: Schemas) -> UpsertStatements:
         insert=insert,
         copy=copy,
         clear=text(f"TRUNCATE {staging}"),
+        # An UPDATE … FROM or a MERGE takes an eighth less CPU and fires no BEFORE INSERT trigger for a row that exists.
         merge=text(
-            f"WITH written AS (INSERT INTO {table} AS t ({names}) SELECT {names} FROM {staging}"  # noqa: S608
-            f" {on_conflict(stream, newer(stream))} RETURNING kafka_partition)"
-            " SELECT kafka_partition, count(*) AS written FROM written GROUP BY 1"
+            f"INSERT INTO {table} AS t ({names}) SELECT {names} FROM {staging} {on_conflict(stream, newer(stream))}"  # noqa: S608
+        ),
+        unwritten=text(
+            f"SELECT d.kafka_partition, count(*) AS unwritten FROM {staging} d LEFT JOIN LATERAL"  # noqa: S608
+            f" (SELECT 1 AS present FROM {table} t WHERE {same_key} AND {same_record} LIMIT 1) AS written ON true"
+            " WHERE present IS NULL GROUP BY 1"
         ),
         delete=text(f"DELETE FROM {table} t USING unnest({arrays}) AS d({key}) WHERE {same_key}"),  # noqa: S608
     )
@@ -138,14 +148,12 @@ class Upserts:
         unwritten = Counter(rows[i][1] for i in latest.superseded)
         if latest.latest:
             try:
-                written = self._merge(connection, [rows[i] for i in latest.latest])
+                unwritten.update(self._merge(connection, [rows[i] for i in latest.latest]))
             except RecordRefused as error:
                 if error.index is None:
                     raise
                 raise error.of_row(latest.latest[error.index]) from error
-            unwritten.update(rows[i][1] for i in latest.latest)
-            unwritten.subtract(written)
-        return +unwritten
+        return unwritten
 
     def _merge(self, connection: Connection, rows: list[Row]) -> Mapping[int, int]:
         transaction = connection.get_transaction()
@@ -154,7 +162,9 @@ class Upserts:
                 connection.execute(self._sql.clear)
             self._used_in = transaction
             send(connection, rows, self._sql.insert, self._sql.copy if self._by_copy else None)
-            return {row.kafka_partition: row.written for row in connection.execute(self._sql.merge)}
+            if connection.execute(self._sql.merge).rowcount == len(rows):
+                return {}
+            return {row.kafka_partition: row.unwritten for row in connection.execute(self._sql.unwritten)}
 
     def _delete(self, connection: Connection, keys: Sequence[Any]) -> None:
         columns = [list(keys)] if len(self._stream.key) == 1 else [list(column) for column in zip(*keys, strict=True)]
