@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
+import psutil
 import psycopg
 
 from ingest_pipeline.cli.progress import progress
@@ -49,6 +51,25 @@ class Reading(msgspec.Struct):
     event_time: datetime
 
 
+class Meter:
+    """Adds up seconds, and the CPU seconds of this process and of a session's process of PostgreSQL."""
+
+    def __init__(self, session_pid: int) -> None:
+        self.seconds = self.cpu_seconds = 0.0
+        self._session = psutil.Process(session_pid)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        started, used = time.monotonic(), self._cpu_seconds()
+        yield
+        self.seconds += time.monotonic() - started
+        self.cpu_seconds += self._cpu_seconds() - used
+
+    def _cpu_seconds(self) -> float:
+        times = self._session.cpu_times()
+        return time.process_time() + times.user + times.system
+
+
 class Design:
     """A stream with a session of its own."""
 
@@ -56,29 +77,29 @@ class Design:
         ledger = PostgresLedger(database, stream)
         ledger.begin(TopicIdentity(None, None, 1), {0: NextOffset(0)}, first=True)
         self.connection = PostgresWritingConnection(database, stream.name)
+        self.meter = Meter(self.connection.driver_connection.info.backend_pid)
         self._session = PostgresLedgerSession(self.connection, stream, write_method=write_method, batch_size=BATCH)
         self._session.own((0,), exact=True)
         self._decoder, self._next = JsonDecoder(stream), 0
 
-    def write(self, devices: Sequence[int]) -> float:
-        """Seconds to decode and commit a record of each device."""
+    def write(self, devices: Sequence[int]) -> None:
+        """Decode and commit a record of each device."""
         messages: list[Message] = [
             MemoryMessage(0, self._next + i, 0, _value(device), timestamp_ms=1_700_000_000_000)
             for i, device in enumerate(devices)
         ]
         self._next += len(messages)
-        started = time.monotonic()
-        batch = decode_batch(
-            messages,
-            {},
-            self._session.positions,
-            decode=self._decoder.decode,
-            decode_many=self._decoder.decode_many,
-            rules=DEFAULT_RULES,
-        )
-        assert batch is not None
-        self._session.write(batch)
-        return time.monotonic() - started
+        with self.meter.running():
+            batch = decode_batch(
+                messages,
+                {},
+                self._session.positions,
+                decode=self._decoder.decode,
+                decode_many=self._decoder.decode_many,
+                rules=DEFAULT_RULES,
+            )
+            assert batch is not None
+            self._session.write(batch)
 
 
 class ByHand:
@@ -86,31 +107,31 @@ class ByHand:
 
     def __init__(self, url: str) -> None:
         self.connection, self._decode = psycopg.connect(url), msgspec.json.Decoder(Reading).decode
+        self.meter = Meter(self.connection.info.backend_pid)
         self.connection.execute(
             "CREATE TEMPORARY TABLE sent (kafka_incarnation smallint, kafka_partition integer, kafka_offset bigint,"
             " device_id text, temperature double precision, event_time timestamptz) ON COMMIT DELETE ROWS"
         )
         self.connection.commit()
 
-    def write_together(self, devices: Sequence[int]) -> float:
-        values, started = list(map(_value, devices)), time.monotonic()
-        last = {row[3]: row for row in self._rows(values)}
-        cursor = self.connection.cursor()
-        with cursor.copy(f"COPY sent ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(["int2", "int4", "int8", "text", "float8", "timestamptz"])
-            for row in last.values():
-                copy.write_row(row)
-        cursor.execute(f"INSERT INTO upsert.plainest ({COLUMNS}) SELECT {COLUMNS} FROM sent {UPDATE}")
-        self.connection.commit()
-        return time.monotonic() - started
+    def write_together(self, devices: Sequence[int]) -> None:
+        values, cursor = list(map(_value, devices)), self.connection.cursor()
+        with self.meter.running():
+            last = {row[3]: row for row in self._rows(values)}
+            with cursor.copy(f"COPY sent ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(["int2", "int4", "int8", "text", "float8", "timestamptz"])
+                for row in last.values():
+                    copy.write_row(row)
+            cursor.execute(f"INSERT INTO upsert.plainest ({COLUMNS}) SELECT {COLUMNS} FROM sent {UPDATE}")
+            self.connection.commit()
 
-    def write_each(self, devices: Sequence[int]) -> float:
-        values, started = list(map(_value, devices)), time.monotonic()
-        self.connection.cursor().executemany(
-            f"INSERT INTO upsert.per_row ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) {UPDATE}", self._rows(values)
-        )
-        self.connection.commit()
-        return time.monotonic() - started
+    def write_each(self, devices: Sequence[int]) -> None:
+        values, cursor = list(map(_value, devices)), self.connection.cursor()
+        with self.meter.running():
+            cursor.executemany(
+                f"INSERT INTO upsert.per_row ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) {UPDATE}", self._rows(values)
+            )
+            self.connection.commit()
 
     def _rows(self, values: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
         for i, event in enumerate(map(self._decode, values)):
@@ -148,37 +169,49 @@ def _section(running: System, effort: Effort) -> str:
         NEWER: Design(database, newest),
         EXECUTEMANY: Design(database, latest_many, "executemany"),
     }
-    writes: dict[str, Callable[[Sequence[int]], float]] = {name: design.write for name, design in designs.items()}
-    by_hand = [ByHand(running.database_url) for _ in range(2)]
-    writes |= {PLAINEST: by_hand[0].write_together, PER_ROW: by_hand[1].write_each}
-    seconds = dict.fromkeys(writes, 0.0)
+    by_hand = {PLAINEST: ByHand(running.database_url), PER_ROW: ByHand(running.database_url)}
+    meters = {name: design.meter for name, design in (designs | by_hand).items()}
+    writes: dict[str, Callable[[Sequence[int]], None]] = {name: design.write for name, design in designs.items()}
+    writes |= {PLAINEST: by_hand[PLAINEST].write_together, PER_ROW: by_hand[PER_ROW].write_each}
     rounds, chosen = effort.of(ROUNDS), random.Random(1)
     with progress("batches", rounds) as show:
         for number in range(rounds):
-            for design in designs.values():
-                design.connection.heartbeat()  # PostgreSQL ends a writing session that is idle for long
             for name in chosen.sample(list(writes), len(writes)):
-                seconds[name] += writes[name](chosen.choices(range(keys), k=BATCH))
+                for design in designs.values():
+                    design.connection.heartbeat()  # PostgreSQL ends a writing session that is idle for long
+                writes[name](chosen.choices(range(keys), k=BATCH))
             show(number + 1)
     for design in designs.values():
         design.connection.close()
-    for session in by_hand:
+    for session in by_hand.values():
         session.connection.close()
     database.dispose()
     for schema in (_SCHEMAS.events, _SCHEMAS.ledger):
         running.execute(f"DROP SCHEMA {schema} CASCADE")
-    rates = {name: rounds * BATCH / spent for name, spent in seconds.items()}
+    written, cpu = rounds * BATCH, {name: meter.cpu_seconds for name, meter in meters.items()}
+    rates = {name: written / meter.seconds for name, meter in meters.items()}
     rows = [
-        (name, f"{rate:,.0f}", f"{rate / rates[INSERT]:.2f}", f"{rate / rates[PER_ROW]:.1f}")
-        for name, rate in rates.items()
+        (
+            name,
+            f"{rates[name]:,.0f}",
+            f"{rates[name] / rates[INSERT]:.2f}",
+            f"{rates[name] / rates[PER_ROW]:.1f}",
+            f"{cpu[name] / written * 1e6:.1f}",
+            f"{cpu[INSERT] / cpu[name]:.2f}",
+        )
+        for name in meters
     ]
     return (
         f"Records of {keys:,} random keys, decoded and committed in batches of {BATCH:,}, {rounds} of each design in a"
         f" random order, with shared_buffers={MEMORY['shared_buffers']}. The rates are from one process without Kafka."
         " The last two designs store no position. One is the least that an upsert by COPY can do. The other is the way"
         " that the documentation of Confluent's JDBC sink describes: one prepared statement for each row, sent in"
-        " batches. An insert appends to table and index, and an upsert reads and changes as many pages as rows.\n\n"
-        + document.table(["design", "rows/s", "of the plain insert", "of one statement a row"], rows)
+        " batches. An insert appends to table and index, and an upsert reads and changes as many pages as rows."
+        " CPU is that of the process and of its session in PostgreSQL. The last column compares it with the plain"
+        " insert's, so other work on the machine does not count.\n\n"
+        + document.table(
+            ["design", "rows/s", "of the plain insert", "of one statement a row", "CPU, µs a row", "rate by CPU"], rows
+        )
     )
 
 
