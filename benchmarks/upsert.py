@@ -37,7 +37,8 @@ BATCH, KEYS, ROUNDS = 10_000, 1_000_000, 30
 INSERT, UPSERT, NEWER = "plain insert", "upsert", "upsert with only_newer"
 EXECUTEMANY = "upsert, `WRITE_METHOD=executemany`"
 PLAINEST, PER_ROW = "COPY and INSERT … SELECT … ON CONFLICT alone", "batched INSERT … ON CONFLICT for each row"
-MEMORY = {"shared_buffers": "1GB"}  # else the server's pages go in and out, and nothing else counts
+MEMORY = ("1GB", "128MB")
+"""shared_buffers of the server: all tables fit in the first. The second is PostgreSQL's default."""
 COLUMNS = "kafka_incarnation, kafka_partition, kafka_offset, device_id, temperature, event_time"
 UPDATE = """ON CONFLICT (device_id) DO UPDATE
     SET kafka_offset = excluded.kafka_offset, temperature = excluded.temperature, event_time = excluded.event_time,
@@ -139,11 +140,25 @@ class ByHand:
 
 
 def section(running: System, effort: Effort) -> str:
-    with EmbeddedPostgres(running.fresh_folder("upsert"), options=MEMORY) as server:
-        return _section(replace(running, database_url=server.url), effort)
+    keys = effort.of(KEYS)
+    parts = [
+        f"Records of {keys:,} random keys, decoded and committed in batches of {BATCH:,}, from one process without"
+        " Kafka. The last two designs store no position. One is the least that an upsert by COPY can do. The other is"
+        " the way that the documentation of Confluent's JDBC sink describes: one prepared statement for each row, sent"
+        " in batches. An insert appends to table and index, and an upsert reads and changes as many pages as rows. CPU"
+        " is that of the process and of its session in PostgreSQL. The last column compares it with the plain insert's,"
+        " so other work on the machine does not count."
+    ]
+    for memory in MEMORY:
+        folder = running.fresh_folder("upsert")
+        with EmbeddedPostgres(folder, options={"shared_buffers": memory}) as server:
+            rounds, table = _measured(replace(running, database_url=server.url), effort)
+        parts.append(f"shared_buffers={memory}, {rounds} batches of each design in a random order:\n\n{table}")
+    return "\n\n".join(parts)
 
 
-def _section(running: System, effort: Effort) -> str:
+def _measured(running: System, effort: Effort) -> tuple[int, str]:
+    """The batches of each design, and the table of results."""
     database = Database(sqlalchemy_url(running.database_url), _SCHEMAS)
     key, keys = ("device_id",), effort.of(KEYS)
     streams = [
@@ -201,18 +216,8 @@ def _section(running: System, effort: Effort) -> str:
         )
         for name in meters
     ]
-    return (
-        f"Records of {keys:,} random keys, decoded and committed in batches of {BATCH:,}, {rounds} of each design in a"
-        f" random order, with shared_buffers={MEMORY['shared_buffers']}. The rates are from one process without Kafka."
-        " The last two designs store no position. One is the least that an upsert by COPY can do. The other is the way"
-        " that the documentation of Confluent's JDBC sink describes: one prepared statement for each row, sent in"
-        " batches. An insert appends to table and index, and an upsert reads and changes as many pages as rows."
-        " CPU is that of the process and of its session in PostgreSQL. The last column compares it with the plain"
-        " insert's, so other work on the machine does not count.\n\n"
-        + document.table(
-            ["design", "rows/s", "of the plain insert", "of one statement a row", "CPU, µs a row", "rate by CPU"], rows
-        )
-    )
+    heads = ["design", "rows/s", "of the plain insert", "of one statement a row", "CPU, µs a row", "rate by CPU"]
+    return rounds, document.table(heads, rows)
 
 
 def _value(device: int) -> bytes:
