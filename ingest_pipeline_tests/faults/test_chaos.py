@@ -19,7 +19,7 @@ from ingest_pipeline_tests.faults.chaos_servers import FAULTS, deck
 from ingest_pipeline_tests.faults.supervised import ROOT
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-COUNT, SEED = 5, 990  # a run, a session, PostgreSQL, the daemon and the broker, each struck once
+COUNT, SEED = 3, 175  # a run, the broker and PostgreSQL, each struck once
 CLUSTER = ["--brokers", "3", "--faults", "4", "--seed", "4"]
 CLUSTER += [word for kind in BROKER_FAULTS for word in ("--only", kind)]
 
