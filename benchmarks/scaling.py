@@ -27,7 +27,7 @@ SHARDS = (1, 2, 4)
 MANY_PARTITIONS = 1000
 SENSORS = (1, 10)
 _SESSIONS = """SELECT count(*)::int FROM pg_stat_activity WHERE application_name IN
-    (SELECT 'ingest ' || run_id FROM scaling_ledger.position)"""
+    (SELECT 'ingest ' || run_id FROM scaling_ledger.position WHERE stream = 'temperature')"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Drain:
 
 
 def section(running: System, effort: Effort) -> str:
-    records, seconds = effort.of(4_000_000), 60.0 * effort.scale
+    records, seconds = effort.of(12_000_000), 60.0 * effort.scale
     return "\n\n".join(
         [_shards(running, records, effort.repeats), _sensors(running, seconds), _partitions(running, effort)]
     )
