@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Self
 
 import dagster as dg
 import psycopg
@@ -66,7 +67,7 @@ class Watch:
 
 
 class Feed:
-    """Two topics, their streams, and how much was written to them.
+    """Two topics while entered, their streams, and how much was written to them.
 
     Args:
         job: shared by the streams. "": every stream has a job of its own.
@@ -77,6 +78,7 @@ class Feed:
 
     def __init__(self, kafka: RealKafka, url: str, job: str = "") -> None:
         self.kafka, self.url = kafka, url
+        self._connection = psycopg.connect(url, autocommit=True)
         self.suffix = f"-{uuid.uuid4().hex[:8]}"
         self.streams = [replace(stream, topic=stream.topic + self.suffix, job=job or stream.name) for stream in STREAMS]
         self.jobs: dict[str, list[Stream]] = {}
@@ -91,6 +93,16 @@ class Feed:
             "RECORDS_PER_COMMIT": "200",
             "RUN_IDLE_SECONDS": "3600",
         }
+
+    def __enter__(self) -> Self:
+        for stream in self.streams:
+            self.kafka.create_topic(stream.topic, 2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        for stream in self.streams:
+            self.kafka.delete_topic(stream.topic)
 
     def more(self, stream: Stream) -> None:
         """Another lot of records, no two alike, some of them broken."""
@@ -108,10 +120,11 @@ class Feed:
 
     def position(self, stream: Stream) -> int:
         """The sum over partitions; 0 before the stream has begun."""
-        if query(self.url, "select to_regclass('ingest.position')") == [None]:
+        if self._connection.execute("select to_regclass('ingest.position')").fetchone() == (None,):
             return 0
         statement = "select coalesce(sum(next_offset), 0)::int from ingest.position where stream = %s"
-        return int(query(self.url, statement, stream.name)[0])
+        (position,) = self._connection.execute(statement, [stream.name]).fetchone() or (0,)
+        return int(position)
 
     def lag(self) -> int:
         return sum(self.produced.values()) - sum(self.position(stream) for stream in self.streams)
@@ -131,12 +144,8 @@ class Feed:
 
 @pytest.fixture(params=["", "sites"], ids=["own jobs", "one job"])
 def feed(request: pytest.FixtureRequest, kafka_server: RealKafka, database_url: str) -> Iterator[Feed]:
-    made = Feed(kafka_server, database_url, request.param)
-    for stream in made.streams:
-        kafka_server.create_topic(stream.topic, 2)
-    yield made
-    for stream in made.streams:
-        kafka_server.delete_topic(stream.topic)
+    with Feed(kafka_server, database_url, request.param) as feed:
+        yield feed
 
 
 def kill_process(feed: Feed, job: str, folder: Path, targets: dict[str, int], pause: float) -> None:

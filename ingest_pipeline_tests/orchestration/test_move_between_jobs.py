@@ -27,13 +27,19 @@ _FRESHNESS = """query ($key: AssetKeyInput!) {assetNodeOrError(assetKey: $key) {
     freshnessStatusInfo {freshnessStatus}}}}"""
 
 
+@pytest.fixture
+def feed(kafka_server: RealKafka, database_url: str) -> Iterator[Feed]:
+    with Feed(kafka_server, database_url) as feed:
+        yield feed
+
+
 @contextmanager
 def load(feed: Feed) -> Iterator[None]:
     """Write records to both topics during the block."""
     stop = threading.Event()
 
     def write() -> None:
-        while not stop.wait(0.2):
+        while not stop.wait(1.0):
             for stream in feed.streams:
                 feed.more(stream)
 
@@ -95,12 +101,8 @@ def wait_for_jobs(dagster: DagsterDev, feed: Feed, jobs: Mapping[str, str]) -> N
 @pytest.mark.slow
 @pytest.mark.empty_database
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_or_twice_while_a_stream_moves(
-    kafka_server: RealKafka, database_url: str, tmp_path: Path
-) -> None:
-    feed, jobs_file = Feed(kafka_server, database_url), tmp_path / "jobs.json"
-    for stream in feed.streams:
-        kafka_server.create_topic(stream.topic, 2)
+def test_nothing_is_lost_or_twice_while_a_stream_moves(kafka_server: RealKafka, feed: Feed, tmp_path: Path) -> None:
+    jobs_file = tmp_path / "jobs.json"
     silent = f"silent{feed.suffix}"
     kafka_server.create_topic(silent, 1)
     produce(kafka_server.bootstrap_servers, silent, temperatures(5, partitions=1))
