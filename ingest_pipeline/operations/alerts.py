@@ -32,7 +32,7 @@ class Memory:
     Attributes:
         own: the process posts about these streams. None: the ledger has not answered yet.
         entries: stream → its problems at the last look.
-        is_newer: the ledger did not answer, and lacks the entries.
+        is_newer: the ledger did not answer or does not exist yet, and lacks the entries.
     """
 
     own: list[str] | None = None
@@ -134,7 +134,7 @@ class Alerts:
         if claimed is None:
             return
         remembered = memory.entries if memory.is_newer else {}
-        own = memory.own or []
+        own = memory.own if memory.own is not None else list(memory.entries)
         memory.entries = {
             name: remembered[name] if name in own and name in remembered else from_plain(problems)
             for name, problems in claimed.items()
@@ -151,7 +151,6 @@ class Alerts:
             return
         try:
             plain = {name: to_plain(problems) for name, problems in changed.items()}
-            self._clients.alert_rows().store(plain, self._name)
-            memory.is_newer = False
+            memory.is_newer = not self._clients.alert_rows().store(plain, self._name)
         except EnvironmentFault:
             memory.is_newer = True

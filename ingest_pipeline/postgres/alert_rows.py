@@ -45,10 +45,14 @@ class AlertRows:
                 problems |= {row.stream: row.problems for row in claimed}
             return problems
 
-    def store(self, problems: Mapping[str, Mapping[str, Any]], poster: str) -> None:
+    def store(self, problems: Mapping[str, Mapping[str, Any]], poster: str) -> bool:
+        """Store the problems of the process's own streams. False without a ledger."""
         rows = [
             {"stream": stream, "poster": poster, "problems": json.dumps(entries)}
             for stream, entries in sorted(problems.items())
         ]
         with self._database.connect("writing the alerts into the ledger") as connection:
+            if not schema.has_ledger(connection, self._database):
+                return False
             connection.execute(self._database.schemas.sql(_STORE), rows)
+            return True

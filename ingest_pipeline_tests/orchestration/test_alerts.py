@@ -133,6 +133,20 @@ def test_an_open_dead_letter_is_posted_until_it_is_settled(make_bench: Make, web
 
 
 @pytest.mark.kafka
+@pytest.mark.empty_database
+def test_what_was_posted_before_the_first_run_made_the_ledger_is_not_posted_again(
+    make_bench: Make, webhook: Webhook
+) -> None:
+    bench = make_bench(partitions=0, ALERT_AFTER_SECONDS="0")
+    tick = Ticks(bench, webhook.address)
+    assert [tick(), tick()] == ["1 messages posted", "0 messages posted"]
+    bench.clients.ledger(bench.stream).prepare()
+    assert [tick(), tick()] == ["0 messages posted"] * 2
+    assert bench.query("select problems->'no topic'->1 from ingest.alert") == [True]
+    assert "The sensor waits for the topic" in webhook.texts[0]
+
+
+@pytest.mark.kafka
 class TestTwoProcesses:
     """The daemon's sensor and `ingest metrics --alerts`."""
 
