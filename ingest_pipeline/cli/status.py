@@ -79,7 +79,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     if as_json:
         click.echo(document(statuses))
     else:
-        console.print(drawn(statuses, console))
+        console.print(drawn(statuses, console), soft_wrap=not console.is_terminal)  # a pipe gets whole lines
     sys.exit(worst(stream.level for stream in statuses))
 
 
