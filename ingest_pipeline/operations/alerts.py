@@ -33,22 +33,24 @@ class Memory:
         own: the process posts about these streams. None: the ledger has not answered yet.
         entries: stream → its problems at the last look.
         is_newer: the ledger did not answer or does not exist yet, and lacks the entries.
+        silent_at: when the ledger last gave no answer, in Unix seconds.
     """
 
     own: list[str] | None = None
     entries: dict[str, Entries] = field(default_factory=dict)
     is_newer: bool = False
+    silent_at: float = 0.0
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
         """From `dump`, or empty."""
         plain: Any = json.loads(text) if text else {}
         entries = {name: from_plain(problems) for name, problems in plain.get("entries", {}).items()}
-        return cls(plain.get("own"), dict(entries), plain.get("is_newer", False))
+        return cls(plain.get("own"), dict(entries), plain.get("is_newer", False), plain.get("silent_at", 0.0))
 
     def dump(self) -> str:
         entries = {name: to_plain(problems) for name, problems in self.entries.items()}
-        return json.dumps({"own": self.own, "entries": entries, "is_newer": self.is_newer})
+        return json.dumps({"own": self.own, "entries": entries, "is_newer": self.is_newer, "silent_at": self.silent_at})
 
 
 class Alerts:
@@ -126,10 +128,15 @@ class Alerts:
             raise WebhookRefused(f"ALERT_WEBHOOK_URL cannot be posted to: {failure}") from None
 
     def _claim(self, memory: Memory, streams: Sequence[str]) -> None:
-        """Learn the process's own streams and their problems from the ledger."""
+        """Learn the process's own streams and their problems from the ledger.
+
+        After an outage of the ledger only the process that has posted knows its posts. No other one takes over at once.
+        """
+        now = self._clients.clock.time()
         try:
-            claimed = self._clients.alert_rows().claim(streams, self._name)
+            claimed = self._clients.alert_rows().claim(streams, self._name, now - memory.silent_at)
         except EnvironmentFault:
+            memory.silent_at = now
             return
         if claimed is None:
             return

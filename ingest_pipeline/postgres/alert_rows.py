@@ -19,7 +19,7 @@ _CLAIM = """
     INSERT INTO {ledger}.alert AS a (stream, poster, renewed_at)
     SELECT name, :poster, now() FROM unnest(CAST(:streams AS text[])) AS name ORDER BY name
     ON CONFLICT (stream) DO UPDATE SET poster = excluded.poster, renewed_at = now()
-    WHERE a.poster = excluded.poster OR a.renewed_at < now() - make_interval(secs => :lease)
+    WHERE a.poster = excluded.poster OR :takes_over AND a.renewed_at < now() - make_interval(secs => :lease)
     RETURNING stream, problems"""
 _STORE = """
     UPDATE {ledger}.alert SET problems = CAST(:problems AS jsonb) WHERE stream = :stream AND poster = :poster"""
@@ -31,13 +31,23 @@ class AlertRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, streams: Collection[str], poster: str) -> dict[str, dict[str, Any]] | None:
+    def claim(self, streams: Collection[str], poster: str, answered_seconds: float) -> dict[str, dict[str, Any]] | None:
         """Stream → its problems in the form of `news.to_plain`, for the streams that this process may post about. None
-        without a ledger."""
+        without a ledger.
+
+        Args:
+            answered_seconds: for how long the ledger has answered. A stream of another process is taken over once that
+                process could have looked for LEASE_SECONDS.
+        """
         with self._database.connect("reading the alerts in the ledger") as connection:
             if not schema.has_ledger(connection, self._database):
                 return None
-            values = {"poster": poster, "renew": RENEW_SECONDS, "lease": LEASE_SECONDS}
+            values = {
+                "poster": poster,
+                "renew": RENEW_SECONDS,
+                "lease": LEASE_SECONDS,
+                "takes_over": answered_seconds >= LEASE_SECONDS,
+            }
             own = connection.execute(self._database.schemas.sql(_READ), {**values, "streams": list(streams)})
             problems = {row.stream: row.problems for row in own}
             if others := [stream for stream in streams if stream not in problems]:
