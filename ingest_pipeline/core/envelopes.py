@@ -6,6 +6,7 @@ for Debezium, as in Debezium's own flattening, and `ce_id` for CloudEvents, as i
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ class EnvelopeReader:
         if self._debezium and "payload" in members and "op" not in members:  # Kafka Connect's JSON with its schema
             members = _members(members["payload"])
         members = {name: raw for name, raw in members.items() if bytes(raw) != b"null"}
-        decoded = {name: _text(members.get(name)) for name in ("op", "specversion")}
+        decoded = {name: _text(members.get(name)) for name in ("op", "specversion", "data_base64")}
         event = bytes(self._event(members, decoded)).strip()
         if not event.startswith(b"{"):
             raise RecordRefused("the envelope's event is not a JSON object", stage=RefusalStage.DECODE)
@@ -68,10 +69,12 @@ class EnvelopeReader:
         return {**self._parts(record, dict), **event}
 
     def _event(self, members: Members, decoded: Members) -> Any:
-        """The event. `decoded`: the members "op" and "specversion" as Python values."""
+        """The event. `decoded`: the members "op", "specversion" and "data_base64" as Python values."""
         if not self._debezium:
             if decoded.get("specversion") is None:
                 raise RecordRefused("no CloudEvent: there is no `specversion`", stage=RefusalStage.DECODE)
+            if "data" not in members and (encoded := decoded.get("data_base64")) is not None:
+                return _from_base64(encoded)
             if "data" not in members:
                 raise RecordRefused("the CloudEvent has no `data`", stage=RefusalStage.DECODE)
             return members["data"]
@@ -109,6 +112,13 @@ def _members(value: bytes | msgspec.Raw) -> Members:
     if members is None:
         raise RecordSkipped("the envelope is null", stage=RefusalStage.DECODE)
     return members
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise RecordRefused("the CloudEvent's `data_base64` is not base64", stage=RefusalStage.DECODE) from None
 
 
 def _text(raw: msgspec.Raw | None) -> str | None:

@@ -174,6 +174,26 @@ def test_a_cloud_event_gives_its_data_and_attributes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("encoded", "expected"),
+    [
+        ("eyJsZXZlbCI6IDEuNX0=", (1.5, AT, "sensor.read")),
+        ("eyJsZXZlbCI6!", "the CloudEvent's `data_base64` is not base64"),
+        ("WzFd", "the envelope's event is not a JSON object"),
+        ("e30", "the CloudEvent's `data_base64` is not base64"),
+        (7, "the CloudEvent has no `data`"),
+    ],
+)
+def test_the_data_of_a_cloud_event_may_be_in_base64(encoded: Any, expected: Any) -> None:
+    event = {key: value for key, value in CLOUD.items() if key != "data"} | {"data_base64": encoded}
+    if isinstance(expected, tuple):
+        assert row(event, SENSOR) == expected
+        return
+    with pytest.raises(RecordRefused) as raised:
+        decoder(SENSOR).decode(encode(event))
+    assert raised.value.message == expected
+
+
+@pytest.mark.parametrize(
     ("lacking", "reason"),
     [("specversion", "no CloudEvent: there is no `specversion`"), ("data", "the CloudEvent has no `data`")],
 )
