@@ -67,9 +67,7 @@ def _loads(running: System, loads: Sequence[tuple[int, int, float]], seconds: fl
 
 def measure(running: System, streams: int, jobs: int, per_second: float, seconds: float) -> Load:
     """Send records to all streams in turn, and measure for `seconds` after every stream has stored a row."""
-    began = time.monotonic()
-    with draining(running, streams, jobs, per_second) as (dagster, _):
-        first_rows = time.monotonic() - began
+    with draining(running, streams, jobs, per_second) as (dagster, _, first_rows):
         time.sleep(SETTLE_SECONDS)
         began_at = now(running)
         cost = measured_cost(running, dagster, seconds)

@@ -23,7 +23,7 @@ _TABLES = """SELECT name FROM sqlite_master
 def section(running: System, streams: int, seconds: int) -> str:
     rows = []
     for per_second in (1.0, 0.0):
-        with draining(running, streams, 1, per_second, {"RUN_MAX_SECONDS": str(max(60, seconds))}) as (dagster, _):
+        with draining(running, streams, 1, per_second, {"RUN_MAX_SECONDS": str(max(60, seconds))}) as (dagster, _, _):
             storage = dagster.folder / ".dagster_storage"
             time.sleep(SETTLE_SECONDS)
             before = size(storage)

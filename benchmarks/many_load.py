@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event, Thread
 from types import MappingProxyType
+from typing import NamedTuple
 
+import psycopg
 from confluent_kafka import Producer
 
 from ingest_pipeline_tests.orchestration.bench import wait_for
@@ -19,28 +21,43 @@ from .system import System, dagster_dev
 _STORED = 'SELECT count(*)::int FROM ingest.position WHERE "rows" > 0'
 
 
+class Draining(NamedTuple):
+    """Attributes:
+    numbers: of the streams that get records.
+    first_rows: seconds from the start of `dagster dev` until every stream has stored a row.
+    """
+
+    dagster: DagsterDev
+    numbers: set[int]
+    first_rows: float
+
+
 @contextmanager
 def draining(
     running: System, streams: int, jobs: int, per_second: float, more: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[tuple[DagsterDev, set[int]]]:
-    """`dagster dev` and the numbers of the streams that get records, in a block that begins when every stream has
-    stored a row. With 0 records a second, the block begins when every run has ended.
+) -> Iterator[Draining]:
+    """`dagster dev`, in a block that begins when every stream has stored a row. With 0 records a second, the block
+    begins when every run has ended.
 
     Args:
         more: settings.
     """
-    for name in ("SCHEMA IF EXISTS ingest", *(f"TABLE IF EXISTS idle_{number}" for number in range(streams))):
-        running.execute(f"DROP {name} CASCADE")
+    names = ("SCHEMA IF EXISTS ingest", *(f"TABLE IF EXISTS idle_{number}" for number in range(streams)))
+    with psycopg.connect(running.database_url, autocommit=True) as connection:
+        for name in names:
+            connection.execute(f"DROP {name} CASCADE")
     settings = {"IDLE_STREAMS": str(streams), "IDLE_JOBS": str(jobs), **more}
     settings["KAFKA_GROUP_PREFIX"] = f"load-{time.time_ns()}-"  # the groups of an earlier load name its ledger
     numbers = set(range(streams))
+    began = time.monotonic()
     with sending(running, numbers, per_second or 0.2) as stop, dagster_dev(running, settings, LOCATION) as dagster:
         wait_for("the ledger", lambda: running.query("SELECT to_regclass('ingest.position')") != [(None,)], 300)
         wait_for("rows of every stream", lambda: running.query(_STORED) == [(streams,)], 900, every=0.5)
+        first_rows = time.monotonic() - began
         if not per_second:
             stop.set()
             wait_for("the ends of all runs", lambda: all(run.ended for run in dagster.runs()), 900, every=1.0)
-        yield dagster, numbers
+        yield Draining(dagster, numbers, first_rows)
 
 
 @contextmanager

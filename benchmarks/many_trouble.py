@@ -20,7 +20,7 @@ _BROKEN_RECORDS = 500
 
 def section(running: System, streams: int, seconds: float) -> str:
     rows = []
-    with draining(running, streams, 1, 1.0) as (_, numbers):
+    with draining(running, streams, 1, 1.0) as (_, numbers, _):
         time.sleep(SETTLE_SECONDS)
         others = range(_DELETED + 1, streams)
 
