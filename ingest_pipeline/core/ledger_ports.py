@@ -20,6 +20,9 @@ class Ledgers(Protocol):
     Every call raises DatabaseUnavailable when the database does not answer.
     """
 
+    def prepare(self) -> None:
+        """Create ledger and event tables where missing. Raises SchemaMismatch, and creates nothing then."""
+
     def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
         """Stream → the facts for a sensor tick, or the error of this stream's ledger. Reads all in one transaction."""
 
@@ -31,6 +34,14 @@ class Ledgers(Protocol):
 
     def note_ticks(self, streams: Collection[str]) -> None:
         """Note the time of a sensor tick for these streams."""
+
+    def note_waiting(self, waiting: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
+        """Note since when records wait.
+
+        Args:
+            waiting: stream → partition → (incarnation, next offset, start of the wait in Unix seconds of the database's
+                clock).
+        """
 
 
 class Ledger(Protocol):
@@ -90,16 +101,6 @@ class Ledger(Protocol):
 
     def acknowledge_letters(self) -> None:
         """Note that an operator has seen the open dead letters."""
-
-    def note_tick(self) -> None:
-        """Note the time of a sensor tick."""
-
-    def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
-        """Note since when records wait.
-
-        Args:
-            waiting: partition → (incarnation, next offset, start of the wait in Unix seconds of the database's clock).
-        """
 
     def note_failure(self, why: str, stops: bool) -> None:
         """Note that a run has failed.

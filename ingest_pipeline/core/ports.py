@@ -99,3 +99,9 @@ class Topics(Protocol):
 
         Leaves out partitions that do not exist or whose leader does not answer. Every topic has an entry.
         """
+
+    def high_watermarks(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        """Topic → partition → end of the log, see Topic. Leaves out partitions as `end_offsets` does."""
+
+    def start_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        """Topic → partition → first offset of the log. Leaves out partitions as `end_offsets` does."""

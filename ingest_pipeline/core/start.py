@@ -53,6 +53,7 @@ def begin(
     policy: StartPolicy,
     stream: str,
     identity: TopicIdentity | None = None,
+    positions: Mapping[int, StoredPosition] | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> dict[int, StoredPosition]:
     """Give every partition of the topic a position, and return the positions.
@@ -66,14 +67,17 @@ def begin(
 
     Args:
         identity: the topic's current identity. None: asks for the identity.
+        positions: the positions, read just before. None: reads them.
         warn: gets a line about offsets taken over from `adopt_group`.
 
     Raises:
         TopicMissing, TopicChanged, LedgerMissing, AdoptionRefused, KafkaUnavailable, DatabaseUnavailable.
     """
     identity = identity or topic.identity()
+    just_read = positions
     while True:
-        positions = ledger.positions()
+        positions = ledger.positions() if just_read is None else dict(just_read)
+        just_read = None
         check_identity(identity, positions, topic.name, stream)
         missing = sorted(set(range(identity.partitions)) - set(positions))
         if positions or ledger.accounting():
@@ -135,11 +139,18 @@ def log_bounds(
     A read_uncommitted reader stores records of open transactions, so its position may lie beyond a read_committed end.
     Such positions are compared with the high watermark, and do not look like a truncation.
     """
+    unread, beyond = not_at_end(positions, ends, partitions)
+    highs = {p: ends[p] for p in unread if p not in beyond}
+    return (topic.start_offsets(unread), highs | topic.high_watermarks(beyond)) if unread else ({}, {})
+
+
+def not_at_end(
+    positions: Mapping[int, StoredPosition], ends: Mapping[int, NextOffset], partitions: Iterable[int]
+) -> tuple[list[int], list[int]]:
+    """Partitions whose position differs from the end, and of these the partitions with a position beyond the end."""
     next_offsets = {p: positions[p].next_offset for p in partitions if p in ends and p in positions}
-    elsewhere = [p for p, next_offset in next_offsets.items() if next_offset != ends[p].next_offset]
-    beyond = [p for p in elsewhere if next_offsets[p] > ends[p].next_offset]
-    highs = {p: ends[p] for p in elsewhere if p not in beyond}
-    return (topic.start_offsets(elsewhere), highs | topic.high_watermarks(beyond)) if elsewhere else ({}, {})
+    unread = [p for p, next_offset in next_offsets.items() if next_offset != ends[p].next_offset]
+    return unread, [p for p in unread if next_offsets[p] > ends[p].next_offset]
 
 
 def unanswered(identity: TopicIdentity, answers: Collection[int]) -> list[int]:

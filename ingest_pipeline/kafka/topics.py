@@ -61,7 +61,18 @@ class KafkaTopics:
         return {}
 
     def end_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
-        answers, errors = self.offsets(partitions, LATEST, self.deadline(), self.isolation)
+        return self._answered(partitions, LATEST, self.isolation)
+
+    def high_watermarks(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        return self._answered(partitions, LATEST, IsolationLevel.READ_UNCOMMITTED)
+
+    def start_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        return self._answered(partitions, EARLIEST, self.isolation)
+
+    def _answered(
+        self, partitions: Mapping[str, Collection[int]], spec: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[str, dict[int, NextOffset]]:
+        answers, errors = self.offsets(partitions, spec, self.deadline(), isolation)
         refusals = [error for error in errors.values() if isinstance(error, NotPermitted)]
         if refusals and len(refusals) == len(partitions):
             raise refusals[0]  # more likely a refused login than a right on each topic

@@ -1,7 +1,7 @@
 """One asset for each stream, downstream of an external asset for its topic. The streams of a job share an op."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import dagster as dg
@@ -9,8 +9,8 @@ import dagster as dg
 from ..operations.stream_context import StreamContext
 from . import tags
 from .asset_keys import asset_key, topic_key
-from .checks import newest_evaluation
 from .described import freshness, table_metadata
+from .job_checks import newest_outcomes
 
 
 def topic_spec(stream_context: StreamContext, group: str) -> dg.AssetSpec:
@@ -71,6 +71,7 @@ def _drained(
     journal = Journal(context, clients.clock, log)
     stop = StopRequest(context.instance, context.run.run_id)
     numbers = {stream_context.stream.name: number for number, stream_context in enumerate(stream_contexts)}
+    outcomes = cache(partial(newest_outcomes, context.instance, list(selected)))
     streams = [
         DrainedStream(
             stream_context,
@@ -80,16 +81,17 @@ def _drained(
             stop=stop.reason,
             share=partial(_share, tags.shard_of(context.run.tags), numbers[stream_context.stream.name]),
             neighbours=len(selected) - 1,
-            last_passed=partial(_last_passed, context.instance, key),
+            last_passed=partial(_last_passed, outcomes, key),
         )
         for key, stream_context in selected.items()
     ]
     yield from JobRun(context.run, streams, journal, stop).results()
 
 
-def _last_passed(instance: dg.DagsterInstance, key: dg.AssetKey, check: str) -> bool | None:
-    evaluation = newest_evaluation(instance, key, check)
-    return None if evaluation is None else evaluation.passed
+def _last_passed(
+    outcomes: Callable[[], Mapping[dg.AssetCheckKey, bool | None]], key: dg.AssetKey, check: str
+) -> bool | None:
+    return outcomes().get(dg.AssetCheckKey(key, check))
 
 
 def _share(shard: tags.Shard | None, stream_number: int, partitions: Collection[int]) -> list[int]:

@@ -14,7 +14,7 @@ from ..settings import Settings, settings_of
 from . import tags
 from .asset_keys import asset_key
 from .assets import job_assets, topic_spec
-from .checks import stream_checks
+from .job_checks import job_checks
 from .jobs.maintenance import maintenance_job, maintenance_schedule
 from .jobs.operation import operation_job
 from .jobs.operator_jobs import OPERATIONS
@@ -75,7 +75,7 @@ class Location:
                 *(topic_spec(stream_context, self._group) for stream_context in members),
                 job_assets(job, members, self._group),
             ],
-            asset_checks=[stream_checks(stream_context) for stream_context in members],
+            asset_checks=[job_checks(job, members)],
             jobs=[_drain_job(job, members)],
             sensors=[job_sensor(members, self._start_queue)],
         )

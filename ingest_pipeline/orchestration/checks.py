@@ -1,7 +1,10 @@
 """Asset checks of a stream. Runs, the sensor and people in the UI evaluate them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -10,15 +13,17 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
+from ..core.ledger import Account, LetterCount, StreamState
 from ..core.loss import topic_gone
-from ..core.start import survey, unanswered_words
+from ..core.start import Survey, survey, unanswered_words
+from ..core.stream import Stream
+from ..operations.judgement import StreamStatus
 from ..operations.levels import Level, judge_error
 from ..operations.problems import Kind, Problem
-from ..operations.refused_records import judge_letters, letter_facts
+from ..operations.refused_records import LetterFacts, judge_letters, letter_facts
 from ..operations.status import status_of
 from ..operations.stream_context import StreamContext
 from . import tags
-from .asset_keys import asset_key
 from .run_history import ENDED, failed_by_hand
 
 ACCOUNTED = "every_offset_accounted_for"
@@ -26,8 +31,8 @@ NO_LOSS = "no_data_loss"
 WITHIN_LIMIT = "dead_letters_within_limit"
 UP_TO_DATE = "up_to_date"
 AS_DECLARED = "table_as_declared"
-UNKNOWN = "unknown"
-"""Begins the description of a check without an answer."""
+NOT_BEGUN, UNKNOWN = "the stream has not begun", "unknown"
+"""The description for a stream without positions, and the beginning of one without an answer."""
 CHECKS = {
     ACCOUNTED: "Counters, dead letters and gaps add up to the passed offsets. The view accounting has the counts.",
     NO_LOSS: "Kafka still holds the next offset of every partition.",
@@ -98,19 +103,27 @@ def check_results(
         evaluations: check → function. None: EVALUATIONS.
     """
     for name, evaluate in (evaluations or EVALUATIONS).items():
-        try:
-            if name == WITHIN_LIMIT and limit_reached is not None:
-                yield CheckResult(name, False, limit_reached)
-            else:
-                yield evaluate(stream_context)
-        except IngestError as error:
-            level, message = judge_error(error)
-            yield CheckResult(name, False, message, grave=level == Level.STOPPED)
+        if name == WITHIN_LIMIT and limit_reached is not None:
+            yield CheckResult(name, False, limit_reached)
+        else:
+            yield evaluated(name, partial(evaluate, stream_context))
+
+
+def evaluated(name: str, evaluate: Callable[[], CheckResult]) -> CheckResult:
+    """The result, or the error in its place."""
+    try:
+        return evaluate()
+    except IngestError as error:
+        level, message = judge_error(error)
+        return CheckResult(name, False, message, grave=level == Level.STOPPED)
 
 
 def accounted(stream_context: StreamContext) -> CheckResult:
     """Compare the ledger's counters with each other, without count(*) over the events."""
-    entries = stream_context.ledger.accounting()
+    return judged_accounts(stream_context.ledger.accounting())
+
+
+def judged_accounts(entries: Sequence[Account]) -> CheckResult:
     wrong = [entry for entry in entries if not entry.accounted]
     totals = {
         name: sum(getattr(entry, name) for entry in entries)
@@ -131,15 +144,23 @@ def accounted(stream_context: StreamContext) -> CheckResult:
 
 def no_loss(stream_context: StreamContext) -> CheckResult:
     """Compare the topic with the positions."""
+    name, ledger = stream_context.stream.name, stream_context.ledger
     try:
-        survey_result = survey(stream_context.topic, stream_context.ledger)
+        return judged_survey(name, survey(stream_context.topic, ledger))
     except TopicMissing as error:
-        if positions := stream_context.ledger.positions():
-            return CheckResult(NO_LOSS, False, topic_gone(error, len(positions), stream_context.stream.name).message)
-        return CheckResult(NO_LOSS, True, error.message)
+        return judged_missing_topic(name, error, len(ledger.positions()))
+
+
+def judged_missing_topic(stream: str, error: TopicMissing, positions: int) -> CheckResult:
+    if positions:
+        return CheckResult(NO_LOSS, False, topic_gone(error, positions, stream).message)
+    return CheckResult(NO_LOSS, True, error.message)
+
+
+def judged_survey(stream: str, survey_result: Survey) -> CheckResult:
     if survey_result.losses:
         description = "; ".join(loss.description for loss in survey_result.losses[:3])
-        return CheckResult(NO_LOSS, False, f"{description}. To go on: ingest accept-loss {stream_context.stream.name}")
+        return CheckResult(NO_LOSS, False, f"{description}. To go on: ingest accept-loss {stream}")
     if survey_result.unanswered:
         description = (
             f"Kafka holds the next offset of every partition that answers. {unanswered_words(survey_result.unanswered)}"
@@ -153,10 +174,15 @@ def within_limit(stream_context: StreamContext) -> CheckResult:
     records were refused."""
     ledger = stream_context.ledger
     if not ledger.positions():
-        return CheckResult(WITHIN_LIMIT, True, "the stream has not begun")
+        return CheckResult(WITHIN_LIMIT, True, NOT_BEGUN)
     letters, state = ledger.open_letters(), ledger.state()
-    facts = letter_facts(stream_context, letters, state)
-    judgement = judge_letters(stream_context.stream, letters, facts, state)
+    return judged_letters(stream_context.stream, letters, letter_facts(stream_context, letters, state), state)
+
+
+def judged_letters(
+    stream: Stream, letters: Sequence[LetterCount], facts: LetterFacts | None, state: StreamState
+) -> CheckResult:
+    judgement = judge_letters(stream, letters, facts, state)
     metadata = {"open_dead_letters": sum(row.letters for row in letters)}
     if not isinstance(judgement, Problem):
         return CheckResult(WITHIN_LIMIT, True, judgement, metadata=metadata)
@@ -166,15 +192,17 @@ def within_limit(stream_context: StreamContext) -> CheckResult:
 
 def up_to_date(stream_context: StreamContext) -> CheckResult:
     """Fail for a backlog that grows old or that no run drains. A backlog that is being drained is no failure."""
-    status = status_of(stream_context)
+    return judged_up_to_date(stream_context.settings.max_delay_seconds, status_of(stream_context))
+
+
+def judged_up_to_date(max_delay_seconds: int, status: StreamStatus) -> CheckResult:
     if not status.partitions or status.late is None or (status.lag is None and not status.late):
         unknown = [problem.message for problem in status.problems if problem.level == Level.UNKNOWN]
         description = "; ".join(unknown) or f"{UNKNOWN}: {'; '.join(status.messages)}"
         return CheckResult(UP_TO_DATE, False, description, grave=False)
-    allowed = stream_context.settings.max_delay_seconds
     stops = [p for p in status.problems if p.level == Level.STOPPED and p.kind in (Kind.NO_RUN, Kind.FAILED_RUN)]
     messages = [*status.late, *(problem.message for problem in stops)]
-    description = "; ".join(messages) or f"no record waits for more than {allowed:,} s"
+    description = "; ".join(messages) or f"no record waits for more than {max_delay_seconds:,} s"
     figures = {} if status.lag is None else {"lag": status.lag}
     if None not in (delays := [partition.delay for partition in status.partitions]):
         figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
@@ -185,16 +213,19 @@ def up_to_date(stream_context: StreamContext) -> CheckResult:
 
 def as_declared(stream_context: StreamContext) -> CheckResult:
     """Compare the table with its declaration, as a run does before it reads."""
-    from ..postgres.comparison import has_table, in_words, table_differences
+    from ..postgres.schema import compared_tables
 
-    stream, database = stream_context.stream, stream_context.clients.database()
-    begun = bool(stream_context.ledger.positions())
-    with database.connect(f"comparing the table of stream {stream.name}") as connection:
-        if not begun and not has_table(connection, stream, database.schemas.events):
-            return CheckResult(AS_DECLARED, True, "the stream has not begun")
-        wrong = table_differences(connection, stream, database.schemas.events)
-    if wrong:
-        return CheckResult(AS_DECLARED, False, in_words(wrong))
+    stream, begun = stream_context.stream, bool(stream_context.ledger.positions())
+    return judged_table(stream, begun, *compared_tables(stream_context.clients.database(), [stream])[stream.name])
+
+
+def judged_table(stream: Stream, begun: bool, exists: bool, differences: list[str]) -> CheckResult:
+    from ..postgres.comparison import in_words
+
+    if not begun and not exists:
+        return CheckResult(AS_DECLARED, True, NOT_BEGUN)
+    if differences:
+        return CheckResult(AS_DECLARED, False, in_words(differences))
     return CheckResult(AS_DECLARED, True, f"{len(stream.table_columns)} columns as declared")
 
 
@@ -205,31 +236,6 @@ EVALUATIONS: Evaluations = {
     UP_TO_DATE: up_to_date,
     AS_DECLARED: as_declared,
 }
-
-
-def stream_checks(stream_context: StreamContext) -> dg.AssetChecksDefinition:
-    """The same checks for the Execute button."""
-    stream, key = stream_context.stream, asset_key(stream_context)
-
-    @dg.multi_asset_check(
-        name=f"{stream.name}_checks",
-        specs=[dg.AssetCheckSpec(name, asset=key, description=text) for name, text in CHECKS.items()],
-        can_subset=True,
-    )
-    def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        selected = {check.name for check in context.selected_asset_check_keys}
-        for verdict in check_results(stream_context, limit_reached(context.instance, stream_context)):
-            if verdict.name in selected:
-                yield dg.AssetCheckResult(
-                    asset_key=key,
-                    check_name=verdict.name,
-                    passed=verdict.passed,
-                    severity=verdict.severity,
-                    description=verdict.description,
-                    metadata=verdict.metadata,
-                )
-
-    return evaluate
 
 
 def limit_reached(instance: dg.DagsterInstance, stream_context: StreamContext) -> str | None:

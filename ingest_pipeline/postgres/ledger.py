@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
@@ -26,7 +25,7 @@ class PostgresLedger(Ledger):
         self._doing = f"reading the ledger of stream {stream.name}"
 
     def prepare(self) -> None:
-        schema.prepare(self._database, self._stream)
+        self._ledgers().prepare()
 
     def snapshot(self) -> LedgerSnapshot:
         snapshot = self._ledgers().snapshots()[self._stream.name]
@@ -70,14 +69,6 @@ class PostgresLedger(Ledger):
 
     def acknowledge_letters(self) -> None:
         self._execute(ledger_sql.ACKNOWLEDGE, {})
-
-    def note_tick(self) -> None:
-        self._execute(ledger_sql.TICK, {})
-
-    def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
-        self._execute(
-            ledger_sql.WAITING, {"waiting": json.dumps({str(p): list(values) for p, values in waiting.items()})}
-        )
 
     def note_failure(self, why: str, stops: bool) -> None:
         self._execute(ledger_sql.FAILED, {"why": why, "stops": stops})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -20,8 +21,12 @@ from .database import Database
 
 class PostgresLedgers(Ledgers):
     def __init__(self, database: Database, streams: Sequence[Stream]) -> None:
-        self._database, self._names = database, [stream.name for stream in streams]
+        self._database, self._streams = database, streams
+        self._names = [stream.name for stream in streams]
         self._described = f"stream {self._names[0]}" if len(streams) == 1 else f"{len(streams)} streams"
+
+    def prepare(self) -> None:
+        schema.prepare(self._database, self._streams)
 
     def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
         with self._database.connect(f"reading the ledger of {self._described}") as connection:
@@ -57,9 +62,15 @@ class PostgresLedgers(Ledgers):
         return by_stream
 
     def note_ticks(self, streams: Collection[str]) -> None:
+        self._change(ledger_sql.TICK, [{"stream": name} for name in sorted(streams)])
+
+    def note_waiting(self, waiting: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
+        as_json = {name: {str(p): list(values) for p, values in of.items()} for name, of in sorted(waiting.items())}
+        self._change(ledger_sql.WAITING, [{"stream": name, "waiting": json.dumps(of)} for name, of in as_json.items()])
+
+    def _change(self, statement: str, parameters: list[dict[str, str]]) -> None:
         with self._database.connect(f"changing the ledger of {self._described}") as connection:
-            statement = self._database.schemas.sql(ledger_sql.TICK)
-            connection.execute(statement, [{"stream": name} for name in sorted(streams)])
+            connection.execute(self._database.schemas.sql(statement), parameters)
 
 
 def read_positions(

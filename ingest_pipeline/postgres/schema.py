@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,18 +31,21 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSION_TABLE = text("SELECT to_regclass(:name)")
 
 
-def prepare(database: Database, stream: Stream) -> None:
-    """Make sure the ledger and the stream's table exist as declared. Creates missing tables and changes nothing else.
+def prepare(database: Database, streams: Iterable[Stream]) -> None:
+    """Make sure the ledger and the streams' tables exist as declared. Creates missing tables and changes nothing else.
 
     Raises:
         SchemaMismatch: an existing table differs. The message names each way out.
         NotPermitted: a table is missing and the role may not create it.
     """
     with database.connect("reading the ledger's version") as connection:
-        if has_ledger(connection, database) and not table_differences(connection, stream, database.schemas.events):
-            return
-    migrate(database, [], only_create=True)  # the ledger first: what is wrong with the table is noted in it
-    migrate(database, [stream], only_create=True)
+        ledger = has_ledger(connection, database)
+        schema = database.schemas.events
+        differing = [stream for stream in streams if not ledger or table_differences(connection, stream, schema)]
+    if not ledger:
+        migrate(database, [], only_create=True)  # first, so that an error about a table is noted in the ledger
+    if differing:
+        migrate(database, differing, only_create=True)
 
 
 def migrate(database: Database, streams: Iterable[Stream], only_create: bool = False) -> list[str]:
@@ -112,6 +115,17 @@ def verify_table(connection: Connection, stream: Stream, database: Database) -> 
         raise SchemaMismatch(_message(stream, database, wrong))
     if wrong := ledger_differences(connection, database.schemas):
         raise SchemaMismatch(f"stream {stream.name}: {'; '.join(wrong)}", stream=stream.name)
+
+
+def compared_tables(database: Database, streams: Sequence[Stream]) -> dict[str, tuple[bool, list[str]]]:
+    """Stream → whether its table exists, and the differences."""
+    described = f"the table of stream {streams[0].name}" if len(streams) == 1 else f"{len(streams)} tables"
+    events = database.schemas.events
+    with database.connect(f"comparing {described}") as connection:
+        return {
+            stream.name: (has_table(connection, stream, events), table_differences(connection, stream, events))
+            for stream in streams
+        }
 
 
 def hold_table(connection: Connection, stream: Stream, database: Database) -> None:

@@ -17,7 +17,11 @@ from .database import MemoryDatabase
 
 class MemoryLedgers(Ledgers):
     def __init__(self, database: MemoryDatabase, streams: Sequence[Stream]) -> None:
+        self._database = database
         self._ledgers = {stream.name: MemoryLedger(database, stream) for stream in streams}
+
+    def prepare(self) -> None:
+        """Do nothing, see MemoryLedger."""
 
     def snapshots(self) -> dict[str, LedgerSnapshot | IngestError]:
         return {name: ledger.snapshot() for name, ledger in self._ledgers.items()}
@@ -30,7 +34,16 @@ class MemoryLedgers(Ledgers):
 
     def note_ticks(self, streams: Collection[str]) -> None:
         for name in streams:
-            self._ledgers[name].note_tick()
+            table = self._database.table(name)
+            with self._database.using():
+                table.state = replace(table.state, ticked_at=self._database.now())
+
+    def note_waiting(self, waiting: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
+        for name, of in waiting.items():
+            table = self._database.table(name)
+            with self._database.using():
+                as_json = {str(partition): list(values) for partition, values in of.items()}
+                table.state = replace(table.state, waiting=as_json)
 
 
 class MemoryLedger(Ledger):
@@ -198,16 +211,7 @@ class MemoryLedger(Ledger):
                     self._table.state, paused=False, reason=None, paused_by=None, since=now, acted_at=now
                 )
 
-    def note_waiting(self, waiting: Mapping[int, Sequence[float]]) -> None:
-        with self._database.using():
-            as_json = {str(partition): list(values) for partition, values in waiting.items()}
-            self._table.state = replace(self._table.state, waiting=as_json)
-
     def note_failure(self, why: str, stops: bool) -> None:
         with self._database.using():
             now = self._database.now()
             self._table.state = replace(self._table.state, failed_at=now, failure=why, failure_stops=stops)
-
-    def note_tick(self) -> None:
-        with self._database.using():
-            self._table.state = replace(self._table.state, ticked_at=self._database.now())

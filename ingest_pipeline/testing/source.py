@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.loss import data_loss
@@ -138,12 +138,21 @@ class MemoryTopics(Topics):
         return identities
 
     def end_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
-        return {topic: self._ends(topic, numbers) for topic, numbers in partitions.items()}
+        return {topic: self._topic(topic).end_offsets(numbers) for topic, numbers in self._existing(partitions)}
 
-    def _ends(self, topic: str, partitions: Collection[int]) -> dict[int, NextOffset]:
-        identity = self.identities([topic])[topic]
-        count = 0 if isinstance(identity, IngestError) else identity.partitions
-        return MemoryTopic(self._broker, topic).end_offsets([p for p in partitions if p < count])
+    def high_watermarks(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        return {topic: self._topic(topic).high_watermarks(numbers) for topic, numbers in self._existing(partitions)}
+
+    def start_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
+        return {topic: self._topic(topic).start_offsets(numbers) for topic, numbers in self._existing(partitions)}
+
+    def _existing(self, partitions: Mapping[str, Collection[int]]) -> Iterator[tuple[str, list[int]]]:
+        for topic, identity in self.identities(partitions).items():
+            count = 0 if isinstance(identity, IngestError) else identity.partitions
+            yield topic, [partition for partition in partitions[topic] if partition < count]
+
+    def _topic(self, topic: str) -> MemoryTopic:
+        return MemoryTopic(self._broker, topic)
 
 
 class MemoryTopic(Topic):

@@ -23,7 +23,7 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
     untouched,
     wait_for,
 )
-from ingest_pipeline_tests.samples import BAD, IDENTITY, good, make_batch, message, messages, tombstone
+from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good, make_batch, message, messages, tombstone
 
 
 @pytest.fixture(params=WORLDS)
@@ -188,7 +188,7 @@ def test_a_stream_begins_once(world: LedgerWorld) -> None:
 
 def test_a_snapshot_holds_what_the_single_questions_answer(world: LedgerWorld) -> None:
     world.owning("run", 1)
-    world.ledger.note_tick()
+    world.ledgers(READING).note_ticks([READING.name])
     world.ledger.note_loss(noted_loss(cause="truncated", partition=0, incarnation=1, expected=0, low=0, high=7))
     snapshot = world.ledger.snapshot()
     assert snapshot.positions == world.ledger.positions()
@@ -241,7 +241,7 @@ def test_the_topic_was_awaited_only_after_the_note(world: LedgerWorld) -> None:
 
 def test_the_last_failure_and_the_waiting_records_are_noted(world: LedgerWorld) -> None:
     world.ledger.note_failure("the server is away", stops=False)
-    world.ledger.note_waiting({1: (1, 0, 1000.5)})
+    world.ledgers(READING).note_waiting({READING.name: {1: (1, 0, 1000.5)}})
     state = world.ledger.state()
     assert (state.failure, state.failure_stops, state.waiting) == ("the server is away", False, {"1": [1, 0, 1000.5]})
     assert state.failed_at is not None

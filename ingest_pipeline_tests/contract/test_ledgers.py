@@ -57,10 +57,24 @@ def test_each_stream_gets_its_own_facts(world: LedgerWorld) -> None:
     assert ([*map(len, (reading.losses, pressure.losses))], [*pressure.positions]) == ([0, 1], [0])
 
 
+def test_prepared_streams_can_be_read(world: LedgerWorld) -> None:
+    world.ledgers(*STREAMS).prepare()
+    world.ledgers(*STREAMS).prepare()
+    snapshots = world.ledgers(*STREAMS).snapshots()
+    assert [len(without_now(snapshots[stream.name]).positions) for stream in STREAMS] == [2, 1, 0]
+
+
 def test_the_ticks_of_some_streams_are_noted(world: LedgerWorld) -> None:
     world.ledgers(*STREAMS).note_ticks(["reading", "unbegun"])
     noted = [world.ledger_of(stream).state().ticked_at is not None for stream in STREAMS]
     assert noted == [True, False, True]
+
+
+def test_the_waits_of_some_streams_are_noted(world: LedgerWorld) -> None:
+    world.ledgers(*STREAMS).note_waiting({"reading": {0: (1, 5, 1000.5)}, "pressure": {0: (2, 0, 7.0)}})
+    world.ledgers(*STREAMS).note_waiting({"pressure": {}})
+    waiting = [world.ledger_of(stream).state().waiting for stream in STREAMS]
+    assert waiting == [{"0": [1, 5, 1000.5]}, {}, None]
 
 
 @pytest.mark.parametrize("world", ["copy"], indirect=True)  # the memory ledger stores no broken position

@@ -123,6 +123,18 @@ class TestQuestions:
             "contract-missing": {},
         }
 
+    def test_bounds_of_several_topics(self, world: World, topics: list[str]) -> None:
+        first, second = topics
+        world.append_all(first, 0, numbered(3))
+        partitions = {first: [0, 17], second: [0], "contract-missing": [0]}
+        for question, expected in (("start_offsets", 0), ("high_watermarks", 3)):
+            offsets = getattr(world.topics(), question)(partitions)
+            assert {topic: {p: offset.next_offset for p, offset in of.items()} for topic, of in offsets.items()} == {
+                first: {0: expected},
+                second: {0: 0},
+                "contract-missing": {},
+            }
+
     def test_a_missing_partition_is_left_out(self, world: World, topics: list[str]) -> None:
         ends = world.topics().end_offsets({topics[0]: [0, 17]})
         assert ends[topics[0]].keys() == {0}

@@ -15,6 +15,7 @@ import pytest
 from ingest_pipeline.core.errors import DatabaseUnavailable, NotPermitted, SchemaMismatch
 from ingest_pipeline.postgres import rights, server_checks
 from ingest_pipeline.postgres.database import Database
+from ingest_pipeline.postgres.ledgers import PostgresLedgers
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.table_reads import newest
 from ingest_pipeline.settings.database_url import sqlalchemy_url
@@ -93,7 +94,7 @@ def test_defaults_change_nothing(home: Make, of: str, method: str) -> None:
         assert stored["event_time"].isoformat() == "2026-01-01T00:00:00.500000+00:00"
         assert bench.ledger.snapshot().positions[0].next_offset == 3
         assert bench.ledger.state().ticked_at is None
-        bench.ledger.note_tick()
+        PostgresLedgers(bench.database, [READING]).note_ticks([READING.name])
         assert bench.ledger.state().ticked_at is not None
         connection = bench.session.connection.driver_connection
         for name, value in (("synchronous_commit", "on"), ("transaction_isolation", "read committed")):

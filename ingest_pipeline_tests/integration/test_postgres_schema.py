@@ -186,7 +186,7 @@ def test_migrate_adds_columns_and_is_idempotent(database_url: str) -> None:
         bench.begin().write([good("a")])
         more = Stream("reading", More)
         with pytest.raises(SchemaMismatch, match="ingest migrate"):
-            schema.prepare(bench.database, more)
+            schema.prepare(bench.database, [more])
         assert schema.migrate(bench.database, [more]) == [
             "added column public.reading.place",
             "added column public.reading.floor",
@@ -206,7 +206,7 @@ def test_migrate_adds_the_columns_of_options_to_rows_that_are_there(database_url
         bench.begin().write([good("a"), good("b")])
         more = Stream("reading", READING.event, **OPTIONS)
         with pytest.raises(SchemaMismatch, match="column id bigint is missing; column key bytea is missing"):
-            schema.prepare(bench.database, more)
+            schema.prepare(bench.database, [more])
         assert schema.migrate(bench.database, [more]) == [
             f"added column public.reading.{name}" for name in ("id", "key", "headers", "extra")
         ]
@@ -217,7 +217,7 @@ def test_migrate_adds_the_columns_of_options_to_rows_that_are_there(database_url
         ]
         bench.session.connection.close()
         with pytest.raises(SchemaMismatch, match="column key is bytea, declared as text"):
-            schema.prepare(bench.database, Stream("reading", READING.event, key_column="key", key_type=str))
+            schema.prepare(bench.database, [Stream("reading", READING.event, key_column="key", key_type=str)])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from ingest_pipeline.core.errors import LedgerConflict
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.postgres.ledgers import PostgresLedgers
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good
 
@@ -44,7 +45,7 @@ def test_a_renamed_stream_does_not_begin_and_names_its_old_name(bench: Bench, re
 
 def test_a_stream_renamed_in_the_ledger_as_documented_drains_on(bench: Bench, renamed: Bench) -> None:
     (script,) = re.findall(r"^    BEGIN;\n(?:    .*\n)+?    COMMIT;\n", OPERATIONS.read_text(), re.MULTILINE)
-    renamed.ledger.note_tick()
+    PostgresLedgers(renamed.database, [renamed.stream]).note_ticks([renamed.stream.name])
     for statement in script.replace("'old'", "'reading'").replace("'new'", "'measurement'").split(";"):
         if statement.strip():
             bench.sql(statement)

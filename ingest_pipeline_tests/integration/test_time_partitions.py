@@ -242,7 +242,7 @@ def test_a_table_without_partitions_is_refused(database_url: str) -> None:
     with Bench(database_url, plain) as bench:
         bench.begin()
         with pytest.raises(SchemaMismatch, match="it is not partitioned by event_time, as partition_by declares"):
-            schema.prepare(bench.database, DAILY)
+            schema.prepare(bench.database, [DAILY])
 
 
 def test_the_bounds_of_each_length() -> None:

@@ -45,7 +45,7 @@ def records_of(stream: Stream, count: int) -> list[Record]:
 def by_sensor(bench: Bench, shard: str = "0/1", **more: str) -> ExecuteInProcessResult:
     """A run with the tags of the job's sensor."""
     job = bench.definitions.resolve_job_def(tags.job_name(JOB))
-    run_tags = {tags.DRAINS: JOB, tags.SHARD: shard, **more}
+    run_tags = {**tags.drain_tags(JOB, bench.streams), tags.SHARD: shard, **more}
     return job.execute_in_process(instance=bench.instance, tags=run_tags, raise_on_error=False)
 
 
@@ -53,9 +53,10 @@ def rows(bench: Bench) -> dict[str, int]:
     return {stream.name: bench.rows(stream) for stream in bench.streams}
 
 
-def materialized(result: ExecuteInProcessResult) -> Mapping[str, int]:
+def materialized(bench: Bench, result: ExecuteInProcessResult) -> Mapping[str, int]:
     """Asset → rows of its materialization."""
-    events = result.get_asset_materialization_events()
+    entries = bench.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.get_dagster_event() for entry in entries]
     return {
         event.asset_key.to_user_string(): event.materialization.metadata["rows"].value  # type: ignore[union-attr, misc]
         for event in events
@@ -66,7 +67,7 @@ def test_one_run_stores_the_records_of_all_streams(shared: Bench) -> None:
     result = by_sensor(shared)
     assert result.success, failure(result)
     assert rows(shared) == {"indoors": 20, "price": 20, "temperature": 20}
-    assert materialized(result) == {"indoors": 20, "price": 20, "temperature": 20}
+    assert materialized(shared, result) == {"indoors": 20, "price": 20, "temperature": 20}
     assert shared.outcome(result.run_id) == ("caught-up", "60")
 
 
@@ -90,7 +91,7 @@ def test_shards_share_the_streams_of_a_job(make_bench: Make) -> None:
 def test_materialize_drains_the_selected_stream_alone(shared: Bench) -> None:
     result = shared.by_hand(shared.streams[1])
     assert result.success, failure(result)
-    assert (shared.rows(shared.streams[1]), list(materialized(result))) == (20, ["price"])
+    assert (shared.rows(shared.streams[1]), list(materialized(shared, result))) == (20, ["price"])
     assert shared.query("SELECT DISTINCT stream FROM ingest.position") == ["price"]
 
 
@@ -101,7 +102,7 @@ class TestTroubleOfOneStream:
         assert not result.success
         assert "price" in failure(result)
         assert (rows(shared)["indoors"], rows(shared)["temperature"]) == (20, 20)
-        assert list(materialized(result)) == ["indoors", "temperature"]
+        assert list(materialized(shared, result)) == ["indoors", "temperature"]
         run_tags = shared.run_tags(result.run_id)
         assert run_tags[tags.FAILED_STREAMS] == "price"
         assert run_tags[tags.ENDED] == "failed:DeadLetterLimit"
@@ -230,6 +231,8 @@ def test_what_did_not_change_is_not_reported(shared: Bench) -> None:
     shared.produce(records_of(PRICE, 5), shared.streams[1])
     result = by_sensor(shared)
     assert result.success, failure(result)
-    assert materialized(result) == {"price": 5}
+    assert materialized(shared, result) == {"price": 5}
     events = shared.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     assert events == [], "every check has passed before"
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    assert shared.instance.all_logs(result.run_id, of_type=planned) == []

@@ -12,7 +12,7 @@ import dagster as dg
 
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, accounted, no_loss
+from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, CheckResult, accounted, check_results, no_loss
 from ingest_pipeline.orchestration.run.drained_stream import DrainedStream
 from ingest_pipeline.orchestration.run.job_run import JobRun
 from ingest_pipeline.orchestration.run.journal import Journal
@@ -133,6 +133,10 @@ class SimStop:
         return self._run.stop_reason
 
 
+def _check_results(contexts: Sequence[StreamContext]) -> dict[str, list[CheckResult]]:
+    return {context.stream.name: list(check_results(context, evaluations=EVALUATIONS)) for context in contexts}
+
+
 def work_of(run: SimRun, instance: SimInstance, stream_contexts: Sequence[StreamContext], state: SharedState) -> None:
     """A run's process from its first line to its last. Dagster notes how it ended."""
     if run.is_finished:
@@ -160,7 +164,7 @@ def work_of(run: SimRun, instance: SimInstance, stream_contexts: Sequence[Stream
             )
             for number, stream_context in enumerate(stream_contexts)
         ]
-        results = list(JobRun(context.run, drained, journal, stop).results())
+        results = list(JobRun(context.run, drained, journal, stop, _check_results).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

@@ -79,7 +79,7 @@ def test_what_cannot_is_written_later_in_order_and_the_newest_of_its_kind(
     journal.event(observation(2))
     journal.event(check("one", True))
     assert storage.tries == 1, "no other write is tried at once: each may wait for a lock"
-    assert "does not take event report (OperationalError)" in caplog.text
+    assert "does not take event report of price (OperationalError)" in caplog.text
     storage.error = None
     clock.advance(AGAIN_SECONDS)
     journal.tags("run", {"a": "1"})

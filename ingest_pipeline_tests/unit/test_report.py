@@ -34,7 +34,9 @@ class SilentTopic(MemoryTopic):
         raise self.error
 
 
-def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], checked: list[str]) -> Reporter:
+def reporter(
+    clock: SettableClock, topic: MemoryTopic, emitted: list[Any], checked: list[str], log_seconds: float = 0.0
+) -> Reporter:
     def checks() -> Iterator[None]:
         for name in ("first", "second"):
             checked.append(name)
@@ -51,6 +53,7 @@ def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], check
         log=logging.getLogger("test"),
         checks=checks,
         row_count=lambda: None,
+        log_seconds=log_seconds,
     )
 
 
@@ -64,6 +67,22 @@ def test_a_broker_that_does_not_tell_the_ends_costs_the_lag_alone(error: IngestE
     report(progress)
     assert len(emitted) == 1
     assert "lag" not in emitted[0].metadata
+
+
+@pytest.mark.parametrize(("log_seconds", "expected"), [(0.0, ["1", "1", "1", "1"]), (10.0, ["1", "3"])])
+def test_commits_between_two_log_lines_are_counted_in_the_next(
+    log_seconds: float, expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SettableClock()
+    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), [], [], log_seconds)
+    progress = Progress(clock.monotonic(), 1000)
+    with caplog.at_level(logging.INFO, "test"):
+        for _ in range(4):
+            progress.batches += 1
+            report(progress)
+            clock.advance(4)
+        progress_lines = [str(record.fields["batches"]) for record in caplog.records]  # type: ignore[attr-defined]
+    assert progress_lines == expected
 
 
 def test_checks_are_evaluated_one_at_a_call() -> None:

@@ -21,6 +21,7 @@ def test_a_run_of_a_stream_with_its_own_job_bears_the_name_of_the_stream() -> No
 def test_a_run_of_any_other_job_bears_the_name_of_the_job() -> None:
     for streams in ([PRESSURE], [HUMIDITY, PRESSURE]):
         run_tags = tags.drain_tags("sites", streams)
+        assert run_tags.pop(tags.DEFER_ASSET_EVENTS, "false") == ("true" if len(streams) > 1 else "false")
         assert run_tags == {"ingest/drains": "sites"}
         assert tags.drained_job(run_tags | {"ingest/stream": "pressure"}) == "sites"
     assert tags.drained_job({"ingest/job": "maintenance"}) is None

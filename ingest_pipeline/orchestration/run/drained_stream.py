@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import dagster as dg
@@ -27,16 +25,20 @@ from ...core.ledger import Holder
 from ...core.ledger_ports import Ledger, WritingConnection
 from ...core.loss import as_error, unverified
 from ...core.ports import Source, Topic
+from ...core.progress import Progress
 from ...core.record import StoredPosition, TopicIdentity
 from ...core.start import begin, check_identity, unanswered_words
 from ...operations.limits import batch_limits, record_rules
 from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
-from ..checks import CheckResult, Evaluations, check_results
+from ..checks import Evaluations
 from ..view import START_GRACE_SECONDS
+from .check_news import CheckNews
 from .earlier_state import EarlierState
+from .first_look import FirstLook
 from .journal import Journal
 from .report import Reporter, known_row_count, owners_metadata
+from .stream_checks import StreamChecks
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a starting run without a session retries during an outage. A longer retry would make it look like a dead
@@ -55,9 +57,9 @@ class DrainedStream:
         stop: returns a reason to end, or None.
         share: the run's share of the stream's partitions.
         evaluations: see `check_results`.
-        neighbours: other streams of the run. With neighbours, the stream reports less often, and reports only checks
-            whose outcome has changed, so that Dagster's storage does not grow with the number of streams.
-        last_passed: the outcome of a check in Dagster's storage, or None without one.
+        neighbours: other streams of the run. With neighbours, the stream reports less often, all streams log about a
+            line a second, and SharedChecks evaluates the checks.
+        last_passed: see CheckNews.
 
     Attributes:
         opening: what `prepare` made. None after an error, and while the stream is paused.
@@ -80,29 +82,26 @@ class DrainedStream:
         self.context, self.name, self.key = context, context.stream.name, key
         self.opening: Opening | None = None
         self._lane: Lane | None = None
-        self._earlier_state: EarlierState | None = None
         self._journal, self._log, self._stop, self._share = journal, log, stop, share
-        self._evaluations = evaluations
-        self._neighbours, self._last_passed = neighbours, cache(last_passed)
-        self._passed: dict[str, bool] = {}
-        self._partition_count = 0
+        self._neighbours = neighbours
+        news = CheckNews(neighbours > 0, last_passed)
+        self.checks = StreamChecks(context, key, journal, evaluations=evaluations, news=news)
+        self._partition_count, self._noted_at = 0, 0.0
         self._positions: dict[int, StoredPosition] = {}
         self._failure: str | None = None
-        self._noted_at = 0.0
         self.refusal: IngestError | None = None
-        self._failed_checks: dict[str, CheckResult] = {}
         self._silent: list[int] = []
         self._reporter = self._new_reporter()
 
-    def prepare(self, shared: bool) -> None:
+    def prepare(self, look: FirstLook | None = None) -> None:
         """Prepare tables and positions for the beginning of a run. An error sets the stream aside, and so does a pause
         where several streams share the run."""
         try:
-            self.opening = self._reopen() if shared else self._open()
+            self.opening = self._reopen(look) if self._neighbours else self._open()
         except IngestError as error:
             self.refusal = error
 
-    def _open(self) -> Opening:
+    def _open(self, look: FirstLook | None = None) -> Opening:
         """A server without an answer yet, for example a new group coordinator, is asked again. A partition whose leader
         does not answer may get no position."""
         clients, topic, ledger = self.context.clients, self.context.topic, self.context.ledger
@@ -110,37 +109,57 @@ class DrainedStream:
         backoff = Backoff(clients.clock, min(BEGIN_SECONDS, self.context.job_settings.retry_seconds), self._stop)
         while True:
             try:
-                ledger.prepare()
-                self._settle_losses(topic, ledger)
-                identity = topic.identity()
+                if look is None:
+                    ledger.prepare()
+                if look is None or look.ledger.losses or self.context.settings.on_data_loss == OnDataLoss.CONTINUE:
+                    self._settle_losses(topic, ledger)
+                identity = topic.identity() if look is None else look.identity
                 self._partition_count = identity.partitions
                 positions = begin(
-                    topic, ledger, policy=policy, stream=self.name, identity=identity, warn=self._journal.warning
+                    topic,
+                    ledger,
+                    policy=policy,
+                    stream=self.name,
+                    identity=identity,
+                    positions=None if look is None else look.ledger.positions,
+                    warn=self._journal.warning,
                 )
                 if any(position.topic_id is None for position in positions.values()):
                     positions = ledger.positions()  # `begin` has stored the topic's ids
                 self._positions = positions
-                ends = {partition: end.next_offset for partition, end in topic.end_offsets(positions).items()}
-                return Opening(self._share(positions), ends)
+                ends = topic.end_offsets(positions) if look is None else look.ends
+                return Opening(self._share(positions), {p: end.next_offset for p, end in ends.items()})
             except EnvironmentFault as fault:
+                look = None
                 backoff.wait(fault)
 
-    def _reopen(self) -> Opening | None:
-        return None if self.context.ledger.state().paused else self._open()
+    def _reopen(self, look: FirstLook | None = None) -> Opening | None:
+        state = self.context.ledger.state() if look is None else look.ledger.state
+        return None if state.paused else self._open(look)
 
-    def connect(self, connection: WritingConnection, source: Source, by_hand: bool) -> Lane:
-        """Make the stream's lane on the run's connection."""
-        self._earlier_state = EarlierState(self.context, source, self._journal)
+    def connect(
+        self, connection: WritingConnection, source: Source, by_hand: bool, observe: Callable[[], None]
+    ) -> Lane:
+        """Make the stream's lane on the run's connection. `observe`: called after the stream's own reports."""
+
+        def observed(progress: Progress) -> None:
+            self._reporter(progress)
+            observe()
+
+        earlier_state = EarlierState(self.context, source, self._journal)
+        self.checks.judged = lambda result: earlier_state.judged(
+            result, self._positions, self.lane.progress.from_offsets
+        )
         clients, stream = self.context.clients, self.context.stream
         decoder = clients.decoder(stream)
         self._lane = Lane(
             self.name,
             stream.topic,
-            clients.ledger_session(connection, stream, verify=self.refusal is None),
+            clients.ledger_session(connection, stream, verify=self.refusal is None and not self._neighbours),
             decode=decoder.decode,
             batch_limits=batch_limits(self.context.settings, self.context.job_settings, by_hand=by_hand),
             clock=clients.clock,
-            observe=self._reporter,
+            observe=observed,
             reopen=self._reopen,
             owned=self._begin,
             failed=self.failed,
@@ -215,7 +234,7 @@ class DrainedStream:
         if self._lane is not None:
             error = self._explained(error, self._lane)
         self.note_failure(error.message, isinstance(error, StopStream))
-        self._check(error.message if isinstance(error, DeadLetterLimit) else None)
+        self.checks.evaluate_all(error.message if isinstance(error, DeadLetterLimit) else None)
         return error
 
     def _explained(self, error: IngestError, lane: Lane) -> IngestError:
@@ -235,8 +254,9 @@ class DrainedStream:
         self._reporter.log(self.lane.progress)
 
     def end(self, ended: EndReason, others: Mapping[int, Holder]) -> dg.MaterializeResult[Any]:
-        """Evaluate the checks. Returns the materialization."""
-        self._check()
+        """Returns the materialization. A stream without neighbours evaluates its checks."""
+        if not self._neighbours:
+            self.checks.evaluate_all()
         metadata = {**self._reporter.metadata(self.lane.progress, ended), **owners_metadata(others)}
         if self._silent:
             metadata["not_drained"] = unanswered_words(self._silent)
@@ -253,33 +273,10 @@ class DrainedStream:
             clock=self.context.clients.clock,
             report_seconds=settings.report_seconds * (1 + self._neighbours / 10),
             log=self._log,
-            checks=self.evaluate_checks,
+            checks=(lambda: iter(())) if self._neighbours else self.checks.evaluate,
             row_count=lambda: known_row_count(self.context, self._log),
+            log_seconds=self._neighbours,
         )
-
-    def evaluate_checks(self, limit_reached: str | None = None) -> Iterator[None]:
-        """Evaluate the checks one by one. Dagster keeps only a check's last result in a run. A single failure makes the
-        check end as failed.
-
-        Args:
-            limit_reached: see `check_results`.
-        """
-        for result in check_results(self.context, limit_reached, self._evaluations):
-            if self._earlier_state is not None:
-                result = self._earlier_state.judged(result, self._positions, self.lane.progress.from_offsets)
-            if result.grave and not result.passed:
-                self._failed_checks[result.name] = result
-            elif (failed := self._failed_checks.get(result.name)) is not None:
-                result = replace(failed, description=f"earlier in this run: {failed.description}")
-            if not self._neighbours or self._passed.get(result.name, self._last_passed(result.name)) != result.passed:
-                self._journal.event(result.evaluation(self.key))
-            self._passed[result.name] = result.passed
-            yield
-        self.context.clients.release_idle()
-
-    def _check(self, limit_reached: str | None = None) -> None:
-        for _ in self.evaluate_checks(limit_reached):
-            pass
 
     def note_failure(self, why: str, stops: bool) -> bool:
         """Store the failure for `ingest status`. The command itself reports an outage of PostgreSQL. Returns whether

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -16,14 +15,20 @@ from ...core.end_reasons import EndReason
 from ...core.errors import EnvironmentFault, IngestError, NotPermitted, StopStream, Superseded, TopicMissing
 from ...core.record import TopicIdentity
 from .. import tags
+from ..job_checks import results_of_streams
 from .drained_stream import DrainedStream
 from .garbage_collector import paused_garbage_collector
 from .journal import Journal
 from .ownership import Owners, own, surplus_message
+from .preparation import prepare
+from .shared_checks import Results, SharedChecks
 from .stop_signal import StopRequest
 
+if TYPE_CHECKING:
+    from ...postgres.writing_connection import PostgresWritingConnection
+
 NO_FAILURES: Mapping[str, IngestError] = MappingProxyType({})
-Results = Generator[dg.MaterializeResult[Any], None, dict[str, IngestError]]
+Materializations = Generator[dg.MaterializeResult[Any], None, dict[str, IngestError]]
 """Yields materializations. Returns the errors of streams set aside: stream → error."""
 
 
@@ -32,15 +37,21 @@ class JobRun:
 
     Args:
         streams: not empty. With several streams, a failure of one leaves the others alone.
+        check_results: evaluates the checks of several streams.
     """
 
     def __init__(
-        self, run: dg.DagsterRun, streams: Sequence[DrainedStream], journal: Journal, stop: StopRequest
+        self,
+        run: dg.DagsterRun,
+        streams: Sequence[DrainedStream],
+        journal: Journal,
+        stop: StopRequest,
+        check_results: Results = results_of_streams,
     ) -> None:
         self._run, self._streams, self._journal, self._stop = run, streams, journal, stop
         self._context = streams[0].context
         self._settings, self._clients = self._context.job_settings, self._context.clients
-        self._shared = len(streams) > 1
+        self._shared, self._check_results = len(streams) > 1, check_results
         self._shard = tags.shard_of(run.tags)
         self._began_at = self._clients.clock.monotonic()
         self._opening_seconds: float | None = None
@@ -77,11 +88,11 @@ class JobRun:
             if failures:
                 raise dg.Failure(description=_summary(failures), allow_retries=False)
 
-    def _drain(self, cleanup: ExitStack) -> Results:
+    def _drain(self, cleanup: ExitStack) -> Materializations:
         clients, by_hand = self._clients, self._shard is None
         executor = clients.executor()
         cleanup.callback(executor.shutdown, wait=False, cancel_futures=True)
-        list(executor.map(partial(DrainedStream.prepare, shared=self._shared), self._streams))
+        early = prepare(self._streams, lambda: self._connect(cleanup), executor)
         refusals = [stream.refusal for stream in self._streams if stream.refusal is not None]
         if len(refusals) == len(self._streams):
             if not self._shared or all(isinstance(refusal, EnvironmentFault) for refusal in refusals):
@@ -90,10 +101,11 @@ class JobRun:
         ledger_id = self._context.ledger.ledger_id()
         source = clients.source([stream.context.stream for stream in self._streams], ledger_id)
         cleanup.enter_context(closing(source))
-        connection = clients.writing_connection(self._run.run_id, shared=self._shared)
-        cleanup.callback(connection.close)
-        lanes = [stream.connect(connection, source, by_hand) for stream in self._streams]
-        self._opening_seconds = clients.clock.monotonic() - self._began_at
+        connection = early or self._connect(cleanup)
+        seconds = self._context.settings.report_seconds * (1 + len(self._streams) / 10)
+        checks = SharedChecks(self._streams, self._check_results, executor, seconds)
+        observe = checks.poll if self._shared else lambda: None
+        lanes = [stream.connect(connection, source, by_hand, observe) for stream in self._streams]
         others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
         if self._shard is not None and not any(lane.session.positions for lane in lanes):
             refused = {
@@ -131,16 +143,25 @@ class JobRun:
             if stream.name in failures:
                 stream.failed(failures[stream.name])  # a table that was busy to the end
         self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
+        if self._shared:
+            checks.finish(failures)
         for stream in self._streams:
             if stream.name in failures or (self._shared and self._shard is not None and not stream.has_progress):
                 continue  # what did not change is not reported
             result = stream.end(ended, others.get(stream.name, {}))
-            if ended == EndReason.TERMINATED:  # Dagster takes no result of an interrupted op
+            if ended == EndReason.TERMINATED or tags.DEFER_ASSET_EVENTS in self._run.tags:
+                # Dagster writes no event for the result of an interrupted op or of a run with this tag.
                 self._journal.event(dg.AssetMaterialization(stream.key, metadata=result.metadata))
             else:
                 yield result
         self._finish(ended)
         return failures
+
+    def _connect(self, cleanup: ExitStack) -> PostgresWritingConnection:
+        connection = self._clients.writing_connection(self._run.run_id, shared=self._shared)
+        cleanup.callback(connection.close)
+        self._opening_seconds = self._clients.clock.monotonic() - self._began_at
+        return connection
 
     def _has_other_definition(self) -> bool:
         """Whether the sensor launched the run for other code or settings than the process has. The run then ends."""

@@ -23,7 +23,7 @@ _SAID = 50
 
 class Journal:
     """The events, tags and messages of a run. The next write repeats failed writes. Only the newest observation, and
-    the newest result of every check, is kept, because the newest includes its predecessors.
+    the newest result of every check, is kept for an asset, because the newest includes its predecessors.
 
     Args:
         log: the compute log, which names failed writes.
@@ -38,7 +38,7 @@ class Journal:
 
     def event(self, event: dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation) -> None:
         name = event.check_name if isinstance(event, dg.AssetCheckEvaluation) else "report"
-        self._write(f"event {name}", lambda: self._context.log_event(event))
+        self._write(f"event {name} of {event.asset_key.to_user_string()}", lambda: self._context.log_event(event))
 
     def tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         instance, named = self._context.instance, dict(tags)

@@ -25,7 +25,7 @@ _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms":
 
 
 class Reporter:
-    """Called after every batch and every read without records. Logs every commit, and emits an event every
+    """Called after every batch and every read without records. Logs the commits, and emits an event every
     REPORT_SECONDS.
 
     Args:
@@ -35,6 +35,7 @@ class Reporter:
         checks: evaluates and logs the stream's checks. Every event starts a round, and every later call runs a check of
             the round, since a check takes seconds while Kafka is away.
         row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.
+        log_seconds: minimum interval of the stream's log lines.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Reporter:
         log: logging.Logger,
         checks: Callable[[], Iterator[None]],
         row_count: Callable[[], int | None],
+        log_seconds: float = 0.0,
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
         self._topic, self._clock, self._log, self._checks = topic, clock, log, checks
@@ -57,7 +59,7 @@ class Reporter:
         self._unwritten = "superseded" if stream.key else "dropped_by_trigger"
         self._report_seconds = report_seconds
         self._report_at = clock.monotonic() + report_seconds
-        self._logged = (0,) * len(LOGGED)
+        self._logged, self._log_seconds, self._log_at = (0,) * len(LOGGED), log_seconds, clock.monotonic()
         self._dropped = 0
         self._pending: Iterator[None] = iter(())
         self._first = False
@@ -73,8 +75,10 @@ class Reporter:
         self._report_at = self._clock.monotonic() + self._report_seconds
 
     def __call__(self, progress: Progress) -> None:
-        self.log(progress)
         now = self._clock.monotonic()
+        if now >= self._log_at:
+            self._log_at = now + self._log_seconds
+            self.log(progress)
         if self._first and (progress.batches or progress.absent):
             self._first, self._report_at = False, min(self._report_at, now + FIRST_REPORT_SECONDS)
         if now >= self._report_at:

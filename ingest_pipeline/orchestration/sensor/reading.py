@@ -12,12 +12,12 @@ from ...core.errors import EnvironmentFault, IngestError, TopicMissing
 from ...core.find_losses import find_losses
 from ...core.ledger import LedgerSnapshot
 from ...core.ledger_ports import Ledger
-from ...core.loss import Loss, as_error, topic_gone
-from ...core.ports import Topic
+from ...core.loss import as_error, topic_gone
 from ...core.record import NextOffset, TopicIdentity
-from ...core.start import log_bounds, unanswered
+from ...core.start import unanswered
 from ...operations.judgement import paused_words
 from ...operations.stream_context import StreamContext
+from ...operations.waiting import Waiting
 from .. import tags
 from ..patience import learned_patience
 from ..run_history import RunViews, views_of_runs
@@ -25,7 +25,7 @@ from ..view import STARTING_SECONDS, StreamView, View
 from .cursor import last_statuses, load, progress_times, to_own_clock
 from .idle_poll import IdlePoll
 from .memory import SensorMemory
-from .topic_answers import end_offsets, identities
+from .topic_answers import end_offsets, identities, log_bounds
 
 RECENT_RUNS = 12
 """Per shard. Enough failures in a row for the longest back-off."""
@@ -53,9 +53,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _StreamReading:
+    """`waiting`: see WaitWatch.look."""
+
     view: StreamView
     idle: bool
     offsets: int
+    waiting: Mapping[int, Waiting] | None
 
 
 def read(
@@ -91,6 +94,7 @@ def read(
     topics = identities(stream_contexts)
     partitions = {name: range(topic.partitions) for name, topic in topics.items() if isinstance(topic, TopicIdentity)}
     ends = end_offsets(stream_contexts, partitions)
+    bounds = log_bounds(stream_contexts, facts, ends)
     readings: dict[str, _StreamReading] = {}
     errors: dict[str, IngestError] = {}
     views: list[StreamView] = []
@@ -104,6 +108,7 @@ def read(
                 snapshot=snapshots[name],
                 identity=topics[name],
                 ends=ends.get(name, {}),
+                bounds=bounds.get(name, ({}, {})),
                 now=now,
             )
         except IngestError as error:
@@ -114,6 +119,9 @@ def read(
         else:
             readings[name] = reading
             views.append(reading.view)
+    waiting = {name: reading.waiting for name, reading in readings.items() if reading.waiting is not None}
+    if waiting:
+        ledgers.note_waiting(waiting)
     idle = all(reading.idle for reading in readings.values())
     if idle_poll is not None and idle and readings and not any(reading.view.paused for reading in readings.values()):
         polled = {name: ends[name] for name in readings}
@@ -156,17 +164,18 @@ def _read_stream(
     snapshot: LedgerSnapshot | IngestError,
     identity: TopicIdentity | IngestError,
     ends: Mapping[int, NextOffset],
+    bounds: tuple[Mapping[int, NextOffset], Mapping[int, NextOffset]],
     now: float,
 ) -> _StreamReading:
     """Raises IngestError: no run can drain the stream."""
-    stream, ledger, topic = stream_context.stream, stream_context.ledger, stream_context.topic
+    stream, ledger, (starts, highs) = stream_context.stream, stream_context.ledger, bounds
     if isinstance(snapshot, IngestError):
         raise snapshot
     positions, state, holders = snapshot.positions, snapshot.state, snapshot.owners.holders
     try:
         if isinstance(identity, IngestError):
             raise identity
-        losses = _losses(identity, topic, snapshot, ends)
+        losses = find_losses(identity, stream.topic, positions, noted=snapshot.losses, starts=starts, highs=highs)
     except TopicMissing as error:
         if positions:
             raise topic_gone(error, len(positions), stream.name) from error
@@ -177,11 +186,10 @@ def _read_stream(
             if not loss.cause.is_another_topic:
                 ledger.note_loss(loss)
         raise as_error(losses, stream.name)
-    starts = {p: positions[p].next_offset if p in positions else 0 for p in range(identity.partitions)}
-    lag = {p: max(0, ends[p].next_offset - starts[p]) for p in sorted(ends)}
+    next_offsets = {p: positions[p].next_offset if p in positions else 0 for p in range(identity.partitions)}
+    lag = {p: max(0, ends[p].next_offset - next_offsets[p]) for p in sorted(ends)}
     wait_watch = memory.waits.get(stream.name)
-    if positions and wait_watch is not None and (waiting := wait_watch.look(positions, lag, state)) is not None:
-        ledger.note_waiting(waiting)
+    waiting = wait_watch.look(positions, lag, state) if positions and wait_watch is not None else None
     view = StreamView(
         stream.name,
         number,
@@ -197,10 +205,9 @@ def _read_stream(
         stopped_at=to_own_clock(state.failed_at, state, now) if state.failure_stops else 0.0,
     )
     idle = positions.keys() >= ends.keys() and not (any(lag.values()) or holders or losses)
-    next_offsets = tuple(sorted((p, position.next_offset) for p, position in positions.items()))
-    return _StreamReading(
-        view, idle, hash((next_offsets, tuple(sorted((p, end.next_offset) for p, end in ends.items()))))
-    )
+    stored = tuple(sorted((p, position.next_offset) for p, position in positions.items()))
+    offsets = hash((stored, tuple(sorted((p, end.next_offset) for p, end in ends.items()))))
+    return _StreamReading(view, idle, offsets, waiting)
 
 
 def _in_trouble(
@@ -225,15 +232,6 @@ def _in_trouble(
 def _tick_is_due(snapshot: LedgerSnapshot, now: float) -> bool:
     ticked_at = to_own_clock(snapshot.state.ticked_at, snapshot.state, now)
     return bool(snapshot.positions) and now - ticked_at >= TICK_SECONDS
-
-
-def _losses(
-    identity: TopicIdentity, topic: Topic, snapshot: LedgerSnapshot, ends: Mapping[int, NextOffset]
-) -> list[Loss]:
-    """Asks Kafka for the log's bounds only where no run drains and the position is not at the end."""
-    positions = snapshot.positions
-    starts, highs = log_bounds(topic, positions, ends, positions.keys() - snapshot.owners.holders.keys())
-    return find_losses(identity, topic.name, positions, noted=snapshot.losses, starts=starts, highs=highs)
 
 
 def _by_partition(ends: Mapping[str, Mapping[int, NextOffset]]) -> dict[tuple[str, int], NextOffset]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TypeAlias
+
 import dagster as dg
 
 from ...core.errors import IngestError
+from ...operations.judgement import StreamStatus
+from ...operations.status import statuses
 from ...operations.stream_context import StreamContext
 from ..asset_keys import asset_key
 from ..checks import (
@@ -14,17 +20,21 @@ from ..checks import (
     WITHIN_LIMIT,
     CheckResult,
     Evaluation,
+    judged_up_to_date,
     limit_reached,
     newest_evaluation,
     no_loss,
-    up_to_date,
     within_limit,
 )
+from ..view import View
 
 CHECK_SECONDS = 60.0
 """Interval of the evaluations, and for how long ticks must fail before `up_to_date` is reported as unknown."""
 IDLE_SECONDS = 900.0
 """How long Dagster is not asked for the runs and the checks of an idle stream."""
+
+Statuses: TypeAlias = Mapping[str, StreamStatus]
+"""Stream → status."""
 
 
 class RunlessChecks:
@@ -45,8 +55,14 @@ class RunlessChecks:
         """Whether a recent tick saw no run, no lag and no failed check."""
         return self._idle_since is not None and self._clock.monotonic() - self._idle_since < IDLE_SECONDS
 
-    def after_tick(self, instance: dg.DagsterInstance, *, has_runs: bool, has_lag: bool) -> None:
-        """After a tick without loss, with the runs from Dagster."""
+    def after_tick(
+        self, instance: dg.DagsterInstance, *, has_runs: bool, has_lag: bool, statuses: Callable[[], Statuses]
+    ) -> None:
+        """After a tick without loss, with the runs from Dagster.
+
+        Args:
+            statuses: of all streams, read when the first stream needs them.
+        """
         self._idle_since = None
         if has_runs or not self._is_due():
             return
@@ -57,7 +73,9 @@ class RunlessChecks:
         if was_refused and not limit_reached(instance, self._stream_context):
             self._report(instance, within_limit(self._stream_context))  # the letters were settled or acknowledged
         if has_lag or was_late:
-            self._report(instance, up_to_date(self._stream_context))
+            status = statuses()[self._stream_context.stream.name]
+            allowed = self._stream_context.settings.max_delay_seconds
+            self._report(instance, judged_up_to_date(allowed, status))
         elif not was_lost:
             self._idle_since = self._clock.monotonic()
 
@@ -98,6 +116,28 @@ class RunlessChecks:
             unchanged = newest is None or newest.timestamp <= before.evaluated_at
         if not unchanged and not (before is None and result.passed):
             instance.report_runless_asset_event(result.evaluation(self._key))
+
+
+def evaluate_checks(
+    instance: dg.DagsterInstance,
+    checks: Mapping[str, RunlessChecks],
+    stream_contexts: Sequence[StreamContext],
+    view: View,
+    *,
+    launches: bool,
+) -> None:
+    """Evaluate the checks of streams without a run. A starting run will evaluate the checks of all streams.
+
+    Args:
+        launches: whether a run starts now or waits for its turn.
+    """
+    all_statuses = cache(lambda: {status.stream: status for status in statuses(stream_contexts)})
+    owners = {run_id for stream in view.streams for run_id in stream.owners.values()}
+    starting = launches or any(run.run_id not in owners for run in view.active)
+    for stream in view.streams:
+        if stream.name in checks:
+            has_runs, has_lag = starting or bool(stream.owners), any(stream.lag.values())
+            checks[stream.name].after_tick(instance, has_runs=has_runs, has_lag=has_lag, statuses=all_statuses)
 
 
 def _has_failed(evaluation: Evaluation | None) -> bool:

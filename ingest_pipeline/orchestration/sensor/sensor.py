@@ -22,6 +22,7 @@ from .idle_poll import IdlePoll
 from .memory import SensorMemory, new_memory
 from .reading import AwaitedTopic, Reading, read
 from .run_statuses import cancel_superseded, report_ghosts
+from .runless_checks import evaluate_checks
 from .start_queue import StartQueue, starting_runs
 from .topic_observation import LastLook, observe
 
@@ -114,6 +115,7 @@ def tick(
         if name not in reading.errors:
             checks.servers_answered()
     decision = decide(view)  # 2
+    launches = bool(decision.launches)
     if start_queue is not None and decision.launches:
         starting = starting_runs(view, starting_seconds)
         decision = _in_turn(start_queue, stream_contexts[0].stream.job, decision, starting)
@@ -121,7 +123,9 @@ def tick(
     cancel_superseded(context.instance, superseded(view, decision.launches))
     if decision.fruitless is not None:
         _note_fruitless(stream_contexts, view, decision.fruitless)
-    _evaluate_checks(context.instance, memory, reading, launches=bool(decision.launches))  # 4
+    if view.runs_read:
+        checked = {name: checks for name, checks in memory.checks.items() if name not in reading.errors}
+        evaluate_checks(context.instance, checked, stream_contexts, view, launches=launches)  # 4
     observations, looks = _observe(context, stream_contexts, memory, reading)  # 5
     requests = [_request(launch, stream_contexts, view) for launch in decision.launches]
     skip_reason = "; ".join(decision.skip_reasons) if decision.skip_reasons and not requests else None
@@ -157,17 +161,6 @@ def _note_fruitless(stream_contexts: Sequence[StreamContext], view: View, messag
     for stream_context, stream in zip(stream_contexts, view.streams, strict=True):
         if stream.failure != message and (len(view.streams) == 1 or any(stream.lag.values())):
             stream_context.ledger.note_failure(message, stops=False)
-
-
-def _evaluate_checks(instance: dg.DagsterInstance, memory: SensorMemory, reading: Reading, *, launches: bool) -> None:
-    """Needs the runs from Dagster. A starting run will evaluate the checks of all streams."""
-    view = reading.view
-    owners = {run_id for stream in view.streams for run_id in stream.owners.values()}
-    starting = launches or any(run.run_id not in owners for run in view.active)
-    for stream in view.streams if view.runs_read else ():
-        if stream.name in memory.checks and stream.name not in reading.errors:
-            has_runs = starting or bool(stream.owners)
-            memory.checks[stream.name].after_tick(instance, has_runs=has_runs, has_lag=any(stream.lag.values()))
 
 
 def _in_turn(start_queue: StartQueue, job: str, decision: Decision, starting: int) -> Decision:

@@ -1,0 +1,134 @@
+"""The asset checks of a job: their definition, and their results by one look at the servers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as EVALUATED,
+)
+
+from ..core.errors import IngestError, TopicMissing
+from ..core.ledger import LedgerSnapshot
+from ..operations.judgement import judge
+from ..operations.snapshot import Answer, StreamSnapshot, T
+from ..operations.status import snapshots
+from ..operations.stream_context import StreamContext
+from .asset_keys import asset_key
+from .checks import (
+    ACCOUNTED,
+    AS_DECLARED,
+    CHECKS,
+    NO_LOSS,
+    NOT_BEGUN,
+    UP_TO_DATE,
+    WITHIN_LIMIT,
+    CheckResult,
+    check_results,
+    evaluated,
+    judged_accounts,
+    judged_letters,
+    judged_missing_topic,
+    judged_survey,
+    judged_table,
+    judged_up_to_date,
+    limit_reached,
+    newest_evaluation,
+)
+
+
+def job_checks(job: str, stream_contexts: Sequence[StreamContext]) -> dg.AssetChecksDefinition:
+    """The same checks of a job's streams for the Execute button. An op for every stream would double the time that
+    every process takes to load a thousand streams."""
+    by_key = {asset_key(stream_context): stream_context for stream_context in stream_contexts}
+
+    @dg.multi_asset_check(
+        name=f"{job}_checks",
+        specs=[dg.AssetCheckSpec(name, asset=key, description=text) for key in by_key for name, text in CHECKS.items()],
+        can_subset=True,
+    )
+    def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        selected = context.selected_asset_check_keys
+        for key in sorted({check.asset_key for check in selected}):
+            stream_context = by_key[key]
+            reached = limit_reached(context.instance, stream_context)
+            for verdict in check_results(stream_context, reached):
+                if dg.AssetCheckKey(key, verdict.name) in selected:
+                    yield dg.AssetCheckResult(
+                        asset_key=key,
+                        check_name=verdict.name,
+                        passed=verdict.passed,
+                        severity=verdict.severity,
+                        description=verdict.description,
+                        metadata=verdict.metadata,
+                    )
+
+    return evaluate
+
+
+def results_of_streams(stream_contexts: Sequence[StreamContext]) -> dict[str, list[CheckResult]]:
+    """Stream → the results of `check_results`. The servers are asked once for all streams."""
+    from ..postgres.schema import compared_tables
+
+    views = snapshots(stream_contexts)
+    tables: Answer[Mapping[str, tuple[bool, list[str]]]]
+    try:
+        tables = compared_tables(stream_contexts[0].clients.database(), [view.stream for view in views])
+    except IngestError as error:
+        tables = error
+    return {
+        view.stream.name: [evaluated(name, partial(judge_view, view)) for name, judge_view in _JUDGEMENTS.items()]
+        + [evaluated(AS_DECLARED, partial(_as_declared, view, tables))]
+        for view in views
+    }
+
+
+def newest_outcomes(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> dict[dg.AssetCheckKey, bool | None]:
+    """Check → the outcome of its newest evaluation. Checks without one are absent."""
+    checks = [dg.AssetCheckKey(key, name) for key in keys for name in CHECKS]
+    outcomes: dict[dg.AssetCheckKey, bool | None] = {}
+    for check, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(checks).items():
+        event = record.event.dagster_event if record.event is not None and record.status in EVALUATED else None
+        if event is not None:
+            outcomes[check] = event.asset_check_evaluation_data.passed
+        elif (evaluation := newest_evaluation(instance, check.asset_key, check.name)) is not None:
+            outcomes[check] = evaluation.passed
+    return outcomes
+
+
+def _accounted(view: StreamSnapshot) -> CheckResult:
+    _value(view.ledger)
+    return judged_accounts(_value(view.accounting))
+
+
+def _no_loss(view: StreamSnapshot) -> CheckResult:
+    ledger = _value(view.ledger)
+    if isinstance(view.topic, TopicMissing):
+        return judged_missing_topic(view.stream.name, view.topic, len(ledger.positions))
+    return judged_survey(view.stream.name, _value(view.topic))
+
+
+def _within_limit(view: StreamSnapshot) -> CheckResult:
+    ledger = _value(view.ledger)
+    if not ledger.positions:
+        return CheckResult(WITHIN_LIMIT, True, NOT_BEGUN)
+    return judged_letters(view.stream, _value(view.open_letters), _value(view.letter_facts), ledger.state)
+
+
+def _up_to_date(view: StreamSnapshot) -> CheckResult:
+    return judged_up_to_date(view.max_delay_seconds, judge(view))
+
+
+_JUDGEMENTS = {ACCOUNTED: _accounted, NO_LOSS: _no_loss, WITHIN_LIMIT: _within_limit, UP_TO_DATE: _up_to_date}
+
+
+def _as_declared(view: StreamSnapshot, tables: Answer[Mapping[str, tuple[bool, list[str]]]]) -> CheckResult:
+    begun = isinstance(view.ledger, LedgerSnapshot) and bool(view.ledger.positions)
+    return judged_table(view.stream, begun, *_value(tables)[view.stream.name])
+
+
+def _value(answer: Answer[T]) -> T:
+    """Raises an error that takes the answer's place."""
+    if isinstance(answer, IngestError):
+        raise answer
+    return answer

@@ -1,0 +1,76 @@
+"""The checks of a run of several streams, evaluated by one look beside the drain."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from typing import TypeAlias
+
+from ...operations.stream_context import StreamContext
+from ..checks import CheckResult
+from .drained_stream import DrainedStream
+
+FIRST_SECONDS = 10.0
+"""Time from the first commit to the first look."""
+REPORT_SECONDS = 0.25
+"""Interval of the reported results. The drain waits for each, up to 20 ms with SQLite."""
+Results: TypeAlias = Callable[[Sequence[StreamContext]], Mapping[str, Sequence[CheckResult]]]
+"""Streams → stream → results."""
+News: TypeAlias = list[tuple[DrainedStream, CheckResult]]
+
+
+class SharedChecks:
+    """Looks from time to time, and reports changed results one by one.
+
+    Args:
+        executor: looks beside the drain.
+        seconds: interval of the looks.
+    """
+
+    def __init__(self, streams: Sequence[DrainedStream], results: Results, executor: Executor, seconds: float) -> None:
+        self._streams, self._results, self._executor, self._seconds = streams, results, executor, seconds
+        self._clock = streams[0].context.clients.clock
+        self._look_at: float | None = None
+        self._report_at = 0.0
+        self._look: Future[News] | None = None
+        self._news: deque[tuple[DrainedStream, CheckResult]] = deque()
+
+    def poll(self) -> None:
+        """Called after every round of the drain."""
+        now = self._clock.monotonic()
+        if self._look_at is None:
+            self._look_at = now + FIRST_SECONDS
+        if self._look is not None and self._look.done():
+            self._news.extend(self._look.result())
+            self._look = None
+        if self._news:
+            if now >= self._report_at:
+                self._report_at = now + REPORT_SECONDS
+                self._report()
+        elif self._look is None and now >= self._look_at:
+            self._look_at = now + self._seconds
+            self._look = self._executor.submit(self.look)
+
+    def finish(self, failed: Collection[str]) -> None:
+        """Report the results at the end of the run. Failed streams have reported theirs."""
+        if self._look is not None:
+            self._look.result()
+        self._news = deque(news for news in self.look() if news[0].name not in failed)
+        while self._news:
+            self._report()
+
+    def look(self) -> News:
+        """The news of all streams, failed checks first."""
+        return sorted(self._all_news(), key=lambda news: news[1].passed)
+
+    def _all_news(self) -> Iterator[tuple[DrainedStream, CheckResult]]:
+        results = self._results([stream.context for stream in self._streams])
+        for stream in self._streams:
+            for result in results[stream.name]:
+                if (news := stream.checks.news(result)) is not None:
+                    yield stream, news
+
+    def _report(self) -> None:
+        stream, result = self._news.popleft()
+        stream.checks.report(result)

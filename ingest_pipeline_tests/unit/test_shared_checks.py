@@ -1,0 +1,84 @@
+"""The checks of a run of several streams: one look for all, and one changed result at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ingest_pipeline.orchestration.checks import CheckResult
+from ingest_pipeline.orchestration.run.check_news import CheckNews
+from ingest_pipeline.orchestration.run.shared_checks import FIRST_SECONDS, REPORT_SECONDS, SharedChecks
+from ingest_pipeline.testing import InlineExecutor, SettableClock
+
+LOOK_SECONDS = 600.0
+
+
+class Streams:
+    """Two streams, the results that the servers give for them, and what is reported."""
+
+    def __init__(self) -> None:
+        self.clock = SettableClock()
+        self.results = {name: {"up_to_date": True, "no_data_loss": True} for name in ("price", "temperature")}
+        self.looks = 0
+        self.reported: list[tuple[str, str, bool]] = []
+        self.before: dict[str, bool] = {}
+        streams: list[Any] = [self._stream(name) for name in self.results]
+        self.checks = SharedChecks(streams, self._look, InlineExecutor(), LOOK_SECONDS)
+
+    def _stream(self, name: str) -> Any:
+        context = SimpleNamespace(clients=SimpleNamespace(clock=self.clock), name=name)
+
+        def report(result: CheckResult) -> None:
+            self.reported.append((name, result.name, result.passed))
+
+        news = CheckNews(only_changes=True, last_passed=lambda check: self.before.get(f"{name} {check}"))
+        return SimpleNamespace(name=name, context=context, checks=SimpleNamespace(news=news.of, report=report))
+
+    def _look(self, contexts: Sequence[Any]) -> Mapping[str, list[CheckResult]]:
+        self.looks += 1
+        return {
+            context.name: [CheckResult(name, passed, "") for name, passed in self.results[context.name].items()]
+            for context in contexts
+        }
+
+    def poll(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.checks.poll()
+
+
+@pytest.fixture
+def streams() -> Streams:
+    return Streams()
+
+
+def test_one_look_is_for_all_streams_and_failures_come_first(streams: Streams) -> None:
+    streams.results["temperature"]["up_to_date"] = False
+    streams.poll(0)
+    assert streams.looks == 0
+    streams.poll(FIRST_SECONDS)
+    assert streams.looks == 1
+    for reported in range(1, 5):
+        streams.poll(REPORT_SECONDS)
+        assert len(streams.reported) == reported, "one at a time, because the drain waits"
+    assert streams.reported[0] == ("temperature", "up_to_date", False)
+    streams.poll(REPORT_SECONDS)
+    assert (streams.looks, len(streams.reported)) == (1, 4)
+
+
+def test_only_changes_are_reported(streams: Streams) -> None:
+    streams.before = {f"{name} {check}": True for name, checks in streams.results.items() for check in checks}
+    streams.results["price"]["no_data_loss"] = False
+    for _ in range(3):
+        streams.poll(LOOK_SECONDS)
+        streams.poll(REPORT_SECONDS)
+    assert streams.looks > 1
+    assert streams.reported == [("price", "no_data_loss", False)]
+
+
+def test_the_end_of_a_run_reports_at_once_but_not_for_failed_streams(streams: Streams) -> None:
+    streams.checks.finish(["price"])
+    assert streams.looks == 1
+    assert sorted(streams.reported) == [("temperature", "no_data_loss", True), ("temperature", "up_to_date", True)]
