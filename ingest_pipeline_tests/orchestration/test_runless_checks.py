@@ -10,7 +10,15 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from ingest_pipeline.core.errors import KafkaUnavailable
-from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, WITHIN_LIMIT
+from ingest_pipeline.orchestration.checks import (
+    ACCOUNTED,
+    AS_DECLARED,
+    NO_LOSS,
+    UNKNOWN,
+    UP_TO_DATE,
+    WITHIN_LIMIT,
+    CheckResult,
+)
 from ingest_pipeline.orchestration.sensor.runless_checks import CHECK_SECONDS, IDLE_SECONDS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -130,3 +138,16 @@ def test_a_short_outage_is_not_reported(make_bench: Make) -> None:
     failing_tick(bench)
     failing_tick(bench)
     assert results(bench) == []
+
+
+def test_a_check_that_an_outage_left_unknown_is_evaluated_again(make_bench: Make) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(4))
+    bench.drain()
+    for name in (ACCOUNTED, AS_DECLARED):
+        unknown = CheckResult(name, False, f"{UNKNOWN}: PostgreSQL is not reachable", grave=False)
+        bench.instance.report_runless_asset_event(unknown.evaluation(dg.AssetKey("temperature")))
+        assert not newest(bench, name)[0]
+    tick_later(bench)
+    assert newest(bench, ACCOUNTED)[0]
+    assert newest(bench, AS_DECLARED)[0]

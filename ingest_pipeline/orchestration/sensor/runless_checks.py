@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TypeAlias
 
 import dagster as dg
@@ -14,12 +14,16 @@ from ...operations.status import statuses
 from ...operations.stream_context import StreamContext
 from ..asset_keys import asset_key
 from ..checks import (
+    ACCOUNTED,
+    AS_DECLARED,
+    EVALUATIONS,
     NO_LOSS,
     UNKNOWN,
     UP_TO_DATE,
     WITHIN_LIMIT,
     CheckResult,
     Evaluation,
+    evaluated,
     judged_up_to_date,
     limit_reached,
     newest_evaluation,
@@ -72,6 +76,9 @@ class RunlessChecks:
         was_refused = _has_failed(self._newest(instance, WITHIN_LIMIT))
         if was_refused and not limit_reached(instance, self._stream_context):
             self._report(instance, within_limit(self._stream_context))  # the letters were settled or acknowledged
+        for name in (ACCOUNTED, AS_DECLARED):  # left unknown by an outage, or mended, and no run may follow
+            if _has_failed(self._newest(instance, name)):
+                self._report(instance, evaluated(name, partial(EVALUATIONS[name], self._stream_context)))
         if has_lag or was_late:
             status = statuses()[self._stream_context.stream.name]
             allowed = self._stream_context.settings.max_delay_seconds
