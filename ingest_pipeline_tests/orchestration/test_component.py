@@ -124,7 +124,7 @@ class TestDefinitions:
         ("batch_size: 5000", "batch_size: 0", 33, "READING_BATCH_SIZE must be a whole number from 1 to 100000"),
         ("extra_column: extra", "extra_column: meter", 11, "Reading has a field of that name"),
         ("batch_size:", "batch_sise:", 33, "Extra inputs are not permitted"),
-        ("{epoch: ms}", "{epoch: min}", 16, "Input should be 's', 'ms', 'us' or 'ns'"),
+        ("{epoch: ms}", "{epoch: min}", 16, "Input should be 'd', 's', 'ms', 'us' or 'ns'"),
         ("topic: meters.readings", "topic: '{{ env.NO_SUCH }}'", 5, "topic: Input should be a valid string"),
     ],
 )
