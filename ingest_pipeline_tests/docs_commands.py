@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def statements(text: str) -> list[str]:
         part.strip() for language, block in _FENCED.findall(text) if language == "sql" for part in block.split(";")
     ]
     return [part for part in fenced if part] + [code for code in inline(text) if code.upper().startswith("SELECT ")]
+
+
+def clone_with_stream_of_readme(folder: Path) -> Path:
+    """A copy of the package in the folder, whose streams.py has README's edit. Returns the folder."""
+    package = folder / "ingest_pipeline"
+    shutil.copytree(ROOT / "ingest_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    streams = package / "streams.py"
+    before, _, _ = streams.read_text().partition("STREAMS = [")
+    streams.write_text(before + block)
+    return folder
 
 
 def _words(line: str) -> list[str]:

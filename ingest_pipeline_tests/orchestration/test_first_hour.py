@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException
 
+from ingest_pipeline_tests.docs_commands import clone_with_stream_of_readme
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import ROOT, DagsterDev
 from ingest_pipeline_tests.orchestration.test_embedding import PLACE, make_dg_project, project
@@ -64,14 +64,7 @@ class Newcomer:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A copy of the package whose streams.py has README's edit."""
-    package = tmp_path / "ingest_pipeline"
-    shutil.copytree(ROOT / "ingest_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    streams = package / "streams.py"
-    before, _, _ = streams.read_text().partition("STREAMS = [")
-    streams.write_text(before + block)
-    return tmp_path
+    return clone_with_stream_of_readme(tmp_path)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from ingest_pipeline_tests.integration.running_demo import ROOT, RunningDemo
+from ingest_pipeline_tests.docs_commands import clone_with_stream_of_readme
+from ingest_pipeline_tests.integration.running_demo import RunningDemo
 from ingest_pipeline_tests.ui.pages import Ui
 
 # Runs of price are short, so one ends soon. The run of temperature lasts until a test terminates it.
@@ -24,23 +24,12 @@ _WAIT_SECONDS = 90
 @pytest.fixture(scope="module")
 def demo(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
     """Every table has rows. One record in a thousand was refused."""
-    clone = _with_third_stream(tmp_path_factory.mktemp("clone"))
+    clone = clone_with_stream_of_readme(tmp_path_factory.mktemp("clone"))
     with RunningDemo(clone, "--rate", "300", PYTHONPATH=str(clone), **_SETTINGS) as running:
         running.wait_for("rows in every table", 300)
         yield running
         running.send(signal.SIGTERM)
         assert running.end() == 0, running.said
-
-
-def _with_third_stream(folder: Path) -> Path:
-    """A copy of the package whose streams.py has README's edit."""
-    package = folder / "ingest_pipeline"
-    shutil.copytree(ROOT / "ingest_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    streams = package / "streams.py"
-    before, _, _ = streams.read_text().partition("STREAMS = [")
-    streams.write_text(before + block)
-    return folder
 
 
 @pytest.fixture(scope="module")
