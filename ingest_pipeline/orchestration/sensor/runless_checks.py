@@ -22,7 +22,6 @@ from ..checks import (
     UP_TO_DATE,
     WITHIN_LIMIT,
     CheckResult,
-    Evaluation,
     evaluated,
     judged_up_to_date,
     limit_reached,
@@ -30,6 +29,7 @@ from ..checks import (
     no_loss,
     within_limit,
 )
+from ..job_checks import newest_outcomes
 from ..view import View
 
 CHECK_SECONDS = 60.0
@@ -70,16 +70,16 @@ class RunlessChecks:
         self._idle_since = None
         if has_runs or not self._is_due():
             return
-        was_lost, was_late = (_has_failed(self._newest(instance, name)) for name in (NO_LOSS, UP_TO_DATE))
+        outcomes = newest_outcomes(instance, [self._key])
+        failed = {check.name for check, passed in outcomes.items() if not passed}
+        was_lost = NO_LOSS in failed
         if was_lost:  # the loss was accepted or dismissed, or the topic is back, and no run may follow
             self._report(instance, no_loss(self._stream_context))
-        was_refused = _has_failed(self._newest(instance, WITHIN_LIMIT))
-        if was_refused and not limit_reached(instance, self._stream_context):
+        if WITHIN_LIMIT in failed and not limit_reached(instance, self._stream_context):
             self._report(instance, within_limit(self._stream_context))  # the letters were settled or acknowledged
-        for name in (ACCOUNTED, AS_DECLARED):  # left unknown by an outage, or mended, and no run may follow
-            if _has_failed(self._newest(instance, name)):
-                self._report(instance, evaluated(name, partial(EVALUATIONS[name], self._stream_context)))
-        if has_lag or was_late:
+        for name in failed & {ACCOUNTED, AS_DECLARED}:  # left unknown by an outage, or mended, and no run may follow
+            self._report(instance, evaluated(name, partial(EVALUATIONS[name], self._stream_context)))
+        if has_lag or UP_TO_DATE in failed:
             status = statuses()[self._stream_context.stream.name]
             allowed = self._stream_context.settings.max_delay_seconds
             self._report(instance, judged_up_to_date(allowed, status))
@@ -111,11 +111,8 @@ class RunlessChecks:
         self._checked_at = now
         return True
 
-    def _newest(self, instance: dg.DagsterInstance, name: str) -> Evaluation | None:
-        return newest_evaluation(instance, self._key, name)
-
     def _report(self, instance: dg.DagsterInstance, result: CheckResult) -> None:
-        before = self._newest(instance, result.name)
+        before = newest_evaluation(instance, self._key, result.name)
         before_key = None if before is None else _change_key(result.name, before.passed, before.description)
         unchanged = before_key == _change_key(result.name, result.passed, result.description)
         if before is not None and unchanged and not result.passed:
@@ -145,10 +142,6 @@ def evaluate_checks(
         if stream.name in checks:
             has_runs, has_lag = starting or bool(stream.owners), any(stream.lag.values())
             checks[stream.name].after_tick(instance, has_runs=has_runs, has_lag=has_lag, statuses=all_statuses)
-
-
-def _has_failed(evaluation: Evaluation | None) -> bool:
-    return evaluation is not None and not evaluation.passed
 
 
 def _change_key(name: str, passed: bool, message: str) -> tuple[bool, str | bool]:
