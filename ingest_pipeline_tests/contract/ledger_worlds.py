@@ -47,7 +47,7 @@ DROPPED = "dropped"
 """The device whose rows a trigger drops once `drop_rows` was called."""
 
 
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """The condition's first true value. Fails with `what` when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -8,7 +8,7 @@ from ingest_pipeline.core.ports import Source
 from ingest_pipeline.core.record import Message, NextOffset
 from ingest_pipeline_tests.contract.kafka_worlds import OneTopic
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 def read_until(

@@ -95,7 +95,7 @@ def test_the_owner_sees_who_waits_and_hands_over(
     waiting.start()
     wait_for("the announcement", lambda: requests_to(first) == seen)
     first.connection.close()
-    waiting.join(30.0)
+    waiting.join(120.0)
     assert missing == [{}]
     assert second.positions[0].resume_at == NextOffset(3, 0)
     assert requests_to(second) == OwnerRequests(), "the announcement is withdrawn"
@@ -113,7 +113,7 @@ def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None
     wait_for("the announcement", lambda: requests_to(owner_of_1).successor_waits)
     assert not requests_to(owner_of_0).successor_waits
     stop.set()
-    waiting.join(30.0)
+    waiting.join(120.0)
     assert not requests_to(owner_of_1).successor_waits
 
 

@@ -16,6 +16,8 @@ from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
 
 Answer = TypeVar("Answer")
+LIBRDKAFKA_SECONDS = 60.0
+"""librdkafka's own time-out of a question. A busy machine takes less than half of it for a time-out of one second."""
 
 
 def next_offsets(places: dict[int, NextOffset]) -> dict[int, int]:
@@ -24,12 +26,12 @@ def next_offsets(places: dict[int, NextOffset]) -> dict[int, int]:
 
 def once_answered(ask: Callable[[], Answer]) -> Answer:
     """A coordinator that has just been chosen may ask to be asked again for a moment."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             return ask()
         except KafkaUnavailable:
-            assert time.monotonic() < deadline, "no answer in 30 s"
+            assert time.monotonic() < deadline, "no answer in 120 s"
             time.sleep(0.1)
 
 
@@ -74,9 +76,10 @@ class TestIdentity:
             pytest.skip("this broker knows topic ids")
         topic = world.create()
         assert world.facts(topic).identity().topic_id is None
+        patient = KafkaTopic(Admin(world.kafka), topic, timeout_seconds=LIBRDKAFKA_SECONDS)
         started = time.monotonic()
-        assert world.facts(topic).identity().topic_id is None
-        assert time.monotonic() - started < 1.0
+        assert patient.identity().topic_id is None
+        assert time.monotonic() - started < LIBRDKAFKA_SECONDS / 2, "the second question waits for no answer"
 
 
 class TestOffsets:
@@ -173,7 +176,7 @@ class TestNobodyListens:
         started = time.monotonic()
         with pytest.raises(KafkaUnavailable) as away:
             asked[question]()
-        assert time.monotonic() - started < 3.0
+        assert time.monotonic() - started < LIBRDKAFKA_SECONDS / 2
         assert address in away.value.message
         assert "\n" not in away.value.message
 
@@ -190,15 +193,15 @@ class TestNobodyListens:
         started = time.monotonic()
         source.assign("price", {0: NextOffset(5)})
         with pytest.raises(KafkaUnavailable) as away:
-            while time.monotonic() - started < 20.0:
+            while time.monotonic() - started < LIBRDKAFKA_SECONDS:
                 source.read(10, 0.2)
         assert address in away.value.message
         source.acknowledge("price", {0: NextOffset(5)})
         source.close()
-        assert time.monotonic() - started < 6.0
+        assert time.monotonic() - started < LIBRDKAFKA_SECONDS / 2
 
 
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(check: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline

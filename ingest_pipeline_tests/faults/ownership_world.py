@@ -69,9 +69,9 @@ class World:
         self.dagster = cleanup.enter_context(Dagster(self._folder, environ, "ingest_pipeline_tests.faults.location"))
         for name in NAMES:
             self.produce(name)
-        wait_for("the ledger", lambda: self.sql("select to_regclass('ingest.position')") != [None], 120, every=0.5)
+        wait_for("the ledger", lambda: self.sql("select to_regclass('ingest.position')") != [None], every=0.5)
         for name in NAMES:
-            wait_for(f"the rows of {name}", lambda name=name: self.complete(name), 120, every=0.2)
+            wait_for(f"the rows of {name}", lambda name=name: self.complete(name), every=0.2)
 
     def produce(self, name: str, count: int = 2, padding: str = "") -> None:
         """Write distinct records to both partitions. Returns after all acknowledgements."""

@@ -146,6 +146,12 @@ class Dagster:
         wait_for("the code server to answer", ask)
         return answers[0]
 
+    def ticks_between(self, stream: str, begin: float, end: float) -> int:
+        """How often the stream's sensor looked between two times in Unix time."""
+        sensor = f"{stream}_sensor"
+        (state,) = (state for state in self.instance.all_instigator_state() if state.instigator_name == sensor)
+        return len(self.instance.get_ticks(state.instigator_origin_id, state.selector_id, after=begin, before=end))
+
     def said(self) -> Iterator[str]:
         """The last messages of the sensors and the unfinished runs, for the report of a failure."""
         for state in self.instance.all_instigator_state():

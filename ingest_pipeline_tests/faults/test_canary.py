@@ -222,7 +222,6 @@ def test_a_leak_is_found(world: Callable[..., World], leak: Callable[[], None]) 
     assert ("reasons" in places and ".db" in places) if leak is quote_rows else (canary_run.LOG in places), places
 
 
-@pytest.mark.timeout(300)
 def test_dagster_dev_keeps_nothing(world: Callable[..., World]) -> None:
     """Command lines, logs and storage of daemon, code server and run workers."""
     pipeline = world()

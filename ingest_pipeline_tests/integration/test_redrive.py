@@ -33,7 +33,7 @@ BROKEN = RecordRefused("refused by an older version", stage="decode")
 DECODE = JsonDecoder(READING).decode
 STATES = "SELECT status, attempts, resolved_at IS NOT NULL FROM ingest.dead_letter ORDER BY kafka_offset"
 OPEN, REDRIVEN = ("open", 1, False), ("redriven", 2, True)
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 180.0
 
 
 def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> DeadLetters:

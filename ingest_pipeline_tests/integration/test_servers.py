@@ -254,7 +254,7 @@ class TestChoice:
             began = time.monotonic()
             with pytest.raises(ServerUnavailable, match="no Docker engine answers"):
                 check_engine()
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 30, "the client of Docker waits 60 s"
 
 
 @pytest.mark.parametrize(("required", "outcome"), [("0", "2 skipped"), ("1", "2 errors")])

@@ -23,7 +23,7 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline.settings import Settings
 from ingest_pipeline_tests.orchestration.records import Record, produce
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 180.0
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = WAIT_SECONDS, every: float | None = None) -> Any:

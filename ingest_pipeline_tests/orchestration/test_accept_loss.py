@@ -27,7 +27,7 @@ from ingest_pipeline_tests.servers.broker import RealKafka
 pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 ACCEPT = ("accept-loss", "temperature", "--yes")
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 180.0
 
 
 def wait_for_rows(bench: Bench, count: int) -> None:

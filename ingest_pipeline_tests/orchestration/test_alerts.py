@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import dagster as dg
@@ -238,9 +237,8 @@ class TestServersAway:
         webhook.hangs = True
         tick = Ticks(bench, webhook.address, answer_seconds=0.2)
         tick()
-        started_at = time.monotonic()
         assert "ALERT_WEBHOOK_URL cannot be posted to" in tick(60)
-        assert time.monotonic() - started_at < 20
+        assert webhook.texts == [], "the tick ended before the server answered"
         webhook.hangs = False
         tick()
         assert webhook.texts[-1].startswith("temperature, price are unknown")

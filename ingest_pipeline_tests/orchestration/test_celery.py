@@ -23,7 +23,7 @@ from ingest_pipeline_tests.orchestration.records import prices, produce, tempera
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.redis import RedisServer
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long]
 LOCATION = "ingest_pipeline_tests.orchestration.location"
 PARTITIONS, RECORDS, SHARDS = 4, 40, 4
 MAKERS = {"temperature": temperatures, "price": prices}

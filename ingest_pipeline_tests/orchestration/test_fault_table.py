@@ -48,7 +48,7 @@ def night(own_kafka: RealKafka, tmp_path_factory: pytest.TempPathFactory) -> Ite
         bench = Night(folder, own_kafka, postgres, webhook, environ)
         bench.produce()
         bench.start_dagster()
-        wait_for("the first rows", lambda: bench.sql("select to_regclass('temperature')") != [None], 90, every=0.5)
+        wait_for("the first rows", lambda: bench.sql("select to_regclass('temperature')") != [None], every=0.5)
         bench.wait_until_well()
         with bench.serving_metrics():
             yield bench

@@ -93,7 +93,7 @@ def wait_for_jobs(dagster: DagsterDev, feed: Feed, jobs: Mapping[str, str]) -> N
     wait_for(f"runs of {expected}", lambda: drained_by(dagster, feed) == expected, 120, every=0.2)
     for stream in feed.streams:
         target = feed.position(stream) + 10_000
-        wait_for("rows", lambda stream=stream, target=target: feed.position(stream) > target, 60)
+        wait_for("rows", lambda stream=stream, target=target: feed.position(stream) > target)
     assert drained_by(dagster, feed) == expected
 
 

@@ -23,7 +23,7 @@ from ingest_pipeline_tests.orchestration.test_data_loss import ACCOUNTING, devic
 pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 LEDGER = "select * from ingest.position"
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 180.0
 
 
 def test_a_replay_beside_a_drain_that_stores(make_bench: Make) -> None:

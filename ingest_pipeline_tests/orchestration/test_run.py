@@ -137,12 +137,13 @@ class TestReports:
         result = bench.by_sensor()
         assert result.success
         (stored_at,) = bench.query("select extract(epoch from min(ingested_at))::float from temperature")
-        times: dict[str, list[float]] = defaultdict(list)
+        times = defaultdict[str, list[float]](list)
         for entry in bench.instance.all_logs(result.run_id):
             if entry.dagster_event is not None:
                 times[entry.dagster_event.event_type_value].append(entry.timestamp - stored_at)
-        assert times["ASSET_OBSERVATION"][0] < 10
-        assert len([seconds for seconds in times["ASSET_CHECK_EVALUATION"] if seconds < 10]) == len(CHECKS)
+        ten_seconds = 10 / 15 * times["STEP_SUCCESS"][0]  # of a run that ends after 15 idle seconds
+        assert times["ASSET_OBSERVATION"][0] < ten_seconds
+        assert len([seconds for seconds in times["ASSET_CHECK_EVALUATION"] if seconds < ten_seconds]) == len(CHECKS)
 
     def test_or_materializes_where_that_is_wanted(self, make_bench: Make) -> None:
         bench = make_bench(RUN_IDLE_SECONDS="2", REPORT_SECONDS="1", REPORT_AS="materialization")

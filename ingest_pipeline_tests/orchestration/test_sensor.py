@@ -348,11 +348,9 @@ class TestGhosts:
 
 
 def failing_tick(bench: Bench) -> str:
-    """The tick's one line. The promise is 10 s. A busy machine gets twice the time."""
-    started_at = time.monotonic()
+    """The tick's one line."""
     with pytest.raises(dg.Failure) as caught:
         bench.tick()
-    assert time.monotonic() - started_at < 20
     description: Any = caught.value.description
     assert "\n" not in description
     return str(description)

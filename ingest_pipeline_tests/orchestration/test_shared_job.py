@@ -130,9 +130,9 @@ class TestTroubleOfOneStream:
         locked = threading.Event()
         locker = threading.Thread(target=unlock_when_the_others_are_stored)
         locker.start()
-        assert locked.wait(30)
+        assert locked.wait(120)
         result = by_sensor(shared)
-        locker.join(60)
+        locker.join(120)
         assert stored_at, "the other streams were stored while the table was locked"
         assert result.success, failure(result)
         assert rows(shared) == {"indoors": 40, "price": 40, "temperature": 40}

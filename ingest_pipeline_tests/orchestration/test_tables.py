@@ -113,7 +113,6 @@ def test_the_queries_in_the_assets_metadata_answer_as_they_are(make_bench: Make)
         assert [row[0] for row in connection.execute(letters)] == [row[0] for row in found[1:]]
 
 
-@pytest.mark.timeout(120)
 def test_watch_looks_again_until_it_is_interrupted(make_bench: Make) -> None:
     bench = make_bench()
     bench.produce(temperatures(5))

@@ -34,7 +34,7 @@ def serving_webhook() -> Iterator[Webhook]:
             bench.refuse -= 1
             refused = bench.refuse >= 0 or bench.refused in text
             if bench.hangs:
-                bench.end.wait(30)
+                bench.end.wait(120)
             if not refused:
                 bench.texts.append(text)
             self.send_response(503 if refused else 200)
