@@ -228,6 +228,7 @@ class World(SharedState):
         """The failures in a row that count for the stream, newest first."""
         acted = stream.table.state.acted_at
         since = max([acted.timestamp() if acted else 0.0, *stream.checks.moved_at.values()])
+        since += 1e-6  # PostgreSQL rounds times to microseconds
         failures: list[SimRun] = []
         for run in reversed(self.instance.runs.values()):
             if run.job_name != tags.job_name(job) or run.tags[tags.SHARD] != run_tags[tags.SHARD]:
