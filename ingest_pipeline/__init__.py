@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .core.formats import Json as Json
     from .core.formats import JsonSchema as JsonSchema
     from .core.formats import Protobuf as Protobuf
+    from .core.route import Route as Route
     from .core.stream import Stream as Stream
     from .core.time_forms import Epoch as Epoch
     from .core.time_forms import TimeFormat as TimeFormat
@@ -31,6 +32,7 @@ __all__ = [
     "JsonSchema",
     "KafkaToPostgres",
     "Protobuf",
+    "Route",
     "Stream",
     "TimeFormat",
     "build_definitions",
@@ -45,6 +47,7 @@ _MODULES = {
     "JsonSchema": ".core.formats",
     "KafkaToPostgres": ".orchestration.components.kafka_to_postgres",
     "Protobuf": ".core.formats",
+    "Route": ".core.route",
     "Stream": ".core.stream",
     "TimeFormat": ".core.time_forms",
     "build_definitions": ".orchestration.build",

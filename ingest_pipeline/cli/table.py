@@ -30,14 +30,20 @@ def tail(stream: Stream, rows: int, as_json: bool) -> None:
 
     from ..postgres.table_reads import newest
 
-    names, newest_rows = newest(open_clients().database(), stream, rows)
+    database = open_clients().database()
+    console = Console(width=None if sys.stdout.isatty() else 240, markup=False, highlight=False)
+    documents: list[dict[str, Any]] = []
+    for table in stream.tables:
+        names, newest_rows = newest(database, table, rows)
+        of_table = {} if stream.route is None else {"table": table.table}
+        documents += [of_table | dict(zip(names, row, strict=True)) for row in newest_rows]
+        if not as_json:
+            printed = Table(*names, title=of_table.get("table"), title_justify="left", box=None, pad_edge=False)
+            for row in newest_rows:
+                printed.add_row(*map(_cell, row))
+            console.print(printed)
     if as_json:
-        print_json([dict(zip(names, row, strict=True)) for row in newest_rows])
-        return
-    table = Table(*names, box=None, pad_edge=False)
-    for row in newest_rows:
-        table.add_row(*map(_cell, row))
-    Console(width=None if sys.stdout.isatty() else 240, markup=False, highlight=False).print(table)
+        print_json(documents)
 
 
 def _cell(value: Any) -> str:

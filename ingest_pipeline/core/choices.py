@@ -27,6 +27,14 @@ class Tombstones(StrEnum):
     DEAD_LETTER = "dead-letter"
 
 
+class Others(StrEnum):
+    """What becomes of a record for which a route names no table."""
+
+    DEAD_LETTER = "dead-letter"
+    SKIP = "skip"
+    TABLE = "table"
+
+
 class OnConflict(StrEnum):
     """What becomes of a row whose key is in the table."""
 

@@ -96,3 +96,13 @@ def check_fields(stream: str, owner: str, fields: Iterable[Field], taken: Mappin
                 f"stream {stream}: {owner}.{other.dotted} and {owner}.{item.dotted} would both be column {item.name}:"
                 " rename one"
             )
+
+
+def check_option_names(stream: str, options: Mapping[str, str], taken: Mapping[str, str]) -> None:
+    """Raises SettingsError for an option whose column has a taken name. `options`: option → column, "" for none."""
+    taken = dict(taken)
+    for option, column in options.items():
+        if column in taken:
+            raise SettingsError(f"stream {stream}: {option} {column!r}: {taken[column]}")
+        if column:
+            taken[column] = f"that is the {option}"

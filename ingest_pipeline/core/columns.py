@@ -46,5 +46,9 @@ def nullable_column(name: str, python_type: type) -> Column:
     return Column(name, *PG_TYPES[python_type], nullable=True)
 
 
+def required_column(name: str, python_type: type) -> Column:
+    return Column(name, *PG_TYPES[python_type])
+
+
 def identity_column(name: str) -> Column:
     return Column(name, *PG_TYPES[int], filled_by=FilledBy.SEQUENCE)

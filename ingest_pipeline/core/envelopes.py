@@ -32,8 +32,9 @@ class EnvelopeReader:
     def __init__(self, stream: Stream) -> None:
         self._debezium = stream.envelope == Envelope.DEBEZIUM
         prefix = _DEBEZIUM if self._debezium else _CLOUD
-        names = (member.json_name for member in stream.shape.members)
-        self._added = [name for name in names if name.startswith(prefix)]
+        names = [member.json_name for table in stream.tables for member in table.shape.members]
+        names += [stream.route.field] if stream.route is not None else []
+        self._added = [name for name in dict.fromkeys(names) if name.startswith(prefix)]
 
     def text(self, value: bytes) -> bytes:
         """The event's JSON text, with the declared parts of the envelope as additional keys.

@@ -29,6 +29,7 @@ All errors can be pickled, with their attributes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -104,9 +105,10 @@ class RecordRefused(IngestError):
         """The refusal of the record `index`, because of its row `ordinal`."""
         return RecordRefused(f"{self.message}, in the row of kafka_ordinal {ordinal}", **{**self.where, "index": index})
 
-    def of_row(self, index: int) -> RecordRefused:
-        """The same refusal with another index."""
-        return RecordRefused(self.message, **{**self.where, "index": index})
+    def in_rows(self, indices: Sequence[int]) -> RecordRefused:
+        """The same refusal with an index in a longer list. `indices`: of the written rows in that list."""
+        index = self.index if self.index is not None and 0 <= self.index < len(indices) else None
+        return RecordRefused(self.message, **{**self.where, "index": None if index is None else indices[index]})
 
 
 class RecordSkipped(RecordRefused):

@@ -165,6 +165,16 @@ def is_struct(declared: Any) -> bool:
     return isinstance(declared, type) and issubclass(declared, msgspec.Struct)
 
 
+def check_event(stream: str, event: object) -> None:
+    """Raises SettingsError for anything but a msgspec Struct."""
+    if not is_struct(event):
+        name = event.__name__ if isinstance(event, type) else f"an instance of {type(event).__name__}"
+        raise SettingsError(
+            f"stream {stream}: event is {name}, and must be a msgspec Struct: declare"
+            " `class Event(msgspec.Struct)` with the same fields"
+        )
+
+
 def unwrap(declared: Any) -> tuple[Any, tuple[Any, ...], bool]:
     """Returns (bare type, annotations of msgspec and of this package, whether None is allowed)."""
     nullable = False

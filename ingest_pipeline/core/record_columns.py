@@ -83,6 +83,7 @@ class RecordColumns:
         key: bytes or str, the type of the key's column. None: no column.
         key_required: a record without a key is refused.
         headers: whether a column holds the headers, in the same form as in a dead letter.
+        topic: value of the topic's column. "": no column.
         frame: puts parts of a value that are in headers into the value. None: the headers have none.
     """
 
@@ -90,23 +91,25 @@ class RecordColumns:
     headers: bool = False
     key_required: bool = False
     frame: Frame | None = None
+    topic: str = ""
 
     @property
     def any(self) -> bool:
-        return self.key is not None or self.headers or self.frame is not None
+        return self.key is not None or self.headers or self.frame is not None or bool(self.topic)
 
     def read(self, messages: Sequence[Message]) -> ReadParts:
         """Headers may be read only once per message. Later readers take them from the result."""
-        columns: list[list[Any]] = []
+        columns: list[list[Any]] = [[self.topic] * len(messages)] if self.topic else []
         refused: dict[int, RecordRefused] = {}
         if self.key is not None:
             columns.append([message.key() for message in messages])
         if self.key is str or self.key_required:
-            for i, key in enumerate(columns[0]):
+            keys = columns[-1]
+            for i, key in enumerate(keys):
                 try:
-                    columns[0][i] = self.key_value(key)
+                    keys[i] = self.key_value(key)
                 except RecordRefused as error:
-                    columns[0][i], refused[i] = None, error
+                    keys[i], refused[i] = None, error
         headers: list[Headers | None] = []
         if self.headers or self.frame is not None:
             raw, unreadable = try_map(raw_headers, messages)
@@ -127,7 +130,8 @@ class RecordColumns:
 
     def of_letter(self, key: bytes | None, headers: Headers | None) -> tuple[Any, ...]:
         """The columns' values from a dead letter. Raises RecordRefused for a key that its column cannot hold."""
-        values: list[Any] = [] if self.key is None else [self.key_value(key)]
+        values: list[Any] = [self.topic] if self.topic else []
+        values += [] if self.key is None else [self.key_value(key)]
         return (*values, headers) if self.headers else tuple(values)
 
     def key_value(self, key: bytes | None) -> bytes | str | None:

@@ -26,7 +26,8 @@ def deleted_row(stream: Stream) -> DeletedRow | None:
     """
     if not stream.deletes:
         return None
-    columns = stream.columns[STAMP + 1 + bool(stream.key_column) + bool(stream.headers_column) :]
+    of_record = sum(map(bool, (stream.topic_column, stream.key_column, stream.headers_column)))
+    columns = stream.columns[STAMP + 1 + of_record :]
     empty: tuple[None, ...] = (None,) * len(columns)
     if stream.key == (stream.key_column,):
 

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from .choices import OnConflict
-from .column_names import TableName, check_fields, check_sizes, taken_names
+from .column_names import TableName, check_fields, check_option_names, check_sizes, taken_names
 from .columns import (
     COORDINATE_COLUMNS,
     INGESTED_AT,
@@ -24,16 +24,18 @@ from .columns import (
     field_column,
     identity_column,
     nullable_column,
+    required_column,
 )
 from .definition import described
 from .errors import SettingsError
-from .fields import Field, is_struct
+from .fields import Field, check_event
 from .formats import JSON, Format
 from .nesting import Shape, shape_of
 from .option_checks import check_asset, check_format, check_key, check_many, check_table
 from .partitioning import PartitionBy, check_partitioning
 from .record import STAMP
 from .record_columns import RecordColumns, frame_of
+from .route import Route, check_route
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
 """The primary key of a table without a key of its own. Re-creating the topic does not repeat a key."""
@@ -80,6 +82,8 @@ class Stream:
             record to the dead letters.
         settings: the stream's and its job's, such as {"batch_size": 5000}. PRICE_BATCH_SIZE in the environment beats
             such a value, which beats BATCH_SIZE.
+        topic_column: optional column for the topic's name, with which several streams can share a table.
+        route: more tables, by the value of a field. `event` is the Struct of the tables for which it names no Struct.
         many: a record holds a JSON array of events, or `transform` returns a list. Column `kafka_ordinal` numbers the
             rows of a record. All rows of a record are stored, or none.
 
@@ -115,6 +119,8 @@ class Stream:
     transform: Callable[[Any], Any] | None = None
     settings: Mapping[str, object] = field(default_factory=dict, hash=False)
     many: bool = False
+    topic_column: str = ""
+    route: Route | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "topic", self.topic or self.name)
@@ -128,10 +134,11 @@ class Stream:
             )
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise SettingsError(f"stream {self.name}: {self.topic!r} is not a name Kafka allows for a topic")
-        self._check_event()
+        check_event(self.name, self.event)
         check_fields(self.name, self.event.__name__, self.fields, taken_names(self.coordinates))
         self._check_options()
-        check_sizes(self.name, self.table_name, [column.name for column in self.table_columns])
+        for table in self.tables:
+            check_sizes(self.name, table.table_name, [column.name for column in table.table_columns])
         check_asset(self.name, self.topic_asset_name, self.tags, self.max_silence)
 
     @property
@@ -142,6 +149,11 @@ class Stream:
     @cached_property
     def table_name(self) -> TableName:
         return TableName.parsed(self.name, self.table)
+
+    @cached_property
+    def tables(self) -> tuple[Stream, ...]:
+        """The stream itself. With a route, the stream once for each table, as if it had only this table."""
+        return (self,) if self.route is None else self.route.streams(self)
 
     @property
     def topic_asset_name(self) -> str:
@@ -169,19 +181,20 @@ class Stream:
             bool(self.headers_column),
             key_required=bool(self.key_column) and self.key_column in self.key,
             frame=frame_of(self.format, self.envelope),
+            topic=self.topic if self.topic_column else "",
         )
 
     @cached_property
     def row_columns(self) -> tuple[Column, ...]:
         """The columns a row fills, in the order of a Row's items and, with `many`, of an element's."""
-        key = [nullable_column(self.key_column, self.key_type)] if self.key_column else []
-        if self.key_column in self.key:
-            key = [replace(column, nullable=False) for column in key]
+        topic = [required_column(self.topic_column, str)] if self.topic_column else []
+        of_key = required_column if self.key_column in self.key else nullable_column
+        key = [of_key(self.key_column, self.key_type)] if self.key_column else []
         headers = [nullable_column(self.headers_column, list)] if self.headers_column else []
         extra = [nullable_column(self.extra_column, dict)] if self.extra_column else []
         ordinal = [ORDINAL] if self.many else []
         event = [*ordinal, *map(field_column, self.fields), *extra]
-        return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *key, *headers, *event)
+        return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *topic, *key, *headers, *event)
 
     @property
     def finds_by_coordinates(self) -> bool:
@@ -207,8 +220,8 @@ class Stream:
     def primary_key(self) -> tuple[str, ...]:
         if self.key:
             return self.key
-        ordinal = [ORDINAL.name] if self.many else []
-        return (*COORDINATES, *ordinal, *(["event_time"] if self.partition_by else []))
+        added = (ORDINAL.name if self.many else "", self.topic_column, "event_time" if self.partition_by else "")
+        return (*COORDINATES, *filter(None, added))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -234,6 +247,10 @@ class Stream:
             added.append(f"by {self.partition_by}")
         if not self.coordinates:
             added.append(("no coordinates", self.timestamp_zone))
+        if self.topic_column:
+            added.append(f"topic in {self.topic_column}")
+        if self.route is not None:
+            added.append(self.route.definition(self))
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
@@ -248,24 +265,10 @@ class Stream:
         names = ("key_column", "headers_column", "extra_column", "id_column")
         return {name: getattr(self, name) for name in names}
 
-    def _check_event(self) -> None:
-        event: Any = self.event
-        if not is_struct(event):
-            name = event.__name__ if isinstance(event, type) else f"an instance of {type(event).__name__}"
-            raise SettingsError(
-                f"stream {self.name}: event is {name}, and must be a msgspec Struct: declare"
-                " `class Event(msgspec.Struct)` with the same fields"
-            )
-
     def _check_options(self) -> None:
         taken = taken_names(self.coordinates)
         taken |= {item.name: f"{self.event.__name__} has a field of that name" for item in self.fields}
-        for option, column in self._options.items():
-            if not column:
-                continue
-            if column in taken:
-                raise SettingsError(f"stream {self.name}: {option} {column!r}: {taken[column]}")
-            taken[column] = f"that is the {option}"
+        check_option_names(self.name, {**self._options, "topic_column": self.topic_column}, taken)
         if self.key_type not in (bytes, str) or (self.key_type is str and not self.key_column):
             raise SettingsError(f"stream {self.name}: key_type is bytes or str, and the type of a key_column")
         try:
@@ -280,5 +283,7 @@ class Stream:
                 check_many(self.format, self.envelope, self.shape, self.transform, columns=names)
             options = ("on_conflict", "only_newer", "deletes", "many", "key_column")
             check_key(self.key, self.row_columns, **{name: getattr(self, name) for name in options})
+            if self.route is not None:
+                check_route(self.route, self)
         except SettingsError as error:
             raise SettingsError(f"stream {self.name}: {error.message}") from None

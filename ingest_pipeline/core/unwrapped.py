@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from .decode import RecordDecoder
 from .errors import RecordRefused
+
+
+class Decoder(Protocol):
+    """Bytes → the last items of a Row. See RecordDecoder and ManyDecoder."""
+
+    def decode(self, value: bytes) -> tuple[Any, ...]: ...
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]: ...
 
 
 class UnwrappedDecoder:
@@ -16,7 +22,7 @@ class UnwrappedDecoder:
         unwrap: returns the part. Raises RecordRefused.
     """
 
-    def __init__(self, decoder: RecordDecoder, unwrap: Callable[[bytes], bytes]) -> None:
+    def __init__(self, decoder: Decoder, unwrap: Callable[[bytes], bytes]) -> None:
         self._decoder, self._unwrap = decoder, unwrap
 
     def decode(self, value: bytes) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from ..core.errors import IngestError
 from ..core.formats import Avro
 from ..core.roles import Role
 from ..core.stream import Stream
+from ..core.streams import tables_of
 from .check_kafka import kafka_findings
 from .clients import Clients
 from .finding import Finding
@@ -103,11 +104,13 @@ def _tables(database: Database, streams: Sequence[Stream]) -> Iterator[Finding]:
         if version == schema.LEDGER_VERSION:
             for difference in catalog.ledger_differences(connection, schemas):
                 yield Finding(False, f"ledger {schemas.ledger}", difference)
-        for stream in streams:
-            exists = comparison.has_table(connection, stream, schemas.events)
-            wrong = comparison.table_differences(connection, stream, schemas.events)
-            remarks = [] if wrong else comparison.table_remarks(connection, stream, schemas.events)
-            yield _table(stream, wrong, remarks, may_come=creates and not exists and stream.coordinates)
+        routed = {stream.name for stream in streams if stream.route is not None}
+        for table in tables_of(streams):
+            exists = comparison.has_table(connection, table, schemas.events)
+            wrong = comparison.table_differences(connection, table, schemas.events)
+            remarks = [] if wrong else comparison.table_remarks(connection, table, schemas.events)
+            what = f"table {table.table} of {table.name}" if table.name in routed else f"table of {table.name}"
+            yield _table(what, wrong, remarks, may_come=creates and not exists and table.coordinates)
 
 
 def _ledger(version: str | None, needed: str, creates: bool, schema: str) -> Finding:
@@ -120,10 +123,9 @@ def _ledger(version: str | None, needed: str, creates: bool, schema: str) -> Fin
     return Finding(False, what, f"{versions}: run `ingest migrate` as a role that may create schemas and tables")
 
 
-def _table(stream: Stream, differences: list[str], remarks: list[str], may_come: bool) -> Finding:
+def _table(what: str, differences: list[str], remarks: list[str], may_come: bool) -> Finding:
     from ..postgres import comparison
 
-    what = f"table of {stream.name}"
     if may_come:
         return Finding(True, what, "does not exist yet. The first run creates it")
     if differences:

@@ -14,8 +14,9 @@ from ..core.ledger_ports import WritingConnection
 from ..core.ports import Clock
 from ..core.start import StartPolicy
 from ..core.stream import Stream
+from ..core.unwrapped import Decoder
 from ..settings import Settings
-from .decoders import Decoder, decoder_of
+from .decoders import decoder_of
 from .limits import letter_limits
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..core.choices import NaiveTimestamps
 from ..core.codecs import Codec, JsonCodec, ObjectCodec
@@ -13,18 +13,12 @@ from ..core.envelopes import EnvelopeReader
 from ..core.errors import SettingsError
 from ..core.formats import Avro, Csv, Json, JsonSchema, Protobuf
 from ..core.many_events import ManyDecoder, json_elements, single
+from ..core.routed import RoutedDecoder
 from ..core.stream import Stream
-from ..core.unwrapped import UnwrappedDecoder
+from ..core.unwrapped import Decoder, UnwrappedDecoder
 
 if TYPE_CHECKING:
     from ..schema_registry.registry import SchemaRegistry
-
-
-class Decoder(Protocol):
-    """Bytes → the last items of a Row. See RecordDecoder and ManyDecoder."""
-
-    def decode(self, value: bytes) -> tuple[Any, ...]: ...
-    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]: ...
 
 
 def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Callable[[], SchemaRegistry]) -> Decoder:
@@ -36,7 +30,12 @@ def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Call
     Raises:
         SettingsError: the format needs a package or a setting that is missing.
     """
-    decoder = _event_decoder(stream, _codec(stream, registry), naive_timestamps)
+    decoder: Decoder
+    if stream.route is not None:
+        decoders = [_event_decoder(part, JsonCodec(), naive_timestamps) for part in stream.tables]
+        decoder = RoutedDecoder(stream, stream.route, decoders)
+    else:
+        decoder = _event_decoder(stream, _codec(stream, registry), naive_timestamps)
     if isinstance(stream.format, JsonSchema):
         from ..schema_registry.registry import payload_of
 

@@ -226,7 +226,9 @@ def judged_table(stream: Stream, begun: bool, exists: bool, differences: list[st
         return CheckResult(AS_DECLARED, True, NOT_BEGUN)
     if differences:
         return CheckResult(AS_DECLARED, False, in_words(differences))
-    return CheckResult(AS_DECLARED, True, f"{len(stream.table_columns)} columns as declared")
+    return CheckResult(
+        AS_DECLARED, True, f"{sum(len(table.table_columns) for table in stream.tables)} columns as declared"
+    )
 
 
 EVALUATIONS: Evaluations = {

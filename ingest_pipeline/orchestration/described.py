@@ -26,12 +26,15 @@ _OWN = {
 
 
 def table_metadata(stream: Stream, settings: Settings) -> dict[str, Any]:
-    """The table's name and columns, and queries as Markdown code blocks."""
+    """The tables' names and columns, and queries as Markdown code blocks."""
     events, ledger = settings.database_schema, settings.ledger_schema
+    names = [str(table.table_name.within(events)) for table in stream.tables]
+    columns = "dagster/column_schema" if stream.route is None else "columns of {}"
+    queries = (newest_rows(table, events, ledger) for table in stream.tables)
     return {
-        "dagster/table_name": str(stream.table_name.within(events)),
-        "dagster/column_schema": column_schema(stream),
-        **({"newest_rows_sql": _code(newest_rows(stream, events, ledger))} if stream.coordinates else {}),
+        "dagster/table_name": ", ".join(names),
+        **{columns.format(name): column_schema(table) for name, table in zip(names, stream.tables, strict=True)},
+        **({"newest_rows_sql": _code("\n\n".join(queries))} if stream.coordinates else {}),
         "open_dead_letters_sql": _code(open_dead_letters(stream, ledger)),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from ..core.errors import Superseded
 from ..core.loss import Acceptance
@@ -77,12 +77,14 @@ def write(
 
 
 def new_incarnation(connection: Connection, schemas: Schemas, stream: Stream) -> int:
-    """The next incarnation of the event table, above that of every stored row."""
-    used = 0
-    if stream.coordinates:
-        used = connection.execute(schemas.sql("SELECT max(kafka_incarnation) FROM {table}", stream)).scalar() or 0
-    parameters = {"event_table": str(schemas.table_name(stream)), "used": used}
-    return int(connection.execute(schemas.sql(_INCARNATION), parameters).scalar_one())
+    """The next incarnation of the event tables, above that of every stored row."""
+    used = [0]
+    for table in stream.tables if stream.coordinates else ():
+        newest = text(f"SELECT max(kafka_incarnation) FROM {schemas.table(table)}")  # noqa: S608 (quoted identifier)
+        used.append(connection.execute(newest).scalar() or 0)
+    names = sorted(str(schemas.table_name(table)) for table in stream.tables)
+    parameters = {"event_tables": names, "used": max(used)}
+    return int(max(connection.execute(schemas.sql(_INCARNATION), parameters).scalars()))
 
 
 _MINE = """
@@ -116,5 +118,8 @@ _ACTED = """
     INSERT INTO {ledger}.stream_state (stream, acted_at) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET acted_at = now()"""
 _INCARNATION = """
-    INSERT INTO {ledger}.incarnation AS i (event_table, last) VALUES (:event_table, :used + 1)
-    ON CONFLICT (event_table) DO UPDATE SET last = greatest(i.last, :used) + 1 RETURNING last"""
+    INSERT INTO {ledger}.incarnation AS i (event_table, last)
+    SELECT event_table, 1 + greatest(:used, (
+        SELECT max(last) FROM {ledger}.incarnation WHERE event_table = ANY(CAST(:event_tables AS text[]))))
+    FROM unnest(CAST(:event_tables AS text[])) AS event_table
+    ON CONFLICT (event_table) DO UPDATE SET last = greatest(i.last + 1, excluded.last) RETURNING last"""

@@ -50,10 +50,10 @@ SIGNATURE = """
     SELECT bit_xor(part) FROM (
         SELECT hash_record_extended((a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull,
                                      a.atthasdef, a.attidentity, a.attgenerated, a.attisdropped), 0)
-        FROM pg_attribute a WHERE a.attrelid IN (to_regclass(:event_table), to_regclass(:letter_table)) AND a.attnum > 0
+        FROM pg_attribute a WHERE a.attrelid IN ({event_tables}, to_regclass(:letter_table)) AND a.attnum > 0
         UNION ALL
         SELECT hash_record_extended((c.oid, c.relkind, c.relpersistence, c.relhasrules, c.relrowsecurity), 0)
-        FROM pg_class c WHERE c.oid IN (to_regclass(:event_table), to_regclass(:letter_table))) AS parts(part)"""
+        FROM pg_class c WHERE c.oid IN ({event_tables}, to_regclass(:letter_table))) AS parts(part)"""
 """A number that changes with every ALTER that could change a row. Equal numbers need no closer comparison."""
 
 _PERSISTENCE = {"u": "UNLOGGED", "t": "TEMPORARY"}

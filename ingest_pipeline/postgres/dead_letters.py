@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, TextClause, select
+from sqlalchemy import Connection, Row, Table, TextClause
 from sqlalchemy.dialects.postgresql import insert
 
 from ..core.errors import RecordRefused, RefusalStage
@@ -61,9 +61,9 @@ class DeadLetters:
     ) -> None:
         self._database, self._stream = database, stream
         self._chunk, self._chunk_bytes, self._closed_chunk = chunk, chunk_bytes, closed_chunk
-        self._table: Table = event_table(stream, database.schemas.events)
-        self._keyed = KeyedRedrive(stream, self._table, database.schemas) if stream.key else None
-        self._existing: ExistingRows | None = None
+        self._tables: list[Table] = [event_table(table, database.schemas.events) for table in stream.tables]
+        self._keyed = KeyedRedrive(stream, self._tables[0], database.schemas) if stream.key else None
+        self._existing: list[ExistingRows] = []
         self._doing = f"dead letters of stream {stream.name}"
 
     def count_by_reason(self, letter_filter: LetterFilter) -> list[Row[Any]]:
@@ -176,7 +176,8 @@ class DeadLetters:
             schema.hold_table(connection, self._stream, self._database)
             ids = within_bytes(connection.execute(self._sql(sql.NEXT_SIZES), parameters).all(), self._chunk_bytes)
             if not self._stream.coordinates:
-                self._existing = ExistingRows(connection, self._stream, self._database.schemas)
+                schemas = self._database.schemas
+                self._existing = [ExistingRows(connection, table, schemas) for table in self._stream.tables]
             letters = connection.execute(self._sql(sql.LOCKED), {"ids": ids}).all() if ids else []
             outcomes = [(letter.id, *self._redrive_one(connection, letter, decode, rules)) for letter in letters]
             self._settle(connection, outcomes)
@@ -194,12 +195,15 @@ class DeadLetters:
             parts = columns.of_letter(letter.key, letter.headers)
             value = columns.framed(letter.value, letter.headers)
             values, deleted = decode_or_delete(value, lambda: letter.key, decode, rules)
-            rows = self._rows(letter, (*parts, *values))
+            number: Any = 0
+            if self._stream.route is not None:
+                values, number = values[:-1], values[-1]
+            rows = self._rows(letter, (*parts, *values), number)
             with mapped_errors(self._doing, of_rows=True), connection.begin_nested():
-                if self._existing is not None:
-                    return self._existing.redrive(connection, (*parts, *values)), None
+                if self._existing:
+                    return self._existing[number].redrive(connection, (*parts, *values)), None
                 if self._keyed is None:
-                    return self._store(connection, letter, rows), None
+                    return self._store(connection, letter, rows, self._tables[number]), None
                 if deleted:
                     return self._keyed.delete(connection, rows[0], letter.key), None
                 if rules.deleted_row is not None:
@@ -210,13 +214,14 @@ class DeadLetters:
         except RecordRefused as refused:
             return RedriveOutcome.REFUSED, refused
 
-    def _store(self, connection: Connection, letter: Row[Any], rows: list[dict[str, Any]]) -> RedriveOutcome:
-        if self._stream.partition_by and self._is_present(connection, letter):  # the key has event_time as well
+    def _store(
+        self, connection: Connection, letter: Row[Any], rows: list[dict[str, Any]], table: Table
+    ) -> RedriveOutcome:
+        elsewhere = self._stream.route or self._stream.partition_by  # in another table, or with another event_time
+        if elsewhere and self._is_present(connection, letter):
             return RedriveOutcome.PRESENT
         stored = connection.execute(
-            insert(self._table)
-            .on_conflict_do_nothing(constraint=self._table.primary_key)
-            .returning(self._table.c.kafka_offset),
+            insert(table).on_conflict_do_nothing(constraint=table.primary_key).returning(table.c.kafka_offset),
             rows if len(rows) > 1 else rows[0],
         ).first()
         if not self._is_present(connection, letter):  # also a trigger that deletes or moves a stored row
@@ -224,17 +229,17 @@ class DeadLetters:
         return RedriveOutcome.PRESENT if stored is None else RedriveOutcome.STORED
 
     def _is_present(self, connection: Connection, letter: Row[Any]) -> bool:
-        table = self._table
-        coordinates = [table.c[name] == getattr(letter, name) for name in COORDINATES]
-        return connection.execute(select(1).select_from(table).where(*coordinates)).first() is not None
+        coordinates = {name: getattr(letter, name) for name in COORDINATES}
+        statement = self._database.schemas.sql(sql.PRESENT, self._stream)
+        return connection.execute(statement, coordinates).first() is not None
 
-    def _rows(self, letter: Row[Any], values: tuple[Any, ...]) -> list[dict[str, Any]]:
+    def _rows(self, letter: Row[Any], values: tuple[Any, ...], table: int) -> list[dict[str, Any]]:
         ms = letter.kafka_timestamp_ms
         in_range = ms is not None and MIN_MS <= ms <= MAX_MS
         time = _EPOCH + timedelta(milliseconds=ms) if in_range else None
         record = (letter.kafka_incarnation, letter.kafka_partition, letter.kafka_offset, time, *values)
         rows = table_rows([record]) if self._stream.many else [record]
-        return [dict(zip(self._stream.columns, row, strict=True)) for row in rows]
+        return [dict(zip(self._stream.tables[table].columns, row, strict=True)) for row in rows]
 
     def _settle(
         self, connection: Connection, outcomes: Sequence[tuple[int, RedriveOutcome, RecordRefused | None]]

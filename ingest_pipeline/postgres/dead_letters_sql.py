@@ -39,7 +39,7 @@ REFUSALS = """
         WHERE p.stream = :stream
         UNION ALL
         SELECT newest.* FROM {ledger}.position p CROSS JOIN LATERAL (
-            SELECT false, e.ingested_at, e.kafka_offset FROM {table} e
+            SELECT false, e.ingested_at, e.kafka_offset FROM {rows} e
             WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition{first_row}
             ORDER BY e.kafka_offset DESC LIMIT :records) AS newest
         WHERE p.stream = :stream
@@ -78,6 +78,10 @@ LOCKED = """
            CASE WHEN NOT truncated THEN value END AS value
     FROM {ledger}.dead_letter WHERE id = ANY(CAST(:ids AS bigint[])) AND status = 'open'
     ORDER BY id FOR UPDATE SKIP LOCKED"""
+PRESENT = """
+    SELECT FROM {rows} AS e
+    WHERE e.kafka_incarnation = :kafka_incarnation AND e.kafka_partition = :kafka_partition
+      AND e.kafka_offset = :kafka_offset LIMIT 1"""
 IS_OPEN = "SELECT status = 'open' FROM {ledger}.dead_letter WHERE id = :id"
 REDRIVEN = """
     UPDATE {ledger}.dead_letter SET status = 'redriven', resolved_at = now(), attempts = attempts + 1

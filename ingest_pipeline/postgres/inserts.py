@@ -15,6 +15,7 @@ from ..core.errors import LedgerConflict, RecordRefused, RefusalStage, SchemaMis
 from ..core.ledger import RedriveOutcome
 from ..core.many import element_at, table_rows
 from ..core.record import STAMP, DeadLetter, Row
+from ..core.route import rows_by_table
 from ..core.stream import Stream
 from .column_types import column_types
 from .conversions import DOES_NOT_FIT
@@ -86,15 +87,23 @@ class Inserts:
         by_copy: True for COPY, False for executemany.
     """
 
-    def __init__(self, stream: Stream, run_id: str, sql: Statements, by_copy: bool) -> None:
+    def __init__(self, stream: Stream, run_id: str, sql: Statements, schemas: Schemas, *, by_copy: bool) -> None:
         self._stream, self._run_id, self._sql, self._by_copy = stream, run_id, sql, by_copy
+        self._schemas = schemas
+        self._of_tables: list[Inserts] = []
+        if stream.route is not None:
+            self._of_tables = [
+                Inserts(table, run_id, Statements(table, schemas), schemas, by_copy=by_copy) for table in stream.tables
+            ]
         self._doing = f"writing stream {stream.name}"
         self._existing_rows: ExistingRows | None = None
 
-    def read_types(self, connection: Connection, schemas: Schemas) -> None:
-        """Call this before the first row, and after the table was altered."""
-        if not self._stream.coordinates:
-            self._existing_rows = ExistingRows(connection, self._stream, schemas)
+    def read_types(self, connection: Connection) -> None:
+        """Call this before the first row, and after a table was altered."""
+        for inserts in self._of_tables:
+            inserts.read_types(connection)
+        if not (self._stream.coordinates or self._of_tables):
+            self._existing_rows = ExistingRows(connection, self._stream, self._schemas)
 
     def rows(self, connection: Connection, rows: list[Row]) -> int:
         """Store the rows and return how many the table took. A trigger may drop rows.
@@ -104,6 +113,8 @@ class Inserts:
         """
         if self._stream.many:
             return self._elements(connection, rows)
+        if self._of_tables:
+            return self._routed(connection, rows)
         with mapped_errors(self._doing, of_rows=True):
             if (existing := self._existing_rows) is not None:
                 prepared, copy = existing.prepared(rows), existing.copy if self._by_copy else None
@@ -122,6 +133,16 @@ class Inserts:
             index, ordinal = element_at(records, refused.index)
             raise refused.of_element(index, ordinal) from refused
         return len(records) - (len(rows) - stored)
+
+    def _routed(self, connection: Connection, rows: list[Row]) -> int:
+        """Each row to the table whose number it ends with."""
+        stored = 0
+        for number, indices in rows_by_table(rows).items():
+            try:
+                stored += self._of_tables[number].rows(connection, [rows[i][:-1] for i in indices])
+            except RecordRefused as refused:
+                raise refused.in_rows(indices) from refused
+        return stored
 
     def letters(
         self, connection: Connection, letters: Sequence[DeadLetter], allowed: Collection[tuple[int, int]]

@@ -187,7 +187,7 @@ _STORED_BY = """
 
 _PRESENT = """
     CROSS JOIN LATERAL (
-        SELECT FROM {table} AS event
+        SELECT FROM {rows} AS event
         WHERE event.kafka_incarnation = p.kafka_incarnation AND event.kafka_partition = p.kafka_partition
           AND event.kafka_offset >= p.first_offset AND event.kafka_offset < p.next_offset LIMIT 1) AS present"""
 
@@ -209,9 +209,10 @@ def _refuse_second_reading(connection: Connection, schemas: Schemas, stream: Str
     statement = schemas.sql(_STORED_BY, stream, present=_PRESENT if stream.coordinates else "")
     other = connection.execute(statement, parameters).first()
     if other is not None:
+        tables = " or ".join(str(schemas.table_name(table)) for table in stream.tables)
         holds = "holds" if stream.coordinates else "may hold"
         raise LedgerConflict(
-            f"stream {stream.name}: table {schemas.table_name(stream)} {holds} rows of topic {stream.topic} already,"
+            f"stream {stream.name}: table {tables} {holds} rows of topic {stream.topic} already,"
             f" by the positions of stream {other.stream} (partition {other.kafka_partition}, offsets"
             f" {other.first_offset} to {other.next_offset - 1}), and would hold them twice. If {other.stream} was"
             " renamed, give it its name back or rename it in the ledger, as docs/operations.md says. If both are"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, text
 
 from ..core.stream import Stream
+from ..core.streams import tables_of
 from .comparison import has_table, table_differences
 from .database import Database
 from .queries import quoted
@@ -30,12 +31,12 @@ def planned(database: Database, streams: Iterable[Stream]) -> list[str]:
         if version != LEDGER_VERSION:
             before = f"from version {version}" if version else "from nothing"
             lines.append(f"-- the ledger {database.schemas.ledger} goes {before} to version {LEDGER_VERSION}")
-        for stream in streams:
-            lines += [line for line in _of_stream(connection, stream, database.schemas.events) if line not in lines]
+        for table in tables_of(streams):
+            lines += [line for line in _of_table(connection, table, database.schemas.events) if line not in lines]
     return lines
 
 
-def _of_stream(connection: Connection, stream: Stream, schema: str) -> list[str]:
+def _of_table(connection: Connection, stream: Stream, schema: str) -> list[str]:
     table = stream.table_name.within(schema)
     if stream.coordinates and not has_table(connection, stream, schema):
         has_schema = connection.execute(_SCHEMA, {"schema": table.schema}).first() is not None

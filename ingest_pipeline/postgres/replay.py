@@ -12,6 +12,7 @@ from ..core.ledger import Replayed
 from ..core.ledger_ports import ReplayStore
 from ..core.many import table_rows
 from ..core.record import Batch, Row
+from ..core.route import rows_by_table
 from ..core.stream import COORDINATES, Stream
 from . import schema
 from .copy import OPTION, CopyPlan
@@ -21,12 +22,10 @@ from .obsolete_letters import SUPERSEDED
 from .queries import quoted
 from .refused_rows import store_isolated
 from .session_settings import LONG_STATEMENT_SECONDS
-from .sql import in_text
+from .sql import Schemas, in_text
 from .statements import Statements
 from .tables import column_oids, primary_key_name
 from .upserts import older, on_conflict
-
-_TEMPORARY = "ingest_replay"
 
 
 class MissingRows(ReplayStore):
@@ -39,27 +38,10 @@ class MissingRows(ReplayStore):
     def __init__(self, database: Database, stream: Stream) -> None:
         self._database, self._stream = database, stream
         self._doing = f"replaying stream {stream.name}"
-        columns = ", ".join(in_text(name) for name in column_oids(stream))
-        table = database.schemas.table(stream)
-        conflict = f"ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING"
-        if stream.partition_by:  # the key has event_time as well, which may have been read in another way
-            same = " AND ".join(f"t.{name} = n.{name}" for name in COORDINATES)
-            conflict = f"AS n WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {same}) {conflict}"
-        if stream.key:
-            conflict = on_conflict(stream, older(stream, "t"))
         self._keyed = KeyedRows(stream) if stream.key else None
-        self._create = text(
-            f"CREATE TEMPORARY TABLE {_TEMPORARY} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"  # noqa: S608
-        )
-        self._insert_missing = text(
-            f"WITH inserted AS (INSERT INTO {table} AS t ({columns}) SELECT {columns} FROM {_TEMPORARY}"  # noqa: S608
-            f" {conflict} RETURNING kafka_offset) SELECT count(DISTINCT kafka_offset) FROM inserted"
-        )
-        self._offsets = text(f"SELECT kafka_offset FROM {table} WHERE {_RANGE}")  # noqa: S608
-        carried = Statements(stream, database.schemas)
-        plain = ", ".join(quoted(name) for name in column_oids(stream))
-        self._copy = CopyPlan(f"COPY {_TEMPORARY} ({plain}) FROM STDIN (FORMAT BINARY)", carried.copy.oids)
-        self._carried = carried.insert
+        rows = database.schemas.rows(stream)
+        self._tables = [_Table(table, database.schemas, rows, number) for number, table in enumerate(stream.tables)]
+        self._offsets = text(f"SELECT kafka_offset FROM {rows} AS t WHERE {_RANGE}")  # noqa: S608
         with database.connect(self._doing) as connection:
             schema.verify_table(connection, stream, database)
 
@@ -78,19 +60,23 @@ class MissingRows(ReplayStore):
             letters = self._letters(connection, batch)  # 1
             rows = [row for row in batch.rows if letters.get(row[2], True)]
             dead = len(batch.rows) - len(rows)
-            connection.execute(self._create)
+            for table in self._tables:
+                connection.execute(table.create)
             stored = 0
 
             def store(part: list[Row]) -> None:
                 nonlocal stored
                 if self._keyed is not None:
                     part = [part[i] for i in self._keyed.latest(part).latest]
-                with mapped_errors(self._doing, of_rows=True):
-                    rows = table_rows(part) if self._stream.many else part
-                    connection.exec_driver_sql(self._carried, rows, {OPTION: self._copy})
-                    inserted = connection.execute(self._insert_missing).scalar_one()
-                    connection.execute(text(f"TRUNCATE {_TEMPORARY}"))
-                stored += inserted
+                rows = table_rows(part) if self._stream.many else part
+                if self._stream.route is None:
+                    stored += self._inserted(connection, self._tables[0], rows)
+                    return
+                groups = rows_by_table(rows).items()
+                stored += sum(
+                    self._inserted(connection, self._tables[number], [rows[i][:-1] for i in indices])
+                    for number, indices in groups
+                )
 
             refused = {rows[i][2] for i, _ in store_isolated(connection, rows, store)}  # 2
             kept = [row[2] for row in rows if row[2] not in refused]
@@ -111,6 +97,14 @@ class MissingRows(ReplayStore):
             refused=len(refused) + len(undecoded) - known_letters,
             skipped=dropped,
         )
+
+    def _inserted(self, connection: Connection, table: _Table, rows: list[Row]) -> int:
+        """The number of records with a new row."""
+        with mapped_errors(self._doing, of_rows=True):
+            connection.exec_driver_sql(table.insert, rows, {OPTION: table.copy})
+            inserted = connection.execute(table.insert_missing).scalar_one()
+            connection.execute(table.clear)
+        return int(inserted)
 
     def _present(self, connection: Connection, batch: Batch) -> set[int]:
         """The offsets in the batch's range that have a row."""
@@ -135,6 +129,39 @@ class MissingRows(ReplayStore):
             "start": advance.expected,
             "stop": advance.resume_at.next_offset,
         }
+
+
+class _Table:
+    """The statements of one table, which go through a temporary table of the same columns.
+
+    Args:
+        rows: the stream's rows in all of its tables.
+    """
+
+    def __init__(self, stream: Stream, schemas: Schemas, rows: str, number: int) -> None:
+        temporary = f"ingest_replay_{number}"
+        columns = ", ".join(in_text(name) for name in column_oids(stream))
+        table = schemas.table(stream)
+        conflict = f"ON CONFLICT ON CONSTRAINT {in_text(primary_key_name(stream))} DO NOTHING"
+        if stream.partition_by or rows != table:  # a row of the record may have another event_time, or another table
+            same = " AND ".join(f"t.{name} = n.{name}" for name in COORDINATES)
+            conflict = f"AS n WHERE NOT EXISTS (SELECT FROM {rows} AS t WHERE {same}) {conflict}"
+        if stream.key:
+            conflict = on_conflict(stream, older(stream, "t"))
+        self.create = text(
+            f"CREATE TEMPORARY TABLE {temporary} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"  # noqa: S608
+        )
+        self.insert_missing = text(
+            f"WITH inserted AS (INSERT INTO {table} AS t ({columns}) SELECT {columns} FROM {temporary}"  # noqa: S608
+            f" {conflict} RETURNING kafka_offset) SELECT count(DISTINCT kafka_offset) FROM inserted"
+        )
+        self.clear = text(f"TRUNCATE {temporary}")
+        plain = ", ".join(quoted(name) for name in column_oids(stream))
+        carried = Statements(stream, schemas)
+        self.insert, self.copy = (
+            carried.insert,
+            CopyPlan(f"COPY {temporary} ({plain}) FROM STDIN (FORMAT BINARY)", carried.copy.oids),
+        )
 
 
 _RANGE = """

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from ..core.roles import Role
 from ..core.stream import Stream
+from ..core.streams import tables_of
 from . import roles
 from .queries import quoted
 from .roles import Grant, Kind
@@ -74,7 +75,7 @@ def missing_rights(
             statements.append(grant.sql(user, lacking))
     sequences = dict.fromkeys(
         sequence
-        for table in map(schemas.table_name, streams)
+        for table in dict.fromkeys(map(schemas.table_name, tables_of(streams)))
         for sequence in connection.execute(
             _SEQUENCES_WITHOUT_USAGE, {"schema": table.schema, "table": table.name}
         ).scalars()

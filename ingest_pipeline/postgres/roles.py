@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..core.choices import OnConflict
+from ..core.column_names import TableName
 from ..core.roles import Role
 from ..core.stream import Stream
+from ..core.streams import tables_of
 from .queries import quoted
 from .sql import Schemas
 
@@ -96,9 +98,11 @@ def grants(
         privileges = tuple(privilege for part in parts for privilege in part.get(table, ()))
         yield Grant("TABLE", (schemas.ledger, table), privileges)
     if writes:
-        for stream in streams:
-            name = schemas.table_name(stream)
-            yield Grant("TABLE", (name.schema, name.name), _of_events(stream))
+        privileges_of: dict[TableName, dict[str, None]] = {}
+        for stream in tables_of(streams):
+            privileges_of.setdefault(schemas.table_name(stream), {}).update(dict.fromkeys(_of_events(stream)))
+        for name, of_table in privileges_of.items():
+            yield Grant("TABLE", tuple(name), tuple(of_table))
 
 
 def _of_events(stream: Stream) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from sqlalchemy.schema import CreateSchema
 
 from ..core.errors import RecordRefused, SchemaMismatch, SettingsError, UnknownFault
 from ..core.stream import Stream
+from ..core.streams import tables_of
 from . import blockers
 from .catalog import ledger_differences
 from .comparison import add_column, has_table, in_words, table_differences
@@ -41,7 +42,8 @@ def prepare(database: Database, streams: Iterable[Stream]) -> None:
     with database.connect("reading the ledger's version") as connection:
         ledger = has_ledger(connection, database)
         schema = database.schemas.events
-        differing = [stream for stream in streams if not ledger or table_differences(connection, stream, schema)]
+        tables = tables_of(streams)
+        differing = [table for table in tables if not ledger or table_differences(connection, table, schema)]
     if not ledger:
         migrate(database, [], only_create=True)  # first, so that an error about a table is noted in the ledger
     if differing:
@@ -62,10 +64,10 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
         SchemaMismatch: a difference that needs another change, or a ledger of newer code.
         DatabaseUnavailable: another session locked a table for longer than 5 s. The message names the session.
     """
-    streams = list(streams)
+    tables = tables_of(streams)
     done: list[str] = []
     with (
-        blockers.named(database, streams),
+        blockers.named(database, tables),
         database.connect(MIGRATING, statement_seconds=0) as connection,
     ):
         connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
@@ -74,11 +76,11 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
         if version != LEDGER_VERSION:
             _upgrade_ledger(connection, database.schemas.ledger)
             done.append(f"ledger schema {database.schemas.ledger} is at version {LEDGER_VERSION}")
-        for stream in streams:
-            if stream.coordinates:
-                done += _create_or_extend(connection, stream, database.schemas, only_create)
-            if wrong := table_differences(connection, stream, database.schemas.events):
-                raise SchemaMismatch(_message(stream, database, wrong))
+        for table in tables:
+            if table.coordinates:
+                done += _create_or_extend(connection, table, database.schemas, only_create)
+            if wrong := table_differences(connection, table, database.schemas.events):
+                raise SchemaMismatch(_message(table, database, wrong))
     return done
 
 
@@ -104,38 +106,45 @@ def downgrade(database: Database, version: str) -> None:
 
 
 def verify_table(connection: Connection, stream: Stream, database: Database) -> None:
-    """Compare the stream's table and the ledger with this code's declarations.
+    """Compare the stream's tables and the ledger with this code's declarations.
 
     Binary COPY would store garbage in a column of another type.
 
     Raises:
         SchemaMismatch: names every difference and its remedy.
     """
-    if wrong := table_differences(connection, stream, database.schemas.events):
-        raise SchemaMismatch(_message(stream, database, wrong))
+    for table in stream.tables:
+        if wrong := table_differences(connection, table, database.schemas.events):
+            raise SchemaMismatch(_message(table, database, wrong))
     if wrong := ledger_differences(connection, database.schemas):
         raise SchemaMismatch(f"stream {stream.name}: {'; '.join(wrong)}", stream=stream.name)
 
 
 def compared_tables(database: Database, streams: Sequence[Stream]) -> dict[str, tuple[bool, list[str]]]:
-    """Stream → whether its table exists, and the differences."""
+    """Stream → whether its tables exist, and the differences."""
     described = f"the table of stream {streams[0].name}" if len(streams) == 1 else f"{len(streams)} tables"
     events = database.schemas.events
     with database.connect(f"comparing {described}") as connection:
         return {
-            stream.name: (has_table(connection, stream, events), table_differences(connection, stream, events))
+            stream.name: (
+                all(has_table(connection, table, events) for table in stream.tables),
+                [
+                    f"table {table.table}: {difference}" if stream.route else difference
+                    for table in stream.tables
+                    for difference in table_differences(connection, table, events)
+                ],
+            )
             for stream in streams
         }
 
 
 def hold_table(connection: Connection, stream: Stream, database: Database) -> None:
-    """Lock the table against ALTER until the open transaction ends, and verify it.
+    """Lock the stream's tables against ALTER until the open transaction ends, and verify them.
 
     Raises:
         SchemaMismatch: see verify_table.
     """
-    table = database.schemas.table(stream)
-    connection.execute(text(f"SELECT FROM ONLY {table} WHERE false"))
+    connection.execute(text(f"SELECT {database.schemas.holds(stream)}"))
     verify_table(connection, stream, database)
 
 

@@ -34,8 +34,13 @@ class Statements:
 
     def __init__(self, stream: Stream, schemas: Schemas) -> None:
         def rendered(statement: str) -> TextClause:
-            return schemas.sql(statement, stream, signature=SIGNATURE, first_row=first_row(stream))
+            return schemas.sql(statement, stream, **parts)
 
+        parts = {
+            "signature": SIGNATURE,
+            "event_tables": ", ".join(f"to_regclass(:event_table_{i})" for i in range(len(stream.tables))),
+            "first_row": first_row(stream),
+        }
         self.coordinates = stream.coordinates
         self.insert, self.copy = carried(schemas.quoted_table(stream), row_oids(stream))
         self.letter, self.letter_copy = carried(f"{quoted(schemas.ledger)}.dead_letter", letter_oids())
@@ -98,7 +103,7 @@ _ADVANCE = """
         RETURNING 1)
     SELECT (SELECT count(*) FROM advanced) AS advanced, coalesce(s.paused, false) AS paused, s.reason, s.paused_by,
            coalesce(s.letters_allowed, 0) AS letters_allowed,
-           EXISTS (SELECT FROM ONLY {table} WHERE false) OR EXISTS (SELECT FROM {ledger}.dead_letter WHERE false)
+           {holds} OR EXISTS (SELECT FROM {ledger}.dead_letter WHERE false)
                AS locked,
            ({signature}) AS signature
     FROM (VALUES (1)) AS one LEFT JOIN {ledger}.stream_state s ON s.stream = :stream"""
@@ -114,7 +119,7 @@ _ROW_COUNTS = """
     FROM unnest(CAST(:partitions AS int[]), CAST(:incarnations AS smallint[]), CAST(:starts AS bigint[]),
                 CAST(:stops AS bigint[])) AS m(kafka_partition, incarnation, start, stop)
     CROSS JOIN LATERAL (
-        SELECT count(DISTINCT e.kafka_offset) AS present FROM {table} e
+        SELECT count(DISTINCT e.kafka_offset) AS present FROM {rows} e
         WHERE e.kafka_incarnation = m.incarnation AND e.kafka_partition = m.kafka_partition
           AND e.kafka_offset >= m.start AND e.kafka_offset < m.stop) AS counted"""
 _FIRST_PRESENT = """
@@ -122,7 +127,7 @@ _FIRST_PRESENT = """
     FROM unnest(CAST(:incarnations AS smallint[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[]))
          AS r(kafka_incarnation, kafka_partition, kafka_offset)
     CROSS JOIN LATERAL (
-        SELECT FROM {table} e
+        SELECT FROM {rows} e
         WHERE e.kafka_incarnation = r.kafka_incarnation AND e.kafka_partition = r.kafka_partition
           AND e.kafka_offset = r.kafka_offset LIMIT 1) AS present
     LIMIT 1"""
@@ -150,7 +155,7 @@ _RECENT = """
         UNION ALL
         SELECT p.kafka_partition, newest.*
         FROM {ledger}.position p CROSS JOIN LATERAL (
-            SELECT e.kafka_offset, NULL, e.ingested_at FROM {table} e
+            SELECT e.kafka_offset, NULL, e.ingested_at FROM {rows} e
             WHERE e.kafka_incarnation = p.kafka_incarnation AND e.kafka_partition = p.kafka_partition{first_row}
             ORDER BY e.kafka_offset DESC LIMIT :window) AS newest
         WHERE p.stream = :stream AND p.kafka_partition = ANY(CAST(:partitions AS int[]))) AS recent

@@ -20,7 +20,7 @@ from .tables import event_table
 _NEWEST_TIMES = """
     SELECT at.kafka_partition AS partition, event.kafka_timestamp
     FROM {ledger}.position AS at CROSS JOIN LATERAL (
-        SELECT kafka_timestamp FROM {table} AS event
+        SELECT kafka_timestamp FROM {rows} AS event
         WHERE event.kafka_incarnation = at.kafka_incarnation AND event.kafka_partition = at.kafka_partition
         ORDER BY event.kafka_offset DESC LIMIT 1
     ) AS event
@@ -33,7 +33,7 @@ _RECENT = """
            count(*) FILTER (WHERE event.ingested_at > clock_timestamp() - make_interval(secs => :seconds)) AS recent,
            extract(epoch FROM clock_timestamp() - min(event.ingested_at))::float8 AS oldest_seconds
     FROM {ledger}.position AS at CROSS JOIN LATERAL (
-        SELECT ingested_at FROM {table} AS event
+        SELECT ingested_at FROM {rows} AS event
         WHERE event.kafka_incarnation = at.kafka_incarnation AND event.kafka_partition = at.kafka_partition
         ORDER BY event.kafka_offset DESC LIMIT :most
     ) AS event
@@ -42,7 +42,7 @@ _RECENT = """
 _NEWEST = """
     SELECT found.* FROM {ledger}.position AS at
     CROSS JOIN LATERAL (
-        SELECT {columns} FROM {table} AS event
+        SELECT {columns} FROM {rows} AS event
         WHERE event.kafka_incarnation = at.kafka_incarnation AND event.kafka_partition = at.kafka_partition
         ORDER BY event.kafka_offset DESC LIMIT :rows
     ) AS found
@@ -50,11 +50,15 @@ _NEWEST = """
     ORDER BY found.ingested_at DESC, found.kafka_offset DESC LIMIT :rows"""
 
 _NEWEST_OF_ALL = """
-    SELECT {columns} FROM {table} AS event ORDER BY event.ingested_at DESC, event.kafka_offset DESC LIMIT :rows"""
+    SELECT {columns} FROM {rows} AS event ORDER BY event.ingested_at DESC, event.kafka_offset DESC LIMIT :rows"""
 
 
 def ddl(stream: Stream, schema: str) -> str:
-    """The statements to create the stream's table, for psql."""
+    """The statements to create the stream's tables, for psql."""
+    return "\n".join(_ddl(table, schema) for table in stream.tables)
+
+
+def _ddl(stream: Stream, schema: str) -> str:
     table = event_table(stream, schema)
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the others double each %
     elements: list[DDLElement] = [CreateTable(table), *map(CreateIndex, table.indexes)]

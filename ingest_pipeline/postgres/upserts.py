@@ -150,9 +150,7 @@ class Upserts:
             try:
                 unwritten.update(self._merge(connection, [rows[i] for i in latest.latest]))
             except RecordRefused as error:
-                if error.index is None:
-                    raise
-                raise error.of_row(latest.latest[error.index]) from error
+                raise error.in_rows(latest.latest) from error
         return unwritten
 
     def _merge(self, connection: Connection, rows: list[Row]) -> Mapping[int, int]:

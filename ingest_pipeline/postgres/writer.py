@@ -62,14 +62,13 @@ class BatchWriter:
         database: Database,
     ) -> None:
         self._database = database
-        self._tables = {
-            "event_table": database.schemas.quoted_table(stream),
-            "letter_table": f"{quoted(database.schemas.ledger)}.dead_letter",
-        }
+        tables = [database.schemas.quoted_table(table) for table in stream.tables]
+        self._event_tables = {f"event_table_{i}": table for i, table in enumerate(tables)}
+        self._letter_table = f"{quoted(database.schemas.ledger)}.dead_letter"
         self._signature: int | None = None
         self._stream, self._run_id, self._sql, self.window = stream, run_id, statements, window
         by_copy = write_method == WriteMethod.COPY
-        self._inserts = Inserts(stream, run_id, statements, by_copy)
+        self._inserts = Inserts(stream, run_id, statements, database.schemas, by_copy=by_copy)
         self._upserts = Upserts(stream, database.schemas, by_copy) if stream.key else None
         self._dead_letter_max_bytes, self._batch_size = dead_letter_max_bytes, batch_size
         self._most = sys.maxsize if by_copy else batch_size  # rows of a statement
@@ -170,7 +169,8 @@ class BatchWriter:
                 "absent": [
                     advance.resume_at.next_offset - advance.expected - accounted[p] for p, advance in advances.items()
                 ],
-                **self._tables,
+                "letter_table": self._letter_table,
+                **self._event_tables,
             },
         ).one()
         if row.advanced != len(advances):
@@ -182,7 +182,7 @@ class BatchWriter:
             )
         if row.signature != self._signature:
             schema.verify_table(connection, self._stream, self._database)
-            self._inserts.read_types(connection, self._database.schemas)
+            self._inserts.read_types(connection)
             self._signature = row.signature
         return OwnerRequests(paused=f"{row.reason} ({row.paused_by})" if row.paused else None), row.letters_allowed
 
@@ -205,7 +205,7 @@ class BatchWriter:
             if error.sqlstate == DUPLICATE_KEY and self._upserts is None:
                 refuse_conflict(connection, self._sql, [row[:3]], self._doing)
             if error.sqlstate == _NULL_IN_COLUMN:
-                self._refuse_unfilled(connection, error)
+                self._refuse_unfilled(connection, error, row[-1] if self._stream.route else 0)
             tally.refuse(index, row[1], row[2], error.message)
 
         if first is None:
@@ -219,12 +219,12 @@ class BatchWriter:
             refuse_conflict(connection, self._sql, [batch.rows[i][:3] for i, _ in refused], self._doing)
         return stored, unwritten, [self._put_aside(batch, i, error) for i, error in refused]
 
-    def _refuse_unfilled(self, connection: Connection, error: RecordRefused) -> None:
+    def _refuse_unfilled(self, connection: Connection, error: RecordRefused, table: int) -> None:
         """A NOT NULL column without a field, default or trigger is null in every row. No single record is at fault."""
         column = error.where.get("column")
-        if column in self._stream.columns:
+        if column in self._stream.tables[table].columns:
             return
-        parameters = {"event_table": self._tables["event_table"], "column": column}
+        parameters = {"event_table": self._event_tables[f"event_table_{table}"], "column": column}
         if connection.execute(self._sql.unfilled, parameters).scalar():
             raise SchemaMismatch(
                 f"{self._doing}: column {column} is NOT NULL, and neither a field nor its default fills it: give it a"

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from ..core.column_names import TableName
 from ..core.errors import SettingsError
 from ..core.stream import Stream
+from ..core.streams import check_shared, tables_of
 from .job_settings import JobSettings
 from .load import load_settings
 from .model import Settings
@@ -22,7 +23,7 @@ def settings_of(streams: Iterable[Stream], environ: Mapping[str, str] | None = N
     """The settings of these streams and their jobs, from the environment and from their declarations.
 
     Raises:
-        SettingsError: see `load_settings`, or a declaration has an unknown setting, or two streams share a table.
+        SettingsError: see `load_settings`, a declaration has an unknown setting, or streams cannot share a table.
     """
     streams = list(streams)
     declared: dict[str, str] = {}
@@ -36,17 +37,18 @@ def settings_of(streams: Iterable[Stream], environ: Mapping[str, str] | None = N
                     f" {declared[key]}, and the streams of a job share its runs"
                 )
     settings = load_settings({stream.name: stream.job for stream in streams}, environ, declared=declared)
-    _refuse_shared_tables(streams, settings.database_schema)
+    _check_shared_tables(streams, settings.database_schema)
     return settings
 
 
-def _refuse_shared_tables(streams: Iterable[Stream], database_schema: str) -> None:
+def _check_shared_tables(streams: Iterable[Stream], database_schema: str) -> None:
     """`readings` and `public.readings` are one table if DATABASE_SCHEMA is public."""
     owners: dict[TableName, Stream] = {}
-    for stream in streams:
-        name = stream.table_name.within(database_schema)
-        if (other := owners.setdefault(name, stream)) is not stream:
-            raise SettingsError(f"streams {other.name} and {stream.name} share the table {name}")
+    for table in tables_of(streams):
+        name = table.table_name.within(database_schema)
+        other = owners.setdefault(name, table)
+        if other is not table:
+            check_shared(other, table, name)
 
 
 def _variable(stream: Stream, name: str) -> str:

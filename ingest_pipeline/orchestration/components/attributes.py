@@ -10,10 +10,12 @@ from datetime import timedelta
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from ...core.errors import SettingsError
 from ...core.formats import Format
+from ...core.route import Route
 from ...core.stream import Stream
 from ...settings import settings_of
 from ...settings.declared import SETTINGS
@@ -25,6 +27,25 @@ _FUNCTION = "module:function"
 _Duration = Annotated[timedelta, WithJsonSchema({"type": ["number", "string"]})]
 _Import = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 _STRICT = ConfigDict(extra="forbid")
+
+
+class TableModel(BaseModel):
+    """A table of a route with fields of its own."""
+
+    model_config = _STRICT
+
+    table: str
+    fields: Fields = Field(description="The fields of the table's events, all of them.")
+
+
+class RouteModel(BaseModel):
+    """More tables, by the value of a field."""
+
+    model_config = _STRICT
+
+    field: str = Field(description="A key of the JSON object, at its top level.")
+    tables: dict[str, str | TableModel] = Field(description="Text → table.")
+    others: Literal["dead-letter", "skip", "table"] = Field("dead-letter", description="What becomes of other records.")
 
 
 @cache
@@ -64,6 +85,8 @@ def stream_of(attributes: BaseModel) -> Stream:
         options["format"] = _format(options["format"])
     if "key_type" in options:
         options["key_type"] = {"bytes": bytes, "str": str}[options["key_type"]]
+    if options.get("route") is not None:
+        options["route"] = _route(options["route"])
     for option, hint in get_type_hints(Stream).items():
         if option in options and _is_function(hint):
             options[option] = _imported(option, options[option])
@@ -87,6 +110,8 @@ def _yaml_type(name: str, hint: Any) -> Any:
         return create_model("Settings", __config__=_STRICT, **texts)  # type: ignore[call-overload]
     if name == "key_type":
         return Literal["bytes", "str"]
+    if name == "route":
+        return RouteModel | None
     if _is_function(hint):
         return _Import
     return _Duration if timedelta in get_args(hint) else hint
@@ -116,6 +141,20 @@ def _format(declared: str | Mapping[str, Mapping[str, Any]]) -> Any:
         raise SettingsError(error.message, path=("format", name)) from None
     except TypeError:
         raise SettingsError(f"format {name} needs {', '.join(names)}", path=("format",)) from None
+
+
+def _route(declared: RouteModel) -> Route:
+    tables: dict[str, str | tuple[str, type[msgspec.Struct]]] = {}
+    for text, target in declared.tables.items():
+        if isinstance(target, str):
+            tables[text] = target
+            continue
+        try:
+            tables[text] = target.table, struct_of(camel_case(target.table.replace(".", "_")), target.fields)
+        except SettingsError as error:
+            path = ("route", "tables", text, "fields", *error.where["path"])
+            raise SettingsError(error.message, path=path) from None
+    return Route(declared.field, tables, declared.others)
 
 
 def _imported(option: str, import_path: str, path: tuple[str, ...] = ()) -> Any:

@@ -93,6 +93,7 @@ def partitions_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpD
         with told_in_a_line():
             for stream_context in contexts:
                 if stream_context.stream.partition_by and stream_context.ledger.positions():
-                    context.log.info(maintain(clients.database(), stream_context.stream))
+                    for table in stream_context.stream.tables:
+                        context.log.info(maintain(clients.database(), table))
 
     return maintain_partitions

@@ -1,0 +1,91 @@
+"""One topic into several tables, by the value of a field."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .choices import Others
+from .errors import SettingsError
+from .fields import is_struct
+from .formats import Json, JsonSchema
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+
+@dataclass(frozen=True)
+class Route:
+    """The table of each record, by a text in the record's JSON object.
+
+    Attributes:
+        field: a key of the JSON object, at its top level.
+        tables: text → table, or (table, Struct). Without a Struct the table has the stream's.
+        others: a record with another text, or without the key, is a dead letter. "skip" only counts such records.
+            "table" stores them in the stream's own table.
+    """
+
+    field: str
+    tables: Mapping[str, str | tuple[str, type[msgspec.Struct]]] = dataclasses.field(hash=False)
+    others: str = Others.DEAD_LETTER
+
+    def streams(self, stream: Stream) -> tuple[Stream, ...]:
+        """The stream once for each table, as if it had only this table. Raises SettingsError."""
+        events = dict(self.targets(stream))
+        return tuple(replace(stream, route=None, table=table, event=event) for table, event in events.items())
+
+    def numbers(self, stream: Stream) -> dict[str, int]:
+        """Text → index in `stream.tables`."""
+        tables = [table.table for table in stream.tables]
+        return {text: tables.index(_table(target)) for text, target in self.tables.items()}
+
+    def definition(self, stream: Stream) -> tuple[object, ...]:
+        """For Stream.definition."""
+        tables = [table.definition() for table in stream.tables]
+        return self.field, str(self.others), self.numbers(stream), tables
+
+    def targets(self, stream: Stream) -> list[tuple[str, type[msgspec.Struct]]]:
+        """(table, Struct) of each text and of all others."""
+        named = [target if isinstance(target, tuple) else (target, stream.event) for target in self.tables.values()]
+        return [*named, (stream.table, stream.event)] if self.others == Others.TABLE else named
+
+
+def check_route(route: Route, stream: Stream) -> None:
+    """Raises SettingsError with the reason, which does not name the stream."""
+    for text, target in route.tables.items():
+        named = target if isinstance(target, tuple) else (target, stream.event)
+        if not isinstance(text, str) or len(named) != 2 or not isinstance(named[0], str) or not is_struct(named[1]):
+            raise SettingsError(f"route: {text!r} does not lead to a table or to (table, Struct)")
+    targets = set(route.targets(stream))
+    if len(targets) > len({table for table, _ in targets}):
+        raise SettingsError("route gives a table two Structs")
+    if not route.field or not route.tables:
+        raise SettingsError("route needs a field and at least one table")
+    if route.others not in set(Others):
+        raise SettingsError(f"route: others is one of {', '.join(map(repr, map(str, Others)))}")
+    if route.others != Others.TABLE and stream.table != stream.name:
+        raise SettingsError(f'table {stream.table!r} gets no record of the route: leave it out, or others="table"')
+    if not isinstance(stream.format, Json | JsonSchema):
+        raise SettingsError(f"route reads a field of JSON, and the format is {stream.format}")
+    for option in ("key", "many"):
+        if getattr(stream, option):
+            raise SettingsError(f"{option} is for a stream with one table, and route names several")
+
+
+def rows_by_table(rows: Sequence[tuple[Any, ...]]) -> dict[int, list[int]]:
+    """Number of a table → indices of its rows. A routed stream's Row ends with this number.
+
+    In the order of the tables: a foreign key may point to an earlier table.
+    """
+    indices: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        indices.setdefault(row[-1], []).append(i)
+    return dict(sorted(indices.items()))
+
+
+def _table(target: str | tuple[str, type[msgspec.Struct]]) -> str:
+    return target[0] if isinstance(target, tuple) else target
