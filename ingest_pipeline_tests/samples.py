@@ -11,9 +11,11 @@ from hypothesis import settings
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, Message, NextOffset, Position, StoredPosition, TopicIdentity
-from ingest_pipeline.core.record_keys import deleted_row
+from ingest_pipeline.core.record_keys import RecordKeys, record_keys
 from ingest_pipeline.core.rows import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.decoders import key_reader
+from ingest_pipeline.schema_registry.registry import SchemaRegistry
 from ingest_pipeline.testing.log import MemoryMessage
 
 STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=100)
@@ -74,11 +76,16 @@ def make_batch(
         positions,
         decode=decode or JsonDecoder(stream).decode,
         rules=RecordRules(
-            dead_letter_max_bytes=1024, record_columns=stream.record_columns, deleted_row=deleted_row(stream)
+            dead_letter_max_bytes=1024, record_columns=stream.record_columns, record_keys=keys_of(stream)
         ),
     )
     assert batch is not None
     return batch
+
+
+def keys_of(stream: Stream) -> RecordKeys | None:
+    """The reader of the stream's record keys. No schema registry answers."""
+    return record_keys(stream, key_reader(stream, lambda: SchemaRegistry({})))
 
 
 def stored_position(**values: Any) -> StoredPosition:

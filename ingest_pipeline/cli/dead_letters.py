@@ -184,10 +184,9 @@ def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_ru
 
     Example: ingest dead-letters redrive price --reason "Expected `float`"
     """
-    from ..operations.limits import record_rules
 
     context = context_of(stream)
-    decode, rules = context.clients.decoder(stream).decode, record_rules(context.settings, stream)
+    decode, rules = context.clients.decoder(stream).decode, context.clients.record_rules(stream)
     with progress(f"redriving {stream.name}", _count(letters, selected), context.clients.clock.monotonic) as show:
         done = letters.redrive(selected, decode, rules, dry_run=dry_run, observe=lambda done: show(done.tried))
     would = "would be " if dry_run else ""

@@ -28,19 +28,27 @@ class Protobuf:
 
     Attributes:
         message: the generated class. The event's fields have the names of the .proto file.
+        key: the generated class of the records' keys, which deletions of a stream with a key need.
     """
 
     message: Any
+    key: Any = None
 
     def __post_init__(self) -> None:
-        if not hasattr(self.message, "DESCRIPTOR") or not hasattr(self.message, "FromString"):
-            raise SettingsError("Protobuf: message is not a generated message class, such as reading_pb2.Reading")
+        for name, generated in self._classes.items():
+            if not hasattr(generated, "DESCRIPTOR") or not hasattr(generated, "FromString"):
+                raise SettingsError(f"Protobuf: {name} is not a generated message class, such as reading_pb2.Reading")
+
+    @property
+    def _classes(self) -> dict[str, Any]:
+        return {"message": self.message} | ({} if self.key is None else {"key": self.key})
 
     def __repr__(self) -> str:
         """With a hash of the .proto file: a changed file changes the stream's definition."""
-        descriptor = self.message.DESCRIPTOR
-        digest = hashlib.sha256(descriptor.file.serialized_pb).hexdigest()[:12]
-        return f"Protobuf({descriptor.full_name} {digest})"
+        descriptors = [generated.DESCRIPTOR for generated in self._classes.values()]
+        digests = [hashlib.sha256(item.file.serialized_pb).hexdigest()[:12] for item in descriptors]
+        names = (f"{item.full_name} {digest}" for item, digest in zip(descriptors, digests, strict=True))
+        return f"Protobuf({', '.join(names)})"
 
 
 @dataclass(frozen=True, slots=True)

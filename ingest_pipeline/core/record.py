@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from .errors import IngestError
+
+if TYPE_CHECKING:
+    from .record_keys import RecordKeys
 
 Row = tuple[Any, ...]
 """(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
@@ -183,6 +186,7 @@ class Batch:
 
     Attributes:
         headers: of `messages`, if they have been read.
+        record_keys: of a stream with `deletes`.
         put_aside: i → dead letter of `messages[i]`, kept for a retry of the batch, because the headers of a message
             can be read only once (core/dead_letters.py).
     """
@@ -195,6 +199,7 @@ class Batch:
     records: int = 0
     rows_before: list[int] = field(default_factory=list)
     headers: Sequence[list[list[str | None]] | None] = ()
+    record_keys: RecordKeys | None = None
     put_aside: dict[int, DeadLetter] = field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ from .record import Message
 
 Frame = Callable[[bytes, Headers], bytes]
 """(value, headers) → value with the headers' parts. The same value without such parts."""
-_SCHEMA_ID, _CLOUD, _VERSION = "__value_schema_id", "ce_", "specversion"
+_SCHEMA_ID, _KEY_SCHEMA_ID, _CLOUD, _VERSION = "__value_schema_id", "__key_schema_id", "ce_", "specversion"
 _one_value = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -31,9 +31,9 @@ def frame_of(record_format: Format, envelope: str) -> Frame | None:
     return None
 
 
-def with_schema_id(value: bytes, headers: Headers) -> bytes:
+def with_schema_id(value: bytes, headers: Headers, name: str = _SCHEMA_ID) -> bytes:
     """The value behind the schema id that Confluent's serializers can write into a header, in the same bytes."""
-    return next((schema_id + value for key, schema_id in _texts(headers) if key == _SCHEMA_ID), value)
+    return next((schema_id + value for key, schema_id in _texts(headers) if key == name), value)
 
 
 def structured(value: bytes, headers: Headers) -> bytes:
@@ -127,6 +127,12 @@ class RecordColumns:
         if value is None or not headers or self.frame is None:
             return value
         return self.frame(value, headers)
+
+    def framed_key(self, key: bytes | None, headers: Headers | None = None) -> bytes | None:
+        """The key with its schema's id in headers."""
+        if key is None or not headers or self.frame is not with_schema_id:
+            return key
+        return with_schema_id(key, headers, _KEY_SCHEMA_ID)
 
     def of_letter(self, key: bytes | None, headers: Headers | None) -> tuple[Any, ...]:
         """The columns' values from a dead letter. Raises RecordRefused for a key that its column cannot hold."""

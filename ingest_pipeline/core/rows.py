@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from operator import add, itemgetter
 from typing import Any
 
 from .choices import Tombstones
-from .dead_letters import dead_letter
+from .dead_letters import Headers, dead_letter
 from .errors import IngestError, RecordDeleted, RecordRefused, RecordSkipped, RefusalStage, UnknownFault
 from .record import (
     MAX_MS,
@@ -29,7 +30,7 @@ from .record import (
     next_offset_after,
 )
 from .record_columns import NO_RECORD_COLUMNS, NOTHING_READ, RecordColumns
-from .record_keys import DeletedRow
+from .record_keys import RecordKeys
 
 Decode = Callable[[bytes], tuple[object, ...]]
 DecodeMany = Callable[[Sequence[bytes | None]], tuple[list[tuple[object, ...]], list[int]]]
@@ -48,14 +49,14 @@ class RecordRules:
         dead_letter_max_bytes: maximum bytes of a value in a dead letter.
         tombstones: only count records without a value, or make dead letters of them.
         record_columns: what becomes of the key and the headers.
-        deleted_row: makes a Deletion of a tombstone or of a change event about a deleted row. None: both are skipped.
+        record_keys: make a Deletion of a tombstone or of a change event about a deleted row. None: both are skipped.
     """
 
     max_record_bytes: int = 1 << 20
     dead_letter_max_bytes: int = 1 << 20
     tombstones: Tombstones = Tombstones.SKIP
     record_columns: RecordColumns = NO_RECORD_COLUMNS
-    deleted_row: DeletedRow | None = None
+    record_keys: RecordKeys | None = None
 
 
 DEFAULT_RULES = RecordRules()
@@ -91,7 +92,8 @@ def decode_batch(
     for i in unreadable:
         values[i] = None
     coordinates = list(zip(incarnations, partitions, offsets, _stamps(messages), *parts.columns, strict=True))
-    batch, skipped = Batch([], [], [], {}, records=len(messages)), Counter[int]()
+    batch = Batch([], [], [], {}, records=len(messages), record_keys=rules.record_keys)
+    skipped = Counter[int]()
     rows, odd = decode_many(_without_large(values, rules.max_record_bytes))
     kept = bytearray(b"\1") * len(messages)
     dropped = 0
@@ -101,12 +103,13 @@ def decode_batch(
         try:
             if i in unreadable:
                 raise unreadable[i]
-            decoded, deleted = decode_or_delete(values[i], messages[i].key, decode, rules)
+            key = partial(_read_key, rules.record_columns, messages[i], headers[i : i + 1])
+            decoded, deleted = decode_or_delete(values[i], key, decode, rules)
             rows.insert(before, decoded)
             deletions += [before] * deleted
             continue
         except RecordRefused as refused:
-            skips = rules.tombstones == Tombstones.SKIP and rules.deleted_row is None
+            skips = rules.tombstones == Tombstones.SKIP and rules.record_keys is None
             if isinstance(refused, RecordSkipped) or (tombstone and skips):
                 skipped[partitions[i]] += 1
             else:
@@ -162,14 +165,18 @@ def decode_or_delete(
     value: bytes | None, read_key: Callable[[], bytes | None], decode: Decode, rules: RecordRules
 ) -> tuple[tuple[object, ...], bool]:
     """As decode_one, and whether the row is a Deletion, whose columns come from the record's key."""
-    if rules.deleted_row is None:
+    if rules.record_keys is None:
         return decode_one(value, decode, rules.max_record_bytes), False
     if value is not None:
         try:
             return decode_one(value, decode, rules.max_record_bytes), False
         except RecordDeleted:
             pass
-    return rules.deleted_row(read_key()), True
+    return rules.record_keys.deleted_row(read_key()), True
+
+
+def _read_key(columns: RecordColumns, message: Message, headers: Sequence[Headers | None]) -> bytes | None:
+    return columns.framed_key(message.key(), *headers)
 
 
 def _incarnations(partitions: Iterable[int], positions: Mapping[int, Position]) -> Iterator[int]:

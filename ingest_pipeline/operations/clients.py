@@ -12,11 +12,13 @@ from ..core.clock import SystemClock
 from ..core.errors import SettingsError
 from ..core.ledger_ports import WritingConnection
 from ..core.ports import Clock
+from ..core.record_keys import record_keys
+from ..core.rows import RecordRules
 from ..core.start import StartPolicy
 from ..core.stream import Stream
 from ..core.unwrapped import Decoder
 from ..settings import Settings
-from .decoders import decoder_of
+from .decoders import decoder_of, key_reader
 from .limits import letter_limits
 
 if TYPE_CHECKING:
@@ -149,6 +151,17 @@ class Clients:
     def decoder(self, stream: Stream) -> Decoder:
         """A new decoder of the stream's format. Raises SettingsError if a package or a setting is missing."""
         return decoder_of(stream, self.settings.for_stream(stream.name).naive_timestamps, self.schema_registry)
+
+    def record_rules(self, stream: Stream) -> RecordRules:
+        """The rules for refusing, skipping or deleting before decoding. Raises SettingsError as `decoder`."""
+        settings = self.settings.for_stream(stream.name)
+        return RecordRules(
+            max_record_bytes=settings.max_record_bytes,
+            dead_letter_max_bytes=settings.dead_letter_max_bytes,
+            tombstones=settings.tombstones,
+            record_columns=stream.record_columns,
+            record_keys=record_keys(stream, key_reader(stream, self.schema_registry)),
+        )
 
     def schema_registry(self) -> SchemaRegistry:
         """The client for the schema registry, made on first use. Raises SettingsError without SCHEMA_REGISTRY_URL."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..core.choices import NaiveTimestamps
 from ..core.codecs import Codec, JsonCodec, ObjectCodec
@@ -13,6 +16,7 @@ from ..core.envelopes import EnvelopeReader
 from ..core.errors import SettingsError
 from ..core.formats import Avro, Csv, Json, JsonSchema, Protobuf
 from ..core.many_events import ManyDecoder, json_elements, single
+from ..core.record_keys import ReadKey
 from ..core.routed import RoutedDecoder
 from ..core.stream import Stream
 from ..core.unwrapped import Decoder, UnwrappedDecoder
@@ -48,6 +52,37 @@ def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Call
     return decoder
 
 
+def key_reader(stream: Stream, registry: Callable[[], SchemaRegistry]) -> ReadKey | None:
+    """Reads record keys in the stream's format. None: the format has none, or nothing reads keys."""
+    if not stream.deletes:
+        return None
+    if isinstance(stream.format, JsonSchema):
+        from ..schema_registry.registry import payload_of
+
+        return lambda key: msgspec.Raw(payload_of(key))
+    if isinstance(stream.format, Protobuf) and stream.format.key is not None:
+        from ..schema_registry.protobuf import ProtobufReader
+
+        return ProtobufReader(stream.format.key, stream.shape.members).read
+    if isinstance(stream.format, Avro):
+        with _packages(stream):
+            from ..schema_registry.avro import AvroReader
+
+            return AvroReader(registry(), f"{stream.topic}-key").read
+    return None
+
+
+@contextmanager
+def _packages(stream: Stream) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"stream {stream.name}: format=Avro() needs a package that is not installed ({error.name}): pip install"
+            ' "ingest-pipeline[avro]"'
+        ) from None
+
+
 def _event_decoder(stream: Stream, codec: Codec, naive_timestamps: NaiveTimestamps) -> RecordDecoder:
     if not stream.many:
         return RecordDecoder(stream, codec, naive_timestamps)
@@ -60,17 +95,12 @@ def _codec(stream: Stream, registry: Callable[[], SchemaRegistry]) -> Codec:
     if isinstance(stream.format, Protobuf):
         from ..schema_registry.protobuf import ProtobufReader
 
-        return ObjectCodec(ProtobufReader(stream).read)
+        return ObjectCodec(ProtobufReader(stream.format.message, stream.shape.members).read)
     if isinstance(stream.format, Avro):
-        try:
-            from ..schema_registry.avro import AvroReader
+        with _packages(stream):
+            from ..schema_registry.avro import AvroEventReader
 
-            reader = AvroReader(registry(), stream)
-        except ModuleNotFoundError as error:
-            raise SettingsError(
-                f"stream {stream.name}: format=Avro() needs a package that is not installed ({error.name}): pip install"
-                ' "ingest-pipeline[avro]"'
-            ) from None
+            reader = AvroEventReader(registry(), stream)
         if not stream.envelope:
             return ObjectCodec(reader.read, reader.origin, read_many=reader.read_many)
         mapping = EnvelopeReader(stream).mapping

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from ..core.batch import BatchLimits
 from ..core.dead_letter_limit import LetterLimits
-from ..core.record_keys import deleted_row
-from ..core.rows import RecordRules
-from ..core.stream import Stream
 from ..settings import JobSettings, StreamSettings
-
-
-def record_rules(settings: StreamSettings, stream: Stream) -> RecordRules:
-    """The rules for refusing or skipping records before decoding."""
-    return RecordRules(
-        max_record_bytes=settings.max_record_bytes,
-        dead_letter_max_bytes=settings.dead_letter_max_bytes,
-        tombstones=settings.tombstones,
-        record_columns=stream.record_columns,
-        deleted_row=deleted_row(stream),
-    )
 
 
 def batch_limits(settings: StreamSettings, job: JobSettings, by_hand: bool) -> BatchLimits:

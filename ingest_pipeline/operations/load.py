@@ -14,7 +14,7 @@ from ..core.lane import Lane
 from ..core.record import NO_TIMESTAMP_MS, Message, NextOffset
 from ..core.recovery import Recovery
 from ..core.stream import Stream
-from .limits import batch_limits, record_rules
+from .limits import batch_limits
 from .stream_context import StreamContext
 
 
@@ -109,7 +109,7 @@ def load_lines(
             decode=decoder.decode,
             batch_limits=batch_limits(settings, context.job_settings, by_hand=False),
             clock=clients.clock,
-            rules=record_rules(settings, stream),
+            rules=clients.record_rules(stream),
             decode_many=decoder.decode_many,
         )
         recovery = Recovery(

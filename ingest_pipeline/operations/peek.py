@@ -11,7 +11,6 @@ from ..core.errors import KafkaUnavailable, SettingsError
 from ..core.ports import Clock, Source
 from ..core.record import Batch, Chunk, DeadLetter, Message, NextOffset, Position
 from ..core.rows import decode_batch
-from .limits import record_rules
 from .stream_context import StreamContext
 
 _ANSWER_SECONDS = 15.0
@@ -53,7 +52,7 @@ def peek(context: StreamContext, records: int) -> Peeked:
             positions,
             decode=decoder.decode,
             decode_many=decoder.decode_many,
-            rules=record_rules(context.settings, stream),
+            rules=clients.record_rules(stream),
         )
         if batch is not None:
             _add(peeked, batch)

@@ -17,7 +17,6 @@ from ..core.replay import Range, replay
 from ..core.start import check_identity, unanswered_words
 from ..core.stream import Stream
 from ..core.timestamps import kafka_time
-from .limits import record_rules
 from .stream_context import StreamContext
 
 
@@ -118,7 +117,7 @@ def run_replay(
                 stream.topic,
                 store,
                 decode=decode,
-                rules=record_rules(settings, stream),
+                rules=clients.record_rules(stream),
                 offsets=offsets,
                 limits=BatchLimits(settings.batch_size, settings.batch_bytes, SLICE_SECONDS),
                 clock=clients.clock,

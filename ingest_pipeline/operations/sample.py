@@ -77,7 +77,7 @@ def _by_registry(clients: Clients, stream: Stream, values: Sequence[bytes]) -> S
     from ..schema_registry.avro_fields import fields_of_schema
     from ..schema_registry.registry import payload_of, prefix_of, schema_id_of
 
-    writer = clients.schema_registry().writer_schema(schema_id_of(max(map(prefix_of, values))), stream.topic)
+    writer = clients.schema_registry().writer_schema(schema_id_of(max(map(prefix_of, values))), f"{stream.topic}-value")
     if writer.kind == "AVRO":
         return Sample(fields_of_schema(writer), AVRO, len(values), schema=str(writer))
     if writer.kind == "JSON":

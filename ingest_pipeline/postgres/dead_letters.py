@@ -194,7 +194,8 @@ class DeadLetters:
             columns = self._stream.record_columns
             parts = columns.of_letter(letter.key, letter.headers)
             value = columns.framed(letter.value, letter.headers)
-            values, deleted = decode_or_delete(value, lambda: letter.key, decode, rules)
+            key = columns.framed_key(letter.key, letter.headers)
+            values, deleted = decode_or_delete(value, lambda: key, decode, rules)
             number: Any = 0
             if self._stream.route is not None:
                 values, number = values[:-1], values[-1]
@@ -204,10 +205,10 @@ class DeadLetters:
                     return self._existing[number].redrive(connection, (*parts, *values)), None
                 if self._keyed is None:
                     return self._store(connection, letter, rows, self._tables[number]), None
-                if deleted:
-                    return self._keyed.delete(connection, rows[0], letter.key), None
-                if rules.deleted_row is not None:
-                    check_record_key(self._stream, values, letter.key, rules.deleted_row)
+                if rules.record_keys is not None:
+                    if deleted:
+                        return self._keyed.delete(connection, rows[0], rules.record_keys.values, key), None
+                    check_record_key(self._stream, values, key, rules.record_keys)
                     if not connection.execute(self._sql(sql.IS_OPEN), {"id": letter.id}).scalar():
                         return RedriveOutcome.SUPERSEDED, None  # by a deletion of this chunk
                 return self._keyed.store(connection, rows[0]), None

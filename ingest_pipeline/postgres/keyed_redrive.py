@@ -13,6 +13,7 @@ from ..core.choices import OnConflict
 from ..core.columns import INGESTED_AT
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import RedriveOutcome
+from ..core.record_keys import ValuesOf
 from ..core.stream import COORDINATES, Stream
 from .obsolete_letters import ObsoleteLetters
 from .sql import Schemas
@@ -50,7 +51,9 @@ class KeyedRedrive:
         own = stored == tuple(row[name] for name in COORDINATES)
         return RedriveOutcome.PRESENT if own else RedriveOutcome.SUPERSEDED
 
-    def delete(self, connection: Connection, row: Values, record_key: bytes | None) -> RedriveOutcome:
+    def delete(
+        self, connection: Connection, row: Values, values_of: ValuesOf, record_key: bytes | None
+    ) -> RedriveOutcome:
         """Delete the row of the key, unless a newer record wrote it."""
         assert self._letters is not None
         table, coordinates = self._table.c, [row[name] for name in COORDINATES]
@@ -62,7 +65,7 @@ class KeyedRedrive:
                 table.kafka_offset < coordinates[2],
             ),
         )
-        self._letters.discard(connection, [(*coordinates, record_key)])
+        self._letters.discard(connection, values_of, [(*coordinates, record_key)])
         connection.execute(self._table.delete().where(self._same_key(row), before))
         return RedriveOutcome.STORED if self._coordinates(connection, row) is None else RedriveOutcome.SUPERSEDED
 

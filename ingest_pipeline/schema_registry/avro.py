@@ -52,23 +52,21 @@ class _Refused:
 
 
 class AvroReader:
-    """Reads a stream's records.
+    """Reads values of any schema.
 
     Args:
         registry: gives the schema of an id once. Schemas of an id never change.
-        stream: the records must give its event.
+        subject: the likely subject of the schemas, named in reasons.
     """
 
-    def __init__(self, registry: SchemaRegistry, stream: Stream) -> None:
-        self._registry, self._shape, self._topic = registry, stream.shape, stream.topic
-        self._envelope = stream.envelope
+    def __init__(self, registry: SchemaRegistry, subject: str) -> None:
+        self._registry, self._subject = registry, subject
         self._parsed: dict[bytes, Any] = {}  # by the bytes in front of a record
-        self._batches: dict[bytes, AvroBatch | None] = {}
         self._writers: dict[bytes, WriterSchema] = {}
         self._refused: dict[SchemaId, _Refused] = {}
 
-    def read(self, value: bytes) -> Mapping[str, Any]:
-        """The record's fields. Raises RecordRefused, NotPermitted and SchemaRegistryUnavailable."""
+    def read(self, value: bytes) -> Any:
+        """A record's fields, or a single value. Raises RecordRefused, NotPermitted and SchemaRegistryUnavailable."""
         prefix = value[:ID_BYTES]
         schema = self._parsed.get(prefix)
         if schema is None:  # a new schema or a GUID
@@ -84,7 +82,57 @@ class AvroReader:
             raise self._refused_by_schema("the bytes do not follow", prefix) from None
         if text.read(1):
             raise self._refused_by_schema("bytes are left behind a record of", prefix)
-        return record  # type: ignore[no-any-return]
+        return record
+
+    def _refused_by_schema(self, words: str, prefix: bytes) -> RecordRefused:
+        return RecordRefused(f"{words} {self._writers[prefix]}", stage=RefusalStage.DECODE)
+
+    def origin(self, value: bytes) -> str:
+        """Names the schema of the record in a reason."""
+        writer = self._writers.get(prefix_of(value))
+        return "" if writer is None else f" ({writer})"
+
+    def _load(self, prefix: bytes) -> Any:
+        schema_id = schema_id_of(prefix)
+        refused = self._refused.get(schema_id)
+        if refused is None or time.monotonic() >= refused.until:
+            try:
+                writer = self._registry.writer_schema(schema_id, self._subject)
+                schema = self._parsed[prefix] = self._checked(writer)
+                self._writers[prefix] = writer
+                self._refused.pop(schema_id, None)
+                return schema
+            except RecordRefused as error:
+                refused = _Refused(error.message, time.monotonic() + _ASK_AGAIN_SECONDS)
+                self._refused[schema_id] = refused
+        raise RecordRefused(refused.reason, stage=RefusalStage.DECODE)
+
+    def _checked(self, writer: WriterSchema) -> Any:
+        """The parsed schema. Raises RecordRefused for a schema that cannot be used."""
+        return self._parse(writer, {})
+
+    def _parse(self, writer: WriterSchema, named: dict[str, Any]) -> Any:
+        if writer.kind != "AVRO":
+            raise RecordRefused(
+                f"{writer} is {writer.kind}, and the stream's format is Avro", stage=RefusalStage.DECODE
+            )
+        try:
+            for reference in writer.references:
+                fastavro.parse_schema(json.loads(reference), named)
+            return fastavro.parse_schema(json.loads(writer.text), named)
+        except (SchemaParseException, UnknownType, ValueError) as error:
+            raise RecordRefused(
+                f"{writer} cannot be parsed ({type(error).__name__})", stage=RefusalStage.DECODE
+            ) from None
+
+
+class AvroEventReader(AvroReader):
+    """Reads a stream's records, which must give its event."""
+
+    def __init__(self, registry: SchemaRegistry, stream: Stream) -> None:
+        super().__init__(registry, f"{stream.topic}-value")
+        self._shape, self._envelope = stream.shape, stream.envelope
+        self._batches: dict[bytes, AvroBatch | None] = {}
 
     def read_many(self, values: Sequence[bytes | None]) -> tuple[list[Mapping[str, Any]], list[int]]:
         """(records in order, indices of values without a record: `read` explains them)."""
@@ -116,44 +164,15 @@ class AvroReader:
         except Exception:  # fastavro raises whatever the bytes lead it to
             return None
 
-    def _refused_by_schema(self, words: str, prefix: bytes) -> RecordRefused:
-        return RecordRefused(f"{words} {self._writers[prefix]}", stage=RefusalStage.DECODE)
-
-    def origin(self, value: bytes) -> str:
-        """Names the schema of the record in a reason."""
-        writer = self._writers.get(prefix_of(value))
-        return "" if writer is None else f" ({writer})"
-
     def _load(self, prefix: bytes) -> Any:
-        schema_id = schema_id_of(prefix)
-        refused = self._refused.get(schema_id)
-        if refused is None or time.monotonic() >= refused.until:
-            try:
-                writer = self._registry.writer_schema(schema_id, self._topic)
-                schema = self._parsed[prefix] = self._checked(writer)
-                self._writers[prefix], self._batches[prefix] = writer, batch_of(writer)
-                self._refused.pop(schema_id, None)
-                return schema
-            except RecordRefused as error:
-                refused = _Refused(error.message, time.monotonic() + _ASK_AGAIN_SECONDS)
-                self._refused[schema_id] = refused
-        raise RecordRefused(refused.reason, stage=RefusalStage.DECODE)
+        schema = super()._load(prefix)
+        self._batches[prefix] = batch_of(self._writers[prefix])
+        return schema
 
     def _checked(self, writer: WriterSchema) -> Any:
-        """The parsed schema. Raises RecordRefused for a schema without an event."""
-        if writer.kind != "AVRO":
-            raise RecordRefused(
-                f"{writer} is {writer.kind}, and the stream's format is Avro", stage=RefusalStage.DECODE
-            )
+        """Raises RecordRefused for a schema without an event, too."""
         named: dict[str, Any] = {}
-        try:
-            for reference in writer.references:
-                fastavro.parse_schema(json.loads(reference), named)
-            schema = fastavro.parse_schema(json.loads(writer.text), named)
-        except (SchemaParseException, UnknownType, ValueError) as error:
-            raise RecordRefused(
-                f"{writer} cannot be parsed ({type(error).__name__})", stage=RefusalStage.DECODE
-            ) from None
+        schema = self._parse(writer, named)
         if not isinstance(schema, dict) or schema.get("type") != "record":
             raise RecordRefused(f"{writer} is not a record", stage=RefusalStage.DECODE)
         for path in self._missing(schema, named):

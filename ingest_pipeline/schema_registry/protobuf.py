@@ -5,7 +5,7 @@ Protobuf matches fields by number, so the class can read records of older and ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..core.errors import RecordRefused, RefusalStage
-from ..core.formats import Protobuf
-from ..core.stream import Stream
+from ..core.fields import Field
+from ..core.nesting import Nested
 from .registry import payload_of
 
 _LONGEST_VARINT = 10
@@ -30,13 +30,13 @@ _WELL_KNOWN: dict[str, Convert] = {
 
 
 class ProtobufReader:
-    def __init__(self, stream: Stream) -> None:
-        assert isinstance(stream.format, Protobuf)
-        message = stream.format.message
+    """Reads a message's fields that the members name."""
+
+    def __init__(self, message: Any, members: Sequence[Field | Nested]) -> None:
         self._name, self._indexes = message.DESCRIPTOR.name, _indexes_of(message.DESCRIPTOR)
         self._parse: Convert = message.FromString
-        self._convert = _converter(message.DESCRIPTOR, {member.json_name for member in stream.shape.members})
-        self._nullable = [member.json_name for member in stream.shape.members if member.nullable and member.required]
+        self._convert = _converter(message.DESCRIPTOR, {member.json_name for member in members})
+        self._nullable = [member.json_name for member in members if member.nullable and member.required]
 
     def read(self, value: bytes) -> Mapping[str, Any]:
         """The message's fields by their names in the .proto file. A field without a value is absent, or None if the

@@ -29,8 +29,7 @@ class WriterSchema:
 
     Attributes:
         kind: "AVRO", "JSON" or "PROTOBUF".
-        subject: the topic's own if the schema is registered there, or else another subject. "" without a subject, and
-            for a GUID, because a registry does not tell the subjects of a GUID.
+        subject: "" without a subject, and for a GUID, because a registry does not tell the subjects of a GUID.
         references: schemas that the text refers to, every schema after its own references.
     """
 
@@ -56,8 +55,8 @@ class SchemaRegistry:
         self._properties = properties
         self._opened: SchemaRegistryClient | None = None
 
-    def writer_schema(self, schema_id: SchemaId, topic: str) -> WriterSchema:
-        """The schema with the id, for a record of the topic.
+    def writer_schema(self, schema_id: SchemaId, likely_subject: str) -> WriterSchema:
+        """The schema with the id, of the likely subject if registered there.
 
         Raises:
             RecordRefused: the registry has no such schema. A redrive asks again.
@@ -73,8 +72,7 @@ class SchemaRegistry:
             subjects = sorted({str(version.subject) for version in versions})
         references = self._ask(schema_id, lambda: self._references(schema, set()))
         text = schema.schema_str or ""
-        own = f"{topic}-value"
-        subject = own if own in subjects else next(iter(subjects), "")
+        subject = likely_subject if likely_subject in subjects else next(iter(subjects), "")
         kind = schema.schema_type or "AVRO"
         return WriterSchema(schema_id, kind=kind, text=text, subject=subject, references=tuple(references))
 

@@ -10,7 +10,7 @@ from ..core.choices import OnConflict
 from ..core.keyed_rows import KeyedRows
 from ..core.ledger import LetterStatus
 from ..core.record import Batch, Deletion, Row
-from ..core.record_keys import key_values
+from ..core.record_keys import ValuesOf
 from ..core.stream import Stream
 from .database import Coordinates, MemoryTable
 
@@ -91,16 +91,18 @@ class KeyedTable:
 
     def discard_letters(self, batch: Batch) -> None:
         """Discard open dead letters with the key of a Deletion, so that no redrive brings the deleted row back."""
-        for row, message in zip(batch.rows, batch.messages, strict=True):
+        framed_key = self._stream.record_columns.framed_key
+        for i, row in enumerate(batch.rows):
             if isinstance(row, Deletion):
-                self.discard_before(row[:3], message.key())
+                assert batch.record_keys is not None
+                key = framed_key(batch.messages[i].key(), *batch.headers[i : i + 1])
+                self.discard_before(row[:3], batch.record_keys.values, key)
 
-    def discard_before(self, deletion: Coordinates, key: bytes | None) -> None:
-        values_of = key_values(self._stream)
-        values = values_of(key)
+    def discard_before(self, deletion: Coordinates, values_of: ValuesOf, key: bytes | None) -> None:
+        framed_key, values = self._stream.record_columns.framed_key, values_of(key)
         for coordinates, letter in self._table.dead_letters.items():
             later = coordinates[:2] == deletion[:2] and coordinates[2] >= deletion[2]
-            same_key = values is not None and values_of(letter.key) == values
+            same_key = values is not None and values_of(framed_key(letter.key, letter.headers)) == values
             if same_key and coordinates not in self._table.settled and not later:
                 self._table.settled[coordinates] = LetterStatus.DISCARDED
 

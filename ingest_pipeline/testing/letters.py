@@ -58,10 +58,11 @@ class MemoryDeadLetters:
         try:
             value = self._record_columns.framed(letter.value, letter.headers)
             column_values = self._record_columns.of_letter(letter.key, letter.headers)
-            values, deleted = decode_or_delete(value, lambda: letter.key, decode, rules)
+            key = self._record_columns.framed_key(letter.key, letter.headers)
+            values, deleted = decode_or_delete(value, lambda: key, decode, rules)
             row: Row = (*coordinates, _stamp(letter.timestamp_ms), *column_values, *values)
-            if self._keyed and rules.deleted_row and not deleted:
-                check_record_key(self._declared, values, letter.key, rules.deleted_row)
+            if self._keyed and rules.record_keys and not deleted:
+                check_record_key(self._declared, values, key, rules.record_keys)
         except RecordRefused as refused:
             table.dead_letters[coordinates] = replace(letter, stage=refused.stage, reason=refused.message)
             return RedriveOutcome.REFUSED
@@ -76,16 +77,16 @@ class MemoryDeadLetters:
         if self._keyed:
             if not deleted and coordinates in table.settled:  # by a deletion of this redrive
                 return RedriveOutcome.SUPERSEDED
-            return self._restore(Deletion(row) if deleted else row, coordinates, letter.key)
+            if rules.record_keys and deleted:
+                self._keyed.discard_before(coordinates, rules.record_keys.values, key)
+            return self._restore(Deletion(row) if deleted else row, coordinates)
         table.settled[coordinates] = LetterStatus.REDRIVEN
         stored = kept is not None and table.add(kept, self._many)
         return RedriveOutcome.STORED if stored else RedriveOutcome.PRESENT
 
-    def _restore(self, row: Row, coordinates: Coordinates, record_key: bytes | None) -> RedriveOutcome:
+    def _restore(self, row: Row, coordinates: Coordinates) -> RedriveOutcome:
         assert self._keyed is not None
         table = self._database.table(self._stream)
-        if isinstance(row, Deletion):
-            self._keyed.discard_before(coordinates, record_key)
         if self._keyed.restore(row):
             table.settled[coordinates] = LetterStatus.REDRIVEN
             return RedriveOutcome.STORED

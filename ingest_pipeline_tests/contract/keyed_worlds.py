@@ -15,7 +15,6 @@ from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
 from ingest_pipeline.core.ledger_ports import ReplayStore
 from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset, Position
-from ingest_pipeline.core.record_keys import deleted_row
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.database import Database
@@ -36,7 +35,7 @@ from ingest_pipeline.testing import (
 )
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.contract.ledger_worlds import begin, lose_answer
-from ingest_pipeline_tests.samples import STAMP_MS, make_batch
+from ingest_pipeline_tests.samples import STAMP_MS, keys_of, make_batch
 
 LIMIT = 1000
 """The table refuses a reading at or above it."""
@@ -56,6 +55,10 @@ def keyed(**options: Any) -> Stream:
     return Stream("level", Level, key=("device",), **options)
 
 
+KeyedRecord = tuple[int, str | None, bytes | None] | tuple[int, str | None, bytes | None, tuple[str, bytes]]
+"""(partition, key, value), and a header."""
+
+
 class KeyedWorld(ABC):
     """One run that owns partitions 0 and 1, whose next records have the next offsets."""
 
@@ -72,18 +75,20 @@ class KeyedWorld(ABC):
         begin(self.ledger, 0, 1)
         assert self.session.own((0, 1), exact=True) == {}
 
-    def batch(self, *records: tuple[int, str | None, bytes | None]) -> Batch:
-        """The batch of (partition, key, value)."""
+    def batch(self, *records: KeyedRecord) -> Batch:
+        """The batch of the records."""
         batch: list[Message] = []
-        for partition, key, value in records:
+        for partition, key, value, *headers in records:
             raw = None if key is None else key.encode()
             offset = len(self.read[partition])
-            batch.append(MemoryMessage(partition, offset, 0, value, timestamp_ms=STAMP_MS, key=raw))
+            batch.append(
+                MemoryMessage(partition, offset, 0, value, timestamp_ms=STAMP_MS, key=raw, headers=headers or None)
+            )
             self.read[partition].append(batch[-1])
         return make_batch(self.session.positions, batch, stream=self.stream)
 
-    def write(self, *records: tuple[int, str | None, bytes | None]) -> CommitResult:
-        """Write (partition, key, value) as one batch."""
+    def write(self, *records: KeyedRecord) -> CommitResult:
+        """Write the records as one batch."""
         return self.session.write(self.batch(*records))
 
     def replay(self, partition: int, start: int, stop: int) -> Replayed:
@@ -92,7 +97,7 @@ class KeyedWorld(ABC):
         return self.missing.store(make_batch(position, records, stream=self.stream))
 
     def redrive(self, decode: Callable[[bytes], tuple[object, ...]] | None = None) -> Redriven:
-        rules = RecordRules(record_columns=self.stream.record_columns, deleted_row=deleted_row(self.stream))
+        rules = RecordRules(record_columns=self.stream.record_columns, record_keys=keys_of(self.stream))
         return self.letters.redrive(LetterFilter(), decode or JsonDecoder(self.stream).decode, rules)
 
     def counters(self) -> tuple[int, int, int]:

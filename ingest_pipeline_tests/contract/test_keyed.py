@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import psycopg
 import pytest
 
+from ingest_pipeline import JsonSchema
 from ingest_pipeline.core.errors import DatabaseUnavailable, SchemaMismatch
 from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.postgres.database import Database
@@ -143,6 +144,24 @@ def test_a_deletion_closes_a_letter_whose_key_has_the_same_value_in_other_bytes(
     world.accept_high_readings()
     assert world.redrive() == Redriven(stored=1)
     assert world.rows().keys() == {"b"}
+
+
+def test_keys_in_a_schema_registry_s_format_name_the_same_row(new_world: NewWorld) -> None:
+    world = new_world(keyed(deletes=True, format=JsonSchema()))
+    world.refuse_high_readings()
+    in_header = ("__key_schema_id", b"\1" + b"g" * 16)
+    keys = ['\0\0\0\0\7{"device":"a"}', '\0\0\0\0\10"a"', '{"device":"a"}']
+    world.write(*((0, key, level("a", i, LIMIT)) for i, key in enumerate(keys)))
+    world.write((0, keys[2], level("a", 4, LIMIT), in_header), (0, "\0\0{}", level("a", 5, LIMIT)))
+    world.write((0, "b", level("b", 1)), (0, "b", level("b", 2, LIMIT)), (0, "\0\0\0\0\7{}", None))
+    world.write((0, '{"device": "a"}', None, in_header), (0, '\0\0\0\0\7{"device":"b"}', None))
+    assert world.rows() == {}
+    assert [offset for (_, offset), status in world.statuses().items() if status == "open"] == [4, 7]
+    world.accept_high_readings()
+    assert world.redrive() == Redriven(refused=2)
+    world.rekey({(0, i): '\0\0\0\0\7"a"' for i in range(8)})
+    assert world.redrive() == Redriven(stored=2)
+    assert world.rows() == {}
 
 
 def test_a_letter_whose_record_key_is_not_the_row_is_not_redriven(new_world: NewWorld) -> None:

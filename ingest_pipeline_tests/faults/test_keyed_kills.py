@@ -17,7 +17,7 @@ import pytest
 from ingest_pipeline import Stream
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import LetterFilter
-from ingest_pipeline.core.record_keys import deleted_row
+from ingest_pipeline.core.record_keys import record_keys
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
@@ -130,7 +130,7 @@ def test_after_kills_at_every_step_the_table_has_the_last_record_of_every_key(
     ((kept, different),) = query(database_url, f"{letters} where value = '{{'")
     assert kept == different == broken
     query(database_url, "alter table level drop constraint low")
-    rules = RecordRules(deleted_row=deleted_row(stream))
+    rules = RecordRules(record_keys=record_keys(stream))
     DeadLetters(database, stream).redrive(LetterFilter(), JsonDecoder(stream).decode, rules)
     assert query(database_url, table) == last_of_each_key(log, REFUSED * 2)
     database.dispose()

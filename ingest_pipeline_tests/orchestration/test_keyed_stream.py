@@ -12,7 +12,6 @@ import pytest
 from ingest_pipeline import Stream
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.core.ledger import LetterFilter, Redriven
-from ingest_pipeline.operations.limits import record_rules
 from ingest_pipeline.operations.replays import ReplayRequest, ranges
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.table_reads import newest
@@ -64,7 +63,7 @@ def test_runs_keep_the_newest_row_of_each_key(make_bench: Callable[..., Bench], 
     assert customers.query(letters) == [("discarded", True)]
     context = customers.context
     redriven = DeadLetters(context.clients.database(), customers.stream).redrive(
-        LetterFilter(), context.clients.decoder(customers.stream).decode, record_rules(context.settings, CUSTOMER)
+        LetterFilter(), context.clients.decoder(customers.stream).decode, context.clients.record_rules(CUSTOMER)
     )
     assert redriven == Redriven()
     assert len(newest(context.clients.database(), customers.stream, 3)[1]) == 3

@@ -21,7 +21,6 @@ import pytest
 import ingest_pipeline
 from ingest_pipeline import Route, Stream
 from ingest_pipeline.core.ledger import LetterFilter
-from ingest_pipeline.operations.limits import record_rules
 from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
 from ingest_pipeline.orchestration.checks import EVALUATIONS
 from ingest_pipeline.postgres.dead_letters import DeadLetters
@@ -58,9 +57,7 @@ def event(number: int) -> Record:
 def redriven(bench: Bench, stream: Stream) -> Any:
     context = bench.context
     letters = DeadLetters(context.clients.database(), stream)
-    return letters.redrive(
-        LetterFilter(), context.clients.decoder(stream).decode, record_rules(context.settings, stream)
-    )
+    return letters.redrive(LetterFilter(), context.clients.decoder(stream).decode, context.clients.record_rules(stream))
 
 
 @pytest.mark.parametrize("method", ["copy", "executemany"])

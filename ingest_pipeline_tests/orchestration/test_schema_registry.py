@@ -214,6 +214,81 @@ def test_protobuf_records_become_rows(make_bench: Make, registry: SchemaRegistry
     assert readings.query("SELECT reason FROM ingest.dead_letter") == ["the bytes are no Meter"]
 
 
+class Customer(msgspec.Struct):
+    id: int
+    name: str
+
+
+CUSTOMER_FIELDS = {
+    "type": "record",
+    "name": "Value",
+    "fields": [{"name": "id", "type": "long"}, {"name": "name", "type": "string"}],
+}
+CUSTOMER_CHANGE = {
+    "type": "record",
+    "name": "Envelope",
+    "fields": [
+        {"name": "before", "type": ["null", CUSTOMER_FIELDS], "default": None},
+        {"name": "after", "type": ["null", "Value"], "default": None},
+        {"name": "op", "type": "string"},
+    ],
+}
+CUSTOMER_ID = {"type": "record", "name": "Key", "fields": [{"name": "id", "type": "long"}]}
+
+
+@pytest.mark.parametrize("method", ["copy", "executemany"])
+@pytest.mark.parametrize("key_schema", [CUSTOMER_ID, "long"], ids=["record", "long"])
+def test_avro_keys_delete_the_rows_of_change_events(
+    make_bench: Make,
+    registry: SchemaRegistryClient,
+    schema_registry: SchemaRegistryServer,
+    key_schema: Any,
+    method: str,
+) -> None:
+    stream = Stream("customer", Customer, key=("id",), deletes=True, envelope="debezium", format=Avro())
+    options = {"WRITE_METHOD": method, "SCHEMA_REGISTRY_URL": schema_registry.url}
+    customers = make_bench([stream], partitions=1, **options)
+    topic = customers.stream.topic
+    write_key = AvroSerializer(registry, json.dumps(key_schema))
+    write_change = AvroSerializer(registry, json.dumps(CUSTOMER_CHANGE))
+
+    def change(op: str, number: int, *, before: Any = None, name: str = "n") -> Record:
+        after = None if op == "d" else {"id": number, "name": name}
+        value = write_change(
+            {"op": op, "before": before, "after": after}, SerializationContext(topic, MessageField.VALUE)
+        )
+        key = {"id": number} if isinstance(key_schema, dict) else number
+        return Record(value, 0, write_key(key, SerializationContext(topic, MessageField.KEY)))
+
+    old = {"id": 2, "name": ""}
+    created = [change("c", number) for number in range(5)]
+    tombstone, unknown = created[3]._replace(value=None), Record(None, 0, b"\0\0\0\xff\xff\2")
+    damaged = Record(None, 0, (created[0].key or b"") + b"\2")
+    refused = change("u", 4, name="\0")
+    customers.produce([*created, change("d", 1), change("d", 2, before=old), tombstone, unknown, damaged, refused])
+    customers.produce([change("d", 4)])
+    customers.drain()
+    assert customers.query("SELECT id FROM customer") == [0]
+    key_id = int.from_bytes((created[0].key or b"")[1:5], "big")
+    assert customers.query("SELECT reason FROM ingest.dead_letter WHERE status = 'open' ORDER BY kafka_offset") == [
+        "in the record's key: the schema registry does not know schema id 65535",
+        f"in the record's key: bytes are left behind a record of schema id {key_id} of {topic}-key",
+    ]
+    discarded = "SELECT kafka_offset FROM ingest.dead_letter WHERE status = 'discarded'"
+    assert customers.query(discarded) == [10]
+    assert customers.query("SELECT accounted FROM ingest.accounting") == [True]
+
+
+def test_a_silent_registry_delays_a_deletion(make_bench: Make, registry: SchemaRegistryClient) -> None:
+    stream = Stream("customer", Customer, key=("id",), deletes=True, format=Avro())
+    customers = make_bench([stream], partitions=1, SCHEMA_REGISTRY_URL="http://127.0.0.1:9", RETRY_SECONDS="1")
+    write_key = AvroSerializer(registry, json.dumps(CUSTOMER_ID | {"name": "Late"}))
+    key = write_key({"id": 1}, SerializationContext(customers.stream.topic, MessageField.KEY))
+    customers.produce([Record(None, 0, key)])
+    assert "the schema registry does not answer" in failure(customers.by_sensor())
+    assert customers.query("SELECT count(*) FROM ingest.dead_letter") == [0]
+
+
 def test_json_behind_a_schema_id_needs_no_registry(make_bench: Make) -> None:
     class Event(msgspec.Struct):
         device_id: str

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from ingest_pipeline import Avro, Csv, Epoch, Json, JsonSchema, Protobuf, Stream
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.operations.decoders import decoder_of
+from ingest_pipeline.core.formats import Format
+from ingest_pipeline.core.record_keys import record_keys
+from ingest_pipeline.operations.decoders import decoder_of, key_reader
 from ingest_pipeline_tests.meter_message import METER
 from ingest_pipeline_tests.unit.test_avro import MILLIS, Registry, record, value_of
 
@@ -76,15 +78,19 @@ def text_of(row: Any) -> str:
     return repr(bytes(row) if isinstance(row, msgspec.Raw) else row)
 
 
+def changed(data: Any, good: bytes) -> bytes:
+    start = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(start, min(len(good), start + 8)))
+    return good[:start] + data.draw(st.binary(max_size=6)) + good[end:]
+
+
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_bytes(name: str, data: Any) -> None:
     stream, good = CASES[name]
     rows = decoder_of(stream, NaiveTimestamps.UTC, lambda: Registry({7: SCHEMA}))
-    start = data.draw(st.integers(0, len(good)))
-    end = data.draw(st.integers(start, min(len(good), start + 8)))
-    value = good[:start] + data.draw(st.binary(max_size=6)) + good[end:]
+    value = changed(data, good)
     row: Any = None
     try:
         row = rows.decode(value)
@@ -96,3 +102,20 @@ def test_any_bytes(name: str, data: Any) -> None:
         assert text_of(batch[0]) == text_of(row)
     if odd == [0]:
         assert text_of(batch[0]) == text_of(rows.decode(good))
+
+
+@pytest.mark.parametrize("record_format", [Json(), JsonSchema(), Avro(), Protobuf(METER, key=METER)], ids=str)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_key(record_format: Format, data: Any) -> None:
+    stream = Stream("meter", Meter, format=record_format, key=("device_id",), deletes=True)
+    keys = record_keys(stream, key_reader(stream, lambda: Registry({7: SCHEMA})))
+    assert keys is not None
+    key = changed(data, data.draw(st.sampled_from([good for _, good in CASES.values()])))
+    values = keys.values(key)
+    try:
+        assert keys.deleted_row(key)[0] == (values or ())[0]
+    except RecordRefused as refused:
+        assert values is None
+        assert "canary" not in refused.message
+        assert "\n" not in refused.message

@@ -23,7 +23,7 @@ from ingest_pipeline.core.codecs import ObjectCodec
 from ingest_pipeline.core.decode import RecordDecoder
 from ingest_pipeline.core.errors import RecordRefused, RefusalStage, SchemaRegistryUnavailable, SettingsError
 from ingest_pipeline.core.time_forms import EPOCH_HINT
-from ingest_pipeline.schema_registry.avro import AvroReader
+from ingest_pipeline.schema_registry.avro import AvroEventReader
 from ingest_pipeline.schema_registry.avro_batch import batch_of
 from ingest_pipeline.schema_registry.registry import SchemaRegistry, WriterSchema
 from ingest_pipeline_tests.samples import STEADY
@@ -39,14 +39,14 @@ class Registry(SchemaRegistry):
         super().__init__({})
         self.schemas, self.kind, self.questions = dict(schemas), kind, 0
 
-    def writer_schema(self, schema_id: int, topic: str) -> WriterSchema:
+    def writer_schema(self, schema_id: int, likely_subject: str) -> WriterSchema:
         self.questions += 1
         schema = self.schemas.get(schema_id)
         if schema is None:
             raise RecordRefused("unknown", stage=RefusalStage.DECODE)
         if isinstance(schema, Exception):
             raise schema
-        return WriterSchema(schema_id, self.kind, json.dumps(schema), f"{topic}-value", ())
+        return WriterSchema(schema_id, self.kind, json.dumps(schema), likely_subject, ())
 
 
 def record(name: str, /, **fields: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def decoder(
     registry: Registry | None = None,
 ) -> RecordDecoder:
     stream = Stream("points", event, format=Avro())
-    reader = AvroReader(registry or Registry({7: schema}), stream)
+    reader = AvroEventReader(registry or Registry({7: schema}), stream)
     return RecordDecoder(stream, ObjectCodec(reader.read, reader.origin), naive)
 
 
@@ -326,7 +326,7 @@ class Nothing(msgspec.Struct):
 def test_values_read_together_are_those_read_alone(schema: Any, fields: Fields, data: Any) -> None:
     written = json.loads(json.dumps(schema).replace(json.dumps(LOCAL), '"long"'))  # Apache's library has no local time
     good = value_of(written, fields)
-    reader = AvroReader(Registry({7: schema}), Stream("any", Nothing, format=Avro()))
+    reader = AvroEventReader(Registry({7: schema}), Stream("any", Nothing, format=Avro()))
     values: list[bytes | None] = []
     for _ in range(data.draw(st.integers(1, 5))):
         start = data.draw(st.integers(0, len(good)))

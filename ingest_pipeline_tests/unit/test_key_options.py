@@ -18,7 +18,7 @@ from ingest_pipeline.core.decode import JsonDecoder, RecordDecoder
 from ingest_pipeline.core.envelopes import EnvelopeReader
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
 from ingest_pipeline.core.record import Deletion, Message, NextOffset, Position
-from ingest_pipeline.core.record_keys import deleted_row
+from ingest_pipeline.core.record_keys import record_keys
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.core.unwrapped import UnwrappedDecoder
@@ -95,9 +95,9 @@ UUID_TEXT = "12345678-1234-5678-1234-567812345678"
 )
 def test_the_key_of_a_deletion(key: tuple[str, ...], record_key: bytes, values: tuple[Any, ...]) -> None:
     stream = Stream("item", Item, key=key, deletes=True)
-    read = deleted_row(stream)
-    assert read is not None
-    row = dict(zip(stream.columns[4:], read(record_key), strict=True))
+    keys = record_keys(stream)
+    assert keys is not None
+    row = dict(zip(stream.columns[4:], keys.deleted_row(record_key), strict=True))
     assert tuple(row.pop(name) for name in key) == values
     assert set(row.values()) == {None}
 
@@ -119,10 +119,10 @@ def test_the_key_of_a_deletion(key: tuple[str, ...], record_key: bytes, values: 
 def test_a_key_that_cannot_be_read_is_refused_without_its_bytes(
     key: tuple[str, ...], record_key: bytes | None, reason: str
 ) -> None:
-    read = deleted_row(Stream("item", Item, key=key, deletes=True))
-    assert read is not None
+    keys = record_keys(Stream("item", Item, key=key, deletes=True))
+    assert keys is not None
     with pytest.raises(RecordRefused, match=reason) as caught:
-        read(record_key)
+        keys.deleted_row(record_key)
     assert "secret" not in caught.value.message
 
 
@@ -169,7 +169,7 @@ def decoded(stream: Stream, records: list[tuple[bytes | None, bytes | None]]) ->
         {0: Position(0, 1, NextOffset(0))},
         decode=decoder.decode,
         decode_many=decoder.decode_many,
-        rules=RecordRules(record_columns=stream.record_columns, deleted_row=deleted_row(stream)),
+        rules=RecordRules(record_columns=stream.record_columns, record_keys=record_keys(stream)),
     )
 
 

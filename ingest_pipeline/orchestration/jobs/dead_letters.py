@@ -10,7 +10,6 @@ from pydantic import Field
 
 from ...core.errors import RefusalStage
 from ...core.ledger import LetterFilter
-from ...operations.limits import record_rules
 from ...operations.stream_context import StreamContext
 from .operation import Operation, Outcome, optional_time
 
@@ -58,7 +57,7 @@ def _letters(stream_context: StreamContext) -> "DeadLetters":
 
 def _redriven(stream_context: StreamContext, config: LetterConfig, *, dry_run: bool) -> Outcome:
     clients, stream, selected = stream_context.clients, stream_context.stream, _filter(config)
-    letters, rules = _letters(stream_context), record_rules(stream_context.settings, stream)
+    letters, rules = _letters(stream_context), clients.record_rules(stream)
     done = letters.redrive(selected, clients.decoder(stream).decode, rules, dry_run=dry_run)
     counts = asdict(done)
     lines = [", ".join(f"{count:,} {what}" for what, count in counts.items())]

@@ -28,7 +28,7 @@ from ...core.ports import Source, Topic
 from ...core.progress import Progress
 from ...core.record import StoredPosition, TopicIdentity
 from ...core.start import begin, check_identity, unanswered_words
-from ...operations.limits import batch_limits, record_rules
+from ...operations.limits import batch_limits
 from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
 from ..checks import Evaluations
@@ -163,7 +163,7 @@ class DrainedStream:
             reopen=self._reopen,
             owned=self._begin,
             failed=self.failed,
-            rules=record_rules(self.context.settings, stream),
+            rules=clients.record_rules(stream),
             decode_many=decoder.decode_many,
         )
         if self.opening is None:
