@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import (
@@ -15,12 +14,12 @@ from dagster._core.storage.asset_check_execution_record import (
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.ledger import Account, LetterCount, StreamState
 from ..core.loss import topic_gone
-from ..core.start import Survey, survey, unanswered_words
+from ..core.start import Survey, unanswered_words
 from ..core.stream import Stream
 from ..operations.judgement import StreamStatus
 from ..operations.levels import Level, judge_error
 from ..operations.problems import Kind, Problem
-from ..operations.refused_records import LetterFacts, judge_letters, letter_facts
+from ..operations.refused_records import LetterFacts, judge_letters
 from ..operations.status import status_of
 from ..operations.stream_context import StreamContext
 from . import tags
@@ -69,9 +68,6 @@ class CheckResult:
         )
 
 
-Evaluations: TypeAlias = Mapping[str, Callable[[StreamContext], CheckResult]]
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """The description of a check's result in Dagster, and its Unix time."""
@@ -92,21 +88,12 @@ def newest_evaluation(instance: dg.DagsterInstance, key: dg.AssetKey, name: str)
     return None
 
 
-def check_results(
-    stream_context: StreamContext, limit_reached: str | None = None, evaluations: Evaluations | None = None
-) -> Iterator[CheckResult]:
-    """Evaluate every check now.
-
-    Args:
-        limit_reached: the message of a run that stopped at the dead-letter limit. Its batch was not committed, so the
-            ledger has no such dead letters.
-        evaluations: check → function. None: EVALUATIONS.
-    """
-    for name, evaluate in (evaluations or EVALUATIONS).items():
-        if name == WITHIN_LIMIT and limit_reached is not None:
-            yield CheckResult(name, False, limit_reached)
-        else:
-            yield evaluated(name, partial(evaluate, stream_context))
+def at_limit(results: Sequence[CheckResult], message: str | None) -> list[CheckResult]:
+    """The results with the message of a run that stopped at the dead-letter limit. Its batch was not committed, so the
+    ledger has no such dead letters."""
+    if message is None:
+        return list(results)
+    return [CheckResult(WITHIN_LIMIT, False, message) if r.name == WITHIN_LIMIT else r for r in results]
 
 
 def evaluated(name: str, evaluate: Callable[[], CheckResult]) -> CheckResult:
@@ -118,12 +105,8 @@ def evaluated(name: str, evaluate: Callable[[], CheckResult]) -> CheckResult:
         return CheckResult(name, False, message, grave=level == Level.STOPPED)
 
 
-def accounted(stream_context: StreamContext) -> CheckResult:
-    """Compare the ledger's counters with each other, without count(*) over the events."""
-    return judged_accounts(stream_context.ledger.accounting())
-
-
 def judged_accounts(entries: Sequence[Account]) -> CheckResult:
+    """Compare the ledger's counters with each other, without count(*) over the events."""
     wrong = [entry for entry in entries if not entry.accounted]
     totals = {
         name: sum(getattr(entry, name) for entry in entries)
@@ -140,15 +123,6 @@ def judged_accounts(entries: Sequence[Account]) -> CheckResult:
     )
     more = f" ({len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
     return CheckResult(ACCOUNTED, False, description + more, metadata=totals)
-
-
-def no_loss(stream_context: StreamContext) -> CheckResult:
-    """Compare the topic with the positions."""
-    name, ledger = stream_context.stream.name, stream_context.ledger
-    try:
-        return judged_survey(name, survey(stream_context.topic, ledger))
-    except TopicMissing as error:
-        return judged_missing_topic(name, error, len(ledger.positions()))
 
 
 def judged_missing_topic(stream: str, error: TopicMissing, positions: int) -> CheckResult:
@@ -169,19 +143,11 @@ def judged_survey(stream: str, survey_result: Survey) -> CheckResult:
     return CheckResult(NO_LOSS, True, "Kafka holds the next offset of every partition")
 
 
-def within_limit(stream_context: StreamContext) -> CheckResult:
-    """Show the open dead letters, most frequent reason first. They are a warning, and a failure if most of the last
-    records were refused."""
-    ledger = stream_context.ledger
-    if not ledger.positions():
-        return CheckResult(WITHIN_LIMIT, True, NOT_BEGUN)
-    letters, state = ledger.open_letters(), ledger.state()
-    return judged_letters(stream_context.stream, letters, letter_facts(stream_context, letters, state), state)
-
-
 def judged_letters(
     stream: Stream, letters: Sequence[LetterCount], facts: LetterFacts | None, state: StreamState
 ) -> CheckResult:
+    """Show the open dead letters, most frequent reason first. They are a warning, and a failure if most of the last
+    records were refused."""
     judgement = judge_letters(stream, letters, facts, state)
     metadata = {"open_dead_letters": sum(row.letters for row in letters)}
     if not isinstance(judgement, Problem):
@@ -190,12 +156,8 @@ def judged_letters(
     return CheckResult(WITHIN_LIMIT, False, judgement.message, grave=grave, metadata=metadata)
 
 
-def up_to_date(stream_context: StreamContext) -> CheckResult:
-    """Fail for a backlog that grows old or that no run drains. A backlog that is being drained is no failure."""
-    return judged_up_to_date(stream_context.settings.max_delay_seconds, status_of(stream_context))
-
-
 def judged_up_to_date(max_delay_seconds: int, status: StreamStatus) -> CheckResult:
+    """Fail for a backlog that grows old or that no run drains. A backlog that is being drained is no failure."""
     if not status.partitions or status.late is None or (status.lag is None and not status.late):
         unknown = [problem.message for problem in status.problems if problem.level == Level.UNKNOWN]
         description = "; ".join(unknown) or f"{UNKNOWN}: {'; '.join(status.messages)}"
@@ -211,15 +173,8 @@ def judged_up_to_date(max_delay_seconds: int, status: StreamStatus) -> CheckResu
     return CheckResult(UP_TO_DATE, not messages, f"lag {lag}; {description}", grave=grave, metadata=figures)
 
 
-def as_declared(stream_context: StreamContext) -> CheckResult:
-    """Compare the table with its declaration, as a run does before it reads."""
-    from ..postgres.schema import compared_tables
-
-    stream, begun = stream_context.stream, bool(stream_context.ledger.positions())
-    return judged_table(stream, begun, *compared_tables(stream_context.clients.database(), [stream])[stream.name])
-
-
 def judged_table(stream: Stream, begun: bool, exists: bool, differences: list[str]) -> CheckResult:
+    """Compare the table with its declaration, as a run does before it reads."""
     from ..postgres.comparison import in_words
 
     if not begun and not exists:
@@ -229,15 +184,6 @@ def judged_table(stream: Stream, begun: bool, exists: bool, differences: list[st
     return CheckResult(
         AS_DECLARED, True, f"{sum(len(table.table_columns) for table in stream.tables)} columns as declared"
     )
-
-
-EVALUATIONS: Evaluations = {
-    ACCOUNTED: accounted,
-    NO_LOSS: no_loss,
-    WITHIN_LIMIT: within_limit,
-    UP_TO_DATE: up_to_date,
-    AS_DECLARED: as_declared,
-}
 
 
 def limit_reached(instance: dg.DagsterInstance, stream_context: StreamContext) -> str | None:

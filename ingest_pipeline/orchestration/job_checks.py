@@ -24,7 +24,7 @@ from .checks import (
     UP_TO_DATE,
     WITHIN_LIMIT,
     CheckResult,
-    check_results,
+    at_limit,
     evaluated,
     judged_accounts,
     judged_letters,
@@ -49,25 +49,28 @@ def job_checks(job: str, stream_contexts: Sequence[StreamContext]) -> dg.AssetCh
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = context.selected_asset_check_keys
-        for key in sorted({check.asset_key for check in selected}):
+        keys = sorted({check.asset_key for check in selected})
+        results = check_results([by_key[key] for key in keys])
+        for key in keys:
             stream_context = by_key[key]
-            reached = limit_reached(context.instance, stream_context)
-            for verdict in check_results(stream_context, reached):
-                if dg.AssetCheckKey(key, verdict.name) in selected:
+            for result in at_limit(
+                results[stream_context.stream.name], limit_reached(context.instance, stream_context)
+            ):
+                if dg.AssetCheckKey(key, result.name) in selected:
                     yield dg.AssetCheckResult(
                         asset_key=key,
-                        check_name=verdict.name,
-                        passed=verdict.passed,
-                        severity=verdict.severity,
-                        description=verdict.description,
-                        metadata=verdict.metadata,
+                        check_name=result.name,
+                        passed=result.passed,
+                        severity=result.severity,
+                        description=result.description,
+                        metadata=result.metadata,
                     )
 
     return evaluate
 
 
-def results_of_streams(stream_contexts: Sequence[StreamContext]) -> dict[str, list[CheckResult]]:
-    """Stream → the results of `check_results`. The servers are asked once for all streams."""
+def check_results(stream_contexts: Sequence[StreamContext]) -> dict[str, list[CheckResult]]:
+    """Stream → the results of its checks now. The servers are asked once for all streams."""
     from ..postgres.schema import compared_tables
 
     views = snapshots(stream_contexts)

@@ -20,6 +20,8 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.checks import CheckResult
+from ingest_pipeline.orchestration.job_checks import check_results
 from ingest_pipeline.settings import Settings
 from ingest_pipeline_tests.orchestration.records import Record, produce
 
@@ -115,6 +117,10 @@ class Bench:
     @property
     def context(self) -> StreamContext:
         return self.contexts[0]
+
+    def check_results(self) -> dict[str, CheckResult]:
+        """Check → its result now, for the first stream."""
+        return {result.name: result for result in check_results([self.context])[self.context.stream.name]}
 
     @property
     def url(self) -> str:

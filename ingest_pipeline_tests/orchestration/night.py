@@ -23,7 +23,8 @@ from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
-from ingest_pipeline.orchestration.checks import CHECKS, check_results, limit_reached, newest_evaluation
+from ingest_pipeline.orchestration.checks import CHECKS, at_limit, limit_reached, newest_evaluation
+from ingest_pipeline.orchestration.job_checks import check_results
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
@@ -171,7 +172,7 @@ class Night:
         clients = Clients(load_settings({stream.name: stream.job for stream in STREAMS}, self.environ))
         with self._instance() as instance:
             limit = limit_reached(instance, StreamContext(TEMPERATURE, clients))
-        results = list(check_results(StreamContext(TEMPERATURE, clients), limit))
+        results = at_limit(check_results([StreamContext(TEMPERATURE, clients)])[TEMPERATURE.name], limit)
         clients.close()
         return {result.name: result.description for result in results if not result.passed}
 

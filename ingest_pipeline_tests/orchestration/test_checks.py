@@ -21,7 +21,6 @@ from ingest_pipeline.orchestration.checks import (
     UP_TO_DATE,
     WITHIN_LIMIT,
     CheckResult,
-    check_results,
     newest_evaluation,
 )
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -347,8 +346,8 @@ def test_a_planned_check_without_a_result_blocks_no_other(make_bench: Make) -> N
 
 def late(bench: Bench) -> CheckResult | None:
     """What the check up_to_date says, unless it passes."""
-    (found,) = [verdict for verdict in check_results(bench.context) if verdict.name == UP_TO_DATE]
-    return None if found.passed else found
+    result = bench.check_results()[UP_TO_DATE]
+    return None if result.passed else result
 
 
 def test_rows_that_stay_away_are_red(make_bench: Make) -> None:
@@ -385,9 +384,7 @@ def test_that_age_not_being_known_does_not_pass(make_bench: Make) -> None:
 
 def test_a_table_that_was_there_before_and_differs_is_red_from_the_first_run_on(make_bench: Make) -> None:
     bench = make_bench()
-    assert [check.description for check in check_results(bench.context) if check.name == AS_DECLARED] == [
-        "the stream has not begun"
-    ]
+    assert bench.check_results()[AS_DECLARED].description == "the stream has not begun"
     bench.query("create table temperature (temperature text)")
     bench.produce(temperatures(3))
     assert not bench.by_sensor().success

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration.checks import as_declared
+from ingest_pipeline.orchestration.checks import AS_DECLARED
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.records import Record
 from ingest_pipeline_tests.orchestration.test_altered_under_run import Numbers, accounted, beside
@@ -47,9 +47,9 @@ def test_a_run_stores_each_record_once_and_goes_on_while_the_table_changes(make_
     with numbers.flowing(), beside(change):
         result = bench.by_sensor()
     assert "column number is text, and bigint cannot be written to it unchanged" in failure(result)
-    assert not as_declared(bench.context).passed
+    assert not bench.check_results()[AS_DECLARED].passed
     bench.query("ALTER TABLE counts ALTER number TYPE bigint USING number::bigint")
-    assert as_declared(bench.context).passed
+    assert bench.check_results()[AS_DECLARED].passed
     bench = make_bench([bench.stream], KAFKA_BOOTSTRAP_SERVERS=bench.bootstrap_servers)
     bench.drain()
     assert bench.query("SELECT number FROM counts ORDER BY 1") == list(range(numbers.written))

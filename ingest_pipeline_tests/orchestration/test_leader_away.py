@@ -12,7 +12,7 @@ import pytest
 
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, check_results
+from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, metadata, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
@@ -83,7 +83,7 @@ def test_a_broker_is_killed_while_no_run_owns_its_partition(make_bench: Make, tw
     found = status(bench)
     assert (found["level"], SILENT in found["messages"]) == ("degraded", True)
     assert [(partition["end"], partition["lag"]) for partition in found["partitions"]] == [(8, 0), (None, None)]
-    message = {check.name: check for check in check_results(bench.context)}
+    message = bench.check_results()
     assert message[NO_LOSS].passed and SILENT in message[NO_LOSS].description
     assert not message[UP_TO_DATE].grave
     printed = ingest(bench, "accept-loss", "temperature", "--yes")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import Producer
 
-from ingest_pipeline.orchestration.checks import NO_LOSS, check_results
+from ingest_pipeline.orchestration.checks import NO_LOSS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures
@@ -33,7 +33,7 @@ def test_what_the_transaction_holds_back_is_no_truncation(make_bench: Make) -> N
     bench = make_bench(streams=before.streams, **{**before.environ, "KAFKA_ISOLATION_LEVEL": "read_committed"})
     assert bench.clients.topic(bench.stream).end_offsets([0])[0].next_offset == 4
     assert bench.tick().skip_message == "caught up: lag 0"
-    assert {check.name: check.passed for check in check_results(bench.context)}[NO_LOSS]
+    assert bench.check_results()[NO_LOSS].passed
     assert "nothing to accept" in ingest(bench, "accept-loss", "temperature", "--yes")
     replay = ("replay", "temperature", "--partition", "0", "--from-offset", "0")
     assert "an open transaction holds back the offsets from 4 on" in ingest(bench, *replay, "--to-offset", "7", code=1)

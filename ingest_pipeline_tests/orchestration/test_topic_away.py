@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE, check_results
+from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
@@ -45,7 +45,7 @@ def test_a_deleted_topic_is_reported_as_a_loss(make_bench: Make, kafka_server: R
     assert "the topic of its 2 positions is gone" in outcome.skip_message
     assert "ingest accept-loss temperature" in outcome.skip_message
     assert newest(bench, NO_LOSS) == (False, outcome.skip_message)
-    assert {check.name: check.description for check in check_results(bench.context)}[NO_LOSS] == outcome.skip_message
+    assert bench.check_results()[NO_LOSS].description == outcome.skip_message
     after = status(bench, 2)
     assert (after["level"], after["messages"][0], after["lag"]) == ("stopped", outcome.skip_message, None)
     assert of_ledger(after) == of_ledger(before)
@@ -81,5 +81,5 @@ def test_while_kafka_is_away_status_shows_the_ledger(make_bench: Make) -> None:
     states = {key for key in known if key[0] == "ingest_stream_state"}
     assert told.keys() == {key for key in known if key[0] not in ends}
     assert all(told[key] == known[key] for key in told.keys() - states)
-    message = {check.name: check.description for check in check_results(bench.context)}[UP_TO_DATE]
+    message = bench.check_results()[UP_TO_DATE].description
     assert message.startswith("unknown: ")

@@ -14,7 +14,7 @@ from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.loss import Acceptance
 from ingest_pipeline.core.record import Batch, Chunk, CommitResult, NextOffset, TopicIdentity
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.orchestration.run.shared_checks import SharedChecks
+from ingest_pipeline.orchestration.run.run_checks import RunChecks
 from ingest_pipeline.testing import (
     Fault,
     InlineExecutor,
@@ -88,7 +88,7 @@ class SimExecutor(InlineExecutor):
         return iter(())
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        if isinstance(function.__self__, SharedChecks):  # type: ignore[attr-defined]
+        if isinstance(function.__self__, RunChecks):  # type: ignore[attr-defined]
             return super().submit(function, *args, **kwargs)
         future: Future[Any] = Future()
 

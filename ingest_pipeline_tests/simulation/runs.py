@@ -10,9 +10,19 @@ from typing import Any
 
 import dagster as dg
 
+from ingest_pipeline.core.errors import TopicMissing
+from ingest_pipeline.core.start import survey
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
-from ingest_pipeline.orchestration.checks import ACCOUNTED, NO_LOSS, CheckResult, accounted, check_results, no_loss
+from ingest_pipeline.orchestration.checks import (
+    ACCOUNTED,
+    NO_LOSS,
+    CheckResult,
+    evaluated,
+    judged_accounts,
+    judged_missing_topic,
+    judged_survey,
+)
 from ingest_pipeline.orchestration.run.drained_stream import DrainedStream
 from ingest_pipeline.orchestration.run.job_run import JobRun
 from ingest_pipeline.orchestration.run.journal import Journal
@@ -25,8 +35,6 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 QUIET = logging.getLogger("ingest_pipeline_tests.simulation")
 QUIET.propagate = False
 QUIET.setLevel(logging.CRITICAL)
-EVALUATIONS = {ACCOUNTED: accounted, NO_LOSS: no_loss}
-"""The checks that only the ports answer."""
 START_TIMEOUT_SECONDS = 180.0
 """Dagster's default of `run_monitoring.start_timeout_seconds`."""
 
@@ -134,7 +142,25 @@ class SimStop:
 
 
 def _check_results(contexts: Sequence[StreamContext]) -> dict[str, list[CheckResult]]:
-    return {context.stream.name: list(check_results(context, evaluations=EVALUATIONS)) for context in contexts}
+    """Stream → the results of the checks that only the ports answer."""
+    return {
+        context.stream.name: [
+            evaluated(ACCOUNTED, partial(_accounted, context)),
+            evaluated(NO_LOSS, partial(_no_loss, context)),
+        ]
+        for context in contexts
+    }
+
+
+def _accounted(context: StreamContext) -> CheckResult:
+    return judged_accounts(context.ledger.accounting())
+
+
+def _no_loss(context: StreamContext) -> CheckResult:
+    try:
+        return judged_survey(context.stream.name, survey(context.topic, context.ledger))
+    except TopicMissing as error:
+        return judged_missing_topic(context.stream.name, error, len(context.ledger.positions()))
 
 
 def work_of(run: SimRun, instance: SimInstance, stream_contexts: Sequence[StreamContext], state: SharedState) -> None:
@@ -159,12 +185,12 @@ def work_of(run: SimRun, instance: SimInstance, stream_contexts: Sequence[Stream
                 log=QUIET,
                 stop=stop.reason,
                 share=sorted if shard is None else partial(shard.partitions, stream_number=number),
-                evaluations=EVALUATIONS,
+                check_results=_check_results,
                 neighbours=len(stream_contexts) - 1,
             )
             for number, stream_context in enumerate(stream_contexts)
         ]
-        results = list(JobRun(context.run, drained, journal, stop, _check_results).results())
+        results = list(JobRun(context.run, drained, journal, stop).results())
     except dg.DagsterExecutionInterruptedError:
         instance.end(run, dg.DagsterRunStatus.CANCELED)
     except dg.Failure as failure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -34,14 +34,7 @@ class SilentTopic(MemoryTopic):
         raise self.error
 
 
-def reporter(
-    clock: SettableClock, topic: MemoryTopic, emitted: list[Any], checked: list[str], log_seconds: float = 0.0
-) -> Reporter:
-    def checks() -> Iterator[None]:
-        for name in ("first", "second"):
-            checked.append(name)
-            yield
-
+def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], log_seconds: float = 0.0) -> Reporter:
     return Reporter(
         stream=READING,
         key=dg.AssetKey("reading"),
@@ -51,7 +44,6 @@ def reporter(
         clock=clock,
         report_seconds=60.0,
         log=logging.getLogger("test"),
-        checks=checks,
         row_count=lambda: None,
         log_seconds=log_seconds,
     )
@@ -60,7 +52,7 @@ def reporter(
 @pytest.mark.parametrize("error", [KafkaUnavailable("away"), NotPermitted("a right was taken away")])
 def test_a_broker_that_does_not_tell_the_ends_costs_the_lag_alone(error: IngestError) -> None:
     clock, emitted = SettableClock(), list[Any]()
-    report = reporter(clock, SilentTopic(error), emitted, [])
+    report = reporter(clock, SilentTopic(error), emitted)
     progress = Progress(clock.monotonic(), 1000)
     progress.to_offsets[0] = 5
     clock.advance(61)
@@ -74,7 +66,7 @@ def test_commits_between_two_log_lines_are_counted_in_the_next(
     log_seconds: float, expected: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = SettableClock()
-    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), [], [], log_seconds)
+    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), [], log_seconds)
     progress = Progress(clock.monotonic(), 1000)
     with caplog.at_level(logging.INFO, "test"):
         for _ in range(4):
@@ -85,22 +77,10 @@ def test_commits_between_two_log_lines_are_counted_in_the_next(
     assert progress_lines == expected
 
 
-def test_checks_are_evaluated_one_at_a_call() -> None:
-    clock, checked = SettableClock(), list[str]()
-    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), [], checked)
-    progress = Progress(clock.monotonic(), 1000)
-    seen = []
-    for seconds in (30, 31, 1, 1, 1, 57):
-        clock.advance(seconds)
-        report(progress)
-        seen.append(len(checked))
-    assert seen == [0, 1, 2, 2, 2, 3]
-
-
 @pytest.mark.parametrize("first", [True, False])
 def test_a_new_stream_reports_soon_after_its_first_commit(first: bool) -> None:
-    clock, emitted, checked = SettableClock(), list[Any](), list[str]()
-    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), emitted, checked)
+    clock, emitted = SettableClock(), list[Any]()
+    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), emitted)
     report.restart(first=first)
     progress = Progress(clock.monotonic(), 1000)
     clock.advance(20)
@@ -110,10 +90,8 @@ def test_a_new_stream_reports_soon_after_its_first_commit(first: bool) -> None:
     for seconds in (0, FIRST_REPORT_SECONDS, 1, FIRST_REPORT_SECONDS, 60, 1):
         clock.advance(seconds)
         report(progress)
-        seen.append((len(emitted), len(checked)))
-    assert seen == (
-        [(0, 0), (1, 1), (1, 2), (1, 2), (2, 3), (2, 4)] if first else [(0, 0), (0, 0), (0, 0), (0, 0), (1, 1), (1, 2)]
-    )
+        seen.append(len(emitted))
+    assert seen == ([0, 1, 1, 1, 2, 2] if first else [0, 0, 0, 0, 1, 1])
 
 
 def test_offsets_follow_a_topic_created_again_with_fewer_partitions() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -31,14 +31,14 @@ from ...core.start import begin, check_identity, unanswered_words
 from ...operations.limits import batch_limits
 from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
-from ..checks import Evaluations
+from ..checks import CheckResult, at_limit
+from ..job_checks import check_results
 from ..view import START_GRACE_SECONDS
 from .check_news import CheckNews
 from .earlier_state import EarlierState
 from .first_look import FirstLook
 from .journal import Journal
 from .report import Reporter, known_row_count, owners_metadata
-from .stream_checks import StreamChecks
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a starting run without a session retries during an outage. A longer retry would make it look like a dead
@@ -46,6 +46,9 @@ run."""
 
 NOTED_SECONDS = 60.0
 """Interval for noting a lasting failure in the ledger. The note stays newer than an operator's last action."""
+
+
+Results: TypeAlias = Callable[[Sequence[StreamContext]], Mapping[str, Sequence[CheckResult]]]
 
 
 class DrainedStream:
@@ -56,14 +59,15 @@ class DrainedStream:
         log: the compute log.
         stop: returns a reason to end, or None.
         share: the run's share of the stream's partitions.
-        evaluations: see `check_results`.
-        neighbours: other streams of the run. With neighbours, the stream reports less often, all streams log about a
-            line a second, and SharedChecks evaluates the checks.
+        neighbours: other streams of the run. With neighbours, the stream reports less often and only what changed, and
+            all streams log about a line a second.
         last_passed: see CheckNews.
+        check_results: contexts → stream → results of its checks now.
 
     Attributes:
         opening: what `prepare` made. None after an error, and while the stream is paused.
         refusal: the error of `prepare`, or None.
+        report_seconds: interval of its events and of its checks.
     """
 
     def __init__(
@@ -75,17 +79,18 @@ class DrainedStream:
         log: logging.Logger,
         stop: Callable[[], str | None],
         share: Callable[[Collection[int]], list[int]],
-        evaluations: Evaluations | None = None,
         neighbours: int = 0,
         last_passed: Callable[[str], bool | None] = lambda name: None,
+        check_results: Results = check_results,
     ) -> None:
         self.context, self.name, self.key = context, context.stream.name, key
         self.opening: Opening | None = None
         self._lane: Lane | None = None
         self._journal, self._log, self._stop, self._share = journal, log, stop, share
         self._neighbours = neighbours
-        news = CheckNews(neighbours > 0, last_passed)
-        self.checks = StreamChecks(context, key, journal, evaluations=evaluations, news=news)
+        self.report_seconds = context.settings.report_seconds * (1 + neighbours / 10)
+        self.check_results, self._news = check_results, CheckNews(neighbours > 0, last_passed)
+        self._earlier_state: EarlierState | None = None
         self._partition_count, self._noted_at = 0, 0.0
         self._positions: dict[int, StoredPosition] = {}
         self._failure: str | None = None
@@ -146,10 +151,7 @@ class DrainedStream:
             self._reporter(progress)
             observe()
 
-        earlier_state = EarlierState(self.context, source, self._journal)
-        self.checks.judged = lambda result: earlier_state.judged(
-            result, self._positions, self.lane.progress.from_offsets
-        )
+        self._earlier_state = EarlierState(self.context, source, self._journal)
         clients, stream = self.context.clients, self.context.stream
         decoder = clients.decoder(stream)
         self._lane = Lane(
@@ -234,8 +236,21 @@ class DrainedStream:
         if self._lane is not None:
             error = self._explained(error, self._lane)
         self.note_failure(error.message, isinstance(error, StopStream))
-        self.checks.evaluate_all(error.message if isinstance(error, DeadLetterLimit) else None)
+        limit_message = error.message if isinstance(error, DeadLetterLimit) else None
+        for result in at_limit(self.check_results([self.context])[self.name], limit_message):
+            if (news := self.check_news(result)) is not None:
+                self.report_check(news)
+        self.context.clients.release_idle()
         return error
+
+    def check_news(self, result: CheckResult) -> CheckResult | None:
+        """The result to report. None: nothing has changed."""
+        if self._earlier_state is not None:
+            result = self._earlier_state.judged(result, self._positions, self.lane.progress.from_offsets)
+        return self._news.of(result)
+
+    def report_check(self, result: CheckResult) -> None:
+        self._journal.event(result.evaluation(self.key))
 
     def _explained(self, error: IngestError, lane: Lane) -> IngestError:
         """Note a reader's loss, and add what is known of records that may belong to another topic."""
@@ -254,9 +269,7 @@ class DrainedStream:
         self._reporter.log(self.lane.progress)
 
     def end(self, ended: EndReason, others: Mapping[int, Holder]) -> dg.MaterializeResult[Any]:
-        """Returns the materialization. A stream without neighbours evaluates its checks."""
-        if not self._neighbours:
-            self.checks.evaluate_all()
+        """Returns the materialization."""
         metadata = {**self._reporter.metadata(self.lane.progress, ended), **owners_metadata(others)}
         if self._silent:
             metadata["not_drained"] = unanswered_words(self._silent)
@@ -271,9 +284,8 @@ class DrainedStream:
             emit=self._journal.event,
             topic=self.context.topic,
             clock=self.context.clients.clock,
-            report_seconds=settings.report_seconds * (1 + self._neighbours / 10),
+            report_seconds=self.report_seconds,
             log=self._log,
-            checks=(lambda: iter(())) if self._neighbours else self.checks.evaluate,
             row_count=lambda: known_row_count(self.context, self._log),
             log_seconds=self._neighbours,
         )

@@ -15,13 +15,12 @@ from ...core.end_reasons import EndReason
 from ...core.errors import EnvironmentFault, IngestError, NotPermitted, StopStream, Superseded, TopicMissing
 from ...core.record import TopicIdentity
 from .. import tags
-from ..job_checks import results_of_streams
 from .drained_stream import DrainedStream
 from .garbage_collector import paused_garbage_collector
 from .journal import Journal
 from .ownership import Owners, own, surplus_message
 from .preparation import prepare
-from .shared_checks import Results, SharedChecks
+from .run_checks import RunChecks
 from .stop_signal import StopRequest
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ class JobRun:
 
     Args:
         streams: not empty. With several streams, a failure of one leaves the others alone.
-        check_results: evaluates the checks of several streams.
     """
 
     def __init__(
@@ -46,12 +44,11 @@ class JobRun:
         streams: Sequence[DrainedStream],
         journal: Journal,
         stop: StopRequest,
-        check_results: Results = results_of_streams,
     ) -> None:
         self._run, self._streams, self._journal, self._stop = run, streams, journal, stop
         self._context = streams[0].context
         self._settings, self._clients = self._context.job_settings, self._context.clients
-        self._shared, self._check_results = len(streams) > 1, check_results
+        self._shared = len(streams) > 1
         self._shard = tags.shard_of(run.tags)
         self._began_at = self._clients.clock.monotonic()
         self._opening_seconds: float | None = None
@@ -102,10 +99,8 @@ class JobRun:
         source = clients.source([stream.context.stream for stream in self._streams], ledger_id)
         cleanup.enter_context(closing(source))
         connection = early or self._connect(cleanup)
-        seconds = self._context.settings.report_seconds * (1 + len(self._streams) / 10)
-        checks = SharedChecks(self._streams, self._check_results, executor, seconds)
-        observe = checks.poll if self._shared else lambda: None
-        lanes = [stream.connect(connection, source, by_hand, observe) for stream in self._streams]
+        checks = RunChecks(self._streams, executor)
+        lanes = [stream.connect(connection, source, by_hand, checks.poll) for stream in self._streams]
         others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
         if self._shard is not None and not any(lane.session.positions for lane in lanes):
             refused = {
@@ -143,8 +138,7 @@ class JobRun:
             if stream.name in failures:
                 stream.failed(failures[stream.name])  # a table that was busy to the end
         self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
-        if self._shared:
-            checks.finish(failures)
+        checks.finish(failures)
         for stream in self._streams:
             if stream.name in failures or (self._shared and self._shard is not None and not stream.has_progress):
                 continue  # what did not change is not reported

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -20,7 +20,7 @@ from .picture import picture
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
 """Counts since the previous line, named as the metrics without `ingest_` and `_total`."""
 FIRST_REPORT_SECONDS = 3.0
-"""Time from a new stream's first commit to its first report. The checks follow, one at a call."""
+"""Time from a new stream's first commit to its first report."""
 _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
@@ -32,8 +32,6 @@ class Reporter:
         emit: takes an AssetObservation or AssetMaterialization, as `Journal.event` does.
         event: the class of the emitted event.
         log: for the batch lines. A stdlib logger keeps the lines out of Dagster's event log.
-        checks: evaluates and logs the stream's checks. Every event starts a round, and every later call runs a check of
-            the round, since a check takes seconds while Kafka is away.
         row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.
         log_seconds: minimum interval of the stream's log lines.
     """
@@ -49,19 +47,17 @@ class Reporter:
         clock: Clock,
         report_seconds: float,
         log: logging.Logger,
-        checks: Callable[[], Iterator[None]],
         row_count: Callable[[], int | None],
         log_seconds: float = 0.0,
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
-        self._topic, self._clock, self._log, self._checks = topic, clock, log, checks
+        self._topic, self._clock, self._log = topic, clock, log
         self._row_count = row_count
         self._unwritten = "superseded" if stream.key else "dropped_by_trigger"
         self._report_seconds = report_seconds
         self._report_at = clock.monotonic() + report_seconds
         self._logged, self._log_seconds, self._log_at = (0,) * len(LOGGED), log_seconds, clock.monotonic()
         self._dropped = 0
-        self._pending: Iterator[None] = iter(())
         self._first = False
 
     def restart(self, *, first: bool) -> None:
@@ -84,8 +80,6 @@ class Reporter:
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
             self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
-            self._pending = self._checks()
-        next(self._pending, None)
 
     def log(self, progress: Progress) -> None:
         """Log the commits since the last line, if any."""

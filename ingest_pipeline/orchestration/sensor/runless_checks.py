@@ -9,27 +9,10 @@ from typing import TypeAlias
 import dagster as dg
 
 from ...core.errors import IngestError
-from ...operations.judgement import StreamStatus
-from ...operations.status import statuses
 from ...operations.stream_context import StreamContext
 from ..asset_keys import asset_key
-from ..checks import (
-    ACCOUNTED,
-    AS_DECLARED,
-    EVALUATIONS,
-    NO_LOSS,
-    UNKNOWN,
-    UP_TO_DATE,
-    WITHIN_LIMIT,
-    CheckResult,
-    evaluated,
-    judged_up_to_date,
-    limit_reached,
-    newest_evaluation,
-    no_loss,
-    within_limit,
-)
-from ..job_checks import newest_outcomes
+from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, WITHIN_LIMIT, CheckResult, limit_reached, newest_evaluation
+from ..job_checks import check_results, newest_outcomes
 from ..view import View
 
 CHECK_SECONDS = 60.0
@@ -37,8 +20,8 @@ CHECK_SECONDS = 60.0
 IDLE_SECONDS = 900.0
 """How long Dagster is not asked for the runs and the checks of an idle stream."""
 
-Statuses: TypeAlias = Mapping[str, StreamStatus]
-"""Stream → status."""
+Results: TypeAlias = Mapping[str, Sequence[CheckResult]]
+"""Stream → results."""
 
 
 class RunlessChecks:
@@ -60,30 +43,27 @@ class RunlessChecks:
         return self._idle_since is not None and self._clock.monotonic() - self._idle_since < IDLE_SECONDS
 
     def after_tick(
-        self, instance: dg.DagsterInstance, *, has_runs: bool, has_lag: bool, statuses: Callable[[], Statuses]
+        self, instance: dg.DagsterInstance, *, has_runs: bool, has_lag: bool, results: Callable[[], Results]
     ) -> None:
         """After a tick without loss, with the runs from Dagster.
 
         Args:
-            statuses: of all streams, read when the first stream needs them.
+            results: of all streams, read when the first stream needs them.
         """
         self._idle_since = None
         if has_runs or not self._is_due():
             return
         outcomes = newest_outcomes(instance, [self._key])
-        failed = {check.name for check, passed in outcomes.items() if not passed}
-        was_lost = NO_LOSS in failed
-        if was_lost:  # the loss was accepted or dismissed, or the topic is back, and no run may follow
-            self._report(instance, no_loss(self._stream_context))
-        if WITHIN_LIMIT in failed and not limit_reached(instance, self._stream_context):
-            self._report(instance, within_limit(self._stream_context))  # the letters were settled or acknowledged
-        for name in failed & {ACCOUNTED, AS_DECLARED}:  # left unknown by an outage, or mended, and no run may follow
-            self._report(instance, evaluated(name, partial(EVALUATIONS[name], self._stream_context)))
-        if has_lag or UP_TO_DATE in failed:
-            status = statuses()[self._stream_context.stream.name]
-            allowed = self._stream_context.settings.max_delay_seconds
-            self._report(instance, judged_up_to_date(allowed, status))
-        elif not was_lost:
+        due = {check.name for check, passed in outcomes.items() if not passed}  # no run may follow what was mended
+        if WITHIN_LIMIT in due and limit_reached(instance, self._stream_context):
+            due.remove(WITHIN_LIMIT)
+        if has_lag:
+            due.add(UP_TO_DATE)
+        if due:
+            for result in results()[self._stream_context.stream.name]:
+                if result.name in due:
+                    self._report(instance, result)
+        if not due & {UP_TO_DATE, NO_LOSS}:
             self._idle_since = self._clock.monotonic()
 
     def servers_answered(self) -> None:
@@ -135,13 +115,13 @@ def evaluate_checks(
     Args:
         launches: whether a run starts now or waits for its turn.
     """
-    all_statuses = cache(lambda: {status.stream: status for status in statuses(stream_contexts)})
+    results = cache(partial(check_results, stream_contexts))
     owners = {run_id for stream in view.streams for run_id in stream.owners.values()}
     starting = launches or any(run.run_id not in owners for run in view.active)
     for stream in view.streams:
         if stream.name in checks:
             has_runs, has_lag = starting or bool(stream.owners), any(stream.lag.values())
-            checks[stream.name].after_tick(instance, has_runs=has_runs, has_lag=has_lag, statuses=all_statuses)
+            checks[stream.name].after_tick(instance, has_runs=has_runs, has_lag=has_lag, results=results)
 
 
 def _change_key(name: str, passed: bool, message: str) -> tuple[bool, str | bool]:

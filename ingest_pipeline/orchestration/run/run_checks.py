@@ -1,36 +1,32 @@
-"""The checks of a run of several streams, evaluated by one look beside the drain."""
+"""The checks of a run's streams, evaluated by one look beside the drain."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import TypeAlias
 
-from ...operations.stream_context import StreamContext
 from ..checks import CheckResult
 from .drained_stream import DrainedStream
 
-FIRST_SECONDS = 10.0
-"""Time from the first commit to the first look."""
+FIRST_SECONDS = 5.0
+"""Time from the first batch to the first look."""
 REPORT_SECONDS = 0.25
 """Interval of the reported results. The drain waits for each, up to 20 ms with SQLite."""
-Results: TypeAlias = Callable[[Sequence[StreamContext]], Mapping[str, Sequence[CheckResult]]]
-"""Streams → stream → results."""
 News: TypeAlias = list[tuple[DrainedStream, CheckResult]]
 
 
-class SharedChecks:
-    """Looks from time to time, and reports changed results one by one.
+class RunChecks:
+    """Looks from time to time, and reports the results that `DrainedStream.check_news` returns one by one.
 
     Args:
         executor: looks beside the drain.
-        seconds: interval of the looks.
     """
 
-    def __init__(self, streams: Sequence[DrainedStream], results: Results, executor: Executor, seconds: float) -> None:
-        self._streams, self._results, self._executor, self._seconds = streams, results, executor, seconds
-        self._clock = streams[0].context.clients.clock
+    def __init__(self, streams: Sequence[DrainedStream], executor: Executor) -> None:
+        self._streams, self._executor, self._seconds = streams, executor, streams[0].report_seconds
+        self._clients = streams[0].context.clients
         self._look_at: float | None = None
         self._report_at = 0.0
         self._look: Future[News] | None = None
@@ -38,9 +34,9 @@ class SharedChecks:
 
     def poll(self) -> None:
         """Called after every round of the drain."""
-        now = self._clock.monotonic()
+        now = self._clients.clock.monotonic()
         if self._look_at is None:
-            self._look_at = now + FIRST_SECONDS
+            self._look_at = now + min(FIRST_SECONDS, self._seconds)
         if self._look is not None and self._look.done():
             self._news.extend(self._look.result())
             self._look = None
@@ -62,15 +58,17 @@ class SharedChecks:
 
     def look(self) -> News:
         """The news of all streams, failed checks first."""
-        return sorted(self._all_news(), key=lambda news: news[1].passed)
+        news = sorted(self._all_news(), key=lambda news: news[1].passed)
+        self._clients.release_idle()
+        return news
 
     def _all_news(self) -> Iterator[tuple[DrainedStream, CheckResult]]:
-        results = self._results([stream.context for stream in self._streams])
+        results = self._streams[0].check_results([stream.context for stream in self._streams])
         for stream in self._streams:
             for result in results[stream.name]:
-                if (news := stream.checks.news(result)) is not None:
+                if (news := stream.check_news(result)) is not None:
                     yield stream, news
 
     def _report(self) -> None:
         stream, result = self._news.popleft()
-        stream.checks.report(result)
+        stream.report_check(result)

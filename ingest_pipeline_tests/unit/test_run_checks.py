@@ -1,4 +1,4 @@
-"""The checks of a run of several streams: one look for all, and one changed result at a time."""
+"""The checks of a run: one look for all, and one changed result at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.orchestration.checks import CheckResult
 from ingest_pipeline.orchestration.run.check_news import CheckNews
-from ingest_pipeline.orchestration.run.shared_checks import FIRST_SECONDS, REPORT_SECONDS, SharedChecks
+from ingest_pipeline.orchestration.run.run_checks import FIRST_SECONDS, REPORT_SECONDS, RunChecks
 from ingest_pipeline.testing import InlineExecutor, SettableClock
 
 LOOK_SECONDS = 600.0
@@ -22,20 +22,31 @@ class Streams:
     def __init__(self) -> None:
         self.clock = SettableClock()
         self.results = {name: {"up_to_date": True, "no_data_loss": True} for name in ("price", "temperature")}
-        self.looks = 0
+        self.looks = self.released = 0
         self.reported: list[tuple[str, str, bool]] = []
         self.before: dict[str, bool] = {}
         streams: list[Any] = [self._stream(name) for name in self.results]
-        self.checks = SharedChecks(streams, self._look, InlineExecutor(), LOOK_SECONDS)
+        self.checks = RunChecks(streams, InlineExecutor())
 
     def _stream(self, name: str) -> Any:
-        context = SimpleNamespace(clients=SimpleNamespace(clock=self.clock), name=name)
+        clients = SimpleNamespace(clock=self.clock, release_idle=self._release)
+        context = SimpleNamespace(clients=clients, name=name)
 
         def report(result: CheckResult) -> None:
             self.reported.append((name, result.name, result.passed))
 
         news = CheckNews(only_changes=True, last_passed=lambda check: self.before.get(f"{name} {check}"))
-        return SimpleNamespace(name=name, context=context, checks=SimpleNamespace(news=news.of, report=report))
+        return SimpleNamespace(
+            name=name,
+            context=context,
+            check_results=self._look,
+            report_seconds=LOOK_SECONDS,
+            check_news=news.of,
+            report_check=report,
+        )
+
+    def _release(self) -> None:
+        self.released = self.looks
 
     def _look(self, contexts: Sequence[Any]) -> Mapping[str, list[CheckResult]]:
         self.looks += 1
@@ -59,7 +70,7 @@ def test_one_look_is_for_all_streams_and_failures_come_first(streams: Streams) -
     streams.poll(0)
     assert streams.looks == 0
     streams.poll(FIRST_SECONDS)
-    assert streams.looks == 1
+    assert streams.looks == streams.released == 1
     for reported in range(1, 5):
         streams.poll(REPORT_SECONDS)
         assert len(streams.reported) == reported, "one at a time, because the drain waits"
