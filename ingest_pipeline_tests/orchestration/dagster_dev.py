@@ -14,6 +14,7 @@ from urllib.error import URLError
 
 import ingest_pipeline
 from ingest_pipeline.local.child_process import Child
+from ingest_pipeline.local.process_family import Family
 from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline_tests.orchestration.bench import wait_for
 
@@ -104,6 +105,12 @@ class DagsterDev:
         """The id of the session that all of its processes are in."""
         assert self._child is not None
         return self._child.pid
+
+    @property
+    def family(self) -> Family:
+        """All of its processes, also in other sessions."""
+        assert self._child is not None
+        return self._child.family
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The `data` of a GraphQL answer."""

@@ -1,0 +1,195 @@
+"""Code server and daemon stop, start and are replaced while runs drain."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ingest_pipeline.core.end_reasons import EndReason
+from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS
+from ingest_pipeline.orchestration import tags
+from ingest_pipeline.orchestration.sensor.alerts import SENSOR as ALERTS
+from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
+from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
+from ingest_pipeline_tests.orchestration.deployment import LOCATION, Deployment, end_group
+from ingest_pipeline_tests.orchestration.location import SUFFIX
+from ingest_pipeline_tests.orchestration.records import produce, temperatures
+from ingest_pipeline_tests.orchestration.webhook import serving_webhook
+from ingest_pipeline_tests.servers.broker import RealKafka
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
+JOB = "drain_temperature"
+GAP = """select coalesce(max(gap), 0) from (
+    select extract(epoch from ingested_at - lag(ingested_at) over (order by ingested_at))::float
+    from temperature where ingested_at >= to_timestamp(%s)
+) as gaps (gap)"""
+
+
+class Feed(threading.Thread):
+    """Writes temperatures ten times a second until `stop`."""
+
+    def __init__(self, kafka: RealKafka, topic: str) -> None:
+        super().__init__()
+        self.produced = 0
+        self._kafka, self._topic, self._ended = kafka, topic, threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.1):
+            produce(self._kafka.bootstrap_servers, self._topic, temperatures(4, first=self.produced))
+            self.produced += 4
+
+    def stop(self) -> int:
+        """Number of all records."""
+        self._ended.set()
+        self.join()
+        return self.produced
+
+
+class Pipeline:
+    """Two topics, a database and their settings."""
+
+    def __init__(self, kafka: RealKafka, url: str) -> None:
+        self.kafka, self.url, suffix = kafka, url, f"-{uuid.uuid4().hex[:8]}"
+        for stream in STREAMS:
+            kafka.create_topic(stream.topic + suffix, 2)
+        self.topic = STREAMS[0].topic + suffix
+        self.environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "DATABASE_URL": url,
+            "BATCH_TIMEOUT": "0.2",
+            "RUN_IDLE_SECONDS": "3600",
+            SUFFIX: suffix,
+        }
+
+    def rows(self) -> int:
+        count, distinct = query(
+            self.url, "select count(*), count(distinct (kafka_partition, kafka_offset)) from temperature"
+        )[0]
+        assert count == distinct
+        return int(count)
+
+    def owner(self) -> str:
+        """The run that drains temperatures, or an empty string."""
+        return next(
+            iter(
+                query(
+                    self.url,
+                    """select distinct run_id from ingest.position join pg_stat_activity
+                    on application_name = 'ingest ' || run_id
+                    where stream = 'temperature' and datname = current_database()""",
+                )
+            ),
+            "",
+        )
+
+    @contextmanager
+    def feed(self) -> Iterator[Feed]:
+        """Records come until the end of the block at the latest."""
+        feed = Feed(self.kafka, self.topic)
+        feed.start()
+        try:
+            yield feed
+        finally:
+            feed.stop()
+
+    def wait_for_all(self, feed: Feed) -> None:
+        """Stop the feed, and wait until every record is a row."""
+        produced = feed.stop()
+        wait_for("all rows", lambda: self.rows() == produced, every=0.2)
+
+    def next_owner(self, run_id: str = "") -> str:
+        """Wait for another run than this one."""
+        other: str = wait_for("a run", lambda: owner if (owner := self.owner()) != run_id else "", every=0.2)
+        return other
+
+    def wait_for_rows(self, count: int) -> None:
+        """Wait until this many rows more are stored."""
+        rows = self.rows() + count
+        wait_for("rows", lambda: self.rows() >= rows, every=0.2)
+
+
+@pytest.fixture
+def pipeline(kafka_server: RealKafka, database_url: str) -> Pipeline:
+    return Pipeline(kafka_server, database_url)
+
+
+def test_a_stopped_deployment_ends_its_runs_launches_none_and_starts_again_without_an_alert(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    with serving_webhook() as webhook:
+        # Every problem is posted at once, except for records that a busy machine leaves waiting.
+        alerts = {"ALERT_WEBHOOK_URL": webhook.address, "ALERT_AFTER_SECONDS": "0", "MAX_DELAY_SECONDS": "3600"}
+        with Deployment(tmp_path, {**pipeline.environ, **alerts}) as deployment, pipeline.feed() as feed:
+            code, daemon = deployment.code_server(), deployment.daemon()
+            first = pipeline.next_owner()
+            pipeline.wait_for_rows(100)
+            assert daemon.exit_code() == 0
+            before = {record.dagster_run.run_id for record in deployment.records(JOB)}
+            assert code.exit_code() == 0
+            runs = [record.dagster_run for record in deployment.records(JOB)]
+            assert {run.run_id for run in runs} == before
+            assert {(run.status, run.tags[tags.ENDED]) for run in runs} == {(dg.DagsterRunStatus.SUCCESS, "signal")}
+            deployment.code_server()
+            deployment.daemon()
+            pipeline.next_owner(first)
+            pipeline.wait_for_rows(100)
+            for _ in range(2):  # the second begins after the end of the first
+                deployment.wait_for_tick(ALERTS)
+            assert [text for text in webhook.texts if f"more than {UNATTENDED_SECONDS} s" not in text] == []
+            pipeline.wait_for_all(feed)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["killed", "beside the old one"])
+def test_the_runs_of_a_replaced_code_server_commit_until_their_successors_have_started(
+    pipeline: Pipeline, tmp_path: Path, beside: bool
+) -> None:
+    with pipeline.feed() as feed, Deployment(tmp_path, pipeline.environ) as deployment:
+        code, daemon = deployment.code_server(), deployment.daemon()
+        old_id = pipeline.next_owner()
+        pipeline.wait_for_rows(200)
+        began_at = time.time()
+        if beside:
+            deployment.change_port()
+        else:
+            code.kill()
+        deployment.code_server(TEMPERATURE_BATCH_TIMEOUT="0.1")
+        if beside:
+            assert daemon.exit_code() == 0
+            deployment.daemon()
+        new_id = pipeline.next_owner(old_id)
+        pipeline.wait_for_rows(200)
+        (gap,) = query(pipeline.url, GAP, began_at)
+        print(f"the longest gap between commits is {gap:.2f} s")
+        pipeline.wait_for_all(feed)
+        records = {record.dagster_run.run_id: record for record in deployment.records(JOB)}
+        assert records.keys() == {old_id, new_id}
+        old, new = records[old_id], records[new_id]
+        assert new.dagster_run.tags[tags.SUCCESSOR] == "definition"
+        assert new.dagster_run.tags[tags.DEFINITION] != old.dagster_run.tags[tags.DEFINITION]
+        assert (old.dagster_run.status, old.dagster_run.tags[tags.ENDED]) == (
+            dg.DagsterRunStatus.SUCCESS,
+            EndReason.YIELDED,
+        )
+        assert old.end_time is not None and new.start_time is not None
+        assert new.start_time < old.end_time
+
+
+def test_ctrl_c_leaves_no_process_of_dagster_dev(pipeline: Pipeline, tmp_path: Path) -> None:
+    with pipeline.feed() as feed:
+        with DagsterDev(tmp_path, pipeline.environ, ["-m", LOCATION]) as dagster:
+            run_id = pipeline.next_owner()
+            end_group(dagster.family, signal.SIGINT)
+        with DagsterDev(tmp_path, pipeline.environ, ["-m", LOCATION]) as dagster:
+            run = dagster.run(run_id)
+            assert (run.status, run.tags[tags.ENDED]) == ("SUCCESS", "signal")
+            pipeline.next_owner(run_id)
+            pipeline.wait_for_all(feed)
