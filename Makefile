@@ -21,11 +21,11 @@ RECORDS ?= 100000
 STEPS ?= 100000
 SEED ?= 1
 
-.PHONY: help install demo demo-kill test long-test scale-test ui-test check kafka lock sbom audit bench bench-quick chaos fuzz simulate clean
+.PHONY: help install demo demo-kill test long-test scale-test ui-test container-test check kafka lock sbom audit bench bench-quick chaos fuzz simulate clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-12s %s\n' "$$name" "$$text"; done
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 install: $(STAMP) ## Make .venv with the locked packages and this one, editable
 
@@ -56,6 +56,9 @@ scale-test: install ## Two Celery workers on a real Redis: one is killed in mid-
 
 ui-test: install ## Test Dagster's UI in a real browser (needs Chromium) and renew docs/images
 	@SCREENSHOTS=docs/images $(BIN)/pytest ingest_pipeline_tests/ui $(ARGS)
+
+container-test: install ## Start docker-compose.yml with a new image, kill and stop it, count the rows (needs Docker. ARGS=--stand-ins needs no registry)
+	@$(BIN)/python -m ingest_pipeline_tests.containers $(ARGS)
 
 check: install ## Format, lint, types, docs, tests
 	@$(BIN)/ruff format --check --quiet

@@ -62,7 +62,7 @@ def test_servers_stop_after_the_runs_and_the_daemon_before_them(compose: dict[st
     services = compose["services"]
     assert services["code"]["depends_on"].keys() >= {"kafka", "postgres"}
     assert "code" in services["daemon"]["depends_on"]
-    assert services["code"]["stop_grace_period"] == "30s"
+    assert {services[name]["stop_grace_period"] for name in OURS} == {"30s"}
 
 
 def test_ports_are_published_on_the_loopback_interface_only(compose: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""docker-compose.yml for real: `make container-test`."""
