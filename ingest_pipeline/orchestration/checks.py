@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import (
@@ -66,6 +66,10 @@ class CheckResult:
             severity=self.severity,
             description=self.description,
         )
+
+
+Results: TypeAlias = Mapping[str, Sequence[CheckResult]]
+"""Stream → the results of its checks."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from .checks import (
     UP_TO_DATE,
     WITHIN_LIMIT,
     CheckResult,
+    Results,
     at_limit,
     evaluated,
     judged_accounts,
@@ -69,7 +70,7 @@ def job_checks(job: str, stream_contexts: Sequence[StreamContext]) -> dg.AssetCh
     return evaluate
 
 
-def check_results(stream_contexts: Sequence[StreamContext]) -> dict[str, list[CheckResult]]:
+def check_results(stream_contexts: Sequence[StreamContext]) -> Results:
     """Stream → the results of its checks now. The servers are asked once for all streams."""
     from ..postgres.schema import compared_tables
 

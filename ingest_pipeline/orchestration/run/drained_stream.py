@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import dagster as dg
 
@@ -31,7 +31,7 @@ from ...core.start import begin, check_identity, unanswered_words
 from ...operations.limits import batch_limits
 from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
-from ..checks import CheckResult, at_limit
+from ..checks import CheckResult, Results, at_limit
 from ..job_checks import check_results
 from ..view import START_GRACE_SECONDS
 from .check_news import CheckNews
@@ -46,9 +46,6 @@ run."""
 
 NOTED_SECONDS = 60.0
 """Interval for noting a lasting failure in the ledger. The note stays newer than an operator's last action."""
-
-
-Results: TypeAlias = Callable[[Sequence[StreamContext]], Mapping[str, Sequence[CheckResult]]]
 
 
 class DrainedStream:
@@ -81,13 +78,14 @@ class DrainedStream:
         share: Callable[[Collection[int]], list[int]],
         neighbours: int = 0,
         last_passed: Callable[[str], bool | None] = lambda name: None,
-        check_results: Results = check_results,
+        check_results: Callable[[Sequence[StreamContext]], Results] = check_results,
     ) -> None:
         self.context, self.name, self.key = context, context.stream.name, key
         self.opening: Opening | None = None
         self._lane: Lane | None = None
-        self._journal, self._log, self._stop, self._share = journal, log, stop, share
+        self._journal, self._stop, self._share = journal, stop, share
         self._neighbours = neighbours
+        report_as = context.settings.report_as
         self.report_seconds = context.settings.report_seconds * (1 + neighbours / 10)
         self.check_results, self._news = check_results, CheckNews(neighbours > 0, last_passed)
         self._earlier_state: EarlierState | None = None
@@ -96,7 +94,18 @@ class DrainedStream:
         self._failure: str | None = None
         self.refusal: IngestError | None = None
         self._silent: list[int] = []
-        self._reporter = self._new_reporter()
+        self._reporter = Reporter(
+            stream=context.stream,
+            key=key,
+            event=dg.AssetMaterialization if report_as == ReportAs.MATERIALIZATION else dg.AssetObservation,
+            emit=journal.event,
+            topic=context.topic,
+            clock=context.clients.clock,
+            report_seconds=self.report_seconds,
+            log=log,
+            row_count=lambda: known_row_count(context, log),
+            log_seconds=neighbours,
+        )
 
     def prepare(self, look: FirstLook | None = None) -> None:
         """Prepare tables and positions for the beginning of a run. An error sets the stream aside, and so does a pause
@@ -274,21 +283,6 @@ class DrainedStream:
         if self._silent:
             metadata["not_drained"] = unanswered_words(self._silent)
         return dg.MaterializeResult(asset_key=self.key, metadata=metadata)
-
-    def _new_reporter(self) -> Reporter:
-        settings = self.context.settings
-        return Reporter(
-            stream=self.context.stream,
-            key=self.key,
-            event=dg.AssetMaterialization if settings.report_as == ReportAs.MATERIALIZATION else dg.AssetObservation,
-            emit=self._journal.event,
-            topic=self.context.topic,
-            clock=self.context.clients.clock,
-            report_seconds=self.report_seconds,
-            log=self._log,
-            row_count=lambda: known_row_count(self.context, self._log),
-            log_seconds=self._neighbours,
-        )
 
     def note_failure(self, why: str, stops: bool) -> bool:
         """Store the failure for `ingest status`. The command itself reports an outage of PostgreSQL. Returns whether

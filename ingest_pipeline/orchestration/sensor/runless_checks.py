@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import TypeAlias
 
 import dagster as dg
 
 from ...core.errors import IngestError
 from ...operations.stream_context import StreamContext
 from ..asset_keys import asset_key
-from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, WITHIN_LIMIT, CheckResult, limit_reached, newest_evaluation
+from ..checks import NO_LOSS, UNKNOWN, UP_TO_DATE, WITHIN_LIMIT, CheckResult, Results, limit_reached, newest_evaluation
 from ..job_checks import check_results, newest_outcomes
 from ..view import View
 
@@ -19,9 +18,6 @@ CHECK_SECONDS = 60.0
 """Interval of the evaluations, and for how long ticks must fail before `up_to_date` is reported as unknown."""
 IDLE_SECONDS = 900.0
 """How long Dagster is not asked for the runs and the checks of an idle stream."""
-
-Results: TypeAlias = Mapping[str, Sequence[CheckResult]]
-"""Stream → results."""
 
 
 class RunlessChecks:
