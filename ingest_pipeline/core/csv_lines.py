@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 
-from .errors import RecordRefused, RefusalStage
+from .errors import RecordRefused, RecordSkipped, RefusalStage
 from .fields import Field
 from .formats import Csv
 
@@ -23,7 +23,8 @@ class CsvReader:
         self._delimiter = csv_format.delimiter
 
     def read(self, value: bytes) -> Mapping[str, str | None]:
-        """Field → text, or None for an empty value of a nullable field. Raises RecordRefused."""
+        """Field → text, or None for an empty value of a nullable field. Raises RecordRefused, and
+        RecordSkipped for a header."""
         try:
             text = value.decode("utf-8-sig")  # a file's first line may begin with a byte order mark
             rows = list(csv.reader([text.rstrip("\r\n")], delimiter=self._delimiter, strict=True))
@@ -34,5 +35,7 @@ class CsvReader:
         if len(rows) != 1 or len(rows[0]) != len(self._names):
             count = len(rows[0]) if len(rows) == 1 else 0
             raise RecordRefused(f"{count} values, {len(self._names)} are declared", stage=RefusalStage.DECODE)
+        if rows[0] == self._names and len(rows[0]) > 1:
+            raise RecordSkipped("the line of the fields' names", stage=RefusalStage.DECODE)
         pairs = zip(self._names, rows[0], strict=True)
         return {name: None if text == "" and name in self._nullable else text for name, text in pairs}

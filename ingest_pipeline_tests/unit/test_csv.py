@@ -11,7 +11,7 @@ import pytest
 
 from ingest_pipeline import Csv, Stream
 from ingest_pipeline.core.choices import NaiveTimestamps
-from ingest_pipeline.core.errors import RecordRefused, SettingsError
+from ingest_pipeline.core.errors import RecordRefused, RecordSkipped, SettingsError
 from ingest_pipeline.operations.decoders import decoder_of
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -79,6 +79,17 @@ def test_a_bad_line_is_refused(value: bytes, reason: str) -> None:
     with pytest.raises(RecordRefused) as raised:
         decode(value)
     assert raised.value.message == reason
+
+
+def test_a_header_stores_no_row() -> None:
+    header = b"device,count,level,ok,price,day,event_time"
+    for line in (header, b"\xef\xbb\xbf" + header + b"\r\n"):
+        with pytest.raises(RecordSkipped):
+            decode(line)
+    with pytest.raises(RecordRefused, match="Expected `int`"):
+        decode(header.replace(b"day", b"date"))
+    single = Stream("name", msgspec.defstruct("Name", [("name", str)]), format=Csv())
+    assert decoder_of(single, NaiveTimestamps.UTC, pytest.fail).decode(b"name") == ("name",)
 
 
 def test_a_csv_value_holds_no_list() -> None:
