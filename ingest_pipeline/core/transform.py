@@ -66,5 +66,5 @@ def _type_of_result(item: Field) -> Any:
     """The declared type. A time of another form was read before."""
     if item.time_form is None:
         return item.decode_type
-    aware = Annotated[datetime, msgspec.Meta(tz=True)]
-    return aware | None if item.nullable else aware
+    result: Any = Annotated[datetime, msgspec.Meta(tz=True)] if item.python_type is datetime else item.python_type
+    return result | None if item.nullable else result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -53,6 +53,14 @@ def test_the_row_is_made_of_the_functions_result(fields: dict[str, Any], row: tu
             decoder(to_celsius).decode(value(**fields))
         return
     assert decoder(to_celsius).decode(value(**fields)) == row
+
+
+def test_a_date_of_another_form_is_a_date() -> None:
+    event = msgspec.defstruct(
+        "Event", [("day", Annotated[date, Epoch("d")]), ("end", Annotated[date, Epoch("d")] | None)]
+    )
+    rows = JsonDecoder(Stream("event", event, transform=lambda event: event))
+    assert rows.decode(b'{"day":20484,"end":null}') == (date(2026, 1, 31), None)
 
 
 def test_none_stores_no_row() -> None:
