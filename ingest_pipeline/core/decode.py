@@ -26,7 +26,7 @@ from .many import merged, try_map
 from .nesting import StructVariant, flat, has_checks
 from .reasons import by_its_check, inside, reason_of, refusal
 from .stream import Stream
-from .time_forms import EPOCH_HINT, ISO
+from .time_forms import EPOCH_HINT, ISO, is_unix_time
 from .timestamps import may_have_nanoseconds
 from .transform import Transform
 from .value_checks import FIRST_YEAR, LAST_YEAR, ValueChecks
@@ -51,7 +51,7 @@ class RecordDecoder:
         self._limits = ValueChecks(stream.fields, naive_timestamps)
         self._checks = stream.transform is not None or any(map(has_checks, self._shape.structs))
         documents = self._documents = Documents(stream.fields, sent=codec.is_json and not self._checks)
-        self._declared = StructVariant(self._shape, lambda item: documents.type_of(item, item.decode_type))
+        self._declared = StructVariant(self._shape, self._fast_type)
         lenient = StructVariant(self._shape, self._lenient_type, checks=False)
         self._fast, self._lenient = codec.decoder(self._declared.type), codec.decoder(lenient.type)
         self._fast_many = codec.decoder_of_many(self._declared.type)
@@ -169,7 +169,7 @@ class RecordDecoder:
             raise RecordRefused(reason, stage=RefusalStage.DECODE) from None
         values = list(self._leaves(event))
         for i in self._times:
-            if values[i] is not None:
+            if values[i] is not None or not self._fields[i].nullable:
                 values[i] = self._parse_time(values[i], self._fields[i])
         return event, values
 
@@ -187,7 +187,7 @@ class RecordDecoder:
         if self._forms:
             changed = list(values)
             for i, item in self._forms:
-                if changed[i] is not None:
+                if changed[i] is not None or not item.nullable:
                     changed[i] = self._parse_time(changed[i], item)
             values = tuple(changed)
         return self._as_jsonb(values)
@@ -213,26 +213,31 @@ class RecordDecoder:
             return reason + EPOCH_HINT if "`, got `int`" in reason or "`, got `float`" in reason else reason
         return reason
 
-    def _lenient_type(self, item: Field) -> Any:
-        if item.python_type is datetime and item.time_form is None and not self._codec.is_json:
+    def _fast_type(self, item: Field) -> Any:
+        if item.time_form is not None and not self._codec.is_json:  # the format may have times of its own
             return Any
-        return self._documents.type_of(item, item.lenient_type)
+        return self._documents.type_of(item, item.decode_type)
+
+    def _lenient_type(self, item: Field) -> Any:
+        if item.python_type is datetime and not self._codec.is_json:
+            return Any
+        return self._fast_type(item) if item.time_form else self._documents.type_of(item, item.lenient_type)
 
     def _needs_builtins(self, item: Field) -> bool:
         """Whether a jsonb value may hold Structs or, in a format other than JSON, times and bytes."""
         return item.holds_structs or (item.python_type in (dict, list) and not self._codec.is_json)
 
     def _parse_time(self, value: Any, item: Field) -> date:
-        if isinstance(value, datetime):
-            return self._limits.zoned(value, item)
-        if item.time_form is None and not isinstance(value, str):
-            reason = f"Expected `datetime`, got `{type(value).__name__}` - at `$.{item.path}`"
+        if value is None or (item.time_form is None and not isinstance(value, str | datetime)):
+            got = "null" if value is None else type(value).__name__
+            reason = f"Expected `{item.python_type.__name__}`, got `{got}` - at `$.{item.path}`"
             hint = EPOCH_HINT if isinstance(value, int | float) else ""
             raise RecordRefused(reason + hint, stage=RefusalStage.DECODE)
         try:
             time = (item.time_form or ISO).read(value)
         except ValueError as error:
-            raise RecordRefused(f"{error} - at `$.{item.path}`", stage=RefusalStage.TIMESTAMP) from None
+            hint = EPOCH_HINT if item.time_form is None and is_unix_time(value) else ""
+            raise RecordRefused(f"{error} - at `$.{item.path}`{hint}", stage=RefusalStage.TIMESTAMP) from None
         return self._limits.zoned(time, item) if item.python_type is datetime else time.date()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal
@@ -20,12 +21,15 @@ _PER_SECOND: dict[str, int | Fraction] = {
     "us": 1_000_000,
     "ns": 1_000_000_000,
 }
+_UNITS = {"d": "days", "s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
 EPOCH_HINT = ', which Annotated[datetime, Epoch("ms")] reads as a number of milliseconds since 1970'
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """`Annotated[datetime, Epoch("ms")]` reads a number of units since 1970-01-01 in UTC. A date is the day in UTC.
+    """`Annotated[datetime, Epoch("ms")]` reads a number of units since 1970-01-01 in UTC, or a text with the
+    number. A date is the day in UTC.
 
     Attributes:
         unit: "d", "s", "ms", "us" or "ns". Fractions below a microsecond are cut.
@@ -40,19 +44,22 @@ class Epoch:
     @property
     def wire_type(self) -> Any:
         """The type of the value in the record."""
-        return int | float
+        return int | float | str
 
-    def read(self, number: float) -> datetime:
-        """The time in UTC. Raises ValueError for a number outside the years 1 to 9999."""
+    def read(self, value: object) -> datetime:
+        """The time in UTC. Raises ValueError for a time outside the years 1 to 9999, and for another value."""
+        if isinstance(value, date):
+            return _as_time(value)
+        number = Fraction(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+        if isinstance(number, bool) or not isinstance(number, int | float | Fraction) or number != number:
+            raise ValueError(f"not a number of {_UNITS[self.unit]} since 1970")
         per_second = _PER_SECOND[self.unit]
         try:
-            if isinstance(number, int):
-                return _EPOCH + timedelta(microseconds=number * 1_000_000 // per_second)
-            return _EPOCH + timedelta(seconds=number / per_second)
+            if isinstance(number, float):
+                return _EPOCH + timedelta(seconds=number / per_second)
+            return _EPOCH + timedelta(microseconds=int(number * 1_000_000 // per_second))
         except OverflowError:
             raise ValueError("timestamp outside years 1 to 9999") from None
-        except ValueError:  # NaN
-            raise ValueError("not a number of seconds since 1970") from None
 
 
 @dataclass(frozen=True)
@@ -81,18 +88,31 @@ class TimeFormat:
         """The type of the value in the record."""
         return str
 
-    def read(self, text: str) -> datetime:
-        """The time, naive if neither text nor `zone` says a zone. Raises ValueError."""
+    def read(self, value: object) -> datetime:
+        """The time, naive if neither the value nor `zone` says a zone. Raises ValueError."""
         try:
-            time = datetime.strptime(text, self.pattern) if self.pattern else parse_timestamp(text)
-        except ValueError:
+            time = _as_time(value) if isinstance(value, date) else self._parsed(value)
+        except (ValueError, TypeError):
             form = f"of the form {self.pattern}" if self.pattern else "an ISO 8601 timestamp"
             raise ValueError(f"not {form}") from None
         return time.replace(tzinfo=self._zone_info) if time.tzinfo is None and self.zone else time
 
+    def _parsed(self, text: Any) -> datetime:
+        return datetime.strptime(text, self.pattern) if self.pattern else parse_timestamp(text)
+
     @cached_property
     def _zone_info(self) -> ZoneInfo:
         return ZoneInfo(self.zone)
+
+
+def is_unix_time(text: str) -> bool:
+    """Whether the text has as many digits as a present time in seconds, milliseconds, microseconds or nanoseconds."""
+    return text.isdigit() and len(text) in (10, 13, 16, 19)
+
+
+def _as_time(value: date) -> datetime:
+    """A time of a format that has times of its own. A day is midnight in UTC."""
+    return value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)
 
 
 TimeForm = Epoch | TimeFormat

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +18,7 @@ from ..core.many import try_map
 from ..core.nesting import Nested, Shape
 from ..core.stream import Stream
 from ..core.time_forms import Epoch
-from .avro_batch import AvroBatch, batch_of
+from .avro_batch import TEXT_OF, AvroBatch, batch_of, loaded
 from .registry import ID_BYTES, SchemaId, SchemaRegistry, WriterSchema, prefix_of, schema_id_of
 
 _read_record: Any = fastavro.schemaless_reader
@@ -38,6 +37,13 @@ def _local_nanoseconds(value: int, _writer: Any = None, _reader: Any = None) -> 
     return _nanoseconds(value).replace(tzinfo=None)
 
 
+def _text_of(kind: str) -> Callable[..., str]:
+    read = fastavro.read.LOGICAL_READERS[kind]
+    return lambda value, writer=None, reader=None: read(value, writer, reader).isoformat()
+
+
+for storage, logical in (("int", "time-millis"), ("long", "time-micros")):
+    fastavro.read.LOGICAL_READERS[f"{storage}-{TEXT_OF}{logical}"] = _text_of(f"{storage}-{logical}")
 # fastavro has no readers of its own for these two.
 fastavro.read.LOGICAL_READERS.setdefault("long-timestamp-nanos", _nanoseconds)
 fastavro.read.LOGICAL_READERS.setdefault("long-local-timestamp-nanos", _local_nanoseconds)
@@ -78,8 +84,10 @@ class AvroReader:
             record = _read_record(text, schema, None)
         except MemoryError:
             raise
-        except Exception:  # fastavro raises whatever the bytes lead it to
-            raise self._refused_by_schema("the bytes do not follow", prefix) from None
+        except Exception as error:  # fastavro raises whatever the bytes lead it to
+            is_time = isinstance(error, OverflowError | ValueError) and not isinstance(error, UnicodeError)
+            words = "a time is outside the years 1 to 9999, or " if is_time else ""
+            raise self._refused_by_schema(f"{words}the bytes do not follow", prefix) from None
         if text.read(1):
             raise self._refused_by_schema("bytes are left behind a record of", prefix)
         return record
@@ -118,8 +126,8 @@ class AvroReader:
             )
         try:
             for reference in writer.references:
-                fastavro.parse_schema(json.loads(reference), named)
-            return fastavro.parse_schema(json.loads(writer.text), named)
+                fastavro.parse_schema(loaded(reference), named)
+            return fastavro.parse_schema(loaded(writer.text), named)
         except (SchemaParseException, UnknownType, ValueError) as error:
             raise RecordRefused(
                 f"{writer} cannot be parsed ({type(error).__name__})", stage=RefusalStage.DECODE

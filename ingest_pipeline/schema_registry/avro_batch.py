@@ -26,6 +26,22 @@ _TIMES = {"timestamp-millis": 1000, "timestamp-micros": 1}
 """Logical type → microseconds of its unit."""
 
 
+_TIMES_OF_DAY = ("time-millis", "time-micros")
+TEXT_OF = "ingest-text-of-"
+"""In front of a logical type whose values are read as text."""
+
+
+def loaded(text: str) -> Any:
+    """A schema's JSON. Times of day are read as text, because an event has no type for them."""
+    return json.loads(text, object_hook=_times_of_day_as_text)
+
+
+def _times_of_day_as_text(schema: dict[str, Any]) -> dict[str, Any]:
+    if schema.get("logicalType") in _TIMES_OF_DAY:
+        schema["logicalType"] = TEXT_OF + schema["logicalType"]
+    return schema
+
+
 class AvroBatch:
     """Reads records of a writer's schema.
 
@@ -37,8 +53,8 @@ class AvroBatch:
     def __init__(self, writer: WriterSchema) -> None:
         named: dict[str, Any] = {}
         for reference in writer.references:
-            fastavro.parse_schema(json.loads(reference), named)
-        schema = json.loads(writer.text)
+            fastavro.parse_schema(loaded(reference), named)
+        schema = loaded(writer.text)
         self._times: list[tuple[str, int]] = []
         fields = [{**field, "type": self._without_time(field["name"], field["type"])} for field in schema["fields"]]
         fields.append({"name": _END_NAME, "type": {"type": "fixed", "name": _END_NAME, "size": len(_END)}})

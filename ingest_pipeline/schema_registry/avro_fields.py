@@ -75,7 +75,7 @@ def _listed(kind: Any) -> list[Any]:
 
 
 def _kind(schema: Any) -> str:
-    """The kind of an InferredField. "" for a type without a column, such as a time of day."""
+    """The kind of an InferredField. "" for a type without a column."""
     kind = schema["type"] if isinstance(schema, dict) else schema
     logical = schema.get("logicalType", "") if isinstance(schema, dict) else ""
     if isinstance(kind, dict):
@@ -84,7 +84,9 @@ def _kind(schema: Any) -> str:
         return "object"
     if logical.startswith(_TIMES):
         return "datetime"
-    if logical.startswith("time-") or logical == "duration":
+    if logical.startswith("time-"):
+        return "str"
+    if logical == "duration":
         return ""
     return _LOGICAL.get(logical, "") or _KINDS.get(kind, "")
 

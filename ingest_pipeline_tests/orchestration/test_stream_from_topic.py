@@ -139,9 +139,9 @@ def test_avro_follows_the_registry(make_bench: Make, topic: Bench, registry: Sch
         assert location.stream.format == Avro()
         assert location.rows() == 4
         table = location.stream.table
-        assert location.query(f"select event_time, price, site_city, former_city, labels from {table} limit 1") == [
-            (datetime(2026, 1, 31, tzinfo=UTC), Decimal("1.50"), "Oslo", None, {"a": "b"})
-        ]
+        assert location.query(
+            f"select event_time, price, noon, site_city, former_city, labels from {table} limit 1"
+        ) == [(datetime(2026, 1, 31, tzinfo=UTC), Decimal("1.50"), "12:00:00", "Oslo", None, {"a": "b"})]
 
 
 def test_json_with_schema_ids_is_read_behind_the_id(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import avro.io
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_pipeline import Avro, Stream
+from ingest_pipeline import Avro, Epoch, Stream, TimeFormat
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.codecs import ObjectCodec
 from ingest_pipeline.core.decode import RecordDecoder
@@ -133,6 +133,55 @@ def test_nanoseconds_are_cut_to_microseconds() -> None:
     nanos = record("Point", x="double", at={"type": "long", "logicalType": "timestamp-nanos"})
     value = value_of(plain, {"x": 1.0, "at": 1_767_323_045_678_901_999})
     assert both_ways(decoder(Point, nanos), value) == (1.0, AT.replace(microsecond=678901))
+
+
+MICROS = {"type": "long", "logicalType": "local-timestamp-micros"}
+US = round(AT.timestamp() * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind", "sent", "stored"),
+    [
+        (Annotated[datetime, TimeFormat(zone="Asia/Tokyo")], MICROS, US, AT - timedelta(hours=9)),
+        (Annotated[datetime, TimeFormat(zone="Asia/Tokyo")], MILLIS, US // 1000, AT),
+        (Annotated[datetime, Epoch("s")], MILLIS, US // 1000, AT),
+        (Annotated[datetime, Epoch("ms")], "string", str(US // 1000), AT),
+        (Annotated[date, Epoch("d")], {"type": "int", "logicalType": "date"}, 20484, date(2026, 1, 31)),
+        (Annotated[date, Epoch("d")], "int", 20484, date(2026, 1, 31)),
+        (str, {"type": "int", "logicalType": "time-millis"}, 3_723_004, "01:02:03.004000"),
+        (str | None, ["null", {"type": "long", "logicalType": "time-micros"}], 3_723_000_000, "01:02:03"),
+    ],
+)
+def test_a_time_of_avro_fits_every_declaration_of_a_time(declared: Any, kind: Any, sent: Any, stored: Any) -> None:
+    """The plain type of the logical one has the same bytes."""
+    plain = ["null", kind[1]["type"]] if isinstance(kind, list) else kind["type"] if isinstance(kind, dict) else kind
+    value = value_of(record("Event", x=plain), {"x": sent})
+    assert both_ways(decoder(msgspec.defstruct("Event", [("x", declared)]), record("Event", x=kind)), value) == (
+        stored,
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind", "sent", "reason"),
+    [
+        (datetime, ["null", MILLIS], None, "Expected `datetime`, got `null` - at `$.x`"),
+        (Annotated[datetime, Epoch("s")], ["null", "int"], None, "Expected `datetime`, got `null` - at `$.x`"),
+        (Annotated[datetime, Epoch("s")], "boolean", True, "not a number of seconds since 1970 - at `$.x`"),
+        (Annotated[datetime, TimeFormat("%Y")], "int", 2026, "not of the form %Y - at `$.x`"),
+    ],
+)
+def test_another_value_for_a_time_is_refused(declared: Any, kind: Any, sent: Any, reason: str) -> None:
+    schema = record("Event", x=kind)
+    rows = decoder(msgspec.defstruct("Event", [("x", declared)]), schema)
+    assert refused(rows, value_of(schema, {"x": sent})).message == reason
+
+
+@pytest.mark.parametrize("kind", [MILLIS, {"type": "int", "logicalType": "date"}], ids=["timestamp", "date"])
+def test_a_time_that_python_cannot_hold_has_a_reason_of_its_own(kind: Any) -> None:
+    value = value_of(record("Event", x=kind["type"]), {"x": 10**15 if kind["type"] == "long" else 10**7})
+    reason = "a time is outside the years 1 to 9999, or the bytes do not follow schema id 7 of points-value"
+    event = msgspec.defstruct("Event", [("x", datetime if kind is MILLIS else date)])
+    assert refused(decoder(event, record("Event", x=kind)), value).message == reason
 
 
 class Everything(msgspec.Struct):

@@ -12,6 +12,7 @@ from ingest_pipeline import Csv, Epoch, Stream, TimeFormat
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
+from ingest_pipeline.core.time_forms import EPOCH_HINT
 from ingest_pipeline.operations.decoders import decoder_of
 
 AT = datetime(2026, 1, 31, 5, 30, 0, 123456, UTC)
@@ -43,6 +44,10 @@ def read(form: Any, text: str, **options: Any) -> datetime | None:
         ("ms", f"{SECONDS}123.5", AT.replace(microsecond=123_500)),
         ("us", f"{SECONDS}123456", AT),
         ("ns", f"{SECONDS}123456999", AT),
+        ("ms", f'"{SECONDS}123"', AT.replace(microsecond=123_000)),
+        ("ns", f'"{SECONDS}123456999.5"', AT),
+        ("s", f'"{SECONDS}.1234567"', AT),
+        ("s", '"-1"', datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
         ("s", "-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
         ("d", "20484.5", datetime(2026, 1, 31, 12, tzinfo=UTC)),
         ("s", "0", datetime(1970, 1, 1, tzinfo=UTC)),
@@ -53,11 +58,15 @@ def test_an_epoch_number_is_a_time(unit: Any, text: str, time: datetime | None) 
     assert read(Epoch(unit), text) == time
 
 
+NO_NUMBERS = ("", " 5", "2026-01-31T05:30:00Z", "1e999999999", "1/3", "1_000", "\uff11", "NaN", "9" * 31)
+
+
 @pytest.mark.parametrize(
     ("form", "text", "reason"),
     [
-        (Epoch("s"), f'"{SECONDS}"', "Expected `int | float | null`, got `str` - at `$.at`"),
-        (Epoch("s"), "true", "Expected `int | float | null`, got `bool` - at `$.at`"),
+        (Epoch("s"), "true", "Expected `int | float | str | null`, got `bool` - at `$.at`"),
+        *((Epoch("us"), f'"{text}"', "not a number of microseconds since 1970 - at `$.at`") for text in NO_NUMBERS),
+        (Epoch("s"), f'"{SECONDS}123"', "timestamp outside years 1 to 9999 - at `$.at`"),
         (Epoch("s"), f"{SECONDS}123", "timestamp outside years 1 to 9999 - at `$.at`"),
         (Epoch("ns"), "1e400", "Number out of range - at `$.at`"),
         (Epoch("s"), "1e300", "timestamp outside years 1 to 9999 - at `$.at`"),
@@ -71,6 +80,16 @@ def test_another_value_is_refused_without_a_quotation(form: Any, text: str, reas
         read(form, text)
     assert raised.value.message == reason
     assert decoder(form).decode_many([b'{"at": %s}' % text.encode()]) == ([], [0])
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("1769837400", True), ("1769837400123", True), ("20260131053000250", False)]
+)
+def test_digits_without_an_epoch_name_the_remedy(text: str, hint: bool) -> None:
+    rows = JsonDecoder(Stream("event", msgspec.defstruct("Event", [("at", datetime)])))
+    with pytest.raises(RecordRefused) as raised:
+        rows.decode(b'{"at": "%s"}' % text.encode())
+    assert raised.value.message == "not an ISO 8601 timestamp - at `$.at`" + EPOCH_HINT * hint
 
 
 BERLIN = "Europe/Berlin"
