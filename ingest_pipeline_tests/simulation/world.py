@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from ingest_pipeline.core.errors import IngestError
+from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.start import StartPolicy
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.limits import letter_limits
@@ -133,6 +134,14 @@ class World(SharedState):
 
     def decoder(self, stream: Stream) -> SimDecoder:
         return SimDecoder(READING, self.settings.for_stream(stream.name).naive_timestamps)
+
+    def record_rules(self, stream: Stream) -> RecordRules:
+        own = self.settings.for_stream(stream.name)
+        return RecordRules(
+            max_record_bytes=own.max_record_bytes,
+            dead_letter_max_bytes=own.dead_letter_max_bytes,
+            tombstones=own.tombstones,
+        )
 
     def start_policy(self, stream: Stream) -> StartPolicy:
         return StartPolicy(self.settings.for_stream(stream.name).start_from, None, self.group_id(stream))
