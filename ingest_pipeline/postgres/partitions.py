@@ -97,7 +97,7 @@ def maintain(database: Database, stream: Stream) -> str:
     with database.connect(f"dropping partitions of stream {stream.name}") as connection:
         dropped, deleted = drop_partitions(connection, stream, database.schemas)
     return (
-        f"{stream.name}: made {', '.join(made) or 'no partition'}, dropped {', '.join(dropped) or 'none'}, deleted"
+        f"{stream.table}: made {', '.join(made) or 'no partition'}, dropped {', '.join(dropped) or 'none'}, deleted"
         f" {deleted:,} rows of the DEFAULT partition"
         + "".join(f". Another table is called {name}: rename that table to get the partition" for name in taken)
     )

@@ -137,6 +137,32 @@ def test_a_fault_is_named_with_its_file_and_line(project: Path, old: str, new: s
     assert f"defs/reading/defs.yaml:{line}" in message
 
 
+def test_a_fault_in_a_route_is_named_with_its_line(project: Path) -> None:
+    write(project, "event", "type: ingest_pipeline.KafkaToPostgres\nattributes:\n" + ROUTED)
+    assert "clicks" in {table.table for stream in project_streams(project) for table in stream.tables}
+    write(
+        project,
+        "event",
+        "type: ingest_pipeline.KafkaToPostgres\nattributes:\n" + ROUTED.replace("url: str", "url: text"),
+    )
+    with pytest.raises(Exception, match="event") as refused:
+        loaded(project)
+    message = chain(refused.value)
+    assert "there is no type 'text'" in message
+    assert "defs/event/defs.yaml:10" in message
+
+
+ROUTED = """  name: event
+  fields: {kind: str}
+  route:
+    field: kind
+    tables:
+      click:
+        table: clicks
+        fields: {url: str}
+"""
+
+
 def test_a_clash_names_both_files(project: Path) -> None:
     write(project, "copy", "type: ingest_pipeline.KafkaToPostgres\nattributes:\n" + CLASH)
     with pytest.raises(Exception, match="defs") as refused:

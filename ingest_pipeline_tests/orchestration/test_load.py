@@ -18,7 +18,7 @@ import pytest
 from backports import zstd
 from click.testing import CliRunner
 
-from ingest_pipeline import Avro, Csv, Stream
+from ingest_pipeline import Avro, Csv, Route, Stream
 from ingest_pipeline.cli import main
 from ingest_pipeline.streams import Temperature
 from ingest_pipeline_tests.declared import declare
@@ -239,3 +239,45 @@ def test_kafkas_positions_and_the_status_know_nothing_of_files(make_bench: Make,
     assert {account.partition for account in bench.context.ledger.accounting()} == {0, 1}
     assert bench.context.ledger.row_count() == 7
     assert "0 stored, 0 dead letters, 0 skipped, 4 loaded before" in ingest(bench, "load", "temperature", str(file))
+
+
+class Event(msgspec.Struct):
+    kind: str
+    number: int
+
+
+class Click(Event):
+    url: str
+
+
+EVENTS = b"""{"kind": "click", "number": 1, "url": "u"}
+{"kind": "view", "number": 2}
+{"kind": "scroll", "number": 3}
+{"kind": "click", "number": 4}
+{"kind": "view", "number": 5}
+"""
+
+
+def test_a_route_divides_a_file(database_url: str, tmp_path: Path) -> None:
+    tables: dict[str, Any] = {"click": ("clicks", Click), "view": "views"}
+    stream = Stream("event", Event, route=Route("kind", tables))
+    loader = Loader(database_url, tmp_path, stream, RECORDS_PER_COMMIT="2")
+    assert loader.load("a.json", a_json=EVENTS) == "a.json: 3 stored, 2 dead letters, 0 skipped, 0 loaded before"
+    assert loader.load("a.json") == "a.json: 0 stored, 0 dead letters, 0 skipped, 5 loaded before"
+    rows = "select kafka_partition, kafka_offset, number from {} order by 2"
+    assert loader.query(rows.format("clicks")) == [(-1, 1, 1)]
+    assert loader.query(rows.format("views")) == [(-1, 2, 2), (-1, 5, 5)]
+    wider = Stream("event", Event, route=Route("kind", {**tables, "scroll": "views"}))
+    redriven = Loader(database_url, tmp_path, wider)("dead-letters", "redrive", "event", "--reason", "no table")
+    assert "1 stored" in redriven, redriven
+    assert loader.query(rows.format("views"))[1] == (-1, 3, 3)
+
+
+def test_two_streams_load_files_into_one_table(database_url: str, tmp_path: Path) -> None:
+    for site in ("north", "south"):
+        stream = Stream(site, Event, table="sites", topic_column="topic")
+        loader = Loader(database_url, tmp_path, stream)
+        for _ in range(2):
+            loader.load("a.json", a_json=EVENTS)
+    rows = "select topic, kafka_partition, count(*) from sites group by 1, 2 order by 1"
+    assert loader.query(rows) == [("north", -1, 5), ("south", -1, 5)]

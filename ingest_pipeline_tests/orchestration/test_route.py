@@ -27,7 +27,9 @@ from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.table_reads import newest_timestamps, rows_per_second
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import Bench, query, wait_for
+from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, produce
+from ingest_pipeline_tests.orchestration.test_metrics import scraped
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
@@ -75,6 +77,13 @@ def test_a_topic_in_two_tables(make_bench: Callable[..., Bench], method: str) ->
     database = events.context.clients.database()
     assert all(rate > 0 for rate in rows_per_second(database, events.stream).values())
     assert newest_timestamps(database, events.stream).keys() == {0, 1}
+    checked = ingest(events, "check")
+    assert all(f"OK   table {table} of event: " in checked for table in ("clicks", "views"))
+    newest = json.loads(ingest(events, "tail", "event", "-n", "2", "--json"))
+    assert [(row["table"], "url" in row) for row in newest] == [("clicks", True)] * 2 + [("views", False)] * 2
+    samples = scraped(events)
+    assert [samples["ingest_rows_total", "event", partition] for partition in "01"] == [20, 20]
+    assert [samples["ingest_open_dead_letters", "event", partition, "decode", ""] for partition in "01"] == [5, 5]
     events.query("DELETE FROM clicks WHERE number = 10")
     events.query("DELETE FROM views WHERE number = 11")
     chosen = ranges(ReplayRequest(0, 0, 100), events.context) + ranges(ReplayRequest(1, 0, 100), events.context)

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 import yaml
 from msgspec import Meta, Struct, field
+from pydantic import ValidationError
 
-from ingest_pipeline import AsJson, Epoch, Stream, TimeFormat
+from ingest_pipeline import AsJson, Epoch, Route, Stream, TimeFormat
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.orchestration.components.attributes import attributes_model, stream_of
 
@@ -167,3 +168,37 @@ def test_every_event_has_its_own_copy_of_a_default(value: Any) -> None:
     first, second = stream.event(), stream.event()
     assert first.a == value
     assert first.a is not second.a
+
+
+ROUTED = """
+name: event
+fields: {kind: str}
+route:
+  field: kind
+  tables: {view: views, click: {table: web.clicks, fields: {kind: str, url: str}}}
+  others: skip
+"""
+
+
+class Event(Struct):
+    kind: str
+
+
+class WebClicks(Struct):
+    kind: str
+    url: str
+
+
+def test_a_route_has_tables_with_and_without_fields_of_their_own() -> None:
+    route = Route("kind", {"view": "views", "click": ("web.clicks", WebClicks)}, others="skip")
+    in_python, in_yaml = Stream("event", Event, route=route), declared(ROUTED)
+    assert in_yaml.definition() == in_python.definition()
+    for ours, theirs in zip(in_yaml.tables, in_python.tables, strict=True):
+        assert (ours.table, ours.table_columns) == (theirs.table, theirs.table_columns)
+
+
+def test_a_fault_in_a_route_names_its_path() -> None:
+    assert fault(ROUTED.replace("url: str", "url: text"))[1] == "route.tables.click.fields.url"
+    with pytest.raises(ValidationError, match=r"route\.others\n"):
+        declared(ROUTED.replace("others: skip", "others: drop"))
+    assert "no record of the route" in fault(ROUTED + "table: rest")[0]
