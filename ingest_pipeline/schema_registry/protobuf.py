@@ -6,7 +6,7 @@ Protobuf matches fields by number, so the class can read records of older and ne
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +15,24 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.fields import Field
 from ..core.nesting import Nested
-from .registry import payload_of
+from .registry import ID_BYTES, payload_of
 
 _LONGEST_VARINT = 10
 Convert = Callable[[Any], Any]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOSECONDS = 1_000_000_000
+
+
+def _timestamp(message: Any) -> datetime:
+    """As the message's ToDatetime, in half the time. Raises ValueError and OverflowError."""
+    nanos = message.nanos
+    if not 0 <= nanos < _NANOSECONDS:
+        raise ValueError("a second has 1,000,000,000 nanoseconds")
+    return _EPOCH + timedelta(0, message.seconds, nanos // 1000)
+
+
 _WELL_KNOWN: dict[str, Convert] = {
-    "google.protobuf.Timestamp": lambda message: message.ToDatetime(UTC),
+    "google.protobuf.Timestamp": _timestamp,
     "google.protobuf.Duration": lambda message: message.ToTimedelta().total_seconds(),
     **{
         f"google.protobuf.{kind}Value": lambda message: message.value
@@ -34,6 +46,7 @@ class ProtobufReader:
 
     def __init__(self, message: Any, members: Sequence[Field | Nested]) -> None:
         self._name, self._indexes = message.DESCRIPTOR.name, _indexes_of(message.DESCRIPTOR)
+        self._path = b""  # of the last message
         self._parse: Convert = message.FromString
         self._convert = _converter(message.DESCRIPTOR, {member.json_name for member in members})
         self._nullable = [member.json_name for member in members if member.nullable and member.required]
@@ -41,6 +54,19 @@ class ProtobufReader:
     def read(self, value: bytes) -> Mapping[str, Any]:
         """The message's fields by their names in the .proto file. A field without a value is absent, or None if the
         event declares it nullable. Raises RecordRefused."""
+        start = ID_BYTES + len(self._path)
+        known = value.startswith(b"\0") and value[ID_BYTES:start] == self._path != b""
+        message = value[start:] if known else self._message(value)
+        try:
+            fields: dict[str, Any] = self._convert(self._parse(message))
+        except (DecodeError, ValueError, OverflowError):  # a time or duration may lie outside Python's range
+            raise RecordRefused(f"the bytes are no {self._name}", stage=RefusalStage.DECODE) from None
+        for name in self._nullable:
+            fields.setdefault(name, None)
+        return fields
+
+    def _message(self, value: bytes) -> bytes:
+        """The bytes behind the message's path."""
         payload = payload_of(value)
         indexes, start = _indexes(payload)
         if indexes != self._indexes:
@@ -48,13 +74,8 @@ class ProtobufReader:
                 f"message {indexes} of its schema, and {self._name} is message {self._indexes}",
                 stage=RefusalStage.DECODE,
             )
-        try:
-            fields: dict[str, Any] = self._convert(self._parse(payload[start:]))
-        except (DecodeError, ValueError, OverflowError):  # a time or duration may lie outside Python's range
-            raise RecordRefused(f"the bytes are no {self._name}", stage=RefusalStage.DECODE) from None
-        for name in self._nullable:
-            fields.setdefault(name, None)
-        return fields
+        self._path = payload[:start]
+        return payload[start:]
 
 
 def _indexes_of(descriptor: Any) -> list[int]:
@@ -93,8 +114,6 @@ def _converter(descriptor: Any, names: Collection[str] | None = None) -> Convert
     Args:
         names: the wanted fields. None: all.
     """
-    if (well_known := _WELL_KNOWN.get(descriptor.full_name)) is not None:
-        return well_known
     plain: list[tuple[str, Convert | None]] = []
     present: list[tuple[str, Convert | None]] = []
     for field in descriptor.fields:
@@ -128,7 +147,7 @@ def _field_converter(field: Any) -> Convert | None:
 
 def _value_converter(field: Any) -> Convert | None:
     if field.message_type is not None:
-        return _Later(field.message_type)
+        return _WELL_KNOWN.get(field.message_type.full_name) or _Later(field.message_type)
     if field.enum_type is not None:
         names = {number: member.name for number, member in field.enum_type.values_by_number.items()}
         return lambda number: names.get(number, number)

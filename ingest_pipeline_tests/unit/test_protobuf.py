@@ -135,3 +135,20 @@ def test_another_message_is_another_definition() -> None:
     other = Stream("event", event, format=Protobuf(OTHER)).definition()
     assert other == Stream("event", event, format=Protobuf(OTHER)).definition()
     assert other != Stream("event", event).definition()
+
+
+def test_a_message_of_another_path_is_refused_behind_a_good_one() -> None:
+    rows = decoder_of(METERS, NaiveTimestamps.UTC, pytest.fail)
+    good = rows.decode(value_of(full()))
+    for path in (b"\0", b"\x02\x04", b"\x02", b""):
+        with pytest.raises(RecordRefused):
+            rows.decode(value_of(METER() if path else full(), path))
+    assert rows.decode(b"\1" + b"g" * 16 + value_of(full())[5:]) == rows.decode(value_of(full())) == good
+
+
+def test_a_damaged_time_is_refused() -> None:
+    for nanos in (-1, 1_000_000_000):
+        message = full()
+        message.at.nanos = nanos
+        with pytest.raises(RecordRefused, match="the bytes are no Meter"):
+            row(value_of(message))
