@@ -52,7 +52,7 @@ long-test: install ## The tests that take minutes each (ARGS='-k name')
 	@$(BIN)/pytest -m long $(ARGS)
 
 scale-test: install ## Two Celery workers on a real Redis: one is killed in mid-drain (needs redis-server)
-	@REQUIRE_REDIS=1 REQUIRE_KAFKA=1 $(BIN)/pytest ingest_pipeline_tests/orchestration/test_celery.py -m long -s $(ARGS)
+	@REQUIRE_REDIS=1 REQUIRE_KAFKA=1 $(BIN)/pytest ingest_pipeline_tests/orchestration/test_celery.py -s $(ARGS)
 
 ui-test: install ## Test Dagster's UI in a real browser (needs Chromium) and renew docs/images
 	@SCREENSHOTS=docs/images $(BIN)/pytest ingest_pipeline_tests/ui $(ARGS)

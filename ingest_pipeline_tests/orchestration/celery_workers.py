@@ -36,4 +36,4 @@ class CeleryWorker(Child):
             assert self.log_path is not None
             return " ready." in self.log_path.read_text()
 
-        wait_for(f"{self.name} in {self.log_path}", is_ready, 90.0, every=0.2)
+        wait_for(f"{self.name} in {self.log_path}", is_ready, every=0.2)

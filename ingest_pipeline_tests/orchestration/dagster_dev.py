@@ -28,8 +28,8 @@ _LOCATIONS = """{workspaceOrError {... on Workspace {locationEntries {
     locationOrLoadError {__typename ... on RepositoryLocation {name} ... on PythonError {message}}}}}}"""
 _TICKS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
     sensorState {ticks(limit: 1) {status timestamp skipReason error {message}}}}}}"""
-_TICK_TIMES = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
-    sensorState {ticks(limit: 50, statuses: [SKIPPED]) {timestamp endTimestamp}}}}}"""
+_TICK_RUNS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
+    sensorState {ticks(limit: 50) {timestamp runIds}}}}}"""
 _STATE = "query ($s: SensorSelector!) {sensorOrError(sensorSelector: $s) {... on Sensor {sensorState {id status}}}}"
 _START = "mutation ($selector: SensorSelector!) {startSensor(sensorSelector: $selector) {__typename}}"
 _STOP = "mutation ($id: String!) {stopSensor(id: $id) {__typename}}"
@@ -153,11 +153,12 @@ class DagsterDev:
         """When the sensor's last tick began, in Unix time."""
         return float(self._tick(stream).get("timestamp", 0.0))
 
-    def tick_seconds(self, stream: str) -> list[float]:
-        """Durations of the sensor's ticks without a launch, newest first."""
+    def ticks_before_launch(self, stream: str, since: float) -> int:
+        """How many ticks after this time launched nothing before a tick launched a run."""
         selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
-        ticks = self.ask(_TICK_TIMES, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
-        return [tick["endTimestamp"] - tick["timestamp"] for tick in ticks if tick["endTimestamp"]]
+        ticks = self.ask(_TICK_RUNS, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+        launches = [bool(tick["runIds"]) for tick in reversed(ticks) if tick["timestamp"] > since]
+        return launches.index(True)
 
     def _tick(self, stream: str) -> dict[str, Any]:
         selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
