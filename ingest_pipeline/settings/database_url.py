@@ -162,6 +162,8 @@ def sqlalchemy_url(url: str) -> str:
 def unverified_hosts(url: str, environ: Mapping[str, str]) -> list[str]:
     """The remote hosts whose certificate a connection to a checked URL would not verify.
 
+    A service of libpq may name any host and overrides its variables, so beside it only the URL's own sslmode counts.
+
     Args:
         environ: may have libpq's own variables, valid where the URL is silent.
     """
@@ -169,6 +171,9 @@ def unverified_hosts(url: str, environ: Mapping[str, str]) -> list[str]:
     options = dict(parse_qsl(match["query"] or "")) if match else {}
     root = options.get("sslrootcert", environ.get("PGSSLROOTCERT"))
     mode = options.get("sslmode", environ.get("PGSSLMODE", "verify-full" if root == "system" else "prefer"))
+    service = options.get("service", environ.get("PGSERVICE"))
+    if service and options.get("sslmode") != "verify-full":
+        return [f"service {service}"]
     if match is None or mode == "verify-full":
         return []
     in_query = [host for name, host in parse_qsl(match["query"] or "") if name in ("host", "hostaddr")]

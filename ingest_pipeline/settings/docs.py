@@ -79,8 +79,8 @@ These values are refused:
 - `KAFKA_ALLOW_AUTO_CREATE_TOPICS=true`: a misspelt topic would be created and read.
 - `KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION=false` and `KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM=none`: any server
   could pose as the broker. `{INSECURE}=1` allows both.
-- `DATABASE_URL` with a host beyond this machine and without `sslmode=verify-full`: any server could pose as PostgreSQL.
-  `{INSECURE}=1` allows this as well.
+- `DATABASE_URL` with a host beyond this machine, or a service of libpq, and without `sslmode=verify-full`: any server
+  could pose as PostgreSQL. `{INSECURE}=1` allows this as well.
 """
 
 EXAMPLE = """\

@@ -91,6 +91,8 @@ def test_libpq_options_are_accepted(url: str) -> None:
         ("postgresql:///d?host=db&port=5433", "db"),
         ("postgresql://u@localhost/d?hostaddr=10.0.0.1", "10.0.0.1"),
         ("postgresql://u@[2001:db8::1]:5432/d", "2001:db8::1"),
+        ("postgresql://u@localhost/d?service=events", "service events"),
+        ("postgresql:///d?service=events&sslmode=require", "service events"),
     ],
 )
 def test_a_server_beyond_this_machine_is_verified(url: str, hosts: str) -> None:
@@ -106,6 +108,7 @@ def test_a_server_beyond_this_machine_is_verified(url: str, hosts: str) -> None:
     [
         "postgresql://u@db/d?sslmode=verify-full&sslrootcert=/ca.pem",
         "postgresql://u@db/d?sslrootcert=system",
+        "postgresql:///d?service=events&sslmode=verify-full",
         "postgresql://u@localhost:1,127.0.0.2,[::1]:3/d",
         "postgresql:///d?host=::1",
         "postgresql:///d?host=/var/run/postgresql",
@@ -121,6 +124,8 @@ def test_variables_of_libpq_count_too() -> None:
     assert "10.0.0.1" in problems(DATABASE_URL="postgresql://localhost/d", PGHOSTADDR="10.0.0.1")["DATABASE_URL"]
     assert load(DATABASE_URL="postgresql://localhost/d?hostaddr=127.0.0.1", PGHOSTADDR="10.0.0.1")
     assert load(DATABASE_URL="postgresql://db/d", PGSSLMODE="verify-full")
+    by_service = problems(DATABASE_URL="postgresql:///d", PGSERVICE="events", PGSSLMODE="verify-full")
+    assert "service events" in by_service["DATABASE_URL"]
 
 
 def test_variables_of_libpq_in_a_file_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
