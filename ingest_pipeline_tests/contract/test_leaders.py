@@ -17,7 +17,7 @@ from ingest_pipeline_tests.contract.reading import Reading, offsets, read_until,
 from ingest_pipeline_tests.contract.test_topic import eventually
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 Brokers = MemoryBrokers | MockBrokers | RealBrokers
 REAL = [pytest.param(way, marks=pytest.mark.kafka) for way in ("killed", "frozen")]
 

@@ -29,7 +29,7 @@ from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 from ingest_pipeline_tests.servers.proxy import TcpProxy
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 Make = Callable[..., Bench]
 REPLICATED = [[1, 2], [2, 1], [1, 2], [2, 1]]
 ALONE = [[1], [2], [1], [2]]

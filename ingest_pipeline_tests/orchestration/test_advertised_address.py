@@ -14,7 +14,7 @@ from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_sensor_run_and_status_name_the_address(

@@ -19,7 +19,7 @@ from ingest_pipeline_tests.orchestration.test_data_loss import ACCOUNTING, GAPS,
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 Make = Callable[..., Bench]
 _HEADER_BYTES = 61
 """Of a record batch, before its compressed records."""

@@ -21,7 +21,7 @@ from ingest_pipeline_tests.orchestration.records import Record, prices, produce,
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.choose import RealPostgres
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 BATCH = 500
 IN_HAND = 200
 

@@ -16,7 +16,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.servers.standby import Pair, query
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 PORTION, PORTIONS = 200, 10
 ROWS = "SELECT count(*) FROM temperature"
 BOTH = "SELECT count(*), count(DISTINCT (kafka_partition, kafka_offset)) FROM temperature"

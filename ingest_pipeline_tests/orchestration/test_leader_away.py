@@ -20,7 +20,7 @@ from ingest_pipeline_tests.orchestration.records import Record, prices, temperat
 from ingest_pipeline_tests.orchestration.test_data_loss import ACCOUNTING
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 Make = Callable[..., Bench]
 SILENT = "partition 1: its leader does not answer, its state is unknown"
 NOTED = "select count(*) from ingest.loss"
