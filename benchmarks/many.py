@@ -37,7 +37,7 @@ def section(running: System, effort: Effort) -> str:
     return "\n\n".join(
         [
             _loads(running, ((hundred, 1, 1.0), (hundred, 1, 0.0), (thousand, 4, 0.1)), seconds),
-            many_growth.section(running, hundred, round(900 * effort.scale)),
+            many_growth.section(running, hundred, round(300 * effort.scale)),
             many_trouble.section(running, hundred, seconds / 2),
         ]
     )
