@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
@@ -50,14 +51,15 @@ class KafkaTopics:
 
     def identities(self, topics: Collection[str]) -> dict[str, TopicIdentity | IngestError]:
         deadline = self.deadline()
-        while topics:
-            identities = self.metadata.identities(topics, deadline)
-            silences = [error for error in identities.values() if isinstance(error, KafkaUnavailable)]
-            if len(silences) < len(identities):
-                return identities
-            if time.monotonic() + RETRY_SECONDS > deadline:
-                raise silences[0]
-            time.sleep(RETRY_SECONDS)
+        with self._about(topics):
+            while topics:
+                identities = self.metadata.identities(topics, deadline)
+                silences = [error for error in identities.values() if isinstance(error, KafkaUnavailable)]
+                if len(silences) < len(identities):
+                    return identities
+                if time.monotonic() + RETRY_SECONDS > deadline:
+                    raise silences[0]
+                time.sleep(RETRY_SECONDS)
         return {}
 
     def end_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
@@ -72,11 +74,23 @@ class KafkaTopics:
     def _answered(
         self, partitions: Mapping[str, Collection[int]], spec: OffsetSpec, isolation: IsolationLevel
     ) -> dict[str, dict[int, NextOffset]]:
-        answers, errors = self.offsets(partitions, spec, self.deadline(), isolation)
-        refusals = [error for error in errors.values() if isinstance(error, NotPermitted)]
-        if refusals and len(refusals) == len(partitions):
-            raise refusals[0]  # more likely a refused login than a right on each topic
+        with self._about(partitions):
+            answers, errors = self.offsets(partitions, spec, self.deadline(), isolation)
+            refusals = [error for error in errors.values() if isinstance(error, NotPermitted)]
+            if refusals and len(refusals) == len(partitions):
+                raise refusals[0]  # more likely a refused login than a right on each topic
         return {topic: answered(offsets) for topic, offsets in answers.items()}
+
+    @contextmanager
+    def _about(self, topics: Collection[str]) -> Iterator[None]:
+        """An exception about several topics names none of them, because the streams of all topics show it."""
+        try:
+            yield
+        except IngestError as error:
+            message = error.message
+            for topic in topics if len(topics) > 1 else ():
+                message = message.replace(f"{self.metadata.where(topic)}:", f"{self.admin.where}:", 1)
+            raise type(error)(message, **error.where) from error
 
     def ask_ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Future[Any]]:
         """Ask for ends without waiting. `end_of` reads an answer."""

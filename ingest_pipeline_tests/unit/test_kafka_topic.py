@@ -16,6 +16,7 @@ from ingest_pipeline.core.record import NextOffset, next_offset_or_none
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.metadata import _has_topic_ids
 from ingest_pipeline.kafka.topic import KafkaTopic
+from ingest_pipeline.kafka.topics import KafkaTopics
 
 TOPIC = "price"
 BEGIN, END = "begin", "end"
@@ -74,7 +75,7 @@ class ScriptedAdmin:
             future.set_exception(KafkaException(KafkaError(self.described)))
         else:
             future.set_result(SimpleNamespace(topic_id=self.described, partitions=list(self.partitions)))
-        return {TOPIC: future}
+        return dict.fromkeys(topics.topic_names, future)
 
     def poll(self, timeout: float) -> None: ...
 
@@ -85,8 +86,12 @@ def admin() -> ScriptedAdmin:
 
 
 @pytest.fixture
-def topic(admin: ScriptedAdmin) -> KafkaTopic:
-    client = Admin({"bootstrap.servers": "localhost:9092"}, client_class=lambda *_, **__: admin)
+def client(admin: ScriptedAdmin) -> Admin:
+    return Admin({"bootstrap.servers": "localhost:9092"}, client_class=lambda *_, **__: admin)
+
+
+@pytest.fixture
+def topic(client: Admin) -> KafkaTopic:
     return KafkaTopic(client, TOPIC, timeout_seconds=0.5)
 
 
@@ -179,6 +184,27 @@ class TestOffsetsAtATime:
         admin.log[0]["time"] = admin.log[1]["time"] = (-1, None)
         admin.log[1][END] = (-1001, None)
         assert topic.offsets_at([0, 1], 1_000) == {0: NextOffset(5, 3)}
+
+
+@pytest.mark.parametrize(
+    ("code", "question"),
+    [
+        (None, lambda topics: topics.identities(["temperature", TOPIC])),
+        (KafkaError._TIMED_OUT, lambda topics: topics.identities(["temperature", TOPIC])),
+        (None, lambda topics: topics.end_offsets({"temperature": [0], TOPIC: [0]})),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, lambda topics: topics.end_offsets({"temperature": [0], TOPIC: [0]})),
+    ],
+)
+def test_an_error_about_several_topics_names_none(
+    admin: ScriptedAdmin, client: Admin, code: int | None, question: Callable[[KafkaTopics], object]
+) -> None:
+    admin.away = code is None
+    admin.described = code or ""
+    admin.log = {0: {END: (-1001, None) if code is None else code}}
+    with pytest.raises((KafkaUnavailable, NotPermitted)) as raised:
+        question(KafkaTopics(client, timeout_seconds=0.1))
+    assert raised.value.message.startswith("Kafka at localhost:9092: ")
+    assert str(raised.value) == raised.value.message
 
 
 class TestTopicId:
