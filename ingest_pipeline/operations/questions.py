@@ -37,6 +37,10 @@ class Server:
         self._waited = 0.0
         self._silence: EnvironmentFault | None = None
 
+    @property
+    def is_silent(self) -> bool:
+        return self._silence is not None
+
     def ask(self, question: Callable[[], T]) -> T | IngestError:
         if self._silence is not None:
             return self._silence
@@ -115,7 +119,7 @@ class KafkaQuestions:
         limits = (snapshot.max_delay_seconds, lateness.UNATTENDED_SECONDS)
         if not lateness.suspects(snapshot.partitions, min(limits), ledger.state):
             return {}
-        return self._server.ask(
+        return self._ask_about_one(
             lambda: lateness.ask_kafka(self._topic(context), snapshot.partitions, limits, ledger.state)
         )
 
@@ -136,11 +140,17 @@ class KafkaQuestions:
     def _compared(
         self, context: StreamContext, identity: TopicIdentity, ends: Mapping[int, NextOffset], ledger: LedgerSnapshot
     ) -> Survey | IngestError:
-        return self._server.ask(
+        return self._ask_about_one(
             lambda: compare_ends(
                 self._topic(context), identity, dict(ends), positions=ledger.positions, noted=ledger.losses
             )
         )
+
+    def _ask_about_one(self, question: Callable[[], T]) -> T | IngestError:
+        """A silence about an earlier stream would name the topic of that stream."""
+        if self._server.is_silent and len(self._contexts) > 1:
+            return KafkaUnavailable("Kafka stopped answering before it was asked about this stream")
+        return self._server.ask(question)
 
     def _topic(self, context: StreamContext) -> Topic:
         return self._clients.topic(context.stream, self._seconds())

@@ -140,11 +140,15 @@ def test_of_one_stream_the_message_is_its_own() -> None:
 
 def test_a_kafka_that_falls_silent_leaves_the_other_streams_unknown() -> None:
     servers = Servers(silent=[f"start_offsets reading_{number}" for number in range(2, 50)])
-    levels = [level for level, _ in servers.statuses()]
+    answers = servers.statuses()
+    levels = [level for level, _ in answers]
     assert servers.questions.count("start_offsets reading_2") == 1
     assert "start_offsets reading_3" not in servers.questions
     assert servers.clock.monotonic() == KAFKA_SECONDS
     assert levels == [Level.HEALTHY] * 2 + [Level.UNKNOWN] * 48
+    assert answers[2][1] == ["unknown: Kafka does not answer", ALLOWED]
+    unasked = "unknown: Kafka stopped answering before it was asked about this stream"
+    assert [messages for _, messages in answers[3:]] == [[unasked, ALLOWED]] * 47
 
 
 def test_a_topic_that_is_refused_says_nothing_of_the_others() -> None:
