@@ -14,7 +14,6 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.end_reasons import EndReason
-from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor.alerts import SENSOR as ALERTS
 from ingest_pipeline.streams import STREAMS
@@ -126,7 +125,7 @@ def test_a_stopped_deployment_ends_its_runs_launches_none_and_starts_again_witho
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     with serving_webhook() as webhook:
-        # Every problem is posted at once, except for records that a busy machine leaves waiting.
+        # Every problem is posted at once, except for late records.
         alerts = {"ALERT_WEBHOOK_URL": webhook.address, "ALERT_AFTER_SECONDS": "0", "MAX_DELAY_SECONDS": "3600"}
         with Deployment(tmp_path, {**pipeline.environ, **alerts}) as deployment, pipeline.feed() as feed:
             code, daemon = deployment.code_server(), deployment.daemon()
@@ -144,7 +143,8 @@ def test_a_stopped_deployment_ends_its_runs_launches_none_and_starts_again_witho
             pipeline.wait_for_rows(100)
             for _ in range(2):  # the second begins after the end of the first
                 deployment.wait_for_tick(ALERTS)
-            assert [text for text in webhook.texts if f"more than {UNATTENDED_SECONDS} s" not in text] == []
+            # On a busy machine a run may take longer to start than the minute after which its absence is news.
+            assert [text for text in webhook.texts if "no run" not in text] == []
             pipeline.wait_for_all(feed)
 
 
