@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ from ingest_pipeline_tests.servers.choose import RealPostgres
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(400)]
 BATCH = 500
 IN_HAND = 200
+FETCH_SECONDS = 2.0
+"""How long a run on a busy machine takes to read IN_HAND records behind a batch. No other process can see them there.
+"""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Here:
         before = self.rows("temperature")
         self.produce("temperature", temperatures(BATCH + IN_HAND))
         wait_for("the full batch", lambda: self.rows("temperature") == before + BATCH)
+        time.sleep(FETCH_SECONDS)
         assert not self.dagster.run(run.run_id).ended
         return before + BATCH
 

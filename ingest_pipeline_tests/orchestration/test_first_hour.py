@@ -29,7 +29,7 @@ from ingest_pipeline_tests.servers.broker import RealKafka
 
 __all__ = ["project"]
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.empty_database, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.empty_database, pytest.mark.timeout(600)]
 
 
 @dataclass
