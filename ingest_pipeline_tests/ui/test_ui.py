@@ -134,6 +134,8 @@ def test_redrive_from_the_launchpad_stores_what_can_be_stored_now(ui: Ui, databa
     ui.page.keyboard.insert_text(CONFIG)
     expect(ui.text("No errors")).to_be_visible()
     expect(ui.button("Launch Run")).to_be_enabled()
+    ui.button("Launch Run").hover()
+    ui.page.wait_for_timeout(1_000)  # the editor's tooltip, which covers lines, fades
     ui.picture("launchpad")
     ui.button("Launch Run").click()
     ui.page.wait_for_url("**/runs/*")
