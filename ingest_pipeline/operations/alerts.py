@@ -7,6 +7,7 @@ While the ledger does not answer, the last process to post goes on from its memo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -134,13 +135,19 @@ class Alerts:
         """
         now = self._clients.clock.time()
         try:
+            # A row that was renewed after the silence holds what a process has posted since.
+            ages = self._clients.alert_rows().renewed_seconds(streams) if memory.is_newer else {}
+            remembered = {
+                name: entries
+                for name, entries in memory.entries.items()
+                if memory.is_newer and ages.get(name, math.inf) > now - memory.silent_at
+            }
             claimed = self._clients.alert_rows().claim(streams, self._name, now - memory.silent_at)
         except EnvironmentFault:
             memory.silent_at = now
             return
         if claimed is None:
             return
-        remembered = memory.entries if memory.is_newer else {}
         own = memory.own if memory.own is not None else list(memory.entries)
         memory.entries = {
             name: remembered[name] if name in own and name in remembered else from_plain(problems)
@@ -160,4 +167,4 @@ class Alerts:
             plain = {name: to_plain(problems) for name, problems in changed.items()}
             memory.is_newer = not self._clients.alert_rows().store(plain, self._name)
         except EnvironmentFault:
-            memory.is_newer = True
+            memory.is_newer, memory.silent_at = True, self._clients.clock.time()

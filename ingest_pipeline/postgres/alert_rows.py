@@ -12,6 +12,9 @@ from .database import Database
 LEASE_SECONDS = 45
 """Another process takes over a stream after this long without a look."""
 RENEW_SECONDS = 10
+_AGES = """
+    SELECT stream, CAST(EXTRACT(EPOCH FROM now() - renewed_at) AS float8) AS age FROM {ledger}.alert
+    WHERE stream = ANY(:streams)"""
 _READ = """
     SELECT stream, problems FROM {ledger}.alert
     WHERE stream = ANY(:streams) AND poster = :poster AND renewed_at > now() - make_interval(secs => :renew)"""
@@ -54,6 +57,14 @@ class AlertRows:
                 claimed = connection.execute(self._database.schemas.sql(_CLAIM), {**values, "streams": others})
                 problems |= {row.stream: row.problems for row in claimed}
             return problems
+
+    def renewed_seconds(self, streams: Collection[str]) -> dict[str, float]:
+        """Stream → seconds since its row was renewed."""
+        with self._database.connect("reading the alerts in the ledger") as connection:
+            if not schema.has_ledger(connection, self._database):
+                return {}
+            ages = connection.execute(self._database.schemas.sql(_AGES), {"streams": list(streams)})
+            return {row.stream: row.age for row in ages}
 
     def store(self, problems: Mapping[str, Mapping[str, Any]], poster: str) -> bool:
         """Store the problems of the process's own streams. False without a ledger."""

@@ -37,15 +37,15 @@ class Ticks:
     """The sensor of a bench, its cursor kept from tick to tick."""
 
     def __init__(self, bench: Bench, address: str, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self._here, self._cursor = bench, None
+        self._here, self.cursor = bench, None
         self._sensor = alert_sensor(bench.contexts, address, answer_seconds)
 
     def __call__(self, after_seconds: float = 0.0) -> str:
         """A tick so much later; what it says."""
         self._here.clock.seconds += after_seconds
-        context = dg.build_sensor_context(instance=self._here.instance, cursor=self._cursor)
+        context = dg.build_sensor_context(instance=self._here.instance, cursor=self.cursor)
         outcome = self._sensor.evaluate_tick(context)
-        self._cursor = context.cursor
+        self.cursor = context.cursor
         return str(outcome.skip_message)
 
 
@@ -143,6 +143,27 @@ def test_what_was_posted_before_the_first_run_made_the_ledger_is_not_posted_agai
     assert [tick(), tick()] == ["0 messages posted"] * 2
     assert bench.query("select problems->'no topic'->1 from ingest.alert") == [True]
     assert "The sensor waits for the topic" in webhook.texts[0]
+
+
+@pytest.mark.kafka
+def test_a_tick_whose_cursor_was_lost_does_not_post_again(make_bench: Make, webhook: Webhook) -> None:
+    bench = make_bench(ALERT_AFTER_SECONDS="0")
+    bench.produce(temperatures(4))
+    bench.drain()
+    tick = Ticks(bench, webhook.address)
+    tick()
+    (name,) = bench.query("select current_database()")
+    with psycopg.connect(bench.url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
+        server.execute(f'alter database "{name}" allow_connections false')
+        server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        tick()
+        server.execute(f'alter database "{name}" allow_connections true')
+    bench.query("update ingest.alert set renewed_at = now() - interval '61 s'")
+    cursor = tick.cursor
+    tick(60)
+    tick.cursor = cursor
+    tick(5)
+    assert [text.split(":")[0].splitlines()[0] for text in webhook.texts] == ["temperature is unknown", IS_WELL]
 
 
 @pytest.mark.kafka
