@@ -21,6 +21,7 @@ from . import (
     many,
     scaling,
     shapes,
+    storage,
     throughput,
     upsert,
 )
@@ -33,6 +34,7 @@ PARTS: dict[str, tuple[str, Callable[[System, Effort], str]]] = {
     "cold": ("From idle to the first row", cold_start.section),
     "celery": ("From idle to the first row on Celery", cold_start.celery_section),
     "memory": ("Memory", database_outage.section),
+    "storage": ("Growth of Dagster's storage", storage.section),
     "idle": ("Idle streams", idle.idle_section),
     "trickle": ("Streams with little traffic", idle.trickle_section),
     "scaling": ("Measured", scaling.section),

@@ -1,0 +1,69 @@
+"""How Dagster's storage grows in SQLite and in PostgreSQL while two streams are drained."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+from sqlalchemy.engine import make_url
+
+from ingest_pipeline.demo.simulate import Plan
+from ingest_pipeline.settings import JobSettings
+
+from . import document
+from .effort import Effort
+from .system import TOPICS, System, dagster_dev, send_all
+
+_MIB = 1 << 20
+_RUN_SECONDS = 60
+_POSTGRES = """
+storage:
+  postgres:
+    postgres_db:
+      {{scheme: postgresql+psycopg2, hostname: "{host}", port: {port}, username: "{user}", password: "{password}",
+       db_name: dagster}}
+"""
+
+
+def section(running: System, effort: Effort) -> str:
+    seconds = 300.0 * effort.scale
+    runs_a_day = 86_400 // JobSettings().run_max_seconds
+    rows = []
+    for kind in ("SQLite", "PostgreSQL"):
+        runs, database, logs = _growth(running, seconds, postgres=kind == "PostgreSQL")
+        click.echo(f"  {kind}: {runs} runs, {database:.2f} MiB, logs {logs:.2f} MiB")
+        a_day = (database + logs) / runs * runs_a_day
+        rows.append((kind, str(runs), f"{database / runs:.2f}", f"{logs / runs:.2f}", f"{a_day:.0f}"))
+    head = ["storage", "runs", "MiB a run in the database", "MiB a run of compute logs", "MiB a day and stream"]
+    return (
+        f"1,000 records a second over two streams for {seconds:.0f} s, with RUN_MAX_SECONDS={_RUN_SECONDS}. A stream at"
+        f" constant\ntraffic and default settings has {runs_a_day} runs a day. `maintenance` deletes old runs.\n\n"
+    ) + document.table(head, rows)
+
+
+def _growth(running: System, seconds: float, postgres: bool) -> tuple[int, float, float]:
+    """Ended runs, MiB of the database and MiB of compute logs."""
+    storage = ""
+    if postgres:
+        running.execute("CREATE DATABASE dagster")
+        url = make_url(running.database_url)
+        storage = _POSTGRES.format(host=url.host, port=url.port, user=url.username, password=url.password or "none")
+    with dagster_dev(running, {"RUN_MAX_SECONDS": str(_RUN_SECONDS)}, launcher=storage) as dagster:
+        send_all(running, Plan(topics=TOPICS, rate=1000, seconds=15, broken_every=0))
+        before, ended = _sizes(running, dagster.folder, postgres), sum(run.ended for run in dagster.runs())
+        send_all(running, Plan(topics=TOPICS, rate=1000, seconds=seconds, broken_every=0))
+        time.sleep(5.0)
+        after, runs = _sizes(running, dagster.folder, postgres), sum(run.ended for run in dagster.runs()) - ended
+    database, logs = (new - old for new, old in zip(after, before, strict=True))
+    return runs, database, logs
+
+
+def _sizes(running: System, folder: Path, postgres: bool) -> tuple[float, float]:
+    """MiB of the database and of the compute logs."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "dagster.log"]
+    databases = [path for path in files if ".db" in path.name]
+    logs = sum(path.stat().st_size for path in files if path not in databases)
+    if postgres:
+        return float(str(running.query("SELECT pg_database_size('dagster')")[0][0])) / _MIB, logs / _MIB
+    return sum(path.stat().st_size for path in databases) / _MIB, logs / _MIB
