@@ -9,6 +9,8 @@ _ARRAY = {
     "Expected `object`, got `array`": "the value is a list, whose elements many=True stores as rows",
     "Expected `object | null`, got `array`": "the value is a list, and an envelope holds one event",
 }
+_NO_TEXT = frozenset(range(1, 32)) - frozenset(b"\t\n\r\x1e")
+"""Bytes that no text begins with. Protobuf's messages and most of Avro's records have one among their first two."""
 _DELIMITERS = {b",": "Csv()", b";": 'Csv(delimiter=";")', b"\t": 'Csv(delimiter="\\t")'}
 
 
@@ -20,6 +22,8 @@ def explained(reason: str, value: bytes) -> str:
         return f"{reason}: {_ARRAY[reason]}"
     if reason.startswith(_NOT_AN_OBJECT) and " - at `$" not in reason and (csv := _csv(value)):
         return f"{reason}: the value looks like a line of CSV, which format={csv} reads"
+    if reason.startswith("JSON is malformed") and not _NO_TEXT.isdisjoint(value[:2]):
+        return f"{reason}: the value is binary. format=Avro() or Protobuf() reads it behind a schema registry's id"
     return reason
 
 

@@ -23,7 +23,7 @@ _PER_SECOND: dict[str, int | Fraction] = {
 }
 _UNITS = {"d": "days", "s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
-EPOCH_HINT = ', which Annotated[datetime, Epoch("ms")] reads as a number of milliseconds since 1970'
+EPOCH_HINT = ', which Annotated[datetime, Epoch("ms")] reads as milliseconds since 1970, and Epoch("s") as seconds'
 
 
 @dataclass(frozen=True)

@@ -229,8 +229,16 @@ def test_a_line_of_csv_is_named_without_its_text(value: bytes, hint: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"text", b"17", b'"a, b"', b"{a, b}", b"\xff,\xff", b"\x08\x96,\x01", b'{"x": 1, "y"}', b"null"]
+    ("value", "binary"),
+    [(b"\x08\x96s3cr3t", True), (b"\x12\x03a,b", True), (b"\n\x05s3cr3t", True), (b"\ntext", False)],
 )
+def test_binary_bytes_without_an_id_are_named(value: bytes, binary: bool) -> None:
+    hint = ": the value is binary. format=Avro() or Protobuf() reads it behind a schema registry's id"
+    assert reason(value).endswith(hint) == binary
+    assert "s3cr3t" not in reason(value)
+
+
+@pytest.mark.parametrize("value", [b"", b"text", b"17", b'"a, b"', b"{a, b}", b"\xff,\xff", b'{"x": 1, "y"}', b"null"])
 def test_other_values_keep_their_reason(value: bytes) -> None:
     assert "CSV" not in reason(value)
     assert "format=" not in reason(value)
