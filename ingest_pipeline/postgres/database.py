@@ -106,9 +106,15 @@ class Database:
 
         Raises: the errors of `mapped_errors`, with `doing` in the message.
         """
-        with mapped_errors(f"{doing} at {self.where}"), self._writable(statement_seconds) as connection:
-            yield connection
-            connection.commit()
+        pools = {self.engine.pool}
+        try:
+            with mapped_errors(f"{doing} at {self.where}"), self._writable(statement_seconds) as connection:
+                pools.add(self.engine.pool)
+                yield connection
+                connection.commit()
+        finally:
+            for pool in pools - {self.engine.pool}:
+                pool.dispose()  # another thread has replaced the pool, and would leave this session open
 
     def _writable(self, statement_seconds: int) -> Connection:
         """A pooled connection in a transaction, on a server that accepts writes.

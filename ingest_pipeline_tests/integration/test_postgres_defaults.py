@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from threading import Thread
 from urllib.parse import urlsplit
 
 import psycopg
@@ -20,6 +21,7 @@ from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.table_reads import newest
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.samples import READING, good, message
 from ingest_pipeline_tests.servers.choose import RealPostgres
 
@@ -150,7 +152,20 @@ def test_a_database_that_takes_no_writes_is_named(home: Make, of: str) -> None:
 def test_several_servers_without_a_kind_are_named(database_url: str) -> None:
     where = urlsplit(database_url)
     twice = where._replace(netloc=f"{where.username}:{where.password}@{where.hostname}:{where.port},127.0.0.1:1")
-    for query, expected in (("", ["several hosts"]), ("target_session_attrs=read-write", [])):
-        database = Database(sqlalchemy_url(twice._replace(query=query).geturl()))
+    for options, expected in (("", ["several hosts"]), ("target_session_attrs=read-write", [])):
+        database = Database(sqlalchemy_url(twice._replace(query=options).geturl()))
         assert [what for what, _ in server_checks.problems(database)] == expected
         database.dispose()
+
+
+def test_a_session_in_use_is_closed_after_another_thread_emptied_the_pool(database_url: str) -> None:
+    database = Database(sqlalchemy_url(database_url))
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+    with database.connect("a look") as connection:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        emptying = Thread(target=database.dispose)
+        emptying.start()
+        emptying.join()
+        assert query(database_url, sessions, pid) == [1]
+    wait_for("the end of the session", lambda: query(database_url, sessions, pid) == [0])
+    database.dispose()
