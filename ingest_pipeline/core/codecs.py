@@ -85,15 +85,14 @@ class ObjectCodec:
         strict: bool = True,
         read_many: ReadMany | None = None,
     ) -> None:
-        self._read, self._strict, self._origin, self._read_many = read, strict, origin, read_many
+        self._read, self._strict, self._origin = read, strict, origin
+        self._read_many = read_many or partial(try_map, read)
 
     def decoder(self, event_type: type) -> Callable[[bytes], Any]:
         read, convert, strict = self._read, msgspec.convert, self._strict
         return lambda value: convert(read(value), event_type, strict=strict)
 
     def decoder_of_many(self, event_type: type) -> DecodeAll:
-        if self._read_many is None:
-            return partial(try_map, self.decoder(event_type))
         read_many, convert, strict = self._read_many, msgspec.convert, self._strict
 
         def decode_many(values: Sequence[bytes | None]) -> tuple[list[Any], list[int]]:
