@@ -19,7 +19,7 @@ from ..core.stream import Stream
 from ..core.unwrapped import Decoder
 from ..settings import Settings
 from .decoders import decoder_of, key_reader
-from .limits import letter_limits
+from .limits import letter_limits, record_rules
 
 if TYPE_CHECKING:
     from ..kafka.admin import Admin
@@ -154,14 +154,8 @@ class Clients:
 
     def record_rules(self, stream: Stream) -> RecordRules:
         """The rules for refusing, skipping or deleting before decoding. Raises SettingsError as `decoder`."""
-        settings = self.settings.for_stream(stream.name)
-        return RecordRules(
-            max_record_bytes=settings.max_record_bytes,
-            dead_letter_max_bytes=settings.dead_letter_max_bytes,
-            tombstones=settings.tombstones,
-            record_columns=stream.record_columns,
-            record_keys=record_keys(stream, key_reader(stream, self.schema_registry)),
-        )
+        keys = record_keys(stream, key_reader(stream, self.schema_registry))
+        return record_rules(self.settings.for_stream(stream.name), stream, keys)
 
     def schema_registry(self) -> SchemaRegistry:
         """The client for the schema registry, made on first use. Raises SettingsError without SCHEMA_REGISTRY_URL."""

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from ..core.batch import BatchLimits
 from ..core.dead_letter_limit import LetterLimits
+from ..core.record_keys import RecordKeys
+from ..core.rows import RecordRules
+from ..core.stream import Stream
 from ..settings import JobSettings, StreamSettings
+
+
+def record_rules(settings: StreamSettings, stream: Stream, record_keys: RecordKeys | None) -> RecordRules:
+    """The rules for refusing, skipping or deleting records before decoding."""
+    return RecordRules(
+        max_record_bytes=settings.max_record_bytes,
+        dead_letter_max_bytes=settings.dead_letter_max_bytes,
+        tombstones=settings.tombstones,
+        record_columns=stream.record_columns,
+        record_keys=record_keys,
+    )
 
 
 def batch_limits(settings: StreamSettings, job: JobSettings, by_hand: bool) -> BatchLimits:

@@ -17,7 +17,7 @@ from ingest_pipeline.core.errors import IngestError
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.start import StartPolicy
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.limits import letter_limits
+from ingest_pipeline.operations.limits import letter_limits, record_rules
 from ingest_pipeline.operations.stream_context import StreamContext
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor import sensor
@@ -136,12 +136,7 @@ class World(SharedState):
         return SimDecoder(READING, self.settings.for_stream(stream.name).naive_timestamps)
 
     def record_rules(self, stream: Stream) -> RecordRules:
-        own = self.settings.for_stream(stream.name)
-        return RecordRules(
-            max_record_bytes=own.max_record_bytes,
-            dead_letter_max_bytes=own.dead_letter_max_bytes,
-            tombstones=own.tombstones,
-        )
+        return record_rules(self.settings.for_stream(stream.name), stream, record_keys=None)
 
     def start_policy(self, stream: Stream) -> StartPolicy:
         return StartPolicy(self.settings.for_stream(stream.name).start_from, None, self.group_id(stream))
