@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 import psycopg
@@ -145,6 +146,17 @@ def test_what_was_posted_before_the_first_run_made_the_ledger_is_not_posted_agai
     assert "The sensor waits for the topic" in webhook.texts[0]
 
 
+@contextmanager
+def database_away(bench: Bench) -> Iterator[None]:
+    """PostgreSQL takes no session of the bench's database, and has ended the open ones."""
+    (name,) = bench.query("select current_database()")
+    with psycopg.connect(bench.url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
+        server.execute(f'alter database "{name}" allow_connections false')
+        server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        yield
+        server.execute(f'alter database "{name}" allow_connections true')
+
+
 @pytest.mark.kafka
 def test_a_tick_whose_cursor_was_lost_does_not_post_again(make_bench: Make, webhook: Webhook) -> None:
     bench = make_bench(ALERT_AFTER_SECONDS="0")
@@ -152,12 +164,8 @@ def test_a_tick_whose_cursor_was_lost_does_not_post_again(make_bench: Make, webh
     bench.drain()
     tick = Ticks(bench, webhook.address)
     tick()
-    (name,) = bench.query("select current_database()")
-    with psycopg.connect(bench.url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
-        server.execute(f'alter database "{name}" allow_connections false')
-        server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+    with database_away(bench):
         tick()
-        server.execute(f'alter database "{name}" allow_connections true')
     bench.query("update ingest.alert set renewed_at = now() - interval '61 s'")
     cursor = tick.cursor
     tick(60)
@@ -207,15 +215,11 @@ class TestTwoProcesses:
         tick, metrics = Ticks(bench, webhook.address), Metrics(bench, webhook.address)
         tick()
         metrics()
-        (name,) = bench.query("select current_database()")
-        with psycopg.connect(bench.url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
-            server.execute(f'alter database "{name}" allow_connections false')
-            server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        with database_away(bench):
             tick()
             metrics()
             tick(61)
             metrics()
-            server.execute(f'alter database "{name}" allow_connections true')
         bench.query("update ingest.alert set renewed_at = now() - interval '61 s'")
         metrics()
         tick(5)
