@@ -184,7 +184,6 @@ def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_ru
 
     Example: ingest dead-letters redrive price --reason "Expected `float`"
     """
-
     context = context_of(stream)
     decode, rules = context.clients.decoder(stream).decode, context.clients.record_rules(stream)
     with progress(f"redriving {stream.name}", _count(letters, selected), context.clients.clock.monotonic) as show:

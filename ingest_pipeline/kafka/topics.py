@@ -87,8 +87,10 @@ class KafkaTopics:
         try:
             yield
         except IngestError as error:
+            if len(topics) == 1:
+                raise
             message = error.message
-            for topic in topics if len(topics) > 1 else ():
+            for topic in topics:
                 message = message.replace(f"{self.metadata.where(topic)}:", f"{self.admin.where}:", 1)
             raise type(error)(message, **error.where) from error
 

@@ -158,10 +158,8 @@ class _Table:
         self.clear = text(f"TRUNCATE {temporary}")
         plain = ", ".join(quoted(name) for name in column_oids(stream))
         carried = Statements(stream, schemas)
-        self.insert, self.copy = (
-            carried.insert,
-            CopyPlan(f"COPY {temporary} ({plain}) FROM STDIN (FORMAT BINARY)", carried.copy.oids),
-        )
+        self.insert = carried.insert
+        self.copy = CopyPlan(f"COPY {temporary} ({plain}) FROM STDIN (FORMAT BINARY)", carried.copy.oids)
 
 
 _RANGE = """

@@ -55,8 +55,8 @@ class ProtobufReader:
         """The message's fields by their names in the .proto file. A field without a value is absent, or None if the
         event declares it nullable. Raises RecordRefused."""
         start = ID_BYTES + len(self._path)
-        known = value.startswith(b"\0") and value[ID_BYTES:start] == self._path != b""
-        message = value[start:] if known else self._message(value)
+        same_path = value.startswith(b"\0") and value[ID_BYTES:start] == self._path != b""
+        message = value[start:] if same_path else self._message(value)
         try:
             fields: dict[str, Any] = self._convert(self._parse(message))
         except (DecodeError, ValueError, OverflowError):  # a time or duration may lie outside Python's range
