@@ -11,11 +11,10 @@ from sqlalchemy.engine import make_url
 from ingest_pipeline.demo.simulate import Plan
 from ingest_pipeline.settings import JobSettings
 
-from . import document
+from . import document, many_growth
 from .effort import Effort
 from .system import TOPICS, System, dagster_dev, send_all
 
-_MIB = 1 << 20
 _RUN_SECONDS = 60
 _POSTGRES = """
 storage:
@@ -61,9 +60,7 @@ def _growth(running: System, seconds: float, postgres: bool) -> tuple[int, float
 
 def _sizes(running: System, folder: Path, postgres: bool) -> tuple[float, float]:
     """MiB of the database and of the compute logs."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "dagster.log"]
-    databases = [path for path in files if ".db" in path.name]
-    logs = sum(path.stat().st_size for path in files if path not in databases)
+    _, database, logs = many_growth.size(folder / ".dagster_storage")
     if postgres:
-        return float(str(running.query("SELECT pg_database_size('dagster')")[0][0])) / _MIB, logs / _MIB
-    return sum(path.stat().st_size for path in databases) / _MIB, logs / _MIB
+        database = float(str(running.query("SELECT pg_database_size('dagster')")[0][0])) / (1 << 20)
+    return database, logs
