@@ -44,24 +44,11 @@ class IngestError(Exception):
 
     def __init__(self, message: str, **where: Any) -> None:
         super().__init__(message)
-        self.message = message
-        self.where = where
-
-    @property
-    def stream(self) -> str | None:
-        return self.where.get("stream")
-
-    @property
-    def partition(self) -> int | None:
-        return self.where.get("partition")
-
-    @property
-    def offset(self) -> int | None:
-        return self.where.get("offset")
-
-    @property
-    def sqlstate(self) -> str | None:
-        return self.where.get("sqlstate")
+        self.message, self.where = message, where
+        self.stream: str | None = where.get("stream")
+        self.partition: int | None = where.get("partition")
+        self.offset: int | None = where.get("offset")
+        self.sqlstate: str | None = where.get("sqlstate")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.where)
