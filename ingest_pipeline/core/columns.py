@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from .fields import PG_TYPES, Field
+from .fields import PG_TYPES
 
 
 class FilledBy(Enum):
@@ -34,21 +34,11 @@ COORDINATE_COLUMNS = (
 """The primary key of a table without a key of its own. Re-creating the topic does not repeat a key."""
 ORDINAL = Column("kafka_ordinal", "integer", 23)
 """Number of a row among the rows of its record, from 0. Part of the primary key of a stream with `many=True`."""
-KAFKA_TIMESTAMP = Column("kafka_timestamp", *PG_TYPES[datetime], nullable=True)
-INGESTED_AT = Column("ingested_at", *PG_TYPES[datetime], filled_by=FilledBy.CLOCK)
 
 
-def field_column(item: Field) -> Column:
-    return Column(item.name, item.pg_type, item.pg_oid, item.nullable)
+def column_of(name: str, python_type: type, nullable: bool = False, filled_by: FilledBy = FilledBy.ROW) -> Column:
+    return Column(name, *PG_TYPES[python_type], nullable, filled_by)
 
 
-def nullable_column(name: str, python_type: type) -> Column:
-    return Column(name, *PG_TYPES[python_type], nullable=True)
-
-
-def required_column(name: str, python_type: type) -> Column:
-    return Column(name, *PG_TYPES[python_type])
-
-
-def identity_column(name: str) -> Column:
-    return Column(name, *PG_TYPES[int], filled_by=FilledBy.SEQUENCE)
+KAFKA_TIMESTAMP = column_of("kafka_timestamp", datetime, nullable=True)
+INGESTED_AT = column_of("ingested_at", datetime, filled_by=FilledBy.CLOCK)

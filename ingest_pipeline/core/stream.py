@@ -21,10 +21,8 @@ from .columns import (
     KAFKA_TIMESTAMP,
     ORDINAL,
     Column,
-    field_column,
-    identity_column,
-    nullable_column,
-    required_column,
+    FilledBy,
+    column_of,
 )
 from .definition import described
 from .errors import SettingsError
@@ -38,7 +36,6 @@ from .record_columns import RecordColumns, frame_of
 from .route import Route, check_route
 
 COORDINATES = tuple(column.name for column in COORDINATE_COLUMNS)
-"""The primary key of a table without a key of its own. Re-creating the topic does not repeat a key."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -187,14 +184,14 @@ class Stream:
     @cached_property
     def row_columns(self) -> tuple[Column, ...]:
         """The columns a row fills, in the order of a Row's items and, with `many`, of an element's."""
-        topic = [required_column(self.topic_column, str)] if self.topic_column else []
-        of_key = required_column if self.key_column in self.key else nullable_column
-        key = [of_key(self.key_column, self.key_type)] if self.key_column else []
-        headers = [nullable_column(self.headers_column, list)] if self.headers_column else []
-        extra = [nullable_column(self.extra_column, dict)] if self.extra_column else []
+        topic = [column_of(self.topic_column, str)] if self.topic_column else []
+        nullable_key = self.key_column not in self.key
+        key = [column_of(self.key_column, self.key_type, nullable_key)] if self.key_column else []
+        headers = [column_of(self.headers_column, list, nullable=True)] if self.headers_column else []
         ordinal = [ORDINAL] if self.many else []
-        event = [*ordinal, *map(field_column, self.fields), *extra]
-        return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *topic, *key, *headers, *event)
+        event = [column_of(item.name, item.python_type, item.nullable) for item in self.fields]
+        extra = [column_of(self.extra_column, dict, nullable=True)] if self.extra_column else []
+        return (*COORDINATE_COLUMNS, KAFKA_TIMESTAMP, *topic, *key, *headers, *ordinal, *event, *extra)
 
     @property
     def finds_by_coordinates(self) -> bool:
@@ -211,7 +208,7 @@ class Stream:
         """All columns in the table's order, including columns that the database fills."""
         if not self.coordinates:
             return self.written_columns
-        number = [identity_column(self.id_column)] if self.id_column else []
+        number = [column_of(self.id_column, int, filled_by=FilledBy.SEQUENCE)] if self.id_column else []
         ordinal = [ORDINAL] if self.many else []
         record_and_event = [column for column in self.row_columns[len(COORDINATES) + 1 :] if column not in ordinal]
         return (*COORDINATE_COLUMNS, *ordinal, *number, *record_and_event, KAFKA_TIMESTAMP, INGESTED_AT)
