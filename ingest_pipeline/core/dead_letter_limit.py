@@ -59,22 +59,15 @@ class LetterWindow:
             seen += 1
         return replace(self, seen=seen, refused=tuple(refused), streak=streak)
 
-    def tally(self, decoded: Sequence[DeadLetter], rows_before: Sequence[int], allowed: int) -> LetterTally:
-        """The tally for one batch.
-
-        Args:
-            decoded: the decoder's refusals, in order.
-            rows_before: `rows_before[i]` rows of the batch came before `decoded[i]`.
-            allowed: number of refusals exempted by an operator.
-        """
-        return LetterTally(self, decoded, rows_before, allowed)
-
 
 @dataclass(slots=True)
 class LetterTally:
     """Counts a batch's refusals against the limits, in the order of the records.
 
     Attributes:
+        decoded: the decoder's refusals, in order.
+        rows_before: `rows_before[i]` rows of the batch came before `decoded[i]`.
+        allowed: number of refusals exempted by an operator.
         uncounted: (partition, offset) of refusals that used up the operator's allowance.
     """
 

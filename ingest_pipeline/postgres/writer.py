@@ -125,7 +125,7 @@ class BatchWriter:
             requests, allowed = self._advance(connection, batch, rows, letters)  # 2
             if allowed and (batch.dead_letters or first):
                 allowed = connection.execute(self._sql.allowance, {"stream": self._stream.name}).scalar_one()
-            tally = self.window.tally(batch.dead_letters, batch.rows_before, allowed)
+            tally = LetterTally(self.window, batch.dead_letters, batch.rows_before, allowed)
             obsolete = self._upserts and self._upserts.letters
             if obsolete:
                 obsolete.discard_of(connection, batch)

@@ -91,7 +91,7 @@ class MemoryLedgerSession(LedgerSession):
             fault = self._database.next_fault()
             self._break_off(fault, Fault.BEFORE_WRITE)
             table = self._database.table(self._stream)
-            tally = self._window.tally(batch.dead_letters, batch.rows_before, table.state.letters_allowed)
+            tally = LetterTally(self._window, batch.dead_letters, batch.rows_before, table.state.letters_allowed)
             rows, letters, table_rows = self._judged(batch, table, tally)
             window = tally.after(len(batch.rows))
             written = CommitResult(

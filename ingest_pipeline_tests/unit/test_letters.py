@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_pipeline.core.dead_letter_limit import WINDOW, LetterLimits, LetterWindow, Refusal
+from ingest_pipeline.core.dead_letter_limit import WINDOW, LetterLimits, LetterTally, LetterWindow, Refusal
 from ingest_pipeline.core.dead_letters import HEADERS_UNREADABLE, dead_letter
 from ingest_pipeline.core.errors import DeadLetterLimit, RecordRefused
 from ingest_pipeline.core.record import DeadLetter
@@ -107,7 +107,7 @@ def passed(before: LetterWindow, outcomes: str, allowed: int = 0) -> LetterWindo
         if outcome == "p":
             refused.append((rows, offset))
         rows += 1
-    tally = before.tally(decoded, rows_before, allowed)
+    tally = LetterTally(before, decoded, rows_before, allowed)
     for row, offset in refused:
         tally.refuse(row, 0, offset, "check violation")
     return tally.after(rows)
@@ -170,11 +170,11 @@ def test_a_rebuilt_window_equals_the_original() -> None:
 
 
 def test_allowed_refusals_do_not_count() -> None:
-    tally = window(LetterLimits(1.0, 2)).tally(letters(5), [0] * 5, allowed=3)
+    tally = LetterTally(window(LetterLimits(1.0, 2)), letters(5), [0] * 5, allowed=3)
     assert tally.after(0).streak == 2
     assert tally.uncounted == {(0, 0), (0, 1), (0, 2)}
     with pytest.raises(DeadLetterLimit):
-        window(LetterLimits(1.0, 2)).tally(letters(6), [0] * 6, allowed=3).after(0)
+        LetterTally(window(LetterLimits(1.0, 2)), letters(6), [0] * 6, allowed=3).after(0)
 
 
 def test_without_limits_every_refusal_passes() -> None:
@@ -184,7 +184,7 @@ def test_without_limits_every_refusal_passes() -> None:
 def test_the_error_names_reasons_offsets_and_commands() -> None:
     refused = [*letters(60, 7, "a"), *letters(30, 70, "b"), *letters(9, 200, "c"), *letters(2, 300, "d")]
     with pytest.raises(DeadLetterLimit) as raised:
-        window().tally(refused, [0] * len(refused), 0).after(0)
+        LetterTally(window(), refused, [0] * len(refused), 0).after(0)
     assert raised.value.message == (
         "stream reading: 101 records in a row were refused: 60x a; 30x b; 9x c (partition 0 offsets 7 to 301)."
         " Nothing of this batch was committed. See the waiting records: ingest dead-letters peek reading. Mend the"
