@@ -187,7 +187,7 @@ def redrive(letters: DeadLetters, selected: LetterFilter, stream: Stream, dry_ru
     context = context_of(stream)
     decode, rules = context.clients.decoder(stream).decode, context.clients.record_rules(stream)
     with progress(f"redriving {stream.name}", _count(letters, selected), context.clients.clock.monotonic) as show:
-        done = letters.redrive(selected, decode, rules, dry_run=dry_run, observe=lambda done: show(done.tried))
+        done = letters.redrive(selected, decode, rules, dry_run=dry_run, observe=lambda done: show(done.total))
     would = "would be " if dry_run else ""
     click.echo(
         f"{done.stored:,} {would}stored, {done.present:,} were there already, {done.refused:,} refused again,"

@@ -44,7 +44,7 @@ def replay(
         click.echo(f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}", err=True)
     total, clock = sum(offsets.stop - offsets.start for offsets in chosen), context.clients.clock
     with progress(f"replaying {stream.name}", total, clock.monotonic) as show:
-        done = run_replay(chosen, context, observe=lambda done: show(done.offsets))
+        done = run_replay(chosen, context, observe=lambda done: show(done.total))
     click.echo(
         f"{done.stored:,} stored, {done.present:,} present, {done.absent:,} absent, {done.dead:,} dead,"
         f" {done.skipped:,} skipped, {done.refused:,} refused"

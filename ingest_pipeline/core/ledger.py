@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from .loss import Loss
 from .record import StoredPosition
@@ -163,7 +163,17 @@ class Refusals:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class _Counts:
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, item.name) for item in fields(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed(_Counts):
     """Numbers of offsets of a replayed range, by outcome.
 
     Attributes:
@@ -182,16 +192,9 @@ class Replayed:
     skipped: int = 0
     absent: int = 0
 
-    def __add__(self, other: Replayed) -> Replayed:
-        return Replayed(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Replayed)))
-
-    @property
-    def offsets(self) -> int:
-        return sum(getattr(self, item.name) for item in fields(self))
-
 
 @dataclass(frozen=True, slots=True)
-class Redriven:
+class Redriven(_Counts):
     """Numbers of retried dead letters, by outcome.
 
     Attributes:
@@ -207,13 +210,6 @@ class Redriven:
     refused: int = 0
     truncated: int = 0
     superseded: int = 0
-
-    def __add__(self, other: Redriven) -> Redriven:
-        return Redriven(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Redriven)))
-
-    @property
-    def tried(self) -> int:
-        return sum(getattr(self, item.name) for item in fields(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
