@@ -1,4 +1,4 @@
-"""Keys of JSON objects → names of fields and columns."""
+"""Keys of JSON objects → names of fields, columns and classes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 def words_of(key: str) -> list[str]:
     """`createdAt` and `created_at` are created, at."""
     return [word for word in re.split(r"[\W_]+", _WORD.sub("_", key).lower()) if word]
+
+
+def camel_case(name: str) -> str:
+    """A class's name from a field's or a stream's."""
+    return "".join(word.capitalize() for word in name.split("_")) or name
 
 
 def is_time_name(key: str) -> bool:

@@ -6,6 +6,7 @@ import keyword
 from collections.abc import Iterable, Iterator
 
 from .inference import Inferred, InferredField
+from .inferred_names import camel_case
 
 _TYPE_MODULES = {"datetime": "datetime", "date": "datetime", "Decimal": "decimal", "UUID": "uuid"}
 AVRO, JSON_SCHEMA = "Avro", "JsonSchema"
@@ -17,7 +18,7 @@ def python_text(stream: str, topic: str, inferred: Inferred, record_format: str 
     classes: list[str] = []
     fields = list(_all_fields(inferred.fields))
     taken = {*_CLASSES, *(item.name for item in fields)}  # a field with a default hides the class of its name
-    event = _class(_camel_case(stream), inferred.fields, taken, classes)
+    event = _class(camel_case(stream), inferred.fields, taken, classes)
     options = [quoted(stream), event, *([f"topic={quoted(topic)}"] if topic != stream else [])]
     options += [f"format={record_format}()"] if record_format else []
     options += [f'extra_column="{inferred.extra_column}"'] if inferred.left_out and record_format != AVRO else []
@@ -61,7 +62,7 @@ def _class(name: str, fields: tuple[InferredField, ...], taken: set[str], classe
     taken.add(name)
     lines = [f"class {name}(Struct, kw_only=True):"]
     for item in fields:
-        kind = _class(_camel_case(item.name), item.fields, taken, classes) if item.fields else item.kind
+        kind = _class(camel_case(item.name), item.fields, taken, classes) if item.fields else item.kind
         kind = f'Annotated[datetime, Epoch("{item.epoch}")]' if item.epoch else kind
         kind += " | None" if item.nullable else ""
         renamed = f"name={quoted(item.key)}" if item.name != item.key else ""
@@ -108,7 +109,3 @@ def _all_fields(fields: Iterable[InferredField]) -> Iterator[InferredField]:
     for item in fields:
         yield item
         yield from _all_fields(item.fields)
-
-
-def _camel_case(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_")) or name

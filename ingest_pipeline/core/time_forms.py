@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .errors import SettingsError
-from .timestamps import parse_timestamp
+from .timestamps import EPOCH, parse_timestamp
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PER_SECOND: dict[str, int | Fraction] = {
     "d": Fraction(1, 86_400),
     "s": 1,
@@ -32,19 +31,16 @@ class Epoch:
     number. A date is the day in UTC.
 
     Attributes:
+        wire_type: of the value in the record.
         unit: "d", "s", "ms", "us" or "ns". Fractions below a microsecond are cut.
     """
 
+    wire_type: ClassVar[Any] = int | float | str
     unit: Literal["d", "s", "ms", "us", "ns"]
 
     def __post_init__(self) -> None:
         if self.unit not in _PER_SECOND:
             raise SettingsError(f"Epoch({self.unit!r}): the unit is one of {', '.join(_PER_SECOND)}")
-
-    @property
-    def wire_type(self) -> Any:
-        """The type of the value in the record."""
-        return int | float | str
 
     def read(self, value: object) -> datetime:
         """The time in UTC. Raises ValueError for a time outside the years 1 to 9999, and for another value."""
@@ -56,8 +52,8 @@ class Epoch:
         per_second = _PER_SECOND[self.unit]
         try:
             if isinstance(number, float):
-                return _EPOCH + timedelta(seconds=number / per_second)
-            return _EPOCH + timedelta(microseconds=int(number * 1_000_000 // per_second))
+                return EPOCH + timedelta(seconds=number / per_second)
+            return EPOCH + timedelta(microseconds=int(number * 1_000_000 // per_second))
         except OverflowError:
             raise ValueError("timestamp outside years 1 to 9999") from None
 
@@ -73,6 +69,7 @@ class TimeFormat:
             decides.
     """
 
+    wire_type: ClassVar[Any] = str
     pattern: str = ""
     zone: str = ""
 
@@ -82,11 +79,6 @@ class TimeFormat:
                 ZoneInfo(self.zone)
             except (ZoneInfoNotFoundError, ValueError, OSError):
                 raise SettingsError(f"TimeFormat: there is no time zone {self.zone!r}") from None
-
-    @property
-    def wire_type(self) -> Any:
-        """The type of the value in the record."""
-        return str
 
     def read(self, value: object) -> datetime:
         """The time, naive if neither the value nor `zone` says a zone. Raises ValueError."""

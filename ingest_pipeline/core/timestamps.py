@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GRAMMAR = re.compile(
     r"""(?: [0-9]{4}-[0-9]{2}-[0-9]{2} | [0-9]{4}-W[0-9]{2}-[1-7] | [0-9]{8}(?=[Tt\ ]) )
     (?: [Tt\ ]

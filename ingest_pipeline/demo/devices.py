@@ -8,10 +8,11 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from ..core.timestamps import EPOCH
+
 _DAY_SECONDS = 86_400.0
 _NUMBER = rb'": -?[\d.]+'
 
@@ -83,7 +84,7 @@ class Fleet(ABC):
         No two events of a topic have the same time.
         """
         self._last_us = max(time_us, self._last_us + 1)
-        key, value = self._good(_EPOCH + timedelta(microseconds=self._last_us))
+        key, value = self._good(EPOCH + timedelta(microseconds=self._last_us))
         is_broken, is_tombstone = next(self._broken), next(self._tombstones)
         if is_broken:
             way = next(self._ways)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, TextClause
@@ -18,6 +18,7 @@ from ..core.record import MAX_MS, MIN_MS
 from ..core.record_keys import check_record_key
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_or_delete
 from ..core.stream import COORDINATES, Stream
+from ..core.timestamps import EPOCH
 from . import dead_letters_sql as sql
 from . import schema
 from .database import Database
@@ -39,7 +40,6 @@ TOP_REASONS_OF = 10_000
 """`top_reasons` counts the reasons of this many newest open letters."""
 _COMMANDS = 10
 _REDRIVEN = (RedriveOutcome.STORED, RedriveOutcome.PRESENT)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DeadLetters:
@@ -237,7 +237,7 @@ class DeadLetters:
     def _rows(self, letter: Row[Any], values: tuple[Any, ...], table: int) -> list[dict[str, Any]]:
         ms = letter.kafka_timestamp_ms
         in_range = ms is not None and MIN_MS <= ms <= MAX_MS
-        time = _EPOCH + timedelta(milliseconds=ms) if in_range else None
+        time = EPOCH + timedelta(milliseconds=ms) if in_range else None
         record = (letter.kafka_incarnation, letter.kafka_partition, letter.kafka_offset, time, *values)
         rows = table_rows([record]) if self._stream.many else [record]
         return [dict(zip(self._stream.tables[table].columns, row, strict=True)) for row in rows]

@@ -19,6 +19,7 @@ from ..core.nesting import Nested, Shape
 from ..core.stream import Stream
 from ..core.time_forms import Epoch
 from .avro_batch import TEXT_OF, AvroBatch, batch_of, loaded
+from .avro_fields import branches_of
 from .registry import ID_BYTES, SchemaId, SchemaRegistry, WriterSchema, prefix_of, schema_id_of
 
 _read_record: Any = fastavro.schemaless_reader
@@ -212,10 +213,6 @@ def _missing(schema: Schema, shape: Shape, named: Schema) -> Iterator[str]:
 
 def _record(kind: Any, named: Schema) -> Schema | None:
     """The record of a field's type, also within a union. None for another type."""
-    branches = [named.get(branch, branch) if isinstance(branch, str) else branch for branch in _branches(kind)]
+    branches = branches_of(kind, named)
     records = [branch for branch in branches if isinstance(branch, dict) and branch.get("type") == "record"]
     return records[0] if len(records) == 1 else None
-
-
-def _branches(kind: Any) -> list[Any]:
-    return kind if isinstance(kind, list) else [kind]

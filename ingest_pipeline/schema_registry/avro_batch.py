@@ -11,17 +11,17 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
+from ..core.timestamps import EPOCH
 from .registry import WriterSchema
 
 _read: Any = fastavro.schemaless_reader
 _END, _END_NAME = os.urandom(8), "ingest_end_of_record"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES = {"timestamp-millis": 1000, "timestamp-micros": 1}
 """Logical type → microseconds of its unit."""
 
@@ -81,7 +81,7 @@ class AvroBatch:
         for name, microseconds in self._times:
             for record in records:
                 if (number := record[name]) is not None:
-                    record[name] = _EPOCH + timedelta(0, 0, number * microseconds)
+                    record[name] = EPOCH + timedelta(0, 0, number * microseconds)
         return records
 
 

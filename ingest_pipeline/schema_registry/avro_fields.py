@@ -47,7 +47,7 @@ def _fields(
     declared = {field["name"]: field for field in record["fields"]}
     fields = []
     for key, name in field_names(declared, prefix).items():
-        branches = _branches(declared[key]["type"], named)
+        branches = branches_of(declared[key]["type"], named)
         kinds = [branch for branch in branches if branch != "null"]
         kind = _kind(kinds[0]) if len(kinds) == 1 else ""
         path = (*prefix, name)
@@ -66,12 +66,10 @@ def _fields(
     return tuple(fields)
 
 
-def _branches(kind: Any, named: Mapping[str, Any]) -> list[Any]:
-    return [named.get(branch, branch) if isinstance(branch, str) else branch for branch in _listed(kind)]
-
-
-def _listed(kind: Any) -> list[Any]:
-    return kind if isinstance(kind, list) else [kind]
+def branches_of(kind: Any, named: Mapping[str, Any]) -> list[Any]:
+    """The types of a union, or the single type. Names of types are resolved."""
+    branches = kind if isinstance(kind, list) else [kind]
+    return [named.get(branch, branch) if isinstance(branch, str) else branch for branch in branches]
 
 
 def _kind(schema: Any) -> str:

@@ -6,7 +6,7 @@ Protobuf matches fields by number, so the class can read records of older and ne
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +15,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.fields import Field
 from ..core.nesting import Nested
+from ..core.timestamps import EPOCH
 from .registry import ID_BYTES, payload_of
 
 _LONGEST_VARINT = 10
 Convert = Callable[[Any], Any]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOSECONDS = 1_000_000_000
 
 
@@ -28,7 +28,7 @@ def _timestamp(message: Any) -> datetime:
     nanos = message.nanos
     if not 0 <= nanos < _NANOSECONDS:
         raise ValueError("a second has 1,000,000,000 nanoseconds")
-    return _EPOCH + timedelta(0, message.seconds, nanos // 1000)
+    return EPOCH + timedelta(0, message.seconds, nanos // 1000)
 
 
 _WELL_KNOWN: dict[str, Convert] = {

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from ...core.errors import SettingsError
 from ...core.formats import Format
+from ...core.inferred_names import camel_case
 from ...core.route import Route
 from ...core.stream import Stream
 from ...settings import settings_of
 from ...settings.declared import SETTINGS
 from ...settings.variables import variable
-from .struct import Fields, camel_case, struct_of
+from .struct import Fields, struct_of
 
 FORMATS = {re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in get_args(Format)}
 _FUNCTION = "module:function"

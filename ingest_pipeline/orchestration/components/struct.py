@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...core.errors import SettingsError
 from ...core.fields import AsJson, field_of, is_struct, unwrap
+from ...core.inferred_names import camel_case
 from ...core.time_forms import Epoch, TimeForm, TimeFormat
 
 OBJECT = "object"
@@ -66,10 +67,6 @@ class FieldModel(BaseModel):
 
 
 Fields = dict[str, str | FieldModel]
-
-
-def camel_case(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_")) or name
 
 
 def struct_of(name: str, fields: Mapping[str, str | FieldModel], description: str = "") -> type[msgspec.Struct]:
