@@ -111,6 +111,21 @@ def test_the_settings_are_valid_and_the_password_is_that_of_the_storage() -> Non
     assert storage["stringData"].keys() == {"postgresql-password"}
 
 
+def test_dagsters_settings_are_those_of_the_other_deployments() -> None:
+    settings, daemon = yaml.safe_load((FOLDER.parent / "dagster.yaml").read_text()), VALUES["dagsterDaemon"]
+    retention = {
+        kind: {"purge_after_days": VALUES["retention"][kind]["purgeAfterDays"]} for kind in ("sensor", "schedule")
+    }
+    assert retention == settings["retention"]
+    sensors = {"use_threads": daemon["sensors"]["useThreads"], "num_workers": daemon["sensors"]["numWorkers"]}
+    assert sensors == settings["sensors"]
+    monitoring = {
+        "start_timeout_seconds": daemon["runMonitoring"]["startTimeoutSeconds"],
+        "poll_interval_seconds": daemon["runMonitoring"]["pollIntervalSeconds"],
+    }
+    assert monitoring.items() <= settings["run_monitoring"].items()
+
+
 KUBECONFIG = """
 clusters: [{name: none, cluster: {server: "http://127.0.0.1:9"}}]
 contexts: [{name: none, context: {cluster: none, user: none}}]
