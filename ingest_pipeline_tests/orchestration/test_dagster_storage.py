@@ -11,17 +11,27 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.instance import RUNLESS_RUN_ID
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageMetadata,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunStorageSqlMetadata
+from dagster._core.storage.schedules import SqlScheduleStorage
+from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
 import ingest_pipeline
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.finding import Finding
+from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.instance_check import instance_findings
 from ingest_pipeline.orchestration.jobs.retention import purge_events
 from ingest_pipeline.settings import load_settings
+from ingest_pipeline_tests.orchestration.keeper import DEFINITIONS, SENSOR, Keeper
 
 ROOT = Path(ingest_pipeline.__file__).parents[1]
 PRICE, TOPIC, OTHER = dg.AssetKey("price"), dg.AssetKey(["kafka", "price"]), dg.AssetKey("theirs")
@@ -121,3 +131,48 @@ def test_old_evaluations_and_events_go_and_the_newest_stay(instance: dg.DagsterI
     check = dg.AssetCheckKey(PRICE, "up_to_date")
     (newest,) = instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
     assert newest.event is not None
+
+
+def counts(instance: dg.DagsterInstance, folder: Path) -> dict[str, int]:
+    """Table of Dagster's storage → rows, and the number of files."""
+    runs, schedules = instance.run_storage, instance.schedule_storage
+    assert isinstance(runs, SqlRunStorage)
+    assert isinstance(schedules, SqlScheduleStorage)
+    found = {"files": sum(path.is_file() for path in folder.rglob("*"))}
+    for connect, metadata in (
+        (runs.connect, RunStorageSqlMetadata),
+        (sql(instance).index_connection, SqlEventLogStorageMetadata),
+        (schedules.connect, ScheduleStorageSqlMetadata),
+    ):
+        with connect() as connection:
+            for table in metadata.sorted_tables:
+                count = connection.execute(select(func.count()).select_from(table)).scalar_one()
+                found[f"{metadata.sorted_tables[0].name}: {table.name}"] = int(count)
+    return found
+
+
+def use(keeper: Keeper) -> None:
+    """Runs by sensors and by hand, a failed run, checks and events with and without runs, ticks and their logs."""
+    instance = keeper.instance
+    keeper.run("busy", 2)
+    keeper.run("broken")
+    by_hand = DEFINITIONS.resolve_implicit_global_asset_job_def()
+    run_id = by_hand.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("busy")]).run_id
+    instance.add_run_tags(run_id, {tags.STREAM: "busy"})
+    keeper.tick(SENSOR)
+    keeper.tick_log(SENSOR)
+    for _ in range(2):
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=dg.AssetKey("busy"), check_name="up_to_date", passed=True)
+        )
+        instance.report_runless_asset_event(dg.AssetObservation("busy", tags={"part": "two"}))
+        instance.report_runless_asset_event(dg.AssetObservation(["kafka", "busy"], metadata={"lag": 0}))
+
+
+def test_no_table_and_no_folder_grows_for_ever(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    keeper, after = Keeper(instance, tmp_path), []
+    for _ in range(3):
+        use(keeper)
+        keeper.maintain(400)
+        after.append(counts(instance, tmp_path))
+    assert after[2] == after[1]

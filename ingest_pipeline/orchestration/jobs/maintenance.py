@@ -170,14 +170,30 @@ def purge_ticks(
 ) -> None:
     """Delete ticks of this code location's sensors, once a day. Limits in dagster.yaml would delete at every tick.
 
+    Also deletes log files of ticks older than all limits, because Dagster deletes a tick without its file. Sensors of
+    the same name in other code locations have their files in the same folder.
+
     Args:
         repository: the label of this code location's repository. With None, nothing is deleted.
         before: tick status → Unix time. Earlier ticks are deleted.
     """
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-        if state.instigator_name in sensors and state.origin.repository_origin.get_label() == repository:
+        origin = state.origin.repository_origin
+        if state.instigator_name in sensors and origin.get_label() == repository:
             for status, unix_time in before.items():
                 instance.purge_ticks(state.instigator_origin_id, state.selector_id, unix_time, [status])
+            _delete_files(instance, [origin.repository_name, state.instigator_name], min(before.values()))
+
+
+def _delete_files(instance: dg.DagsterInstance, prefix: Sequence[str], before: float) -> None:
+    """Delete the local log files below this key that were written before this Unix time."""
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
+    logs = instance.compute_log_manager
+    if isinstance(logs, LocalComputeLogManager):
+        for file in Path(logs.get_captured_local_path([*prefix, "tick"], "err")).parent.glob("*"):
+            if file.stat().st_mtime < before:
+                file.unlink(missing_ok=True)
 
 
 def _ended_runs(instance: dg.DagsterInstance) -> Iterable[dg.RunRecord]:
