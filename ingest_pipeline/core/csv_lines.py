@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 
-from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .errors import RecordRefused, RecordSkipped
 from .fields import Field
 from .formats import Csv
 
@@ -29,13 +29,13 @@ class CsvReader:
             text = value.decode("utf-8-sig")  # a file's first line may begin with a byte order mark
             rows = list(csv.reader([text.rstrip("\r\n")], delimiter=self._delimiter, strict=True))
         except UnicodeDecodeError:
-            raise RecordRefused("not valid UTF-8", stage=RefusalStage.DECODE) from None
+            raise RecordRefused("not valid UTF-8") from None
         except csv.Error:
-            raise RecordRefused("not one line of CSV", stage=RefusalStage.DECODE) from None
+            raise RecordRefused("not one line of CSV") from None
         if len(rows) != 1 or len(rows[0]) != len(self._names):
             count = len(rows[0]) if len(rows) == 1 else 0
-            raise RecordRefused(f"{count} values, {len(self._names)} are declared", stage=RefusalStage.DECODE)
+            raise RecordRefused(f"{count} values, {len(self._names)} are declared")
         if rows[0] == self._names and len(rows[0]) > 1:
-            raise RecordSkipped("the line of the fields' names", stage=RefusalStage.DECODE)
+            raise RecordSkipped("the line of the fields' names")
         pairs = zip(self._names, rows[0], strict=True)
         return {name: None if text == "" and name in self._nullable else text for name, text in pairs}

@@ -24,7 +24,7 @@ from .extra_fields import Undeclared
 from .fields import Field
 from .many import merged, try_map
 from .nesting import StructVariant, flat, has_checks
-from .reasons import by_its_check, inside, reason_of, refusal
+from .reasons import UNDECODABLE, by_its_check, inside, reason_of, refusal
 from .stream import Stream
 from .time_forms import EPOCH_HINT, ISO, is_unix_time
 from .timestamps import may_have_nanoseconds
@@ -142,8 +142,8 @@ class RecordDecoder:
     def _extra(self, value: bytes, undeclared: Undeclared) -> msgspec.Raw | None:
         try:
             extra = undeclared.of(value)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise RecordRefused(f"in an undeclared field: {reason_of(error)}", stage=RefusalStage.DECODE) from None
+        except UNDECODABLE as error:
+            raise RecordRefused(f"in an undeclared field: {reason_of(error)}") from None
         if self._codec.nul in value and holds_nul(extra):
             raise RecordRefused(
                 "NUL character in an undeclared field, which PostgreSQL cannot store", stage=RefusalStage.VALUE
@@ -166,7 +166,7 @@ class RecordDecoder:
         except Exception as error:
             reason = self._as_declared(refusal(error, self._codec.frames))
             reason = self._codec.explained(reason, value)
-            raise RecordRefused(reason, stage=RefusalStage.DECODE) from None
+            raise RecordRefused(reason) from None
         values = list(self._leaves(event))
         for i in self._times:
             if values[i] is not None or not self._fields[i].nullable:
@@ -180,7 +180,7 @@ class RecordDecoder:
         except MemoryError:
             raise
         except Exception as error:
-            raise RecordRefused(by_its_check(error), stage=RefusalStage.DECODE) from None
+            raise RecordRefused(by_its_check(error)) from None
 
     def _converted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """Values as the driver writes them: times of another form are read, and jsonb is prepared."""
@@ -202,7 +202,7 @@ class RecordDecoder:
             for i in self._structs:
                 converted[i] = msgspec.to_builtins(converted[i])
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
-            raise RecordRefused(inside(reason_of(error), self._fields[i].path), stage=RefusalStage.DECODE) from None
+            raise RecordRefused(inside(reason_of(error), self._fields[i].path)) from None
         return tuple(converted)
 
     def _as_declared(self, reason: str) -> str:
@@ -232,7 +232,7 @@ class RecordDecoder:
             got = "null" if value is None else type(value).__name__
             reason = f"Expected `{item.python_type.__name__}`, got `{got}` - at `$.{item.path}`"
             hint = EPOCH_HINT if isinstance(value, int | float) else ""
-            raise RecordRefused(reason + hint, stage=RefusalStage.DECODE)
+            raise RecordRefused(reason + hint)
         try:
             time = (item.time_form or ISO).read(value)
         except ValueError as error:

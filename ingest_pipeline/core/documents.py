@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from .errors import RecordRefused, RefusalStage
+from .errors import RecordRefused
 from .fields import Field
-from .reasons import inside, reason_of
+from .reasons import UNDECODABLE, inside, reason_of
 
 ESCAPED_NUL = b"\\u0000"
 _anything = msgspec.json.Decoder(float_hook=str)
@@ -48,8 +48,8 @@ class Documents:
             if isinstance(row[i], msgspec.Raw):
                 try:
                     value = decode(row[i])
-                except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-                    raise RecordRefused(inside(reason_of(error), path), stage=RefusalStage.DECODE) from None
+                except UNDECODABLE as error:
+                    raise RecordRefused(inside(reason_of(error), path)) from None
                 if value is None:
                     row = (*row[:i], None, *row[i + 1 :])
         return row

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from .choices import Envelope
-from .errors import RecordDeleted, RecordRefused, RecordSkipped, RefusalStage
+from .errors import RecordDeleted, RecordRefused, RecordSkipped
 from .json_hints import explained
-from .reasons import reason_of
+from .reasons import UNDECODABLE, reason_of
 from .stream import Stream
 
 _STORED = frozenset("cru")
@@ -55,7 +55,7 @@ class EnvelopeReader:
         decoded = {name: _text(members.get(name)) for name in ("op", "specversion", "data_base64")}
         event = bytes(self._event(members, decoded)).strip()
         if not event.startswith(b"{"):
-            raise RecordRefused("the envelope's event is not a JSON object", stage=RefusalStage.DECODE)
+            raise RecordRefused("the envelope's event is not a JSON object")
         added = self._parts(members, _members)
         if not added:
             return event
@@ -66,28 +66,28 @@ class EnvelopeReader:
         """As `text`, for a record of another format."""
         event = self._event(record, record)
         if not isinstance(event, Mapping):
-            raise RecordRefused("the envelope's event is not a record", stage=RefusalStage.DECODE)
+            raise RecordRefused("the envelope's event is not a record")
         return {**self._parts(record, dict), **event}
 
     def _event(self, members: Members, decoded: Members) -> Any:
         """The event. `decoded`: the members "op", "specversion" and "data_base64" as Python values."""
         if not self._debezium:
             if decoded.get("specversion") is None:
-                raise RecordRefused("no CloudEvent: there is no `specversion`", stage=RefusalStage.DECODE)
+                raise RecordRefused("no CloudEvent: there is no `specversion`")
             if "data" not in members and (encoded := decoded.get("data_base64")) is not None:
                 return _from_base64(encoded)
             if "data" not in members:
-                raise RecordRefused("the CloudEvent has no `data`", stage=RefusalStage.DECODE)
+                raise RecordRefused("the CloudEvent has no `data`")
             return members["data"]
         operation = decoded.get("op")
         if operation is None:
-            raise RecordRefused("no Debezium envelope: there is no `op`", stage=RefusalStage.DECODE)
+            raise RecordRefused("no Debezium envelope: there is no `op`")
         if operation == _DELETED:
-            raise RecordDeleted("the change event is about a deleted row", stage=RefusalStage.DECODE)
+            raise RecordDeleted("the change event is about a deleted row")
         if operation not in _STORED:
-            raise RecordSkipped("the change event stores no row", stage=RefusalStage.DECODE)
+            raise RecordSkipped("the change event stores no row")
         if members.get("after") is None:
-            raise RecordRefused("the change event has no `after`", stage=RefusalStage.DECODE)
+            raise RecordRefused("the change event has no `after`")
         return members["after"]
 
     def _parts(self, members: Members, inner: Callable[[Any], Members]) -> dict[str, Any]:
@@ -108,10 +108,10 @@ def _members(value: bytes | msgspec.Raw) -> Members:
     members: Members | None
     try:
         members = _objects.decode(value)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RecordRefused(reason_of(error), stage=RefusalStage.DECODE) from None
+    except UNDECODABLE as error:
+        raise RecordRefused(reason_of(error)) from None
     if members is None:
-        raise RecordSkipped("the envelope is null", stage=RefusalStage.DECODE)
+        raise RecordSkipped("the envelope is null")
     return members
 
 
@@ -119,7 +119,7 @@ def _from_base64(text: str) -> bytes:
     try:
         return b64decode(text, validate=True)
     except ValueError:
-        raise RecordRefused("the CloudEvent's `data_base64` is not base64", stage=RefusalStage.DECODE) from None
+        raise RecordRefused("the CloudEvent's `data_base64` is not base64") from None
 
 
 def _text(raw: msgspec.Raw | None) -> str | None:

@@ -73,11 +73,12 @@ class RefusalStage(StrEnum):
 
 
 class RecordRefused(IngestError):
-    """One record cannot become a row. The message is the dead letter's reason and holds no value of the record."""
+    """One record cannot become a row. The message is the dead letter's reason and holds no value of the record. The
+    stage is DECODE, unless another one is given."""
 
     @property
     def stage(self) -> RefusalStage:
-        return RefusalStage(self.where.get("stage", RefusalStage.INSERT))
+        return RefusalStage(self.where.get("stage", RefusalStage.DECODE))
 
     @property
     def index(self) -> int | None:

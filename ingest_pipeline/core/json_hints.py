@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .reasons import UNDECODABLE
+
 _NOT_AN_OBJECT = ("JSON is malformed", "Expected `object")
 _ARRAY = {
     "Expected `object`, got `array`": "the value is a list, whose elements many=True stores as rows",
@@ -43,6 +45,6 @@ def _csv(value: bytes) -> str | None:
 def _is_json(value: bytes) -> bool:
     try:
         msgspec.json.decode(value)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return False
     return True

@@ -11,9 +11,9 @@ import msgspec
 from .choices import NaiveTimestamps
 from .codecs import Codec
 from .decode import RecordDecoder
-from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .errors import RecordRefused, RecordSkipped
 from .many import Element, merged, try_map, with_gaps
-from .reasons import in_element, reason_of
+from .reasons import UNDECODABLE, in_element, reason_of
 from .stream import Stream
 
 Split = Callable[[bytes], list[bytes] | None]
@@ -26,8 +26,8 @@ def json_elements(value: bytes) -> list[bytes] | None:
         return None
     try:
         return list(map(bytes, _raw_array.decode(value)))
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RecordRefused(reason_of(error), stage=RefusalStage.DECODE) from None
+    except UNDECODABLE as error:
+        raise RecordRefused(reason_of(error)) from None
 
 
 def single(value: bytes) -> None:
@@ -58,7 +58,7 @@ class ManyDecoder(RecordDecoder):
                 except RecordRefused as refused:
                     raise RecordRefused(in_element(refused.message, i), stage=refused.stage) from None
         if not rows:
-            raise RecordSkipped("the record has no event to store", stage=RefusalStage.DECODE)
+            raise RecordSkipped("the record has no event to store")
         return (_numbered(rows),)
 
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[object, ...]], list[int]]:

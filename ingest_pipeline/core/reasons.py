@@ -9,6 +9,8 @@ import msgspec
 _BYTE_POSITION = re.compile(r" \(byte \d+\)")
 _QUOTED = re.compile(r"(unknown field|Invalid (?:enum )?value) (?:`.*`|'.*'|\".*\"|-?\d+)(?= - at|$)", re.DOTALL)
 _PATH = " - at `$"
+UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""Errors of msgspec's decoders about the bytes of a record."""
 
 
 def refusal(error: Exception, frames: int = 0) -> str:

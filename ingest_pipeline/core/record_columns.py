@@ -118,7 +118,7 @@ class RecordColumns:
         if self.headers:
             columns.append(headers)
             for i in unreadable:
-                refused[i] = RecordRefused("headers cannot be read: a key is not UTF-8", stage=RefusalStage.DECODE)
+                refused[i] = RecordRefused("headers cannot be read: a key is not UTF-8")
         of_values = {i: error for i, error in refused.items() if messages[i].value() is not None}
         return ReadParts(columns, of_values, headers)
 
@@ -143,13 +143,13 @@ class RecordColumns:
     def key_value(self, key: bytes | None) -> bytes | str | None:
         """The key's column. Raises RecordRefused for a key that its column cannot hold."""
         if key is None and self.key_required:
-            raise RecordRefused("the record has no key, which is the row's key", stage=RefusalStage.DECODE)
+            raise RecordRefused("the record has no key, which is the row's key")
         if key is None or self.key is bytes:
             return key
         try:
             text = key.decode()
         except UnicodeDecodeError:
-            raise RecordRefused("key is not UTF-8, which its text column needs", stage=RefusalStage.DECODE) from None
+            raise RecordRefused("key is not UTF-8, which its text column needs") from None
         if "\0" in text:
             raise RecordRefused(
                 "NUL character in the key, which PostgreSQL cannot store as text", stage=RefusalStage.VALUE

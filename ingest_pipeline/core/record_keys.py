@@ -11,7 +11,7 @@ import msgspec
 
 from .errors import RecordRefused, RefusalStage
 from .fields import Field, not_numeric
-from .reasons import reason_of
+from .reasons import UNDECODABLE, reason_of
 from .record import STAMP
 from .stream import Stream
 
@@ -63,7 +63,7 @@ def record_keys(stream: Stream, read_key: ReadKey | None = None) -> RecordKeys |
 
     def with_key(key: bytes | None) -> tuple[Any, ...]:
         if key is None:
-            raise RecordRefused("the record has no key, so no row can be deleted", stage=RefusalStage.DECODE)
+            raise RecordRefused("the record has no key, so no row can be deleted")
         row: list[Any] = list(empty)
         for place, value in zip(places, read(key), strict=True):
             row[place] = value
@@ -123,7 +123,7 @@ def _reader(stream: Stream, read_key: ReadKey | None) -> Callable[[bytes], tuple
             members = msgspec.structs.astuple(wrapped.decode(key))[0] if has_schema else in_object.decode(key)
             return msgspec.structs.astuple(members)
         if bare is None:
-            raise RecordRefused("not a JSON object", stage=RefusalStage.DECODE)
+            raise RecordRefused("not a JSON object")
         if text and not key.startswith(b'"'):
             return (msgspec.convert(key.decode(), single),)
         return (bare.decode(key),)
@@ -133,8 +133,8 @@ def _reader(stream: Stream, read_key: ReadKey | None) -> Callable[[bytes], tuple
             values = tuple(map(_read_time, read(key), fields))
         except RecordRefused as refused:
             raise RecordRefused(f"in the record's key: {refused.message}", stage=refused.stage) from None
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise RecordRefused(f"in the record's key: {reason_of(error)}", stage=RefusalStage.DECODE) from None
+        except UNDECODABLE as error:
+            raise RecordRefused(f"in the record's key: {reason_of(error)}") from None
         except ValueError as error:
             raise RecordRefused(f"in the record's key: {error}", stage=RefusalStage.TIMESTAMP) from None
         if any(isinstance(value, str) and "\0" in value for value in values):

@@ -9,9 +9,9 @@ import msgspec
 
 from .choices import Others
 from .decode import RecordDecoder
-from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .errors import RecordRefused, RecordSkipped
 from .many import try_map
-from .reasons import reason_of
+from .reasons import UNDECODABLE, reason_of
 from .route import Route
 from .stream import Stream
 
@@ -34,13 +34,13 @@ class RoutedDecoder:
         """As RecordDecoder.decode, and the table's number."""
         try:
             text = self._read_any(value).text
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise RecordRefused(reason_of(error), stage=RefusalStage.DECODE) from None
+        except UNDECODABLE as error:
+            raise RecordRefused(reason_of(error)) from None
         number = self._number(text if isinstance(text, str) else None)
         if number is None:
             reason = f"no table for {_KINDS.get(type(text), 'null or a missing key')} - at `{self._path}`"
             skips = self._others == Others.SKIP
-            raise (RecordSkipped if skips else RecordRefused)(reason, stage=RefusalStage.DECODE)
+            raise (RecordSkipped if skips else RecordRefused)(reason)
         return (*self._decoders[number].decode(value), number)
 
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:

@@ -150,7 +150,7 @@ def _without_large(values: list[bytes | None], max_bytes: int) -> list[bytes | N
 def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[object, ...]:
     """The event's columns of one row. Raises RecordRefused, EnvironmentFault and MemoryError."""
     if value is None:
-        raise RecordRefused("a tombstone: the record has no value", stage=RefusalStage.DECODE)
+        raise RecordRefused("a tombstone: the record has no value")
     if len(value) > max_bytes:
         raise RecordRefused(f"larger than MAX_RECORD_BYTES, {max_bytes:,} bytes", stage=RefusalStage.SIZE)
     try:
@@ -158,7 +158,7 @@ def decode_one(value: bytes | None, decode: Decode, max_bytes: int) -> tuple[obj
     except (IngestError, MemoryError):
         raise
     except Exception as error:  # for example an event whose own check changed a field's type
-        raise RecordRefused(f"cannot be decoded ({type(error).__name__})", stage=RefusalStage.DECODE) from None
+        raise RecordRefused(f"cannot be decoded ({type(error).__name__})") from None
 
 
 def decode_or_delete(

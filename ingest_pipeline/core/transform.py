@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .errors import RecordRefused, RecordSkipped, RefusalStage
+from .errors import RecordRefused, RecordSkipped
 from .fields import Field
 from .nesting import Shape, StructVariant
 from .reasons import reason_of
@@ -31,9 +31,9 @@ class Transform:
         """The event to store. Raises RecordSkipped for None, and RecordRefused if the function raises."""
         changed = self._called(event)
         if changed is None:
-            raise RecordSkipped("the stream's transform stores no row", stage=RefusalStage.DECODE)
+            raise RecordSkipped("the stream's transform stores no row")
         if isinstance(changed, list):
-            raise RecordRefused("the transform returned a list, which needs many=True", stage=RefusalStage.DECODE)
+            raise RecordRefused("the transform returned a list, which needs many=True")
         return self._checked(changed)
 
     def events(self, event: Any) -> list[Any]:
@@ -49,9 +49,7 @@ class Transform:
         except MemoryError:
             raise
         except Exception as error:
-            raise RecordRefused(
-                f"refused by the stream's transform ({type(error).__name__})", stage=RefusalStage.DECODE
-            ) from None
+            raise RecordRefused(f"refused by the stream's transform ({type(error).__name__})") from None
 
     def _checked(self, changed: Any) -> Any:
         try:
@@ -59,7 +57,7 @@ class Transform:
         except MemoryError:
             raise
         except Exception as error:  # a check of the event may raise any exception
-            raise RecordRefused(f"{reason_of(error)}, after the transform", stage=RefusalStage.DECODE) from None
+            raise RecordRefused(f"{reason_of(error)}, after the transform") from None
 
 
 def _type_of_result(item: Field) -> Any:

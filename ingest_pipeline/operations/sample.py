@@ -12,6 +12,7 @@ from ..core.errors import SettingsError
 from ..core.inference import Inferred, decode_object, infer
 from ..core.inferred_text import AVRO, JSON_SCHEMA
 from ..core.json_hints import explained
+from ..core.reasons import UNDECODABLE
 from ..core.record import NextOffset
 from ..core.stream import Stream
 from .clients import Clients
@@ -93,7 +94,7 @@ def _of_objects(stream: Stream, values: Sequence[bytes], record_format: str = ""
     for value in values:
         try:
             objects.append(decode_object(value))
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             first_reason = first_reason or explained(str(error), value)
     if not objects:
         raise SettingsError(f"topic {stream.topic}: no record of {len(values):,} is a JSON object. {first_reason}")

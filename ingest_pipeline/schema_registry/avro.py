@@ -13,7 +13,7 @@ import fastavro
 import fastavro.read
 from fastavro.schema import SchemaParseException, UnknownType
 
-from ..core.errors import RecordRefused, RefusalStage
+from ..core.errors import RecordRefused
 from ..core.many import try_map
 from ..core.nesting import Nested, Shape
 from ..core.stream import Stream
@@ -94,7 +94,7 @@ class AvroReader:
         return record
 
     def _refused_by_schema(self, words: str, prefix: bytes) -> RecordRefused:
-        return RecordRefused(f"{words} {self._writers[prefix]}", stage=RefusalStage.DECODE)
+        return RecordRefused(f"{words} {self._writers[prefix]}")
 
     def origin(self, value: bytes) -> str:
         """Names the schema of the record in a reason."""
@@ -114,7 +114,7 @@ class AvroReader:
             except RecordRefused as error:
                 refused = _Refused(error.message, time.monotonic() + _ASK_AGAIN_SECONDS)
                 self._refused[schema_id] = refused
-        raise RecordRefused(refused.reason, stage=RefusalStage.DECODE)
+        raise RecordRefused(refused.reason)
 
     def _checked(self, writer: WriterSchema) -> Any:
         """The parsed schema. Raises RecordRefused for a schema that cannot be used."""
@@ -122,17 +122,13 @@ class AvroReader:
 
     def _parse(self, writer: WriterSchema, named: dict[str, Any]) -> Any:
         if writer.kind != "AVRO":
-            raise RecordRefused(
-                f"{writer} is {writer.kind}, and the stream's format is Avro", stage=RefusalStage.DECODE
-            )
+            raise RecordRefused(f"{writer} is {writer.kind}, and the stream's format is Avro")
         try:
             for reference in writer.references:
                 fastavro.parse_schema(loaded(reference), named)
             return fastavro.parse_schema(loaded(writer.text), named)
         except (SchemaParseException, UnknownType, ValueError) as error:
-            raise RecordRefused(
-                f"{writer} cannot be parsed ({type(error).__name__})", stage=RefusalStage.DECODE
-            ) from None
+            raise RecordRefused(f"{writer} cannot be parsed ({type(error).__name__})") from None
 
 
 class AvroEventReader(AvroReader):
@@ -183,9 +179,9 @@ class AvroEventReader(AvroReader):
         named: dict[str, Any] = {}
         schema = self._parse(writer, named)
         if not isinstance(schema, dict) or schema.get("type") != "record":
-            raise RecordRefused(f"{writer} is not a record", stage=RefusalStage.DECODE)
+            raise RecordRefused(f"{writer} is not a record")
         for path in self._missing(schema, named):
-            raise RecordRefused(f"{writer} has no field `{path}`", stage=RefusalStage.DECODE)
+            raise RecordRefused(f"{writer} has no field `{path}`")
         return schema
 
     def _missing(self, schema: Schema, named: Schema) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from ..core.errors import RecordRefused, RefusalStage
+from ..core.errors import RecordRefused
 from ..core.fields import Field
 from ..core.nesting import Nested
 from ..core.timestamps import EPOCH
@@ -60,7 +60,7 @@ class ProtobufReader:
         try:
             fields: dict[str, Any] = self._convert(self._parse(message))
         except (DecodeError, ValueError, OverflowError):  # a time or duration may lie outside Python's range
-            raise RecordRefused(f"the bytes are no {self._name}", stage=RefusalStage.DECODE) from None
+            raise RecordRefused(f"the bytes are no {self._name}") from None
         for name in self._nullable:
             fields.setdefault(name, None)
         return fields
@@ -70,10 +70,7 @@ class ProtobufReader:
         payload = payload_of(value)
         indexes, start = _indexes(payload)
         if indexes != self._indexes:
-            raise RecordRefused(
-                f"message {indexes} of its schema, and {self._name} is message {self._indexes}",
-                stage=RefusalStage.DECODE,
-            )
+            raise RecordRefused(f"message {indexes} of its schema, and {self._name} is message {self._indexes}")
         self._path = payload[:start]
         return payload[start:]
 
@@ -105,7 +102,7 @@ def _varint(payload: bytes, start: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << (7 * i)
         if byte < 0x80:
             return (number >> 1) ^ -(number & 1), start + i + 1
-    raise RecordRefused("the path of the message is cut off", stage=RefusalStage.DECODE)
+    raise RecordRefused("the path of the message is cut off")
 
 
 def _converter(descriptor: Any, names: Collection[str] | None = None) -> Convert:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from ..core.errors import NotPermitted, RecordRefused, RefusalStage, SchemaRegistryUnavailable, SettingsError
+from ..core.errors import NotPermitted, RecordRefused, SchemaRegistryUnavailable, SettingsError
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -105,9 +105,7 @@ class SchemaRegistry:
         except SchemaRegistryError as error:
             status = error.http_status_code
             if error.error_code == _UNKNOWN_SCHEMA and schema_id is not None:
-                raise RecordRefused(
-                    f"the schema registry does not know schema id {schema_id}", stage=RefusalStage.DECODE
-                ) from None
+                raise RecordRefused(f"the schema registry does not know schema id {schema_id}") from None
             if status in _REFUSED:
                 raise NotPermitted(
                     f"the schema registry refuses the login (HTTP {status}): check SCHEMA_REGISTRY_BASIC_AUTH"
@@ -141,9 +139,7 @@ def prefix_of(value: bytes) -> bytes:
         return value[:ID_BYTES]
     if value[:1] == b"\1" and len(value) >= _GUID_BYTES:
         return value[:_GUID_BYTES]
-    raise RecordRefused(
-        "no schema id: the value does not start with a zero byte and four bytes of id", stage=RefusalStage.DECODE
-    )
+    raise RecordRefused("no schema id: the value does not start with a zero byte and four bytes of id")
 
 
 def schema_id_of(prefix: bytes) -> SchemaId:
