@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorStatus
 
+from .storage_errors import storage_errors
 from .tags import sensor_name
 
+ANSWER_SECONDS = 3.0
+"""How long a status waits for Dagster's storage."""
 HEARTBEAT_SECONDS = 60.0
 """The daemon gives a sign of life every 30 s."""
 _DAEMON = "SENSOR"
@@ -37,12 +42,19 @@ def reasons(instance: dg.DagsterInstance, jobs: Collection[str]) -> dict[str, st
 
 
 def reasons_of_folder(jobs: Collection[str]) -> dict[str, str]:
-    """The reasons by the instance of DAGSTER_HOME, or of the current folder. Empty where it cannot be read."""
+    """The reasons by the instance of DAGSTER_HOME, or of the current folder. Empty where it cannot be read in time."""
     folder = os.environ.get("DAGSTER_HOME") or str(Path.cwd())
     if not (Path(folder) / "dagster.yaml").is_file():
         return {}
-    try:
-        with dg.DagsterInstance.from_config(folder) as instance:
-            return reasons(instance, jobs)
-    except (dg.DagsterError, ImportError, OSError):
-        return {}
+    found: dict[str, str] = {}
+    # Dagster tries for ten seconds and more to connect to a storage that is down.
+    thread = threading.Thread(target=_read_reasons, args=(folder, jobs, found), daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    return dict(found)
+
+
+def _read_reasons(folder: str, jobs: Collection[str], found: dict[str, str]) -> None:
+    unusable: tuple[type[Exception], ...] = (dg.DagsterError, ImportError, *storage_errors())
+    with suppress(*unusable), dg.DagsterInstance.from_config(folder) as instance:
+        found |= reasons(instance, jobs)
