@@ -1,7 +1,9 @@
 """Posts alerts to a webhook. Of several processes, a single process posts about a stream: the stream's row in the
 ledger names the process.
 
-While the ledger does not answer, the last process to post goes on from its memory.
+While the ledger does not answer, this process goes on from its memory. After LEASE_SECONDS any other process posts too,
+because it cannot know whether the first one lives. Once the ledger answers, every process adds its news to the row, and
+the process that the row names posts the end.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from ..core.errors import EnvironmentFault
-from .news import Entries, from_plain, observe, posts, to_plain
+from ..core.errors import EnvironmentFault, IngestError, StopStream
+from .news import StreamNews, from_plain, merged, observe, posts, to_plain
 from .status import SensorReasons, statuses
 from .stream_context import StreamContext
 
 ANSWER_SECONDS = 5.0
+LEASE_SECONDS = 45.0
+"""Another process takes over a stream after this long without a look."""
 _TRIES = 3
 
 
@@ -28,30 +32,32 @@ class WebhookRefused(EnvironmentFault):
 
 @dataclass(slots=True)
 class Memory:
-    """The memory of a posting process.
+    """The memory of a posting process. Times are in Unix seconds.
 
     Attributes:
         own: the process posts about these streams. None: the ledger has not answered yet.
-        entries: stream → its problems at the last look.
-        is_newer: the ledger did not answer or does not exist yet, and lacks the entries.
-        silent_at: when the ledger last gave no answer, in Unix seconds.
+        news: stream → its news at the last look.
+        is_newer: the ledger did not answer or does not exist yet, and may lack the news.
+        silent_at: when the ledger last gave no answer.
+        answered_at: when the ledger last answered, or the first look. None: before the first look.
     """
 
     own: list[str] | None = None
-    entries: dict[str, Entries] = field(default_factory=dict)
+    news: dict[str, StreamNews] = field(default_factory=dict)
     is_newer: bool = False
     silent_at: float = 0.0
+    answered_at: float | None = None
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
         """From `dump`, or empty."""
-        plain: Any = json.loads(text) if text else {}
-        entries = {name: from_plain(problems) for name, problems in plain.get("entries", {}).items()}
-        return cls(plain.get("own"), dict(entries), plain.get("is_newer", False), plain.get("silent_at", 0.0))
+        plain: dict[str, Any] = json.loads(text) if text else {}
+        news = {name: from_plain(problems) for name, problems in plain.pop("entries", {}).items()}
+        return cls(news=news, **plain)
 
     def dump(self) -> str:
-        entries = {name: to_plain(problems) for name, problems in self.entries.items()}
-        return json.dumps({"own": self.own, "entries": entries, "is_newer": self.is_newer, "silent_at": self.silent_at})
+        plain = {name: getattr(self, name) for name in ("own", "is_newer", "silent_at", "answered_at")}
+        return json.dumps({**plain, "entries": {name: to_plain(news) for name, news in self.news.items()}})
 
 
 class Alerts:
@@ -82,7 +88,7 @@ class Alerts:
 
         Raises:
             WebhookRefused: the rest is posted at a later look.
-            StopStream: the ledger refuses this process.
+            StopStream: the ledger refuses this process. The news is posted all the same.
         """
         try:
             return self._look(memory, sensor_reasons)
@@ -91,10 +97,11 @@ class Alerts:
 
     def _look(self, memory: Memory, sensor_reasons: SensorReasons | None) -> int:
         by_name = {status.stream: status for status in statuses(self._contexts, False, sensor_reasons)}
-        now = datetime.fromtimestamp(self._clients.clock.time(), UTC)
-        self._claim(memory, list(by_name))
-        own = memory.own if memory.own is not None else list(by_name) if self._by_default else []
-        before = {name: memory.entries.get(name, {}) for name in own}
+        seconds = self._clients.clock.time()
+        now = datetime.fromtimestamp(seconds, UTC)
+        refusal = self._claim(memory, list(by_name), seconds)
+        own = self._streams(memory, list(by_name), seconds)
+        before = {name: memory.news.get(name, StreamNews()) for name in own}
         observed = {name: observe(before[name], by_name[name], now) for name in own}
         news = posts(
             [context.stream for context in self._contexts if context.stream.name in own],
@@ -104,20 +111,29 @@ class Alerts:
             now=now,
             after_seconds=self._clients.settings.alert_after_seconds,
         )
-        awaited = {name for post in news for name in post.entries}
-        self._keep(memory, {name: entries for name, entries in observed.items() if name not in awaited}, before)
+        awaited = {name for post in news for name in post.after}
+        self._keep(memory, {name: seen for name, seen in observed.items() if name not in awaited})
         for post in news:
             self.post(post.text)
-            self._keep(memory, post.entries, before)
+            self._keep(memory, post.after)
+        if refusal is not None:
+            raise refusal
         return len(news)
 
     def post(self, text: str) -> None:
-        """Raises WebhookRefused after several failed tries within half a minute."""
+        """Raises WebhookRefused after several refusals within half a minute, or one answer that did not come."""
         import requests  # takes 0.1 s, which runs save
         from requests.adapters import HTTPAdapter
         from urllib3.util.retry import Retry
 
-        retry = Retry(_TRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("POST",))
+        # A server that answers late may have taken the message, and the next look is soon enough.
+        retry = Retry(
+            _TRIES,
+            read=False,
+            backoff_factor=0.5,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=("POST",),
+        )
         with requests.Session() as session:
             session.mount(self._webhook, HTTPAdapter(max_retries=retry))
             try:
@@ -128,43 +144,47 @@ class Alerts:
         if failure is not None:
             raise WebhookRefused(f"ALERT_WEBHOOK_URL cannot be posted to: {failure}") from None
 
-    def _claim(self, memory: Memory, streams: Sequence[str]) -> None:
-        """Learn the process's own streams and their problems from the ledger.
-
-        After an outage of the ledger only the process that has posted knows its posts. No other one takes over at once.
-        """
-        now = self._clients.clock.time()
+    def _claim(self, memory: Memory, streams: Sequence[str], now: float) -> StopStream | None:
+        """Learn the process's own streams and their news from the ledger. Returns the ledger's refusal."""
+        if memory.answered_at is None:
+            memory.answered_at = now
+        rows, plain = self._clients.alert_rows(), {name: to_plain(news) for name, news in memory.news.items()}
         try:
-            # A row that was renewed after the silence holds what a process has posted since.
-            ages = self._clients.alert_rows().renewed_seconds(streams) if memory.is_newer else {}
-            remembered = {
-                name: entries
-                for name, entries in memory.entries.items()
-                if memory.is_newer and ages.get(name, math.inf) > now - memory.silent_at
-            }
-            claimed = self._clients.alert_rows().claim(streams, self._name, now - memory.silent_at)
-        except EnvironmentFault:
-            memory.silent_at = now
-            return
-        if claimed is None:
-            return
-        own = memory.own if memory.own is not None else list(memory.entries)
-        memory.entries = {
-            name: remembered[name] if name in own and name in remembered else from_plain(problems)
-            for name, problems in claimed.items()
-        }
-        memory.own = list(claimed)
+            # The other process could have looked for as long as the ledger has answered.
+            takes_over = now - memory.silent_at >= LEASE_SECONDS
+            claimed = rows.claim(streams, self._name, LEASE_SECONDS if takes_over else math.inf)
+            together = rows.merge(plain, _merged) if claimed is not None and memory.is_newer else {}
+        except IngestError as error:
+            memory.is_newer, memory.silent_at = True, now
+            return error if isinstance(error, StopStream) else None
+        memory.is_newer, memory.answered_at = claimed is None, now
+        if claimed is not None:
+            memory.own = list(claimed)
+            memory.news = {name: from_plain(together.get(name, news)) for name, news in claimed.items()}
+        return None
 
-    def _keep(self, memory: Memory, entries: Mapping[str, Entries], before: Mapping[str, Entries]) -> None:
-        """Remember the entries, in the ledger too."""
-        memory.entries |= entries
-        changed = {name: problems for name, problems in entries.items() if problems != before[name]}
-        if memory.is_newer:
-            changed = dict(memory.entries)
-        if not changed:
+    def _streams(self, memory: Memory, streams: list[str], now: float) -> list[str]:
+        """The streams to post about."""
+        if memory.answered_at is not None and now - memory.answered_at >= LEASE_SECONDS:
+            return streams  # the process that has posted may be down as well
+        if memory.own is None:
+            return streams if self._by_default else []
+        return memory.own
+
+    def _keep(self, memory: Memory, news: Mapping[str, StreamNews]) -> None:
+        """Remember the news, in the ledger too."""
+        before = {name: to_plain(memory.news.get(name, StreamNews())) for name in news}
+        after = {name: to_plain(seen) for name, seen in news.items()}
+        memory.news |= news
+        changed = [name for name in news if after[name] != before[name]]
+        if not changed or memory.is_newer:
             return
+        changes = {name: (before[name], after[name]) for name in changed}
         try:
-            plain = {name: to_plain(problems) for name, problems in changed.items()}
-            memory.is_newer = not self._clients.alert_rows().store(plain, self._name)
-        except EnvironmentFault:
+            self._clients.alert_rows().store(changes, self._name)
+        except IngestError:
             memory.is_newer, memory.silent_at = True, self._clients.clock.time()
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    return to_plain(merged(from_plain(first), from_plain(second)))

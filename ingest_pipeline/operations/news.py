@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from ..core.stream import Stream
@@ -14,6 +14,9 @@ from .problems import Kind, Problem, remedy
 
 NAMED_STREAMS = 5
 """Most streams that a message names."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_ENDED = " ended"
+"""In JSON. Older code takes such a key for an unknown kind and leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,17 @@ class Entry:
     posted: bool = False
 
 
-Entries = Mapping[Kind, Entry]
-"""A stream's problems."""
+@dataclass(frozen=True, slots=True)
+class StreamNews:
+    """What was seen and posted of a stream.
+
+    Attributes:
+        problems: none of them began before the last posted end of its kind.
+        ended: kind → when its problem was over, by the last message about an end.
+    """
+
+    problems: Mapping[Kind, Entry] = field(default_factory=dict)
+    ended: Mapping[Kind, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,47 +45,59 @@ class Post:
     """A message of at most three lines: what, since when, what to do.
 
     Attributes:
-        entries: stream → its problems once the message is posted.
+        after: stream → its news once the message is posted.
     """
 
     text: str
-    entries: Mapping[str, Entries]
+    after: Mapping[str, StreamNews]
 
 
-def observe(entries: Entries, status: StreamStatus, now: datetime) -> dict[Kind, Entry]:
+def observe(before: StreamNews, status: StreamStatus, now: datetime) -> StreamNews:
     """The stream's problems now.
 
     An operator's pause is no problem. While a server does not answer, earlier problems stay as they were.
     """
-    observed = {}
+    problems = {}
     for problem in _unwell(status):
-        since = min(problem.since or now, now)
-        observed[problem.kind] = entries.get(problem.kind, Entry(since))
+        since = max(min(problem.since or now, now), before.ended.get(problem.kind, _LONG_AGO))
+        problems[problem.kind] = before.problems.get(problem.kind, Entry(since))
     if any(problem.level == Level.UNKNOWN for problem in status.problems):
-        observed |= {kind: entry for kind, entry in entries.items() if entry.posted and kind not in observed}
-    return observed
+        problems |= {kind: entry for kind, entry in before.problems.items() if entry.posted and kind not in problems}
+    return replace(before, problems=problems)
+
+
+def merged(first: StreamNews, second: StreamNews) -> StreamNews:
+    """What two processes know together. A problem whose end one of them has posted is over."""
+    kinds = {*first.ended, *second.ended}
+    ended = {kind: max(news.ended.get(kind, _LONG_AGO) for news in (first, second)) for kind in kinds}
+    problems: dict[Kind, Entry] = {}
+    for kind, entry in (*first.problems.items(), *second.problems.items()):
+        if entry.since >= ended.get(kind, _LONG_AGO):
+            other = problems.get(kind, entry)
+            problems[kind] = Entry(min(entry.since, other.since), entry.posted or other.posted)
+    return StreamNews(problems, ended)
 
 
 def posts(
     streams: Sequence[Stream],
     statuses: Mapping[str, StreamStatus],
-    before: Mapping[str, Entries],
-    observed: Mapping[str, Entries],
+    before: Mapping[str, StreamNews],
+    observed: Mapping[str, StreamNews],
     *,
     now: datetime,
     after_seconds: float,
 ) -> list[Post]:
-    """Streams with the same news share a message.
+    """Streams with the same news share a message. A stream may be in two messages, first with a new problem.
 
     Args:
-        before, observed: stream → its problems at the last look, and now.
+        before, observed: stream → its news at the last look, and now.
         after_seconds: a problem that ends earlier gives no message.
     """
     begun: defaultdict[tuple[str, int], list[tuple[Stream, Problem]]] = defaultdict(list)
     over: defaultdict[tuple[tuple[Kind, ...], str], list[tuple[Stream, Problem | None]]] = defaultdict(list)
-    entries = {name: dict(problems) for name, problems in observed.items()}
+    news = dict(observed)
     for stream in streams:
-        status, then, problems = statuses[stream.name], before.get(stream.name, {}), entries[stream.name]
+        status, then, problems = statuses[stream.name], before[stream.name].problems, observed[stream.name].problems
         ended = tuple(kind for kind, entry in then.items() if entry.posted and kind not in problems)
         due = [problem for problem in _unwell(status) if _is_due(problems[problem.kind], now, after_seconds)]
         if due:
@@ -81,18 +105,23 @@ def posts(
         if ended:
             rest = None if due else next(iter(_unwell(status)), None)
             over[ended, _better(status, rest)].append((stream, rest))
+            # The end stays to be posted until its own message is.
+            news[stream.name] = replace(
+                observed[stream.name], problems={**{kind: then[kind] for kind in ended}, **problems}
+            )
     result = []
     for (_, count), members in begun.items():
-        after = {stream.name: _posted(entries[stream.name], now, after_seconds) for stream, _ in members}
-        since = min(entries[stream.name][problem.kind].since for stream, problem in members)
+        after = {stream.name: _posted(news[stream.name], now, after_seconds) for stream, _ in members}
+        since = min(news[stream.name].problems[problem.kind].since for stream, problem in members)
         result.append(Post(_begun(members, count, since), after))
-        entries |= {name: dict(problems) for name, problems in after.items()}
+        news |= after
     for (ended, words), recovered in over.items():
         # The message names a problem that remains, so the end of this problem is news too.
         after = {
-            stream.name: _posted(entries[stream.name], now, 0 if rest else after_seconds) for stream, rest in recovered
+            stream.name: _ended(_posted(news[stream.name], now, 0 if rest else after_seconds), ended, now)
+            for stream, rest in recovered
         }
-        since = min(before[stream.name][kind].since for stream, _ in recovered for kind in ended)
+        since = min(before[stream.name].problems[kind].since for stream, _ in recovered for kind in ended)
         result.append(Post(_over(recovered, ended, words, since=since, now=now), after))
     return result
 
@@ -110,11 +139,17 @@ def _is_due(entry: Entry, now: datetime, after_seconds: float) -> bool:
     return not entry.posted and now - entry.since >= timedelta(seconds=after_seconds)
 
 
-def _posted(entries: Entries, now: datetime, after_seconds: float) -> dict[Kind, Entry]:
-    return {
+def _posted(news: StreamNews, now: datetime, after_seconds: float) -> StreamNews:
+    problems = {
         kind: replace(entry, posted=entry.posted or _is_due(entry, now, after_seconds))
-        for kind, entry in entries.items()
+        for kind, entry in news.problems.items()
     }
+    return replace(news, problems=problems)
+
+
+def _ended(news: StreamNews, kinds: Sequence[Kind], now: datetime) -> StreamNews:
+    problems = {kind: entry for kind, entry in news.problems.items() if kind not in kinds}
+    return StreamNews(problems, {**news.ended, **dict.fromkeys(kinds, now)})
 
 
 def _begun(members: Sequence[tuple[Stream, Problem]], count: int, since: datetime) -> str:
@@ -169,16 +204,19 @@ def _moment(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def to_plain(entries: Entries) -> dict[str, list[float | bool]]:
-    """For JSON: kind → [since in Unix seconds, posted]."""
-    return {kind.value: [entry.since.timestamp(), entry.posted] for kind, entry in entries.items()}
+def to_plain(news: StreamNews) -> dict[str, list[float | bool]]:
+    """For JSON: kind → [since in Unix seconds, posted], and kind with _ENDED → [end in Unix seconds, True]."""
+    problems = {kind.value: [entry.since.timestamp(), entry.posted] for kind, entry in news.problems.items()}
+    return problems | {f"{kind}{_ENDED}": [time.timestamp(), True] for kind, time in news.ended.items()}
 
 
-def from_plain(plain: Mapping[str, Sequence[float | bool]]) -> dict[Kind, Entry]:
+def from_plain(plain: Mapping[str, Sequence[float | bool]]) -> StreamNews:
     """Kinds of other code are left out."""
-    known: Iterable[str] = [kind.value for kind in Kind]
-    return {
-        Kind(kind): Entry(datetime.fromtimestamp(since, UTC), bool(posted))
-        for kind, (since, posted) in plain.items()
-        if kind in known
-    }
+    problems, ended = {}, {}
+    for kind in Kind:
+        if kind in plain:
+            since, posted = plain[kind]
+            problems[kind] = Entry(datetime.fromtimestamp(since, UTC), bool(posted))
+        if kind + _ENDED in plain:
+            ended[kind] = datetime.fromtimestamp(plain[kind + _ENDED][0], UTC)
+    return StreamNews(problems, ended)

@@ -11,7 +11,7 @@ import pytest
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.judgement import StreamStatus
 from ingest_pipeline.operations.levels import Level
-from ingest_pipeline.operations.news import Entries, Entry, from_plain, observe, posts, to_plain
+from ingest_pipeline.operations.news import Entry, StreamNews, from_plain, merged, observe, posts, to_plain
 from ingest_pipeline.operations.problems import Kind, Problem, remedy
 from ingest_pipeline_tests.samples import READING, Reading
 
@@ -27,11 +27,11 @@ STUCK = replace(LATE, level=Level.STOPPED, kind=Kind.STUCK)
 
 @dataclass
 class Watch:
-    """Looks at streams every ten seconds. Everything is posted, unless `works` is False."""
+    """Looks at streams every ten seconds. At most `posts` messages of a look are posted."""
 
     streams: Sequence[Stream] = (READING,)
-    works: bool = True
-    entries: dict[str, Entries] = field(default_factory=dict)
+    posts: int = 99
+    news: dict[str, StreamNews] = field(default_factory=dict)
     seconds: float = -10.0
 
     def look(self, *problems: Problem, times: int = 1) -> list[str]:
@@ -42,16 +42,15 @@ class Watch:
         self.seconds += 10.0
         now = NOON + timedelta(seconds=self.seconds)
         statuses = {stream.name: StreamStatus(stream.name, problems) for stream in self.streams}
-        before = {stream.name: self.entries.get(stream.name, {}) for stream in self.streams}
+        before = {stream.name: self.news.get(stream.name, StreamNews()) for stream in self.streams}
         observed = {name: observe(before[name], status, now) for name, status in statuses.items()}
         news = posts(self.streams, statuses, before, observed, now=now, after_seconds=60)
-        awaited = {name for post in news for name in post.entries}
-        self.entries = before | {name: entries for name, entries in observed.items() if name not in awaited}
-        if not self.works:
-            return []
-        for post in news:
-            self.entries |= post.entries
-        return [post.text for post in news]
+        awaited = {name for post in news for name in post.after}
+        self.news = before | {name: seen for name, seen in observed.items() if name not in awaited}
+        posted = news[: self.posts]
+        for post in posted:
+            self.news |= post.after
+        return [post.text for post in posted]
 
 
 def test_a_message_says_what_and_since_when_and_what_to_do() -> None:
@@ -136,14 +135,14 @@ def test_a_pause_and_its_wait_are_no_news() -> None:
 
 
 def test_what_could_not_be_posted_is_posted_later() -> None:
-    watch = Watch(works=False)
+    watch = Watch(posts=0)
     assert watch.look(FAILED, times=20) == []
-    watch.works = True
+    watch.posts = 99
     (text,) = watch.look(FAILED)
     assert text.splitlines()[1] == "since 2026-01-01T12:00:00Z"
-    watch.works = False
+    watch.posts = 0
     watch.look()
-    watch.works = True
+    watch.posts = 99
     assert len(watch.look()) == 1
     assert watch.look() == []
 
@@ -163,6 +162,66 @@ def test_every_problem_has_a_remedy_of_one_line(kind: Kind, level: Level) -> Non
     assert text.endswith(".") and "\n" not in text
 
 
-def test_entries_survive_as_json_and_other_codes_kinds_are_left_out() -> None:
-    entries = {Kind.LOST: Entry(NOON, True), Kind.LATE: Entry(NOON)}
-    assert from_plain({**to_plain(entries), "of newer code": [0.0, True]}) == entries
+def test_the_end_is_posted_later_if_only_the_message_before_it_could_be() -> None:
+    watch = Watch()
+    watch.look(LOSS, times=7)
+    watch.look(LOSS, REFUSED, times=5)
+    watch.look(LOSS, REFUSED)
+    watch.posts = 1
+    (text,) = watch.look(REFUSED)
+    assert text.startswith("reading is degraded: 2 open dead letters\n")
+    watch.posts = 99
+    assert watch.look(REFUSED) == [
+        "reading is still degraded: 2 open dead letters\nlost records: 2026-01-01T12:00:00Z to 2026-01-01T12:02:20Z\n"
+        "Redrive or discard them, or run `ingest dead-letters acknowledge reading`."
+    ]
+    assert watch.look(REFUSED, times=10) == []
+
+
+AT = [NOON + timedelta(minutes=minute) for minute in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        (StreamNews({Kind.LOST: Entry(AT[1], True)}), StreamNews(), StreamNews({Kind.LOST: Entry(AT[1], True)})),
+        (
+            StreamNews({Kind.LOST: Entry(AT[1], True)}),
+            StreamNews({Kind.LOST: Entry(AT[2])}),
+            StreamNews({Kind.LOST: Entry(AT[1], True)}),
+        ),
+        (
+            StreamNews({Kind.LOST: Entry(AT[1], True)}),
+            StreamNews({}, {Kind.LOST: AT[2]}),
+            StreamNews({}, {Kind.LOST: AT[2]}),
+        ),
+        (
+            StreamNews({Kind.LOST: Entry(AT[1], True)}),
+            StreamNews({Kind.LOST: Entry(AT[3])}, {Kind.LOST: AT[2]}),
+            StreamNews({Kind.LOST: Entry(AT[3])}, {Kind.LOST: AT[2]}),
+        ),
+        (
+            StreamNews({Kind.LATE: Entry(AT[4])}, {Kind.LOST: AT[1]}),
+            StreamNews({Kind.LOST: Entry(AT[1], True)}, {Kind.LATE: AT[2]}),
+            StreamNews({Kind.LATE: Entry(AT[4]), Kind.LOST: Entry(AT[1], True)}, {Kind.LATE: AT[2], Kind.LOST: AT[1]}),
+        ),
+    ],
+    ids=["one knows a problem", "one has posted it", "it is over", "it has come again", "different problems"],
+)
+def test_two_processes_know_together(one: StreamNews, other: StreamNews, together: StreamNews) -> None:
+    assert merged(one, other) == merged(other, one) == together
+
+
+def test_a_problem_that_comes_again_is_younger_than_its_last_end() -> None:
+    """The beginning of a wait may be older than the message about its end."""
+    watch = Watch()
+    watch.look(STUCK)
+    watch.look()
+    watch.look(STUCK)
+    news = watch.news[READING.name]
+    assert news.problems[Kind.STUCK].since == news.ended[Kind.STUCK] == NOON + timedelta(seconds=10)
+
+
+def test_news_survives_as_json_and_other_codes_kinds_are_left_out() -> None:
+    news = StreamNews({Kind.LOST: Entry(NOON, True), Kind.LATE: Entry(NOON)}, {Kind.LATE: AT[1], Kind.STUCK: AT[2]})
+    assert from_plain({**to_plain(news), "of newer code": [0.0, True]}) == news
