@@ -23,21 +23,6 @@ if TYPE_CHECKING:
     from .orchestration.components.kafka_to_postgres import KafkaToPostgres as KafkaToPostgres
     from .orchestration.components.kafka_to_postgres import project_streams as project_streams
 
-__all__ = [
-    "AsJson",
-    "Avro",
-    "Csv",
-    "Epoch",
-    "Json",
-    "JsonSchema",
-    "KafkaToPostgres",
-    "Protobuf",
-    "Route",
-    "Stream",
-    "TimeFormat",
-    "build_definitions",
-    "project_streams",
-]
 _MODULES = {
     "AsJson": ".core.fields",
     "Avro": ".core.formats",
@@ -53,6 +38,7 @@ _MODULES = {
     "build_definitions": ".orchestration.build",
     "project_streams": ".orchestration.components.kafka_to_postgres",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
