@@ -8,8 +8,6 @@ from ingest_pipeline.postgres.sql import in_text
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def _now() -> sa.TextClause:

@@ -7,8 +7,6 @@ from ingest_pipeline.postgres.sql import in_text
 
 revision = "0002"
 down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 _COUNTERS = ("rows", "dead_letters", "skipped", "absent", "lost")
 

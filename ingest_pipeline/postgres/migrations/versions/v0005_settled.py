@@ -10,8 +10,6 @@ from ingest_pipeline.postgres.sql import in_text
 
 revision = "0005"
 down_revision = "0004"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
