@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import psycopg
 import sqlalchemy.exc
+from psycopg.errors import Diagnostic
 
 from ..core.errors import (
     DatabaseUnavailable,
@@ -47,6 +48,7 @@ _CHECK = "23514"
 """PostgreSQL also raises this state for a row without a partition. It then names the table and no constraint."""
 UNSENDABLE = (OverflowError, RecursionError, TypeError, ValueError)
 """Errors of Python's own conversions of a value."""
+_NO_REPORT = psycopg.Error().diag
 _CLIENT_REFUSALS = (*UNSENDABLE, psycopg.DataError, psycopg.ProgrammingError)
 _COPY_LINE = re.compile(r"^COPY .*?, \D*(\d+)", re.MULTILINE)  # a trigger's own lines may come before
 _COPY_COLUMN = re.compile(r"^COPY .*, line \d+, column ([^:\n]+)$", re.MULTILINE)
@@ -118,13 +120,12 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
     inside = _inside_function(error)
     of_a_row = of_rows and not _is(state, _NEVER_A_RECORD) and (inside or not _is(state, _ONLY_INSIDE))
     if _is(state, _RECORD) or of_a_row:
-        diag = getattr(error, "diag", None)
         return RecordRefused(
             _template(error, state),
             stage=RefusalStage.INSERT,
             sqlstate=state,
             index=_copy_index(error),
-            column=diag.column_name if diag is not None and not inside else None,
+            column=None if inside else _diagnostic(error).column_name,
             without_partition=_is_without_partition(error, state),
         )
     return UnknownFault(f"{doing}: unexpected error {state}: {message}. It is not repeated blindly", sqlstate=state)
@@ -142,16 +143,17 @@ def _first_line(error: BaseException) -> str:
     """
     if _inside_function(error):
         return f"{_condition(error)}, inside a trigger or function (message left out: it may quote a record)"
-    diag = getattr(error, "diag", None)
-    primary = diag.message_primary if diag is not None else None
-    return str(primary or error).strip().split("\n")[0]
+    return str(_diagnostic(error).message_primary or error).strip().split("\n")[0]
+
+
+def _diagnostic(error: BaseException) -> Diagnostic:
+    """PostgreSQL's report. Without one, all of its fields are None."""
+    return getattr(error, "diag", _NO_REPORT)
 
 
 def _inside_function(error: BaseException) -> bool:
     """Whether a function raised the error: PostgreSQL's CONTEXT has a line for each function."""
-    diag = getattr(error, "diag", None)
-    context = diag.context if diag is not None else None
-    return any(not line.startswith("COPY ") for line in (context or "").splitlines())
+    return any(not line.startswith("COPY ") for line in (_diagnostic(error).context or "").splitlines())
 
 
 def _condition(error: BaseException) -> str:
@@ -162,20 +164,17 @@ def _condition(error: BaseException) -> str:
 
 
 def _is_without_partition(error: BaseException, state: str) -> bool:
-    diag = getattr(error, "diag", None)
-    return state == _CHECK and diag is not None and not diag.constraint_name and not _inside_function(error)
+    return state == _CHECK and not _diagnostic(error).constraint_name and not _inside_function(error)
 
 
 def _template(error: BaseException, state: str) -> str:
     """The reason without a value: the condition, and the column or constraint."""
-    words = _condition(error)
-    diag = getattr(error, "diag", None)
-    if diag is not None and _is_without_partition(error, state):
-        return f"no partition of table {diag.table_name} for this row ({state}): create it, then redrive"
-    if diag is not None and diag.constraint_name:
-        return f"{words} ({state}), constraint {diag.constraint_name}"
-    column = diag.column_name or _copied_column(diag.context) if diag is not None else None
-    if column:
+    words, report = _condition(error), _diagnostic(error)
+    if _is_without_partition(error, state):
+        return f"no partition of table {report.table_name} for this row ({state}): create it, then redrive"
+    if report.constraint_name:
+        return f"{words} ({state}), constraint {report.constraint_name}"
+    if column := report.column_name or _copied_column(report.context):
         return f"{words} ({state}), column {column}"
     return f"{words} ({state})"
 
@@ -188,8 +187,7 @@ def _copied_column(context: str | None) -> str | None:
 
 def _copy_index(error: BaseException) -> int | None:
     """The row that a failed COPY names, counted from 0. Callers try this row alone, because the line is only a hint."""
-    diag = getattr(error, "diag", None)
-    line = _COPY_LINE.search(diag.context or "") if diag is not None else None
+    line = _COPY_LINE.search(_diagnostic(error).context or "")
     return int(line.group(1)) - 1 if line else None
 
 
@@ -198,9 +196,7 @@ def _not_sent(error: RowNotSent, doing: str) -> IngestError:
     if isinstance(cause, DoesNotFit):
         return RecordRefused(str(cause), stage=RefusalStage.INSERT, index=error.index)
     if isinstance(cause, _CLIENT_REFUSALS):
-        return RecordRefused(
-            f"value cannot be sent to PostgreSQL ({type(cause).__name__})", stage=RefusalStage.INSERT, index=error.index
-        )
+        return RecordRefused(_cannot_send(cause), stage=RefusalStage.INSERT, index=error.index)
     return UnknownFault(f"{doing}: a row could not be sent ({type(cause).__name__})")
 
 
