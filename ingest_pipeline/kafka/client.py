@@ -1,4 +1,4 @@
-"""The properties of every Kafka client, and the mark on the group's commits."""
+"""The properties of every Kafka client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from ..core.errors import SettingsError
-from ..core.record import LEDGER_MARK, NextOffset
+from ..core.record import NextOffset
 
 Client = TypeVar("Client")
 
@@ -52,11 +52,6 @@ _CONSUMER_PROPERTIES = """
     queued.max.messages.kbytes queued.min.messages
 """
 """An AdminClient answers these with a warning."""
-
-
-def ledger_mark(ledger_id: str) -> str:
-    """The metadata of the product's group commits. No stream starts from an offset with this mark."""
-    return LEDGER_MARK + ledger_id
 
 
 def bootstrap_servers(kafka: Mapping[str, str]) -> str:

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from ..core.clock import SystemClock
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.ports import Clock
-from ..core.record import Chunk, NextOffset, next_offset_or_none
+from ..core.record import LEDGER_MARK, Chunk, NextOffset, next_offset_or_none
 from .background import Background, in_background
-from .client import consumer_config, ledger_mark, open_client, topic_partition
+from .client import consumer_config, open_client, topic_partition
 from .commit_requests import CommitRequests
 from .errors import map_error
 from .group_commits import GroupCommits
@@ -74,7 +74,7 @@ class KafkaSource:
         self._commits = GroupCommits(
             topics.admin.where,
             groups,
-            ledger_mark(ledger_id),
+            LEDGER_MARK + ledger_id,
             ask=lambda topic, partitions: requests.ask(topic, {*partitions, *self._assigned.get(topic, ())}),
             send=lambda topic, offsets: requests.send(self._consumer, topic, offsets),
             logger=self._logger,

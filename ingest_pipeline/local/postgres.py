@@ -30,6 +30,7 @@ _SIGNALS: dict[str, signal.Signals] = {
     "immediate": signal.SIGQUIT,
 }
 _SUPERUSER = "postgres"
+_READY_SECONDS = 60.0
 
 
 def binaries() -> Path:
@@ -171,12 +172,12 @@ class EmbeddedPostgres(LocalServer):
             raise LocalServerError(f"initdb failed in {self.data_dir}: {' | '.join(made.stderr.split(chr(10))[-3:])}")
         unfinished.rename(self._cluster)
 
-    def _wait_until_ready(self, child: Child, timeout_seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout_seconds
+    def _wait_until_ready(self, child: Child) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
         while not self._is_ready(child.pid):
             child.check()
             if time.monotonic() > deadline:
-                raise LocalServerError(f"PostgreSQL was not ready in {timeout_seconds:g} s, see {self.log_path}")
+                raise LocalServerError(f"PostgreSQL was not ready in {_READY_SECONDS:g} s, see {self.log_path}")
             time.sleep(0.01)
 
     def _is_ready(self, pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from ..core.errors import IngestError
 from ..core.formats import Avro
 from ..core.roles import Role
 from ..core.stream import Stream
-from ..core.streams import tables_of
+from ..core.streams import jobs_of, tables_of
+from ..settings import Settings
 from .check_kafka import kafka_findings
 from .clients import Clients
 from .finding import Finding
@@ -18,12 +20,6 @@ from .stream_context import StreamContext
 
 if TYPE_CHECKING:
     from ..postgres.database import Database
-
-
-import os
-
-from ..core.streams import jobs_of
-from ..settings import Settings
 
 
 def findings(clients: Clients, streams: Sequence[Stream]) -> Iterator[Finding]:

@@ -22,13 +22,14 @@ from .stream_settings import StreamSettings
 from .values import Values, allowed
 from .variables import JOB_VARIABLES, SHARED_VARIABLES, STREAM_VARIABLES, prefix, variable
 
+_ENV_FILE = ".env"
 _SECRET_FIELDS = ("database_url", "alert_webhook_url", "schema_registry_url", "schema_registry_basic_auth")
 
 
 def load_settings(
     job_of_stream: Mapping[str, str] | Sequence[str],
     environ: Mapping[str, str] | None = None,
-    env_file: str | None = ".env",
+    env_file: str | None = _ENV_FILE,
     declared: Mapping[str, str] | None = None,
 ) -> Settings:
     """The settings of the named streams, of their jobs and of the deployment.
@@ -87,7 +88,7 @@ def _database_danger(shared: Mapping[str, Any], environ: Mapping[str, str]) -> s
     )
 
 
-def streams_import_path(environ: Mapping[str, str] | None = None, env_file: str | None = ".env") -> str:
+def streams_import_path() -> str:
     """INGEST_STREAMS: the module and the name of the list of streams, as `module:name`.
 
     The list has the streams' names, so no other setting can be read before the list is imported.
@@ -95,7 +96,7 @@ def streams_import_path(environ: Mapping[str, str] | None = None, env_file: str 
     Raises:
         SettingsError: the value has another form.
     """
-    text = _variables(environ, env_file).get("INGEST_STREAMS")
+    text = _variables(None, _ENV_FILE).get("INGEST_STREAMS")
     problems: dict[str, str] = {}
     texts = _read(SharedSettings, {} if text is None else {"INGEST_STREAMS": text}, problems)
     _raise_problems(problems)
