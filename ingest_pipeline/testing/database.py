@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from operator import itemgetter
+from typing import Any
 from uuid import uuid4
 
 from ..core.clock import SystemClock
@@ -146,6 +147,12 @@ class MemoryDatabase:
             if not self.reachable:
                 raise DatabaseUnavailable("connecting: the database is not reachable")
             yield
+
+    def change_state(self, stream: str, **changes: Any) -> None:
+        """Set facts of a StreamState by name."""
+        with self.using():
+            table = self.table(stream)
+            table.state = replace(table.state, **changes)
 
     def open(self, run_id: str) -> MemoryBackend:
         with self.using():

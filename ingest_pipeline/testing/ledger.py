@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..core.errors import IngestError
 from ..core.ledger import Account, LedgerSnapshot, LetterCount, LetterStatus, Owners, StreamState
@@ -34,16 +35,12 @@ class MemoryLedgers(Ledgers):
 
     def note_ticks(self, streams: Collection[str]) -> None:
         for name in streams:
-            table = self._database.table(name)
-            with self._database.using():
-                table.state = replace(table.state, ticked_at=self._database.now())
+            self._database.change_state(name, ticked_at=self._database.now())
 
     def note_waiting(self, waiting: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
         for name, of in waiting.items():
-            table = self._database.table(name)
-            with self._database.using():
-                as_json = {str(partition): list(values) for partition, values in of.items()}
-                table.state = replace(table.state, waiting=as_json)
+            as_json = {str(partition): list(values) for partition, values in of.items()}
+            self._database.change_state(name, waiting=as_json)
 
 
 class MemoryLedger(Ledger):
@@ -136,12 +133,10 @@ class MemoryLedger(Ledger):
                 del self._table.losses[noted]
 
     def allow_letters(self, count: int) -> None:
-        with self._database.using():
-            self._table.state = replace(self._table.state, letters_allowed=count, acted_at=self._database.now())
+        self._change(letters_allowed=count, acted_at=self._database.now())
 
     def acknowledge_letters(self) -> None:
-        with self._database.using():
-            self._table.state = replace(self._table.state, acknowledged_at=self._database.now())
+        self._change(acknowledged_at=self._database.now())
 
     def accounting(self) -> list[Account]:
         with self._database.mutex:
@@ -199,19 +194,16 @@ class MemoryLedger(Ledger):
             return replace(self._table.state, now=self._database.now())
 
     def pause(self, reason: str, by: str) -> None:
-        with self._database.using():
-            now = self._database.now()
-            self._table.state = replace(self._table.state, paused=True, reason=reason, paused_by=by, since=now)
+        self._change(paused=True, reason=reason, paused_by=by, since=self._database.now())
 
     def resume(self) -> None:
         with self._database.using():
             if self._table.state.paused:
                 now = self._database.now()
-                self._table.state = replace(
-                    self._table.state, paused=False, reason=None, paused_by=None, since=now, acted_at=now
-                )
+                self._change(paused=False, reason=None, paused_by=None, since=now, acted_at=now)
 
     def note_failure(self, why: str, stops: bool) -> None:
-        with self._database.using():
-            now = self._database.now()
-            self._table.state = replace(self._table.state, failed_at=now, failure=why, failure_stops=stops)
+        self._change(failed_at=self._database.now(), failure=why, failure_stops=stops)
+
+    def _change(self, **changes: Any) -> None:
+        self._database.change_state(self._stream.name, **changes)
