@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 from ..core.errors import RefusalStage
 from ..core.ledger import LetterFilter
 from ..core.stream import Stream
+from ..core.timestamps import utc_text
 from .json_output import json_option, print_json
 from .main import Instant, StreamName, context_of, open_clients
 from .progress import progress
@@ -89,8 +89,7 @@ def list_letters(letters: DeadLetters, selected: LetterFilter, stream: Stream, *
     click.echo()
     for row in letters.page(selected, limit=limit):
         where = f"partition {row.kafka_partition} offset {row.kafka_offset}"
-        failed_at = row.failed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        click.echo(f"id {row.id}  {where}  {failed_at}  tries {row.attempts}  {row.reason}")
+        click.echo(f"id {row.id}  {where}  {utc_text(row.failed_at)}  tries {row.attempts}  {row.reason}")
 
 
 def _entry(row: Any) -> dict[str, Any]:

@@ -59,6 +59,11 @@ def in_utc(time: datetime) -> datetime:
         raise ValueError("outside the years 1 to 9999") from None
 
 
+def utc_text(time: datetime) -> str:
+    """For people, to the second: 2026-01-31T06:00:00Z."""
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def kafka_time(instant: datetime) -> datetime:
     """The instant, if Kafka can look it up. Raises ValueError before 1970, as -1 ms is Kafka's code for the end."""
     if instant.timestamp() < 0:

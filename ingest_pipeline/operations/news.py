@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from ..core.stream import Stream
+from ..core.timestamps import utc_text
 from .judgement import StreamStatus
 from .levels import Level
 from .problems import Kind, Problem, remedy
@@ -157,7 +158,7 @@ def _begun(members: Sequence[tuple[Stream, Problem]], count: int, since: datetim
     streams, label = [member for member, _ in members], problem.level.label
     more = f" (and {count - 1} more)" if count > 1 else ""
     what = f"{_names(streams)} {_are(streams)} {label}: {_message(problem, label)}{more}"
-    return f"{what}\nsince {_moment(since)}\n{remedy(problem, stream)}"
+    return f"{what}\nsince {utc_text(since)}\n{remedy(problem, stream)}"
 
 
 def _better(status: StreamStatus, rest: Problem | None) -> str:
@@ -178,7 +179,7 @@ def _over(
     streams = [stream for stream, _ in members]
     stream, rest = members[0]
     lines = [f"{_names(streams)} {_are(streams)} {words}"]
-    lines.append(f"{', '.join(ended)}: {_moment(since)} to {_moment(now)}")
+    lines.append(f"{', '.join(ended)}: {utc_text(since)} to {utc_text(now)}")
     return "\n".join([*lines, *([remedy(rest, stream)] if rest else [])])
 
 
@@ -198,10 +199,6 @@ def _are(streams: Sequence[Stream]) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _moment(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def to_plain(news: StreamNews) -> dict[str, list[float | bool]]:
