@@ -75,6 +75,7 @@ class StreamState:
         acknowledged_at: when an operator last acknowledged the open dead letters.
         acted_at: when an operator last resumed the stream, allowed dead letters or accepted a loss.
         ticked_at: when the sensor last ticked, to the minute.
+        awaited: the topic did not exist when a tick first looked for it.
         failed_at, failure, failure_stops: when a run last failed, why, and whether only an operator can help.
         waiting: as stored by `note_waiting`.
         now: the database's time, for comparison with the other times.
@@ -88,6 +89,7 @@ class StreamState:
     acknowledged_at: datetime | None = None
     acted_at: datetime | None = None
     ticked_at: datetime | None = None
+    awaited: bool = False
     failed_at: datetime | None = None
     failure: str | None = None
     failure_stops: bool | None = None

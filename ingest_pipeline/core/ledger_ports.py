@@ -75,10 +75,12 @@ class Ledger(Protocol):
     def open_letters(self) -> list[LetterCount]:
         """Open dead letters, counted by partition, stage and class of SQLSTATE."""
 
-    def begin(self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool) -> bool:
-        """Store positions for the partitions in one transaction.
+    def begin(
+        self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool
+    ) -> dict[int, StoredPosition]:
+        """Store positions for the partitions in one transaction, and return all positions of the stream.
 
-        With `first`, returns False and stores nothing if another run has begun the stream meanwhile.
+        With `first`, nothing is stored if another run has begun the stream meanwhile.
         """
 
     def adopt_identity(self, identity: TopicIdentity) -> None:
@@ -86,9 +88,6 @@ class Ledger(Protocol):
 
     def await_topic(self) -> None:
         """Note that the topic does not exist yet. The stream will begin at the topic's first offset."""
-
-    def was_awaited(self) -> bool:
-        """Whether `await_topic` was called."""
 
     def pause(self, reason: str, by: str) -> None:
         """Stop the stream within a batch, until `resume`."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from .adoption import adoption
 from .errors import KafkaUnavailable, LedgerMissing
 from .find_losses import find_losses, identity_losses
+from .ledger import LedgerSnapshot
 from .ledger_ports import Ledger
 from .loss import Loss, as_error
 from .ports import Topic
@@ -29,6 +30,21 @@ class StartPolicy:
     start_from: str | datetime
     adopt_group: str | None
     group_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What a run has read about a stream before the stream begins. The table is as declared, and the topic exists.
+
+    Attributes:
+        began_before: whether the ledger has a present or past position.
+        ends: partition → end. Partitions whose leader did not answer are missing.
+    """
+
+    ledger: LedgerSnapshot
+    began_before: bool
+    identity: TopicIdentity
+    ends: Mapping[int, NextOffset]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,7 @@ def begin(
     policy: StartPolicy,
     stream: str,
     identity: TopicIdentity | None = None,
-    positions: Mapping[int, StoredPosition] | None = None,
+    look: FirstLook | None = None,
     warn: Callable[[str], None] = lambda line: None,
 ) -> dict[int, StoredPosition]:
     """Give every partition of the topic a position, and return the positions.
@@ -67,34 +83,33 @@ def begin(
 
     Args:
         identity: the topic's current identity. None: asks for the identity.
-        positions: the positions, read just before. None: reads them.
+        look: read just before. None: asks the ledger for what is needed.
         warn: gets a line about offsets taken over from `adopt_group`.
 
     Raises:
         TopicMissing, TopicChanged, LedgerMissing, AdoptionRefused, KafkaUnavailable, DatabaseUnavailable.
     """
     identity = identity or topic.identity()
-    just_read = positions
-    while True:
-        positions = ledger.positions() if just_read is None else dict(just_read)
-        just_read = None
-        check_identity(identity, positions, topic.name, stream)
-        missing = sorted(set(range(identity.partitions)) - set(positions))
-        if positions or ledger.accounting():
+    positions = ledger.positions() if look is None else look.ledger.positions
+    check_identity(identity, positions, topic.name, stream)
+    while missing := sorted(set(range(identity.partitions)) - positions.keys()):
+        if positions or (bool(ledger.accounting()) if look is None else look.began_before):
             starts = topic.start_offsets(missing)
         else:
-            starts = _first_offsets(topic, ledger, policy=policy, partitions=missing, stream=stream, warn=warn)
-        if starts:
-            ledger.begin(identity, starts, first=not positions)
-        if starts.keys() >= set(missing):
-            if missing:
-                continue  # another run may have begun the stream at other offsets
-            if any(position.topic_id is None or position.cluster_id is None for position in positions.values()):
-                ledger.adopt_identity(identity)
-            return positions
-        if positions := ledger.positions():
-            return positions
-        raise KafkaUnavailable(f"stream {stream}, topic {topic.name}: {unanswered_words(missing)}", stream=stream)
+            awaited = (ledger.state() if look is None else look.ledger.state).awaited
+            starts = _first_offsets(
+                topic, ledger, policy=policy, partitions=missing, stream=stream, awaited=awaited, warn=warn
+            )
+        # Another run may have begun the stream at other offsets.
+        positions = ledger.begin(identity, starts, first=not positions) if starts else ledger.positions()
+        check_identity(identity, positions, topic.name, stream)
+        if starts.keys() < set(missing):
+            if positions:
+                return positions
+            raise KafkaUnavailable(f"stream {stream}, topic {topic.name}: {unanswered_words(missing)}", stream=stream)
+    if any(position.topic_id is None or position.cluster_id is None for position in positions.values()):
+        ledger.adopt_identity(identity)
+    return positions
 
 
 def check_identity(identity: TopicIdentity, positions: Mapping[int, StoredPosition], topic: str, stream: str) -> None:
@@ -172,6 +187,7 @@ def _first_offsets(
     policy: StartPolicy,
     partitions: Collection[int],
     stream: str,
+    awaited: bool,
     warn: Callable[[str], None],
 ) -> dict[int, NextOffset]:
     own_offsets = topic.group_offsets(policy.group_id)
@@ -184,7 +200,6 @@ def _first_offsets(
             f" kafka-consumer-groups.sh --delete --group {policy.group_id}",
             stream=stream,
         )
-    awaited = ledger.was_awaited()
     starts: dict[int, NextOffset] = {}
     if policy.adopt_group:
         adopted = adoption(topic, policy.adopt_group, partitions=partitions, stream=stream, awaited=awaited)

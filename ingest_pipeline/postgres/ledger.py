@@ -35,14 +35,8 @@ class PostgresLedger(Ledger):
 
     def positions(self) -> dict[int, StoredPosition]:
         """Raises LedgerConflict: see `read_positions`."""
-        name = self._stream.name
         with self._database.connect(self._doing) as connection:
-            if not schema.has_ledger(connection, self._database):
-                return {}
-            positions = ledgers.read_positions(connection, self._database, [name])[name]
-        if isinstance(positions, IngestError):
-            raise positions
-        return positions
+            return self._positions(connection) if schema.has_ledger(connection, self._database) else {}
 
     def owners(self, partitions: Collection[int]) -> Owners:
         name = self._stream.name
@@ -94,16 +88,20 @@ class PostgresLedger(Ledger):
     def forget_losses(self, partition: int | None = None) -> None:
         self._execute(ledger_sql.FORGET_LOSSES, {"partition": partition})
 
-    def begin(self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool) -> bool:
+    def begin(
+        self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool
+    ) -> dict[int, StoredPosition]:
         with self._database.connect(f"beginning stream {self._stream.name}") as connection:
             lock = {"key": f"ingest begin {self._database.schemas.ledger} {self._stream.name}"}
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), lock)
-            existing = connection.execute(self._sql(ledger_sql.POSITIONS), {"streams": [self._stream.name]}).all()
+            existing = self._positions(connection)
             if first and existing:
-                return False
+                return existing
             if first:
                 _refuse_second_reading(connection, self._database.schemas, self._stream, identity)
-            incarnations = self._incarnations(connection, max((row.incarnation for row in existing), default=0), starts)
+            incarnations = self._incarnations(
+                connection, max((p.incarnation for p in existing.values()), default=0), starts
+            )
             connection.execute(
                 self._sql(ledger_sql.BEGIN),
                 [
@@ -120,7 +118,13 @@ class PostgresLedger(Ledger):
                     for partition, start in starts.items()
                 ],
             )
-            return True
+            return self._positions(connection)
+
+    def _positions(self, connection: Connection) -> dict[int, StoredPosition]:
+        positions = ledgers.read_positions(connection, self._database, [self._stream.name])[self._stream.name]
+        if isinstance(positions, IngestError):
+            raise positions
+        return positions
 
     def _incarnations(self, connection: Connection, current: int, partitions: Collection[int]) -> dict[int, int]:
         """The stream's current incarnation. Partitions closed under it get a new one, because their offsets are used
@@ -154,11 +158,6 @@ class PostgresLedger(Ledger):
 
     def await_topic(self) -> None:
         self._execute(ledger_sql.AWAIT, {})
-
-    def was_awaited(self) -> bool:
-        with self._database.connect(self._doing) as connection:
-            awaited = connection.execute(self._sql(ledger_sql.AWAITED), {"stream": self._stream.name})
-            return bool(awaited.scalar())
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> None:
         with self._database.connect(f"changing the ledger of stream {self._stream.name}") as connection:

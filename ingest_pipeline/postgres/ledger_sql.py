@@ -8,8 +8,8 @@ POSITIONS = """
            first_offset, next_offset, leader_epoch, "rows", dead_letters, skipped, absent, lost, updated_at, run_id
     FROM {ledger}.position WHERE stream = ANY(:streams) AND kafka_partition >= 0 ORDER BY stream, kafka_partition"""
 STATE = """
-    SELECT stream, paused, reason, paused_by, since, letters_allowed, acknowledged_at, acted_at, ticked_at, failed_at,
-           failure, failure_stops, waiting, now() AS now
+    SELECT stream, paused, reason, paused_by, since, letters_allowed, acknowledged_at, acted_at, ticked_at,
+           awaited_since IS NOT NULL AS awaited, failed_at, failure, failure_stops, waiting, now() AS now
     FROM {ledger}.stream_state WHERE stream = ANY(:streams)"""
 PAUSE = """
     INSERT INTO {ledger}.stream_state AS s (stream, paused, reason, paused_by, since)
@@ -62,7 +62,6 @@ OPEN_LETTERS = """
 AWAIT = """
     INSERT INTO {ledger}.stream_state (stream, awaited_since) VALUES (:stream, now())
     ON CONFLICT (stream) DO UPDATE SET awaited_since = coalesce(stream_state.awaited_since, now())"""
-AWAITED = "SELECT awaited_since IS NOT NULL FROM {ledger}.stream_state WHERE stream = :stream"
 LOSSES = """
     SELECT l.stream, l.cause, l.kafka_partition AS partition, l.kafka_incarnation AS incarnation,
            l.next_offset AS expected, l.low, l.high, l.found_at

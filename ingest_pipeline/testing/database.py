@@ -50,7 +50,6 @@ class MemoryTable:
     """Coordinates → status. Settled letters stay in `dead_letters`."""
     positions: dict[int, StoredPosition] = field(default_factory=dict)
     state: StreamState = field(default_factory=StreamState)
-    awaited: bool = False
     losses: dict[int, Loss] = field(default_factory=dict)
     gaps: list[tuple[Loss, int]] = field(default_factory=list)
     """Accepted losses with the offsets after their gaps."""

@@ -60,11 +60,13 @@ class MemoryLedger(Ledger):
         with self._database.using():
             return dict(self._table.positions)
 
-    def begin(self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool) -> bool:
+    def begin(
+        self, identity: TopicIdentity, starts: Mapping[int, NextOffset], first: bool
+    ) -> dict[int, StoredPosition]:
         with self._database.using():
             positions = self._table.positions
             if first and positions:
-                return False
+                return dict(positions)
             current = max((position.incarnation for position in positions.values()), default=0)
             past = {partition: 0 for partition in starts}
             for closed in self._table.past:
@@ -91,7 +93,7 @@ class MemoryLedger(Ledger):
                     run_id=None,
                 )
                 positions.setdefault(partition, begun)
-            return True
+            return dict(positions)
 
     def adopt_identity(self, identity: TopicIdentity) -> None:
         with self._database.using():
@@ -178,11 +180,7 @@ class MemoryLedger(Ledger):
 
     def await_topic(self) -> None:
         with self._database.using():
-            self._table.awaited = True
-
-    def was_awaited(self) -> bool:
-        with self._database.using():
-            return self._table.awaited
+            self._table.state = replace(self._table.state, awaited=True)
 
     def owners(self, partitions: Collection[int]) -> Owners:
         with self._database.using():

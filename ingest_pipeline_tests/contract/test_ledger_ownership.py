@@ -178,9 +178,10 @@ def test_pause_is_seen_by_the_next_write_and_heartbeat(world: LedgerWorld) -> No
 
 
 def test_a_stream_begins_once(world: LedgerWorld) -> None:
-    assert not world.ledger.begin(IDENTITY, {0: NextOffset(7), 1: NextOffset(7)}, first=True)
-    assert {p: position.next_offset for p, position in world.ledger.positions().items()} == {0: 0, 1: 0}
-    assert world.ledger.begin(IDENTITY, {1: NextOffset(9), 2: NextOffset(5, 1)}, first=False)
+    unchanged = world.ledger.begin(IDENTITY, {0: NextOffset(7), 1: NextOffset(7)}, first=True)
+    assert unchanged == world.ledger.positions()
+    assert {p: position.next_offset for p, position in unchanged.items()} == {0: 0, 1: 0}
+    assert world.ledger.begin(IDENTITY, {1: NextOffset(9), 2: NextOffset(5, 1)}, first=False).keys() == {0, 1, 2}
     begun = {p: (position.first_offset, position.leader_epoch) for p, position in world.ledger.positions().items()}
     assert begun == {0: (0, None), 1: (0, None), 2: (5, 1)}
     assert len({position.incarnation for position in world.ledger.positions().values()}) == 1
@@ -234,9 +235,9 @@ def test_open_letters_are_counted_by_stage_and_class(world: LedgerWorld) -> None
 
 
 def test_the_topic_was_awaited_only_after_the_note(world: LedgerWorld) -> None:
-    assert not world.ledger.was_awaited()
+    assert not world.ledger.state().awaited
     world.ledger.await_topic()
-    assert world.ledger.was_awaited()
+    assert world.ledger.state().awaited
 
 
 def test_the_last_failure_and_the_waiting_records_are_noted(world: LedgerWorld) -> None:

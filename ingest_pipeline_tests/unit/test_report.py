@@ -34,7 +34,13 @@ class SilentTopic(MemoryTopic):
         raise self.error
 
 
-def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], log_seconds: float = 0.0) -> Reporter:
+def reporter(
+    clock: SettableClock,
+    topic: MemoryTopic,
+    emitted: list[Any],
+    log_seconds: float = 0.0,
+    first_report_seconds: float = FIRST_REPORT_SECONDS,
+) -> Reporter:
     return Reporter(
         stream=READING,
         key=dg.AssetKey("reading"),
@@ -46,6 +52,7 @@ def reporter(clock: SettableClock, topic: MemoryTopic, emitted: list[Any], log_s
         log=logging.getLogger("test"),
         row_count=lambda: None,
         log_seconds=log_seconds,
+        first_report_seconds=first_report_seconds,
     )
 
 
@@ -77,10 +84,20 @@ def test_commits_between_two_log_lines_are_counted_in_the_next(
     assert progress_lines == expected
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_a_new_stream_reports_soon_after_its_first_commit(first: bool) -> None:
+@pytest.mark.parametrize(
+    ("first", "first_report_seconds", "expected"),
+    [
+        (True, FIRST_REPORT_SECONDS, [0, 1, 1, 1, 2, 2]),
+        (True, 2 * FIRST_REPORT_SECONDS + 1, [0, 0, 0, 1, 2, 2]),
+        (False, FIRST_REPORT_SECONDS, [0, 0, 0, 0, 1, 1]),
+    ],
+)
+def test_a_new_stream_reports_soon_after_its_first_commit(
+    first: bool, first_report_seconds: float, expected: list[int]
+) -> None:
     clock, emitted = SettableClock(), list[Any]()
-    report = reporter(clock, MemoryTopic(MemoryBroker({"reading": 1}), "reading"), emitted)
+    topic = MemoryTopic(MemoryBroker({"reading": 1}), "reading")
+    report = reporter(clock, topic, emitted, first_report_seconds=first_report_seconds)
     report.restart(first=first)
     progress = Progress(clock.monotonic(), 1000)
     clock.advance(20)
@@ -91,7 +108,7 @@ def test_a_new_stream_reports_soon_after_its_first_commit(first: bool) -> None:
         clock.advance(seconds)
         report(progress)
         seen.append(len(emitted))
-    assert seen == ([0, 1, 1, 1, 2, 2] if first else [0, 0, 0, 0, 1, 1])
+    assert seen == expected
 
 
 def test_offsets_follow_a_topic_created_again_with_fewer_partitions() -> None:

@@ -27,7 +27,7 @@ from ...core.loss import as_error, unverified
 from ...core.ports import Source, Topic
 from ...core.progress import Progress
 from ...core.record import StoredPosition, TopicIdentity
-from ...core.start import begin, check_identity, unanswered_words
+from ...core.start import FirstLook, begin, check_identity, unanswered_words
 from ...operations.limits import batch_limits
 from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
@@ -36,9 +36,8 @@ from ..job_checks import check_results
 from ..view import START_GRACE_SECONDS
 from .check_news import CheckNews
 from .earlier_state import EarlierState
-from .first_look import FirstLook
 from .journal import Journal
-from .report import Reporter, known_row_count, owners_metadata
+from .report import FIRST_REPORT_SECONDS, Reporter, known_row_count, owners_metadata
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
 """How long a starting run without a session retries during an outage. A longer retry would make it look like a dead
@@ -86,7 +85,8 @@ class DrainedStream:
         self._journal, self._stop, self._share = journal, stop, share
         self._neighbours = neighbours
         report_as = context.settings.report_as
-        self.report_seconds = context.settings.report_seconds * (1 + neighbours / 10)
+        rarer = 1 + neighbours / 10
+        self.report_seconds = context.settings.report_seconds * rarer
         self.check_results, self._news = check_results, CheckNews(neighbours > 0, last_passed)
         self._earlier_state: EarlierState | None = None
         self._partition_count, self._noted_at = 0, 0.0
@@ -105,6 +105,7 @@ class DrainedStream:
             log=log,
             row_count=lambda: known_row_count(context, log),
             log_seconds=neighbours,
+            first_report_seconds=FIRST_REPORT_SECONDS * rarer,
         )
 
     def prepare(self, look: FirstLook | None = None) -> None:
@@ -135,7 +136,7 @@ class DrainedStream:
                     policy=policy,
                     stream=self.name,
                     identity=identity,
-                    positions=None if look is None else look.ledger.positions,
+                    look=look,
                     warn=self._journal.warning,
                 )
                 if any(position.topic_id is None for position in positions.values()):

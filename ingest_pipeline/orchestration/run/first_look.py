@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from ...core.errors import IngestError
 from ...core.ledger import LedgerSnapshot
-from ...core.record import NextOffset, TopicIdentity
+from ...core.record import TopicIdentity
+from ...core.start import FirstLook
 from ...operations.stream_context import StreamContext
-
-
-@dataclass(frozen=True, slots=True)
-class FirstLook:
-    """A stream whose table is as declared and whose topic exists."""
-
-    ledger: LedgerSnapshot
-    identity: TopicIdentity
-    ends: Mapping[int, NextOffset]
 
 
 def first_looks(stream_contexts: Sequence[StreamContext]) -> dict[str, FirstLook]:
@@ -28,14 +19,14 @@ def first_looks(stream_contexts: Sequence[StreamContext]) -> dict[str, FirstLook
     topics, names = clients.topics(), {context.stream.topic: context.stream.name for context in stream_contexts}
     try:
         ledgers.prepare()
-        snapshots = ledgers.snapshots()
+        snapshots, accounting = ledgers.snapshots(), ledgers.accounting()
         identities = topics.identities(names)
         existing = {topic: answer for topic, answer in identities.items() if isinstance(answer, TopicIdentity)}
         ends = topics.end_offsets({topic: range(identity.partitions) for topic, identity in existing.items()})
     except IngestError:
         return {}
     return {
-        names[topic]: FirstLook(snapshot, identity, ends[topic])
+        name: FirstLook(snapshot, bool(accounting[name]), identity, ends[topic])
         for topic, identity in existing.items()
-        if isinstance(snapshot := snapshots[names[topic]], LedgerSnapshot)
+        if isinstance(snapshot := snapshots[name := names[topic]], LedgerSnapshot)
     }

@@ -20,7 +20,7 @@ from .picture import picture
 LOGGED = ("batches", "rows", "dead_letters", "skipped_records", "absent_offsets")
 """Counts since the previous line, named as the metrics without `ingest_` and `_total`."""
 FIRST_REPORT_SECONDS = 3.0
-"""Time from a new stream's first commit to its first report."""
+"""Time from a new stream's first commit to its first report, in a run of one stream."""
 _PERCENTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
@@ -34,6 +34,7 @@ class Reporter:
         log: for the batch lines. A stdlib logger keeps the lines out of Dagster's event log.
         row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.
         log_seconds: minimum interval of the stream's log lines.
+        first_report_seconds: time from a new stream's first commit to its first report.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class Reporter:
         log: logging.Logger,
         row_count: Callable[[], int | None],
         log_seconds: float = 0.0,
+        first_report_seconds: float = FIRST_REPORT_SECONDS,
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
         self._topic, self._clock, self._log = topic, clock, log
         self._row_count = row_count
         self._unwritten = "superseded" if stream.key else "dropped_by_trigger"
-        self._report_seconds = report_seconds
+        self._report_seconds, self._first_report_seconds = report_seconds, first_report_seconds
         self._report_at = clock.monotonic() + report_seconds
         self._logged, self._log_seconds, self._log_at = (0,) * len(LOGGED), log_seconds, clock.monotonic()
         self._dropped = 0
@@ -76,7 +78,7 @@ class Reporter:
             self._log_at = now + self._log_seconds
             self.log(progress)
         if self._first and (progress.batches or progress.absent):
-            self._first, self._report_at = False, min(self._report_at, now + FIRST_REPORT_SECONDS)
+            self._first, self._report_at = False, min(self._report_at, now + self._first_report_seconds)
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
             self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
