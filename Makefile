@@ -10,6 +10,9 @@ FIND_PYTHON = python=; for name in $(PYTHONS); do \
 WITH_TOOL = $(FIND_PYTHON); tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	"$$python" -m venv "$$tools" && "$$tools/bin/pip" --disable-pip-version-check --quiet install $(1) || exit 1;
 SHELL = /bin/bash
+# Python keeps compiled modules, also where the environment forbids it. The tests start hundreds of processes, and each
+# would compile the product's modules again.
+export PYTHONDONTWRITEBYTECODE =
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 STAMP = .venv/.installed

@@ -8,24 +8,27 @@ import ingest_pipeline
 
 ROOT = Path(ingest_pipeline.__file__).parent
 MOST = 4
-MODULES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
-OWN = {
-    node.name
-    for tree in MODULES.values()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-}
 
 
-def long_calls(tree: ast.AST) -> Iterator[int]:
+def long_calls(tree: ast.AST, own: set[str]) -> Iterator[int]:
+    """The lines of calls with too many positional arguments of the functions and classes with these names."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and len(node.args) > MOST and ast.unparse(node.func).rpartition(".")[2] in OWN:
+        if isinstance(node, ast.Call) and len(node.args) > MOST and ast.unparse(node.func).rpartition(".")[2] in own:
             yield node.lineno
 
 
 def test_no_call_has_five_positional_arguments() -> None:
-    assert {str(path): lines for path, tree in MODULES.items() if (lines := list(long_calls(tree)))} == {}
+    modules = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+    own = {
+        node.name
+        for tree in modules.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    assert "decide" in own
+    assert {str(path): lines for path, tree in modules.items() if (lines := list(long_calls(tree, own)))} == {}
 
 
 def test_a_long_call_is_found() -> None:
-    assert list(long_calls(ast.parse("decide(1, 2, 3, 4, 5)\ndecide(1, 2, 3, 4, e=5)\nother(1, 2, 3, 4, 5)"))) == [1]
+    tree = ast.parse("decide(1, 2, 3, 4, 5)\ndecide(1, 2, 3, 4, e=5)\nother(1, 2, 3, 4, 5)")
+    assert list(long_calls(tree, {"decide"})) == [1]
