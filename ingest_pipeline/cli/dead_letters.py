@@ -132,10 +132,12 @@ def allow(stream: Stream, count: int) -> None:
 
     Example: ingest dead-letters allow price --count 5000
     """
+    from ..operations.problems import what_follows
+
     ledger = context_of(stream).ledger
     ledger.prepare()
     ledger.allow_letters(count)
-    click.echo(f"the next {count:,} dead letters of {stream.name} do not count. Its sensor tries again within seconds")
+    click.echo(f"the next {count:,} dead letters of {stream.name} do not count: {what_follows(stream, ledger.state())}")
 
 
 @dead_letters.command()

@@ -82,6 +82,7 @@ def accept_loss(
     Example: ingest accept-loss price --partition 2
     """
     from ..operations import losses
+    from ..operations.problems import what_follows
 
     context = context_of(stream)
     if dismiss:
@@ -96,4 +97,4 @@ def accept_loss(
     if not yes:
         click.confirm("accept?", abort=True)
     losses.accept(context, accepted, topic_survey.identity, by=getpass.getuser())
-    click.echo(f"accepted: the sensor of {stream.name} launches a run within seconds")
+    click.echo(f"accepted: {what_follows(stream, context.ledger.state())}")

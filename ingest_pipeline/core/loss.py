@@ -111,6 +111,14 @@ def noted_loss(
     )
 
 
+def command_to_accept(loss: Loss, stream: str) -> str:
+    """What an operator types. Only an operator can tell where an unreadable batch ends."""
+    command = f"ingest accept-loss {stream}"
+    if loss.cause != LossCause.UNREADABLE:
+        return command
+    return f"{command} --partition {loss.partition} --from OFFSET, the offset behind the batch"
+
+
 def cause_outside(expected: int, low: int, high: int) -> LossCause | None:
     """The cause if a next offset is outside the log. A next offset at the log's end is inside."""
     if low <= expected <= high:
@@ -128,7 +136,7 @@ def data_loss(where: str, *, partition: int, expected: int, low: int, high: int,
     loss = noted_loss(cause=cause, partition=partition, incarnation=0, expected=expected, low=low, high=high)
     return DataLoss(
         f"{where}, {loss.description}. Nothing was skipped. The stream stops until an operator accepts the gap:"
-        " ingest accept-loss",
+        " ingest accept-loss STREAM",
         partition=partition,
         offset=expected,
         low=low,
@@ -143,7 +151,7 @@ def as_error(losses: Sequence[Loss], stream: str) -> DataLoss | TopicChanged:
     more = f" (and {len(losses) - 1} more partitions)" if len(losses) > 1 else ""
     return kind(
         f"stream {stream}: {first.description}{more}. Nothing was skipped. The stream stops until an operator accepts"
-        f" the loss: ingest accept-loss {stream}",
+        f" the loss: {command_to_accept(first, stream)}",
         stream=stream,
         partition=first.partition,
         offset=first.next_offset,

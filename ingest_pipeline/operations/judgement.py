@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ..core.errors import IngestError, NotPermitted, TopicMissing
 from ..core.ledger import LedgerSnapshot, StreamState
-from ..core.loss import Loss, topic_gone
+from ..core.loss import Loss, command_to_accept, topic_gone
 from ..core.start import Survey, unanswered_words
 from . import lateness
 from .levels import Level, judge_error
@@ -153,7 +153,7 @@ def _losses(snapshot: StreamSnapshot, ledger: LedgerSnapshot) -> Iterator[Proble
 
 def _lost(loss: Loss, stream: str) -> str:
     since = "" if loss.found_at is None else f", found {moment(loss.found_at)}"
-    return f"{loss.description}{since}. To go on: ingest accept-loss {stream}"
+    return f"{loss.description}{since}. To go on: {command_to_accept(loss, stream)}"
 
 
 def _failed_run(state: StreamState, partitions: Sequence[PartitionStatus]) -> Iterator[Problem]:

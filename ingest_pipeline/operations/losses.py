@@ -71,7 +71,8 @@ def acceptances(topic: Topic, losses: Collection[Loss], start: str | int | datet
     if unreadable and start is None:
         raise SettingsError(
             f"{unreadable[0].description}. The client cannot tell where the batch ends: name the offset behind it with"
-            " --from (kafka-dump-log.sh shows the last offset of each batch), or a later offset"
+            " --from, or with `start` in the UI (kafka-dump-log.sh shows the last offset of each batch), or a later"
+            " offset"
         )
     partitions = [loss.partition for loss in losses if loss.partition < topic.identity().partitions]
     starts = _of_all(partitions, topic.start_offsets(partitions))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from ..core.ledger import StreamState
 from ..core.stream import Stream
 from .levels import Level
 from .names import sensor_name
@@ -56,13 +57,13 @@ def remedy(problem: Problem, stream: Stream) -> str:
     if problem.kind == Kind.FAILED_RUN and problem.level == Level.STOPPED:
         return f"Do what the message says, then see `ingest status {name}`."
     return {
-        Kind.LOST: f"`ingest accept-loss {name}` shows the range and asks.",
+        Kind.LOST: f"`ingest accept-loss {name}` shows the range, and asks or says what it needs.",
         Kind.TOPIC_GONE: f"Restore the topic, or run `ingest accept-loss {name}` after it was re-created.",
         Kind.REFUSED_QUESTION: "Do what the message says. `ingest check` tries every server, table and right.",
         Kind.FAILED_RUN: try_again,
         Kind.PAUSED: f"`ingest resume {name}` lets it go on.",
         Kind.NO_RUN: f"Switch {sensor} on, start Dagster's daemon, or read why its last tick launched no run.",
-        Kind.STUCK: f"`ingest status {name}` names the owner. The run's log says what it retries.",
+        Kind.STUCK: f"`ingest status {name}` names the owner or the last failure. The run's log says what it retries.",
         Kind.NO_ANSWER: try_again,
         Kind.NO_TOPIC: "Create the topic, or correct its name.",
         Kind.NO_LEADER: "Start the partition's broker. The partition continues at its position.",
@@ -71,9 +72,16 @@ def remedy(problem: Problem, stream: Stream) -> str:
         Kind.FROZEN: "Nothing: the next run ends the frozen session.",
         Kind.SILENT_SENSOR: f"Switch {sensor} on, or start Dagster's daemon.",
         Kind.LATE: f"`ingest status {name}` names the partitions. A backlog shrinks faster with PARALLELISM.",
-        Kind.MOSTLY_REFUSED: f"Correct the producer or streams.py. `ingest dead-letters list {name}` shows them.",
+        Kind.MOSTLY_REFUSED: f"Correct the producer or the declaration. `ingest dead-letters list {name}` shows them.",
         Kind.REFUSED_RECORDS: f"Redrive or discard them, or run `ingest dead-letters acknowledge {name}`.",
     }[problem.kind]
+
+
+def what_follows(stream: Stream, state: StreamState) -> str:
+    """When the stream goes on after an operator has acted."""
+    if state.paused:
+        return f"{stream.name} stays paused until `ingest resume {stream.name}`"
+    return f"{sensor_name(stream.job)} launches a run within seconds, if it is on"
 
 
 def moment(time: datetime) -> str:

@@ -13,7 +13,7 @@ from dagster._core.storage.asset_check_execution_record import (
 
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
 from ..core.ledger import Account, LetterCount, StreamState
-from ..core.loss import topic_gone
+from ..core.loss import command_to_accept, topic_gone
 from ..core.start import Survey, unanswered_words
 from ..core.stream import Stream
 from ..operations.judgement import StreamStatus
@@ -138,7 +138,8 @@ def judged_missing_topic(stream: str, error: TopicMissing, positions: int) -> Ch
 def judged_survey(stream: str, survey_result: Survey) -> CheckResult:
     if survey_result.losses:
         description = "; ".join(loss.description for loss in survey_result.losses[:3])
-        return CheckResult(NO_LOSS, False, f"{description}. To go on: ingest accept-loss {stream}")
+        command = command_to_accept(survey_result.losses[0], stream)
+        return CheckResult(NO_LOSS, False, f"{description}. To go on: {command}")
     if survey_result.unanswered:
         description = (
             f"Kafka holds the next offset of every partition that answers. {unanswered_words(survey_result.unanswered)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import uuid
 from collections.abc import Callable, Sequence
@@ -68,7 +69,10 @@ def test_an_operator_gets_past_a_batch_that_the_client_cannot_read(make_bench: M
     again = make_bench(streams=streams, ON_DATA_LOSS="continue", **bench.environ)
     assert words in failure(again.by_sensor()), "nobody but an operator knows where the batch ends"
 
-    printed = ingest(bench, "accept-loss", "temperature", "--yes", "--from", "10")
+    message = ingest(bench, "status", code=2)
+    command = re.search(r"To go on: ingest (.*) --from OFFSET, the offset behind the batch", message)
+    assert command is not None, message
+    printed = ingest(bench, *command[1].split(), "--yes", "--from", "10")
     assert "offsets 5 to 9 (5) are recorded as lost. Reading continues at 10" in printed
     bench.drain()
     assert [offset for offset, _ in stored(bench)] == [*range(5), *range(10, 15)]

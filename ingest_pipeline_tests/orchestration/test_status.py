@@ -309,3 +309,11 @@ def dated(bench: Bench, count: int, at: float) -> None:
 
 def _delivered(error: Any, _: object) -> None:
     assert error is None, error
+
+
+def test_an_operator_hears_when_the_stream_goes_on(make_bench: Make) -> None:
+    bench = make_bench()
+    allow = "dead-letters", "allow", "temperature", "--count", "5"
+    assert ingest(bench, *allow).endswith(": temperature_sensor launches a run within seconds, if it is on\n")
+    ingest(bench, "pause", "temperature")
+    assert ingest(bench, *allow).endswith(": temperature stays paused until `ingest resume temperature`\n")

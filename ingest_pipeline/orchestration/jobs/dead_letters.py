@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ...core.errors import RefusalStage
 from ...core.ledger import LetterFilter
+from ...operations.problems import what_follows
 from ...operations.stream_context import StreamContext
 from .operation import Operation, Outcome, optional_time
 
@@ -100,7 +101,9 @@ def _allow(stream_context: StreamContext, config: AllowConfig, _context: dg.OpEx
     ledger = stream_context.ledger
     ledger.prepare()
     ledger.allow_letters(config.count)
-    return Outcome([f"the next {config.count:,} dead letters of {stream_context.stream.name} do not count"])
+    stream = stream_context.stream
+    follows = what_follows(stream, ledger.state())
+    return Outcome([f"the next {config.count:,} dead letters of {stream.name} do not count: {follows}"])
 
 
 def _open(stream_context: StreamContext) -> Mapping[str, int]:

@@ -10,6 +10,7 @@ from ...core.loss import Acceptance
 from ...core.replay import Range
 from ...core.start import Survey
 from ...operations.losses import accept, acceptable, loss_lines, parse_start
+from ...operations.problems import what_follows
 from ...operations.replays import ReplayRequest, ranges, run_replay
 from ...operations.stream_context import StreamContext
 from ..run.stop_signal import StopRequest
@@ -90,15 +91,15 @@ def _would_accept(stream_context: StreamContext, config: AcceptLossConfig) -> Ou
 
 
 def _accept(stream_context: StreamContext, config: AcceptLossConfig, context: dg.OpExecutionContext) -> Outcome:
-    name = stream_context.stream.name
+    stream, ledger = stream_context.stream, stream_context.ledger
     if config.dismiss:
-        stream_context.ledger.forget_losses(config.partition)
-        return Outcome([f"the loss is forgotten. The sensor of {name} looks again"])
+        ledger.forget_losses(config.partition)
+        return Outcome([f"the loss is forgotten. The sensor of {stream.name} looks again"])
     survey, acceptances = _examined(stream_context, config)
     lines = loss_lines(stream_context, survey, acceptances)
     if acceptances:
         accept(stream_context, acceptances, survey.identity, by=by_run(context))
-        lines.append(f"accepted: the sensor of {name} launches a run within seconds")
+        lines.append(f"accepted: {what_follows(stream, ledger.state())}")
     return Outcome(lines, {"losses": len(acceptances)})
 
 
@@ -141,7 +142,8 @@ def _resume(stream_context: StreamContext, _config: dg.Config, _context: dg.OpEx
     ledger = stream_context.ledger
     ledger.prepare()
     ledger.resume()
-    return Outcome([f"{stream_context.stream.name} goes on. Its sensor launches a run within seconds"])
+    stream = stream_context.stream
+    return Outcome([f"{stream.name} goes on: {what_follows(stream, ledger.state())}"])
 
 
 PAUSE = Operation(
