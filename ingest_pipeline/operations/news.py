@@ -100,11 +100,12 @@ def posts(
     for stream in streams:
         status, then, problems = statuses[stream.name], before[stream.name].problems, observed[stream.name].problems
         ended = tuple(kind for kind, entry in then.items() if entry.posted and kind not in problems)
-        due = [problem for problem in _unwell(status) if _is_due(problems[problem.kind], now, after_seconds)]
+        causes = _causes(status)
+        due = [problem for problem in causes if _is_due(problems[problem.kind], now, after_seconds)]
         if due:
             begun[due[0].message, len({problem.kind for problem in due})].append((stream, due[0]))
         if ended:
-            rest = None if due else next(iter(_unwell(status)), None)
+            rest = None if due else next(iter(causes), None)
             over[ended, _better(status, rest)].append((stream, rest))
             # The end stays to be posted until its own message is.
             news[stream.name] = replace(
@@ -130,6 +131,12 @@ def posts(
 def _unwell(status: StreamStatus) -> list[Problem]:
     """The problems of which somebody has to hear, the gravest first."""
     return [problem for problem in status.problems if problem.kind != Kind.PAUSED and not _is_of_pause(problem, status)]
+
+
+def _causes(status: StreamStatus) -> list[Problem]:
+    """The unwell problems without a standstill whose reason is another one."""
+    causes = [problem for problem in _unwell(status) if problem.kind != Kind.STUCK]
+    return causes if any(problem.level == Level.STOPPED for problem in causes) else _unwell(status)
 
 
 def _is_of_pause(problem: Problem, status: StreamStatus) -> bool:

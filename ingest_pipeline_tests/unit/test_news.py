@@ -59,7 +59,7 @@ def test_a_message_says_what_and_since_when_and_what_to_do() -> None:
     assert watch.look(LOSS) == [
         "reading is stopped: partition 1: offsets 10 to 19 were deleted\n"
         "since 2026-01-01T12:00:00Z\n"
-        "`ingest accept-loss reading` shows the range and asks."
+        "`ingest accept-loss reading` shows the range, and asks or says what it needs."
     ]
     assert watch.look(replace(LOSS, message="other figures"), times=10) == []
     assert watch.look() == ["reading is well again\nlost records: 2026-01-01T12:00:00Z to 2026-01-01T12:02:50Z"]
@@ -176,6 +176,16 @@ def test_the_end_is_posted_later_if_only_the_message_before_it_could_be() -> Non
         "Redrive or discard them, or run `ingest dead-letters acknowledge reading`."
     ]
     assert watch.look(REFUSED, times=10) == []
+
+
+def test_a_standstill_is_posted_unless_another_problem_is_its_reason() -> None:
+    watch = Watch()
+    watch.look(LOSS, times=7)
+    assert watch.look(STUCK, LOSS, times=10) == []
+    begun, over = watch.look(STUCK)
+    assert begun.splitlines()[0] == "reading is stopped: the table is 400 s behind"
+    assert over.splitlines()[0] == "reading is still stopped, and better"
+    assert watch.look(STUCK, FAILED, times=7)[-1].startswith("reading is degraded: the last run failed: disk full")
 
 
 AT = [NOON + timedelta(minutes=minute) for minute in range(5)]
