@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from ..core.errors import EnvironmentFault, IngestError, StopStream
+from ..core.errors import EnvironmentFault, IngestError, NotPermitted, StopStream
 from .news import StreamNews, from_plain, merged, observe, posts, to_plain
 from .status import SensorReasons, statuses
 from .stream_context import StreamContext
@@ -156,6 +156,8 @@ class Alerts:
             together = rows.merge(plain, _merged) if claimed is not None and memory.is_newer else {}
         except IngestError as error:
             memory.is_newer, memory.silent_at = True, now
+            if isinstance(error, NotPermitted):  # an answer: another process may have the right, and posts
+                memory.answered_at = now
             return error if isinstance(error, StopStream) else None
         memory.is_newer, memory.answered_at = claimed is None, now
         if claimed is not None:

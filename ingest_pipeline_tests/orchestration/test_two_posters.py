@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from ingest_pipeline.core.errors import NotPermitted
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.orchestration.sensor.alerts import SENSOR
-from ingest_pipeline_tests.orchestration.bench import Bench
+from ingest_pipeline.settings import load_settings
+from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients
+from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
 from ingest_pipeline_tests.orchestration.posters import (
     IS_STOPPED,
     IS_WELL,
@@ -17,8 +22,9 @@ from ingest_pipeline_tests.orchestration.posters import (
     failing,
     first_lines,
 )
-from ingest_pipeline_tests.orchestration.records import temperatures
+from ingest_pipeline_tests.orchestration.records import temperatures, with_broken
 from ingest_pipeline_tests.orchestration.webhook import Webhook, serving_webhook
+from ingest_pipeline_tests.servers.postgres_roles import PostgresRoles
 
 pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
@@ -235,3 +241,27 @@ class TestALedgerThatIsAway:
         rows.store({"temperature": ({"stuck": [1.0, True]}, {"late": [2.0, False]})}, SENSOR)
         rows.store({"temperature": ({}, {"no run": [3.0, False]})}, "metrics")
         assert bench.query("select problems from ingest.alert") == [{"no answer": [1.0, True], "late": [2.0, False]}]
+
+
+@pytest.mark.empty_database
+def test_a_process_without_the_right_to_post_leaves_it_to_the_other_one(
+    make_bench: Make, database_url: str, webhook: Webhook
+) -> None:
+    with PostgresRoles(database_url, [TEMPERATURE]) as made:
+        bench = make_bench(DATABASE_URL=made.url_of(Role.WRITER))
+        bench.produce(with_broken(temperatures(4), 4))
+        bench.drain()
+        metrics = Metrics(replace(bench, clients=clients_of(bench, made.url_of(Role.READER))), webhook.address)
+        tick = Ticks(bench, webhook.address)
+        for _ in range(3):
+            with pytest.raises(NotPermitted, match="permission denied for table alert"):
+                metrics()
+            tick(60)
+    assert heads(webhook) == ["temperature is degraded"]
+
+
+def clients_of(bench: Bench, database_url: str) -> ChangedClients:
+    """The bench's clients with another role, and the bench's clock."""
+    environ = {**bench.environ, "DATABASE_URL": database_url}
+    settings = load_settings({stream.name: stream.job for stream in bench.streams}, environ)
+    return ChangedClients(settings, bench.clock)
