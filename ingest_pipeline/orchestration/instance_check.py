@@ -63,7 +63,9 @@ def _run_limit(instance: dg.DagsterInstance, clients: Clients, streams: Sequence
     )
     if limit < 0 or limit >= needed:
         return Finding(True, "max_concurrent_runs", "no limit" if limit < 0 else f"{limit}, {needed} needed")
-    return Finding(False, "max_concurrent_runs", f"is {limit}; {shards} shards need {needed}: raise it in dagster.yaml")
+    return Finding(
+        False, "max_concurrent_runs", f"is {limit}, and {shards} shards need {needed}: raise it in dagster.yaml"
+    )
 
 
 def _switch(what: str, on: bool, otherwise: str) -> Finding:
