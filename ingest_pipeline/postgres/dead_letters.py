@@ -94,7 +94,10 @@ class DeadLetters:
             return list(connection.execute(self._sql(sql.PAGE), parameters).all())
 
     def how_to_fetch(self, letter_filter: LetterFilter) -> str:
-        """Commands to fetch the first truncated open letters from Kafka again. "" if all of them are lines of files."""
+        """Commands to fetch the first truncated open letters from Kafka again. "" if all of them are lines of files, or
+        records of an earlier topic."""
+        if self._stream.deletes or not self._stream.coordinates:
+            return "a replay refuses this stream: discard the ones cut short, or store their rows by hand"
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             parameters = {**self._parameters(letter_filter), "limit": _COMMANDS}
             truncated = connection.execute(self._sql(sql.TRUNCATED), parameters).all()

@@ -64,7 +64,11 @@ PAGE = """
     SELECT id, kafka_partition, kafka_offset, failed_at, stage, reason, sqlstate, attempts, value_bytes, truncated
     FROM {open} ORDER BY id LIMIT :limit"""
 TRUNCATED = """
-    SELECT kafka_partition, kafka_offset FROM {open} AND truncated AND kafka_partition >= 0 ORDER BY id LIMIT :limit"""
+    SELECT kafka_partition, kafka_offset FROM {open} AND truncated AND kafka_partition >= 0
+      AND kafka_incarnation = (SELECT p.kafka_incarnation FROM {ledger}.position p
+                               WHERE p.stream = dead_letter.stream AND p.kafka_partition = dead_letter.kafka_partition)
+    ORDER BY id LIMIT :limit"""
+"""The newest topic's letters."""
 SHOW = """
     SELECT id, stream, topic, kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp_ms,
            substr(key, 1, :preview) AS key, octet_length(key) AS key_bytes, substr(value, 1, :preview) AS value,

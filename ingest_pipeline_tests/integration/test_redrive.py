@@ -27,7 +27,7 @@ from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
 from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import READING, message
+from ingest_pipeline_tests.samples import READING, Reading, message
 
 ALL = LetterFilter()
 BROKEN = RecordRefused("refused by an older version", stage="decode")
@@ -244,3 +244,20 @@ def test_a_redrive_reads_the_parts_of_a_value_in_the_letters_headers(database_ur
         bench.sql("ALTER TABLE orders DROP CONSTRAINT small")
         assert DeadLetters(bench.database, stream).redrive(ALL, decode) == Redriven(stored=1)
         assert bench.sql("SELECT number, kind FROM orders") == [(7, "sale")]
+
+
+# --- the rest of a value that was cut short -------------------------------------------------------------------------
+
+
+def test_only_commands_that_work_are_named_for_values_that_were_cut_short(bench: Bench) -> None:
+    letters = refused(bench, [BROKEN] * 2)
+    bench.sql("UPDATE ingest.dead_letter SET truncated = true WHERE kafka_offset = 1")
+    assert letters.how_to_fetch(ALL).endswith("\n  ingest replay reading --partition 0 --from-offset 1 --to-offset 2")
+    for refusing in (
+        Stream("reading", Reading, coordinates=False),
+        Stream("reading", Reading, key=("device_id",), deletes=True),
+    ):
+        words = DeadLetters(bench.database, refusing).how_to_fetch(ALL)
+        assert words.startswith("a replay refuses this stream: ")
+    bench.sql("UPDATE ingest.position SET kafka_incarnation = 2")
+    assert letters.how_to_fetch(ALL) == "", "the offset is another record's"
