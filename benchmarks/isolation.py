@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.record import Row
+from ingest_pipeline.core.record import EventRow
 from ingest_pipeline.postgres.copy import OPTION
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.errors import mapped_errors
@@ -51,7 +51,7 @@ def seconds_a_batch(running: System, refused: int, batches: int) -> tuple[float,
     running.execute(f"ALTER TABLE {table} ADD CHECK (device_id <> 'bad')")
     sql = Statements(stream, schemas)
     time_of_event, bad = datetime(2026, 1, 1, tzinfo=UTC), set(random.Random(refused).sample(range(BATCH), refused))
-    rows: list[Row] = [(1, 0, i, 0, "bad" if i in bad else "dev-0001", 21.5, time_of_event) for i in range(BATCH)]
+    rows: list[EventRow] = [(1, 0, i, 0, "bad" if i in bad else "dev-0001", 21.5, time_of_event) for i in range(BATCH)]
     spent = {True: 0.0, False: 0.0}
     with progress(f"batches with {refused} refused", 2 * batches) as show:
         for number in range(2 * batches):
@@ -68,7 +68,7 @@ def seconds_a_batch(running: System, refused: int, batches: int) -> tuple[float,
     return spent[True] / batches, spent[False] / batches
 
 
-def _store(connection: Connection, sql: Statements, by_line: bool, rows: list[Row]) -> None:
+def _store(connection: Connection, sql: Statements, by_line: bool, rows: list[EventRow]) -> None:
     try:
         with mapped_errors("measuring"):
             connection.exec_driver_sql(sql.insert, rows, {OPTION: sql.copy})

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from .choices import OnConflict
-from .record import Deletion, Row
+from .record import Deletion, EventRow
 from .stream import Stream
 
 
@@ -37,7 +37,7 @@ class KeyedRows:
         self._ignore = stream.on_conflict == OnConflict.IGNORE
         self._last_wins = not (self._ignore or stream.only_newer or stream.deletes)
 
-    def latest(self, rows: Sequence[Row]) -> LatestRows:
+    def latest(self, rows: Sequence[EventRow]) -> LatestRows:
         keys = map(self.key_of, rows)
         if self._last_wins:
             return LatestRows(_in_order(dict(zip(keys, count(), strict=False))))
@@ -54,7 +54,7 @@ class KeyedRows:
                 latest[key] = i
         return LatestRows(_in_order(latest), list(deletions.values()), superseded)
 
-    def _keeps_out(self, earlier: Row, later: Row) -> bool:
+    def _keeps_out(self, earlier: EventRow, later: EventRow) -> bool:
         return self._ignore or (self._version is not None and later[self._version] < earlier[self._version])
 
 

@@ -1,7 +1,7 @@
 """Functions over many records, and records of several events: `Stream(many=True)`.
 
-The Row of a record with several events ends with its elements instead of an event's values. Only the writer makes a
-table row of every element: everything else, from the positions to the dead letters, counts records.
+The EventRow of a record with several events ends with its elements instead of an event's values. Only the writer makes
+a table row of every element: everything else, from the positions to the dead letters, counts records.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from .documents import ESCAPED_NUL
-from .record import Row
+from .record import EventRow
 from .timestamps import may_have_nanoseconds
 
 _JOINED = 256
@@ -83,11 +83,11 @@ Element = tuple[Any, ...]
 """(kafka_ordinal, *the values of an event's columns)."""
 
 
-def table_rows(records: Sequence[Row]) -> list[Row]:
+def table_rows(records: Sequence[EventRow]) -> list[EventRow]:
     return [record[:-1] + element for record in records for element in record[-1]]
 
 
-def element_at(records: Sequence[Row], index: int) -> tuple[int, int]:
+def element_at(records: Sequence[EventRow], index: int) -> tuple[int, int]:
     """(index of the record, ordinal) of a row from `table_rows`."""
     stops = list(accumulate(len(record[-1]) for record in records))
     i = bisect_right(stops, index)

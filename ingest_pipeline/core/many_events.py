@@ -1,4 +1,4 @@
-"""Value → the elements of a Row, where a record may hold several events."""
+"""Value → the elements of an EventRow, where a record may hold several events."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@ The hot loop copies no record: the Kafka client's own messages and the in-memory
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from .errors import IngestError
@@ -15,10 +16,11 @@ from .errors import IngestError
 if TYPE_CHECKING:
     from .record_keys import RecordKeys
 
-Row = tuple[Any, ...]
+EventRow = tuple[Any, ...]
 """(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
-STAMP = 3
-"""Index of kafka_timestamp in a Row: microseconds since 2000-01-01, PostgreSQL's epoch, or None."""
+INCARNATION, PARTITION, OFFSET, STAMP = 0, 1, 2, 3
+"""Indices in an EventRow. STAMP is kafka_timestamp: microseconds since 2000-01-01, PostgreSQL's epoch, or None."""
+coordinates_of: Callable[[EventRow], tuple[int, int, int]] = itemgetter(INCARNATION, PARTITION, OFFSET)
 PG_EPOCH_MS = 946_684_800_000
 MIN_MS, MAX_MS = -62_135_596_800_000, 253_402_300_799_999
 """Unix milliseconds of years 1 to 9999. PostgreSQL stores the range and Python reads the range back."""
@@ -28,7 +30,7 @@ NO_TIMESTAMP_MS = -1
 
 
 class Deletion(tuple[Any, ...]):
-    """A Row that deletes the table's row of its key. The key's columns are filled, those of the other fields null."""
+    """Deletes the table's row of its key. The key's columns are filled, those of the other fields null."""
 
     __slots__ = ()
 
@@ -191,7 +193,7 @@ class Batch:
             can be read only once (core/dead_letters.py).
     """
 
-    rows: list[Row]
+    rows: list[EventRow]
     messages: list[Message]
     dead_letters: list[DeadLetter]
     advances: dict[int, Advance]

@@ -1,4 +1,4 @@
-"""What becomes of a record's key and headers: columns, which follow kafka_timestamp in a Row, or parts of the value."""
+"""What becomes of a record's key and headers: columns, which follow STAMP in an EventRow, or parts of the value."""
 
 from __future__ import annotations
 

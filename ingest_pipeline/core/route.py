@@ -77,7 +77,7 @@ def check_route(route: Route, stream: Stream) -> None:
 
 
 def rows_by_table(rows: Sequence[tuple[Any, ...]]) -> dict[int, list[int]]:
-    """Number of a table → indices of its rows. A routed stream's Row ends with this number.
+    """Number of a table → indices of its rows. A routed stream's EventRow ends with this number.
 
     In the order of the tables: a foreign key may point to an earlier table.
     """

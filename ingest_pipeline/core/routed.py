@@ -1,4 +1,4 @@
-"""Value → the last items of a Row, for a stream with several tables."""
+"""Value → the last items of an EventRow, for a stream with several tables."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class Stream:
 
     @cached_property
     def row_columns(self) -> tuple[Column, ...]:
-        """The columns a row fills, in the order of a Row's items and, with `many`, of an element's."""
+        """The columns a row fills, in the order of an EventRow's items and, with `many`, of an element's."""
         topic = [column_of(self.topic_column, str)] if self.topic_column else []
         nullable_key = self.key_column not in self.key
         key = [column_of(self.key_column, self.key_type, nullable_key)] if self.key_column else []
@@ -200,7 +200,7 @@ class Stream:
 
     @cached_property
     def written_columns(self) -> tuple[Column, ...]:
-        """The columns that a run writes, in the order of a Row's items."""
+        """The columns that a run writes, in the order of an EventRow's items."""
         return self.row_columns if self.coordinates else self.row_columns[STAMP + 1 :]
 
     @cached_property

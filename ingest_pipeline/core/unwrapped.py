@@ -9,7 +9,7 @@ from .errors import RecordRefused
 
 
 class Decoder(Protocol):
-    """Bytes → the last items of a Row. See RecordDecoder and ManyDecoder."""
+    """Bytes → the last items of an EventRow. See RecordDecoder and ManyDecoder."""
 
     def decode(self, value: bytes) -> tuple[Any, ...]: ...
     def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]: ...

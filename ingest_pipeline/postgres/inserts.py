@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from ..core.errors import LedgerConflict, RecordRefused, RefusalStage, SchemaMismatch
 from ..core.ledger import RedriveOutcome
 from ..core.many import element_at, table_rows
-from ..core.record import STAMP, DeadLetter, Row
+from ..core.record import STAMP, DeadLetter, EventRow
 from ..core.route import rows_by_table
 from ..core.stream import Stream
 from .column_types import column_types
@@ -38,7 +38,7 @@ class ExistingRows:
         self._types = column_types(connection, stream, schemas.quoted_table(stream))
         self.copy: CopyPlan = replace(sql.copy, oids=tuple(kind.oid for kind in self._types))
 
-    def prepared(self, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+    def prepared(self, rows: Sequence[EventRow]) -> list[tuple[Any, ...]]:
         """The rows as the driver takes them. Raises RowNotSent for a value that its column does not hold unchanged."""
         if not rows:
             return []
@@ -105,7 +105,7 @@ class Inserts:
         if not (self._stream.coordinates or self._of_tables):
             self._existing_rows = ExistingRows(connection, self._stream, self._schemas)
 
-    def rows(self, connection: Connection, rows: list[Row]) -> int:
+    def rows(self, connection: Connection, rows: list[EventRow]) -> int:
         """Store the rows and return how many the table took. A trigger may drop rows.
 
         Raises:
@@ -121,7 +121,7 @@ class Inserts:
                 return send(connection, prepared, self._sql.insert, copy, parameters=tuple)
             return send(connection, rows, self._sql.insert, self._sql.copy if self._by_copy else None)
 
-    def _elements(self, connection: Connection, records: list[Row]) -> int:
+    def _elements(self, connection: Connection, records: list[EventRow]) -> int:
         """The number of records, less the table rows that a trigger dropped. A refusal names the record's index."""
         rows = table_rows(records)
         try:
@@ -134,7 +134,7 @@ class Inserts:
             raise refused.of_element(index, ordinal) from refused
         return len(records) - (len(rows) - stored)
 
-    def _routed(self, connection: Connection, rows: list[Row]) -> int:
+    def _routed(self, connection: Connection, rows: list[EventRow]) -> int:
         """Each row to the table whose number it ends with."""
         stored = 0
         for number, indices in rows_by_table(rows).items():

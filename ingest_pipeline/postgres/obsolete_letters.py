@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ..core.record import Batch, Deletion
+from ..core.record import Batch, Deletion, coordinates_of
 from ..core.record_keys import ValuesOf
 from ..core.stream import Stream
 from .errors import mapped_errors
@@ -30,7 +30,7 @@ class ObsoleteLetters:
     def discard_of(self, connection: Connection, batch: Batch) -> None:
         framed_key = self._stream.record_columns.framed_key
         deletions = [
-            (*row[:3], framed_key(batch.messages[i].key(), *batch.headers[i : i + 1]))
+            (*coordinates_of(row), framed_key(batch.messages[i].key(), *batch.headers[i : i + 1]))
             for i, row in enumerate(batch.rows)
             if type(row) is Deletion
         ]

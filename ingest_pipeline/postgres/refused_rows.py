@@ -12,7 +12,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from ..core.errors import RecordRefused
-from ..core.record import Row
+from ..core.record import EventRow
 
 CHUNK = 200
 """Rows tried after a failed row, under one savepoint. With 1 % refused rows at random places, 100 took longer and 300
@@ -26,12 +26,12 @@ other side may be refused too. So is a row without a partition, because the DEFA
 partition was made while COPY waited for a lock.
 """
 
-Store = Callable[[list[Row]], None]
+Store = Callable[[list[EventRow]], None]
 
 
 def store_isolated(
     connection: Connection,
-    rows: list[Row],
+    rows: list[EventRow],
     store: Store,
     *,
     batch_size: int = 1 << 62,
@@ -78,7 +78,7 @@ def store_isolated(
     return refused
 
 
-def _try(connection: Connection, rows: list[Row], store: Store) -> RecordRefused | None:
+def _try(connection: Connection, rows: list[EventRow], store: Store) -> RecordRefused | None:
     savepoint = connection.begin_nested()
     try:
         store(rows)

@@ -11,7 +11,7 @@ from ..core.keyed_rows import KeyedRows
 from ..core.ledger import Replayed
 from ..core.ledger_ports import ReplayStore
 from ..core.many import table_rows
-from ..core.record import Batch, Row
+from ..core.record import OFFSET, Batch, EventRow
 from ..core.route import rows_by_table
 from ..core.stream import COORDINATES, Stream
 from . import schema
@@ -58,13 +58,13 @@ class MissingRows(ReplayStore):
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:
             schema.hold_table(connection, self._stream, self._database)
             letters = self._letters(connection, batch)  # 1
-            rows = [row for row in batch.rows if letters.get(row[2], True)]
+            rows = [row for row in batch.rows if letters.get(row[OFFSET], True)]
             dead = len(batch.rows) - len(rows)
             for table in self._tables:
                 connection.execute(table.create)
             stored = 0
 
-            def store(part: list[Row]) -> None:
+            def store(part: list[EventRow]) -> None:
                 nonlocal stored
                 if self._keyed is not None:
                     part = [part[i] for i in self._keyed.latest(part).latest]
@@ -78,8 +78,8 @@ class MissingRows(ReplayStore):
                     for number, indices in groups
                 )
 
-            refused = {rows[i][2] for i, _ in store_isolated(connection, rows, store)}  # 2
-            kept = [row[2] for row in rows if row[2] not in refused]
+            refused = {rows[i][OFFSET] for i, _ in store_isolated(connection, rows, store)}  # 2
+            kept = [row[OFFSET] for row in rows if row[OFFSET] not in refused]
             present = set(kept)
             if letters or (stored < len(kept) and self._keyed is None):
                 present = self._present(connection, batch)
@@ -98,7 +98,7 @@ class MissingRows(ReplayStore):
             skipped=dropped,
         )
 
-    def _inserted(self, connection: Connection, table: _Table, rows: list[Row]) -> int:
+    def _inserted(self, connection: Connection, table: _Table, rows: list[EventRow]) -> int:
         """The number of records with a new row."""
         with mapped_errors(self._doing, of_rows=True):
             connection.exec_driver_sql(table.insert, rows, {OPTION: table.copy})

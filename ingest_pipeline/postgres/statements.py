@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import TextClause
 
 from ..core.columns import ORDINAL
-from ..core.record import STAMP, DeadLetter, Row
+from ..core.record import STAMP, DeadLetter, EventRow
 from ..core.stream import Stream
 from .catalog import SIGNATURE
 from .copy import CopyPlan
@@ -58,7 +58,7 @@ def first_row(stream: Stream) -> str:
 
 
 def row_oids(stream: Stream) -> dict[str, int]:
-    """Column → type OID of a Row's values. kafka_timestamp is sent as microseconds since PostgreSQL's epoch."""
+    """Column → type OID of an EventRow's values. kafka_timestamp is sent as microseconds since PostgreSQL's epoch."""
     return {name: BIGINT_OID if name == "kafka_timestamp" else oid for name, oid in column_oids(stream).items()}
 
 
@@ -69,7 +69,7 @@ def carried(table: str, oids: Mapping[str, int]) -> tuple[str, CopyPlan]:
     return insert, CopyPlan(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)", tuple(oids.values()))
 
 
-def as_parameters(row: Row) -> tuple[Any, ...]:
+def as_parameters(row: EventRow) -> tuple[Any, ...]:
     """A row for executemany. COPY takes timestamps as int8 and JSON as text, and executemany needs both converted."""
     stamp = row[STAMP]
     time = None if stamp is None else _PG_EPOCH + timedelta(microseconds=stamp)

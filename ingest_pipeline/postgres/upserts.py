@@ -13,7 +13,7 @@ from ..core.choices import OnConflict
 from ..core.columns import INGESTED_AT
 from ..core.errors import RecordRefused
 from ..core.keyed_rows import KeyedRows
-from ..core.record import Row
+from ..core.record import PARTITION, EventRow
 from ..core.stream import COORDINATES, Stream
 from .copy import CopyPlan
 from .errors import mapped_errors
@@ -134,7 +134,7 @@ class Upserts:
                 connection.execute(self._sql.create)
             self._session = connection
 
-    def rows(self, connection: Connection, rows: list[Row]) -> Counter[int]:
+    def rows(self, connection: Connection, rows: list[EventRow]) -> Counter[int]:
         """Store the rows as if one by one. Returns partition → rows without effect.
 
         Such rows have an older version than the table's row, or are ignored, or are dropped by a trigger.
@@ -145,7 +145,7 @@ class Upserts:
         latest = self._keyed.latest(rows)
         if latest.deletions:
             self._delete(connection, [self._keyed.key_of(rows[i]) for i in latest.deletions])
-        unwritten = Counter(rows[i][1] for i in latest.superseded)
+        unwritten = Counter(rows[i][PARTITION] for i in latest.superseded)
         if latest.latest:
             try:
                 unwritten.update(self._merge(connection, [rows[i] for i in latest.latest]))
@@ -153,7 +153,7 @@ class Upserts:
                 raise error.in_rows(latest.latest) from error
         return unwritten
 
-    def _merge(self, connection: Connection, rows: list[Row]) -> Mapping[int, int]:
+    def _merge(self, connection: Connection, rows: list[EventRow]) -> Mapping[int, int]:
         transaction = connection.get_transaction()
         with mapped_errors(self._doing, of_rows=True):
             if self._used_in is transaction:

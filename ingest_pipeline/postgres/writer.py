@@ -19,7 +19,17 @@ from ..core.errors import (
     Superseded,
     UnknownFault,
 )
-from ..core.record import Batch, CommitResult, DeadLetter, OwnerRequests, Row
+from ..core.record import (
+    INCARNATION,
+    OFFSET,
+    PARTITION,
+    Batch,
+    CommitResult,
+    DeadLetter,
+    EventRow,
+    OwnerRequests,
+    coordinates_of,
+)
 from ..core.stream import Stream
 from . import schema
 from .database import Database
@@ -31,7 +41,6 @@ from .refused_rows import store_isolated
 from .statements import Statements
 from .upserts import Upserts
 
-_PARTITION = itemgetter(1)
 _QUERY_CANCELED = "57014"
 _NULL_IN_COLUMN = "23502"
 _IMMEDIATE = text("SET CONSTRAINTS ALL IMMEDIATE")
@@ -118,7 +127,7 @@ class BatchWriter:
         4. Store the dead letters.
         5. COMMIT.
         """
-        rows = Counter(map(_PARTITION, batch.rows))
+        rows = Counter(map(itemgetter(PARTITION), batch.rows))
         letters = Counter(letter.partition for letter in batch.dead_letters)
         with mapped_errors(self._doing), connection.begin():
             connection.execute(_IMMEDIATE)  # 1
@@ -193,7 +202,7 @@ class BatchWriter:
         the refused rows."""
         stored, unwritten = 0, Counter[int]()
 
-        def store(rows: list[Row]) -> None:
+        def store(rows: list[EventRow]) -> None:
             nonlocal stored
             if self._upserts is not None:
                 unwritten.update(self._upserts.rows(connection, rows))
@@ -203,10 +212,10 @@ class BatchWriter:
         def refuse(index: int, error: RecordRefused) -> None:
             row = batch.rows[index]
             if error.sqlstate == DUPLICATE_KEY and self._upserts is None:
-                refuse_conflict(connection, self._sql, [row[:3]], self._doing)
+                refuse_conflict(connection, self._sql, [coordinates_of(row)], self._doing)
             if error.sqlstate == _NULL_IN_COLUMN:
                 self._refuse_unfilled(connection, error, row[-1] if self._stream.route else 0)
-            tally.refuse(index, row[1], row[2], error.message)
+            tally.refuse(index, row[PARTITION], row[OFFSET], error.message)
 
         if first is None:
             for start in range(0, len(batch.rows), self._most):
@@ -216,7 +225,7 @@ class BatchWriter:
         most = min(self._batch_size, self._most)
         refused = store_isolated(connection, batch.rows, store, batch_size=most, first=named, observe=refuse)
         if refused and self._upserts is None:
-            refuse_conflict(connection, self._sql, [batch.rows[i][:3] for i, _ in refused], self._doing)
+            refuse_conflict(connection, self._sql, [coordinates_of(batch.rows[i]) for i, _ in refused], self._doing)
         return stored, unwritten, [self._put_aside(batch, i, error) for i, error in refused]
 
     def _refuse_unfilled(self, connection: Connection, error: RecordRefused, table: int) -> None:
@@ -243,7 +252,7 @@ class BatchWriter:
         if i not in batch.put_aside:
             batch.put_aside[i] = dead_letter(
                 batch.messages[i],
-                batch.rows[i][0],
+                batch.rows[i][INCARNATION],
                 refused,
                 value_limit=self._dead_letter_max_bytes,
                 headers_read=batch.headers[i : i + 1],

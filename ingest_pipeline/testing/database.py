@@ -26,7 +26,7 @@ from ..core.ledger import HandoverRequest, Holder, LetterStatus, StreamState
 from ..core.loss import Loss
 from ..core.many import table_rows
 from ..core.ports import Clock
-from ..core.record import Batch, CommitResult, DeadLetter, Row, StoredPosition
+from ..core.record import Batch, CommitResult, DeadLetter, EventRow, StoredPosition, coordinates_of
 
 Coordinates = tuple[int, int, int]
 """(incarnation, partition, offset)."""
@@ -44,7 +44,7 @@ class Fault(Enum):
 class MemoryTable:
     """The committed data of one stream. Rows and dead letters are keyed by coordinates, in commit order."""
 
-    rows: dict[Coordinates, Row] = field(default_factory=dict)
+    rows: dict[Coordinates, EventRow] = field(default_factory=dict)
     dead_letters: dict[Coordinates, DeadLetter] = field(default_factory=dict)
     settled: dict[Coordinates, LetterStatus] = field(default_factory=dict)
     """Coordinates → status. Settled letters stay in `dead_letters`."""
@@ -57,30 +57,30 @@ class MemoryTable:
     history: list[tuple[Coordinates, str | None]] = field(default_factory=list)
     """All records in commit order. A dead letter that counts towards the limit has its reason here."""
     incarnation: int = 0
-    checks: dict[str, Callable[[Row], bool]] = field(default_factory=dict)
-    drops: Callable[[Row], bool] = lambda row: False
+    checks: dict[str, Callable[[EventRow], bool]] = field(default_factory=dict)
+    drops: Callable[[EventRow], bool] = lambda row: False
     """True for rows that a BEFORE trigger would drop."""
     locked: bool = False
     """Whether another session locks the table. Every write is rolled back."""
 
-    def kept(self, row: Row, many: bool) -> Row | None:
+    def kept(self, row: EventRow, many: bool) -> EventRow | None:
         """The row without the elements dropped by the trigger. None: no element is left."""
         if not many:
             return None if self.drops(row) else row
         elements = [element for element in row[-1] if not self.drops(row[:-1] + element)]
         return (*row[:-1], elements) if elements else None
 
-    def add(self, row: Row, many: bool) -> bool:
+    def add(self, row: EventRow, many: bool) -> bool:
         """Store the row, or its missing elements. Returns whether something was missing."""
-        stored = self.rows.setdefault(row[:3], row)
+        stored = self.rows.setdefault(coordinates_of(row), row)
         if stored is row or not many:
             return stored is row
         ordinals = {element[0] for element in stored[-1]}
         missing = [element for element in row[-1] if element[0] not in ordinals]
-        self.rows[row[:3]] = (*stored[:-1], sorted([*stored[-1], *missing], key=itemgetter(0)))
+        self.rows[coordinates_of(row)] = (*stored[:-1], sorted([*stored[-1], *missing], key=itemgetter(0)))
         return bool(missing)
 
-    def broken_check(self, row: Row, many: bool) -> str | None:
+    def broken_check(self, row: EventRow, many: bool) -> str | None:
         """The first check violated by the row or one of its elements."""
         rows = table_rows([row]) if many else [row]
         return next((name for name, holds in self.checks.items() if not all(map(holds, rows))), None)
@@ -131,11 +131,11 @@ class MemoryDatabase:
     def next_fault(self) -> Fault | None:
         return self._script.popleft() if self._script else None
 
-    def check(self, stream: str, constraint: str, holds: Callable[[Row], bool]) -> None:
+    def check(self, stream: str, constraint: str, holds: Callable[[EventRow], bool]) -> None:
         """Refuse rows for which `holds` returns False, like a CHECK constraint of this name."""
         self.table(stream).checks[constraint] = holds
 
-    def drop(self, stream: str, drops: Callable[[Row], bool]) -> None:
+    def drop(self, stream: str, drops: Callable[[EventRow], bool]) -> None:
         """Drop rows for which `drops` returns True, like a BEFORE trigger that returns NULL."""
         self.table(stream).drops = drops
 

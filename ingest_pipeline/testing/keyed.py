@@ -9,7 +9,7 @@ from typing import Any
 from ..core.choices import OnConflict
 from ..core.keyed_rows import KeyedRows
 from ..core.ledger import LetterStatus
-from ..core.record import Batch, Deletion, Row
+from ..core.record import INCARNATION, OFFSET, Batch, Deletion, EventRow, coordinates_of
 from ..core.record_keys import ValuesOf
 from ..core.stream import Stream
 from .database import Coordinates, MemoryTable
@@ -25,7 +25,7 @@ class KeyedResult:
         refused: index of a row → the broken constraint.
     """
 
-    rows: dict[Coordinates, Row]
+    rows: dict[Coordinates, EventRow]
     unwritten: set[Coordinates]
     refused: dict[int, str]
 
@@ -36,7 +36,7 @@ class KeyedTable:
     def __init__(self, table: MemoryTable, stream: Stream) -> None:
         self._table, self._stream, self._keyed = table, stream, KeyedRows(stream)
 
-    def write(self, rows: Sequence[Row]) -> KeyedResult:
+    def write(self, rows: Sequence[EventRow]) -> KeyedResult:
         """Only the row that decides about a key is checked, as in PostgreSQL."""
         refused: dict[int, str] = {}
         while True:
@@ -52,38 +52,38 @@ class KeyedTable:
         unwritten = {rows[accepted[i]][:3] for i in latest.superseded}
         for row in (rows[accepted[i]] for i in latest.latest):
             if self._table.drops(row) or not self._replaces(row, by_key.get(self._keyed.key_of(row))):
-                unwritten.add(row[:3])
+                unwritten.add(coordinates_of(row))
             else:
                 by_key[self._keyed.key_of(row)] = row
-        return KeyedResult({row[:3]: row for row in by_key.values()}, unwritten, refused)
+        return KeyedResult({coordinates_of(row): row for row in by_key.values()}, unwritten, refused)
 
-    def restore(self, row: Row) -> bool:
+    def restore(self, row: EventRow) -> bool:
         """Store an older record's row, unless the table has a newer row of its key. Returns whether it was stored."""
         before = self.row_of(row)
         if before is not None and not self._is_older(before, row):
             return False
         if before is not None:
-            del self._table.rows[before[:3]]
+            del self._table.rows[coordinates_of(before)]
         if not isinstance(row, Deletion):
-            self._table.rows[row[:3]] = row
+            self._table.rows[coordinates_of(row)] = row
         return True
 
-    def row_of(self, row: Row) -> Row | None:
+    def row_of(self, row: EventRow) -> EventRow | None:
         """The table's row with the key of this row."""
         key = self._keyed.key_of(row)
         return next((stored for stored in self._table.rows.values() if self._keyed.key_of(stored) == key), None)
 
-    def _replaces(self, row: Row, before: Row | None) -> bool:
+    def _replaces(self, row: EventRow, before: EventRow | None) -> bool:
         if before is None:
             return True
         if self._stream.on_conflict == OnConflict.IGNORE:
             return False
         return not self._stream.only_newer or self._version(before) <= self._version(row)
 
-    def _is_older(self, stored: Row, row: Row) -> bool:
+    def _is_older(self, stored: EventRow, row: EventRow) -> bool:
         if self._stream.on_conflict == OnConflict.IGNORE and not isinstance(row, Deletion):
             return False
-        older = stored[0] < row[0] or (stored[:2] == row[:2] and stored[2] < row[2])
+        older = stored[INCARNATION] < row[INCARNATION] or (stored[:2] == row[:2] and stored[OFFSET] < row[OFFSET])
         if not self._stream.only_newer or isinstance(row, Deletion):
             return older
         version, before = self._version(row), self._version(stored)
@@ -96,7 +96,7 @@ class KeyedTable:
             if isinstance(row, Deletion):
                 assert batch.record_keys is not None
                 key = framed_key(batch.messages[i].key(), *batch.headers[i : i + 1])
-                self.discard_before(row[:3], batch.record_keys.values, key)
+                self.discard_before(coordinates_of(row), batch.record_keys.values, key)
 
     def discard_before(self, deletion: Coordinates, values_of: ValuesOf, key: bytes | None) -> None:
         framed_key, values = self._stream.record_columns.framed_key, values_of(key)
@@ -106,5 +106,5 @@ class KeyedTable:
             if same_key and coordinates not in self._table.settled and not later:
                 self._table.settled[coordinates] = LetterStatus.DISCARDED
 
-    def _version(self, row: Row) -> Any:
+    def _version(self, row: EventRow) -> Any:
         return row[self._stream.columns.index(self._stream.only_newer)]

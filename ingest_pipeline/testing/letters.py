@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import LetterFilter, LetterStatus, Redriven, RedriveOutcome, Replayed
 from ..core.ledger_ports import ReplayStore
-from ..core.record import PG_EPOCH_MS, Batch, DeadLetter, Deletion, Row
+from ..core.record import OFFSET, PG_EPOCH_MS, Batch, DeadLetter, Deletion, EventRow, coordinates_of
 from ..core.record_keys import check_record_key
 from ..core.rows import DEFAULT_RULES, Decode, RecordRules, decode_or_delete
 from ..core.stream import Stream
@@ -60,7 +60,7 @@ class MemoryDeadLetters:
             column_values = self._record_columns.of_letter(letter.key, letter.headers)
             key = self._record_columns.framed_key(letter.key, letter.headers)
             values, deleted = decode_or_delete(value, lambda: key, decode, rules)
-            row: Row = (*coordinates, _stamp(letter.timestamp_ms), *column_values, *values)
+            row: EventRow = (*coordinates, _stamp(letter.timestamp_ms), *column_values, *values)
             if self._keyed and rules.record_keys and not deleted:
                 check_record_key(self._declared, values, key, rules.record_keys)
         except RecordRefused as refused:
@@ -84,7 +84,7 @@ class MemoryDeadLetters:
         stored = kept is not None and table.add(kept, self._many)
         return RedriveOutcome.STORED if stored else RedriveOutcome.PRESENT
 
-    def _restore(self, row: Row, coordinates: Coordinates) -> RedriveOutcome:
+    def _restore(self, row: EventRow, coordinates: Coordinates) -> RedriveOutcome:
         assert self._keyed is not None
         table = self._database.table(self._stream)
         if self._keyed.restore(row):
@@ -119,21 +119,21 @@ class MemoryMissingRows(ReplayStore):
         with self._database.using():
             table = self._database.table(self._stream)
             letters = self._letters(batch)
-            rows = [row for row in batch.rows if letters.get(row[2], True)]
-            kept = {row[2]: table.kept(row, self._many) for row in rows}
-            dropped = {row[2] for row in rows if kept[row[2]] is None and row[:3] not in table.rows}
+            rows = [row for row in batch.rows if letters.get(row[OFFSET], True)]
+            kept = {row[OFFSET]: table.kept(row, self._many) for row in rows}
+            dropped = {row[OFFSET] for row in rows if not kept[row[OFFSET]] and coordinates_of(row) not in table.rows}
             refused = {offset for offset, row in kept.items() if row and table.broken_check(row, self._many)}
             stored = 0
             for row in rows:
-                if row[2] in dropped | refused:
+                if row[OFFSET] in dropped | refused:
                     continue
                 if self._keyed:
                     stored += self._keyed.restore(row)
-                elif (stored_row := kept[row[2]]) is not None:
+                elif (stored_row := kept[row[OFFSET]]) is not None:
                     stored += table.add(stored_row, self._many)
-                if row[2] in letters:
-                    present = row[:3] in table.rows
-                    table.settled[row[:3]] = LetterStatus.REDRIVEN if present else LetterStatus.DISCARDED
+                if row[OFFSET] in letters:
+                    present = coordinates_of(row) in table.rows
+                    table.settled[coordinates_of(row)] = LetterStatus.REDRIVEN if present else LetterStatus.DISCARDED
             undecoded = {letter.offset for letter in batch.dead_letters}
             known_letters = sum(offset in letters for offset in refused | undecoded)
             return Replayed(

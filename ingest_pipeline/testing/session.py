@@ -13,15 +13,19 @@ from ..core.ledger import HandoverRequest, Holder, LetterStatus
 from ..core.ledger_ports import LedgerSession
 from ..core.loss import Acceptance
 from ..core.record import (
+    INCARNATION,
+    OFFSET,
+    PARTITION,
     Batch,
     CommitResult,
     DeadLetter,
+    EventRow,
     NextOffset,
     OwnerRequests,
     Position,
-    Row,
     StoredPosition,
     TopicIdentity,
+    coordinates_of,
 )
 from ..core.stream import Stream
 from .acceptance import accept_one
@@ -99,7 +103,9 @@ class MemoryLedgerSession(LedgerSession):
                 Counter(partition for _, partition, _ in letters),
                 reasons=[letter.reason for letter in letters.values()],
                 requests=OwnerRequests(paused_words(table)),
-                dropped=Counter(row[1] for row in batch.rows if row[:3] not in rows.keys() | letters.keys()),
+                dropped=Counter(
+                    row[PARTITION] for row in batch.rows if coordinates_of(row) not in rows.keys() | letters.keys()
+                ),
             )
             positions = self._database.moved(self._stream, self._run_id, batch, written)
             stored_before = set() if self._keyed else table.rows.keys() & rows.keys()
@@ -181,8 +187,9 @@ class MemoryLedgerSession(LedgerSession):
         allowed = table.state.letters_allowed - len(tally.uncounted)
         table.state = replace(table.state, letters_allowed=allowed)
         for row in batch.rows:
-            if (row[1], row[2]) not in tally.uncounted:
-                table.history.append((row[:3], letters[row[:3]].reason if row[:3] in letters else None))
+            if (row[PARTITION], row[OFFSET]) not in tally.uncounted:
+                coordinates = coordinates_of(row)
+                table.history.append((coordinates, letters[coordinates].reason if coordinates in letters else None))
         for letter in batch.dead_letters:
             if (letter.partition, letter.offset) not in tally.uncounted:
                 coordinates = (letter.incarnation, letter.partition, letter.offset)
@@ -201,27 +208,33 @@ class MemoryLedgerSession(LedgerSession):
 
     def _judged(
         self, batch: Batch, table: MemoryTable, tally: LetterTally
-    ) -> tuple[dict[Coordinates, Row], dict[Coordinates, DeadLetter], dict[Coordinates, Row]]:
+    ) -> tuple[dict[Coordinates, EventRow], dict[Coordinates, DeadLetter], dict[Coordinates, EventRow]]:
         """Divide the batch into rows and dead letters, as the table's checks and triggers would. Also returns the
         table's rows afterwards."""
-        rows: dict[Coordinates, Row] = {}
+        rows: dict[Coordinates, EventRow] = {}
         letters = list(batch.dead_letters)
         keyed = self._keyed.write(batch.rows) if self._keyed else None
         for index, (row, message) in enumerate(zip(batch.rows, batch.messages, strict=True)):
             kept = row if keyed else table.kept(row, self._many)
-            if kept is None or (keyed and row[:3] in keyed.unwritten):
+            if kept is None or (keyed and coordinates_of(row) in keyed.unwritten):
                 continue
             broken = keyed.refused.get(index) if keyed else table.broken_check(kept, self._many)
             if broken is None:
-                rows[row[:3]] = kept
+                rows[coordinates_of(row)] = kept
             else:
                 refused = RecordRefused(
                     f"check violation (23514), constraint {broken}", stage=RefusalStage.INSERT, sqlstate="23514"
                 )
-                tally.refuse(index, row[1], row[2], refused.message)
+                tally.refuse(index, row[PARTITION], row[OFFSET], refused.message)
                 headers = batch.headers[index : index + 1]
                 letters.append(
-                    dead_letter(message, row[0], refused, value_limit=self._dead_letter_max_bytes, headers_read=headers)
+                    dead_letter(
+                        message,
+                        row[INCARNATION],
+                        refused,
+                        value_limit=self._dead_letter_max_bytes,
+                        headers_read=headers,
+                    )
                 )
         by_coordinates = {(letter.incarnation, letter.partition, letter.offset): letter for letter in letters}
         return rows, by_coordinates, keyed.rows if keyed else {**table.rows, **rows}

@@ -18,7 +18,7 @@ from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.ledger import Holder
 from ingest_pipeline.core.ledger_ports import Ledgers
 from ingest_pipeline.core.ownership import take_ownership
-from ingest_pipeline.core.record import Batch, NextOffset, OwnerRequests, Row
+from ingest_pipeline.core.record import Batch, EventRow, NextOffset, OwnerRequests
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
@@ -102,7 +102,7 @@ class LedgerWorld(ABC):
         """Take the ledger's locks from it without its noticing."""
 
     @abstractmethod
-    def plant(self, row: Row) -> None:
+    def plant(self, row: EventRow) -> None:
         """Put a row into the table behind the ledger's back."""
 
     @abstractmethod
@@ -152,7 +152,7 @@ class MemoryWorld(LedgerWorld):
     def free(self, session: MemoryLedgerSession) -> None:
         self._database.free(session.connection.backend)
 
-    def plant(self, row: Row) -> None:
+    def plant(self, row: EventRow) -> None:
         self._table.rows[row[0], row[1], row[2]] = row
 
     def drop_rows(self) -> None:
@@ -229,7 +229,7 @@ class PostgresWorld(LedgerWorld):
         session.connection.driver_connection.execute("SELECT pg_advisory_unlock_all()")
         session.connection.driver_connection.commit()
 
-    def plant(self, row: Row) -> None:
+    def plant(self, row: EventRow) -> None:
         self._other.execute(
             "INSERT INTO reading (kafka_incarnation, kafka_partition, kafka_offset, device_id, temperature, event_time)"
             " VALUES (%s, %s, %s, %s, %s, %s)",

@@ -12,7 +12,7 @@ import pytest
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.ledger_ports import ReplayStore
-from ingest_pipeline.core.record import Batch, CommitResult, Row
+from ingest_pipeline.core.record import Batch, CommitResult, EventRow
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.decoders import decoder_of
 from ingest_pipeline.postgres.database import Database
@@ -82,7 +82,7 @@ class StreamWorld:
         cursor = self.connection.execute(statement, values or None)  # type: ignore[arg-type]
         return cursor.fetchall() if cursor.description else []
 
-    def check(self, constraint: str, condition: str, holds: Callable[[Row], bool]) -> None:
+    def check(self, constraint: str, condition: str, holds: Callable[[EventRow], bool]) -> None:
         """Refuse rows as a CHECK constraint of this SQL does."""
         if self.in_memory:
             self.memory.check(self.stream.name, constraint, holds)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
-from ingest_pipeline.core.record import Row
+from ingest_pipeline.core.record import EventRow
 from ingest_pipeline.postgres.refused_rows import store_isolated
 from ingest_pipeline_tests.samples import STEADY
 
@@ -23,7 +23,7 @@ class Table:
     """
 
     def __init__(
-        self, bad: set[int], hint: Callable[[Sequence[Row], int], int | None], sqlstate: str | None = None
+        self, bad: set[int], hint: Callable[[Sequence[EventRow], int], int | None], sqlstate: str | None = None
     ) -> None:
         self.bad, self.hint, self.sqlstate = bad, hint, sqlstate
         self.rows: list[int] = []
@@ -40,7 +40,7 @@ class Table:
     def commit(self) -> None:
         """Nothing to do: the rows stay."""
 
-    def store(self, rows: Sequence[Row]) -> None:
+    def store(self, rows: Sequence[EventRow]) -> None:
         self.tries += 1
         for index, row in enumerate(rows):
             if row[2] in self.bad:
@@ -49,7 +49,7 @@ class Table:
 
     def isolate(self, count: int, batch_size: int = 1 << 62, tried: bool = False) -> list[int]:
         """`tried`: all rows by one statement before, as a writer does."""
-        rows: list[Row] = [(1, 0, offset, None) for offset in range(count)]
+        rows: list[EventRow] = [(1, 0, offset, None) for offset in range(count)]
         first: RecordRefused | None = None
         if tried:
             try:
@@ -61,11 +61,11 @@ class Table:
         return [index for index, _ in refused]
 
 
-def exact(rows: Sequence[Row], first: int) -> int | None:
+def exact(rows: Sequence[EventRow], first: int) -> int | None:
     return first
 
 
-def silent(rows: Sequence[Row], first: int) -> int | None:
+def silent(rows: Sequence[EventRow], first: int) -> int | None:
     return None
 
 
@@ -86,7 +86,7 @@ def test_exactly_the_bad_are_refused_and_the_order_is_kept(
     ("hint", "sqlstate", "most"), [(exact, "23514", 26), (exact, "23505", 36), (silent, "23514", 200)]
 )
 def test_one_percent_bad_costs_few_statements(
-    hint: Callable[[Sequence[Row], int], int | None], sqlstate: str, most: int
+    hint: Callable[[Sequence[EventRow], int], int | None], sqlstate: str, most: int
 ) -> None:
     table = Table(set(range(50, 1000, 100)), hint, sqlstate)
     assert table.isolate(1000) == sorted(table.bad)
@@ -103,12 +103,12 @@ def test_the_error_of_the_previous_statement_saves_an_attempt() -> None:
 def test_no_statement_of_more_rows_than_a_batch() -> None:
     sizes: list[int] = []
 
-    def store(rows: Sequence[Row]) -> None:
+    def store(rows: Sequence[EventRow]) -> None:
         sizes.append(len(rows))
         if rows[0][2] <= 4_321 <= rows[-1][2]:
             raise RecordRefused("bad", index=4_321 - rows[0][2])
 
-    rows: list[Row] = [(1, 0, offset, None) for offset in range(10_000)]
+    rows: list[EventRow] = [(1, 0, offset, None) for offset in range(10_000)]
     first = RecordRefused("bad", index=4_321)
     assert [
         i for i, _ in store_isolated(cast(Connection, Table(set(), exact)), rows, store, batch_size=1000, first=first)
@@ -120,7 +120,7 @@ def test_a_row_that_collides_with_a_refused_one_is_stored() -> None:
     """The line of a key's violation is right, and yet that row is none that fails alone."""
     stored: list[int] = []
 
-    def store(rows: Sequence[Row]) -> None:
+    def store(rows: Sequence[EventRow]) -> None:
         offsets = [row[2] for row in rows]
         if 3 in offsets and 5 in offsets:  # one key, and 3 is refused at the statement's end, as by a foreign key
             raise RecordRefused("the same key", index=offsets.index(5), sqlstate="23505")
@@ -136,7 +136,7 @@ def test_a_row_that_collides_with_a_refused_one_is_stored() -> None:
 def test_what_is_no_records_fault_ends_it() -> None:
     table = Table(set(), exact)
 
-    def store(rows: Sequence[Row]) -> None:
+    def store(rows: Sequence[EventRow]) -> None:
         raise DatabaseUnavailable("gone")
 
     with pytest.raises(DatabaseUnavailable):
