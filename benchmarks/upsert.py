@@ -79,7 +79,7 @@ class Design:
         ledger.begin(TopicIdentity(None, None, 1), {0: NextOffset(0)}, first=True)
         self.connection = PostgresWritingConnection(database, stream.name)
         self.meter = Meter(self.connection.driver_connection.info.backend_pid)
-        self._session = PostgresLedgerSession(self.connection, stream, write_method=write_method, batch_size=BATCH)
+        self._session = PostgresLedgerSession(self.connection, stream, write_method=write_method, rows_per_insert=BATCH)
         self._session.own((0,), exact=True)
         self._decoder, self._next = JsonDecoder(stream), 0
 

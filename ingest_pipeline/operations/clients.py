@@ -127,7 +127,7 @@ class Clients:
             write_method=own.write_method,
             dead_letter_max_bytes=own.dead_letter_max_bytes,
             limits=letter_limits(own),
-            batch_size=own.batch_size,
+            rows_per_insert=own.batch_size,
             clock=self.clock,
             verify=verify,
         )

@@ -34,15 +34,14 @@ def store_isolated(
     rows: list[EventRow],
     store: Store,
     *,
-    batch_size: int = 1 << 62,
+    rows_per_statement: int = 1 << 62,
     first: RecordRefused | None = None,
     observe: Callable[[int, RecordRefused], None] = lambda index, error: None,
 ) -> list[tuple[int, RecordRefused]]:
     """Store all acceptable rows, in order, inside the open transaction.
 
     Args:
-        store: writes rows by a single statement. Raises RecordRefused for a refused row.
-        batch_size: maximum rows of one statement.
+        store: writes at most `rows_per_statement` rows by a single statement. Raises RecordRefused for a refused row.
         first: the error of a statement with all rows. Its line saves another attempt.
         observe: called for every refused row, in order. May raise to give up.
 
@@ -56,8 +55,8 @@ def store_isolated(
         start, stop, error = work.pop()
         if start >= stop:
             continue
-        if error is None and stop - start > batch_size:
-            work += [(start + batch_size, stop, None), (start, start + batch_size, None)]
+        if error is None and stop - start > rows_per_statement:
+            work += [(start + rows_per_statement, stop, None), (start, start + rows_per_statement, None)]
             continue
         error = error or _try(connection, rows[start:stop], store)
         if error is None:

@@ -36,7 +36,6 @@ class PostgresLedgerSession(LedgerSession):
     Args:
         dead_letter_max_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused. None means any number.
-        batch_size: maximum rows of one INSERT.
         verify: compare the table with its declaration. The first batch does so in any case.
     """
 
@@ -48,7 +47,7 @@ class PostgresLedgerSession(LedgerSession):
         write_method: WriteMethod = WriteMethod.COPY,
         dead_letter_max_bytes: int = 1 << 20,
         limits: LetterLimits | None = None,
-        batch_size: int = 1000,
+        rows_per_insert: int = 1000,
         clock: Clock | None = None,
         verify: bool = True,
     ) -> None:
@@ -67,7 +66,7 @@ class PostgresLedgerSession(LedgerSession):
             statements=self._sql,
             write_method=write_method,
             dead_letter_max_bytes=dead_letter_max_bytes,
-            batch_size=batch_size,
+            rows_per_insert=rows_per_insert,
             window=LetterWindow(stream.name, limits),
             database=self._database,
         )

@@ -51,9 +51,9 @@ class BatchWriter:
 
     Args:
         dead_letter_max_bytes: bytes of a value in a dead letter.
-        batch_size: maximum rows of one INSERT. A transaction may have several. COPY takes all rows of a transaction at
-            once, because every COPY costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on a
-            COPY of 1,000 rows (0.9 µs a row, 0.1 µs with 10,000 rows).
+        rows_per_insert: maximum. A transaction may have several INSERTs. COPY takes all rows of a transaction at once,
+            because every COPY costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on a COPY of
+            1,000 rows (0.9 µs a row, 0.1 µs with 10,000 rows).
         window: the refusals among the last records. Every committed batch moves the window.
         database: gives table names for messages, and a second connection to inspect an altered table.
     """
@@ -66,7 +66,7 @@ class BatchWriter:
         statements: Statements,
         write_method: WriteMethod,
         dead_letter_max_bytes: int,
-        batch_size: int,
+        rows_per_insert: int,
         window: LetterWindow,
         database: Database,
     ) -> None:
@@ -79,8 +79,8 @@ class BatchWriter:
         by_copy = write_method == WriteMethod.COPY
         self._inserts = Inserts(stream, run_id, statements, database.schemas, by_copy=by_copy)
         self._upserts = Upserts(stream, database.schemas, by_copy) if stream.key else None
-        self._dead_letter_max_bytes, self._batch_size = dead_letter_max_bytes, batch_size
-        self._most = sys.maxsize if by_copy else batch_size  # rows of a statement
+        self._dead_letter_max_bytes, self._rows_per_insert = dead_letter_max_bytes, rows_per_insert
+        self._rows_per_statement = sys.maxsize if by_copy else rows_per_insert
         self._doing = f"writing stream {stream.name}"
 
     def write(self, connection: Connection, batch: Batch) -> CommitResult:
@@ -98,7 +98,7 @@ class BatchWriter:
             return self._written(connection, batch)
         except DatabaseUnavailable as error:
             if error.sqlstate == _QUERY_CANCELED:
-                self._most = max(1, min(self._most, len(batch.rows)) // 100)
+                self._rows_per_statement = max(1, min(self._rows_per_statement, len(batch.rows)) // 100)
             raise
 
     def _written(self, connection: Connection, batch: Batch) -> CommitResult:
@@ -218,12 +218,18 @@ class BatchWriter:
             tally.refuse(index, row[PARTITION], row[OFFSET], error.message)
 
         if first is None:
-            for start in range(0, len(batch.rows), self._most):
-                store(batch.rows[start : start + self._most])
+            for start in range(0, len(batch.rows), self._rows_per_statement):
+                store(batch.rows[start : start + self._rows_per_statement])
             return stored, unwritten, []
-        named = first if len(batch.rows) <= self._most else None  # a line is counted from its statement's first row
-        most = min(self._batch_size, self._most)
-        refused = store_isolated(connection, batch.rows, store, batch_size=most, first=named, observe=refuse)
+        by_one_statement = len(batch.rows) <= self._rows_per_statement
+        refused = store_isolated(
+            connection,
+            batch.rows,
+            store,
+            rows_per_statement=min(self._rows_per_insert, self._rows_per_statement),
+            first=first if by_one_statement else None,  # a line is counted from its statement's first row
+            observe=refuse,
+        )
         if refused and self._upserts is None:
             refuse_conflict(connection, self._sql, [coordinates_of(batch.rows[i]) for i, _ in refused], self._doing)
         return stored, unwritten, [self._put_aside(batch, i, error) for i, error in refused]

@@ -47,7 +47,7 @@ class Table:
                 raise RecordRefused("bad", index=self.hint(rows, index), sqlstate=self.sqlstate)
             self.rows.append(row[2])
 
-    def isolate(self, count: int, batch_size: int = 1 << 62, tried: bool = False) -> list[int]:
+    def isolate(self, count: int, rows_per_statement: int = 1 << 62, tried: bool = False) -> list[int]:
         """`tried`: all rows by one statement before, as a writer does."""
         rows: list[EventRow] = [(1, 0, offset, None) for offset in range(count)]
         first: RecordRefused | None = None
@@ -57,7 +57,9 @@ class Table:
             except RecordRefused as error:
                 first = error
             self.rows.clear()
-        refused = store_isolated(cast(Connection, self), rows, self.store, batch_size=batch_size, first=first)
+        refused = store_isolated(
+            cast(Connection, self), rows, self.store, rows_per_statement=rows_per_statement, first=first
+        )
         return [index for index, _ in refused]
 
 
@@ -72,13 +74,13 @@ def silent(rows: Sequence[EventRow], first: int) -> int | None:
 @STEADY
 @given(st.data(), st.integers(0, 400), st.sampled_from([1, 7, 100, 1 << 62]), st.booleans())
 def test_exactly_the_bad_are_refused_and_the_order_is_kept(
-    data: st.DataObject, count: int, batch_size: int, tried: bool
+    data: st.DataObject, count: int, rows_per_statement: int, tried: bool
 ) -> None:
     bad = data.draw(st.sets(st.integers(0, max(0, count - 1)), max_size=40)) if count else set()
     hints: Any = st.sampled_from([exact, silent, lambda rows, first: 0, lambda rows, first: len(rows) - 1])
     lying = st.integers(-2, 500).map(lambda index: lambda rows, first: index)
     table = Table(bad, data.draw(hints | lying))
-    assert table.isolate(count, batch_size, tried) == sorted(bad)
+    assert table.isolate(count, rows_per_statement, tried) == sorted(bad)
     assert table.rows == [offset for offset in range(count) if offset not in bad]
 
 
@@ -110,9 +112,9 @@ def test_no_statement_of_more_rows_than_a_batch() -> None:
 
     rows: list[EventRow] = [(1, 0, offset, None) for offset in range(10_000)]
     first = RecordRefused("bad", index=4_321)
-    assert [
-        i for i, _ in store_isolated(cast(Connection, Table(set(), exact)), rows, store, batch_size=1000, first=first)
-    ] == [4_321]
+    connection = cast(Connection, Table(set(), exact))
+    refused = store_isolated(connection, rows, store, rows_per_statement=1000, first=first)
+    assert [index for index, _ in refused] == [4_321]
     assert max(sizes) == 1000
 
 
