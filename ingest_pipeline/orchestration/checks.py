@@ -12,14 +12,11 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 
 from ..core.errors import DeadLetterLimit, IngestError, TopicMissing
-from ..core.ledger import Account, LetterCount, StreamState
+from ..core.ledger import Account
 from ..core.loss import command_to_accept, topic_gone
 from ..core.start import Survey, unanswered_words
-from ..core.stream import Stream
-from ..operations.judgement import StreamStatus
 from ..operations.levels import Level, judge_error
-from ..operations.problems import Kind, Problem
-from ..operations.refused_records import LetterFacts, judge_letters
+from ..operations.problems import Kind
 from ..operations.status import status_of
 from ..operations.stream_context import StreamContext
 from . import tags
@@ -146,49 +143,6 @@ def judged_survey(stream: str, survey_result: Survey) -> CheckResult:
         )
         return CheckResult(NO_LOSS, True, description)
     return CheckResult(NO_LOSS, True, "Kafka holds the next offset of every partition")
-
-
-def judged_letters(
-    stream: Stream, letters: Sequence[LetterCount], facts: LetterFacts | None, state: StreamState
-) -> CheckResult:
-    """Show the open dead letters, most frequent reason first. They are a warning, and a failure if most of the last
-    records were refused."""
-    judgement = judge_letters(stream, letters, facts, state)
-    metadata = {"open_dead_letters": sum(row.letters for row in letters)}
-    if not isinstance(judgement, Problem):
-        return CheckResult(WITHIN_LIMIT, True, judgement, metadata=metadata)
-    grave = judgement.kind == Kind.MOSTLY_REFUSED
-    return CheckResult(WITHIN_LIMIT, False, judgement.message, grave=grave, metadata=metadata)
-
-
-def judged_up_to_date(max_delay_seconds: int, status: StreamStatus) -> CheckResult:
-    """Fail for a backlog that grows old or that no run drains. A backlog that is being drained is no failure."""
-    if not status.partitions or status.late is None or (status.lag is None and not status.late):
-        unknown = [problem.message for problem in status.problems if problem.level == Level.UNKNOWN]
-        description = "; ".join(unknown) or f"{UNKNOWN}: {'; '.join(status.messages)}"
-        return CheckResult(UP_TO_DATE, False, description, grave=False)
-    stops = [p for p in status.problems if p.level == Level.STOPPED and p.kind in (Kind.NO_RUN, Kind.FAILED_RUN)]
-    messages = [*status.late, *(problem.message for problem in stops)]
-    description = "; ".join(messages) or f"no record waits for more than {max_delay_seconds:,} s"
-    figures = {} if status.lag is None else {"lag": status.lag}
-    if None not in (delays := [partition.delay for partition in status.partitions]):
-        figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
-    lag = "unknown" if status.lag is None else f"{status.lag:,}"
-    grave = bool(stops) or any(problem.kind == Kind.STUCK for problem in status.problems)
-    return CheckResult(UP_TO_DATE, not messages, f"lag {lag}; {description}", grave=grave, metadata=figures)
-
-
-def judged_table(stream: Stream, begun: bool, exists: bool, differences: list[str]) -> CheckResult:
-    """Compare the table with its declaration, as a run does before it reads."""
-    from ..postgres.comparison import in_words
-
-    if not begun and not exists:
-        return CheckResult(AS_DECLARED, True, NOT_BEGUN)
-    if differences:
-        return CheckResult(AS_DECLARED, False, in_words(differences))
-    return CheckResult(
-        AS_DECLARED, True, f"{sum(len(table.table_columns) for table in stream.tables)} columns as declared"
-    )
 
 
 def limit_reached(instance: dg.DagsterInstance, stream_context: StreamContext) -> str | None:

@@ -11,6 +11,9 @@ from dagster._core.storage.asset_check_execution_record import (
 from ..core.errors import IngestError, TopicMissing
 from ..core.ledger import LedgerSnapshot
 from ..operations.judgement import judge
+from ..operations.levels import Level
+from ..operations.problems import Kind, Problem
+from ..operations.refused_records import judge_letters
 from ..operations.snapshot import Answer, StreamSnapshot, T
 from ..operations.status import snapshots
 from ..operations.stream_context import StreamContext
@@ -21,6 +24,7 @@ from .checks import (
     CHECKS,
     NO_LOSS,
     NOT_BEGUN,
+    UNKNOWN,
     UP_TO_DATE,
     WITHIN_LIMIT,
     CheckResult,
@@ -28,11 +32,8 @@ from .checks import (
     at_limit,
     evaluated,
     judged_accounts,
-    judged_letters,
     judged_missing_topic,
     judged_survey,
-    judged_table,
-    judged_up_to_date,
     limit_reached,
     newest_evaluation,
 )
@@ -113,22 +114,52 @@ def _no_loss(view: StreamSnapshot) -> CheckResult:
 
 
 def _within_limit(view: StreamSnapshot) -> CheckResult:
+    """Show the open dead letters, most frequent reason first. They are a warning, and a failure if most of the last
+    records were refused."""
     ledger = _value(view.ledger)
     if not ledger.positions:
         return CheckResult(WITHIN_LIMIT, True, NOT_BEGUN)
-    return judged_letters(view.stream, _value(view.open_letters), _value(view.letter_facts), ledger.state)
+    letters = _value(view.open_letters)
+    judgement = judge_letters(view.stream, letters, _value(view.letter_facts), ledger.state)
+    metadata = {"open_dead_letters": sum(row.letters for row in letters)}
+    if not isinstance(judgement, Problem):
+        return CheckResult(WITHIN_LIMIT, True, judgement, metadata=metadata)
+    grave = judgement.kind == Kind.MOSTLY_REFUSED
+    return CheckResult(WITHIN_LIMIT, False, judgement.message, grave=grave, metadata=metadata)
 
 
 def _up_to_date(view: StreamSnapshot) -> CheckResult:
-    return judged_up_to_date(view.max_delay_seconds, judge(view))
+    """Fail for a backlog that grows old or that no run drains. A backlog that is being drained is no failure."""
+    status = judge(view)
+    if not status.partitions or status.late is None or (status.lag is None and not status.late):
+        unknown = [problem.message for problem in status.problems if problem.level == Level.UNKNOWN]
+        description = "; ".join(unknown) or f"{UNKNOWN}: {'; '.join(status.messages)}"
+        return CheckResult(UP_TO_DATE, False, description, grave=False)
+    stops = [p for p in status.problems if p.level == Level.STOPPED and p.kind in (Kind.NO_RUN, Kind.FAILED_RUN)]
+    messages = [*status.late, *(problem.message for problem in stops)]
+    description = "; ".join(messages) or f"no record waits for more than {view.max_delay_seconds:,} s"
+    figures = {} if status.lag is None else {"lag": status.lag}
+    if None not in (delays := [partition.delay for partition in status.partitions]):
+        figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
+    lag = "unknown" if status.lag is None else f"{status.lag:,}"
+    grave = bool(stops) or any(problem.kind == Kind.STUCK for problem in status.problems)
+    return CheckResult(UP_TO_DATE, not messages, f"lag {lag}; {description}", grave=grave, metadata=figures)
 
 
 _JUDGEMENTS = {ACCOUNTED: _accounted, NO_LOSS: _no_loss, WITHIN_LIMIT: _within_limit, UP_TO_DATE: _up_to_date}
 
 
 def _as_declared(view: StreamSnapshot, tables: Answer[Mapping[str, tuple[bool, list[str]]]]) -> CheckResult:
-    begun = isinstance(view.ledger, LedgerSnapshot) and bool(view.ledger.positions)
-    return judged_table(view.stream, begun, *_value(tables)[view.stream.name])
+    """Compare the table with its declaration, as a run does before it reads."""
+    from ..postgres.comparison import in_words
+
+    exists, differences = _value(tables)[view.stream.name]
+    if not exists and not (isinstance(view.ledger, LedgerSnapshot) and view.ledger.positions):
+        return CheckResult(AS_DECLARED, True, NOT_BEGUN)
+    if differences:
+        return CheckResult(AS_DECLARED, False, in_words(differences))
+    columns = sum(len(table.table_columns) for table in view.stream.tables)
+    return CheckResult(AS_DECLARED, True, f"{columns} columns as declared")
 
 
 def _value(answer: Answer[T]) -> T:
