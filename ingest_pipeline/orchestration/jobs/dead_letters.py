@@ -1,6 +1,5 @@
 """Redrive, discard, allow and acknowledge dead letters from the UI. The CLI makes the same calls."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from ...core.errors import RefusalStage
 from ...core.ledger import LetterFilter
 from ...operations.problems import what_follows
 from ...operations.stream_context import StreamContext
-from .operation import Operation, Outcome, optional_time
+from .operation import Operation, OperationConfig, Outcome, optional_time
 
 if TYPE_CHECKING:
     from ...postgres.dead_letters import DeadLetters
@@ -22,7 +21,7 @@ Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *(stage.value for st
 """Members by name: a member is called value."""
 
 
-class LetterConfig(dg.Config):
+class LetterConfig(OperationConfig):
     """Selects open dead letters. An empty field selects all."""
 
     stage: Stage = Field(default=Stage[_ANY], description="What refused them.")
@@ -33,7 +32,7 @@ class LetterConfig(dg.Config):
     ids: list[int] = Field(default=[], description="Ids of letters. Empty for all.")
 
 
-class AllowConfig(dg.Config):
+class AllowConfig(OperationConfig):
     """How many letters may pass."""
 
     count: int = Field(ge=0, description="How many letters. 0 ends an earlier permission.")
@@ -56,10 +55,10 @@ def _letters(stream_context: StreamContext) -> "DeadLetters":
     return DeadLetters(stream_context.clients.database(), stream_context.stream)
 
 
-def _redriven(stream_context: StreamContext, config: LetterConfig, *, dry_run: bool) -> Outcome:
+def _redrive(stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext) -> Outcome:
     clients, stream, selected = stream_context.clients, stream_context.stream, _filter(config)
     letters, rules = _letters(stream_context), clients.record_rules(stream)
-    done = letters.redrive(selected, clients.decoder(stream).decode, rules, dry_run=dry_run)
+    done = letters.redrive(selected, clients.decoder(stream).decode, rules, dry_run=config.dry_run)
     counts = asdict(done)
     lines = [", ".join(f"{count:,} {what}" for what, count in counts.items())]
     if done.truncated:
@@ -67,86 +66,62 @@ def _redriven(stream_context: StreamContext, config: LetterConfig, *, dry_run: b
     return Outcome(lines, counts)
 
 
-def _would_redrive(stream_context: StreamContext, config: LetterConfig) -> Outcome:
-    return _redriven(stream_context, config, dry_run=True)
-
-
-def _redrive(stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext) -> Outcome:
-    return _redriven(stream_context, config, dry_run=False)
-
-
-def _would_discard(stream_context: StreamContext, config: LetterConfig) -> Outcome:
-    reasons = _letters(stream_context).count_by_reason(_filter(config))
-    lines = [f"{row.letters:,} open letters would be discarded, {row.stage}: {row.reason}" for row in reasons]
-    return Outcome(lines or ["no open letter is selected"], {"letters": sum(row.letters for row in reasons)})
-
-
 def _discard(stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext) -> Outcome:
-    discarded = _letters(stream_context).discard(_filter(config))
+    letters, selected = _letters(stream_context), _filter(config)
+    if config.dry_run:
+        reasons = letters.count_by_reason(selected)
+        lines = [f"{row.letters:,} open letters would be discarded, {row.stage}: {row.reason}" for row in reasons]
+        return Outcome(lines or ["no open letter is selected"], {"letters": sum(row.letters for row in reasons)})
+    discarded = letters.discard(selected)
     return Outcome([f"{discarded:,} letters are discarded"], {"letters": discarded})
 
 
-def _would_allow(stream_context: StreamContext, config: AllowConfig) -> Outcome:
-    allowed = stream_context.ledger.state().letters_allowed
-    return Outcome(
-        [
-            f"the next {config.count:,} dead letters of {stream_context.stream.name} would not count towards the limit",
-            f"{allowed:,} are left of an earlier permission, which would end",
-        ],
-        {"left": allowed},
-    )
-
-
 def _allow(stream_context: StreamContext, config: AllowConfig, _context: dg.OpExecutionContext) -> Outcome:
-    ledger = stream_context.ledger
+    ledger, letters = stream_context.ledger, f"the next {config.count:,} dead letters of {stream_context.stream.name}"
+    if config.dry_run:
+        left = ledger.state().letters_allowed
+        earlier = f"{left:,} are left of an earlier permission, which would end"
+        return Outcome([f"{letters} would not count towards the limit", earlier], {"left": left})
     ledger.prepare()
     ledger.allow_letters(config.count)
-    stream = stream_context.stream
-    follows = what_follows(stream, ledger.state())
-    return Outcome([f"the next {config.count:,} dead letters of {stream.name} do not count: {follows}"])
+    return Outcome([f"{letters} do not count: {what_follows(stream_context.stream, ledger.state())}"])
 
 
-def _open(stream_context: StreamContext) -> Mapping[str, int]:
-    return {"open": sum(row.letters for row in stream_context.ledger.open_letters())}
-
-
-def _would_acknowledge(stream_context: StreamContext, _config: dg.Config) -> Outcome:
-    counts = _open(stream_context)
-    return Outcome([f"{counts['open']:,} open letters would be acknowledged"], counts)
-
-
-def _acknowledge(stream_context: StreamContext, _config: dg.Config, _context: dg.OpExecutionContext) -> Outcome:
+def _acknowledge(stream_context: StreamContext, config: OperationConfig, _context: dg.OpExecutionContext) -> Outcome:
     ledger = stream_context.ledger
-    ledger.prepare()
-    ledger.acknowledge_letters()
-    return Outcome([f"the open dead letters of {stream_context.stream.name} are acknowledged"], _open(stream_context))
+    if not config.dry_run:
+        ledger.prepare()
+        ledger.acknowledge_letters()
+    letters = sum(row.letters for row in ledger.open_letters())
+    did = (
+        f"{letters:,} open letters would be"
+        if config.dry_run
+        else f"the open dead letters of {stream_context.stream.name} are"
+    )
+    return Outcome([f"{did} acknowledged"], {"open": letters})
 
 
 REDRIVE = Operation(
     "redrive_dead_letters",
     "Decode open dead letters with today's code and store the rows under their own coordinates.",
     LetterConfig,
-    look=_would_redrive,
-    act=_redrive,
+    _redrive,
 )
 DISCARD = Operation(
     "discard_dead_letters",
     "Close open dead letters without a row. The ledger keeps discarded letters until the purge.",
     LetterConfig,
-    look=_would_discard,
-    act=_discard,
+    _discard,
 )
 ALLOW = Operation(
     "allow_dead_letters",
     "Let the next dead letters of a stream pass without counting towards the limit.",
     AllowConfig,
-    look=_would_allow,
-    act=_allow,
+    _allow,
 )
 ACKNOWLEDGE = Operation(
     "acknowledge_dead_letters",
     "Note that somebody has seen the open dead letters of a stream. The letters stay open.",
-    dg.Config,
-    look=_would_acknowledge,
-    act=_acknowledge,
+    OperationConfig,
+    _acknowledge,
 )

@@ -34,6 +34,12 @@ class Outcome:
     interrupted: bool = False
 
 
+class OperationConfig(dg.Config):
+    """The field that every operation has beside the stream's name."""
+
+    dry_run: bool = Field(default=True, description="Only show what the job would do. Set false to do it.")
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """A job on one stream.
@@ -41,36 +47,29 @@ class Operation:
     Attributes:
         name: of the job. Its op is `<name>_op`.
         description: what the job does, as the UI shows it.
-        config: the fields of the run's config. `stream` and `dry_run` are added.
-        look: says what `act` would do, and changes nothing.
-        act: does it. Takes the run's context too.
+        config: the fields of the run's config. `stream` is added.
+        run: does the work. With `dry_run` in the config it changes nothing, and its outcome says what it would do.
     """
 
     name: str
     description: str
-    config: type[dg.Config]
-    look: Callable[[StreamContext, Any], Outcome]
-    act: Callable[[StreamContext, Any, dg.OpExecutionContext], Outcome]
+    config: type[OperationConfig]
+    run: Callable[[StreamContext, Any, dg.OpExecutionContext], Outcome]
 
 
-def operation_job(operation: Operation, contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
+def operation_job(operation: Operation, stream_contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
     """The operation's job for these streams, executed in the process of its run."""
-    name, names = operation.name, stream_names(contexts)
+    name, names = operation.name, stream_names(stream_contexts)
 
-    class OperationConfig(operation.config):  # type: ignore[name-defined, misc]
+    class StreamConfig(operation.config):  # type: ignore[name-defined, misc]
         """The operation's fields, for one stream."""
 
         stream: names = Field(description="Name of the stream.")  # type: ignore[valid-type]
-        dry_run: bool = Field(default=True, description="Only show what the job would do. Set false to do it.")
 
     @dg.op(name=f"{name}_op", out=dg.Out(dg.Nothing, description="Its metadata are the operation's counts."))
-    def run_operation(context: dg.OpExecutionContext, config: OperationConfig) -> None:
-        stream_context = contexts[config.stream.value]  # type: ignore[attr-defined]
+    def run_operation(context: dg.OpExecutionContext, config: StreamConfig) -> None:
         with told_in_a_line():
-            if config.dry_run:
-                outcome = operation.look(stream_context, config)
-            else:
-                outcome = operation.act(stream_context, config, context)
+            outcome = operation.run(stream_contexts[config.stream.value], config, context)  # type: ignore[attr-defined]
         for line in outcome.lines:
             context.log.info(line)
         if config.dry_run:

@@ -6,19 +6,17 @@ import dagster as dg
 from pydantic import Field
 
 from ...core.end_reasons import EndReason
-from ...core.loss import Acceptance
 from ...core.replay import Range
-from ...core.start import Survey
 from ...operations.losses import accept, acceptable, loss_lines, parse_start
 from ...operations.problems import what_follows
 from ...operations.replays import ReplayRequest, ranges, run_replay
 from ...operations.stream_context import StreamContext
 from ..run.stop_signal import StopRequest
 from .dead_letters import ACKNOWLEDGE, ALLOW, DISCARD, REDRIVE
-from .operation import Operation, Outcome, by_run, optional_time
+from .operation import Operation, OperationConfig, Outcome, by_run, optional_time
 
 
-class ReplayConfig(dg.Config):
+class ReplayConfig(OperationConfig):
     """A range of offsets of one partition, or of times of one or all."""
 
     partition: int | None = Field(default=None, description="Needed with offsets. With times the default is all.")
@@ -39,20 +37,14 @@ def _ranges(stream_context: StreamContext, config: ReplayConfig) -> list[Range]:
     return ranges(request, stream_context)
 
 
-def _lines(replay_ranges: list[Range]) -> list[str]:
-    return [
-        f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}" for offsets in replay_ranges
-    ]
-
-
-def _would_replay(stream_context: StreamContext, config: ReplayConfig) -> Outcome:
-    replay_ranges = _ranges(stream_context, config)
-    return Outcome(_lines(replay_ranges), {"offsets": sum(offsets.stop - offsets.start for offsets in replay_ranges)})
-
-
 def _replay(stream_context: StreamContext, config: ReplayConfig, context: dg.OpExecutionContext) -> Outcome:
     replay_ranges = _ranges(stream_context, config)
-    for line in _lines(replay_ranges):
+    lines = [
+        f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}" for offsets in replay_ranges
+    ]
+    if config.dry_run:
+        return Outcome(lines, {"offsets": sum(offsets.stop - offsets.start for offsets in replay_ranges)})
+    for line in lines:
         context.log.info(line)
     with StopRequest(context.instance, context.run_id) as stop:
         counts = asdict(run_replay(replay_ranges, stream_context, stop=stop.reason))
@@ -64,12 +56,11 @@ REPLAY = Operation(
     "replay",
     "Read a range from Kafka again and store the missing rows. Rows that exist, positions and counters stay.",
     ReplayConfig,
-    look=_would_replay,
-    act=_replay,
+    _replay,
 )
 
 
-class AcceptLossConfig(dg.Config):
+class AcceptLossConfig(OperationConfig):
     """Which loss, and where to continue."""
 
     partition: int | None = Field(default=None, description="Only this partition. Without it all that lost offsets.")
@@ -77,27 +68,18 @@ class AcceptLossConfig(dg.Config):
     dismiss: bool = Field(default=False, description="Forget a mistaken loss, and continue at the position.")
 
 
-def _examined(stream_context: StreamContext, config: AcceptLossConfig) -> tuple[Survey, list[Acceptance]]:
-    start = parse_start(config.start) if config.start else None
-    return acceptable(stream_context, config.partition, start)
-
-
-def _would_accept(stream_context: StreamContext, config: AcceptLossConfig) -> Outcome:
-    if config.dismiss:
-        noted = [loss for loss in stream_context.ledger.losses() if config.partition in (None, loss.partition)]
-        return Outcome([f"would be forgotten: {loss.description}" for loss in noted], {"losses": len(noted)})
-    survey, acceptances = _examined(stream_context, config)
-    return Outcome(loss_lines(stream_context, survey, acceptances), {"losses": len(acceptances)})
-
-
 def _accept(stream_context: StreamContext, config: AcceptLossConfig, context: dg.OpExecutionContext) -> Outcome:
     stream, ledger = stream_context.stream, stream_context.ledger
+    if config.dismiss and config.dry_run:
+        noted = [loss for loss in ledger.losses() if config.partition in (None, loss.partition)]
+        return Outcome([f"would be forgotten: {loss.description}" for loss in noted], {"losses": len(noted)})
     if config.dismiss:
         ledger.forget_losses(config.partition)
         return Outcome([f"the loss is forgotten. The sensor of {stream.name} looks again"])
-    survey, acceptances = _examined(stream_context, config)
+    start = parse_start(config.start) if config.start else None
+    survey, acceptances = acceptable(stream_context, config.partition, start)
     lines = loss_lines(stream_context, survey, acceptances)
-    if acceptances:
+    if acceptances and not config.dry_run:
         accept(stream_context, acceptances, survey.identity, by=by_run(context))
         lines.append(f"accepted: {what_follows(stream, ledger.state())}")
     return Outcome(lines, {"losses": len(acceptances)})
@@ -107,58 +89,50 @@ ACCEPT_LOSS = Operation(
     "accept_loss",
     "Record the offsets that were lost in Kafka as gaps, and let the stream continue behind them.",
     AcceptLossConfig,
-    look=_would_accept,
-    act=_accept,
+    _accept,
 )
 
 
-class PauseConfig(dg.Config):
+class PauseConfig(OperationConfig):
     """Why the stream is paused."""
 
     reason: str = Field(default="in the UI", description="Shown in the sensor's skip reason and in status.")
 
 
-def _would_pause(stream_context: StreamContext, config: PauseConfig) -> Outcome:
-    name, state = stream_context.stream.name, stream_context.ledger.state()
-    now = f"{name} is paused already: {state.reason}" if state.paused else f"{name} is not paused"
-    return Outcome([now, f"the runs of {name} would stop within a batch. Reason: {config.reason}"])
-
-
 def _pause(stream_context: StreamContext, config: PauseConfig, context: dg.OpExecutionContext) -> Outcome:
-    ledger = stream_context.ledger
+    name, ledger = stream_context.stream.name, stream_context.ledger
+    if config.dry_run:
+        state = ledger.state()
+        now = f"{name} is paused already: {state.reason}" if state.paused else f"{name} is not paused"
+        return Outcome([now, f"the runs of {name} would stop within a batch. Reason: {config.reason}"])
     ledger.prepare()
     ledger.pause(config.reason, by_run(context))
-    return Outcome([f"{stream_context.stream.name} is paused: {config.reason}"])
+    return Outcome([f"{name} is paused: {config.reason}"])
 
 
-def _would_resume(stream_context: StreamContext, _config: dg.Config) -> Outcome:
-    name, state = stream_context.stream.name, stream_context.ledger.state()
-    if not state.paused:
-        return Outcome([f"{name} is not paused"])
-    return Outcome([f"{name} would go on. It is paused by {state.paused_by}: {state.reason}"])
-
-
-def _resume(stream_context: StreamContext, _config: dg.Config, _context: dg.OpExecutionContext) -> Outcome:
-    ledger = stream_context.ledger
+def _resume(stream_context: StreamContext, config: OperationConfig, _context: dg.OpExecutionContext) -> Outcome:
+    name, ledger = stream_context.stream.name, stream_context.ledger
+    if config.dry_run:
+        state = ledger.state()
+        if not state.paused:
+            return Outcome([f"{name} is not paused"])
+        return Outcome([f"{name} would go on. It is paused by {state.paused_by}: {state.reason}"])
     ledger.prepare()
     ledger.resume()
-    stream = stream_context.stream
-    return Outcome([f"{stream.name} goes on: {what_follows(stream, ledger.state())}"])
+    return Outcome([f"{name} goes on: {what_follows(stream_context.stream, ledger.state())}"])
 
 
 PAUSE = Operation(
     "pause_stream",
     "Stop a stream within a batch, on every machine, until it is resumed.",
     PauseConfig,
-    look=_would_pause,
-    act=_pause,
+    _pause,
 )
 RESUME = Operation(
     "resume_stream",
     "Let a paused stream go on. Its sensor launches a run.",
-    dg.Config,
-    look=_would_resume,
-    act=_resume,
+    OperationConfig,
+    _resume,
 )
 
 
