@@ -18,7 +18,7 @@ from .job_checks import job_checks
 from .jobs.maintenance import maintenance_job, maintenance_schedule
 from .jobs.operation import operation_job
 from .jobs.operator_jobs import OPERATIONS
-from .sensor.alerts import alert_sensors
+from .sensor.alerts import alert_sensor
 from .sensor.sensor import job_sensor
 from .sensor.start_queue import StartQueue
 
@@ -62,9 +62,11 @@ class Location:
     ) -> None:
         named = by_name(streams)
         self._clients, self._group, self._start_queue = clients, group, StartQueue(clients.clock)
-        self._contexts = {name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()}
+        self._stream_contexts = {
+            name: StreamContext(stream, clients, tuple(key_prefix)) for name, stream in named.items()
+        }
         self.jobs = {
-            job.name: [self._contexts[stream.name] for stream in job.streams] for job in jobs_of(named.values())
+            job.name: [self._stream_contexts[stream.name] for stream in job.streams] for job in jobs_of(named.values())
         }
 
     def of_job(self, job: str) -> dg.Definitions:
@@ -82,14 +84,13 @@ class Location:
 
     def of_all(self) -> dg.Definitions:
         """The jobs, the schedule and the alert sensors that all streams share."""
-        contexts = self._contexts
-        everything = list(contexts.values())
-        alerts = alert_sensors(everything, self._clients.settings.webhook)
+        stream_contexts, webhook = list(self._stream_contexts.values()), self._clients.settings.webhook
+        alerts = [] if webhook is None else [alert_sensor(stream_contexts, webhook)]
         sensors = {*map(tags.sensor_name, self.jobs), *(sensor.name for sensor in alerts)}
         return dg.Definitions(
             jobs=[
-                maintenance_job(self._clients, everything, sensors),
-                *(operation_job(operation, contexts) for operation in OPERATIONS),
+                maintenance_job(self._clients, stream_contexts, sensors),
+                *(operation_job(operation, self._stream_contexts) for operation in OPERATIONS),
             ],
             sensors=alerts,
             schedules=[maintenance_schedule()],

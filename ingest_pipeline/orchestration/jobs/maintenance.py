@@ -24,16 +24,18 @@ PAGE = 500
 _DAY_SECONDS = 86_400.0
 
 
-def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors: Collection[str]) -> dg.JobDefinition:
+def maintenance_job(
+    clients: Clients, stream_contexts: Sequence[StreamContext], sensors: Collection[str]
+) -> dg.JobDefinition:
     """`maintenance`: deletes runs older than RUN_RETENTION_DAYS (failed ones: FAILED_RUN_RETENTION_DAYS), but keeps the
     newest RUN_RETENTION_KEEP of every stream and every asset's last materialization. Also deletes ticks of the same age
     with a run or a failure, dead letters as SETTLED_LETTER_RETENTION_DAYS says, and makes and drops partitions.
 
     Args:
-        contexts: the streams of this code location. A run by hand that holds any other asset is kept.
+        stream_contexts: the streams of this code location. A run by hand that holds any other asset is kept.
         sensors: names of this code location's sensors. Other ticks are kept.
     """
-    settings, assets = clients.settings, [asset_key(stream_context) for stream_context in contexts]
+    settings, assets = clients.settings, [asset_key(stream_context) for stream_context in stream_contexts]
 
     @dg.op(name="delete_old_runs")
     def delete_old_runs(context: dg.OpExecutionContext) -> None:
@@ -51,15 +53,15 @@ def maintenance_job(clients: Clients, contexts: Sequence[StreamContext], sensors
         for run_id in doomed:
             delete_run(context.instance, run_id)
         context.log.info(f"deleted {len(doomed):,} finished runs")
-        keys = [*assets, *map(topic_key, contexts)]
+        keys = [*assets, *map(topic_key, stream_contexts)]
         purged = purge_events(context.instance, keys, now - settings.failed_run_retention_days * _DAY_SECONDS)
         context.log.info(f"deleted {purged:,} evaluations of checks and events without a run")
         days = {TickStatus.SUCCESS: settings.run_retention_days, TickStatus.FAILURE: settings.failed_run_retention_days}
         before = {status: now - limit * _DAY_SECONDS for status, limit in days.items()}
         purge_ticks(context.instance, sensors, repository, before)
 
-    purge_settled_letters = purge_op(clients, contexts)
-    maintain_partitions = partitions_op(clients, contexts)
+    purge_settled_letters = purge_op(clients, stream_contexts)
+    maintain_partitions = partitions_op(clients, stream_contexts)
 
     @dg.job(
         name="maintenance",

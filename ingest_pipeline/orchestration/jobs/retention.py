@@ -58,7 +58,7 @@ def purge_events(instance: dg.DagsterInstance, assets: Collection[dg.AssetKey], 
     return len(old) + int(deleted.rowcount)
 
 
-def purge_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefinition:
+def purge_op(clients: Clients, stream_contexts: Sequence[StreamContext]) -> dg.OpDefinition:
     """The op of `maintenance` that purges settled letters of these streams. Letters of other code locations' streams
     stay, even in the same ledger."""
     days = clients.settings.settled_letter_retention_days
@@ -68,7 +68,7 @@ def purge_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefini
         from ...postgres.letter_retention import SettledLetters
 
         with told_in_a_line():
-            for stream_context in contexts:
+            for stream_context in stream_contexts:
                 if not stream_context.ledger.positions():
                     continue
                 name = stream_context.stream.name
@@ -83,7 +83,7 @@ def purge_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefini
     return purge_settled_letters
 
 
-def partitions_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpDefinition:
+def partitions_op(clients: Clients, stream_contexts: Sequence[StreamContext]) -> dg.OpDefinition:
     """The op of `maintenance` for the tables with partition_by."""
 
     @dg.op(name="maintain_partitions", description="Make partitions ahead, and drop those that are older than keep.")
@@ -91,7 +91,7 @@ def partitions_op(clients: Clients, contexts: Sequence[StreamContext]) -> dg.OpD
         from ...postgres.partitions import maintain
 
         with told_in_a_line():
-            for stream_context in contexts:
+            for stream_context in stream_contexts:
                 if stream_context.stream.partition_by and stream_context.ledger.positions():
                     for table in stream_context.stream.tables:
                         context.log.info(maintain(clients.database(), table))

@@ -16,8 +16,8 @@ from .journal import Journal
 class EarlierState:
     """Compares the beginning of a run with the group's offsets before the run's first commit."""
 
-    def __init__(self, context: StreamContext, source: Source, journal: Journal) -> None:
-        self._group, self._topic = context.clients.group_id(context.stream), context.stream.topic
+    def __init__(self, stream_context: StreamContext, source: Source, journal: Journal) -> None:
+        self._group, self._topic = stream_context.clients.group_id(stream_context.stream), stream_context.stream.topic
         self._source, self._journal = source, journal
         self._warned = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from ...core.errors import IngestError
+from ...core.timestamps import utc_text
 from ...operations.alerts import ANSWER_SECONDS, Alerts, Memory
 from ...operations.clients import Clients
 from ...operations.stream_context import StreamContext
@@ -25,7 +27,7 @@ _RUNS = 50
 
 
 def alert_sensor(
-    contexts: Sequence[StreamContext], webhook: str, answer_seconds: float = ANSWER_SECONDS
+    stream_contexts: Sequence[StreamContext], webhook: str, answer_seconds: float = ANSWER_SECONDS
 ) -> dg.SensorDefinition:
     """Posts the news of the streams, and every failed run of the other jobs once.
 
@@ -34,8 +36,8 @@ def alert_sensor(
         answer_seconds: time-out of a POST.
     """
     # Clients of its own: a session that the other sensors keep open would hide that no new session is free.
-    clients = Clients(contexts[0].clients.settings, contexts[0].clients.clock)
-    own_contexts = [StreamContext(context.stream, clients, context.key_prefix) for context in contexts]
+    clients = Clients(stream_contexts[0].clients.settings, stream_contexts[0].clients.clock)
+    own_contexts = [replace(stream_context, clients=clients) for stream_context in stream_contexts]
     alerts = Alerts(own_contexts, webhook, name=SENSOR, by_default=True, answer_seconds=answer_seconds)
 
     @dg.sensor(
@@ -77,10 +79,9 @@ def failed_jobs(instance: dg.DagsterInstance, since: float) -> list[tuple[float,
 
 
 def _failed_job(instance: dg.DagsterInstance, run: dg.DagsterRun, ended_at: float) -> str:
-    time = datetime.fromtimestamp(ended_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
         f"job {run.job_name} failed: {_reason(instance, run)}\n"
-        f"at {time}\n"
+        f"at {utc_text(datetime.fromtimestamp(ended_at, UTC))}\n"
         f"Run {run.run_id[:8]} in Dagster has the log. Start the job again after the cause is gone."
     )
 
@@ -97,8 +98,3 @@ def _reason(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         if event is not None:
             run_message = event.message or ""
     return " ".join(run_message.split()) or "see its log"  # a dead run has no failed step
-
-
-def alert_sensors(contexts: Sequence[StreamContext], webhook: str | None) -> list[dg.SensorDefinition]:
-    """None without a webhook."""
-    return [] if webhook is None else [alert_sensor(contexts, webhook)]
