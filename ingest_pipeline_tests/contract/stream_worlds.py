@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.ledger_ports import ReplayStore
 from ingest_pipeline.core.record import Batch, CommitResult, EventRow
+from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.decoders import decoder_of
 from ingest_pipeline.postgres.database import Database
@@ -21,6 +22,7 @@ from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
+from ingest_pipeline.schema_registry.registry import SchemaRegistry
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.testing import (
     MemoryDatabase,
@@ -31,11 +33,11 @@ from ingest_pipeline.testing import (
     MemoryWritingConnection,
 )
 from ingest_pipeline_tests.contract.ledger_worlds import begin
-from ingest_pipeline_tests.samples import make_batch, message
+from ingest_pipeline_tests.samples import keys_of, make_batch, message
 
 
 class StreamWorld:
-    """A run that owns partition 0 of the stream, at offset 0.
+    """A run that owns partitions of the stream, from offset 0.
 
     Args:
         kind: of WORLDS.
@@ -45,9 +47,11 @@ class StreamWorld:
     ledger: Any
     letters: Any
 
-    def __init__(self, kind: str, url: str, stream: Stream, create: str = "") -> None:
+    def __init__(
+        self, kind: str, url: str, stream: Stream, *, create: str = "", partitions: Sequence[int] = (0,)
+    ) -> None:
         self.kind, self.stream = kind, stream
-        self.decode = decoder_of(stream, NaiveTimestamps.UTC, lambda: pytest.fail("no registry is needed")).decode
+        self.decode = decoder_of(stream, NaiveTimestamps.UTC, lambda: SchemaRegistry({})).decode
         if self.in_memory:
             self.memory = MemoryDatabase()
             self.table = self.memory.table(stream.name)
@@ -58,14 +62,14 @@ class StreamWorld:
             self.database = Database(sqlalchemy_url(url))
             self.ledger, self.letters = PostgresLedger(self.database, stream), DeadLetters(self.database, stream)
             self.ledger.prepare()
-        begin(self.ledger, 0)
+        begin(self.ledger, *partitions)
         session: Any
         if self.in_memory:
             session = MemoryLedgerSession(MemoryWritingConnection(self.memory, "run"), stream)
         else:
             connection = PostgresWritingConnection(self.database, "run")
             session = PostgresLedgerSession(connection, stream, write_method=kind)
-        assert session.own([0], exact=True) == {}
+        assert session.own(partitions, exact=True) == {}
         self.session = session
 
     @property
@@ -96,17 +100,18 @@ class StreamWorld:
             self.sql(f"ALTER TABLE {self.stream.table} DROP CONSTRAINT {constraint}")
 
     def batch(self, *values: bytes) -> Batch:
-        """The records behind the position."""
+        """The next records of partition 0."""
         start = self.session.positions[0].resume_at.next_offset
         records: list[Any] = [message(0, start + n, value) for n, value in enumerate(values)]
         return make_batch(self.session.positions, records, stream=self.stream, decode=self.decode)
 
-    def write(self, *values: bytes) -> CommitResult:
+    def write(self, *values: Any) -> CommitResult:
         result: CommitResult = self.session.write(self.batch(*values))
         return result
 
     def redrive(self) -> Redriven:
-        redriven: Redriven = self.letters.redrive(LetterFilter(), self.decode)
+        rules = RecordRules(record_columns=self.stream.record_columns, record_keys=keys_of(self.stream))
+        redriven: Redriven = self.letters.redrive(LetterFilter(), self.decode, rules)
         return redriven
 
     def refused(self) -> list[tuple[int, str, str]]:
@@ -127,6 +132,6 @@ class StreamWorld:
 def stream_world(request: pytest.FixtureRequest, stream: Stream, create: str = "") -> Iterator[StreamWorld]:
     """The world of a fixture's parameter."""
     url = "" if request.param == "memory" else request.getfixturevalue("database_url")
-    world = StreamWorld(request.param, url, stream, create)
+    world = StreamWorld(request.param, url, stream, create=create)
     yield world
     world.close()

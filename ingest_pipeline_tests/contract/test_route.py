@@ -170,7 +170,7 @@ def test_a_foreign_key_may_point_to_an_earlier_table(database_url: str, method: 
 def test_tables_that_exist(database_url: str, method: str) -> None:
     stream = Stream("event", Event, coordinates=False, route=Route("kind", TABLES))
     create = "CREATE TABLE clicks (kind varchar(5), count int, url text); CREATE TABLE views (count int2, kind text)"
-    world = StreamWorld(method, database_url, stream, create)
+    world = StreamWorld(method, database_url, stream, create=create)
     written = world.write(click(1), view(2), view(40_000), click(3, "tap"), click(2**40))
     assert (written.rows, written.dead_letters) == ({0: 3}, {0: 2})
     assert world.sql("SELECT * FROM clicks") == [("click", 1, "u"), ("tap", 3, "u")]
