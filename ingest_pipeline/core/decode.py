@@ -68,7 +68,7 @@ class RecordDecoder:
         self._years = tuple(attrgetter(f"{item.dotted}.year") for item in stream.fields if _is_time(item))
         self._undeclared = Undeclared(self._shape) if stream.extra_column else None
         self._structs = tuple(i for i, item in enumerate(stream.fields) if self._needs_builtins(item))
-        texts = tuple(i for i, item in enumerate(stream.fields) if _holds_text(item))
+        texts = tuple(i for i, item in enumerate(stream.fields) if item.python_type in (str, dict, list))
         self._texts = () if codec.is_json and stream.transform is None else texts
         self._forms = tuple((i, item) for i, item in enumerate(stream.fields) if item.time_form is not None)
         self._always_lenient = bool(self._forms and self._checks)  # a check expects a datetime
@@ -252,10 +252,6 @@ def _composed(outer: Callable[[Any], Any], inner: Callable[[bytes], Any]) -> Cal
 def _needs_no_check(item: Field) -> bool:
     """Whether the fast decode of a batch leaves nothing to check in the field but the year."""
     return _is_time(item) or item.time_form is not None or item.python_type not in (datetime, Decimal)
-
-
-def _holds_text(item: Field) -> bool:
-    return item.python_type in (str, dict, list)
 
 
 class JsonDecoder(RecordDecoder):

@@ -80,7 +80,11 @@ class _Description:
         if origin is not Annotated:
             return f"{getattr(origin, '__qualname__', origin)} {self._all(get_args(value))}"
         declared, *extras = get_args(value)
-        kept = [extra for extra in extras if extra is AsJson or isinstance(extra, TimeForm) or _has_limits(extra)]
+        kept = [
+            extra
+            for extra in extras
+            if extra is AsJson or isinstance(extra, TimeForm) or (isinstance(extra, msgspec.Meta) and _limits(extra))
+        ]
         return self._all([declared, *kept]) if kept else self.text(declared)
 
     def _once(self, value: Any) -> str:
@@ -142,10 +146,6 @@ class _Description:
     def _is_own(self, value: Any) -> bool:
         module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
         return str(module).partition(".")[0] == self._package
-
-
-def _has_limits(extra: Any) -> bool:
-    return isinstance(extra, msgspec.Meta) and bool(_limits(extra))
 
 
 def _limits(meta: msgspec.Meta) -> list[tuple[str, Any]]:

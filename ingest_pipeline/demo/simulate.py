@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -81,19 +82,13 @@ class Count:
     tombstones: int = 0
     failed: int = 0
 
-    def delivered(self, error: KafkaError | None, _message: object) -> None:
-        if error is None:
-            self.acknowledged += 1
-        else:
+    def delivered(self, event: Event, error: KafkaError | None, _message: object) -> None:
+        if error is not None:
             self.failed += 1
-
-    def delivered_broken(self, error: KafkaError | None, message: object) -> None:
-        self.delivered(error, message)
-        self.broken += error is None
-
-    def delivered_tombstone(self, error: KafkaError | None, message: object) -> None:
-        self.delivered(error, message)
-        self.tombstones += error is None
+            return
+        self.acknowledged += 1
+        self.broken += event.broken is not None
+        self.tombstones += event.broken is None and event.value is None
 
 
 @dataclass
@@ -226,17 +221,12 @@ def _fleet(plan: Plan, topic: str) -> Fleet:
     return Inventor(stream, **options)
 
 
-def _sending(topic: str, event: Event, count: Count) -> Sending:
-    if event.broken is not None:
-        return topic, event, count.delivered_broken
-    return topic, event, count.delivered_tombstone if event.value is None else count.delivered
-
-
 def _fresh(plan: Plan, tally: Tally) -> Iterator[Sending]:
     """Events with the present time, from all topics in turns."""
     fleets = [(topic, _fleet(plan, topic), tally.topics[topic]) for topic in plan.topics]
     for topic, fleet, count in cycle(fleets):
-        yield _sending(topic, fleet.event(time.time_ns() // 1000), count)
+        event = fleet.event(time.time_ns() // 1000)
+        yield topic, event, partial(count.delivered, event)
 
 
 def _pooled(plan: Plan, tally: Tally) -> Iterator[Sending]:

@@ -42,17 +42,13 @@ def advertised_problems(admin: Admin) -> list[str]:
     return _problems(addresses, admin.kafka)
 
 
-def _wants_tls(kafka: Mapping[str, str]) -> bool:
-    return kafka.get("security.protocol", "plaintext").lower() in ("ssl", "sasl_ssl")
-
-
 def _problems(addresses: Iterable[str], kafka: Mapping[str, str]) -> list[str]:
     with ThreadPoolExecutor(_MAX_PARALLEL) as pool:
         return [problem for problem in pool.map(lambda address: _problem(address, kafka), addresses) if problem]
 
 
 def _problem(address: str, kafka: Mapping[str, str]) -> str | None:
-    wants_tls = _wants_tls(kafka)
+    wants_tls = kafka.get("security.protocol", "plaintext").lower() in ("ssl", "sasl_ssl")
     parts = urlsplit(f"//{address.rpartition('://')[2]}")
     host, port = parts.hostname or "", parts.port or _PORT
     try:

@@ -129,18 +129,15 @@ def posts(
 
 
 def _unwell(status: StreamStatus) -> list[Problem]:
-    """The problems of which somebody has to hear, the gravest first."""
-    return [problem for problem in status.problems if problem.kind != Kind.PAUSED and not _is_of_pause(problem, status)]
+    """The problems of which somebody has to hear, the gravest first. A pause also delays records."""
+    of_pause = (Kind.PAUSED, Kind.LATE) if status.paused else (Kind.PAUSED,)
+    return [problem for problem in status.problems if problem.kind not in of_pause]
 
 
 def _causes(status: StreamStatus) -> list[Problem]:
     """The unwell problems without a standstill whose reason is another one."""
     causes = [problem for problem in _unwell(status) if problem.kind != Kind.STUCK]
     return causes if any(problem.level == Level.STOPPED for problem in causes) else _unwell(status)
-
-
-def _is_of_pause(problem: Problem, status: StreamStatus) -> bool:
-    return status.paused and problem.kind == Kind.LATE
 
 
 def _is_due(entry: Entry, now: datetime, after_seconds: float) -> bool:

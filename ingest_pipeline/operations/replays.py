@@ -109,6 +109,10 @@ def run_replay(
 ) -> Replayed:
     """Replay the ranges in order. `observe` receives the sum so far."""
     stream, clients, settings, total = context.stream, context.clients, context.settings, Replayed()
+
+    def observe_sum(done: Replayed) -> None:
+        observe(total + done)
+
     store, decode = clients.missing_rows(stream), clients.decoder(stream).decode
     with closing(clients.source([stream], context.ledger.ledger_id())) as source:
         for offsets in chosen:
@@ -124,13 +128,9 @@ def run_replay(
                 retry_seconds=context.job_settings.retry_seconds,
                 stop=stop,
                 verify=partial(_check_incarnation, offsets, context),
-                observe=partial(_observe_sum, observe, total),
+                observe=observe_sum,
             )
     return total
-
-
-def _observe_sum(observe: Callable[[Replayed], None], before: Replayed, done: Replayed) -> None:
-    observe(before + done)
 
 
 def _check_incarnation(offsets: Range, context: StreamContext) -> None:

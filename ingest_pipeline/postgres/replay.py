@@ -82,7 +82,7 @@ class MissingRows(ReplayStore):
             kept = [row[OFFSET] for row in rows if row[OFFSET] not in refused]
             present = set(kept)
             if letters or (stored < len(kept) and self._keyed is None):
-                present = self._present(connection, batch)
+                present = set(connection.execute(self._offsets, self._coordinates(batch)).scalars())
             self._settle(connection, batch, _REDRIVEN, letters.keys() & present & set(kept))  # 3
             if self._keyed is not None:
                 self._settle(connection, batch, _SUPERSEDED, letters.keys() & set(kept) - present)
@@ -105,10 +105,6 @@ class MissingRows(ReplayStore):
             inserted = connection.execute(table.insert_missing).scalar_one()
             connection.execute(table.clear)
         return int(inserted)
-
-    def _present(self, connection: Connection, batch: Batch) -> set[int]:
-        """The offsets in the batch's range that have a row."""
-        return set(connection.execute(self._offsets, self._coordinates(batch)).scalars())
 
     def _letters(self, connection: Connection, batch: Batch) -> dict[int, bool]:
         """Offset → True for an open letter with a truncated value. Redriven letters are left out."""

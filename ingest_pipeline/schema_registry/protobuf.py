@@ -134,7 +134,7 @@ def _converter(descriptor: Any, names: Collection[str] | None = None) -> Convert
 def _field_converter(field: Any) -> Convert | None:
     """A function for a field's value. None: the value needs no conversion."""
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        item = _value_converter(field.message_type.fields_by_name["value"]) or _unchanged
+        item = _value_converter(field.message_type.fields_by_name["value"]) or (lambda value: value)
         return lambda entries: {str(key): item(entries[key]) for key in entries}
     single = _value_converter(field)
     if field.is_repeated:
@@ -163,7 +163,3 @@ class _Later:
 
     def __call__(self, message: Any) -> Any:
         return self._convert(message)
-
-
-def _unchanged(value: Any) -> Any:
-    return value

@@ -171,7 +171,8 @@ def kafka_properties(
         elif reason := _danger(name, value, allow_insecure_tls):
             problems[key] = f"is refused: {reason}"
         else:
-            properties[name] = _normalized(name, value)
+            # The addresses of brokers may have blanks and line ends around them.
+            properties[name] = ",".join(map(str.strip, value.split(","))) if name == "bootstrap.servers" else value
     return KafkaProperties(properties), problems or kafka_login.combination_problems(properties)
 
 
@@ -180,11 +181,6 @@ def _unknown(key: str, names: Collection[str]) -> str:
         return f"sets nothing: the name is {intended}"
     near = get_close_matches(key, names, n=1, cutoff=0.0)
     return f"names no librdkafka property of a consumer: the nearest name is {near[0]}"
-
-
-def _normalized(name: str, value: str) -> str:
-    """The value. A list of brokers loses the blanks and line ends around its addresses."""
-    return ",".join(map(str.strip, value.split(","))) if name == "bootstrap.servers" else value
 
 
 def _is_valid(name: str, value: str) -> bool:

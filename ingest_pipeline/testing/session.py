@@ -90,11 +90,12 @@ class MemoryLedgerSession(LedgerSession):
     def write(self, batch: Batch) -> CommitResult:
         with self._database.mutex:
             self._database.require(self.connection.backend)
-            self._require_unlocked()
+            table = self._database.table(self._stream)
+            if table.locked:
+                raise TableBusy(f"writing stream {self._stream}: 55P03, the table is locked", sqlstate="55P03")
             self._committed = None
             fault = self._database.next_fault()
             self._break_off(fault, Fault.BEFORE_WRITE)
-            table = self._database.table(self._stream)
             tally = LetterTally(self._window, batch.dead_letters, batch.rows_before, table.state.letters_allowed)
             rows, letters, table_rows = self._judged(batch, table, tally)
             window = tally.after(len(batch.rows))
@@ -243,10 +244,6 @@ class MemoryLedgerSession(LedgerSession):
         if fault is point:
             self._database.end(self.connection.backend)
             raise DatabaseUnavailable(f"stream {self._stream}: connection lost {point.value}", stream=self._stream)
-
-    def _require_unlocked(self) -> None:
-        if self._database.table(self._stream).locked:
-            raise TableBusy(f"writing stream {self._stream}: 55P03, the table is locked", sqlstate="55P03")
 
     def _superseded(self, why: str) -> Superseded:
         return Superseded(

@@ -6,7 +6,6 @@ import dagster as dg
 from pydantic import Field
 
 from ...core.end_reasons import EndReason
-from ...core.replay import Range
 from ...operations.losses import accept, acceptable, loss_lines, parse_start
 from ...operations.problems import what_follows
 from ...operations.replays import ReplayRequest, ranges, run_replay
@@ -26,7 +25,7 @@ class ReplayConfig(OperationConfig):
     to_time: str = Field(default="", description="Up to, but not including.")
 
 
-def _ranges(stream_context: StreamContext, config: ReplayConfig) -> list[Range]:
+def _replay(stream_context: StreamContext, config: ReplayConfig, context: dg.OpExecutionContext) -> Outcome:
     request = ReplayRequest(
         config.partition,
         config.from_offset,
@@ -34,20 +33,14 @@ def _ranges(stream_context: StreamContext, config: ReplayConfig) -> list[Range]:
         from_time=optional_time(config.from_time),
         to_time=optional_time(config.to_time),
     )
-    return ranges(request, stream_context)
-
-
-def _replay(stream_context: StreamContext, config: ReplayConfig, context: dg.OpExecutionContext) -> Outcome:
-    replay_ranges = _ranges(stream_context, config)
-    lines = [
-        f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}" for offsets in replay_ranges
-    ]
+    chosen = ranges(request, stream_context)
+    lines = [f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}" for offsets in chosen]
     if config.dry_run:
-        return Outcome(lines, {"offsets": sum(offsets.stop - offsets.start for offsets in replay_ranges)})
+        return Outcome(lines, {"offsets": sum(offsets.stop - offsets.start for offsets in chosen)})
     for line in lines:
         context.log.info(line)
     with StopRequest(context.instance, context.run_id) as stop:
-        counts = asdict(run_replay(replay_ranges, stream_context, stop=stop.reason))
+        counts = asdict(run_replay(chosen, stream_context, stop=stop.reason))
     lines = [", ".join(f"{count:,} {what}" for what, count in counts.items())]
     return Outcome(lines, counts, interrupted=stop.reason() == EndReason.TERMINATED)
 

@@ -54,8 +54,10 @@ def job_sensor(stream_contexts: Sequence[StreamContext], start_queue: StartQueue
         instance = context.instance_ref
         idle_poll = IdlePoll(instance if by_daemon else None, job_settings.poll_seconds, clients.clock)
         try:
-            starting = _starting_seconds(instance, clients.settings.run_start_seconds)
-            queue = start_queue if by_daemon and _starts_here(instance) else None
+            starts_here = _starts_here(instance)
+            launcher_seconds = STARTING_SECONDS if starts_here else OTHER_STARTING_SECONDS
+            starting = clients.settings.run_start_seconds or launcher_seconds
+            queue = start_queue if by_daemon and starts_here else None
             return tick(
                 context,
                 stream_contexts,
@@ -226,11 +228,6 @@ def _request(launch: Launch, stream_contexts: Sequence[StreamContext], view: Vie
     if launch.successor is not None:
         run_tags[tags.SUCCESSOR] = launch.successor
     return dg.RunRequest(tags=run_tags)
-
-
-def _starting_seconds(instance: InstanceRef | None, configured: int) -> float:
-    """RUN_START_SECONDS, or the launcher's default."""
-    return configured or (STARTING_SECONDS if _starts_here(instance) else OTHER_STARTING_SECONDS)
 
 
 def _starts_here(instance: InstanceRef | None) -> bool:
