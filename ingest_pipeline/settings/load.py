@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dotenv import dotenv_values
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource
 
 from ..core.errors import SettingsError
 from .database_url import unverified_hosts
@@ -109,32 +108,18 @@ def _raise_problems(problems: Mapping[str, str]) -> None:
         raise SettingsError(f"{len(problems)} setting{'s' * (len(problems) > 1)} cannot be used:{lines}")
 
 
-class _VariablesSource(PydanticBaseSettingsSource):
-    """The texts of a model's fields. The own variable of a stream or job comes before the common one."""
-
-    def __init__(self, model: type[BaseSettings], variables: Mapping[str, str], prefix: str) -> None:
-        super().__init__(model)
-        self._variables = variables
-        self._prefix = prefix
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """(text or None, its variable, False because no text is JSON)."""
-        common = variable(field_name)
-        key = self._prefix + common if self._prefix + common in self._variables else common
-        return self._variables.get(key), key, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Field → text, for the fields that are set."""
-        texts = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
-        return {name: text for name, text in texts.items() if text is not None}
-
-
 def _read(
     model: type[Values], variables: Mapping[str, str], problems: dict[str, str], prefix: str = ""
 ) -> dict[str, Any]:
-    """Field → text, for the fields with a usable text. The other fields are added to `problems` by variable."""
-    source = _VariablesSource(model, variables, prefix)
-    texts = source()
+    """Field → text, for the fields with a usable text. The other fields are added to `problems` by variable.
+
+    The own variable of a stream or job, with its prefix, comes before the common one.
+    """
+    keys = {}
+    for name in model.model_fields:
+        common = variable(name)
+        keys[name] = prefix + common if prefix + common in variables else common
+    texts: dict[str, Any] = {name: variables[key] for name, key in keys.items() if key in variables}
     try:
         model(**texts)
     except ValidationError as error:
@@ -143,11 +128,10 @@ def _read(
                 problems["DATABASE_POOL_MAX"] = str(item["ctx"]["error"])
                 continue
             name = str(item["loc"][0])
-            field = model.model_fields[name]
-            text, key, _ = source.get_field_value(field, name)
-            quoted = "" if name in _SECRET_FIELDS else f", not {text[:60]!r}"
+            quoted = "" if name in _SECRET_FIELDS else f", not {variables[keys[name]][:60]!r}"
             reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else ""
-            problems[key] = f"must be {allowed(field)}{quoted}" + (f": {reason}" if reason else "")
+            problem = f"must be {allowed(model.model_fields[name])}{quoted}"
+            problems[keys[name]] = problem + (f": {reason}" if reason else "")
             texts.pop(name, None)
     return texts
 
@@ -170,9 +154,8 @@ def _not_empty(variables: Mapping[str, str | None]) -> dict[str, str]:
 
 def _dotenv(env_file: str | None) -> Mapping[str, str | None]:
     try:
-        source = DotEnvSettingsSource(Values, env_file, env_file_encoding="utf-8", case_sensitive=True)
+        return {} if env_file is None else dotenv_values(env_file, encoding="utf-8")
     except UnicodeDecodeError:
         raise SettingsError(f"{env_file} is not UTF-8 text") from None
     except OSError as error:
         raise SettingsError(f"{env_file} cannot be read: {error.strerror}") from None
-    return source.env_vars

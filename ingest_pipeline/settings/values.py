@@ -16,15 +16,16 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     ByteSize,
+    ConfigDict,
     SecretStr,
     StringConstraints,
     TypeAdapter,
     ValidationError,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..core.timestamps import in_utc, kafka_time, parse_instant
 from .database_url import MASK, check_postgres_url, masked_url
@@ -50,27 +51,17 @@ class Hidden(SecretStr):
     """A secret without a part that may be shown, such as a password or a webhook's address."""
 
 
-class Values(BaseSettings):
-    """Frozen values that come from the constructor's arguments alone, never from the environment."""
+class Values(BaseModel):
+    """Frozen values. The constructor never reads the environment."""
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
         allow_inf_nan=False,
         arbitrary_types_allowed=True,
+        validate_default=True,
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 class SecretText(str):
