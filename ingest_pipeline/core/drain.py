@@ -81,14 +81,14 @@ class Drain:
         self._several = len(lanes) > 1
         self._shares = FairShare(lanes) if self._several else None
         self._crowded_bytes = 2 * max(lane.batch.limits.size_bytes for lane in lanes)
-        self.aside = SetAside(clock, executor)
+        self.set_aside = SetAside(clock, executor)
         self._recovery = Recovery(
             connection,
             clock,
             limits.retry_seconds,
             stop=stop,
             shared=self._several,
-            owning=lambda: [*self._reading.values(), *self.aside.owning],
+            owning=lambda: [*self._reading.values(), *self.set_aside.owning],
         )
         self._turn = 0
         self._last = EndReason.CAUGHT_UP
@@ -98,7 +98,7 @@ class Drain:
 
     def run(self) -> EndReason:
         """Drain until there is a reason to end, commit the open batches, and return the reason. The errors of several
-        lanes are in `aside`.
+        lanes are in `set_aside`.
 
         Raises:
             IngestError: of a single lane.
@@ -116,10 +116,10 @@ class Drain:
             for lane in lanes:
                 if ended is not None or lane is crowded or lane.leaving is not None or lane.batch.due:
                     self._settle(lane)
-            self._observe([lane for lane in lanes if not self.aside.trouble_seconds(lane)])
+            self._observe([lane for lane in lanes if not self.set_aside.trouble_seconds(lane)])
             if ended is not None:
                 return ended
-            if not self._reading and not self.aside.owning:
+            if not self._reading and not self.set_aside.owning:
                 return self._last
             self._try_again()
 
@@ -127,7 +127,7 @@ class Drain:
         if lane.leaving is not None:
             if not self._several and isinstance(lane.leaving, IngestError):
                 raise lane.leaving
-            self.aside.add(lane, lane.leaving, owns=False)
+            self.set_aside.add(lane, lane.leaving, owns=False)
             self._note_last(lane.leaving)
         else:
             lane.start(self._source)
@@ -178,10 +178,10 @@ class Drain:
         resume_at = {partition: advance.resume_at for partition, advance in batch.advances.items()}
         self._source.acknowledge(lane.topic, resume_at)  # 3
         lane.count(batch, result, decoded - began, self._clock.monotonic() - decoded)
-        self.aside.recovered(lane)
+        self.set_aside.recovered(lane)
 
     def _note_last(self, reason: EndReason | IngestError) -> None:
-        """Remember what `run` returns when no lane is left. An error stays in `aside`."""
+        """Remember what `run` returns when no lane is left. An error stays in `set_aside`."""
         if isinstance(reason, Superseded):
             self._last = EndReason.SUPERSEDED
         elif not isinstance(reason, IngestError):
@@ -197,32 +197,32 @@ class Drain:
         if isinstance(reason, IngestError) and not waits:
             reason = lane.failed(reason)
         self._note_last(reason)
-        if not (self._several or (waits and self.aside.trouble_seconds(lane) < self._limits.retry_seconds)):
+        if not (self._several or (waits and self.set_aside.trouble_seconds(lane) < self._limits.retry_seconds)):
             if isinstance(reason, IngestError):
                 raise reason
             return
         if not waits:
             lane.session.release()
         if reason != EndReason.CAUGHT_UP:
-            self.aside.add(lane, reason, owns=waits)
+            self.set_aside.add(lane, reason, owns=waits)
 
     def _try_again(self) -> None:
-        for waiter, opening in self.aside.ready():
+        for waiter, opening in self.set_aside.ready():
             lane = waiter.lane
             try:
                 if opening is not None:
                     if lane.session.own(opening.partitions, exact=True):
-                        self.aside.add(lane, EndReason.SUPERSEDED, owns=False)
+                        self.set_aside.add(lane, EndReason.SUPERSEDED, owns=False)
                         continue
                     lane.opened(opening)
             except TableBusy:
-                self.aside.add(lane, waiter.reason, waiter.owns)  # the connection works
+                self.set_aside.add(lane, waiter.reason, waiter.owns)  # the connection works
             except EnvironmentFault as fault:
-                self.aside.add(lane, waiter.reason, waiter.owns)
+                self.set_aside.add(lane, waiter.reason, waiter.owns)
                 self._recovery.reconnect(fault)
             except IngestError as error:
                 lane.session.release()
-                self.aside.add(lane, lane.failed(error), owns=False)
+                self.set_aside.add(lane, lane.failed(error), owns=False)
             else:
                 lane.start(self._source)
                 self._reading[lane.topic] = lane
@@ -280,7 +280,7 @@ class Drain:
                     lane.leaving = lane.leaving or EndReason.CAUGHT_UP
         if self._is_past_age(now - self._started_at, lanes):
             return EndReason.AGE
-        if lanes and not self.aside.owning and all(lane.at_end for lane in lanes):
+        if lanes and not self.set_aside.owning and all(lane.at_end for lane in lanes):
             idle_since = max(lane.last_record_at for lane in lanes)
             if now - idle_since >= limits.idle_seconds:
                 return EndReason.CAUGHT_UP

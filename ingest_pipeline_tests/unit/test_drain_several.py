@@ -140,7 +140,7 @@ def test_every_stream_is_stored_and_counted_by_itself() -> None:
     assert weather.run() == "caught-up"
     assert weather.rows == {"rain": 25, "snow": 3, "wind": 0}
     assert [lane.progress.rows for lane in weather.lanes.values()] == [25, 3, 0]
-    assert weather.drain.aside.reasons == {}
+    assert weather.drain.set_aside.reasons == {}
     groups = {
         topic: {p: commit.next_offset for p, commit in offsets.items()}
         for (_, topic), offsets in weather.broker.groups.items()
@@ -249,7 +249,7 @@ class TestTroubleOfOneStream:
         )
         weather.run()
         self.assert_others_went_on(weather)
-        reason = weather.drain.aside.reasons["rain"]
+        reason = weather.drain.set_aside.reasons["rain"]
         assert isinstance(reason, DataLoss)
         assert weather.lanes["rain"].session.positions == {}, "the partitions are given back, for `accept-loss`"
 
@@ -460,7 +460,7 @@ def test_a_run_whose_streams_all_failed_keeps_the_error_of_each() -> None:
     weather.broker.append("snow", 0, good())
     weather.broker.delete_records("snow", 0, 1)
     weather.run()
-    reasons = weather.drain.aside.reasons
+    reasons = weather.drain.set_aside.reasons
     assert {name: type(reason) for name, reason in reasons.items()} == {"rain": DeadLetterLimit, "snow": DataLoss}
 
 

@@ -131,7 +131,7 @@ class JobRun:
         connection.close()
         failures = {
             name: reason
-            for name, reason in drain.aside.reasons.items()
+            for name, reason in drain.set_aside.reasons.items()
             if isinstance(reason, IngestError) and not isinstance(reason, Superseded)
         }
         for stream in self._streams:
