@@ -29,7 +29,7 @@ _LOCATIONS = """{workspaceOrError {... on Workspace {locationEntries {
 _TICKS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
     sensorState {ticks(limit: 1) {status timestamp skipReason error {message}}}}}}"""
 _TICK_RUNS = """query ($selector: SensorSelector!) {sensorOrError(sensorSelector: $selector) {... on Sensor {
-    sensorState {ticks(limit: 50) {timestamp runIds}}}}}"""
+    sensorState {ticks(limit: 50) {timestamp endTimestamp runIds}}}}}"""
 _STATE = "query ($s: SensorSelector!) {sensorOrError(sensorSelector: $s) {... on Sensor {sensorState {id status}}}}"
 _START = "mutation ($selector: SensorSelector!) {startSensor(sensorSelector: $selector) {__typename}}"
 _STOP = "mutation ($id: String!) {stopSensor(id: $id) {__typename}}"
@@ -155,15 +155,23 @@ class DagsterDev:
 
     def ticks_before_launch(self, stream: str, since: float) -> int:
         """How many ticks after this time launched nothing before a tick launched a run."""
-        selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
-        ticks = self.ask(_TICK_RUNS, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+        ticks = self._ticks(_TICK_RUNS, stream)
         launches = [bool(tick["runIds"]) for tick in reversed(ticks) if tick["timestamp"] > since]
         return launches.index(True)
 
+    def tick_seconds(self, stream: str) -> list[float]:
+        """Durations of the newest ticks that launched nothing."""
+        ended = [tick for tick in self._ticks(_TICK_RUNS, stream) if tick["endTimestamp"] and not tick["runIds"]]
+        return [tick["endTimestamp"] - tick["timestamp"] for tick in ended]
+
     def _tick(self, stream: str) -> dict[str, Any]:
+        return next(iter(self._ticks(_TICKS, stream)), {})
+
+    def _ticks(self, query: str, stream: str) -> list[dict[str, Any]]:
+        """The sensor's newest ticks, newest first."""
         selector = {**self._repository(), "sensorName": f"{stream}_sensor"}
-        ticks = self.ask(_TICKS, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
-        return ticks[0] if ticks else {}
+        ticks: list[dict[str, Any]] = self.ask(query, selector=selector)["sensorOrError"]["sensorState"]["ticks"]
+        return ticks
 
     def switch_sensor(self, stream: str, on: bool) -> None:
         """As the switch in the UI does."""
