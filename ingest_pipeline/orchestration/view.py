@@ -166,7 +166,7 @@ class View:
         runs_read: whether the tick read runs from Dagster. Otherwise `active` and `recent` are empty.
         last_statuses: run id → its status at the last tick that read runs.
         runs_read_at: when an earlier tick last read runs from Dagster. None where unknown.
-        patience: how long to wait for starts. None: the shortest waits.
+        patience: how long to wait for starts.
     """
 
     now: float
@@ -183,7 +183,7 @@ class View:
     runs_read: bool = True
     last_statuses: Mapping[str, StatusSince] = field(default_factory=dict)
     runs_read_at: float | None = None
-    patience: Patience | None = None
+    patience: Patience = Patience()
 
     def shares(self, shard: Shard) -> list[Share]:
         """The shard's shares. A stream without known partitions is in one of the shards."""

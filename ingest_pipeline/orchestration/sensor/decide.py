@@ -16,7 +16,7 @@ from ..setbacks import (
     unsuccessful_successors,
 )
 from ..tags import Shard, shards
-from ..view import AGE, STARTING_SECONDS, Decision, Launch, Patience, RunView, Share, StatusSince, View
+from ..view import AGE, STARTING_SECONDS, Decision, Launch, RunView, Share, StatusSince, View
 from .summary import summary
 
 GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
@@ -147,7 +147,7 @@ def _successor(owner: RunView, shard: Shard, shares: Sequence[Share], view: View
         return Launch(shard, "reshard")
     if owner.definition != view.definition:
         return Launch(shard, "definition")
-    if view.age(owner) >= view.run_max_seconds - _patience(view).lead:
+    if view.age(owner) >= view.run_max_seconds - view.patience.lead:
         return Launch(shard, AGE)
     # The run itself tries again to begin a stream.
     unbegun = any(share.unbegun and share.stream.begun and not share.stream.stopped for share in shares)
@@ -162,7 +162,7 @@ def _overdue_message(shard: Shard, overdue: list[RunView], view: View) -> str | 
     of_shard = (run for run in view.recent if run.shard == shard)
     canceled = list(takewhile(lambda run: run.never_started and not _is_outdated(run, view), of_shard))
     count = len(overdue) + len(canceled)
-    wait = _patience(view).starting * 2.0 ** min(count - 1, _STARTS_DOUBLED) - view.age(youngest)
+    wait = view.patience.starting * 2.0 ** min(count - 1, _STARTS_DOUBLED) - view.age(youngest)
     if wait <= 0:
         return None
     runs = f"{count} run{'s have' if count > 1 else ' has'}"
@@ -175,7 +175,7 @@ def _is_ghost(run: RunView, view: View) -> bool:
         return False
     if run.status == "NOT_STARTED":  # not in the queue, and no process will start the run
         return _is_overdue(run, view)
-    grace_over = view.age(run) >= _patience(view).opening or run.run_id in view.recorded_owners
+    grace_over = view.age(run) >= view.patience.opening or run.run_id in view.recorded_owners
     return run.status == "STARTED" and grace_over and run.run_id not in view.connected
 
 
@@ -187,16 +187,12 @@ def _is_overdue(run: RunView, view: View) -> bool:
     """A killed daemon leaves launches unfinished. The ledger fences a run with a late start."""
     if run.status == "NOT_STARTED":
         return view.age(run) >= STARTING_SECONDS
-    return run.status == "STARTING" and view.age(run) >= _patience(view).starting
+    return run.status == "STARTING" and view.age(run) >= view.patience.starting
 
 
 def _is_outdated(run: RunView, view: View) -> bool:
     """Whether the run was launched for another definition or another number of shards."""
     return run.definition != view.definition or (run.shard is not None and run.shard.count != view.parallelism)
-
-
-def _patience(view: View) -> Patience:
-    return view.patience or Patience()
 
 
 def _status_word(run: RunView) -> str:

@@ -217,13 +217,12 @@ def _observe_topic(
 
 
 def _request(launch: Launch, stream_contexts: Sequence[StreamContext], view: View) -> dg.RunRequest:
-    lead = view.patience.lead if view.patience is not None else 0.0
     first = stream_contexts[0]
     run_tags = {
         **tags.drain_tags(first.stream.job, [stream_context.stream for stream_context in stream_contexts]),
         tags.SHARD: str(launch.shard),
         tags.DEFINITION: view.definition,
-        tags.MAX_RUNTIME: str(max_runtime(first.job_settings.run_max_seconds, lead)),
+        tags.MAX_RUNTIME: str(max_runtime(first.job_settings.run_max_seconds, view.patience.lead)),
     }
     if launch.successor is not None:
         run_tags[tags.SUCCESSOR] = launch.successor

@@ -66,9 +66,12 @@ class StartQueue:
 
 def starting_runs(view: View, starting_seconds: float) -> int:
     """The sensor runs of all jobs that have not opened their session yet. Old runs may be dead and do not count."""
-    opening_seconds = view.patience.opening if view.patience is not None else starting_seconds
-    longest = {"QUEUED": math.inf, "NOT_STARTED": starting_seconds, "STARTING": starting_seconds}
-    longest["STARTED"] = opening_seconds
+    longest = {
+        "QUEUED": math.inf,
+        "NOT_STARTED": starting_seconds,
+        "STARTING": starting_seconds,
+        "STARTED": view.patience.opening,
+    }
     return sum(
         run.shard is not None
         and run.run_id not in view.connected
