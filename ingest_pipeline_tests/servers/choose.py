@@ -8,6 +8,7 @@ Docker because it is the same real PostgreSQL and ready in a second.
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -27,18 +29,26 @@ from .kafka_cluster import KafkaCluster
 from .kafka_jars import KafkaServer, check_java
 
 POSTGRES_IMAGE = "postgres:18"
-# The shared server never crashes, so its files need not outlive a power failure.
-QUICK_POSTGRES = {"max_connections": "200", "fsync": "off", "full_page_writes": "off"}
+# The shared server never crashes, so its files need not outlive a power failure. Its password is random, so more rounds
+# of SCRAM would protect nothing and take half the time of a connection.
+QUICK_POSTGRES = {"max_connections": "200", "fsync": "off", "full_page_writes": "off", "scram_iterations": "1"}
+MEMORY = Path("/dev/shm")
+ROOM = 6 << 30
+"""Bytes of free memory from which on the shared PostgreSQL keeps its files in memory. Each needs less than one GiB."""
 NO_PROPERTIES: Mapping[str, str] = {}
 Server = TypeVar("Server")
 
 
 @dataclass(frozen=True)
 class RealPostgres:
-    """A running PostgreSQL. ``url`` is a ``postgresql://`` URL of a role that may make databases."""
+    """A running PostgreSQL. ``url`` is a ``postgresql://`` URL of a role that may make databases.
+
+    ``strategy`` of CREATE DATABASE is the quicker one: ``file_copy`` for files in memory, ``wal_log`` for others.
+    """
 
     url: str
     description: str
+    strategy: str = "wal_log"
 
     def url_of(self, database: str) -> str:
         """The same server's URL with another database."""
@@ -50,7 +60,11 @@ class RealPostgres:
         name = f"test_{uuid.uuid4().hex[:12]}"
         identifiers = sql.Identifier(name), sql.Identifier(template)
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(sql.SQL("create database {} template {}").format(*identifiers))
+            connection.execute(
+                sql.SQL("create database {} template {} strategy {}").format(
+                    *identifiers, sql.Identifier(self.strategy)
+                )
+            )
         yield name
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(identifiers[0]))
@@ -147,8 +161,30 @@ def _kafka_from_jars(folder: Path, properties: Mapping[str, str]) -> Iterator[Re
 
 @contextmanager
 def _postgres_embedded(folder: Path) -> Iterator[RealPostgres]:
-    with EmbeddedPostgres(folder, options=QUICK_POSTGRES) as server:
-        yield RealPostgres(server.url, f"PostgreSQL {_version(server.url)} from the embedded wheel")
+    in_memory = MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ROOM
+    if in_memory:
+        folder = _new_memory_folder()
+    try:
+        with EmbeddedPostgres(folder, options=QUICK_POSTGRES) as server:
+            with psycopg.connect(server.url, autocommit=True) as connection:
+                password = sql.Literal(urlsplit(server.url).password)  # set again, with the rounds of these options
+                connection.execute(sql.SQL("alter role current_user password {}").format(password))
+            description = f"PostgreSQL {_version(server.url)} from the embedded wheel"
+            yield RealPostgres(server.url, description, "file_copy" if in_memory else "wal_log")
+    finally:
+        if in_memory:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_memory_folder() -> Path:
+    """A folder in memory that this process has to remove. Removes the folders of killed processes."""
+    prefix = "ingest-postgres-"
+    for left in MEMORY.glob(f"{prefix}*"):
+        if not psutil.pid_exists(int(left.name.removeprefix(prefix))):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = MEMORY / f"{prefix}{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 @contextmanager
