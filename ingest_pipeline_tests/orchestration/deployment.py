@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Self
 
 import dagster as dg
 import yaml
+from dagster._grpc.client import DagsterGrpcClient
 
 from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.process_family import Family
@@ -104,12 +104,8 @@ class Deployment:
         """Started, and loaded."""
         command = ["dagster", "code-server", "start", "-h", HOST, "-p", str(self.port), "-m", LOCATION]
         server = self._start(command, environ)
-        health = [sys.executable, "-m", "dagster", "api", "grpc-health-check", "-p", str(self.port)]
-        wait_for(
-            "the code server",
-            lambda: subprocess.run(health, env=self.environ, capture_output=True).returncode == 0,
-            every=0.2,
-        )
+        client = DagsterGrpcClient(port=self.port, host=HOST)
+        wait_for("the code server", lambda: client.health_check_query() == "SERVING", every=0.2)
         return server
 
     def daemon(self) -> Container:
