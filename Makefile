@@ -24,7 +24,7 @@ RECORDS ?= 100000
 STEPS ?= 100000
 SEED ?= 1
 
-.PHONY: help install demo demo-kill test long-test scale-test ui-test container-test check kafka lock sbom audit bench bench-quick chaos fuzz simulate clean
+.PHONY: help install demo demo-kill test fault-test long-test scale-test ui-test container-test check kafka lock sbom audit bench bench-quick chaos fuzz simulate clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -50,6 +50,9 @@ demo-kill: install ## The demo kills a run every 20 s and counts at its end what
 
 test: install ## Run the tests (ARGS='-k name')
 	@$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+fault-test: install ## The tests with random kills, records and steps from a seed (ARGS='-k name')
+	@$(BIN)/pytest $(PARALLEL) -m faults $(ARGS)
 
 long-test: install ## The tests that take minutes each (ARGS='-k name')
 	@$(BIN)/pytest -m long $(ARGS)

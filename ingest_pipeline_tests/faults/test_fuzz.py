@@ -20,6 +20,7 @@ COUNT, SEED = 10_000, 1
 
 
 @pytest.mark.kafka
+@pytest.mark.faults
 @pytest.mark.slow
 def test_every_record_becomes_something(kafka_server: RealKafka, database_url: str, tmp_path: Path) -> None:
     with FuzzWorld.open(kafka_server, database_url, tmp_path) as world:

@@ -85,6 +85,7 @@ def topic(kafka_server: RealKafka) -> Iterator[str]:
 
 
 @pytest.mark.kafka
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("method", ["copy", "executemany"])

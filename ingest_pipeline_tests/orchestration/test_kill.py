@@ -199,6 +199,7 @@ def drain_the_rest(feed: Feed, folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.kafka
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_and_nothing_is_twice(feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

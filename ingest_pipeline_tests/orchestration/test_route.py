@@ -132,6 +132,7 @@ def start(topic: str, environ: dict[str, str], folder: Path) -> BaseProcess:
     return process
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_kills_in_mid_drain_store_every_record_in_its_table_once(

@@ -16,6 +16,7 @@ HAPPENS = (
 )
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # shrinking takes its time
 def test_the_invariants_hold() -> None:
