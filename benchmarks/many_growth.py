@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from ingest_pipeline.settings import JobSettings
+
 from . import document
 from .idle import SETTLE_SECONDS
 from .many_load import draining
@@ -35,7 +37,8 @@ def section(running: System, streams: int, seconds: int) -> str:
         rows.append((name, f"{entries:,.0f}", f"{database_mib:.1f}", f"{log_mib:.1f}"))
     return (
         "Growth of Dagster's storage (SQLite, no retention) in a day, from a sample of"
-        f" {seconds} s\nwith RUN_MAX_SECONDS={max(60, seconds)}. The default of 3600 costs less.\n\n"
+        f" {seconds} s\nwith RUN_MAX_SECONDS={max(60, seconds)}. The default of"
+        f" {JobSettings().run_max_seconds} costs less.\n\n"
     ) + document.table(["load", "rows a day", "MiB a day in its databases", "MiB a day of compute logs"], rows)
 
 
