@@ -53,8 +53,8 @@ def by_name(streams: Iterable[Stream]) -> dict[str, Stream]:
     """The streams by name.
 
     Raises:
-        SettingsError: an item is no Stream, or two streams share a name, a topic, a topic asset or the name of a table
-            and an index, or cannot share their table, or a stream and a job of other streams share a name.
+        SettingsError: an item is no Stream. Two streams share a name, a topic or a topic asset, or a table that they
+            cannot share. A table has the name of another table's index. A stream has the name of other streams' job.
     """
     accepted: dict[str, Stream] = {}
     taken: dict[tuple[str, object], Stream] = {}

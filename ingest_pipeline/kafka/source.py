@@ -37,8 +37,8 @@ _error_of, _topic_of = Message.error, Message.topic
 class KafkaSource:
     """The `Source` port on a consumer with assigned partitions. For one thread.
 
-    - The client reconnects by itself. `read` raises KafkaUnavailable when no message has arrived for `retry_seconds`
-      after the first sign of trouble and the brokers do not answer a question about the ends either.
+    - The client reconnects by itself. After a sign of trouble and `retry_seconds` without a message, `read` asks the
+      brokers for the ends, and raises KafkaUnavailable without an answer.
     - The client stops reading a partition after a missing right (librdkafka 2.16, on the mock cluster). `read` assigns
       the partition again for `retry_seconds`, because the right may be granted again.
     - Brokers are asked in the background, so that the records of other topics do not wait for an answer.

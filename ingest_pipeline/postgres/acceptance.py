@@ -26,8 +26,8 @@ def write(
 ) -> None:
     """Inside the open transaction of the partitions' owner, for every acceptance:
 
-    1. Record the gap with the lost offsets. If the position starts a new incarnation, the gap is an empty range at the
-       last offset verified in the old topic, and a second gap covers the skipped part of the new log.
+    1. Record the gap with the lost offsets. A position that starts a new incarnation has two gaps: an empty range at
+       the last offset verified in the old topic, and the skipped part of the new log.
     2. If offsets will be used again, keep the old position as a past one.
     3. Move the position by compare-and-set, or close the position of a partition that no longer exists.
 

@@ -51,9 +51,9 @@ class BatchWriter:
 
     Args:
         dead_letter_max_bytes: bytes of a value in a dead letter.
-        rows_per_insert: maximum. A transaction may have several INSERTs. COPY takes all rows of a transaction at once,
-            because every COPY costs two round trips, and PostgreSQL 17 and later spend up to 1 ms of CPU on a COPY of
-            1,000 rows (0.9 µs a row, 0.1 µs with 10,000 rows).
+        rows_per_insert: maximum. A transaction may have several INSERTs. COPY takes all rows of a transaction at once:
+            every COPY costs two round trips, and up to 1 ms of the CPU of PostgreSQL 17 and later. A row then costs
+            0.9 µs in a COPY of 1,000 rows, 0.1 µs in one of 10,000.
         window: the refusals among the last records. Every committed batch moves the window.
         database: gives table names for messages, and a second connection to inspect an altered table.
     """

@@ -159,8 +159,8 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
 
 
 def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int | None:
-    """Rows of the table by the ledger's counters. None for a stream with `many` or a key, whose counters count records,
-    and if the ledger does not answer, since the drain reports the outage."""
+    """Rows of the table by the ledger's counters. None for a stream with `many` or a key, whose counters count records.
+    None without an answer of the ledger, too: the drain reports the outage."""
     if stream_context.stream.many or stream_context.stream.key:
         return None
     try:
