@@ -25,7 +25,7 @@ HANDOVER_SECONDS, HANDOVER_BEAT_SECONDS = 15.0, 0.1
 SHARED_WAIT_SECONDS = 0.05
 """Several streams share a read. A shorter wait would cost a read for every batch."""
 
-Verdicts = Mapping[str, EndReason | StopStream | None]
+EndReasons = Mapping[str, EndReason | StopStream | None]
 """Stream → why the stream cannot go on, or None. Streams without an answer are absent."""
 
 
@@ -73,7 +73,7 @@ class Drain:
         clock: Clock,
         stop: Callable[[], EndReason | None],
         executor: Executor,
-        verify: Callable[[Sequence[str]], Verdicts] = lambda streams: {},
+        verify: Callable[[Sequence[str]], EndReasons] = lambda streams: {},
     ) -> None:
         self._source, self._limits, self._clock = source, limits, clock
         self._stop, self._verify = stop, verify
@@ -247,16 +247,16 @@ class Drain:
     def _verify_topics(self, lanes: Sequence[Lane]) -> None:
         """Without an answer, ask again later. If Kafka is away or refuses access, the next read raises."""
         reached = {lane.stream: dict(lane.progress.to_offsets) for lane in lanes}
-        verdicts = self._verify(list(reached))
+        reasons = self._verify(list(reached))
         for lane in lanes:
-            if lane.stream not in verdicts:
+            if lane.stream not in reasons:
                 continue
-            verdict = verdicts[lane.stream]
-            if isinstance(verdict, IngestError):
+            reason = reasons[lane.stream]
+            if isinstance(reason, IngestError):
                 lane.batch.clear()  # its records may belong to another topic
             else:
                 lane.verified = reached[lane.stream]
-            lane.leaving = lane.leaving or verdict
+            lane.leaving = lane.leaving or reason
 
     def _observe(self, lanes: Sequence[Lane]) -> None:
         """Let a lane report. Lanes take turns, because reports take time, above all of a locked table."""

@@ -10,7 +10,7 @@ import pytest
 
 from ingest_pipeline.core.batch import BatchLimits
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.drain import HANDOVER_SECONDS, Drain, RunLimits, Verdicts
+from ingest_pipeline.core.drain import HANDOVER_SECONDS, Drain, EndReasons, RunLimits
 from ingest_pipeline.core.end_reasons import EndReason
 from ingest_pipeline.core.errors import DatabaseUnavailable, DataLoss, KafkaUnavailable, StopStream, TopicChanged
 from ingest_pipeline.core.lane import Lane, Opening
@@ -93,10 +93,10 @@ class Scene:
             clock=self.clock,
             stop=lambda: self.stop(),
             executor=InlineExecutor(),
-            verify=lambda streams: self._verdicts(),
+            verify=lambda streams: self._end_reasons(),
         )
 
-    def _verdicts(self) -> Verdicts:
+    def _end_reasons(self) -> EndReasons:
         try:
             return {"reading": self.verify()}
         except KafkaUnavailable:

@@ -12,7 +12,7 @@ from ingest_pipeline import Stream
 from ingest_pipeline.core.batch import BatchLimits
 from ingest_pipeline.core.dead_letter_limit import LetterLimits
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.drain import Drain, RunLimits, Verdicts
+from ingest_pipeline.core.drain import Drain, EndReasons, RunLimits
 from ingest_pipeline.core.end_reasons import EndReason
 from ingest_pipeline.core.errors import (
     DataLoss,
@@ -60,7 +60,7 @@ class Weather:
             begin(MemoryTopic(self.broker, name), ledger, policy=StartPolicy("earliest", None, "g"), stream=name)
         self.connection = MemoryWritingConnection(self.database, "mine")
         self.failures: list[tuple[str, str]] = []
-        self.verdicts: Callable[[], Verdicts] = dict
+        self.end_reasons: Callable[[], EndReasons] = dict
         self.during: Callable[[], None] = lambda: None
         self.stop: Callable[[], EndReason | None] = lambda: None
         self.limits = limits
@@ -108,7 +108,7 @@ class Weather:
             clock=self.clock,
             stop=lambda: self.stop(),
             executor=InlineExecutor(),
-            verify=lambda streams: self.verdicts(),
+            verify=lambda streams: self.end_reasons(),
         )
         return self.drain.run()
 
@@ -295,7 +295,7 @@ class TestTroubleOfOneStream:
 
     def test_another_topic_under_the_name_drops_the_open_batch_of_the_stream(self) -> None:
         weather = self.world()
-        weather.verdicts = lambda: {"rain": TopicChanged("another topic")} if weather.clock.monotonic() > 20 else {}
+        weather.end_reasons = lambda: {"rain": TopicChanged("another topic")} if weather.clock.monotonic() > 20 else {}
 
         def reopen() -> Opening | None:
             raise TopicChanged("another topic")
@@ -319,7 +319,7 @@ class TestTroubleOfOneStream:
                 weather.produce(1, "rain")
 
         weather.during = recreate
-        weather.verdicts = lambda: {} if table.locked else {"rain": TopicChanged("another topic")}
+        weather.end_reasons = lambda: {} if table.locked else {"rain": TopicChanged("another topic")}
         weather.stop = lambda: EndReason.SIGNAL if weather.failures else None
         weather.run()
         assert weather.rows == {"rain": 0, "snow": 1}
@@ -336,7 +336,7 @@ class TestTroubleOfOneStream:
             return reopen()
 
         lane.reopen = count
-        weather.verdicts = lambda: {"rain": EndReason.PARTITIONS_ADDED} if not opened else {}
+        weather.end_reasons = lambda: {"rain": EndReason.PARTITIONS_ADDED} if not opened else {}
         weather.run()
         self.assert_others_went_on(weather)
         assert (len(opened), weather.rows["rain"] >= 85) == (1, True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ...core.drain import Drain, RunLimits, Verdicts
+from ...core.drain import Drain, EndReasons, RunLimits
 from ...core.end_reasons import EndReason
 from ...core.errors import EnvironmentFault, IngestError, NotPermitted, StopStream, Superseded, TopicMissing
 from ...core.record import TopicIdentity
@@ -201,21 +201,21 @@ class JobRun:
             targets=None if self._shard is not None else {stream.name: stream.targets() for stream in self._streams},
         )
 
-    def _verify(self, streams: Sequence[str]) -> Verdicts:
+    def _verify(self, streams: Sequence[str]) -> EndReasons:
         """Ask for all topics at once. Streams without an answer are left out."""
         by_topic = {stream.context.stream.topic: stream for stream in self._streams if stream.name in streams}
         try:
             identities = self._clients.topics().identities(by_topic)
         except (EnvironmentFault, NotPermitted):
             return {}
-        verdicts: dict[str, EndReason | StopStream | None] = {}
+        reasons: dict[str, EndReason | StopStream | None] = {}
         for topic, identity in identities.items():
             stream = by_topic[topic]
             if isinstance(identity, TopicIdentity):
-                verdicts[stream.name] = stream.verdict(identity)
+                reasons[stream.name] = stream.verdict(identity)
             elif isinstance(identity, TopicMissing):
-                verdicts[stream.name] = identity
-        return verdicts
+                reasons[stream.name] = identity
+        return reasons
 
     def _end_without_ownership(self, shard: tags.Shard, others: Owners, failures: Mapping[str, IngestError]) -> None:
         """End a surplus run, or a run stopped while waiting.
