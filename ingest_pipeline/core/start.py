@@ -197,7 +197,7 @@ def _first_offsets(
             f"stream {stream}: group {policy.group_id} bears the mark of ledger {', '.join(sorted(ledger_ids))}, but"
             f" this database's ledger {ledger.ledger_id()} has no position for the stream. Restore that ledger"
             " (DATABASE_URL, LEDGER_SCHEMA). Or, to read the topic again from START_FROM, delete the group:"
-            f" kafka-consumer-groups.sh --delete --group {policy.group_id}",
+            f" kafka-consumer-groups.sh --bootstrap-server HOST:PORT --delete --group {policy.group_id}",
             stream=stream,
         )
     starts: dict[int, NextOffset] = {}

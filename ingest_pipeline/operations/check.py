@@ -115,6 +115,8 @@ def _ledger(version: str | None, needed: str, creates: bool, schema: str) -> Fin
         return Finding(True, what, f"version {version}")
     if version is None and creates:
         return Finding(True, what, "does not exist yet. The first run creates it")
+    if version is not None and version > needed:
+        return Finding(False, what, f"version {version}, newer than this code's {needed}: start the newer code here")
     versions = f"version {version or 'none'}, and this code needs {needed}"
     return Finding(False, what, f"{versions}: run `ingest migrate` as a role that may create schemas and tables")
 

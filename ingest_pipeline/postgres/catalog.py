@@ -144,5 +144,5 @@ def unique_differences(connection: Connection, stream: Stream, name: str) -> lis
     columns = ", ".join(map(quoted, stream.key))
     return [
         f"no primary key or unique index is on ({columns}) alone, without WHERE and not DEFERRABLE: ALTER TABLE {name}"
-        f" ADD PRIMARY KEY ({columns})"
+        f" ADD UNIQUE ({columns})"
     ]

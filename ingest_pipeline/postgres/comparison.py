@@ -6,7 +6,7 @@ an addition to the table that works, but may change or refuse rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, Row
 
@@ -76,7 +76,7 @@ def table_differences(connection: Connection, stream: Stream, schema: str) -> li
             )
     if not stream.coordinates:
         return differences
-    return differences + _key_differences(connection, stream, name, table.partition_key)
+    return differences + _key_differences(connection, stream, name, partition_key=table.partition_key, columns=columns)
 
 
 def in_words(differences: list[str]) -> str:
@@ -218,7 +218,9 @@ def _rounds(column: Column, modifier: int) -> bool:
     return True
 
 
-def _key_differences(connection: Connection, stream: Stream, name: str, partition_key: str | None) -> list[str]:
+def _key_differences(
+    connection: Connection, stream: Stream, name: str, *, partition_key: str | None, columns: Collection[str]
+) -> list[str]:
     """A primary key that detects duplicates. No other key reveals a batch written twice. A keyed stream needs a unique
     index for ON CONFLICT."""
     if stream.key:
@@ -227,15 +229,19 @@ def _key_differences(connection: Connection, stream: Stream, name: str, partitio
     own = primary_key_name(stream)
     if key is None or (key.name, tuple(key.columns)) != (own, stream.primary_key):
         actual = "none" if key is None else f"{key.name} ({', '.join(key.columns)})"
-        columns = ", ".join(stream.primary_key)
-        if partition_key is None:
-            way = f"ALTER TABLE {name} ADD CONSTRAINT {quoted(own)} PRIMARY KEY ({columns})"
+        needed = ", ".join(stream.primary_key)
+        of_others = key is not None and not set(key.columns) & set(stream.primary_key)
+        if of_others or not set(stream.primary_key) <= set(columns):
+            way = "give the stream another table, or declare it with coordinates=False"
+        elif partition_key is None:
+            drop = "" if key is None else f"DROP CONSTRAINT {quoted(key.name)}, "
+            way = f"ALTER TABLE {name} {drop}ADD CONSTRAINT {quoted(own)} PRIMARY KEY ({needed})"
         else:
             way = (
                 f"the table is partitioned by {partition_key}, and PostgreSQL wants the key to have that column:"
                 " partition by kafka_offset instead, as docs/tables.md shows"
             )
-        return [f"the primary key is {actual}, not {own} ({columns}): {way}"]
+        return [f"the primary key is {actual}, not {own} ({needed}): {way}"]
     if key.deferrable:
         return [f"the primary key {own} is DEFERRABLE, which redrive and replay cannot use: create it again without"]
     return []

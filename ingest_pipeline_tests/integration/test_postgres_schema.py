@@ -13,10 +13,13 @@ import pytest
 
 from ingest_pipeline.core.errors import SchemaMismatch, SettingsError
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.check import _postgres
+from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.schema import downgrade
 from ingest_pipeline.postgres.sql import Schemas
+from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench, pasted
 from ingest_pipeline_tests.samples import READING, good, make_batch, message
@@ -138,8 +141,11 @@ def test_a_missing_table(wide: Bench) -> None:
 def test_another_primary_key_stops_the_stream(wide: Bench, change: str, message: str) -> None:
     """The key's name matters: it distinguishes a duplicate from a record's own fault."""
     wide.sql(f"ALTER TABLE wide {change}")
-    with pytest.raises(SchemaMismatch, match=message):
+    with pytest.raises(SchemaMismatch, match=message) as stopped:
         wide.new_session()
+    (statement,) = pasted(stopped.value.message)
+    wide.sql(statement)
+    wide.new_session()
 
 
 def test_a_column_of_the_users_own(wide: Bench) -> None:
@@ -284,6 +290,13 @@ def test_a_ledger_of_another_version(database_url: str) -> None:
         bench.begin().sql("UPDATE ingest.schema_version SET version_num = '9999'")
         with pytest.raises(SchemaMismatch, match=r"has version 9999, this code knows 0007: newer code has migrated it"):
             bench.ledger.prepare()
+        clients = Clients(load_settings(["reading"], {"DATABASE_URL": database_url}))
+        (line,) = [finding for finding in _postgres(clients, [READING]) if finding.what == "ledger ingest"]
+        clients.close()
+        assert (line.ok, line.message) == (
+            False,
+            "version 9999, newer than this code's 0007: start the newer code here",
+        )
 
 
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) -> None:

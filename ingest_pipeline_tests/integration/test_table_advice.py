@@ -76,6 +76,29 @@ def test_a_column_that_no_field_fills(bench: Bench) -> None:
     bench.write([VALUE])
 
 
+def test_a_table_of_somebody_else_with_a_key_of_its_own(bench: Bench) -> None:
+    bench.sql("DROP TABLE sale")
+    bench.sql("CREATE TABLE sale (id bigint PRIMARY KEY, event_time timestamptz NOT NULL, item bigint NOT NULL)")
+    way = (
+        r"the primary key is sale_pkey \(id\), not sale_pkey \(.*\): give the stream another table, or declare it with"
+    )
+    with pytest.raises(SchemaMismatch, match=way):
+        schema.migrate(bench.database, [SALE])
+    with pytest.raises(SchemaMismatch, match=way):
+        bench.new_session()
+
+
+def test_a_table_with_another_key_of_its_own_gets_a_unique_index(database_url: str) -> None:
+    keyed = Stream("sale", Sale, key=("item",))
+    with Bench(database_url, keyed) as bench:
+        bench.begin().sql("ALTER TABLE sale DROP CONSTRAINT sale_pkey, ADD id serial PRIMARY KEY")
+        with pytest.raises(SchemaMismatch, match="no primary key or unique index is on") as refused:
+            schema.migrate(bench.database, [keyed])
+        (statement,) = pasted(refused.value.message)
+        bench.sql(statement)
+        bench.new_session()
+
+
 @pytest.mark.parametrize("case", IN_ITS_PLACE)
 def test_the_printed_statement_renames_the_relation_in_the_way(bench: Bench, case: str) -> None:
     bench.sql(IN_ITS_PLACE[case])
