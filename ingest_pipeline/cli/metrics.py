@@ -42,7 +42,8 @@ def _post_alerts(contexts: Sequence[StreamContext], webhook: str) -> None:
     memory = Memory()
     while True:
         try:
-            alerts.look(memory, sensor_reasons)
+            if (refusal := alerts.look(memory, sensor_reasons).refusal) is not None:
+                click.echo(refusal, err=True)
         except IngestError as error:
             click.echo(error.message, err=True)
         time.sleep(_LOOK_SECONDS)

@@ -60,6 +60,19 @@ class Memory:
         return json.dumps({**plain, "entries": {name: to_plain(news) for name, news in self.news.items()}})
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look did.
+
+    Attributes:
+        messages: how many were posted.
+        refusal: why the ledger refuses this process. The messages come from the process's memory then.
+    """
+
+    messages: int
+    refusal: str | None = None
+
+
 class Alerts:
     """Looks at the streams and posts their news.
 
@@ -83,19 +96,18 @@ class Alerts:
         self._webhook, self._answer_seconds = webhook, answer_seconds
         self._name, self._by_default = name, by_default
 
-    def look(self, memory: Memory, sensor_reasons: SensorReasons | None = None) -> int:
-        """Post the news. Returns the number of messages. `memory` is up to date even after an exception.
+    def look(self, memory: Memory, sensor_reasons: SensorReasons | None = None) -> Look:
+        """Post the news. `memory` is up to date even after an exception.
 
         Raises:
             WebhookRefused: the rest is posted at a later look.
-            StopStream: the ledger refuses this process. The news is posted all the same.
         """
         try:
             return self._look(memory, sensor_reasons)
         finally:  # a kept session would hide that no new session is free
             self._clients.release_idle()
 
-    def _look(self, memory: Memory, sensor_reasons: SensorReasons | None) -> int:
+    def _look(self, memory: Memory, sensor_reasons: SensorReasons | None) -> Look:
         by_name = {status.stream: status for status in statuses(self._contexts, False, sensor_reasons)}
         seconds = self._clients.clock.time()
         now = datetime.fromtimestamp(seconds, UTC)
@@ -116,9 +128,7 @@ class Alerts:
         for post in news:
             self.post(post.text)
             self._keep(memory, post.after)
-        if refusal is not None:
-            raise refusal
-        return len(news)
+        return Look(len(news), refusal)
 
     def post(self, text: str) -> None:
         """Raises WebhookRefused after several refusals within half a minute, or one answer that did not come."""
@@ -144,7 +154,7 @@ class Alerts:
         if failure is not None:
             raise WebhookRefused(f"ALERT_WEBHOOK_URL cannot be posted to: {failure}") from None
 
-    def _claim(self, memory: Memory, streams: Sequence[str], now: float) -> StopStream | None:
+    def _claim(self, memory: Memory, streams: Sequence[str], now: float) -> str | None:
         """Learn the process's own streams and their news from the ledger. Returns the ledger's refusal."""
         if memory.answered_at is None:
             memory.answered_at = now
@@ -158,7 +168,7 @@ class Alerts:
             memory.is_newer, memory.silent_at = True, now
             if isinstance(error, NotPermitted):  # an answer: another process may have the right, and posts
                 memory.answered_at = now
-            return error if isinstance(error, StopStream) else None
+            return error.message if isinstance(error, StopStream) else None
         memory.is_newer, memory.answered_at = claimed is None, now
         if claimed is not None:
             memory.own = list(claimed)

@@ -40,8 +40,12 @@ class Metrics:
         self._alerts = Alerts(bench.contexts, address, name="metrics", by_default=False)
         self._memory = Memory()
 
+    refusal: str | None = None
+
     def __call__(self) -> int:
-        return self._alerts.look(self._memory)
+        look = self._alerts.look(self._memory)
+        self.refusal = look.refusal
+        return look.messages
 
 
 def failing(bench: Bench, message: str = "disk full") -> None:

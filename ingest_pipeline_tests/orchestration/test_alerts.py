@@ -122,7 +122,7 @@ class TestServersAway:
         tick = Ticks(bench, webhook.address)
         tick()
         message = tick(60)
-        assert message == "0 messages posted, and the rest follows: ALERT_WEBHOOK_URL cannot be posted to: RetryError"
+        assert message == "0 messages posted: ALERT_WEBHOOK_URL cannot be posted to: RetryError"
         webhook.refuse = 0
         tick(5)
         tick(5)

@@ -52,7 +52,8 @@ def alert_sensor(
         jobs_until = cursor.get("jobs_until", clients.clock.time())
         failure: str | None = None
         try:
-            count = alerts.look(memory, partial(reasons, context.instance))
+            look = alerts.look(memory, partial(reasons, context.instance))
+            count, failure = look.messages, look.refusal
             for ended_at, text in failed_jobs(context.instance, jobs_until):
                 alerts.post(text)
                 jobs_until, count = ended_at, count + 1
@@ -61,7 +62,7 @@ def alert_sensor(
         context.update_cursor(json.dumps({"memory": memory.dump(), "jobs_until": jobs_until}))
         if failure is not None:
             context.log.error(failure)
-            return dg.SkipReason(f"{count} messages posted, and the rest follows: {failure}")
+            return dg.SkipReason(f"{count} messages posted: {failure}")
         return dg.SkipReason(f"{count} messages posted")
 
     return post_news
