@@ -30,7 +30,11 @@ class FairShare:
             self._set_limit(lane, FIRST_RECORDS)
 
     def stored(self, lane: Lane, records: int, seconds: float, source: Source) -> None:
-        """Set the limit of the next batch. Records that were read for it would keep the run from its next read."""
+        """Set the limit of the next batch.
+
+        Surplus records may have filled the next batch, and a full batch keeps the run from reading. A slow lane reads
+        these records again.
+        """
         others = [other_seconds for stream, other_seconds in self._seconds.items() if stream != lane.stream]
         usual = median(others) if others else self._seconds.get(lane.stream, seconds)
         self._seconds[lane.stream] = seconds

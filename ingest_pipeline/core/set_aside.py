@@ -56,7 +56,7 @@ class SetAside:
         self._since.pop(lane.stream, None)
 
     def trouble_seconds(self, lane: Lane) -> float:
-        """Seconds since the lane was set aside for the first time without having stored a batch after it."""
+        """Seconds since the lane was first set aside after its last stored batch."""
         now = self._clock.monotonic()
         return now - self._since.get(lane.stream, now)
 
