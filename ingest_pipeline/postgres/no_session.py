@@ -105,12 +105,10 @@ def _words(answer: _Answer, parameters: Mapping[str, Any]) -> str:
 
 def _certificate_refusal(parameters: Mapping[str, Any]) -> str | None:
     """Of the first server whose certificate is refused."""
-    mode, root = (
-        parameters["sslmode"],
-        parameters.get("sslrootcert") or str(Path("~/.postgresql/root.crt").expanduser()),
-    )
+    mode = parameters["sslmode"]
     if mode == "require":
         return None
+    root = parameters.get("sslrootcert") or str(Path("~/.postgresql/root.crt").expanduser())
     hosts = str(parameters.get("host", "")).split(",")
     ports = str(parameters.get("port", 5432)).split(",")
     for host, port in zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False):
