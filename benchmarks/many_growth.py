@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ingest_pipeline.settings import JobSettings
+from ingest_pipeline_tests.orchestration.bench import wait_for
 
 from . import document
 from .idle import SETTLE_SECONDS
@@ -27,6 +28,8 @@ def section(running: System, streams: int, seconds: int) -> str:
     for per_second in (1.0, 0.0):
         with draining(running, streams, 1, per_second, {"RUN_MAX_SECONDS": str(max(60, seconds))}) as (dagster, _, _):
             storage = dagster.folder / ".dagster_storage"
+            # A stream's first run reports every check. Later runs report what has changed.
+            wait_for("the end of the first run", lambda: any(run.ended for run in dagster.runs()), 900, every=1.0)
             time.sleep(SETTLE_SECONDS)
             before = size(storage)
             time.sleep(seconds)
