@@ -86,9 +86,7 @@ def accept_loss(
 
     context = context_of(stream)
     if dismiss:
-        context.ledger.forget_losses(partition)
-        which = "" if partition is None else f" of partition {partition}"
-        click.echo(f"{stream.name}: the loss{which} is forgotten. The next tick of the sensor looks again")
+        click.echo(losses.dismiss(context, partition))
         return
     topic_survey, accepted = losses.acceptable(context, partition, start)
     click.echo("\n".join(losses.loss_lines(context, topic_survey, accepted)))

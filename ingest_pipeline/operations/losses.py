@@ -117,6 +117,18 @@ def consequence(accepted: Acceptance) -> str:
     return ". ".join(sentences)
 
 
+def dismiss(context: StreamContext, partition: int | None) -> str:
+    """Forget the noted losses of a partition, or of all. Returns a line for an operator."""
+    name, which = context.stream.name, "" if partition is None else f" of partition {partition}"
+    if not any(partition in (None, loss.partition) for loss in context.ledger.losses()):
+        return (
+            f"{name}: no loss{which} is noted, so nothing is forgotten. If Kafka has another topic of the same name,"
+            " leave dismiss out"
+        )
+    context.ledger.forget_losses(partition)
+    return f"{name}: the loss{which} is forgotten. The next tick of the sensor looks again"
+
+
 def accept(
     context: StreamContext,
     accepted: Sequence[Acceptance],

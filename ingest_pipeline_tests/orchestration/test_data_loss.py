@@ -217,7 +217,7 @@ def test_what_was_noted_by_mistake_is_dismissed(make_bench: Make, kafka_server: 
     bench.query("insert into ingest.loss values ('temperature', 0, 1, 10, 0, 4, 'truncated')")
     bench.produce(devices(10, 1))
     assert_still(bench, "the log ended at 4")
-    ingest(bench, "accept-loss", "temperature", "--dismiss")
+    assert "temperature: the loss is forgotten." in ingest(bench, "accept-loss", "temperature", "--dismiss")
     bench.drain()
     assert bench.rows() == 11
 
@@ -228,6 +228,7 @@ def test_another_cluster_of_the_same_address(make_bench: Make) -> None:
     bench.drain()
     bench.query("update ingest.position set cluster_id = 'the old one'")
     assert_still(bench, "has cluster id", "its positions belong to the old one")
+    assert "no loss is noted, so nothing is forgotten" in ingest(bench, "accept-loss", "temperature", "--dismiss")
     ingest(bench, "accept-loss", "temperature", "--yes", "--from", "latest")
     bench.produce(devices(3, 1))
     bench.drain()

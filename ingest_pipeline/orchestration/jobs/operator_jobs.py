@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from ...core.end_reasons import EndReason
-from ...operations.losses import accept, acceptable, loss_lines, parse_start
+from ...operations.losses import accept, acceptable, dismiss, loss_lines, parse_start
 from ...operations.problems import what_follows
 from ...operations.replays import ReplayRequest, ranges, run_replay
 from ...operations.stream_context import StreamContext
@@ -67,8 +67,7 @@ def _accept(stream_context: StreamContext, config: AcceptLossConfig, context: dg
         noted = [loss for loss in ledger.losses() if config.partition in (None, loss.partition)]
         return Outcome([f"would be forgotten: {loss.description}" for loss in noted], {"losses": len(noted)})
     if config.dismiss:
-        ledger.forget_losses(config.partition)
-        return Outcome([f"the loss is forgotten. The sensor of {stream.name} looks again"])
+        return Outcome([dismiss(stream_context, config.partition)])
     start = parse_start(config.start) if config.start else None
     survey, acceptances = acceptable(stream_context, config.partition, start)
     lines = loss_lines(stream_context, survey, acceptances)
