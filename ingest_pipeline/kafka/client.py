@@ -84,7 +84,7 @@ def consumer_config(
     return {**_DEFAULTS, **sized, **kafka, **_FIXED, "group.id": group_id}
 
 
-def admin_config(kafka: Mapping[str, str], client_id: str = "ingest") -> dict[str, Any]:
+def admin_config(kafka: Mapping[str, str], client_id: str) -> dict[str, Any]:
     """Properties of an AdminClient. A question about a topic must not create the topic."""
     common = {name: value for name, value in kafka.items() if name not in _CONSUMER_PROPERTIES.split()}
     return {

@@ -10,7 +10,7 @@ from ..settings import Settings
 
 
 def grant_lines(
-    settings: Settings, streams: Sequence[Stream], role: Role, *, name: str | None = None, principal: str | None = None
+    settings: Settings, streams: Sequence[Stream], role: Role, *, name: str | None, principal: str | None
 ) -> Iterator[str]:
     """SQL, then commands of kafka-acls.sh. Asks no server.
 

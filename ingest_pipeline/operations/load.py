@@ -76,9 +76,7 @@ def check_loadable(stream: Stream) -> None:
         )
 
 
-def load_lines(
-    context: StreamContext, name: str, lines: Iterator[bytes], observe: Callable[[Loaded], None] = lambda loaded: None
-) -> Loaded:
+def load_lines(context: StreamContext, name: str, lines: Iterator[bytes], observe: Callable[[Loaded], None]) -> Loaded:
     """Store the lines behind the file's position. Empty lines are skipped.
 
     Each transaction stores rows, dead letters and the position of up to RECORDS_PER_COMMIT lines, so a second load of
