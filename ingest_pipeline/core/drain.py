@@ -111,10 +111,10 @@ class Drain:
             ended = self._end_reason()
             lanes = list(self._reading.values())
             crowded = self._crowded(lanes)
-            if ended is None and not (crowded or any(lane.leaving is not None or lane.batch.due for lane in lanes)):
+            if ended is None and not (crowded or any(lane.end_reason is not None or lane.batch.due for lane in lanes)):
                 self._read(lanes)
             for lane in lanes:
-                if ended is not None or lane is crowded or lane.leaving is not None or lane.batch.due:
+                if ended is not None or lane is crowded or lane.end_reason is not None or lane.batch.due:
                     self._settle(lane)
             self._observe([lane for lane in lanes if not self.set_aside.trouble_seconds(lane)])
             if ended is not None:
@@ -124,11 +124,11 @@ class Drain:
             self._try_again()
 
     def _begin(self, lane: Lane) -> None:
-        if lane.leaving is not None:
-            if not self._several and isinstance(lane.leaving, IngestError):
-                raise lane.leaving
-            self.set_aside.add(lane, lane.leaving, owns=False)
-            self._note_last(lane.leaving)
+        if lane.end_reason is not None:
+            if not self._several and isinstance(lane.end_reason, IngestError):
+                raise lane.end_reason
+            self.set_aside.add(lane, lane.end_reason, owns=False)
+            self._note_last(lane.end_reason)
         else:
             lane.start(self._source)
             self._reading[lane.topic] = lane
@@ -154,8 +154,8 @@ class Drain:
                 self._shares.interrupted(lane, records, self._clock.monotonic() - began)
             self._leave(lane, error)
             return
-        if lane.leaving is not None:
-            self._leave(lane, lane.leaving)
+        if lane.end_reason is not None:
+            self._leave(lane, lane.end_reason)
         elif self._shares is not None and records:
             self._shares.stored(lane, records, self._clock.monotonic() - began, self._source)
 
@@ -241,8 +241,8 @@ class Drain:
             self._verify_at = now + VERIFY_SECONDS
             self._verify_topics(list(self._reading.values()))
         for lane in self._reading.values():
-            if lane.requests.paused is not None and lane.leaving is None:
-                lane.leaving = EndReason.PAUSED
+            if lane.requests.paused is not None and lane.end_reason is None:
+                lane.end_reason = EndReason.PAUSED
 
     def _verify_topics(self, lanes: Sequence[Lane]) -> None:
         """Without an answer, ask again later. If Kafka is away or refuses access, the next read raises."""
@@ -256,7 +256,7 @@ class Drain:
                 lane.batch.clear()  # its records may belong to another topic
             else:
                 lane.verified = reached[lane.stream]
-            lane.leaving = lane.leaving or reason
+            lane.end_reason = lane.end_reason or reason
 
     def _observe(self, lanes: Sequence[Lane]) -> None:
         """Let a lane report. Lanes take turns, because reports take time, above all of a locked table."""
@@ -268,7 +268,7 @@ class Drain:
         now, limits, lanes = self._clock.monotonic(), self._limits, list(self._reading.values())
         if (reason := self._stop()) is not None:
             return reason
-        if lanes and all(lane.leaving is not None for lane in lanes):
+        if lanes and all(lane.end_reason is not None for lane in lanes):
             return None  # the run ends with the reason of its last lane
         if any(lane.requests.yield_now for lane in lanes):
             return EndReason.YIELDED
@@ -277,7 +277,7 @@ class Drain:
         if limits.targets is not None:
             for lane in lanes:
                 if lane.reached(limits.targets.get(lane.stream, {})):
-                    lane.leaving = lane.leaving or EndReason.CAUGHT_UP
+                    lane.end_reason = lane.end_reason or EndReason.CAUGHT_UP
         if self._is_past_age(now - self._started_at, lanes):
             return EndReason.AGE
         if lanes and not self.set_aside.owning and all(lane.at_end for lane in lanes):

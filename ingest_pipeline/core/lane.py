@@ -40,7 +40,7 @@ class Lane:
             to report.
 
     Attributes:
-        leaving: why the lane stops after its open batch is stored.
+        end_reason: why the lane stops after its open batch is stored.
         verified: partition → next offset when the topic was last verified, or when the lane began.
     """
 
@@ -64,7 +64,7 @@ class Lane:
         self.batch = OpenBatch(batch_limits, clock)
         self.observe, self.reopen, self._owned, self.failed = observe, reopen, owned, failed
         self.requests = OwnerRequests()
-        self.leaving: EndReason | IngestError | None = None
+        self.end_reason: EndReason | IngestError | None = None
         self.verified: dict[int, int] = {}
         self.last_record_at = clock.monotonic()
         self.progress = Progress(self.last_record_at, batch_limits.records)
@@ -79,7 +79,7 @@ class Lane:
         self._owned()
 
     def start(self, source: Source) -> None:
-        self.leaving, self.requests = None, OwnerRequests()
+        self.end_reason, self.requests = None, OwnerRequests()
         self.progress.own(self.session.positions)
         self.verified = dict(self.progress.to_offsets)
         self.read_again(source)
@@ -96,7 +96,7 @@ class Lane:
         """Add the topic's part of a read. `more`: the read was full, so further records have probably arrived."""
         self.batch.add(chunk, more)
         if chunk.error is not None:
-            self.leaving = chunk.error
+            self.end_reason = chunk.error
 
     def decoded(self, messages: list[Message], ends: Mapping[int, NextOffset]) -> Batch | None:
         """Records as rows and dead letters. None if no position advances."""

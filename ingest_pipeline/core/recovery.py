@@ -92,7 +92,7 @@ class Recovery:
             if not self._shared:
                 raise
             lane.batch.clear()
-            lane.leaving = error
+            lane.end_reason = error
 
     def _backoff(self) -> Backoff:
         return Backoff(self._clock, self._retry_seconds, self._stop)

@@ -179,7 +179,7 @@ class DrainedStream:
             decode_many=decoder.decode_many,
         )
         if self.opening is None:
-            self.lane.leaving = EndReason.PAUSED if self.refusal is None else self.failed(self.refusal)
+            self.lane.end_reason = EndReason.PAUSED if self.refusal is None else self.failed(self.refusal)
         return self.lane
 
     @property
@@ -194,7 +194,7 @@ class DrainedStream:
         try:
             self.lane.opened(self.opening)
         except StopStream as error:
-            self.lane.leaving = self.failed(error)
+            self.lane.end_reason = self.failed(error)
 
     @property
     def has_progress(self) -> bool:
@@ -220,8 +220,8 @@ class DrainedStream:
         if noted := [loss for loss in self.context.ledger.losses() if loss.partition in self.lane.session.positions]:
             raise as_error(noted, self.name)
 
-    def verdict(self, identity: TopicIdentity) -> EndReason | StopStream | None:
-        """Whether the positions still belong to the topic. An added partition opens the stream again."""
+    def reason_to_end(self, identity: TopicIdentity) -> EndReason | StopStream | None:
+        """TopicChanged if the positions belong to another topic. An added partition opens the stream again."""
         try:
             check_identity(identity, self._positions, self.context.stream.topic, self.name)
         except TopicChanged as error:

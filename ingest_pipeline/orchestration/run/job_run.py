@@ -104,9 +104,9 @@ class JobRun:
         others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
         if self._shard is not None and not any(lane.session.positions for lane in lanes):
             refused = {
-                stream.name: stream.lane.leaving
+                stream.name: stream.lane.end_reason
                 for stream in self._streams
-                if isinstance(stream.lane.leaving, IngestError)
+                if isinstance(stream.lane.end_reason, IngestError)
             }
             self._end_without_ownership(self._shard, others, refused)
             return refused
@@ -212,7 +212,7 @@ class JobRun:
         for topic, identity in identities.items():
             stream = by_topic[topic]
             if isinstance(identity, TopicIdentity):
-                reasons[stream.name] = stream.verdict(identity)
+                reasons[stream.name] = stream.reason_to_end(identity)
             elif isinstance(identity, TopicMissing):
                 reasons[stream.name] = identity
         return reasons

@@ -41,7 +41,7 @@ def own(
         if session.positions or not others.get(session):
             stream.owned()
         else:
-            stream.lane.leaving = EndReason.SUPERSEDED
+            stream.lane.end_reason = EndReason.SUPERSEDED
     return {stream.name: others[session] for session, stream in prepared.items() if session in others}
 
 
