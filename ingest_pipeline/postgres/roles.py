@@ -43,7 +43,7 @@ _ACCEPT_LOSSES: Mapping[str, tuple[str, ...]] = {
     "past_position": ("INSERT",),
     "gap": ("INSERT",),
 }
-_REDRIVE: Mapping[str, tuple[str, ...]] = {"dead_letter": ("UPDATE",)}
+_SETTLE_LETTERS: Mapping[str, tuple[str, ...]] = {"dead_letter": ("UPDATE",)}
 
 Kind = Literal["DATABASE", "SCHEMA", "TABLE"]
 
@@ -92,8 +92,9 @@ def grants(
         parts.append(_WRITER)
     if role is Role.OPERATOR or (writes and accepts_losses):
         parts.append(_ACCEPT_LOSSES)
-    if role is Role.OPERATOR:
-        parts.append(_REDRIVE)
+    # A deletion discards the open letters of its key.
+    if role is Role.OPERATOR or (writes and any(stream.deletes for stream in streams)):
+        parts.append(_SETTLE_LETTERS)
     for table in LEDGER_TABLES:
         privileges = tuple(privilege for part in parts for privilege in part.get(table, ()))
         yield Grant("TABLE", (schemas.ledger, table), privileges)
