@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
+import psutil
 import yaml
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._grpc.client import DagsterGrpcClient
 
 from ingest_pipeline.local.child_process import Child
@@ -47,8 +50,11 @@ class Container(Child):
         return self._process.wait(0)
 
     def kill(self) -> None:
-        """Kill the command alone. Its children go on."""
-        self._process.kill()
+        """Kill the command and its Dagster servers. Runs go on, which are processes of multiprocessing."""
+        for process in self.family.members():
+            with suppress(psutil.NoSuchProcess):
+                if "dagster" in process.cmdline():
+                    process.kill()
         self._process.wait()
 
 
@@ -95,6 +101,17 @@ class Deployment:
         with self.instance() as instance:
             return list(instance.get_run_records(dg.RunsFilter(job_name=job)))
 
+    def ticks(self, sensor: str, after: float) -> list[InstigatorTick]:
+        """The sensor's ended ticks after this Unix time, newest first."""
+        with self.instance() as instance:
+            return [
+                tick
+                for state in instance.all_instigator_state()
+                if state.instigator_name == sensor
+                for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, after=after)
+                if tick.status != TickStatus.STARTED
+            ]
+
     def wait_for_tick(self, sensor: str) -> None:
         """Wait until the sensor begins a tick."""
         before = self._ticked_at(sensor)
@@ -107,6 +124,12 @@ class Deployment:
         client = DagsterGrpcClient(port=self.port, host=HOST)
         wait_for("the code server", lambda: client.health_check_query() == "SERVING", every=0.2)
         return server
+
+    def ingest(self, *words: str, **environ: str) -> str:
+        """What the command prints, on the streams of LOCATION."""
+        command = [sys.executable, "-m", "ingest_pipeline.cli.main", *words]
+        environ = {**self.environ, "INGEST_STREAMS": f"{LOCATION}:streams", **environ}
+        return subprocess.run(command, env=environ, cwd=self.folder, capture_output=True, text=True, check=True).stdout
 
     def daemon(self) -> Container:
         return self._start(["dagster._daemon", "run", "-w", "workspace.yaml"], {})

@@ -12,21 +12,24 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.scheduler.instigation import TickStatus
 
 from ingest_pipeline.core.end_reasons import EndReason
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.sensor.alerts import SENSOR as ALERTS
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 from ingest_pipeline_tests.orchestration.deployment import LOCATION, Deployment, end_group
-from ingest_pipeline_tests.orchestration.location import SUFFIX
-from ingest_pipeline_tests.orchestration.records import produce, temperatures
+from ingest_pipeline_tests.orchestration.location import FIELD, SUFFIX
+from ingest_pipeline_tests.orchestration.records import Record, produce, temperatures
 from ingest_pipeline_tests.orchestration.webhook import serving_webhook
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url, url_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
-JOB = "drain_temperature"
+JOB, SENSOR = "drain_temperature", "temperature_sensor"
 GAP = """select coalesce(max(gap), 0) from (
     select extract(epoch from ingested_at - lag(ingested_at) over (order by ingested_at))::float
     from temperature where ingested_at >= to_timestamp(%s)
@@ -63,7 +66,7 @@ class Pipeline:
         self.topic = STREAMS[0].topic + suffix
         self.environ = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "DATABASE_URL": url,
+            "DATABASE_URL": pipeline_url(url, STREAMS),
             "BATCH_TIMEOUT": "0.2",
             "RUN_IDLE_SECONDS": "3600",
             SUFFIX: suffix,
@@ -100,9 +103,9 @@ class Pipeline:
         finally:
             feed.stop()
 
-    def wait_for_all(self, feed: Feed) -> None:
-        """Stop the feed, and wait until every record is a row."""
-        produced = feed.stop()
+    def wait_for_all(self, feed: Feed, others: int = 0) -> None:
+        """Stop the feed, and wait until each of its records and these others is a row."""
+        produced = feed.stop() + others
         wait_for("all rows", lambda: self.rows() == produced, every=0.2)
 
     def next_owner(self, run_id: str = "") -> str:
@@ -181,6 +184,71 @@ def test_the_runs_of_a_replaced_code_server_commit_until_their_successors_have_s
         )
         assert old.end_time is not None and new.start_time is not None
         assert new.start_time < old.end_time
+
+
+def test_runs_drain_while_the_code_server_is_away_and_the_sensor_goes_on_after_it_is_back(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    with pipeline.feed() as feed, Deployment(tmp_path, pipeline.environ) as deployment:
+        code, _ = deployment.code_server(), deployment.daemon()
+        run_id = pipeline.next_owner()
+        pipeline.wait_for_rows(100)
+        began_at = time.time()
+        code.kill()
+        failed = [TickStatus.FAILURE, TickStatus.FAILURE]
+        wait_for(
+            "two failed ticks",
+            lambda: [tick.status for tick in deployment.ticks(SENSOR, began_at)][:2] == failed,
+            every=0.5,
+        )
+        for tick in deployment.ticks(SENSOR, began_at)[:2]:
+            assert tick.error is not None
+            assert f"Unable to reach the user code server for sensor {SENSOR}" in tick.error.to_string()
+        pipeline.wait_for_rows(100)
+        assert pipeline.owner() == run_id
+        deployment.code_server()
+        back_at = time.time()
+        wait_for("two ticks", lambda: len(deployment.ticks(SENSOR, back_at)) > 1, every=0.5)
+        for tick in deployment.ticks(SENSOR, back_at):
+            assert (tick.status, tick.run_ids) == (TickStatus.SKIPPED, [])
+            assert str(tick.skip_reason).startswith(f"run {run_id[:8]} is draining")
+        pipeline.wait_for_rows(100)
+        pipeline.wait_for_all(feed)
+        (run,) = [record.dagster_run for record in deployment.records(JOB)]
+        assert (run.run_id, run.status) == (run_id, dg.DagsterRunStatus.STARTED)
+
+
+def test_a_run_of_the_older_code_drains_on_a_table_that_the_newer_code_has_migrated(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    with pipeline.feed() as feed, Deployment(tmp_path, pipeline.environ) as deployment:
+        code, _ = deployment.code_server(), deployment.daemon()
+        old_id = pipeline.next_owner()
+        pipeline.wait_for_rows(100)
+        newer, began_at = {FIELD: "site"}, time.time()
+        owner_url = url_of(pipeline.url, Role.OWNER)
+        assert "added column public.temperature.site" in deployment.ingest("migrate", DATABASE_URL=owner_url, **newer)
+        pipeline.wait_for_rows(100)
+        wait_for("two ticks", lambda: len(deployment.ticks(SENSOR, began_at)) > 1, every=0.5)
+        assert {tick.status for tick in deployment.ticks(SENSOR, began_at)} == {TickStatus.SKIPPED}
+        assert pipeline.owner() == old_id
+        code.kill()
+        deployment.code_server(**newer)
+        new_id = pipeline.next_owner(old_id)
+        (value,) = (record.value for record in temperatures(1))
+        assert value is not None
+        produce(pipeline.kafka.bootstrap_servers, pipeline.topic, [Record(value[:-1] + b', "site": "north"}')])
+        pipeline.wait_for_all(feed, 1)
+        assert query(pipeline.url, "select site, count(*) from temperature where site is not null group by 1") == [
+            ("north", 1)
+        ]
+        (gap,) = query(pipeline.url, GAP, began_at)
+        print(f"the longest gap between commits is {gap:.2f} s")
+        wait_for("the older run's end", lambda: deployment.records(JOB)[-1].dagster_run.is_finished, every=0.5)
+        runs = {record.dagster_run.run_id: record.dagster_run for record in deployment.records(JOB)}
+        assert runs.keys() == {old_id, new_id}
+        assert (runs[old_id].status, runs[old_id].tags[tags.ENDED]) == (dg.DagsterRunStatus.SUCCESS, EndReason.YIELDED)
+        assert runs[new_id].tags[tags.SUCCESSOR] == "definition"
 
 
 def test_ctrl_c_leaves_no_process_of_dagster_dev(pipeline: Pipeline, tmp_path: Path) -> None:
