@@ -1,6 +1,7 @@
 """Real servers for the tests, started on first use and ended by pid with the session.
 
-Fixtures: ``database_url`` for a database with an empty ledger, ``kafka_server`` and ``topic`` for a real broker,
+Fixtures: ``database_url`` for a superuser's database with an empty ledger, ``writer_url`` for the same database with
+the rights of the pipeline and the tables of the shipped streams, ``kafka_server`` and ``topic`` for a real broker,
 ``embedded_broker`` for speed, ``own_kafka`` and ``own_postgres`` to kill and restart a server, ``chromium`` for a
 browser, ``prometheus`` for a real Prometheus, ``schema_registry`` for a real registry, and ``pgbouncer`` for a pooler
 (requested before ``database_url``). The report's last lines list the servers in use. A missing server skips the test.
@@ -21,15 +22,14 @@ from confluent_kafka import KafkaException
 
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.local.postgres import EmbeddedPostgres
-from ingest_pipeline.postgres.database import Database
-from ingest_pipeline.postgres.schema import migrate
-from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline_tests.servers import choose
+from ingest_pipeline.streams import STREAMS
+from ingest_pipeline_tests.servers import choose, postgres_roles
 from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
 from ingest_pipeline_tests.servers.choose import RealPostgres
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
 from ingest_pipeline_tests.servers.pgbouncer import PgBouncer
 from ingest_pipeline_tests.servers.pgbouncer import program as pgbouncer_program
+from ingest_pipeline_tests.servers.postgres_roles import PostgresRoles
 from ingest_pipeline_tests.servers.prometheus import PrometheusServer, programs
 from ingest_pipeline_tests.servers.schema_registry import SchemaRegistryServer
 
@@ -118,15 +118,14 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pyte
     with needed("REQUIRE_POSTGRES"), choose.real_postgres(tmp_path_factory.mktemp("postgres")) as server:
         pytestconfig.stash[_USED].append(server.description)
         yield server
+        postgres_roles.drop_roles(server.url)
 
 
 @pytest.fixture(scope="session")
 def migrated_database(postgres_server: RealPostgres) -> Iterator[str]:
     """The name of a database with an empty ledger. A copy takes a third of the migrations' time."""
     with postgres_server.new_database() as name:
-        database = Database(sqlalchemy_url(postgres_server.url_of(name)))
-        migrate(database, [])
-        database.dispose()
+        PostgresRoles(postgres_server.url_of(name), [])
         yield name
 
 
@@ -140,6 +139,12 @@ def database_url(request: pytest.FixtureRequest, postgres_server: RealPostgres) 
     template = "template1" if empty else request.getfixturevalue("migrated_database")
     with postgres_server.new_database(template) as name:
         yield postgres_server.url_of(name)
+
+
+@pytest.fixture
+def writer_url(database_url: str) -> str:
+    """`database_url` for the role that runs the pipeline. The tables of the shipped streams are there."""
+    return postgres_roles.pipeline_url(database_url, STREAMS)
 
 
 @pytest.fixture

@@ -142,7 +142,8 @@ def _cells(row: PartitionStatus) -> list[str]:
     refused = (row.dead_letters, row.open_letters, row.lost)
     rate = row.rows_per_second
     rate = None if rate is None else round(rate, 1 if rate < 10 else None)
-    owner = f"{row.owner[:8]} since {_moment(row.owner_since)}" if row.owner else "-"
+    since = f" since {_moment(row.owner_since)}" if row.owner_since else ""
+    owner = f"{row.owner[:8]}{since}" if row.owner else "-"
     numbers = ("-" if number is None else f"{number:,}" for number in (*offsets, rate, *refused))
     return [str(row.partition), *numbers, _moment(row.committed_at), owner]
 

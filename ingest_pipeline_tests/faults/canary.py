@@ -19,8 +19,11 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from ingest_pipeline.core.roles import Role
+from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import query
 from ingest_pipeline_tests.orchestration.records import Record
+from ingest_pipeline_tests.servers.postgres_roles import give_to_owner, name_of
 
 CONTEXT_BYTES = 120
 
@@ -91,7 +94,8 @@ class ProcessList:
 def secret_environ(canary: Canary, url: str, folder: Path) -> Iterator[dict[str, str]]:
     """The URL of a new database role whose password is the word, and secrets that are not used. `folder` keeps one."""
     role, password = f"canary_{secrets.token_hex(4)}", canary.word("database-password")
-    query(url, f"create role {role} superuser login password '{password}'")
+    give_to_owner(url, STREAMS)
+    query(url, f"create role {role} login password '{password}' in role {name_of(Role.OWNER)}")
     place = url.rpartition("@")[2]
     login = folder / "sasl-password"
     login.write_text(canary.word("sasl-password") + "\n")

@@ -14,9 +14,6 @@ from confluent_kafka import Producer
 
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.server import HOST
-from ingest_pipeline.postgres import schema
-from ingest_pipeline.postgres.database import Database
-from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.faults import feed, shared_streams
 from ingest_pipeline_tests.faults.producers import PARTITIONS, At, Producers
@@ -25,6 +22,7 @@ from ingest_pipeline_tests.faults.supervised import Dagster
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.choose import own_cluster, own_kafka
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 from ingest_pipeline_tests.servers.proxy import TcpProxy
 
 PARALLELISM = 2
@@ -98,11 +96,13 @@ class World:
         assert port is not None
         self.proxy = enter(TcpProxy(port))
         self.usual_network()
-        self._make_tables()
+        writer_url = pipeline_url(self.url, self.streams)
+        for shape in feed.SHAPES.values():
+            self.sql(f"alter table {shape.stream} add constraint plausible check ({shape.check})")
         self.environ = environ = {
             **self._settings,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-            "DATABASE_URL": self.url.replace(f":{port}/", f":{self.proxy.port}/"),
+            "DATABASE_URL": writer_url.replace(f":{port}/", f":{self.proxy.port}/"),
         }
         self.dagster = enter(Dagster(self.folder, environ))
         self.producers = Producers(self.kafka.bootstrap_servers, self._seed)
@@ -131,13 +131,6 @@ class World:
 
     def usual_network(self) -> None:
         self.proxy.latency(USUAL_LATENCY)
-
-    def _make_tables(self) -> None:
-        database = Database(sqlalchemy_url(self.url))
-        schema.migrate(database, self.streams)
-        database.dispose()
-        for shape in feed.SHAPES.values():
-            self.sql(f"alter table {shape.stream} add constraint plausible check ({shape.check})")
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Query PostgreSQL past the proxy, and wait for a starting server. Call this function from the main thread."""

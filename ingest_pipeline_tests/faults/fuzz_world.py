@@ -23,14 +23,14 @@ from psycopg.types.json import set_json_loads
 
 from ingest_pipeline.core.record import STAMP
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.clients import Clients
-from ingest_pipeline.settings import StreamSettings, load_settings
+from ingest_pipeline.settings import StreamSettings
 from ingest_pipeline_tests.faults.fuzz_kinds import records
 from ingest_pipeline_tests.faults.fuzz_oracle import letter_problem, needless_refusal, rows_problem, skip_problem
 from ingest_pipeline_tests.faults.fuzz_records import FUZZED, Fuzzed
 from ingest_pipeline_tests.faults.fuzz_run import drain
 from ingest_pipeline_tests.faults.raw_producer import RawProducer
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
 PARTITIONS = 3
 LETTER_LIMIT = 1 << 20
@@ -166,7 +166,7 @@ class FuzzWorld:
         self.environ = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_GROUP_PREFIX": f"fuzz-{suffix}-",
-            "DATABASE_URL": url,
+            "DATABASE_URL": pipeline_url(url, [fuzzed.stream for fuzzed in self.streams]),
             "RUN_IDLE_SECONDS": "0",
             "BATCH_TIMEOUT": "0.2",
         }
@@ -185,21 +185,16 @@ class FuzzWorld:
     @contextmanager
     def open(cls, kafka: RealKafka, url: str, folder: Path) -> Iterator[FuzzWorld]:
         world = cls(kafka, url, folder)
-        declared = [fuzzed.stream for fuzzed in world.streams]
-        settings = load_settings([stream.name for stream in declared], world.environ)
-        clients = Clients(settings)
-        for stream in declared:
-            kafka.create_topic(stream.topic, PARTITIONS, _ANY_TIME)
-            clients.ledger(stream).prepare()
-        clients.close()
+        for fuzzed in world.streams:
+            kafka.create_topic(fuzzed.stream.topic, PARTITIONS, _ANY_TIME)
         with psycopg.connect(url, autocommit=True) as connection:  # long words fit the table, but no index
             connection.execute("create index on temperature (device_id)")
         try:
             with RawProducer(kafka.bootstrap_servers) as world.raw:
                 yield world
         finally:
-            for stream in declared:
-                kafka.delete_topic(stream.topic)
+            for fuzzed in world.streams:
+                kafka.delete_topic(fuzzed.stream.topic)
 
     def block(self, seed: str, count: int, observe: Callable[[int], None] = lambda _: None) -> None:
         """Write, drain and check `count` more records. `observe` receives the number of finished records."""

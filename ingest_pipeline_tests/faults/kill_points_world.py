@@ -25,6 +25,7 @@ from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.records import Record, produce
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.choose import RealPostgres
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
 BATCH, BATCHES = 50, 4
 NAME = "name %03d " + "x" * 2000  # half a batch of them is more than psycopg keeps back
@@ -109,16 +110,14 @@ class Place:
         self.environ = {
             "KAFKA_BOOTSTRAP_SERVERS": world.kafka.bootstrap_servers,
             "KAFKA_GROUP_PREFIX": f"kill-point-{uuid.uuid4().hex[:8]}-",
-            "DATABASE_URL": url,
+            "DATABASE_URL": pipeline_url(url, world.streams),
             "BATCH_SIZE": str(BATCH),
             "RECORDS_PER_COMMIT": "1",  # so that there is a later batch to die in
             "BATCH_TIMEOUT": "60",  # a batch is cut by its size alone
         }
-        with self._clients({}) as clients:
+        if refusing:
             for stream in world.streams:
-                clients.ledger(stream).prepare()
-                if refusing:
-                    query(url, f"alter table {stream.table} add constraint not_cold check ({stream.name} > -900)")
+                query(url, f"alter table {stream.table} add constraint not_cold check ({stream.name} > -900)")
 
     @contextmanager
     def _clients(self, environ: dict[str, str]) -> Iterator[Clients]:

@@ -21,13 +21,13 @@ from ingest_pipeline.core.record_keys import record_keys
 from ingest_pipeline.core.rows import RecordRules
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.faults import kill_points
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.records import Record, produce
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
 BATCH, KEYS, PARTITIONS = 50, 120, 2
 RECORDS = 4 * BATCH
@@ -95,7 +95,7 @@ def test_after_kills_at_every_step_the_table_has_the_last_record_of_every_key(
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
         "KAFKA_GROUP_PREFIX": f"{topic}-",
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": pipeline_url(database_url, [keyed(topic)]),
         "BATCH_SIZE": str(BATCH),
         "RECORDS_PER_COMMIT": "1",  # so that there is a later batch to die in
         "WRITE_METHOD": method,
@@ -105,7 +105,6 @@ def test_after_kills_at_every_step_the_table_has_the_last_record_of_every_key(
     draining = {**environ, "BATCH_TIMEOUT": "0.1", "RUN_IDLE_SECONDS": "0", "RECORDS_PER_COMMIT": "1000"}
     dg.DagsterInstance.local_temp(str(tmp_path)).dispose()
     stream, database = keyed(topic), Database(sqlalchemy_url(database_url))
-    PostgresLedger(database, stream).prepare()
     query(database_url, f"alter table level add constraint low check (level < {REFUSED})")
     chosen, log = random.Random(7), list[Record]()
     for point, nth in KILLS:

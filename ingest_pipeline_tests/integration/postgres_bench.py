@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ import psycopg
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.core.rows import Decode
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import comparison
@@ -22,15 +24,28 @@ from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
+from ingest_pipeline_tests.servers.postgres_roles import give_to_writer, url_of
 
 
 class Bench:
-    """Partition 0 begins at offset 0. The session owns it from its first use on."""
+    """Partition 0 begins at offset 0. The session owns it from its first use on.
+
+    Args:
+        url: of a superuser, who makes ledger and table. The sessions have a writer's rights.
+        own_rights: the sessions have the rights of the role in the URL.
+    """
 
     def __init__(
-        self, url: str, stream: Stream = READING, *, schemas: Schemas | None = None, method: str = "copy"
+        self,
+        url: str,
+        stream: Stream = READING,
+        *,
+        schemas: Schemas | None = None,
+        method: str = "copy",
+        own_rights: bool = False,
     ) -> None:
         self.url, self.stream, self.method = url, stream, method
+        self._own_rights, self._rights_given = own_rights, False
         self._cleanup = ExitStack()
         self.database = Database(sqlalchemy_url(url), schemas)
         self._cleanup.callback(self.database.dispose)
@@ -50,6 +65,7 @@ class Bench:
     def begin(self) -> Self:
         """Create ledger and table, and begin the stream."""
         self.ledger.prepare()
+        self._give_rights()
         assert self.ledger.begin(IDENTITY, {0: NextOffset(0)}, first=True)
         return self
 
@@ -65,9 +81,24 @@ class Bench:
             return comparison.table_differences(connection, self.stream, "public")
 
     def new_session(self, run_id: str = "run") -> PostgresLedgerSession:
-        connection = PostgresWritingConnection(self.database, run_id)
+        connection = PostgresWritingConnection(self._writer, run_id)
         self._cleanup.callback(connection.close)
         return PostgresLedgerSession(connection, self.stream, write_method=self.method)
+
+    def _give_rights(self) -> None:
+        if not self._own_rights:
+            give_to_writer(self.url, [self.stream], self.database.schemas)
+            self._rights_given = True
+
+    @cached_property
+    def _writer(self) -> Database:
+        if self._own_rights:
+            return self.database
+        if not self._rights_given:
+            self._give_rights()
+        writer = Database(sqlalchemy_url(url_of(self.url, Role.WRITER)), self.database.schemas)
+        self._cleanup.callback(writer.dispose)
+        return writer
 
     @property
     def session(self) -> PostgresLedgerSession:

@@ -362,7 +362,7 @@ def test_a_view_with_an_instead_of_trigger_works(database_url: str, method: str)
             " behind the view"
         )
         bench.sql("""
-            CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql AS $$
+            CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
             BEGIN INSERT INTO base (number, amount) VALUES (new.number, new.amount); RETURN new; END $$;
             CREATE TRIGGER put INSTEAD OF INSERT ON orders FOR EACH ROW EXECUTE FUNCTION put()""")
         assert bench.differences() == []
@@ -406,8 +406,13 @@ def test_row_level_security_is_refused(database_url: str, method: str) -> None:
         owner.sql(ORDERS)
         owner.begin()
         owner.sql("ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE ROLE clerk LOGIN PASSWORD 'secret'")
-        owner.sql("GRANT USAGE ON SCHEMA ingest TO clerk; GRANT ALL ON ALL TABLES IN SCHEMA ingest, public TO clerk")
+        owner.sql(
+            "GRANT USAGE ON SCHEMA ingest, public TO clerk; GRANT ALL ON ALL TABLES IN SCHEMA ingest, public TO clerk"
+        )
         url = make_url(database_url).set(username="clerk", password="secret").render_as_string(hide_password=False)
-        with Bench(url, ORDER, method=method) as bench, pytest.raises(SchemaMismatch, match="applies to role clerk"):
+        with (
+            Bench(url, ORDER, method=method, own_rights=True) as bench,
+            pytest.raises(SchemaMismatch, match="applies to role clerk"),
+        ):
             bench.new_session()
         owner.sql("DROP OWNED BY clerk; DROP ROLE clerk")

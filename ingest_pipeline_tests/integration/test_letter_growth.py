@@ -147,6 +147,7 @@ class TestCounters:
         bench.sql("DELETE FROM ingest.dead_letter WHERE id = 9")
         assert bench.sql(ACCOUNTED) == [False]
 
+    @pytest.mark.empty_database
     def test_a_ledger_of_version_4_is_counted_once(self, bench: Bench) -> None:
         refuse(bench, 10)
         settle(bench, days_ago=0, where="id <= 2")

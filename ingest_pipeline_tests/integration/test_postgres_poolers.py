@@ -51,7 +51,7 @@ def test_a_refused_run_leaves_no_lock_and_no_setting_in_the_pool(pgbouncer: Star
 
 
 def test_a_run_writes_through_a_pool_in_session_mode(pgbouncer: Start, database_url: str) -> None:
-    with Bench(pgbouncer("session").url) as bench:
+    with Bench(pgbouncer("session").url, own_rights=True) as bench:
         assert server_checks.problems(bench.database) == []
         bench.begin()
         bench.write([good(), good()])

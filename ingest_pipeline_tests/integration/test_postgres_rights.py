@@ -39,7 +39,7 @@ class Role:
         owner.sql(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE {self.name} LOGIN PASSWORD 'secret'")
         url = urlsplit(owner.url)
         host = url.netloc.rpartition("@")[2]
-        self.bench = Bench(url._replace(netloc=f"{self.name}:secret@{host}").geturl(), owner.stream)
+        self.bench = Bench(url._replace(netloc=f"{self.name}:secret@{host}").geturl(), owner.stream, own_rights=True)
 
     def grant(self, *grants: str) -> None:
         for grant in grants:

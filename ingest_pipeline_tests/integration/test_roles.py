@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
@@ -21,15 +19,14 @@ from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
-from ingest_pipeline_tests.servers.postgres_roles import PostgresRoles
+from ingest_pipeline_tests.servers.postgres_roles import PostgresRoles, name_of
 
 pytestmark = pytest.mark.empty_database
 
 
 @pytest.fixture
-def made(database_url: str) -> Iterator[PostgresRoles]:
-    with PostgresRoles(database_url, [READING]) as made:
-        yield made
+def made(database_url: str) -> PostgresRoles:
+    return PostgresRoles(database_url, [READING])
 
 
 def rights_of(url: str) -> Finding:
@@ -41,7 +38,7 @@ def rights_of(url: str) -> Finding:
 
 
 def test_a_writer_drains_and_keeps_house(made: PostgresRoles) -> None:
-    with Bench(made.url_of(Role.WRITER)) as bench:
+    with Bench(made.url_of(Role.WRITER), own_rights=True) as bench:
         bench.begin()
         bench.write([good(), BAD])
         bench.ledger.pause("why", "ann")
@@ -57,7 +54,7 @@ def test_a_writer_drains_and_keeps_house(made: PostgresRoles) -> None:
 
 
 def test_an_operator_redrives_and_discards_too(made: PostgresRoles) -> None:
-    with Bench(made.url_of(Role.OPERATOR)) as bench:
+    with Bench(made.url_of(Role.OPERATOR), own_rights=True) as bench:
         bench.begin()
         bench.write([good(), BAD])
         letters = DeadLetters(bench.database, READING)
@@ -69,9 +66,9 @@ def test_an_operator_redrives_and_discards_too(made: PostgresRoles) -> None:
 
 
 def test_a_reader_writes_nothing(made: PostgresRoles) -> None:
-    with Bench(made.url_of(Role.OWNER)) as owner:
+    with Bench(made.url_of(Role.OWNER), own_rights=True) as owner:
         owner.begin()
-    with Bench(made.url_of(Role.READER)) as bench:
+    with Bench(made.url_of(Role.READER), own_rights=True) as bench:
         assert bench.ledger.positions()[0].next_offset == 0
         with pytest.raises(NotPermitted):
             bench.ledger.pause("why", "ann")
@@ -80,7 +77,7 @@ def test_a_reader_writes_nothing(made: PostgresRoles) -> None:
 
 
 def test_each_right_taken_away_is_one_line(made: PostgresRoles) -> None:
-    url, name = made.url_of(Role.WRITER), made.name(Role.WRITER)
+    url, name = made.url_of(Role.WRITER), name_of(Role.WRITER)
     granted = roles.grants(Role.WRITER, [READING], Schemas(), "unused")
     rights = [(grant, privilege) for grant in granted if grant.kind != "DATABASE" for privilege in grant.privileges]
     assert len(rights) > 30

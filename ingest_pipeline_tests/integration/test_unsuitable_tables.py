@@ -219,7 +219,7 @@ class OtherRole:
         owner.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA ingest TO {self.name}")
         owner.sql(f"GRANT SELECT, INSERT ON {stream.table} TO {self.name}")
         url = make_url(owner.url).set(username=self.name, password="secret")
-        self.bench = Bench(url.render_as_string(hide_password=False), stream)
+        self.bench = Bench(url.render_as_string(hide_password=False), stream, own_rights=True)
 
 
 @pytest.fixture

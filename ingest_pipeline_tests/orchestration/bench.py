@@ -16,6 +16,7 @@ from dagster._core.execution.execute_in_process_result import ExecuteInProcessRe
 
 from ingest_pipeline.core.clock import SystemClock
 from ingest_pipeline.core.ports import Clock
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
@@ -24,6 +25,7 @@ from ingest_pipeline.orchestration.checks import CheckResult
 from ingest_pipeline.orchestration.job_checks import check_results
 from ingest_pipeline.settings import Settings
 from ingest_pipeline_tests.orchestration.records import Record, produce
+from ingest_pipeline_tests.servers.postgres_roles import url_of
 
 WAIT_SECONDS = 180.0
 
@@ -95,10 +97,15 @@ class ChangedClients(Clients):
 
 @dataclass
 class Bench:
-    """The first stream is meant where none is named."""
+    """The first stream is meant where none is named.
+
+    Attributes:
+        url: of the database, for the test's own questions. The pipeline's DATABASE_URL may have fewer rights.
+    """
 
     streams: Sequence[Stream]
     environ: Mapping[str, str]
+    url: str
     settings: Settings
     clients: ChangedClients
     definitions: dg.Definitions
@@ -123,12 +130,14 @@ class Bench:
         return {result.name: result for result in check_results([self.context])[self.context.stream.name]}
 
     @property
-    def url(self) -> str:
-        return self.environ["DATABASE_URL"]
-
-    @property
     def bootstrap_servers(self) -> str:
         return self.environ["KAFKA_BOOTSTRAP_SERVERS"]
+
+    def operator_environ(self) -> Mapping[str, str]:
+        """The settings of a person who types commands: an operator where the pipeline is a writer."""
+        if self.environ["DATABASE_URL"] != url_of(self.url, Role.WRITER):
+            return self.environ
+        return {**self.environ, "DATABASE_URL": url_of(self.url, Role.OPERATOR)}
 
     def produce(self, records: Iterable[Record], stream: Stream | None = None) -> None:
         produce(self.bootstrap_servers, (stream or self.stream).topic, records)

@@ -1,4 +1,4 @@
-"""`ingest …` on a bench's streams and settings, in this process."""
+"""`ingest …` on a bench's streams and settings, in this process and with the rights of an operator."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def ingest(bench: Bench, *words: str, code: int = 0, clients: Clients | None = N
     """
     with pytest.MonkeyPatch.context() as patch:
         declare(patch, bench.streams)
-        result: Result = CliRunner().invoke(main.main, list(words), env=dict(bench.environ), obj=clients)
+        result: Result = CliRunner().invoke(main.main, list(words), env=dict(bench.operator_environ()), obj=clients)
     assert result.exit_code == code, result.output
     return result.output

@@ -103,7 +103,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def test_a_killed_worker_and_a_stopped_one(
-    kafka_server: RealKafka, database_url: str, redis: RedisServer, tmp_path: Path
+    kafka_server: RealKafka, database_url: str, writer_url: str, redis: RedisServer, tmp_path: Path
 ) -> None:
     suffix = f"-celery-{uuid.uuid4().hex[:8]}"
     for name in MAKERS:
@@ -113,7 +113,7 @@ def test_a_killed_worker_and_a_stopped_one(
         "CELERY_BROKER_URL": redis.url,
         "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
         "KAFKA_GROUP_PREFIX": f"celery{suffix}-",
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": writer_url,
         "PARALLELISM": str(SHARDS // len(MAKERS)),
         "RUN_IDLE_SECONDS": "3600",
         "BATCH_TIMEOUT": "0.2",

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline.core.errors import KafkaUnavailable
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.operations.lateness import UNATTENDED_SECONDS
 from ingest_pipeline.operations.status import status_of
 from ingest_pipeline.orchestration.checks import (
@@ -382,6 +383,7 @@ def test_that_age_not_being_known_does_not_pass(make_bench: Make) -> None:
     assert found.description == "unknown: no answer"
 
 
+@pytest.mark.role(Role.OWNER)
 def test_a_table_that_was_there_before_and_differs_is_red_from_the_first_run_on(make_bench: Make) -> None:
     bench = make_bench()
     assert bench.check_results()[AS_DECLARED].description == "the stream has not begun"

@@ -15,6 +15,7 @@ from ingest_pipeline.core.drain import VERIFY_SECONDS
 from ingest_pipeline.core.errors import Superseded
 from ingest_pipeline.core.loss import Acceptance, noted_loss
 from ingest_pipeline.core.record import NextOffset
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.operations.losses import accept
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.commands import ingest
@@ -321,6 +322,7 @@ def test_compaction_is_no_loss(make_bench: Make, kafka_server: RealKafka) -> Non
     kafka_server.delete_topic(bench.stream.topic)
 
 
+@pytest.mark.role(Role.OPERATOR)
 def test_acceptance_is_refused_when_a_position_moved(make_bench: Make, kafka_server: RealKafka) -> None:
     bench = make_bench(partitions=1)
     bench.produce(devices(0, 3))

@@ -61,6 +61,6 @@ def test_the_commands_and_the_sql_run(make_bench: Callable[..., Bench], monkeypa
     for line, words in asked.items():
         declared = [*bench.streams, reading] if "reading" in words else list(bench.streams)
         declare(monkeypatch, declared)
-        result = CliRunner().invoke(main.main, words, env=dict(bench.environ), input="y\n")
+        result = CliRunner().invoke(main.main, words, env=dict(bench.operator_environ()), input="y\n")
         assert result.exit_code in SAID.get(line.removeprefix("--traceback "), (0,)), f"{line}: {result.output}"
         assert "unexpected error" not in result.output

@@ -16,7 +16,10 @@ from click.testing import CliRunner
 from dagster._core.workspace.autodiscovery import loadable_targets_from_python_module
 
 from ingest_pipeline.cli import main
+from ingest_pipeline.core.roles import Role
+from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.test_component import dg_tool
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
 pytestmark = pytest.mark.empty_database
 
@@ -55,11 +58,12 @@ def test_the_example_is_a_code_location(project: Path, monkeypatch: pytest.Monke
 
 def test_the_commands_know_its_streams(project: Path, database_url: str) -> None:
     """In a process of their own, as the page has it: nothing but the current directory leads to my_project."""
+    url = pipeline_url(database_url, STREAMS, Role.OWNER)
 
     def ingest(*words: str) -> subprocess.CompletedProcess[str]:
         script = Path(sys.executable).with_name("ingest")
         kafka = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
-        environ = {"PATH": os.environ["PATH"], "DATABASE_URL": database_url, "INGEST_STREAMS": PLACE, **kafka}
+        environ = {"PATH": os.environ["PATH"], "DATABASE_URL": url, "INGEST_STREAMS": PLACE, **kafka}
         return subprocess.run([script, *words], env=environ, text=True, capture_output=True)
 
     migrated = ingest("migrate")

@@ -8,13 +8,14 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration.checks import AS_DECLARED
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.records import Record
 from ingest_pipeline_tests.orchestration.test_altered_under_run import Numbers, accounted, beside
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.role(Role.OWNER), pytest.mark.kafka, pytest.mark.slow]
 Make = Callable[..., Bench]
 
 

@@ -21,11 +21,14 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException
 
+from ingest_pipeline.core.roles import Role
+from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.docs_commands import clone_with_stream_of_readme
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import ROOT, DagsterDev
 from ingest_pipeline_tests.orchestration.test_embedding import PLACE, make_dg_project, project
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
 __all__ = ["project"]
 
@@ -77,7 +80,8 @@ def clone(tmp_path: Path) -> Path:
 def environ(own_kafka: RealKafka, database_url: str) -> Iterator[dict[str, str]]:
     """README's two settings."""
     kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in os.environ}
-    yield {**kept, "KAFKA_BOOTSTRAP_SERVERS": own_kafka.bootstrap_servers, "DATABASE_URL": database_url}
+    url = pipeline_url(database_url, STREAMS, Role.OWNER)
+    yield {**kept, "KAFKA_BOOTSTRAP_SERVERS": own_kafka.bootstrap_servers, "DATABASE_URL": url}
     for topic in ("temperature", "price", "humidity", "orders"):
         with suppress(KafkaException):  # the test made others
             own_kafka.delete_topic(topic)

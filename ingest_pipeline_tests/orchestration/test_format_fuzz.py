@@ -26,7 +26,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.records import Record
 from ingest_pipeline_tests.servers.schema_registry import SchemaRegistryServer
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 RECORDS, SEED = 2_000, 1
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

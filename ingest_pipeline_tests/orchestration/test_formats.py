@@ -15,7 +15,7 @@ from ingest_pipeline.orchestration import tags
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.records import Record
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 AT = datetime(2026, 1, 31, 5, 30, tzinfo=UTC)
 MS = 1_769_837_400_000
 

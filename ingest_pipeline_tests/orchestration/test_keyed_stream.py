@@ -13,12 +13,14 @@ from ingest_pipeline import Stream
 from ingest_pipeline.core.errors import SettingsError
 from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.operations.replays import ReplayRequest, ranges
+from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.table_reads import newest
+from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.orchestration.bench import Bench, metadata
 from ingest_pipeline_tests.orchestration.records import Record
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 
 
 class Customer(msgspec.Struct):
@@ -62,10 +64,12 @@ def test_runs_keep_the_newest_row_of_each_key(make_bench: Callable[..., Bench], 
     letters = "SELECT status, reason LIKE '%(superseded:%' FROM ingest.dead_letter"
     assert customers.query(letters) == [("discarded", True)]
     context = customers.context
-    redriven = DeadLetters(context.clients.database(), customers.stream).redrive(
+    database = Database(sqlalchemy_url(customers.operator_environ()["DATABASE_URL"]))
+    redriven = DeadLetters(database, customers.stream).redrive(
         LetterFilter(), context.clients.decoder(customers.stream).decode, context.clients.record_rules(CUSTOMER)
     )
     assert redriven == Redriven()
+    database.dispose()
     assert len(newest(context.clients.database(), customers.stream, 3)[1]) == 3
     with pytest.raises(SettingsError, match="deletes rows, and a replay could bring a deleted row back"):
         ranges(ReplayRequest(0, 0, 1), context)

@@ -20,12 +20,14 @@ import psycopg
 import pytest
 
 import ingest_pipeline
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration import killed_run
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
 ROUNDS = 20
 RECORDS, BROKEN_EVERY = 4000, 97
@@ -71,12 +73,13 @@ class Feed:
 
     Args:
         job: shared by the streams. "": every stream has a job of its own.
+        role: of the runs.
 
     Attributes:
         jobs: job → its streams.
     """
 
-    def __init__(self, kafka: RealKafka, url: str, job: str = "") -> None:
+    def __init__(self, kafka: RealKafka, url: str, job: str = "", role: Role = Role.WRITER) -> None:
         self.kafka, self.url = kafka, url
         self._connection = psycopg.connect(url, autocommit=True)
         self.suffix = f"-{uuid.uuid4().hex[:8]}"
@@ -88,7 +91,7 @@ class Feed:
         self.environ = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_GROUP_PREFIX": f"kill{self.suffix}-",
-            "DATABASE_URL": url,
+            "DATABASE_URL": pipeline_url(url, self.streams, role),
             "BATCH_SIZE": "100",
             "RECORDS_PER_COMMIT": "200",
             "RUN_IDLE_SECONDS": "3600",
@@ -120,8 +123,6 @@ class Feed:
 
     def position(self, stream: Stream) -> int:
         """The sum over partitions; 0 before the stream has begun."""
-        if self._connection.execute("select to_regclass('ingest.position')").fetchone() == (None,):
-            return 0
         statement = "select coalesce(sum(next_offset), 0)::int from ingest.position where stream = %s"
         (position,) = self._connection.execute(statement, [stream.name]).fetchone() or (0,)
         return int(position)

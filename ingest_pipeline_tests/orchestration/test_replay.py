@@ -9,13 +9,14 @@ from contextlib import closing
 import pytest
 
 from ingest_pipeline.cli.progress import LINE_SECONDS
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures
 from ingest_pipeline_tests.orchestration.test_data_loss import delete_before, devices, recreate
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.role(Role.OPERATOR)]
 Make = Callable[..., Bench]
 LEDGER = "select * from ingest.position"
 BROKEN = Record(b'{"broken', 0)

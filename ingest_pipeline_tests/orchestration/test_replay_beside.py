@@ -13,6 +13,7 @@ import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
@@ -20,7 +21,7 @@ from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, temperatures, with_broken
 from ingest_pipeline_tests.orchestration.test_data_loss import ACCOUNTING, devices
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.role(Role.OPERATOR)]
 Make = Callable[..., Bench]
 LEDGER = "select * from ingest.position"
 WAIT_SECONDS = 180.0

@@ -21,6 +21,7 @@ import pytest
 import ingest_pipeline
 from ingest_pipeline import Route, Stream
 from ingest_pipeline.core.ledger import LetterFilter
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.operations.replays import ReplayRequest, ranges, run_replay
 from ingest_pipeline.orchestration.checks import WITHIN_LIMIT
 from ingest_pipeline.postgres.dead_letters import DeadLetters
@@ -31,8 +32,9 @@ from ingest_pipeline_tests.orchestration.commands import ingest
 from ingest_pipeline_tests.orchestration.records import Record, produce
 from ingest_pipeline_tests.orchestration.test_metrics import scraped
 from ingest_pipeline_tests.servers.broker import RealKafka
+from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 ROUNDS, RECORDS = 8, 6000
 
 
@@ -62,6 +64,7 @@ def redriven(bench: Bench, stream: Stream) -> Any:
     return letters.redrive(LetterFilter(), context.clients.decoder(stream).decode, context.clients.record_rules(stream))
 
 
+@pytest.mark.role(Role.OPERATOR)
 @pytest.mark.parametrize("method", ["copy", "executemany"])
 def test_a_topic_in_two_tables(make_bench: Callable[..., Bench], method: str) -> None:
     events = make_bench([ROUTED], partitions=2, WRITE_METHOD=method, BATCH_SIZE="7", DEAD_LETTER_LIMIT="off")
@@ -93,6 +96,7 @@ def test_a_topic_in_two_tables(make_bench: Callable[..., Bench], method: str) ->
     assert events.query("SELECT number FROM clicks UNION ALL SELECT number FROM views ORDER BY 1") == list(range(50))
 
 
+@pytest.mark.role(Role.OPERATOR)
 def test_two_topics_in_one_table(make_bench: Callable[..., Bench]) -> None:
     sites = make_bench(SHARED, partitions=1, BATCH_SIZE="7")
     for stream, first in zip(sites.streams, (0, 100), strict=True):
@@ -145,7 +149,7 @@ def test_kills_in_mid_drain_store_every_record_in_its_table_once(
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers,
         "KAFKA_GROUP_PREFIX": f"{topic}-",
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": pipeline_url(database_url, [routed(topic)]),
         "BATCH_SIZE": "100",
         "RECORDS_PER_COMMIT": "200",
         "RUN_IDLE_SECONDS": "3600",
@@ -153,8 +157,6 @@ def test_kills_in_mid_drain_store_every_record_in_its_table_once(
     }
 
     def position() -> int:
-        if query(database_url, "SELECT to_regclass('ingest.position')") == [None]:
-            return 0
         return int(query(database_url, "SELECT coalesce(sum(next_offset), 0) FROM ingest.position")[0])
 
     produced, killed_behind = 0, 0

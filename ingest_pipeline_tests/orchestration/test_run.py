@@ -18,7 +18,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients, fai
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.operations.metrics import application
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients
@@ -20,7 +21,7 @@ from ingest_pipeline_tests.orchestration.posters import database_away
 from ingest_pipeline_tests.orchestration.records import prices, temperatures, with_broken
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.role(Role.OPERATOR)]
 Make = Callable[..., Bench]
 EXIT_CODES = {"healthy": 0, "degraded": 1, "stopped": 2, "unknown": 3}
 OWNER = "0ddba11-and-more"

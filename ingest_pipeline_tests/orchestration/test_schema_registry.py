@@ -19,6 +19,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from ingest_pipeline import Avro, JsonSchema, Protobuf, Stream
 from ingest_pipeline.core.ledger import LetterFilter
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.operations.check import findings
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.postgres.dead_letters import DeadLetters
@@ -27,7 +28,7 @@ from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.records import Record
 from ingest_pipeline_tests.servers.schema_registry import SchemaRegistryServer
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 Make = Callable[..., Bench]
 SCHEMA = {
     "type": "record",
@@ -137,6 +138,7 @@ def test_each_bad_record_is_one_dead_letter_with_its_reason(meters: Bench, regis
     assert meters.rows() == 2
 
 
+@pytest.mark.role(Role.OPERATOR)
 def test_a_record_of_an_unknown_schema_is_redriven_once_the_registry_knows_it(
     meters: Bench, registry: SchemaRegistryClient
 ) -> None:

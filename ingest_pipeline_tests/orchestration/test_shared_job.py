@@ -20,7 +20,7 @@ from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench, failure
 from ingest_pipeline_tests.orchestration.records import Record, prices, temperatures
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 JOB = "sites"
 PRICE, TEMPERATURE = (replace(stream, job=JOB) for stream in sorted(STREAMS, key=lambda stream: stream.name))
 INDOORS = replace(TEMPERATURE, name="indoors", topic="indoors", table="indoors", topic_asset="")

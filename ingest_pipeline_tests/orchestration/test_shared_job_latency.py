@@ -19,7 +19,7 @@ from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench, failure, wait_for
 from ingest_pipeline_tests.orchestration.records import Record, temperatures
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.empty_database]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 JOB = "sites"
 WELL, TROUBLED = ("attic", "cellar"), ("deleted", "locked", "poisoned")
 (TEMPERATURE,) = (stream for stream in STREAMS if stream.name == "temperature")

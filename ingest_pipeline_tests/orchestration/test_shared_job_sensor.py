@@ -26,7 +26,7 @@ from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
 from ingest_pipeline_tests.orchestration.records import prices, temperatures
 
-pytestmark = [pytest.mark.kafka, pytest.mark.empty_database]
+pytestmark = pytest.mark.kafka
 JOB = "sites"
 PRICE, TEMPERATURE = sorted(STREAMS, key=lambda stream: stream.name)
 Make = Callable[..., Bench]

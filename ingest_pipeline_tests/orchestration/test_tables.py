@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from ingest_pipeline import Stream
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.streams import STREAMS
 from ingest_pipeline_tests.orchestration.bench import Bench
 from ingest_pipeline_tests.orchestration.commands import ingest, interruptible
@@ -70,6 +71,7 @@ def test_commands_print_json(make_bench: Make) -> None:
     assert {"ok": True, "what": "table of meter", "message": "as declared"} in checks
 
 
+@pytest.mark.role(Role.OWNER)
 def test_tail_before_there_is_a_table_is_one_line(make_bench: Make) -> None:
     shown = ingest(make_bench(), "tail", "temperature", code=1)
     assert shown.startswith("Error: ")

@@ -11,6 +11,7 @@ import pytest
 from msgspec import Struct, field
 
 from ingest_pipeline.core.fields import AsJson
+from ingest_pipeline.core.roles import Role
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline_tests.orchestration.bench import Bench, metadata
 from ingest_pipeline_tests.orchestration.records import Record
@@ -142,6 +143,7 @@ def test_it_runs_end_to_end(make_bench: Callable[..., Bench], method: str) -> No
     assert bench.tick().skip_message == "caught up: lag 0"
 
 
+@pytest.mark.role(Role.OPERATOR)
 @pytest.mark.kafka
 def test_a_redrive_and_a_replay_give_its_rows_the_same_columns(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench([TRIPS], partitions=1, TRIP_WRITE_METHOD="copy")

@@ -253,16 +253,16 @@ class TestALedgerThatIsAway:
 def test_a_process_without_the_right_to_post_leaves_it_to_the_other_one(
     make_bench: Make, database_url: str, webhook: Webhook
 ) -> None:
-    with PostgresRoles(database_url, [TEMPERATURE]) as made:
-        bench = make_bench(DATABASE_URL=made.url_of(Role.WRITER))
-        bench.produce(with_broken(temperatures(4), 4))
-        bench.drain()
-        metrics = Metrics(replace(bench, clients=clients_of(bench, made.url_of(Role.READER))), webhook.address)
-        tick = Ticks(bench, webhook.address)
-        for _ in range(3):
-            assert metrics() == 0
-            assert metrics.refusal is not None and "permission denied for table alert" in metrics.refusal
-            tick(60)
+    made = PostgresRoles(database_url, [TEMPERATURE])
+    bench = make_bench(DATABASE_URL=made.url_of(Role.WRITER))
+    bench.produce(with_broken(temperatures(4), 4))
+    bench.drain()
+    metrics = Metrics(replace(bench, clients=clients_of(bench, made.url_of(Role.READER))), webhook.address)
+    tick = Ticks(bench, webhook.address)
+    for _ in range(3):
+        assert metrics() == 0
+        assert metrics.refusal is not None and "permission denied for table alert" in metrics.refusal
+        tick(60)
     assert heads(webhook) == ["temperature is degraded"]
 
 
