@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -252,12 +252,11 @@ def test_a_run_of_the_older_code_drains_on_a_table_that_the_newer_code_has_migra
 
 
 def test_ctrl_c_leaves_no_process_of_dagster_dev(pipeline: Pipeline, tmp_path: Path) -> None:
-    with pipeline.feed() as feed:
-        with DagsterDev(tmp_path, pipeline.environ, ["-m", LOCATION]) as dagster:
-            run_id = pipeline.next_owner()
-            end_group(dagster.family, signal.SIGINT)
-        with DagsterDev(tmp_path, pipeline.environ, ["-m", LOCATION]) as dagster:
-            run = dagster.run(run_id)
-            assert (run.status, run.tags[tags.ENDED]) == ("SUCCESS", "signal")
-            pipeline.next_owner(run_id)
-            pipeline.wait_for_all(feed)
+    with pipeline.feed(), DagsterDev(tmp_path, pipeline.environ, ["-m", LOCATION]) as dagster:
+        run_id = pipeline.next_owner()
+        end_group(dagster.family, signal.SIGINT)
+    # The paths in dagster.yaml are relative.
+    with chdir(tmp_path), dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = instance.get_run_by_id(run_id)
+    assert run is not None
+    assert (run.status, run.tags[tags.ENDED]) == (dg.DagsterRunStatus.SUCCESS, "signal")

@@ -1,6 +1,7 @@
 """The demo's Dagster UI in a real browser: what people see and do.
 
-The tests read rendered pages. `make ui-test` saves pictures in docs/images.
+The tests read rendered pages. `make ui-test` saves pictures in docs/images. The tests of prices come late, when a run
+of prices has ended.
 """
 
 from __future__ import annotations
@@ -45,25 +46,6 @@ def test_the_topics_page_says_what_the_sensor_saw_there(ui: Ui) -> None:
         assert int(ends.nth(3).inner_text()) > 0, "its end"
 
 
-def test_a_run_that_its_sensor_launched_has_materialized_prices(ui: Ui) -> None:
-    ui.open_until("/assets/price", ui.row("ended"))
-    expect(ui.row("ended")).to_contain_text("age")
-    assert int(ui.row("rows").get_by_role("cell").last.inner_text()) > 0
-    ui.open_until("/locations/ingest_pipeline.definitions/jobs/drain_price/runs", ui.text("Success"))
-    launched = ui.page.get_by_role("link", name="price_sensor", exact=True)
-    expect(launched.nth(1), "the run that ended and its successor").to_be_visible()
-
-
-def test_the_run_over_time_is_a_picture_in_its_place(ui: Ui) -> None:
-    ui.open_until("/assets/price", ui.row("over_time"))
-    drawn = ui.row("over_time").get_by_alt_text("throughput and latency")
-    expect(drawn).to_be_visible()
-    wait_for("the picture", lambda: drawn.evaluate("image => image.complete && image.naturalWidth > 0"))
-    box = drawn.bounding_box()
-    assert box is not None and box["width"] > 200 and box["height"] > 100
-    ui.picture("over-time", element=ui.row("offsets"))
-
-
 def test_numbers_are_plotted(ui: Ui) -> None:
     ui.open("/assets/temperature")
     ui.button("Plots").click()
@@ -87,13 +69,6 @@ def test_checks_are_green_and_one_warns_of_dead_letters_by_reason(ui: Ui, databa
     expect(ui.text("Succeeded")).to_have_count(len(CHECKS) - 1)
     expect(ui.text("Failed").first).to_be_visible()  # Dagster's word for a warning, too
     ui.picture("checks")
-
-
-def test_prices_are_checked_too(ui: Ui) -> None:
-    ui.open_until("/assets/price?view=checks", ui.text("Succeeded"))
-    for name in CHECKS:
-        expect(ui.text(name).first).to_be_visible()
-    expect(ui.text("Succeeded")).to_have_count(len(CHECKS) - 1)
 
 
 def test_the_stream_that_readme_adds_has_rows_in_its_own_table(ui: Ui, database_url: str) -> None:
@@ -121,6 +96,32 @@ def test_terminate_leaves_a_clean_run_and_another_goes_on(ui: Ui, database_url: 
     expect(ui.text("temperature_sensor").first).to_be_visible()
     wait_for("more rows", lambda: query(database_url, "select count(*) from temperature")[0] > rows)
     assert query(database_url, "select count(*) from ingest.accounting where not accounted") == [0]
+
+
+def test_a_run_that_its_sensor_launched_has_materialized_prices(ui: Ui) -> None:
+    ui.open_until("/assets/price", ui.row("ended"))
+    expect(ui.row("ended")).to_contain_text("age")
+    assert int(ui.row("rows").get_by_role("cell").last.inner_text()) > 0
+    ui.open_until("/locations/ingest_pipeline.definitions/jobs/drain_price/runs", ui.text("Success"))
+    launched = ui.page.get_by_role("link", name="price_sensor", exact=True)
+    expect(launched.nth(1), "the run that ended and its successor").to_be_visible()
+
+
+def test_the_run_over_time_is_a_picture_in_its_place(ui: Ui) -> None:
+    ui.open_until("/assets/price", ui.row("over_time"))
+    drawn = ui.row("over_time").get_by_alt_text("throughput and latency")
+    expect(drawn).to_be_visible()
+    wait_for("the picture", lambda: drawn.evaluate("image => image.complete && image.naturalWidth > 0"))
+    box = drawn.bounding_box()
+    assert box is not None and box["width"] > 200 and box["height"] > 100
+    ui.picture("over-time", element=ui.row("offsets"))
+
+
+def test_prices_are_checked_too(ui: Ui) -> None:
+    ui.open_until("/assets/price?view=checks", ui.text("Succeeded"))
+    for name in CHECKS:
+        expect(ui.text(name).first).to_be_visible()
+    expect(ui.text("Succeeded")).to_have_count(len(CHECKS) - 1)
 
 
 def test_redrive_from_the_launchpad_stores_what_can_be_stored_now(ui: Ui, database_url: str) -> None:
