@@ -18,7 +18,7 @@ from ingest_pipeline_tests.orchestration.bench import query, wait_for
 from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 from ingest_pipeline_tests.orchestration.location import JOBS_FILE, SILENT_TOPIC, SUFFIX
 from ingest_pipeline_tests.orchestration.records import produce, temperatures
-from ingest_pipeline_tests.orchestration.test_kill import Feed, Watch
+from ingest_pipeline_tests.orchestration.test_kill import Feed, note_steps_back, steps_back
 from ingest_pipeline_tests.servers.broker import RealKafka
 
 LOCATION = ["-m", "ingest_pipeline_tests.orchestration.location"]
@@ -115,7 +115,8 @@ def test_nothing_is_lost_or_twice_while_a_stream_moves(kafka_server: RealKafka, 
         "SILENT_RUN_MAX_SECONDS": "10",
         "SILENT_RUN_IDLE_SECONDS": "0",
     }
-    with Watch(feed.url) as watch, DagsterDev(tmp_path, environ, LOCATION) as dagster, Freshness(dagster) as freshness:
+    note_steps_back(feed.url)
+    with DagsterDev(tmp_path, environ, LOCATION) as dagster, Freshness(dagster) as freshness:
         with load(feed):
             wait_for_jobs(dagster, feed, TOGETHER)
             for jobs in (APART, TOGETHER):
@@ -126,5 +127,4 @@ def test_nothing_is_lost_or_twice_while_a_stream_moves(kafka_server: RealKafka, 
         assert {run.status for run in dagster.runs() if run.ended} == {"SUCCESS"}
         wait_for("the silence", lambda: freshness.statuses[-2:] == ["HEALTHY", "DEGRADED"], 240, every=0.5)
     feed.assert_exact()
-    assert watch.looks
-    assert watch.went_back == []
+    assert steps_back(feed.url) == []
