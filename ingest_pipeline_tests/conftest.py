@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _USED = pytest.StashKey[list[str]]()
+_AT_END = pytest.StashKey[ExitStack]()
 _REQUIRE = (
     "REQUIRE_KAFKA",
     "REQUIRE_POSTGRES",
@@ -51,6 +52,7 @@ _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "kafka_cluster", "topic"}
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_USED] = []
+    config.stash[_AT_END] = ExitStack()
     # SIGTERM would end Python without running the fixtures' ends and leave the servers behind. A background job starts
     # with SIGINT ignored. Dagster copies that to SIGTERM, and every server started later would ignore SIGTERM too.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,7 +88,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist reports its servers to the main process."""
+    """A worker of pytest-xdist ends its shared servers, and reports its servers to the main process."""
+    session.config.stash[_AT_END].close()
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["servers"] = session.config.stash[_USED]
 
@@ -155,11 +158,18 @@ def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RealKafka]:
-    """A real Kafka shared by the session. Do not stop it."""
-    with needed("REQUIRE_KAFKA"), choose.real_kafka(tmp_path_factory.mktemp("kafka") / "server") as server:
-        pytestconfig.stash[_USED].append(server.description)
-        yield server
+def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> RealKafka:
+    """A real Kafka shared by the session and all workers of pytest-xdist. Do not stop it.
+
+    It ends with the session, because a fixture's end counts to the time-out of the last test.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(pytestconfig, "workerinput"):
+        folder = folder.parent
+    with needed("REQUIRE_KAFKA"):
+        server = pytestconfig.stash[_AT_END].enter_context(choose.shared_kafka(folder))
+    pytestconfig.stash[_USED].append(server.description)
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ A server named in the environment must work, because then no other is tried. The
 Docker because it is the same real PostgreSQL and ready in a second.
 """
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -83,6 +84,31 @@ def real_kafka(folder: Path) -> Iterator[RealKafka]:
         return
     with own_kafka(folder) as kafka:
         yield kafka
+
+
+@contextmanager
+def shared_kafka(folder: Path) -> Iterator[RealKafka]:
+    """As ``real_kafka``, but one Kafka for all processes that name this folder.
+
+    The first process starts it, and at the end of its block waits for the ends of the others' blocks.
+    """
+    address = folder / "bootstrap_servers"
+    with (folder / "starting").open("a") as starting, (folder / "users").open("a") as users:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        if address.exists():
+            fcntl.flock(users, fcntl.LOCK_SH)
+            fcntl.flock(starting, fcntl.LOCK_UN)
+            with ExternalKafka(address.read_text()) as kafka:
+                yield kafka
+            return
+        with real_kafka(folder / "kafka") as kafka:
+            address.write_text(kafka.bootstrap_servers)
+            fcntl.flock(starting, fcntl.LOCK_UN)
+            yield kafka
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            address.unlink()
+            fcntl.flock(starting, fcntl.LOCK_UN)
+            fcntl.flock(users, fcntl.LOCK_EX)
 
 
 @contextmanager
