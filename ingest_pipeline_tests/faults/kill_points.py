@@ -120,8 +120,10 @@ def mid_copy(death: Death) -> None:
     sent: dict[int, int] = {}
 
     def look(copy: Any, row: tuple[Any, ...]) -> None:
+        if not death.writing:  # a later COPY may get the id of an ended one
+            return
         sent[id(copy)] = sent.get(id(copy), 0) + sum(len(item) for item in row if isinstance(item, str))
-        if death.writing and sent[id(copy)] > _PSYCOPG_BUFFER_BYTES * 1.25:
+        if sent[id(copy)] > _PSYCOPG_BUFFER_BYTES * 1.25:
             flush(copy.connection)  # libpq keeps the end of what it was given
             pid = copy.connection.info.backend_pid
             statement = "select bytes_processed from pg_stat_progress_copy where pid = %s"
