@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 
 from ingest_pipeline.local.server import HOST
 from ingest_pipeline_tests.integration.test_servers import end_offset, produce
@@ -60,6 +61,8 @@ def test_the_second_listener_leads_to_the_address_that_it_was_given(
         cluster.outside[1] = f"{HOST}:{proxy.port}"
         with cluster:
             cluster.create_topic("proxied", 1)
-            produce(cluster.outside[1], "proxied", 3)
+            client = AdminClient({"bootstrap.servers": cluster.outside[1]})  # keeps its connection
+            client.list_topics(timeout=30)
             assert proxy.links() != set()
+            produce(cluster.outside[1], "proxied", 3)
             assert end_offset(cluster.bootstrap_servers, "proxied") == 3
