@@ -83,12 +83,8 @@ class World:
     @contextmanager
     def place(self, refusing: bool) -> Iterator[Place]:
         """A new database with tables, and a new consumer group."""
-        name = f"kill_point_{uuid.uuid4().hex[:12]}"
-        query(self.postgres.url, f"create database {name}")
-        try:
+        with self.postgres.new_database() as name:
             yield Place(self, self.postgres.url_of(name), refusing)
-        finally:
-            query(self.postgres.url, f"drop database {name} with (force)")
 
     def unharmed(self, refusing: bool) -> dict[str, list[Any]]:
         if refusing not in self._unharmed:

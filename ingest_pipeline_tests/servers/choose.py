@@ -66,9 +66,11 @@ class RealPostgres:
                     *identifiers, sql.Identifier(self.strategy)
                 )
             )
-        yield name
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(sql.SQL("drop database {} with (force)").format(identifiers[0]))
+        try:
+            yield name
+        finally:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute(sql.SQL("drop database {} with (force)").format(identifiers[0]))
 
 
 @contextmanager
