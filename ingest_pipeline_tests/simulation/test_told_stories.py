@@ -52,3 +52,16 @@ def test_what_is_left_of_a_cut_log_is_stored_again_as_the_acceptance_says() -> N
     state.accept_loss(start=None, only=None)
     state.teardown()
     assert state.world.count["stored again, as was said"] == 2
+
+
+def test_a_report_about_a_deleted_topic_does_not_end_a_shared_run() -> None:
+    own = settings_of(
+        parallelism=1, batch_size=1, batch_bytes=60, batch_timeout_seconds=0.01, run_idle_seconds=0, retry_seconds=0
+    )
+    state = Simulation()
+    state.begin(own=own, partitions=1, streams=2)
+    state.produce_and_work(partition=0, kinds=[GOOD], points=5)
+    state.produce_and_work(partition=0, kinds=[GOOD], points=15)
+    state.delete_topic(ticks=1, points=5, regrown=[], stream=1)
+    assert not state.world.count["run ended: failed:TopicMissing"]
+    state.teardown()

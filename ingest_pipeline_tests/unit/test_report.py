@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted
+from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted, TopicMissing
 from ingest_pipeline.core.progress import MOST, History, LatencyHistogram, Progress
 from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.orchestration.run.picture import INLINE, picture
@@ -56,7 +56,10 @@ def reporter(
     )
 
 
-@pytest.mark.parametrize("error", [KafkaUnavailable("away"), NotPermitted("a right was taken away")])
+@pytest.mark.parametrize(
+    "error",
+    [KafkaUnavailable("away"), NotPermitted("a right was taken away"), TopicMissing("deleted")],
+)
 def test_a_broker_that_does_not_tell_the_ends_costs_the_lag_alone(error: IngestError) -> None:
     clock, emitted = SettableClock(), list[Any]()
     report = reporter(clock, SilentTopic(error), emitted)

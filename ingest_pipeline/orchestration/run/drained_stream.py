@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
@@ -19,6 +20,7 @@ from ...core.errors import (
     StopStream,
     Superseded,
     TopicChanged,
+    TopicMissing,
 )
 from ...core.lane import Lane, Opening
 from ...core.ledger import Holder
@@ -230,8 +232,9 @@ class DrainedStream:
 
     def targets(self) -> dict[int, int]:
         """Partition → current end, for a run by hand. Partitions whose leader does not answer are left out."""
-        positions = list(self.lane.session.positions)
-        ends = self.context.topic.end_offsets(positions) if positions else {}
+        positions, ends = list(self.lane.session.positions), {}
+        with suppress(TopicMissing):  # the drain sets the stream aside
+            ends = self.context.topic.end_offsets(positions) if positions else {}
         self._silent = sorted(set(positions) - ends.keys())
         return {partition: end.next_offset for partition, end in ends.items()}
 

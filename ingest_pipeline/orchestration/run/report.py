@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from ...core.errors import EnvironmentFault, KafkaUnavailable, NotPermitted
+from ...core.errors import IngestError
 from ...core.ledger import Holder
 from ...core.ports import Clock, Topic
 from ...core.progress import Progress
@@ -135,12 +135,13 @@ class Reporter:
         return metadata
 
     def lag(self, positions: Mapping[int, int]) -> int | None:
-        """Records between the positions and the ends. None if Kafka or a partition's leader does not answer."""
+        """Records between the positions and the ends. None if Kafka or a partition's leader does not answer, or if the
+        topic is missing: a report never ends a run."""
         if not positions:
             return None
         try:
             ends = self._topic.end_offsets(list(positions))
-        except (KafkaUnavailable, NotPermitted) as error:
+        except IngestError as error:
             self._log.warning("lag is not known: %s", error)
             return None
         if silent := positions.keys() - ends.keys():
@@ -160,13 +161,13 @@ def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
 
 def known_row_count(stream_context: StreamContext, log: logging.Logger) -> int | None:
     """Rows of the table by the ledger's counters. None for a stream with `many` or a key, whose counters count records.
-    None without an answer of the ledger, too: the drain reports the outage."""
+    None without an answer of the ledger, too: the drain reports the error."""
     if stream_context.stream.many or stream_context.stream.key:
         return None
     try:
         return stream_context.ledger.row_count()
-    except EnvironmentFault as fault:
-        log.warning("the row count is not known: %s", fault.message)
+    except IngestError as error:
+        log.warning("the row count is not known: %s", error.message)
         return None
 
 
