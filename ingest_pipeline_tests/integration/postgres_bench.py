@@ -97,6 +97,7 @@ class Bench:
         if not self._rights_given:
             self._give_rights()
         writer = Database(sqlalchemy_url(url_of(self.url, Role.WRITER)), self.database.schemas)
+        writer.copy_looks = self.database.copy_looks
         self._cleanup.callback(writer.dispose)
         return writer
 
