@@ -15,7 +15,7 @@ from . import document, many_growth
 from .effort import Effort
 from .system import TOPICS, System, dagster_dev, send_all
 
-_RUN_SECONDS = 60
+_DAY_SECONDS = 86_400
 _POSTGRES = """
 storage:
   postgres:
@@ -26,29 +26,29 @@ storage:
 
 
 def section(running: System, effort: Effort) -> str:
-    seconds = 300.0 * effort.scale
-    runs_a_day = 86_400 // JobSettings().run_max_seconds
+    run_seconds = max(10, round(JobSettings().run_max_seconds * effort.scale))
+    seconds = 1.1 * run_seconds
     rows = []
     for kind in ("SQLite", "PostgreSQL"):
-        runs, database, logs = _growth(running, seconds, postgres=kind == "PostgreSQL")
+        runs, database, logs = _growth(running, run_seconds, seconds, postgres=kind == "PostgreSQL")
         click.echo(f"  {kind}: {runs} runs, {database:.2f} MiB, logs {logs:.2f} MiB")
-        a_day = (database + logs) / runs * runs_a_day
-        rows.append((kind, str(runs), f"{database / runs:.2f}", f"{logs / runs:.2f}", f"{a_day:.0f}"))
-    head = ["storage", "runs", "MiB a run in the database", "MiB a run of compute logs", "MiB a day and stream"]
+        a_day = (database + logs) / len(TOPICS) * _DAY_SECONDS / seconds
+        rows.append((kind, str(runs), f"{database:.2f}", f"{logs:.2f}", f"{a_day:.0f}"))
+    head = ["storage", "ended runs", "MiB in the database", "MiB of compute logs", "MiB a day and stream"]
     return (
-        f"1,000 records a second over two streams for {seconds:.0f} s, with RUN_MAX_SECONDS={_RUN_SECONDS}. A stream at"
-        f" constant\ntraffic and default settings has {runs_a_day} runs a day. `maintenance` deletes old runs.\n\n"
+        f"1,000 records a second over two streams for {seconds:.0f} s with RUN_MAX_SECONDS={run_seconds}, so that each"
+        " stream\nhas one hand-over. `maintenance` deletes old runs.\n\n"
     ) + document.table(head, rows)
 
 
-def _growth(running: System, seconds: float, postgres: bool) -> tuple[int, float, float]:
+def _growth(running: System, run_seconds: int, seconds: float, postgres: bool) -> tuple[int, float, float]:
     """Ended runs, MiB of the database and MiB of compute logs."""
     storage = ""
     if postgres:
         running.execute("CREATE DATABASE dagster")
         url = make_url(running.database_url)
         storage = _POSTGRES.format(host=url.host, port=url.port, user=url.username, password=url.password or "none")
-    with dagster_dev(running, {"RUN_MAX_SECONDS": str(_RUN_SECONDS)}, launcher=storage) as dagster:
+    with dagster_dev(running, {"RUN_MAX_SECONDS": str(run_seconds)}, launcher=storage) as dagster:
         send_all(running, Plan(topics=TOPICS, rate=1000, seconds=15, broken_every=0))
         before, ended = _sizes(running, dagster.folder, postgres), sum(run.ended for run in dagster.runs())
         send_all(running, Plan(topics=TOPICS, rate=1000, seconds=seconds, broken_every=0))
