@@ -158,12 +158,14 @@ class Alerts:
         """Learn the process's own streams and their news from the ledger. Returns the ledger's refusal."""
         if memory.answered_at is None:
             memory.answered_at = now
-        rows, plain = self._clients.alert_rows(), {name: to_plain(news) for name, news in memory.news.items()}
+        rows = self._clients.alert_rows()
         try:
             # The other process could have looked for as long as the ledger has answered.
             takes_over = now - memory.silent_at >= LEASE_SECONDS
             claimed = rows.claim(streams, self._name, LEASE_SECONDS if takes_over else math.inf)
-            together = rows.merge(plain, _merged) if claimed is not None and memory.is_newer else {}
+            together = {}
+            if claimed is not None and memory.is_newer:
+                together = rows.merge({name: to_plain(news) for name, news in memory.news.items()}, _merged)
         except IngestError as error:
             memory.is_newer, memory.silent_at = True, now
             if isinstance(error, NotPermitted):  # an answer: another process may have the right, and posts

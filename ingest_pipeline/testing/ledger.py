@@ -179,8 +179,7 @@ class MemoryLedger(Ledger):
             return [LetterCount(*key, letters) for key, letters in sorted(counts.items())]
 
     def await_topic(self) -> None:
-        with self._database.using():
-            self._table.state = replace(self._table.state, awaited=True)
+        self._change(awaited=True)
 
     def owners(self, partitions: Collection[int]) -> Owners:
         with self._database.using():
