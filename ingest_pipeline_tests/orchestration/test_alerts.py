@@ -141,7 +141,7 @@ class TestServersAway:
         assert [text.split(":")[0] for text in webhook.texts] == ["temperature, price are unknown"]
         webhook.hangs = False
         tick()
-        assert len(webhook.texts) == 2, "nobody knows whether the server took the first one"
+        assert len(webhook.texts) == 2, "the process cannot know whether the server took the first one"
 
     def test_the_address_is_not_in_an_error(self, bench: Bench) -> None:
         with pytest.raises(WebhookRefused) as refused:

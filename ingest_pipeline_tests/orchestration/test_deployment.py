@@ -118,6 +118,24 @@ class Pipeline:
         rows = self.rows() + count
         wait_for("rows", lambda: self.rows() >= rows, every=0.2)
 
+    def print_longest_gap(self, began_at: float) -> None:
+        """Between two commits since this Unix time."""
+        (gap,) = query(self.url, GAP, began_at)
+        print(f"the longest gap between commits is {gap:.2f} s")
+
+
+def replaced(deployment: Deployment, old_id: str, new_id: str) -> tuple[dg.RunRecord, dg.RunRecord]:
+    """The older and the newer run: the only runs, and the older one yielded to a successor of another definition."""
+    records = {record.dagster_run.run_id: record for record in deployment.records(JOB)}
+    assert records.keys() == {old_id, new_id}
+    old, new = records[old_id], records[new_id]
+    assert new.dagster_run.tags[tags.SUCCESSOR] == "definition"
+    assert (old.dagster_run.status, old.dagster_run.tags[tags.ENDED]) == (
+        dg.DagsterRunStatus.SUCCESS,
+        EndReason.YIELDED,
+    )
+    return old, new
+
 
 @pytest.fixture
 def pipeline(kafka_server: RealKafka, database_url: str) -> Pipeline:
@@ -170,18 +188,10 @@ def test_the_runs_of_a_replaced_code_server_commit_until_their_successors_have_s
             deployment.daemon()
         new_id = pipeline.next_owner(old_id)
         pipeline.wait_for_rows(200)
-        (gap,) = query(pipeline.url, GAP, began_at)
-        print(f"the longest gap between commits is {gap:.2f} s")
+        pipeline.print_longest_gap(began_at)
         pipeline.wait_for_all(feed)
-        records = {record.dagster_run.run_id: record for record in deployment.records(JOB)}
-        assert records.keys() == {old_id, new_id}
-        old, new = records[old_id], records[new_id]
-        assert new.dagster_run.tags[tags.SUCCESSOR] == "definition"
+        old, new = replaced(deployment, old_id, new_id)
         assert new.dagster_run.tags[tags.DEFINITION] != old.dagster_run.tags[tags.DEFINITION]
-        assert (old.dagster_run.status, old.dagster_run.tags[tags.ENDED]) == (
-            dg.DagsterRunStatus.SUCCESS,
-            EndReason.YIELDED,
-        )
         assert old.end_time is not None and new.start_time is not None
         assert new.start_time < old.end_time
 
@@ -242,13 +252,9 @@ def test_a_run_of_the_older_code_drains_on_a_table_that_the_newer_code_has_migra
         assert query(pipeline.url, "select site, count(*) from temperature where site is not null group by 1") == [
             ("north", 1)
         ]
-        (gap,) = query(pipeline.url, GAP, began_at)
-        print(f"the longest gap between commits is {gap:.2f} s")
+        pipeline.print_longest_gap(began_at)
         wait_for("the older run's end", lambda: deployment.records(JOB)[-1].dagster_run.is_finished, every=0.5)
-        runs = {record.dagster_run.run_id: record.dagster_run for record in deployment.records(JOB)}
-        assert runs.keys() == {old_id, new_id}
-        assert (runs[old_id].status, runs[old_id].tags[tags.ENDED]) == (dg.DagsterRunStatus.SUCCESS, EndReason.YIELDED)
-        assert runs[new_id].tags[tags.SUCCESSOR] == "definition"
+        replaced(deployment, old_id, new_id)
 
 
 def test_ctrl_c_leaves_no_process_of_dagster_dev(pipeline: Pipeline, tmp_path: Path) -> None:
