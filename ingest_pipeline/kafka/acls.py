@@ -60,6 +60,8 @@ def missing(admin: Admin, topic: str, group: str) -> list[str] | None:
         if error.args[0].code() in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
             return lacking or None
         lacking.append(map_error(error, f"group {group}").message)
+    except TimeoutError:
+        lacking.append(map_error(KafkaError(KafkaError._TIMED_OUT), f"group {group}").message)
     return lacking
 
 

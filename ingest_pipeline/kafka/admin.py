@@ -56,14 +56,16 @@ class Admin:
         self._hint = None
 
     def has_members(self, group: str, timeout_seconds: float = 5.0) -> bool | None:
-        """Whether the group has members now. None when the broker does not answer."""
+        """Whether the group has members now. None when a broker that may know the group does not answer."""
         states = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD, ConsumerGroupState.UNKNOWN)
         try:
             answer = self.client().list_consumer_groups(request_timeout=timeout_seconds)
-            listed = answer.result(timeout_seconds + 1.0).valid
+            groups = answer.result(timeout_seconds + 1.0)
         except (KafkaException, TimeoutError):
             return None
-        return any(listing.group_id == group and listing.state not in states for listing in listed)
+        if any(listing.group_id == group and listing.state not in states for listing in groups.valid):
+            return True
+        return None if groups.errors else False
 
     def fault(self, error: KafkaException, where: str) -> IngestError:
         """The error for a failed request. The client's own report explains a silence, such as a refused login."""

@@ -20,6 +20,8 @@ _URL_SAFE = str.maketrans("+/", "-_")
 """Kafka's tools print a Uuid with these characters."""
 RETRY_SECONDS = 0.1
 MIN_TIMEOUT_SECONDS = 0.1
+_CONTROLLER_TRIES = 20
+"""Questions for another controller. With two brokers all of them give the same answer once in a million times."""
 _has_topic_ids: dict[str, bool] = {}
 """Bootstrap servers → whether the brokers answer questions about topic ids. False: the brokers named no controller and
 did not answer. The process asks such brokers again only if their metadata names a controller."""
@@ -65,10 +67,16 @@ class Metadata:
             f"{self.where(topic)}: the topic has no partitions. Create it, or correct the stream's topic"
         )
 
-    def identities(self, topics: Collection[str], deadline: float) -> dict[str, TopicIdentity | IngestError]:
-        """One description of all topics. The metadata of the first topic adds the cluster's id."""
+    def identities(
+        self, topics: Collection[str], deadline: float, silent_controllers: set[int]
+    ) -> dict[str, TopicIdentity | IngestError]:
+        """One description of all topics. The metadata of the first topic adds the cluster's id.
+
+        Args:
+            silent_controllers: the brokers that did not answer an earlier try. This try may add one.
+        """
         servers, (first, *_) = bootstrap_servers(self._admin.kafka), topics
-        metadata, _ = self.of(first, deadline)
+        metadata = self._with_controller(first, deadline, silent_controllers)
         has_controller = metadata.controller_id in metadata.brokers
         if not has_controller and _has_topic_ids.get(servers) is False:
             return self._identities_without_topic_ids(topics, deadline)
@@ -93,8 +101,22 @@ class Metadata:
                 return self._identities_without_topic_ids(topics, deadline)
             if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
                 return self._identities_without_topic_ids(topics, deadline)
-            identities[topic] = self._admin.fault(description, self.where(topic))
+            identities[topic] = fault = self._admin.fault(description, self.where(topic))
+            if isinstance(fault, KafkaUnavailable):
+                silent_controllers.add(metadata.controller_id)
         return identities
+
+    def _with_controller(self, topic: str, deadline: float, silent: Collection[int]) -> Any:
+        """Metadata with a controller that is not silent, if a broker names one.
+
+        The client sends the next description to the controller in its newest metadata. A broker of a KRaft cluster
+        names a random broker that it can reach, because every broker passes requests on to the controller.
+        """
+        for _ in range(_CONTROLLER_TRIES):
+            metadata, _ = self.of(topic, deadline)
+            if metadata.controller_id not in silent:
+                break
+        return metadata
 
     def _identities_without_topic_ids(
         self, topics: Collection[str], deadline: float

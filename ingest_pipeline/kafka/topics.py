@@ -51,9 +51,10 @@ class KafkaTopics:
 
     def identities(self, topics: Collection[str]) -> dict[str, TopicIdentity | IngestError]:
         deadline = self.deadline()
+        silent_controllers: set[int] = set()
         with self._about(topics):
             while topics:
-                identities = self.metadata.identities(topics, deadline)
+                identities = self.metadata.identities(topics, deadline, silent_controllers)
                 silences = [error for error in identities.values() if isinstance(error, KafkaUnavailable)]
                 if len(silences) < len(identities):
                     return identities

@@ -80,7 +80,10 @@ def _adoption(context: StreamContext, partitions: int) -> Finding:
         taken = adoption(context.topic, group, partitions=range(partitions), stream=name)
     except IngestError as error:
         return Finding(False, what, error.message)
-    if context.clients.admin().has_members(group):
+    running = context.clients.admin().has_members(group)
+    if running is None:
+        return Finding(False, what, f"unknown whether consumers of group {group} still run: a broker does not answer")
+    if running:
         return Finding(
             False,
             what,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted, TopicMissing
@@ -29,7 +29,12 @@ class ScriptedAdmin:
     Attributes:
         after: called after each question about offsets, with its kind.
         kinds: of all questions about offsets.
-        controller: the controller's id, -1 while the cluster has none.
+        controllers: the ids of the controller in one metadata after the other, then from the first again. -1 while the
+            cluster has none.
+        silent: brokers that do not answer a question for descriptions.
+        descriptions: the brokers that were asked for descriptions.
+        groups: the listing of consumer groups, without the groups of silent brokers.
+        group_errors: an error for each broker that did not list its groups.
         described: the topic id that brokers tell, or an error's code.
     """
 
@@ -37,7 +42,11 @@ class ScriptedAdmin:
         self.partitions: Mapping[int, int] = {0: 1, 1: 2}
         self.log: dict[int, dict[str, Answer]] = {p: {BEGIN: (0, 0), END: (5, 3), "time": (2, 1)} for p in (0, 1)}
         self.away = False
-        self.controller = 1
+        self.controllers = [1]
+        self.silent: set[int] = set()
+        self.descriptions: list[int] = []
+        self.groups: list[SimpleNamespace] = []
+        self.group_errors: list[KafkaException] = []
         self.described: str | int = "topic+id/"
         self.after: Callable[[str], None] = lambda _: None
         self.kinds: list[str] = []
@@ -45,10 +54,11 @@ class ScriptedAdmin:
     def list_topics(self, topic: str, timeout: float) -> Any:
         if self.away:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        self.controllers.append(self.controllers.pop(0))
         partitions = {p: SimpleNamespace(leader=leader, error=None) for p, leader in self.partitions.items()}
         return SimpleNamespace(
             cluster_id="cluster",
-            controller_id=self.controller,
+            controller_id=self.controllers[-1],
             brokers={1: None, 2: None},
             topics={topic: SimpleNamespace(error=None, partitions=partitions)},
         )
@@ -71,11 +81,19 @@ class ScriptedAdmin:
 
     def describe_topics(self, topics: Any, request_timeout: float) -> dict[str, Future[Any]]:
         future = Future[Any]()
-        if isinstance(self.described, int):
+        self.descriptions.append(self.controllers[-1])
+        if self.controllers[-1] in self.silent:
+            future.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+        elif isinstance(self.described, int):
             future.set_exception(KafkaException(KafkaError(self.described)))
         else:
             future.set_result(SimpleNamespace(topic_id=self.described, partitions=list(self.partitions)))
         return dict.fromkeys(topics.topic_names, future)
+
+    def list_consumer_groups(self, request_timeout: float) -> Future[Any]:
+        future = Future[Any]()
+        future.set_result(SimpleNamespace(valid=self.groups, errors=self.group_errors))
+        return future
 
     def poll(self, timeout: float) -> None: ...
 
@@ -92,7 +110,7 @@ def client(admin: ScriptedAdmin) -> Admin:
 
 @pytest.fixture
 def topic(client: Admin) -> KafkaTopic:
-    return KafkaTopic(client, TOPIC, timeout_seconds=0.5)
+    return KafkaTopic(client, TOPIC, timeout_seconds=0.3)
 
 
 @pytest.mark.parametrize("offset", [-1001, -1, -2, -1000, None])
@@ -216,16 +234,53 @@ class TestTopicId:
 
     def test_a_moment_without_a_controller_leaves_the_check_on(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
         assert topic.identity().topic_id == "topic-id_"
-        admin.controller, admin.described = -1, KafkaError._TIMED_OUT
+        admin.controllers, admin.described = [-1], KafkaError._TIMED_OUT
         with pytest.raises(KafkaUnavailable):
             topic.identity()
-        admin.controller, admin.described = 1, "another"
+        admin.controllers, admin.described = [1], "another"
         assert topic.identity().topic_id == "another"
 
     def test_an_old_cluster_is_asked_again_once_it_names_a_controller(
         self, admin: ScriptedAdmin, topic: KafkaTopic
     ) -> None:
-        admin.controller, admin.described = -1, KafkaError._TIMED_OUT
+        admin.controllers, admin.described = [-1], KafkaError._TIMED_OUT
         assert topic.identity().topic_id is None
-        admin.controller, admin.described = 1, "topic"
+        admin.controllers, admin.described = [1], "topic"
         assert topic.identity().topic_id == "topic"
+
+    def test_a_silent_broker_is_asked_once(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+        """The brokers of a KRaft cluster name each other as the controller at random."""
+        admin.controllers, admin.silent = [2, 2, 2, 2, 1], {2}
+        assert topic.identity().topic_id == "topic-id_"
+        assert admin.descriptions == [2, 1]
+
+    def test_without_another_controller_the_silent_one_is_asked_again(
+        self, admin: ScriptedAdmin, topic: KafkaTopic
+    ) -> None:
+        admin.silent = {1}
+        with pytest.raises(KafkaUnavailable):
+            topic.identity()
+        assert set(admin.descriptions) == {1}
+        assert len(admin.descriptions) > 1
+
+
+@pytest.mark.parametrize(
+    ("states", "errors", "has_members"),
+    [
+        ([ConsumerGroupState.STABLE], [], True),
+        ([ConsumerGroupState.STABLE], [KafkaException(KafkaError(KafkaError._TIMED_OUT))], True),
+        ([ConsumerGroupState.EMPTY], [], False),
+        ([], [], False),
+        ([], [KafkaException(KafkaError(KafkaError._TIMED_OUT))], None),
+    ],
+)
+def test_members_of_a_group_are_unknown_while_a_broker_that_may_know_them_is_silent(
+    admin: ScriptedAdmin,
+    client: Admin,
+    states: list[ConsumerGroupState],
+    errors: list[KafkaException],
+    has_members: bool | None,
+) -> None:
+    admin.groups = [SimpleNamespace(group_id="theirs", state=state) for state in states]
+    admin.group_errors = errors
+    assert client.has_members("theirs") is has_members
