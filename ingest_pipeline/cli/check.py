@@ -1,7 +1,5 @@
 """`ingest check` and `ingest settings`."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import asdict
 from itertools import chain

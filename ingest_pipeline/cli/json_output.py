@@ -1,7 +1,5 @@
 """The JSON that commands print with --json. docs/operations.md lists the fields."""
 
-from __future__ import annotations
-
 import base64
 import json
 from datetime import UTC, date, datetime

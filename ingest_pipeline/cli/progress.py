@@ -1,7 +1,5 @@
 """Shows running work: on a terminal a bar with rate and time left, elsewhere a line every few seconds."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

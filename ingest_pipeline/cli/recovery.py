@@ -1,7 +1,5 @@
 """`ingest replay` and `ingest accept-loss`: store missing rows again, and go on after lost offsets."""
 
-from __future__ import annotations
-
 import getpass
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """`ingest tail`, `schema`, `grants` and `downgrade`: rows, rights and the ledger's version in PostgreSQL."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

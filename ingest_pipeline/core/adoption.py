@@ -1,7 +1,5 @@
 """ADOPT_GROUP: the offsets of another consumer group that a new stream takes over."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 

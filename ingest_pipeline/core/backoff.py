@@ -1,7 +1,5 @@
 """Waits between retries, up to a deadline."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Cuts a partition's log into batches."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Finds a ledger that went back behind the offsets it had committed for its own group."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from .adoption import listed

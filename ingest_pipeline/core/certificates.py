@@ -1,7 +1,5 @@
 """The reason why a server's certificate is refused. Clients' libraries only say that the verification failed."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 

@@ -1,7 +1,5 @@
 """Values of settings with two choices. The value is the setting's text."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

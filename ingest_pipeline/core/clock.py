@@ -1,7 +1,5 @@
 """The machine's clock."""
 
-from __future__ import annotations
-
 import time
 
 

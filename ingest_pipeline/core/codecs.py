@@ -1,7 +1,5 @@
 """How the bytes of a record become an event of a given type. One codec for each kind of format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """An event table's columns. CREATE TABLE, COPY, the checks and the asset use the same list."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum

@@ -1,7 +1,5 @@
 """CSV lines → mappings."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 

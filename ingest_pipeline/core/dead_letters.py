@@ -1,7 +1,5 @@
 """Message → dead letter: the original bytes, the coordinates and the reason of the refusal."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ with more than six decimals goes straight to the second try, because msgspec rou
 type or a JSON path, never a value.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal

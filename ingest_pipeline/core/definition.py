@@ -4,8 +4,6 @@ The text changes with everything that decides about a record: types, constraints
 code of checks and everything that the checks use. Docstrings, descriptions and comments are left out.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import types

@@ -5,8 +5,6 @@ exactly: PostgreSQL gets the text. The text is also decoded, to check the declar
 does not check UTF-8 in skipped text.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The drain loop: record → row → batch → transaction → position, until there is a reason to end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass

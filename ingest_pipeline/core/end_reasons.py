@@ -1,7 +1,5 @@
 """Why a run ends by itself, as stored in the run's tag and shown in its metadata."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

@@ -4,8 +4,6 @@ An event takes a part of its envelope as a field. The field's key in the record 
 for Debezium, as in Debezium's own flattening, and `ce_id` for CloudEvents, as in the headers of its Kafka binding.
 """
 
-from __future__ import annotations
-
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The keys of a JSON object that the event does not declare."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import msgspec

@@ -1,7 +1,5 @@
 """Small batches for slow tables: the other streams of a run wait only briefly for every transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median

@@ -3,8 +3,6 @@
 Binary COPY checks no types, so the writer compares the columns' OIDs before its first batch (postgres/schema.py).
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Collection
 from dataclasses import dataclass

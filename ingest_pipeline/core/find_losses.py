@@ -7,8 +7,6 @@ Holes inside the log (transaction markers, compaction) are no loss. Three cases 
 - The positions in the ledger belong to another topic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from .errors import KafkaUnavailable

@@ -1,7 +1,5 @@
 """Formats of a record's value. A format says how bytes become the fields of an event."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import Any

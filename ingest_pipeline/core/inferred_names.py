@@ -1,7 +1,5 @@
 """Keys of JSON objects → names of fields, columns and classes."""
 
-from __future__ import annotations
-
 import keyword
 import re
 import unicodedata

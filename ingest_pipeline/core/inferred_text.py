@@ -1,7 +1,5 @@
 """Inferred fields → the text of a Struct in Python, or of a defs.yaml."""
 
-from __future__ import annotations
-
 import keyword
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """The remedy for values other than a JSON object. Only the path of refused records calls the module."""
 
-from __future__ import annotations
-
 import msgspec
 
 from .reasons import UNDECODABLE

@@ -1,7 +1,5 @@
 """The rows of a list that decide about their keys, with the result of writing row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count

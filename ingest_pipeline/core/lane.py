@@ -1,7 +1,5 @@
 """A stream of a drain: its open batch, its positions, its counts, and its reason to stop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Values of the ledger's ports: snapshot, owners, accounts, counts of a replay or redrive, and a filter of letters."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Data loss: Kafka no longer holds the next offset that the ledger expects. Values and errors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime

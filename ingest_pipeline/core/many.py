@@ -4,8 +4,6 @@ The EventRow of a record with several events ends with its elements instead of a
 a table row of every element: everything else, from the positions to the dead letters, counts records.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """Value → the elements of an EventRow, where a record may hold several events."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import Any

@@ -1,7 +1,5 @@
 """Whether a stream's options fit together, its event and its table."""
 
-from __future__ import annotations
-
 import re
 import zoneinfo
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Takes ownership of partitions, also from a run that is about to end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 
 from .ledger import HandoverRequest, Holder

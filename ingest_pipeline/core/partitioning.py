@@ -1,7 +1,5 @@
 """Partitions by event_time: their bounds, and whether a stream's options allow them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum

@@ -3,8 +3,6 @@
 kafka/ implements the ports, and testing/ implements them in memory. One contract suite tests both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """Counts of a run, its latency and its rows over time, for its reports. All in bounded memory."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Reasons of refusals. A reason names a type or a JSON path, never a value."""
 
-from __future__ import annotations
-
 import re
 
 import msgspec

@@ -1,7 +1,5 @@
 """What becomes of a record's key and headers: columns, which follow STAMP in an EventRow, or parts of the value."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

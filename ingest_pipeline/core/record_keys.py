@@ -1,7 +1,5 @@
 """The key columns of a record without a row: a tombstone, or a change event about a deleted row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Writes, heartbeats and reconnections on the lanes' shared connection."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 
 from .backoff import Backoff

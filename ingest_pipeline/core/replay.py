@@ -1,7 +1,5 @@
 """Replay: read a range of one partition again, beside the live drain, and store only missing rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The roles that share the work. Every role has its own rights in PostgreSQL and Kafka."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

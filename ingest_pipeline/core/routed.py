@@ -1,7 +1,5 @@
 """Value → the last items of an EventRow, for a stream with several tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

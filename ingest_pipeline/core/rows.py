@@ -3,8 +3,6 @@
 CPU per record of 90 bytes on one core with msgspec 0.22: 0.8 µs by columns, 1.0 µs record by record.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Lanes unable to go on for now, and when to try again."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Finds where a stream begins, and compares the topic with the ledger's positions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Several streams: their unique names and their jobs."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass

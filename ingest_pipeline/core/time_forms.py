@@ -1,7 +1,5 @@
 """How a field's time is written, where a record does not use ISO 8601."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta

@@ -4,8 +4,6 @@
 date and time, even a digit or a sign.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 

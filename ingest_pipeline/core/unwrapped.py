@@ -1,7 +1,5 @@
 """Values that hold an event inside something else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 

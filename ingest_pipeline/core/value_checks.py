@@ -1,7 +1,5 @@
 """Checks of decoded values that every format shares. A reason names a JSON path, never a value."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -6,8 +6,6 @@ because it cannot know whether the first one lives. Once the ledger answers, eve
 the process that the row names posts the end.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The lines of `ingest check` about a stream's topic, and about ADOPT_GROUP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from ..core.adoption import adoption

@@ -1,7 +1,5 @@
 """The lines of `ingest check`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """The rights of a role, as lines for psql and a shell."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from ..core.roles import Role

@@ -1,7 +1,5 @@
 """A stream's level and problems, as a function of its snapshot: no server, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -4,8 +4,6 @@ A sensor notes in the ledger since when a partition waits. Without a sensor only
 These times can prove a record old, but not young, because a producer's clock may be ahead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,5 @@
 """The level of a stream's status, and of an error."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import IntEnum
 

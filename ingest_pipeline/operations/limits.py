@@ -1,7 +1,5 @@
 """Settings → the values of core that limit records, batches and refusals."""
 
-from __future__ import annotations
-
 from ..core.batch import BatchLimits
 from ..core.dead_letter_limit import LetterLimits
 from ..core.record_keys import RecordKeys

@@ -1,7 +1,5 @@
 """Loads the lines of a file into a stream's table, by the stream's decoder, writer and dead letters."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing

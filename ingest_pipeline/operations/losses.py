@@ -1,7 +1,5 @@
 """How run and CLI show losses to an operator, and accept losses under ownership."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing

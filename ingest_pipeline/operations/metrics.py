@@ -1,7 +1,5 @@
 """Every stream's position and health over HTTP. A request asks ledger and brokers, so no run has to be alive."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

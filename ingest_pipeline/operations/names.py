@@ -1,7 +1,5 @@
 """The names of a job and its sensor in Dagster. The argument is the `job` of the streams."""
 
-from __future__ import annotations
-
 
 def job_name(job: str) -> str:
     return f"drain_{job}"

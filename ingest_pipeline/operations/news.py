@@ -1,7 +1,5 @@
 """What alerts say about the streams, as a function of their problems then and now: no server, no clock."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """A partition in a stream's status: its position, owner and refused records."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Every partition's figures, from the answers of a stream's snapshot."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..core.ledger import LedgerSnapshot, LetterCount

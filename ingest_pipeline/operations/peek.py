@@ -1,7 +1,5 @@
 """Which of a stream's next records would be refused. Reads only: no position and no group offset moves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What is wrong with a stream: a kind for alerts, a message for people, and what to do."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum

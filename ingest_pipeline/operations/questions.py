@@ -1,7 +1,5 @@
 """Questions to PostgreSQL and Kafka about several streams. A silent server is asked once, and not for every stream."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..core.behind_group import behind_group

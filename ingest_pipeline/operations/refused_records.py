@@ -1,7 +1,5 @@
 """A stream's open dead letters: the questions, and the judgement."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """A replay for job and CLI: the offsets to replay, and the run over the ranges."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A topic's newest records, and the fields of an event that reads them. No consumer group notices."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass

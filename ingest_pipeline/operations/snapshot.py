@@ -1,7 +1,5 @@
 """All answers about a stream at a moment. Values only: status.py asks, judgement.py judges."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime

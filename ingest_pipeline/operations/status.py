@@ -1,7 +1,5 @@
 """Every stream's status: the questions are asked here, and judgement.py judges the answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 

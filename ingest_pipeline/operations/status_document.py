@@ -1,7 +1,5 @@
 """The statuses as a JSON document, for `ingest status --json` and `/status`. docs/operations.md explains the fields."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 Producers' clocks do not count, because the times in their records may lie years back or hours ahead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

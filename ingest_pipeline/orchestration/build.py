@@ -1,7 +1,5 @@
 """Makes Dagster definitions from streams, for this code location or for another project."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import dagster as dg

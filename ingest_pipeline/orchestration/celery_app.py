@@ -3,8 +3,6 @@
 The broker and all other settings come from the run launcher in dagster.yaml, so both sides always agree.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Asset checks of a stream. Runs, the sensor and people in the UI evaluate them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias

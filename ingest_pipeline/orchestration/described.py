@@ -1,7 +1,5 @@
 """Describes a table asset before any run: columns, queries to paste, freshness."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg

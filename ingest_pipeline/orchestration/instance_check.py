@@ -1,7 +1,5 @@
 """`ingest check`: whether the configuration of Dagster's instance suits the streams."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

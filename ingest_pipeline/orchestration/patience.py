@@ -3,8 +3,6 @@
 A process starts in seconds. A container or a busy queue needs minutes. Slow recent starts lengthen the waits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from .view import LEAD_SECONDS, START_GRACE_SECONDS, Patience, RunView

@@ -1,7 +1,5 @@
 """A run coordinator for launchers that end a run without a word to Dagster, such as Celery's."""
 
-from __future__ import annotations
-
 import dagster as dg
 from dagster._core.run_coordinator import DefaultRunCoordinator
 

@@ -1,7 +1,5 @@
 """The runs of a job that drains, in Dagster's storage."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Why sensors do not look, by Dagster's storage. Asked only while a stream suffers: Dagster's import is slow."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

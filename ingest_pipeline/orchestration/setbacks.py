@@ -1,7 +1,5 @@
 """Setbacks are runs that ended without progress. Setbacks in a row lengthen the wait before the next run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from ..core.end_reasons import EndReason

@@ -1,7 +1,5 @@
 """The exceptions of Dagster's storages."""
 
-from __future__ import annotations
-
 import sqlite3
 from functools import cache
 from importlib import import_module

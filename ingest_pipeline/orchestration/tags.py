@@ -1,7 +1,5 @@
 """Run tags and names. The sensor describes a run's task in tags, and users filter the Runs page by tags."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

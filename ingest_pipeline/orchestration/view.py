@@ -1,7 +1,5 @@
 """The input and the output of a sensor tick's decision. Values only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Accepts a data loss: records the gap and moves the position past it, in one transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The streams' posted problems in the ledger. A stream's row names the process that posts its alerts."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """Names the sessions blocking a migration."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any

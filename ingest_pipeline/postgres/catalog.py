@@ -1,7 +1,5 @@
 """Facts from PostgreSQL's catalog: columns, keys, where rows go, and whether they survive a crash."""
 
-from __future__ import annotations
-
 from sqlalchemy import Connection, text
 
 from ..core.stream import Stream

@@ -1,7 +1,5 @@
 """The column types of an existing table that can take a stream's values, and how."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal

@@ -4,8 +4,6 @@ A difference stops the stream, because rows could not be stored or would change 
 an addition to the table that works, but may change or refuse rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, Row

@@ -4,8 +4,6 @@ A value that a column cannot hold unchanged raises an error, and the record beco
 round or cut some of these values, and the driver would write other bits.
 """
 
-from __future__ import annotations
-
 import decimal
 import struct
 from collections.abc import Callable

@@ -5,8 +5,6 @@ engine's event `do_executemany` use COPY. SQLAlchemy raises `do_execute` for a l
 both. Binary COPY checks no types. postgres/schema.py compares the columns' OIDs before the first batch of a connection.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import length_hint

@@ -1,7 +1,5 @@
 """Detects whether a COPY makes progress, by comparing two looks at PostgreSQL's progress view."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from datetime import datetime

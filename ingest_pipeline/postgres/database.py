@@ -1,7 +1,5 @@
 """Connections: a pool for queries, and single detached connections for runs that write."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """Lists, redrives and discards dead letters."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict

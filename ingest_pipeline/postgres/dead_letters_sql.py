@@ -1,7 +1,5 @@
 """The statements of dead_letters.py and letter_retention.py."""
 
-from __future__ import annotations
-
 from sqlalchemy import TextClause
 
 from .sql import Schemas

@@ -5,8 +5,6 @@ The SQLSTATE classes come from appendix A of PostgreSQL 18's manual. Messages ne
 both quote rows.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

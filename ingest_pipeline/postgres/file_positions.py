@@ -5,8 +5,6 @@ statements that compare positions with Kafka leave negative partitions out. `top
 the number of its first lines and their hash, such as `3:9f86d0…`.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 from sqlalchemy import text

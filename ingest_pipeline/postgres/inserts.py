@@ -3,8 +3,6 @@
 Rows for a table that exists have no Kafka coordinates, and each value has its column's type.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any

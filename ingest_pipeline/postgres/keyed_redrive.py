@@ -1,7 +1,5 @@
 """A redriven dead letter of a keyed stream. It never replaces or brings back what a newer record decided."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The ledger outside a run: read, begin, pause."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The ledgers of several streams, read by a few statements in one transaction."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence

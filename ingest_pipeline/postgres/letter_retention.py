@@ -1,7 +1,5 @@
 """Purges dead letters that were settled long ago. Open letters are never purged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ A key is 64 bits of (oid of the position table, stream, partition, kind). The ow
 call would hold back VACUUM.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass

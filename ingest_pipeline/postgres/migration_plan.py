@@ -1,7 +1,5 @@
 """What `ingest migrate` would do, as SQL. Changes nothing and locks nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, text

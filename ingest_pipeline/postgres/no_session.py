@@ -5,8 +5,6 @@ message after PQsetErrorVerbosity, which psycopg does not offer. `_answer` there
 through ctypes. Server messages are no substitute, because they are translated.
 """
 
-from __future__ import annotations
-
 import ctypes
 import re
 import select

@@ -1,7 +1,5 @@
 """Dead letters whose row a newer record wrote or deleted."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Makes and drops the partitions of tables partitioned by event_time."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from typing import Any

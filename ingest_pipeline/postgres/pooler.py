@@ -4,8 +4,6 @@ A run's advisory locks belong to a session. A pooler in transaction or statement
 so the locks would stay behind on a session that lives on.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import psycopg

@@ -1,7 +1,5 @@
 """Looks up the rows of a batch in the event table, after triggers, rules and partitions have acted."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection

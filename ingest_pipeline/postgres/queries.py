@@ -1,7 +1,5 @@
 """Queries to paste into psql. The module works without SQLAlchemy, which definitions do not load."""
 
-from __future__ import annotations
-
 from ..core.column_names import TableName
 from ..core.stream import Stream
 

@@ -5,8 +5,6 @@ chunks, because a COPY wastes all rows after its first failure. The line is only
 after failing alone, or for violating a rule about the row alone. Without a line the list is halved.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from sqlalchemy import Connection

@@ -1,7 +1,5 @@
 """Compares the rights of the connected role with the rights that drains, commands and jobs need."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, TextClause, text

@@ -1,7 +1,5 @@
 """The rights of every role in PostgreSQL, printed by `ingest grants` and tried by `ingest check`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Checks of server, database and role for `ingest check`. Every finding is a line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, text

@@ -1,7 +1,5 @@
 """The ledger session of one stream: ownership and positions on the run's writing connection."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace

@@ -4,8 +4,6 @@
 `default_transaction_read_only` keeps its default, because the parameter may fence a replaced primary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from sqlalchemy import text

@@ -1,7 +1,5 @@
 """Puts the names of schemas and tables into SQL statements."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The statements of a batch's transaction, rendered once for a ledger and a stream, with all names quoted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """The changes that `ingest migrate` makes to a table, because they lose no value and refuse no row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

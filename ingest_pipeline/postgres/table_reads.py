@@ -1,7 +1,5 @@
 """Reads a stream's table: its declaration, its newest rows, and their number."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """SQLAlchemy tables of the ledger and of the streams. Only migrations/ creates the ledger's tables."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import psycopg

@@ -1,7 +1,5 @@
 """Rows of a keyed stream: sent to a temporary table, then merged into the event table by a single statement."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

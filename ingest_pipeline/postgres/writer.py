@@ -1,7 +1,5 @@
 """One batch, one transaction."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The writing connection of a run, which the ledger sessions of the run's streams share."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Avro records → mappings, read with the schema of the record's writer."""
 
-from __future__ import annotations
-
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

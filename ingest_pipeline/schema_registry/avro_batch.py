@@ -5,8 +5,6 @@ an Avro array, and times are read as numbers. Random bytes behind every record s
 a damaged record cannot take bytes of the next record.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """An Avro schema → the fields of an event for records of the schema."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 Protobuf matches fields by number, so the class can read records of older and newer schemas without asking the registry.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property

@@ -1,7 +1,5 @@
 """DATABASE_URL: the check of its form, its form for SQLAlchemy, its masked form. No message quotes a secret."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Settings that a stream declares: `Stream("price", Price, settings={"batch_size": 5000})`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 

@@ -1,7 +1,5 @@
 """Settings as rows of text for `ingest settings` and for docs/configuration.md. Secrets are masked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal

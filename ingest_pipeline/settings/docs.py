@@ -3,8 +3,6 @@
 With `--check FILE` the command prints one line and exits with 1 if the file differs from the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The settings that every job may override: runs and the sensor."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """KAFKA_* variables → librdkafka properties. KAFKA_SECURITY_PROTOCOL sets `security.protocol`."""
 
-from __future__ import annotations
-
 import importlib.resources
 import re
 from collections.abc import Collection, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Checks across several Kafka settings, and the names of Kafka settings in other programs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

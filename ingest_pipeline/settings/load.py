@@ -1,7 +1,5 @@
 """Environment variables → frozen, validated settings. Only a call reads the environment, never an import."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

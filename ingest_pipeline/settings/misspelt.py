@@ -1,7 +1,5 @@
 """Misspelt settings: variables without an effect whose names resemble a setting."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 

@@ -3,8 +3,6 @@
 A field's description is the only source of docs/configuration.md and of `ingest settings`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """X_FILE: the file that holds the secret X, as Docker and Kubernetes mount secrets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

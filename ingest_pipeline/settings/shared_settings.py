@@ -1,7 +1,5 @@
 """The settings of the whole deployment."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal, Self
 

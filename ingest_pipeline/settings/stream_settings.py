@@ -1,7 +1,5 @@
 """The settings that every stream may override: batches, records, reports and checks."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The list of streams that INGEST_STREAMS names. Without the variable, the list in streams.py."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

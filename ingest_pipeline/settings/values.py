@@ -4,8 +4,6 @@ A validator's ValueError has a reason if the form alone does not explain the ref
 which may be a secret.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

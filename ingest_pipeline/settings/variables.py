@@ -1,7 +1,5 @@
 """The environment variables of the fields: BATCH_SIZE for `batch_size`, PRICE_BATCH_SIZE for the stream `price`."""
 
-from __future__ import annotations
-
 from .job_settings import JobSettings
 from .shared_settings import SharedSettings
 from .stream_settings import StreamSettings

@@ -1,7 +1,5 @@
 """Accepting a data loss on a MemoryDatabase."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..core.loss import Acceptance

@@ -7,8 +7,6 @@ source.assign("price", {0: NextOffset(0), 1: NextOffset(0)})
 source.read(100, 0.25)["price"]
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

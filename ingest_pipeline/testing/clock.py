@@ -1,7 +1,5 @@
 """A clock that only a test moves, and an executor without threads for such a clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any

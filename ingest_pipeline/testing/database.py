@@ -7,8 +7,6 @@ Tests script the faults of coming writes:
     database.check("price", "positive", lambda row: row[5] > 0)   # as a CHECK constraint would
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator

@@ -1,7 +1,5 @@
 """The table of a keyed stream in a MemoryDatabase."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

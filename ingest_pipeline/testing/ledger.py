@@ -1,7 +1,5 @@
 """The ledger outside a run, on a MemoryDatabase."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

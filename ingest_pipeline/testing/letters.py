@@ -1,7 +1,5 @@
 """Redriving and discarding the dead letters of a MemoryDatabase, and replaying its missing rows."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

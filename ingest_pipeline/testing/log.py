@@ -1,7 +1,5 @@
 """The log of a partition in memory, with the gaps that a reader of Kafka can meet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The ledger session of one stream on a MemoryDatabase."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace

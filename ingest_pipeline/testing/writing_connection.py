@@ -1,7 +1,5 @@
 """The writing connection of a run on a MemoryDatabase."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from ..core.ledger import HandoverRequest

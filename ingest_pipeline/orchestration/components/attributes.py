@@ -1,7 +1,5 @@
 """The attributes of a stream in YAML → a Stream, with the names and meanings of Stream's own."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import re

@@ -1,7 +1,5 @@
 """Decides which results of a stream's checks a run reports."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A stream drained by a run: its beginning, its losses, its reports, its checks and its failure."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress

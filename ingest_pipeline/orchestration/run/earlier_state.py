@@ -1,7 +1,5 @@
 """Warns that the database has lost commits, for example by a restored backup."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What a run of several streams reads at its start about all of them, by a few questions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ...core.errors import IngestError

@@ -1,7 +1,5 @@
 """Writes a run's events to Dagster's storage. The run goes on while this storage is full, locked or unreachable."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping
 from logging import Logger

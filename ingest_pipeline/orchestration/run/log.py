@@ -1,7 +1,5 @@
 """Log lines of a run: logfmt or JSON on stderr, which Dagster keeps as the run's compute log."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -1,7 +1,5 @@
 """Ownership of a run's partitions: how long a run waits for owners, and the names of the owners in its reports."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """Draws a run's throughput and latency over time as a picture for a Markdown value."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from urllib.parse import quote
 

@@ -1,7 +1,5 @@
 """Prepares the streams of a run, and connects a shared run before."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress

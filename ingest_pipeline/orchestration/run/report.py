@@ -1,7 +1,5 @@
 """Reports a run's progress as metadata, log lines and observations. Numeric keys never change their name or unit."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any

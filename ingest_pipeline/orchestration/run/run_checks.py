@@ -1,7 +1,5 @@
 """The checks of a run's streams, evaluated by one look beside the drain."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future

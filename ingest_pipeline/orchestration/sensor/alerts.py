@@ -1,7 +1,5 @@
 """The sensor that posts alerts. Silent while Dagster's daemon is down."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A sensor's memory between two ticks, and times of other clocks converted to the sensor's own clock."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from datetime import datetime

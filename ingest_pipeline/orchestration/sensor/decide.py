@@ -1,7 +1,5 @@
 """A tick's decision as a pure function of its view: no Dagster, no clock, no connection."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 

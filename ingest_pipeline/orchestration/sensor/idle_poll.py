@@ -1,7 +1,5 @@
 """Polls an idle topic between Dagster's 5-second sensor ticks, to notice a new record within POLL_SECONDS."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar

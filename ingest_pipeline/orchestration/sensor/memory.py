@@ -1,7 +1,5 @@
 """What a sensor's process remembers about the streams of its job between two ticks."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterable

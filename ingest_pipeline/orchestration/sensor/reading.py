@@ -1,7 +1,5 @@
 """Reads what a tick decides on: the ledger of all streams first, then Kafka, then Dagster."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

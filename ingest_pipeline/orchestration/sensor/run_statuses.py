@@ -1,7 +1,5 @@
 """Statuses that a sensor reports to Dagster for runs without a working process."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import dagster as dg

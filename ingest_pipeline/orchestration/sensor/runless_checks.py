@@ -1,7 +1,5 @@
 """Asset checks evaluated by the sensor, because a lost, paused or failing stream has no run to evaluate them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 

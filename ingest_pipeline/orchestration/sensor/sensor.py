@@ -1,7 +1,5 @@
 """A job's sensor: compares lag with the runs that drain and launches runs. The sensor consumes no records."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """Lets a few runs start at a time, the longest waiting first, because starts compete for the machine's processors."""
 
-from __future__ import annotations
-
 import math
 import os
 import threading

@@ -1,7 +1,5 @@
 """The state of a shard of several streams in one line."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..view import Share

@@ -1,7 +1,5 @@
 """Questions to Kafka about the topics of a job, in a single request."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 
 from ...core.errors import IngestError

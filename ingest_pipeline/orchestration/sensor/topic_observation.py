@@ -4,8 +4,6 @@ Dagster never deletes an event without a run. The sensor therefore asks the brok
 an observation only when a figure has changed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import json
