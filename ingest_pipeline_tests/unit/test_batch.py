@@ -240,34 +240,3 @@ def test_no_position_advances_at_the_end() -> None:
         decode_batch([], {0: NextOffset(5)}, positions(5), decode=JsonDecoder(READING).decode, rules=RecordRules())
         is None
     )
-
-
-class Stamped(MemoryMessage):
-    """A message with a given kind of timestamp."""
-
-    def __init__(self, offset: int, kind: int, timestamp_ms: int) -> None:
-        super().__init__(0, offset, 0, good())
-        self._stamp = kind, timestamp_ms
-
-    def timestamp(self) -> tuple[int, int]:
-        return self._stamp
-
-
-def test_an_unusable_kafka_timestamp_is_null() -> None:
-    stamps = [(0, 0), (1, 2**62), (2, 946_684_800_001), (1, -2), (1, -1)]
-    records: list[Message] = [Stamped(offset, *stamp) for offset, stamp in enumerate(stamps)]
-    stamps_read = [row[3] for row in make_batch(positions(0), records).rows]
-    assert stamps_read == [None, None, 1000, (-2 - 946_684_800_000) * 1000, None]
-
-
-def test_a_reader_reads_from_the_in_memory_broker() -> None:
-    broker, clock = MemoryBroker({"reading": 1}), SettableClock()
-    for _ in range(3):
-        broker.append("reading", 0, b"x")
-    read = of_broker(broker, clock)
-    reading = Reading(read, BatchLimits(2, 1000, 1.0), clock)
-    seen = []
-    for _ in range(10):
-        taken = reading.read()
-        seen += offsets(taken) if taken else []
-    assert seen == [0, 1, 2]

@@ -369,9 +369,6 @@ class TestGhosts:
         """The run may work on another asset for hours."""
         assert self.decide({RUN: LONG_AGO}, active=[by_hand()]).failed_ghosts == []
 
-    def test_a_ghost_does_not_delay_its_shard(self) -> None:
-        assert self.decide({}).launches == LAUNCH
-
     def test_a_run_never_submitted_is_a_ghost(self) -> None:
         created = run(status="NOT_STARTED", started_at=NOW)
         assert self.decide({}, NOW + 29, active=[created]).ghosts_seen == {}

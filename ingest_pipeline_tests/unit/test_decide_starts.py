@@ -22,7 +22,6 @@ from ingest_pipeline.orchestration.view import (
 from ingest_pipeline_tests.unit.dagster_model import NEVER, DagsterModel
 from ingest_pipeline_tests.unit.test_decide import (
     LAUNCH,
-    NEW,
     NOW,
     OLD,
     OTHER,
@@ -231,9 +230,6 @@ class TestPatience:
         opened = view(active=[run(started_at=NOW - 40)], patience=Patience(opening=60))
         assert decide(opened).launches == []
         assert decide(opened).skip_reasons == ["run 1a2b3c4d is starting; lag 1,234"]
-
-    def test_the_usual_run_has_the_current_definition(self) -> None:
-        assert run().definition == NEW
 
 
 DAY = 86_400.0

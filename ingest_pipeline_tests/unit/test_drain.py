@@ -320,15 +320,6 @@ def test_verify_is_called_again_after_a_missing_answer() -> None:
     assert scene.drain().run() == "partitions-added"
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_short_fault_loses_no_record(fault: Fault) -> None:
-    scene = Scene()
-    scene.produce(25)
-    scene.database.script(None, fault)
-    assert scene.drain().run() == "caught-up"
-    assert (scene.rows, scene.ledger.positions()[0].dead_letters) == (25, 0)
-
-
 def test_a_lasting_fault_fails_the_run_after_the_retry_time_and_loses_nothing() -> None:
     scene = Scene()
     scene.produce(25)

@@ -18,7 +18,6 @@ from ingest_pipeline.core.errors import (
     DataLoss,
     DeadLetterLimit,
     IngestError,
-    KafkaUnavailable,
     SchemaRegistryUnavailable,
     TableBusy,
     TopicChanged,
@@ -436,21 +435,6 @@ def test_a_lost_connection_is_opened_again_for_all_streams(fault: Fault) -> None
     assert weather.run() == "caught-up"
     assert weather.rows == dict.fromkeys(NAMES, 25)
     assert weather.failures == []
-
-
-def test_a_database_away_for_longer_than_the_retries_fails_the_run() -> None:
-    weather = Weather(limits=replace(LIMITS, retry_seconds=5))
-    weather.produce(5)
-    weather.database.reachable = False
-    with pytest.raises(IngestError, match="not reachable"):
-        weather.run()
-
-
-def test_kafka_away_fails_the_run() -> None:
-    weather = Weather()
-    weather.broker.set_unavailable(True)
-    with pytest.raises(KafkaUnavailable):
-        weather.run()
 
 
 def test_a_run_whose_streams_all_failed_keeps_the_error_of_each() -> None:

@@ -35,14 +35,6 @@ class TestCommits:
         stage.source.acknowledge(TOPIC, {1: NextOffset(3)})
         assert [(commit.partition, commit.offset) for commit in stage.client.commits[1]] == [(0, 7), (1, 3)]
 
-    def test_closing_sends_the_rest(self, stage: Stage) -> None:
-        stage.source.acknowledge(TOPIC, {0: NextOffset(6)})
-        stage.client.answer()
-        stage.source.acknowledge(TOPIC, {0: NextOffset(8)})
-        stage.source.close()
-        assert [commit[0].offset for commit in stage.client.commits] == [6, 8]
-        assert stage.client.closed
-
     def test_a_refused_commit_has_no_consequence(self, stage: Stage) -> None:
         stage.client.refusal = KafkaError._STATE
         stage.source.acknowledge(TOPIC, {0: NextOffset(6)})
@@ -90,14 +82,6 @@ class TestCommitsOfSeveralGroups:
             stage.read_all([])
         assert [consumer.config["group.id"] for consumer in stage.committing] == [f"group-{TOPIC}"] * 3
         assert all(consumer.closed for consumer in stage.consumers[1:])
-
-    def test_closing_sends_the_rest_of_every_group(self) -> None:
-        stage = Stage(*(f"t{number}" for number in range(20)))
-        for number in range(20):
-            stage.source.acknowledge(f"t{number}", {0: NextOffset(number)})
-        stage.source.close()
-        commits = {consumer.config["group.id"]: consumer.commits[0][0].offset for consumer in stage.committing}
-        assert commits == {f"group-t{number}": number for number in range(20)}
 
     def test_a_failure_is_logged_once_for_each_group(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,7 +1,5 @@
 """Every error code of librdkafka is in a table, or stops the stream by its name."""
 
-import pickle
-
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
@@ -118,12 +116,6 @@ def test_an_exception_maps_like_its_error() -> None:
     assert type(map_error(KafkaException(KafkaError(KafkaError._TRANSPORT)), WHERE)) is KafkaUnavailable
     assert type(map_error(KafkaException("no error inside"), WHERE)) is UnknownFault
     assert type(map_error(KafkaException(), WHERE)) is UnknownFault
-
-
-def test_errors_can_be_pickled() -> None:
-    error = map_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), WHERE, partition=1)
-    again = pickle.loads(pickle.dumps(error))
-    assert (type(again), again.message, again.partition) == (NotPermitted, error.message, 1)
 
 
 @pytest.mark.parametrize("protocol", ["", "sasl_ssl://", "ssl://"])

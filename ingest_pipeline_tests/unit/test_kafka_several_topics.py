@@ -3,34 +3,14 @@
 import pytest
 from confluent_kafka import KafkaError
 
-from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted
+from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.record import NextOffset
-from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, event, record
+from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, event, record
 
 
 @pytest.fixture
 def stage() -> Stage:
     return Stage(TOPIC, "site")
-
-
-def test_records_and_ends_belong_to_their_topics(stage: Stage) -> None:
-    (chunks,) = stage.read_all([record(5), record(5, topic="site"), record(6), end(6, topic="site"), end(7)])
-    assert [message.offset() for message in chunks[TOPIC].messages] == [5, 6]
-    assert [message.offset() for message in chunks["site"].messages] == [5]
-    assert (chunks[TOPIC].ends, chunks["site"].ends) == ({0: NextOffset(7, 1)}, {0: NextOffset(6, 1)})
-    (chunks,) = stage.read_all([record(7), record(6, topic="site"), record(8)])
-    assert [message.offset() for message in chunks[TOPIC].messages] == [7, 8]
-    assert [message.offset() for message in chunks["site"].messages] == [6]
-
-
-def test_an_error_stops_only_its_topic(stage: Stage) -> None:
-    (chunks,) = stage.read_all([event(KafkaError._AUTO_OFFSET_RESET), record(5, topic="site")])
-    assert isinstance(chunks[TOPIC].error, DataLoss)
-    assert (len(chunks["site"].messages), chunks["site"].error) == (1, None)
-    assert stage.client.unassigned == [[(TOPIC, 0), (TOPIC, 1)]]
-    stage.source.assign(TOPIC, {0: NextOffset(9)})
-    (chunks,) = stage.read_all([record(9), record(6, topic="site")])
-    assert chunks.keys() == {TOPIC, "site"}
 
 
 def test_a_partition_waits_for_its_retry_and_other_topics_do_not(stage: Stage) -> None:

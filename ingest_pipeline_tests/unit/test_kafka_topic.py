@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted, TopicMissing
+from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.record import NextOffset, next_offset_or_none
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.metadata import _has_topic_ids
@@ -169,12 +169,6 @@ def test_a_missing_right_is_raised(admin: ScriptedAdmin, topic: KafkaTopic) -> N
     admin.log[1] = {END: KafkaError.TOPIC_AUTHORIZATION_FAILED}
     with pytest.raises(NotPermitted):
         topic.end_offsets([0, 1])
-
-
-def test_a_missing_partition_is_raised(admin: ScriptedAdmin, topic: KafkaTopic) -> None:
-    admin.log[7] = {END: KafkaError._UNKNOWN_PARTITION}
-    with pytest.raises(TopicMissing, match="there is no partition 7"):
-        topic.end_offsets([0, 7])
 
 
 class TestOffsetsAtATime:

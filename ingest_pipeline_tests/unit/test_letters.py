@@ -134,16 +134,6 @@ def test_reaching_a_limit_is_allowed_and_exceeding_it_is_not() -> None:
     assert passed(passed(at_limit, "." * 1000), "d" * 100).streak == 100
 
 
-def test_refusals_of_decoder_and_database_count_in_record_order() -> None:
-    few = LetterWindow("reading", LetterLimits(1.0, 3))
-    assert passed(few, "dpd.pdp").streak == 3
-    with pytest.raises(DeadLetterLimit, match="4 records in a row"):
-        passed(few, "..dpdp")
-    assert passed(passed(few, "..p"), "dd.").streak == 3
-    with pytest.raises(DeadLetterLimit, match="4 records in a row"):
-        passed(passed(few, "..p"), "ddd")
-
-
 @settings(STEADY)
 @given(
     st.lists(st.text(".....dp", max_size=40), max_size=12),
@@ -175,10 +165,6 @@ def test_allowed_refusals_do_not_count() -> None:
     assert tally.uncounted == {(0, 0), (0, 1), (0, 2)}
     with pytest.raises(DeadLetterLimit):
         LetterTally(window(LetterLimits(1.0, 2)), letters(6), [0] * 6, allowed=3).after(0)
-
-
-def test_without_limits_every_refusal_passes() -> None:
-    assert passed(window(None), "d" * 5000).streak == 5000
 
 
 def test_the_error_names_reasons_offsets_and_commands() -> None:

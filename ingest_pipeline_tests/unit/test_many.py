@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.errors import RecordRefused, RecordSkipped, SettingsError
 from ingest_pipeline.core.formats import Avro, Csv
-from ingest_pipeline.core.many import element_at, table_rows
-from ingest_pipeline.core.record import NextOffset, Position
-from ingest_pipeline.core.rows import RecordRules, decode_batch
+from ingest_pipeline.core.many import element_at
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.decoders import Decoder, decoder_of
-from ingest_pipeline_tests.samples import STEADY, message, plain
+from ingest_pipeline_tests.samples import STEADY, plain
 
 
 class Count(msgspec.Struct):
@@ -37,7 +35,6 @@ class Batch(msgspec.Struct):
 
 COUNTS = Stream("count", Count, many=True)
 PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
-POSITIONS = {0: Position(0, 1, NextOffset(0))}
 
 
 def decoder(stream: Stream) -> Decoder:
@@ -84,20 +81,6 @@ def test_an_empty_array_is_skipped(value: bytes) -> None:
 )
 def test_a_bad_element_refuses_its_record_and_is_named(value: bytes, reason: str) -> None:
     assert refused(COUNTS, value) == reason
-
-
-def batch_of(stream: Stream, values: list[bytes]) -> Any:
-    rows = decoder(stream)
-    records = [message(0, offset, value) for offset, value in enumerate(values)]
-    return decode_batch(records, {}, POSITIONS, decode=rows.decode, decode_many=rows.decode_many, rules=RecordRules())
-
-
-def test_a_batch_counts_records() -> None:
-    batch = batch_of(COUNTS, [b'[{"name": "a"}, {"name": "b"}]', b"[]", b'[{"name": "c"}, {}]', b'[{"name": "d"}]'])
-    assert [(row[2], plain(row[4][0])) for row in batch.rows] == [(0, (0, "a", 0)), (3, (0, "d", 0))]
-    assert [letter.offset for letter in batch.dead_letters] == [2]
-    assert batch.advances[0].skipped == 1 and batch.advances[0].resume_at.next_offset == 4
-    assert [row[2:3] + row[4:] for row in table_rows(batch.rows)] == [(0, 0, "a", 0), (0, 1, "b", 0), (3, 0, "d", 0)]
 
 
 def test_a_row_of_the_table_leads_back_to_its_element() -> None:

@@ -95,13 +95,6 @@ def test_many_values_decode_as_single_values(others: str) -> None:
         assert by_columns.get(i, single) == single
 
 
-def test_a_row_ends_with_the_number_of_its_table() -> None:
-    decode = decoder(stream())
-    assert decode.decode(record("click", url="u"))[-2:] == ("u", 0)
-    assert decode.decode(record("price", amount="1.5"))[-2:] == (Decimal("1.5"), 1)
-    assert decode.decode(record())[-1] == 2
-
-
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -120,12 +113,6 @@ def test_the_reason_names_the_field_and_the_kind_of_the_value(kind: Any, words: 
     assert not isinstance(caught.value, RecordSkipped)
     with pytest.raises(RecordSkipped):
         decoder(stream(route=Route("kind", ROUTE.tables, "skip"))).decode(record(kind))
-
-
-def test_another_value_goes_to_the_streams_own_table() -> None:
-    own = stream(table="rest", route=Route("kind", {"click": ("clicks", Click)}, "table"))
-    assert [table.table for table in own.tables] == ["clicks", "rest"]
-    assert decoder(own).decode(record(b"x".hex()))[-1] == 1
 
 
 def test_a_transform_gets_the_event_of_its_table() -> None:

@@ -96,17 +96,6 @@ def test_values_do_not_mix(values: list[bytes | None]) -> None:
     assert len(rows) == len(even) == len(values) - len(set(odd))
 
 
-def test_healthy_records_are_decoded_together() -> None:
-    def never(value: bytes) -> tuple[Any, ...]:
-        raise AssertionError("decoded alone")
-
-    batch = decode_batch(
-        messages([good()] * 100), {}, POSITIONS, decode=never, rules=RULES, decode_many=DECODER.decode_many
-    )
-    assert batch is not None
-    assert len(batch.rows) == 100
-
-
 def test_only_doubtful_records_are_decoded_alone() -> None:
     alone: list[bytes] = []
 
@@ -172,13 +161,27 @@ def test_an_event_that_changes_its_types_is_one_dead_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    "stamps", [[None, 5], [MIN_MS, MAX_MS], [MIN_MS - 1, 0], [0, MAX_MS + 1], [2**62, -(2**62)], [0, 1]]
+    "stamps", [[None, 5], [MIN_MS, MAX_MS], [MIN_MS - 1, 0], [0, MAX_MS + 1], [2**62, -(2**62)], [0, 1], [-1, -2]]
 )
 def test_timestamps_that_postgres_cannot_store_are_null(stamps: list[int | None]) -> None:
     batch = decode_batch(messages([good()] * 2, stamps), {}, POSITIONS, decode=DECODER.decode, rules=RULES)
     assert batch is not None
-    expected = [(ms - 946_684_800_000) * 1000 if ms is not None and MIN_MS <= ms <= MAX_MS else None for ms in stamps]
-    assert [row[3] for row in batch.rows] == expected
+    storable = [None if ms is None or ms == -1 or not MIN_MS <= ms <= MAX_MS else ms for ms in stamps]
+    assert [row[3] for row in batch.rows] == [None if ms is None else (ms - 946_684_800_000) * 1000 for ms in storable]
+
+
+class AppendTime(MemoryMessage):
+    """A message with the broker's time in place of the producer's."""
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, super().timestamp()[1]
+
+
+def test_the_brokers_time_is_stored_like_the_producers() -> None:
+    records: list[Any] = [AppendTime(0, 0, 0, good(), timestamp_ms=ms) for ms in (946_684_800_001, -1)]
+    batch = decode_batch(records, {}, POSITIONS, decode=DECODER.decode, rules=RULES)
+    assert batch is not None
+    assert [row[3] for row in batch.rows] == [1000, None]
 
 
 class Fare(msgspec.Struct):

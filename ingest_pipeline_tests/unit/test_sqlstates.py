@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import psycopg
@@ -226,11 +225,3 @@ def test_sqlalchemys_own_errors() -> None:
         raise sqlalchemy.exc.DBAPIError("SELECT", {}, errors.CheckViolation("x"))
     with pytest.raises(DatabaseUnavailable), mapped_errors("asking"):
         raise sqlalchemy.exc.DBAPIError("SELECT", {}, errors.CheckViolation("x"), connection_invalidated=True)
-
-
-def test_a_closed_port_is_a_database_that_is_not_reachable() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(DatabaseUnavailable, match="not reachable"), mapped_errors("connecting"):
-        psycopg.connect(host="127.0.0.1", port=port, connect_timeout=2)

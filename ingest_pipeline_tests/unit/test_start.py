@@ -150,16 +150,6 @@ class TestSurvey:
         broker.truncate("reading", 0, 3)
         assert [loss.cause for loss in survey(topic, ledger).losses] == ["truncated"]
 
-    def test_fewer_partitions_under_the_same_topic_id_are_stale_metadata(
-        self, broker: MemoryBroker, ledger: MemoryLedger
-    ) -> None:
-        started(broker, ledger)
-        positions = ledger.positions()
-        topic = MemoryTopic(broker, "reading")
-        identity = replace(topic.identity(), partitions=1)
-        with pytest.raises(KafkaUnavailable, match="out of date"):
-            check_identity(identity, positions, "reading", "reading")
-
 
 def test_a_group_with_our_mark_but_no_ledger_stops_the_stream(broker: MemoryBroker, ledger: MemoryLedger) -> None:
     commit(broker, "ingest-reading", {0: 2}, "lost-ledger")
@@ -209,12 +199,6 @@ def test_the_error_names_the_sign_of_another_topic(
     started(broker, ledger)
     with pytest.raises(TopicChanged, match=sign):
         check_identity(identity, ledger.positions(), "reading", "reading")
-
-
-def test_an_id_that_either_side_lacks_is_not_compared(broker: MemoryBroker, ledger: MemoryLedger) -> None:
-    started(broker, ledger)
-    check_identity(TopicIdentity(None, None, 2), ledger.positions(), "reading", "reading")
-    check_identity(TopicIdentity("any", "any", 2), {}, "reading", "reading")
 
 
 def test_begin_keeps_the_positions_of_a_faster_run(broker: MemoryBroker) -> None:

@@ -172,11 +172,6 @@ class TestWithASensor:
         assert judged(state, topic, {0: position(moved=NOW - 24 * HOUR)}, {0: 110}) == []
         assert topic.asked == 0
 
-    def test_the_stuck_partition_is_named(self) -> None:
-        state = StreamState(ticked_at=NOW, now=NOW, waiting={"1": [1, 3, EPOCH - 400]})
-        statuses = partitions(state, {0: position(), 1: position(3, 1)}, {0: 99, 1: 7})
-        assert late(statuses, (), ALLOWED, state) == ["the table is 400 s behind, 300 s are allowed (partition 1)"]
-
     def test_without_lag_nothing_is_late(self) -> None:
         state = StreamState(ticked_at=NOW, now=NOW, waiting={"0": [1, 10, EPOCH - 400]})
         assert judged(state, Clocks(NOW, {0: 10}), {0: position()}, {0: 10}) == []
