@@ -52,7 +52,11 @@ class Admin:
             self._client = None
 
     def answered(self) -> None:
-        """A broker has answered, so the client's earlier explanation for silence is void."""
+        """A question has got its answer, so the client's earlier explanation for silence is void.
+
+        Metadata alone is no such answer. It comes from an address in the settings, and the client may not reach the
+        brokers that the metadata names. The client repeats an equal explanation only after 30 s.
+        """
         self._hint = None
 
     def has_members(self, group: str, timeout_seconds: float = 5.0) -> bool | None:

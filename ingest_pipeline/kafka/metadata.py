@@ -56,7 +56,6 @@ class Metadata:
             finally:
                 client.poll(0)  # the client hands over its log lines only here
             time.sleep(RETRY_SECONDS)
-        self._admin.answered()
         state = metadata.topics[topic]
         if state.error is not None:
             return metadata, map_error(state.error, self.where(topic))

@@ -57,6 +57,7 @@ class KafkaTopics:
                 identities = self.metadata.identities(topics, deadline, silent_controllers)
                 silences = [error for error in identities.values() if isinstance(error, KafkaUnavailable)]
                 if len(silences) < len(identities):
+                    self.admin.answered()
                     return identities
                 if time.monotonic() + RETRY_SECONDS > deadline:
                     raise silences[0]
@@ -185,6 +186,7 @@ class KafkaTopics:
             offset = next_offset_or_none(result.offset, result.leader_epoch)
             if offset is not None or (result.offset == _NO_RECORD and spec not in (LATEST, EARLIEST)):
                 answers[key.topic][key.partition] = offset
+                self.admin.answered()
         client.poll(0)
 
 

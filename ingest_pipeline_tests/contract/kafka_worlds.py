@@ -335,5 +335,5 @@ class RealWorld(WireWorld):
     def add_partitions(self, topic: str, total: int) -> None:
         (answer,) = self.admin.create_partitions([NewPartitions(topic, total)]).values()
         answer.result(30)
-        self.server.wait_for_leaders(topic)
+        self.server.wait_for_leaders(topic, partitions=total)
         self._producer.list_topics(topic, timeout=10)  # else it knows the old number for a while

@@ -183,6 +183,7 @@ def test_added_partitions_are_no_loss_and_are_read_from_their_beginning(
     wait_for("rows", lambda: bench.rows() == 5)
     (added,) = kafka_server.admin.create_partitions([NewPartitions(bench.stream.topic, 2)]).values()
     added.result(180)
+    kafka_server.wait_for_leaders(bench.stream.topic, partitions=2)
     bench.clock.seconds += VERIFY_SECONDS
     run.join(150)
     assert bench.outcome(results[0].run_id) == ("partitions-added", "5")

@@ -93,8 +93,12 @@ class RealKafka(LocalServer):
         """Delete a topic. On return the broker has accepted the request. A moment later the name is free again."""
         self.admin.delete_topics([name], request_timeout=30)[name].result(30)
 
-    def wait_for_leaders(self, topic: str | None = None, timeout_seconds: float = 60.0) -> None:
-        """Return when the broker answers and every partition (of one topic, or of all) has a leader."""
+    def wait_for_leaders(self, topic: str | None = None, timeout_seconds: float = 60.0, *, partitions: int = 0) -> None:
+        """Return when the broker answers and every partition (of one topic, or of all) has a leader.
+
+        Args:
+            partitions: the smallest number of partitions. A broker learns of added partitions a moment late.
+        """
         deadline = time.monotonic() + timeout_seconds
         problem = "no answer"
         while time.monotonic() < deadline:
@@ -104,9 +108,9 @@ class RealKafka(LocalServer):
             except KafkaException as error:
                 problem = error.args[0].str()
                 continue
-            partitions = [p for topic_metadata in metadata.topics.values() for p in topic_metadata.partitions.values()]
-            have_leaders = all(partition.leader >= 0 for partition in partitions)
-            if metadata.brokers and have_leaders and (partitions or topic is None):
+            leaders = [p.leader for facts in metadata.topics.values() for p in facts.partitions.values()]
+            complete = len(leaders) >= max(partitions, 0 if topic is None else 1)
+            if metadata.brokers and complete and all(leader >= 0 for leader in leaders):
                 return
             problem = "a partition without a leader"
             time.sleep(0.05)

@@ -33,6 +33,7 @@ class ScriptedAdmin:
             cluster has none.
         silent: brokers that do not answer a question for descriptions.
         descriptions: the brokers that were asked for descriptions.
+        explanations: codes of the errors that the client hands over at the next call of poll.
         groups: the listing of consumer groups, without the groups of silent brokers.
         group_errors: an error for each broker that did not list its groups.
         described: the topic id that brokers tell, or an error's code.
@@ -45,6 +46,8 @@ class ScriptedAdmin:
         self.controllers = [1]
         self.silent: set[int] = set()
         self.descriptions: list[int] = []
+        self.explanations: list[int] = []
+        self.on_error: Callable[[KafkaError], None] = lambda _: None
         self.groups: list[SimpleNamespace] = []
         self.group_errors: list[KafkaException] = []
         self.described: str | int = "topic+id/"
@@ -95,7 +98,9 @@ class ScriptedAdmin:
         future.set_result(SimpleNamespace(valid=self.groups, errors=self.group_errors))
         return future
 
-    def poll(self, timeout: float) -> None: ...
+    def poll(self, timeout: float) -> None:
+        while self.explanations:
+            self.on_error(KafkaError(self.explanations.pop()))
 
 
 @pytest.fixture
@@ -105,7 +110,11 @@ def admin() -> ScriptedAdmin:
 
 @pytest.fixture
 def client(admin: ScriptedAdmin) -> Admin:
-    return Admin({"bootstrap.servers": "localhost:9092"}, client_class=lambda *_, **__: admin)
+    def connect(config: Mapping[str, Any], **_: object) -> ScriptedAdmin:
+        admin.on_error = config["error_cb"]
+        return admin
+
+    return Admin({"bootstrap.servers": "localhost:9092"}, client_class=connect)
 
 
 @pytest.fixture
@@ -247,6 +256,19 @@ class TestTopicId:
         admin.controllers, admin.silent = [2, 2, 2, 2, 1], {2}
         assert topic.identity().topic_id == "topic-id_"
         assert admin.descriptions == [2, 1]
+
+    def test_metadata_do_not_void_the_explanation_of_a_silent_controller(
+        self, admin: ScriptedAdmin, topic: KafkaTopic
+    ) -> None:
+        """The client gives an explanation once, and answers the question for metadata before each try."""
+        admin.silent, admin.explanations = {1}, [KafkaError._RESOLVE]
+        with pytest.raises(KafkaUnavailable, match="_RESOLVE"):
+            topic.identity()
+        admin.silent = set()
+        assert topic.identity().topic_id == "topic-id_"
+        admin.silent = {1}
+        with pytest.raises(KafkaUnavailable, match="_TIMED_OUT"):
+            topic.identity()
 
     def test_without_another_controller_the_silent_one_is_asked_again(
         self, admin: ScriptedAdmin, topic: KafkaTopic
