@@ -7,17 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-import psycopg
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.record import Batch, Message, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.testing import Fault
 from ingest_pipeline.testing.log import MemoryMessage
-from ingest_pipeline_tests.contract.ledger_worlds import lose_answer
-from ingest_pipeline_tests.contract.stream_worlds import StreamWorld
+from ingest_pipeline_tests.contract.stream_worlds import StreamWorld, url_of
 from ingest_pipeline_tests.samples import STAMP_MS, make_batch
 
 LIMIT = 1000
@@ -61,7 +58,7 @@ class KeyedWorld(StreamWorld):
             self.read[partition].append(batch[-1])
         return make_batch(self.session.positions, batch, stream=self.stream)
 
-    def replay(self, partition: int, start: int, stop: int) -> Replayed:
+    def replay_part(self, partition: int, start: int, stop: int) -> Replayed:
         position = {partition: Position(partition, 1, NextOffset(start))}
         records = self.read[partition][start:stop]
         return self.missing.store(make_batch(position, records, stream=self.stream))
@@ -113,27 +110,6 @@ class KeyedWorld(StreamWorld):
         else:
             self.sql("DELETE FROM level WHERE device = %s", device)
 
-    def break_write(self, fault: Fault) -> None:
-        """Let the next write break off there."""
-        if self.in_memory:
-            self.memory.script(fault)
-            return
-        connection: psycopg.Connection[Any] = self.session.connection.driver_connection
-        commit, commits = connection.commit, 0
-
-        def break_commit() -> None:
-            nonlocal commits
-            commits += 1
-            if commits == 1:  # of the temporary table
-                commit()
-            elif fault is Fault.BEFORE_COMMIT:
-                self.sql("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
-                commit()
-            else:
-                lose_answer(connection, self.connection)
-
-        connection.commit = break_commit  # type: ignore[method-assign]
-
     def reset(self) -> None:
         """Begin again at offset 0, with empty tables in PostgreSQL."""
         self.sql("TRUNCATE level, ingest.dead_letter, ingest.settled_letters")
@@ -148,11 +124,10 @@ NewWorld = Callable[[Stream], KeyedWorld]
 
 def new_worlds(request: pytest.FixtureRequest) -> Iterator[NewWorld]:
     """Makes the world of a fixture's parameter for a stream."""
-    url = "" if request.param == "memory" else request.getfixturevalue("database_url")
     worlds: list[KeyedWorld] = []
 
     def make(stream: Stream) -> KeyedWorld:
-        worlds.append(KeyedWorld(request.param, url, stream))
+        worlds.append(KeyedWorld(request.param, url_of(request), stream))
         return worlds[-1]
 
     yield make

@@ -16,8 +16,7 @@ from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.record import Message, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
-from ingest_pipeline_tests.contract.ledger_worlds import WORLDS
-from ingest_pipeline_tests.contract.stream_worlds import StreamWorld, stream_world
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS, StreamWorld, stream_world
 from ingest_pipeline_tests.samples import make_batch, plain
 
 TIME = "2026-01-01T00:00:00Z"

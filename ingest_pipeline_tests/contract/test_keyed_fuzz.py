@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_pipeline_tests.contract.keyed_worlds import (
-    LIMIT,
-    KeyedWorld,
-    NewWorld,
-    keyed,
-    level,
-    new_worlds,
-)
-from ingest_pipeline_tests.contract.ledger_worlds import WORLDS
+from ingest_pipeline_tests.contract.keyed_worlds import LIMIT, KeyedWorld, NewWorld, keyed, level, new_worlds
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS
 from ingest_pipeline_tests.samples import STEADY
 
 RECORD = st.tuples(

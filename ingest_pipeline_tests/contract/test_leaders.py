@@ -7,12 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
-from ingest_pipeline_tests.contract.brokers_worlds import (
-    MemoryBrokers,
-    MockBrokers,
-    RealBrokers,
-    mock_brokers,
-)
+from ingest_pipeline_tests.contract.brokers_worlds import MemoryBrokers, MockBrokers, RealBrokers, mock_brokers
 from ingest_pipeline_tests.contract.reading import Reading, offsets, read_until, values
 from ingest_pipeline_tests.contract.test_topic import eventually
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster

@@ -13,14 +13,13 @@ from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
     CONSTRAINT,
     DROPPED,
-    WORLDS,
     LedgerWorld,
-    counters,
     ledger_world,
     requests_to,
     stale,
     untouched,
 )
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS, counters
 from ingest_pipeline_tests.samples import BAD, good, make_batch, message, messages, tombstone
 
 
@@ -181,7 +180,7 @@ def test_a_lost_session_is_noticed_by_the_heartbeat(world: LedgerWorld) -> None:
         requests_to(session)
     assert session.recover(None) is None
     assert requests_to(session) == OwnerRequests()
-    assert set(world.session("second").own((0, 1), exact=True)) == {0, 1}, "it owns its partitions again"
+    assert set(world.new_session("second").own((0, 1), exact=True)) == {0, 1}, "it owns its partitions again"
     session.write(make_batch(session.positions, [message(0, 0)]))
     assert counters(world, 0) == (1, 1, 0, 0, 0)
 

@@ -14,17 +14,10 @@ from ingest_pipeline.core.errors import DatabaseUnavailable, DeadLetterLimit, Su
 from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
 from ingest_pipeline.core.record import Message, NextOffset, Position, TopicIdentity
 from ingest_pipeline.testing import Fault
-from ingest_pipeline_tests.contract.ledger_worlds import (
-    COLDEST,
-    WORLDS,
-    LedgerWorld,
-    PostgresWorld,
-    counters,
-    ledger_world,
-    untouched,
-    wait_for,
-)
+from ingest_pipeline_tests.contract.ledger_worlds import COLDEST, LedgerWorld, ledger_world, untouched
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS, counters
 from ingest_pipeline_tests.samples import BAD, IDENTITY, good, make_batch, message, messages
+from ingest_pipeline_tests.waiting import wait_for
 
 
 @pytest.fixture(params=WORLDS)
@@ -116,7 +109,7 @@ def test_an_allowance_lets_so_many_pass_once(world: LedgerWorld) -> None:
 
 
 def test_what_another_shard_uses_up_meanwhile_is_not_allowed_again(world: LedgerWorld) -> None:
-    if not isinstance(world, PostgresWorld):
+    if world.in_memory:
         pytest.skip("one mutex: nothing happens meanwhile")
     world.ledger.allow_letters(3)
     session, written = world.owning("run"), []
@@ -125,10 +118,10 @@ def test_what_another_shard_uses_up_meanwhile_is_not_allowed_again(world: Ledger
         writing = threading.Thread(target=lambda: written.append(session.write(batch_of(session, "dd"))))
         writing.start()
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        wait_for("the writer to wait", lambda: world.query(waiting) == [(1,)])
+        wait_for("the writer to wait", lambda: world.sql(waiting) == [(1,)])
     writing.join()
     assert len(written) == 1
-    assert world.query("SELECT count(*) FILTER (WHERE allowed), count(*) FROM ingest.dead_letter") == [(1, 2)]
+    assert world.sql("SELECT count(*) FILTER (WHERE allowed), count(*) FROM ingest.dead_letter") == [(1, 2)]
 
 
 def test_the_window_holds_records_not_offsets(world: LedgerWorld) -> None:

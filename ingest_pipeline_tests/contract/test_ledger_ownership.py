@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
@@ -14,16 +15,15 @@ from ingest_pipeline.core.loss import noted_loss
 from ingest_pipeline.core.record import NextOffset, OwnerRequests
 from ingest_pipeline_tests.contract.ledger_worlds import (
     COLDEST,
-    WORLDS,
-    LedgerSession,
     LedgerWorld,
     ledger_world,
     own_within,
     requests_to,
     untouched,
-    wait_for,
 )
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good, make_batch, message, messages, tombstone
+from ingest_pipeline_tests.waiting import wait_for
 
 
 @pytest.fixture(params=WORLDS)
@@ -48,7 +48,7 @@ def test_owning_names_the_run_in_the_positions(world: LedgerWorld) -> None:
 
 def test_exact_takes_all_or_none(world: LedgerWorld) -> None:
     world.owning("first", 1)
-    second = world.session("second")
+    second = world.new_session("second")
     missing = second.own((0, 1), exact=True)
     assert set(missing) == {0, 1}
     assert missing[1].run_id == "first"
@@ -58,7 +58,7 @@ def test_exact_takes_all_or_none(world: LedgerWorld) -> None:
 
 def test_without_exact_it_takes_what_is_free(world: LedgerWorld) -> None:
     world.owning("first", 1)
-    second = world.session("second")
+    second = world.new_session("second")
     assert {p: holder.run_id for p, holder in second.own((0, 1), exact=False).items()} == {1: "first"}
     second.write(make_batch(second.positions, [message(0, 0)]))
     assert world.ledger.positions()[1].run_id == "first"
@@ -66,13 +66,13 @@ def test_without_exact_it_takes_what_is_free(world: LedgerWorld) -> None:
 
 def test_closing_frees_the_partitions(world: LedgerWorld) -> None:
     world.owning("first").connection.close()
-    second = world.session("second")
+    second = world.new_session("second")
     assert own_within(second, (0, 1), 10.0) == {}
 
 
 def test_waiting_ends_on_request(world: LedgerWorld) -> None:
     world.owning("first")
-    second = world.session("second")
+    second = world.new_session("second")
     missing = own_within(second, (0, 1), 60.0, stop=lambda: "terminated")
     assert {holder.run_id for holder in missing.values()} == {"first"}
 
@@ -87,7 +87,7 @@ def test_waiting_ends_on_request(world: LedgerWorld) -> None:
 def test_the_owner_sees_who_waits_and_hands_over(
     world: LedgerWorld, announced: HandoverRequest, seen: OwnerRequests
 ) -> None:
-    first, second = world.owning("first"), world.session("second")
+    first, second = world.owning("first"), world.new_session("second")
     first.write(make_batch(first.positions, messages(0, range(3))))
     assert requests_to(first) == OwnerRequests()
     missing: list[object] = []
@@ -102,7 +102,7 @@ def test_the_owner_sees_who_waits_and_hands_over(
 
 
 def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None:
-    owner_of_0, owner_of_1, third = world.owning("zero", 0), world.owning("one", 1), world.session("third")
+    owner_of_0, owner_of_1, third = world.owning("zero", 0), world.owning("one", 1), world.new_session("third")
     stop = threading.Event()
     waiting = threading.Thread(
         target=lambda: own_within(
@@ -121,7 +121,7 @@ def test_who_waits_for_another_partition_is_not_seen(world: LedgerWorld) -> None
 
 
 @pytest.fixture
-def overtaken(world: LedgerWorld) -> LedgerSession:
+def overtaken(world: LedgerWorld) -> Any:
     """A ledger that lost its locks without noticing, to a run that took the positions and wrote nothing yet."""
     session = world.owning("first")
     world.free(session)
@@ -129,13 +129,13 @@ def overtaken(world: LedgerWorld) -> LedgerSession:
     return session
 
 
-def test_an_overtaken_run_writes_nothing(world: LedgerWorld, overtaken: LedgerSession) -> None:
+def test_an_overtaken_run_writes_nothing(world: LedgerWorld, overtaken: Any) -> None:
     with pytest.raises(Superseded):
         overtaken.write(make_batch(overtaken.positions, [message(0, 0), message(0, 1, BAD)]))
     assert untouched(world)
 
 
-def test_an_overtaken_run_recovers_nothing(world: LedgerWorld, overtaken: LedgerSession) -> None:
+def test_an_overtaken_run_recovers_nothing(world: LedgerWorld, overtaken: Any) -> None:
     with pytest.raises(Superseded):
         overtaken.recover(make_batch(overtaken.positions, [message(0, 0)]))
     assert untouched(world)

@@ -10,7 +10,8 @@ import pytest
 
 from ingest_pipeline.core.ledger import LedgerSnapshot
 from ingest_pipeline.core.loss import Loss, LossCause
-from ingest_pipeline_tests.contract.ledger_worlds import WORLDS, LedgerWorld, PostgresWorld, begin, ledger_world
+from ingest_pipeline_tests.contract.ledger_worlds import LedgerWorld, ledger_world
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS, begin
 from ingest_pipeline_tests.samples import READING
 
 PRESSURE = replace(READING, name="pressure", topic="pressure", table="pressure")
@@ -33,7 +34,7 @@ def without_now(snapshot: Any) -> LedgerSnapshot:
 
 def test_each_stream_gets_its_own_facts(world: LedgerWorld) -> None:
     world.owning("run", 1)
-    world.session("waiting")
+    world.new_session("waiting")
     world.ledger_of(PRESSURE).pause("rebuild", "ann")
     incarnation = world.ledger_of(PRESSURE).positions()[0].incarnation
     loss = Loss(
@@ -78,8 +79,8 @@ def test_the_waits_of_some_streams_are_noted(world: LedgerWorld) -> None:
 
 
 @pytest.mark.parametrize("world", ["copy"], indirect=True)  # the memory ledger stores no broken position
-def test_the_broken_position_of_one_stream_leaves_the_others_readable(world: PostgresWorld) -> None:
-    world._other.execute("UPDATE ingest.position SET first_offset = -1001, absent = 1001 WHERE stream = 'pressure'")
+def test_the_broken_position_of_one_stream_leaves_the_others_readable(world: LedgerWorld) -> None:
+    world.sql("UPDATE ingest.position SET first_offset = -1001, absent = 1001 WHERE stream = 'pressure'")
     snapshots = world.ledgers(*STREAMS).snapshots()
     assert "its position begins at -1001" in str(snapshots["pressure"])
     assert [*without_now(snapshots["reading"]).positions] == [0, 1]

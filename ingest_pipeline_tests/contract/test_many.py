@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 import pytest
@@ -11,16 +10,8 @@ import pytest
 from ingest_pipeline.core.errors import LedgerConflict
 from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.many import table_rows
-from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline_tests.contract.ledger_worlds import WORLDS
-from ingest_pipeline_tests.contract.stream_worlds import StreamWorld, stream_world
-from ingest_pipeline_tests.samples import make_batch, message
-
-DROP_LARGE = """
-    CREATE FUNCTION drop_large() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN IF new.count > 99 THEN RETURN NULL; END IF; RETURN new; END $$;
-    CREATE TRIGGER drop_large BEFORE INSERT ON counts FOR EACH ROW EXECUTE FUNCTION drop_large()"""
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS, StreamWorld, counters, stream_world
 
 
 class Count(msgspec.Struct):
@@ -40,28 +31,14 @@ def array(*counts: int) -> bytes:
 def world(request: pytest.FixtureRequest) -> Iterator[StreamWorld]:
     with stream_world(request, STREAM) as made:
         made.check("not_negative", "count >= 0", lambda row: row[-1] >= 0)
-        if made.in_memory:
-            made.memory.drop("counts", lambda row: row[-1] > 99)
-        else:
-            made.sql(DROP_LARGE)
+        made.drop("new.count > 99", lambda row: row[-1] > 99)
         yield made
-
-
-def replay(world: StreamWorld, *values: bytes) -> Replayed:
-    """Read all records again."""
-    records: list[Any] = [message(0, n, value) for n, value in enumerate(values)]
-    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records, stream=STREAM, decode=world.decode)
-    return world.missing.store(batch)
 
 
 def rows(world: StreamWorld) -> list[tuple[int, int, int]]:
     if world.in_memory:
         return sorted((row[2], row[4], row[-1]) for row in table_rows(list(world.table.rows.values())))
     return world.sql("SELECT kafka_offset, kafka_ordinal, count FROM counts ORDER BY 1, 2")
-
-
-def reasons(world: StreamWorld) -> dict[int, str]:
-    return {offset: reason for offset, _, reason in world.refused()}
 
 
 def delete(world: StreamWorld, offset: int, ordinals: Sequence[int]) -> None:
@@ -73,19 +50,11 @@ def delete(world: StreamWorld, offset: int, ordinals: Sequence[int]) -> None:
         world.table.rows[1, 0, offset] = (*row[:-1], left)
 
 
-def counters(world: StreamWorld) -> tuple[int, int, int, int, int]:
-    """(next_offset, rows, dead_letters, skipped, absent)."""
-    position = world.ledger.positions()[0]
-    accounted = position.rows + position.dead_letters + position.skipped + position.absent
-    assert position.next_offset - position.first_offset == accounted
-    return position.next_offset, position.rows, position.dead_letters, position.skipped, position.absent
-
-
 def test_counters_count_records(world: StreamWorld) -> None:
     written = world.write(array(1, 2, 3), b"[]", array(4), b'[{"name": "a", "count": 5}, {"name": 6}]')
     assert (written.rows, written.dead_letters) == ({0: 2}, {0: 1})
     assert rows(world) == [(0, 0, 1), (0, 1, 2), (0, 2, 3), (2, 0, 4)]
-    assert reasons(world) == {3: "Expected `str`, got `int` - at `$[1].name`"}
+    assert world.reasons() == {3: "Expected `str`, got `int` - at `$[1].name`"}
     assert counters(world) == (4, 2, 1, 1, 0)
 
 
@@ -93,7 +62,7 @@ def test_a_row_that_the_database_refuses_takes_its_siblings_along(world: StreamW
     written = world.write(array(1, 2), array(3, -1, 4), array(5, 6, 7), array(-2))
     assert (written.rows, written.dead_letters) == ({0: 2}, {0: 2})
     assert rows(world) == [(0, 0, 1), (0, 1, 2), (2, 0, 5), (2, 1, 6), (2, 2, 7)]
-    refused = reasons(world)
+    refused = world.reasons()
     assert refused.keys() == {1, 3}
     assert all(reason.startswith("check violation (23514), constraint not_negative") for reason in refused.values())
     if world.kind == "copy":
@@ -127,10 +96,10 @@ def test_a_redrive_stores_all_rows_of_a_record(world: StreamWorld) -> None:
 def test_a_replay_stores_missing_records(world: StreamWorld) -> None:
     values = array(1, 2), b"[]", array(3, 4), array(5, -5)
     world.write(*values)
-    assert replay(world, *values) == Replayed(present=2, skipped=0, dead=1)
+    assert world.replay(*values) == Replayed(present=2, skipped=0, dead=1)
     delete(world, 0, [1])
     delete(world, 2, [0, 1])
-    assert replay(world, *values) == Replayed(stored=2, present=0, skipped=0, dead=1)
+    assert world.replay(*values) == Replayed(stored=2, present=0, skipped=0, dead=1)
     assert rows(world) == [(0, 0, 1), (0, 1, 2), (2, 0, 3), (2, 1, 4)]
 
 

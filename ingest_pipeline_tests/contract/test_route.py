@@ -10,7 +10,7 @@ from ingest_pipeline.core.errors import LedgerConflict
 from ingest_pipeline.core.ledger import Replayed
 from ingest_pipeline.core.route import Route
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline_tests.contract.ledger_worlds import WORLDS
+from ingest_pipeline.testing import Fault
 from ingest_pipeline_tests.contract.route_worlds import (
     KEEPING,
     NO_TABLE,
@@ -23,7 +23,7 @@ from ingest_pipeline_tests.contract.route_worlds import (
     click,
     view,
 )
-from ingest_pipeline_tests.contract.stream_worlds import StreamWorld
+from ingest_pipeline_tests.contract.stream_worlds import WORLDS, StreamWorld, counters, url_of
 
 
 @pytest.fixture
@@ -33,24 +33,16 @@ def stream() -> Stream:
 
 @pytest.fixture(params=WORLDS)
 def world(request: pytest.FixtureRequest, stream: Stream) -> Iterator[RouteWorld]:
-    memory = request.param == "memory"
-    made = RouteWorld(request.param, "" if memory else request.getfixturevalue("database_url"), stream)
+    made = RouteWorld(request.param, url_of(request), stream)
     yield made
     made.close()
-
-
-def counters(world: RouteWorld) -> tuple[int, int, int, int]:
-    """(next_offset, rows, dead_letters, skipped)."""
-    position = world.ledger.positions()[0]
-    assert position.next_offset - position.first_offset == position.rows + position.dead_letters + position.skipped
-    return position.next_offset, position.rows, position.dead_letters, position.skipped
 
 
 def test_each_record_goes_to_the_table_of_its_value(world: RouteWorld) -> None:
     written = world.write(click(1), view(2), click(3, "tap"), view(4), click(5))
     assert (written.rows, written.dead_letters) == ({0: 5}, {})
     assert world.rows() == [("clicks", 0, 1), ("clicks", 2, 3), ("clicks", 4, 5), ("views", 1, 2), ("views", 3, 4)]
-    assert counters(world) == (5, 5, 0, 0)
+    assert counters(world) == (5, 5, 0, 0, 0)
 
 
 def test_a_record_without_a_table_is_a_dead_letter(world: RouteWorld) -> None:
@@ -76,25 +68,25 @@ def test_refused_and_dropped_rows_of_both_tables(world: RouteWorld) -> None:
     assert (written.rows, written.dead_letters, written.dropped) == ({0: 4}, {0: 3}, {0: 2})
     assert world.rows() == [("clicks", 0, 1), ("clicks", 6, 6), ("views", 3, 4), ("views", 5, 5)]
     assert world.reasons().keys() == {1, 2, 7}
-    assert counters(world) == (9, 4, 3, 2)
+    assert counters(world) == (9, 4, 3, 2, 0)
 
 
 def test_a_broken_commit_leaves_no_row_in_any_table(world: RouteWorld) -> None:
     batch = world.batch(click(1), view(2), click(-3))
-    world.break_commit()
+    world.break_write(world.session, Fault.BEFORE_COMMIT)
     with pytest.raises(Exception, match="connection"):
         world.session.write(batch)
     assert world.rows() == []
     assert world.session.recover(batch) is None
     world.session.write(batch)
     assert world.rows() == [("clicks", 0, 1), ("views", 1, 2)]
-    assert counters(world) == (3, 2, 1, 0)
+    assert counters(world) == (3, 2, 1, 0, 0)
 
 
 def test_a_redrive_stores_the_row_in_its_table(world: RouteWorld) -> None:
     world.write(click(-1), view(-2), view(3, "scroll"))
     assert (world.redrive().refused, world.rows()) == (3, [])
-    world.allow_negative()
+    world.drop_check("not_negative")
     done = world.redrive()
     assert (done.stored, done.refused) == (2, 1)
     assert world.rows() == [("clicks", 0, -1), ("views", 1, -2)]
@@ -115,7 +107,7 @@ def test_a_replay_stores_missing_rows_of_all_tables(world: RouteWorld) -> None:
 def test_a_changed_route_stores_no_record_a_second_time(world: RouteWorld) -> None:
     values = click(1), view(2, "click")
     world.write(*values)
-    world.change_route(Route("kind", {"click": "views", "view": ("clicks", Click)}))
+    world.use(Stream("event", Event, route=Route("kind", {"click": "views", "view": ("clicks", Click)})))
     assert world.replay(*values) == Replayed(present=1, dead=1)
     assert world.redrive().stored == 1
     rows = [(offset, count) for _, offset, count in world.rows()]
@@ -126,7 +118,7 @@ def test_a_row_stored_before_stops_the_stream(world: RouteWorld) -> None:
     world.plant_view(1)
     with pytest.raises(LedgerConflict):
         world.write(click(1), view(2))
-    assert counters(world) == (0, 0, 0, 0)
+    assert counters(world) == (0, 0, 0, 0, 0)
 
 
 class TestSkipping:
@@ -137,7 +129,7 @@ class TestSkipping:
     def test_a_record_without_a_table_is_counted(self, world: RouteWorld) -> None:
         written = world.write(view(1, "scroll"), view(2), b'{"count": 3}', b"{")
         assert (written.rows, written.dead_letters) == ({0: 1}, {0: 1})
-        assert counters(world) == (4, 1, 1, 2)
+        assert counters(world) == (4, 1, 1, 2, 0)
 
 
 class TestKeeping:
@@ -148,7 +140,7 @@ class TestKeeping:
     def test_a_record_without_a_table_goes_to_the_streams_own(self, world: RouteWorld) -> None:
         world.write(view(1, "scroll"), view(2), click(3))
         assert world.rows() == [("clicks", 2, 3), ("rest", 0, 1), ("views", 1, 2)]
-        assert counters(world) == (3, 3, 0, 0)
+        assert counters(world) == (3, 3, 0, 0, 0)
 
 
 POSTGRES = pytest.mark.parametrize("method", [name for name in WORLDS if name != "memory"])

@@ -11,12 +11,11 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.errors import DatabaseUnavailable, LedgerConflict, SchemaMismatch, SettingsError
+from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch, SettingsError
 from ingest_pipeline.core.ledger import LetterFilter, Redriven
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
@@ -25,7 +24,7 @@ from ingest_pipeline.postgres.comparison import table_remarks
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.table_reads import newest
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import BAD, IDENTITY, message
+from ingest_pipeline_tests.samples import BAD, IDENTITY
 
 METHODS = ["copy", "executemany"]
 ORDERS = """
@@ -84,33 +83,6 @@ def test_a_duplicate_of_the_tables_own_key_is_one_dead_letter(bench: Bench) -> N
     assert redrive(bench) == Redriven(stored=1)
     assert redrive(bench) == Redriven()
     assert bench.sql("SELECT number FROM orders ORDER BY 1") == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("committed", [True, False])
-def test_a_batch_is_stored_once_by_the_ledger_alone(bench: Bench, committed: bool) -> None:
-    """The session ends before or after COMMIT, and the run cannot see which."""
-    bench.write([order("a")])
-    session, values = bench.session, [order("b"), BAD]
-    batch = bench.batch([message(0, 1 + n, value) for n, value in enumerate(values)])
-    driver: Any = session.connection.driver_connection
-    commit = driver.commit
-
-    def lose() -> None:
-        if committed:
-            commit()
-        bench.sql("SELECT pg_terminate_backend(%s)", driver.info.backend_pid)
-        raise psycopg.OperationalError("the answer was lost")
-
-    driver.commit = lose
-    with pytest.raises(DatabaseUnavailable):
-        session.write(batch)
-    written = session.recover(batch)
-    assert (written is not None) == committed
-    if written is None:
-        session.write(batch)
-    bench.write([order("c")])
-    assert bench.sql("SELECT number FROM orders ORDER BY 1") == ["a", "b", "c"]
-    assert bench.counters() == (4, 3, 1)
 
 
 def test_the_window_of_the_limit_comes_from_the_ledger(bench: Bench) -> None:

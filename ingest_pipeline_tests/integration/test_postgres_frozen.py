@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from ingest_pipeline.postgres.session_settings import WRITING
-from ingest_pipeline_tests.contract.ledger_worlds import own_within, wait_for
+from ingest_pipeline_tests.contract.ledger_worlds import own_within
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import good, message
 from ingest_pipeline_tests.servers.proxy import TcpProxy
+from ingest_pipeline_tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 RECORDS, DEVICE = 200, "d" * 10_000

@@ -15,9 +15,10 @@ from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.session_settings import FROZEN_SECONDS, WRITING
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline_tests.contract.ledger_worlds import own_within, wait_for
+from ingest_pipeline_tests.contract.ledger_worlds import own_within
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good, message
+from ingest_pipeline_tests.waiting import wait_for
 
 pytestmark = pytest.mark.empty_database
 

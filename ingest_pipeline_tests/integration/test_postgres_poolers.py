@@ -14,10 +14,10 @@ from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.ledger import PostgresLedger
 from ingest_pipeline.postgres.table_reads import newest
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import IDENTITY, READING, good
 from ingest_pipeline_tests.servers.pgbouncer import PgBouncer
+from ingest_pipeline_tests.waiting import wait_for
 
 pytestmark = pytest.mark.empty_database
 

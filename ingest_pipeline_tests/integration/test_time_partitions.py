@@ -29,9 +29,9 @@ from ingest_pipeline.postgres.partitions import drop_partitions, maintain, make_
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.table_reads import ddl, newest
 from ingest_pipeline.settings import load_settings
-from ingest_pipeline_tests.contract.ledger_worlds import wait_for
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, READING, make_batch, message
+from ingest_pipeline_tests.waiting import wait_for
 
 
 class Seen(msgspec.Struct):

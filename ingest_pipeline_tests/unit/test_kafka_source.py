@@ -5,13 +5,7 @@ import logging
 import pytest
 from confluent_kafka import KafkaError
 
-from ingest_pipeline.core.errors import (
-    DataLoss,
-    KafkaUnavailable,
-    NotPermitted,
-    TopicMissing,
-    UnknownFault,
-)
+from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable, NotPermitted, TopicMissing, UnknownFault
 from ingest_pipeline.core.record import Chunk, NextOffset
 from ingest_pipeline_tests.unit.scripted_kafka import TOPIC, Stage, end, event, record
 
