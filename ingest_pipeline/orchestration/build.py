@@ -88,7 +88,7 @@ class Location:
         return dg.Definitions(
             jobs=[
                 maintenance_job(self._clients, stream_contexts, sensors),
-                *(operation_job(operation, self._stream_contexts) for operation in OPERATIONS),
+                *(operation_job(*item, self._stream_contexts) for item in OPERATIONS.items()),
             ],
             sensors=alerts,
             schedules=[maintenance_schedule()],

@@ -28,7 +28,7 @@ PID = "ingest/pid"
 OPENING = "ingest/opening_seconds"
 """Seconds from the run's start to its session with PostgreSQL."""
 JOB = "ingest/job"
-"""The run's job among OTHER_JOBS. Jobs of other projects may share the name but not the tag."""
+"""The name of a job of this package that drains nothing. Jobs of other projects may share the name but not the tag."""
 MAX_RUNTIME = "dagster/max_runtime"
 KUBERNETES = "dagster-k8s/config"
 DEFER_ASSET_EVENTS = EXTERNALLY_MANAGED_ASSETS_TAG
@@ -37,18 +37,6 @@ DEFER_ASSET_EVENTS = EXTERNALLY_MANAGED_ASSETS_TAG
 DRY_RUN = "ingest/dry_run"
 """Set for a run of an operator's job that only looked."""
 
-OTHER_JOBS = (
-    "maintenance",
-    "pause_stream",
-    "resume_stream",
-    "accept_loss",
-    "redrive_dead_letters",
-    "discard_dead_letters",
-    "allow_dead_letters",
-    "acknowledge_dead_letters",
-    "replay",
-)
-"""Jobs of this package, except those for draining."""
 BY_HAND = "__ASSET_JOB"
 """Dagster's name for the job behind the Materialize button."""
 _OF_A_MACHINE = ("client.id", "client.rack")

@@ -193,6 +193,6 @@ def test_replay(make_bench: Make) -> None:
 def test_the_ui_shows_what_each_job_does(make_bench: Make) -> None:
     bench = make_bench(partitions=0, KAFKA_BOOTSTRAP_SERVERS="localhost:1")
     for operation in OPERATIONS:
-        description = bench.definitions.resolve_job_def(operation.name).description
+        description = bench.definitions.resolve_job_def(operation.__name__).description
         assert description is not None
         assert description.endswith(" A dry run, unless dry_run is false.")

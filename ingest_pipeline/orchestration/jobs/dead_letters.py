@@ -11,7 +11,7 @@ from ...core.errors import RefusalStage
 from ...core.ledger import LetterFilter
 from ...operations.problems import what_follows
 from ...operations.stream_context import StreamContext
-from .operation import Operation, OperationConfig, Outcome, optional_time
+from .operation import OperationConfig, Outcome, optional_time
 
 if TYPE_CHECKING:
     from ...postgres.dead_letters import DeadLetters
@@ -55,7 +55,10 @@ def _letters(stream_context: StreamContext) -> "DeadLetters":
     return DeadLetters(stream_context.clients.database(), stream_context.stream)
 
 
-def _redrive(stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext) -> Outcome:
+def redrive_dead_letters(
+    stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext
+) -> Outcome:
+    """Decode open dead letters with today's code and store the rows under their own coordinates."""
     clients, stream, selected = stream_context.clients, stream_context.stream, _filter(config)
     letters, rules = _letters(stream_context), clients.record_rules(stream)
     done = letters.redrive(selected, clients.decoder(stream).decode, rules, dry_run=config.dry_run)
@@ -66,7 +69,10 @@ def _redrive(stream_context: StreamContext, config: LetterConfig, _context: dg.O
     return Outcome(lines, counts)
 
 
-def _discard(stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext) -> Outcome:
+def discard_dead_letters(
+    stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext
+) -> Outcome:
+    """Close open dead letters without a row. The ledger keeps discarded letters until the purge."""
     letters, selected = _letters(stream_context), _filter(config)
     if config.dry_run:
         reasons = letters.count_by_reason(selected)
@@ -76,7 +82,8 @@ def _discard(stream_context: StreamContext, config: LetterConfig, _context: dg.O
     return Outcome([f"{discarded:,} letters are discarded"], {"letters": discarded})
 
 
-def _allow(stream_context: StreamContext, config: AllowConfig, _context: dg.OpExecutionContext) -> Outcome:
+def allow_dead_letters(stream_context: StreamContext, config: AllowConfig, _context: dg.OpExecutionContext) -> Outcome:
+    """Let the next dead letters of a stream pass without counting towards the limit."""
     ledger, letters = stream_context.ledger, f"the next {config.count:,} dead letters of {stream_context.stream.name}"
     if config.dry_run:
         left = ledger.state().letters_allowed
@@ -87,7 +94,10 @@ def _allow(stream_context: StreamContext, config: AllowConfig, _context: dg.OpEx
     return Outcome([f"{letters} do not count: {what_follows(stream_context.stream, ledger.state())}"])
 
 
-def _acknowledge(stream_context: StreamContext, config: OperationConfig, _context: dg.OpExecutionContext) -> Outcome:
+def acknowledge_dead_letters(
+    stream_context: StreamContext, config: OperationConfig, _context: dg.OpExecutionContext
+) -> Outcome:
+    """Note that somebody has seen the open dead letters of a stream. The letters stay open."""
     ledger = stream_context.ledger
     if not config.dry_run:
         ledger.prepare()
@@ -99,29 +109,3 @@ def _acknowledge(stream_context: StreamContext, config: OperationConfig, _contex
         else f"the open dead letters of {stream_context.stream.name} are"
     )
     return Outcome([f"{did} acknowledged"], {"open": letters})
-
-
-REDRIVE = Operation(
-    "redrive_dead_letters",
-    "Decode open dead letters with today's code and store the rows under their own coordinates.",
-    LetterConfig,
-    _redrive,
-)
-DISCARD = Operation(
-    "discard_dead_letters",
-    "Close open dead letters without a row. The ledger keeps discarded letters until the purge.",
-    LetterConfig,
-    _discard,
-)
-ALLOW = Operation(
-    "allow_dead_letters",
-    "Let the next dead letters of a stream pass without counting towards the limit.",
-    AllowConfig,
-    _allow,
-)
-ACKNOWLEDGE = Operation(
-    "acknowledge_dead_letters",
-    "Note that somebody has seen the open dead letters of a stream. The letters stay open.",
-    OperationConfig,
-    _acknowledge,
-)

@@ -126,8 +126,8 @@ def runs_to_delete(
 
 def _kind(run: dg.DagsterRun, assets: Collection[dg.AssetKey]) -> str | None:
     """The stream or job of the run. None for a run with foreign assets or of a foreign job."""
-    if run.job_name in tags.OTHER_JOBS:
-        return run.job_name if run.tags.get(tags.JOB) == run.job_name else None
+    if run.tags.get(tags.JOB) == run.job_name:
+        return run.job_name
     job = tags.drained_job(run.tags)
     if run.job_name == tags.BY_HAND:
         return job if run.asset_selection and run.asset_selection <= set(assets) else None

@@ -40,28 +40,22 @@ class OperationConfig(dg.Config):
     dry_run: bool = Field(default=True, description="Only show what the job would do. Set false to do it.")
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A job on one stream.
+Operation = Callable[[StreamContext, Any, dg.OpExecutionContext], Outcome]
+"""The work of a job on one stream, called with the run's config. The job has the function's name, and its docstring is
+the description in the UI. With `dry_run` the function changes nothing, and its outcome says what it would do."""
 
-    Attributes:
-        name: of the job. Its op is `<name>_op`.
-        description: what the job does, as the UI shows it.
-        config: the fields of the run's config. `stream` is added.
-        run: does the work. With `dry_run` in the config it changes nothing, and its outcome says what it would do.
+
+def operation_job(
+    operation: Operation, config_type: type[OperationConfig], stream_contexts: Mapping[str, StreamContext]
+) -> dg.JobDefinition:
+    """The operation's job for these streams, executed in the process of its run.
+
+    Args:
+        config_type: the fields of the run's config. `stream` is added.
     """
+    name, names = operation.__name__, stream_names(stream_contexts)
 
-    name: str
-    description: str
-    config: type[OperationConfig]
-    run: Callable[[StreamContext, Any, dg.OpExecutionContext], Outcome]
-
-
-def operation_job(operation: Operation, stream_contexts: Mapping[str, StreamContext]) -> dg.JobDefinition:
-    """The operation's job for these streams, executed in the process of its run."""
-    name, names = operation.name, stream_names(stream_contexts)
-
-    class StreamConfig(operation.config):  # type: ignore[name-defined, misc]
+    class StreamConfig(config_type):  # type: ignore[valid-type, misc]
         """The operation's fields, for one stream."""
 
         stream: names = Field(description="Name of the stream.")  # type: ignore[valid-type]
@@ -69,7 +63,7 @@ def operation_job(operation: Operation, stream_contexts: Mapping[str, StreamCont
     @dg.op(name=f"{name}_op", out=dg.Out(dg.Nothing, description="Its metadata are the operation's counts."))
     def run_operation(context: dg.OpExecutionContext, config: StreamConfig) -> None:
         with told_in_a_line():
-            outcome = operation.run(stream_contexts[config.stream.value], config, context)  # type: ignore[attr-defined]
+            outcome = operation(stream_contexts[config.stream.value], config, context)  # type: ignore[attr-defined]
         for line in outcome.lines:
             context.log.info(line)
         if config.dry_run:
@@ -83,7 +77,7 @@ def operation_job(operation: Operation, stream_contexts: Mapping[str, StreamCont
         name=name,
         executor_def=dg.in_process_executor,
         tags={tags.JOB: name},
-        description=f"{operation.description} A dry run, unless dry_run is false.",
+        description=f"{operation.__doc__} A dry run, unless dry_run is false.",
     )
     def job() -> None:
         run_operation()

@@ -11,7 +11,14 @@ from ...operations.problems import what_follows
 from ...operations.replays import ReplayRequest, ranges, run_replay
 from ...operations.stream_context import StreamContext
 from ..run.stop_signal import StopRequest
-from .dead_letters import ACKNOWLEDGE, ALLOW, DISCARD, REDRIVE
+from .dead_letters import (
+    AllowConfig,
+    LetterConfig,
+    acknowledge_dead_letters,
+    allow_dead_letters,
+    discard_dead_letters,
+    redrive_dead_letters,
+)
 from .operation import Operation, OperationConfig, Outcome, by_run, optional_time
 
 
@@ -25,7 +32,8 @@ class ReplayConfig(OperationConfig):
     to_time: str = Field(default="", description="Up to, but not including.")
 
 
-def _replay(stream_context: StreamContext, config: ReplayConfig, context: dg.OpExecutionContext) -> Outcome:
+def replay(stream_context: StreamContext, config: ReplayConfig, context: dg.OpExecutionContext) -> Outcome:
+    """Read a range from Kafka again and store the missing rows. Rows that exist, positions and counters stay."""
     request = ReplayRequest(
         config.partition,
         config.from_offset,
@@ -45,14 +53,6 @@ def _replay(stream_context: StreamContext, config: ReplayConfig, context: dg.OpE
     return Outcome(lines, counts, interrupted=stop.reason() == EndReason.TERMINATED)
 
 
-REPLAY = Operation(
-    "replay",
-    "Read a range from Kafka again and store the missing rows. Rows that exist, positions and counters stay.",
-    ReplayConfig,
-    _replay,
-)
-
-
 class AcceptLossConfig(OperationConfig):
     """Which loss, and where to continue."""
 
@@ -61,7 +61,8 @@ class AcceptLossConfig(OperationConfig):
     dismiss: bool = Field(default=False, description="Forget a mistaken loss, and continue at the position.")
 
 
-def _accept(stream_context: StreamContext, config: AcceptLossConfig, context: dg.OpExecutionContext) -> Outcome:
+def accept_loss(stream_context: StreamContext, config: AcceptLossConfig, context: dg.OpExecutionContext) -> Outcome:
+    """Record the offsets that were lost in Kafka as gaps, and let the stream continue behind them."""
     stream, ledger = stream_context.stream, stream_context.ledger
     if config.dismiss and config.dry_run:
         noted = [loss for loss in ledger.losses() if config.partition in (None, loss.partition)]
@@ -77,21 +78,14 @@ def _accept(stream_context: StreamContext, config: AcceptLossConfig, context: dg
     return Outcome(lines, {"losses": len(acceptances)})
 
 
-ACCEPT_LOSS = Operation(
-    "accept_loss",
-    "Record the offsets that were lost in Kafka as gaps, and let the stream continue behind them.",
-    AcceptLossConfig,
-    _accept,
-)
-
-
 class PauseConfig(OperationConfig):
     """Why the stream is paused."""
 
     reason: str = Field(default="in the UI", description="Shown in the sensor's skip reason and in status.")
 
 
-def _pause(stream_context: StreamContext, config: PauseConfig, context: dg.OpExecutionContext) -> Outcome:
+def pause_stream(stream_context: StreamContext, config: PauseConfig, context: dg.OpExecutionContext) -> Outcome:
+    """Stop a stream within a batch, on every machine, until it is resumed."""
     name, ledger = stream_context.stream.name, stream_context.ledger
     if config.dry_run:
         state = ledger.state()
@@ -102,7 +96,8 @@ def _pause(stream_context: StreamContext, config: PauseConfig, context: dg.OpExe
     return Outcome([f"{name} is paused: {config.reason}"])
 
 
-def _resume(stream_context: StreamContext, config: OperationConfig, _context: dg.OpExecutionContext) -> Outcome:
+def resume_stream(stream_context: StreamContext, config: OperationConfig, _context: dg.OpExecutionContext) -> Outcome:
+    """Let a paused stream go on. Its sensor launches a run."""
     name, ledger = stream_context.stream.name, stream_context.ledger
     if config.dry_run:
         state = ledger.state()
@@ -114,18 +109,13 @@ def _resume(stream_context: StreamContext, config: OperationConfig, _context: dg
     return Outcome([f"{name} goes on: {what_follows(stream_context.stream, ledger.state())}"])
 
 
-PAUSE = Operation(
-    "pause_stream",
-    "Stop a stream within a batch, on every machine, until it is resumed.",
-    PauseConfig,
-    _pause,
-)
-RESUME = Operation(
-    "resume_stream",
-    "Let a paused stream go on. Its sensor launches a run.",
-    OperationConfig,
-    _resume,
-)
-
-
-OPERATIONS = (PAUSE, RESUME, ACCEPT_LOSS, REDRIVE, DISCARD, ALLOW, ACKNOWLEDGE, REPLAY)
+OPERATIONS: dict[Operation, type[OperationConfig]] = {
+    pause_stream: PauseConfig,
+    resume_stream: OperationConfig,
+    accept_loss: AcceptLossConfig,
+    redrive_dead_letters: LetterConfig,
+    discard_dead_letters: LetterConfig,
+    allow_dead_letters: AllowConfig,
+    acknowledge_dead_letters: OperationConfig,
+    replay: ReplayConfig,
+}

@@ -72,7 +72,7 @@ def failed_jobs(instance: dg.DagsterInstance, since: float) -> list[tuple[float,
     messages = []
     for record in instance.get_run_records(failed, limit=_RUNS, order_by="update_timestamp", ascending=True):
         run, ended_at = record.dagster_run, record.end_time or record.update_timestamp.timestamp()
-        if ended_at > since and run.tags.get(tags.JOB) == run.job_name and run.job_name in tags.OTHER_JOBS:
+        if ended_at > since and run.tags.get(tags.JOB) == run.job_name:
             messages.append((ended_at, _failed_job(instance, run, ended_at)))
     return messages
 
