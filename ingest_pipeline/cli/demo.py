@@ -1,33 +1,11 @@
 """`ingest demo` and `ingest simulate`."""
 
 import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
 
-from ..local.server import LocalServerError
-
-Args = ParamSpec("Args")
-Result = TypeVar("Result")
-
 _MOST_EVENTS = 5000.0
-
-
-def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
-    """Turns the failure of a local server into a line, like other errors."""
-
-    @wraps(command)
-    def run(*args: Args.args, **kwargs: Args.kwargs) -> Result:
-        try:
-            return command(*args, **kwargs)
-        except LocalServerError as error:
-            if click.get_current_context().find_root().params.get("traceback"):
-                raise
-            raise click.ClickException(str(error)) from None
-
-    return run
 
 
 @click.command()
@@ -50,7 +28,6 @@ def _one_line(command: Callable[Args, Result]) -> Callable[Args, Result]:
 @click.option(
     "--kill-every", type=click.FloatRange(1), help="Kill a draining run with SIGKILL at this interval in seconds."
 )
-@_one_line
 def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_every: float | None) -> None:
     """Run a broker, PostgreSQL, simulated devices and Dagster on the local machine until Ctrl-C.
 
@@ -107,7 +84,6 @@ def demo(port: int, rate: float, seconds: float | None, headless: bool, kill_eve
 @click.option(
     "--partitions", type=click.IntRange(1), default=4, show_default=True, help="Partitions of a created topic."
 )
-@_one_line
 def simulate(topics: str, bootstrap_servers: str | None, create_topics: bool, partitions: int, **plan: Any) -> None:
     """Send simulated events to a broker at a rate, until Ctrl-C or the end.
 

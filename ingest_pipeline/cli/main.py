@@ -207,14 +207,16 @@ def resume(stream: Stream) -> None:
 
 def _one_line(error: Exception, command: str) -> str:
     """The error's message and a hint. An unexpected error shows only its class, since its text may hold a payload."""
+    from ..local.server import LocalServerError
+
     if isinstance(error, SettingsError):
         return f"{error.message}\nHint: `ingest {command} --help`. docs/configuration.md lists every setting."
     if isinstance(error, EnvironmentFault):
         return f"{error.message}\nHint: `ingest check` tries every server, table and right."
     if isinstance(error, (UnknownFault, Superseded, LedgerConflict)):
         return f'{error.message}\nHint: docs/operations.md, "When a stream stops".'
-    if isinstance(error, IngestError):  # its message says what to do
-        return error.message
+    if isinstance(error, IngestError | LocalServerError):  # its message says what to do
+        return str(error)
     return f"unexpected error {type(error).__name__}\nHint: `ingest --traceback {command} …` shows where."
 
 
