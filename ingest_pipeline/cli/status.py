@@ -66,7 +66,7 @@ def status(streams: tuple[Stream, ...], as_json: bool, watch: bool) -> None:
     """
     from rich.console import Console
 
-    from ..operations.status_document import document
+    from ..operations.status import document
 
     if watch and as_json:
         raise click.UsageError("--watch draws tables and excludes --json. Call `ingest status --json`")

@@ -11,8 +11,7 @@ from prometheus_client.registry import Collector
 
 from .judgement import StreamStatus
 from .levels import Level
-from .status import SensorReasons, statuses
-from .status_document import document
+from .status import SensorReasons, document, statuses
 from .stream_context import StreamContext
 
 _PARTITION = ("stream", "partition")

@@ -1,7 +1,9 @@
 """Every stream's status: the questions are asked here, and judgement.py judges the answers."""
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC
 
 from ..core.ledger import LedgerSnapshot
 from ..core.start import Survey
@@ -46,6 +48,26 @@ def statuses(
 def status_of(context: StreamContext) -> StreamStatus:
     (status,) = statuses([context])
     return status
+
+
+def document(statuses: Iterable[StreamStatus]) -> str:
+    """The statuses as JSON, for `ingest status --json` and `/status`. docs/operations.md explains the fields. Times are
+    RFC 3339, in UTC."""
+    entries = [
+        {
+            "stream": status.stream,
+            "level": status.level.label,
+            "messages": status.messages,
+            "paused": status.paused,
+            "lag": status.lag,
+            "late": status.late,
+            "open_letters": status.open_letters,
+            "ticked_at": status.ticked_at,
+            "partitions": [{**asdict(row), "open_letters": row.open_letters} for row in status.partitions],
+        }
+        for status in statuses
+    ]
+    return json.dumps(entries, indent=2, default=lambda time: time.astimezone(UTC).isoformat())
 
 
 def snapshots(contexts: Iterable[StreamContext], rates: bool = False) -> list[StreamSnapshot]:

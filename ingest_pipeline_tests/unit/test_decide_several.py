@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from ingest_pipeline.core.errors import DataLoss
-from ingest_pipeline.orchestration.sensor.decide import decide
-from ingest_pipeline.orchestration.sensor.summary import summary
+from ingest_pipeline.orchestration.sensor.decide import decide, summary
 from ingest_pipeline.orchestration.tags import Shard, shards
 from ingest_pipeline.orchestration.view import AGE, Launch, RunView, StreamView, View
 from ingest_pipeline_tests.unit.test_decide import LAUNCH, NEW, NOW, OLD, OTHER, RUN, WHOLE, by_hand, failed, run

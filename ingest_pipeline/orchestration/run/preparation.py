@@ -6,9 +6,12 @@ from contextlib import suppress
 from typing import TypeVar
 
 from ...core.errors import EnvironmentFault, IngestError
+from ...core.ledger import LedgerSnapshot
 from ...core.ledger_ports import WritingConnection
+from ...core.record import TopicIdentity
+from ...core.start import FirstLook
+from ...operations.stream_context import StreamContext
 from .drained_stream import DrainedStream
-from .first_look import first_looks
 
 TOGETHER = 16
 """Streams prepared between two signs of life of the run's session."""
@@ -26,7 +29,7 @@ def prepare(
     connection = None
     with suppress(IngestError):
         connection = connect()
-    looks = first_looks([stream.context for stream in streams])
+    looks = _first_looks([stream.context for stream in streams])
     for first in range(0, len(streams), TOGETHER):
         list(executor.map(lambda stream: stream.prepare(looks.get(stream.name)), streams[first : first + TOGETHER]))
         try:
@@ -35,3 +38,24 @@ def prepare(
         except EnvironmentFault:
             connection = None
     return connection
+
+
+def _first_looks(stream_contexts: Sequence[StreamContext]) -> dict[str, FirstLook]:
+    """Stream → its first look, by a few questions about all streams, with missing tables created. A stream that is left
+    out asks for itself, and reports its own error."""
+    clients = stream_contexts[0].clients
+    ledgers = clients.ledgers([stream_context.stream for stream_context in stream_contexts])
+    topics, names = clients.topics(), {context.stream.topic: context.stream.name for context in stream_contexts}
+    try:
+        ledgers.prepare()
+        snapshots, accounting = ledgers.snapshots(), ledgers.accounting()
+        identities = topics.identities(names)
+        existing = {topic: answer for topic, answer in identities.items() if isinstance(answer, TopicIdentity)}
+        ends = topics.end_offsets({topic: range(identity.partitions) for topic, identity in existing.items()})
+    except IngestError:
+        return {}
+    return {
+        name: FirstLook(snapshot, bool(accounting[name]), identity, ends[topic])
+        for topic, identity in existing.items()
+        if isinstance(snapshot := snapshots[name := names[topic]], LedgerSnapshot)
+    }

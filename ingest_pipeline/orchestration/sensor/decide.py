@@ -15,7 +15,6 @@ from ..setbacks import (
 )
 from ..tags import Shard, shards
 from ..view import AGE, STARTING_SECONDS, Decision, Launch, RunView, Share, StatusSince, View
-from .summary import summary
 
 GHOST_SECONDS, ENDING_SECONDS = 8.0, 120.0
 """A run without a session may be ending, and is reported failed only after GHOST_SECONDS. A run with an end reason gets
@@ -23,6 +22,8 @@ ENDING_SECONDS, because Dagster's own last steps may take a minute on a busy mac
 UNBEGUN_SECONDS = 30.0
 """A partition has no position if its leader was away when the run began. At this age the run gets a successor. Younger
 runs get none, because runs may be unable to reach a broker that the sensor reaches."""
+NAMED_STREAMS = 3
+"""Most streams that a skip reason names."""
 _STARTS_DOUBLED = 4
 """Limit of the doublings of the wait while runs do not start: up to 16 times the first wait."""
 
@@ -88,6 +89,34 @@ def _message(reasons: Sequence[str], shares: Sequence[Share], view: View) -> str
     else:
         reasons = ["caught up: lag 0"] if share.partitions else ["lag unknown"]
     return "; ".join([*reasons, *([unanswered_words(share.unanswered)] if share.unanswered else [])])
+
+
+def summary(shares: Sequence[Share]) -> str:
+    """The state of a shard of several streams: counts of those that are well, then the others with their reasons."""
+    draining, waiting, caught_up = [], [], 0
+    troubles: list[str] = []
+    for share in shares:
+        stream = share.stream
+        if stream.held_up is not None:
+            troubles.append(f"{stream.name} {stream.held_up}")
+        elif stream.stopped and not share.owners:
+            troubles.append(f"{stream.name} stopped: {stream.failure}")
+        elif share.unanswered:
+            troubles.append(f"{stream.name}: a leader does not answer, the lag is not known")
+        elif not share.due:
+            caught_up += 1
+        elif share.owners:
+            draining.append(share.lag)
+        else:
+            waiting.append(share.lag)
+    parts = [f"{caught_up:,} caught up"] if caught_up else []
+    for word, lags in (("draining", draining), ("waiting", waiting)):
+        if lags:
+            parts.append(f"{len(lags):,} {word}, lag {sum(lags):,}")
+    parts += troubles[:NAMED_STREAMS]
+    if more := len(troubles) - NAMED_STREAMS:
+        parts += [f"and {more:,} more"] if more > 0 else []
+    return "; ".join(parts)
 
 
 def _decide_shard(shard: Shard, shares: Sequence[Share], view: View, live: Collection[RunView]) -> Launch | list[str]:

@@ -19,7 +19,6 @@ from .decide import decide, superseded
 from .idle_poll import IdlePoll
 from .memory import SensorMemory, new_memory
 from .reading import AwaitedTopic, Reading, read
-from .run_statuses import cancel_superseded, report_ghosts
 from .runless_checks import evaluate_checks
 from .start_queue import StartQueue, starting_runs
 from .topic_observation import LastLook, observe
@@ -119,8 +118,8 @@ def tick(
     if start_queue is not None and decision.launches:
         starting = starting_runs(view, starting_seconds)
         decision = _in_turn(start_queue, stream_contexts[0].stream.job, decision, starting)
-    report_ghosts(context.instance, decision.failed_ghosts)  # 3
-    cancel_superseded(context.instance, superseded(view, decision.launches))
+    _report_ghosts(context.instance, decision.failed_ghosts)  # 3
+    _cancel_superseded(context.instance, superseded(view, decision.launches))
     if decision.fruitless is not None:
         _note_fruitless(stream_contexts, view, decision.fruitless)
     if view.runs_read:
@@ -143,6 +142,24 @@ def _holds_back(view: View) -> bool:
     """Whether records wait and no run will read them. The skip reason is for an operator then."""
     waits = any(any(stream.lag.values()) and not stream.owners for stream in view.streams)
     return waits and not view.active
+
+
+def _report_ghosts(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    """Report runs without a working process as failed."""
+    for run_id in run_ids:
+        if (run := instance.get_run_by_id(run_id)) is not None:
+            instance.report_run_failed(
+                run,
+                "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never started.",
+            )
+
+
+def _cancel_superseded(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    """Cancel runs whose process has not started. A process that starts later sees the status and ends."""
+    for run_id in run_ids:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and run.status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING):
+            instance.report_run_canceled(run, message="Another run takes the shard: this run has not started.")
 
 
 def _report(context: dg.SensorEvaluationContext, memory: SensorMemory, name: str, error: IngestError) -> None:
