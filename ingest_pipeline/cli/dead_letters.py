@@ -35,11 +35,9 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(stream: Stream, ids: tuple[int, ...], **options: Any) -> Any:
-        from ..postgres.dead_letters import DeadLetters
-
         selection = {name: options.pop(name) for name in ("stage", "sqlstate", "reason", "since", "until")}
         selected = LetterFilter(**selection, ids=list(ids) or None)
-        return command(DeadLetters(open_clients().database(), stream), selected, stream, **options)
+        return command(open_clients().dead_letters(stream), selected, stream, **options)
 
     for option in (
         click.option("--id", "ids", type=int, multiple=True, help="Only the letter with this id. May be repeated."),
@@ -135,7 +133,6 @@ def allow(stream: Stream, count: int) -> None:
     from ..operations.problems import what_follows
 
     ledger = context_of(stream).ledger
-    ledger.prepare()
     ledger.allow_letters(count)
     click.echo(f"the next {count:,} dead letters of {stream.name} do not count: {what_follows(stream, ledger.state())}")
 
@@ -149,9 +146,7 @@ def acknowledge(stream: Stream) -> None:
 
     Example: ingest dead-letters acknowledge price
     """
-    ledger = context_of(stream).ledger
-    ledger.prepare()
-    ledger.acknowledge_letters()
+    context_of(stream).ledger.acknowledge_letters()
     click.echo(f"the open dead letters of {stream.name} are acknowledged. A newer one degrades the stream again")
 
 
@@ -163,9 +158,7 @@ def show(stream: Stream, letter_id: int) -> None:
 
     Example: ingest dead-letters show price 17
     """
-    from ..postgres.dead_letters import DeadLetters
-
-    row = DeadLetters(open_clients().database(), stream).show(letter_id, _PREVIEW_BYTES)
+    row = open_clients().dead_letters(stream).show(letter_id, _PREVIEW_BYTES)
     if row is None:
         hint = f"Hint: `ingest dead-letters list {stream.name}` shows the ids of its open letters."
         raise click.ClickException(f"{stream.name} has no dead letter {letter_id}\n{hint}")

@@ -186,9 +186,7 @@ def pause(stream: Stream, reason: str) -> None:
 
     Example: ingest pause price --reason "table is being rebuilt"
     """
-    ledger = context_of(stream).ledger
-    ledger.prepare()
-    ledger.pause(reason, getpass.getuser())
+    context_of(stream).ledger.pause(reason, getpass.getuser())
     click.echo(f"{stream.name} is paused: {reason}")
 
 
@@ -199,9 +197,7 @@ def resume(stream: Stream) -> None:
 
     Example: ingest resume price
     """
-    ledger = context_of(stream).ledger
-    ledger.prepare()
-    ledger.resume()
+    context_of(stream).ledger.resume()
     click.echo(f"{stream.name} goes on")
 
 

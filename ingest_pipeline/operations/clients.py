@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..kafka.topics import KafkaTopics
     from ..postgres.alert_rows import AlertRows
     from ..postgres.database import Database
+    from ..postgres.dead_letters import DeadLetters
     from ..postgres.file_positions import FilePosition
     from ..postgres.ledger import PostgresLedger
     from ..postgres.ledgers import PostgresLedgers
@@ -135,6 +136,11 @@ class Clients:
     def executor(self) -> Executor:
         """Prepares streams beside the drain. The caller closes it."""
         return ThreadPoolExecutor(PREPARING_STREAMS, thread_name_prefix="prepare")
+
+    def dead_letters(self, stream: Stream) -> DeadLetters:
+        from ..postgres.dead_letters import DeadLetters
+
+        return DeadLetters(self.database(), stream)
 
     def missing_rows(self, stream: Stream) -> MissingRows:
         """Stores the rows of a replay."""

@@ -32,12 +32,12 @@ class LetterFacts:
 
 def letter_facts(context: StreamContext, letters: Sequence[LetterCount], state: StreamState) -> LetterFacts | None:
     """None without an open letter."""
-    from ..postgres.dead_letters import TOP_REASONS_OF, DeadLetters
+    from ..postgres.dead_letters import TOP_REASONS_OF
 
     count = sum(row.letters for row in letters)
     if not count:
         return None
-    dead_letters = DeadLetters(context.clients.database(), context.stream)
+    dead_letters = context.clients.dead_letters(context.stream)
     top = "; ".join(f"{row.letters:,}x {row.reason}" for row in dead_letters.top_reasons(TOP_REASONS))
     newest = f" (of the newest {TOP_REASONS_OF:,})" if count > TOP_REASONS_OF else ""
     refusals = dead_letters.refusals(RECENT_RECORDS, state.acknowledged_at)

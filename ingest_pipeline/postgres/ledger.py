@@ -51,16 +51,16 @@ class PostgresLedger(Ledger):
             return ledgers.read_states(connection, self._database, [name])[name]
 
     def pause(self, reason: str, by: str) -> None:
-        self._execute(ledger_sql.PAUSE, {"reason": reason, "by": by})
+        self._execute_prepared(ledger_sql.PAUSE, {"reason": reason, "by": by})
 
     def resume(self) -> None:
-        self._execute(ledger_sql.RESUME, {})
+        self._execute_prepared(ledger_sql.RESUME, {})
 
     def allow_letters(self, count: int) -> None:
-        self._execute(ledger_sql.ALLOW, {"count": count})
+        self._execute_prepared(ledger_sql.ALLOW, {"count": count})
 
     def acknowledge_letters(self) -> None:
-        self._execute(ledger_sql.ACKNOWLEDGE, {})
+        self._execute_prepared(ledger_sql.ACKNOWLEDGE, {})
 
     def note_failure(self, why: str, stops: bool) -> None:
         self._execute(ledger_sql.FAILED, {"why": why, "stops": stops})
@@ -155,7 +155,12 @@ class PostgresLedger(Ledger):
         return self._ledgers().open_letters()[self._stream.name]
 
     def await_topic(self) -> None:
-        self._execute(ledger_sql.AWAIT, {})
+        self._execute_prepared(ledger_sql.AWAIT, {})
+
+    def _execute_prepared(self, statement: str, parameters: dict[str, Any]) -> None:
+        """For a change that may come before the stream's first run."""
+        self.prepare()
+        self._execute(statement, parameters)
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> None:
         with self._database.connect(f"changing the ledger of stream {self._stream.name}") as connection:

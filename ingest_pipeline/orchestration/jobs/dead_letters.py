@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -12,9 +12,6 @@ from ...core.ledger import LetterFilter
 from ...operations.problems import what_follows
 from ...operations.stream_context import StreamContext
 from .operation import OperationConfig, Outcome, optional_time
-
-if TYPE_CHECKING:
-    from ...postgres.dead_letters import DeadLetters
 
 _ANY = "any"
 Stage: Any = Enum("Stage", [(name, name) for name in (_ANY, *(stage.value for stage in RefusalStage))])  # type: ignore[misc]
@@ -49,18 +46,12 @@ def _filter(config: LetterConfig) -> LetterFilter:
     )
 
 
-def _letters(stream_context: StreamContext) -> "DeadLetters":
-    from ...postgres.dead_letters import DeadLetters
-
-    return DeadLetters(stream_context.clients.database(), stream_context.stream)
-
-
 def redrive_dead_letters(
     stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext
 ) -> Outcome:
     """Decode open dead letters with today's code and store the rows under their own coordinates."""
     clients, stream, selected = stream_context.clients, stream_context.stream, _filter(config)
-    letters, rules = _letters(stream_context), clients.record_rules(stream)
+    letters, rules = clients.dead_letters(stream), clients.record_rules(stream)
     done = letters.redrive(selected, clients.decoder(stream).decode, rules, dry_run=config.dry_run)
     counts = asdict(done)
     lines = [", ".join(f"{count:,} {what}" for what, count in counts.items())]
@@ -73,7 +64,7 @@ def discard_dead_letters(
     stream_context: StreamContext, config: LetterConfig, _context: dg.OpExecutionContext
 ) -> Outcome:
     """Close open dead letters without a row. The ledger keeps discarded letters until the purge."""
-    letters, selected = _letters(stream_context), _filter(config)
+    letters, selected = stream_context.clients.dead_letters(stream_context.stream), _filter(config)
     if config.dry_run:
         reasons = letters.count_by_reason(selected)
         lines = [f"{row.letters:,} open letters would be discarded, {row.stage}: {row.reason}" for row in reasons]
@@ -89,7 +80,6 @@ def allow_dead_letters(stream_context: StreamContext, config: AllowConfig, _cont
         left = ledger.state().letters_allowed
         earlier = f"{left:,} are left of an earlier permission, which would end"
         return Outcome([f"{letters} would not count towards the limit", earlier], {"left": left})
-    ledger.prepare()
     ledger.allow_letters(config.count)
     return Outcome([f"{letters} do not count: {what_follows(stream_context.stream, ledger.state())}"])
 
@@ -100,7 +90,6 @@ def acknowledge_dead_letters(
     """Note that somebody has seen the open dead letters of a stream. The letters stay open."""
     ledger = stream_context.ledger
     if not config.dry_run:
-        ledger.prepare()
         ledger.acknowledge_letters()
     letters = sum(row.letters for row in ledger.open_letters())
     did = (

@@ -91,7 +91,6 @@ def pause_stream(stream_context: StreamContext, config: PauseConfig, context: dg
         state = ledger.state()
         now = f"{name} is paused already: {state.reason}" if state.paused else f"{name} is not paused"
         return Outcome([now, f"the runs of {name} would stop within a batch. Reason: {config.reason}"])
-    ledger.prepare()
     ledger.pause(config.reason, by_run(context))
     return Outcome([f"{name} is paused: {config.reason}"])
 
@@ -104,7 +103,6 @@ def resume_stream(stream_context: StreamContext, config: OperationConfig, _conte
         if not state.paused:
             return Outcome([f"{name} is not paused"])
         return Outcome([f"{name} would go on. It is paused by {state.paused_by}: {state.reason}"])
-    ledger.prepare()
     ledger.resume()
     return Outcome([f"{name} goes on: {what_follows(stream_context.stream, ledger.state())}"])
 

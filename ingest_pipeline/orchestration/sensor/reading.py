@@ -9,7 +9,6 @@ from ...core.choices import OnDataLoss
 from ...core.errors import EnvironmentFault, IngestError, TopicMissing
 from ...core.find_losses import find_losses
 from ...core.ledger import LedgerSnapshot
-from ...core.ledger_ports import Ledger
 from ...core.loss import as_error, topic_gone
 from ...core.record import NextOffset, TopicIdentity
 from ...core.start import unanswered
@@ -177,7 +176,9 @@ def _read_stream(
     except TopicMissing as error:
         if positions:
             raise topic_gone(error, len(positions), stream.name) from error
-        _note_missing_topic(stream_context, ledger)
+        # START_FROM must not skip records written between the topic's creation and the first tick behind it.
+        if stream_context.settings.start_from != "earliest":
+            ledger.await_topic()
         raise AwaitedTopic(f"{error.message}. The sensor waits for the topic", stream=stream.name) from error
     if losses and stream_context.settings.on_data_loss == OnDataLoss.STOP:
         for loss in losses:
@@ -234,10 +235,3 @@ def _tick_is_due(snapshot: LedgerSnapshot, now: float) -> bool:
 
 def _by_partition(ends: Mapping[str, Mapping[int, NextOffset]]) -> dict[tuple[str, int], NextOffset]:
     return {(name, partition): end for name, answers in ends.items() for partition, end in answers.items()}
-
-
-def _note_missing_topic(stream_context: StreamContext, ledger: Ledger) -> None:
-    """START_FROM must not skip records written between the topic's creation and the first tick after the creation."""
-    if stream_context.settings.start_from != "earliest":
-        ledger.prepare()
-        ledger.await_topic()
