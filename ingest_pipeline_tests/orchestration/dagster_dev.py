@@ -142,7 +142,9 @@ class DagsterDev:
 
     def ended(self, run_id: str) -> Run:
         """The run, once it has ended."""
-        found: Run = wait_for(f"the end of run {run_id}", lambda: run if (run := self.run(run_id)).ended else None)
+        found: Run = wait_for(
+            f"the end of run {run_id}", lambda: run if (run := self.run(run_id)).ended else None, every=0.5
+        )
         return found
 
     def skip_reason(self, stream: str) -> str:

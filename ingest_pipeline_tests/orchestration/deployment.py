@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -63,7 +63,14 @@ class Deployment:
 
     Args:
         environ: the code server's environment.
+
+    Attributes:
+        code_server: the one that was started last.
+        daemon: the one that was started last.
     """
+
+    code_server: Container
+    daemon: Container
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self.folder = folder
@@ -77,6 +84,7 @@ class Deployment:
         self.change_port()
 
     def __enter__(self) -> Self:
+        self._instance = dg.DagsterInstance.from_config(str(self.folder))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,6 +92,7 @@ class Deployment:
             while container.family.send(signal.SIGKILL):
                 time.sleep(0.1)
             container.stop()
+        self._instance.dispose()
 
     def change_port(self) -> None:
         """Give the next code server another port, which a daemon learns at its start."""
@@ -91,39 +100,32 @@ class Deployment:
         server = {"host": HOST, "port": self.port, "location_name": LOCATION}
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
 
-    @contextmanager
-    def instance(self) -> Iterator[dg.DagsterInstance]:
-        with dg.DagsterInstance.from_config(str(self.folder)) as instance:
-            yield instance
-
     def records(self, job: str) -> list[dg.RunRecord]:
         """The job's runs, newest first."""
-        with self.instance() as instance:
-            return list(instance.get_run_records(dg.RunsFilter(job_name=job)))
+        return list(self._instance.get_run_records(dg.RunsFilter(job_name=job)))
 
     def ticks(self, sensor: str, after: float) -> list[InstigatorTick]:
         """The sensor's ended ticks after this Unix time, newest first."""
-        with self.instance() as instance:
-            return [
-                tick
-                for state in instance.all_instigator_state()
-                if state.instigator_name == sensor
-                for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, after=after)
-                if tick.status != TickStatus.STARTED
-            ]
+        return [
+            tick
+            for state in self._instance.all_instigator_state()
+            if state.instigator_name == sensor
+            for tick in self._instance.get_ticks(state.instigator_origin_id, state.selector_id, after=after)
+            if tick.status != TickStatus.STARTED
+        ]
 
     def wait_for_tick(self, sensor: str) -> None:
         """Wait until the sensor begins a tick."""
         before = self._ticked_at(sensor)
         wait_for(f"a tick of {sensor}", lambda: self._ticked_at(sensor) > before, every=0.5)
 
-    def code_server(self, **environ: str) -> Container:
-        """Started, and loaded."""
+    def start_code_server(self, **environ: str) -> None:
+        """On return the code is loaded. The next code servers get this environment too."""
         command = ["dagster", "code-server", "start", "-h", HOST, "-p", str(self.port), "-m", LOCATION]
-        server = self._start(command, environ)
+        self.environ |= environ
+        self.code_server = self._start(command)
         client = DagsterGrpcClient(port=self.port, host=HOST)
         wait_for("the code server", lambda: client.health_check_query() == "SERVING", every=0.2)
-        return server
 
     def ingest(self, *words: str, **environ: str) -> str:
         """What the command prints, on the streams of LOCATION."""
@@ -131,16 +133,15 @@ class Deployment:
         environ = {**self.environ, "INGEST_STREAMS": f"{LOCATION}:streams", **environ}
         return subprocess.run(command, env=environ, cwd=self.folder, capture_output=True, text=True, check=True).stdout
 
-    def daemon(self) -> Container:
-        return self._start(["dagster._daemon", "run", "-w", "workspace.yaml"], {})
+    def start_daemon(self) -> None:
+        self.daemon = self._start(["dagster._daemon", "run", "-w", "workspace.yaml"])
 
     def _ticked_at(self, sensor: str) -> float:
-        with self.instance() as instance:
-            states = [state for state in instance.all_instigator_state() if state.instigator_name == sensor]
+        states = [state for state in self._instance.all_instigator_state() if state.instigator_name == sensor]
         return max((state.instigator_data.last_tick_timestamp or 0.0 for state in states), default=0.0)
 
-    def _start(self, command: list[str], environ: Mapping[str, str]) -> Container:
+    def _start(self, command: list[str]) -> Container:
         log = self.folder / f"{command[0]}-{len(self._containers)}.log"
         command = [sys.executable, "-m", *command]
-        self._containers.append(Container(command[2], command, log, env={**self.environ, **environ}, cwd=self.folder))
+        self._containers.append(Container(command[2], command, log, env=self.environ, cwd=self.folder))
         return self._containers[-1]

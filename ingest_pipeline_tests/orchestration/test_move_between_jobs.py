@@ -91,7 +91,7 @@ def drained_by(dagster: DagsterDev, feed: Feed) -> dict[str, set[str]]:
 def wait_for_jobs(dagster: DagsterDev, feed: Feed, jobs: Mapping[str, str]) -> None:
     """Wait until the streams are drained by these jobs, and then for 10,000 more records of each stream."""
     expected = {stream: {f"drain_{job}"} for stream, job in jobs.items()}
-    wait_for(f"runs of {expected}", lambda: drained_by(dagster, feed) == expected, 120, every=0.2)
+    wait_for(f"runs of {expected}", lambda: drained_by(dagster, feed) == expected, 120, every=0.5)
     for stream in feed.streams:
         target = feed.position(stream) + 10_000
         wait_for("rows", lambda stream=stream, target=target: feed.position(stream) > target)
