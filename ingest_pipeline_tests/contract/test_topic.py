@@ -60,7 +60,7 @@ class TestIdentity:
         facts = world.facts(topic)
         assert facts.identity().partitions == 2
         world.add_partitions(topic, 5)
-        assert facts.identity().partitions == 5
+        eventually(lambda: facts.identity().partitions == 5)
 
     def test_a_missing_topic_is_reported_and_not_created(self, world: World) -> None:
         facts = world.facts("contract-nobody-made-this")
