@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from ingest_pipeline.demo.simulate import Plan, simulate
 from ingest_pipeline_tests.docs_commands import clone_with_stream_of_readme
 from ingest_pipeline_tests.integration.running_demo import RunningDemo
+from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.ui.pages import Ui
 
 # Runs of price are short, so one ends soon. The run of temperature lasts until a test terminates it.
@@ -23,13 +25,16 @@ _WAIT_SECONDS = 90
 
 @pytest.fixture(scope="module")
 def demo(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
-    """Every table has rows. One record in a thousand was refused."""
+    """Every table has rows, and temperature has refused records. SIGKILL ends the demo and all of its processes."""
     clone = clone_with_stream_of_readme(tmp_path_factory.mktemp("clone"))
-    with RunningDemo(clone, "--rate", "300", PYTHONPATH=str(clone), **_SETTINGS) as running:
+    with RunningDemo(clone, "--rate", "60", PYTHONPATH=str(clone), **_SETTINGS) as running:
         running.wait_for("rows in every table", 300)
+        kafka = {"bootstrap.servers": from_env_file(running, "KAFKA_BOOTSTRAP_SERVERS")}
+        simulate(kafka, Plan(["temperature"], rate=0, records=2000, broken_every=100))
         yield running
-        running.send(signal.SIGTERM)
-        assert running.end() == 0, running.said
+        running.send(signal.SIGKILL)
+        assert running.end() == -signal.SIGKILL
+        wait_for("the end of the demo's processes", lambda: not running.left(), every=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +71,13 @@ def ui(page: Page, demo: RunningDemo, images: Path) -> Ui:
 
 @pytest.fixture
 def database_url(demo: RunningDemo) -> str:
-    """The URL of the demo's PostgreSQL, read by a shell from the file that the demo writes."""
-    printed = subprocess.run(
-        ["sh", "-c", '. .demo/env && printf %s "$DATABASE_URL"'],
-        cwd=demo.folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return printed.stdout
+    return from_env_file(demo, "DATABASE_URL")
+
+
+def from_env_file(demo: RunningDemo, name: str) -> str:
+    """A variable that a shell reads from the file that the demo writes."""
+    command = ["sh", "-c", f'. .demo/env && printf %s "${name}"']
+    return subprocess.run(command, cwd=demo.folder, capture_output=True, text=True, check=True).stdout
 
 
 def address(demo: RunningDemo) -> str:

@@ -89,6 +89,9 @@ def test_terminate_leaves_a_clean_run_and_another_goes_on(ui: Ui, database_url: 
     ui.button("Terminate").click()
     ui.page.get_by_role("dialog").get_by_role("button", name="Terminate 1 run").click()
     expect(ui.text("Canceled").first).to_be_visible()
+    ui.leave()
+    owner = "select left(run_id, 8) from ingest.position where stream = 'temperature'"
+    wait_for("the next run", lambda: terminated not in query(database_url, owner), every=0.5)
     ui.open_until("/assets/temperature", ui.row("ended"))
     expect(ui.row("ended")).to_contain_text("terminated")
     rows = query(database_url, "select count(*) from temperature")[0]
@@ -96,6 +99,31 @@ def test_terminate_leaves_a_clean_run_and_another_goes_on(ui: Ui, database_url: 
     expect(ui.text("temperature_sensor").first).to_be_visible()
     wait_for("more rows", lambda: query(database_url, "select count(*) from temperature")[0] > rows)
     assert query(database_url, "select count(*) from ingest.accounting where not accounted") == [0]
+
+
+def test_redrive_from_the_launchpad_stores_what_can_be_stored_now(ui: Ui, database_url: str) -> None:
+    """A letter with complete bytes stands for a letter that new code can decode."""
+    first = "select min(id) from ingest.dead_letter where stream = 'temperature' and status = 'open'"
+    (letter,) = wait_for("a dead letter", lambda: [letter_id for letter_id in query(database_url, first) if letter_id])
+    query(database_url, "update ingest.dead_letter set value = %s where id = %s", MENDED, letter)
+    ui.open("/locations/ingest_pipeline.definitions/jobs/redrive_dead_letters/playground")
+    ui.text(re.compile("dry_run")).first.click()
+    ui.page.keyboard.press("ControlOrMeta+a")
+    ui.page.keyboard.insert_text(CONFIG)
+    expect(ui.text("No errors")).to_be_visible()
+    expect(ui.button("Launch Run")).to_be_enabled()
+    ui.button("Launch Run").hover()
+    ui.page.wait_for_timeout(1_000)  # the editor's tooltip, which covers lines, fades
+    ui.picture("launchpad")
+    ui.button("Launch Run").click()
+    ui.page.wait_for_url("**/runs/*")
+    run = ui.leave()
+    status = "select status from ingest.dead_letter where id = %s"
+    wait_for("the redrive", lambda: query(database_url, status, letter) == ["redriven"], every=0.5)
+    ui.open(run)
+    expect(ui.text("Success").first).to_be_visible()
+    expect(ui.page.get_by_role("row", name="stored 1", exact=True)).to_be_visible()
+    assert query(database_url, "select temperature from temperature where device_id = 'dev-mended'") == [20.5]
 
 
 def test_a_run_that_its_sensor_launched_has_materialized_prices(ui: Ui) -> None:
@@ -122,25 +150,3 @@ def test_prices_are_checked_too(ui: Ui) -> None:
     for name in CHECKS:
         expect(ui.text(name).first).to_be_visible()
     expect(ui.text("Succeeded")).to_have_count(len(CHECKS) - 1)
-
-
-def test_redrive_from_the_launchpad_stores_what_can_be_stored_now(ui: Ui, database_url: str) -> None:
-    """A letter with complete bytes stands for a letter that new code can decode."""
-    first = "select min(id) from ingest.dead_letter where stream = 'temperature' and status = 'open'"
-    (letter,) = wait_for("a dead letter", lambda: [letter_id for letter_id in query(database_url, first) if letter_id])
-    query(database_url, "update ingest.dead_letter set value = %s where id = %s", MENDED, letter)
-    ui.open("/locations/ingest_pipeline.definitions/jobs/redrive_dead_letters/playground")
-    ui.text(re.compile("dry_run")).first.click()
-    ui.page.keyboard.press("ControlOrMeta+a")
-    ui.page.keyboard.insert_text(CONFIG)
-    expect(ui.text("No errors")).to_be_visible()
-    expect(ui.button("Launch Run")).to_be_enabled()
-    ui.button("Launch Run").hover()
-    ui.page.wait_for_timeout(1_000)  # the editor's tooltip, which covers lines, fades
-    ui.picture("launchpad")
-    ui.button("Launch Run").click()
-    ui.page.wait_for_url("**/runs/*")
-    expect(ui.text("Success").first).to_be_visible()
-    expect(ui.page.get_by_role("row", name="stored 1", exact=True)).to_be_visible()
-    assert query(database_url, "select status from ingest.dead_letter where id = %s", letter) == ["redriven"]
-    assert query(database_url, "select temperature from temperature where device_id = 'dev-mended'") == [20.5]
