@@ -407,3 +407,20 @@ def test_a_changed_table_is_red(make_bench: Make) -> None:
     passed, message = newest(bench, AS_DECLARED)
     assert not passed
     assert "column temperature is text, declared as double precision" in message
+
+
+def test_a_deleted_topic_is_reported_as_a_loss(make_bench: Make, kafka_server: RealKafka) -> None:
+    bench = make_bench()
+    bench.produce(temperatures(8))
+    bench.drain()
+    kafka_server.delete_topic(bench.stream.topic)
+    gone = "the topic of its 2 positions is gone"
+    message = wait_for("the deletion to be known", lambda: told if gone in (told := bench.tick().skip_message) else "")
+    assert "ingest accept-loss temperature" in message
+    assert newest(bench, NO_LOSS) == (False, message)
+    assert bench.check_results()[NO_LOSS].description == message
+    assert gone in ingest(bench, "check", code=1)
+    kafka_server.create_topic(bench.stream.topic, 2)
+    ingest(bench, "accept-loss", "temperature", "--yes")
+    bench.drain()
+    assert newest(bench, NO_LOSS)[0]

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from ingest_pipeline.core.roles import Role
@@ -21,7 +22,7 @@ from ingest_pipeline_tests.orchestration.posters import database_away
 from ingest_pipeline_tests.orchestration.records import prices, temperatures, with_broken
 from ingest_pipeline_tests.servers.broker import RealKafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.role(Role.OPERATOR)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.role(Role.OPERATOR)]
 Make = Callable[..., Bench]
 EXIT_CODES = {"healthy": 0, "degraded": 1, "stopped": 2, "unknown": 3}
 OWNER = "0ddba11-and-more"
@@ -55,6 +56,9 @@ class Scene:
         self.kafka.delete_topic(self.bench.stream.topic)
 
     def loses_kafka(self) -> None:
+        """While a run owns the partitions and a dead letter waits."""
+        self.refuses_a_record()
+        self.drains()
         environ = {**self.bench.environ, "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
         clients = ChangedClients(load_settings({stream.name: stream.job for stream in self.bench.streams}, environ))
         self.cleanup.callback(clients.close)
@@ -62,6 +66,24 @@ class Scene:
 
     def loses_postgres(self) -> None:
         self.cleanup.enter_context(database_away(self.bench))
+
+    def counts_slowly(self) -> None:
+        """The view takes longer than any question may."""
+        for statement in SLOW_VIEW:
+            self.bench.query(statement)
+        for statement in QUICK_VIEW:
+            self.cleanup.callback(self.bench.query, statement)
+
+    def locks_letters(self) -> None:
+        """As while a migration rewrites the table."""
+        self._lock("dead_letter")
+
+    def locks_positions(self) -> None:
+        self._lock("position")
+
+    def _lock(self, table: str) -> None:
+        connection = self.cleanup.enter_context(psycopg.connect(self.bench.url))
+        connection.execute(f"lock table ingest.{table} in access exclusive mode")
 
     def refuses_a_record(self) -> None:
         self.bench.produce(with_broken(temperatures(30), 30))
@@ -74,7 +96,9 @@ class Case:
 
     Attributes:
         levels: of the two streams.
-        words: in the first stream's first message. Empty: it has none.
+        words: in the first messages of the first stream, which has no message where these are empty.
+        accounted: of the first stream's partitions. They are not shown where it is "".
+        after: the exit code of `ingest status` when the trouble is over.
     """
 
     strike: Callable[[Scene], None]
@@ -82,27 +106,48 @@ class Case:
     health: int
     lag: int | None
     owner: str | None = None
-    words: str = ""
+    words: tuple[str, ...] = ()
+    accounted: bool | str | None = True
+    after: int | None = None
 
 
+UNKNOWN = ("unknown", "unknown")
+SILENT = ("unknown: the ledger did not answer in time",)
 CASES = {
     "caught up": Case(lambda scene: None, ("healthy", "healthy"), 200, 0),
     "draining": Case(Scene.drains, ("healthy", "healthy"), 200, 4, OWNER),
-    "a refused record": Case(Scene.refuses_a_record, ("degraded", "healthy"), 200, 0, words="1 open dead letter"),
-    "paused": Case(Scene.is_paused, ("stopped", "healthy"), 200, 4, words="paused: a test"),
+    "a refused record": Case(Scene.refuses_a_record, ("degraded", "healthy"), 200, 0, words=("1 open dead letter",)),
+    "paused": Case(Scene.is_paused, ("stopped", "healthy"), 200, 4, words=("paused: a test",)),
     "at the dead-letter limit": Case(
-        Scene.is_at_the_limit, ("stopped", "healthy"), 503, 8, words="4 records in a row were refused"
+        Scene.is_at_the_limit, ("stopped", "healthy"), 503, 8, words=("4 records in a row were refused",)
     ),
     "topic missing": Case(
-        Scene.loses_its_topic, ("stopped", "healthy"), 503, None, words="the topic of its 2 positions is gone"
+        Scene.loses_its_topic, ("stopped", "healthy"), 503, None, words=("the topic of its 2 positions is gone",)
     ),
     "Kafka away": Case(
-        Scene.loses_kafka, ("unknown", "unknown"), 504, None, words="unknown: asked once for all streams: Kafka at"
+        Scene.loses_kafka,
+        UNKNOWN,
+        504,
+        None,
+        OWNER,
+        words=("unknown: asked once for all streams: Kafka at", "1 open dead letter"),
+        after=1,
     ),
     "PostgreSQL away": Case(
-        Scene.loses_postgres, ("unknown", "unknown"), 504, None, words="the database takes no sessions"
+        Scene.loses_postgres, UNKNOWN, 504, None, words=("the database takes no sessions",), accounted="", after=0
     ),
+    "accounting slow": Case(Scene.counts_slowly, UNKNOWN, 504, 0, words=SILENT, accounted=None, after=0),
+    "dead letters locked": Case(Scene.locks_letters, UNKNOWN, 504, 0, words=SILENT, accounted=None, after=0),
+    "positions locked": Case(Scene.locks_positions, UNKNOWN, 504, None, words=SILENT, accounted="", after=0),
 }
+COUNTERS = ("next_offset", "rows", "dead_letters", "skipped", "absent", "lost")
+SLOW_VIEW = (
+    "alter view ingest.accounting rename to fast",
+    "create view ingest.accounting as select fast.* from ingest.fast where pg_sleep(30) is not null",
+    "grant select on ingest.accounting to public",
+)
+QUICK_VIEW = ("alter view ingest.fast rename to accounting", "drop view ingest.accounting")
+"""The last one comes first."""
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -122,9 +167,17 @@ def test_all_of_them_say_the_same(make_bench: Make, kafka_server: RealKafka, cas
     states = dict(zip(("temperature", "price"), case.levels, strict=True))
     assert {stream["stream"]: stream["level"] for stream in shown} == states
     assert {stream: state for state, stream in _STATE.findall(metrics)} == states
-    first = shown[0]
-    assert case.words in "".join(first["messages"][:1]) and bool(case.words) == bool(first["messages"])
-    assert (first["lag"], {row["owner"] for row in first["partitions"]} or {None}) == (case.lag, {case.owner})
+    first, partitions = shown[0], shown[0]["partitions"]
+    assert all(word in message for word, message in zip(case.words, first["messages"], strict=False)) and len(
+        first["messages"]
+    ) >= len(case.words)
+    assert bool(case.words) == bool(first["messages"])
+    assert (first["lag"], {row["owner"] for row in partitions} or {None}) == (case.lag, {case.owner})
+    assert ({row["accounted"] for row in partitions} or {""}) == {case.accounted}
+    ledger = f"select {', '.join(COUNTERS)} from ingest.position where stream = 'temperature' order by kafka_partition"
+    assert [tuple(row[name] for name in COUNTERS) for row in partitions] in ([], bench.query(ledger))
+    if case.after is not None:
+        ingest(bench, "status", code=case.after)
     assert partitions_of(metrics) == {
         (name, stream["stream"], str(row["partition"])): row[attribute]
         for stream in shown

@@ -23,7 +23,7 @@ from ingest_pipeline.core.loss import Loss, LossCause
 from ingest_pipeline.core.record import NextOffset, StoredPosition
 from ingest_pipeline.core.start import Survey
 from ingest_pipeline.operations.judgement import judge
-from ingest_pipeline.operations.levels import Level
+from ingest_pipeline.operations.levels import Level, worst
 from ingest_pipeline.operations.metrics import _health
 from ingest_pipeline.operations.partitions import partitions_of
 from ingest_pipeline.operations.problems import Kind
@@ -372,3 +372,10 @@ def test_figures_without_lag_are_zero() -> None:
         (0.0, True, 2.5, RUN),
         (0.0, True, 0.0, RUN),
     ]
+
+
+def test_a_stalled_stream_comes_before_an_unknown_stream() -> None:
+    assert worst([]) == Level.HEALTHY
+    assert worst([Level.HEALTHY, Level.DEGRADED]) == Level.DEGRADED
+    assert worst([Level.DEGRADED, Level.UNKNOWN, Level.HEALTHY]) == Level.UNKNOWN
+    assert worst([Level.UNKNOWN, Level.STOPPED]) == Level.STOPPED
