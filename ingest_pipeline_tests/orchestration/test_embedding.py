@@ -1,13 +1,11 @@
 """The example in docs/embedding.md, as it stands: a code location, a project of `dg`, and the streams of commands."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +16,6 @@ from dagster._core.workspace.autodiscovery import loadable_targets_from_python_m
 from ingest_pipeline.cli import main
 from ingest_pipeline.core.roles import Role
 from ingest_pipeline.streams import STREAMS
-from ingest_pipeline_tests.orchestration.test_component import dg_tool
 from ingest_pipeline_tests.servers.postgres_roles import pipeline_url
 
 pytestmark = pytest.mark.empty_database
@@ -114,20 +111,6 @@ def make_dg_project(project: Path) -> None:
     (package / "definitions.py").rename(package / "defs/ingest.py")
     (package / "definitions.py").write_text(DG_DEFINITIONS)
     (project / "pyproject.toml").write_text(DG_PYPROJECT)
-
-
-@pytest.mark.slow
-def test_the_example_belongs_into_the_folder_of_a_dg_project(project: Path) -> None:
-    if find_spec("dagster_dg_cli") is None:
-        pytest.skip("dagster-dg-cli is not installed")
-    make_dg_project(project)
-    checked = dg_tool(project, "check", "defs")
-    assert checked.returncode == 0, checked.stderr + checked.stdout
-    listed = dg_tool(project, "list", "defs", "--json")
-    assert listed.returncode == 0, listed.stderr
-    definitions = json.loads(listed.stdout)
-    assert [asset["asset_key"] for asset in definitions["assets"]] == ["revenue", "shop/kafka/orders", "shop/orders"]
-    assert [sensor["name"] for sensor in definitions["sensors"]] == ["orders_sensor"]
 
 
 WRONG = {
