@@ -87,19 +87,15 @@ def test_unreachable_addresses_have_messages_of_their_own() -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
-    ("advertised", "problem"), [("kafka.invalid:9092", "does not resolve"), (f"{HOST}:1", "cannot be reached")]
-)
-def test_an_advertised_address_that_leads_nowhere_is_named(
-    kafka_cluster: Callable[[int], KafkaCluster], advertised: str, problem: str
-) -> None:
+def test_an_advertised_address_that_leads_nowhere_is_named(kafka_cluster: Callable[[int], KafkaCluster]) -> None:
+    """test_advertised_address.py has one that does not resolve."""
     cluster = kafka_cluster(1)
-    cluster.outside[1] = advertised
+    cluster.outside[1] = f"{HOST}:1"
     with cluster:
         cluster.create_topic("reading", 2)
         ((ok, message),) = lines(KAFKA_BOOTSTRAP_SERVERS=f"{HOST}:{cluster.outside_port(1)}")
     assert not ok
-    assert f"{advertised} {problem}" in message
+    assert f"{HOST}:1 cannot be reached" in message
     assert "advertised.listeners" in message
 
 
