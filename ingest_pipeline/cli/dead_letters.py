@@ -113,9 +113,8 @@ def peek(stream: Stream, records: int, limit: int) -> None:
     """
     from ..operations.peek import peek as look
 
-    peeked = look(context_of(stream), records)
-    refused = peeked.refused
-    click.echo(f"{len(refused):,} of the next {peeked.records:,} records of {stream.name} would be refused")
+    count, refused = look(context_of(stream), records)
+    click.echo(f"{len(refused):,} of the next {count:,} records of {stream.name} would be refused")
     for letter in refused[:limit]:
         click.echo(f"partition {letter.partition} offset {letter.offset}  {letter.stage}  {letter.reason}")
     if len(refused) > limit:

@@ -39,8 +39,8 @@ def replay(
     context = context_of(stream)
     chosen = ranges(request, context)
     for offsets in chosen:
-        click.echo(f"partition {offsets.partition}: offsets {offsets.start} to {offsets.stop - 1}", err=True)
-    total, clock = sum(offsets.stop - offsets.start for offsets in chosen), context.clients.clock
+        click.echo(offsets, err=True)
+    total, clock = sum(map(len, chosen)), context.clients.clock
     with progress(f"replaying {stream.name}", total, clock.monotonic) as show:
         done = run_replay(chosen, context, observe=lambda done: show(done.total))
     click.echo(

@@ -112,9 +112,8 @@ def drawn(statuses: Sequence[StreamStatus], console: Console) -> Group:
 
     parts: list[RenderableType] = []
     for stream in statuses:
-        lag = "unknown" if stream.lag is None else f"{stream.lag:,}"
         level = (stream.level.label, _STYLES[stream.level])
-        parts.append(Text.assemble((stream.stream, "bold"), " ", level, f"  lag {lag}"))
+        parts.append(Text.assemble((stream.stream, "bold"), " ", level, f"  lag {stream.lag_words}"))
         parts += [Text(f"  {message}") for message in stream.messages]
         if not stream.partitions:
             continue

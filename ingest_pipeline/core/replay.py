@@ -27,6 +27,12 @@ class Range:
     stop: int
     leader_epoch: int | None = None
 
+    def __str__(self) -> str:
+        return f"partition {self.partition}: offsets {self.start} to {self.stop - 1}"
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
 
 def replay(
     source: Source,

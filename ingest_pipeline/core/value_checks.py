@@ -45,7 +45,6 @@ class ValueChecks:
                 )
 
     def zoned(self, time: datetime, item: Field) -> datetime:
-        """The time with a zone."""
         if time.tzinfo is not None:
             return time
         if self._naive_is_utc:

@@ -63,9 +63,9 @@ def wait_until_drained(contexts: Sequence[StreamContext], live: LiveLine, stop: 
     deadline = time.monotonic() + _DRAIN_SECONDS
     signals = stop.count
     while time.monotonic() < deadline and stop.count <= max(1, signals):
-        lags = {status.stream: status.lag for status in statuses(contexts)}
-        live.show(" · ".join(f"{name} lag {'unknown' if lag is None else f'{lag:,}'}" for name, lag in lags.items()))
-        if all(lag == 0 for lag in lags.values()):
+        streams = statuses(contexts)
+        live.show(" · ".join(f"{status.stream} lag {status.lag_words}" for status in streams))
+        if all(status.lag == 0 for status in streams):
             return True
         time.sleep(_POLL_SECONDS)
     return False

@@ -70,7 +70,7 @@ def welcome(url: str, folder: Path, streams: Sequence[Stream], seconds: float) -
 
 def rows_line(statuses: Sequence[StreamStatus]) -> str:
     """``temperature 1,234 rows, lag 5 · price 1,230 rows, lag 0 · dead letters 2``."""
-    parts = [f"{status.stream} {rows(status):,} rows, lag {_lag(status)}" for status in statuses]
+    parts = [f"{status.stream} {rows(status):,} rows, lag {status.lag_words}" for status in statuses]
     return " · ".join([*parts, f"dead letters {sum(map(_dead_letters, statuses)):,}"])
 
 
@@ -102,7 +102,3 @@ def arrived(
 
 def _dead_letters(status: StreamStatus) -> int:
     return sum(partition.dead_letters for partition in status.partitions)
-
-
-def _lag(status: StreamStatus) -> str:
-    return "unknown" if status.lag is None else f"{status.lag:,}"

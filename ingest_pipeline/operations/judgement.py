@@ -40,12 +40,10 @@ class StreamStatus:
 
     @property
     def level(self) -> Level:
-        """The level of the gravest problem."""
         return self.problems[0].level if self.problems else Level.HEALTHY
 
     @property
     def messages(self) -> list[str]:
-        """A sentence for every problem, then the remarks."""
         return [*(problem.message for problem in self.problems), *self.remarks]
 
     @property
@@ -58,9 +56,12 @@ class StreamStatus:
         lags = [partition.lag for partition in self.partitions]
         return None if not lags or None in lags else sum(lag or 0 for lag in lags)
 
+    @property
+    def lag_words(self) -> str:
+        return "unknown" if self.lag is None else f"{self.lag:,}"
+
 
 def judge(snapshot: StreamSnapshot) -> StreamStatus:
-    """A stream's status."""
     stream, ledger = snapshot.stream, snapshot.ledger
     if isinstance(ledger, IngestError):
         return StreamStatus(stream.name, [_without_answer(ledger)])

@@ -2,34 +2,20 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 
 from ..core.batch import SLICE_SECONDS
 from ..core.errors import KafkaUnavailable, SettingsError
 from ..core.ports import Clock, Source
-from ..core.record import Batch, Chunk, DeadLetter, Message, NextOffset, Position
+from ..core.record import Chunk, DeadLetter, Message, NextOffset, Position
 from ..core.rows import decode_batch
 from .stream_context import StreamContext
 
 _ANSWER_SECONDS = 15.0
 
 
-@dataclass(slots=True)
-class Peeked:
-    """The next records of all partitions.
-
-    Attributes:
-        refused: by the decoder. A refusal by the table shows only when the row is written.
-    """
-
-    records: int = 0
-    rows: int = 0
-    skipped: int = 0
-    refused: list[DeadLetter] = field(default_factory=list)
-
-
-def peek(context: StreamContext, records: int) -> Peeked:
-    """Decode up to `records` records of each partition, from the positions on.
+def peek(context: StreamContext, records: int) -> tuple[int, list[DeadLetter]]:
+    """Decode up to `records` records of each partition, from the positions on: (how many there are, those that the
+    decoder refuses). A refusal by the table shows only when the row is written.
 
     Raises:
         SettingsError: the stream has no position yet.
@@ -42,8 +28,11 @@ def peek(context: StreamContext, records: int) -> Peeked:
     ends = context.topic.end_offsets(list(stored))
     positions = {p: Position(p, row.incarnation, NextOffset(row.next_offset)) for p, row in stored.items()}
     stops = {p: min(row.next_offset + records, ends[p].next_offset) for p, row in stored.items() if p in ends}
-    decoder, peeked = clients.decoder(stream), Peeked()
-    for messages in _read(context, positions, stops).values():
+    starts = {p: positions[p].resume_at for p in stops}
+    with closing(clients.source([stream], context.ledger.ledger_id())) as source:
+        read = read_between(source, stream.topic, starts, stops, clock=clients.clock)
+    decoder, count, refused = clients.decoder(stream), 0, list[DeadLetter]()
+    for messages in read.values():
         batch = decode_batch(
             messages,
             {},
@@ -53,24 +42,9 @@ def peek(context: StreamContext, records: int) -> Peeked:
             rules=clients.record_rules(stream),
         )
         if batch is not None:
-            _add(peeked, batch)
-    return peeked
-
-
-def _add(peeked: Peeked, batch: Batch) -> None:
-    peeked.records += batch.records
-    peeked.rows += len(batch.rows)
-    peeked.skipped += sum(advance.skipped for advance in batch.advances.values())
-    peeked.refused += batch.dead_letters
-
-
-def _read(
-    context: StreamContext, positions: Mapping[int, Position], stops: Mapping[int, int]
-) -> dict[int, list[Message]]:
-    """Partition → its records below the stop."""
-    starts = {p: position.resume_at for p, position in positions.items() if p in stops}
-    with closing(context.clients.source([context.stream], context.ledger.ledger_id())) as source:
-        return read_between(source, context.stream.topic, starts, stops, clock=context.clients.clock)
+            count += batch.records
+            refused += batch.dead_letters
+    return count, refused
 
 
 def read_between(

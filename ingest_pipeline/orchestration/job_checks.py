@@ -141,9 +141,10 @@ def _up_to_date(view: StreamSnapshot) -> CheckResult:
     figures = {} if status.lag is None else {"lag": status.lag}
     if None not in (delays := [partition.delay for partition in status.partitions]):
         figures["delay_seconds"] = round(max(delay or 0.0 for delay in delays))
-    lag = "unknown" if status.lag is None else f"{status.lag:,}"
     grave = bool(stops) or any(problem.kind == Kind.STUCK for problem in status.problems)
-    return CheckResult(UP_TO_DATE, not messages, f"lag {lag}; {description}", grave=grave, metadata=figures)
+    return CheckResult(
+        UP_TO_DATE, not messages, f"lag {status.lag_words}; {description}", grave=grave, metadata=figures
+    )
 
 
 _JUDGEMENTS = {ACCOUNTED: _accounted, NO_LOSS: _no_loss, WITHIN_LIMIT: _within_limit, UP_TO_DATE: _up_to_date}

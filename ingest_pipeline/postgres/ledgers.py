@@ -110,7 +110,7 @@ def read_owners(connection: Connection, database: Database, partitions: dict[str
     """
     oid = locks.position_table_oid(connection, database.schemas.ledger)
     asked = [(locks.LockKeys(oid, name), list(numbers)) for name, numbers in partitions.items()]
-    holders = locks.holders_of_streams(connection, asked, database.copy_looks)
+    holders = locks.holders(connection, asked, database.copy_looks)
     present = locks.present_runs(connection)
     return {name: Owners(held, present) for name, held in zip(partitions, holders, strict=True)}
 

@@ -57,16 +57,9 @@ class LockKeys:
         text_key = f"{self._oid}/{self._stream}/{partition}/{kind}".encode()
         return int.from_bytes(hashlib.blake2b(text_key, digest_size=8).digest(), "big", signed=True)
 
-    def keys(self, kind: LockKind, partitions: Iterable[int]) -> list[int]:
-        return [self.key(kind, partition) for partition in partitions]
-
-
-def lock_keys(connection: Connection, ledger_schema: str, stream: str) -> LockKeys:
-    """The ledger's keys. Two ledgers in a database have different keys."""
-    return LockKeys(position_table_oid(connection, ledger_schema), stream)
-
 
 def position_table_oid(connection: Connection, ledger_schema: str) -> int:
+    """For LockKeys: two ledgers in a database have different keys."""
     name = f"{quoted(ledger_schema)}.position"
     return int(connection.execute(text("SELECT to_regclass(:name)::oid::bigint"), {"name": name}).scalar_one())
 
@@ -102,19 +95,14 @@ def withdraw(connection: Connection, keys: LockKeys, partitions: Iterable[int], 
         _try(connection, "pg_advisory_unlock_shared", keys.key(request, partition))
 
 
-def holders(connection: Connection, keys: LockKeys, partitions: Collection[int], looks: CopyLooks) -> dict[int, Holder]:
-    """Partition → owner. Free partitions are left out.
+def holders(
+    connection: Connection, streams: Sequence[tuple[LockKeys, Collection[int]]], looks: CopyLooks
+) -> list[dict[int, Holder]]:
+    """Partition → owner, in the order of the streams. Free partitions are left out.
 
     Args:
         looks: earlier looks of this process at COPY progress.
     """
-    return holders_of_streams(connection, [(keys, partitions)], looks)[0]
-
-
-def holders_of_streams(
-    connection: Connection, streams: Sequence[tuple[LockKeys, Collection[int]]], looks: CopyLooks
-) -> list[dict[int, Holder]]:
-    """`holders` of several streams by one statement, in the order of the streams."""
     by_key = {
         keys.key(_OWN, partition): (number, partition)
         for number, (keys, partitions) in enumerate(streams)
@@ -140,7 +128,7 @@ def end_frozen(connection: Connection, keys: LockKeys, partitions: Collection[in
 
     A session that has moved since the judgement is spared.
     """
-    own_keys = keys.keys(_OWN, partitions)
+    own_keys = [keys.key(_OWN, partition) for partition in partitions]
     rows = connection.execute(_HOLDERS, {"keys": own_keys, "frozen": looks.frozen_seconds}).all()
     judged = [(row, _is_frozen(row, looks)) for row in rows]
     for row in {row.pid: row for row, frozen in judged if frozen}.values():

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ..core.stream import Stream
 from ..core.streams import tables_of
 from .comparison import has_table, table_differences
 from .database import Database
 from .queries import quoted
-from .schema import LEDGER_VERSION, ledger_version, refuse_newer
+from .schema import LEDGER_VERSION, has_schema, ledger_version, refuse_newer
 from .table_changes import table_changes
 from .table_reads import ddl
-
-_SCHEMA = text("SELECT FROM pg_namespace WHERE nspname = :schema")
 
 
 def planned(database: Database, streams: Iterable[Stream]) -> list[str]:
@@ -37,8 +35,8 @@ def planned(database: Database, streams: Iterable[Stream]) -> list[str]:
 def _of_table(connection: Connection, stream: Stream, schema: str) -> list[str]:
     table = stream.table_name.within(schema)
     if stream.coordinates and not has_table(connection, stream, schema):
-        has_schema = connection.execute(_SCHEMA, {"schema": table.schema}).first() is not None
-        return [*([] if has_schema else [f"CREATE SCHEMA {quoted(table.schema)};"]), ddl(stream, schema)]
+        missing = [] if has_schema(connection, table.schema) else [f"CREATE SCHEMA {quoted(table.schema)};"]
+        return [*missing, ddl(stream, schema)]
     changes = list(table_changes(connection, stream, schema)) if stream.coordinates else []
     mended = tuple(f"column {change.column.name} " for change in changes)
     return [f"{change.statement};" for change in changes] + [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,11 +67,7 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
     """
     tables = tables_of(streams)
     done: list[str] = []
-    with (
-        blockers.named(database, tables),
-        database.connect(MIGRATING, statement_seconds=0) as connection,
-    ):
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
+    with _migrating(database, tables) as connection:
         version = ledger_version(connection, database.schemas.ledger)
         refuse_newer(version, database)
         if version != LEDGER_VERSION:
@@ -94,15 +91,18 @@ def downgrade(database: Database, version: str) -> None:
     from alembic import command
 
     ledger = database.schemas.ledger
-    with (
-        blockers.named(database, []),
-        database.connect(MIGRATING, statement_seconds=0) as connection,
-    ):
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
+    with _migrating(database, []) as connection:
         present = ledger_version(connection, ledger)
         if present is None or not version.isdecimal() or not 1 <= int(version) < int(present):
             raise SettingsError(f"the ledger {ledger} has version {present}, and {version} is no earlier one")
         command.downgrade(migrations(connection, ledger), f"{int(version):04}")
+
+
+@contextmanager
+def _migrating(database: Database, tables: Collection[Stream]) -> Iterator[Connection]:
+    with blockers.named(database, tables), database.connect(MIGRATING, statement_seconds=0) as connection:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({blockers.MIGRATION_LOCK})"))
+        yield connection
 
 
 def verify_table(connection: Connection, stream: Stream, database: Database) -> None:
@@ -209,9 +209,13 @@ def _change(connection: Connection, stream: Stream, schema: str) -> list[str]:
     return done
 
 
+def has_schema(connection: Connection, schema: str) -> bool:
+    found = connection.execute(text("SELECT FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
+    return found.first() is not None
+
+
 def _create_schema(connection: Connection, schema: str) -> None:
-    schemas = connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :schema"), {"schema": schema})
-    if schemas.scalar() is None:
+    if not has_schema(connection, schema):
         connection.execute(CreateSchema(schema))
 
 

@@ -71,7 +71,8 @@ class PostgresLedgerSession(LedgerSession):
         with connection.transaction(self._doing) as opened:
             if verify:
                 schema.verify_table(opened, stream, self._database)
-            self._keys: LockKeys = locks.lock_keys(opened, self._database.schemas.ledger, stream.name)
+            oid = locks.position_table_oid(opened, self._database.schemas.ledger)
+        self._keys = LockKeys(oid, stream.name)
 
     def own(self, partitions: Collection[int], *, exact: bool) -> dict[int, Holder]:
         with self.connection.transaction(self._doing) as connection:
@@ -204,7 +205,7 @@ class PostgresLedgerSession(LedgerSession):
         """Owners by a single look, which does not tell whether a COPY makes progress."""
         looks = CopyLooks()
         looks.frozen_seconds = self._database.copy_looks.frozen_seconds
-        return locks.holders(self.connection.connection, self._keys, partitions, looks)
+        return locks.holders(self.connection.connection, [(self._keys, partitions)], looks)[0]
 
     def _window_of(self, partitions: Collection[int]) -> LetterWindow:
         return rebuilt_window(self.connection.connection, self._sql, self._writer.window, partitions)

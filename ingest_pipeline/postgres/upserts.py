@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RootTransaction, TextClause, text
+from sqlalchemy import Connection, RootTransaction, text
 
 from ..core.choices import OnConflict
 from ..core.columns import INGESTED_AT
@@ -13,7 +12,6 @@ from ..core.errors import RecordRefused
 from ..core.keyed_rows import KeyedRows
 from ..core.record import PARTITION, EventRow
 from ..core.stream import COORDINATES, Stream
-from .copy import CopyPlan
 from .errors import mapped_errors
 from .inserts import send
 from .obsolete_letters import ObsoleteLetters
@@ -22,7 +20,6 @@ from .sql import Schemas, in_text
 from .statements import carried, row_oids
 
 
-@dataclass(frozen=True)
 class UpsertStatements:
     """`create`, `insert`, `copy` and `clear` are about the temporary table.
 
@@ -30,44 +27,29 @@ class UpsertStatements:
         unwritten: counts the rows by partition that the merge of the same transaction left out.
     """
 
-    create: TextClause
-    insert: str
-    copy: CopyPlan
-    clear: TextClause
-    merge: TextClause
-    unwritten: TextClause
-    delete: TextClause
-
-
-def upsert_statements(stream: Stream, schemas: Schemas) -> UpsertStatements:
-    name = f"ingest_{stream.name}"
-    table, staging = schemas.table(stream), f"pg_temp.{in_text(name)}"
-    columns = {column.name: column.pg_type for column in stream.row_columns}
-    insert, copy = carried(f"pg_temp.{quoted(name)}", row_oids(stream))
-    names = ", ".join(map(in_text, columns))
-    key = ", ".join(map(in_text, stream.key))
-    arrays = ", ".join(f"CAST(:key_{i} AS {columns[column]}[])" for i, column in enumerate(stream.key))
-    same_key = " AND ".join(f"t.{in_text(column)} = d.{in_text(column)}" for column in stream.key)
-    same_record = " AND ".join(f"t.{column} = d.{column}" for column in COORDINATES)
-    return UpsertStatements(
-        create=text(
-            f"CREATE TEMPORARY TABLE {staging} ({', '.join(f'{in_text(n)} {kind}' for n, kind in columns.items())})"
-            " ON COMMIT DELETE ROWS"
-        ),
-        insert=insert,
-        copy=copy,
-        clear=text(f"TRUNCATE {staging}"),
+    def __init__(self, stream: Stream, schemas: Schemas) -> None:
+        name = f"ingest_{stream.name}"
+        table, staging = schemas.table(stream), f"pg_temp.{in_text(name)}"
+        columns = {column.name: column.pg_type for column in stream.row_columns}
+        names = ", ".join(map(in_text, columns))
+        key = ", ".join(map(in_text, stream.key))
+        arrays = ", ".join(f"CAST(:key_{i} AS {columns[column]}[])" for i, column in enumerate(stream.key))
+        same_key = " AND ".join(f"t.{in_text(column)} = d.{in_text(column)}" for column in stream.key)
+        same_record = " AND ".join(f"t.{column} = d.{column}" for column in COORDINATES)
+        typed = ", ".join(f"{in_text(column)} {kind}" for column, kind in columns.items())
+        self.create = text(f"CREATE TEMPORARY TABLE {staging} ({typed}) ON COMMIT DELETE ROWS")
+        self.insert, self.copy = carried(f"pg_temp.{quoted(name)}", row_oids(stream))
+        self.clear = text(f"TRUNCATE {staging}")
         # An UPDATE … FROM or a MERGE takes an eighth less CPU and fires no BEFORE INSERT trigger for a row that exists.
-        merge=text(
+        self.merge = text(
             f"INSERT INTO {table} AS t ({names}) SELECT {names} FROM {staging} {on_conflict(stream, newer(stream))}"  # noqa: S608
-        ),
-        unwritten=text(
+        )
+        self.unwritten = text(
             f"SELECT d.kafka_partition, count(*) AS unwritten FROM {staging} d LEFT JOIN LATERAL"  # noqa: S608
             f" (SELECT 1 AS present FROM {table} t WHERE {same_key} AND {same_record} LIMIT 1) AS written ON true"
             " WHERE present IS NULL GROUP BY 1"
-        ),
-        delete=text(f"DELETE FROM {table} t USING unnest({arrays}) AS d({key}) WHERE {same_key}"),  # noqa: S608
-    )
+        )
+        self.delete = text(f"DELETE FROM {table} t USING unnest({arrays}) AS d({key}) WHERE {same_key}")  # noqa: S608
 
 
 def on_conflict(stream: Stream, condition: str) -> str:
@@ -120,7 +102,7 @@ class Upserts:
     def __init__(self, stream: Stream, schemas: Schemas, by_copy: bool) -> None:
         self._stream, self._by_copy = stream, by_copy
         self.letters = ObsoleteLetters(stream, schemas) if stream.deletes else None
-        self._sql, self._keyed = upsert_statements(stream, schemas), KeyedRows(stream)
+        self._sql, self._keyed = UpsertStatements(stream, schemas), KeyedRows(stream)
         self._doing = f"writing stream {stream.name}"
         self._session: Connection | None = None
         self._used_in: RootTransaction | None = None

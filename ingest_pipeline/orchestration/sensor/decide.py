@@ -76,7 +76,6 @@ def _last_statuses(view: View) -> dict[str, StatusSince]:
 
 
 def _message(reasons: Sequence[str], shares: Sequence[Share], view: View) -> str:
-    """The skip reason of a shard."""
     if not shares:
         return "the topic has no partition for this shard" if len(view.streams) == 1 else "no partition for this shard"
     if len(view.streams) > 1:
