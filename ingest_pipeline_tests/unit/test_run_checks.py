@@ -38,7 +38,7 @@ class Streams:
         news = CheckNews(only_changes=True, last_passed=lambda check: self.before.get(f"{name} {check}"))
         return SimpleNamespace(
             name=name,
-            context=context,
+            stream_context=context,
             check_results=self._look,
             report_seconds=LOOK_SECONDS,
             check_news=news.of,

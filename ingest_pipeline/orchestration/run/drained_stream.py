@@ -68,7 +68,7 @@ class DrainedStream:
 
     def __init__(
         self,
-        context: StreamContext,
+        stream_context: StreamContext,
         key: dg.AssetKey,
         *,
         journal: Journal,
@@ -79,14 +79,14 @@ class DrainedStream:
         last_passed: Callable[[str], bool | None] = lambda name: None,
         check_results: Callable[[Sequence[StreamContext]], Results] = check_results,
     ) -> None:
-        self.context, self.name, self.key = context, context.stream.name, key
+        self.stream_context, self.name, self.key = stream_context, stream_context.stream.name, key
+        self._clients, self._settings = stream_context.clients, stream_context.settings
         self.opening: Opening | None = None
         self._lane: Lane | None = None
         self._journal, self._stop, self._share = journal, stop, share
         self._neighbours = neighbours
-        report_as = context.settings.report_as
         rarer = 1 + neighbours / 10
-        self.report_seconds = context.settings.report_seconds * rarer
+        self.report_seconds = self._settings.report_seconds * rarer
         self.check_results, self._news = check_results, CheckNews(neighbours > 0, last_passed)
         self._earlier_state: EarlierState | None = None
         self._partition_count, self._noted_at = 0, 0.0
@@ -95,15 +95,17 @@ class DrainedStream:
         self.refusal: IngestError | None = None
         self._silent: list[int] = []
         self._reporter = Reporter(
-            stream=context.stream,
+            stream=stream_context.stream,
             key=key,
-            event=dg.AssetMaterialization if report_as == ReportAs.MATERIALIZATION else dg.AssetObservation,
+            event=dg.AssetMaterialization
+            if self._settings.report_as == ReportAs.MATERIALIZATION
+            else dg.AssetObservation,
             emit=journal.event,
-            topic=context.topic,
-            clock=context.clients.clock,
+            topic=stream_context.topic,
+            clock=self._clients.clock,
             report_seconds=self.report_seconds,
             log=log,
-            row_count=lambda: known_row_count(context, log),
+            row_count=lambda: known_row_count(stream_context, log),
             log_seconds=neighbours,
             first_report_seconds=FIRST_REPORT_SECONDS * rarer,
         )
@@ -119,14 +121,14 @@ class DrainedStream:
     def _open(self, look: FirstLook | None = None) -> Opening:
         """A server without an answer yet, for example a new group coordinator, is asked again. A partition whose leader
         does not answer may get no position."""
-        clients, topic, ledger = self.context.clients, self.context.topic, self.context.ledger
-        policy = clients.start_policy(self.context.stream)
-        backoff = Backoff(clients.clock, min(BEGIN_SECONDS, self.context.job_settings.retry_seconds), self._stop)
+        clients, topic, ledger = self._clients, self.stream_context.topic, self.stream_context.ledger
+        policy = clients.start_policy(self.stream_context.stream)
+        backoff = Backoff(clients.clock, min(BEGIN_SECONDS, self.stream_context.job_settings.retry_seconds), self._stop)
         while True:
             try:
                 if look is None:
                     ledger.prepare()
-                if look is None or look.ledger.losses or self.context.settings.on_data_loss == OnDataLoss.CONTINUE:
+                if look is None or look.ledger.losses or self._settings.on_data_loss == OnDataLoss.CONTINUE:
                     self._settle_losses(topic, ledger)
                 identity = topic.identity() if look is None else look.identity
                 self._partition_count = identity.partitions
@@ -149,7 +151,7 @@ class DrainedStream:
                 backoff.wait(fault)
 
     def _reopen(self, look: FirstLook | None = None) -> Opening | None:
-        state = self.context.ledger.state() if look is None else look.ledger.state
+        state = self.stream_context.ledger.state() if look is None else look.ledger.state
         return None if state.paused else self._open(look)
 
     def connect(
@@ -161,15 +163,15 @@ class DrainedStream:
             self._reporter(progress)
             observe()
 
-        self._earlier_state = EarlierState(self.context, source, self._journal)
-        clients, stream = self.context.clients, self.context.stream
+        self._earlier_state = EarlierState(self.stream_context, source, self._journal)
+        clients, stream = self._clients, self.stream_context.stream
         decoder = clients.decoder(stream)
         self._lane = Lane(
             self.name,
             stream.topic,
             clients.ledger_session(connection, stream, verify=self.refusal is None and not self._neighbours),
             decode=decoder.decode,
-            batch_limits=batch_limits(self.context.settings, self.context.job_settings, by_hand=by_hand),
+            batch_limits=batch_limits(self._settings, self.stream_context.job_settings, by_hand=by_hand),
             clock=clients.clock,
             observe=observed,
             reopen=self._reopen,
@@ -208,8 +210,8 @@ class DrainedStream:
 
     def _settle_losses(self, topic: Topic, ledger: Ledger) -> None:
         """Stop at a noted loss, or accept the loss and continue, as ON_DATA_LOSS says. Raises DataLoss."""
-        if self.context.settings.on_data_loss == OnDataLoss.CONTINUE:
-            for accepted in accept_unasked(self.context, topic, ledger, self._stop):
+        if self._settings.on_data_loss == OnDataLoss.CONTINUE:
+            for accepted in accept_unasked(self.stream_context, topic, ledger, self._stop):
                 self._journal.warning(f"{accepted.loss.description}; {consequence(accepted)}")
         elif noted := ledger.losses():
             raise as_error(noted, self.name)
@@ -217,13 +219,14 @@ class DrainedStream:
     def _begin(self) -> None:
         """Called with ownership. Raises DataLoss for a loss that an earlier owner noted while this run waited."""
         self._reporter.restart(first=all(p.next_offset == p.first_offset for p in self._positions.values()))
-        if noted := [loss for loss in self.context.ledger.losses() if loss.partition in self.lane.session.positions]:
+        owned = self.lane.session.positions
+        if noted := [loss for loss in self.stream_context.ledger.losses() if loss.partition in owned]:
             raise as_error(noted, self.name)
 
     def reason_to_end(self, identity: TopicIdentity) -> EndReason | StopStream | None:
         """TopicChanged if the positions belong to another topic. An added partition opens the stream again."""
         try:
-            check_identity(identity, self._positions, self.context.stream.topic, self.name)
+            check_identity(identity, self._positions, self.stream_context.stream.topic, self.name)
         except TopicChanged as error:
             return error
         return EndReason.PARTITIONS_ADDED if identity.partitions > self._partition_count else None
@@ -232,7 +235,7 @@ class DrainedStream:
         """Partition → current end, for a run by hand. Partitions whose leader does not answer are left out."""
         positions, ends = list(self.lane.session.positions), {}
         with suppress(TopicMissing):  # the drain sets the stream aside
-            ends = self.context.topic.end_offsets(positions) if positions else {}
+            ends = self.stream_context.topic.end_offsets(positions) if positions else {}
         self._silent = sorted(set(positions) - ends.keys())
         return {partition: end.next_offset for partition, end in ends.items()}
 
@@ -242,16 +245,16 @@ class DrainedStream:
         if isinstance(error, Superseded):
             self._journal.warning(error.message)
             return error
-        if self._failure == error.message and self.context.clients.clock.monotonic() < self._noted_at + NOTED_SECONDS:
+        if self._failure == error.message and self._clients.clock.monotonic() < self._noted_at + NOTED_SECONDS:
             return error
         if self._lane is not None:
             error = self._explained(error, self._lane)
         self.note_failure(error.message, isinstance(error, StopStream))
         limit_message = error.message if isinstance(error, DeadLetterLimit) else None
-        for result in at_limit(self.check_results([self.context])[self.name], limit_message):
+        for result in at_limit(self.check_results([self.stream_context])[self.name], limit_message):
             if (news := self.check_news(result)) is not None:
                 self.report_check(news)
-        self.context.clients.release_idle()
+        self._clients.release_idle()
         return error
 
     def check_news(self, result: CheckResult) -> CheckResult | None:
@@ -268,7 +271,7 @@ class DrainedStream:
         partition = error.partition
         if isinstance(error, DataLoss) and partition is not None and partition in lane.session.positions:
             loss = loss_of(error, lane.session.positions[partition])
-            self.context.ledger.note_loss(loss)
+            self.stream_context.ledger.note_loss(loss)
             return as_error([loss], self.name)
         if isinstance(error, TopicChanged):
             taken = unverified(lane.verified, lane.progress.to_offsets)
@@ -276,11 +279,9 @@ class DrainedStream:
         return error
 
     def log(self) -> None:
-        """Log the last commits."""
         self._reporter.log(self.lane.progress)
 
     def end(self, ended: EndReason, others: Mapping[int, Holder]) -> dg.MaterializeResult[Any]:
-        """Returns the materialization."""
         metadata = {**self._reporter.metadata(self.lane.progress, ended), **owners_metadata(others)}
         if self._silent:
             metadata["not_drained"] = unanswered_words(self._silent)
@@ -289,9 +290,9 @@ class DrainedStream:
     def note_failure(self, why: str, stops: bool) -> bool:
         """Store the failure for `ingest status`. The command itself reports an outage of PostgreSQL. Returns whether
         the ledger answered."""
-        self._failure, self._noted_at = why, self.context.clients.clock.monotonic()
+        self._failure, self._noted_at = why, self._clients.clock.monotonic()
         try:
-            self.context.ledger.note_failure(why, stops)
+            self.stream_context.ledger.note_failure(why, stops)
         except IngestError as error:
             self._journal.warning(f"the ledger was not told why this run failed: {error.message}")
             return False

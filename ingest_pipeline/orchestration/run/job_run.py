@@ -46,8 +46,8 @@ class JobRun:
         stop: StopRequest,
     ) -> None:
         self._run, self._streams, self._journal, self._stop = run, streams, journal, stop
-        self._context = streams[0].context
-        self._settings, self._clients = self._context.job_settings, self._context.clients
+        first = streams[0].stream_context
+        self._job, self._settings, self._clients = first.stream.job, first.job_settings, first.clients
         self._shared = len(streams) > 1
         self._shard = tags.shard_of(run.tags)
         self._began_at = self._clients.clock.monotonic()
@@ -60,7 +60,7 @@ class JobRun:
             dagster.Failure: a line with the cause and the remedy.
             DagsterExecutionInterruptedError: after Terminate, with the open batches committed and reported.
         """
-        drained = {tags.DRAINS: self._context.stream.job} if self._shared else {tags.STREAM: self._context.stream.name}
+        drained = {tags.DRAINS: self._job} if self._shared else {tags.STREAM: self._streams[0].name}
         self._tag({**drained, tags.PID: str(os.getpid())})
         try:
             with self._stop, ExitStack() as cleanup:
@@ -95,8 +95,8 @@ class JobRun:
             if not self._shared or all(isinstance(refusal, EnvironmentFault) for refusal in refusals):
                 raise refusals[0]
             return self._end_refused()
-        ledger_id = self._context.ledger.ledger_id()
-        source = clients.source([stream.context.stream for stream in self._streams], ledger_id)
+        ledger_id = self._streams[0].stream_context.ledger.ledger_id()
+        source = clients.source([stream.stream_context.stream for stream in self._streams], ledger_id)
         cleanup.enter_context(closing(source))
         connection = early or self._connect(cleanup)
         checks = RunChecks(self._streams, executor)
@@ -159,13 +159,13 @@ class JobRun:
 
     def _has_other_definition(self) -> bool:
         """Whether the sensor launched the run for other code or settings than the process has. The run then ends."""
-        streams = [stream.context.stream for stream in self._streams]
+        streams = [stream.stream_context.stream for stream in self._streams]
         own, launched_for = tags.definition_of_job(streams, self._clients.settings), self._run.tags.get(tags.DEFINITION)
         if self._shard is None or launched_for in (None, own):
             return False
         self._journal.warning(
             f"the run drains nothing: the sensor launched it for definition {launched_for} of "
-            f"{self._context.stream.job}, and the code or the settings of this worker make {own}. Reload the code "
+            f"{self._job}, and the code or the settings of this worker make {own}. Reload the code "
             "location, and restart the workers with the same code and settings"
         )
         self._tag_end(EndReason.OTHER_DEFINITION)
@@ -203,7 +203,7 @@ class JobRun:
 
     def _verify(self, streams: Sequence[str]) -> EndReasons:
         """Ask for all topics at once. Streams without an answer are left out."""
-        by_topic = {stream.context.stream.topic: stream for stream in self._streams if stream.name in streams}
+        by_topic = {stream.stream_context.stream.topic: stream for stream in self._streams if stream.name in streams}
         try:
             identities = self._clients.topics().identities(by_topic)
         except (EnvironmentFault, NotPermitted):
@@ -225,7 +225,7 @@ class JobRun:
         """
         ended = self._stop.reason() or EndReason.SURPLUS
         self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
-        self._journal.info(surplus_message(self._context.stream.job, shard, others))
+        self._journal.info(surplus_message(self._job, shard, others))
         self._finish(ended)
 
     def _finish(self, ended: EndReason) -> None:

@@ -26,7 +26,7 @@ def own(
     of a stream or nothing, and a run by hand owns the free partitions."""
     prepared = {stream.lane.session: stream for stream in streams if stream.opening is not None}
     wanted = {session: stream.opening.partitions for session, stream in prepared.items() if stream.opening is not None}
-    clock = streams[0].context.clients.clock
+    clock = streams[0].stream_context.clients.clock
     if tags.shard_of(run.tags) is None:
         others = take_ownership(wanted, clock, exact=False)
     elif (why := run.tags.get(tags.SUCCESSOR)) is not None:

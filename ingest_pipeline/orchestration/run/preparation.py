@@ -29,7 +29,7 @@ def prepare(
     connection = None
     with suppress(IngestError):
         connection = connect()
-    looks = _first_looks([stream.context for stream in streams])
+    looks = _first_looks([stream.stream_context for stream in streams])
     for first in range(0, len(streams), TOGETHER):
         list(executor.map(lambda stream: stream.prepare(looks.get(stream.name)), streams[first : first + TOGETHER]))
         try:

@@ -24,7 +24,7 @@ class RunChecks:
 
     def __init__(self, streams: Sequence[DrainedStream], executor: Executor) -> None:
         self._streams, self._executor, self._seconds = streams, executor, streams[0].report_seconds
-        self._clients = streams[0].context.clients
+        self._clients = streams[0].stream_context.clients
         self._look_at: float | None = None
         self._report_at = 0.0
         self._look: Future[News] | None = None
@@ -61,7 +61,7 @@ class RunChecks:
         return news
 
     def _all_news(self) -> Iterator[tuple[DrainedStream, CheckResult]]:
-        results = self._streams[0].check_results([stream.context for stream in self._streams])
+        results = self._streams[0].check_results([stream.stream_context for stream in self._streams])
         for stream in self._streams:
             for result in results[stream.name]:
                 if (news := stream.check_news(result)) is not None:
