@@ -77,11 +77,7 @@ def check_sizes(stream: str, table: TableName, columns: Sequence[str]) -> None:
 
 
 def check_fields(stream: str, owner: str, fields: Iterable[Field], taken: Mapping[str, str]) -> None:
-    """Raises SettingsError for fields with a reserved column name, or with the same column name.
-
-    Args:
-        taken: see taken_names.
-    """
+    """Raises SettingsError for fields with a reserved column name, or with the same column name."""
     by_name: dict[str, Field] = {}
     for why in dict.fromkeys(taken.values()):
         if reserved := [item for item in fields if taken.get(item.name) == why]:

@@ -9,11 +9,7 @@ from .formats import Csv
 
 
 class CsvReader:
-    """Reads one line of values.
-
-    Args:
-        fields: the event's fields, in the order of the values.
-    """
+    """Reads one line of values, in the order of the event's fields."""
 
     def __init__(self, fields: Sequence[Field], csv_format: Csv) -> None:
         self._names = [item.json_name for item in fields]

@@ -36,13 +36,7 @@ calculates with a NaN."""
 
 
 class RecordDecoder:
-    """Decodes one stream's records.
-
-    Args:
-        stream: whose event type to decode into.
-        codec: reads the stream's format.
-        naive_timestamps: read a timestamp without a zone as UTC, or refuse the record.
-    """
+    """Decodes one stream's records into its event type."""
 
     def __init__(self, stream: Stream, codec: Codec, naive_timestamps: NaiveTimestamps = NaiveTimestamps.UTC) -> None:
         self._fields, self._shape, self._codec = stream.fields, stream.shape, codec

@@ -56,11 +56,7 @@ class JsonSchema:
 
 @dataclass(frozen=True, slots=True)
 class Csv:
-    """A line of values in the order of the event's fields, quoted with `"` where needed. An empty value is null.
-
-    Attributes:
-        delimiter: the sign between two values.
-    """
+    """A line of values in the order of the event's fields, quoted with `"` where needed. An empty value is null."""
 
     delimiter: str = ","
 

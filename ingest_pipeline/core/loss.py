@@ -170,11 +170,8 @@ def topic_gone(error: TopicMissing, positions: int, stream: str) -> TopicMissing
 
 
 def unverified(verified: Mapping[int, int], reached: Mapping[int, int]) -> str:
-    """The sentence in a TopicChanged about records that were stored since the run last saw the old topic.
-
-    Args:
-        verified, reached: partition → next offset, then and now.
-    """
+    """The sentence in a TopicChanged about records that were stored since the run last saw the old topic. `verified`
+    and `reached`: partition → next offset, then and now."""
     ranges = [
         f"partition {partition} offsets {verified[partition]} to {now - 1}"
         for partition, now in sorted(reached.items())

@@ -33,11 +33,7 @@ def single(value: bytes) -> None:
 
 
 class ManyDecoder(RecordDecoder):
-    """Decodes records of several events. All events of a record become rows, or the record is refused.
-
-    Args:
-        split: takes an array apart.
-    """
+    """Decodes records of several events. All events of a record become rows, or the record is refused."""
 
     def __init__(self, stream: Stream, codec: Codec, naive_timestamps: NaiveTimestamps, split: Split) -> None:
         super().__init__(stream, codec, naive_timestamps)

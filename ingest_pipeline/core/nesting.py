@@ -117,9 +117,6 @@ class StructVariant:
     Args:
         type_of: returns a leaf's type.
         checks: False leaves `__post_init__` out.
-
-    Attributes:
-        type: the Struct to decode into.
     """
 
     def __init__(self, shape: Shape, type_of: Callable[[Field], Any], checks: bool = True) -> None:

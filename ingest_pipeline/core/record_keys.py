@@ -41,9 +41,6 @@ def record_keys(stream: Stream, read_key: ReadKey | None = None) -> RecordKeys |
 
     The record's key is the key_column's value if that column is the key. Otherwise the record's key is a JSON object
     with the key's fields, or the bare value of a single field. A text may be bare without quotes.
-
-    Args:
-        read_key: reads a key in a schema registry's format.
     """
     if not stream.deletes:
         return None
@@ -80,9 +77,6 @@ def check_record_key(stream: Stream, values: Sequence[Any], record_key: bytes | 
     """Raises RecordRefused if a deletion of the row would not have been recognized by the record's key.
 
     A deletion discards older dead letters whose record's key names its row. Another letter would stay open.
-
-    Args:
-        values: the event's columns of the row.
     """
     names = stream.columns[-len(values) :]
     try:

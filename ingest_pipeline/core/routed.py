@@ -17,11 +17,7 @@ _KINDS = {str: "this text", bool: "a boolean", int: "a number", float: "a number
 
 
 class RoutedDecoder:
-    """Reads a record's route, and decodes the record with the decoder of its table.
-
-    Args:
-        decoders: of `stream.tables`.
-    """
+    """Reads a record's route, and decodes the record with the decoder of its table. `decoders`: of `stream.tables`."""
 
     def __init__(self, stream: Stream, route: Route, decoders: Sequence[RecordDecoder]) -> None:
         self._decoders, self._numbers, self._others = decoders, route.numbers(stream), route.others

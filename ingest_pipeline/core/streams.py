@@ -11,11 +11,7 @@ from .stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The streams that share runs and a sensor.
-
-    Attributes:
-        streams: ordered by name.
-    """
+    """The streams that share runs and a sensor, ordered by name."""
 
     name: str
     streams: tuple[Stream, ...]

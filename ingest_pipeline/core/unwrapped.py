@@ -14,11 +14,7 @@ class Decoder(Protocol):
 
 
 class UnwrappedDecoder:
-    """Decodes a part of each value with another decoder.
-
-    Args:
-        unwrap: returns the part. Raises RecordRefused.
-    """
+    """Decodes a part of each value with another decoder. `unwrap` returns the part, or raises RecordRefused."""
 
     def __init__(self, decoder: Decoder, unwrap: Callable[[bytes], bytes]) -> None:
         self._decoder, self._unwrap = decoder, unwrap

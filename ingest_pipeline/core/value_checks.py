@@ -14,12 +14,7 @@ FIRST_YEAR, LAST_YEAR = 1, 9999
 
 
 class ValueChecks:
-    """Checks a row's values against PostgreSQL's limits.
-
-    Args:
-        fields: the event's fields, in a row's order.
-        naive_timestamps: read a timestamp without a zone as UTC, or refuse the record.
-    """
+    """Checks a row's values against PostgreSQL's limits."""
 
     def __init__(self, fields: Sequence[Field], naive_timestamps: NaiveTimestamps) -> None:
         self._fields = fields

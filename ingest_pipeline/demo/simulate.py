@@ -124,7 +124,6 @@ def simulate(
     """Send the plan's events until all are sent or `stop()`. On return none is unsettled, or 10 s have passed.
 
     Args:
-        kafka: librdkafka properties by name.
         report: called several times a second with the tally, always the same object.
 
     Raises:

@@ -22,9 +22,6 @@ class EmbeddedBroker(LocalServer):
     """The broker as a child process. ``stop`` or any end of this process ends the broker.
 
     After a restart the broker has another port and no records.
-
-    Args:
-        held_fds: as for `Child`.
     """
 
     def __init__(self, topics: Sequence[str], partitions: int = 4, held_fds: Sequence[int] = ()) -> None:
@@ -32,9 +29,6 @@ class EmbeddedBroker(LocalServer):
         self._held_fds = held_fds
         self._child: Child | None = None
         self._bootstrap_servers: str | None = None
-
-    def __repr__(self) -> str:
-        return f"EmbeddedBroker({list(self.topics)!r}, bootstrap_servers={self._bootstrap_servers!r})"
 
     @property
     def pid(self) -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 from urllib.parse import quote
 
 import psutil
@@ -22,13 +22,6 @@ from .privileges import as_ordinary_user, ordinary_user
 from .process_family import Family
 from .server import HOST, LocalServer, LocalServerError, free_port, is_free
 
-StopMode = Literal["smart", "fast", "immediate"]
-
-_SIGNALS: dict[str, signal.Signals] = {
-    "smart": signal.SIGTERM,
-    "fast": signal.SIGINT,
-    "immediate": signal.SIGQUIT,
-}
 _SUPERUSER = "postgres"
 _READY_SECONDS = 60.0
 
@@ -76,9 +69,6 @@ class EmbeddedPostgres(LocalServer):
         self._lock: IO[bytes] | None = None
         self._port: int | None = None
 
-    def __repr__(self) -> str:
-        return f"EmbeddedPostgres({str(self.data_dir)!r}, port={self._port})"
-
     @property
     def pid(self) -> int:
         """The postmaster's process id. Raises LocalServerError when the server does not run."""
@@ -120,16 +110,14 @@ class EmbeddedPostgres(LocalServer):
             self._child = Child("PostgreSQL", command, self.log_path, cwd="/", held_fds=self._held_fds)
             self._wait_until_ready(self._child)
         except BaseException:
-            self.stop("immediate")
+            self.crash()
             raise
 
-    def stop(self, mode: StopMode = "fast", timeout_seconds: float = 30.0) -> None:
-        """End the server as ``pg_ctl stop`` does: ``smart`` waits for clients, ``fast`` disconnects them.
-
-        On return the postmaster is gone, killed after the timeout. Does nothing when the server does not run.
-        """
+    def stop(self, sign: signal.Signals = signal.SIGINT) -> None:
+        """Disconnect the clients and end the server. On return the postmaster is gone, killed after 30 s. Does nothing
+        when the server does not run."""
         if self._child is not None:
-            self._child.stop(_SIGNALS[mode], timeout_seconds)
+            self._child.stop(sign, 30.0)
             self._child = None
         if self._lock is not None:
             self._lock.close()
@@ -137,7 +125,7 @@ class EmbeddedPostgres(LocalServer):
 
     def crash(self) -> None:
         """End the server at once without a checkpoint. The next start recovers from the write-ahead log."""
-        self.stop("immediate")
+        self.stop(signal.SIGQUIT)
 
     def _take_folder(self) -> None:
         if self._lock is None:

@@ -21,11 +21,7 @@ def processes() -> list[psutil.Process]:
 class Family:
     """The session of the process `leader`, and every descendant of a member, also in other sessions.
 
-    A member seen once stays a member when its parents are gone.
-
-    Args:
-        leader: leads a session of its own and runs now.
-        running: lists the system's processes.
+    A member seen once stays a member when its parents are gone. The leader leads a session of its own and runs now.
     """
 
     def __init__(self, leader: int, running: Callable[[], Collection[psutil.Process]] = processes) -> None:
@@ -33,9 +29,6 @@ class Family:
         self._running = running
         self._seen: set[psutil.Process] = set()
         self.members()
-
-    def __repr__(self) -> str:
-        return f"Family({self.leader})"
 
     def members(self) -> set[psutil.Process]:
         running = self._running()

@@ -104,11 +104,7 @@ class Clients:
         return AlertRows(self.database())
 
     def writing_connection(self, run_id: str, shared: bool = False) -> PostgresWritingConnection:
-        """A new writing session with PostgreSQL, which the caller closes.
-
-        Args:
-            shared: several streams write on the connection.
-        """
+        """A new writing session with PostgreSQL, which the caller closes. `shared`: several streams write on it."""
         from ..postgres.writing_connection import PostgresWritingConnection
 
         return PostgresWritingConnection(self.database(), run_id, shared)

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Callable[[], SchemaRegistry]) -> Decoder:
     """A new decoder.
 
-    Args:
-        registry: called if the format needs a schema registry.
-
     Raises:
         SettingsError: the format needs a package or a setting that is missing.
     """

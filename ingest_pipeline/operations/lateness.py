@@ -39,11 +39,7 @@ def silent_seconds(state: StreamState, poll_seconds: int) -> int | None:
 
 
 def silence(stream: Stream, state: StreamState, poll_seconds: int, reason: str | None = None) -> list[str]:
-    """The message about a silent sensor. A stream without any tick may be run by hand, and gets no message.
-
-    Args:
-        reason: why, by Dagster. None: not known.
-    """
+    """The message about a silent sensor. A stream without any tick may be run by hand, and gets no message."""
     seconds = silent_seconds(state, poll_seconds)
     if seconds is None:
         return []
@@ -119,11 +115,7 @@ def waits_since(
 def unattended(
     stream: Stream, rows: Iterable[PartitionStatus], old_by_kafka: Collection[int], reason: str | None = None
 ) -> list[str]:
-    """The message about records of partitions without a run that wait for more than UNATTENDED_SECONDS.
-
-    Args:
-        reason: why the sensor launches no run, by Dagster. None: not known.
-    """
+    """The message about records of partitions without a run that wait for more than UNATTENDED_SECONDS."""
     waiting = _waiting(rows, old_by_kafka, UNATTENDED_SECONDS)
     if not waiting:
         return []

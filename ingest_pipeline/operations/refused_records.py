@@ -20,11 +20,7 @@ QUIET = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class LetterFacts:
-    """About open dead letters.
-
-    Attributes:
-        reasons: the most frequent reasons of the newest letters.
-    """
+    """About open dead letters."""
 
     reasons: str
     refusals: Refusals

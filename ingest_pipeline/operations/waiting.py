@@ -32,11 +32,7 @@ def waiting_of(state: StreamState) -> dict[int, Waiting]:
 
 
 class WaitWatch:
-    """A sensor's memory: since when every partition waits at the same next offset.
-
-    Args:
-        max_delay_seconds: longer waits make the stream late.
-    """
+    """A sensor's memory: since when every partition waits at the same next offset."""
 
     def __init__(self, max_delay_seconds: float, clock: Clock) -> None:
         self._noted_seconds = min(NOTED_SECONDS, max_delay_seconds / 2)

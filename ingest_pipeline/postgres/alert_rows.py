@@ -35,11 +35,8 @@ class AlertRows:
         self._database = database
 
     def claim(self, streams: Collection[str], poster: str, lease_seconds: float) -> dict[str, dict[str, Any]] | None:
-        """Stream → its news, for the streams that this process may post about. None without a ledger.
-
-        Args:
-            lease_seconds: a stream is taken over from a process that has not claimed it for longer.
-        """
+        """Stream → its news, for the streams that this process may post about. None without a ledger. A process loses a
+        stream that it has not claimed for `lease_seconds`."""
         with self._database.connect("reading the alerts in the ledger") as connection:
             if not schema.has_ledger(connection, self._database):
                 return None
@@ -62,11 +59,8 @@ class AlertRows:
             return together
 
     def store(self, changes: Mapping[str, tuple[Plain, Plain]], poster: str) -> None:
-        """Store what has changed about the process's own streams. What other processes add meanwhile stays.
-
-        Args:
-            changes: stream → its news before and after.
-        """
+        """Store what has changed about the process's own streams. What other processes add meanwhile stays. `changes`:
+        stream → its news before and after."""
         rows = [
             {
                 "stream": stream,

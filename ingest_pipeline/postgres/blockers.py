@@ -32,10 +32,7 @@ _SESSIONS = text(f"""
 
 @contextmanager
 def named(database: Database, streams: Collection[Stream]) -> Iterator[None]:
-    """Wrap a migration. If a lock was not granted in time, the error names the sessions that hold it.
-
-    Args:
-        streams: whose tables are in the migration.
+    """Wrap a migration of these tables. If a lock was not granted in time, the error names the sessions that hold it.
 
     Raises:
         DatabaseUnavailable: the migration's own error, with the sessions.

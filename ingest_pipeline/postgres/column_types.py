@@ -65,11 +65,7 @@ class ColumnType:
 
 
 def column_types(connection: Connection, stream: Stream, table: str) -> list[ColumnType]:
-    """Of the columns that a run writes, in order. Call this for a table without problems.
-
-    Args:
-        table: quoted.
-    """
+    """Of the columns that a run writes, in order. Call this for a table without problems, by its quoted name."""
     chosen = _chosen(connection, stream, table)
     return [kind for kind in chosen.values() if isinstance(kind, ColumnType)]
 

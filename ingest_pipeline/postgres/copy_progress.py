@@ -22,11 +22,7 @@ class CopyProgress:
 
 
 class CopyLooks:
-    """Remembers how long each session's COPY has made no progress. Thread-safe.
-
-    Attributes:
-        frozen_seconds: an owner without signs of life for this long is frozen.
-    """
+    """Remembers how long each session's COPY has made no progress. Thread-safe."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.frozen_seconds: float = FROZEN_SECONDS

@@ -41,12 +41,7 @@ _REDRIVEN = (RedriveOutcome.STORED, RedriveOutcome.PRESENT)
 
 
 class DeadLetters:
-    """The dead letters of one stream.
-
-    Args:
-        chunk, chunk_bytes: maximum letters, and bytes of letters, redriven by a transaction.
-        closed_chunk: maximum letters discarded by a transaction.
-    """
+    """The dead letters of one stream."""
 
     def __init__(
         self,
@@ -121,9 +116,6 @@ class DeadLetters:
 
         Args:
             observe: called after each transaction with the committed sum so far.
-
-        Returns:
-            The number of discarded letters.
         """
         parameters = {**self._parameters(letter_filter), "limit": self._closed_chunk}
         with self._database.connect(self._doing, LONG_STATEMENT_SECONDS) as connection:

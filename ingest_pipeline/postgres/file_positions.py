@@ -32,9 +32,6 @@ class FilePosition:
     """Recognizes a file by its name and by the lines that were loaded before. A file's first line is offset 1.
 
     A last line without a line break does not count, because it may grow.
-
-    Attributes:
-        partition: made on the first load.
     """
 
     def __init__(self, database: Database, stream: Stream, name: str) -> None:

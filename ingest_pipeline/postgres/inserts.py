@@ -24,11 +24,7 @@ from .statements import Statements, as_parameters, dressed, letter_row
 
 
 class ExistingRows:
-    """Reads the table's column types once. Make it again after the table was altered.
-
-    Attributes:
-        copy: the COPY of these rows.
-    """
+    """Reads the table's column types once. Make it again after the table was altered."""
 
     def __init__(self, connection: Connection, stream: Stream, schemas: Schemas) -> None:
         sql = Statements(stream, schemas)
@@ -79,11 +75,7 @@ DUPLICATE_KEY = "23505"
 
 
 class Inserts:
-    """Writes the rows and dead letters of one stream inside the caller's transaction.
-
-    Args:
-        by_copy: True for COPY, False for executemany.
-    """
+    """Writes the rows and dead letters of one stream inside the caller's transaction."""
 
     def __init__(self, stream: Stream, run_id: str, sql: Statements, schemas: Schemas, *, by_copy: bool) -> None:
         self._stream, self._run_id, self._sql, self._by_copy = stream, run_id, sql, by_copy
@@ -192,10 +184,7 @@ def send(
     parameters: Callable[[tuple[Any, ...]], tuple[Any, ...]] = as_parameters,
 ) -> int:
     """Execute SQLAlchemy Core's executemany, carried by COPY if there is a plan. Returns how many rows the table took.
-
-    Args:
-        parameters: makes a row for executemany.
-    """
+    `parameters` makes a row for executemany."""
     if copy is not None:
         return connection.exec_driver_sql(insert, rows, {OPTION: copy}).rowcount
     try:

@@ -103,11 +103,7 @@ def read_losses(connection: Connection, database: Database, streams: Sequence[st
 
 
 def read_owners(connection: Connection, database: Database, partitions: dict[str, Any]) -> dict[str, Owners]:
-    """Stream → owners.
-
-    Args:
-        partitions: stream → its partitions.
-    """
+    """Stream → owners of its partitions."""
     oid = locks.position_table_oid(connection, database.schemas.ledger)
     asked = [(locks.LockKeys(oid, name), list(numbers)) for name, numbers in partitions.items()]
     holders = locks.holders(connection, asked, database.copy_looks)

@@ -15,11 +15,7 @@ _COUNT_SECONDS = 600
 
 
 class SettledLetters:
-    """The redriven and discarded letters of one stream.
-
-    Args:
-        chunk, chunk_bytes: maximum letters, and bytes of letters, purged by a transaction.
-    """
+    """The redriven and discarded letters of one stream."""
 
     def __init__(
         self, database: Database, stream: Stream, *, chunk: int = CLOSED_CHUNK, chunk_bytes: int = CHUNK_BYTES
@@ -37,9 +33,6 @@ class SettledLetters:
 
         Args:
             observe: called after each transaction with the sum so far.
-
-        Returns:
-            The number of deleted letters.
         """
         total = 0
         while done := self._purge_chunk(days):

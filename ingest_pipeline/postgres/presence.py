@@ -25,9 +25,6 @@ def refuse_conflict(
 ) -> None:
     """Stop before a record with a stored row becomes a dead letter. Nothing to stop in a table without coordinates.
 
-    Args:
-        coordinates: (incarnation, partition, offset) of records that the database refuses.
-
     Raises:
         LedgerConflict: the table holds a row of one of them.
     """

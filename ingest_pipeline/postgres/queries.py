@@ -31,11 +31,8 @@ def quoted_table(table: TableName) -> str:
 
 
 def newest_rows(stream: Stream, events: str, ledger: str) -> str:
-    """The newest rows, by the primary key, at the same cost in a large table. Reads a whole keyed table.
-
-    Args:
-        events, ledger: the schemas of event tables and of the ledger.
-    """
+    """The newest rows, by the primary key, at the same cost in a large table. Reads a whole keyed table. `events` and
+    `ledger` are schemas."""
     table = quoted_table(stream.table_name.within(events))
     query = _NEWEST_ROWS if stream.finds_by_coordinates else _NEWEST_OF_ALL
     return query.format(ledger=quoted(ledger), table=table, stream=stream.name)

@@ -56,10 +56,8 @@ def migrate(database: Database, streams: Iterable[Stream], only_create: bool = F
 
     Sessions migrate one at a time and wait up to 5 s for each other. No column is dropped, and table_changes lists all
     changes of a table. Tables of streams with coordinates=False are only compared. Statements have no time-out, because
-    a statement may rewrite a large table or index millions of dead letters.
-
-    Args:
-        only_create: leave existing tables as they are.
+    a statement may rewrite a large table or index millions of dead letters. `only_create` leaves existing tables as
+    they are.
 
     Raises:
         SchemaMismatch: a difference that needs another change, or a ledger of newer code.

@@ -32,7 +32,6 @@ class PostgresLedgerSession(LedgerSession):
     """A stream's locks, owned positions and writer.
 
     Args:
-        dead_letter_max_bytes: bytes of a value that a dead letter keeps.
         limits: how many records may be refused. None means any number.
         verify: compare the table with its declaration. The first batch does so in any case.
     """

@@ -24,11 +24,7 @@ _letter_values = attrgetter(*DeadLetter.__slots__)
 
 class Statements:
     """The statements of a stream's writer. `insert` and `letter` are for exec_driver_sql. Their CopyPlans carry the
-    same rows.
-
-    Attributes:
-        coordinates: whether the event table has the Kafka coordinates, which some of the statements need.
-    """
+    same rows."""
 
     def __init__(self, stream: Stream, schemas: Schemas) -> None:
         def rendered(statement: str) -> TextClause:

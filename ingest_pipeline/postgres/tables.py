@@ -52,10 +52,8 @@ def event_table(stream: Stream, schema: str) -> sa.Table:
     """The stream's table as declared.
 
     Its primary key is the stream's key, or begins with the record's Kafka coordinates. A table without coordinates has
-    no key. An update of an indexed column writes to every index, so a keyed table has no index on event_time.
-
-    Args:
-        schema: of a table that is declared without one.
+    no key. An update of an indexed column writes to every index, so a keyed table has no index on event_time. A table
+    declared without a schema is in `schema`.
     """
     name = stream.table_name.within(schema)
     key_name, index_name = index_names(name.name)

@@ -73,10 +73,7 @@ def newer(stream: Stream) -> str:
 def older(stream: Stream, table: str) -> str:
     """When a redriven or replayed row may replace the table's row: the row is newer beyond doubt.
 
-    Offsets of two partitions have no order.
-
-    Args:
-        table: name or alias of the event table in the INSERT.
+    Offsets of two partitions have no order. `table`: the name or alias in the INSERT.
     """
     row = in_text(table)
     before = (
@@ -91,9 +88,6 @@ def older(stream: Stream, table: str) -> str:
 
 class Upserts:
     """Writes the rows of a keyed stream inside the caller's transaction.
-
-    Args:
-        by_copy: True for COPY into the temporary table, False for executemany.
 
     Attributes:
         letters: None without `deletes`.

@@ -48,7 +48,6 @@ class BatchWriter:
     """Writes batches of a stream for a run.
 
     Args:
-        dead_letter_max_bytes: bytes of a value in a dead letter.
         rows_per_insert: maximum. A transaction may have several INSERTs. COPY takes all rows of a transaction at once:
             every COPY costs two round trips, and up to 1 ms of the CPU of PostgreSQL 17 and later. A row then costs
             0.9 µs in a COPY of 1,000 rows, 0.1 µs in one of 10,000.

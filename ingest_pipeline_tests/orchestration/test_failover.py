@@ -64,7 +64,7 @@ class Story(threading.Thread):
 
 def stop_the_primary(story: Story) -> None:
     """The standby has every commit, since each waited for it."""
-    story.pair.primary.stop("immediate")
+    story.pair.primary.crash()
     story.pair.promote()
 
 
@@ -77,11 +77,11 @@ def fence_the_primary(story: Story) -> None:
 def lose_commits(story: Story) -> None:
     """The standby is away while more is committed, and knows nothing of that when it is promoted."""
     pair = story.pair
-    pair.standby.stop("fast")
+    pair.standby.stop()
     before = query(pair.primary, ROWS)[0]
     story.produce()
     wait_for("commits that the standby misses", lambda: query(pair.primary, ROWS)[0] > before)
-    pair.primary.stop("immediate")
+    pair.primary.crash()
     pair.standby.start()
     assert query(pair.standby, ROWS)[0] <= before
     pair.promote()

@@ -53,8 +53,8 @@ class Pair:
 
     def __exit__(self, *_: object) -> None:
         if hasattr(self, "standby"):
-            self.standby.stop("immediate")
-        self.primary.stop("immediate")
+            self.standby.crash()
+        self.primary.crash()
 
     @property
     def url(self) -> str:

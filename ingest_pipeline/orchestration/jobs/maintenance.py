@@ -105,7 +105,6 @@ def runs_to_delete(
     Args:
         records: newest first.
         repository: the label of this code location's repository, or None if unknown, as in a test.
-        assets: the streams' assets.
         keep: how many runs of every stream stay regardless of age.
         protected: ids of runs that stay.
     """

@@ -16,10 +16,8 @@ _PAGE = 500
 def purge_events(instance: dg.DagsterInstance, assets: Collection[dg.AssetKey], before: float) -> int:
     """The number of deleted evaluations of checks and events without a run, which Dagster does not delete with a run.
 
-    The newest evaluation of every check and the newest event of every kind stay.
-
-    Args:
-        before: Unix time. Younger evaluations and events stay.
+    The newest evaluation of every check and the newest event of every kind stay, and everything after `before`, in Unix
+    time.
     """
     # Here, as they bring SQLAlchemy along, which loading the definitions does not need.
     from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable

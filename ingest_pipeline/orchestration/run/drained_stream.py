@@ -53,8 +53,7 @@ class DrainedStream:
     Args:
         key: the asset of the events.
         log: the compute log.
-        stop: returns a reason to end, or None.
-        share: the run's share of the stream's partitions.
+        share: returns the run's share of the stream's partitions.
         neighbours: other streams of the run. With neighbours, the stream reports less often and only what changed, and
             all streams log about a line a second.
         last_passed: see CheckNews.

@@ -218,11 +218,7 @@ class JobRun:
         return reasons
 
     def _end_without_ownership(self, shard: tags.Shard, others: Owners, failures: Mapping[str, IngestError]) -> None:
-        """End a surplus run, or a run stopped while waiting.
-
-        Args:
-            failures: of streams that could not begin.
-        """
+        """End a surplus run, or a run stopped while waiting."""
         ended = self._stop.reason() or EndReason.SURPLUS
         self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
         self._journal.info(surplus_message(self._job, shard, others))

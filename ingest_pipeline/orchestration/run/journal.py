@@ -21,11 +21,7 @@ _SAID = 50
 
 class Journal:
     """The events, tags and messages of a run. The next write repeats failed writes. Only the newest observation, and
-    the newest result of every check, is kept for an asset, because the newest includes its predecessors.
-
-    Args:
-        log: the compute log, which names failed writes.
-    """
+    the newest result of every check, is kept for an asset, because the newest includes its predecessors."""
 
     def __init__(self, context: dg.AssetExecutionContext, clock: Clock, log: Logger) -> None:
         self._context, self._clock, self._log = context, clock, log

@@ -16,11 +16,7 @@ News: TypeAlias = list[tuple[DrainedStream, CheckResult]]
 
 
 class RunChecks:
-    """Looks from time to time, and reports the results that `DrainedStream.check_news` returns one by one.
-
-    Args:
-        executor: looks beside the drain.
-    """
+    """Looks from time to time, and reports the results that `DrainedStream.check_news` returns one by one."""
 
     def __init__(self, streams: Sequence[DrainedStream], executor: Executor) -> None:
         self._streams, self._executor, self._seconds = streams, executor, streams[0].report_seconds

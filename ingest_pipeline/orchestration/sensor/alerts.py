@@ -27,12 +27,7 @@ _RUNS = 50
 def alert_sensor(
     stream_contexts: Sequence[StreamContext], webhook: str, answer_seconds: float = ANSWER_SECONDS
 ) -> dg.SensorDefinition:
-    """Posts the news of the streams, and every failed run of the other jobs once.
-
-    Args:
-        webhook: see operations/alerts.py.
-        answer_seconds: time-out of a POST.
-    """
+    """Posts the news of the streams, and every failed run of the other jobs once. See operations/alerts.py."""
     # Clients of its own: a session that the other sensors keep open would hide that no new session is free.
     clients = Clients(stream_contexts[0].clients.settings, stream_contexts[0].clients.clock)
     own_contexts = [replace(stream_context, clients=clients) for stream_context in stream_contexts]

@@ -23,11 +23,7 @@ class _Turn:
 
 
 class StartQueue:
-    """Shared by the sensors of a process.
-
-    Args:
-        limit: most runs that start at the same time.
-    """
+    """Shared by the sensors of a process. At most `limit` runs start at the same time."""
 
     def __init__(self, clock: Clock, limit: int = max(2, os.cpu_count() or 1)) -> None:
         self._clock, self._limit = clock, limit
