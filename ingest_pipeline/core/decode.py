@@ -49,7 +49,8 @@ class RecordDecoder:
         self._fast_many = codec.decoder_of_many(self._declared.type)
         self._transform = None if stream.transform is None else Transform(stream.transform, self._shape)
         if self._transform is not None and not stream.many:
-            self._fast = _composed(self._transform, self._fast)
+            transform, fast = self._transform, self._fast
+            self._fast = lambda value: transform(fast(value))
             self._fast_many = partial(try_map, self._fast)
         self._leaves: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
         if self._shape.nested:
@@ -235,10 +236,6 @@ class RecordDecoder:
 
 def _is_time(item: Field) -> bool:
     return item.python_type is datetime and item.time_form is None and not item.nullable
-
-
-def _composed(outer: Callable[[Any], Any], inner: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    return lambda value: outer(inner(value))
 
 
 def _needs_no_check(item: Field) -> bool:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 
@@ -51,11 +52,7 @@ class IngestError(Exception):
         self.sqlstate: str | None = where.get("sqlstate")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.where)
-
-
-def _rebuild(cls: type[IngestError], message: str, where: dict[str, Any]) -> IngestError:
-    return cls(message, **where)
+        return partial(type(self), self.message, **self.where), ()
 
 
 class SettingsError(IngestError):

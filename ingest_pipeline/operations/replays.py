@@ -1,6 +1,6 @@
 """A replay for job and CLI: the offsets to replay, and the run over the ranges."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,7 +78,9 @@ def ranges(request: ReplayRequest, context: StreamContext) -> list[Range]:
     partitions = sorted(positions) if request.partition is None else [request.partition]
     bounds = _bounds(request, topic, partitions)
     lows, highs = topic.start_offsets(partitions), topic.end_offsets(partitions)
-    _check_answered(stream, set(partitions) - (bounds.keys() & lows.keys() & highs.keys()))
+    if silent := set(partitions) - (bounds.keys() & lows.keys() & highs.keys()):
+        words = f"{unanswered_words(silent)}. Replay the range later"
+        raise KafkaUnavailable(f"stream {stream.name}: {words}", stream=stream.name)
     chosen = []
     for partition in partitions:
         position = positions[partition]
@@ -153,13 +155,6 @@ def _bounds(request: ReplayRequest, topic: Topic, partitions: list[int]) -> dict
         topic.offsets_at(partitions, int(time.timestamp() * 1000)) for time in (request.from_time, request.to_time)
     )
     return {p: (first[p].next_offset, last[p].next_offset) for p in first.keys() & last.keys()}
-
-
-def _check_answered(stream: Stream, silent: Collection[int]) -> None:
-    if silent:
-        raise KafkaUnavailable(
-            f"stream {stream.name}: {unanswered_words(silent)}. Replay the range later", stream=stream.name
-        )
 
 
 def _check_stable(stream: Stream, partition: int, stop: int, topic: Topic, *, end: int) -> None:

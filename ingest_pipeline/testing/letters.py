@@ -58,7 +58,9 @@ class MemoryDeadLetters:
             column_values = self._record_columns.of_letter(letter.key, letter.headers)
             key = self._record_columns.framed_key(letter.key, letter.headers)
             values, deleted = decode_or_delete(value, lambda: key, decode, rules)
-            row: EventRow = (*coordinates, _stamp(letter.timestamp_ms), *column_values, *values)
+            ms = letter.timestamp_ms
+            stamp = None if ms is None else (ms - PG_EPOCH_MS) * 1000
+            row: EventRow = (*coordinates, stamp, *column_values, *values)
             if self._keyed and rules.record_keys and not deleted:
                 check_record_key(self._declared, values, key, rules.record_keys)
         except RecordRefused as refused:
@@ -102,10 +104,6 @@ def _selects(letter_filter: LetterFilter, letter: DeadLetter) -> bool:
         and letter_filter.sqlstate in (None, letter.sqlstate)
         and (letter_filter.reason or "") in letter.reason
     )
-
-
-def _stamp(timestamp_ms: int | None) -> int | None:
-    return None if timestamp_ms is None else (timestamp_ms - PG_EPOCH_MS) * 1000
 
 
 class MemoryMissingRows(ReplayStore):

@@ -1,7 +1,7 @@
 """The checks of a run's streams, evaluated by one look beside the drain."""
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor, Future
 from typing import TypeAlias
 
@@ -52,16 +52,11 @@ class RunChecks:
 
     def look(self) -> News:
         """The news of all streams, failed checks first."""
-        news = sorted(self._all_news(), key=lambda news: news[1].passed)
-        self._clients.release_idle()
-        return news
-
-    def _all_news(self) -> Iterator[tuple[DrainedStream, CheckResult]]:
         results = self._streams[0].check_results([stream.stream_context for stream in self._streams])
-        for stream in self._streams:
-            for result in results[stream.name]:
-                if (news := stream.check_news(result)) is not None:
-                    yield stream, news
+        every = ((stream, stream.check_news(result)) for stream in self._streams for result in results[stream.name])
+        news = [(stream, result) for stream, result in every if result is not None]
+        self._clients.release_idle()
+        return sorted(news, key=lambda item: item[1].passed)
 
     def _report(self) -> None:
         stream, result = self._news.popleft()

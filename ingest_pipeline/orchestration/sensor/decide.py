@@ -47,7 +47,8 @@ def decide(view: View) -> Decision:
     # An error of Dagster's storage during a report would lose this tick's launches.
     failed: list[str] = []
     if not launches:
-        failed = [run.run_id for run in ghosts if view.now - ghosts_seen[run.run_id] >= _ghost_seconds(run)]
+        waits = {run.run_id: ENDING_SECONDS if run.ended else GHOST_SECONDS for run in ghosts}
+        failed = [run_id for run_id, seconds in waits.items() if view.now - ghosts_seen[run_id] >= seconds]
     return Decision(
         launches,
         skip_reasons,
@@ -133,7 +134,8 @@ def _decide_shard(shard: Shard, shares: Sequence[Share], view: View, live: Colle
     if owners and (not due or any(run.run_id in owners and run.shard is not None for run in live)):
         return _with_owner(shard, ready, view, live, owners=owners, pending=pending, overdue=overdue)
     if pending:
-        return [f"run {_short(pending[0].run_id)} is {_status_word(pending[0])}"]
+        status = "starting" if pending[0].status == "STARTED" else pending[0].status.lower().replace("_", " ")
+        return [f"run {_short(pending[0].run_id)} is {status}"]
     if not due:
         return []
     setbacks = min((setbacks_of(share, shard, view) for share in due), key=lambda runs: backoff_wait(runs, view))
@@ -205,10 +207,6 @@ def _is_ghost(run: RunView, view: View) -> bool:
     return run.status == "STARTED" and grace_over and run.run_id not in view.connected
 
 
-def _ghost_seconds(run: RunView) -> float:
-    return ENDING_SECONDS if run.ended else GHOST_SECONDS
-
-
 def _is_overdue(run: RunView, view: View) -> bool:
     """A killed daemon leaves launches unfinished. The ledger fences a run with a late start."""
     if run.status == "NOT_STARTED":
@@ -219,10 +217,6 @@ def _is_overdue(run: RunView, view: View) -> bool:
 def _is_outdated(run: RunView, view: View) -> bool:
     """Whether the run was launched for another definition or another number of shards."""
     return run.definition != view.definition or (run.shard is not None and run.shard.count != view.parallelism)
-
-
-def _status_word(run: RunView) -> str:
-    return "starting" if run.status == "STARTED" else run.status.lower().replace("_", " ")
 
 
 def _short(run_id: str) -> str:
