@@ -5,8 +5,6 @@ A time-out of PostgreSQL takes half a minute, so all runs lose contact at the sa
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,7 +14,6 @@ import dagster as dg
 import pytest
 
 from ingest_pipeline_tests.faults.ownership_world import LARGE, World
-from ingest_pipeline_tests.faults.supervised import pid_of
 from ingest_pipeline_tests.orchestration.bench import wait_for
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.choose import RealPostgres
@@ -164,20 +161,3 @@ def status(world: World, run: dg.DagsterRun) -> str:
     record = world.dagster.instance.get_run_by_id(run.run_id)
     assert record is not None
     return record.status.value
-
-
-def test_killed_servers_of_dagster_stop_no_run_and_the_next_ones_follow(story: Story, world: World) -> None:
-    """Dagster saw no end of these runs. Their missing sessions show it."""
-    runs = {name: world.run(name) for name in ("idle", "cut")}
-    world.dagster.code_server.kill()
-    world.dagster.daemon.kill()
-    for name in runs:
-        world.produce(name)
-        wait_for("rows without Dagster", lambda name=name: world.complete(name), every=0.1)
-        assert world.run(name).run_id == runs[name].run_id
-    for name, run in runs.items():
-        os.kill(pid_of(run), signal.SIGKILL)
-        world.produce(name)
-    for name, run in runs.items():
-        wait_for("rows of the next run", lambda name=name: world.complete(name), every=0.1)
-        assert world.run(name).run_id != run.run_id
