@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import traceback
 from collections.abc import Mapping
@@ -28,10 +27,8 @@ def run(stream: Stream, environ: Mapping[str, str], folder: Path, leak: str | No
         folder: of the Dagster instance and of the log.
         leak: "module:function" to call first. The function makes the product leak on purpose.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([killed_run.__name__, __name__])
     declared = stream.name, stream.event, stream.topic  # a Stream that was looked at cannot be pickled
-    process = context.Process(target=_run, args=(declared, dict(environ), folder, leak))
+    process = killed_run.FORKS.Process(target=_run, args=(declared, dict(environ), folder, leak))
     process.start()
     process.join()
     assert process.exitcode == 0, (folder / LOG).read_text()[-3000:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -26,11 +25,9 @@ def drain(stream: Stream, environ: Mapping[str, str], folder: Path) -> str | Non
     Args:
         folder: of the Dagster instance and of the log.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([killed_run.__name__, __name__])
     # a Stream that was looked at cannot be pickled
     declared = {member.name: getattr(stream, member.name) for member in fields(stream)}
-    process = context.Process(target=_run, args=(declared, dict(environ), folder))
+    process = killed_run.FORKS.Process(target=_run, args=(declared, dict(environ), folder))
     process.start()
     process.join()
     ended, code = None, process.exitcode

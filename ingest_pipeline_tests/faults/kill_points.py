@@ -6,7 +6,6 @@ The test wraps the steps from outside, in the process that will die. The product
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -238,9 +237,7 @@ KEYED_POINTS = {point.__name__: point for point in (staging_table_created, rows_
 
 def start(point: str, nth: int, marker: Path, url: str, drain: Callable[[], None]) -> BaseProcess:
     """Call `drain` in a process that dies at this point. See Death for the other arguments."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([killed_run.__name__, __name__])
-    process = context.Process(target=_run, args=(point, nth, marker, url, drain))
+    process = killed_run.FORKS.Process(target=_run, args=(point, nth, marker, url, drain))
     process.start()
     return process
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import uuid
 from collections.abc import Callable, Iterator
@@ -115,9 +114,7 @@ def test_after_kills_at_every_step_the_table_has_the_last_record_of_every_key(
         die(
             point, nth, partial(killed_run.drain_stream, partial(keyed, topic), dying, tmp_path), database_url, tmp_path
         )
-    drain = multiprocessing.get_context("forkserver").Process(
-        target=killed_run.drain_stream, args=(partial(keyed, topic), draining, tmp_path)
-    )
+    drain = killed_run.FORKS.Process(target=killed_run.drain_stream, args=(partial(keyed, topic), draining, tmp_path))
     drain.start()
     drain.join(120)
     assert drain.exitcode == 0, (tmp_path / "run.log").read_text()[-2000:]

@@ -26,6 +26,9 @@ from ingest_pipeline_tests.orchestration.quick_dagster import quicken_dagster
 
 IMPORTED = (alembic.command, confluent_kafka.admin, psycopg, sqlalchemy)
 quicken_dagster()
+FORKS = multiprocessing.get_context("forkserver")
+"""Starts forks of a server that has imported everything, also for other tests."""
+FORKS.set_forkserver_preload([__name__])
 
 
 def start(topics: Mapping[str, str], environ: Mapping[str, str], folder: Path, job: str = "") -> BaseProcess:
@@ -35,9 +38,7 @@ def start(topics: Mapping[str, str], environ: Mapping[str, str], folder: Path, j
         topics: stream name → topic.
         job: shared by the streams. Needed for more than one stream.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=drain, args=(dict(topics), dict(environ), folder, job))
+    process = FORKS.Process(target=drain, args=(dict(topics), dict(environ), folder, job))
     process.start()
     return process
 

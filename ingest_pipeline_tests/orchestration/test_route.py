@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import signal
 import time
@@ -129,9 +128,7 @@ def routed(topic: str) -> Stream:
 
 
 def start(topic: str, environ: dict[str, str], folder: Path) -> BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([killed_run.__name__, __name__])
-    process = context.Process(target=killed_run.drain_stream, args=(partial(routed, topic), environ, folder))
+    process = killed_run.FORKS.Process(target=killed_run.drain_stream, args=(partial(routed, topic), environ, folder))
     process.start()
     return process
 
