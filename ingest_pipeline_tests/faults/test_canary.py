@@ -32,8 +32,8 @@ from ingest_pipeline_tests.faults.canary import (
     refused_tickets,
     secret_environ,
 )
+from ingest_pipeline_tests.faults.supervised import Dagster
 from ingest_pipeline_tests.orchestration.bench import query, wait_for
-from ingest_pipeline_tests.orchestration.dagster_dev import DagsterDev
 from ingest_pipeline_tests.orchestration.location import SUFFIX
 from ingest_pipeline_tests.orchestration.records import Record, produce
 from ingest_pipeline_tests.servers.broker import RealKafka
@@ -222,7 +222,7 @@ def test_a_leak_is_found(world: Callable[..., World], leak: Callable[[], None]) 
     assert ("reasons" in places and ".db" in places) if leak is quote_rows else (canary_run.LOG in places), places
 
 
-def test_dagster_dev_keeps_nothing(world: Callable[..., World]) -> None:
+def test_daemon_and_code_server_keep_nothing(world: Callable[..., World]) -> None:
     """Command lines, logs and storage of daemon, code server and run workers."""
     pipeline = world()
     pipeline.prepare(CONSTRAINTS)
@@ -230,12 +230,15 @@ def test_dagster_dev_keeps_nothing(world: Callable[..., World]) -> None:
     pipeline.produce([*good, *refused])
     suffix = pipeline.stream.topic.removeprefix(PRICE.topic)
     environ = {**pipeline.environ, SUFFIX: suffix, "POLL_SECONDS": "1", "TEMPERATURE_POLL_SECONDS": "300"}
-    location = ["-m", "ingest_pipeline_tests.orchestration.location"]
-    with ProcessList() as processes, DagsterDev(pipeline.folder, environ, location) as dagster:
+    failed = dg.RunsFilter(job_name="drain_price", statuses=[dg.DagsterRunStatus.FAILURE])
+    with (
+        ProcessList() as processes,
+        Dagster(pipeline.folder, environ, "ingest_pipeline_tests.orchestration.location") as dagster,
+    ):
         wait_for("dead letters", lambda: pipeline.letters() == len(refused), every=0.2)
         query(pipeline.url, "drop trigger refuse on price; drop function quote_it; " + QUOTING.format("XX001"))
         pipeline.produce(good)
-        wait_for("a failed run", lambda: any(run.status == "FAILURE" for run in dagster.runs("price")), every=0.5)
+        wait_for("a failed run", lambda: dagster.instance.get_runs(failed), every=0.5)
     assert pipeline.leaks() == []
     assert not [line for line in processes.lines if pipeline.canary.in_bytes(line)]
     assert any(b"dagster" in line for line in processes.lines)
