@@ -14,7 +14,6 @@ class Backoff:
 
     Args:
         limit_seconds: deadline for the start of a retry, counted from the creation of the Backoff.
-        stop: returns a reason to give up at once, or None.
     """
 
     def __init__(self, clock: Clock, limit_seconds: float, stop: Callable[[], str | None]) -> None:

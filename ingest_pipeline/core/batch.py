@@ -19,7 +19,6 @@ class BatchLimits:
     """A batch ends at the first of these limits.
 
     Attributes:
-        records: number of records.
         size_bytes: bytes of the values, and of the keys if keys are large. A single larger record makes a batch of its
             own. Headers do not count, because the client does not report their size.
         timeout_seconds: seconds since the batch's first record.

@@ -68,10 +68,8 @@ class ObjectCodec:
     """Any format that a reader turns into a mapping of Python values, such as Avro.
 
     Args:
-        read: makes the mapping.
         origin: what the reason of a refusal adds about a value.
         strict: False lets text stand for numbers and booleans.
-        read_many: makes many mappings, faster than `read`.
     """
 
     is_json, nul, frames = False, 0, 1

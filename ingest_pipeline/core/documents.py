@@ -24,7 +24,6 @@ class Documents:
     """Finds and checks a row's values of JSON text.
 
     Args:
-        fields: the event's fields, in a row's order.
         sent: False decodes all fields instead, because an event's own check reads the values and may change them.
     """
 

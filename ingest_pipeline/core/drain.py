@@ -35,7 +35,6 @@ class RunLimits:
         max_seconds: maximum age. A run without targets and without a waiting successor gets HANDOVER_SECONDS more.
         idle_seconds: how long the run waits at the end of all partitions for another record.
         max_batches: 0 for no limit.
-        retry_seconds: how long the run retries after an EnvironmentFault.
         targets: stream → partition → offset. A stream is done when all its positions have reached their targets.
     """
 

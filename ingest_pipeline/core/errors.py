@@ -36,12 +36,7 @@ from typing import Any
 
 
 class IngestError(Exception):
-    """Base of all errors. `stream`, `partition`, `offset`, `sqlstate` are None where unknown.
-
-    Args:
-        message: one line without a record's values.
-        where: attributes by name.
-    """
+    """Base of all errors. `stream`, `partition`, `offset`, `sqlstate` are None where unknown."""
 
     def __init__(self, message: str, **where: Any) -> None:
         super().__init__(message)

@@ -219,7 +219,6 @@ class LetterFilter:
     Attributes:
         reason: a part of the reason's text.
         since, until: range of the refusal's time, without `until` itself.
-        ids: of the letters.
     """
 
     stage: str | None = None

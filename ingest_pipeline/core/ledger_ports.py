@@ -100,12 +100,7 @@ class Ledger(Protocol):
         """Note that an operator has seen the open dead letters."""
 
     def note_failure(self, why: str, stops: bool) -> None:
-        """Note that a run has failed.
-
-        Args:
-            why: one line, without a record's values.
-            stops: another try cannot help.
-        """
+        """Note a run's failure: why, in one line without a record's values, and whether another try cannot help."""
 
     def losses(self) -> list[Loss]:
         """Noted losses at the current positions, without accepted losses."""

@@ -21,8 +21,6 @@ class Nested:
     """A field with a Struct. The Struct's fields are columns.
 
     Attributes:
-        attribute: the field's name in the Struct around it.
-        json_name: the key in the JSON object around it.
         nullable: whether null is allowed. All columns below are null then.
     """
 
@@ -115,7 +113,6 @@ class StructVariant:
     """The user's Structs with other field types, but the same checks, renames and configuration.
 
     Args:
-        type_of: returns a leaf's type.
         checks: False leaves `__post_init__` out.
     """
 

@@ -31,7 +31,6 @@ def take_ownership(
         exact: own all partitions of a stream or none. Otherwise own the free partitions.
         request: shown to the owners during the wait.
         wait_seconds: time to keep trying. A frozen COPY of an owner may extend the time.
-        stop: returns a reason to stop trying, or None.
 
     Raises:
         EnvironmentFault, StopStream.

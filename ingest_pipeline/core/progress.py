@@ -82,7 +82,6 @@ class Progress:
 
     Attributes:
         skipped: tombstones, and dropped rows.
-        dropped: see CommitResult.
     """
 
     started_at: float

@@ -188,7 +188,6 @@ class Batch:
 
     Attributes:
         headers: of `messages`, if they have been read.
-        record_keys: of a stream with `deletes`.
         put_aside: i → dead letter of `messages[i]`, kept for a retry of the batch, because the headers of a message
             can be read only once (core/dead_letters.py).
     """

@@ -14,9 +14,7 @@ class Recovery:
     """Retries after an EnvironmentFault, and owns the partitions of all lanes again.
 
     Args:
-        retry_seconds: how long one operation is retried.
         shared: several streams need the connection, so a busy table is left to a later try.
-        owning: the lanes that own partitions now.
     """
 
     def __init__(

@@ -52,9 +52,6 @@ def replay(
     """Read the range and store missing rows. Positions, counters and the group's offsets stay as they are.
 
     Args:
-        limits: bound the records in memory.
-        retry_seconds: how long to retry after an EnvironmentFault.
-        stop: a reason to end early.
         verify: called between reading and storing. Raises when the records may belong to another topic.
         observe: called after each batch with the sum so far.
 

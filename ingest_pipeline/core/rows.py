@@ -43,8 +43,6 @@ class RecordRules:
     """The rules that apply to a record before its value is decoded.
 
     Attributes:
-        max_record_bytes: larger values become dead letters.
-        dead_letter_max_bytes: maximum bytes of a value in a dead letter.
         tombstones: only count records without a value, or make dead letters of them.
         record_columns: what becomes of the key and the headers.
         record_keys: make a Deletion of a tombstone or of a change event about a deleted row. None: both are skipped.

@@ -22,7 +22,6 @@ class StartPolicy:
         start_from: "earliest", "latest" or a time.
         adopt_group: a foreign consumer group whose offsets the stream takes over. Partitions without an offset of the
             group follow `start_from`.
-        group_id: the stream's own group.
     """
 
     start_from: str | datetime
@@ -51,7 +50,6 @@ class Survey:
 
     Attributes:
         ends: partition → end. Partitions whose leader did not answer are missing.
-        unanswered: the missing partitions.
     """
 
     identity: TopicIdentity

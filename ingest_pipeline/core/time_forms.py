@@ -29,7 +29,6 @@ class Epoch:
     number. A date is the day in UTC.
 
     Attributes:
-        wire_type: of the value in the record.
         unit: "d", "s", "ms", "us" or "ns". Fractions below a microsecond are cut.
     """
 

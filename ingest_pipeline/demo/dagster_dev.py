@@ -70,12 +70,7 @@ def write_home(home: Path) -> None:
 
 
 class DagsterDev:
-    """Dagster's web server, daemon, code server and runs. Files go to `folder`.
-
-    Args:
-        env: names a DAGSTER_HOME.
-        held_fds: as for `Child`.
-    """
+    """Dagster's web server, daemon, code server and runs. Files go to `folder`."""
 
     def __init__(self, folder: Path, port: int, env: Mapping[str, str], held_fds: Sequence[int]) -> None:
         # Not in the user's folder: `dagster dev` would read its .env and mention its dagster.yaml.

@@ -37,7 +37,6 @@ class DemoOptions:
 
     Attributes:
         port: of Dagster's UI. The next free port when taken, any free port for 0.
-        rate: events a second over all topics.
         seconds: duration, from the UI's first answer. None: until a signal comes.
         headless: end with a verdict: did rows arrive in every table through sensor-launched runs?
         kill_every: seconds between two SIGKILLs for a draining run. The demo then ends with a proof. None: never.

@@ -44,8 +44,6 @@ class Plan:
         topics: of `SHAPES` and of declared streams, in turns.
         rate: events a second over all topics. 0 is as fast as possible, from a pool of prepared events. Events and
             times then repeat.
-        seconds: duration. None: endless.
-        records: how many to send. None: endless.
     """
 
     topics: Sequence[str] = tuple(SHAPES)

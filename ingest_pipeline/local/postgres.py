@@ -48,7 +48,6 @@ class EmbeddedPostgres(LocalServer):
     Args:
         options: PostgreSQL settings, such as ``{"max_connections": "200"}``.
         bin_dir: the folder of PostgreSQL's programs. None: the embedded wheel's.
-        held_fds: as for `Child`.
     """
 
     def __init__(

@@ -63,7 +63,6 @@ class Look:
     """What a look did.
 
     Attributes:
-        messages: how many were posted.
         refusal: why the ledger refuses this process. The messages come from the process's memory then.
     """
 
@@ -78,7 +77,6 @@ class Alerts:
         webhook: takes a POST of {"text": …}, like Slack's and Mattermost's webhooks. Never logged.
         name: the process, the same at every look.
         by_default: whether this process posts before the ledger has answered.
-        answer_seconds: time-out of a POST.
     """
 
     def __init__(

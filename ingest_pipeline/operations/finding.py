@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A line.
-
-    Attributes:
-        ok: nothing needs doing.
-        what: the topic, server, table or right.
-        message: its state, or the remedy.
-    """
+    """A line: the state of a topic, server, table or right, or the remedy where something needs doing."""
 
     ok: bool
     what: str

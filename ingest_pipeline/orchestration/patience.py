@@ -22,7 +22,6 @@ def learned_patience(runs: Iterable[RunView], starting: float, run_max_seconds: 
 
     Args:
         runs: newest first.
-        starting: the least seconds to wait for a start.
     """
     runs = list(runs)
     launch = _slowest([run.launch_seconds for run in runs], _LONGEST_START)

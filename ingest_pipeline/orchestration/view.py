@@ -25,7 +25,6 @@ class RunView:
         ended: the end reason from the run's tag, "" while the run lasts.
         launch_seconds: from creation to start. None before the start.
         opening_seconds: from start to the session with PostgreSQL. None where unknown.
-        failed_streams: the streams whose own failure made the run fail.
     """
 
     run_id: str

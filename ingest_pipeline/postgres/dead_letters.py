@@ -146,7 +146,6 @@ class DeadLetters:
         discarded if a newer record wrote or deleted the row of its key.
 
         Args:
-            rules: those of the drain.
             dry_run: try everything, commit nothing.
             observe: called after each transaction with the sum so far.
 

@@ -21,9 +21,7 @@ class Settings(SharedSettings):
 
     Attributes:
         kafka: librdkafka properties by name, always with "bootstrap.servers".
-        stream_defaults: the settings of a stream without overrides.
         streams: settings by stream. Use `for_stream` to read them.
-        job_defaults: the settings of a job without overrides.
         jobs: settings by job. Use `for_job` to read them.
     """
 

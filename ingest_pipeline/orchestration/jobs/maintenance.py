@@ -106,7 +106,6 @@ def runs_to_delete(
         records: newest first.
         repository: the label of this code location's repository, or None if unknown, as in a test.
         keep: how many runs of every stream stay regardless of age.
-        protected: ids of runs that stay.
     """
     seen: defaultdict[str, int] = defaultdict(int)
     doomed = []

@@ -24,8 +24,6 @@ class Outcome:
     """What an operation did, or would do.
 
     Attributes:
-        lines: for the run's log.
-        counts: for the metadata.
         interrupted: Terminate ended the operation early.
     """
 

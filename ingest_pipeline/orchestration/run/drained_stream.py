@@ -61,7 +61,6 @@ class DrainedStream:
 
     Attributes:
         opening: what `prepare` made. None after an error, and while the stream is paused.
-        refusal: the error of `prepare`, or None.
         report_seconds: interval of its events and of its checks.
     """
 

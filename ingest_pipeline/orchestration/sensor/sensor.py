@@ -32,7 +32,6 @@ def job_sensor(stream_contexts: Sequence[StreamContext], start_queue: StartQueue
 
     Args:
         stream_contexts: the job's streams, ordered by name.
-        start_queue: shared by all sensors of the code location.
     """
     first = stream_contexts[0]
     job, job_settings, clients = first.stream.job, first.job_settings, first.clients
@@ -92,7 +91,6 @@ def tick(
     Args:
         memory: None: the checks are not reported, and the waits are not noted.
         idle_poll: polls idle topics until the next tick. None: no polling.
-        starting_seconds: the least seconds to wait for a run's start.
         start_queue: None: all runs start at once.
 
     Raises:
