@@ -1,4 +1,4 @@
-"""Cuts a partition's log into batches."""
+"""Collects a topic's messages into batches."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -173,7 +173,7 @@ class DrainedStream:
             clock=clients.clock,
             observe=observed,
             reopen=self._reopen,
-            owned=self._begin,
+            owned=self._owned,
             failed=self.failed,
             rules=clients.record_rules(stream),
             decode_many=decoder.decode_many,
@@ -188,7 +188,7 @@ class DrainedStream:
         assert self._lane is not None
         return self._lane
 
-    def owned(self) -> None:
+    def begin(self) -> None:
         """Begin to read with the prepared opening, or set the stream aside for a loss."""
         assert self.opening is not None
         try:
@@ -214,7 +214,7 @@ class DrainedStream:
         elif noted := ledger.losses():
             raise as_error(noted, self.name)
 
-    def _begin(self) -> None:
+    def _owned(self) -> None:
         """Called with ownership. Raises DataLoss for a loss that an earlier owner noted while this run waited."""
         self._reporter.restart(first=all(p.next_offset == p.first_offset for p in self._positions.values()))
         owned = self.lane.session.positions

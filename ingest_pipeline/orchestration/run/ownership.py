@@ -37,7 +37,7 @@ def own(
         others = take_ownership(wanted, clock, exact=True, wait_seconds=SURPLUS_SECONDS, stop=stop)
     for session, stream in prepared.items():
         if session.positions or not others.get(session):
-            stream.owned()
+            stream.begin()
         else:
             stream.lane.end_reason = EndReason.SUPERSEDED
     return {stream.name: others[session] for session, stream in prepared.items() if session in others}
