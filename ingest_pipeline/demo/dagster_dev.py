@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 import psutil
 import requests
 
-import ingest_pipeline
-
 from ..local.child_process import Child
 from ..local.server import HOST, LocalServerError, free_port, is_free
 
@@ -51,7 +49,7 @@ def _is_answered(port: int) -> bool:
 def environment(outer: Mapping[str, str], kafka: str, database_url: str, home: Path) -> dict[str, str]:
     """Dagster's environment: the demo's servers replace the outer servers, other settings (BATCH_SIZE) stay."""
     kept = {name: value for name, value in outer.items() if not name.startswith(_OURS)}
-    package_parent = str(Path(ingest_pipeline.__file__).parents[1])
+    package_parent = str(Path(__file__).parents[2])
     if package_parent not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, outer.get("PYTHONPATH")]))
     return kept | {

@@ -332,7 +332,7 @@ class TestGhosts:
         bench.produce(temperatures(3))
         self.started(bench)
         with bench.clients.database().connect("asking for the keys") as connection:
-            key = locks.lock_keys(connection, "ingest", "temperature").key("own", 0)
+            key = locks.LockKeys(locks.position_table_oid(connection, "ingest"), "temperature").key("own", 0)
         bench.query("create table anything (line text)")
         url = bench.environ["DATABASE_URL"]  # a run sees and ends sessions of its own role alone
         with psycopg.connect(url, autocommit=True, application_name=f"ingest {RUN}") as frozen:

@@ -26,14 +26,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "schema_registry": ({"core"}, KAFKA),
     "testing": ({"core"}, KAFKA | DATABASE),
     "operations": ({"core", "kafka", "postgres", "schema_registry", "settings"}, set()),
-    "orchestration": ({"core", "kafka", "operations", "postgres", "settings"}, {"dagster"}),
-    "definitions": ({"core", "orchestration", "settings", "streams"}, {"dagster"}),
+    "orchestration": ({"core", "operations", "postgres", "settings"}, {"dagster"}),
+    "definitions": ({"orchestration", "settings"}, {"dagster"}),
     "local": (set(), KAFKA | DATABASE),
     "demo": ({"core", "kafka", "local", "operations", "orchestration", "settings"}, OUTSIDE),
-    "cli": (
-        {"core", "demo", "local", "operations", "orchestration", "postgres", "settings", "streams"},
-        set(),
-    ),
+    "cli": ({"core", "demo", "local", "operations", "orchestration", "postgres", "settings"}, set()),
     "": ({"core", "orchestration"}, set()),
 }
 
