@@ -10,8 +10,8 @@ import msgspec
 from hypothesis import settings
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Batch, Message, NextOffset, Position, StoredPosition, TopicIdentity
-from ingest_pipeline.core.record_keys import RecordKeys, record_keys
+from ingest_pipeline.core.record import Batch, Message, NextOffset, Position, RecordKeys, StoredPosition, TopicIdentity
+from ingest_pipeline.core.record_keys import record_keys
 from ingest_pipeline.core.rows import Decode, RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.decoders import key_reader

@@ -3,18 +3,13 @@
 The hot loop copies no record: the Kafka client's own messages and the in-memory broker's satisfy `Message`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from .errors import IngestError
-
-if TYPE_CHECKING:
-    from .record_keys import RecordKeys
 
 EventRow = tuple[Any, ...]
 """(kafka_incarnation, kafka_partition, kafka_offset, kafka_timestamp, *the event's fields in declared order)."""
@@ -28,11 +23,29 @@ MIN_MS, MAX_MS = -62_135_596_800_000, 253_402_300_799_999
 NO_TIMESTAMP_MS = -1
 """Kafka's value for a record without a time from its producer. The client returns it like a real timestamp."""
 
+DeletedRow = Callable[[bytes | None], tuple[Any, ...]]
+"""A record's key → the event's columns of a Deletion. Raises RecordRefused and EnvironmentFault."""
+ValuesOf = Callable[[bytes | None], tuple[Any, ...] | None]
+"""A record's key → the values that the key names, or None. Raises EnvironmentFault."""
+
 
 class Deletion(tuple[Any, ...]):
     """Deletes the table's row of its key. The key's columns are filled, those of the other fields null."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKeys:
+    """The record keys of a stream with `deletes`.
+
+    Attributes:
+        deleted_row: makes the columns of a Deletion.
+        values: compares keys. Two keys may name the same values by other bytes.
+    """
+
+    deleted_row: DeletedRow
+    values: ValuesOf
 
 
 class Message(Protocol):
@@ -205,6 +218,21 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerRequests:
+    """Requests to the run that owns the partitions, at one moment.
+
+    Attributes:
+        paused: the reason and the person, in words, when the stream is paused.
+        successor_waits: another run waits to take over after this run's maximum age.
+        yield_now: end now, because the waiting run has other code or another number of shards.
+    """
+
+    paused: str | None = None
+    successor_waits: bool = False
+    yield_now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CommitResult:
     """Counts of a committed transaction by partition, and the requests to the owner.
 
@@ -219,18 +247,3 @@ class CommitResult:
     reasons: Sequence[str] = ()
     requests: OwnerRequests | None = None
     dropped: Mapping[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerRequests:
-    """Requests to the run that owns the partitions, at one moment.
-
-    Attributes:
-        paused: the reason and the person, in words, when the stream is paused.
-        successor_waits: another run waits to take over after this run's maximum age.
-        yield_now: end now, because the waiting run has other code or another number of shards.
-    """
-
-    paused: str | None = None
-    successor_waits: bool = False
-    yield_now: bool = False

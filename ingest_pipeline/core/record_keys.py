@@ -1,7 +1,6 @@
 """The key columns of a record without a row: a tombstone, or a change event about a deleted row."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -10,30 +9,13 @@ import msgspec
 from .errors import RecordRefused, RefusalStage
 from .fields import Field, not_numeric
 from .reasons import UNDECODABLE, reason_of
-from .record import STAMP
+from .record import STAMP, RecordKeys
 from .stream import Stream
 
-DeletedRow = Callable[[bytes | None], tuple[Any, ...]]
-"""A record's key → the event's columns of a Deletion. Raises RecordRefused and EnvironmentFault."""
-ValuesOf = Callable[[bytes | None], tuple[Any, ...] | None]
-"""A record's key → the values that the key names, or None. Raises EnvironmentFault."""
 ReadKey = Callable[[bytes], Any]
 """A key in a schema registry's format → a mapping, a single value, or msgspec.Raw with JSON. Raises as DeletedRow."""
 SCHEMA_PREFIXES = (b"\0", b"\1")
 """The first byte of a key in a schema registry's format, with an id or with a GUID. No JSON begins so."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordKeys:
-    """The record keys of a stream with `deletes`.
-
-    Attributes:
-        deleted_row: makes the columns of a Deletion.
-        values: compares keys. Two keys may name the same values by other bytes.
-    """
-
-    deleted_row: DeletedRow
-    values: ValuesOf
 
 
 def record_keys(stream: Stream, read_key: ReadKey | None = None) -> RecordKeys | None:

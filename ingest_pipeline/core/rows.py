@@ -25,10 +25,10 @@ from .record import (
     Message,
     NextOffset,
     Position,
+    RecordKeys,
     next_offset_after,
 )
 from .record_columns import NO_RECORD_COLUMNS, NOTHING_READ, RecordColumns
-from .record_keys import RecordKeys
 
 Decode = Callable[[bytes], tuple[object, ...]]
 DecodeMany = Callable[[Sequence[bytes | None]], tuple[list[tuple[object, ...]], list[int]]]

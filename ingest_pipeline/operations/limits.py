@@ -2,7 +2,7 @@
 
 from ..core.batch import BatchLimits
 from ..core.dead_letter_limit import LetterLimits
-from ..core.record_keys import RecordKeys
+from ..core.record import RecordKeys
 from ..core.rows import RecordRules
 from ..core.stream import Stream
 from ..settings import JobSettings, StreamSettings

@@ -11,7 +11,7 @@ from ..core.choices import OnConflict
 from ..core.columns import INGESTED_AT
 from ..core.errors import RecordRefused, RefusalStage
 from ..core.ledger import RedriveOutcome
-from ..core.record_keys import ValuesOf
+from ..core.record import ValuesOf
 from ..core.stream import COORDINATES, Stream
 from .obsolete_letters import ObsoleteLetters
 from .sql import Schemas

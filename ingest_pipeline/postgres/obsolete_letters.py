@@ -6,8 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ..core.record import Batch, Deletion, coordinates_of
-from ..core.record_keys import ValuesOf
+from ..core.record import Batch, Deletion, ValuesOf, coordinates_of
 from ..core.stream import Stream
 from .errors import mapped_errors
 from .sql import Schemas

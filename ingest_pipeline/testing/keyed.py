@@ -7,8 +7,7 @@ from typing import Any
 from ..core.choices import OnConflict
 from ..core.keyed_rows import KeyedRows
 from ..core.ledger import LetterStatus
-from ..core.record import INCARNATION, OFFSET, Batch, Deletion, EventRow, coordinates_of
-from ..core.record_keys import ValuesOf
+from ..core.record import INCARNATION, OFFSET, Batch, Deletion, EventRow, ValuesOf, coordinates_of
 from ..core.stream import Stream
 from .database import Coordinates, MemoryTable
 

@@ -14,8 +14,8 @@ from ingest_pipeline import Avro, Epoch, JsonSchema, Protobuf, Stream
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.errors import NotPermitted, RecordRefused, SchemaRegistryUnavailable, SettingsError
 from ingest_pipeline.core.formats import Format
-from ingest_pipeline.core.record import Deletion, NextOffset, Position
-from ingest_pipeline.core.record_keys import RecordKeys, record_keys
+from ingest_pipeline.core.record import Deletion, NextOffset, Position, RecordKeys
+from ingest_pipeline.core.record_keys import record_keys
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.operations.decoders import decoder_of, key_reader
 from ingest_pipeline.testing.log import MemoryMessage
