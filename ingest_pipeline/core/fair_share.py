@@ -53,7 +53,5 @@ class FairShare:
         limits = self._limits[lane.stream]
         records = max(1, min(records, limits.records * limits.batches_per_commit))
         lane.batch.limits = replace(
-            limits,
-            records=min(limits.records, records),
-            batches_per_commit=max(1, records // limits.records),
+            limits, records=min(limits.records, records), batches_per_commit=max(1, records // limits.records)
         )

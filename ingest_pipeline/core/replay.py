@@ -82,11 +82,7 @@ def replay(
         backoff = Backoff(clock, retry_seconds, stop)
         position = Position(offsets.partition, offsets.incarnation, NextOffset(next_offset))
         batch = decode_batch(
-            messages,
-            {offsets.partition: NextOffset(after)},
-            {offsets.partition: position},
-            decode=decode,
-            rules=rules,
+            messages, {offsets.partition: NextOffset(after)}, {offsets.partition: position}, decode=decode, rules=rules
         )
         assert batch is not None, "the next offset has advanced"
         skipped = batch.advances[offsets.partition].skipped

@@ -15,15 +15,7 @@ import msgspec
 
 from .choices import OnConflict
 from .column_names import TableName, check_fields, check_option_names, check_sizes, taken_names
-from .columns import (
-    COORDINATE_COLUMNS,
-    INGESTED_AT,
-    KAFKA_TIMESTAMP,
-    ORDINAL,
-    Column,
-    FilledBy,
-    column_of,
-)
+from .columns import COORDINATE_COLUMNS, INGESTED_AT, KAFKA_TIMESTAMP, ORDINAL, Column, FilledBy, column_of
 from .definition import described
 from .errors import SettingsError
 from .fields import Field, check_event

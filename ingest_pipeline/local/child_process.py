@@ -126,10 +126,7 @@ class Child:
             raise LocalServerError(f"{self.name} ended with code {self._process.returncode}{output}")
 
     def stop(
-        self,
-        sign: signal.Signals | None = None,
-        grace_seconds: float = GRACE_SECONDS,
-        left_seconds: float = 8.0,
+        self, sign: signal.Signals | None = None, grace_seconds: float = GRACE_SECONDS, left_seconds: float = 8.0
     ) -> None:
         """End the program and its family, see `Family.end`. On return the family has ended."""
         self.family.end(sign or self._end_signal, grace_seconds, left_seconds)

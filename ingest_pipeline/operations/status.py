@@ -108,12 +108,7 @@ def snapshots(contexts: Iterable[StreamContext], rates: bool = False) -> list[St
 
 
 def _with_tables(
-    view: StreamSnapshot,
-    ledger: LedgerSnapshot,
-    context: StreamContext,
-    questions: LedgerQuestions,
-    *,
-    rates: bool,
+    view: StreamSnapshot, ledger: LedgerSnapshot, context: StreamContext, questions: LedgerQuestions, *, rates: bool
 ) -> StreamSnapshot:
     """The view with the answers of the stream's own tables, as far as they are of interest."""
     from ..postgres.table_reads import newest_timestamps, rows_per_second

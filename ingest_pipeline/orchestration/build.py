@@ -22,10 +22,7 @@ from .sensor.start_queue import StartQueue
 
 
 def build_definitions(
-    streams: Iterable[Stream],
-    settings: Settings | None = None,
-    key_prefix: Sequence[str] = (),
-    group: str = "ingest",
+    streams: Iterable[Stream], settings: Settings | None = None, key_prefix: Sequence[str] = (), group: str = "ingest"
 ) -> dg.Definitions:
     """Assets, sensors, jobs and the maintenance schedule of these streams.
 

@@ -106,11 +106,7 @@ def ledger_differences(connection: Connection, schemas: Schemas) -> list[str]:
         for name in connection.execute(_LEDGER_SECURITY, {"schema": schemas.ledger}).scalars()
     ]
     oids = letter_oids()
-    parameters = {
-        "table": f"{quoted(schemas.ledger)}.dead_letter",
-        "names": list(oids),
-        "oids": list(oids.values()),
-    }
+    parameters = {"table": f"{quoted(schemas.ledger)}.dead_letter", "names": list(oids), "oids": list(oids.values())}
     for row in connection.execute(_LETTER_TYPES, parameters):
         differences.append(
             f"column {row.name} of ledger table {schemas.ledger}.dead_letter is {row.actual or 'missing'}, declared as"

@@ -17,15 +17,7 @@ from . import copy, pooler
 from .copy_progress import CopyLooks
 from .errors import READ_ONLY, READ_ONLY_ADVICE, mapped_errors
 from .no_session import NoSession, connect
-from .session_settings import (
-    QUESTION,
-    SET_SESSION,
-    SET_TRANSACTION,
-    SHARED,
-    STATEMENT_SECONDS,
-    WRITING,
-    parameters,
-)
+from .session_settings import QUESTION, SET_SESSION, SET_TRANSACTION, SHARED, STATEMENT_SECONDS, WRITING, parameters
 from .sql import Schemas
 
 APPLICATION_PREFIX = "ingest "

@@ -108,8 +108,7 @@ def classified(error: BaseException, disconnected: bool, doing: str, of_rows: bo
                 advice = "Grant it, or run `ingest migrate` as a role that may create schemas and tables"
             return NotPermitted(f"{doing}: {message}. {advice}", sqlstate=state)
         return SchemaMismatch(
-            f"{doing}: {state} {message}. `ingest check` shows what differs and what mends it",
-            sqlstate=state,
+            f"{doing}: {state} {message}. `ingest check` shows what differs and what mends it", sqlstate=state
         )
     if state in _BUSY:
         return TableBusy(f"{doing}: {state} {message}", sqlstate=state)

@@ -110,13 +110,7 @@ def _of_events(stream: Stream) -> tuple[str, ...]:
 
 
 def script(
-    role: Role,
-    name: str,
-    streams: Sequence[Stream],
-    schemas: Schemas,
-    database: str,
-    *,
-    accepts_losses: bool = False,
+    role: Role, name: str, streams: Sequence[Stream], schemas: Schemas, database: str, *, accepts_losses: bool = False
 ) -> Iterator[str]:
     """Lines for psql that give the role `name` all its rights, those on later tables included."""
     of_tables = schemas.of_tables(streams)

@@ -10,13 +10,7 @@ from sqlalchemy import Connection, text
 from ..core.choices import WriteMethod
 from ..core.dead_letter_limit import LetterTally, LetterWindow
 from ..core.dead_letters import dead_letter
-from ..core.errors import (
-    DatabaseUnavailable,
-    RecordRefused,
-    SchemaMismatch,
-    Superseded,
-    UnknownFault,
-)
+from ..core.errors import DatabaseUnavailable, RecordRefused, SchemaMismatch, Superseded, UnknownFault
 from ..core.record import (
     INCARNATION,
     OFFSET,

@@ -11,16 +11,10 @@ class JobSettings(Values):
     """Settings that a job may override: `SITES_PARALLELISM` overrides `PARALLELISM` for the job `sites`."""
 
     parallelism: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="The number of runs that share the partitions of a job's streams.",
+        default=1, ge=1, le=64, description="The number of runs that share the partitions of a job's streams."
     )
     run_max_seconds: int = Field(
-        default=600,
-        ge=10,
-        le=DAY_SECONDS,
-        description="A run ends after this many seconds, and a new run takes over.",
+        default=600, ge=10, le=DAY_SECONDS, description="A run ends after this many seconds, and a new run takes over."
     )
     run_idle_seconds: int = Field(
         default=60, ge=0, le=DAY_SECONDS, description="A run ends after this many seconds without a record."

@@ -89,20 +89,13 @@ class SharedSettings(SchemaRegistrySettings):
         " together with their positions.",
     )
     database_pool_min: int = Field(
-        default=5,
-        ge=1,
-        le=1000,
-        description="A process keeps up to this many connections open in its pool.",
+        default=5, ge=1, le=1000, description="A process keeps up to this many connections open in its pool."
     )
     database_pool_max: int = Field(
-        default=20,
-        ge=1,
-        le=1000,
-        description="A process never opens more pooled connections than this.",
+        default=20, ge=1, le=1000, description="A process never opens more pooled connections than this."
     )
     kafka_group_prefix: Name = Field(
-        default="ingest-",
-        description="The consumer group of a stream is this prefix followed by the stream's name.",
+        default="ingest-", description="The consumer group of a stream is this prefix followed by the stream's name."
     )
     allow_insecure_tls: bool = Field(
         default=False,

@@ -34,8 +34,7 @@ class StreamSettings(Values):
         description="A batch is written when the values of its records reach this many bytes in total.",
     )
     start_from: StartFrom = Field(
-        default="earliest",
-        description="The position in the topic from which a new stream reads.",
+        default="earliest", description="The position in the topic from which a new stream reads."
     )
     adopt_group: Annotated[Name | None, NAME_SHAPE] = Field(
         default=None,
@@ -43,10 +42,7 @@ class StreamSettings(Values):
         " if the group has none for the topic.",
     )
     report_seconds: int = Field(
-        default=60,
-        ge=1,
-        le=3600,
-        description="A run reports its progress to Dagster at this interval.",
+        default=60, ge=1, le=3600, description="A run reports its progress to Dagster at this interval."
     )
     report_as: ReportAs = Field(
         default=ReportAs.OBSERVATION,
@@ -65,8 +61,7 @@ class StreamSettings(Values):
         description="An event time without a zone counts as UTC, or its record becomes a dead letter.",
     )
     write_method: WriteMethod = Field(
-        default=WriteMethod.COPY,
-        description="SQLAlchemy's bulk insert uses binary COPY or INSERT.",
+        default=WriteMethod.COPY, description="SQLAlchemy's bulk insert uses binary COPY or INSERT."
     )
     max_record_bytes: ByteCount = Field(
         default=MIB,

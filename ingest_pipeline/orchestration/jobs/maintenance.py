@@ -163,10 +163,7 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def purge_ticks(
-    instance: dg.DagsterInstance,
-    sensors: Collection[str],
-    repository: str | None,
-    before: Mapping[TickStatus, float],
+    instance: dg.DagsterInstance, sensors: Collection[str], repository: str | None, before: Mapping[TickStatus, float]
 ) -> None:
     """Delete ticks of this code location's sensors, once a day. Limits in dagster.yaml would delete at every tick.
 

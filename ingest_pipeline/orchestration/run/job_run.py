@@ -39,11 +39,7 @@ class JobRun:
     """
 
     def __init__(
-        self,
-        run: dg.DagsterRun,
-        streams: Sequence[DrainedStream],
-        journal: Journal,
-        stop: StopRequest,
+        self, run: dg.DagsterRun, streams: Sequence[DrainedStream], journal: Journal, stop: StopRequest
     ) -> None:
         self._run, self._streams, self._journal, self._stop = run, streams, journal, stop
         first = streams[0].stream_context

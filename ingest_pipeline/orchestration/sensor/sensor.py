@@ -55,12 +55,7 @@ def job_sensor(stream_contexts: Sequence[StreamContext], start_queue: StartQueue
             starting = clients.settings.run_start_seconds or launcher_seconds
             queue = start_queue if by_daemon and starts_here else None
             return tick(
-                context,
-                stream_contexts,
-                memory,
-                idle_poll=idle_poll,
-                starting_seconds=starting,
-                start_queue=queue,
+                context, stream_contexts, memory, idle_poll=idle_poll, starting_seconds=starting, start_queue=queue
             )
         except IngestError as error:
             for name in memory.checks:
@@ -147,8 +142,7 @@ def _report_ghosts(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None
     for run_id in run_ids:
         if (run := instance.get_run_by_id(run_id)) is not None:
             instance.report_run_failed(
-                run,
-                "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never started.",
+                run, "The run has no session with PostgreSQL: its process is frozen, cut off, gone, or never started."
             )
 
 
