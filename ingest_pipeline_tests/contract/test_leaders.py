@@ -38,10 +38,11 @@ def world(request: pytest.FixtureRequest) -> Iterator[Brokers]:
 
 
 def test_a_partition_whose_leader_is_away_is_left_out_of_every_answer(world: Brokers) -> None:
-    topic = world.create(2)
+    led, topic = world.create(1), world.create(2)
+    world.append(led, 0, b"a")
     for partition in (0, 1):
         world.append_all(topic, partition, [b"a", b"b"])
-    facts = world.facts(topic)
+    facts, topics = world.facts(topic), world.topics()
     identity = facts.identity()
     world.set_leader_away(topic, 1, True)
     try:
@@ -51,6 +52,9 @@ def test_a_partition_whose_leader_is_away_is_left_out_of_every_answer(world: Bro
         assert facts.offsets_at([0, 1], 0).keys() == {0}
         assert facts.end_offsets([1]) == {}, "the cluster answers, the leader does not"
         assert facts.identity() == identity
+        ends = topics.end_offsets({led: [0], topic: [1]})
+        assert {name: list(partitions) for name, partitions in ends.items()} == {led: [0], topic: []}
+        assert all(isinstance(identity, TopicIdentity) for identity in topics.identities([led, topic]).values())
     finally:
         world.set_leader_away(topic, 1, False)
     eventually(lambda: facts.end_offsets([0, 1]).keys() == {0, 1}, 60)
@@ -106,17 +110,3 @@ def test_another_topic_goes_on_without_delay(world: Brokers) -> None:
     world.append(leaderless, 1, b"b")
     reading.until(lambda: reading.values(leaderless) == [b"a", b"b"])
     assert reading.values(led) == [b"a", *(b"%d" % number for number in range(12))]
-
-
-def test_ends_of_several_topics_leave_out_absent_leaders(world: Brokers) -> None:
-    led, leaderless = world.create(1), world.create(2)
-    world.append(led, 0, b"a")
-    topics = world.topics()
-    world.set_leader_away(leaderless, 1, True)
-    try:
-        ends = topics.end_offsets({led: [0], leaderless: [1]})
-        assert {topic: list(partitions) for topic, partitions in ends.items()} == {led: [0], leaderless: []}
-        identities = topics.identities([led, leaderless])
-        assert all(isinstance(identity, TopicIdentity) for identity in identities.values())
-    finally:
-        world.set_leader_away(leaderless, 1, False)
