@@ -174,8 +174,11 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
 
 @pytest.fixture(scope="session")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    """A second real Kafka for the session. A test may kill, stop and start it. Leave it running."""
-    with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "own") as server:
+    """A second real Kafka for the session. A test may kill, stop and start it, and make access control lists for topics
+    and groups of its own. Leave it running.
+    """
+    folder = tmp_path_factory.mktemp("kafka") / "own"
+    with needed("REQUIRE_KAFKA"), choose.own_kafka(folder, choose.AUTHORIZER) as server:
         yield server
 
 

@@ -19,18 +19,12 @@ from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.kafka import acls
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
-from ingest_pipeline_tests.conftest import needed
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, RealWorld, World
 from ingest_pipeline_tests.contract.reading import Reading, offsets, read_error, read_to, read_until, values
 from ingest_pipeline_tests.orchestration.bench import wait_for
-from ingest_pipeline_tests.servers import choose
 from ingest_pipeline_tests.servers.broker import RealKafka
 from ingest_pipeline_tests.servers.kafka_jars import KafkaServer
 
-AUTHORIZER = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "allow.everyone.if.no.acl.found": "true",
-}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
@@ -43,16 +37,9 @@ def killable(own_kafka: object) -> Iterator[RealWorld]:
     world.close()
 
 
-@pytest.fixture(scope="module")
-def authorizing_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    """A broker that checks its access control lists."""
-    with needed("REQUIRE_KAFKA"), choose.own_kafka(tmp_path_factory.mktemp("kafka") / "acl", AUTHORIZER) as server:
-        yield server
-
-
 @pytest.fixture
-def guarded(authorizing_kafka: RealKafka) -> Iterator[RealWorld]:
-    world = RealWorld(authorizing_kafka)
+def guarded(own_kafka: RealKafka) -> Iterator[RealWorld]:
+    world = RealWorld(own_kafka)
     yield world
     world.close()
 

@@ -37,6 +37,11 @@ MEMORY = Path("/dev/shm")
 ROOM = 6 << 30
 """Bytes of free memory from which on the shared PostgreSQL keeps its files in memory. Each needs less than one GiB."""
 NO_PROPERTIES: Mapping[str, str] = {}
+AUTHORIZER = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+"""Properties of a broker that checks its access control lists."""
 Server = TypeVar("Server")
 
 
