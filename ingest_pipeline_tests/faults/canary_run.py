@@ -1,16 +1,18 @@
-"""One sensor tick and one run in a child process, with all output in a file."""
+"""Runs and commands in a child process, with all output in a file."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from ingest_pipeline.cli import main
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.build import build_definitions
@@ -21,7 +23,7 @@ LOG = "run.log"
 
 
 def run(stream: Stream, environ: Mapping[str, str], folder: Path, leak: str | None = None) -> None:
-    """Returns after the process has ended.
+    """One sensor tick and one run. Returns after the process has ended.
 
     Args:
         folder: of the Dagster instance and of the log.
@@ -33,6 +35,24 @@ def run(stream: Stream, environ: Mapping[str, str], folder: Path, leak: str | No
     process.join()
     assert process.exitcode == 0, (folder / LOG).read_text()[-3000:]
     process.close()
+
+
+def ingest(arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+    """A command in a child process with this environment alone. The file gets all output."""
+    process = killed_run.FORKS.Process(target=_ingest, args=(arguments, dict(environ), log))
+    process.start()
+    process.join()
+    process.close()
+
+
+def _ingest(arguments: Sequence[str], environ: dict[str, str], log: Path) -> None:
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.argv = ["ingest", *arguments]
+    main.main()
 
 
 def _run(declared: tuple[Any, ...], environ: dict[str, str], folder: Path, leak: str | None) -> None:
