@@ -159,6 +159,7 @@ class DagsterDev:
         """How many ticks after this time launched nothing before a tick launched a run."""
         ticks = self._ticks(_TICK_RUNS, stream)
         launches = [bool(tick["runIds"]) for tick in reversed(ticks) if tick["timestamp"] > since]
+        assert any(launches), ticks
         return launches.index(True)
 
     def tick_seconds(self, stream: str) -> list[float]:

@@ -40,7 +40,7 @@ def load(feed: Feed) -> Iterator[None]:
     stop = threading.Event()
 
     def write() -> None:
-        while not stop.wait(1.0):
+        while not stop.wait(2.0):
             for stream in feed.streams:
                 feed.more(stream)
 
@@ -89,11 +89,11 @@ def drained_by(dagster: DagsterDev, feed: Feed) -> dict[str, set[str]]:
 
 
 def wait_for_jobs(dagster: DagsterDev, feed: Feed, jobs: Mapping[str, str]) -> None:
-    """Wait until the streams are drained by these jobs, and then for 10,000 more records of each stream."""
+    """Wait until the streams are drained by these jobs, and then for 5,000 more records of each stream."""
     expected = {stream: {f"drain_{job}"} for stream, job in jobs.items()}
     wait_for(f"runs of {expected}", lambda: drained_by(dagster, feed) == expected, 120, every=0.5)
     for stream in feed.streams:
-        target = feed.position(stream) + 10_000
+        target = feed.position(stream) + 5_000
         wait_for("rows", lambda stream=stream, target=target: feed.position(stream) > target)
     assert drained_by(dagster, feed) == expected
 
