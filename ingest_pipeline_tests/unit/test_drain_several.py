@@ -131,6 +131,10 @@ class Weather:
         self.during = during
         self.stop = lambda: EndReason.SIGNAL if self.clock.monotonic() >= seconds else None
 
+    def each_second(self, seconds: float, *actions: tuple[float, Callable[[], None]], names: Sequence[str]) -> None:
+        """The same, with a record of these streams each second."""
+        self.until(seconds, *[(t, lambda: self.produce(1, *names)) for t in range(1, int(seconds))], *actions)
+
 
 def test_every_stream_is_stored_and_counted_by_itself() -> None:
     weather = Weather()
@@ -168,9 +172,9 @@ def test_a_batch_of_one_stream_does_not_wait_for_another_stream() -> None:
 class TestTroubleOfOneStream:
     """rain is in trouble. snow and wind get a record each second."""
 
-    def world(self, *actions: tuple[float, Callable[[], None]], seconds: float = 90) -> Weather:
+    def world(self) -> Weather:
         weather = Weather(limits=replace(LIMITS, idle_seconds=1e6))
-        weather.until(seconds, *actions, *[(t, lambda: weather.produce(1)) for t in range(1, int(seconds))])
+        weather.each_second(90, names=NAMES)
         return weather
 
     def assert_others_went_on(self, weather: Weather) -> None:
@@ -179,7 +183,8 @@ class TestTroubleOfOneStream:
             assert weather.lanes[name].progress.latency.maximum_ms <= 1500
 
     def test_a_stream_waits_for_its_schema_registry_and_keeps_its_partitions(self) -> None:
-        weather = self.world((60, lambda: weather.without_registry.clear()))
+        weather = self.world()
+        weather.each_second(90, (60, weather.without_registry.clear), names=NAMES)
         weather.without_registry.add("rain")
         assert weather.run() == "signal"
         self.assert_others_went_on(weather)
@@ -195,7 +200,7 @@ class TestTroubleOfOneStream:
         def unlock() -> None:
             table.locked = False
 
-        weather.until(90, (60, unlock), *[(t, lambda: weather.produce(1)) for t in range(1, 90)])
+        weather.each_second(90, (60, unlock), names=NAMES)
         assert weather.run() == "signal"
         self.assert_others_went_on(weather)
         assert weather.rows["rain"] >= 85
@@ -220,13 +225,8 @@ class TestTroubleOfOneStream:
         weather = self.world()
         for _ in range(20):
             weather.broker.append("rain", 0, b"{")
-        with_letters = weather.ledgers["rain"]
-        weather.until(
-            90,
-            (50, lambda: with_letters.allow_letters(100)),
-            *[(t, lambda: weather.produce(1, "snow", "wind")) for t in range(1, 90)],
-            (85, lambda: weather.produce(5, "rain")),
-        )
+        allow = partial(weather.ledgers["rain"].allow_letters, 100)
+        weather.each_second(90, (50, allow), (85, partial(weather.produce, 5, "rain")), names=["snow", "wind"])
         assert weather.run() == "signal"
         self.assert_others_went_on(weather)
         assert 3 <= len(weather.failures) <= 8
@@ -241,11 +241,7 @@ class TestTroubleOfOneStream:
             weather.broker.delete_records("rain", 0, weather.broker.log("rain", 0).end - 1)
 
         weather.broker.delete_records("rain", 0, 0)
-        weather.until(
-            90,
-            *[(t, lambda: weather.produce(1, "snow", "wind")) for t in range(1, 90)],
-            (30, lose),
-        )
+        weather.each_second(90, (30, lose), names=["snow", "wind"])
         weather.run()
         self.assert_others_went_on(weather)
         reason = weather.drain.set_aside.reasons["rain"]
@@ -256,12 +252,12 @@ class TestTroubleOfOneStream:
         weather = self.world()
         ledger = weather.ledgers["rain"]
         owners: list[int] = []
-        weather.until(
+        weather.each_second(
             90,
-            *[(t, lambda: weather.produce(1)) for t in range(1, 90)],
             (10, lambda: ledger.pause("index build", "somebody")),
             (20, lambda: owners.append(len(ledger.owners([0]).holders))),
             (30, ledger.resume),
+            names=NAMES,
         )
         weather.run()
         self.assert_others_went_on(weather)
@@ -281,12 +277,8 @@ class TestTroubleOfOneStream:
             return own(partitions, exact=exact)
 
         session.own = busy_twice  # type: ignore[method-assign]
-        weather.until(
-            90,
-            *[(t, lambda: weather.produce(1)) for t in range(1, 90)],
-            (10, lambda: ledger.pause("index build", "somebody")),
-            (20, ledger.resume),
-        )
+        pause = partial(ledger.pause, "index build", "somebody")
+        weather.each_second(90, (10, pause), (20, ledger.resume), names=NAMES)
         weather.run()
         self.assert_others_went_on(weather)
         assert weather.rows["rain"] >= 85
@@ -348,12 +340,7 @@ class TestTroubleOfOneStream:
             weather.database.backends[0].owned.discard(("rain", 0))
             assert MemoryLedgerSession(thief, weather.streams["rain"]).own([0], exact=True) == {}
 
-        weather.until(
-            90,
-            *[(t, lambda: weather.produce(1)) for t in range(1, 90)],
-            (10, steal),
-            (40, thief.close),
-        )
+        weather.each_second(90, (10, steal), (40, thief.close), names=NAMES)
         weather.run()
         self.assert_others_went_on(weather)
         assert weather.rows["rain"] >= 85
@@ -372,11 +359,7 @@ class TestSlowTable:
             weather.database.backends[0].owned.discard((name, 0))
             lane = weather.lanes[name] = weather.lane(name)
             lane.session.write = self.slowed(weather, lane, seconds_of)  # type: ignore[method-assign]
-        weather.until(
-            seconds,
-            (3, lambda: weather.produce(20_000, "rain")),
-            *[(t, lambda: weather.produce(1, "snow", "wind")) for t in range(1, int(seconds))],
-        )
+        weather.each_second(seconds, (3, partial(weather.produce, 20_000, "rain")), names=["snow", "wind"])
         return weather
 
     def slowed(
