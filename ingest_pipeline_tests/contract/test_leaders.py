@@ -9,8 +9,8 @@ import pytest
 from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline_tests.contract.brokers_worlds import MemoryBrokers, MockBrokers, RealBrokers, mock_brokers
 from ingest_pipeline_tests.contract.reading import Reading, offsets, read_until, values
-from ingest_pipeline_tests.contract.test_topic import eventually
 from ingest_pipeline_tests.servers.kafka_cluster import KafkaCluster
+from ingest_pipeline_tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 Brokers = MemoryBrokers | MockBrokers | RealBrokers
@@ -57,7 +57,7 @@ def test_a_partition_whose_leader_is_away_is_left_out_of_every_answer(world: Bro
         assert all(isinstance(identity, TopicIdentity) for identity in topics.identities([led, topic]).values())
     finally:
         world.set_leader_away(topic, 1, False)
-    eventually(lambda: facts.end_offsets([0, 1]).keys() == {0, 1}, 60)
+    wait_for("both ends", lambda: facts.end_offsets([0, 1]).keys() == {0, 1})
     assert [place.next_offset for place in facts.end_offsets([0, 1]).values()] == [2, 2]
     assert [place.next_offset for place in facts.start_offsets([0, 1]).values()] == [0, 0]
 

@@ -76,14 +76,6 @@ def test_a_refused_row_costs_itself_alone(world: LedgerWorld) -> None:
     assert sorted(written.reasons) == sorted(letter[1] for letter in letters.values())
 
 
-def test_batches_chain(world: LedgerWorld) -> None:
-    session = world.owning("run")
-    for start in (0, 10, 20):
-        session.write(make_batch(session.positions, messages(0, range(start, start + 10))))
-    assert list(world.rows()) == [(0, offset) for offset in range(30)]
-    assert counters(world, 0) == (30, 30, 0, 0, 0)
-
-
 def test_a_batch_is_not_written_twice(world: LedgerWorld) -> None:
     session = world.owning("run")
     batch = make_batch(session.positions, messages(0, range(3)))

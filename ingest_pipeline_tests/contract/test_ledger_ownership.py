@@ -64,12 +64,6 @@ def test_without_exact_it_takes_what_is_free(world: LedgerWorld) -> None:
     assert world.ledger.positions()[1].run_id == "first"
 
 
-def test_closing_frees_the_partitions(world: LedgerWorld) -> None:
-    world.owning("first").connection.close()
-    second = world.new_session("second")
-    assert own_within(second, (0, 1), 10.0) == {}
-
-
 def test_waiting_ends_on_request(world: LedgerWorld) -> None:
     world.owning("first")
     second = world.new_session("second")

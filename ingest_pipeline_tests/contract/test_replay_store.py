@@ -97,7 +97,9 @@ def test_a_redriven_letter_has_its_row_and_is_tried_no_more(world: LedgerWorld) 
 
 def test_a_discarded_letter_stays_without_a_row(world: LedgerWorld) -> None:
     drained(world, "pdl")
+    before = world.ledger.positions()
     assert world.dead_letters.discard(ALL) == 3
+    assert world.ledger.positions() == before
     world.drop_check(CONSTRAINT)
     assert world.redrive() == Redriven()
     assert world.replay(*values("pdl")) == Replayed(dead=3)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from ingest_pipeline.core.errors import DataLoss, KafkaUnavailable
-from ingest_pipeline.core.record import Chunk, NextOffset
+from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline_tests.contract.kafka_worlds import MemoryWorld, World
 from ingest_pipeline_tests.contract.reading import offsets, read_error, read_to, read_until, values
 
@@ -44,31 +44,14 @@ class TestRecords:
         stamp = int(time.time() * 1000) - 5000
         world.append(topic, 0, b"\xff not text", key=b"\x80key", headers=headers, timestamp_ms=stamp)
         world.append(topic, 0, b"")
+        world.append(topic, 0, None, key=b"of a tombstone")
         source = world.reading(topic, starts(0))
-        records, _ = read_to(source, {0: 2})
-        first, second = records
+        records, _ = read_to(source, {0: 3})
+        first, second, third = records
         assert (first.key(), first.value(), first.headers()) == (b"\x80key", b"\xff not text", headers)
         assert first.timestamp() == (1, stamp)
         assert (second.key(), second.value(), second.headers()) == (None, b"", None)
-
-    def test_a_tombstone_has_no_value_and_takes_its_offset(self, world: World) -> None:
-        topic = world.create(1)
-        world.append(topic, 0, b"a", key=b"k")
-        world.append(topic, 0, None, key=b"k")
-        world.append(topic, 0, b"c", key=b"k")
-        source = world.reading(topic, starts(0))
-        records, _ = read_to(source, {0: 3})
-        assert values(records) == [b"a", None, b"c"]
-        assert offsets(records) == [0, 1, 2]
-
-    def test_reading_goes_on_from_the_assigned_places(self, world: World) -> None:
-        topic = world.create(2)
-        for partition in (0, 1):
-            world.append_all(topic, partition, numbered(10))
-        source = world.reading(topic, {0: NextOffset(7), 1: NextOffset(10)})
-        records, _ = read_to(source, {0: 10, 1: 10})
-        assert offsets(records, 0) == [7, 8, 9]
-        assert offsets(records, 1) == []
+        assert (third.key(), third.value(), third.offset()) == (b"of a tombstone", None, 2)
 
     def test_a_new_assignment_drops_what_the_old_one_had_fetched(self, world: World) -> None:
         topic = world.create(2)
@@ -80,14 +63,6 @@ class TestRecords:
         records, _ = read_to(source, {1: 100})
         assert offsets(records, 0) == []
         assert offsets(records, 1) == list(range(50, 100))
-
-    def test_records_appended_later_are_read(self, world: World) -> None:
-        topic = world.create(1)
-        source = world.reading(topic, starts(0))
-        read_to(source, {0: 0})
-        world.append_all(topic, 0, numbered(3))
-        records, _ = read_to(source, {0: 3})
-        assert values(records) == numbered(3)
 
     def test_a_partition_that_was_added_is_read(self, world: World) -> None:
         world.need("add_partitions")
@@ -111,15 +86,6 @@ class TestEnds:
         for _ in range(3):
             assert not source.read(10, 0.05).ends
 
-    def test_a_committed_transaction_ends_behind_its_marker(self, world: World) -> None:
-        world.need("transactions")
-        topic = world.create(1)
-        world.transaction(topic, 0, numbered(3))(True)
-        source = world.reading(topic, starts(0))
-        records, ends = read_to(source, {0: 4})
-        assert offsets(records) == [0, 1, 2]
-        assert ends[0].next_offset == world.facts(topic).end_offsets([0])[0].next_offset
-
     def test_aborted_records_are_never_read_and_leave_no_lag(self, world: World) -> None:
         world.need("transactions")
         topic = world.create(1)
@@ -137,7 +103,9 @@ class TestEnds:
         topic = world.create(1)
         world.transaction(topic, 0, numbered(3))(True)
         first = world.reading(topic, starts(0))
-        _, ends = read_to(first, {0: 4})
+        records, ends = read_to(first, {0: 4})
+        assert offsets(records) == [0, 1, 2]
+        assert ends[0].next_offset == world.facts(topic).end_offsets([0])[0].next_offset
         world.append(topic, 0, b"next")
         second = world.reading(topic, ends)
         records, _ = read_to(second, {0: 5})
@@ -199,19 +167,6 @@ class TestLoss:
         assert "offsets 2 to 5 were deleted" in loss.message
         assert "\n" not in loss.message
 
-    def test_the_topic_is_not_read_before_the_next_assignment(self, world: World) -> None:
-        world.need("delete_records")
-        topic = world.create(1)
-        world.append_all(topic, 0, numbered(10))
-        world.delete_records(topic, 0, 6)
-        source = world.reading(topic, starts(0))
-        read_error(source, DataLoss)
-        for _ in range(3):
-            assert source.read(10, 0.05) == Chunk()
-        source.assign({0: NextOffset(6)})
-        records, _ = read_to(source, {0: 10})
-        assert offsets(records) == [6, 7, 8, 9]
-
     def test_the_first_offset_held_is_not_lost(self, world: World) -> None:
         world.need("delete_records")
         topic = world.create(1)
@@ -220,14 +175,6 @@ class TestLoss:
         source = world.reading(topic, {0: NextOffset(4)})
         records, _ = read_to(source, {0: 4})
         assert records == []
-
-    def test_a_place_behind_the_end_means_a_cut_log(self, world: World) -> None:
-        topic = world.create(1)
-        world.append_all(topic, 0, numbered(3))
-        source = world.reading(topic, {0: NextOffset(9)})
-        loss = read_error(source, DataLoss)
-        assert isinstance(loss, DataLoss)
-        assert (loss.where["cause"], loss.offset, loss.where["high"]) == ("truncated", 9, 3)
 
     def test_records_of_other_partitions_are_not_lost_with_it(self, world: World) -> None:
         topic = world.create(2)

@@ -14,6 +14,7 @@ from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.kafka.topics import KafkaTopics
 from ingest_pipeline.local.server import HOST, free_port
 from ingest_pipeline_tests.contract.kafka_worlds import MockWorld, World
+from ingest_pipeline_tests.waiting import wait_for
 
 Answer = TypeVar("Answer")
 LIBRDKAFKA_SECONDS = 60.0
@@ -60,7 +61,7 @@ class TestIdentity:
         facts = world.facts(topic)
         assert facts.identity().partitions == 2
         world.add_partitions(topic, 5)
-        eventually(lambda: facts.identity().partitions == 5)
+        wait_for("the added partitions", lambda: facts.identity().partitions == 5)
 
     def test_a_missing_topic_is_reported_and_not_created(self, world: World) -> None:
         facts = world.facts("contract-nobody-made-this")
@@ -115,7 +116,7 @@ class TestOffsets:
         assert next_offsets(facts.end_offsets([0])) == {0: 1}
         assert next_offsets(facts.high_watermarks([0])) == {0: 3}
         finish(True)
-        eventually(lambda: next_offsets(facts.end_offsets([0])) == {0: 4})
+        wait_for("the end", lambda: next_offsets(facts.end_offsets([0])) == {0: 4})
         assert next_offsets(facts.high_watermarks([0])) == {0: 4}
 
     def test_a_time_gives_the_first_record_not_older_or_the_end(self, world: World) -> None:
@@ -199,10 +200,3 @@ class TestNobodyListens:
         source.acknowledge("price", {0: NextOffset(5)})
         source.close()
         assert time.monotonic() - started < LIBRDKAFKA_SECONDS / 2
-
-
-def eventually(check: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
