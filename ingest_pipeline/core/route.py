@@ -44,7 +44,6 @@ class Route:
         return {text: tables.index(_table(target)) for text, target in self.tables.items()}
 
     def definition(self, stream: Stream) -> tuple[object, ...]:
-        """For Stream.definition."""
         tables = [table.definition() for table in stream.tables]
         return self.field, str(self.others), self.numbers(stream), tables
 

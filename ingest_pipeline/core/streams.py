@@ -39,7 +39,6 @@ def jobs_of(streams: Iterable[Stream]) -> list[Job]:
 
 
 def tables_of(streams: Iterable[Stream]) -> list[Stream]:
-    """The streams' tables, see Stream.tables."""
     return [table for stream in streams for table in stream.tables]
 
 

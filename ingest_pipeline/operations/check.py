@@ -139,7 +139,6 @@ _WAY_OUT = "give small streams one job= or lower PARALLELISM"
 
 
 def capacity_findings(settings: Settings, streams: Sequence[Stream], session_limit: int) -> Iterator[Finding]:
-    """Findings about sessions and memory."""
     runs = sum(settings.for_job(job.name).parallelism for job in jobs_of(streams))
     sessions = SESSIONS_OF_RUN * runs + settings.database_pool_min
     needed = f"{runs} run{'s' if runs > 1 else ''} and the code server need up to {sessions} sessions"

@@ -44,7 +44,6 @@ def build_definitions(
 def definitions_with(
     clients: Clients, streams: Iterable[Stream], key_prefix: Sequence[str] = (), group: str = "ingest"
 ) -> dg.Definitions:
-    """The definitions of `build_definitions` with these clients."""
     location = Location(clients, streams, key_prefix, group)
     return dg.Definitions.merge(*map(location.of_job, location.jobs), location.of_all())
 

@@ -41,8 +41,6 @@ _REDRIVEN = (RedriveOutcome.STORED, RedriveOutcome.PRESENT)
 
 
 class DeadLetters:
-    """The dead letters of one stream."""
-
     def __init__(
         self,
         database: Database,
