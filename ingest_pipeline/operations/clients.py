@@ -16,9 +16,8 @@ from ..core.record_keys import record_keys
 from ..core.rows import RecordRules
 from ..core.start import StartPolicy
 from ..core.stream import Stream
-from ..core.unwrapped import Decoder
 from ..settings import Settings
-from .decoders import decoder_of, key_reader
+from .decoders import Decoder, decoder_of, key_reader
 from .limits import letter_limits, record_rules
 
 if TYPE_CHECKING:

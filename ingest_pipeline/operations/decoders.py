@@ -1,10 +1,10 @@
-"""The decoder of a stream's format."""
+"""The decoder of a stream's format, also for values that hold an event inside something else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -13,16 +13,41 @@ from ..core.codecs import Codec, JsonCodec, ObjectCodec
 from ..core.csv_lines import CsvReader
 from ..core.decode import RecordDecoder
 from ..core.envelopes import EnvelopeReader
-from ..core.errors import SettingsError
+from ..core.errors import RecordRefused, SettingsError
 from ..core.formats import Avro, Csv, Json, JsonSchema, Protobuf
 from ..core.many_events import ManyDecoder, json_elements, single
 from ..core.record_keys import ReadKey
 from ..core.routed import RoutedDecoder
 from ..core.stream import Stream
-from ..core.unwrapped import Decoder, UnwrappedDecoder
 
 if TYPE_CHECKING:
     from ..schema_registry.registry import SchemaRegistry
+
+
+class Decoder(Protocol):
+    """Bytes → the last items of an EventRow. See RecordDecoder and ManyDecoder."""
+
+    def decode(self, value: bytes) -> tuple[Any, ...]: ...
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]: ...
+
+
+class UnwrappedDecoder:
+    """Decodes a part of each value with another decoder. `unwrap` returns the part, or raises RecordRefused."""
+
+    def __init__(self, decoder: Decoder, unwrap: Callable[[bytes], bytes]) -> None:
+        self._decoder, self._unwrap = decoder, unwrap
+
+    def decode(self, value: bytes) -> tuple[Any, ...]:
+        return self._decoder.decode(self._unwrap(value))
+
+    def decode_many(self, values: Sequence[bytes | None]) -> tuple[list[tuple[Any, ...]], list[int]]:
+        parts: list[bytes | None] = []
+        for value in values:
+            try:
+                parts.append(None if value is None else self._unwrap(value))
+            except RecordRefused:  # `decode` raises the error again
+                parts.append(None)
+        return self._decoder.decode_many(parts)
 
 
 def decoder_of(stream: Stream, naive_timestamps: NaiveTimestamps, registry: Callable[[], SchemaRegistry]) -> Decoder:

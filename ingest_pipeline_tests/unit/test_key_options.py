@@ -21,7 +21,7 @@ from ingest_pipeline.core.record import Deletion, Message, NextOffset, Position
 from ingest_pipeline.core.record_keys import record_keys
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.core.unwrapped import UnwrappedDecoder
+from ingest_pipeline.operations.decoders import UnwrappedDecoder
 from ingest_pipeline.operations.replays import ReplayRequest, ranges
 from ingest_pipeline.orchestration.described import column_schema, table_metadata
 from ingest_pipeline.postgres.table_reads import ddl
