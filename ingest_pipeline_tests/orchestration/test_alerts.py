@@ -66,14 +66,6 @@ def test_a_run_that_was_killed_and_healed_soon_gives_no_alert(make_bench: Make, 
 
 
 @pytest.mark.kafka
-def test_after_a_setting_s_time(make_bench: Make, webhook: Webhook) -> None:
-    bench = make_bench(ALERT_AFTER_SECONDS="0")
-    failing(bench)
-    Ticks(bench, webhook.address)()
-    assert first_lines(webhook) == [IS_STOPPED]
-
-
-@pytest.mark.kafka
 def test_an_open_dead_letter_is_posted_until_it_is_settled(make_bench: Make, webhook: Webhook) -> None:
     bench = make_bench(ALERT_AFTER_SECONDS="0")
     bench.produce(with_broken(temperatures(30), 30))

@@ -108,13 +108,6 @@ def test_it_is_looked_at_while_isolating(make_bench: Make) -> None:
     assert bench.query(OPEN) == [0]
 
 
-def test_a_setting_turns_it_off(make_bench: Make) -> None:
-    bench = started(make_bench(DEAD_LETTER_LIMIT="off"))
-    bench.produce([NO_TIME] * 1500)
-    bench.drain()
-    assert bench.query(OPEN) == [1500]
-
-
 # --- the share of the last thousand: refused ones among good ones, never two in a row -------------------------------
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import dagster as dg
@@ -24,7 +22,6 @@ from ingest_pipeline.orchestration.sensor.reading import read
 from ingest_pipeline.postgres import locks
 from ingest_pipeline.testing import SettableClock
 from ingest_pipeline_tests.orchestration.bench import Bench, wait_for
-from ingest_pipeline_tests.orchestration.conftest import TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import temperatures
 from ingest_pipeline_tests.servers.broker import RealKafka
 
@@ -367,18 +364,6 @@ class TestServersAway:
         assert own_postgres.url.rpartition("@")[2] in message
         assert own_postgres.url.split(":")[2].split("@")[0] not in message
         own_postgres.start()
-        assert bench.tick().skip_message == "caught up: lag 0"
-
-    @pytest.mark.slow
-    def test_kafka(self, make_bench: Make, own_kafka: RealKafka) -> None:
-        topic = f"temperature-{uuid.uuid4().hex[:8]}"
-        own_kafka.create_topic(topic, 2)
-        bench = make_bench([replace(TEMPERATURE, topic=topic)], KAFKA_BOOTSTRAP_SERVERS=own_kafka.bootstrap_servers)
-        drained(bench, 2)
-        assert bench.tick().skip_message == "caught up: lag 0"
-        own_kafka.stop()
-        assert own_kafka.bootstrap_servers in failing_tick(bench)
-        own_kafka.start()
         assert bench.tick().skip_message == "caught up: lag 0"
 
     def test_a_server_that_was_never_there(self, make_bench: Make) -> None:
