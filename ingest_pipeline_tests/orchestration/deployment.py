@@ -69,8 +69,8 @@ class Deployment:
         daemon: the one that was started last.
     """
 
-    code_server: Container
-    daemon: Container
+    code_server: Container | None = None
+    daemon: Container | None = None
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self.folder = folder
@@ -132,6 +132,13 @@ class Deployment:
         command = [sys.executable, "-m", "ingest_pipeline.cli.main", *words]
         environ = {**self.environ, "INGEST_STREAMS": f"{LOCATION}:streams", **environ}
         return subprocess.run(command, env=environ, cwd=self.folder, capture_output=True, text=True, check=True).stdout
+
+    def start_what_does_not_run(self) -> None:
+        """After a failed test too."""
+        if self.code_server is None or not self.code_server.runs:
+            self.start_code_server()
+        if self.daemon is None or not self.daemon.runs:
+            self.start_daemon()
 
     def start_daemon(self) -> None:
         self.daemon = self._start(["dagster._daemon", "run", "-w", "workspace.yaml"])

@@ -147,14 +147,13 @@ def pipeline(kafka_server: RealKafka, postgres_server: RealPostgres, webhook: We
 @pytest.fixture(scope="module")
 def deployment(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with Deployment(tmp_path_factory.mktemp("deployment"), pipeline.environ) as deployment:
-        deployment.start_code_server()
-        deployment.start_daemon()
         yield deployment
 
 
 @pytest.fixture
 def feed(pipeline: Pipeline, deployment: Deployment) -> Iterator[Feed]:
     """Records come until the end of the test at the latest, and a run stores them."""
+    deployment.start_what_does_not_run()
     feed = Feed(pipeline)
     feed.start()
     try:
