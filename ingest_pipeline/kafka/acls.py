@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from shlex import quote
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
+from ..core.errors import IngestError, KafkaUnavailable
 from ..core.roles import Role
 from .admin import Admin
 from .errors import map_error
+from .metadata import Metadata
 
 TOPIC_RIGHT: Mapping[Role, str] = {Role.WRITER: "Read", Role.OPERATOR: "Read", Role.READER: "Describe"}
 GROUP_RIGHT: Mapping[Role, str] = {Role.WRITER: "Read", Role.OPERATOR: "Read"}
 """A right to read includes the right to describe."""
 _SECONDS = 5.0
+_TRIES = 4
+"""Tries of a question to a controller within _SECONDS."""
 
 
 def script(
@@ -40,29 +46,45 @@ def script(
             yield f"{command} --operation {right} --{kind} {quote(name)}"
 
 
-def missing(admin: Admin, topic: str, group: str) -> list[str] | None:
-    """A writer's rights missing for the client, in words. An unreported right counts as granted. None: the broker does
-    not know the question."""
-    client = admin.client()
-    lacking = []
+@dataclass(slots=True)
+class MissingRights:
+    """A writer's rights on a topic and a group, in words.
+
+    Attributes:
+        missing: a right that Kafka does not report counts as granted.
+        unknown: a broker did not answer.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def missing_rights(admin: Admin, topic: str, group: str) -> MissingRights | None:
+    """The client's missing rights. None: the broker does not know the question."""
+    rights, on_topic, on_group = MissingRights(), f"Read on topic {topic}", f"Read on group {group}"
+    try:
+        if not _may_read(Metadata(admin, _SECONDS / _TRIES).rights(topic, time.monotonic() + _SECONDS)):
+            rights.missing.append(on_topic)
+    except KafkaUnavailable:
+        rights.unknown.append(on_topic)
+    except IngestError:
+        pass  # the line of the topic has the fault
     asked = {"include_authorized_operations": True, "request_timeout": _SECONDS}
     try:
-        operations = client.describe_topics(TopicCollection([topic]), **asked)[topic].result(_SECONDS + 1)
+        operations = admin.client().describe_consumer_groups([group], **asked)[group].result(_SECONDS + 1)
         if not _may_read(operations.authorized_operations):
-            lacking.append(f"Read on topic {topic}")
-    except (KafkaException, TimeoutError):
-        pass  # the line of the topic has the fault
-    try:
-        operations = client.describe_consumer_groups([group], **asked)[group].result(_SECONDS + 1)
-        if not _may_read(operations.authorized_operations):
-            lacking.append(f"Read on group {group}, so lag tools do not see the position")
+            rights.missing.append(f"{on_group}, so lag tools do not see the position")
     except KafkaException as error:
         if error.args[0].code() in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
-            return lacking or None
-        lacking.append(map_error(error, f"group {group}").message)
+            return rights if rights.missing else None
+        fault = map_error(error, f"group {group}")
+        if isinstance(fault, KafkaUnavailable):
+            rights.unknown.append(on_group)
+        else:
+            rights.missing.append(fault.message)
     except TimeoutError:
-        lacking.append(map_error(KafkaError(KafkaError._TIMED_OUT), f"group {group}").message)
-    return lacking
+        rights.unknown.append(on_group)
+    return rights
 
 
 def _may_read(operations: Iterable[AclOperation] | None) -> bool:

@@ -20,6 +20,9 @@ class Admin:
 
     Args:
         kafka: the user's librdkafka properties.
+
+    Attributes:
+        has_metadata: whether a broker has answered the present client.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Admin:
         self._client: AdminClient | None = None
         self._client_class = client_class
         self._hint: KafkaError | None = None  # the client's last explanation for silent brokers
+        self.has_metadata = False
 
     def client(self) -> AdminClient:
         """Raises SettingsError when librdkafka refuses a property."""
@@ -49,7 +53,7 @@ class Admin:
     def close(self) -> None:
         """Drop the connections without waiting. The next call connects again."""
         with self._lock:
-            self._client = None
+            self._client, self.has_metadata = None, False
 
     def answered(self) -> None:
         """A question has got its answer, so the client's earlier explanation for silence is void.
@@ -58,6 +62,16 @@ class Admin:
         brokers that the metadata names. The client repeats an equal explanation only after 30 s.
         """
         self._hint = None
+
+    def give_up(self, client: AdminClient) -> None:
+        """Drop a client that had metadata before and gets none now. The next call connects again.
+
+        The client asks connected brokers first, also one that became silent, until `socket.timeout.ms`. A new client
+        asks the brokers that answer it. Open questions to the old client end without an answer.
+        """
+        with self._lock:
+            if self._client is client and self.has_metadata:
+                self._client, self.has_metadata = None, False
 
     def has_members(self, group: str, timeout_seconds: float = 5.0) -> bool | None:
         """Whether the group has members now. None when a broker that may know the group does not answer."""

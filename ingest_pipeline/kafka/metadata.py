@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.record import TopicIdentity
@@ -43,9 +44,9 @@ class Metadata:
 
     def of(self, topic: str, deadline: float) -> tuple[Any, Any]:
         """(metadata, the topic's metadata or error) from any broker. A frozen broker costs one try, not the answer."""
-        client = self._admin.client()
         try_seconds = min(self._try_seconds, (deadline - time.monotonic()))
         while True:
+            client = self._admin.client()
             try:
                 metadata = client.list_topics(topic, timeout=max(MIN_TIMEOUT_SECONDS, try_seconds))
                 break
@@ -53,9 +54,11 @@ class Metadata:
                 fault = self._admin.fault(error, self.where(topic))
                 if not isinstance(fault, KafkaUnavailable) or time.monotonic() + RETRY_SECONDS > deadline:
                     raise fault from error
+                self._admin.give_up(client)
             finally:
                 client.poll(0)  # the client hands over its log lines only here
             time.sleep(RETRY_SECONDS)
+        self._admin.has_metadata = True
         state = metadata.topics[topic]
         if state.error is not None:
             return metadata, map_error(state.error, self.where(topic))
@@ -105,6 +108,27 @@ class Metadata:
                 silent_controllers.add(metadata.controller_id)
         return identities
 
+    def rights(self, topic: str, deadline: float) -> Collection[AclOperation] | None:
+        """The client's rights on the topic. None: the broker does not tell.
+
+        Raises:
+            KafkaUnavailable: no broker that another broker names as the controller answers.
+        """
+        silent_controllers: set[int] = set()
+        while True:
+            metadata = self._with_controller(topic, deadline, silent_controllers)
+            try_ends_at = min(deadline, time.monotonic() + self._try_seconds)
+            ((_, description),) = self._describe([topic], try_ends_at, rights=True)
+            if not isinstance(description, KafkaException):
+                rights: Collection[AclOperation] | None = description.authorized_operations
+                return rights
+            fault = self._admin.fault(description, self.where(topic))
+            if not isinstance(fault, KafkaUnavailable) or metadata.controller_id not in metadata.brokers:
+                return None
+            if time.monotonic() + RETRY_SECONDS > deadline:
+                raise fault
+            silent_controllers.add(metadata.controller_id)
+
     def _with_controller(self, topic: str, deadline: float, silent: Collection[int]) -> Any:
         """Metadata with a controller that is not silent, if a broker names one.
 
@@ -130,11 +154,13 @@ class Metadata:
             )
         return identities
 
-    def _describe(self, topics: Collection[str], deadline: float) -> list[tuple[str, Any]]:
+    def _describe(self, topics: Collection[str], deadline: float, rights: bool = False) -> list[tuple[str, Any]]:
         """(topic, description or KafkaException). The client prefers the controller."""
         client = self._admin.client()
         timeout_seconds = max(MIN_TIMEOUT_SECONDS, deadline - time.monotonic())
-        futures = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_seconds)
+        futures = client.describe_topics(
+            TopicCollection(list(topics)), include_authorized_operations=rights, request_timeout=timeout_seconds
+        )
         descriptions: list[tuple[str, Any]] = []
         for topic, future in futures.items():
             try:

@@ -114,6 +114,9 @@ class KafkaTopics:
         """
         answers: Answers = {topic: {} for topic in partitions}
         errors: dict[str, IngestError] = {}
+        if partitions and not self.admin.has_metadata:
+            # A question about offsets may wait in vain for the first broker that a new client connects to.
+            self.metadata.of(next(iter(partitions)), deadline)
         grace_end = min(deadline, time.monotonic() + self._grace)
         while True:
             waiting = _waiting(partitions, answers, errors)

@@ -42,11 +42,13 @@ def _rights(context: StreamContext) -> Finding:
     from ..kafka import acls
 
     what, group = f"rights in Kafka of {context.stream.name}", context.clients.group_id(context.stream)
-    lacking = acls.missing(context.clients.admin(), context.stream.topic, group)
-    if lacking is None:
+    rights = acls.missing_rights(context.clients.admin(), context.stream.topic, group)
+    if rights is None:
         return Finding(True, what, "unknown, because the broker does not report rights")
-    if lacking:
-        return Finding(False, what, f"{'; '.join(lacking)}: `ingest grants` prints the commands")
+    if rights.missing:
+        return Finding(False, what, f"{'; '.join(rights.missing)}: `ingest grants` prints the commands")
+    if rights.unknown:
+        return Finding(False, what, f"unknown whether granted: {'; '.join(rights.unknown)}. A broker does not answer")
     return Finding(True, what, f"enough to read the topic and to commit to group {group}")
 
 
@@ -57,7 +59,8 @@ def _unreachable(clients: Clients) -> list[str]:
     if named := bootstrap_problems(clients.settings.kafka):
         return [f"KAFKA_BOOTSTRAP_SERVERS: {problem}" for problem in named]
     return [
-        f"the brokers tell clients to connect to addresses of which {problem}: correct advertised.listeners there"
+        f"the brokers tell clients to connect to addresses of which {problem}: check that broker and its"
+        " advertised.listeners"
         for problem in advertised_problems(clients.admin())
     ]
 

@@ -152,7 +152,7 @@ class TestRights:
     def test_ingest_check_names_the_missing_right(self, guarded: RealWorld) -> None:
         topic, group = guarded.create(1), "ingest-of-somebody"
         admin = Admin(guarded.kafka)
-        assert acls.missing(admin, topic, group) == []
+        assert acls.missing_rights(admin, topic, group) == acls.MissingRights()
         anyone = "User:ANONYMOUS", "*", AclOperation.DESCRIBE, AclPermissionType.ALLOW
         bindings = [
             AclBinding(kind, name, ResourcePatternType.LITERAL, *anyone)
@@ -161,7 +161,8 @@ class TestRights:
         for made in guarded.admin.create_acls(bindings).values():
             made.result(30)
         expected = [f"Read on topic {topic}", f"Read on group {group}, so lag tools do not see the position"]
-        wait_for("both rights to be missing", lambda: acls.missing(admin, topic, group) == expected)
+        missing = acls.MissingRights(missing=expected)
+        wait_for("both rights to be missing", lambda: acls.missing_rights(admin, topic, group) == missing)
         admin.close()
 
     def test_a_lasting_lack_of_rights_fails_after_retry_seconds(self, guarded: RealWorld) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AclOperation, OffsetSpec  # type: ignore[attr-defined]
 
 from ingest_pipeline.core.errors import KafkaUnavailable, NotPermitted
 from ingest_pipeline.core.record import NextOffset, next_offset_or_none
+from ingest_pipeline.kafka.acls import MissingRights, missing_rights
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.metadata import _has_topic_ids
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.kafka.topics import KafkaTopics
 
 TOPIC = "price"
+KAFKA = {"bootstrap.servers": "localhost:9092"}
 BEGIN, END = "begin", "end"
 Answer = tuple[int, int | None] | int
 
@@ -37,6 +39,8 @@ class ScriptedAdmin:
         groups: the listing of consumer groups, without the groups of silent brokers.
         group_errors: an error for each broker that did not list its groups.
         described: the topic id that brokers tell, or an error's code.
+        questions: about metadata and offsets, in order.
+        coordinator_error: the answer to every question about a group's rights. None: the client has all rights.
     """
 
     def __init__(self) -> None:
@@ -53,8 +57,11 @@ class ScriptedAdmin:
         self.described: str | int = "topic+id/"
         self.after: Callable[[str], None] = lambda _: None
         self.kinds: list[str] = []
+        self.questions: list[str] = []
+        self.coordinator_error: int | None = None
 
     def list_topics(self, topic: str, timeout: float) -> Any:
+        self.questions.append("metadata")
         if self.away:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
         self.controllers.append(self.controllers.pop(0))
@@ -69,6 +76,7 @@ class ScriptedAdmin:
     def list_offsets(
         self, specs: Mapping[TopicPartition, OffsetSpec], isolation_level: IsolationLevel, request_timeout: float
     ) -> dict[TopicPartition, Future[Any]]:
+        self.questions.append("offsets")
         futures = {key: Future[Any]() for key in specs}
         for key, spec in specs.items():
             kind = {-1: END, -2: BEGIN}.get(spec._value, "time")
@@ -82,7 +90,9 @@ class ScriptedAdmin:
         self.after(kind)
         return futures
 
-    def describe_topics(self, topics: Any, request_timeout: float) -> dict[str, Future[Any]]:
+    def describe_topics(
+        self, topics: Any, include_authorized_operations: bool, request_timeout: float
+    ) -> dict[str, Future[Any]]:
         future = Future[Any]()
         self.descriptions.append(self.controllers[-1])
         if self.controllers[-1] in self.silent:
@@ -90,8 +100,23 @@ class ScriptedAdmin:
         elif isinstance(self.described, int):
             future.set_exception(KafkaException(KafkaError(self.described)))
         else:
-            future.set_result(SimpleNamespace(topic_id=self.described, partitions=list(self.partitions)))
+            operations = [AclOperation.READ] if include_authorized_operations else None
+            future.set_result(
+                SimpleNamespace(
+                    topic_id=self.described, partitions=list(self.partitions), authorized_operations=operations
+                )
+            )
         return dict.fromkeys(topics.topic_names, future)
+
+    def describe_consumer_groups(
+        self, groups: list[str], include_authorized_operations: bool, request_timeout: float
+    ) -> dict[str, Future[Any]]:
+        future = Future[Any]()
+        if self.coordinator_error is not None:
+            future.set_exception(KafkaException(KafkaError(self.coordinator_error)))
+        else:
+            future.set_result(SimpleNamespace(authorized_operations=[AclOperation.READ]))
+        return dict.fromkeys(groups, future)
 
     def list_consumer_groups(self, request_timeout: float) -> Future[Any]:
         future = Future[Any]()
@@ -114,7 +139,7 @@ def client(admin: ScriptedAdmin) -> Admin:
         admin.on_error = config["error_cb"]
         return admin
 
-    return Admin({"bootstrap.servers": "localhost:9092"}, client_class=connect)
+    return Admin(KAFKA, client_class=connect)
 
 
 @pytest.fixture
@@ -300,3 +325,37 @@ def test_members_of_a_group_are_unknown_while_a_broker_that_may_know_them_is_sil
     admin.groups = [SimpleNamespace(group_id="theirs", state=state) for state in states]
     admin.group_errors = errors
     assert client.has_members("theirs") is has_members
+
+
+class TestSilence:
+    def test_a_client_that_has_become_silent_is_replaced_once(self) -> None:
+        """The old client would ask the broker that became silent until `socket.timeout.ms`."""
+        admins = [ScriptedAdmin() for _ in range(3)]
+        unused = iter(admins)
+        topic = KafkaTopic(Admin(KAFKA, client_class=lambda *_, **__: next(unused)), TOPIC, timeout_seconds=0.5)
+        assert topic.identity().topic_id == "topic-id_"
+        admins[0].away = admins[1].away = True
+        with pytest.raises(KafkaUnavailable):
+            topic.identity()
+        assert admins[1].questions == ["metadata"] * len(admins[1].questions) != []
+        assert admins[2].questions == []
+        admins[1].away = False
+        assert topic.identity().topic_id == "topic-id_"
+
+    def test_a_new_client_asks_for_metadata_before_offsets(self, admin: ScriptedAdmin, topic: KafkaTopic) -> None:
+        for _ in range(2):
+            assert topic.end_offsets([0, 1]).keys() == {0, 1}
+        assert admin.questions == ["metadata", "offsets", "offsets"]
+
+    def test_a_right_is_asked_of_another_controller(self, admin: ScriptedAdmin, client: Admin) -> None:
+        admin.controllers, admin.silent = [2, 2, 1], {2}
+        assert missing_rights(client, TOPIC, "ours") == MissingRights()
+        assert admin.descriptions == [2, 1]
+
+    def test_a_right_is_unknown_while_the_broker_that_knows_is_silent(
+        self, admin: ScriptedAdmin, client: Admin
+    ) -> None:
+        admin.coordinator_error = KafkaError._TIMED_OUT
+        assert missing_rights(client, TOPIC, "ours") == MissingRights(unknown=["Read on group ours"])
+        admin.coordinator_error = KafkaError._UNSUPPORTED_FEATURE
+        assert missing_rights(client, TOPIC, "ours") is None
