@@ -111,10 +111,13 @@ def peek(stream: Stream, records: int, limit: int) -> None:
 
     Example: ingest dead-letters peek price
     """
+    from ..core.start import unanswered_words
     from ..operations.peek import peek as look
 
-    count, refused = look(context_of(stream), records)
+    count, refused, unanswered = look(context_of(stream), records)
     click.echo(f"{len(refused):,} of the next {count:,} records of {stream.name} would be refused")
+    if unanswered:
+        click.echo(f"Not read: {unanswered_words(unanswered)}")
     for letter in refused[:limit]:
         click.echo(f"partition {letter.partition} offset {letter.offset}  {letter.stage}  {letter.reason}")
     if len(refused) > limit:

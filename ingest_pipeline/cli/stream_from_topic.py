@@ -48,8 +48,12 @@ def _stream_name(topic: str) -> str:
 
 
 def _remarks(topic: str, sample: Sample) -> list[str]:
+    from ..core.start import unanswered_words
+
     source = f"{sample.schema} in the registry" if sample.schema else f"{sample.records:,} records"
     lines = [f"{topic}: the types come from {source}"]
+    if sample.unanswered:
+        lines.append(f"Not read: {unanswered_words(sample.unanswered)}")
     if sample.unreadable:
         lines.append(f"{sample.unreadable:,} of these records are no JSON objects and would become dead letters")
     if sample.inferred.left_out:

@@ -16,6 +16,9 @@ _UNREACHABLE = (
     "does not answer. Check that the brokers run, and check KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL."
     " `ingest check` tests every address"
 )
+_COORDINATOR = (
+    "the group's coordinator does not answer. Check the broker that leads the group's partition of __consumer_offsets"
+)
 _NAME = (
     "a broker's host name does not resolve. Check KAFKA_BOOTSTRAP_SERVERS and the brokers' advertised.listeners."
     " `ingest check` names the address"
@@ -102,11 +105,14 @@ def is_corrupt(error: KafkaError) -> bool:
     return _BY_CODE.get(error.code()) == (DataLoss, _DAMAGED)
 
 
-def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any) -> IngestError:
+def map_error(
+    error: KafkaError | KafkaException, where: str, *, to_coordinator: bool = False, **attributes: Any
+) -> IngestError:
     """The product's error for a Kafka error. The caller raises the result `from` the Kafka error.
 
     Args:
         where: the beginning of the message: "Kafka at localhost:9092, topic price".
+        to_coordinator: the request was to the coordinator of a group. Other brokers may answer.
         attributes: of the result: partition, offset.
     """
     if isinstance(error, KafkaException):
@@ -123,6 +129,8 @@ def map_error(error: KafkaError | KafkaException, where: str, **attributes: Any)
             **attributes,
         )
     kind, advice = outcome
+    if to_coordinator and (advice is _UNREACHABLE or error.code() == KafkaError._WAIT_COORD):
+        advice = _COORDINATOR
     if advice is _NAME and (broker := _BROKER.match(error.str())) is not None:
         advice = (
             f"broker {broker['id']} tells clients to connect to {broker['address']}, which does not resolve on this"

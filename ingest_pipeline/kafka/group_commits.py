@@ -106,7 +106,8 @@ class GroupCommits:
             self._pending.pop(topic, None)
         if (group, error.code()) not in self._logged:
             self._logged.add((group, error.code()))
-            reason = map_error(error, f"{self._where}, topic {topic}, group {group}").message
+            where = f"{self._where}, topic {topic}, group {group}"
+            reason = map_error(error, where, to_coordinator=True).message
             self._logger.warning("Lag tools do not see the position. Ingestion continues: %s", reason)
 
     def _send(self, topic: str) -> None:

@@ -62,6 +62,8 @@ def _problem(address: str, kafka: Mapping[str, str]) -> str | None:
         return f"{address} does not accept a connection within {_SECONDS:g} s"
     except OSError as error:
         return f"{address} cannot be reached ({error.strerror or type(error).__name__})"
+    if uses_tls is None:
+        return f"{address} accepts a connection and answers nothing within {_SECONDS:g} s"
     if uses_tls is True and not wants_tls:
         return f"{address} uses TLS: set KAFKA_SECURITY_PROTOCOL to SSL, or to SASL_SSL if clients log in"
     if uses_tls is False and wants_tls:

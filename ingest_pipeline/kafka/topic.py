@@ -62,7 +62,7 @@ class KafkaTopic:
                 timeout_seconds = max(MIN_TIMEOUT_SECONDS, deadline - time.monotonic())
                 committed = consumer.committed(partitions, timeout=timeout_seconds)
         except KafkaException as error:
-            raise map_error(error, where) from error
+            raise map_error(error, where, to_coordinator=True) from error
         offsets: dict[int, GroupOffset] = {}
         for commit in committed:
             if commit.error is not None:

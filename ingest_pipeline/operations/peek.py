@@ -13,9 +13,9 @@ from .stream_context import StreamContext
 _ANSWER_SECONDS = 15.0
 
 
-def peek(context: StreamContext, records: int) -> tuple[int, list[DeadLetter]]:
+def peek(context: StreamContext, records: int) -> tuple[int, list[DeadLetter], list[int]]:
     """Decode up to `records` records of each partition, from the positions on: (how many there are, those that the
-    decoder refuses). A refusal by the table shows only when the row is written.
+    decoder refuses, partitions whose leader did not answer). A refusal by the table shows only when the row is written.
 
     Raises:
         SettingsError: the stream has no position yet.
@@ -44,7 +44,7 @@ def peek(context: StreamContext, records: int) -> tuple[int, list[DeadLetter]]:
         if batch is not None:
             count += batch.records
             refused += batch.dead_letters
-    return count, refused
+    return count, refused, [p for p in stored if p not in ends]
 
 
 def read_between(

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from ..core.errors import SettingsError
+from ..core.errors import KafkaUnavailable, SettingsError
 from ..core.inference import Inferred, decode_object, infer
 from ..core.inferred_text import AVRO, JSON_SCHEMA
 from ..core.json_hints import explained
 from ..core.reasons import UNDECODABLE
 from ..core.record import NextOffset
+from ..core.start import unanswered_words
 from ..core.stream import Stream
 from .clients import Clients
 from .peek import read_between
@@ -29,6 +30,7 @@ class Sample:
         record_format: AVRO or JSON_SCHEMA for records with schema ids, "" for JSON.
         unreadable: records other than a JSON object.
         schema: of Avro records, as "schema id 3 of readings-value".
+        unanswered: partitions whose leader did not answer.
     """
 
     inferred: Inferred
@@ -36,6 +38,7 @@ class Sample:
     records: int = 0
     unreadable: int = 0
     schema: str = ""
+    unanswered: list[int] = field(default_factory=list)
 
 
 def unknown_stream(topic: str) -> Stream:
@@ -50,17 +53,21 @@ def sample_of(clients: Clients, stream: Stream, records: int) -> Sample:
         SettingsError: the topic has no record with a value, or the records are of a format without fields of its own.
         KafkaUnavailable, TopicMissing, SchemaRegistryUnavailable: a server does not answer.
     """
-    values = newest_values(clients, stream, records)
+    values, unanswered = newest_values(clients, stream, records)
+    if not values and unanswered:
+        raise KafkaUnavailable(
+            f"topic {stream.topic} has no record with a value where a leader answers; {unanswered_words(unanswered)}"
+        )
     if not values:
         raise SettingsError(f"topic {stream.topic} has no record with a value yet")
     with_ids = [value for value in values if value.startswith(b"\0")]
-    if len(with_ids) * 2 > len(values):
-        return _by_registry(clients, stream, with_ids)
-    return _of_objects(stream, values)
+    by_registry = len(with_ids) * 2 > len(values)
+    sample = _by_registry(clients, stream, with_ids) if by_registry else _of_objects(stream, values)
+    return replace(sample, unanswered=unanswered)
 
 
-def newest_values(clients: Clients, stream: Stream, records: int) -> list[bytes]:
-    """The values of the newest records of all partitions, without tombstones."""
+def newest_values(clients: Clients, stream: Stream, records: int) -> tuple[list[bytes], list[int]]:
+    """(the values of the newest records, without tombstones, partitions whose leader did not answer)."""
     topic = clients.topic(stream)
     partitions = range(topic.identity().partitions)
     ends, starts = topic.end_offsets(partitions), topic.start_offsets(partitions)
@@ -69,7 +76,8 @@ def newest_values(clients: Clients, stream: Stream, records: int) -> list[bytes]
     begins = {p: NextOffset(max(starts[p].next_offset, stop - share)) for p, stop in stops.items()}
     with closing(clients.source([stream], "")) as source:
         messages = read_between(source, stream.topic, begins, stops, clock=clients.clock)
-    return [value for p in sorted(messages) for message in messages[p] if (value := message.value()) is not None]
+    values = [value for p in sorted(messages) for message in messages[p] if (value := message.value()) is not None]
+    return values, [p for p in partitions if p not in stops]
 
 
 def _by_registry(clients: Clients, stream: Stream, values: Sequence[bytes]) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +81,11 @@ def test_a_plain_port_that_is_spoken_to_in_tls(kafka_server: RealKafka, environ:
 
 def test_unreachable_addresses_have_messages_of_their_own() -> None:
     refused = f"{HOST}:{free_port()}"
-    ((ok, message),) = lines(KAFKA_BOOTSTRAP_SERVERS=f"{refused},kafka.invalid:9092")
+    with socket.create_server((HOST, 0)) as server:
+        silent = f"{HOST}:{server.getsockname()[1]}"
+        ((ok, message),) = lines(KAFKA_BOOTSTRAP_SERVERS=f"{refused},kafka.invalid:9092,{silent}")
     assert not ok
+    assert f"KAFKA_BOOTSTRAP_SERVERS: {silent} accepts a connection and answers nothing" in message
     assert f"KAFKA_BOOTSTRAP_SERVERS: {refused} cannot be reached" in message
     assert "KAFKA_BOOTSTRAP_SERVERS: kafka.invalid:9092 does not resolve on this machine" in message
     assert "\n" not in message

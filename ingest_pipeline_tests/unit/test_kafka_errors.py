@@ -131,3 +131,10 @@ def test_an_advertised_address_that_does_not_resolve_is_named(protocol: str, add
 def test_an_address_of_the_settings_is_not_called_advertised(text: str) -> None:
     message = map_error(KafkaError(KafkaError._RESOLVE, text), WHERE).message
     assert "Check KAFKA_BOOTSTRAP_SERVERS" in message
+
+
+@pytest.mark.parametrize("code", ["_TIMED_OUT", "_TRANSPORT", "_WAIT_COORD"])
+def test_a_silent_coordinator_is_no_silent_kafka(code: str) -> None:
+    fault = map_error(KafkaError(CODES[code]), WHERE, to_coordinator=True)
+    assert isinstance(fault, KafkaUnavailable)
+    assert fault.message.startswith(f"{WHERE}: the group's coordinator does not answer")
