@@ -28,7 +28,9 @@ def kafka_findings(context: StreamContext) -> Iterator[Finding]:
         yield Finding(False, what, error.message)
         return
     if silent := unanswered(identity, ends):
-        yield Finding(False, what, "; ".join([unanswered_words(silent), *_unreachable(context.clients)]))
+        yield Finding(
+            False, what, "; ".join([unanswered_words(silent), *_unreachable(context.clients, brokers_answer=True)])
+        )
         return
     total = sum(end.next_offset for end in ends.values())
     note = "" if identity.topic_id else ". The broker gives no topic id, so a re-created topic cannot be recognized"
@@ -52,16 +54,24 @@ def _rights(context: StreamContext) -> Finding:
     return Finding(True, what, f"enough to read the topic and to commit to group {group}")
 
 
-def _unreachable(clients: Clients) -> list[str]:
-    """Why addresses cannot be used: the addresses of the settings, else the advertised addresses of the brokers."""
+def _unreachable(clients: Clients, brokers_answer: bool = False) -> list[str]:
+    """Why addresses cannot be used: the addresses of the settings, then the advertised addresses of the brokers.
+
+    Args:
+        brokers_answer: a broker has told the addresses. Otherwise it is asked only if the settings' addresses work.
+    """
     from ..kafka.reach import advertised_problems, bootstrap_problems
 
-    if named := bootstrap_problems(clients.settings.kafka):
-        return [f"KAFKA_BOOTSTRAP_SERVERS: {problem}" for problem in named]
+    named = bootstrap_problems(clients.settings.kafka)
+    advertised = advertised_problems(clients.admin()) if brokers_answer or not named else []
     return [
-        f"the brokers tell clients to connect to addresses of which {problem}: check that broker and its"
-        " advertised.listeners"
-        for problem in advertised_problems(clients.admin())
+        *(f"KAFKA_BOOTSTRAP_SERVERS: {problem}" for problem in named),
+        *(
+            f"the brokers tell clients to connect to addresses of which {problem}: check that broker and its"
+            " advertised.listeners"
+            for problem in advertised
+            if problem not in named
+        ),
     ]
 
 
