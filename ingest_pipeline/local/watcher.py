@@ -23,7 +23,7 @@ class Watcher:
         held_fds: file descriptors to hold open until the end of the watched family, for example a folder's lock.
     """
 
-    def __init__(self, pid: int, sign: signal.Signals, held_fds: Sequence[int] = ()) -> None:
+    def __init__(self, pid: int, sign: signal.Signals, held_fds: Sequence[int]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ingest_pipeline.local.watcher", str(pid), sign.name],
             stdin=subprocess.PIPE,

@@ -28,9 +28,9 @@ class MemoryBroker:
     As in Kafka, transaction markers, aborted and compacted records take up offsets and are never read.
     """
 
-    def __init__(self, topics: Mapping[str, int] | None = None, cluster_id: str = "memory-cluster") -> None:
+    def __init__(self, topics: Mapping[str, int] | None = None) -> None:
         """`topics`: name → number of partitions."""
-        self.cluster_id = cluster_id
+        self.cluster_id = "memory-cluster"
         self.groups: dict[tuple[str, str], dict[int, GroupOffset]] = {}
         """(group, topic) → partition → commit."""
         self._topics: dict[str, _Topic] = {}

@@ -73,7 +73,7 @@ class DrainedStream:
         log: logging.Logger,
         stop: Callable[[], str | None],
         share: Callable[[Collection[int]], list[int]],
-        neighbours: int = 0,
+        neighbours: int,
         last_passed: Callable[[str], bool | None] = lambda name: None,
         check_results: Callable[[Sequence[StreamContext]], Results] = check_results,
     ) -> None:

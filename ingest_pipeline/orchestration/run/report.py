@@ -47,8 +47,8 @@ class Reporter:
         report_seconds: float,
         log: logging.Logger,
         row_count: Callable[[], int | None],
-        log_seconds: float = 0.0,
-        first_report_seconds: float = FIRST_REPORT_SECONDS,
+        log_seconds: float,
+        first_report_seconds: float,
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
         self._topic, self._clock, self._log = topic, clock, log
