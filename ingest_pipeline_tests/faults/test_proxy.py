@@ -13,6 +13,7 @@ import pytest
 
 from ingest_pipeline.local.server import HOST
 from ingest_pipeline_tests.servers.proxy import TcpProxy
+from ingest_pipeline_tests.waiting import wait_for
 
 SILENCE_SECONDS = 0.3
 
@@ -131,10 +132,7 @@ def test_reset_reaches_both_sides(proxy: TcpProxy, echo: EchoServer) -> None:
         with pytest.raises(ConnectionResetError):
             first.recv(1)
         assert echoed(second, b"c") == b"c"
-    deadline = time.monotonic() + 60
-    while echo.resets != [port]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for("the reset", lambda: echo.resets == [port])
 
 
 def test_without_a_server_the_client_is_reset() -> None:

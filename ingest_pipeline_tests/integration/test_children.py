@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.process_family import Family, processes
 from ingest_pipeline.local.server import LocalServerError
+from ingest_pipeline_tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,13 +59,6 @@ with StopSignals() as stop:
 """
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
-
-
 def running(pids: set[int]) -> set[int]:
     return {process.pid for process in processes()} & pids
 
@@ -91,7 +84,7 @@ def start_owner(folder: Path, *words: str, background: bool = False) -> "subproc
 def tree(folder: Path) -> set[int]:
     """The pids of the leader and its three sleepers, after all have started."""
     paths = [folder / f"{name}.pid" for name in ("same", "other", "orphan", "leader")]
-    until(lambda: all(path.exists() and path.read_text() for path in paths), "the tree of processes")
+    wait_for("the tree of processes", lambda: all(path.exists() and path.read_text() for path in paths))
     pids = {int(path.read_text()) for path in paths}
     assert running(pids) == pids
     return pids
@@ -122,7 +115,7 @@ def test_nothing_remains_after_a_kill_9(folder: Path) -> None:
     pids = tree(folder)
     owner.kill()
     owner.wait()
-    until(lambda: not running(pids), "the end of the tree")
+    wait_for("the end of the tree", lambda: not running(pids))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +127,7 @@ def test_nothing_remains_after_a_kill_9(folder: Path) -> None:
 )
 def test_an_ended_program_is_reported_with_the_cause(tmp_path: Path, printed: str, cause: str) -> None:
     child = Child("greeter", [sys.executable, "-c", f"print('{printed}'); raise SystemExit(4)"], tmp_path / "log")
-    until(lambda: not child.family.members(), "the end of the greeter")
+    wait_for("the end of the greeter", lambda: not child.family.members())
     with pytest.raises(LocalServerError, match=rf"greeter ended with code 4, see .*log: {cause}$"):
         child.check()
     child.stop()

@@ -10,19 +10,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from ingest_pipeline.local.broker import EmbeddedBroker
 from ingest_pipeline.local.postgres import EmbeddedPostgres
 from ingest_pipeline.local.process_family import processes
 from ingest_pipeline.local.server import HOST, LocalServerError
 from ingest_pipeline_tests.servers import choose
-from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable
+from ingest_pipeline_tests.servers.broker import RealKafka, ServerUnavailable, asking_again
 from ingest_pipeline_tests.servers.containers import check_engine
 
 pytestmark = pytest.mark.empty_database
@@ -46,17 +47,10 @@ def produce(bootstrap_servers: str, topic: str, count: int) -> None:
 def end_offset(bootstrap_servers: str, topic: str, partition: int = 0) -> int:
     """Ask again while the leader starts, as the clients that write and read do."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": f"test-{uuid.uuid4().hex}"})
-    deadline = time.monotonic() + 30
-    try:
-        while True:
-            try:
-                return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1]
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.05)
-    finally:
-        consumer.close()
+    place = TopicPartition(topic, partition)
+    with closing(consumer):
+        ask = partial(consumer.get_watermark_offsets, place, timeout=30)
+        return asking_again(ask, [KafkaError.NOT_LEADER_FOR_PARTITION])[1]
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -43,6 +44,18 @@ class ServerUnavailable(Exception):
     """A server cannot be started in this way here. The message is one line with the reason."""
 
 
+def asking_again(ask: Callable[[], Any], codes: Collection[int]) -> Any:
+    """The answer to a question that Kafka answers with one of these error codes for a moment."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in codes or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
 class RealKafka(LocalServer):
     """A running Apache Kafka. ``description`` names it in the test report."""
 
@@ -78,15 +91,7 @@ class RealKafka(LocalServer):
         self._create(NewTopic(name, partitions, replication_factor=1, config=dict(config or {})))
 
     def _create(self, topic: NewTopic) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                self.admin.create_topics([topic], request_timeout=30)[topic.topic].result(30)
-                break
-            except KafkaException as error:
-                if error.args[0].code() not in _FENCED or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.1)
+        asking_again(lambda: self.admin.create_topics([topic], request_timeout=30)[topic.topic].result(30), _FENCED)
         self.wait_for_leaders(topic.topic)
 
     def delete_topic(self, name: str) -> None:

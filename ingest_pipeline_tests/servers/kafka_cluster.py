@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic
 
 from ingest_pipeline.local.server import HOST, free_port
 
-from .broker import KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable
+from .broker import KAFKA_VERSION, QUICK_SINGLE_NODE, RealKafka, ServerUnavailable, asking_again
 from .kafka_jars import KafkaProcess, new_id
 
 _CONTROLLER_ID = 100
@@ -149,14 +149,9 @@ class KafkaCluster(RealKafka):
 
     def _elect(self, partitions: list[TopicPartition]) -> dict[TopicPartition, KafkaError | None]:
         """Ask the controller, and ask again while a new controller does not answer yet."""
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                # Without a time-out of its own: the client refuses that argument with a SystemError (2.16).
-                return self.admin.elect_leaders(ElectionType.PREFERRED, partitions).result(60)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError._TIMED_OUT or time.monotonic() > deadline:
-                    raise
+        # Without a time-out of its own: the client refuses that argument with a SystemError (2.16).
+        ask = self.admin.elect_leaders
+        return asking_again(lambda: ask(ElectionType.PREFERRED, partitions).result(60), [KafkaError._TIMED_OUT])
 
     def wait_in_sync(self, timeout_seconds: float = 60.0) -> None:
         """Return when every running broker has joined, every partition has a leader, and every replica on a running

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +12,7 @@ from ingest_pipeline.local.privileges import as_ordinary_user, ordinary_user
 from ingest_pipeline.local.server import HOST, LocalServer, free_port
 
 from .broker import ServerUnavailable
+from .starting import listens, wait_until_ready
 
 _CONFIGURATION = """
 [databases]
@@ -65,19 +64,7 @@ class PgBouncer(LocalServer):
         prefix = as_ordinary_user([Path(program()), self._folder])
         command = [*prefix, program(), str(file)]
         self._child = Child("PgBouncer", command, self._folder / "pgbouncer.log", cwd="/", end_signal=signal.SIGTERM)
-        self._wait_until_it_listens()
+        wait_until_ready(self._child, lambda: listens(self.port))
 
     def stop(self) -> None:
         self._child.stop(grace_seconds=10.0)
-
-    def _wait_until_it_listens(self) -> None:
-        deadline = time.monotonic() + 30.0
-        while True:
-            try:
-                socket.create_connection((HOST, self.port), timeout=1.0).close()
-                return
-            except OSError as error:
-                if not self._child.runs or time.monotonic() > deadline:
-                    log = (self._folder / "pgbouncer.log").read_text()
-                    raise ServerUnavailable(f"PgBouncer does not listen: {log[-300:]}") from error
-                time.sleep(0.05)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ingest_pipeline.local.child_process import Child
-from ingest_pipeline.local.server import HOST, LocalServer, LocalServerError, free_port
+from ingest_pipeline.local.server import HOST, LocalServer, free_port
 
 from .broker import ServerUnavailable
+from .starting import wait_until_ready
 
 SCRAPE_SECONDS = 2
 _START_SECONDS = 60.0
@@ -47,16 +47,7 @@ class PrometheusServer(LocalServer):
         command = [programs()[0], f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'tsdb'}"]
         command += [f"--web.listen-address={HOST}:{self._port}", "--log.level=warn"]
         self._child = Child("prometheus", command, log, end_signal=signal.SIGTERM)
-        deadline = time.monotonic() + _START_SECONDS
-        try:
-            while not self._ready():
-                self._child.check()
-                if time.monotonic() > deadline:
-                    raise LocalServerError(f"prometheus was not ready in {_START_SECONDS:g} s, see {log}")
-                time.sleep(0.1)
-        except LocalServerError as error:
-            self.stop()
-            raise ServerUnavailable(str(error)) from None
+        wait_until_ready(self._child, self._ready)
 
     def stop(self) -> None:
         self._child.stop(grace_seconds=_END_SECONDS)

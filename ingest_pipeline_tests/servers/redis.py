@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
-import time
 from pathlib import Path
 
 from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.server import HOST, LocalServer, free_port
 
 from .broker import ServerUnavailable
+from .starting import listens, wait_until_ready
 
 
 class RedisServer(LocalServer):
@@ -27,16 +26,7 @@ class RedisServer(LocalServer):
             raise ServerUnavailable("Redis is not installed")
         command = [program, "--bind", HOST, "--port", str(self._port), "--save", "", "--dir", str(self._folder)]
         self._child = Child("Redis", command, self._folder / "redis.log", end_signal=signal.SIGTERM)
-        deadline = time.monotonic() + 30.0
-        while True:
-            self._child.check()
-            try:
-                socket.create_connection((HOST, self._port), timeout=1.0).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        wait_until_ready(self._child, lambda: listens(self._port))
 
     def stop(self) -> None:
         self._child.stop(grace_seconds=10.0)

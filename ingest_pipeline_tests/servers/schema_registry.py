@@ -3,7 +3,6 @@
 import os
 import signal
 import tarfile
-import time
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -11,9 +10,9 @@ from urllib.request import urlopen
 from ingest_pipeline.local.child_process import Child
 from ingest_pipeline.local.server import HOST, LocalServer, free_port
 
-from .broker import ServerUnavailable
 from .jar_cache import cache_root, fetched, maven
 from .kafka_jars import check_java
+from .starting import wait_until_ready
 
 _VERSION = "3.0.9"  # newer ones need Java 21
 _ARTIFACT = f"io.apicurio:apicurio-registry-app:{_VERSION}:tar.gz:all"
@@ -55,11 +54,7 @@ class SchemaRegistryServer(LocalServer):
         self._child = Child(
             "the schema registry", command, log, cwd=str(files), env=environment, end_signal=signal.SIGTERM
         )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if not self._child.runs or time.monotonic() > deadline:
-                raise ServerUnavailable(f"the schema registry does not answer: {log.read_text()[-300:]}")
-            time.sleep(0.1)
+        wait_until_ready(self._child, self._answers)
 
     def stop(self) -> None:
         if self._child is not None:

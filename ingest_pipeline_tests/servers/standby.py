@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ import psycopg
 from ingest_pipeline.local.postgres import EmbeddedPostgres, binaries
 from ingest_pipeline.local.privileges import as_ordinary_user, ordinary_user
 from ingest_pipeline.local.server import HOST
+from ingest_pipeline_tests.waiting import wait_for
 
 _SECONDS = 60.0
 
@@ -85,10 +85,7 @@ class Pair:
         self._wait(self.standby, "SELECT pg_is_in_recovery()", False)
 
     def _wait(self, server: EmbeddedPostgres, question: str, answer: Any = True) -> None:
-        deadline = time.monotonic() + _SECONDS
-        while query(server, question) != [answer]:
-            assert time.monotonic() < deadline, f"waited in vain for: {question}"
-            time.sleep(0.05)
+        wait_for(question, lambda: query(server, question) == [answer])
 
 
 def query(server: EmbeddedPostgres, statement: str) -> list[Any]:
