@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -56,10 +55,3 @@ def test_a_run_stores_each_record_once_and_goes_on_while_the_table_changes(make_
     assert bench.query("SELECT number FROM counts ORDER BY 1") == list(range(numbers.written))
     assert bench.query("SELECT reason FROM ingest.dead_letter") == ["value does not fit column number smallint"]
     assert accounted(bench)
-
-
-def test_a_run_without_the_table_stops_with_the_way_out(make_bench: Make) -> None:
-    bench = make_bench([replace(COUNT, table="nothing")])
-    bench.produce([Record(b'{"number": 1}')])
-    result = bench.by_sensor()
-    assert "table public.nothing does not exist, and no table is created" in failure(result)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,8 +12,7 @@ import pytest
 from ingest_pipeline.core.errors import KafkaUnavailable
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import CHECKS
-from ingest_pipeline_tests.orchestration import killed_run
-from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients, failure, metadata, wait_for
+from ingest_pipeline_tests.orchestration.bench import Bench, ChangedClients, failure, metadata
 from ingest_pipeline_tests.orchestration.conftest import PRICE, TEMPERATURE
 from ingest_pipeline_tests.orchestration.records import prices, produce, temperatures, with_broken
 
@@ -192,25 +190,6 @@ class TestEnds:
         assert result.get_asset_materialization_events() == []
         assert bench.by_sensor(**{tags.DEFINITION: current}).success
         assert bench.rows() == 4
-
-    def test_a_successor_is_yielded_to_at_once(self, make_bench: Make, tmp_path: Path) -> None:
-        bench = make_bench()
-        bench.produce(temperatures(4))
-        environ = {**bench.environ, "RUN_IDLE_SECONDS": "3600"}
-        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-            before = killed_run.start({bench.stream.name: bench.stream.topic}, environ, tmp_path)
-            wait_for(
-                "its rows", lambda: bench.query("select to_regclass('temperature')") != [None] and bench.rows() == 4
-            )
-            bench.produce(temperatures(3))
-            result = bench.by_sensor(**{tags.SUCCESSOR: "definition"})
-            before.join(60)
-            assert before.exitcode == 0
-            (run,) = instance.get_runs()
-        assert run.tags[tags.ENDED] == "yielded"
-        assert result.success
-        assert bench.outcome(result.run_id)[0] == "caught-up"
-        assert bench.rows() == 7
 
     def test_runs_of_one_batch_follow_until_nothing_is_left(self, make_bench: Make) -> None:
         bench = make_bench(RUN_MAX_BATCHES="1", BATCH_SIZE="10", BATCH_TIMEOUT="30")

@@ -79,12 +79,6 @@ class TestLag:
         (request,) = bench.tick().run_requests
         assert request.tags[tags.SHARD] == "1/2"
 
-    def test_without_lag_the_tick_is_skipped(self, make_bench: Make) -> None:
-        bench = make_bench()
-        drained(bench, 3)
-        assert bench.tick().run_requests == []
-        assert bench.tick().skip_message == "caught up: lag 0"
-
     def test_dagster_is_asked_once_while_the_stream_is_idle(
         self, make_bench: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -205,27 +199,15 @@ class TestIdlePoll:
         assert idle_poll.count == 1
 
 
-class TestSuccessors:
-    """After a change a successor of the draining run is launched at once."""
-
-    def request(self, bench: Bench, **drainer: str) -> Mapping[str, str]:
-        run_tags = {tags.STREAM: "temperature", tags.SHARD: "0/1", **drainer}
-        create_run_for_test(bench.instance, "drain_temperature", RUN, status=dg.DagsterRunStatus.STARTED, tags=run_tags)
-        with owned_by(bench, RUN):
-            (request,) = bench.tick().run_requests
-        return request.tags
-
-    def test_another_definition(self, make_bench: Make) -> None:
-        bench = make_bench()
-        drained(bench, 2)
-        assert self.request(bench, **{tags.DEFINITION: "0123456789ab"})[tags.SUCCESSOR] == "definition"
-
-    def test_another_number_of_shards(self, make_bench: Make) -> None:
-        bench = make_bench(partitions=1, PARALLELISM="2")
-        bench.produce(temperatures(1, partitions=1))
-        bench.drain("0/2")
-        request = self.request(bench)
-        assert (request[tags.SHARD], request[tags.SUCCESSOR]) == ("0/2", "reshard")
+def test_after_a_change_of_the_number_of_shards_a_successor_is_launched_at_once(make_bench: Make) -> None:
+    bench = make_bench(partitions=1, PARALLELISM="2")
+    bench.produce(temperatures(1, partitions=1))
+    bench.drain("0/2")
+    old = {tags.STREAM: "temperature", tags.SHARD: "0/1"}
+    create_run_for_test(bench.instance, "drain_temperature", RUN, status=dg.DagsterRunStatus.STARTED, tags=old)
+    with owned_by(bench, RUN):
+        (request,) = bench.tick().run_requests
+    assert (request.tags[tags.SHARD], request.tags[tags.SUCCESSOR]) == ("0/2", "reshard")
 
 
 class TestSupersededStarts:
