@@ -50,7 +50,7 @@ def test_three_brokers_live_on_without_their_leader(kafka_cluster: Callable[[int
         write(cluster, before=30)
         cluster.brokers[1].thaw()
         cluster.wait_in_sync()
-        assert end(cluster) == 40
+        wait_for("the records of all brokers", lambda: end(cluster) == 40)
 
 
 def test_the_second_listener_leads_to_the_address_that_it_was_given(
