@@ -38,15 +38,10 @@ if TYPE_CHECKING:
 
 _USED = pytest.StashKey[list[str]]()
 _AT_END = pytest.StashKey[ExitStack]()
-_REQUIRE = (
-    "REQUIRE_KAFKA",
-    "REQUIRE_POSTGRES",
-    "REQUIRE_CHROMIUM",
-    "REQUIRE_PROMETHEUS",
-    "REQUIRE_PGBOUNCER",
-    "REQUIRE_SCHEMA_REGISTRY",
-    "REQUIRE_REDIS",
-)
+_REQUIRE = [
+    f"REQUIRE_{server}"
+    for server in ("KAFKA", "POSTGRES", "CHROMIUM", "PROMETHEUS", "PGBOUNCER", "SCHEMA_REGISTRY", "REDIS")
+]
 _KAFKA_FIXTURES = {"kafka_server", "own_kafka", "kafka_cluster", "topic"}
 
 

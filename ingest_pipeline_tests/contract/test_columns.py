@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.ledger import Replayed
+from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.core.record import Message, NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.testing.log import MemoryMessage
@@ -220,3 +220,27 @@ def test_the_database_numbers_the_rows(world: StreamWorld) -> None:
     numbers = [number for (number,) in world.sql("SELECT id FROM sensed ORDER BY kafka_offset")]
     assert len(set(numbers)) == 4
     assert numbers == sorted(numbers)
+
+
+class Order(msgspec.Struct):
+    number: int
+    kind: str = msgspec.field(name="ce_type")
+
+
+@pytest.fixture(params=WORLDS)
+def orders(request: pytest.FixtureRequest) -> Iterator[StreamWorld]:
+    with stream_world(request, Stream("orders", Order, envelope="cloudevents")) as made:
+        made.check("small", "number < 5", lambda row: row[4] < 5)
+        yield made
+
+
+def test_a_redrive_reads_the_parts_of_a_value_in_the_letters_headers(orders: StreamWorld) -> None:
+    headers = [("ce_specversion", b"1.0"), ("ce_type", b"sale")]
+    write(orders, [MemoryMessage(0, 0, 0, b'{"number": 7}', headers=headers)], orders.decode)
+    assert orders.reasons()[0].startswith("check violation (23514), constraint small")
+    orders.drop_check("small")
+    assert orders.redrive() == Redriven(stored=1)
+    if orders.in_memory:
+        assert [row[4:] for row in orders.table.rows.values()] == [(7, "sale")]
+    else:
+        assert orders.sql("SELECT number, kind FROM orders") == [(7, "sale")]

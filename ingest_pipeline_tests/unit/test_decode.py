@@ -130,6 +130,24 @@ def test_bad_values_of_other_types_are_refused(field: str, value: Any) -> None:
     assert f"$.{field}" in refused.message
 
 
+@pytest.mark.parametrize("number", ["1.0", "1e0", "-0.0", "1e400", str(2**63), '"1"', "true"])
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00Z", "2026-01-01 00:00", "2026-01-01T00:00:00.1234567Z"])
+def test_a_number_that_is_no_int_is_refused_with_its_place(number: str, time: str) -> None:
+    stream = Stream("counted", msgspec.defstruct("Counted", [("event_time", datetime), ("whole", int)]))
+    refused = refusal(f'{{"event_time": "{time}", "whole": {number}}}'.encode(), stream)
+    assert refused.message.endswith(" - at `$.whole`")
+
+
+@pytest.mark.parametrize(
+    "number", ["1e131072", "1e-16384", '"1e999999999999"', "-1e9999999", "9" * 131073, '"0e-99999"']
+)
+def test_a_decimal_out_of_range_is_refused_with_its_place(number: str) -> None:
+    stream = Stream("exact", msgspec.defstruct("Exact", [("event_time", datetime), ("amount", Decimal)]))
+    message = refusal(f'{{"event_time": "2026-01-01T00:00:00Z", "amount": {number}}}'.encode(), stream).message
+    assert message.startswith("more digits than PostgreSQL's numeric holds")
+    assert message.endswith(" - at `$.amount`")
+
+
 def test_the_first_and_the_last_time_are_kept() -> None:
     for text in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
         assert JsonDecoder(READING).decode(reading(timestamp=text))[2] == datetime.fromisoformat(text)

@@ -23,17 +23,13 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from ingest_pipeline import Avro, JsonSchema, Protobuf, Stream
 from ingest_pipeline.core.choices import NaiveTimestamps
 from ingest_pipeline.core.errors import RecordRefused, SchemaRegistryUnavailable
-from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import Batch, NextOffset, Position
 from ingest_pipeline.core.record_columns import structured, with_schema_id
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.operations.decoders import decoder_of
 from ingest_pipeline.schema_registry.registry import SchemaRegistry
-from ingest_pipeline.testing import MemoryDatabase, MemoryDeadLetters, MemoryLedger, MemoryLedgerSession
 from ingest_pipeline.testing.log import MemoryMessage
-from ingest_pipeline.testing.writing_connection import MemoryWritingConnection
 from ingest_pipeline_tests.meter_message import METER
-from ingest_pipeline_tests.samples import IDENTITY
 from ingest_pipeline_tests.unit.test_avro import MILLIS, record
 
 GUID = UUID("0f0e0d0c-0b0a-0908-0706-050403020100")
@@ -254,19 +250,6 @@ def test_tombstones_and_values_without_parts_stay_as_they_are() -> None:
     headers = [["trace", "eA=="], ["ce_type", None]]
     assert structured(b"{}", headers) == with_schema_id(b"{}", headers) == b"{}"
     assert batch_of(ORDERS, [(None, BINARY)]).advances[0].skipped == 1
-
-
-def test_a_redrive_reads_the_headers_of_the_letter() -> None:
-    database = MemoryDatabase()
-    assert MemoryLedger(database, ORDERS).begin(IDENTITY, {0: NextOffset(0)}, first=True)
-    session = MemoryLedgerSession(MemoryWritingConnection(database, "run"), ORDERS)
-    session.own([0], exact=True)
-    database.check("orders", "small", lambda row: row[4] < 5)
-    session.write(batch_of(ORDERS, [(b'{"number": 7}', BINARY)]))
-    database.table("orders").checks.clear()
-    decode = decoder_of(ORDERS, NaiveTimestamps.UTC, lambda: pytest.fail("no registry is needed")).decode
-    assert MemoryDeadLetters(database, ORDERS).redrive(LetterFilter(), decode).stored == 1
-    assert [row[4:] for row in database.table("orders").rows.values()] == [(7, "größe", None)]
 
 
 def test_a_value_that_is_too_large_is_refused() -> None:

@@ -17,7 +17,8 @@ from ingest_pipeline.core.codecs import JsonCodec
 from ingest_pipeline.core.decode import JsonDecoder, RecordDecoder
 from ingest_pipeline.core.envelopes import EnvelopeReader
 from ingest_pipeline.core.errors import RecordRefused, SettingsError
-from ingest_pipeline.core.record import Deletion, Message, NextOffset, Position
+from ingest_pipeline.core.keyed_rows import KeyedRows
+from ingest_pipeline.core.record import Deletion, EventRow, Message, NextOffset, Position
 from ingest_pipeline.core.record_keys import record_keys
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
@@ -39,6 +40,15 @@ class Item(msgspec.Struct):
     share: float
     tags: list[str]
     note: str | None = None
+
+
+@pytest.mark.parametrize("only_newer", ["", "version"])
+@pytest.mark.parametrize("key", [("number",), ("site", "number")])
+def test_rows_are_written_in_the_order_of_their_keys(key: tuple[str, ...], only_newer: str) -> None:
+    level = msgspec.defstruct("Level", [("site", str), ("number", int), ("version", int, 0)])
+    rows: list[EventRow] = [(1, 0, offset, None, "a", number, 0) for offset, number in enumerate([30, 4, 100, 4])]
+    latest = KeyedRows(Stream("level", level, key=key, only_newer=only_newer)).latest(rows).latest
+    assert [(rows[i][5], i) for i in latest] == [(4, 3), (30, 0), (100, 2)]
 
 
 def test_a_stream_without_a_key_keeps_its_definition() -> None:

@@ -107,9 +107,11 @@ def test_another_value_is_refused(value: bytes, reason: str) -> None:
     assert raised.value.message == reason
 
 
-def test_a_time_outside_python_s_years_is_refused() -> None:
+@pytest.mark.parametrize(("seconds", "nanos"), [(400_000_000_000, 0), (0, -1), (0, 1_000_000_000)])
+def test_a_damaged_time_is_refused(seconds: int, nanos: int) -> None:
+    """One outside Python's years, too."""
     message = full()
-    message.at.seconds = 400_000_000_000
+    message.at.seconds, message.at.nanos = seconds, nanos
     with pytest.raises(RecordRefused, match="the bytes are no Meter"):
         row(value_of(message))
 
@@ -144,11 +146,3 @@ def test_a_message_of_another_path_is_refused_behind_a_good_one() -> None:
         with pytest.raises(RecordRefused):
             rows.decode(value_of(METER() if path else full(), path))
     assert rows.decode(b"\1" + b"g" * 16 + value_of(full())[5:]) == rows.decode(value_of(full())) == good
-
-
-def test_a_damaged_time_is_refused() -> None:
-    for nanos in (-1, 1_000_000_000):
-        message = full()
-        message.at.nanos = nanos
-        with pytest.raises(RecordRefused, match="the bytes are no Meter"):
-            row(value_of(message))

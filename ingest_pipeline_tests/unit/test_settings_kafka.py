@@ -161,12 +161,7 @@ def test_unverified_certificates_need_consent(variable: str, value: str) -> None
 def test_variables_of_platforms_and_of_kafka_are_ignored() -> None:
     left_behind = (
         *("KAFKA_PORT", "KAFKA_PORT_9092_TCP", "KAFKA_PORT_9092_TCP_ADDR", "KAFKA_PORT_9092_TCP_PORT"),
-        *(
-            "KAFKA_PORT_9092_TCP_PROTO",
-            "KAFKA_PORT_9093_UDP_ADDR",
-            "KAFKA_SERVICE_HOST",
-            "KAFKA_SERVICE_PORT",
-        ),
+        *("KAFKA_PORT_9092_TCP_PROTO", "KAFKA_PORT_9093_UDP_ADDR", "KAFKA_SERVICE_HOST", "KAFKA_SERVICE_PORT"),
         *("KAFKA_SERVICE_PORT_TCP_CLIENT", "KAFKA_SERVICE_PORT_9092", "KAFKA_BROKERS_SERVICE_HOST"),
         *("KAFKA_0_HEADLESS_SERVICE_PORT_CLIENT", "KAFKA_BROKERS_PORT", "KAFKA_BROKERS_PORT_9092_TCP_ADDR"),
         *("KAFKA_9092_TCP", "KAFKA_9092_TCP_ADDR", "KAFKA_TCP", "KAFKA_CLIENT_TCP_PORT"),

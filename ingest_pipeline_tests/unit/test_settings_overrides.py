@@ -81,13 +81,7 @@ def test_ordinary_variables_are_ignored() -> None:
         for name in (
             *("PATH", "HOME", "LANG", "PWD", "TERM", "SHLVL", "_", "HOSTNAME", "VIRTUAL_ENV", "PYTHONPATH"),
             *("PGHOST", "PGPASSWORD", "DATABASE_HOST", "DATABASE_NAME", "POSTGRES_PASSWORD", "DB_PARALLEL"),
-            *(
-                "PRICE_SERVICE_HOST",
-                "PRICE_PORT_80_TCP",
-                "PRICE_API_KEY",
-                "TEMPERATURE_UNIT",
-                "PRICE_FEED_URL",
-            ),
+            *("PRICE_SERVICE_HOST", "PRICE_PORT_80_TCP", "PRICE_API_KEY", "TEMPERATURE_UNIT", "PRICE_FEED_URL"),
             *("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "TOKENIZERS_PARALLELISM", "DAGSTER_HOME", "LOG_LEVEL"),
             *("EMBEDDING_BATCH_SIZE", "CELERY_TASK_TIME_LIMIT", "CELERYD_PREFETCH_MULTIPLIER", "DB_POOL_SIZE"),
             *("DATABASE_POOL_SIZE", "SQLALCHEMY_POOL_SIZE", "GUNICORN_WORKERS", "WEB_CONCURRENCY", "MAX_BATCH_SIZE"),

@@ -22,10 +22,7 @@ from ingest_pipeline_tests.unit.settings_loading import CANARY, STREAMS, load, p
     ("url", "sqlalchemy"),
     [
         ("postgresql://u:p@h:5432/d", "postgresql+psycopg://u:p@h:5432/d"),
-        (
-            "postgres://u:p%40x@h/d?sslmode=verify-full",
-            "postgresql+psycopg://u:p%40x@h/d?sslmode=verify-full",
-        ),
+        ("postgres://u:p%40x@h/d?sslmode=verify-full", "postgresql+psycopg://u:p%40x@h/d?sslmode=verify-full"),
         ("postgresql://u@[::1]:5432/d", "postgresql+psycopg://u@[::1]:5432/d"),
         ("postgresql:///d?host=/var/run/postgresql", "postgresql+psycopg:///d?host=/var/run/postgresql"),
         ("postgresql://", "postgresql+psycopg://"),
