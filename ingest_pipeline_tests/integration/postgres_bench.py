@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+import pytest
+from sqlalchemy.engine import make_url
 
-from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Batch, CommitResult, Message, NextOffset
+from ingest_pipeline.core.choices import NaiveTimestamps
+from ingest_pipeline.core.dead_letters import dead_letter
+from ingest_pipeline.core.errors import RecordRefused
+from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
+from ingest_pipeline.core.record import Advance, Batch, CommitResult, Message, NextOffset, Position
 from ingest_pipeline.core.roles import Role
 from ingest_pipeline.core.rows import Decode
 from ingest_pipeline.core.stream import Stream
+from ingest_pipeline.operations.check import _postgres
+from ingest_pipeline.operations.clients import Clients
+from ingest_pipeline.operations.decoders import decoder_of
+from ingest_pipeline.operations.finding import Finding
 from ingest_pipeline.postgres import comparison
 from ingest_pipeline.postgres.database import Database
+from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.ledger import PostgresLedger
+from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
+from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.samples import IDENTITY, READING, make_batch, message
 from ingest_pipeline_tests.servers.postgres_roles import give_to_writer, url_of
@@ -80,6 +93,11 @@ class Bench:
         with self.database.connect("comparing") as connection:
             return comparison.table_differences(connection, self.stream, "public")
 
+    def remarks(self) -> list[str]:
+        """On what may change or refuse rows."""
+        with self.database.connect("comparing") as connection:
+            return comparison.table_remarks(connection, self.stream, "public")
+
     def new_session(self, run_id: str = "run") -> PostgresLedgerSession:
         connection = PostgresWritingConnection(self._writer, run_id)
         self._cleanup.callback(connection.close)
@@ -109,13 +127,51 @@ class Bench:
         return self._session
 
     def batch(self, records: list[Message], decode: Decode | None = None) -> Batch:
-        decode = decode or JsonDecoder(self.stream).decode
+        decode = decode or decode_of(self.stream)
         return make_batch(self.session.positions, records, stream=self.stream, decode=decode)
 
     def write(self, values: Sequence[bytes]) -> CommitResult:
         """Store one batch of records with these values after the stored ones."""
         start = self.session.positions[0].resume_at.next_offset
         return self.session.write(self.batch([message(0, start + n, value) for n, value in enumerate(values)]))
+
+    def refuse(
+        self, values: Sequence[bytes | None], why: Sequence[RecordRefused] = (), *, value_limit: int = 1024
+    ) -> DeadLetters:
+        """Store dead letters at offsets 0, 1, …, as an older version did that refused these records."""
+        errors = why or [RecordRefused("older version", stage="decode")] * len(values)
+        letters = [
+            dead_letter(message(0, offset, value), 1, error, value_limit=value_limit)
+            for offset, (value, error) in enumerate(zip(values, errors, strict=True))
+        ]
+        count = len(letters)
+        advances = {0: Advance(1, 0, NextOffset(count))}
+        self.session.write(Batch([], [], letters, advances, records=count, rows_before=[0] * count))
+        return DeadLetters(self.database, self.stream)
+
+    def redrive(self, stream: Stream | None = None) -> Redriven:
+        """Redrive every letter, as this declaration of the stream says."""
+        stream = stream or self.stream
+        return DeadLetters(self.database, stream).redrive(LetterFilter(), decode_of(stream))
+
+    def replay(self, values: Sequence[bytes], stream: Stream | None = None) -> Replayed:
+        """Read these records at the offsets from 0 on again."""
+        stream = stream or self.stream
+        start = {0: Position(0, self.ledger.positions()[0].incarnation, NextOffset(0))}
+        records: list[Message] = [message(0, offset, value) for offset, value in enumerate(values)]
+        batch = make_batch(start, records, stream=stream, decode=decode_of(stream))
+        return MissingRows(self.database, stream).store(batch)
+
+    def findings(self) -> list[Finding]:
+        """What `ingest check` says about PostgreSQL."""
+        clients = Clients(load_settings([self.stream.name], {"DATABASE_URL": self.url}))
+        with closing(clients):
+            return list(_postgres(clients, [self.stream]))
+
+    def reopen(self) -> None:
+        """Close the session. Its next use opens another."""
+        self.session.connection.close()
+        self._session = None
 
     def offsets(self) -> list[int]:
         """The rows' values, in the order of storage."""
@@ -130,6 +186,34 @@ class Bench:
         """(next_offset, rows, dead_letters)."""
         (row,) = self.sql('SELECT next_offset, "rows", dead_letters FROM ingest.position')
         return tuple(row)
+
+
+def decode_of(stream: Stream) -> Decode:
+    return decoder_of(stream, NaiveTimestamps.UTC, lambda: pytest.fail("no registry is needed")).decode
+
+
+class PlainRole:
+    """A role with these rights alone. `bench` connects as this role, and `owner` as the tables' owner."""
+
+    def __init__(self, owner: Bench, *grants: str) -> None:
+        self.owner, self.name = owner, f"plain_{uuid.uuid4().hex[:8]}"
+        owner.sql(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE {self.name} LOGIN PASSWORD 'secret'")
+        self.grant(*grants)
+        url = make_url(owner.url).set(username=self.name, password="secret")
+        self.bench = Bench(url.render_as_string(hide_password=False), owner.stream, own_rights=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bench.__exit__(kind, error, trace)
+        self.owner.sql(f"DROP OWNED BY {self.name}; DROP ROLE {self.name}")
+
+    def grant(self, *grants: str) -> None:
+        for grant in grants:
+            self.owner.sql(f"GRANT {grant} TO {self.name}")
 
 
 def pasted(message: str) -> list[str]:

@@ -12,13 +12,11 @@ import msgspec
 import psycopg
 import pytest
 
-from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.errors import LedgerConflict, RecordRefused, SchemaMismatch
+from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch
 from ingest_pipeline.core.ledger import LetterFilter
-from ingest_pipeline.core.record import Advance, Batch, NextOffset, Position
+from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, make_batch, message
@@ -82,11 +80,8 @@ def test_another_type_stops_the_next_batch(bench: Bench, column: str, change: st
     assert bench.letters() == {}
     assert bench.counters() == (2, 2, 0)
     bench.sql(f"ALTER TABLE meter {BACK[column]}")
-    bench.session.connection.close()
-    again = bench.new_session("again")
-    assert again.own([0], exact=True) == {}
-    again.write(make_batch(again.positions, [message(0, 2, value(7)), message(0, 3, value(8))], stream=METER,
-                           decode=DECODE))  # fmt: skip
+    bench.reopen()
+    bench.write([value(7), value(8)])
     assert bench.offsets() == [0, 1, 2, 3]
     assert bench.sql("SELECT whole FROM meter WHERE kafka_offset > 1 ORDER BY kafka_offset") == [7, 8]
 
@@ -209,9 +204,7 @@ def test_a_dead_letter_table_of_another_type_stops_the_next_batch(bench: Bench) 
 
 
 def test_a_redrive_stops_at_another_type(bench: Bench) -> None:
-    letter = dead_letter(message(0, 0, value(7)), 1, RecordRefused("older code", stage="decode"), value_limit=1024)
-    bench.session.write(Batch([], [], [letter], {0: Advance(1, 0, NextOffset(1))}, records=1, rows_before=[0]))
-    letters = DeadLetters(bench.database, METER)
+    letters = bench.refuse([value(7)])
     bench.sql("ALTER TABLE meter ALTER real TYPE bigint")
     with pytest.raises(SchemaMismatch, match="column real is bigint"):
         letters.redrive(LetterFilter(), DECODE)
@@ -293,11 +286,9 @@ def test_a_new_declared_bound_is_the_records_matter(bench: Bench) -> None:
 def test_of_two_reasons_the_row_that_is_there_counts(bench: Bench) -> None:
     """The ledger was set back. A new CHECK refuses the stored rows before their key can."""
     bench.write([value(9)])
-    bench.session.connection.close()
+    bench.reopen()
     bench.sql('UPDATE ingest.position SET next_offset = 0, "rows" = 0')
     bench.sql("ALTER TABLE meter ADD CONSTRAINT below_five CHECK (whole < 5) NOT VALID")
-    again = bench.new_session("again")
-    again.own([0], exact=True)
     with pytest.raises(LedgerConflict, match="partition 0 offset 0: a row with these Kafka coordinates"):
-        again.write(make_batch(again.positions, [message(0, 0, value(9))], stream=METER, decode=DECODE))
+        bench.write([value(9)])
     assert bench.letters() == {}

@@ -9,16 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest_pipeline.core.dead_letters import dead_letter
-from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.errors import RecordRefused, SchemaMismatch
-from ingest_pipeline.core.ledger import LetterFilter, Redriven
+from ingest_pipeline.core.errors import SchemaMismatch
+from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.core.progress import Progress
-from ingest_pipeline.core.record import Advance, Batch, NextOffset, Position
+from ingest_pipeline.core.record import NextOffset, Position
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import comparison
-from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
 from ingest_pipeline_tests.samples import BAD, IDENTITY, make_batch, message, tombstone
 
@@ -29,7 +25,6 @@ class Count(msgspec.Struct):
 
 
 COUNT = Stream("count", Count)
-DECODE = JsonDecoder(COUNT).decode
 DROPS = """
     CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN IF new.number < 0 THEN RETURN NULL; END IF; RETURN new; END $$;
@@ -82,17 +77,6 @@ def test_dropped_rows_count_as_skipped(bench: Bench) -> None:
     assert accounted(bench)
 
 
-def test_dropped_rows_beside_refused_ones(bench: Bench) -> None:
-    bench.sql(DROPS)
-    bench.sql("ALTER TABLE count ADD CONSTRAINT small CHECK (number < 100)")
-    written = bench.write([count(n) for n in (1, -1, 200, 2, -2, 300, -3)])
-    assert bench.offsets() == [0, 3]
-    assert list(bench.letters()) == [2, 5]
-    assert bench.sql(COUNTERS) == [(7, 2, 2, 3, 0)]
-    assert (written.rows[0], written.dead_letters[0], written.dropped[0]) == (2, 2, 3)
-    assert accounted(bench)
-
-
 def test_dropped_rows_of_several_partitions_beside_tombstones(bench: Bench) -> None:
     assert bench.ledger.begin(IDENTITY, {1: NextOffset(0)}, first=False)
     bench.sql(DROPS)
@@ -100,7 +84,7 @@ def test_dropped_rows_of_several_partitions_beside_tombstones(bench: Bench) -> N
     assert session.own([0, 1], exact=True) == {}
     records: list[Any] = [message(p, n, count(-1 if n < 2 + p else 1)) for p in (0, 1) for n in range(4)]
     records += [tombstone(1, 4), message(1, 6, count(1))]
-    batch = make_batch(session.positions, records, stream=COUNT, decode=DECODE)
+    batch = make_batch(session.positions, records, stream=COUNT)
     written = session.write(batch)
     assert bench.sql(COUNTERS) == [(4, 2, 0, 2, 0), (7, 2, 0, 4, 1)]
     assert dict(written.dropped) == {0: 2, 1: 3}
@@ -118,15 +102,6 @@ def test_rows_that_a_trigger_moves_count_where_the_table_shows_them(bench: Bench
     assert bench.sql(COUNTERS) == [(4, 4 - skipped, 0, skipped, 0)]
     assert bench.sql("SELECT count(*) FROM count") == [4 - skipped]
     assert bench.sql("SELECT count(*) FROM ONLY count") == [2]
-
-
-def test_a_batch_whose_answer_was_lost_is_counted_the_same(bench: Bench) -> None:
-    bench.sql(DROPS)
-    batch = bench.batch([message(0, n, count(number)) for n, number in enumerate((1, -1, 2))])
-    bench.session._writer.write(bench.session.connection.connection, batch)
-    settled = bench.session.recover(batch)
-    assert settled is not None
-    assert (dict(settled.rows), dict(settled.dropped)) == ({0: 2}, {0: 1})
 
 
 @pytest.mark.parametrize(
@@ -152,62 +127,37 @@ def test_a_ledger_that_drops_dead_letters_stops_the_stream(bench: Bench, ddl: st
 # --- redrive and replay ---------------------------------------------------------------------------------------------
 
 
-def letters_of(bench: Bench, values: list[bytes]) -> DeadLetters:
-    why = RecordRefused("older code", stage="decode")
-    letters = [dead_letter(message(0, offset, value), 1, why, value_limit=1024) for offset, value in enumerate(values)]
-    many = len(letters)
-    bench.session.write(
-        Batch([], [], letters, {0: Advance(1, 0, NextOffset(many))}, records=many, rows_before=[0] * many)
-    )
-    return DeadLetters(bench.database, COUNT)
-
-
 @pytest.mark.parametrize("ddl", [DROPS, MOVES.format(parent=""), DELETES, RENUMBERS])
 def test_a_letter_without_a_row_stays_open(bench: Bench, ddl: str) -> None:
-    letters = letters_of(bench, [count(1), count(-1), count(2)])
+    bench.refuse([count(1), count(-1), count(2)])
     bench.sql(ddl)
     for _ in range(2):
-        letters.redrive(LetterFilter(), DECODE)
+        bench.redrive()
     assert bench.offsets() == [0, 2]
     assert bench.sql("SELECT status, reason FROM ingest.dead_letter ORDER BY kafka_offset") == [
-        ("redriven", "older code"),
+        ("redriven", "older version"),
         ("open", "a trigger of the table drops the row"),
-        ("redriven", "older code"),
+        ("redriven", "older version"),
     ]
     if "negative" in ddl:
         assert bench.sql("SELECT count(*) FROM negative") == [0]
     bench.sql("DROP FUNCTION IF EXISTS drops, moves CASCADE")
-    assert letters.redrive(LetterFilter(), DECODE) == Redriven(stored=1)
+    assert bench.redrive() == Redriven(stored=1)
     assert bench.sql("SELECT count(*) FROM count") == [3]
 
 
 def test_a_row_in_a_child_table_redrives_its_letter(bench: Bench) -> None:
-    letters = letters_of(bench, [count(-1)])
+    bench.refuse([count(-1)])
     bench.sql(MOVES.format(parent=" INHERITS (count)"))
-    assert letters.redrive(LetterFilter(), DECODE) == Redriven(present=1)
+    assert bench.redrive() == Redriven(present=1)
     assert bench.sql("SELECT number FROM count") == [-1]
-
-
-def test_a_replay_says_what_a_trigger_dropped(bench: Bench) -> None:
-    numbers = (1, -1, 2, -2, 3)
-    bench.write([count(number) for number in numbers])
-    bench.sql("DELETE FROM count WHERE number IN (-1, -2, 3)")
-    bench.sql(DROPS)
-    records: list[Any] = [message(0, n, count(number)) for n, number in enumerate(numbers)]
-    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records, stream=COUNT, decode=DECODE)
-    done = MissingRows(bench.database, COUNT).store(batch)
-    assert (done.stored, done.present, done.skipped, done.total) == (1, 2, 2, 5)
-    assert bench.offsets() == [0, 2, 4]
 
 
 def test_a_replay_leaves_the_letter_of_a_dropped_row_open(bench: Bench) -> None:
     long = count(-1) + b" " * 2000
-    letters_of(bench, [long, count(1) + b" " * 2000])
+    bench.refuse([long, count(1) + b" " * 2000])
     bench.sql(DROPS)
-    records: list[Any] = [message(0, 0, long), message(0, 1, count(1))]
-    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records, stream=COUNT, decode=DECODE)
-    done = MissingRows(bench.database, COUNT).store(batch)
-    assert (done.stored, done.skipped) == (1, 1)
+    assert bench.replay([long, count(1)]) == Replayed(stored=1, skipped=1)
     assert bench.sql("SELECT status FROM ingest.dead_letter ORDER BY kafka_offset") == ["open", "redriven"]
 
 

@@ -12,15 +12,12 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from sqlalchemy.engine import make_url
 
-from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch, SettingsError
-from ingest_pipeline.core.ledger import LetterFilter, Redriven
+from ingest_pipeline.core.ledger import Redriven
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.postgres import schema
-from ingest_pipeline.postgres.comparison import table_remarks
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.table_reads import newest
 from ingest_pipeline_tests.integration.postgres_bench import Bench
@@ -53,18 +50,9 @@ def bench(database_url: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield made.begin()
 
 
-def remarks(bench: Bench) -> list[str]:
-    with bench.database.connect("comparing") as connection:
-        return table_remarks(connection, bench.stream, "public")
-
-
-def redrive(bench: Bench) -> Redriven:
-    return DeadLetters(bench.database, bench.stream).redrive(LetterFilter(), JsonDecoder(bench.stream).decode)
-
-
 def test_a_table_needs_none_of_our_columns(bench: Bench) -> None:
     assert bench.differences() == []
-    assert remarks(bench) == []
+    assert bench.remarks() == []
     bench.write([order("a", "1.5"), BAD, order("b")])
     assert bench.sql("SELECT id, number, amount, doubled, state FROM orders ORDER BY 1") == [
         (1, "a", Decimal("1.5"), Decimal("3.0"), "new"),
@@ -78,10 +66,10 @@ def test_a_duplicate_of_the_tables_own_key_is_one_dead_letter(bench: Bench) -> N
     assert bench.sql("SELECT number FROM orders ORDER BY 1") == ["a", "b", "c"]
     assert bench.letters() == {2: ("unique violation (23505), constraint orders_number_key", "23505")}
     assert bench.counters() == (4, 3, 1)
-    assert redrive(bench) == Redriven(refused=1)
+    assert bench.redrive() == Redriven(refused=1)
     bench.sql("DELETE FROM orders WHERE number = 'a'")
-    assert redrive(bench) == Redriven(stored=1)
-    assert redrive(bench) == Redriven()
+    assert bench.redrive() == Redriven(stored=1)
+    assert bench.redrive() == Redriven()
     assert bench.sql("SELECT number FROM orders ORDER BY 1") == ["a", "b", "c"]
 
 
@@ -105,13 +93,13 @@ def test_a_trigger_that_drops_a_row_is_a_remark(bench: Bench) -> None:
     bench.sql("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     bench.write([order("a"), BAD])
     bench.sql("CREATE TRIGGER sieve BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION nothing()")
-    (remark,) = remarks(bench)
+    (remark,) = bench.remarks()
     assert remark.endswith(
         "may change or drop rows before they are stored, and the ledger counts a dropped row as stored"
     )
     bench.write([order("b")])
     assert bench.counters() == (3, 2, 1)
-    assert redrive(bench) == Redriven(refused=1)
+    assert bench.redrive() == Redriven(refused=1)
 
 
 def test_migrate_neither_creates_nor_alters_the_table(database_url: str) -> None:
@@ -247,7 +235,7 @@ def one(field: str, value: Any) -> bytes:
 
 def test_each_type_takes_its_values_unchanged(wide: Bench) -> None:
     assert wide.differences() == []
-    assert remarks(wide) == ["column rough is real, which keeps about 6 digits of a number"]
+    assert wide.remarks() == ["column rough is real, which keeps about 6 digits of a number"]
     values = [one(field, value) for field, (value, _) in GOOD.items()]
     wide.write(values)
     assert wide.letters() == {}
@@ -273,9 +261,9 @@ def test_a_value_that_does_not_fit_is_one_dead_letter(wide: Bench) -> None:
     more = [one(field, value) for field, values in MORE_REFUSED.items() for value in values]
     wide.write(more)
     assert wide.counters() == (len(between) + len(more), len(values), len(values) + len(more))
-    assert redrive(wide) == Redriven(refused=len(values) + len(more))
+    assert wide.redrive() == Redriven(refused=len(values) + len(more))
     wide.sql("ALTER TABLE everything ALTER name TYPE text, ALTER price TYPE numeric, ALTER small TYPE bigint")
-    assert redrive(wide).stored == 3 + 1 + 1 + 4
+    assert wide.redrive().stored == 3 + 1 + 1 + 4
     wide.write([one("name", "x" * 100), one("small", 1 << 40)])
     assert wide.sql("SELECT max(small), max(length(name)) FROM everything") == [(1 << 40, 100)]
 
@@ -343,7 +331,7 @@ def test_a_view_with_an_instead_of_trigger_works(database_url: str, method: str)
         assert bench.sql("SELECT number FROM base ORDER BY 1") == ["a", "b"]
         assert bench.counters() == (4, 2, 2)
         bench.sql("DELETE FROM base WHERE number = 'a'")
-        assert redrive(bench) == Redriven(stored=1, refused=1)
+        assert bench.redrive() == Redriven(stored=1, refused=1)
 
 
 def test_a_foreign_table_is_refused_because_its_commit_is_elsewhere(database_url: str) -> None:
@@ -370,21 +358,3 @@ def test_a_partitioned_table_of_any_key_works(database_url: str) -> None:
         assert bench.letters() == {
             1: ("no partition of table orders for this row (23514): create it, then redrive", "23514")
         }
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_row_level_security_is_refused(database_url: str, method: str) -> None:
-    with Bench(database_url, ORDER) as owner:
-        owner.sql(ORDERS)
-        owner.begin()
-        owner.sql("ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE ROLE clerk LOGIN PASSWORD 'secret'")
-        owner.sql(
-            "GRANT USAGE ON SCHEMA ingest, public TO clerk; GRANT ALL ON ALL TABLES IN SCHEMA ingest, public TO clerk"
-        )
-        url = make_url(database_url).set(username="clerk", password="secret").render_as_string(hide_password=False)
-        with (
-            Bench(url, ORDER, method=method, own_rights=True) as bench,
-            pytest.raises(SchemaMismatch, match="applies to role clerk"),
-        ):
-            bench.new_session()
-        owner.sql("DROP OWNED BY clerk; DROP ROLE clerk")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from ingest_pipeline.core.errors import LedgerConflict, SchemaMismatch
-from ingest_pipeline.core.ledger import LetterFilter, Redriven
-from ingest_pipeline.core.record import NextOffset, Position
+from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
 from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import BAD, good, make_batch, message
+from ingest_pipeline_tests.samples import BAD, good
 
 BY_OFFSET = """
     ALTER TABLE reading RENAME TO old;
@@ -41,7 +38,7 @@ def drained(bench: Bench, first: int) -> None:
     """Ten rows from this offset on, in a ledger that was set back to it afterwards."""
     bench.sql("UPDATE ingest.position SET first_offset = %s, next_offset = %s", first, first)
     bench.write([good()] * 10)
-    bench.session.connection.close()
+    bench.reopen()
     bench.sql('UPDATE ingest.position SET next_offset = first_offset, "rows" = 0')
 
 
@@ -50,11 +47,8 @@ def drained(bench: Bench, first: int) -> None:
 def test_a_ledger_set_back_stops_the_stream(bench: Bench, first: int, unique: str) -> None:
     bench.sql(unique or "SELECT 1")
     drained(bench, first)
-    again = bench.new_session("again")
-    assert again.own([0], exact=True) == {}
-    records = [message(0, first + n, good()) for n in range(10)]
     with pytest.raises(LedgerConflict, match=rf"partition 0 offset {first}: a row with these Kafka coordinates"):
-        again.write(make_batch(again.positions, records))
+        bench.write([good()] * 10)
     assert bench.letters() == {}
     assert bench.sql('SELECT next_offset, "rows" FROM ingest.position') == [(first, 0)]
     assert bench.sql("SELECT count(*) FROM reading") == [10]
@@ -75,16 +69,6 @@ def test_a_key_of_the_users_own_is_the_records_matter(bench: Bench) -> None:
     assert list(bench.letters()) == [2, 3]
 
 
-def test_a_dead_letter_that_is_there_stops_the_stream(bench: Bench) -> None:
-    bench.write([BAD])
-    bench.session.connection.close()
-    bench.sql("UPDATE ingest.position SET next_offset = 0, dead_letters = 0")
-    again = bench.new_session("again")
-    assert again.own([0], exact=True) == {}
-    with pytest.raises(LedgerConflict, match="a dead letter with these Kafka coordinates"):
-        again.write(make_batch(again.positions, [message(0, 0, BAD)]))
-
-
 def test_an_unlogged_partition_is_refused(bench: Bench) -> None:
     bench.sql("ALTER TABLE high_0 SET UNLOGGED")
     with pytest.raises(SchemaMismatch, match="table high_0 is UNLOGGED"):
@@ -102,12 +86,10 @@ def test_a_partition_that_drops_rows(bench: Bench) -> None:
 
 
 def test_a_replay_and_a_redrive_of_a_partitioned_table(bench: Bench) -> None:
-    bench.write([good("a"), BAD, good("c"), BAD])
+    values = [good("a"), BAD, good("c"), BAD]
+    bench.write(values)
     bench.sql("DELETE FROM reading WHERE device_id = 'c'")
-    records: list[Any] = [message(0, 0, good("a")), message(0, 2, good("c"))]
-    batch = make_batch({0: Position(0, 1, NextOffset(0))}, records)
-    done = MissingRows(bench.database, bench.stream).store(batch)
-    assert (done.stored, done.present, done.skipped) == (1, 1, 0)
+    assert bench.replay(values) == Replayed(stored=1, present=1, dead=2)
     bench.sql("INSERT INTO reading VALUES (1, 0, 3, 'd', 1.5, now())")
     letters = DeadLetters(bench.database, bench.stream)
     assert letters.redrive(LetterFilter(), lambda value: ("b", 1.5, datetime.now(UTC))) == Redriven(1, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -172,34 +171,11 @@ def test_of_equal_records_in_one_batch_the_first_is_stored(bench: Bench, ddl: st
     assert set(letters.values()) == {("unique violation (23505), constraint once", "23505")}
 
 
-def test_a_numeric_column_made_narrower(database_url: str) -> None:
-    class Exact(msgspec.Struct):
-        event_time: datetime
-        number: Decimal
-
-    with Bench(database_url, Stream("item", Exact)) as bench:
-        bench.begin()
-        bench.sql("ALTER TABLE item ALTER number TYPE numeric(5,2)")
-        value = msgspec.json.encode({"event_time": "2026-01-01T00:00:00Z", "number": "0.001"})
-        with pytest.raises(SchemaMismatch, match=r"column number is numeric\(5,2\), which rounds values silently"):
-            bench.write([value])
-        assert bench.counters() == (0, 0, 0)
-        bench.sql("ALTER TABLE item ALTER number TYPE numeric")
-        bench.write([value])
-        assert bench.sql("SELECT number FROM item") == [Decimal("0.001")]
-
-
 def test_a_batch_of_nothing_but_refused_records(bench: Bench) -> None:
     bench.sql(CASES["check"][0])
     refused(bench, [item(None, -1)] * 250, set(range(250)))
     bench.write([item("after")])
     assert bench.offsets() == [250]
-
-
-def test_dead_letters_of_both_kinds_in_one_batch(bench: Bench) -> None:
-    bench.sql(CASES["check"][0])
-    letters = refused(bench, [item("a"), BAD, item("b", -1), item("c")], {1, 2})
-    assert [state for _, state in letters.values()] == [None, "23514"]
 
 
 def test_a_value_that_cannot_be_sent_costs_its_record(bench: Bench) -> None:

@@ -10,17 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import RecordRefused
-from ingest_pipeline.core.ledger import LetterFilter
-from ingest_pipeline.core.record import Advance, Batch, NextOffset
+from ingest_pipeline.core.ledger import Redriven, Replayed
 from ingest_pipeline.core.rows import RecordRules, decode_batch
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.postgres.dead_letters import DeadLetters
-from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import make_batch, message
+from ingest_pipeline_tests.samples import message
 
 
 class Inner(msgspec.Struct):
@@ -107,26 +103,17 @@ def test_every_digit_is_kept(database_url: str, method: str, at_once: bool) -> N
 def test_a_redrive_keeps_every_digit(database_url: str) -> None:
     with Bench(database_url, DOCUMENTS) as bench:
         bench.begin()
-        broken = RecordRefused("refused by an older version", stage="decode")
-        letters = [dead_letter(message(0, n, value), 1, broken, value_limit=1 << 20) for n, value in enumerate(VALUES)]
-        count = len(letters)
-        bench.session.write(
-            Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, records=count, rows_before=[0] * count)
-        )
-        done = DeadLetters(bench.database, DOCUMENTS).redrive(LetterFilter(), JsonDecoder(DOCUMENTS).decode)
-        assert done.stored == count
+        bench.refuse(VALUES, value_limit=1 << 20)
+        assert bench.redrive() == Redriven(stored=len(VALUES))
         assert stored(bench) == EXPECTED
 
 
 def test_a_replay_keeps_every_digit(database_url: str) -> None:
     with Bench(database_url, DOCUMENTS) as bench:
         bench.begin()
-        batch = make_batch(
-            bench.session.positions, [message(0, n, value) for n, value in enumerate(VALUES)], stream=DOCUMENTS
-        )
-        bench.session.write(batch)
+        bench.write(VALUES)
         bench.sql("DELETE FROM documents")
-        assert MissingRows(bench.database, DOCUMENTS).store(batch).stored == len(VALUES)
+        assert bench.replay(VALUES) == Replayed(stored=len(VALUES))
         assert stored(bench) == EXPECTED
 
 

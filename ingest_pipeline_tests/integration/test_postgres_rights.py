@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
 
-from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
 from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.loss import Acceptance, Loss, noted_loss
 from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.check import _postgres
-from ingest_pipeline.operations.clients import Clients
-from ingest_pipeline.operations.finding import Finding
 from ingest_pipeline.postgres import rights
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.letter_retention import SettledLetters
-from ingest_pipeline.settings import load_settings
-from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline_tests.integration.postgres_bench import Bench, PlainRole
 from ingest_pipeline_tests.samples import BAD, IDENTITY, READING, good
 
 pytestmark = pytest.mark.empty_database
@@ -31,34 +24,13 @@ NUMBERED = Stream("reading", READING.event, key_column="key", headers_column="he
 WRITER = ("USAGE ON SCHEMA public", "USAGE ON SCHEMA ingest", "SELECT ON ingest.schema_version")
 
 
-class Role:
-    """A role with only the right to connect. `bench` connects as this role, and `owner` as the tables' owner."""
-
-    def __init__(self, owner: Bench) -> None:
-        self.owner, self.name = owner, f"writer_{uuid.uuid4().hex[:8]}"
-        owner.sql(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE {self.name} LOGIN PASSWORD 'secret'")
-        url = urlsplit(owner.url)
-        host = url.netloc.rpartition("@")[2]
-        self.bench = Bench(url._replace(netloc=f"{self.name}:secret@{host}").geturl(), owner.stream, own_rights=True)
-
-    def grant(self, *grants: str) -> None:
-        for grant in grants:
-            self.owner.sql(f"GRANT {grant} TO {self.name}")
-
-    def drop(self) -> None:
-        self.owner.sql(f"DROP OWNED BY {self.name}; DROP ROLE {self.name}")
-
-
 @pytest.fixture(params=[READING, NUMBERED], ids=["plain", "numbered"])
-def role(database_url: str, request: pytest.FixtureRequest) -> Iterator[Role]:
-    with Bench(database_url, request.param) as owner:
-        made = Role(owner)
-        with made.bench:
-            yield made
-        made.drop()
+def role(database_url: str, request: pytest.FixtureRequest) -> Iterator[PlainRole]:
+    with Bench(database_url, request.param) as owner, PlainRole(owner) as made:
+        yield made
 
 
-def test_without_create_the_message_names_the_command(role: Role) -> None:
+def test_without_create_the_message_names_the_command(role: PlainRole) -> None:
     with pytest.raises(
         NotPermitted, match="run `ingest migrate` as a role that may create schemas and tables"
     ) as caught:
@@ -70,7 +42,7 @@ def test_without_create_the_message_names_the_command(role: Role) -> None:
         assert not rights.may_create(connection, role.bench.database.schemas, [role.bench.stream])
 
 
-def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
+def test_the_listed_rights_are_enough_for_a_stream(role: PlainRole) -> None:
     role.owner.ledger.prepare()
     with role.bench.database.connect("looking") as connection:
         missing = rights.missing_rights(connection, [role.bench.stream], role.bench.database.schemas)
@@ -92,10 +64,10 @@ def test_the_listed_rights_are_enough_for_a_stream(role: Role) -> None:
 
 
 @pytest.mark.parametrize("migrated", [True, False])
-def test_check_prints_all_grants_at_once_to_a_role_without_rights(role: Role, migrated: bool) -> None:
+def test_check_prints_all_grants_at_once_to_a_role_without_rights(role: PlainRole, migrated: bool) -> None:
     if migrated:
         role.owner.ledger.prepare()
-    (grants,) = [finding.message for finding in postgres_findings(role.bench) if finding.what == "rights in PostgreSQL"]
+    (grants,) = [finding.message for finding in role.bench.findings() if finding.what == "rights in PostgreSQL"]
     assert ("after `ingest migrate`" in grants) == (not migrated)
     role.owner.ledger.prepare()
     lines = grants.splitlines()[1:]
@@ -104,22 +76,14 @@ def test_check_prints_all_grants_at_once_to_a_role_without_rights(role: Role, mi
         assert line.startswith("GRANT ")
         assert line.endswith(f' TO "{role.name}";')
         role.owner.sql(line)
-    assert [finding for finding in postgres_findings(role.bench) if not finding.ok] == []
+    assert [finding for finding in role.bench.findings() if not finding.ok] == []
     role.bench.begin().write([good(), BAD])
-
-
-def postgres_findings(bench: Bench) -> list[Finding]:
-    clients = Clients(load_settings([bench.stream.name], {"DATABASE_URL": bench.url}))
-    try:
-        return list(_postgres(clients, [bench.stream]))
-    finally:
-        clients.close()
 
 
 def commands(bench: Bench) -> None:
     """The operations beside the drains: redrive, discard, allow, accept-loss and --dismiss, closing a partition."""
+    bench.redrive()
     letters = DeadLetters(bench.database, bench.stream)
-    letters.redrive(LetterFilter(), JsonDecoder(bench.stream).decode)
     assert letters.discard(LetterFilter()) == 1
     settled = SettledLetters(bench.database, bench.stream)
     assert (settled.purge(30), settled.missing()) == (0, 0)
@@ -143,7 +107,7 @@ def truncated(bench: Bench) -> Loss:
     "revoked",
     ["INSERT ON reading", "UPDATE ON ingest.position", "INSERT ON ingest.dead_letter", "USAGE ON SCHEMA ingest"],
 )
-def test_a_right_taken_away_stops_the_stream_once(role: Role, revoked: str) -> None:
+def test_a_right_taken_away_stops_the_stream_once(role: PlainRole, revoked: str) -> None:
     role.owner.ledger.prepare()
     role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "SELECT, INSERT ON reading")
     role.bench.begin().write([good()])
@@ -153,7 +117,7 @@ def test_a_right_taken_away_stops_the_stream_once(role: Role, revoked: str) -> N
     assert role.owner.counters() == (1, 1, 0)
 
 
-def test_a_stream_begins_without_reading_the_table(role: Role) -> None:
+def test_a_stream_begins_without_reading_the_table(role: PlainRole) -> None:
     """The role may only INSERT into an existing table, and SELECT the incarnations."""
     role.owner.ledger.prepare()
     role.grant(*WRITER, "ALL ON ALL TABLES IN SCHEMA ingest", "INSERT ON reading")

@@ -13,16 +13,13 @@ import pytest
 
 from ingest_pipeline.core.errors import SchemaMismatch, SettingsError
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.check import _postgres
-from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.database import Database
 from ingest_pipeline.postgres.schema import downgrade
 from ingest_pipeline.postgres.sql import Schemas
-from ingest_pipeline.settings import load_settings
 from ingest_pipeline.settings.database_url import sqlalchemy_url
 from ingest_pipeline_tests.integration.postgres_bench import Bench, pasted
-from ingest_pipeline_tests.samples import READING, good, make_batch, message
+from ingest_pipeline_tests.samples import READING, good
 
 pytestmark = pytest.mark.empty_database
 
@@ -61,30 +58,22 @@ class Stricter(msgspec.Struct):
     event_time: datetime = msgspec.field(name="timestamp")
 
 
-WRONG = [
-    ("whole", "integer"),
-    ("whole", "smallint"),
-    ("whole", "numeric"),
-    ("real", "real"),
-    ("real", "numeric"),
-    ("text", "varchar(10)"),
-    ("text", "char(3)"),
-    ("yes", "integer"),
-    ("day", "timestamp"),
-    ("exact", "money"),
-    ("exact", "double precision"),
-    ("id", "text"),
-    ("object", "json"),
-    ("object", "jsonb[]"),
-    ("raw", "text"),
-    ("event_time", "timestamp"),
-    ("kafka_offset", "integer"),
-    ("kafka_partition", "bigint"),
-    ("kafka_incarnation", "integer"),
-    ("kafka_timestamp", "timestamp"),
-]
-
-
+WRONG = {
+    "whole": ["integer", "smallint", "numeric"],
+    "real": ["real", "numeric"],
+    "text": ["varchar(10)", "char(3)"],
+    "yes": ["integer"],
+    "day": ["timestamp"],
+    "exact": ["money", "double precision"],
+    "id": ["text"],
+    "object": ["json", "jsonb[]"],
+    "raw": ["text"],
+    "event_time": ["timestamp"],
+    "kafka_offset": ["integer"],
+    "kafka_partition": ["bigint"],
+    "kafka_incarnation": ["integer"],
+    "kafka_timestamp": ["timestamp"],
+}
 WIDENED = [("whole", "integer"), ("whole", "smallint"), ("text", "varchar(10)")]
 
 
@@ -94,7 +83,7 @@ def wide(database_url: str) -> Any:
         yield bench.begin()
 
 
-@pytest.mark.parametrize(("column", "kind"), WRONG)
+@pytest.mark.parametrize(("column", "kind"), [(column, kind) for column, kinds in WRONG.items() for kind in kinds])
 def test_a_column_of_another_type_stops_the_stream(wide: Bench, column: str, kind: str) -> None:
     wide.sql(f"ALTER TABLE wide DROP COLUMN {column} CASCADE; ALTER TABLE wide ADD COLUMN {column} {kind}")
     for refused in (wide.new_session, wide.ledger.prepare):
@@ -146,24 +135,6 @@ def test_another_primary_key_stops_the_stream(wide: Bench, change: str, message:
     (statement,) = pasted(stopped.value.message)
     wide.sql(statement)
     wide.new_session()
-
-
-def test_a_column_of_the_users_own(wide: Bench) -> None:
-    wide.sql("ALTER TABLE wide ADD COLUMN note text, ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY")
-    wide.sql("ALTER TABLE wide ADD COLUMN kind text NOT NULL DEFAULT 'raw'")
-    wide.new_session()
-    wide.sql("ALTER TABLE wide ADD COLUMN must text NOT NULL")
-    with pytest.raises(SchemaMismatch, match="column must is NOT NULL without a default, and no field fills it"):
-        wide.new_session()
-
-
-def test_a_column_that_changes_under_a_running_stream_stops_it(database_url: str) -> None:
-    with Bench(database_url) as bench:
-        bench.begin().write([good()])
-        bench.sql("ALTER TABLE reading DROP COLUMN temperature")
-        with pytest.raises(SchemaMismatch, match="column temperature double precision is missing"):
-            bench.write([good()])
-        assert bench.counters() == (1, 1, 0)
 
 
 def test_what_is_made(wide: Bench) -> None:
@@ -290,9 +261,10 @@ def test_a_ledger_of_another_version(database_url: str) -> None:
         bench.begin().sql("UPDATE ingest.schema_version SET version_num = '9999'")
         with pytest.raises(SchemaMismatch, match=r"has version 9999, this code knows 0007: newer code has migrated it"):
             bench.ledger.prepare()
-        clients = Clients(load_settings(["reading"], {"DATABASE_URL": database_url}))
-        (line,) = [finding for finding in _postgres(clients, [READING]) if finding.what == "ledger ingest"]
-        clients.close()
+        with pytest.raises(SchemaMismatch, match=r"has version 9999.*newer code has migrated it"):
+            schema.migrate(bench.database, [READING])
+        assert bench.sql("SELECT version_num FROM ingest.schema_version") == ["9999"]
+        (line,) = [finding for finding in bench.findings() if finding.what == "ledger ingest"]
         assert (line.ok, line.message) == (
             False,
             "version 9999, newer than this code's 0007: start the newer code here",
@@ -302,15 +274,13 @@ def test_a_ledger_of_another_version(database_url: str) -> None:
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(database_url: str) -> None:
     with Bench(database_url) as bench:
         bench.begin().write([good(), b"broken"])
-        bench.session.connection.close()
+        bench.reopen()
         downgrade(bench.database, "0001")
         assert bench.sql("SELECT to_regclass('ingest.accounting'), to_regclass('ingest.loss')") == [(None, None)]
         with pytest.raises(SchemaMismatch, match=r"has version 0001, this code needs 0007: run `ingest migrate`"):
             bench.ledger.prepare()
         assert schema.migrate(bench.database, [READING]) == ["ledger schema ingest is at version 0007"]
-        again = bench.new_session("again")
-        assert again.own([0], exact=True) == {}
-        again.write(make_batch(again.positions, [message(0, 2)]))
+        bench.write([good()])
         assert bench.sql('SELECT "rows", dead_letters, accounted FROM ingest.accounting') == [(2, 1, True)]
 
 

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, text
 
 from ingest_pipeline import Stream
 from ingest_pipeline.cli.main import main
-from ingest_pipeline.core.choices import NaiveTimestamps
-from ingest_pipeline.core.dead_letters import dead_letter
 from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import DatabaseUnavailable, RecordRefused
 from ingest_pipeline.core.ledger import LetterFilter, Redriven
-from ingest_pipeline.core.record import Advance, Batch, NextOffset
-from ingest_pipeline.operations.decoders import decoder_of
 from ingest_pipeline.postgres.dead_letters import CHUNK, DeadLetters
-from ingest_pipeline.testing.log import MemoryMessage
 from ingest_pipeline_tests.declared import declare
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import READING, Reading, message
+from ingest_pipeline_tests.samples import READING, Reading, good
 
 ALL = LetterFilter()
-BROKEN = RecordRefused("refused by an older version", stage="decode")
 DECODE = JsonDecoder(READING).decode
 STATES = "SELECT status, attempts, resolved_at IS NOT NULL FROM ingest.dead_letter ORDER BY kafka_offset"
 OPEN, REDRIVEN = ("open", 1, False), ("redriven", 2, True)
 WAIT_SECONDS = 180.0
 
 
-def refused(bench: Bench, why: Sequence[RecordRefused], chunk: int = CHUNK) -> DeadLetters:
-    """Dead letters at offsets 0, 1, …, whose records the stream would store today."""
-    letters = [dead_letter(message(0, offset), 1, error, value_limit=1024) for offset, error in enumerate(why)]
-    count = len(letters)
-    bench.session.write(
-        Batch([], [], letters, {0: Advance(1, 0, NextOffset(count))}, records=count, rows_before=[0] * count)
-    )
+def refused(bench: Bench, count: int, chunk: int = CHUNK) -> DeadLetters:
+    """Dead letters whose records the stream would store today."""
+    bench.refuse([good()] * count)
     return DeadLetters(bench.database, READING, chunk=chunk)
 
 
@@ -82,7 +71,7 @@ def crash_at_third(patch: pytest.MonkeyPatch, letters: DeadLetters, crash: Calla
 def test_a_crash_between_row_and_status_changes_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, crash: Callable[[Connection], None], raised: type[Exception]
 ) -> None:
-    letters = refused(bench, [BROKEN] * 4)
+    letters = refused(bench, 4)
     with monkeypatch.context() as patch:
         seen = crash_at_third(patch, letters, crash)
         with pytest.raises(raised):
@@ -97,7 +86,7 @@ def test_a_crash_between_row_and_status_changes_nothing(
 
 
 def test_what_was_committed_before_a_crash_stays_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = refused(bench, [BROKEN] * 4, chunk=2)
+    letters = refused(bench, 4, chunk=2)
     told: list[Redriven] = []
     with monkeypatch.context() as patch:
         crash_at_third(patch, letters, fail)
@@ -125,7 +114,7 @@ REASONS = [
 @pytest.fixture
 def letters(bench: Bench) -> DeadLetters:
     """One letter for each reason, refused on consecutive days from the first of January."""
-    made = refused(bench, REASONS)
+    made = bench.refuse([good()] * len(REASONS), REASONS)
     bench.sql("UPDATE ingest.dead_letter SET failed_at = %s + kafka_offset * interval '1 day'", day(1))
     return made
 
@@ -148,6 +137,7 @@ def letters(bench: Bench) -> DeadLetters:
 def test_exactly_the_chosen_letters_move(
     bench: Bench, letters: DeadLetters, letter_filter: LetterFilter, chosen: list[int]
 ) -> None:
+    assert [letter.kafka_offset for letter in letters.page(letter_filter)] == chosen
     assert letters.redrive(letter_filter, DECODE) == Redriven(stored=len(chosen))
     assert bench.offsets() == chosen
     assert bench.sql(STATES) == [REDRIVEN if offset in chosen else OPEN for offset in range(5)]
@@ -190,7 +180,7 @@ def test_the_command_has_an_option_for_each(
 def test_a_second_redrive_leaves_the_letters_that_a_first_one_has_in_hand(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    letters = refused(bench, [BROKEN] * 25, chunk=10)
+    letters = refused(bench, 25, chunk=10)
     redrive_one = letters._redrive_one
     held, go_on = threading.Event(), threading.Event()
 
@@ -215,7 +205,7 @@ def test_a_second_redrive_leaves_the_letters_that_a_first_one_has_in_hand(
 
 
 def test_redrives_that_race_try_every_letter_once(bench: Bench) -> None:
-    letters, start = refused(bench, [BROKEN] * 200, chunk=3), threading.Barrier(2)
+    letters, start = refused(bench, 200, chunk=3), threading.Barrier(2)
 
     def redrive(_number: int) -> Redriven:
         start.wait(WAIT_SECONDS)
@@ -228,29 +218,11 @@ def test_redrives_that_race_try_every_letter_once(bench: Bench) -> None:
     assert bench.sql(STATES) == [REDRIVEN] * 200
 
 
-class Order(msgspec.Struct):
-    number: int
-    kind: str = msgspec.field(name="ce_type")
-
-
-def test_a_redrive_reads_the_parts_of_a_value_in_the_letters_headers(database_url: str) -> None:
-    stream = Stream("orders", Order, envelope="cloudevents")
-    decode = decoder_of(stream, NaiveTimestamps.UTC, lambda: pytest.fail("no registry is needed")).decode
-    with Bench(database_url, stream).begin() as bench:
-        bench.sql("ALTER TABLE orders ADD CONSTRAINT small CHECK (number < 5)")
-        headers = [("ce_specversion", b"1.0"), ("ce_type", b"sale")]
-        bench.session.write(bench.batch([MemoryMessage(0, 0, 0, b'{"number": 7}', headers=headers)], decode))
-        assert bench.letters() == {0: ("check violation (23514), constraint small", "23514")}
-        bench.sql("ALTER TABLE orders DROP CONSTRAINT small")
-        assert DeadLetters(bench.database, stream).redrive(ALL, decode) == Redriven(stored=1)
-        assert bench.sql("SELECT number, kind FROM orders") == [(7, "sale")]
-
-
 # --- the rest of a value that was cut short -------------------------------------------------------------------------
 
 
 def test_only_commands_that_work_are_named_for_values_that_were_cut_short(bench: Bench) -> None:
-    letters = refused(bench, [BROKEN] * 2)
+    letters = refused(bench, 2)
     bench.sql("UPDATE ingest.dead_letter SET truncated = true WHERE kafka_offset = 1")
     assert letters.how_to_fetch(ALL).endswith("\n  ingest replay reading --partition 0 --from-offset 1 --to-offset 2")
     for refusing in (

@@ -61,12 +61,9 @@ def test_a_stream_renamed_in_the_ledger_as_documented_drains_on(bench: Bench, re
     assert bench.offsets() == [0, 1, 3, 4]
 
 
-def test_a_re_created_topic_and_another_cluster_are_other_records(bench: Bench, renamed: Bench) -> None:
-    assert renamed.ledger.begin(replace(IDENTITY, topic_id="another"), BEGINNING, first=True)
-
-
-def test_another_cluster_is_another_topic(bench: Bench, renamed: Bench) -> None:
-    assert renamed.ledger.begin(TopicIdentity("elsewhere", None, 2), BEGINNING, first=True)
+@pytest.mark.parametrize("identity", [replace(IDENTITY, topic_id="another"), TopicIdentity("elsewhere", None, 2)])
+def test_a_re_created_topic_and_another_cluster_are_other_records(renamed: Bench, identity: TopicIdentity) -> None:
+    assert renamed.ledger.begin(identity, BEGINNING, first=True)
 
 
 def test_the_closed_positions_of_the_old_name_count(bench: Bench, renamed: Bench) -> None:

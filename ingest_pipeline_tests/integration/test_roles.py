@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import NotPermitted
 from ingest_pipeline.core.ledger import LetterFilter
 from ingest_pipeline.core.record import NextOffset
@@ -57,9 +56,8 @@ def test_an_operator_redrives_and_discards_too(made: PostgresRoles) -> None:
     with Bench(made.url_of(Role.OPERATOR), own_rights=True) as bench:
         bench.begin()
         bench.write([good(), BAD])
-        letters = DeadLetters(bench.database, READING)
-        letters.redrive(LetterFilter(), JsonDecoder(READING).decode)
-        assert letters.discard(LetterFilter()) == 1
+        bench.redrive()
+        assert DeadLetters(bench.database, READING).discard(LetterFilter()) == 1
     assert rights_of(made.url_of(Role.OPERATOR)) == Finding(
         True, "rights in PostgreSQL", "enough for every run and command"
     )

@@ -14,11 +14,9 @@ import dagster as dg
 import msgspec
 import pytest
 
-from ingest_pipeline.core.decode import JsonDecoder
 from ingest_pipeline.core.errors import SchemaMismatch, SettingsError
-from ingest_pipeline.core.ledger import LetterFilter, Redriven
+from ingest_pipeline.core.ledger import LetterFilter, Redriven, Replayed
 from ingest_pipeline.core.partitioning import PartitionBy, bounds_ahead, start_of
-from ingest_pipeline.core.record import NextOffset
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.operations.clients import Clients
 from ingest_pipeline.operations.stream_context import StreamContext
@@ -26,11 +24,10 @@ from ingest_pipeline.orchestration.jobs.retention import partitions_op
 from ingest_pipeline.postgres import schema
 from ingest_pipeline.postgres.dead_letters import DeadLetters
 from ingest_pipeline.postgres.partitions import drop_partitions, maintain, make_partitions
-from ingest_pipeline.postgres.replay import MissingRows
 from ingest_pipeline.postgres.table_reads import ddl, newest
 from ingest_pipeline.settings import load_settings
 from ingest_pipeline_tests.integration.postgres_bench import Bench
-from ingest_pipeline_tests.samples import BAD, READING, make_batch, message
+from ingest_pipeline_tests.samples import BAD, READING
 from ingest_pipeline_tests.waiting import wait_for
 
 
@@ -207,14 +204,8 @@ def test_the_table_is_free_while_old_rows_are_deleted(bench: Bench) -> None:
 def test_redrive_and_replay_find_a_row_with_another_time(bench: Bench) -> None:
     bench.write([seen(NOW, 1), BAD, seen(NOW, 2)])
     bench.sql("DELETE FROM seen WHERE number = 2")
-    read = make_batch(
-        {0: replace(bench.session.positions[0], resume_at=NextOffset(0))},
-        [message(0, 0, seen(NOW + timedelta(days=1), 1)), message(0, 2, seen(NOW, 2))],
-        stream=DAILY,
-        decode=JsonDecoder(DAILY).decode,
-    )
-    replayed = MissingRows(bench.database, DAILY).store(read)
-    assert (replayed.stored, replayed.present) == (1, 1)
+    read_again = [seen(NOW + timedelta(days=1), 1), BAD, seen(NOW, 2)]
+    assert bench.replay(read_again) == Replayed(stored=1, present=1, dead=1)
     assert bench.sql("SELECT number FROM seen ORDER BY 1") == [1, 2]
     letters = DeadLetters(bench.database, DAILY)
 

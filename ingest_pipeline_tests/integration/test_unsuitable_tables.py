@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
-import psycopg
 import pytest
-from psycopg import sql
-from sqlalchemy.engine import make_url
 
 from ingest_pipeline.core.errors import SchemaMismatch
 from ingest_pipeline.core.stream import Stream
-from ingest_pipeline.operations.check import _postgres
-from ingest_pipeline.operations.clients import Clients
-from ingest_pipeline.postgres import comparison, rights, schema
-from ingest_pipeline.settings import load_settings
-from ingest_pipeline_tests.integration.postgres_bench import Bench
+from ingest_pipeline.postgres import rights, schema
+from ingest_pipeline_tests.integration.postgres_bench import Bench, PlainRole
 from ingest_pipeline_tests.samples import READING, good
 
 pytestmark = pytest.mark.empty_database
@@ -67,23 +60,6 @@ CASES = {
         "the primary key sale_pkey is DEFERRABLE",
         f"ALTER TABLE sale DROP CONSTRAINT sale_pkey, ADD CONSTRAINT sale_pkey {KEY}",
     ),
-    "no key": (
-        "ALTER TABLE sale DROP CONSTRAINT sale_pkey",
-        "the primary key is none",
-        f"ALTER TABLE sale ADD CONSTRAINT sale_pkey {KEY}",
-    ),
-    "a view": (
-        "ALTER TABLE sale RENAME TO base; CREATE VIEW sale AS SELECT * FROM base",
-        "public.sale is a view",
-        "DROP VIEW sale; ALTER TABLE base RENAME TO sale",
-    ),
-    "a foreign table": (
-        "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER files FOREIGN DATA WRAPPER nothing;"
-        " ALTER TABLE sale RENAME TO base;"
-        " CREATE FOREIGN TABLE sale (item bigint) SERVER files",
-        "public.sale is a foreign table",
-        "DROP FOREIGN TABLE sale; ALTER TABLE base RENAME TO sale",
-    ),
     "partitioned by time": (
         "ALTER TABLE sale RENAME TO base; ALTER TABLE base RENAME CONSTRAINT sale_pkey TO base_pkey;"
         " CREATE TABLE sale (LIKE base INCLUDING DEFAULTS, CONSTRAINT sale_pkey PRIMARY KEY"
@@ -111,11 +87,6 @@ CASES = {
 def bench(database_url: str) -> Iterator[Bench]:
     with Bench(database_url, SALE) as made:
         yield made.begin()
-
-
-def remarks(bench: Bench) -> list[str]:
-    with bench.database.connect("comparing") as connection:
-        return comparison.table_remarks(connection, bench.stream, "public")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -170,7 +141,7 @@ REMARKS = {
 def test_what_may_change_or_refuse_rows_is_mentioned(bench: Bench, words: str) -> None:
     bench.sql(REMARKS[words])
     assert bench.differences() == []
-    (remark,) = remarks(bench)
+    (remark,) = bench.remarks()
     assert remark.startswith(words)
 
 
@@ -185,7 +156,7 @@ def test_a_row_that_fits_no_partition_is_one_dead_letter_that_says_so(database_u
         bench.begin()
         partitioned(bench)
         assert bench.differences() == []
-        assert ["without a DEFAULT partition" in remark for remark in remarks(bench)] == [True]
+        assert ["without a DEFAULT partition" in remark for remark in bench.remarks()] == [True]
         bench.write([VALUE] * 4)
         reason = "no partition of table sale for this row (23514): create it, then redrive"
         assert bench.letters() == {2: (reason, "23514"), 3: (reason, "23514")}
@@ -196,30 +167,11 @@ def test_a_trigger_of_a_partition_is_mentioned(bench: Bench) -> None:
     partitioned(bench)
     bench.sql(REMARKS["trigger stamp may change or drop rows"])
     bench.sql("CREATE TRIGGER own BEFORE INSERT ON low FOR EACH ROW EXECUTE FUNCTION stamp()")
-    triggers = [remark for remark in remarks(bench) if remark.startswith("trigger")]
+    triggers = [remark for remark in bench.remarks() if remark.startswith("trigger")]
     assert [remark.split(" may change or drop rows")[0] for remark in triggers] == [
         "trigger own of low",
         "trigger stamp",
     ]
-
-
-def test_other_checks_keep_their_words(bench: Bench) -> None:
-    bench.sql("ALTER TABLE sale ADD CONSTRAINT dear CHECK (price > 100)")
-    bench.write([VALUE])
-    assert bench.letters() == {0: ("check violation (23514), constraint dear", "23514")}
-
-
-class OtherRole:
-    """A role that owns nothing and has only granted rights."""
-
-    def __init__(self, owner: Bench, stream: Stream) -> None:
-        self.name = f"other_{secrets.token_hex(4)}"
-        owner.sql(f"CREATE ROLE {self.name} LOGIN PASSWORD 'secret'")
-        owner.sql(f"GRANT USAGE ON SCHEMA ingest TO {self.name}")
-        owner.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA ingest TO {self.name}")
-        owner.sql(f"GRANT SELECT, INSERT ON {stream.table} TO {self.name}")
-        url = make_url(owner.url).set(username=self.name, password="secret")
-        self.bench = Bench(url.render_as_string(hide_password=False), stream, own_rights=True)
 
 
 @pytest.fixture
@@ -228,51 +180,54 @@ def owner(database_url: str) -> Iterator[Bench]:
         yield made.begin()
 
 
-def test_row_level_security_is_found_for_the_role_it_applies_to(owner: Bench) -> None:
-    role = OtherRole(owner, owner.stream)
+@pytest.fixture
+def role(owner: Bench) -> Iterator[PlainRole]:
+    """It owns nothing."""
+    grants = (
+        "USAGE ON SCHEMA public, ingest",
+        "ALL ON ALL TABLES IN SCHEMA ingest",
+        f"SELECT, INSERT ON {owner.stream.table}",
+    )
+    with PlainRole(owner, *grants) as made:
+        yield made
+
+
+def test_row_level_security_is_found_for_the_role_it_applies_to(owner: Bench, role: PlainRole) -> None:
     owner.sql("ALTER TABLE reading ENABLE ROW LEVEL SECURITY")
     assert owner.differences() == []
-    with role.bench as bench:
-        (difference,) = bench.differences()
-        assert f"row-level security applies to role {role.name}" in difference
-        with pytest.raises(SchemaMismatch, match="BYPASSRLS"):
-            bench.new_session()
-        owner.sql(f"ALTER ROLE {role.name} BYPASSRLS")
-        assert bench.differences() == []
-        bench.write([good()])
-    owner.sql(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
+    (difference,) = role.bench.differences()
+    assert f"row-level security applies to role {role.name}" in difference
+    with pytest.raises(SchemaMismatch, match="BYPASSRLS"):
+        role.bench.new_session()
+    owner.sql(f"ALTER ROLE {role.name} BYPASSRLS")
+    assert role.bench.differences() == []
+    role.bench.write([good()])
 
 
-def test_row_level_security_on_the_ledger_is_found(owner: Bench) -> None:
-    role = OtherRole(owner, owner.stream)
+def test_row_level_security_on_the_ledger_is_found(owner: Bench, role: PlainRole) -> None:
     owner.sql("ALTER TABLE ingest.position ENABLE ROW LEVEL SECURITY")
-    with role.bench as bench, pytest.raises(SchemaMismatch, match=r"applies to ledger table ingest\.position"):
-        bench.new_session()
-    owner.sql(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
+    with pytest.raises(SchemaMismatch, match=r"applies to ledger table ingest\.position"):
+        role.bench.new_session()
 
 
-def test_a_right_on_a_sequence_is_found(owner: Bench) -> None:
+def test_a_right_on_a_sequence_is_found(owner: Bench, role: PlainRole) -> None:
     owner.sql("ALTER TABLE reading DROP id, ADD id bigserial")
-    role = OtherRole(owner, owner.stream)
-    with role.bench as bench:
-        with bench.database.connect("looking") as connection:
-            (grant,) = rights.missing_rights(connection, [bench.stream], bench.database.schemas)
-        assert grant == f'GRANT USAGE ON SEQUENCE reading_id_seq TO "{role.name}"'
-        owner.sql(grant)
-        with bench.database.connect("looking") as connection:
-            assert rights.missing_rights(connection, [bench.stream], bench.database.schemas) == []
-        bench.write([good()])
-    owner.sql(f"DROP OWNED BY {role.name}; DROP ROLE {role.name}")
+
+    def missing() -> list[str]:
+        with role.bench.database.connect("looking") as connection:
+            return rights.missing_rights(connection, [owner.stream], role.bench.database.schemas)
+
+    (grant,) = missing()
+    assert grant == f'GRANT USAGE ON SEQUENCE reading_id_seq TO "{role.name}"'
+    owner.sql(grant)
+    assert missing() == []
+    role.bench.write([good()])
 
 
 def test_a_database_that_is_read_only_is_refused_by_name(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        database = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(database))
-    clients = Clients(load_settings(["reading"], {"DATABASE_URL": database_url}))
-    try:
-        findings = list(_postgres(clients, [READING]))
-    finally:
-        clients.close()
-    assert [finding.ok for finding in findings] == [False]
-    assert "default_transaction_read_only is on" in findings[0].message
+    with Bench(database_url) as bench:
+        (name,) = bench.sql("SELECT current_database()")
+        bench.sql(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        (finding,) = bench.findings()
+        assert not finding.ok
+        assert "default_transaction_read_only is on" in finding.message
