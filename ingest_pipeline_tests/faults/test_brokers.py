@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from ingest_pipeline.core.record import TopicIdentity
 from ingest_pipeline.kafka.admin import Admin
 from ingest_pipeline.kafka.topic import KafkaTopic
 from ingest_pipeline.local.server import HOST
+from ingest_pipeline.operations.questions import KAFKA_SECONDS
 from ingest_pipeline.orchestration import tags
 from ingest_pipeline.orchestration.checks import NO_LOSS, UP_TO_DATE
 from ingest_pipeline_tests.faults.acknowledged import Acknowledged, assert_exactly_once, assert_no_loss
@@ -305,8 +306,41 @@ def test_a_broker_that_only_the_product_cannot_reach_holds_back_its_own_partitio
         wait_for("the rows of the other broker", lambda: stored(location) == 120)
         assert location.positions() == {0: 40, 1: 20, 2: 40, 3: 20}
         assert lags(location, code=1) == {0: 0, 1: None, 2: 0, 3: None}
+        assert_commands_name_the_silence(location, kafka.cluster.outside)
         kafka.proxies[2].let_pass()
 
     during(location, strike)
     until_stored(location, 160)
     assert_exactly_once(location, acknowledged)
+
+
+def assert_commands_name_the_silence(location: Bench, addresses: Mapping[int, str]) -> None:
+    """While broker 2 is silent."""
+    problem = f"{addresses[2]} accepts a connection and answers nothing"
+    assert f"KAFKA_BOOTSTRAP_SERVERS: {problem}" in ingest(location, "check", code=1)
+    servers = f"kafka.invalid:9092,{addresses[1]}"
+    elsewhere = replace(location, environ={**location.environ, "KAFKA_BOOTSTRAP_SERVERS": servers})
+    shown = ingest(elsewhere, "check", code=1)
+    assert "kafka.invalid:9092 does not resolve" in shown and problem in shown
+    not_read = "Not read: partitions 1, 3: their leaders do not answer"
+    assert not_read in ingest(location, "dead-letters", "peek", location.stream.name)
+    assert not_read in ingest(location, "stream-from-topic", location.stream.topic)
+
+
+def test_a_question_to_a_broker_that_has_just_become_silent_goes_to_the_other_one(kafka: Kafka) -> None:
+    """The clients are connected to both brokers."""
+    name = f"asked-{uuid.uuid4().hex[:8]}"
+    kafka.cluster.create_topic(name, replicas=ALONE)
+    lead_by_first_replicas(kafka.cluster, name, ALONE)
+    servers = {"bootstrap.servers": ",".join(kafka.cluster.outside.values())}
+    admins = [Admin(servers) for _ in range(10)]
+    topics = [KafkaTopic(admin, name, timeout_seconds=KAFKA_SECONDS) for admin in admins]
+    before = topics[0].identity()
+    for topic in topics:
+        wait_for("both leaders", lambda topic=topic: set(topic.end_offsets(ALL)) == set(ALL))
+    kafka.proxies[2].black_hole()
+    with ThreadPoolExecutor(len(topics)) as pool:
+        assert list(pool.map(answer, topics)) == [before] * len(topics)
+        assert [set(ends) for ends in pool.map(lambda topic: topic.end_offsets(ALL), topics)] == [{0, 2}] * len(topics)
+    for admin in admins:
+        admin.close()
