@@ -8,8 +8,8 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from ..core.background import Background
 from .admin import Admin, group_consumer
-from .background import Background
 
 CommitAnswer = Future[Sequence[TopicPartition]]
 """The committed partitions with their errors, or KafkaException."""

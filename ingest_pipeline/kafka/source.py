@@ -11,11 +11,11 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ..core.background import Background, in_background
 from ..core.clock import SystemClock
 from ..core.errors import IngestError, KafkaUnavailable, TopicMissing
 from ..core.ports import Clock
 from ..core.record import LEDGER_MARK, Chunk, NextOffset, next_offset_or_none
-from .background import Background, in_background
 from .client import consumer_config, open_client, topic_partition
 from .commit_requests import CommitRequests
 from .errors import map_error

@@ -10,13 +10,13 @@ from functools import partial
 from confluent_kafka import IsolationLevel, KafkaError
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
+from ..core.background import Background
 from ..core.backoff import Backoff
 from ..core.errors import DataLoss, IngestError, KafkaUnavailable, NotPermitted, TopicMissing
 from ..core.loss import data_loss
 from ..core.ports import Clock
 from ..core.record import NextOffset
 from ..core.start import unanswered_words
-from .background import Background
 from .errors import is_corrupt, map_error
 from .partition_ends import Partition
 from .topics import EARLIEST, LATEST, KafkaTopics

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
 
+from ..core.background import Background
 from ..core.errors import KafkaUnavailable
 from ..core.ports import Clock
 from ..core.record import NextOffset
 from ..core.start import unanswered_words
-from .background import Background
 from .topics import KafkaTopics
 
 

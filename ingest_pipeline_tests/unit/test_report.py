@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ingest_pipeline.core.background import Background
 from ingest_pipeline.core.errors import IngestError, KafkaUnavailable, NotPermitted, TopicMissing
 from ingest_pipeline.core.progress import MOST, History, LatencyHistogram, Progress
 from ingest_pipeline.core.record import NextOffset, Position
@@ -21,6 +23,7 @@ from ingest_pipeline.orchestration.run.picture import INLINE, picture
 from ingest_pipeline.orchestration.run.report import FIRST_REPORT_SECONDS, Reporter
 from ingest_pipeline.testing import MemoryBroker, MemoryTopic, SettableClock
 from ingest_pipeline_tests.samples import READING, STEADY
+from ingest_pipeline_tests.unit.scripted_kafka import at_once
 
 
 class SilentTopic(MemoryTopic):
@@ -40,6 +43,7 @@ def reporter(
     emitted: list[Any],
     log_seconds: float = 0.0,
     first_report_seconds: float = FIRST_REPORT_SECONDS,
+    background: Background = at_once,
 ) -> Reporter:
     return Reporter(
         stream=READING,
@@ -53,6 +57,7 @@ def reporter(
         row_count=lambda: None,
         log_seconds=log_seconds,
         first_report_seconds=first_report_seconds,
+        background=background,
     )
 
 
@@ -69,6 +74,29 @@ def test_a_broker_that_does_not_tell_the_ends_costs_the_lag_alone(error: IngestE
     report(progress)
     assert len(emitted) == 1
     assert "lag" not in emitted[0].metadata
+
+
+def test_a_report_does_not_wait_for_a_silent_leader() -> None:
+    clock, emitted, questions = SettableClock(), list[Any](), list[tuple[Future[Any], Callable[[], Any]]]()
+
+    def later(question: Callable[[], Any]) -> Future[Any]:
+        questions.append((Future(), question))
+        return questions[-1][0]
+
+    broker = MemoryBroker({"reading": 1})
+    report = reporter(clock, MemoryTopic(broker, "reading"), emitted, background=later)
+    progress = Progress(clock.monotonic(), 1000)
+    progress.to_offsets[0] = 0
+    clock.advance(61)
+    report(progress)
+    report(progress)
+    assert (len(questions), emitted) == (1, [])
+    broker.append("reading", 0, b"{}")
+    ((answer, question),) = questions
+    answer.set_result(question())
+    for _ in range(2):
+        report(progress)
+    assert [event.metadata["lag"].value for event in emitted] == [1]
 
 
 @pytest.mark.parametrize(("log_seconds", "expected"), [(0.0, ["1", "1", "1", "1"]), (10.0, ["1", "3"])])

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from ...core.background import in_background
 from ...core.backoff import Backoff
 from ...core.choices import OnDataLoss, ReportAs
 from ...core.end_reasons import EndReason
@@ -106,6 +107,7 @@ class DrainedStream:
             row_count=lambda: known_row_count(stream_context, log),
             log_seconds=neighbours,
             first_report_seconds=FIRST_REPORT_SECONDS * rarer,
+            background=in_background,
         )
 
     def prepare(self, look: FirstLook | None = None) -> None:

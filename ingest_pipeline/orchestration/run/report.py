@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from ...core.background import Background
 from ...core.errors import IngestError
 from ...core.ledger import Holder
 from ...core.ports import Clock, Topic
 from ...core.progress import Progress
+from ...core.record import NextOffset
 from ...core.start import unanswered_words
 from ...core.stream import Stream
 from ...operations.stream_context import StreamContext
@@ -33,6 +37,7 @@ class Reporter:
         row_count: rows of the table by the ledger's counters, or None if the ledger does not answer.
         log_seconds: minimum interval of the stream's log lines.
         first_report_seconds: time from a new stream's first commit to its first report.
+        background: asks for the lag of an event. The drain does not wait for a silent leader.
     """
 
     def __init__(
@@ -49,10 +54,12 @@ class Reporter:
         row_count: Callable[[], int | None],
         log_seconds: float,
         first_report_seconds: float,
+        background: Background,
     ) -> None:
         self._stream, self._key, self._event, self._emit = stream, key, event, emit
         self._topic, self._clock, self._log = topic, clock, log
-        self._row_count = row_count
+        self._row_count, self._background = row_count, background
+        self._ends: Future[dict[int, NextOffset]] | None = None
         self._unwritten = "superseded" if stream.key else "dropped_by_trigger"
         self._report_seconds, self._first_report_seconds = report_seconds, first_report_seconds
         self._report_at = clock.monotonic() + report_seconds
@@ -79,7 +86,10 @@ class Reporter:
             self._first, self._report_at = False, min(self._report_at, now + self._first_report_seconds)
         if now >= self._report_at:
             self._report_at = now + self._report_seconds
-            self._emit(self._event(asset_key=self._key, metadata=self.metadata(progress)))
+            self._ends = self._background(partial(self._topic.end_offsets, list(progress.to_offsets)))
+        if self._ends is not None and self._ends.done():
+            lag, self._ends = self._lag(progress.to_offsets, self._ends.result), None
+            self._emit(self._event(asset_key=self._key, metadata=self._metadata(progress, lag)))
 
     def log(self, progress: Progress) -> None:
         """Log the commits since the last line, if any."""
@@ -97,8 +107,13 @@ class Reporter:
         }
         self._log.info("committed", extra={"fields": fields})
 
-    def metadata(self, progress: Progress, ended: str | None = None) -> dict[str, Any]:
-        """The metadata of observations and of the materialization. `ended` is the end reason of an ended run."""
+    def metadata(self, progress: Progress, ended: str) -> dict[str, Any]:
+        """The metadata of the materialization. `ended` is the end reason of the run."""
+        positions = progress.to_offsets
+        lag = self._lag(positions, partial(self._topic.end_offsets, list(positions)))
+        return self._metadata(progress, lag) | {"ended": str(ended)}
+
+    def _metadata(self, progress: Progress, lag: int | None) -> dict[str, Any]:
         seconds = max(self._clock.monotonic() - progress.started_at, 1e-9)
         percentiles = {name: progress.latency.percentile_ms(share) for name, share in _PERCENTILES.items()}
         counts: dict[str, Any] = {
@@ -115,7 +130,7 @@ class Reporter:
             "latency_max_ms": round(progress.latency.maximum_ms, 1) if progress.latency.maximum_ms else None,
             "decode_share": round(progress.decode_seconds / seconds, 4),
             "database_share": round(progress.database_seconds / seconds, 4),
-            "lag": self.lag(progress.to_offsets),
+            "lag": lag,
             "dagster/row_count": self._row_count(),
         }
         metadata = {name: value for name, value in counts.items() if value is not None}
@@ -128,17 +143,15 @@ class Reporter:
             )
         if (drawn := picture(progress.history)) is not None:
             metadata["over_time"] = drawn
-        if ended is not None:
-            metadata["ended"] = str(ended)
         return metadata
 
-    def lag(self, positions: Mapping[int, int]) -> int | None:
+    def _lag(self, positions: Mapping[int, int], end_offsets: Callable[[], Mapping[int, NextOffset]]) -> int | None:
         """Records between the positions and the ends. None if Kafka or a partition's leader does not answer, or if the
         topic is missing: a report never ends a run."""
         if not positions:
             return None
         try:
-            ends = self._topic.end_offsets(list(positions))
+            ends = end_offsets()
         except IngestError as error:
             self._log.warning("lag is not known: %s", error)
             return None
