@@ -1,21 +1,16 @@
 """One topic into several tables, by the value of a field."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from .choices import Others
 from .errors import SettingsError
 from .fields import is_struct
-from .formats import Json, JsonSchema
-
-if TYPE_CHECKING:
-    from .stream import Stream
+from .formats import Format, Json, JsonSchema
 
 
 @dataclass(frozen=True)
@@ -33,45 +28,48 @@ class Route:
     tables: Mapping[str, str | tuple[str, type[msgspec.Struct]]] = dataclasses.field(hash=False)
     others: str = Others.DEAD_LETTER
 
-    def streams(self, stream: Stream) -> tuple[Stream, ...]:
-        """The stream once for each table, as if it had only this table. Raises SettingsError."""
-        events = dict(self.targets(stream))
-        return tuple(replace(stream, route=None, table=table, event=event) for table, event in events.items())
+    def targets(self, table: str, event: type[msgspec.Struct]) -> list[tuple[str, type[msgspec.Struct]]]:
+        """(table, Struct) of each text and of all others. The arguments are the stream's."""
+        named = [target if isinstance(target, tuple) else (target, event) for target in self.tables.values()]
+        return [*named, (table, event)] if self.others == Others.TABLE else named
 
-    def numbers(self, stream: Stream) -> dict[str, int]:
-        """Text → index in `stream.tables`."""
-        tables = [table.table for table in stream.tables]
+    def numbers(self, tables: Sequence[str]) -> dict[str, int]:
+        """Text → index of its table in `tables`."""
         return {text: tables.index(_table(target)) for text, target in self.tables.items()}
 
-    def definition(self, stream: Stream) -> tuple[object, ...]:
-        tables = [table.definition() for table in stream.tables]
-        return self.field, str(self.others), self.numbers(stream), tables
 
-    def targets(self, stream: Stream) -> list[tuple[str, type[msgspec.Struct]]]:
-        """(table, Struct) of each text and of all others."""
-        named = [target if isinstance(target, tuple) else (target, stream.event) for target in self.tables.values()]
-        return [*named, (stream.table, stream.event)] if self.others == Others.TABLE else named
+def check_route(
+    route: Route,
+    table: str,
+    event: type[msgspec.Struct],
+    *,
+    has_own_table: bool,
+    record_format: Format,
+    of_one_table: Mapping[str, object],
+) -> None:
+    """Raises SettingsError with the reason, which does not name the stream.
 
-
-def check_route(route: Route, stream: Stream) -> None:
-    """Raises SettingsError with the reason, which does not name the stream."""
+    Args:
+        has_own_table: the stream names a table.
+        of_one_table: option → its value, for options of a stream with one table.
+    """
     for text, target in route.tables.items():
-        named = target if isinstance(target, tuple) else (target, stream.event)
+        named = target if isinstance(target, tuple) else (target, event)
         if not isinstance(text, str) or len(named) != 2 or not isinstance(named[0], str) or not is_struct(named[1]):
             raise SettingsError(f"route: {text!r} does not lead to a table or to (table, Struct)")
-    targets = set(route.targets(stream))
-    if len(targets) > len({table for table, _ in targets}):
+    targets = set(route.targets(table, event))
+    if len(targets) > len({name for name, _ in targets}):
         raise SettingsError("route gives a table two Structs")
     if not route.field or not route.tables:
         raise SettingsError("route needs a field and at least one table")
     if route.others not in set(Others):
         raise SettingsError(f"route: others is one of {', '.join(map(repr, map(str, Others)))}")
-    if route.others != Others.TABLE and stream.table != stream.name:
-        raise SettingsError(f'table {stream.table!r} gets no record of the route: leave it out, or others="table"')
-    if not isinstance(stream.format, Json | JsonSchema):
-        raise SettingsError(f"route reads a field of JSON, and the format is {stream.format}")
-    for option in ("key", "many"):
-        if getattr(stream, option):
+    if route.others != Others.TABLE and has_own_table:
+        raise SettingsError(f'table {table!r} gets no record of the route: leave it out, or others="table"')
+    if not isinstance(record_format, Json | JsonSchema):
+        raise SettingsError(f"route reads a field of JSON, and the format is {record_format}")
+    for option, value in of_one_table.items():
+        if value:
             raise SettingsError(f"{option} is for a stream with one table, and route names several")
 
 

@@ -20,7 +20,8 @@ class RoutedDecoder:
     """Reads a record's route, and decodes the record with the decoder of its table. `decoders`: of `stream.tables`."""
 
     def __init__(self, stream: Stream, route: Route, decoders: Sequence[RecordDecoder]) -> None:
-        self._decoders, self._numbers, self._others = decoders, route.numbers(stream), route.others
+        self._decoders, self._others = decoders, route.others
+        self._numbers = route.numbers([table.table for table in stream.tables])
         self._path = f"$.{route.field}"
         self._read_text, self._read_any = (_reader(route.field, kind) for kind in (str | None, Any))
 

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -142,7 +142,10 @@ class Stream:
     @cached_property
     def tables(self) -> tuple[Stream, ...]:
         """The stream itself. With a route, the stream once for each table, as if it had only this table."""
-        return (self,) if self.route is None else self.route.streams(self)
+        if self.route is None:
+            return (self,)
+        events = dict(self.route.targets(self.table, self.event))
+        return tuple(replace(self, route=None, table=table, event=event) for table, event in events.items())
 
     @property
     def topic_asset_name(self) -> str:
@@ -239,7 +242,9 @@ class Stream:
         if self.topic_column:
             added.append(f"topic in {self.topic_column}")
         if self.route is not None:
-            added.append(self.route.definition(self))
+            numbers = self.route.numbers([table.table for table in self.tables])
+            tables = [table.definition() for table in self.tables]
+            added.append((self.route.field, str(self.route.others), numbers, tables))
         if self.job != self.name:
             added.append(f"job {self.job}")
         text = repr((self.name, self.topic, self.table, shape, *added, self._meaning, extra))
@@ -273,6 +278,13 @@ class Stream:
             options = ("on_conflict", "only_newer", "deletes", "many", "key_column")
             check_key(self.key, self.row_columns, **{name: getattr(self, name) for name in options})
             if self.route is not None:
-                check_route(self.route, self)
+                check_route(
+                    self.route,
+                    self.table,
+                    self.event,
+                    has_own_table=self.table != self.name,
+                    record_format=self.format,
+                    of_one_table={"key": self.key, "many": self.many},
+                )
         except SettingsError as error:
             raise SettingsError(f"stream {self.name}: {error.message}") from None
