@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 import psutil
 import psycopg
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
 from ingest_pipeline.cli.progress import progress
 from ingest_pipeline.core.decode import JsonDecoder
-from ingest_pipeline.core.record import Message, NextOffset, TopicIdentity
+from ingest_pipeline.core.record import NextOffset, TopicIdentity
 from ingest_pipeline.core.rows import DEFAULT_RULES, decode_batch
 from ingest_pipeline.core.stream import Stream
 from ingest_pipeline.local.postgres import EmbeddedPostgres
@@ -27,12 +28,12 @@ from ingest_pipeline.postgres.session import PostgresLedgerSession
 from ingest_pipeline.postgres.sql import Schemas
 from ingest_pipeline.postgres.writing_connection import PostgresWritingConnection
 from ingest_pipeline.settings.database_url import sqlalchemy_url
-from ingest_pipeline.testing.log import MemoryMessage
 
 from . import document
 from .effort import Effort
 from .system import System
 
+_CREATED = (TIMESTAMP_CREATE_TIME, 1_700_000_000_000)
 BATCH, KEYS, ROUNDS = 10_000, 1_000_000, 30
 INSERT, UPSERT, NEWER = "plain insert", "upsert", "upsert with only_newer"
 EXECUTEMANY = "upsert, `WRITE_METHOD=executemany`"
@@ -85,8 +86,8 @@ class Design:
 
     def write(self, devices: Sequence[int]) -> None:
         """Decode and commit a record of each device."""
-        messages: list[Message] = [
-            MemoryMessage(0, self._next + i, 0, _value(device), timestamp_ms=1_700_000_000_000)
+        messages = [
+            Message(partition=0, offset=self._next + i, value=_value(device), timestamp=_CREATED)
             for i, device in enumerate(devices)
         ]
         self._next += len(messages)
