@@ -110,20 +110,20 @@ class DrainedStream:
             background=in_background,
         )
 
-    def prepare(self, look: FirstLook | None = None) -> None:
+    def prepare(self, look: FirstLook | None = None, retry_seconds: float = BEGIN_SECONDS) -> None:
         """Prepare tables and positions for the beginning of a run. An error sets the stream aside, and so does a pause
         where several streams share the run."""
         try:
-            self.opening = self._reopen(look) if self._neighbours else self._open()
+            self.opening = self._reopen(look, retry_seconds) if self._neighbours else self._open(look, retry_seconds)
         except IngestError as error:
             self.refusal = error
 
-    def _open(self, look: FirstLook | None = None) -> Opening:
+    def _open(self, look: FirstLook | None, retry_seconds: float) -> Opening:
         """A server without an answer yet, for example a new group coordinator, is asked again. A partition whose leader
         does not answer may get no position."""
         clients, topic, ledger = self._clients, self.stream_context.topic, self.stream_context.ledger
         policy = clients.start_policy(self.stream_context.stream)
-        backoff = Backoff(clients.clock, min(BEGIN_SECONDS, self.stream_context.job_settings.retry_seconds), self._stop)
+        backoff = Backoff(clients.clock, min(retry_seconds, self.stream_context.job_settings.retry_seconds), self._stop)
         while True:
             try:
                 if look is None:
@@ -150,9 +150,9 @@ class DrainedStream:
                 look = None
                 backoff.wait(fault)
 
-    def _reopen(self, look: FirstLook | None = None) -> Opening | None:
+    def _reopen(self, look: FirstLook | None = None, retry_seconds: float = BEGIN_SECONDS) -> Opening | None:
         state = self.stream_context.ledger.state() if look is None else look.ledger.state
-        return None if state.paused else self._open(look)
+        return None if state.paused else self._open(look, retry_seconds)
 
     def connect(
         self, connection: WritingConnection, source: Source, by_hand: bool, observe: Callable[[], None]

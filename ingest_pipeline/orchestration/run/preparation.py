@@ -11,7 +11,7 @@ from ...core.ledger_ports import WritingConnection
 from ...core.record import TopicIdentity
 from ...core.start import FirstLook
 from ...operations.stream_context import StreamContext
-from .drained_stream import DrainedStream
+from .drained_stream import BEGIN_SECONDS, DrainedStream
 
 TOGETHER = 16
 """Streams prepared between two signs of life of the run's session."""
@@ -30,8 +30,15 @@ def prepare(
     with suppress(IngestError):
         connection = connect()
     looks = _first_looks([stream.stream_context for stream in streams])
+    clock = streams[0].stream_context.clients.clock
+    retries_end_at = clock.monotonic() + BEGIN_SECONDS
+
+    def prepare_one(stream: DrainedStream) -> None:
+        """The retries share their time, because the streams that are ready wait for all others."""
+        stream.prepare(looks.get(stream.name), max(0.0, retries_end_at - clock.monotonic()))
+
     for first in range(0, len(streams), TOGETHER):
-        list(executor.map(lambda stream: stream.prepare(looks.get(stream.name)), streams[first : first + TOGETHER]))
+        list(executor.map(prepare_one, streams[first : first + TOGETHER]))
         try:
             if connection is not None:
                 connection.heartbeat()
