@@ -6,8 +6,6 @@ Each drains one topic in a process of its own and prints a line of JSON: (monoto
 most resident memory.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import resource

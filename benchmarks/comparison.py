@@ -1,7 +1,5 @@
 """The scenarios of docs/comparison.md on this pipeline: three bad records, and a `kill -9` with a restart."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

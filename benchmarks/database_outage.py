@@ -1,7 +1,5 @@
 """Memory of a run: with a backlog, with large records, and while PostgreSQL does not answer."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial

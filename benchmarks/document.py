@@ -1,7 +1,5 @@
 """docs/benchmarks.md and docs/scaling.md: a section for each measurement, replaced when it is measured again."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence

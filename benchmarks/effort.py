@@ -1,7 +1,5 @@
 """How much a measurement measures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

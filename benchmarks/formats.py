@@ -1,7 +1,5 @@
 """CPU of a run a record, for one event of five fields in each format."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The cost of idle streams, beside sensors that only skip, and of streams with little traffic."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A code location of IDLE_STREAMS streams in IDLE_JOBS jobs, or of as many sensors that only skip."""
 
-from __future__ import annotations
-
 import os
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Rows that only the database refuses, identified by the line that COPY names or by halving the batch."""
 
-from __future__ import annotations
-
 import random
 import time
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """`kill -9` of sensor-launched runs while they drain, and what the tables hold afterwards."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """A hundred streams in one job, and a thousand in four: first rows, latency, CPU, memory and sessions."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How Dagster's storage grows with many streams in one job."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Loads of many streams: producers, `dagster dev`, and the latency of the rows."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The latency of many streams while three of them are in trouble."""
 
-from __future__ import annotations
-
 import time
 
 import click

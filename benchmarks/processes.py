@@ -1,7 +1,5 @@
 """What /proc says about processes: CPU and memory."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`make bench-quick`: the ratio to the plain asyncio design, in a minute. Exit code 1 when the ratio is too small."""
 
-from __future__ import annotations
-
 import multiprocessing
 import sys
 import tempfile

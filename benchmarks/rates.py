@@ -1,7 +1,5 @@
 """From counts over time to a rate: the same rule for every design that is compared."""
 
-from __future__ import annotations
-
 import statistics
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence

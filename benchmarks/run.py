@@ -1,7 +1,5 @@
 """`make bench`: measure, print, and write docs/benchmarks.md."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rows a second against shards, what a shard and a million rows cost, and a topic of 1,000 partitions."""
 
-from __future__ import annotations
-
 import os
 import statistics
 import time

@@ -1,7 +1,5 @@
 """One stream, one process: rows a second against what its records and its batches look like."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """How Dagster's storage grows in SQLite and in PostgreSQL while two streams are drained."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

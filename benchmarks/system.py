@@ -1,7 +1,5 @@
 """A whole system for one measurement: real Kafka, real PostgreSQL, `dagster dev` in a folder of its own."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

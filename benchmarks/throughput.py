@@ -1,7 +1,5 @@
 """One backlog, drained by several designs one after the other on the same servers: rates, CPU a row, memory."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

@@ -1,7 +1,5 @@
 """Upserts into a table of a million keys, beside plain inserts, the plainest SQL and one statement for each row."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Declares streams to the commands of a test, as INGEST_STREAMS does."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from types import ModuleType

@@ -1,7 +1,5 @@
 """The `ingest …` lines of README and docs/ as words, and their check by click."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

@@ -3,8 +3,6 @@
 The oracle compares stored values with this reader. The module calls neither datetime's nor the product's parsers.
 """
 
-from __future__ import annotations
-
 import re
 
 TIMES = [

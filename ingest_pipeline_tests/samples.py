@@ -1,7 +1,5 @@
 """A small stream, its records and batches, for tests of the loop and the ledger."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any

@@ -3,8 +3,6 @@
 ``--stand-ins`` takes images from Debian's packages where no image can be pulled.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

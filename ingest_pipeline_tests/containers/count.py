@@ -1,7 +1,5 @@
 """What the containers have stored, by SQL and by the topics' ends."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from confluent_kafka import Consumer, TopicPartition

@@ -3,8 +3,6 @@
 They take the settings that docker-compose.yml gives to the vendors' images, and no others.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

@@ -1,7 +1,5 @@
 """A keyed stream on the in-memory ledger and on PostgreSQL, written by COPY and by executemany."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any

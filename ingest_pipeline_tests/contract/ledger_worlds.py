@@ -1,7 +1,5 @@
 """The stream of readings on the ledgers that one contract suite runs on."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace

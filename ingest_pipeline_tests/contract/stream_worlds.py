@@ -1,7 +1,5 @@
 """One stream on the in-memory ledger and on PostgreSQL, written by COPY and by executemany."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Key, headers, undeclared fields: the same row whether it is stored at once, redriven or replayed."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterator

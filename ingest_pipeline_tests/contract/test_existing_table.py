@@ -1,7 +1,5 @@
 """A table without our columns: the ledger alone keeps exactly once, in memory and in PostgreSQL."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A keyed table: upserts, older versions, deletions and refused rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import nullcontext
 

@@ -1,7 +1,5 @@
 """Random batches of a keyed stream against a dict that is changed record by record."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What core.ledger_ports.Ledger promises, of the real ledger and of the in-memory one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """The dead-letter limit, and going on after a loss: of the real ledger and of the in-memory one."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Who owns partitions, who is told, and who is fenced: of the real ledger and of the in-memory one."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace

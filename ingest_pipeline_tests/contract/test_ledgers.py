@@ -1,7 +1,5 @@
 """What core.ledger_ports.Ledgers promises, of PostgreSQL and in memory: several ledgers, read together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Records of several events, on the in-memory ledger and on PostgreSQL by both ways of writing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import msgspec

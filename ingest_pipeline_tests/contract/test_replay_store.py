@@ -1,7 +1,5 @@
 """What a replay stores and what a redrive does: the real ones and the in-memory ones, by the same words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

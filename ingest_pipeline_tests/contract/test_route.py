@@ -1,7 +1,5 @@
 """One topic into several tables, on the in-memory ledger and on PostgreSQL by both ways of writing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

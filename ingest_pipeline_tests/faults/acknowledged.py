@@ -1,7 +1,5 @@
 """Compares the records that the brokers acknowledged with the rows in PostgreSQL, by plain SQL."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection
 

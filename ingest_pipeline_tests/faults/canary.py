@@ -1,7 +1,5 @@
 """Puts a canary word into all secrets and payloads, and searches everything that a run leaves behind for it."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

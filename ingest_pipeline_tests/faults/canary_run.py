@@ -1,7 +1,5 @@
 """Runs and commands in a child process, with all output in a file."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

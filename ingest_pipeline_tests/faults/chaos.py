@@ -6,8 +6,6 @@ The seed chooses the faults, their order and their lengths. What a fault hits de
 only if everything held.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import shutil

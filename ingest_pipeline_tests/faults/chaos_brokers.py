@@ -1,7 +1,5 @@
 """The faults of a chaos run with three brokers, replication factor 3 and min.insync.replicas 2."""
 
-from __future__ import annotations
-
 import random
 import time
 

@@ -1,7 +1,5 @@
 """The faults of a chaos run that hit Dagster and its runs. chaos_servers.py has the faults of the servers."""
 
-from __future__ import annotations
-
 import random
 import signal
 import time

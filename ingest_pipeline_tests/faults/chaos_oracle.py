@@ -1,7 +1,5 @@
 """The checks at the end of a chaos run: Kafka's records compared with PostgreSQL's, one by one."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """The faults of PostgreSQL and of the network between PostgreSQL and its clients."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

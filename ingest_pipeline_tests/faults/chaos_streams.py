@@ -1,7 +1,5 @@
 """The faults of a single stream of a shared job. The records of all other streams arrive during the fault."""
 
-from __future__ import annotations
-
 import os
 import random
 import subprocess

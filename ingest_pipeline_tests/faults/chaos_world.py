@@ -1,7 +1,5 @@
 """The system under a chaos run: its own Kafka, PostgreSQL behind a proxy, and Dagster."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection
 from contextlib import ExitStack

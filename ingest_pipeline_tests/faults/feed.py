@@ -3,8 +3,6 @@
 The number is the record's key, so that Kafka and PostgreSQL can be compared record by record.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta

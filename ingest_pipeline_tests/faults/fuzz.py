@@ -3,8 +3,6 @@
 Needs Kafka and PostgreSQL as the tests do. The last line gives the result. The exit code is 0 only without problems.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Ways to damage a valid record, and the key, headers and timestamp beside the value."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable, Iterable

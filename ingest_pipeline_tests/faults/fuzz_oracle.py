@@ -1,7 +1,5 @@
 """Works out the expected row from the record's bytes, with Python's library and the timestamps of iso_times.py."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Generates malformed records with one seeded generator."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable

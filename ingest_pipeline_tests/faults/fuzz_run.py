@@ -1,7 +1,5 @@
 """A run to the end of a topic in a child process, so that a crash ends nothing else."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import fields

@@ -3,8 +3,6 @@
 The test wraps the steps from outside, in the process that will die. The product has no switch for this.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Five streams with a draining run each, at default settings. A test can stop each run at a chosen point."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Producers that write to the topics during faults, and lists of acknowledged records."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import threading

@@ -4,8 +4,6 @@ them.
 The producer calls the C functions of the loaded client library.
 """
 
-from __future__ import annotations
-
 import ctypes
 from typing import Any, Self
 

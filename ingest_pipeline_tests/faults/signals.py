@@ -1,7 +1,5 @@
 """Signals to the processes of a run, and the holders of file locks (Linux only)."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -2,8 +2,6 @@
 does not restart a dead code server.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

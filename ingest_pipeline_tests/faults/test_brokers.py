@@ -2,8 +2,6 @@
 and the stream reads the partitions of the other broker meanwhile.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -1,7 +1,5 @@
 """No secret and no payload appears in Dagster's storage, in logs, in exceptions or in `ps`."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Parts of chaos, and one run on three brokers. CI runs `make chaos`."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

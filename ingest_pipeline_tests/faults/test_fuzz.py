@@ -1,7 +1,5 @@
 """A short `make fuzz` with one seed, and proof that the oracle can fail."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs of a keyed stream with deletions are killed at every step. The table has the last record of every key."""
 
-from __future__ import annotations
-
 import json
 import random
 import uuid

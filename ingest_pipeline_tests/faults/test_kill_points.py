@@ -1,7 +1,5 @@
 """A run killed at any step, and a second run after it, leave the same result as one undisturbed run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 A time-out of PostgreSQL takes half a minute, so all runs lose contact at the same time.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The proxy's verbs, as a client of an echo server sees them."""
 
-from __future__ import annotations
-
 import socket
 import socketserver
 import threading

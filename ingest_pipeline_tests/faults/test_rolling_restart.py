@@ -1,7 +1,5 @@
 """Three brokers restart in turn and leaders are elected, while records are written and drained."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import uuid

@@ -1,7 +1,5 @@
 """Header names outside UTF-8, written by a real client, make a dead letter, and the process survives."""
 
-from __future__ import annotations
-
 import multiprocessing
 
 import pytest

@@ -1,7 +1,5 @@
 """A begun stream in a real PostgreSQL, with ledger, table and plain queries."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Sequence

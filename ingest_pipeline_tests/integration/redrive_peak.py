@@ -3,8 +3,6 @@
 python -m ingest_pipeline_tests.integration.redrive_peak DATABASE_URL COUNT
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

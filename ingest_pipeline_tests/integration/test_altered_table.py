@@ -1,7 +1,5 @@
 """A table is altered between two batches of a running stream, or during a batch."""
 
-from __future__ import annotations
-
 import threading
 import uuid
 from collections.abc import Iterator

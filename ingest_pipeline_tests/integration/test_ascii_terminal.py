@@ -1,7 +1,5 @@
 """The commands on a terminal that knows ASCII only, and the SQL of `ingest schema`."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

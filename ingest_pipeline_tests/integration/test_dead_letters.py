@@ -1,7 +1,5 @@
 """Redrive on a real PostgreSQL, and the commands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

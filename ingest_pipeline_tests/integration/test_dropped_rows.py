@@ -1,7 +1,5 @@
 """Rows that a trigger drops or moves are counted correctly, and tables that a crash would empty are refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any

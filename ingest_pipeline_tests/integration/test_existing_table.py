@@ -1,7 +1,5 @@
 """Streams into a table that exists: no column of ours, types that are converted, and refusals by name."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

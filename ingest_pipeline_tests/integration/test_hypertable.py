@@ -1,7 +1,5 @@
 """The steps in docs/tables.md to a hypertable, with a function in place of TimescaleDB's."""
 
-from __future__ import annotations
-
 import json
 import re
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The clusters under other tests: they survive the loss of a broker, and the broker returns with its records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """A real Kafka with TLS and logins: each fault has a line of its own in `ingest check`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

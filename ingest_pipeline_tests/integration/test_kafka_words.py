@@ -1,7 +1,5 @@
 """Messages about trouble with Kafka: unresolvable advertised addresses, TLS on one side only, a group in use."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import subprocess

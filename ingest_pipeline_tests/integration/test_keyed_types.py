@@ -1,7 +1,5 @@
 """Keys of several columns and types, in a table that was made by hand."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Iterator

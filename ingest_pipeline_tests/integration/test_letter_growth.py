@@ -1,7 +1,5 @@
 """With many settled dead letters, statements read only open letters, and old settled letters are deleted."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """`ingest migrate` on large or busy tables: no statement is cut short, and a message names the lock's holder."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 

@@ -1,7 +1,5 @@
 """`ingest migrate --dry-run` prints what `ingest migrate` does, and what it leaves to people."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Event tables partitioned by hand, whose partitions have keys of other names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 

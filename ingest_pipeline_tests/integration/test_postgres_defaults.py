@@ -2,8 +2,6 @@
 names defaults that cannot work.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A waiting run ends an owner without signs of life. An owner that makes progress, however slow, keeps its session."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Exactly the refused records become dead letters. All others are stored, in order, and counted."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from datetime import datetime

@@ -1,7 +1,5 @@
 """jsonb holds every number as sent, digit by digit, on every way into the table."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Names of tables, columns and schemas are quoted as identifiers everywhere."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 

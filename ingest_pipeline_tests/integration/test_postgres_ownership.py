@@ -1,7 +1,5 @@
 """Sessions that own partitions: how others see them, how they end, and who may take over."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,7 +1,5 @@
 """PgBouncer in front of PostgreSQL: session mode serves a run, and the other modes are refused by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 

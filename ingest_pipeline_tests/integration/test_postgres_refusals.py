@@ -1,7 +1,5 @@
 """PostgreSQL refuses a session: each reason has its own message with a way out."""
 
-from __future__ import annotations
-
 import os
 import signal
 import uuid

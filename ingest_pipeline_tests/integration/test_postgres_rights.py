@@ -1,7 +1,5 @@
 """The printed GRANTs are enough for a role, and a missing right is named with the statement that grants it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

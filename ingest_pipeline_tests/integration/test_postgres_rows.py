@@ -1,7 +1,5 @@
 """COPY and executemany store the same rows of all field types, singly and in batches."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables are created, extended, and compared with their declarations. Nothing else about a table changes."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """A real PostgreSQL with certificates: each fault has a message of its own, and costs few connections."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

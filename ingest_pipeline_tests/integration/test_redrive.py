@@ -1,7 +1,5 @@
 """Redrive interrupted, filtered, and in two processes at once. A letter and its row change together, once."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

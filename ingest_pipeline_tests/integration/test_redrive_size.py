@@ -1,7 +1,5 @@
 """Redrive of large letters and into slow tables: bounded by bytes, and never cut short by its size."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

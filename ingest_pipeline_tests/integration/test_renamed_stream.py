@@ -1,7 +1,5 @@
 """A renamed stream that keeps its table does not store its rows a second time."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import replace

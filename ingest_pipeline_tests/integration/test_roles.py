@@ -1,7 +1,5 @@
 """Each role works with the printed rights, and a right taken away is one line of `ingest check`."""
 
-from __future__ import annotations
-
 import pytest
 
 from ingest_pipeline.core.errors import NotPermitted

@@ -1,7 +1,5 @@
 """The tables of a route, and a table of several topics, in a real PostgreSQL: names, rights, migrations, partitions."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any

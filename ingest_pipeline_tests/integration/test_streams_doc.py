@@ -1,7 +1,5 @@
 """The example in docs/streams.md: stream, record and row, exactly as printed there."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

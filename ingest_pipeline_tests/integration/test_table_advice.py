@@ -1,7 +1,5 @@
 """Where `ingest migrate` refuses a table, the message has the statement that helps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Tables partitioned by event_time: made ahead, dropped after keep, and each record stored once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

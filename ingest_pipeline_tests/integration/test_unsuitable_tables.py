@@ -1,7 +1,5 @@
 """Tables on which a run would fail, or store other values, are refused with a way out that works."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """One code location in this process, on its own topics, database and Dagster instance."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

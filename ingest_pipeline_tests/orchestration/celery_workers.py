@@ -1,7 +1,5 @@
 """`dagster dev` whose runs start on Celery workers of this machine."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """`ingest …` on a bench's streams and settings, in this process and with the rights of an operator."""
 
-from __future__ import annotations
-
 import signal
 
 import pytest

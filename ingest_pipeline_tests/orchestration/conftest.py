@@ -1,7 +1,5 @@
 """`make_bench` makes code locations in this process."""
 
-from __future__ import annotations
-
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence

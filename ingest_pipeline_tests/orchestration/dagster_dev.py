@@ -1,7 +1,5 @@
 """A real `dagster dev` in a folder of its own, and questions to it over HTTP."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 tini -g sends a container's signal to the process group of its child, in which the runs are too.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A sensor's run in a process of its own, to be killed: a fork of a server that has imported everything."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A whole deployment on real servers, and what status, healthz, alerts and checks say about it at the same moment."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

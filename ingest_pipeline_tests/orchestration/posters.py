@@ -1,7 +1,5 @@
 """The two processes that post alerts, and what happens to them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ Dagster reads its hundred migration files for every instance and every run, and 
 event. Both took half the time of the tests that run jobs.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Records for the tests of runs, and a producer that knows they have arrived."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 It ends a run as Celery's launcher does: by a signal alone, without a report to Dagster.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """`ingest accept-loss` beside runs that live, and for one of two lost partitions."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

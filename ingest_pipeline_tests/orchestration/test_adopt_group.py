@@ -1,7 +1,5 @@
 """ADOPT_GROUP on a real Kafka: what `ingest check` says before the first run, and what that run does."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

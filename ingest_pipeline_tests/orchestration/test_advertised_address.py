@@ -1,7 +1,5 @@
 """The settings lead to a broker, and the broker tells clients an address that does not resolve here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Alerts: what is posted to a real HTTP server, when, and by which process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """Somebody alters the table of a stream while its run drains, or while it is paused with a batch in hand."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

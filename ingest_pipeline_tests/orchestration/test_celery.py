@@ -1,7 +1,5 @@
 """Runs on Celery workers with a real Redis: a worker is killed in mid-drain, and another one is stopped."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Asset checks and `ingest status`: what they say when all is well, and when it is not."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

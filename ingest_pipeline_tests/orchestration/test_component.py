@@ -1,7 +1,5 @@
 """The Component KafkaToPostgres, loaded by Dagster itself: the example project, faults in YAML, and the tool `dg`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A record batch that is damaged on the broker's disk: it is named, and an operator gets the stream past it."""
 
-from __future__ import annotations
-
 import re
 import struct
 import uuid

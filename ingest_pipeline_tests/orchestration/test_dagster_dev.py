@@ -3,8 +3,6 @@
 A batch of temperatures closes at 500 records or after a minute, so that what a stopped run has in hand is seen.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

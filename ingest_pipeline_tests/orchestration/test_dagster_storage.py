@@ -1,7 +1,5 @@
 """Dagster's storage in SQLite and in PostgreSQL: `ingest check` writes to it, and maintenance keeps it small."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable, Iterator

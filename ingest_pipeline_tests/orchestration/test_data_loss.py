@@ -1,7 +1,5 @@
 """What Kafka lost before it was read: the stream stands still, says so, and goes on when somebody accepts it."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress

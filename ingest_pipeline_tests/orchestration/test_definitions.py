@@ -1,7 +1,5 @@
 """Definitions as Dagster loads them: without an environment, without heavy imports, into anybody's project."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What README and docs/ have people type runs: the commands that end by themselves, and the SQL."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A database of an earlier state: what runs, checks and `ingest status` say, and what is stored."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from urllib.parse import urlsplit
 

@@ -1,7 +1,5 @@
 """Whole runs into a table that exists, whose owner changes it while the run writes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import msgspec

@@ -3,8 +3,6 @@
 The last lines of the output are the table: what each of them said, and after how many seconds.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time

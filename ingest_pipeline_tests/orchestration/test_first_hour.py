@@ -3,8 +3,6 @@
 The last lines of the output are the seconds that each step took.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ Every offset is one row, one dead letter with the bytes that were sent, or one s
 row that was sent. The expected rows are the values before the serializer, so that no decoder judges itself.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A keyed stream in whole runs, on real Kafka and PostgreSQL: change events, commands and checks."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

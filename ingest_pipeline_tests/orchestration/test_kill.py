@@ -1,7 +1,5 @@
 """`kill -9` of draining runs, 20 times in a row: nothing lost, nothing twice, and no position ever goes back."""
 
-from __future__ import annotations
-
 import random
 import signal
 import time

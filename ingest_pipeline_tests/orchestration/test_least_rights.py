@@ -1,7 +1,5 @@
 """The pipeline runs as a writer, and a reader sees its status."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Too many refused records: the run stops, the sensor backs off and says why, an operator lets them pass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """The job `maintenance` on a real ledger: settled dead letters of this code location's streams go when they are old."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

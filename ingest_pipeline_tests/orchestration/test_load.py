@@ -1,7 +1,5 @@
 """`ingest load` stores the lines of files as records are stored, and each line once."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

@@ -1,7 +1,5 @@
 """A run's log lines: the same fields in both forms, named as the metrics are."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections import Counter

@@ -1,7 +1,5 @@
 """What the daily job deletes and keeps, on a real instance with its files on disk."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`ingest metrics` as a process, scraped over HTTP: what it says is what ledger and broker hold."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Observations of a topic by its stream's sensor, on real Kafka and PostgreSQL."""
 
-from __future__ import annotations
-
 import uuid
 from collections import Counter
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A stream that was read uncommitted is read committed from now on, while a transaction is open."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

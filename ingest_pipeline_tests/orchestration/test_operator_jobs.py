@@ -1,7 +1,5 @@
 """The jobs of Dagster's UI: each only looks unless its config says otherwise, and then it acts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

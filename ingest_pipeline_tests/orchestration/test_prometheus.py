@@ -1,7 +1,5 @@
 """The files of deploy/: each query of dashboard and alert rules, against the real endpoint, in a real Prometheus."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Replay and redrive by CLI and by job, on real Kafka and PostgreSQL, while a drain is alive."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import closing

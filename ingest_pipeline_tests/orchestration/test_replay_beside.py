@@ -1,7 +1,5 @@
 """Replay beside a drain that stores, and beside a redrive of the same range, on real Kafka and PostgreSQL."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

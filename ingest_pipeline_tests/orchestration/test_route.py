@@ -1,7 +1,5 @@
 """One topic into several tables, and several topics into one table, in whole runs on real Kafka and PostgreSQL."""
 
-from __future__ import annotations
-
 import json
 import random
 import signal

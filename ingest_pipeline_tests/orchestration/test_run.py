@@ -1,7 +1,5 @@
 """Runs in this process, on a real Dagster instance, Kafka and PostgreSQL: how they end and what they report."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Callable

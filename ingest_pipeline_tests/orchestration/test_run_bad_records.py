@@ -1,7 +1,5 @@
 """A bad record of any kind costs one record: a dead letter with all that is needed to try again."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from typing import NamedTuple

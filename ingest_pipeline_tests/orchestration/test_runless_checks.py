@@ -1,7 +1,5 @@
 """The sensor reports a check's change once while the stream has no run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

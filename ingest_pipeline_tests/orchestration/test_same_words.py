@@ -1,7 +1,5 @@
 """`ingest status --json`, `/status`, `/metrics` and `/healthz` say the same of every stream and partition."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Records in a schema registry's wire format, with a real registry, real Kafka and real PostgreSQL."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Ticks of a real sensor against real Kafka and PostgreSQL."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Why sensors do not look, when Dagster's storage does not answer either."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Runs that drain several streams of one job, on real Kafka and PostgreSQL."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Mapping

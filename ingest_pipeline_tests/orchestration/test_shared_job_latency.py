@@ -1,7 +1,5 @@
 """The trouble of one stream leaves the latency of the others alone, on real Kafka and PostgreSQL."""
 
-from __future__ import annotations
-
 import statistics
 import threading
 import time

@@ -1,7 +1,5 @@
 """One sensor for several streams, against real Kafka and PostgreSQL."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace

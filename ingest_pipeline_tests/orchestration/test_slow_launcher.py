@@ -1,7 +1,5 @@
 """A real Dagster whose runs start late: one launch, one successor in time before the owner's age, and Terminate."""
 
-from __future__ import annotations
-
 import uuid
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`ingest status`: rates, owners and refused records of each partition."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

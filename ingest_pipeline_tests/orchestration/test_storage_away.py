@@ -1,7 +1,5 @@
 """Dagster's own storage is full, locked or away while a run drains: rows go on, and reports come later."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

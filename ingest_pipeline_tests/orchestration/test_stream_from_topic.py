@@ -1,7 +1,5 @@
 """What `ingest stream-from-topic` prints drains its topic without a dead letter, on real servers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

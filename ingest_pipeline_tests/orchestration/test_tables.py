@@ -1,7 +1,5 @@
 """`ingest tail`, `ingest schema` and `ingest status --watch` on real rows."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

@@ -1,7 +1,5 @@
 """Alerts of two processes: a real HTTP server gets each message once, as long as that can be known."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A server that takes the messages of alerts."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

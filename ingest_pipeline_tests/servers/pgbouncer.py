@@ -1,7 +1,5 @@
 """A real PgBouncer on 127.0.0.1 for one test, in front of a running PostgreSQL."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from pathlib import Path

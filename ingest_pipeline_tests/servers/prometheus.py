@@ -1,7 +1,5 @@
 """A real Prometheus, Debian's `prometheus` package, that scrapes one endpoint of this machine."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

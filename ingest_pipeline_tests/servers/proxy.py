@@ -3,8 +3,6 @@
 A link is identified by the proxy's local port towards the server. PostgreSQL shows this port as `client_port`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import struct

@@ -1,7 +1,5 @@
 """A real Redis on 127.0.0.1, as the broker of Celery workers."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A primary and its streaming standby, both real and both on 127.0.0.1, to fail over from one to the other."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

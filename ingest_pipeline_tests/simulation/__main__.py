@@ -3,8 +3,6 @@
 python -m ingest_pipeline_tests.simulation --steps 100000 --seed 7
 """
 
-from __future__ import annotations
-
 import argparse
 import secrets
 import sys

@@ -1,7 +1,5 @@
 """The invariants of one stream, each checked at the moment when it could break."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The in-memory server of a world, with refusals, and clients whose death it does not notice at once."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """What an example draws: settings, records, faults, and which stream, partition or process they concern."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """What can happen to topics, their records and their brokers."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 
 from ingest_pipeline_tests.simulation.drawn import KINDS, PARTITION, REGROWN, SHARE, STREAM

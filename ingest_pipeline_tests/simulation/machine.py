@@ -1,7 +1,5 @@
 """What can happen, as rules. Any order of them has to leave the invariants of checks.py whole."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import ClassVar

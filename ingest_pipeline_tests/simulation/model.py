@@ -1,7 +1,5 @@
 """What was produced, in plain dicts, and what the ledger may make of it. Knows nothing of how the pipeline works."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The in-memory parts with a pause at each point where something may happen, and an eye on what passes through them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache

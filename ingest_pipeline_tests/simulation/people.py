@@ -1,7 +1,5 @@
 """What people do to a stream, in the way of the CLI."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 
 from ingest_pipeline.core.decode import JsonDecoder

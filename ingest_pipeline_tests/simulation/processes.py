@@ -1,7 +1,5 @@
 """The processes that are alive, and what may befall them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import cast
 

@@ -1,7 +1,5 @@
 """What the rules of every part of the machine share."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps

@@ -1,7 +1,5 @@
 """An example of the simulation that a test tells, rule by rule."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

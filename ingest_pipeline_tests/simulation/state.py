@@ -1,7 +1,5 @@
 """What every part of one simulated world shares: settings, clock, broker, streams and counts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 

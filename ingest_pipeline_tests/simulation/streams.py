@@ -1,7 +1,5 @@
 """One stream of a world: its topic, its tables, its checks and its present trouble."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ingest_pipeline.core.stream import Stream

@@ -1,7 +1,5 @@
 """What the simulation has found, as the shortest sequence of rules that showed it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Every invariant, in a few hundred examples that are the same each time. `make simulate` has fresh ones."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Starts that take minutes, with the real sensor and runs over the fakes."""
 
-from __future__ import annotations
-
 import pytest
 
 from ingest_pipeline.orchestration import tags

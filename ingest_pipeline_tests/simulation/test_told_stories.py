@@ -1,7 +1,5 @@
 """What an example may or may not meet, as sequences of rules that meet it."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Changes of a topic, in the broker and in the model. A partition's number wraps around."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

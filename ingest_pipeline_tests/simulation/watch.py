@@ -1,7 +1,5 @@
 """One run, observed as it reads, writes, verifies and ends."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 

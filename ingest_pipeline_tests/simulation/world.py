@@ -4,8 +4,6 @@ The product code is the sensor's tick, JobRun with the drain loop, acceptance an
 the place of their clients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import copy
 from types import SimpleNamespace

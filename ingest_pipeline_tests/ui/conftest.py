@@ -1,7 +1,5 @@
 """A demo with its UI in a browser, for one test module, in a clone with README's third stream."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Dagster's pages, found by their visible text and never by CSS classes."""
 
-from __future__ import annotations
-
 import re
 import time
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The tests read rendered pages. `make ui-test` saves pictures in docs/images. The
 of prices has ended.
 """
 
-from __future__ import annotations
-
 import re
 
 import pytest

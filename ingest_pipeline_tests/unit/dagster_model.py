@@ -1,7 +1,5 @@
 """Dagster, its runs and one stream of one shard as a tick sees them, in plain values. Time is what a test says."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from ingest_pipeline.orchestration.patience import learned_patience, successor_seconds

@@ -1,7 +1,5 @@
 """Loads settings from a given environment, for the tests of settings."""
 
-from __future__ import annotations
-
 import pytest
 
 from ingest_pipeline.core.errors import SettingsError

@@ -1,7 +1,5 @@
 """ADOPT_GROUP: offsets that a new stream takes over from a foreign group, and offsets that it refuses."""
 
-from __future__ import annotations
-
 import pytest
 
 from ingest_pipeline.core.errors import AdoptionRefused, LedgerMissing

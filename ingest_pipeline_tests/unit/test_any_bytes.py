@@ -1,7 +1,5 @@
 """Any bytes in any format give a row or a refusal, alone and in a batch, and a refusal quotes nothing."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Annotated, Any
 

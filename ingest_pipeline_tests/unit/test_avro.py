@@ -1,7 +1,5 @@
 """Avro records to rows. The records come from Apache's Avro library, the product reads with another one."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """When a batch ends, and which records the reader carries to the next batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The Celery app takes its settings from dagster.yaml, and a worker's end reaches its runs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`ingest` as somebody at a terminal meets it: errors of one line and a hint, completion, colours. Needs no server."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

@@ -1,7 +1,5 @@
 """docker-compose.yml, the Dockerfile and the files of deploy/ name existing files, modules and valid settings."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Values go to a narrower column unchanged, or not at all."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Only two looks at a COPY tell whether it makes progress."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,5 @@
 """CSV lines to rows."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any

@@ -1,7 +1,5 @@
 """A tick's decisions as a table: view → launched runs, skip reasons, ghosts reported failed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any

@@ -1,7 +1,5 @@
 """A tick's decisions for a job of several streams."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

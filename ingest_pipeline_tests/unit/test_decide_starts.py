@@ -1,7 +1,5 @@
 """Slow starts, runs that never start, fruitless runs, and clocks that are a day off."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Any value decodes to a tuple of the declared types or raises RecordRefused."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal

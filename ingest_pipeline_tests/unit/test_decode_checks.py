@@ -1,7 +1,5 @@
 """Events with their own checks, bad values deep inside, and reasons that name a value's format."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from decimal import Decimal

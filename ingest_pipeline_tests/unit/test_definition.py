@@ -1,7 +1,5 @@
 """A stream's definition: other for every change that may decide otherwise about a record, and equal everywhere else."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

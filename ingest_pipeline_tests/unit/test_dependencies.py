@@ -1,7 +1,5 @@
 """pyproject.toml declares every imported package, and the locks pin the declared packages."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -1,7 +1,5 @@
 """What the table asset says of its table: the columns are the table's own, with what the Struct says of them."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Annotated
 

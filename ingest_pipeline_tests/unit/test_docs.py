@@ -1,7 +1,5 @@
 """README and docs/ name existing make targets, links, settings, modules and outcome tags."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """click accepts every `ingest …` of README, docs/ and the helps. The streams that pages add to streams.py work."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Why a drain ends, and how a drain handles faults."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Several streams in one drain: one stream's trouble leaves the others alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

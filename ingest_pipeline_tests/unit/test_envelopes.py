@@ -1,7 +1,5 @@
 """Events inside change events of Debezium and inside CloudEvents."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime

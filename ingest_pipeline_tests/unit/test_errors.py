@@ -1,7 +1,5 @@
 """The tree of errors: what it promises to those who catch and to those who carry errors between processes."""
 
-from __future__ import annotations
-
 import inspect
 import pickle
 

@@ -3,8 +3,6 @@
 The registry is a stub that knows GUIDs, because Apicurio 3.0.9 has none. The producer is Confluent's own serializer.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import threading

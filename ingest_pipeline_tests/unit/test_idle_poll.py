@@ -1,7 +1,5 @@
 """Polls of an idle topic between two sensor ticks, and starts of many runs at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

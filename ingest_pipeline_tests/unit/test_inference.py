@@ -1,7 +1,5 @@
 """What `ingest stream-from-topic` prints reads every record of its sample, in Python and in YAML."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Streams that name the same job."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import msgspec

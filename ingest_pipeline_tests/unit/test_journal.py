@@ -1,7 +1,5 @@
 """What a run writes to Dagster is tried again, in order, for a bounded time, and a bug stays one."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """What status makes of the answers, as a table: snapshot → level and messages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """KafkaTopic on a scripted AdminClient: negative numbers in answers, and the order of questions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace

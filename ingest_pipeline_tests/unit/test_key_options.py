@@ -1,7 +1,5 @@
 """The options of a keyed stream, of a stream into a table that exists, and the key of a deletion."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """deploy/kubernetes: the fields are Kubernetes', and a run's pod gets resources, grace period and no rights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock

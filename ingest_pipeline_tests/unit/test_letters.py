@@ -1,7 +1,5 @@
 """A dead letter holds everything needed to try again, and too many of them stop a run."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Losses, holes that are no losses, where reading resumes, and what an operator may accept."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """Records of several events: which rows they become, and what a bad element does to its record."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 from decimal import Decimal

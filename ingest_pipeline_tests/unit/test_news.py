@@ -1,7 +1,5 @@
 """What alerts say, as a story of looks: problems at each look → messages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Columns that a stream may have beside its event's: what may be declared, and what each record puts there."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any

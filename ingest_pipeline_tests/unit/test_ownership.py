@@ -1,7 +1,5 @@
 """Ownership of several streams, taken over from runs that end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """What long work shows: plain lines by a clock that is set, and a bar on a real terminal."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path

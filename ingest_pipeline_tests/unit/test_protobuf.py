@@ -1,7 +1,5 @@
 """Protobuf records to rows. test_schema_registry.py uses confluent-kafka's serializer as well."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID

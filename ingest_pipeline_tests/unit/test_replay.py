@@ -1,7 +1,5 @@
 """The loop of a replay: batches stay within the limits of a drain, and a replay survives an outage."""
 
-from __future__ import annotations
-
 import pytest
 
 from ingest_pipeline.core.batch import SLICE_SECONDS, BatchLimits

@@ -1,7 +1,5 @@
 """What a run reports, with its latencies and history: never a reason to end it, never long without a sign of life."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Collection

@@ -1,7 +1,5 @@
 """The declaration of a route, and its decoder by columns and record by record."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Decoding by columns gives the same rows and dead letters as decoding record by record."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The checks of a run: one look for all, and one changed result at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any

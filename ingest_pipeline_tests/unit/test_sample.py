@@ -1,7 +1,5 @@
 """A look at a topic's records while a leader does not answer says which partitions it left out."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

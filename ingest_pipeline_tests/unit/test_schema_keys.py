@@ -1,7 +1,5 @@
 """Record keys in a schema registry's format, which a deletion needs."""
 
-from __future__ import annotations
-
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any

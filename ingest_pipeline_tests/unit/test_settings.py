@@ -1,7 +1,5 @@
 """Environment → settings: sources, ranges, refusals."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """DATABASE_URL: loading names each mistake and its correction, never the secret."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """docs/configuration.md matches the settings."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """KAFKA_* variables → properties: accepted, refused and ignored names, compared with the client."""
 
-from __future__ import annotations
-
 import logging
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The settings of one stream or one job, set or declared: precedence and misspelt names."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

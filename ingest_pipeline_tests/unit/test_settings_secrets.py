@@ -1,7 +1,5 @@
 """Secrets, such as DATABASE_URL, also from a file: parsed correctly, printed masked, in no error."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import traceback

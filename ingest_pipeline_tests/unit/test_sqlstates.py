@@ -1,7 +1,5 @@
 """Every SQLSTATE that psycopg knows is a record's fault, the environment's, a stop, or unknown on purpose."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import psycopg

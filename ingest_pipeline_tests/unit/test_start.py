@@ -1,7 +1,5 @@
 """Where a stream begins, and when it cannot begin."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 

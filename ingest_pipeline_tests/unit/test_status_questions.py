@@ -1,7 +1,5 @@
 """What status asks, and how long it waits: of fifty streams, and of servers that do not answer."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Valid declarations of streams, and errors that name the invalid part."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Tags of a run of several streams."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ingest_pipeline.orchestration import tags

@@ -1,7 +1,5 @@
 """Times as numbers, as texts of another form, and in a zone."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """One grammar for timestamps, as docs/streams.md writes it down: in records on both paths, in settings, in commands."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """A stream's own function between decoding and storing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any

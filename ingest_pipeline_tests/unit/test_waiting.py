@@ -1,7 +1,5 @@
 """Since when records wait, by the sensor's watch and the ledger's clock, and what status makes of it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
