@@ -158,7 +158,7 @@ class Reporter:
         if silent := positions.keys() - ends.keys():
             self._log.warning("lag is not known: %s", unanswered_words(silent))
             return None
-        return sum(max(0, end.next_offset - positions[partition]) for partition, end in ends.items())
+        return sum(max(0, ends[partition].next_offset - position) for partition, position in positions.items())
 
 
 def _offsets(progress: Progress) -> dg.MetadataValue[Any]:
