@@ -113,7 +113,8 @@ class Drain:
             for lane in lanes:
                 if ended is not None or lane is crowded or lane.end_reason is not None or lane.batch.due:
                     self._settle(lane)
-            self._observe([lane for lane in lanes if not self.set_aside.trouble_seconds(lane)])
+            healthy = [lane for lane in lanes if not self.set_aside.trouble_seconds(lane)]
+            self._observe(healthy or lanes or list(self.set_aside.owning))
             if ended is not None:
                 return ended
             if not self._reading and not self.set_aside.owning:

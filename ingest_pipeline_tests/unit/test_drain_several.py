@@ -455,6 +455,19 @@ def test_a_run_whose_last_stream_is_taken_ends_as_superseded() -> None:
     assert weather.run() == EndReason.SUPERSEDED
 
 
+def test_a_run_whose_tables_are_all_locked_still_reports() -> None:
+    """Its checks turn red, although no stream is free to report them."""
+    weather = Weather()
+    weather.produce(4)
+    for name in NAMES:
+        weather.database.table(name).locked = True
+    observed: list[float] = []
+    weather.until(30)
+    weather.during = lambda: observed.append(weather.clock.monotonic())
+    assert weather.run() == "signal"
+    assert max(observed) > 25
+
+
 def test_a_locked_table_keeps_a_run_from_ending_idle() -> None:
     weather = Weather(limits=replace(LIMITS, idle_seconds=3))
     weather.produce(4)

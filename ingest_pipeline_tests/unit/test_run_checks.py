@@ -1,6 +1,7 @@
 """The checks of a run: one look for all, and one changed result at a time."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,8 @@ class Streams:
         self.reported: list[tuple[str, str, bool]] = []
         self.before: dict[str, bool] = {}
         streams: list[Any] = [self._stream(name) for name in self.results]
-        self.checks = RunChecks(streams, InlineExecutor())
+        self.executor = InlineExecutor()
+        self.checks = RunChecks(streams, self.executor)
 
     def _stream(self, name: str) -> Any:
         clients = SimpleNamespace(clock=self.clock, release_idle=self._release)
@@ -91,3 +93,37 @@ def test_the_end_of_a_run_reports_at_once_but_not_for_failed_streams(streams: St
     streams.checks.finish(["price"])
     assert streams.looks == 1
     assert sorted(streams.reported) == [("temperature", "no_data_loss", True), ("temperature", "up_to_date", True)]
+
+
+def test_a_failure_brings_the_next_look_forward(streams: Streams) -> None:
+    streams.poll(0)
+    streams.poll(FIRST_SECONDS)
+    for _ in range(4):
+        streams.poll(REPORT_SECONDS)
+    streams.results["price"]["no_data_loss"] = False
+    streams.checks.look_soon()
+    streams.poll(0)
+    streams.poll(REPORT_SECONDS)
+    assert streams.looks == 2
+    assert streams.reported[-1] == ("price", "no_data_loss", False)
+
+
+def test_the_end_does_not_wait_for_a_look_that_has_not_begun(streams: Streams) -> None:
+    """The executor is busy with streams that are opened again."""
+    queued: Future[Any] = Future()
+    streams.executor.submit = lambda *_: queued  # type: ignore[method-assign]
+    streams.poll(0)
+    streams.poll(FIRST_SECONDS)
+    streams.checks.finish()
+    assert queued.cancelled()
+    assert len(streams.reported) == 4
+
+
+def test_the_end_reports_what_a_look_has_found_before(streams: Streams) -> None:
+    streams.results["price"]["no_data_loss"] = False
+    streams.poll(0)
+    streams.poll(FIRST_SECONDS)
+    streams.poll(REPORT_SECONDS)
+    assert streams.reported == [("price", "no_data_loss", False)]
+    streams.checks.finish()
+    assert len(set(streams.reported)) == len(streams.reported) == 4

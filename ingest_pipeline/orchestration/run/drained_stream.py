@@ -12,7 +12,6 @@ from ...core.backoff import Backoff
 from ...core.choices import OnDataLoss, ReportAs
 from ...core.end_reasons import EndReason
 from ...core.errors import (
-    DataLoss,
     DeadLetterLimit,
     EnvironmentFault,
     IngestError,
@@ -23,14 +22,13 @@ from ...core.errors import (
 )
 from ...core.lane import Lane, Opening
 from ...core.ledger import Holder
-from ...core.ledger_ports import Ledger, WritingConnection
-from ...core.loss import as_error, unverified
-from ...core.ports import Source, Topic
+from ...core.ledger_ports import WritingConnection
+from ...core.loss import as_error
+from ...core.ports import Source
 from ...core.progress import Progress
 from ...core.record import StoredPosition, TopicIdentity
 from ...core.start import FirstLook, begin, check_identity, unanswered_words
 from ...operations.limits import batch_limits
-from ...operations.losses import accept_unasked, consequence, loss_of
 from ...operations.stream_context import StreamContext
 from ..checks import CheckResult, Results, at_limit
 from ..job_checks import check_results
@@ -38,6 +36,7 @@ from ..view import START_GRACE_SECONDS
 from .check_news import CheckNews
 from .earlier_state import EarlierState
 from .journal import Journal
+from .losses import explained, settle_losses
 from .report import FIRST_REPORT_SECONDS, Reporter, known_row_count, owners_metadata
 
 BEGIN_SECONDS = START_GRACE_SECONDS / 2
@@ -91,6 +90,8 @@ class DrainedStream:
         self._partition_count, self._noted_at = 0, 0.0
         self._positions: dict[int, StoredPosition] = {}
         self._failure: str | None = None
+        self._limit_message: str | None = None
+        self._look_soon: Callable[[], None] = lambda: None
         self.refusal: IngestError | None = None
         self._silent: list[int] = []
         self._reporter = Reporter(
@@ -129,7 +130,7 @@ class DrainedStream:
                 if look is None:
                     ledger.prepare()
                 if look is None or look.ledger.losses or self._settings.on_data_loss == OnDataLoss.CONTINUE:
-                    self._settle_losses(topic, ledger)
+                    settle_losses(self.stream_context, stop=self._stop, warn=self._journal.warning)
                 identity = topic.identity() if look is None else look.identity
                 self._partition_count = identity.partitions
                 positions = begin(
@@ -155,9 +156,21 @@ class DrainedStream:
         return None if state.paused else self._open(look, retry_seconds)
 
     def connect(
-        self, connection: WritingConnection, source: Source, by_hand: bool, observe: Callable[[], None]
+        self,
+        connection: WritingConnection,
+        source: Source,
+        by_hand: bool,
+        *,
+        observe: Callable[[], None],
+        look_soon: Callable[[], None],
     ) -> Lane:
-        """Make the stream's lane on the run's connection. `observe`: called after the stream's own reports."""
+        """Make the stream's lane on the run's connection.
+
+        Args:
+            observe: called after the stream's own reports.
+            look_soon: called where several streams share the run and this one has failed. Asks for all checks.
+        """
+        self._look_soon = look_soon
 
         def observed(progress: Progress) -> None:
             self._reporter(progress)
@@ -208,16 +221,9 @@ class DrainedStream:
         """Rows that the run has stored."""
         return 0 if self._lane is None else self._lane.progress.rows
 
-    def _settle_losses(self, topic: Topic, ledger: Ledger) -> None:
-        """Stop at a noted loss, or accept the loss and continue, as ON_DATA_LOSS says. Raises DataLoss."""
-        if self._settings.on_data_loss == OnDataLoss.CONTINUE:
-            for accepted in accept_unasked(self.stream_context, topic, ledger, self._stop):
-                self._journal.warning(f"{accepted.loss.description}; {consequence(accepted)}")
-        elif noted := ledger.losses():
-            raise as_error(noted, self.name)
-
     def _owned(self) -> None:
         """Called with ownership. Raises DataLoss for a loss that an earlier owner noted while this run waited."""
+        self._limit_message = None
         self._reporter.restart(first=all(p.next_offset == p.first_offset for p in self._positions.values()))
         owned = self.lane.session.positions
         if noted := [loss for loss in self.stream_context.ledger.losses() if loss.partition in owned]:
@@ -245,38 +251,30 @@ class DrainedStream:
         if isinstance(error, Superseded):
             self._journal.warning(error.message)
             return error
+        self._limit_message = error.message if isinstance(error, DeadLetterLimit) else None
         if self._failure == error.message and self._clients.clock.monotonic() < self._noted_at + NOTED_SECONDS:
             return error
         if self._lane is not None:
-            error = self._explained(error, self._lane)
+            error = explained(error, self._lane, self.stream_context.ledger)
         self.note_failure(error.message, isinstance(error, StopStream))
-        limit_message = error.message if isinstance(error, DeadLetterLimit) else None
-        for result in at_limit(self.check_results([self.stream_context])[self.name], limit_message):
-            if (news := self.check_news(result)) is not None:
-                self.report_check(news)
+        if self._neighbours:  # which do not wait while a silent server is asked about this stream
+            self._look_soon()
+        else:
+            for result in self.check_results([self.stream_context])[self.name]:
+                if (news := self.check_news(result)) is not None:
+                    self.report_check(news)
         self._clients.release_idle()
         return error
 
     def check_news(self, result: CheckResult) -> CheckResult | None:
         """The result to report. None: nothing has changed."""
+        (result,) = at_limit([result], self._limit_message)
         if self._earlier_state is not None:
             result = self._earlier_state.judged(result, self._positions, self.lane.progress.from_offsets)
         return self._news.of(result)
 
     def report_check(self, result: CheckResult) -> None:
         self._journal.event(result.evaluation(self.key))
-
-    def _explained(self, error: IngestError, lane: Lane) -> IngestError:
-        """Note a reader's loss, and add what is known of records that may belong to another topic."""
-        partition = error.partition
-        if isinstance(error, DataLoss) and partition is not None and partition in lane.session.positions:
-            loss = loss_of(error, lane.session.positions[partition])
-            self.stream_context.ledger.note_loss(loss)
-            return as_error([loss], self.name)
-        if isinstance(error, TopicChanged):
-            taken = unverified(lane.verified, lane.progress.to_offsets)
-            return TopicChanged(error.message + taken, **error.where)
-        return error
 
     def log(self) -> None:
         self._reporter.log(self.lane.progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -90,13 +91,14 @@ class JobRun:
         if len(refusals) == len(self._streams):
             if not self._shared or all(isinstance(refusal, EnvironmentFault) for refusal in refusals):
                 raise refusals[0]
-            return self._end_refused()
+            return self._end_refused(executor)
         ledger_id = self._streams[0].stream_context.ledger.ledger_id()
         source = clients.source([stream.stream_context.stream for stream in self._streams], ledger_id)
         cleanup.enter_context(closing(source))
         connection = early or self._connect(cleanup)
         checks = RunChecks(self._streams, executor)
-        lanes = [stream.connect(connection, source, by_hand, checks.poll) for stream in self._streams]
+        reports = {"observe": checks.poll, "look_soon": checks.look_soon}
+        lanes = [stream.connect(connection, source, by_hand, **reports) for stream in self._streams]
         others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
         if self._shard is not None and not any(lane.session.positions for lane in lanes):
             refused = {
@@ -104,6 +106,8 @@ class JobRun:
                 for stream in self._streams
                 if isinstance(stream.lane.end_reason, IngestError)
             }
+            if refused:
+                checks.finish()
             self._end_without_ownership(self._shard, others, refused)
             return refused
         limits = self._limits()
@@ -134,7 +138,7 @@ class JobRun:
             if stream.name in failures:
                 stream.failed(failures[stream.name])  # a table that was busy to the end
         self._tag_end(_outcome(next(iter(failures.values()))) if failures else ended, failures)
-        checks.finish(failures)
+        checks.finish(() if self._shared else failures)
         for stream in self._streams:
             if stream.name in failures or (self._shared and self._shard is not None and not stream.has_progress):
                 continue  # what did not change is not reported
@@ -168,11 +172,12 @@ class JobRun:
         self._journal.finish()
         return True
 
-    def _end_refused(self) -> dict[str, IngestError]:
+    def _end_refused(self, executor: Executor) -> dict[str, IngestError]:
         """End a run after the refusal of all streams. Every stream notes its own error."""
         failures = {
             stream.name: stream.failed(stream.refusal) for stream in self._streams if stream.refusal is not None
         }
+        RunChecks(self._streams, executor).finish()
         self._tag_end(_outcome(next(iter(failures.values()))), failures)
         self._journal.finish()
         return failures

@@ -42,11 +42,17 @@ class RunChecks:
             self._look_at = now + self._seconds
             self._look = self._executor.submit(self.look)
 
-    def finish(self, failed: Collection[str]) -> None:
-        """Report the results at the end of the run. Failed streams have reported theirs."""
-        if self._look is not None:
-            self._look.result()
-        self._news = deque(news for news in self.look() if news[0].name not in failed)
+    def look_soon(self) -> None:
+        """Look at the next poll without a look and without results to report."""
+        self._look_at = 0.0
+
+    def finish(self, reported: Collection[str] = ()) -> None:
+        """Report the results at the end of the run. Streams in `reported` have reported theirs."""
+        if self._look is not None and not self._look.cancel():
+            self._news.extend(self._look.result())
+        news = [*self._news, *self.look()]
+        newest = {(stream.name, result.name): (stream, result) for stream, result in news}
+        self._news = deque(item for item in newest.values() if item[0].name not in reported)
         while self._news:
             self._report()
 
