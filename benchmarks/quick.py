@@ -12,7 +12,7 @@ from .throughput import BASELINE, measure, without_dagster
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--records", default=400_000, help="Over both topics.")
+@click.option("--records", default=1_200_000, help="Over both topics.")
 @click.option("--at-least", default=2.0, help="The smallest ratio that passes.")
 def main(records: int, at_least: float) -> None:
     """Guard against a change that makes the drain slow, by a ratio and never by an absolute time."""
