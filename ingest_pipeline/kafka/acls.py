@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from shlex import quote
@@ -14,14 +13,12 @@ from ..core.errors import IngestError, KafkaUnavailable
 from ..core.roles import Role
 from .admin import Admin
 from .errors import map_error
-from .metadata import Metadata
+from .topics import KafkaTopics
 
 TOPIC_RIGHT: Mapping[Role, str] = {Role.WRITER: "Read", Role.OPERATOR: "Read", Role.READER: "Describe"}
 GROUP_RIGHT: Mapping[Role, str] = {Role.WRITER: "Read", Role.OPERATOR: "Read"}
 """A right to read includes the right to describe."""
 _SECONDS = 5.0
-_TRIES = 4
-"""Tries of a question to a controller within _SECONDS."""
 
 
 def script(
@@ -61,9 +58,10 @@ class MissingRights:
 
 def missing_rights(admin: Admin, topic: str, group: str) -> MissingRights | None:
     """The client's missing rights. None: the broker does not know the question."""
+    topics = KafkaTopics(admin, timeout_seconds=_SECONDS)
     rights, on_topic, on_group = MissingRights(), f"Read on topic {topic}", f"Read on group {group}"
     try:
-        if not _may_read(Metadata(admin, _SECONDS / _TRIES).rights(topic, time.monotonic() + _SECONDS)):
+        if not _may_read(topics.metadata.rights(topic, topics.deadline())):
             rights.missing.append(on_topic)
     except KafkaUnavailable:
         rights.unknown.append(on_topic)

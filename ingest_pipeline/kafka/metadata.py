@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -69,21 +69,28 @@ class Metadata:
             f"{self.where(topic)}: the topic has no partitions. Create it, or correct the stream's topic"
         )
 
-    def identities(
-        self, topics: Collection[str], deadline: float, silent_controllers: set[int]
-    ) -> dict[str, TopicIdentity | IngestError]:
+    def identities(self, topics: Collection[str], deadline: float) -> dict[str, TopicIdentity | IngestError]:
         """One description of all topics. The metadata of the first topic adds the cluster's id.
 
-        Args:
-            silent_controllers: the brokers that did not answer an earlier try. This try may add one.
+        Raises:
+            KafkaUnavailable: no broker that another broker names as the controller answers.
         """
-        servers, (first, *_) = bootstrap_servers(self._admin.kafka), topics
-        metadata = self._with_controller(first, deadline, silent_controllers)
-        has_controller = metadata.controller_id in metadata.brokers
+        first, *_ = topics
+        for metadata in self._tries(first, deadline):
+            identities = self._identities(metadata, topics, deadline)
+            silences = [error for error in identities.values() if isinstance(error, KafkaUnavailable)]
+            if len(silences) < len(identities):
+                return identities
+        raise silences[0]
+
+    def _identities(
+        self, metadata: Any, topics: Collection[str], deadline: float
+    ) -> dict[str, TopicIdentity | IngestError]:
+        servers, has_controller = bootstrap_servers(self._admin.kafka), metadata.controller_id in metadata.brokers
         if not has_controller and _has_topic_ids.get(servers) is False:
             return self._identities_without_topic_ids(topics, deadline)
         identities: dict[str, TopicIdentity | IngestError] = {}
-        for topic, description in self._describe(topics, min(deadline, time.monotonic() + self._try_seconds)):
+        for topic, description in self._describe(topics, deadline):
             if not isinstance(description, KafkaException):
                 _has_topic_ids[servers] = True
                 topic_id = str(description.topic_id).translate(_URL_SAFE)
@@ -103,9 +110,7 @@ class Metadata:
                 return self._identities_without_topic_ids(topics, deadline)
             if code in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
                 return self._identities_without_topic_ids(topics, deadline)
-            identities[topic] = fault = self._admin.fault(description, self.where(topic))
-            if isinstance(fault, KafkaUnavailable):
-                silent_controllers.add(metadata.controller_id)
+            identities[topic] = self._admin.fault(description, self.where(topic))
         return identities
 
     def rights(self, topic: str, deadline: float) -> Collection[AclOperation] | None:
@@ -114,32 +119,35 @@ class Metadata:
         Raises:
             KafkaUnavailable: no broker that another broker names as the controller answers.
         """
-        silent_controllers: set[int] = set()
-        while True:
-            metadata = self._with_controller(topic, deadline, silent_controllers)
-            try_ends_at = min(deadline, time.monotonic() + self._try_seconds)
-            ((_, description),) = self._describe([topic], try_ends_at, rights=True)
+        for metadata in self._tries(topic, deadline):
+            ((_, description),) = self._describe([topic], deadline, rights=True)
             if not isinstance(description, KafkaException):
                 rights: Collection[AclOperation] | None = description.authorized_operations
                 return rights
             fault = self._admin.fault(description, self.where(topic))
             if not isinstance(fault, KafkaUnavailable) or metadata.controller_id not in metadata.brokers:
                 return None
-            if time.monotonic() + RETRY_SECONDS > deadline:
-                raise fault
-            silent_controllers.add(metadata.controller_id)
+        raise fault
 
-    def _with_controller(self, topic: str, deadline: float, silent: Collection[int]) -> Any:
-        """Metadata with a controller that is not silent, if a broker names one.
+    def _tries(self, topic: str, deadline: float) -> Iterator[Any]:
+        """Metadata for each try of a question to the controller, with another controller than before if a broker names
+        one.
 
         The client sends the next description to the controller in its newest metadata. A broker of a KRaft cluster
         names a random broker that it can reach, because every broker passes requests on to the controller.
         """
-        for _ in range(_CONTROLLER_TRIES):
-            metadata, _ = self.of(topic, deadline)
-            if metadata.controller_id not in silent:
-                break
-        return metadata
+        silent: set[int] = set()
+        while True:
+            for _ in range(_CONTROLLER_TRIES):
+                metadata, _ = self.of(topic, deadline)
+                if metadata.controller_id not in silent:
+                    break
+            yield metadata
+            if time.monotonic() + RETRY_SECONDS > deadline:
+                return
+            if metadata.controller_id in metadata.brokers:
+                silent.add(metadata.controller_id)
+            time.sleep(RETRY_SECONDS)
 
     def _identities_without_topic_ids(
         self, topics: Collection[str], deadline: float
@@ -157,6 +165,7 @@ class Metadata:
     def _describe(self, topics: Collection[str], deadline: float, rights: bool = False) -> list[tuple[str, Any]]:
         """(topic, description or KafkaException). The client prefers the controller."""
         client = self._admin.client()
+        deadline = min(deadline, time.monotonic() + self._try_seconds)
         timeout_seconds = max(MIN_TIMEOUT_SECONDS, deadline - time.monotonic())
         futures = client.describe_topics(
             TopicCollection(list(topics)), include_authorized_operations=rights, request_timeout=timeout_seconds

@@ -50,19 +50,12 @@ class KafkaTopics:
         return time.monotonic() + self.timeout_seconds
 
     def identities(self, topics: Collection[str]) -> dict[str, TopicIdentity | IngestError]:
-        deadline = self.deadline()
-        silent_controllers: set[int] = set()
+        if not topics:
+            return {}
         with self._about(topics):
-            while topics:
-                identities = self.metadata.identities(topics, deadline, silent_controllers)
-                silences = [error for error in identities.values() if isinstance(error, KafkaUnavailable)]
-                if len(silences) < len(identities):
-                    self.admin.answered()
-                    return identities
-                if time.monotonic() + RETRY_SECONDS > deadline:
-                    raise silences[0]
-                time.sleep(RETRY_SECONDS)
-        return {}
+            identities = self.metadata.identities(topics, self.deadline())
+        self.admin.answered()
+        return identities
 
     def end_offsets(self, partitions: Mapping[str, Collection[int]]) -> dict[str, dict[int, NextOffset]]:
         return self._answered(partitions, LATEST, self.isolation)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -86,17 +85,17 @@ class JobRun:
         clients, by_hand = self._clients, self._shard is None
         executor = clients.executor()
         cleanup.callback(executor.shutdown, wait=False, cancel_futures=True)
+        checks = RunChecks(self._streams, executor)
         early = prepare(self._streams, lambda: self._connect(cleanup), executor)
         refusals = [stream.refusal for stream in self._streams if stream.refusal is not None]
         if len(refusals) == len(self._streams):
             if not self._shared or all(isinstance(refusal, EnvironmentFault) for refusal in refusals):
                 raise refusals[0]
-            return self._end_refused(executor)
+            return self._end_refused(checks)
         ledger_id = self._streams[0].stream_context.ledger.ledger_id()
         source = clients.source([stream.stream_context.stream for stream in self._streams], ledger_id)
         cleanup.enter_context(closing(source))
         connection = early or self._connect(cleanup)
-        checks = RunChecks(self._streams, executor)
         reports = {"observe": checks.poll, "look_soon": checks.look_soon}
         lanes = [stream.connect(connection, source, by_hand, **reports) for stream in self._streams]
         others = own(self._streams, self._run, run_max_seconds=self._settings.run_max_seconds, stop=self._stop.reason)
@@ -172,12 +171,12 @@ class JobRun:
         self._journal.finish()
         return True
 
-    def _end_refused(self, executor: Executor) -> dict[str, IngestError]:
+    def _end_refused(self, checks: RunChecks) -> dict[str, IngestError]:
         """End a run after the refusal of all streams. Every stream notes its own error."""
         failures = {
             stream.name: stream.failed(stream.refusal) for stream in self._streams if stream.refusal is not None
         }
-        RunChecks(self._streams, executor).finish()
+        checks.finish()
         self._tag_end(_outcome(next(iter(failures.values()))), failures)
         self._journal.finish()
         return failures
